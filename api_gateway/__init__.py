@@ -1,0 +1,1 @@
+"""The gateway: takes bids over HTTP, decides them in Redis, relays their events to JetStream."""

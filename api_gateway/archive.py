@@ -1,0 +1,125 @@
+"""What the gateway reads from PostgreSQL: lists of items and histories of bids. Read-only; the worker owns the
+schema."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import asyncpg
+import msgspec
+
+from shared.domain.errors import InvalidInput, Unavailable
+
+Sort = Literal["newest", "ending", "price"]
+
+# Keyset paging: each sort names its column, the column's type, its order and its comparison. An item without an end
+# ends last.
+_SORTS: Final[dict[str, tuple[str, str, str, str]]] = {
+    "newest": ("created_at", "timestamptz", "DESC", "<"),
+    "ending": ("coalesce(end_at, 'infinity'::timestamptz)", "timestamptz", "ASC", ">"),
+    "price": ("current_bid", "bigint", "DESC", "<"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedBid:
+    """A row of the history; ``amount`` in minor units, ``ts_us`` in microseconds."""
+
+    epoch: int
+    seq: int
+    bid_id: str
+    user_id: str
+    amount: int
+    kind: str
+    ts_us: int
+
+
+class Archive:
+    """Queries with a bound on rows and on time; :class:`Unavailable` where PostgreSQL cannot answer."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def list_items(
+        self, *, status: str | None, sort: Sort, cursor: str | None, limit: int
+    ) -> tuple[list[str], str | None]:
+        """Ids of items in order, and the cursor of the next page.
+
+        Raises:
+            InvalidInput: the cursor is not one that this list gave out.
+            Unavailable: PostgreSQL cannot be asked.
+        """
+        column, kind, order, beyond = _SORTS[sort]
+        after_value, after_id = _decode_cursor(cursor, sort) if cursor else (None, None)
+        rows = await self._fetch(
+            f"""
+            SELECT item_id, ({column})::text AS place FROM items
+            WHERE ($1::text IS NULL OR status = $1)
+              AND ($2::text IS NULL OR {column} {beyond} $2::text::{kind}
+                   OR ({column} = $2::text::{kind} AND item_id > $3))
+            ORDER BY {column} {order}, item_id
+            LIMIT $4
+            """,
+            status,
+            after_value,
+            after_id,
+            limit + 1,
+        )
+        page = rows[:limit]
+        more = len(rows) > limit
+        next_cursor = _encode_cursor(sort, page[-1]["place"], page[-1]["item_id"]) if more else None
+        return [row["item_id"] for row in page], next_cursor
+
+    async def bids(self, item_id: str, *, before: tuple[int, int] | None, limit: int) -> list[ArchivedBid]:
+        """Archived bids of an item with ``(epoch, seq)`` below ``before``, newest first."""
+        epoch, seq = before or (2**31 - 1, 2**63 - 1)
+        rows = await self._fetch(
+            """
+            SELECT epoch, seq, bid_id, user_id, amount, kind, (extract(epoch FROM placed_at) * 1000000)::bigint AS ts_us
+            FROM bids WHERE item_id = $1 AND (epoch, seq) < ($2, $3)
+            ORDER BY epoch DESC, seq DESC LIMIT $4
+            """,
+            item_id,
+            epoch,
+            seq,
+            limit,
+        )
+        return [ArchivedBid(**dict(row)) for row in rows]
+
+    async def version(self, item_id: str) -> tuple[int, int] | None:
+        """``(epoch, seq)`` up to which the item is archived, None where it is not in the archive yet."""
+        rows = await self._fetch("SELECT epoch, seq FROM items WHERE item_id = $1", item_id)
+        return (rows[0]["epoch"], rows[0]["seq"]) if rows else None
+
+    async def ping(self) -> None:
+        """Raises :class:`Unavailable` where PostgreSQL does not answer."""
+        await self._fetch("SELECT 1")
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        try:
+            return await self._pool.fetch(query, *arguments)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the archive cannot be asked: {type(error).__name__}", retry_after_s=2) from error
+
+
+def _encode_cursor(sort: str, place: str, item_id: str) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((sort, place, item_id))).decode().rstrip("=")
+
+
+_PLACE: Final = {"price": re.compile(r"\d{1,19}\Z")}
+_INSTANT: Final = re.compile(r"infinity\Z|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d(:\d\d)?\Z")
+
+
+def _decode_cursor(cursor: str, sort: str) -> tuple[str, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        for_sort, place, item_id = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=tuple[str, str, str])
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        raise InvalidInput("cursor: use the next_cursor of the page before, unchanged") from None
+    if for_sort != sort or not _PLACE.get(sort, _INSTANT).match(place):
+        raise InvalidInput("cursor: it belongs to another sort order; start again without it")
+    return place, item_id

@@ -1,0 +1,39 @@
+"""What the routes work with: opened and closed by ``main.py``, found on the application's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+from nats.aio.client import Client
+from redis.asyncio import Redis
+
+from api_gateway.archive import Archive
+from api_gateway.engine.committer import Committer
+from api_gateway.engine.items import Items
+from api_gateway.engine.relay import Relay
+from api_gateway.engine.shards import Shards
+from api_gateway.history import History
+from api_gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The open resources of one gateway."""
+
+    settings: Settings
+    redis: Redis
+    nats: Client
+    items: Items
+    committer: Committer
+    relay: Relay
+    shards: Shards
+    archive: Archive
+    history: History
+
+
+def context_of(request: Request) -> Context:
+    """The context of the application that serves this request."""
+    context = request.app.state.context
+    assert isinstance(context, Context)
+    return context

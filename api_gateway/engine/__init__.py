@@ -1,0 +1,1 @@
+"""Group commit, the Lua scripts, the outbox relay."""

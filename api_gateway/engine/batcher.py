@@ -1,0 +1,103 @@
+"""Group commit, the pure half: which bids go into the next round trip to Redis.
+
+Bids that arrive while a flush is in flight wait; the next flush carries all of them, grouped by item, in arrival
+order. When the gateway is idle a bid is flushed at once, so batching adds no delay; under load the batches grow by
+themselves and thousands of round trips become a few. There is no timer and no size to tune.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from dataclasses import dataclass
+from typing import Final
+
+BIDS_PER_CALL_MAX: Final = 256
+"""Bids of one item in one script call, so that a call occupies Redis for a millisecond or two."""
+
+BIDS_PER_FLUSH_MAX: Final = 2_048
+"""Bids in one round trip, over all items."""
+
+
+@dataclass(slots=True, eq=False)
+class PendingBid:
+    """A validated bid on its way to Redis. Amounts in minor units.
+
+    ``key`` is the idempotency key or None; ``key_is_bid_id`` where it is the bid id itself. ``verdict`` is resolved
+    with the script's verdict, or with the error that answers the request.
+    """
+
+    item_id: str
+    user_id: str
+    bid_id: str
+    amount: int | None
+    maximum: int | None
+    key: str | None
+    key_is_bid_id: bool
+    verdict: Future[bytes]
+
+    @property
+    def fingerprint(self) -> str:
+        """What must be equal for a repeated key to be the same bid."""
+        return f"{'' if self.amount is None else self.amount},{'' if self.maximum is None else self.maximum}"
+
+
+class Batcher:
+    """A bounded queue of bids and the rule by which they are flushed. No clock, no network.
+
+    Guarantees: bids of one item are flushed in arrival order, at most one flush is in flight, and no item waits for
+    more than one flush because another one is busier.
+    """
+
+    def __init__(self, *, queue_max: int) -> None:
+        self._queue_max = queue_max
+        self._waiting: dict[str, list[PendingBid]] = {}
+        self._length = 0
+        self._in_flight = False
+
+    def __len__(self) -> int:
+        """Bids that wait, not counting those in flight."""
+        return self._length
+
+    def offer(self, bid: PendingBid) -> bool:
+        """Queue a bid; False where the queue is at its bound (the caller answers 503 at once)."""
+        if self._length >= self._queue_max:
+            return False
+        self._length += 1
+        waiting = self._waiting.get(bid.item_id)
+        if waiting is None:
+            self._waiting[bid.item_id] = [bid]
+        else:
+            waiting.append(bid)
+        return True
+
+    def take(self) -> list[list[PendingBid]]:
+        """The next flush, one list per item, or nothing where a flush is in flight or no bid waits."""
+        if self._in_flight or not self._length:
+            return []
+        flush: list[list[PendingBid]] = []
+        taken = 0
+        left_over: dict[str, list[PendingBid]] = {}
+        while self._waiting and taken < BIDS_PER_FLUSH_MAX:
+            item_id, waiting = next(iter(self._waiting.items()))
+            del self._waiting[item_id]
+            call = waiting[:BIDS_PER_CALL_MAX]
+            if len(waiting) > BIDS_PER_CALL_MAX:
+                # To the end of the line: the items behind it are served first in the next flush.
+                left_over[item_id] = waiting[BIDS_PER_CALL_MAX:]
+            flush.append(call)
+            taken += len(call)
+        self._waiting.update(left_over)
+        self._length -= taken
+        self._in_flight = True
+        return flush
+
+    def done(self) -> None:
+        """The flush has been answered, or has failed; the next one may go."""
+        self._in_flight = False
+
+    def drain(self) -> list[PendingBid]:
+        """Everything that still waits, for answering it on shutdown; the queue is empty afterwards."""
+        bids = [bid for waiting in self._waiting.values() for bid in waiting]
+        self._waiting.clear()
+        self._length = 0
+        return bids

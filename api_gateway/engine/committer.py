@@ -1,0 +1,179 @@
+"""Group commit, the half with the network: flushes the batcher's bids and hands out their verdicts.
+
+One task, one flush in flight. The interesting part is what happens when a flush fails:
+
+1. *Nothing was sent* (Redis refuses the connection): every bid of the flush is answered 503; nothing was changed.
+2. *The connection broke after sending*: a bid may have been decided or not. It is never sent again from here. Once
+Redis
+   answers, the bid's idempotency entry and the item's recent events say whether it was accepted; where they do not, the
+   answer is OUTCOME_UNKNOWN and the client asks again under the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.batcher import Batcher, PendingBid
+from api_gateway.engine.scripts import BidScripts, Decided
+from api_gateway.engine.verdicts import verdict_of_event
+from shared import names
+from shared.domain.errors import BiddingError, OutcomeUnknown, Overloaded, Unavailable
+from shared.messages import BidAccepted, DecodeError, decode_event
+
+logger = logging.getLogger(__name__)
+
+_RESOLVE_PAUSE_S = 0.1
+
+
+class Committer:
+    """Decides bids in groups.
+
+    ``place`` answers at most once per bid and never repeats a script call, so a bid is decided at most once; with its
+    idempotency key a client makes that exactly once.
+    """
+
+    def __init__(
+        self,
+        scripts: BidScripts,
+        redis: Redis,
+        *,
+        queue_max: int,
+        resolve_s: float,
+        on_outbox: Callable[[str, int], None],
+    ) -> None:
+        """``on_outbox(shard, entry)`` is called for every outbox entry written; ``resolve_s`` bounds the search after
+        an ambiguous failure."""
+        self._scripts = scripts
+        self._redis = redis
+        self._batcher = Batcher(queue_max=queue_max)
+        self._resolve_s = resolve_s
+        self._on_outbox = on_outbox
+        self._wake = asyncio.Event()
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.decided_total = 0
+        self.flushes_total = 0
+        self.shed_total = 0
+
+    def __len__(self) -> int:
+        """Bids waiting for a flush."""
+        return len(self._batcher)
+
+    def place(self, bid: PendingBid) -> None:
+        """Queue a bid; its ``verdict`` is resolved later.
+
+        Raises:
+            Overloaded: the queue is at its bound, or the gateway is shutting down.
+        """
+        if self._closing or not self._batcher.offer(bid):
+            self.shed_total += 1
+            raise Overloaded("too many bids are waiting, or the gateway is shutting down; try again")
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Flush until :meth:`close` is called and the queue is empty."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while calls := self._batcher.take():
+                try:
+                    await self._flush(calls)
+                finally:
+                    self._batcher.done()
+            if self._closing:
+                return
+
+    async def close(self) -> None:
+        """Take no more bids; those that wait are still decided before :meth:`run` returns."""
+        self._closing = True
+        self._wake.set()
+        if self._resolving:
+            await asyncio.wait(self._resolving, timeout=self._resolve_s)
+
+    async def _flush(self, calls: Sequence[Sequence[PendingBid]]) -> None:
+        self.flushes_total += 1
+        try:
+            results = await self._scripts.place(calls)
+        except Unavailable as error:
+            _fail_all(calls, error)
+            return
+        except OutcomeUnknown:
+            logger.warning("bids: the answer of Redis got lost, looking up %d items", len(calls))
+            self._resolve_later(calls)
+            return
+        except Exception as error:  # a bug must not stop the gateway's only flusher
+            logger.exception("bids: flush failed")
+            _fail_all(calls, OutcomeUnknown() if not isinstance(error, BiddingError) else error)
+            return
+        for call, result in zip(calls, results, strict=True):
+            if isinstance(result, Decided):
+                self.decided_total += len(call)
+                if result.entry:
+                    self._on_outbox(names.shard_of(call[0].item_id), result.entry)
+                for bid, verdict in zip(call, result.verdicts, strict=True):
+                    if not bid.verdict.done():
+                        bid.verdict.set_result(verdict)
+            elif isinstance(result, OutcomeUnknown):
+                self._resolve_later([call])
+            else:
+                _fail_all([call], result)
+
+    def _resolve_later(self, calls: Sequence[Sequence[PendingBid]]) -> None:
+        task = asyncio.create_task(self._resolve(calls), name="resolve-bids")
+        self._resolving.add(task)
+        task.add_done_callback(self._resolving.discard)
+
+    async def _resolve(self, calls: Sequence[Sequence[PendingBid]]) -> None:
+        """Find out what became of bids whose answer got lost, within the time allowed."""
+        deadline = asyncio.get_running_loop().time() + self._resolve_s
+        for call in calls:
+            while True:
+                try:
+                    await self._resolve_item(call)
+                    break
+                except (RedisError, OSError, TimeoutError):
+                    if asyncio.get_running_loop().time() >= deadline:
+                        break
+                    await asyncio.sleep(_RESOLVE_PAUSE_S)
+        _fail_all(calls, OutcomeUnknown())
+
+    async def _resolve_item(self, call: Sequence[PendingBid]) -> None:
+        """Answer the bids of one item that Redis can tell about; the others stay open."""
+        item_id = call[0].item_id
+        keyed = [bid for bid in call if bid.key is not None]
+        if keyed:
+            keys = [names.idempotency_key(item_id, bid.user_id, bid.key or "") for bid in keyed]
+            entries = cast("list[bytes | None]", await self._redis.mget(keys))
+            for bid, entry in zip(keyed, entries, strict=True):
+                if entry is None or bid.verdict.done():
+                    continue
+                fingerprint, _, verdict = entry.partition(b"\n")
+                bid.verdict.set_result(verdict if fingerprint == bid.fingerprint.encode() else b"K")
+        recent = {bid.bid_id: bid for bid in call if not bid.verdict.done()}
+        if not recent:
+            return
+        latest = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
+        for raw in latest:
+            try:
+                event = decode_event(raw)
+            except DecodeError:
+                logger.error("item %s: an event in the recent list cannot be read", item_id)
+                continue
+            if not isinstance(event, BidAccepted):
+                continue
+            found = recent.pop(event.bid_id, None)
+            if found is not None and found.user_id == event.user_id:
+                found.verdict.set_result(verdict_of_event(event))
+
+
+def _fail_all(calls: Sequence[Sequence[PendingBid]], error: Exception) -> None:
+    for call in calls:
+        for bid in call:
+            if not bid.verdict.done():
+                bid.verdict.set_exception(error)

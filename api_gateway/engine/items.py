@@ -1,0 +1,169 @@
+"""Items: which exist, in which currency, and how they are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.scripts import ItemScripts
+from shared import names
+from shared.domain.auction import Terms
+from shared.domain.errors import ItemExists, ItemNotFound, TermsInvalid, Unavailable
+from shared.domain.increments import encode_steps
+from shared.domain.money import exponent_of
+from shared.item_state import ItemState, decode_item, item_fields
+
+KNOWN_ITEMS_MAX: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """What a seller asks for. ``start_us`` None means now; with ``length_us`` the end is counted from the start.
+
+    ``terms.start_us`` is not used: the script takes the start from here, or Redis TIME.
+    """
+
+    terms: Terms
+    name: str
+    description: str = ""
+    start_us: int | None = None
+    length_us: int | None = None
+    auto_opened: bool = False
+
+
+class Items:
+    """Reads and opens items.
+
+    An item's currency never changes, so it is remembered per process (bounded); everything else is read from Redis.
+    """
+
+    def __init__(
+        self, redis: Redis, scripts: ItemScripts, *, open_catalogue: bool, on_outbox: Callable[[str, int], None]
+    ) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._open_catalogue = open_catalogue
+        self._on_outbox = on_outbox
+        self.known: dict[str, int] = {}
+        """Item id to the decimals of its currency; a miss says nothing."""
+
+    async def exponent(self, item_id: str) -> int:
+        """Decimals of the item's currency; opens the item where the catalogue is open.
+
+        Raises:
+            ItemNotFound: no such item, and the catalogue is not open.
+            Unavailable: Redis cannot be asked.
+        """
+        known = self.known.get(item_id)
+        if known is not None:
+            return known
+        key = names.item_key(item_id)
+        currency = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "currency")))
+        if currency is None:
+            await self._open_by_default(item_id)
+            currency = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "currency")))
+            if currency is None:
+                raise ItemNotFound(item_id)
+        if len(self.known) >= KNOWN_ITEMS_MAX:
+            self.known.pop(next(iter(self.known)))
+        self.known[item_id] = exponent_of(currency.decode())
+        return self.known[item_id]
+
+    async def get(self, item_id: str, *, may_open: bool = True) -> ItemState:
+        """The item as it stands.
+
+        Raises:
+            ItemNotFound, Unavailable: as for :meth:`exponent`.
+        """
+        key = names.item_key(item_id)
+        fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
+        if not fields:
+            if not may_open:
+                raise ItemNotFound(item_id)
+            await self._open_by_default(item_id)
+            fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
+            if not fields:
+                raise ItemNotFound(item_id)
+        return decode_item(fields)
+
+    async def get_many(self, item_ids: list[str]) -> list[ItemState | None]:
+        """Several items in one round trip; None for those that Redis does not hold."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for item_id in item_ids:
+            pipeline.hgetall(names.item_key(item_id))
+        return [decode_item(fields) if fields else None for fields in await self._ask(pipeline.execute())]
+
+    async def create(self, item: NewItem) -> ItemState:
+        """Open an item.
+
+        Raises:
+            ItemExists: the id is taken.
+            TermsInvalid: the end is not in the future.
+            Unavailable: nothing was created, or it is unknown; trying the same id again is safe.
+        """
+        item_id, terms = item.terms.item_id, item.terms
+        result = await self._ask(
+            self._scripts.open_item(
+                item_id,
+                start_us=item.start_us,
+                end_us=None if item.length_us is not None else terms.end_us,
+                length_us=item.length_us,
+                event_members=_created_members(item),
+                fields=item_fields(terms, name=item.name, description=item.description),
+            )
+        )
+        if result.exists:
+            raise ItemExists(item_id)
+        if not result.created:
+            raise TermsInvalid("end_time", "must be in the future and after start_time")
+        self._on_outbox(names.shard_of(item_id), result.entry)
+        return await self.get(item_id, may_open=False)
+
+    async def _open_by_default(self, item_id: str) -> None:
+        if not self._open_catalogue:
+            raise ItemNotFound(item_id)
+        try:
+            await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
+        except ItemExists:
+            return  # another request opened it in between
+
+    async def _ask(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Unavailable(f"Redis cannot be asked: {error}") from error
+
+
+def _created_members(item: NewItem) -> str:
+    """The `created` event's own members, as JSON that the script puts between its own."""
+    terms = item.terms
+    soft = terms.soft_close
+    members = {
+        "name": item.name,
+        "description": item.description,
+        "seller_id": terms.seller_id,
+        "start_price": terms.start_price,
+        "reserve_price": terms.reserve_price,
+        "buy_now_price": terms.buy_now_price,
+        "increment_kind": terms.increment.kind,
+        "increment_value": terms.increment.value,
+        "increment_steps": encode_steps(terms.increment),
+        "soft_close": ""
+        if soft is None
+        else msgspec.json.encode(
+            {
+                "trigger_us": soft.trigger_us,
+                "extend_us": soft.extend_us,
+                "mode": soft.mode,
+                "max_count": soft.max_count,
+                "hard_end_us": soft.hard_end_us,
+            }
+        ).decode(),
+        "auto_opened": item.auto_opened,
+    }
+    return msgspec.json.encode(members).decode()[1:-1] + ","

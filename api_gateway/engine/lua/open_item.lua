@@ -1,0 +1,50 @@
+-- Creates an item: its hash, its deadline and the event of seq 0, in one atomic step. All keys share one hash slot.
+--
+-- KEYS[1] item (hash)  KEYS[2] recent (list)  KEYS[3] outbox (stream)  KEYS[4] cursors (hash)  KEYS[5] deadlines (zset)
+-- ARGV[1] item id      ARGV[2] outbox bound   ARGV[3] start in microseconds ('' = now)   ARGV[4] end ('' = never)
+-- ARGV[5] length in microseconds where the end is counted from the start ('' = ARGV[4] holds)
+-- ARGV[6] the `created` event's own fields as JSON members, each followed by a comma, without start_us
+-- ARGV[7..] the constant fields of the hash: name, value, ...
+--
+-- Reply: { 0, n } created, { 1 } an item of this id exists, { 2 } this shard has no cursors, { 3 } outbox at its bound,
+--        { 4 } the end is not in the future or not after the start.
+
+local item_key, recent_key, outbox_key, cursors_key, deadlines_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local item_id = ARGV[1]
+local F = '%.0f'
+
+local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
+if not cursors[1] then return { 2 } end
+if redis.call('EXISTS', item_key) == 1 then return { 1 } end
+if tonumber(cursors[2]) - tonumber(cursors[3]) >= tonumber(ARGV[2]) then return { 3 } end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local start_us = tonumber(ARGV[3]) or now
+local end_us = tonumber(ARGV[4])
+if tonumber(ARGV[5]) then end_us = start_us + tonumber(ARGV[5]) end
+if end_us and (end_us <= now or end_us <= start_us) then return { 4 } end
+local status = start_us <= now and 'open' or 'scheduled'
+local end_text = end_us and F:format(end_us) or ''
+
+redis.call('HSET', item_key, unpack(ARGV, 7))
+redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', '1', 'seq', '0', 'leader', '', 'leader_max', '0',
+  'runner_up', '0', 'bid_count', '0', 'extensions', '0', 'start_us', F:format(start_us), 'end_us', end_text,
+  'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now))
+local f = redis.call('HMGET', item_key, 'start_price', 'reserve_price', 'currency')
+redis.call('HSET', item_key, 'price', f[1], 'reserve_met', f[2] == '' and '1' or '0')
+if status == 'scheduled' then
+  redis.call('ZADD', deadlines_key, F:format(start_us), item_id)
+elseif end_us then
+  redis.call('ZADD', deadlines_key, F:format(end_us), item_id)
+end
+
+local event = string.format('{"type":"created","item_id":"%s","epoch":1,"seq":0,"ts_us":%.0f,%s"start_us":%.0f,'
+    .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%.0f,"status":"%s","end_us":%s,'
+    .. '"reserve_met":%s,"currency":"%s"}',
+  item_id, now, ARGV[6], start_us, f[1], math.max(tonumber(f[1]), 1), status, end_us and end_text or 'null',
+  f[2] == '' and 'true' or 'false', f[3])
+local n = redis.call('HINCRBY', cursors_key, 'next', 1)
+redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
+redis.call('LPUSH', recent_key, event)
+return { 0, n }

@@ -1,0 +1,321 @@
+"""The relay: publishes every outbox entry to JetStream, in order per shard, and moves the `published` cursor.
+
+Each shard has a lease, so one gateway relays it at a time. The lease keeps the work from being done twice; it is not
+what makes it safe. Publishing an entry twice is harmless, because the entry always has the same Nats-Msg-Id and every
+consumer drops what it knows. What the lease does guard is the cursor, inside ``advance_published.lua``.
+
+A cycle reads what the owned shards have, publishes all of it with many messages in flight, waits for the PubAcks with
+a time limit of its own (nats-py's asynchronous publish has none), and moves each cursor to the last entry whose PubAck
+and all before it arrived. Whatever failed is simply read again in the next cycle, after a pause that grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import Header, PubAck
+from nats.js.errors import APIError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.scripts import Advance, ItemScripts
+from shared import names
+from shared.clients.nats import StreamLimits, ensure_stream
+from shared.messages import frame_batch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOptions:
+    """Bounds and intervals of the relay.
+
+    Attributes:
+        lease_ms: how long a shard belongs to a gateway that does not answer; renewed every third of it.
+        poll_ms: how often owned shards are looked at without being told, for entries written by other gateways whose
+        hint
+            got lost.
+        entries_per_shard: entries read from one shard in one cycle (1 to 256 events each).
+        ack_timeout_s: how long a PubAck may take before the entry is published again.
+        backoff_max_s: the longest pause after failures.
+    """
+
+    lease_ms: int = 6_000
+    poll_ms: int = 250
+    entries_per_shard: int = 128
+    ack_timeout_s: float = 5.0
+    backoff_max_s: float = 5.0
+
+
+@dataclass(slots=True)
+class _Owned:
+    """A shard that this gateway relays. ``published`` mirrors the cursor; ``epoch`` is the shard's."""
+
+    epoch: int
+    published: int
+
+
+@dataclass(slots=True)
+class RelayHealth:
+    """What ``/ready`` and ``/metrics`` tell about the relay."""
+
+    shards_owned: int = 0
+    entries_published_total: int = 0
+    failures_total: int = 0
+    rewinds_total: int = 0
+    connected: bool = False
+    last_error: str | None = None
+
+
+@dataclass(slots=True)
+class _Published:
+    shard: str
+    epoch: int
+    entry: int
+    ack: asyncio.Future[PubAck] = field(repr=False)
+
+
+class Relay:
+    """At-least-once, in order per shard: an entry's PubAck is known before the cursor passes it."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: ItemScripts,
+        nats: Client,
+        *,
+        options: RelayOptions = RelayOptions(),
+        stream_limits: StreamLimits | None = None,
+    ) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._nats = nats
+        self._options = options
+        self._stream_limits = stream_limits or StreamLimits()
+        self._jetstream: JetStreamContext = nats.jetstream(
+            publish_async_max_pending=options.entries_per_shard * names.SHARD_COUNT
+        )
+        self._token = secrets.token_hex(16)
+        self._owned: dict[str, _Owned] = {}
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._look = asyncio.Event()
+        self._stream_id = ""
+        self._stream_checked_at = 0.0
+        self.health = RelayHealth()
+
+    def notice(self, shard: str) -> None:
+        """The shard's outbox grew: relay it now, or tell its owner."""
+        if shard in self._owned:
+            self._dirty.add(shard)
+            self._wake.set()
+        elif self._nats.is_connected:
+            task = asyncio.ensure_future(self._nats.publish(f"{names.NUDGE_PREFIX}.{shard}"))
+            task.add_done_callback(_ignore_lost_hint)
+
+    def reconsider(self) -> None:
+        """Shards got their cursors: look for work on them now, not with the next renewal of the leases."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Relay until cancelled."""
+        subscription = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._hold_leases(), name="relay-leases")
+                group.create_task(self._pump(), name="relay-pump")
+                subscription = await self._nats.subscribe(f"{names.NUDGE_PREFIX}.*", cb=self._on_nudge)
+        finally:
+            if subscription is not None and self._nats.is_connected:
+                await subscription.unsubscribe()
+
+    async def release(self) -> None:
+        """Give the leases back, so that another gateway need not wait for them to run out."""
+        if self._owned:
+            await self._scripts.release(list(self._owned), self._token)
+        self._owned.clear()
+
+    async def _on_nudge(self, message: Any) -> None:
+        shard = message.subject.rpartition(".")[2]
+        if shard in self._owned:
+            self._dirty.add(shard)
+            self._wake.set()
+
+    async def _hold_leases(self) -> None:
+        """Take free shards, renew ours, forget those that another gateway took."""
+        pause_s = self._options.lease_ms / 3_000
+        while True:
+            try:
+                results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms)
+                held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours}
+                for shard in set(self._owned) - held:
+                    del self._owned[shard]
+                await self._adopt(sorted(held - set(self._owned)))
+                self.health.shards_owned = len(self._owned)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed("leases", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * random.uniform(0.8, 1.0)):
+                    await self._look.wait()
+            self._look.clear()
+
+    async def _adopt(self, shards: Sequence[str]) -> None:
+        """Begin to relay shards at their cursors; one that has no cursors yet is tried again with the next renewal."""
+        for shard, (epoch, published) in zip(shards, await self._cursors(shards, "epoch", "published"), strict=True):
+            if epoch is not None and published is not None:
+                self._owned[shard] = _Owned(int(epoch), int(published))
+                self._dirty.add(shard)
+                self._wake.set()
+
+    async def _cursors(self, shards: Sequence[str], *fields: str) -> list[list[bytes | None]]:
+        if not shards:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hmget(names.cursors_key(shard), fields)
+        return cast("list[list[bytes | None]]", await pipeline.execute())
+
+    async def _pump(self) -> None:
+        """Cycle while there is work; otherwise sleep until told or until the next look."""
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._options.poll_ms / 1_000):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._dirty.update(self._owned)
+            self._wake.clear()
+            try:
+                await self._check_stream()
+                await self._cycle()
+                failures = 0
+                self.health.connected = True
+                self.health.last_error = None
+            except (RedisError, NatsError, APIError, OSError, TimeoutError) as error:
+                failures += 1
+                self._failed("publish", error)
+                self._dirty.update(self._owned)
+                self._wake.set()
+                pause_s = min(self._options.backoff_max_s, 0.05 * 2 ** min(failures, 10))
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    def _failed(self, what: str, error: BaseException) -> None:
+        self.health.failures_total += 1
+        text = f"{what}: {type(error).__name__}: {error}"
+        if self.health.last_error != text:
+            logger.warning("relay: %s", text)
+        self.health.last_error = text
+        self.health.connected = self._nats.is_connected
+
+    async def _cycle(self) -> None:
+        """Publish what the noticed shards have, and move their cursors."""
+        shards = [shard for shard in self._dirty if shard in self._owned]
+        self._dirty.clear()
+        if not shards:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            after = self._owned[shard].published
+            pipeline.xrange(names.outbox_key(shard), f"({after}-0", "+", count=self._options.entries_per_shard)
+        found = await pipeline.execute()
+        in_flight: list[_Published] = []
+        try:
+            for shard, entries in zip(shards, found, strict=True):
+                owned = self._owned.get(shard)
+                if owned is None:
+                    continue
+                if len(entries) == self._options.entries_per_shard:
+                    self._dirty.add(shard)
+                    self._wake.set()
+                for entry_id, fields in entries:
+                    in_flight.append(await self._publish(shard, owned.epoch, entry_id, fields))
+            async with asyncio.timeout(self._options.ack_timeout_s):
+                await asyncio.gather(*(published.ack for published in in_flight), return_exceptions=True)
+        finally:
+            error = await self._settle(in_flight)
+        if error is not None:
+            raise error
+
+    async def _publish(self, shard: str, epoch: int, entry_id: bytes, fields: dict[bytes, bytes]) -> _Published:
+        entry = int(entry_id.partition(b"-")[0])
+        item_id = fields[b"item"].decode()
+        payload = frame_batch(shard, epoch, entry, item_id, fields[b"events"])
+        ack = await self._jetstream.publish_async(
+            names.subject_of(item_id),
+            payload,
+            wait_stall=self._options.ack_timeout_s,
+            headers={Header.MSG_ID: names.message_id(shard, epoch, entry)},
+        )
+        return _Published(shard, epoch, entry, ack)
+
+    async def _settle(self, in_flight: list[_Published]) -> BaseException | None:
+        """Move each shard's cursor past its entries with a PubAck, up to the first without one. Returns the first
+        error."""
+        reached: dict[str, Advance] = {}
+        stuck: set[str] = set()
+        error: BaseException | None = None
+        for published in in_flight:
+            ack = published.ack
+            if not ack.done():
+                ack.cancel()
+                failure: BaseException | None = TimeoutError("no PubAck in time")
+            elif ack.cancelled():
+                failure = TimeoutError("no PubAck in time")
+            else:
+                failure = ack.exception()
+            if failure is not None:
+                error = error or failure
+                stuck.add(published.shard)
+            elif published.shard not in stuck:
+                reached[published.shard] = Advance(published.shard, published.epoch, published.entry, ack.result().seq)
+        if not reached:
+            return error
+        advances = list(reached.values())
+        moved = await self._scripts.advance_published(advances, token=self._token, stream_id=self._stream_id)
+        for advance, ours in zip(advances, moved, strict=True):
+            owned = self._owned.get(advance.shard)
+            if ours and owned is not None:
+                self.health.entries_published_total += advance.entry - owned.published
+                owned.published = advance.entry
+            else:
+                self._owned.pop(advance.shard, None)
+        return error
+
+    async def _check_stream(self) -> None:
+        """Every few seconds: is it still the stream into which we published? If it lost messages, publish them again.
+
+        A stream that was made anew has another creation time; one that lost its tail (power loss without fsync) has a
+        last sequence below one that was acknowledged.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._stream_id and self._nats.is_connected and now - self._stream_checked_at < 2.0:
+            return
+        info = await ensure_stream(self._jetstream, self._stream_limits)
+        self._stream_checked_at = now
+        self._stream_id = str(info.created)
+        owned = list(self._owned)
+        cursors = await self._cursors(owned, "stream_id", "stream_seq")
+        for shard, (stream_id, stream_seq) in zip(owned, cursors, strict=True):
+            same = stream_id in (None, b"", self._stream_id.encode())
+            if same and int(stream_seq or 0) <= info.state.last_seq:
+                continue
+            logger.error("relay: JetStream lost messages of shard %s, publishing again from the archived cursor", shard)
+            self.health.rewinds_total += 1
+            if await self._scripts.rewind_published(shard, token=self._token, stream_id=self._stream_id):
+                await self._adopt([shard])
+
+
+def _ignore_lost_hint(task: asyncio.Future[None]) -> None:
+    """A nudge is a hint; the owner looks by itself within the poll interval."""
+    if not task.cancelled():
+        task.exception()

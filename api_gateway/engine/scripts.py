@@ -1,0 +1,331 @@
+"""The Lua scripts: one Python method per script, and the one connection on which bids are decided.
+
+No method is retried by the library or here, with one exception: a NOSCRIPT answer says that the script did not run, so
+the call is repeated with its text loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, Final, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from api_gateway.engine.batcher import PendingBid
+from shared import names
+from shared.domain.errors import OutboxFull, OutcomeUnknown, ShardLost, Unavailable
+
+_LUA: Final = Path(__file__).parent / "lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and the digest by which Redis knows it."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def read(cls, name: str) -> Script:
+        """The script of ``lua/<name>.lua``."""
+        text = (_LUA / f"{name}.lua").read_text()
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The script's answer for one item: a verdict per bid, in order, and the outbox entry (0 where nothing changed)."""
+
+    verdicts: Sequence[bytes]
+    entry: int
+
+
+class ItemMissing(Exception):
+    """The item has no hash: it was never opened, or it was known to this gateway and is gone."""
+
+
+_OK, _NO_ITEM, _SHARD_LOST, _OUTBOX_FULL = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptLimits:
+    """Bounds that the scripts apply.
+
+    Attributes:
+        outbox_entries_max: entries of a shard that may wait to be archived; past it bids are refused with 503.
+        recent_events: events per item kept next to its state.
+        verdict_keep_s: how long a verdict is kept after the end of its item (after the bid, where there is no end). A
+        day,
+            and a week more for an end that is moved by the soft close or by a pause.
+    """
+
+    outbox_entries_max: int = 50_000
+    recent_events: int = 512
+    verdict_keep_s: int = 8 * 86_400
+
+
+class BidScripts:
+    """``place_bids.lua`` on a connection of its own: one pipelined round trip per flush."""
+
+    _place: Final = Script.read("place_bids")
+
+    def __init__(self, redis: Redis, limits: ScriptLimits, *, timeout_s: float) -> None:
+        self._pool = redis.connection_pool
+        self._limits = limits
+        self._timeout_s = timeout_s
+        self._connection: AbstractConnection | None = None
+        self._tail = (
+            str(limits.outbox_entries_max),
+            str(limits.recent_events),
+            str(limits.verdict_keep_s),
+        )
+
+    async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
+        """Decide the bids of several items; atomic per item.
+
+        Returns one result per call: :class:`Decided`, or the error for all of its bids. An :class:`Unavailable` error
+        says that nothing was changed.
+
+        Raises:
+            Unavailable: Redis could not be reached; no bid was decided.
+            OutcomeUnknown: the connection broke after the calls were sent; each call ran once or not at all.
+        """
+        connection = await self._connected()
+        commands = [self._command("EVALSHA", self._place.sha, call) for call in calls]
+        answers = await self._exchange(connection, commands)
+        missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missing:
+            # EVAL runs the text and loads it, so the next flush is back to the digest.
+            again = [self._command("EVAL", self._place.text, calls[index]) for index in missing]
+            for index, answer in zip(missing, await self._exchange(connection, again), strict=True):
+                answers[index] = answer
+        return [_decided(answer) for answer in answers]
+
+    def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> list[str]:
+        item_id = call[0].item_id
+        shard = names.shard_of(item_id)
+        keys = [
+            names.item_key(item_id),
+            names.proxies_key(item_id),
+            names.recent_key(item_id),
+            names.outbox_key(shard),
+            names.cursors_key(shard),
+            names.deadlines_key(shard),
+        ]
+        arguments = [item_id, *self._tail]
+        for bid in call:
+            key_at = "0"
+            if bid.key is not None:
+                keys.append(names.idempotency_key(item_id, bid.user_id, bid.key))
+                key_at = str(len(keys))
+                keys.append(names.key_owner_key(item_id, bid.key))
+            arguments += (
+                bid.user_id,
+                "" if bid.amount is None else str(bid.amount),
+                "" if bid.maximum is None else str(bid.maximum),
+                bid.bid_id,
+                key_at,
+                bid.fingerprint,
+                "1" if bid.key_is_bid_id else "0",
+            )
+        return [verb, script, str(len(keys)), *keys, *arguments]
+
+    async def _connected(self) -> AbstractConnection:
+        """The connection of the bids; everything that fails in here happened before any bid was sent."""
+        if self._connection is None:
+            self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        if not self._connection.is_connected:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._connection.connect()  # type: ignore[no-untyped-call]
+            except (RedisError, OSError, TimeoutError) as error:
+                await self._drop()
+                raise Unavailable(f"Redis is not reachable: {error}") from error
+        return self._connection
+
+    async def _exchange(self, connection: AbstractConnection, commands: Sequence[Sequence[str]]) -> list[Any]:
+        """Send the commands in one write and read their answers; errors of single commands are among the answers."""
+        answers: list[Any] = []
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                for _ in commands:
+                    try:
+                        # The time-out around the loop holds for all answers; one per answer would be paid per item.
+                        answers.append(await connection.read_response(disable_decoding=True, timeout=math.inf))
+                    except ResponseError as error:
+                        answers.append(error)
+        except (RedisError, OSError, TimeoutError, asyncio.CancelledError) as error:
+            # Answers of this exchange may still be on their way: the connection must not serve another call.
+            await self._drop()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise OutcomeUnknown from error
+        return answers
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close the connection. The pool stays with its owner."""
+        await self._drop()
+
+
+def _decided(answer: Any) -> Decided | Exception:
+    if isinstance(answer, ResponseError):
+        return _translated(answer)
+    status = answer[0]
+    if status == _OK:
+        return Decided(answer[2:], answer[1])
+    if status == _NO_ITEM:
+        return ItemMissing()
+    return _refused_by_script(status)
+
+
+def _refused_by_script(status: int) -> Unavailable:
+    if status == _SHARD_LOST:
+        return ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)
+    return OutboxFull("the archive cannot keep up, bids are not taken for now", retry_after_s=5)
+
+
+def _translated(error: ResponseError) -> Exception:
+    """What an error answer says about the bids: refused before the script ran, or unknown."""
+    text = str(error)
+    # All of these are checked before a script's first write takes effect.
+    refusals = ("OOM", "MISCONF", "LOADING", "BUSY", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
+    if text.startswith(refusals) or "OOM command not allowed" in text:
+        return Unavailable(f"Redis cannot take bids: {text}", retry_after_s=2)
+    return OutcomeUnknown()
+
+
+class ItemScripts:
+    """The scripts that are not on the hot path; they use the pool like any other command."""
+
+    _open: Final = Script.read("open_item")
+    _init_shard: Final = Script.read("init_shard")
+    _lease: Final = Script.read("lease")
+    _release: Final = Script.read("release")
+    _advance: Final = Script.read("advance_published")
+    _rewind: Final = Script.read("rewind_published")
+
+    def __init__(self, redis: Redis, limits: ScriptLimits) -> None:
+        self._redis = redis
+        self._limits = limits
+
+    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
+        try:
+            return await cast(Any, self._redis.evalsha(script.sha, len(keys), *keys, *arguments))
+        except NoScriptError:
+            return await cast(Any, self._redis.eval(script.text, len(keys), *keys, *arguments))
+
+    async def _run_many(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[bool]:
+        """One round trip for the same script on several shards; each call is atomic, all of them together are not."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
+        answers = await pipeline.execute(raise_on_error=False)
+        for index, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                answers[index] = await self._run(script, *calls[index])
+            elif isinstance(answer, Exception):
+                raise answer
+        return [bool(answer) for answer in answers]
+
+    async def open_item(
+        self,
+        item_id: str,
+        *,
+        start_us: int | None,
+        end_us: int | None,
+        length_us: int | None,
+        event_members: str,
+        fields: dict[str, str],
+    ) -> OpenResult:
+        """Create an item; atomic. ``event_members`` are the JSON members of the `created` event.
+
+        Raises:
+            ShardLost, OutboxFull: nothing was created.
+            RedisError, OSError: unknown whether it was created; the id makes a second try safe.
+        """
+        shard = names.shard_of(item_id)
+        keys = [
+            names.item_key(item_id),
+            names.recent_key(item_id),
+            names.outbox_key(shard),
+            names.cursors_key(shard),
+            names.deadlines_key(shard),
+        ]
+        flat = [text for pair in fields.items() for text in pair]
+        head = [
+            item_id,
+            str(self._limits.outbox_entries_max),
+            "" if start_us is None else str(start_us),
+            "" if end_us is None else str(end_us),
+            "" if length_us is None else str(length_us),
+            event_members,
+        ]
+        answer = await self._run(self._open, keys, [*head, *flat])
+        status = int(answer[0])
+        if status in (_SHARD_LOST, _OUTBOX_FULL):
+            raise _refused_by_script(status)
+        return OpenResult(
+            created=status == _OK, exists=status == _NO_ITEM, entry=int(answer[1]) if status == _OK else 0
+        )
+
+    async def init_shard(self, shard: str) -> bool:
+        """Give a shard of an empty Redis its cursors; False where it has them already."""
+        return bool(await self._run(self._init_shard, [names.cursors_key(shard)], ["1"]))
+
+    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int) -> list[bool]:
+        """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""
+        return await self._run_many(self._lease, [([names.lease_key(shard)], [token, str(ttl_ms)]) for shard in shards])
+
+    async def release(self, shards: Sequence[str], token: str) -> None:
+        """Give leases back where they are still ours."""
+        await self._run_many(self._release, [([names.lease_key(shard)], [token]) for shard in shards])
+
+    async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
+        """Move `published` cursors up; False where the lease or the epoch is no longer ours."""
+        return await self._run_many(
+            self._advance,
+            [
+                (
+                    [names.lease_key(advance.shard), names.cursors_key(advance.shard)],
+                    [token, str(advance.epoch), str(advance.entry), stream_id, str(advance.stream_seq)],
+                )
+                for advance in advances
+            ],
+        )
+
+    async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
+        """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
+        keys = [names.lease_key(shard), names.cursors_key(shard)]
+        return bool(await self._run(self._rewind, keys, [token, stream_id]))
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A shard's new `published` cursor: ``entry`` and all before it have a PubAck, the last with ``stream_seq``."""
+
+    shard: str
+    epoch: int
+    entry: int
+    stream_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenResult:
+    """``created``, or ``exists`` already, or neither: the end was not in the future."""
+
+    created: bool
+    exists: bool
+    entry: int

@@ -1,0 +1,86 @@
+"""Giving shards their cursors: once per shard, and never to a Redis that lost its data.
+
+Every script refuses a shard without cursors. A fresh deployment gets them here; a Redis that was wiped must not,
+because its items would start again at zero. The archive tells the two apart: a shard that PostgreSQL has entries of is
+not new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.scripts import ItemScripts
+from shared import names
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_S = 2.0
+
+
+@dataclass(slots=True)
+class ShardHealth:
+    """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive."""
+
+    missing: set[str] = field(default_factory=lambda: set(names.SHARDS))
+    lost: set[str] = field(default_factory=set)
+
+    @property
+    def ready(self) -> bool:
+        """Whether bids can be taken on every shard."""
+        return not self.missing
+
+
+class Shards:
+    """Watches that every shard has its cursors."""
+
+    def __init__(
+        self, redis: Redis, scripts: ItemScripts, archive: asyncpg.Pool, *, on_initialised: Callable[[], None]
+    ) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._archive = archive
+        self._on_initialised = on_initialised
+        self.health = ShardHealth()
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled. While Redis or PostgreSQL is away, look again later."""
+        while True:
+            try:
+                await self.look()
+            except (RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                logger.warning("shards: cannot be checked: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(_PAUSE_S * random.uniform(0.75, 1.25) if self.health.ready else 0.25)
+
+    async def look(self) -> None:
+        """One look: initialise what is new, name what is lost.
+
+        Raises:
+            RedisError, asyncpg.PostgresError, OSError: nothing is known; look again.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.exists(names.cursors_key(shard))
+        present = await pipeline.execute()
+        missing = {shard for shard, exists in zip(names.SHARDS, present, strict=True) if not exists}
+        if missing:
+            archived = {row["shard"] for row in await self._archive.fetch("SELECT shard FROM shard_cursors")}
+            lost = missing & archived
+            if lost - self.health.lost:
+                logger.critical(
+                    "Redis has lost %d shards that the archive knows; their items take no bids until they are rebuilt",
+                    len(lost),
+                )
+            for shard in missing - lost:
+                await self._scripts.init_shard(shard)
+            missing = lost
+            self._on_initialised()
+        self.health.missing = set(missing)
+        self.health.lost = set(missing)

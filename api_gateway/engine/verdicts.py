@@ -1,0 +1,78 @@
+"""The verdict of one bid, as ``place_bids.lua`` writes it and as the idempotency entry keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.messages import BidAccepted
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedBid:
+    """The bid counts; amounts in minor units. ``raised`` marks a maximum raised without an event."""
+
+    bid_id: str
+    seq: int
+    current_bid: int
+    your_bid: int
+    leads: bool
+    min_next_bid: int
+    reserve_met: bool
+    kind: str
+    epoch: int
+    ts_us: int
+    raised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedBid:
+    """The rules refused the bid; nothing changed."""
+
+    code: str
+    current_bid: int
+    leads: bool
+    min_next_bid: int
+    reserve_met: bool
+
+
+KEY_REUSED: Literal["KEY_REUSED"] = "KEY_REUSED"
+
+Verdict = AcceptedBid | RefusedBid | Literal["KEY_REUSED"]
+
+
+def parse_verdict(line: bytes) -> Verdict:
+    """Read one verdict; the format stands in the header of ``place_bids.lua``."""
+    fields = line.decode().split("|")
+    mark = fields[0]
+    if mark == "R":
+        return RefusedBid(fields[1], int(fields[2]), fields[3] == "1", int(fields[4]), fields[5] == "1")
+    if mark == "K":
+        return KEY_REUSED
+    return AcceptedBid(
+        bid_id=fields[1],
+        seq=int(fields[2]),
+        current_bid=int(fields[3]),
+        your_bid=int(fields[4]),
+        leads=fields[5] == "1",
+        min_next_bid=int(fields[6]),
+        reserve_met=fields[7] == "1",
+        kind=fields[8],
+        epoch=int(fields[9]),
+        ts_us=int(fields[10]),
+        raised=mark == "M",
+    )
+
+
+def verdict_of_event(event: BidAccepted) -> bytes:
+    """The verdict line of a bid that is known only by its event: its answer was lost on the way.
+
+    The event carries the state right after itself, as the verdict does, except where an automatic bid followed in the
+    same step; then the price and the minimum are those before that answer, and still true bounds.
+    """
+    leads = "1" if event.highest_bidder_id == event.user_id else "0"
+    met = "1" if event.reserve_met else "0"
+    return (
+        f"A|{event.bid_id}|{event.seq}|{event.current_bid}|{event.amount}|{leads}|{event.min_next_bid}|{met}"
+        f"|{event.kind}|{event.epoch}|{event.ts_us}"
+    ).encode()

@@ -1,0 +1,128 @@
+"""An item's bids, newest first: the archive joined with what is not archived yet.
+
+The archive lags by milliseconds, or by hours where PostgreSQL is away. The latest events stand next to the item in
+Redis (bounded), and everything that is not archived stands in the shard's outbox; so the three together have no hole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.archive import Archive, ArchivedBid
+from shared import names
+from shared.domain.errors import InvalidInput, Unavailable
+from shared.messages import BidAccepted, Event, decode_event
+
+logger = logging.getLogger(__name__)
+
+_OUTBOX_PAGE = 256
+_events_decoder = msgspec.json.Decoder(list[Event])
+
+
+def alias_of(secret: str, item_id: str, user_id: str) -> str:
+    """A bidder's public name: stable within the item, not linkable between items, not reversible without the secret."""
+    digest = blake2b(f"{item_id}\0{user_id}".encode(), key=secret.encode()[:64], digest_size=4).hexdigest()
+    return f"bidder-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``partial`` says that the archive could not be asked, so older bids may exist that are not shown."""
+
+    bids: list[ArchivedBid]
+    next_cursor: str | None
+    partial: bool
+
+
+def parse_cursor(cursor: str) -> tuple[int, int]:
+    """``<epoch>:<seq>`` of the last bid of the page before.
+
+    Raises:
+        InvalidInput: not such a cursor.
+    """
+    epoch, colon, seq = cursor.partition(":")
+    if not colon or not epoch.isascii() or not epoch.isdigit() or not seq.isascii() or not seq.isdigit():
+        raise InvalidInput("cursor: use the next_cursor of the page before, unchanged")
+    if int(epoch) >= 2**31 or int(seq) >= 2**63:
+        raise InvalidInput("cursor: out of range")
+    return int(epoch), int(seq)
+
+
+class History:
+    """Reads histories; never shows a bid twice, never leaves one out between two that it shows."""
+
+    def __init__(self, redis: Redis, archive: Archive) -> None:
+        self._redis = redis
+        self._archive = archive
+
+    async def page(self, item_id: str, *, cursor: str | None, limit: int) -> Page:
+        """One page of at most ``limit`` bids.
+
+        Raises:
+            InvalidInput: the cursor is malformed.
+            Unavailable: neither Redis nor the archive can tell.
+        """
+        before = parse_cursor(cursor) if cursor else None
+        partial = False
+        try:
+            # The archive is read first: whatever is archived in between is then still seen in Redis.
+            archived = await self._archive.bids(item_id, before=before, limit=limit + 1)
+            version = await self._archive.version(item_id)
+        except Unavailable:
+            archived, version, partial = [], None, True
+        try:
+            unarchived = await self._unarchived(item_id, version)
+        except (RedisError, OSError, TimeoutError) as error:
+            if partial:
+                raise Unavailable("neither Redis nor the archive can be asked") from error
+            unarchived, partial = [], True
+        merged = {(bid.epoch, bid.seq): bid for bid in [*archived, *unarchived]}
+        newest_first = [
+            bid for version, bid in sorted(merged.items(), reverse=True) if before is None or version < before
+        ]
+        shown = newest_first[:limit]
+        more = len(newest_first) > limit
+        return Page(shown, f"{shown[-1].epoch}:{shown[-1].seq}" if more else None, partial)
+
+    async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[ArchivedBid]:
+        raw = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
+        events = [decode_event(event) for event in raw]
+        if events and version is not None:
+            oldest = events[-1]
+            if oldest.epoch == version[0] and oldest.seq <= version[1] + 1:
+                return _bids_of(events)
+        elif not events or events[-1].seq == 0:
+            return _bids_of(events)
+        return _bids_of([*events, *await self._outbox(item_id)])
+
+    async def _outbox(self, item_id: str) -> list[Event]:
+        """The item's events in its shard's outbox; read only while the archive lags far behind."""
+        key = names.outbox_key(names.shard_of(item_id))
+        wanted, start, found = item_id.encode(), "-", list[Event]()
+        while True:
+            entries = cast(
+                "list[tuple[bytes, dict[bytes, bytes]]]",
+                await self._redis.xrange(key, start, "+", count=_OUTBOX_PAGE),
+            )
+            for _, fields in entries:
+                if fields[b"item"] == wanted:
+                    found.extend(_events_decoder.decode(fields[b"events"]))
+            if len(entries) < _OUTBOX_PAGE:
+                return found
+            start = f"({entries[-1][0].decode()}"
+
+
+def _bids_of(events: list[Event]) -> list[ArchivedBid]:
+    return [
+        ArchivedBid(event.epoch, event.seq, event.bid_id, event.user_id, event.amount, event.kind, event.ts_us)
+        for event in events
+        if isinstance(event, BidAccepted)
+    ]

@@ -1,0 +1,261 @@
+"""The bid endpoint, a thin ASGI route in front of FastAPI.
+
+``POST /api/v1/items/{id}/bid`` is the one call that must not pay for a framework's per-request machinery (routing,
+dependencies, model building, response classes), which costs several times the decision itself. Everything else goes to
+the application behind it. The endpoint is documented in the application's OpenAPI all the same (``schemas.py``).
+
+The body is decoded by msgspec and the amounts stay the text that the client sent, because every JSON decoder that makes
+numbers of them goes through a binary float.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final, Literal
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api_gateway.engine.batcher import PendingBid
+from api_gateway.engine.committer import Committer
+from api_gateway.engine.items import Items
+from api_gateway.engine.scripts import ItemMissing
+from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
+from api_gateway.problems import MEDIA_TYPE, problem, problem_of
+from api_gateway.schemas import NULL, BidRequest, optional_amount
+from shared import names
+from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused, Unavailable
+from shared.domain.money import CURRENCY_DECIMALS_MAX, format_amount
+
+_PREFIX: Final = "/api/v1/items/"
+_SUFFIX: Final = "/bid"
+_JSON: Final = (b"content-type", b"application/json")
+_PROBLEM: Final = (b"content-type", MEDIA_TYPE.encode())
+
+BID_BYTES_MAX: Final = 8 * 1024
+"""Largest body of a bid; its longest legal form is well under 1 KiB."""
+
+
+_decoder: Final = msgspec.json.Decoder(BidRequest)
+
+_REFUSALS: Final[dict[str, str]] = {
+    "NOT_STARTED": "The auction has not started yet",
+    "CLOSED": "The auction is closed",
+    "PAUSED": "The auction is paused",
+    "CANCELLED": "The auction was cancelled",
+    "SOLD": "The item is sold",
+    "OWN_ITEM": "Sellers cannot bid on their own item",
+    "MAX_NOT_RAISED": "Your standing maximum is already that high; a maximum can only be raised",
+}
+
+
+class BodyTooLarge(InvalidInput):
+    """The body of a bid is over its limit."""
+
+    code = "BODY_TOO_LARGE"
+
+
+class HotPath:
+    """ASGI application: decides bids, and passes everything else on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._committer: Committer | None = None
+        self._items: Items | None = None
+        self._body_timeout_s = 15.0
+
+    def open(self, committer: Committer, items: Items, *, body_timeout_s: float) -> None:
+        """Begin to take bids; called by the composition root once its resources are open."""
+        self._committer = committer
+        self._items = items
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path: str = scope["path"]
+            if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
+                item_id = path[len(_PREFIX) : -len(_SUFFIX)]
+                # A slash inside is another route (".../items/x/bids/y/bid" is none of ours).
+                if "/" not in item_id:
+                    await self._bid(item_id, scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+    async def _bid(self, item_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            status, body = await self._decide(item_id, scope, receive)
+            headers = [_JSON, (b"content-length", b"%d" % len(body))]
+        except BodyTooLarge as error:
+            status, body, headers = _closing(413, error.code, str(error))
+        except BiddingError as error:
+            status, body, extra = problem_of(error)
+            headers = [_PROBLEM, (b"content-length", b"%d" % len(body))]
+            headers += [(name.encode(), value.encode()) for name, value in extra.items()]
+        except TimeoutError:
+            status, body, headers = _closing(408, "BODY_TOO_SLOW", "the request body did not arrive in time")
+        except _ClientGone:
+            return
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _decide(self, item_id: str, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        if self._committer is None or self._items is None:
+            raise Unavailable("the gateway is starting")
+        header_key = _idempotency_key(scope)
+        body = await self._read(receive)
+        exponent = self._items.known.get(item_id)
+        if exponent is None and not names.is_item_id(item_id):
+            raise InvalidInput("item id: 1 to 64 characters of A-Z a-z 0-9 _ -")
+        # Everything that can be wrong without knowing the item is refused before Redis hears of it.
+        sent = _decode(body)
+        bid_id, key, key_is_bid_id = _identify(sent, header_key)
+        if exponent is None:
+            for literal in (sent.amount, sent.max_amount):
+                optional_amount(literal, CURRENCY_DECIMALS_MAX)  # as far as it can be told without the currency
+            exponent = await self._items.exponent(item_id)
+        amount = optional_amount(sent.amount, exponent)
+        maximum = optional_amount(sent.max_amount, exponent)
+        if amount is not None and maximum is not None and maximum < amount:
+            raise InvalidInput("max_amount must be at least amount")
+        bid = PendingBid(
+            item_id,
+            sent.user_id,
+            bid_id,
+            amount,
+            maximum,
+            key,
+            key_is_bid_id,
+            asyncio.get_running_loop().create_future(),
+        )
+        self._committer.place(bid)
+        try:
+            line = await bid.verdict
+        except ItemMissing:
+            self._items.known.pop(item_id, None)
+            raise Unavailable(f"item {item_id!r} is not in Redis; try again") from None
+        return render(line, item_id, exponent, amount, key)
+
+    async def _read(self, receive: Receive) -> bytes:
+        """The whole body; one message in all but odd cases."""
+        async with asyncio.timeout(self._body_timeout_s):
+            message = await receive()
+            _check(message)
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body", False):
+                if len(body) > BID_BYTES_MAX:
+                    raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
+                return body
+            parts = [body]
+            length = len(body)
+            while message.get("more_body", False):
+                message = await receive()
+                _check(message)
+                parts.append(message.get("body", b""))
+                length += len(parts[-1])
+                if length > BID_BYTES_MAX:
+                    raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
+        return b"".join(parts)
+
+
+class _ClientGone(Exception):
+    """The client closed the connection before its request was complete: there is nobody to answer."""
+
+
+def _check(message: Message) -> None:
+    if message["type"] == "http.disconnect":
+        raise _ClientGone
+
+
+def _closing(status: int, code: str, detail: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """An answer before the whole body was read: the connection cannot carry another request."""
+    body = problem(status, code, detail)
+    return status, body, [_PROBLEM, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+
+
+def _idempotency_key(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"idempotency-key":
+            key: str = value.decode("latin-1")
+            if not names.is_idempotency_key(key):
+                raise InvalidInput("Idempotency-Key: 1 to 255 visible ASCII characters")
+            return key
+        if name == b"content-length" and int(value) > BID_BYTES_MAX:
+            raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
+    return None
+
+
+def _decode(body: bytes) -> BidRequest:
+    try:
+        sent = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        detail = str(error) or "the body nests too deeply"
+        raise InvalidInput(f'{detail}; send for example {{"user_id": "ada", "amount": 12.50}}') from None
+    if not names.is_user_id(sent.user_id):
+        raise InvalidInput("user_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+    if sent.amount == NULL:
+        raise AmountInvalid("null", "must be a JSON number, for example 12.50")
+    if sent.amount is msgspec.UNSET and (sent.max_amount is msgspec.UNSET or sent.max_amount == NULL):
+        raise InvalidInput("amount is missing: send amount, max_amount or both")
+    return sent
+
+
+def _identify(sent: BidRequest, header_key: str | None) -> tuple[str, str | None, bool]:
+    """The bid id, its idempotency key, and whether they are the same."""
+    if sent.bid_id is None:
+        return secrets.token_hex(12), header_key, False
+    if not names.is_bid_id(sent.bid_id):
+        raise InvalidInput("bid_id: 1 to 64 characters of A-Z a-z 0-9 _ . : @ -")
+    if header_key is not None and header_key != sent.bid_id:
+        raise InvalidInput("Idempotency-Key and bid_id differ; send one of them, or the same value in both")
+    return sent.bid_id, sent.bid_id, True
+
+
+def render(line: bytes, item_id: str, exponent: int, amount: int | None, key: str | None) -> tuple[int, bytes]:
+    """Status and body that answer a verdict; the same verdict always gives the same bytes.
+
+    Raises:
+        KeyReused: the key was used before with other content.
+    """
+    verdict = parse_verdict(line)
+    if verdict == KEY_REUSED:
+        raise KeyReused(key or "")
+    if isinstance(verdict, AcceptedBid):
+        return 201, _render_accepted(verdict, item_id, exponent)
+    assert isinstance(verdict, RefusedBid)
+    return 200, _render_refused(verdict, exponent, amount)
+
+
+def _json_bool(value: bool) -> Literal["true", "false"]:
+    return "true" if value else "false"
+
+
+def _render_accepted(verdict: AcceptedBid, item_id: str, exponent: int) -> bytes:
+    if verdict.raised:
+        message = "Your maximum is raised"
+    elif verdict.kind == "buy_now":
+        message = "Sold to you at the buy-now price"
+    elif verdict.leads:
+        message = "Bid accepted"
+    else:
+        message = "Bid accepted, but another bidder's maximum is higher"
+    # Ids are free of quotes by their patterns, so the text can be put together as it is.
+    return (
+        f'{{"success":true,"message":"{message}","current_bid":{format_amount(verdict.current_bid, exponent)},'
+        f'"your_bid":{format_amount(verdict.your_bid, exponent)},"is_highest":{_json_bool(verdict.leads)},'
+        f'"event_id":"{names.event_id(item_id, verdict.epoch, verdict.seq)}","bid_id":"{verdict.bid_id}",'
+        f'"seq":{verdict.seq},"min_next_bid":{format_amount(verdict.min_next_bid, exponent)},'
+        f'"reserve_met":{_json_bool(verdict.reserve_met)}}}'
+    ).encode()
+
+
+def _render_refused(verdict: RefusedBid, exponent: int, amount: int | None) -> bytes:
+    minimum = format_amount(verdict.min_next_bid, exponent)
+    message = _REFUSALS.get(verdict.code) or f"Too low, bid at least {minimum}"
+    yours = "null" if amount is None else format_amount(amount, exponent)
+    return (
+        f'{{"success":false,"code":"{verdict.code}","message":"{message}",'
+        f'"current_bid":{format_amount(verdict.current_bid, exponent)},"your_bid":{yours},"is_highest":false,'
+        f'"min_next_bid":{minimum},"you_lead":{_json_bool(verdict.leads)},'
+        f'"reserve_met":{_json_bool(verdict.reserve_met)}}}'
+    ).encode()

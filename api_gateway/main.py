@@ -1,0 +1,156 @@
+"""The gateway's composition root: opens every resource, joins the parts, closes them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from api_gateway import problems
+from api_gateway.archive import Archive
+from api_gateway.context import Context
+from api_gateway.engine.committer import Committer
+from api_gateway.engine.items import Items
+from api_gateway.engine.relay import Relay
+from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
+from api_gateway.engine.shards import Shards
+from api_gateway.history import History
+from api_gateway.hot_path import HotPath
+from api_gateway.limits import BodyLimit
+from api_gateway.openapi import install_openapi
+from api_gateway.routes import bids, health, items
+from api_gateway.settings import Settings
+from api_gateway.web.pages import mount_pages
+from shared.clients.nats import open_nats
+from shared.clients.postgres import open_postgres
+from shared.clients.redis import open_redis
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_S = 20
+
+
+@contextlib.asynccontextmanager
+async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[Context]:
+    """Open the resources and run the background tasks; servers may be away and are waited for in the background."""
+    async with contextlib.AsyncExitStack() as stack:
+        timeout_s = settings.redis_timeout_ms / 1000
+        redis = open_redis(settings.redis_url, timeout_s=timeout_s)
+        stack.push_async_callback(redis.aclose)
+        pool = await open_postgres(settings.postgres_url, name="api-gateway")
+        stack.push_async_callback(pool.close)
+        nats = await open_nats(settings.nats_url, name="api-gateway")
+        stack.push_async_callback(nats.close)
+
+        limits = ScriptLimits(outbox_entries_max=settings.outbox_entries_max)
+        item_scripts = ItemScripts(redis, limits)
+        bid_scripts = BidScripts(redis, limits, timeout_s=timeout_s)
+        stack.push_async_callback(bid_scripts.close)
+        relay = Relay(redis, item_scripts, nats)
+        committer = Committer(
+            bid_scripts,
+            redis,
+            queue_max=settings.bid_queue_max,
+            resolve_s=settings.resolve_ms / 1000,
+            on_outbox=lambda shard, _: relay.notice(shard),
+        )
+        item_index = Items(
+            redis,
+            item_scripts,
+            open_catalogue=settings.open_catalogue,
+            on_outbox=lambda shard, _: relay.notice(shard),
+        )
+        archive = Archive(pool)
+        shards = Shards(redis, item_scripts, pool, on_initialised=relay.reconsider)
+        await _in_background(stack, relay.run(), "relay")
+        await _in_background(stack, shards.run(), "shards")
+        flusher = asyncio.create_task(committer.run(), name="committer")
+
+        async def drain() -> None:
+            # Bids that were taken are decided before anything is closed; their events stay in the outbox until relayed.
+            await committer.close()
+            await asyncio.wait([flusher], timeout=timeout_s + 1)
+            with contextlib.suppress(Exception):
+                await relay.release()
+
+        stack.push_async_callback(drain)
+        hot_path.open(committer, item_index, body_timeout_s=settings.body_timeout_s)
+        yield Context(
+            settings=settings,
+            redis=redis,
+            nats=nats,
+            items=item_index,
+            committer=committer,
+            relay=relay,
+            shards=shards,
+            archive=archive,
+            history=History(redis, archive),
+        )
+
+
+async def _in_background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+    task = asyncio.create_task(work, name=name)
+
+    def report(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            logger.critical("%s stopped working", name, exc_info=done.exception())
+
+    task.add_done_callback(report)
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+
+    stack.push_async_callback(stop)
+
+
+def build_app(settings: Settings) -> ASGIApp:
+    """The ASGI application: the hot path in front of FastAPI."""
+    hot_path: HotPath
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_context(settings, hot_path) as context:
+            app.state.context = context
+            yield
+
+    app = FastAPI(
+        title="Bidding platform",
+        version="0.1.0",
+        summary="Real-time auctions: bids are decided atomically, numbered without a gap, and never lost.",
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    app.include_router(health.router)
+    app.include_router(items.router)
+    app.include_router(bids.router)
+    mount_pages(app, feed_url=settings.broadcast_public_url)
+    install_openapi(app)
+    hot_path = HotPath(BodyLimit(app, bytes_max=settings.body_bytes_max, timeout_s=settings.body_timeout_s))
+    return hot_path
+
+
+def main() -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvicorn.run(
+        build_app(settings),
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=4_096,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )

@@ -1,0 +1,103 @@
+"""Errors as ``application/problem+json`` (RFC 9457), with an ``error`` text for clients of the older API.
+
+Domain errors know no HTTP; the one table below gives them their status.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from shared.domain import errors
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+# The first class that matches decides, so subclasses stand above their bases.
+_STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
+    (errors.InvalidInput, 422),
+    (errors.ItemNotFound, 404),
+    (errors.ItemExists, 409),
+    (errors.StateConflict, 409),
+    (errors.Unavailable, 503),
+    (errors.OutcomeUnknown, 503),
+)
+
+_TITLES: Final = {
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request too slow",
+    409: "Conflict",
+    413: "Request too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Temporarily unavailable",
+}
+
+
+def status_of(error: errors.BiddingError) -> int:
+    """The HTTP status of a domain error; 500 for one that the table does not know."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def problem(status: int, code: str, detail: str, **members: Any) -> bytes:
+    """The body of an error answer. ``detail`` says what to do; ``members`` are added as they are."""
+    return msgspec.json.encode(
+        {
+            "type": f"urn:bidding:problem:{code.lower().replace('_', '-')}",
+            "title": _TITLES.get(status, "Error"),
+            "status": status,
+            "code": code,
+            "detail": detail,
+            "error": detail,
+            **members,
+        }
+    )
+
+
+def problem_of(error: errors.BiddingError) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and extra headers (Retry-After) of a domain error."""
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, (errors.Unavailable, errors.OutcomeUnknown)):
+        headers["retry-after"] = str(error.retry_after_s)
+    return status, problem(status, error.code, str(error)), headers
+
+
+def respond(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> Response:
+    """An error answer for ordinary routes."""
+    return Response(problem(status, code, detail, **members), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Every error of the application becomes a problem document."""
+
+    async def bidding_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, errors.BiddingError)
+        status, body, headers = problem_of(error)
+        return Response(body, status, headers, MEDIA_TYPE)
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _TITLES.get(error.status_code, "Error").upper().replace(" ", "_")
+        headers = dict(error.headers or {})
+        return respond(error.status_code, code, str(error.detail), headers=headers)
+
+    async def validation_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+        detail = f"{where}: {first['msg']}" if where else str(first["msg"])
+        return respond(422, "INVALID", detail, field=where)
+
+    app.add_exception_handler(errors.BiddingError, bidding_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, validation_error)

@@ -1,0 +1,85 @@
+"""``/health``, ``/ready`` and ``/metrics``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from redis.exceptions import RedisError
+
+from api_gateway.context import Context, context_of
+from shared.domain.errors import BiddingError
+from shared.timefmt import from_datetime, to_rfc3339
+
+router = APIRouter(tags=["operations"])
+
+_CHECK_TIMEOUT_S = 2.0
+
+
+@router.get("/health", summary="Is the process alive?")
+async def health() -> Response:
+    """Always 200 while the process answers; says nothing of the servers behind it."""
+    body = {"status": "healthy", "service": "api-gateway", "time": to_rfc3339(from_datetime(datetime.now(UTC)))}
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+@router.get("/ready", summary="Can it take bids?", responses={503: {"description": "Bids cannot be taken"}})
+async def ready(request: Request) -> Response:
+    """200 while bids can be decided, with whatever else is degraded; 503 without Redis or with shards to rebuild."""
+    context = context_of(request)
+
+    async def redis() -> None:
+        await context.redis.ping()
+
+    checks = {"redis": await _check(redis), "postgres": await _check(context.archive.ping)}
+    checks["nats"] = None if context.nats.is_connected else "not connected; events wait in the outbox"
+    shards = context.shards.health
+    if shards.lost:
+        checks["shards"] = f"{len(shards.lost)} of 64 shards were lost and must be rebuilt"
+    elif shards.missing:
+        checks["shards"] = f"{len(shards.missing)} of 64 shards are not initialised yet"
+    if context.relay.health.last_error is not None:
+        checks["relay"] = context.relay.health.last_error
+    degraded = {name: reason for name, reason in checks.items() if reason is not None}
+    takes_bids = "redis" not in degraded and "shards" not in degraded
+    body: dict[str, Any] = {
+        "status": "ready" if not degraded else "degraded" if takes_bids else "unavailable",
+        "service": "api-gateway",
+        "degraded": degraded,
+    }
+    return Response(msgspec.json.encode(body), 200 if takes_bids else 503, media_type="application/json")
+
+
+async def _check(call: Callable[[], Awaitable[None]]) -> str | None:
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT_S):
+            await call()
+    except (RedisError, BiddingError, OSError, TimeoutError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(request: Request) -> Response:
+    """Counters and gauges in the Prometheus text format."""
+    return Response(_exposition(context_of(request)), media_type="text/plain; version=0.0.4")
+
+
+def _exposition(context: Context) -> str:
+    committer, relay, shards = context.committer, context.relay.health, context.shards.health
+    rows = (
+        ("bidding_bids_decided_total", "counter", "Bids decided, accepted or refused", committer.decided_total),
+        ("bidding_flushes_total", "counter", "Round trips of group commit", committer.flushes_total),
+        ("bidding_bids_shed_total", "counter", "Bids answered 503 because the queue was full", committer.shed_total),
+        ("bidding_bids_waiting", "gauge", "Bids waiting for a flush", len(committer)),
+        ("bidding_relay_shards", "gauge", "Shards that this gateway relays", relay.shards_owned),
+        ("bidding_relay_entries_total", "counter", "Outbox entries published", relay.entries_published_total),
+        ("bidding_relay_failures_total", "counter", "Failed relay cycles", relay.failures_total),
+        ("bidding_relay_rewinds_total", "counter", "Shards published again after a loss", relay.rewinds_total),
+        ("bidding_shards_lost", "gauge", "Shards that must be rebuilt", len(shards.lost)),
+    )
+    return "".join(f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows)

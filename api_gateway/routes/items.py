@@ -1,0 +1,219 @@
+"""``/api/v1/items``: create, read, list, history."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from api_gateway.context import Context, context_of
+from api_gateway.engine.items import NewItem
+from api_gateway.history import alias_of
+from api_gateway.schemas import (
+    HistoryPage,
+    IncrementBody,
+    ItemAnswer,
+    ItemPage,
+    NewItemBody,
+    ProblemAnswer,
+    SoftCloseBody,
+    json_content,
+    optional_amount,
+)
+from shared import names
+from shared.domain.auction import Terms
+from shared.domain.errors import InvalidInput, TermsInvalid
+from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
+from shared.domain.money import MINOR_MAX, exponent_of, parse_amount
+from shared.domain.soft_close import SoftClose
+from shared.item_state import amount_json, public_item
+from shared.timefmt import INSTANT_MAX_US, from_datetime, to_rfc3339
+
+router = APIRouter(prefix="/api/v1/items", tags=["items"])
+
+PAGE_MAX: Final = 200
+_PERCENT_DECIMALS: Final = 2
+_SECOND_US: Final = 1_000_000
+_item_decoder = msgspec.json.Decoder(NewItemBody)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"content": json_content(ProblemAnswer, "application/problem+json")} for status in statuses}
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def _checked(item_id: str) -> str:
+    if not names.is_item_id(item_id):
+        raise InvalidInput("item id: 1 to 64 characters of A-Z a-z 0-9 _ -")
+    return item_id
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create an item",
+    responses={201: {"content": json_content(ItemAnswer)}, **_problems(409, 413, 422, 503)},
+    openapi_extra={"requestBody": {"required": True, "content": json_content(NewItemBody)}},
+)
+async def create_item(request: Request) -> Response:
+    """Open an auction. Amounts are JSON numbers with at most the currency's decimals; times are RFC 3339 with an
+    offset."""
+    context = context_of(request)
+    try:
+        body = _item_decoder.decode(await request.body())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(str(error) or "the body nests too deeply") from None
+    item = await context.items.create(new_item(body))
+    return _json(public_item(item), 201)
+
+
+@router.get(
+    "",
+    summary="List items",
+    responses={200: {"content": json_content(ItemPage)}, **_problems(422, 503)},
+)
+async def list_items(
+    request: Request,
+    status: Literal["scheduled", "open", "paused", "sold", "unsold", "cancelled"] | None = None,
+    sort: Literal["newest", "ending", "price"] = "newest",
+    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+) -> Response:
+    """Items in the archive, with their live state. A new item appears within milliseconds."""
+    context = context_of(request)
+    ids, next_cursor = await context.archive.list_items(status=status, sort=sort, cursor=cursor, limit=limit)
+    live = await context.items.get_many(ids) if ids else []
+    return _json({"items": [public_item(item) for item in live if item is not None], "next_cursor": next_cursor})
+
+
+@router.get(
+    "/{item_id}",
+    summary="Read an item",
+    responses={200: {"content": json_content(ItemAnswer)}, **_problems(404, 422, 503)},
+)
+async def get_item(request: Request, item_id: str) -> Response:
+    """The item as Redis holds it, so never older than the last accepted bid."""
+    return _json(public_item(await context_of(request).items.get(_checked(item_id))))
+
+
+@router.get(
+    "/{item_id}/bids",
+    summary="The item's accepted bids, newest first",
+    responses={200: {"content": json_content(HistoryPage)}, **_problems(404, 422, 503)},
+)
+async def get_history(
+    request: Request,
+    item_id: str,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+) -> Response:
+    """Bidders appear under an alias that is stable within the item."""
+    context: Context = context_of(request)
+    item = await context.items.get(_checked(item_id), may_open=False)
+    page = await context.history.page(item_id, cursor=cursor, limit=limit)
+    secret = context.settings.alias_secret
+    bids = [
+        {
+            "seq": bid.seq,
+            "bid_id": bid.bid_id,
+            "bidder": alias_of(secret, item_id, bid.user_id),
+            "amount": amount_json(bid.amount, item.terms.currency),
+            "kind": bid.kind,
+            "timestamp": to_rfc3339(bid.ts_us),
+        }
+        for bid in page.bids
+    ]
+    return _json({"bids": bids, "next_cursor": page.next_cursor, "partial": page.partial})
+
+
+def new_item(body: NewItemBody) -> NewItem:
+    """The item of a request.
+
+    Raises:
+        TermsInvalid, AmountInvalid, CurrencyUnknown, InvalidInput: says which member and why.
+    """
+    exponent = exponent_of(body.currency)
+    item_id = body.id if body.id is not None else f"item-{secrets.token_hex(8)}"
+    if body.seller_id is not None and not names.is_user_id(body.seller_id):
+        raise InvalidInput("seller_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+    if body.end_time is not None and body.duration_s is not None:
+        raise TermsInvalid("end_time", "send end_time or duration_s, not both")
+    if not body.name.strip():
+        raise TermsInvalid("name", "must not be blank")
+    start_us = _instant("start_time", body.start_time)
+    # An end that is counted from the start is computed by Redis; for checking the terms any start will do.
+    length_us = None if body.duration_s is None else body.duration_s * _SECOND_US
+    end_us = _instant("end_time", body.end_time) if length_us is None else (start_us or 0) + length_us
+    terms = Terms(
+        item_id=_checked(item_id),
+        start_us=start_us or 0,
+        currency=body.currency,
+        seller_id=body.seller_id,
+        start_price=optional_amount(body.start_price, exponent, minimum_minor=0) or 0,
+        reserve_price=optional_amount(body.reserve_price, exponent),
+        buy_now_price=optional_amount(body.buy_now_price, exponent),
+        increment=_increment(body.increment, exponent),
+        end_us=end_us,
+        soft_close=_soft_close(body.soft_close, is_relative=length_us is not None),
+    )
+    return NewItem(terms, body.name, body.description, start_us=start_us, length_us=length_us)
+
+
+def _instant(field: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        instant_us = from_datetime(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as error:
+        raise TermsInvalid(field, f"{error}; use RFC 3339, for example 2030-01-31T18:00:00Z") from None
+    if not 0 <= instant_us <= INSTANT_MAX_US:
+        raise TermsInvalid(field, "must be between 1970 and 2100")
+    return instant_us
+
+
+def _increment(body: IncrementBody | None, exponent: int) -> Increment:
+    if body is None:
+        return Increment()
+    if body.kind != "ladder" and body.steps is not None:
+        raise TermsInvalid("increment", "only a ladder has steps")
+    if body.kind == "percent":
+        value = optional_amount(body.value, _PERCENT_DECIMALS)
+        if value is None or value > BASIS_POINTS:
+            raise TermsInvalid("increment", "a percent increment needs a value of more than 0 and at most 100")
+        return Increment("percent", value)
+    value = optional_amount(body.value, exponent)
+    if body.kind == "flat":
+        return Increment("flat", 1 if value is None else value)
+    if value is not None:
+        raise TermsInvalid("increment", "a ladder has steps, not a value")
+    return default_ladder(exponent) if body.steps is None else _ladder(body, exponent)
+
+
+def _ladder(body: IncrementBody, exponent: int) -> Increment:
+    steps = [
+        (optional_amount(step.below, exponent), parse_amount(bytes(step.increment).decode("latin-1"), exponent))
+        for step in body.steps or []
+    ]
+    if not steps or steps[-1][0] is not None or any(below is None for below, _ in steps[:-1]):
+        raise TermsInvalid("increment", "every step but the last needs `below`, and the last must not have one")
+    return Increment("ladder", steps[-1][1], tuple((below or MINOR_MAX, step) for below, step in steps[:-1]))
+
+
+def _soft_close(body: SoftCloseBody | None, *, is_relative: bool) -> SoftClose | None:
+    if body is None:
+        return None
+    if is_relative and body.hard_end is not None:
+        raise TermsInvalid("soft_close", "hard_end needs an end_time; it cannot be combined with duration_s")
+    return SoftClose(
+        trigger_us=body.trigger_s * _SECOND_US,
+        extend_us=body.extend_s * _SECOND_US,
+        mode=body.mode,
+        max_count=body.max_count or 0,
+        hard_end_us=_instant("soft_close.hard_end", body.hard_end),
+    )

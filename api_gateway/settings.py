@@ -1,0 +1,51 @@
+"""Settings of the gateway, read once from the environment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that works with ``bidding up``; names are those of the environment, in upper case.
+
+    Attributes:
+        redis_url, nats_url, postgres_url: the servers.
+        gateway_host, gateway_port: where to listen.
+        broadcast_public_url: what browsers use for the live feed, for example ``wss://live.example.com``; empty means
+        the
+            page's own host with the broadcaster's port.
+        open_catalogue: open an unknown item with default terms on its first GET or bid. For laptops and load runs; off
+        in
+            production.
+        bid_ack: what an acknowledged bid has survived. ``redis``: the Lua commit.
+        bid_queue_max: bids that may wait for a flush before the answer is 503.
+        redis_timeout_ms: bound of one round trip to Redis.
+        resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.
+        body_bytes_max: largest request body, for bids and everything else.
+        body_timeout_s: how long a request's body may take to arrive.
+        outbox_entries_max: entries per shard that may wait to be archived; past it bids are refused with 503.
+        alias_secret: keys the aliases of bidders in public histories; set it to keep them stable and unguessable.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
+
+    redis_url: str = "redis://127.0.0.1:6479/0"
+    nats_url: str = "nats://127.0.0.1:4322"
+    postgres_url: str = "postgresql://postgres@127.0.0.1:5532/postgres"
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=8080, ge=0, le=65_535)
+    broadcast_port: int = Field(default=8081, ge=0, le=65_535)
+    broadcast_public_url: str = ""
+    open_catalogue: bool = False
+    bid_ack: Literal["redis"] = "redis"
+    bid_queue_max: int = Field(default=20_000, ge=1)
+    redis_timeout_ms: int = Field(default=5_000, ge=50)
+    resolve_ms: int = Field(default=3_000, ge=0)
+    body_bytes_max: int = Field(default=64 * 1024, ge=1024)
+    body_timeout_s: float = Field(default=15, gt=0)
+    outbox_entries_max: int = Field(default=50_000, ge=1)
+    alias_secret: str = "local-development"
+    log_level: str = "INFO"

@@ -1,0 +1,197 @@
+"""Serves the catalogue page, the item pages and their static files.
+
+The files are a few dozen kilobytes, so they are read once, when the application is put together, and answered from memory:
+a request can never reach a path that is not in the table, and never waits for the disk.
+
+The HTML is the same for every item. The item id stays in the address, where the script reads it; nothing out of a request is
+ever written into a page.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+DEFAULT_FEED_PORT: Final = 8081
+
+_ITEM_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_MEDIA_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Below this many bytes a gzip header costs about as much as it saves.
+_GZIP_FROM_BYTES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where browsers find the live feed: at ``url``, or where that is empty at ``port`` of the page's own host."""
+
+    url: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Asset:
+    """One file, ready to be sent. ``packed`` is the gzip form, or None where packing does not pay."""
+
+    body: bytes
+    packed: bytes | None
+    media_type: str
+    etag: str
+
+
+def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PORT) -> None:
+    """Adds ``/``, ``/items/{id}``, ``/static/…``, ``/favicon.ico`` and ``/config.json`` to ``app``.
+
+    Args:
+        feed_url: the public address of the live feed, such as ``wss://feed.example.com``; ``http`` and ``https`` mean
+            ``ws`` and ``wss``. Empty: the host that the page came from, at ``feed_port``.
+        feed_port: 1 to 65535; used only where ``feed_url`` is empty.
+
+    Raises:
+        ValueError: ``feed_url`` is no such address.
+    """
+    feed = Feed(_normalise_feed_url(feed_url), feed_port)
+    assets = _load_assets()
+    catalogue, item, missing = assets["index.html"], assets["item.html"], assets["404.html"]
+    router = APIRouter(include_in_schema=False)
+
+    async def catalogue_page(request: Request) -> Response:
+        return _answer(request, catalogue, feed)
+
+    async def item_page(request: Request) -> Response:
+        known_form = _ITEM_ID.fullmatch(request.path_params["item_id"]) is not None
+        return _answer(request, item, feed) if known_form else _answer(request, missing, feed, status=404)
+
+    async def static_file(request: Request) -> Response:
+        path = request.path_params["path"]
+        asset = None if path.endswith(".html") else assets.get(path)
+        return _answer(request, asset, feed) if asset else _answer(request, missing, feed, status=404)
+
+    async def favicon(request: Request) -> Response:
+        return _answer(request, assets["favicon.svg"], feed)
+
+    async def config(_request: Request) -> Response:
+        content = {"feed_url": feed.url, "feed_port": feed.port}
+        return JSONResponse(content, headers={"Cache-Control": "no-cache", **_COMMON_HEADERS})
+
+    for path, endpoint in {
+        "/": catalogue_page,
+        "/items/{item_id}": item_page,
+        "/static/{path:path}": static_file,
+        "/favicon.ico": favicon,
+        "/config.json": config,
+    }.items():
+        # add_route and not add_api_route: it answers HEAD too, and there is no body or model to describe.
+        router.add_route(path, endpoint, methods=["GET"], include_in_schema=False)
+    app.include_router(router)
+
+
+def content_security_policy(feed: Feed, host: str | None) -> str:
+    """The policy for a page that was asked for at ``host`` (the name alone): our own files, and the feed."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
+            f"connect-src 'self' {_feed_sources(feed, host)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            # Makes an accidental innerHTML an error.
+            "require-trusted-types-for 'script'",
+        )
+    )
+
+
+_COMMON_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def _answer(request: Request, asset: _Asset, feed: Feed, *, status: int = 200) -> Response:
+    """The asset, or 304 where the client already has it. Only pages need the policy."""
+    headers = {
+        # Names carry no version, so a cached copy is always checked first. The check is one small 304.
+        "Cache-Control": "no-cache",
+        "ETag": asset.etag,
+        "Vary": "Accept-Encoding",
+        **_COMMON_HEADERS,
+    }
+    if asset.media_type.startswith("text/html"):
+        headers["Content-Security-Policy"] = content_security_policy(feed, request.url.hostname)
+    if status == 200 and _matches(request.headers.get("if-none-match", ""), asset.etag):
+        return Response(status_code=304, headers=headers)
+    body = asset.body
+    if asset.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        body = asset.packed
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, status_code=status, headers=headers, media_type=asset.media_type)
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Weak comparison, as RFC 9110 section 13.1.2 asks for."""
+    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return "*" in tags or etag.removeprefix("W/") in tags
+
+
+def _feed_sources(feed: Feed, host: str | None) -> str:
+    if feed.url:
+        parts = urlsplit(feed.url)
+        return f"{parts.scheme}://{parts.netloc}"
+    if host and _HOST_NAME.fullmatch(host):
+        return f"ws://{host}:{feed.port} wss://{host}:{feed.port}"
+    # A policy cannot name an IPv6 address, and a strange Host header must not reach a header of ours: allow the scheme.
+    return "ws: wss:"
+
+
+def _normalise_feed_url(feed_url: str) -> str:
+    text = feed_url.strip().rstrip("/")
+    if not text:
+        return ""
+    parts = urlsplit(text)
+    scheme = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}.get(parts.scheme)
+    plain = re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc) is not None
+    if scheme is None or not plain or parts.query or parts.fragment:
+        raise ValueError(f"feed_url must look like ws://host:port or wss://host, not {feed_url!r}")
+    return f"{scheme}://{parts.netloc}{parts.path}"
+
+
+def _load_assets() -> dict[str, _Asset]:
+    """Every servable file below static/, by its path with forward slashes."""
+    found: dict[str, _Asset] = {}
+
+    def walk(folder: Traversable, prefix: str) -> None:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                walk(entry, f"{prefix}{entry.name}/")
+                continue
+            media_type = _MEDIA_TYPES.get("." + entry.name.rpartition(".")[2])
+            if media_type is not None:
+                found[prefix + entry.name] = _asset(entry.read_bytes(), media_type)
+
+    walk(resources.files(__package__) / "static", "")
+    return found
+
+
+def _asset(body: bytes, media_type: str) -> _Asset:
+    packed = gzip.compress(body, mtime=0) if len(body) >= _GZIP_FROM_BYTES else None
+    # Weak, because the packed and the plain form share it.
+    return _Asset(body, packed, media_type, f'W/"{hashlib.sha256(body).hexdigest()[:24]}"')

@@ -1,0 +1,132 @@
+// The HTTP API, as the pages use it.
+
+import { noteServerDate } from "./clock.js";
+
+const READ_TIMEOUT_MS = 8000;
+const BID_TIMEOUT_MS = 4000;
+const BID_GIVE_UP_MS = 30000;
+const RETRY_FIRST_MS = 300;
+const RETRY_MAX_MS = 4000;
+
+/**
+ * Anything but a good answer. `status` is 0 where no answer came at all. `outcomeUnknown` says that the request may
+ * have been carried out, or may still be: the same request, with the same key, is the way to find out.
+ */
+export class ApiError extends Error {
+  constructor(message, { status = 0, code = "", retryAfterMs = 0 } = {}) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.retryAfterMs = retryAfterMs;
+  }
+
+  get outcomeUnknown() {
+    return this.status === 0 || this.status === 409 || this.status >= 500;
+  }
+}
+
+async function request(path, { method = "GET", body, timeoutMs = READ_TIMEOUT_MS } = {}) {
+  const sentMs = Date.now();
+  let response;
+  let text;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(timeoutMs),
+      cache: "no-store",
+    });
+    // The time-out covers the body too: a connection may break after the status line.
+    text = await response.text();
+  } catch (error) {
+    const late = error instanceof DOMException && error.name === "TimeoutError";
+    throw new ApiError(late ? "The server did not answer in time." : "The server could not be reached.");
+  }
+  noteServerDate(response.headers.get("Date"), sentMs, Date.now());
+  let parsed = null;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    // Handled below: an answer that is not JSON came from something between us and the API.
+  }
+  if (response.ok && parsed !== null) return parsed;
+  throw problemOf(response, parsed);
+}
+
+/** An error out of `application/problem+json`, or out of whatever came instead. */
+function problemOf(response, parsed) {
+  const said = parsed && typeof parsed === "object" ? parsed : {};
+  const message = [said.detail, said.error, said.title, said.message].find((text) => typeof text === "string" && text);
+  const seconds = Number(response.headers.get("Retry-After") ?? 0);
+  return new ApiError(message ?? `The server answered ${response.status}.`, {
+    // A success that cannot be read is as unknown as no answer.
+    status: response.ok ? 0 : response.status,
+    code: typeof said.code === "string" ? said.code : "",
+    retryAfterMs: Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 30) * 1000 : 0,
+  });
+}
+
+const itemPath = (itemId) => `/api/v1/items/${encodeURIComponent(itemId)}`;
+
+export function getItem(itemId) {
+  return request(itemPath(itemId));
+}
+
+/** One page of the catalogue: `{items, next_cursor}`. */
+export function listItems({ status = "", cursor = "", limit = 24 } = {}) {
+  const query = new URLSearchParams({ limit: String(limit) });
+  if (status) query.set("status", status);
+  if (cursor) query.set("cursor", cursor);
+  return request(`/api/v1/items?${query}`);
+}
+
+/** The newest bids of an item: `{bids, next_cursor}`, newest first. */
+export function listBids(itemId, limit) {
+  return request(`${itemPath(itemId)}/bids?limit=${limit}`);
+}
+
+export function createItem(terms) {
+  return request("/api/v1/items", { method: "POST", body: terms });
+}
+
+/**
+ * Places a bid and returns the verdict, accepted or refused. While the outcome is unknown (no answer, a time-out, 5xx)
+ * the same bid goes out again with the SAME bid id: the platform counts it once, however often it arrives.
+ * `onUnknown` is called before each repetition. Gives up after 30 s with the last ApiError.
+ */
+export async function placeBid(itemId, bid, onUnknown) {
+  const startedMs = performance.now();
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await request(`${itemPath(itemId)}/bid`, { method: "POST", body: bid, timeoutMs: BID_TIMEOUT_MS });
+    } catch (error) {
+      const spentMs = performance.now() - startedMs;
+      if (!(error instanceof ApiError) || !error.outcomeUnknown || spentMs > BID_GIVE_UP_MS) throw error;
+      onUnknown();
+      const backoffMs = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** attempt) * (0.5 + Math.random());
+      await pause(Math.max(error.retryAfterMs, backoffMs));
+    }
+  }
+}
+
+/** The stored verdict of an earlier bid, or null where it never arrived. */
+export async function findVerdict(itemId, bid) {
+  const query = new URLSearchParams({ item_id: itemId, user_id: bid.user_id });
+  try {
+    return await request(`/api/v1/bids/by-key/${encodeURIComponent(bid.bid_id)}?${query}`);
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return null;
+    throw error;
+  }
+}
+
+/** Where the live feed is: as configured, or on its port of the host that the page came from. */
+export async function feedBase() {
+  const { feed_url: url, feed_port: port } = await request("/config.json");
+  return url || `${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname}:${port ?? 8081}`;
+}
+
+export function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

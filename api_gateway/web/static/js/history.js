@@ -1,0 +1,193 @@
+// The bids of one item, newest first: read once from the API, then growing with the feed. One row per seq, never more
+// than ROWS_MAX.
+
+import { listBids } from "./api.js";
+import { ownBids } from "./bidder.js";
+import { drawChart } from "./chart.js";
+import { timeText } from "./clock.js";
+import { byId, element, oncePerFrame, setText } from "./dom.js";
+import { formatMoney } from "./money.js";
+
+const ROWS_MAX = 100;
+const FETCH = 100;
+const REFILL_SOON_MS = 400;
+const REFILL_EVERY_MS = 5000;
+
+export class History {
+  #bids = new Map(); // by seq
+  #struck = new Set(); // bid ids that an operator took back
+  #rows = new Map(); // by seq
+  #names = new Map(); // by alias, where a bid was seen under both
+  #epoch = 0;
+  #covered = -1; // Every bid up to this seq is here, or older than what we keep.
+  #timer = null;
+  #fetchedMs = -Infinity;
+  #currency = "USD";
+  #bidder = "";
+
+  constructor(itemId, { bidder }) {
+    this.itemId = itemId;
+    this.#bidder = bidder;
+    this.body = byId("history-rows");
+    this.chart = byId("chart");
+    this.draw = oncePerFrame(() => this.#draw());
+    new ResizeObserver(this.draw).observe(this.chart);
+  }
+
+  set currency(currency) {
+    if (currency) this.#currency = currency;
+  }
+
+  set bidder(userId) {
+    this.#bidder = userId;
+    this.#forgetRows();
+  }
+
+  /** Reads the newest bids. `version` is the state known before the call: the answer holds everything up to it. */
+  async load(version) {
+    this.#fetchedMs = performance.now();
+    try {
+      const page = await listBids(this.itemId, FETCH);
+      for (const bid of page.bids) this.#add({ ...bid, alias: bid.bidder });
+      const newest = page.bids.length > 0 ? page.bids[0].seq : -1;
+      this.#covered = Math.max(this.#covered, newest, version?.seq ?? -1);
+      setText(byId("history-note"), "");
+    } catch {
+      setText(byId("history-note"), "Earlier bids could not be read yet. New bids appear as they come.");
+      this.#refill(version);
+    }
+    this.draw();
+  }
+
+  /** Takes one frame of the feed, whose state is `state`. */
+  take(frame, state) {
+    if (state.epoch > this.#epoch) {
+      // The item was rebuilt: its old numbers mean nothing any more. A first frame only tells us the number.
+      if (this.#epoch > 0) this.#restart();
+      this.#epoch = state.epoch;
+    }
+    if (frame.type === "bid") this.#add(frame);
+    if (frame.type === "voided") {
+      this.#struck.add(frame.bid_id);
+      this.#forgetRows();
+    }
+    // Several bids may come as one frame where an item is very busy; a reconnection may jump as well.
+    if (state.seq > this.#covered + 1) this.#refill(state);
+    else this.#covered = Math.max(this.#covered, state.seq);
+    this.draw();
+  }
+
+  #restart() {
+    this.#bids.clear();
+    this.#covered = -1;
+    this.#forgetRows();
+  }
+
+  /** Reads the API again soon, but not often: many viewers of one busy item see the same gap. */
+  #refill(version) {
+    if (this.#timer !== null) return;
+    const since = performance.now() - this.#fetchedMs;
+    const waitMs = Math.max(REFILL_SOON_MS, REFILL_EVERY_MS - since) * (0.75 + Math.random() / 2);
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      // A read that was already on its way may have closed the gap.
+      if (version === null || version.seq > this.#covered) this.load(version);
+    }, waitMs);
+  }
+
+  #add(bid) {
+    if (!Number.isInteger(bid.seq) || typeof bid.amount !== "number") return;
+    const known = this.#bids.get(bid.seq);
+    if (known) {
+      this.#learn(known, bid);
+      return;
+    }
+    this.#bids.set(bid.seq, bid);
+    if (this.#bids.size > 2 * ROWS_MAX) this.#trim();
+  }
+
+  /** The API tells aliases, the feed user ids. A bid that came both ways says who an alias is, for its other rows too. */
+  #learn(known, again) {
+    if (known.bid_id !== again.bid_id) return;
+    const user = known.user_id ?? again.user_id;
+    const alias = known.alias ?? again.alias;
+    if (!user || !alias || this.#names.has(alias)) return;
+    this.#names.set(alias, user);
+    this.#forgetRows();
+  }
+
+  #trim() {
+    for (const seq of [...this.#bids.keys()].sort((a, b) => b - a).slice(ROWS_MAX)) this.#bids.delete(seq);
+  }
+
+  #forgetRows() {
+    for (const row of this.#rows.values()) row.remove();
+    this.#rows.clear();
+    this.draw();
+  }
+
+  #draw() {
+    this.#trim();
+    const newestFirst = [...this.#bids.values()].sort((a, b) => b.seq - a.seq);
+    for (const [seq, row] of this.#rows) {
+      if (this.#bids.has(seq)) continue;
+      row.remove();
+      this.#rows.delete(seq);
+    }
+    const first = this.#rows.size === 0;
+    const own = ownBids();
+    let place = this.body.firstChild;
+    for (const bid of newestFirst) {
+      const known = this.#rows.get(bid.seq);
+      if (known) {
+        place = known.nextSibling;
+        continue;
+      }
+      const row = this.#row(bid, own);
+      if (!first) row.classList.add("is-new");
+      this.body.insertBefore(row, place);
+      this.#rows.set(bid.seq, row);
+    }
+    const none = newestFirst.length === 0;
+    byId("history-table").hidden = none;
+    byId("history-empty").hidden = !none;
+    setText(byId("history-bound"), newestFirst.length >= ROWS_MAX ? `The latest ${ROWS_MAX} bids` : "");
+    this.#drawChart(newestFirst);
+  }
+
+  #row(bid, own) {
+    const user = bid.user_id ?? this.#names.get(bid.alias);
+    const isOwn = own.has(bid.bid_id) || user === this.#bidder;
+    const name = element("td", { class: "who" }, element("span", { class: "name" }, user ?? bid.alias ?? "—"));
+    if (isOwn) name.append(element("span", { class: "tag tag-you" }, "You"));
+    if (bid.kind === "proxy") name.append(element("span", { class: "tag" }, "Automatic"));
+    if (bid.kind === "buy_now") name.append(element("span", { class: "tag" }, "Bought now"));
+    const struck = this.#struck.has(bid.bid_id) || bid.voided === true;
+    if (struck) name.append(element("span", { class: "tag" }, "Struck"));
+    const at = Date.parse(bid.timestamp);
+    const when = Number.isNaN(at) ? "" : timeText(at);
+    return element(
+      "tr",
+      { class: [isOwn ? "is-own" : "", struck ? "is-struck" : ""].join(" ").trim() || null },
+      name,
+      element("td", { class: "amount" }, formatMoney(bid.amount, this.#currency)),
+      element("td", { class: "when" }, element("time", { datetime: bid.timestamp ?? null }, when)),
+    );
+  }
+
+  #drawChart(newestFirst) {
+    const points = newestFirst
+      .filter(({ bid_id: bidId }) => !this.#struck.has(bidId))
+      .map(({ timestamp, amount }) => ({ at: Date.parse(timestamp), amount }))
+      .filter(({ at }) => !Number.isNaN(at))
+      .reverse();
+    const worth = points.length >= 2;
+    byId("chart-figure").hidden = !worth;
+    if (!worth) return;
+    const money = (amount) => formatMoney(amount, this.#currency);
+    drawChart(this.chart, points, { money, time: timeText });
+    const [first, last] = [points[0], points[points.length - 1]];
+    const told = `The price over the last ${points.length} bids: from ${money(first.amount)} to ${money(last.amount)}.`;
+    if (this.chart.getAttribute("aria-label") !== told) this.chart.setAttribute("aria-label", told);
+  }
+}

@@ -1,0 +1,70 @@
+// Amounts are JSON numbers in the currency's major unit. They are compared as whole minor units, never as fractions.
+
+const formats = new Map();
+
+function formatOf(currency) {
+  let format = formats.get(currency);
+  if (!format) {
+    try {
+      format = new Intl.NumberFormat(undefined, { style: "currency", currency });
+    } catch {
+      // Not a currency that Intl knows: a plain number is still right.
+      format = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+    }
+    formats.set(currency, format);
+  }
+  return format;
+}
+
+/** The number of decimals of a currency: 2 for USD, 0 for JPY, 3 for KWD. */
+export function decimalsOf(currency) {
+  return formatOf(currency).resolvedOptions().maximumFractionDigits;
+}
+
+/** "$1,250.00", by the reader's own conventions; a dash where there is no amount. */
+export function formatMoney(amount, currency) {
+  return typeof amount === "number" ? formatOf(currency).format(amount) : "—";
+}
+
+/** Only the symbol, for the front of an input field. */
+export function symbolOf(currency) {
+  const part = formatOf(currency).formatToParts(0).find(({ type }) => type === "currency");
+  return part ? part.value : currency;
+}
+
+/** The amount as plain digits for an input field: 1250 becomes "1250.00". */
+export function inputText(amount, currency) {
+  return amount.toFixed(decimalsOf(currency));
+}
+
+/** Whole minor units, for comparing. */
+export function minorUnits(amount, currency) {
+  return Math.round(amount * 10 ** decimalsOf(currency));
+}
+
+/**
+ * What somebody typed, as a number, or null where it is not clearly one amount. A separator that could be read in two
+ * ways is refused: guessing wrong would multiply a bid by a thousand.
+ */
+export function parseAmount(text, currency) {
+  const decimals = decimalsOf(currency);
+  const compact = text.replace(/[\s\u00a0\u202f'’]/g, "");
+  const fraction = decimals > 0 ? `{1,${decimals}}` : null;
+  let digits = null;
+  if (/^\d+$/.test(compact)) {
+    digits = compact;
+  } else if (fraction && new RegExp(`^\\d*\\.\\d${fraction}$`).test(compact)) {
+    digits = compact;
+  } else if (decimals === 2 && /^\d+,\d{1,2}$/.test(compact)) {
+    digits = compact.replace(",", "."); // "12,50"
+  } else if (decimals < 3 && new RegExp(`^\\d{1,3}(,\\d{3})+${fraction ? `(\\.\\d${fraction})?` : ""}$`).test(compact)) {
+    digits = compact.replaceAll(",", ""); // "1,234.50"
+  } else if (decimals === 2 && /^\d{1,3}(\.\d{3})+,\d{1,2}$/.test(compact)) {
+    digits = compact.replaceAll(".", "").replace(",", "."); // "1.234,50"
+  }
+  if (digits === null) return null;
+  const amount = Number(digits);
+  // Above 15 digits a binary number no longer tells neighbouring cents apart.
+  const significant = digits.replace(".", "").replace(/^0+/, "");
+  return amount > 0 && significant.length <= 15 ? amount : null;
+}

@@ -1,0 +1,340 @@
+"""The SQL side: one transaction per batch, and what it must be told from: stored, known already, clash, poison."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, NoReturn, cast
+
+import asyncpg
+
+from archival_worker import columns
+from archival_worker.deliveries import Delivery
+from archival_worker.errors import ArchiveUnavailable, MessageRefused
+from archival_worker.queries import Queries, load_queries
+from archival_worker.watermark import Watermark, flattened, unflattened
+from shared.messages import BidAccepted, BidVoided, Event, ItemCreated, encode_event
+
+logger = logging.getLogger(__name__)
+
+Connection = Any  # asyncpg hands out a proxy of its connection class; the pool is typed, this is not
+
+# SQLSTATE classes that blame the data: data exception, integrity violation, program limit (a key too long to index, say).
+# Everything else (connection, shutdown, read-only, disk full, lock, missing table) may be right a moment later.
+_DATA_CLASSES: Final = ("22", "23", "54")
+
+_DETAIL_MAX: Final = 500
+
+
+class Position(NamedTuple):
+    """A shard's archived cursor: everything of ``epoch`` up to entry ``n`` is committed."""
+
+    epoch: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Something that could not be stored as what it says it is. ``reason``: ``poison`` or ``clash``."""
+
+    reason: str
+    detail: str
+    delivery: Delivery
+    data: bytes
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a transaction did.
+
+    Attributes:
+        bids, events: rows that are new.
+        duplicates: rows that were there already, word for word.
+        dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
+        positions: the archived cursor of every shard that was touched, moved or not.
+    """
+
+    bids: int = 0
+    events: int = 0
+    duplicates: int = 0
+    dead_letters: list[tuple[str, str]] = field(default_factory=list)
+    positions: dict[str, Position] = field(default_factory=dict)
+
+    def add(self, other: Stored) -> None:
+        """Count another, later transaction in."""
+        self.bids += other.bids
+        self.events += other.events
+        self.duplicates += other.duplicates
+        self.dead_letters += other.dead_letters
+        self.positions |= other.positions
+
+
+class Archive:
+    """Stores deliveries; atomic per transaction, and idempotent: the same delivery again changes nothing."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, *, queries: Queries | None = None, acquire_timeout_s: float = 10.0
+    ) -> None:
+        self._pool = pool
+        self._sql = queries or load_queries()
+        self._acquire_timeout_s = acquire_timeout_s
+
+    async def store(self, deliveries: Sequence[Delivery]) -> Stored:
+        """Store a batch and return after its COMMIT.
+
+        One transaction, unless PostgreSQL refuses the data of some message: then the batch is halved until that message is
+        alone, and becomes a dead letter, while all others are stored.
+
+        Raises:
+            ArchiveUnavailable: some or all of the batch is not stored, or it is unknown; store it again.
+        """
+        try:
+            return await self._store_at_once(deliveries)
+        except MessageRefused as error:
+            if len(deliveries) == 1:
+                return await self._put_aside(deliveries[0], str(error))
+            half = len(deliveries) // 2
+            stored = await self.store(deliveries[:half])
+            stored.add(await self.store(deliveries[half:]))
+            return stored
+
+    async def _put_aside(self, delivery: Delivery, fault: str) -> Stored:
+        try:
+            return await self._store_at_once([delivery.as_poison(fault)])
+        except MessageRefused as error:
+            # Not even as a dead letter: something is wrong with the table, not with the message.
+            raise ArchiveUnavailable(f"a dead letter is refused: {error}") from error
+
+    async def _store_at_once(self, deliveries: Sequence[Delivery]) -> Stored:
+        batch = _Sorted.of(deliveries)
+        async with self._transaction() as connection:
+            watermarks = await self._lock_cursors(connection, batch.shards)
+            bids = await self._insert_bids(connection, batch)
+            events = await self._insert_events(connection, batch)
+            if batch.has_void or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
+                await connection.execute(self._sql.apply_voids, batch.items)
+            await self._store_items(connection, batch)
+            letters = await self._insert_dead_letters(connection, batch.dead_letters)
+            positions = await self._move_cursors(connection, watermarks, batch)
+        return Stored(bids, events, batch.rows - bids - events - batch.clashes, letters, positions)
+
+    async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
+        rows = await connection.fetch(self._sql.lock_cursors, shards)
+        if len(rows) != len(shards):
+            raise ArchiveUnavailable("shard_cursors lacks rows; run `python -m archival_worker migrate`")
+        return {
+            row["shard"]: Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])) for row in rows
+        }
+
+    async def _insert_bids(self, connection: Connection, batch: _Sorted) -> int:
+        if not batch.bids:
+            return 0
+        rows = columns.bid_columns([bid for bid, _ in batch.bids])
+        inserted = _count(await connection.execute(self._sql.insert_bids, *rows))
+        if inserted < len(batch.bids):
+            clashes = await connection.fetch(self._sql.find_bid_clashes, *rows[:6])
+            batch.put_aside([batch.bids[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _insert_events(self, connection: Connection, batch: _Sorted) -> int:
+        if not batch.events:
+            return 0
+        rows = columns.event_columns([event for event, _ in batch.events])
+        inserted = _count(await connection.execute(self._sql.insert_events, *rows))
+        if inserted < len(batch.events):
+            clashes = await connection.fetch(self._sql.find_event_clashes, *rows[:5])
+            batch.put_aside([batch.events[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _store_items(self, connection: Connection, batch: _Sorted) -> None:
+        events = batch.sound_events()
+        created = [event for event in events if type(event) is ItemCreated]
+        if created:
+            await connection.execute(self._sql.store_terms, *columns.term_columns(created))
+        if events:
+            await connection.execute(self._sql.store_states, *columns.state_columns(events))
+
+    async def _insert_dead_letters(
+        self, connection: Connection, letters: Sequence[DeadLetter]
+    ) -> list[tuple[str, str]]:
+        if not letters:
+            return []
+        entries = [letter.delivery.entry for letter in letters]
+        rows = await connection.fetch(
+            self._sql.insert_dead_letters,
+            [letter.reason for letter in letters],
+            [_storable(letter.detail)[:_DETAIL_MAX] for letter in letters],
+            [_storable(letter.delivery.subject) for letter in letters],
+            [letter.delivery.stream_seq for letter in letters],
+            [entry and entry.shard for entry in entries],
+            [entry and entry.epoch for entry in entries],
+            [entry and entry.n for entry in entries],
+            [letter.data for letter in letters],
+        )
+        return [(row["reason"], f"{row['detail']} ({row['subject']}, #{row['stream_seq']})") for row in rows]
+
+    async def _move_cursors(
+        self, connection: Connection, watermarks: Mapping[str, Watermark], batch: _Sorted
+    ) -> dict[str, Position]:
+        after = {}
+        for shard, mark in watermarks.items():
+            for epoch, entries in sorted(batch.entries[shard].items()):
+                mark = mark.add(epoch, entries)
+            after[shard] = mark
+        moved = [(shard, mark) for shard, mark in after.items() if mark != watermarks[shard]]
+        if moved:
+            await connection.execute(
+                self._sql.move_cursors,
+                [shard for shard, _ in moved],
+                [mark.epoch for _, mark in moved],
+                [mark.archived for _, mark in moved],
+                # As text: an array of arrays must be rectangular, and these differ in length.
+                ["{" + ",".join(map(str, flattened(mark.ahead))) + "}" for _, mark in moved],
+            )
+        return {shard: Position(mark.epoch, mark.archived) for shard, mark in after.items()}
+
+    async def positions(self) -> dict[str, Position]:
+        """The archived cursor of every shard; epoch 0 where nothing was archived yet.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self._connection() as connection:
+            rows = await connection.fetch(self._sql.read_cursors)
+        return {row["shard"]: Position(row["shard_epoch"], row["archived_n"]) for row in rows}
+
+    async def dead_letters(self) -> int:
+        """How many dead letters there are.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self._connection() as connection:
+            return cast(int, await connection.fetchval(self._sql.count_dead_letters))
+
+    async def check_writable(self) -> None:
+        """Return where PostgreSQL answers and takes writes.
+
+        Raises:
+            ArchiveUnavailable: it does not.
+        """
+        async with self._connection() as connection:
+            if await connection.fetchval(self._sql.show_read_only) == "on":
+                raise ArchiveUnavailable("PostgreSQL is read-only")
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        async with self._connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool; driver errors leave as this module's."""
+        try:
+            async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
+                try:
+                    yield connection
+                except (asyncpg.PostgresError, ValueError, ArchiveUnavailable):
+                    raise
+                except BaseException:
+                    # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection still
+                    # carries, and asking the server to cancel may take as long as the statement did.
+                    connection.terminate()
+                    raise
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
+            _translate(error)
+
+
+def _translate(error: Exception) -> NoReturn:
+    text = f"{type(error).__name__}: {error}"
+    # asyncpg's own refusal to encode an argument is an InterfaceError that is also a ValueError.
+    if isinstance(error, ValueError):
+        raise MessageRefused(text) from error
+    if isinstance(error, asyncpg.PostgresError):
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith(_DATA_CLASSES):
+            raise MessageRefused(f"{state} {text}") from error
+        if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.UndefinedFunctionError):
+            text += "; run `python -m archival_worker migrate`"
+    raise ArchiveUnavailable(f"PostgreSQL: {text}") from error
+
+
+def _count(status: str) -> int:
+    """The rows of a command tag such as ``INSERT 0 498``."""
+    return int(status.rpartition(" ")[2])
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds neither NUL nor half a surrogate pair."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
+def _may_fill_gap(mark: tuple[str, Watermark], batch: _Sorted) -> bool:
+    """Whether later entries of the shard may have been stored before this batch's."""
+    shard, watermark = mark
+    return bool(watermark.ahead) or any(epoch < watermark.epoch for epoch in batch.entries[shard])
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """A batch, sorted by where it goes."""
+
+    shards: list[str]
+    entries: dict[str, dict[int, list[int]]]
+    bids: list[tuple[BidAccepted, Delivery]]
+    events: list[tuple[Event, Delivery]]
+    dead_letters: list[DeadLetter]
+    clashed: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, deliveries: Sequence[Delivery]) -> _Sorted:
+        entries: dict[str, dict[int, list[int]]] = {}
+        bids: list[tuple[BidAccepted, Delivery]] = []
+        events: list[tuple[Event, Delivery]] = []
+        letters: list[DeadLetter] = []
+        for delivery in deliveries:
+            if delivery.entry is not None:
+                shard, epoch, n = delivery.entry
+                entries.setdefault(shard, {}).setdefault(epoch, []).append(n)
+            if delivery.batch is None:
+                letters.append(DeadLetter("poison", delivery.fault or "unknown", delivery, delivery.data))
+                continue
+            for event in delivery.batch.events:
+                if type(event) is BidAccepted:
+                    bids.append((event, delivery))
+                else:
+                    events.append((event, delivery))
+        return cls(sorted(entries), entries, bids, events, letters)
+
+    @property
+    def rows(self) -> int:
+        return len(self.bids) + len(self.events)
+
+    @property
+    def clashes(self) -> int:
+        return len(self.clashed)
+
+    @property
+    def items(self) -> list[str]:
+        return list({event.item_id for event, _ in (*self.bids, *self.events)})
+
+    @property
+    def has_void(self) -> bool:
+        return any(type(event) is BidVoided for event, _ in self.events)
+
+    def put_aside(self, clashes: Sequence[tuple[Event, Delivery]]) -> None:
+        """These are not what is stored under their key: dead letters, and no part of their items' state."""
+        for event, delivery in clashes:
+            self.clashed.add(id(event))
+            detail = f"{columns.type_of(event)} {event.event_id}: its place in the archive is taken by another event"
+            if type(event) is BidAccepted:
+                detail = f"bid {event.bid_id} as {event.event_id}: place or bid id is taken by another bid or event"
+            self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
+
+    def sound_events(self) -> list[Event]:
+        """All events but those that clashed."""
+        events: list[Event] = [event for event, _ in self.bids]
+        events += (event for event, _ in self.events)
+        return [event for event in events if id(event) not in self.clashed] if self.clashed else events

@@ -1,0 +1,117 @@
+"""Collects messages into batches and asks for more: by size or deadline, bounded, at the archive's own pace. Pure.
+
+The worker's loop asks :meth:`Batcher.next` what to do, does it, and asks again. Messages that arrive meanwhile (during a
+write, say) are handed to :meth:`Batcher.received`. There is no clock and no network in here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of collecting.
+
+    Attributes:
+        rows_max: rows per batch. One message with more than that is a batch of its own.
+        linger_s: how long the first message of a batch waits for company, in seconds.
+        pull_messages: messages that one pull asks for. Waiting messages are bounded by this and by twice ``rows_max`` rows.
+    """
+
+    rows_max: int = 5_000
+    linger_s: float = 0.020
+    pull_messages: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Ask the stream for at most so many messages."""
+
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Generic[M]):
+    """Store these messages, acknowledge them, then ask again."""
+
+    messages: list[M]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do until a message arrives, or until this instant where there is one."""
+
+    until_s: float | None
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[M]):
+    message: M
+    rows: int
+    arrived_s: float
+
+
+class Batcher(Generic[M]):
+    """The state between two writes: what waits, and how many messages of the last pull are still to come."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self._waiting: deque[_Waiting[M]] = deque()
+        self._rows = 0
+        self._expected = 0
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait."""
+        return len(self._waiting)
+
+    @property
+    def pulling(self) -> bool:
+        """Whether the stream owes messages of the last pull."""
+        return self._expected > 0
+
+    def received(self, message: M, rows: int, now_s: float) -> bool:
+        """Keep a message that needs ``rows`` rows. Returns whether there may be something to do now."""
+        self._waiting.append(_Waiting(message, rows, now_s))
+        self._rows += rows
+        self._expected = max(0, self._expected - 1)
+        return len(self._waiting) == 1 or self._expected == 0 or self._rows >= self._limits.rows_max
+
+    def pull_ended(self) -> None:
+        """The stream has ended the last pull before all of its messages had come."""
+        self._expected = 0
+
+    def next(self, now_s: float) -> Pull | Write[M] | Wait:
+        """What to do now. A pull comes before a write, so that messages arrive while the write is under way."""
+        if self._expected == 0 and self._rows < 2 * self._limits.rows_max:
+            self._expected = self._limits.pull_messages
+            return Pull(self._expected)
+        if not self._waiting:
+            return Wait(None)
+        deadline_s = self._waiting[0].arrived_s + self._limits.linger_s
+        if self._rows >= self._limits.rows_max or now_s >= deadline_s:
+            return Write(self._take())
+        return Wait(deadline_s)
+
+    def _take(self) -> list[M]:
+        """The longest run of messages from the front that fits into a batch, at least one."""
+        taken: list[M] = []
+        rows = 0
+        while self._waiting and (not taken or rows + self._waiting[0].rows <= self._limits.rows_max):
+            first = self._waiting.popleft()
+            rows += first.rows
+            taken.append(first.message)
+        self._rows -= rows
+        return taken
+
+    def drain(self) -> list[M]:
+        """Everything that waits, to be given back to the stream; nothing waits afterwards."""
+        messages = [waiting.message for waiting in self._waiting]
+        self._waiting.clear()
+        self._rows = 0
+        return messages

@@ -1,0 +1,110 @@
+"""Events as columns: what the statements of ``queries.sql`` take, one list per column. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from shared.messages import BidAccepted, Event, EventBase, ItemCreated, encode_event
+
+Columns = tuple[list[Any], ...]
+E = TypeVar("E", bound=EventBase)
+
+
+def bid_columns(bids: Sequence[BidAccepted]) -> Columns:
+    """For ``insert_bids``; the first six are those of ``find_bid_clashes``."""
+    return (
+        [bid.item_id for bid in bids],
+        [bid.epoch for bid in bids],
+        [bid.seq for bid in bids],
+        [bid.bid_id for bid in bids],
+        [bid.user_id for bid in bids],
+        [bid.amount for bid in bids],
+        [bid.previous_bid for bid in bids],
+        [bid.kind for bid in bids],
+        [None if bid.highest_bidder_id == bid.user_id else bid.highest_bidder_id for bid in bids],
+        [bid.ts_us for bid in bids],
+    )
+
+
+def event_columns(events: Sequence[Event]) -> Columns:
+    """For ``insert_events``; the first five are those of ``find_event_clashes``."""
+    return (
+        [event.item_id for event in events],
+        [event.epoch for event in events],
+        [event.seq for event in events],
+        [type_of(event) for event in events],
+        [encode_event(event).decode() for event in events],
+        [event.ts_us for event in events],
+    )
+
+
+def type_of(event: EventBase) -> str:
+    """``bid``, ``created``, ``extended`` …: the event's type on the wire."""
+    tag = event.__struct_config__.tag
+    assert isinstance(tag, str), "every event of the wire has a tag"
+    return tag
+
+
+def term_columns(created: Iterable[ItemCreated]) -> Columns:
+    """For ``store_terms``: one row per item, of its newest ``created`` event."""
+    rows = [
+        (
+            event.item_id,
+            event.name,
+            event.description,
+            event.seller_id,
+            event.currency,
+            event.start_price,
+            event.reserve_price,
+            event.buy_now_price,
+            event.increment_kind,
+            event.increment_value,
+            event.increment_steps,
+            event.soft_close,
+            event.auto_opened,
+            event.start_us,
+            event.end_us,
+            event.ts_us,
+            event.epoch,
+            event.seq,
+            event.current_bid,
+            event.min_next_bid,
+            event.status,
+            event.reserve_met,
+        )
+        for event in newest_per_item(created)
+    ]
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def state_columns(events: Iterable[EventBase]) -> Columns:
+    """For ``store_states``: one row per item, of its newest event."""
+    rows = [
+        (
+            event.item_id,
+            event.epoch,
+            event.seq,
+            event.current_bid,
+            event.highest_bidder_id,
+            event.bid_count,
+            event.min_next_bid,
+            event.status,
+            event.reserve_met,
+            event.end_us,
+            event.ts_us,
+            event.currency,
+        )
+        for event in newest_per_item(events)
+    ]
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def newest_per_item(events: Iterable[E]) -> list[E]:
+    """The event of the highest ``(epoch, seq)`` of each item."""
+    newest: dict[str, E] = {}
+    for event in events:
+        known = newest.get(event.item_id)
+        if known is None or known.version < event.version:
+            newest[event.item_id] = event
+    return list(newest.values())

@@ -1,0 +1,123 @@
+"""One message from the stream as the archive sees it: an outbox entry with its events, or a poison with the reason. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from shared import names
+from shared.messages import DecodeError, EventBatch, decode_batch
+
+# "$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.…", or with domain and account after "ACK".
+_TOKENS_SHORT: Final = 9
+_STREAM_SEQ_SHORT: Final = 5
+_STREAM_SEQ_LONG: Final = 7
+
+_FAULT_TEXT_MAX: Final = 500
+
+_SHARDS: Final = frozenset(names.SHARDS)
+_EPOCH_MAX: Final = 2**31 - 1
+_N_MAX: Final = 2**53 - 1
+
+
+class Entry(NamedTuple):
+    """An outbox entry: the ``n``-th of a shard, counted from 1 without a gap within the shard's ``epoch``."""
+
+    shard: str
+    epoch: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that JetStream delivered.
+
+    Attributes:
+        subject: where it was published.
+        data: as received.
+        reply: the subject that takes its acknowledgement.
+        entry: the outbox entry that it carries; None where that cannot be told, so no watermark can count it.
+        batch: its events; None for a poison.
+        fault: why it is a poison, else None.
+    """
+
+    subject: str
+    data: bytes
+    reply: str
+    entry: Entry | None
+    batch: EventBatch | None
+    fault: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows it needs, at least 1."""
+        return max(1, len(self.batch.events)) if self.batch is not None else 1
+
+    @property
+    def stream_seq(self) -> int:
+        """Its sequence number in the stream, 0 where the acknowledgement subject does not tell."""
+        tokens = self.reply.split(".")
+        at = _STREAM_SEQ_SHORT if len(tokens) == _TOKENS_SHORT else _STREAM_SEQ_LONG
+        return int(tokens[at]) if len(tokens) > at and tokens[at].isdigit() else 0
+
+    def as_poison(self, fault: str) -> Delivery:
+        """The same message, to be put aside. It keeps its place in the outbox: a poison must not hold the watermark."""
+        return replace(self, batch=None, fault=fault[:_FAULT_TEXT_MAX])
+
+
+def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None) -> Delivery:
+    """Decode and check one message; never raises.
+
+    Args:
+        subject, data, reply: as received.
+        message_id: its Nats-Msg-Id header. It names the outbox entry of a message whose body cannot be read.
+    """
+    try:
+        batch = decode_batch(data)
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _poison(subject, data, reply, _entry_of(message_id), f"undecodable: {error}")
+    entry = Entry(batch.shard, batch.shard_epoch, batch.n)
+    fault = _fault_of(batch)
+    if fault is not None:
+        counted = entry if _is_entry(entry) else _entry_of(message_id)
+        return _poison(subject, data, reply, counted, fault)
+    return Delivery(subject, data, reply, entry, batch)
+
+
+def _poison(subject: str, data: bytes, reply: str, entry: Entry | None, fault: str) -> Delivery:
+    return Delivery(subject, data, reply, entry, None, fault[:_FAULT_TEXT_MAX])
+
+
+def _is_entry(entry: Entry) -> bool:
+    return entry.shard in _SHARDS and 0 < entry.epoch <= _EPOCH_MAX and 0 < entry.n <= _N_MAX
+
+
+def _entry_of(message_id: str | None) -> Entry | None:
+    """The entry of ``<shard>:<epoch>:<n>``, or None where the id is not one of ours."""
+    shard, _, rest = (message_id or "").partition(":")
+    epoch, _, n = rest.partition(":")
+    if not (epoch.isascii() and epoch.isdigit() and n.isascii() and n.isdigit()) or len(epoch + n) > 32:
+        return None
+    entry = Entry(shard, int(epoch), int(n))
+    return entry if _is_entry(entry) else None
+
+
+def _fault_of(batch: EventBatch) -> str | None:
+    """What contradicts the contract of a well-formed message: its place in the outbox, its item, its order."""
+    item_id = batch.item_id
+    if not names.is_item_id(item_id):
+        return f"item id {item_id[:80]!r} is not one"
+    if batch.shard != names.shard_of(item_id):
+        return f"item {item_id} is not of shard {batch.shard[:8]!r}"
+    if not _is_entry(Entry(batch.shard, batch.shard_epoch, batch.n)):
+        return f"no outbox entry {batch.shard_epoch}:{batch.n}"
+    events = batch.events
+    if not events:
+        return None
+    epoch, seq = events[0].version
+    for at, event in enumerate(events, start=seq):
+        if event.item_id != item_id:
+            return f"an event of item {event.item_id[:80]!r} in a message of item {item_id}"
+        if event.epoch != epoch or event.seq != at:
+            return f"event {event.epoch}:{event.seq} where {epoch}:{at} was due"
+    return None

@@ -1,0 +1,43 @@
+"""What can go wrong in the archive. Driver errors are translated into these at the edge."""
+
+from __future__ import annotations
+
+from shared.domain.errors import BiddingError
+
+
+class ArchiveUnavailable(BiddingError):
+    """PostgreSQL cannot store anything now: it is away, read-only, full, or lacks the schema. Nothing is lost, try later.
+
+    The outcome of a COMMIT that was under way is unknown; storing the same messages again is harmless.
+    """
+
+    code = "ARCHIVE_UNAVAILABLE"
+
+
+class MessageRefused(BiddingError):
+    """PostgreSQL refuses the data itself; the same data will never be stored. Nothing of the transaction was."""
+
+    code = "MESSAGE_REFUSED"
+
+
+class StreamUnavailable(BiddingError):
+    """JetStream cannot be read now: no connection, or the stream or the consumer is gone. Try later, from the start."""
+
+    code = "STREAM_UNAVAILABLE"
+
+
+class MigrationError(BiddingError):
+    """The schema cannot be brought up to date; nothing of the failed migration was applied."""
+
+    code = "MIGRATION_ERROR"
+
+
+class MigrationChanged(MigrationError):
+    """A migration that was applied before has other content now."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"migration {name} was applied with other content than it has now; "
+            "put the old file back and write the change as a new migration"
+        )

@@ -1,0 +1,134 @@
+-- The archive's statements, one after each "name" line; archival_worker/queries.py reads them.
+--
+-- Rows come in as one array per column: one round trip and one plan per table and batch, whatever its size. Measured beside
+-- COPY into a staging table, on the same machine: 43,000 rows/s against 48,000, and without a staging table per worker to
+-- empty and vacuum.
+
+-- name: lock_cursors
+-- Before anything else in a transaction, in shard order. Every row that is written belongs to one shard, so from here on
+-- two archivers that hold the same messages (redelivery) neither deadlock nor race.
+SELECT shard, shard_epoch, archived_n, ahead
+FROM shard_cursors
+WHERE shard = ANY ($1::text[])
+ORDER BY shard
+FOR UPDATE;
+
+-- name: read_cursors
+SELECT shard, shard_epoch, archived_n FROM shard_cursors;
+
+-- name: move_cursors
+UPDATE shard_cursors AS c
+SET shard_epoch = t.shard_epoch, archived_n = t.archived_n, ahead = t.ahead::bigint[]
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[]) AS t (shard, shard_epoch, archived_n, ahead)
+WHERE c.shard = t.shard;
+
+-- name: insert_bids
+-- Known bids are skipped, and so is one whose place is taken, by another bid or by an event of another type.
+-- OFFSET 0 keeps the look-up one index probe per row; the planner would otherwise read the whole table for a large batch.
+INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, placed_at)
+SELECT item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+            $9::text[], $10::bigint[])
+    AS t (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, at_us)
+WHERE NOT EXISTS (
+    SELECT FROM events AS e WHERE e.item_id = t.item_id AND e.epoch = t.epoch AND e.seq = t.seq OFFSET 0
+)
+ON CONFLICT DO NOTHING;
+
+-- name: find_bid_clashes
+-- Run when insert_bids stored fewer rows than it was given: which of them (counted from 1) are not what is stored?
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
+    WITH ORDINALITY AS t (item_id, epoch, seq, bid_id, user_id, amount, ordinal)
+LEFT JOIN LATERAL (
+    SELECT bid_id, user_id, amount FROM bids AS b
+    WHERE b.item_id = t.item_id AND b.epoch = t.epoch AND b.seq = t.seq OFFSET 0
+) AS stored ON true
+WHERE (stored.bid_id, stored.user_id, stored.amount) IS DISTINCT FROM (t.bid_id, t.user_id, t.amount)
+ORDER BY t.ordinal;
+
+-- name: insert_events
+INSERT INTO events (item_id, epoch, seq, type, body, at)
+SELECT item_id, epoch, seq, type, body::jsonb, instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
+    AS t (item_id, epoch, seq, type, body, at_us)
+WHERE NOT EXISTS (
+    SELECT FROM bids AS b WHERE b.item_id = t.item_id AND b.epoch = t.epoch AND b.seq = t.seq OFFSET 0
+)
+ON CONFLICT DO NOTHING;
+
+-- name: find_event_clashes
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[])
+    WITH ORDINALITY AS t (item_id, epoch, seq, type, body, ordinal)
+LEFT JOIN LATERAL (
+    SELECT type, body FROM events AS e
+    WHERE e.item_id = t.item_id AND e.epoch = t.epoch AND e.seq = t.seq OFFSET 0
+) AS stored ON true
+WHERE (stored.type, stored.body) IS DISTINCT FROM (t.type, t.body::jsonb)
+ORDER BY t.ordinal;
+
+-- name: apply_voids
+-- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that voids it.
+UPDATE bids AS b
+SET status = 'voided'
+FROM events AS e
+WHERE e.type = 'voided' AND e.item_id = ANY ($1::text[])
+    AND b.item_id = e.item_id AND b.seq = (e.body ->> 'voided_seq')::bigint AND b.bid_id = e.body ->> 'bid_id'
+    AND b.epoch <= e.epoch AND b.status = 'valid';
+
+-- name: store_terms
+-- From `created` events. A row without terms exists where a later event of the item was archived first.
+INSERT INTO items AS i (
+    item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
+    increment_value, increment_steps, soft_close, auto_opened, start_at, original_end_at, created_at,
+    epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met, end_at, updated_at)
+SELECT
+    item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
+    increment_value, increment_steps, soft_close, auto_opened, instant_of(start_us), instant_of(end_us),
+    instant_of(at_us),
+    epoch, seq, current_bid, NULL, 0, min_next_bid, status, reserve_met, instant_of(end_us), instant_of(at_us)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+            $9::text[], $10::bigint[], $11::text[], $12::text[], $13::boolean[], $14::bigint[], $15::bigint[],
+            $16::bigint[], $17::integer[], $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::boolean[])
+    AS t (item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
+          increment_value, increment_steps, soft_close, auto_opened, start_us, end_us, at_us,
+          epoch, seq, current_bid, min_next_bid, status, reserve_met)
+ON CONFLICT (item_id) DO UPDATE
+SET name = excluded.name, description = excluded.description, seller_id = excluded.seller_id,
+    currency = excluded.currency, start_price = excluded.start_price, reserve_price = excluded.reserve_price,
+    buy_now_price = excluded.buy_now_price, increment_kind = excluded.increment_kind,
+    increment_value = excluded.increment_value, increment_steps = excluded.increment_steps,
+    soft_close = excluded.soft_close, auto_opened = excluded.auto_opened, start_at = excluded.start_at,
+    original_end_at = excluded.original_end_at, created_at = excluded.created_at
+WHERE i.created_at IS NULL;
+
+-- name: store_states
+-- One row per item: its newest event of the batch. What is stored wins unless this is newer.
+INSERT INTO items AS i (item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met,
+                        end_at, updated_at, currency)
+SELECT item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met,
+       instant_of(end_us), instant_of(at_us), currency
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+            $9::boolean[], $10::bigint[], $11::bigint[], $12::text[])
+    AS t (item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met, end_us,
+          at_us, currency)
+ON CONFLICT (item_id) DO UPDATE
+SET epoch = excluded.epoch, seq = excluded.seq, current_bid = excluded.current_bid,
+    highest_bidder_id = excluded.highest_bidder_id, bid_count = excluded.bid_count,
+    min_next_bid = excluded.min_next_bid, status = excluded.status, reserve_met = excluded.reserve_met,
+    end_at = excluded.end_at, updated_at = excluded.updated_at
+WHERE (i.epoch, i.seq) < (excluded.epoch, excluded.seq);
+
+-- name: insert_dead_letters
+INSERT INTO dead_letters (reason, detail, subject, stream_seq, shard, shard_epoch, n, data)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer[], $7::bigint[], $8::bytea[])
+ON CONFLICT DO NOTHING
+RETURNING reason, detail, subject, stream_seq;
+
+-- name: count_dead_letters
+SELECT count(*) FROM dead_letters;
+
+-- name: show_read_only
+SHOW transaction_read_only;

@@ -1,0 +1,3 @@
+"""The embedded stack: private Redis, NATS and PostgreSQL servers beside the platform's services, and the
+`bidding` command.
+"""

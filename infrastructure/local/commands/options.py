@@ -1,0 +1,68 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import click
+
+from infrastructure.local.ports import Ports, setting_of
+from infrastructure.local.services import PURPOSES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PORT_NAMES = tuple(field.name for field in dataclasses.fields(Ports))
+
+
+def data_dir_option(command: Command) -> Command:
+    return click.option(
+        "--data-dir",
+        envvar="BIDDING_DATA_DIR",
+        default=".bidding",
+        show_default=True,
+        show_envvar=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where everything is kept.",
+    )(command)
+
+
+def port_options(command: Command) -> Command:
+    """One option and one environment name per port; the values arrive as keyword arguments `<name>_port`."""
+    for field in reversed(dataclasses.fields(Ports)):
+        setting = setting_of(field.name)
+        command = click.option(
+            "--" + setting.lower().replace("_", "-"),
+            envvar=setting,
+            type=click.IntRange(1, 65_535),
+            default=field.default,
+            show_default=True,
+            show_envvar=True,
+            help=f"Port of {PURPOSES[field.name]}.",
+        )(command)
+    return command
+
+
+def ports_from(options: dict[str, Any]) -> Ports:
+    """The Ports out of the keyword arguments of `port_options`."""
+    return Ports(**{name: options[f"{name}_port"] for name in PORT_NAMES})
+
+
+class ExternalUrls(TypedDict):
+    """Keyword arguments of Stack."""
+
+    redis_url: str | None
+    nats_url: str | None
+    postgres_url: str | None
+
+
+def external_urls() -> ExternalUrls:
+    """The servers that run already and are to be used, from REDIS_URL, NATS_URL and POSTGRES_URL."""
+    return ExternalUrls(
+        redis_url=os.environ.get("REDIS_URL") or None,
+        nats_url=os.environ.get("NATS_URL") or None,
+        postgres_url=os.environ.get("POSTGRES_URL") or None,
+    )

@@ -1,0 +1,147 @@
+"""`bidding status`: what runs, since when, and whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, TypedDict
+
+import click
+import psutil
+
+from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.ports import HOST, Ports
+from infrastructure.local.probes import Probe, http_ready, postgres_ready, redis_ready
+from infrastructure.local.processes import family_of
+from infrastructure.local.remote import without_password
+from infrastructure.local.services import PORTS_OF
+from infrastructure.local.state import ProcessRecord, RunRecord, run_path
+
+
+class Row(TypedDict):
+    """One process, as `--json` shows it. Memory in bytes, with that of its children; uptime in seconds."""
+
+    name: str
+    pid: int
+    port: int | None
+    state: str
+    uptime_s: float | None
+    memory_bytes: int | None
+    restarts: int
+
+
+@click.command()
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(data_dir: Path, as_json: bool) -> None:
+    """Show the processes. Exit code 0 when the platform is up and all are ready, else 1."""
+    record = RunRecord.read(run_path(data_dir))
+    running = record is not None and record.supervisor.find() is not None
+    rows = asyncio.run(_rows(record)) if record is not None else []
+    phase = _phase(record, running, rows)
+    if as_json:
+        urls = {name: without_password(url) for name, url in record.urls.items()} if record else {}
+        answer: dict[str, Any] = {
+            "phase": phase,
+            "data_dir": str(data_dir.absolute()),
+            "urls": urls,
+            "processes": rows,
+        }
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        click.echo(_table(phase, data_dir, rows))
+    sys.exit(0 if phase == "ready" and all(row["state"] == "ready" for row in rows) else 1)
+
+
+def _phase(record: RunRecord | None, running: bool, rows: list[Row]) -> str:
+    if record is None:
+        return "stopped"
+    if running:
+        return record.phase
+    return "left behind" if any(row["state"] != "ended" for row in rows) else "stopped"
+
+
+async def _rows(record: RunRecord) -> list[Row]:
+    ports = Ports(**record.ports)
+    found = record.processes.items()
+    states = await asyncio.gather(*(_state(name, entry, record, ports) for name, entry in found))
+    return [_row(name, entry, state, ports) for (name, entry), state in zip(found, states, strict=True)]
+
+
+def _row(name: str, entry: ProcessRecord, state: str, ports: Ports) -> Row:
+    process = entry.find()
+    return Row(
+        name=name,
+        pid=entry.pid,
+        port=getattr(ports, PORTS_OF[name][0]) if name in PORTS_OF else None,
+        state=state,
+        uptime_s=round(time.time() - entry.create_time, 1) if process else None,
+        memory_bytes=_memory(process) if process else None,
+        restarts=entry.restarts,
+    )
+
+
+async def _state(name: str, entry: ProcessRecord, record: RunRecord, ports: Ports) -> str:
+    process = entry.find()
+    if process is None:
+        return "ended"
+    if process.status() == psutil.STATUS_STOPPED:
+        return "suspended"
+    probe = _probe(name, record, ports)
+    return "running" if probe is None else "ready" if await probe() else "not ready"
+
+
+def _probe(name: str, record: RunRecord, ports: Ports) -> Probe | None:
+    if name == "redis":
+        return redis_ready(HOST, ports.redis)
+    if name == "nats":
+        return http_ready(HOST, ports.nats_monitor, "/healthz")
+    if name == "postgres":
+        return postgres_ready(record.urls["postgres_url"])
+    return http_ready(HOST, getattr(ports, PORTS_OF[name][0]), "/ready") if name in PORTS_OF else None
+
+
+def _memory(process: psutil.Process) -> int | None:
+    try:
+        return sum(each.memory_info().rss for each in (process, *family_of(process.pid)))
+    except psutil.Error:
+        return None
+
+
+def _table(phase: str, data_dir: Path, rows: list[Row]) -> str:
+    if not rows:
+        return f"{phase} (data in {data_dir})"
+    head = ("NAME", "PID", "PORT", "STATE", "UPTIME", "MEMORY", "RESTARTS")
+    lines = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return f"{phase} (data in {data_dir})\n\n{table}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    memory = f"{row['memory_bytes'] / 1_048_576:.0f} MB" if row["memory_bytes"] is not None else "-"
+    uptime = age_text(row["uptime_s"])
+    return (
+        row["name"],
+        str(row["pid"]),
+        str(row["port"] or "-"),
+        row["state"],
+        uptime,
+        memory,
+        str(row["restarts"]),
+    )
+
+
+def age_text(seconds: float | None) -> str:
+    """`3 s`, `12 min`, `4 h 05 min`."""
+    if seconds is None:
+        return "-"
+    whole = max(0, int(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7_200:
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,160 @@
+"""`bidding up`: start everything, say what to try, and keep it running until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from infrastructure.local.commands.options import data_dir_option, external_urls, port_options, ports_from
+from infrastructure.local.errors import AlreadyRunning, StackError
+from infrastructure.local.servers import AppendFsync
+from infrastructure.local.services import ALL_SERVICES, is_installed
+from infrastructure.local.stack import Stack
+from infrastructure.local.state import RunRecord, run_path
+from infrastructure.local.supervisor import Supervisor
+from infrastructure.local.terminal import TerminalReporter, bidding_command, servers_welcome, welcome
+
+_OPEN_FILES_WANTED = 65_536
+_DETACH_POLL_S = 0.1
+
+
+@click.command()
+@data_dir_option
+@port_options
+@click.option(
+    "--redis-appendfsync",
+    envvar="REDIS_APPENDFSYNC",
+    type=click.Choice(get_args(AppendFsync)),
+    default="always",
+    show_default=True,
+    show_envvar=True,
+    help="When Redis writes to disk; only `always` keeps every acknowledged bid through a power cut.",
+)
+@click.option(
+    "--servers-only",
+    is_flag=True,
+    help="Only Redis, NATS and PostgreSQL, migrated: for services that you start yourself.",
+)
+@click.option("--detach", "-d", is_flag=True, help="Return once everything is ready; it goes on in the background.")
+def up(data_dir: Path, redis_appendfsync: AppendFsync, servers_only: bool, detach: bool, **ports: Any) -> None:
+    """Start the platform and keep it running; Ctrl-C stops it.
+
+    With REDIS_URL, NATS_URL or POSTGRES_URL set, that server is used where it is instead of a private one.
+    """
+    if detach:
+        sys.exit(_run_detached(data_dir))
+    _raise_open_files_limit()
+    reporter = TerminalReporter()
+    stack = Stack(
+        data_dir,
+        ports=ports_from(ports),
+        services=() if servers_only else [name for name in ALL_SERVICES if is_installed(name)],
+        migrate=True,
+        redis_appendfsync=redis_appendfsync,
+        reporter=reporter,
+        **external_urls(),
+    )
+    try:
+        asyncio.run(_run(stack, reporter))
+    except StackError as error:
+        click.secho(f"\n{error}", fg="red", err=True)
+        sys.exit(1)
+
+
+async def _run(stack: Stack, reporter: TerminalReporter) -> None:
+    stop_asked = asyncio.Event()
+
+    def on_signal() -> None:
+        # The second Ctrl-C means: at once.
+        if stop_asked.is_set():
+            stack.hurry()
+        stop_asked.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
+
+    starting = asyncio.create_task(stack.start())
+    asked = asyncio.create_task(stop_asked.wait())
+    await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        reporter.notice("stopping before everything was up")
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        return
+    try:
+        await starting
+        seconds = time.monotonic() - reporter.started
+        text = welcome if stack.services else servers_welcome
+        click.echo(text(stack.urls, stack.data_dir, seconds))
+        async with Supervisor(stack):
+            if sys.stdout.isatty():
+                click.echo("Ctrl-C stops everything.\n")
+            await asked
+        click.echo("\nStopping (Ctrl-C again to hurry)" if sys.stdout.isatty() else "Stopping")
+    finally:
+        asked.cancel()
+        await stack.stop()
+
+
+def _raise_open_files_limit() -> None:
+    """Let servers and services open as many files and sockets as the system allows us to, at most 65,536."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _run_detached(data_dir: Path) -> int:
+    """Run the same command without --detach in a session of its own, show its output until it is ready; exit
+    code.
+    """
+    log = data_dir.absolute() / "logs" / "bidding.log"
+    record = RunRecord.read(run_path(data_dir))
+    if record is not None and record.supervisor.find() is not None:
+        click.secho(str(AlreadyRunning(data_dir, record.supervisor.pid)), fg="red", err=True)
+        return 1
+    log.parent.mkdir(parents=True, exist_ok=True)
+    arguments = [word for word in sys.argv[1:] if word not in ("--detach", "-d")]
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "infrastructure.local.cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+    try:
+        return _follow_until_ready(child, data_dir, log)
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        return 130
+
+
+def _follow_until_ready(child: subprocess.Popen[bytes], data_dir: Path, log: Path) -> int:
+    with log.open("rb") as output:
+        while True:
+            ended = child.poll()
+            record = RunRecord.read(run_path(data_dir))
+            is_ready = record is not None and record.supervisor.pid == child.pid and record.phase == "ready"
+            click.echo(output.read().decode(errors="replace"), nl=False)
+            if ended is not None:
+                return ended or 1
+            if is_ready:
+                click.echo(f"\nIt runs in the background. `{bidding_command('down', data_dir)}` stops it.")
+                return 0
+            time.sleep(_DETACH_POLL_S)

@@ -1,0 +1,81 @@
+"""Readiness probes: small questions to a server, answered with yes or no, on plain sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+Probe = Callable[[], Awaitable[bool]]
+
+_PROBE_TIMEOUT_S = 2.0
+_ANSWER_BYTES_MAX = 64 * 1024
+
+
+async def exchange(host: str, port: int, request: bytes, until: bytes | None) -> bytes:
+    """Send `request`, read up to and with `until` (None: to the end of the stream, at most 64 KiB).
+
+    Raises OSError, TimeoutError or asyncio.IncompleteReadError when there is no such answer within 2 s.
+    """
+    async with asyncio.timeout(_PROBE_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(host, port, limit=_ANSWER_BYTES_MAX)
+        try:
+            writer.write(request)
+            await writer.drain()
+            if until is not None:
+                return await reader.readuntil(until)
+            chunks = b""
+            while len(chunks) < _ANSWER_BYTES_MAX and (chunk := await reader.read(_ANSWER_BYTES_MAX)):
+                chunks += chunk
+            return chunks
+        finally:
+            writer.close()
+
+
+async def http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET; raises like `exchange`, and ValueError for an answer that is not HTTP."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
+    head, _, body = (await exchange(host, port, request, None)).partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), body
+
+
+def http_ready(host: str, port: int, path: str) -> Probe:
+    """Ready when a GET of the path answers 200."""
+
+    async def probe() -> bool:
+        try:
+            status, _ = await http_get(host, port, path)
+        except (OSError, TimeoutError, ValueError, IndexError):
+            return False
+        return status == 200
+
+    return probe
+
+
+def redis_ready(host: str, port: int) -> Probe:
+    """Ready when PING is answered with PONG; while Redis still loads its file it answers -LOADING."""
+
+    async def probe() -> bool:
+        try:
+            return await exchange(host, port, b"PING\r\n", b"\r\n") == b"+PONG\r\n"
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return False
+
+    return probe
+
+
+def postgres_ready(url: str) -> Probe:
+    """Ready when a connection to the database itself can run a query."""
+
+    async def probe() -> bool:
+        try:
+            connection = await asyncpg.connect(url, timeout=_PROBE_TIMEOUT_S, command_timeout=_PROBE_TIMEOUT_S)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        try:
+            return bool(await connection.fetchval("SELECT true"))
+        finally:
+            await connection.close(timeout=_PROBE_TIMEOUT_S)
+
+    return probe

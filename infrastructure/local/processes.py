@@ -1,0 +1,221 @@
+"""One child process: what to run, whether it is ready, and how to end it and everything that it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from infrastructure.local.errors import ProcessFailed
+from infrastructure.local.probes import Probe
+
+_POLL_INTERVAL_S = 0.05
+_KILL_WAIT_S = 10.0
+_LOG_TAIL_LINES = 15
+_LOG_ROTATE_BYTES = 20 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessSpec:
+    """How to run one server or service."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log: Path
+    ready: Probe
+    address: str
+    cwd: Path | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 10.0
+    ready_timeout_s: float = 30.0
+    user: int | None = None
+    group: int | None = None
+
+
+class ManagedProcess:
+    """A child in a session of its own, so that a Ctrl-C in the terminal reaches the supervisor alone."""
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self.spec = spec
+        self.restarts = 0
+        # False once somebody has stopped it on purpose: a supervisor must not bring it back.
+        self.wanted = False
+        self.ready_at: float | None = None
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._create_time: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while the child has not ended, else None."""
+        return self._popen.pid if self._popen is not None and self.is_running else None
+
+    @property
+    def create_time(self) -> float | None:
+        """When the child was created (seconds since 1970): with the pid, it names one process for good."""
+        return self._create_time
+
+    @property
+    def is_running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def exit_text(self) -> str:
+        """How the child ended, in words."""
+        code = self._popen.poll() if self._popen is not None else None
+        if code is None:
+            return "has not ended"
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    def spawn(self) -> None:
+        """Start the child. Its output is appended to its log. ProcessFailed when it cannot be executed."""
+        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
+        _rotate(self.spec.log)
+        self.ready_at = None
+        self.wanted = True
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self.spec.log.open("ab") as log:
+            log.write(f"--- {self.spec.name} starts at {now}\n".encode())
+            log.flush()
+            try:
+                self._popen = subprocess.Popen(
+                    self.spec.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=dict(self.spec.env),
+                    cwd=self.spec.cwd,
+                    start_new_session=True,
+                    user=self.spec.user,
+                    group=self.spec.group,
+                    extra_groups=None if self.spec.user is None else [],
+                )
+            except OSError as error:
+                raise ProcessFailed(self.spec.name, f"could not be started ({error})", self.spec.log, "") from error
+        with contextlib.suppress(psutil.Error):
+            self._create_time = psutil.Process(self._popen.pid).create_time()
+
+    async def wait_ready(self) -> None:
+        """Return once the probe says yes; ProcessFailed when the child ends first, or after
+        `ready_timeout_s`.
+        """
+        deadline = time.monotonic() + self.spec.ready_timeout_s
+        while True:
+            if not self.is_running:
+                raise ProcessFailed(self.spec.name, self.exit_text, self.spec.log, self.log_tail())
+            # The probe may be answered by a stranger on the same port while our child dies of it: look again
+            # after.
+            if await self.spec.ready() and self.is_running:
+                self.ready_at = time.time()
+                return
+            if time.monotonic() > deadline:
+                reason = f"was not ready after {self.spec.ready_timeout_s:g} s"
+                raise ProcessFailed(self.spec.name, reason, self.spec.log, self.log_tail())
+            await asyncio.sleep(_POLL_INTERVAL_S)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the child itself; nothing happens when it has ended."""
+        if self._popen is not None:
+            self._popen.send_signal(number)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until the child has ended; False when it has not within `timeout_s`."""
+        return await poll_until(lambda: not self.is_running, timeout_s)
+
+    async def stop(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
+        """Ask the child to end, wait up to `stop_timeout_s` (no longer once `in_a_hurry()`), then end it by
+        force.
+        """
+        self.wanted = False
+        if self._popen is None or not self.is_running:
+            return
+        family = family_of(self._popen.pid)
+        self.send(signal.SIGCONT)  # one that a test has stopped could not hear us
+        self.send(self.spec.stop_signal)
+        await poll_until(lambda: not self.is_running or in_a_hurry(), self.spec.stop_timeout_s)
+        if self.is_running:
+            family += family_of(self._popen.pid)
+            self.send(signal.SIGKILL)
+            await self.wait(_KILL_WAIT_S)
+        await end_by_force(family)
+
+    def log_tail(self) -> str:
+        """The last lines of the log."""
+        return log_tail(self.spec.log, _LOG_TAIL_LINES)
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """The descendants of a process, not itself: PostgreSQL and pre-forking services have some."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+async def end_by_force(processes: list[psutil.Process], patience_s: float = 1.0) -> None:
+    """Give these processes `patience_s` to end by themselves, then SIGKILL them, and wait until they are
+    gone.
+
+    The default suits descendants, which follow their parent: PostgreSQL's end on losing the postmaster.
+    """
+    alive = await _outlive(processes, patience_s)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    await _outlive(alive, _KILL_WAIT_S)
+
+
+async def _outlive(processes: list[psutil.Process], patience_s: float) -> list[psutil.Process]:
+    """Wait until all have ended, at most `patience_s`; those that have not."""
+    await poll_until(lambda: not any(_is_alive(process) for process in processes), patience_s)
+    return [process for process in processes if _is_alive(process)]
+
+
+async def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Look every 50 ms until `condition()` holds; False when it does not within `timeout_s`.
+
+    Processes are looked at rather than waited for: one that is not our child tells us nothing when it ends,
+    and a wait for a child would tie it to the event loop that started it.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(_POLL_INTERVAL_S)
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def log_tail(log: Path, lines_max: int) -> str:
+    """The last lines of a log file; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 64 * 1024))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(deque(lines, maxlen=lines_max))
+
+
+def _rotate(log: Path) -> None:
+    """Keep one older file: a log grows by what one run writes, and every start may set it aside."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > _LOG_ROTATE_BYTES:
+            log.replace(log.with_suffix(".log.1"))

@@ -1,0 +1,70 @@
+"""Servers that run already (REDIS_URL, NATS_URL, POSTGRES_URL): are they there, and how to name them."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit, urlunsplit
+
+from infrastructure.local.errors import StackError
+
+_DEFAULT_PORTS = {
+    "redis": 6379,
+    "rediss": 6379,
+    "nats": 4222,
+    "tls": 4222,
+    "postgresql": 5432,
+    "postgres": 5432,
+}
+_CONNECT_TIMEOUT_S = 3.0
+
+
+def endpoints(url: str) -> list[tuple[str, int]]:
+    """Host and port of every server that the URL names (NATS and PostgreSQL allow several, split by commas).
+
+    ValueError for text without a host, or with a port that is no number.
+    """
+    found: list[tuple[str, int]] = []
+    scheme = "nats"
+    for part in url.split(","):
+        if "://" in part:
+            scheme = part.split("://", 1)[0]
+            split = urlsplit(part)
+        else:
+            split = urlsplit(f"{scheme}://{part}")
+        if not split.hostname:
+            raise ValueError("no host in it")
+        found.append((split.hostname, split.port or _DEFAULT_PORTS.get(scheme, 0)))
+    return found
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and written down."""
+    shown: list[str] = []
+    for part in url.split(","):
+        split = urlsplit(part)
+        credentials, at, host = split.netloc.rpartition("@")
+        user = credentials.split(":", 1)[0]
+        shown.append(urlunsplit(split._replace(netloc=f"{user}{':***' if ':' in credentials else ''}{at}{host}")))
+    return ",".join(shown)
+
+
+async def require_reachable(setting: str, url: str) -> None:
+    """Raise StackError unless at least one of the URL's servers accepts a connection within 3 s."""
+    try:
+        candidates = endpoints(url)
+    except ValueError as error:
+        raise StackError(f"{setting} is not the URL of a server ({error}): {without_password(url)}") from error
+    reason = ""
+    for host, port in candidates:
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError) as error:
+            reason = str(error) or "no answer"
+            continue
+        writer.close()
+        return
+    raise StackError(
+        f"{setting} is {without_password(url)}, and nothing answers there ({reason}).\n"
+        f"Start that server, or unset {setting} to have a private one started."
+    )

@@ -1,0 +1,356 @@
+"""The embedded stack as an object: private servers and the platform's services, started, stopped and killed
+at will.
+
+    async with Stack(Path("data"), ports=Ports.free()) as stack:
+        ... stack.urls.gateway_url ...
+        stack.kill("api_gateway", signal.SIGKILL)
+        await stack.start_process("api_gateway")
+
+`bidding up`, the tests and the benches all use this class. It belongs to no event loop: it may be started in
+one and stopped in another, as test fixtures do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from infrastructure.local.errors import ProcessFailed, StackError
+from infrastructure.local.ports import HOST, Ports, require_free
+from infrastructure.local.postgres import postgres_spec, postgres_url
+from infrastructure.local.processes import ManagedProcess, ProcessSpec, log_tail
+from infrastructure.local.remote import require_reachable, without_password
+from infrastructure.local.reporting import Reporter
+from infrastructure.local.servers import AppendFsync, nats_spec, nats_url, redis_spec, redis_url
+from infrastructure.local.services import (
+    ALL_SERVICES,
+    ARCHIVAL_WORKER,
+    PORTS_OF,
+    PURPOSES,
+    Urls,
+    is_installed,
+    service_environment,
+    service_spec,
+)
+from infrastructure.local.state import (
+    DataDirLock,
+    Phase,
+    ProcessRecord,
+    RunRecord,
+    end_leftovers,
+    own_record,
+    run_path,
+)
+
+_MIGRATE_TIMEOUT_S = 120.0
+_LOG_TAIL_LINES = 15
+
+
+class Stack:
+    """Redis, NATS, PostgreSQL and some of the services on 127.0.0.1, with all their files under `data_dir`.
+
+    `services` names the services to run; `()` runs the servers alone. `env` is added to the environment of
+    every service. `migrate`: bring the schema up to date in `start`; by default when there are services. A
+    server whose URL is given is used where it is and not started. `redis_appendfsync`: `always` (the default
+    of every deployment), `everysec` or `no`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        ports: Ports | None = None,
+        services: Sequence[str] = ALL_SERVICES,
+        env: Mapping[str, str] | None = None,
+        migrate: bool | None = None,
+        redis_appendfsync: AppendFsync = "always",
+        redis_url: str | None = None,
+        nats_url: str | None = None,
+        postgres_url: str | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.ports = ports or Ports()
+        self.reporter = reporter or Reporter()
+        self.services = tuple(services)
+        self._migrates = bool(services) if migrate is None else migrate
+        self._appendfsync = redis_appendfsync
+        self._external = {"redis": redis_url, "nats": nats_url, "postgres": postgres_url}
+        self._env = dict(env or {})
+        self._lock = DataDirLock(self.data_dir)
+        self._processes: dict[str, ManagedProcess] = {}
+        self._phase: Phase = "starting"
+        self._in_a_hurry = False
+        self.urls = self._make_urls()
+
+    def _make_urls(self) -> Urls:
+        return Urls(
+            redis_url=self._external["redis"] or redis_url(self.ports.redis),
+            nats_url=self._external["nats"] or nats_url(self.ports.nats),
+            postgres_url=self._external["postgres"] or postgres_url(self.ports.postgres),
+            gateway_url=f"http://{HOST}:{self.ports.gateway}",
+            broadcast_url=f"http://{HOST}:{self.ports.broadcast}",
+            archiver_url=f"http://{HOST}:{self.ports.archiver}",
+        )
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that this stack runs itself."""
+        return tuple(name for name, url in self._external.items() if url is None)
+
+    @property
+    def processes(self) -> Mapping[str, ManagedProcess]:
+        """Every process that was started, by name."""
+        return self._processes
+
+    @property
+    def service_env(self) -> dict[str, str]:
+        """The environment that the services are started with."""
+        return service_environment(self.urls, self.ports, os.environ, self._env)
+
+    def pid(self, name: str) -> int | None:
+        """The process id, or None while the process does not run. KeyError for a name never started."""
+        return self._processes[name].pid
+
+    # ------------------------------------------------------------------ start and stop
+
+    async def start(self) -> None:
+        """Start the servers together, migrate, start the services together; return when all are ready.
+
+        Raises AlreadyRunning, PortInUse, BinaryMissing or ProcessFailed (all StackError), after stopping
+        whatever had been started.
+        """
+        self._lock.acquire()
+        try:
+            await self._end_leftovers()
+            self._processes.clear()
+            require_free(self._wanted_ports())
+            self._set_phase("starting")
+            await self._require_external()
+            await self._start_servers()
+            if self._migrates:
+                await self.migrate()
+            await self._start_together([self._service_spec(name) for name in self.services])
+            self._set_phase("ready")
+        except BaseException:
+            await asyncio.shield(self.stop())
+            raise
+
+    async def stop(self) -> None:
+        """End every process, services before servers: asked first, then by force. Nothing happens when none
+        runs.
+        """
+        if not self._lock.is_held:
+            return
+        self._set_phase("stopping")
+        servers = [process for name, process in self._processes.items() if name in self.servers]
+        services = [process for name, process in self._processes.items() if name not in self.servers]
+        try:
+            for batch in (services, servers):
+                await asyncio.gather(*(self._stop_one(process) for process in batch))
+        finally:
+            if not any(process.is_running for process in self._processes.values()):
+                run_path(self.data_dir).unlink(missing_ok=True)
+            self._lock.release()
+
+    def hurry(self) -> None:
+        """Make a stop that is under way, or comes, end everything by force instead of waiting for it."""
+        self._in_a_hurry = True
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def migrate(self) -> None:
+        """Bring the database's schema up to date, by `python -m archival_worker migrate`; ProcessFailed when
+        it fails.
+        """
+        if not is_installed(ARCHIVAL_WORKER):
+            return
+        log = self.data_dir / "logs" / "migrate.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with self.reporter.step("schema"):
+            with log.open("wb") as output:
+                child = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    ARCHIVAL_WORKER,
+                    "migrate",
+                    env=self.service_env,
+                    stdout=output,
+                    stderr=output,
+                )
+            try:
+                async with asyncio.timeout(_MIGRATE_TIMEOUT_S):
+                    code = await child.wait()
+            except BaseException as error:
+                child.kill()
+                await child.wait()
+                if isinstance(error, TimeoutError):
+                    reason = f"did not end within {_MIGRATE_TIMEOUT_S:g} s"
+                    raise ProcessFailed("migration", reason, log, log_tail(log, _LOG_TAIL_LINES)) from None
+                raise
+            if code != 0:
+                reason = f"ended with exit code {code}"
+                raise ProcessFailed("migration", reason, log, log_tail(log, _LOG_TAIL_LINES))
+
+    # ------------------------------------------------------------------ one process
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to one process, such as SIGKILL, SIGSTOP or SIGCONT. Returns at once. KeyError: no
+        such name.
+        """
+        self._processes[name].send(number)
+
+    async def wait_ended(self, name: str, timeout_s: float = 10.0) -> bool:
+        """Wait until a process that was killed is gone; False when it is still there after `timeout_s`."""
+        return await self._processes[name].wait(timeout_s)
+
+    async def stop_process(self, name: str) -> None:
+        """End one process in its orderly way and wait for it. KeyError for a name never started."""
+        await self._stop_one(self._processes[name])
+        self.save()
+
+    async def start_process(self, name: str) -> None:
+        """Start one process that has ended, on its old port and data, and wait until it is ready.
+
+        Nothing happens when it runs. Raises ProcessFailed when it does not come up, KeyError for an unknown
+        name.
+        """
+        process = self._processes[name]
+        if process.is_running:
+            return
+        # A server killed a moment ago may leave children behind, which hold its files; its pid file names a
+        # dead one.
+        if name == "postgres":
+            process.spec = await asyncio.to_thread(postgres_spec, self.data_dir, self.ports, os.environ)
+        await self._bring_up(process)
+
+    async def restart(self, name: str) -> None:
+        """`stop_process`, then `start_process`."""
+        await self.stop_process(name)
+        await self.start_process(name)
+
+    async def add_service(self, name: str, module: str, port: int, env: Mapping[str, str] | None = None) -> None:
+        """Start one more instance, say a second gateway: `python -m <module>` with `env` on top of the usual
+        one.
+
+        `port` is the one whose /ready tells that it is up; `env` must make the service listen there.
+        """
+        if name in self._processes:
+            raise StackError(f"There is a process named {name} already.")
+        spec = service_spec(name, module, port, self.data_dir, self.service_env | dict(env or {}))
+        await self._start_together([spec])
+
+    # ------------------------------------------------------------------ inside
+
+    def _wanted_ports(self) -> list[tuple[str, str, int]]:
+        names = [port for process in (*self.services, *self.servers) for port in PORTS_OF[process]]
+        return [(name, PURPOSES[name], getattr(self.ports, name)) for name in names]
+
+    def _service_spec(self, name: str) -> ProcessSpec:
+        (port,) = PORTS_OF[name]
+        return service_spec(name, name, getattr(self.ports, port), self.data_dir, self.service_env)
+
+    async def _end_leftovers(self) -> None:
+        record = RunRecord.read(run_path(self.data_dir))
+        if record is None:
+            return
+        ended = await end_leftovers(record)
+        if ended:
+            self.reporter.notice(f"ended what an earlier run had left behind: {', '.join(ended)}")
+        run_path(self.data_dir).unlink(missing_ok=True)
+
+    async def _require_external(self) -> None:
+        for name, url in self._external.items():
+            if url is not None:
+                with self.reporter.step(name, f"used where it is: {without_password(url)}"):
+                    await require_reachable(f"{name.upper()}_URL", url)
+
+    async def _start_servers(self) -> None:
+        specs: list[ProcessSpec] = []
+        if "redis" in self.servers:
+            specs.append(redis_spec(self.data_dir, self.ports, os.environ, self._appendfsync))
+        if "nats" in self.servers:
+            specs.append(nats_spec(self.data_dir, self.ports, os.environ))
+        starts = [self._start_together(specs)]
+        if "postgres" in self.servers:
+            starts.append(self._start_postgres())
+        await _all_or_error(starts)
+
+    async def _start_postgres(self) -> None:
+        # The first time the files of the database are made, which takes a second or two: in a thread of its
+        # own.
+        if not (self.data_dir / "postgres" / "bidding-ready").exists():
+            with self.reporter.step("new database"):
+                spec = await asyncio.to_thread(postgres_spec, self.data_dir, self.ports, os.environ)
+        else:
+            spec = await asyncio.to_thread(postgres_spec, self.data_dir, self.ports, os.environ)
+        await self._start_together([spec])
+
+    async def _start_together(self, specs: list[ProcessSpec]) -> None:
+        self._processes |= {spec.name: ManagedProcess(spec) for spec in specs}
+        await _all_or_error([self._bring_up(self._processes[spec.name]) for spec in specs])
+
+    async def _bring_up(self, process: ManagedProcess) -> None:
+        with self.reporter.step(process.spec.name, process.spec.address):
+            process.spawn()
+            self.save()
+            await process.wait_ready()
+        self.save()
+
+    async def _stop_one(self, process: ManagedProcess) -> None:
+        process.wanted = False
+        if process.is_running:
+            with self.reporter.step(f"stop {process.spec.name}"):
+                await process.stop(lambda: self._in_a_hurry)
+
+    def _set_phase(self, phase: Phase) -> None:
+        self._phase = phase
+        self.save()
+
+    def save(self) -> None:
+        """Write run.json: what `bidding status` shows, and what the next start ends if this process is
+        killed.
+        """
+        RunRecord(
+            phase=self._phase,
+            supervisor=own_record(),
+            urls=self.urls.as_dict(),
+            ports={name: getattr(self.ports, name) for name in self.ports.__slots__},
+            processes={
+                name: ProcessRecord(
+                    pid=process.pid,
+                    create_time=process.create_time or 0.0,
+                    address=process.spec.address,
+                    ready_at=process.ready_at,
+                    restarts=process.restarts,
+                )
+                for name, process in self._processes.items()
+                if process.pid is not None
+            },
+        ).write(run_path(self.data_dir))
+
+
+async def _all_or_error(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first error cancels the others and is raised as it is, not in a group."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,68 @@
+"""Brings back what ends by itself: one watcher per process, restarting with growing pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+
+from infrastructure.local.errors import StackError
+from infrastructure.local.processes import ManagedProcess, poll_until
+from infrastructure.local.stack import Stack
+
+PAUSE_FIRST_S = 0.5
+PAUSE_MAX_S = 30.0
+# A process that has lived this long was well: its next restart comes quickly again.
+CALM_AFTER_S = 60.0
+
+
+def next_pause_s(previous_s: float, lived_s: float) -> float:
+    """How long to wait before a restart: doubling from 0.5 s to 30 s, and from the start again after a calm
+    minute.
+    """
+    if lived_s >= CALM_AFTER_S or previous_s <= 0:
+        return PAUSE_FIRST_S
+    return min(previous_s * 2, PAUSE_MAX_S)
+
+
+class Supervisor:
+    """Watches all processes of a started stack: `async with Supervisor(stack): …`.
+
+    What was stopped on purpose (`Stack.stop_process`) stays down; what was killed or has crashed is started
+    again, for as long as the block lasts.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._watchers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Supervisor:
+        self._watchers = [
+            asyncio.create_task(self._watch(name, process), name=f"watch-{name}")
+            for name, process in self._stack.processes.items()
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for watcher in self._watchers:
+            watcher.cancel()
+        for watcher in self._watchers:
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+
+    async def _watch(self, name: str, process: ManagedProcess) -> None:
+        pause_s = 0.0
+        started = time.monotonic()
+        while True:
+            await poll_until(lambda: process.wanted and not process.is_running, math.inf)
+            pause_s = next_pause_s(pause_s, time.monotonic() - started)
+            self._stack.reporter.notice(f"{name} {process.exit_text}; starting it again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
+            process.restarts += 1
+            started = time.monotonic()
+            try:
+                await self._stack.start_process(name)
+            except StackError as error:
+                # Still not ready, or ended at once: seen again above, where the next pause is longer.
+                self._stack.reporter.notice(str(error))

@@ -1,0 +1,5 @@
+"""``python -m load_tests``: what ``make load`` runs."""
+
+from load_tests.run import main
+
+main()

@@ -1,0 +1,256 @@
+"""How one bid is decided: terms + state + bid + now → verdict, events and the new state.
+
+This is the reference. ``api_gateway/engine/lua/place_bids.lua`` makes the same decisions inside Redis, and random
+histories are driven through both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from shared.domain.auction import State, Status, Terms, buy_now_offered, minimum_bid
+
+Kind = Literal["bid", "proxy", "buy_now"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What a bidder asks for, in minor units.
+
+    ``amount`` is the price that the bidder wants to set, ``maximum`` how far the platform may go for them. At least
+    one is given, and ``maximum`` is not below ``amount``. An amount alone is also the maximum; a maximum alone asks
+    for the least that is needed.
+    """
+
+    bid_id: str
+    user_id: str
+    amount: int | None = None
+    maximum: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """The most that the bidder would pay."""
+        limit = self.amount if self.maximum is None else self.maximum
+        assert limit is not None, "a bid has an amount or a maximum"
+        return limit
+
+
+@dataclass(frozen=True, slots=True)
+class BidPlaced:
+    """A sequenced event: ``amount`` became the visible price."""
+
+    seq: int
+    bid_id: str
+    user_id: str
+    kind: Kind
+    amount: int
+    previous: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """A sequenced event: the soft close moved the end."""
+
+    seq: int
+    previous_end_us: int
+    end_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A sequenced event and the last one: a buy-now sold the item."""
+
+    seq: int
+    winner: str
+
+
+DomainEvent = BidPlaced | Extended | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The bid counts. ``seq`` is that of the bidder's own event.
+
+    ``raised`` marks the leader raising a maximum without any visible change: no event, and ``seq`` is the last one.
+    """
+
+    seq: int
+    your_bid: int
+    leads: bool
+    kind: Kind
+    raised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The bid changed nothing. Codes: ``NOT_STARTED CLOSED PAUSED CANCELLED SOLD OWN_ITEM TOO_LOW MAX_NOT_RAISED``."""
+
+    code: str
+
+
+Verdict = Accepted | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict, the events in order, and the state after them."""
+
+    verdict: Verdict
+    events: tuple[DomainEvent, ...]
+    state: State
+
+
+def place_bid(terms: Terms, state: State, bid: Bid, now_us: int) -> Outcome:
+    """Decide one bid. Pure: the caller saves ``state`` and publishes ``events`` in one atomic step."""
+    refusal = refusal_by_status(terms, state, now_us)
+    if refusal is None and terms.seller_id is not None and bid.user_id == terms.seller_id:
+        refusal = "OWN_ITEM"
+    if refusal is not None:
+        return Outcome(Refused(refusal), (), state)
+    if state.status is Status.SCHEDULED:
+        state = replace(state, status=Status.OPEN)
+
+    buy_now = terms.buy_now_price if buy_now_offered(terms, state) else None
+    if buy_now is not None and bid.amount is not None and bid.amount >= buy_now:
+        return _buy_now(terms, state, bid, buy_now)
+
+    leads_already = bid.user_id == state.leader
+    asked = bid.limit if bid.amount is None else bid.amount
+    if leads_already and bid.amount is None:
+        # The leader's own maximum is not measured by the visible minimum but by the maximum that stands.
+        if bid.limit <= state.leader_max:
+            return Outcome(Refused("MAX_NOT_RAISED"), (), state)
+    elif asked < minimum_bid(terms, state):
+        return Outcome(Refused("TOO_LOW"), (), state)
+
+    if state.leader is None:
+        decided = _first_bid(terms, state, bid)
+    elif leads_already:
+        decided = _leader_bids_again(terms, state, bid)
+    else:
+        decided = _against_leader(terms, state, bid)
+    if not decided.events:
+        return decided
+    return _soft_close(terms, decided, now_us)
+
+
+def refusal_by_status(terms: Terms, state: State, now_us: int) -> str | None:
+    """The code with which any bid at this instant is refused, or None while the item takes bids."""
+    if state.status is Status.SOLD:
+        return "SOLD"
+    if state.status is Status.UNSOLD:
+        return "CLOSED"
+    if state.status is Status.CANCELLED:
+        return "CANCELLED"
+    if state.status is Status.PAUSED:
+        return "PAUSED"
+    if now_us < terms.start_us:
+        return "NOT_STARTED"
+    if state.end_us is not None and now_us >= state.end_us:
+        return "CLOSED"
+    return None
+
+
+def _first_bid(terms: Terms, state: State, bid: Bid) -> Outcome:
+    """Nobody to compete with: the start price, or the bidder's own amount where that is higher."""
+    price = minimum_bid(terms, state) if bid.amount is None else bid.amount
+    return _newcomer_leads(terms, state, bid, price)
+
+
+def _against_leader(terms: Terms, state: State, bid: Bid) -> Outcome:
+    """A rival's bid against the leader's standing maximum."""
+    standing, limit = state.leader_max, bid.limit
+    if limit > standing:
+        price = min(standing + terms.increment.at(standing), limit)
+        if bid.amount is not None:
+            price = max(price, bid.amount)
+        return _newcomer_leads(terms, replace(state, runner_up=standing), bid, price)
+
+    # The standing maximum beats the newcomer at once. The newcomer's bid still counts, at its full height ...
+    events: list[DomainEvent] = [_placed(state.seq + 1, bid, "bid", limit, state.price)]
+    after = replace(state, price=limit, runner_up=limit, bid_count=state.bid_count + 1, seq=state.seq + 1)
+    if limit < standing:
+        # ... and the leader's maximum answers by itself. On a tie the earlier maximum leads at that very amount.
+        assert state.leader is not None
+        answer = min(limit + terms.increment.at(limit), standing)
+        events.append(BidPlaced(after.seq + 1, f"{bid.bid_id}/proxy", state.leader, "proxy", answer, limit))
+        after = replace(after, price=answer, seq=after.seq + 1)
+    verdict = Accepted(seq=state.seq + 1, your_bid=limit, leads=False, kind="bid")
+    return Outcome(verdict, tuple(events), after)
+
+
+def _leader_bids_again(terms: Terms, state: State, bid: Bid) -> Outcome:
+    """The leader sets a higher price, or raises the hidden maximum."""
+    maximum = max(state.leader_max, bid.limit)
+    if bid.amount is not None:
+        return _newcomer_leads(terms, replace(state, leader_max=maximum), bid, bid.amount)
+    price = state.price
+    if price == state.leader_max and state.runner_up:
+        # The old maximum had capped the price: complete the increment over the runner-up.
+        price = max(price, min(state.runner_up + terms.increment.at(state.runner_up), maximum))
+    price = _lifted_to_reserve(terms, state, price, maximum)
+    if price > state.price:
+        return _newcomer_leads(terms, state, bid, price)
+    verdict = Accepted(seq=state.seq, your_bid=state.price, leads=True, kind="bid", raised=True)
+    return Outcome(verdict, (), replace(state, leader_max=maximum))
+
+
+def _newcomer_leads(terms: Terms, state: State, bid: Bid, price: int) -> Outcome:
+    """The bidder leads at ``price``, or at the reserve where the maximum reaches it."""
+    again = bid.user_id == state.leader
+    maximum = max(bid.limit, state.leader_max) if again else bid.limit
+    price = _lifted_to_reserve(terms, state, price, maximum)
+    after = replace(
+        state,
+        price=price,
+        leader=bid.user_id,
+        leader_max=maximum,
+        bid_count=state.bid_count + 1,
+        seq=state.seq + 1,
+        reserve_met=terms.reserve_price is None or price >= terms.reserve_price,
+    )
+    verdict = Accepted(seq=after.seq, your_bid=price, leads=True, kind="bid")
+    return Outcome(verdict, (_placed(after.seq, bid, "bid", price, state.price),), after)
+
+
+def _lifted_to_reserve(terms: Terms, state: State, price: int, maximum: int) -> int:
+    """A maximum that reaches an unmet reserve shows the reserve; one below it is shown in full."""
+    if terms.reserve_price is None or state.reserve_met:
+        return price
+    return max(price, min(maximum, terms.reserve_price))
+
+
+def _buy_now(terms: Terms, state: State, bid: Bid, price: int) -> Outcome:
+    """Sold in the same step: the bid and the close are two events of one decision."""
+    after = replace(
+        state,
+        status=Status.SOLD,
+        price=price,
+        leader=bid.user_id,
+        leader_max=price,
+        runner_up=state.leader_max if bid.user_id != state.leader else state.runner_up,
+        bid_count=state.bid_count + 1,
+        seq=state.seq + 2,
+        reserve_met=True,
+    )
+    placed = _placed(state.seq + 1, bid, "buy_now", price, state.price)
+    verdict = Accepted(seq=state.seq + 1, your_bid=price, leads=True, kind="buy_now")
+    return Outcome(verdict, (placed, Closed(after.seq, bid.user_id)), after)
+
+
+def _soft_close(terms: Terms, decided: Outcome, now_us: int) -> Outcome:
+    """Move the end, as one more event, where the bid changed the price with little time left."""
+    state = decided.state
+    if terms.soft_close is None or state.end_us is None:
+        return decided
+    new_end = terms.soft_close.extended_end(state.end_us, now_us, state.extensions)
+    if new_end is None:
+        return decided
+    extended = Extended(state.seq + 1, state.end_us, new_end)
+    after = replace(state, end_us=new_end, extensions=state.extensions + 1, seq=extended.seq)
+    return Outcome(decided.verdict, (*decided.events, extended), after)
+
+
+def _placed(seq: int, bid: Bid, kind: Kind, amount: int, previous: int) -> BidPlaced:
+    return BidPlaced(seq, bid.bid_id, bid.user_id, kind, amount, previous)

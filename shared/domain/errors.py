@@ -1,0 +1,132 @@
+"""One base error and an explicit tree. Errors carry data and build their own message; they know nothing of HTTP."""
+
+from __future__ import annotations
+
+
+class BiddingError(Exception):
+    """Base of every error that the platform raises on purpose.
+
+    ``code`` is a stable, upper-case name that clients may compare; ``str(error)`` says what to do.
+    """
+
+    code = "BIDDING_ERROR"
+
+
+class InvalidInput(BiddingError):
+    """The request can never succeed as it is; nothing was changed."""
+
+    code = "INVALID"
+
+
+class AmountInvalid(InvalidInput):
+    """An amount that is no JSON number, has too many decimals or is out of range."""
+
+    code = "AMOUNT_INVALID"
+
+    def __init__(self, literal: str, reason: str) -> None:
+        self.literal = literal[:64]
+        self.reason = reason
+        super().__init__(f"amount {self.literal} {reason}")
+
+
+class CurrencyUnknown(InvalidInput):
+    """Not an ISO 4217 code of a currency in use."""
+
+    code = "CURRENCY_UNKNOWN"
+
+    def __init__(self, currency: str) -> None:
+        self.currency = currency[:16]
+        super().__init__(f"currency {self.currency!r} is not an ISO 4217 code, use for example USD, EUR or JPY")
+
+
+class TermsInvalid(InvalidInput):
+    """The terms of an item contradict each other or are out of range."""
+
+    code = "TERMS_INVALID"
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+class KeyReused(InvalidInput):
+    """An idempotency key or bid id was used before with other content."""
+
+    code = "KEY_REUSED"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"key {key!r} was used before with other content; use a new key for a new bid")
+
+
+class ItemNotFound(BiddingError):
+    """No item of this id."""
+
+    code = "ITEM_NOT_FOUND"
+
+    def __init__(self, item_id: str) -> None:
+        self.item_id = item_id
+        super().__init__(f"item {item_id!r} does not exist; create it with POST /api/v1/items")
+
+
+class ItemExists(BiddingError):
+    """An item of this id exists already."""
+
+    code = "ITEM_EXISTS"
+
+    def __init__(self, item_id: str) -> None:
+        self.item_id = item_id
+        super().__init__(f"item {item_id!r} exists already; choose another id")
+
+
+class StateConflict(BiddingError):
+    """The item's state does not allow the operation."""
+
+    code = "STATE_CONFLICT"
+
+    def __init__(self, item_id: str, status: str, operation: str) -> None:
+        self.item_id = item_id
+        self.status = status
+        super().__init__(f"item {item_id!r} is {status}: {operation} is not possible")
+
+
+class Unavailable(BiddingError):
+    """The request was not carried out and may be sent again after ``retry_after_s`` seconds; nothing was changed."""
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, reason: str, *, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(reason)
+
+
+class Overloaded(Unavailable):
+    """A bounded queue is full."""
+
+    code = "OVERLOADED"
+
+
+class OutboxFull(Unavailable):
+    """Events cannot be archived for so long that the outbox reached its bound."""
+
+    code = "OUTBOX_FULL"
+
+
+class ShardLost(Unavailable):
+    """Redis lost this shard; its items must be rebuilt from the archive before anyone may bid."""
+
+    code = "BEING_REBUILT"
+
+
+class OutcomeUnknown(BiddingError):
+    """The bid may or may not have been accepted: ask ``bids/by-key`` or repeat it under the same key."""
+
+    code = "OUTCOME_UNKNOWN"
+
+    def __init__(self, *, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            "the outcome of this bid is not known yet; repeat it with the same Idempotency-Key or bid_id, "
+            "or ask GET /api/v1/bids/by-key/{key}"
+        )

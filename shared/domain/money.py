@@ -1,0 +1,263 @@
+"""Money: integer minor units inside, exact decimal numbers on the wire.
+
+Amounts are parsed from the text of the JSON number, never through a binary float: ``9007199254740991`` cents is exact
+here and would not be as a double with decimals. Decimals per currency are those of ISO 4217.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from shared.domain.errors import AmountInvalid, CurrencyUnknown
+
+MINOR_MAX: Final = 2**53 - 1
+"""The largest amount in minor units: the largest integer that a Lua number (a double) holds exactly."""
+
+_EXPONENTS: Final[dict[str, int]] = {
+    **dict.fromkeys(
+        # ISO 4217 currencies without decimals.
+        [
+            "BIF",
+            "CLP",
+            "DJF",
+            "GNF",
+            "ISK",
+            "JPY",
+            "KMF",
+            "KRW",
+            "PYG",
+            "RWF",
+            "UGX",
+            "VND",
+            "VUV",
+            "XAF",
+            "XOF",
+            "XPF",
+        ],
+        0,
+    ),
+    **dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
+    **dict.fromkeys(
+        [
+            "AED",
+            "AFN",
+            "ALL",
+            "AMD",
+            "AOA",
+            "ARS",
+            "AUD",
+            "AWG",
+            "AZN",
+            "BAM",
+            "BBD",
+            "BDT",
+            "BMD",
+            "BND",
+            "BOB",
+            "BRL",
+            "BSD",
+            "BTN",
+            "BWP",
+            "BYN",
+            "BZD",
+            "CAD",
+            "CDF",
+            "CHF",
+            "CNY",
+            "COP",
+            "CRC",
+            "CUP",
+            "CVE",
+            "CZK",
+            "DKK",
+            "DOP",
+            "DZD",
+            "EGP",
+            "ERN",
+            "ETB",
+            "EUR",
+            "FJD",
+            "FKP",
+            "GBP",
+            "GEL",
+            "GHS",
+            "GIP",
+            "GMD",
+            "GTQ",
+            "GYD",
+            "HKD",
+            "HNL",
+            "HTG",
+            "HUF",
+            "IDR",
+            "ILS",
+            "INR",
+            "IRR",
+            "JMD",
+            "KES",
+            "KGS",
+            "KHR",
+            "KPW",
+            "KYD",
+            "KZT",
+            "LAK",
+            "LBP",
+            "LKR",
+            "LRD",
+            "LSL",
+            "MAD",
+            "MDL",
+            "MGA",
+            "MKD",
+            "MMK",
+            "MNT",
+            "MOP",
+            "MRU",
+            "MUR",
+            "MVR",
+            "MWK",
+            "MXN",
+            "MYR",
+            "MZN",
+            "NAD",
+            "NGN",
+            "NIO",
+            "NOK",
+            "NPR",
+            "NZD",
+            "PAB",
+            "PEN",
+            "PGK",
+            "PHP",
+            "PKR",
+            "PLN",
+            "QAR",
+            "RON",
+            "RSD",
+            "RUB",
+            "SAR",
+            "SBD",
+            "SCR",
+            "SDG",
+            "SEK",
+            "SGD",
+            "SHP",
+            "SLE",
+            "SOS",
+            "SRD",
+            "SSP",
+            "STN",
+            "SVC",
+            "SYP",
+            "SZL",
+            "THB",
+            "TJS",
+            "TMT",
+            "TOP",
+            "TRY",
+            "TTD",
+            "TWD",
+            "TZS",
+            "UAH",
+            "USD",
+            "UYU",
+            "UZS",
+            "VES",
+            "WST",
+            "XCD",
+            "YER",
+            "ZAR",
+            "ZMW",
+        ],
+        2,
+    ),
+}
+
+DEFAULT_CURRENCY: Final = "USD"
+CURRENCY_DECIMALS_MAX: Final = 3
+SCALE: Final = (1, 10, 100, 1_000)
+"""Minor units in a major unit, by the decimals of the currency."""
+
+# The JSON number grammar without an exponent; 17 digits are more than MINOR_MAX has.
+_PLAIN: Final = tuple(re.compile(rf"(0|[1-9]\d{{0,16}})(?:\.(\d{{1,{decimals}}}))?\Z") for decimals in (1, 1, 2, 3))
+_WITH_EXPONENT: Final = re.compile(r"(0|[1-9]\d{0,30})(\.\d{1,30})?[eE][+-]?\d{1,2}\Z")
+
+
+def exponent_of(currency: str) -> int:
+    """Decimals of a currency (0, 2 or 3), by ISO 4217.
+
+    Raises:
+        CurrencyUnknown: not an ISO 4217 code of a currency in use.
+    """
+    try:
+        return _EXPONENTS[currency]
+    except KeyError:
+        raise CurrencyUnknown(currency) from None
+
+
+def parse_amount(number: str, exponent: int, *, minimum_minor: int = 1) -> int:
+    """The minor units of an amount, from the text of a JSON number.
+
+    Args:
+        number: the literal as it stood in the request, for example ``"12.50"``.
+        exponent: decimals of the currency, 0 to 3.
+        minimum_minor: the least that is allowed; 1 for bids, 0 for start prices.
+
+    Returns:
+        ``minimum_minor`` to ``MINOR_MAX``.
+
+    Raises:
+        AmountInvalid: not a JSON number, more decimals than the currency has, or out of range.
+    """
+    match = _PLAIN[exponent].match(number)
+    if match is not None and (exponent or match[2] is None):
+        fraction = match[2]
+        minor = int(match[1]) * SCALE[exponent] + (int(fraction.ljust(exponent, "0")) if fraction else 0)
+    else:
+        minor = _parse_slowly(number, exponent)
+    if minor < minimum_minor:
+        raise AmountInvalid(number, "must be more than 0" if minimum_minor else "must not be negative")
+    if minor > MINOR_MAX:
+        raise AmountInvalid(number, f"must be at most {format_amount(MINOR_MAX, exponent)}")
+    return minor
+
+
+def _parse_slowly(number: str, exponent: int) -> int:
+    """Numbers with an exponent, and the reason why anything else is refused."""
+    if not _WITH_EXPONENT.match(number):
+        raise AmountInvalid(number, _why_refused(number, exponent))
+    try:
+        minor = Decimal(number).scaleb(exponent)
+    except InvalidOperation:
+        raise AmountInvalid(number, "is out of range") from None
+    if minor > MINOR_MAX:
+        raise AmountInvalid(number, f"must be at most {format_amount(MINOR_MAX, exponent)}")
+    if minor != minor.to_integral_value():
+        raise AmountInvalid(number, _too_many_decimals(exponent))
+    return int(minor)
+
+
+def _why_refused(number: str, exponent: int) -> str:
+    if re.match(r"-(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?\Z", number):
+        return "must be more than 0"
+    if re.match(r"(0|[1-9]\d*)\Z", number) or re.match(r"(0|[1-9]\d*)(\.\d+)?[eE]", number):
+        return "is out of range"
+    if re.match(r"(0|[1-9]\d*)\.\d+\Z", number):
+        too_long = len(number.partition(".")[0]) > 17
+        return "is out of range" if too_long else _too_many_decimals(exponent)
+    return "must be a JSON number, for example 12.50 (no quotes)"
+
+
+def _too_many_decimals(exponent: int) -> str:
+    return f"has more decimals than the currency, which has {exponent}"
+
+
+def format_amount(minor: int, exponent: int) -> str:
+    """The amount as a JSON number with the currency's decimals: ``1250, 2`` gives ``"12.50"``."""
+    if exponent == 2:
+        return f"{minor // 100}.{minor % 100:02d}"
+    if exponent == 0:
+        return str(minor)
+    return f"{minor // SCALE[exponent]}.{minor % SCALE[exponent]:0{exponent}d}"

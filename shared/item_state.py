@@ -1,0 +1,192 @@
+"""An item as Redis keeps it (one hash), and as the public may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from shared.domain.auction import State, Status, Terms, buy_now_offered, minimum_bid
+from shared.domain.increments import Increment, decode_steps, encode_steps, suggested_bids
+from shared.domain.money import exponent_of, format_amount
+from shared.domain.soft_close import SoftClose
+from shared.messages import EventBase
+from shared.timefmt import to_rfc3339
+
+
+def amount_json(minor: int, currency: str) -> msgspec.Raw:
+    """An amount as an exact JSON number with the currency's decimals, ready to be embedded by msgspec."""
+    return msgspec.Raw(format_amount(minor, exponent_of(currency)).encode())
+
+
+class ItemState(msgspec.Struct, frozen=True, kw_only=True):
+    """Terms and state of one item, read from its hash in one command, so it is one consistent moment."""
+
+    terms: Terms
+    state: State
+    name: str
+    description: str
+    original_end_us: int | None
+    created_us: int
+    updated_us: int
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """``(epoch, seq)``; the higher one is the newer one."""
+        return (self.state.epoch, self.state.seq)
+
+    @property
+    def min_next_bid(self) -> int:
+        """The least next bid in minor units."""
+        return minimum_bid(self.terms, self.state)
+
+
+def _optional(text: bytes | None) -> int | None:
+    return int(text) if text else None
+
+
+def decode_item(fields: Mapping[bytes, bytes]) -> ItemState:
+    """The item of an HGETALL answer that is not empty.
+
+    Raises:
+        KeyError, ValueError: the hash was not written by this platform.
+    """
+    terms = Terms(
+        item_id=fields[b"id"].decode(),
+        start_us=int(fields[b"start_us"]),
+        currency=fields[b"currency"].decode(),
+        seller_id=fields[b"seller_id"].decode() or None,
+        start_price=int(fields[b"start_price"]),
+        reserve_price=_optional(fields[b"reserve_price"]),
+        buy_now_price=_optional(fields[b"buy_now_price"]),
+        increment=Increment(
+            fields[b"increment_kind"].decode(),  # type: ignore[arg-type]
+            int(fields[b"increment_value"]),
+            decode_steps(fields[b"increment_steps"].decode()),
+        ),
+        # The end as first agreed; where the soft close or a pause moved it, the state knows.
+        end_us=_optional(fields[b"original_end_us"]),
+        soft_close=_decode_soft_close(fields),
+    )
+    state = State(
+        status=Status(fields[b"status"].decode()),
+        price=int(fields[b"price"]),
+        leader=fields[b"leader"].decode() or None,
+        leader_max=int(fields[b"leader_max"]),
+        runner_up=int(fields[b"runner_up"]),
+        bid_count=int(fields[b"bid_count"]),
+        seq=int(fields[b"seq"]),
+        epoch=int(fields[b"epoch"]),
+        end_us=_optional(fields[b"end_us"]),
+        extensions=int(fields[b"extensions"]),
+        reserve_met=fields[b"reserve_met"] == b"1",
+    )
+    return ItemState(
+        terms=terms,
+        state=state,
+        name=fields[b"name"].decode(),
+        description=fields[b"description"].decode(),
+        original_end_us=terms.end_us,
+        created_us=int(fields[b"created_us"]),
+        updated_us=int(fields[b"updated_us"]),
+    )
+
+
+def _decode_soft_close(fields: Mapping[bytes, bytes]) -> SoftClose | None:
+    if not fields[b"soft_trigger_us"]:
+        return None
+    return SoftClose(
+        trigger_us=int(fields[b"soft_trigger_us"]),
+        extend_us=int(fields[b"soft_extend_us"]),
+        mode=fields[b"soft_mode"].decode(),  # type: ignore[arg-type]
+        max_count=int(fields[b"soft_max_count"]),
+        hard_end_us=_optional(fields[b"hard_end_us"]),
+    )
+
+
+def item_fields(terms: Terms, *, name: str, description: str) -> dict[str, str]:
+    """The constant fields of the hash, as ``open_item.lua`` writes them; an absent value is the empty string."""
+    soft = terms.soft_close
+
+    def text(value: int | str | None) -> str:
+        return "" if value is None else str(value)
+
+    return {
+        "name": name,
+        "description": description,
+        "currency": terms.currency,
+        "seller_id": text(terms.seller_id),
+        "start_price": str(terms.start_price),
+        "reserve_price": text(terms.reserve_price),
+        "buy_now_price": text(terms.buy_now_price),
+        "increment_kind": terms.increment.kind,
+        "increment_value": str(terms.increment.value),
+        "increment_steps": encode_steps(terms.increment),
+        "soft_trigger_us": text(soft.trigger_us) if soft else "",
+        "soft_extend_us": text(soft.extend_us) if soft else "",
+        "soft_mode": soft.mode if soft else "",
+        "soft_max_count": text(soft.max_count) if soft else "",
+        "hard_end_us": text(soft.hard_end_us) if soft else "",
+    }
+
+
+SUGGESTIONS: Final = 3
+
+
+def public_item(item: ItemState) -> dict[str, Any]:
+    """The item as anybody may see it: amounts as exact JSON numbers, times as RFC 3339, nothing hidden in it.
+
+    The reserve itself and every maximum stay inside; ``reserve_met`` is all that is told.
+    """
+    terms, state = item.terms, item.state
+
+    def amount(minor: int) -> msgspec.Raw:
+        return amount_json(minor, terms.currency)
+
+    def instant(us: int | None) -> str | None:
+        return None if us is None else to_rfc3339(us)
+
+    minimum = item.min_next_bid
+    return {
+        "id": terms.item_id,
+        "name": item.name,
+        "description": item.description,
+        "currency": terms.currency,
+        "seller_id": terms.seller_id,
+        "start_price": amount(terms.start_price),
+        "current_bid": amount(state.price),
+        "highest_bidder_id": state.leader,
+        "status": state.status.value,
+        "start_time": instant(terms.start_us),
+        "end_time": instant(state.end_us),
+        "original_end_time": instant(item.original_end_us),
+        "created_at": instant(item.created_us),
+        "updated_at": instant(item.updated_us),
+        "seq": state.seq,
+        "epoch": state.epoch,
+        "bid_count": state.bid_count,
+        "min_next_bid": amount(minimum),
+        "suggested_bids": [amount(bid) for bid in suggested_bids(minimum, terms.increment, count=SUGGESTIONS)],
+        "reserve_met": state.reserve_met,
+        "buy_now_price": None if terms.buy_now_price is None else amount(terms.buy_now_price),
+        "buy_now_available": buy_now_offered(terms, state) and not state.status.is_final,
+    }
+
+
+def public_event_state(event: EventBase) -> dict[str, Any]:
+    """The state that every live frame carries, from an event."""
+    return {
+        "item_id": event.item_id,
+        "epoch": event.epoch,
+        "seq": event.seq,
+        "timestamp": to_rfc3339(event.ts_us),
+        "current_bid": amount_json(event.current_bid, event.currency),
+        "highest_bidder_id": event.highest_bidder_id,
+        "bid_count": event.bid_count,
+        "min_next_bid": amount_json(event.min_next_bid, event.currency),
+        "status": event.status,
+        "end_time": None if event.end_us is None else to_rfc3339(event.end_us),
+        "reserve_met": event.reserve_met,
+        "currency": event.currency,
+    }

@@ -1,0 +1,197 @@
+"""The events on the wire: what a Lua script writes to the outbox, the relay publishes, and consumers read.
+
+Amounts are integer minor units and times integer microseconds since the Unix epoch (UTC); only the edges (HTTP, the
+live feed) turn them into decimal amounts and RFC 3339. Every event carries the item's ``epoch`` and ``seq`` and the
+full new public state, so a consumer keeps the highest ``(epoch, seq)`` that it has seen and drops the rest: duplicates
+and reordering are harmless, and a gap in ``seq`` is visible.
+
+A bidder's hidden maximum is in no event.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from shared import names
+
+
+class EventBase(msgspec.Struct, kw_only=True, frozen=True, tag_field="type", gc=False):
+    """The item's new public state after one sequenced event.
+
+    ``seq`` counts from 0 (``created``) without a gap within an ``epoch``; ``epoch`` starts at 1 and rises when the
+    item is rebuilt after Redis was lost. ``current_bid`` is the start price until the first bid. ``min_next_bid`` is
+    what the next bid must at least be.
+    """
+
+    item_id: str
+    epoch: int
+    seq: int
+    ts_us: int
+    current_bid: int
+    highest_bidder_id: str | None
+    bid_count: int
+    min_next_bid: int
+    status: str
+    end_us: int | None
+    reserve_met: bool
+    currency: str
+
+    @property
+    def event_id(self) -> str:
+        """``<item>:<epoch>:<seq>``."""
+        return names.event_id(self.item_id, self.epoch, self.seq)
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What consumers compare: ``(epoch, seq)``."""
+        return (self.epoch, self.seq)
+
+
+class ItemCreated(EventBase, kw_only=True, frozen=True, tag="created", gc=False):
+    """Seq 0: the item and its terms. ``reserve_price`` is for the archive alone and must never reach a viewer."""
+
+    name: str
+    description: str
+    seller_id: str | None
+    start_price: int
+    reserve_price: int | None
+    buy_now_price: int | None
+    increment_kind: Literal["flat", "percent", "ladder"]
+    increment_value: int | None
+    increment_steps: str
+    start_us: int
+    soft_close: str
+    auto_opened: bool
+
+
+class BidAccepted(EventBase, kw_only=True, frozen=True, tag="bid", gc=False):
+    """An accepted bid. ``amount`` is the visible price that it set, ``previous_bid`` the price before it.
+
+    ``kind``: ``bid`` was placed by ``user_id``; ``proxy`` was placed for the leader out of a standing maximum;
+    ``buy_now`` took the item at its buy-now price.
+    """
+
+    bid_id: str
+    user_id: str
+    amount: int
+    previous_bid: int
+    kind: Literal["bid", "proxy", "buy_now"]
+
+
+class AuctionExtended(EventBase, kw_only=True, frozen=True, tag="extended", gc=False):
+    """The soft close moved the end; sequenced right after the bid that caused it."""
+
+    previous_end_us: int
+    original_end_us: int
+    extensions: int
+
+
+class AuctionOpened(EventBase, kw_only=True, frozen=True, tag="opened", gc=False):
+    """A scheduled item reached its start time."""
+
+
+class AuctionPaused(EventBase, kw_only=True, frozen=True, tag="paused", gc=False):
+    """An operator stopped the bidding; the remaining time is kept."""
+
+    reason: str
+    by: str | None
+
+
+class AuctionResumed(EventBase, kw_only=True, frozen=True, tag="resumed", gc=False):
+    """The bidding goes on; the end moved by the length of the pause."""
+
+    reason: str
+    by: str | None
+
+
+class AuctionClosed(EventBase, kw_only=True, frozen=True, tag="closed", gc=False):
+    """The last event of an item: ``status`` is ``sold`` or ``unsold``."""
+
+    winner_id: str | None
+
+
+class AuctionCancelled(EventBase, kw_only=True, frozen=True, tag="cancelled", gc=False):
+    """The last event of an item that was withdrawn."""
+
+    reason: str
+    by: str | None
+
+
+class BidVoided(EventBase, kw_only=True, frozen=True, tag="voided", gc=False):
+    """An operator struck a bid; the only event that may lower the price."""
+
+    bid_id: str
+    voided_seq: int
+    reason: str
+    by: str | None
+
+
+Event = (
+    ItemCreated
+    | BidAccepted
+    | AuctionExtended
+    | AuctionOpened
+    | AuctionPaused
+    | AuctionResumed
+    | AuctionClosed
+    | AuctionCancelled
+    | BidVoided
+)
+
+
+class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
+    """One JetStream message: the events of one outbox entry, all of one item, with consecutive ``seq``.
+
+    ``n`` counts the entries of a shard from 1 without a gap within ``shard_epoch``.
+    """
+
+    v: Literal[1]
+    shard: str
+    shard_epoch: int
+    n: int
+    item_id: str
+    events: list[Event]
+
+    @property
+    def message_id(self) -> str:
+        """The message's Nats-Msg-Id."""
+        return names.message_id(self.shard, self.shard_epoch, self.n)
+
+
+_batch_decoder = msgspec.json.Decoder(EventBatch)
+_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+DecodeError = msgspec.DecodeError
+"""Raised by the decoders for anything that is not a well-formed message of this version."""
+
+
+def frame_batch(shard: str, shard_epoch: int, entry: int, item_id: str, events_json: bytes) -> bytes:
+    """The message for one outbox entry, around the JSON array of events as the Lua script wrote it (never decoded)."""
+    head = f'{{"v":1,"shard":"{shard}","shard_epoch":{shard_epoch},"n":{entry},"item_id":"{item_id}","events":'
+    return b"%b%b}" % (head.encode(), events_json)
+
+
+def decode_batch(data: bytes) -> EventBatch:
+    """Decode one JetStream message.
+
+    Raises:
+        DecodeError: the data is not a message of this version (a poison message).
+    """
+    return _batch_decoder.decode(data)
+
+
+def decode_event(data: bytes) -> Event:
+    """Decode one event, as kept in an item's list of recent events.
+
+    Raises:
+        DecodeError: the data is not an event.
+    """
+    return _event_decoder.decode(data)
+
+
+def encode_event(event: Event) -> bytes:
+    """One event as JSON, the inverse of :func:`decode_event`."""
+    encoded: bytes = msgspec.json.encode(event)
+    return encoded

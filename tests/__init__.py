@@ -1,0 +1,1 @@
+"""Tests: `unit` needs no network, `integration` real servers, `acceptance` and `faults` the whole stack."""

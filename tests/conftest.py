@@ -1,0 +1,60 @@
+"""Fixtures for every test.
+
+`servers`: Redis, NATS and PostgreSQL (migrated), shared by the whole run: use item ids of your own.
+`redis_url`, `nats_url`, `postgres_url`: where those servers are.
+`start_stack`: starts stacks of one's own, services and all, for tests that kill things or count everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from infrastructure.local.ports import Ports
+from infrastructure.local.stack import Stack
+from tests.stack import StackFactory, end_stacks_of_killed_runs, new_data_dir
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Stack]:
+    """Running servers without services. Not async: a Stack belongs to no event loop, and outlives those of
+    the tests.
+    """
+    end_stacks_of_killed_runs()
+    stack = Stack(new_data_dir(), ports=Ports.free(), services=())
+    try:
+        asyncio.run(stack.start())
+        asyncio.run(stack.migrate())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Stack) -> str:
+    return servers.urls.redis_url
+
+
+@pytest.fixture(scope="session")
+def nats_url(servers: Stack) -> str:
+    return servers.urls.nats_url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(servers: Stack) -> str:
+    return servers.urls.postgres_url
+
+
+@pytest_asyncio.fixture
+async def start_stack() -> AsyncIterator[StackFactory]:
+    """`stack = await start_stack(services=…, env=…)`; all of them are stopped when the test ends, however it
+    ends.
+    """
+    factory = StackFactory()
+    yield factory
+    await factory.close()

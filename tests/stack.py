@@ -1,0 +1,88 @@
+"""Stacks for tests: private servers on free ports, with their data in a temporary folder, gone afterwards.
+
+The fixtures in `conftest.py` are made of these. A test run that is killed cannot clean up; the next one does,
+since every stack writes down its processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from infrastructure.local.ports import Ports
+from infrastructure.local.servers import AppendFsync
+from infrastructure.local.services import ALL_SERVICES
+from infrastructure.local.stack import Stack
+from infrastructure.local.state import RunRecord, end_leftovers, run_path
+
+_PREFIX = "bidding-test-"
+
+
+def new_data_dir() -> Path:
+    """An empty folder directly under the system's temporary one.
+
+    Not pytest's tmp_path: that lies below a folder only its owner may enter, where PostgreSQL, which does not
+    run as root, could not reach its files when the tests do.
+    """
+    return Path(tempfile.mkdtemp(prefix=_PREFIX))
+
+
+def end_stacks_of_killed_runs() -> None:
+    """End what test runs that were killed have left running, and remove their folders."""
+    for data_dir in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        record = RunRecord.read(run_path(data_dir))
+        if record is not None and record.supervisor.find() is None:
+            asyncio.run(end_leftovers(record))
+            shutil.rmtree(data_dir, ignore_errors=True)
+
+
+class StackFactory:
+    """Starts stacks for one test, and ends and removes them all after it, whether it passed or failed."""
+
+    def __init__(self) -> None:
+        self._stacks: list[Stack] = []
+
+    async def __call__(
+        self,
+        *,
+        services: Sequence[str] = ALL_SERVICES,
+        env: Mapping[str, str] | None = None,
+        ports: Ports | None = None,
+        data_dir: Path | None = None,
+        redis_appendfsync: AppendFsync = "always",
+    ) -> Stack:
+        """A running stack, by default with all services, on free ports and in a folder of its own."""
+        stack = self.make(
+            services=services, env=env, ports=ports, data_dir=data_dir, redis_appendfsync=redis_appendfsync
+        )
+        await stack.start()
+        return stack
+
+    def make(
+        self,
+        *,
+        services: Sequence[str] = ALL_SERVICES,
+        env: Mapping[str, str] | None = None,
+        ports: Ports | None = None,
+        data_dir: Path | None = None,
+        redis_appendfsync: AppendFsync = "always",
+    ) -> Stack:
+        """The same, not started yet."""
+        stack = Stack(
+            data_dir or new_data_dir(),
+            ports=ports or Ports.free(),
+            services=services,
+            env=env,
+            redis_appendfsync=redis_appendfsync,
+        )
+        self._stacks.append(stack)
+        return stack
+
+    async def close(self) -> None:
+        for stack in reversed(self._stacks):
+            await stack.stop()
+        for stack in self._stacks:
+            shutil.rmtree(stack.data_dir, ignore_errors=True)
