@@ -150,6 +150,7 @@ def main() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         backlog=4_096,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=SHUTDOWN_S,

@@ -15,15 +15,24 @@ from archival_worker.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, MessageRefused
 from archival_worker.queries import Queries, load_queries
 from archival_worker.watermark import Watermark, flattened, unflattened
+from shared.domain.errors import BiddingError
 from shared.messages import BidAccepted, BidVoided, Event, ItemCreated, encode_event
 
 logger = logging.getLogger(__name__)
 
 Connection = Any  # asyncpg hands out a proxy of its connection class; the pool is typed, this is not
 
-# SQLSTATE classes that blame the data: data exception, integrity violation, program limit (a key too long to index, say).
-# Everything else (connection, shutdown, read-only, disk full, lock, missing table) may be right a moment later.
+# SQLSTATE classes that blame the data: data exception, integrity violation, program limit (a key too long to index,
+# say). Everything else (connection, shutdown, read-only, disk full, lock, missing table) may be right a moment later.
 _DATA_CLASSES: Final = ("22", "23", "54")
+
+_DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 _DETAIL_MAX: Final = 500
 
@@ -74,9 +83,7 @@ class Stored:
 class Archive:
     """Stores deliveries; atomic per transaction, and idempotent: the same delivery again changes nothing."""
 
-    def __init__(
-        self, pool: asyncpg.Pool, *, queries: Queries | None = None, acquire_timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, queries: Queries | None = None, acquire_timeout_s: float = 10.0) -> None:
         self._pool = pool
         self._sql = queries or load_queries()
         self._acquire_timeout_s = acquire_timeout_s
@@ -84,8 +91,8 @@ class Archive:
     async def store(self, deliveries: Sequence[Delivery]) -> Stored:
         """Store a batch and return after its COMMIT.
 
-        One transaction, unless PostgreSQL refuses the data of some message: then the batch is halved until that message is
-        alone, and becomes a dead letter, while all others are stored.
+        One transaction, unless PostgreSQL refuses the data of some message: then the batch is halved until that
+        message is alone, and becomes a dead letter, while all others are stored.
 
         Raises:
             ArchiveUnavailable: some or all of the batch is not stored, or it is unknown; store it again.
@@ -236,27 +243,29 @@ class Archive:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
                 try:
                     yield connection
-                except (asyncpg.PostgresError, ValueError, ArchiveUnavailable):
+                except (asyncpg.PostgresError, BiddingError):
                     raise
                 except BaseException:
-                    # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection still
-                    # carries, and asking the server to cancel may take as long as the statement did.
+                    # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection
+                    # still carries, and asking the server to cancel may take as long as the statement did.
                     connection.terminate()
                     raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
+        except _DRIVER_ERRORS as error:
             _translate(error)
 
 
 def _translate(error: Exception) -> NoReturn:
     text = f"{type(error).__name__}: {error}"
-    # asyncpg's own refusal to encode an argument is an InterfaceError that is also a ValueError.
-    if isinstance(error, ValueError):
+    # asyncpg's own refusal to encode an argument: out of range, or half a surrogate pair.
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
         raise MessageRefused(text) from error
     if isinstance(error, asyncpg.PostgresError):
         state = getattr(error, "sqlstate", None) or ""
         if state.startswith(_DATA_CLASSES):
             raise MessageRefused(f"{state} {text}") from error
-        if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.UndefinedFunctionError):
+        if isinstance(
+            error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.UndefinedFunctionError
+        ):
             text += "; run `python -m archival_worker migrate`"
     raise ArchiveUnavailable(f"PostgreSQL: {text}") from error
 

@@ -1,7 +1,7 @@
 """Collects messages into batches and asks for more: by size or deadline, bounded, at the archive's own pace. Pure.
 
-The worker's loop asks :meth:`Batcher.next` what to do, does it, and asks again. Messages that arrive meanwhile (during a
-write, say) are handed to :meth:`Batcher.received`. There is no clock and no network in here.
+The worker's loop asks :meth:`Batcher.next` what to do, does it, and asks again. Messages that arrive meanwhile
+(during a write, say) are handed to :meth:`Batcher.received`. There is no clock and no network in here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class BatchLimits:
     Attributes:
         rows_max: rows per batch. One message with more than that is a batch of its own.
         linger_s: how long the first message of a batch waits for company, in seconds.
-        pull_messages: messages that one pull asks for. Waiting messages are bounded by this and by twice ``rows_max`` rows.
+        pull_messages: messages that one pull asks for. Waiting messages are bounded by this and by twice ``rows_max``
+            rows.
     """
 
     rows_max: int = 5_000

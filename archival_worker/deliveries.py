@@ -1,4 +1,4 @@
-"""One message from the stream as the archive sees it: an outbox entry with its events, or a poison with the reason. Pure."""
+"""One message of the stream as the archive sees it: an outbox entry with its events, or a poison and why. Pure."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ from shared.domain.errors import BiddingError
 
 
 class ArchiveUnavailable(BiddingError):
-    """PostgreSQL cannot store anything now: it is away, read-only, full, or lacks the schema. Nothing is lost, try later.
+    """PostgreSQL cannot store anything now: it is away, read-only, full, or lacks the schema. Nothing is lost, try
+    later.
 
     The outcome of a COMMIT that was under way is unknown; storing the same messages again is harmless.
     """

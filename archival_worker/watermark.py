@@ -7,7 +7,6 @@ aside until the gap closes.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,9 +18,9 @@ class Watermark:
     Attributes:
         epoch: the shard epoch, 0 before anything was archived.
         archived: every entry from 1 to this one is committed.
-        ahead: committed entries past a gap, as ranges ``(first, last)``: ascending, apart from each other, and the first
-            begins above ``archived + 1``. Ranges, not single numbers, because a gap that stays open for an hour has few
-            ranges but very many numbers behind it, and this is rewritten with every batch.
+        ahead: committed entries past a gap, as ranges ``(first, last)``: ascending, apart from each other, and the
+            first begins above ``archived + 1``. Ranges, not single numbers, because a gap that stays open for an hour
+            has few ranges but very many numbers behind it, and this is rewritten with every batch.
     """
 
     epoch: int = 0
@@ -41,15 +40,6 @@ class Watermark:
         if ranges and ranges[0][0] == archived + 1:
             archived = ranges.pop(0)[1]
         return Watermark(epoch, archived, tuple(ranges))
-
-    def has(self, epoch: int, n: int) -> bool:
-        """Whether this entry is known to be committed. Nothing is known of earlier epochs."""
-        if epoch != self.epoch:
-            return False
-        if n <= self.archived:
-            return True
-        at = bisect_right(self.ahead, n, key=lambda known: known[0])
-        return at > 0 and n <= self.ahead[at - 1][1]
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

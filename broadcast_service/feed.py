@@ -1,10 +1,10 @@
 """What the viewers of one item are shown, and in which order. Pure: no clock, no network.
 
-The guarantee: after its first snapshot a viewer sees each event of the item once, in order, without a gap; or, where events
-cannot be had any more, a new snapshot that says so. Versions only rise.
+The guarantee: after its first snapshot a viewer sees each event of the item once, in order, without a gap; or, where
+events cannot be had any more, a new snapshot that says so. Versions only rise.
 
-Events come from JetStream: duplicated, late, out of order or not at all. Snapshots come from Redis, which decided every event
-before anybody could hear of it. The joint is closed by this order:
+Events come from JetStream: duplicated, late, out of order or not at all. Snapshots come from Redis, which decided
+every event before anybody could hear of it. The joint is closed by this order:
 
 1. a viewer subscribes, and from now on the item's events are looked at;
 2. the snapshot is asked for, so it holds every event that step 1 was too late for;
@@ -41,7 +41,7 @@ VAIN_LOADS_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What Redis knows of an item: its state, and events up to and with that state, oldest first, as far as asked for."""
+    """What Redis knows of an item: its state, and as far as asked for the events that led to it, oldest first."""
 
     item: ItemState
     events: tuple[Event, ...] = ()
@@ -79,7 +79,7 @@ class ItemFeed:
     # ------------------------------------------------------------------------------------------------- new knowledge
 
     def offer(self, events: Iterable[Event]) -> Advance:
-        """Events as they come in; what is not newer than the feed is dropped, what leaves a gap waits for a snapshot."""
+        """Events as they come in. What is not newer is dropped, what leaves a gap waits for a snapshot."""
         frames: list[Frame] = []
         for event in events:
             if self.version is not None and event.version <= self.version:
@@ -95,8 +95,10 @@ class ItemFeed:
         return Advance(tuple(frames), load=bool(self._waiting) and self.version is not None)
 
     def recover(self, recovery: Recovery) -> Advance:
-        """A snapshot: the first one, or one to close a gap. Events that viewers missed are replayed where all of them are
-        there; otherwise the snapshot itself is a frame."""
+        """A snapshot: the first one, or one to close a gap.
+
+        Events that viewers missed are replayed where all of them are there; otherwise the snapshot itself is a frame.
+        """
         frames: list[Frame] = []
         if self.version is None:
             self._adopt(recovery)
@@ -116,8 +118,8 @@ class ItemFeed:
         self._vain_loads += 1
         if self._vain_loads < VAIN_LOADS_MAX:
             return Advance(tuple(frames), load=True)
-        # Redis keeps answering with something older than what it published (it was restored from an old copy). Every event
-        # carries the whole state, so the newest one is as good as a snapshot.
+        # Redis keeps answering with something older than what it published (it was restored from an old copy). Every
+        # event carries the whole state, so the newest one is as good as a snapshot.
         frames.append(self._jump(max(self._waiting.values(), key=lambda event: event.version)))
         return Advance(tuple(frames))
 
@@ -167,10 +169,10 @@ class ItemFeed:
         return tuple(frames)
 
     def may_recover(self, since: Version) -> bool:
-        """Whether Redis may have what memory has not: events after ``since`` of this epoch, or a newer state than ours."""
+        """Whether Redis may know more than memory: old events of this epoch, or a state newer than ours."""
         return self.version is None or since[0] == self.version[0] or since > self.version
 
-    # ------------------------------------------------------------------------------------------------------------ inside
+    # ------------------------------------------------------------------------------------------------- inside
 
     def _follows(self, event: Event) -> bool:
         if self.version is None or self._base is None:

@@ -1,7 +1,7 @@
 """What is sent to viewers: public frames, each serialised once however many viewers it has. Pure.
 
-Amounts are exact JSON numbers with the currency's decimals and times RFC 3339. A reserve price, a hidden maximum or the name of
-an operator is in no frame: the functions below name every field that goes out.
+Amounts are exact JSON numbers with the currency's decimals and times RFC 3339. A reserve price, a hidden maximum or
+the name of an operator is in no frame: the functions below name every field that goes out.
 """
 
 from __future__ import annotations

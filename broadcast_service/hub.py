@@ -1,8 +1,8 @@
 """Who watches what, and what follows from it. Pure: methods change the hub at once and return effects for the caller to
 carry out, in order and before the next call.
 
-A viewer is *pending* for an item until it got its first frame about it, then *live*: every live viewer of an item gets the very
-same frames.
+A viewer is *pending* for an item until it got its first frame about it, then *live*: every live viewer of an item
+gets the very same frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ ViewerT = TypeVar("ViewerT", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Send(Generic[ViewerT]):
-    """Send these frames, in this order, to each of these viewers. ``viewers`` may be the hub's own set: do not keep it."""
+    """Send these frames, in this order, to each of these viewers.
+
+    ``viewers`` may be the hub's own set: do not keep it.
+    """
 
     frames: tuple[Frame, ...]
     viewers: Collection[ViewerT]
@@ -49,7 +52,7 @@ class TooManyItems(Exception):
 
     def __init__(self, items_max: int) -> None:
         self.items_max = items_max
-        super().__init__(f"a connection may follow at most {items_max} items; unsubscribe from some or open another one")
+        super().__init__(f"a connection may follow at most {items_max} items; unsubscribe or open another one")
 
 
 @dataclass(slots=True)
@@ -82,10 +85,10 @@ class Hub(Generic[ViewerT]):
         self._items_of: dict[ViewerT, set[str]] = {}
         self._stream_up = False
 
-    # ----------------------------------------------------------------------------------------------------------- viewers
+    # ------------------------------------------------------------------------------------------------ viewers
 
     def subscribe(self, viewer: ViewerT, item_id: str, since: Version | None = None) -> list[Effect[ViewerT]]:
-        """Let a viewer follow an item. Its first frame about it is a snapshot, or ``resumed`` where ``since`` can be met.
+        """Let a viewer follow an item. Its first frame is a snapshot, or ``resumed`` where ``since`` can be met.
 
         A viewer that follows the item already gets a new first frame.
 
@@ -101,12 +104,12 @@ class Hub(Generic[ViewerT]):
             channel = self._channels[item_id] = _Channel(self._make_feed(item_id))
         channel.live.discard(viewer)
         channel.pending[viewer] = since
-        # Without the stream this process may be behind: a newcomer is not shown what is known to be perhaps old. An item that
-        # did not exist a moment ago is asked for again as well.
-        if self._stream_up and channel.feed.version not in (None, UNKNOWN):
-            joined = self._join(channel, [viewer])
-            if joined is not None:
-                return joined
+        # Without the stream this process may be behind: a newcomer is not shown what is known to be perhaps old. An
+        # item that did not exist a moment ago is asked for again as well.
+        feed = channel.feed
+        is_current = self._stream_up and feed.version not in (None, UNKNOWN)
+        if is_current and (since is None or feed.resume(since) is not None or not feed.may_recover(since)):
+            return self._join(channel, [viewer])
         return [Load(item_id)]
 
     def unsubscribe(self, viewer: ViewerT, item_id: str) -> bool:
@@ -133,19 +136,24 @@ class Hub(Generic[ViewerT]):
         """Items that somebody follows."""
         return len(self._channels)
 
+    @property
+    def subscription_count(self) -> int:
+        """Viewers of all items together; who follows two items counts twice."""
+        return sum(map(len, self._items_of.values()))
+
     def watches(self, item_id: str) -> bool:
         """Whether anybody follows the item: events of other items need not even be decoded."""
         return item_id in self._channels
 
-    # ---------------------------------------------------------------------------------------------------------- the stream
+    # --------------------------------------------------------------------------------------------- the stream
 
     def publish(self, item_id: str, events: Iterable[Event]) -> list[Effect[ViewerT]]:
         """Events of one item, as they came."""
         channel = self._channels.get(item_id)
-        return [] if channel is None else self._advance(channel, channel.feed.offer(events))
+        return [] if channel is None else self._advance(channel, channel.feed.offer(events), channel.live)
 
     def unreadable(self, item_id: str) -> list[Effect[ViewerT]]:
-        """Something about this item came and could not be read: look at Redis instead of waiting for the gap to show."""
+        """A message about this item could not be read: look at Redis now, do not wait for the gap to show."""
         return [Load(item_id)] if item_id in self._channels else []
 
     def stream_up(self) -> list[Effect[ViewerT]]:
@@ -157,7 +165,7 @@ class Hub(Generic[ViewerT]):
         """Events do not flow. Viewers keep what they have; newcomers get their snapshot from Redis."""
         self._stream_up = False
 
-    # ---------------------------------------------------------------------------------------------------------- snapshots
+    # ---------------------------------------------------------------------------------------------- snapshots
 
     def history_wanted(self, item_id: str) -> Version | None:
         """From which version on the events are of use to a load; None where the state alone will do."""
@@ -169,13 +177,20 @@ class Hub(Generic[ViewerT]):
             wanted.append(channel.feed.version)
         return min(wanted, default=None)
 
-    def loaded(self, item_id: str, recovery: Recovery) -> list[Effect[ViewerT]]:
-        """Redis answered. Whoever is live is brought up to date, whoever is pending joins."""
+    def loaded(self, item_id: str, recovery: Recovery, *, again: bool = False) -> list[Effect[ViewerT]]:
+        """Redis answered. Whoever is live is brought up to date, whoever is pending joins.
+
+        Args:
+            again: another load of the item follows at once, since it was asked for while this one was under way.
+                A viewer who has seen something newer than this answer waits for that one.
+        """
         channel = self._channels.get(item_id)
         if channel is None:
             return []
-        effects = self._advance(channel, channel.feed.recover(recovery))
-        return effects + self._join_all(channel, recovery)
+        # A copy: whoever joins below starts after these frames and must not get them as well.
+        live = tuple(channel.live)
+        effects = self._advance(channel, channel.feed.recover(recovery), live)
+        return effects + self._join_all(channel, recovery, again=again)
 
     def missing(self, item_id: str) -> list[Effect[ViewerT]]:
         """Redis has no such item."""
@@ -193,41 +208,39 @@ class Hub(Generic[ViewerT]):
         return [NotFound(item_id, viewers)]
 
     def load_failed(self, item_id: str) -> list[Effect[ViewerT]]:
-        """Redis cannot be asked now (the load will be tried again). What this process knows has to do for those who wait."""
+        """Redis cannot be asked now (the load will be tried again).
+
+        What this process knows has to do for those who wait, except for a viewer who has seen something newer.
+        """
         channel = self._channels.get(item_id)
         if channel is None or channel.feed.version in (None, UNKNOWN):
             return []
-        return self._join_all(channel)
+        return self._join_all(channel, again=True)
 
-    # -------------------------------------------------------------------------------------------------------------- inside
+    # ------------------------------------------------------------------------------------------------- inside
 
-    def _advance(self, channel: _Channel[ViewerT], advance: Advance) -> list[Effect[ViewerT]]:
+    def _advance(
+        self, channel: _Channel[ViewerT], advance: Advance, live: Collection[ViewerT]
+    ) -> list[Effect[ViewerT]]:
         effects: list[Effect[ViewerT]] = []
-        if advance.frames and channel.live:
-            effects.append(Send(advance.frames, channel.live))
+        if advance.frames and live:
+            effects.append(Send(advance.frames, live))
         if advance.load:
             effects.append(Load(channel.feed.item_id))
         return effects
 
-    def _join_all(self, channel: _Channel[ViewerT], recovery: Recovery | None = None) -> list[Effect[ViewerT]]:
-        return self._join(channel, list(channel.pending), recovery, final=True) or []
+    def _join_all(
+        self, channel: _Channel[ViewerT], recovery: Recovery | None = None, *, again: bool = False
+    ) -> list[Effect[ViewerT]]:
+        version = channel.feed.version
+        assert version is not None
+        viewers = [v for v, since in channel.pending.items() if not again or since is None or since <= version]
+        return self._join(channel, viewers, recovery)
 
     def _join(
-        self,
-        channel: _Channel[ViewerT],
-        viewers: list[ViewerT],
-        recovery: Recovery | None = None,
-        *,
-        final: bool = False,
-    ) -> list[Effect[ViewerT]] | None:
-        """Make pending viewers live at the feed's version.
-
-        Args:
-            final: no load could do better than what is there now.
-
-        Returns:
-            None where a load may let a viewer resume; it stays pending then.
-        """
+        self, channel: _Channel[ViewerT], viewers: Iterable[ViewerT], recovery: Recovery | None = None
+    ) -> list[Effect[ViewerT]]:
+        """Make pending viewers live at the feed's version, by what they missed or else by a snapshot."""
         feed = channel.feed
         assert feed.version is not None
         effects: list[Effect[ViewerT]] = []
@@ -239,8 +252,6 @@ class Hub(Generic[ViewerT]):
             if since is not None and missed is not None:
                 marker = resumed_frame(feed.item_id, since, feed.version, len(missed))
                 effects.append(Send((marker, *missed), (viewer,)))
-            elif since is not None and not final and feed.may_recover(since):
-                return None
             else:
                 fresh.setdefault(None if since is None else False, []).append(viewer)
             del channel.pending[viewer]

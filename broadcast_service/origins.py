@@ -1,7 +1,7 @@
 """Which pages may use the feed. Pure.
 
-Browsers do not apply the same-origin policy to WebSockets: any page in the world may open one, so the server looks at the
-Origin header itself. Programs other than browsers send none and are not restricted by this.
+Browsers do not apply the same-origin policy to WebSockets: any page in the world may open one, so the server looks at
+the Origin header itself. Programs other than browsers send none and are not restricted by this.
 """
 
 from __future__ import annotations

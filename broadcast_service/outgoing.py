@@ -3,8 +3,10 @@
 Three stages, so that one slow viewer costs a bounded amount of memory and nobody else any time:
 
 1. up to ``frames_max`` frames wait in order;
-2. then they are conflated: of each item only the newest snapshot and, in place of all events after it, the newest state;
-3. a viewer that takes nothing at all for ``stalled_max_s``, or for whom even that is more than ``bytes_max``, is given up.
+2. then they are conflated: of each item only the newest snapshot and, in place of all events after it, the newest
+   state;
+3. a viewer that takes nothing at all for ``stalled_max_s``, or for whom even that is more than ``bytes_max``, is
+   given up.
 """
 
 from __future__ import annotations
@@ -117,5 +119,6 @@ class Outgoing:
                 kept.appendleft(waiting)
         self._queue = kept
         self._bytes = sum(len(waiting.frame.text) for waiting in kept)
-        # Where many items leave little to merge, walk again only after as many new frames: the cost per frame stays constant.
+        # Where many items leave little to merge, walk again only after as many new frames: the cost per frame stays
+        # constant.
         self._conflate_at = max(self._limits.frames_max, 2 * len(kept))

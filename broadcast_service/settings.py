@@ -19,7 +19,8 @@ class Settings(BaseSettings):
         feed_connections_max: WebSockets in all; past it the upgrade is refused with 503.
         feed_items_per_connection_max: items that one connection may follow.
         feed_message_bytes_max: longest message that a viewer may send. 100 ids of 64 characters need 6.8 KB.
-        feed_queue_frames_max: frames that may wait for one viewer before they are conflated to the newest state per item.
+        feed_queue_frames_max: frames that may wait for one viewer before they are conflated to the newest state
+            per item.
         feed_queue_bytes_max: bytes that may wait for one viewer after that; past it the viewer is closed.
         feed_send_buffer_bytes: the kernel's buffer per connection. A large one hides a slow viewer and fills with old
             prices; a small one bounds the throughput of far away viewers. 0 leaves it to the kernel.
@@ -28,8 +29,8 @@ class Settings(BaseSettings):
         feed_drain_s: over how long the closing of all connections is spread at a shutdown.
         feed_replay_events_max: how far ``since`` may reach back, at most what the gateway keeps per item (512).
         feed_ring_events_max: events of each watched item kept in memory, so that most reconnections need no Redis.
-        feed_heartbeat_s: how often JetStream says that it is still there; after three of them in silence the consumer is
-            replaced.
+        feed_heartbeat_s: how often JetStream says that it is still there; after three of them in silence the consumer
+            is replaced.
         redis_timeout_ms: bound of one round trip to Redis.
     """
 

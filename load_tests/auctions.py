@@ -69,7 +69,7 @@ class RecordedAuction:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What every row of an auction must repeat."""
+    """What every row of an auction repeats."""
 
     name: str
     opening_bid: int
@@ -77,8 +77,19 @@ class _Head:
     duration_days: Decimal
 
 
-def read_auctions(path: Path) -> list[RecordedAuction]:
-    """Read a whole file, in the order in which its auctions begin.
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A whole file. ``notes`` are oddities that were read over, each with its line and column."""
+
+    auctions: tuple[RecordedAuction, ...]
+    notes: tuple[str, ...]
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a whole file; the auctions come in the order in which they begin.
+
+    What the rows of an auction repeat (its opening bid, say) is taken from its first row. A later row that
+    differs there is noted and its bid still counts: real recordings have such rows.
 
     Raises:
         CsvError: a line is not as expected.
@@ -86,18 +97,17 @@ def read_auctions(path: Path) -> list[RecordedAuction]:
     """
     heads: dict[str, _Head] = {}
     bids: dict[str, list[RecordedBid]] = {}
+    notes: list[str] = []
     for line, row in _rows(path):
         auction, head, bid = _read_row(path, line, row, len(bids.get(row["auction"], ())) + 1)
         known = heads.setdefault(auction, head)
         if known != head:
             column = _first_difference(known, head)
-            raise CsvError(
-                path, line, column, f"{row[column]!r} differs from earlier rows of auction {auction}"
-            )
+            notes.append(f"line {line}, column {column}: {row[column]} differs from the first row of auction {auction}")
         bids.setdefault(auction, []).append(bid)
     if not heads:
         raise CsvError(path, 1, None, "there are no bids below the header")
-    return [
+    auctions = tuple(
         RecordedAuction(
             auction=auction,
             name=head.name,
@@ -107,7 +117,8 @@ def read_auctions(path: Path) -> list[RecordedAuction]:
             bids=tuple(sorted(bids[auction], key=lambda bid: bid.day)),
         )
         for auction, head in heads.items()
-    ]
+    )
+    return Recording(auctions, tuple(notes))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -118,9 +129,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             header = next(reader, [])
             missing = [column for column in COLUMNS if column not in header]
             if missing:
-                raise CsvError(
-                    path, 1, missing[0], f"the header has no such column; needed: {', '.join(COLUMNS)}"
-                )
+                raise CsvError(path, 1, missing[0], f"the header has no such column; needed: {', '.join(COLUMNS)}")
             for count, fields in enumerate(reader):
                 if not fields:
                     continue
@@ -140,9 +149,7 @@ def _lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise CsvError(
-                path, number, None, f"is not UTF-8 at byte {error.start + 1} of the line"
-            ) from error
+            raise CsvError(path, number, None, f"is not UTF-8 at byte {error.start + 1} of the line") from error
         if "\0" in text:
             raise CsvError(path, number, None, "has a NUL character; this is not a CSV file")
         yield text

@@ -83,6 +83,8 @@ class Evidence:
         events: its bid events in JetStream in the order of the stream, deliveries of the same event twice
             included.
         versions: ``(epoch, seq)`` of every event of any type in JetStream, in the order of the stream.
+        archived_versions: the same of PostgreSQL, which keeps bids and other events apart; in any order.
+        dead_letters: events of the item that the archive could not store as what they say they are.
         viewer_prices: the price that each viewer was shown last, by a name for the viewer; None where nobody
             watched.
         exponent: decimals of the currency, for the statements.
@@ -97,6 +99,8 @@ class Evidence:
     rows: Sequence[Bid]
     events: Sequence[Bid]
     versions: Sequence[tuple[int, int]]
+    archived_versions: Sequence[tuple[int, int]] = ()
+    dead_letters: int = 0
     viewer_prices: Mapping[str, int] | None = None
     exponent: int = 2
     redelivery_allowed: bool = False
@@ -136,7 +140,10 @@ class Verification:
 
 
 def compare(evidence: Evidence) -> Verification:
-    """Judge one item. Never raises: whatever is missing is a check that does not hold."""
+    """Judge one item whose bids were all placed by these clients and none of which was voided.
+
+    Never raises: whatever is missing is a check that does not hold.
+    """
     rows = sorted(evidence.rows)
     events = sorted(set(evidence.events))
     checks = [
@@ -149,10 +156,12 @@ def compare(evidence: Evidence) -> Verification:
         _streams_agree(rows, events),
         _events_once(evidence),
         _rows_once(rows),
-        _seq_gapless(evidence),
+        _seq_gapless("seq_gapless_in_jetstream", "JetStream", evidence, evidence.versions),
+        _seq_gapless("seq_gapless_in_postgres", "PostgreSQL", evidence, evidence.archived_versions),
         _prices_rise("prices_rise_in_postgres", rows, evidence.exponent),
         _prices_rise("prices_rise_in_jetstream", events, evidence.exponent),
         _archived(evidence),
+        _nothing_dead(evidence),
     ]
     if evidence.viewer_prices is not None:
         checks.append(_viewers_up_to_date(evidence, evidence.viewer_prices))
@@ -220,8 +229,8 @@ def _same_bids(name: str, source: str, accepted: Sequence[AcceptedBid], stored: 
     return Check(
         name,
         not missing and not surplus,
-        f"{len(missing)} acknowledged bids are not in {source} as acknowledged{_bid_examples(missing)}, "
-        f"{len(surplus)} in {source} were not acknowledged{_bid_examples(surplus)}",
+        f"{len(missing)} bids acknowledged but not in {source} as such{_bid_examples(missing)}, "
+        f"{len(surplus)} there but not acknowledged{_bid_examples(surplus)}",
     )
 
 
@@ -258,20 +267,23 @@ def _rows_once(rows: Sequence[Bid]) -> Check:
     return Check("rows_once", not twice, f"{len(twice)} seqs or bid ids have two rows{_examples(twice)}")
 
 
-def _seq_gapless(evidence: Evidence) -> Check:
-    """Events of all types are numbered 1..n without a gap (seq 0, the creation, may be there), n being the
-    seq of Redis.
-    """
-    numbers = {seq for _, seq in evidence.versions if seq > 0}
+def _seq_gapless(name: str, source: str, evidence: Evidence, versions: Sequence[tuple[int, int]]) -> Check:
+    """Events of all types are numbered 0 (the creation) to n without a gap, n being the seq of Redis."""
+    numbers = {seq for _, seq in versions}
     last = evidence.redis.seq if evidence.redis else max(numbers, default=0)
-    missing = sorted(set(range(1, last + 1)) - numbers)
+    missing = sorted(set(range(last + 1)) - numbers)
     surplus = sorted(number for number in numbers if number > last)
     return Check(
-        "seq_gapless",
+        name,
         not missing and not surplus,
-        f"events 1..{last}: {len(missing)} missing{_examples(missing)}, "
+        f"events 0..{last} in {source}: {len(missing)} missing{_examples(missing)}, "
         f"{len(surplus)} beyond it{_examples(surplus)}",
     )
+
+
+def _nothing_dead(evidence: Evidence) -> Check:
+    count = evidence.dead_letters
+    return Check("no_dead_letters", count == 0, f"{count} events could not be archived as what they are")
 
 
 def _prices_rise(name: str, bids: Sequence[Bid], exponent: int) -> Check:

@@ -77,16 +77,15 @@ async def open_items(client: httpx.AsyncClient, item_ids: Sequence[str], tag: st
         try:
             response = await client.post("/api/v1/items", json=body)
         except httpx.HTTPError as error:
-            raise LoadError(f"{client.base_url}: {error or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            raise LoadError(f"no answer from the gateway at {client.base_url}: {reason}") from error
         if response.status_code != 201:
             raise LoadError(f"cannot open item {item_id}: HTTP {response.status_code} {response.text[:200]}")
 
     await map_bounded(open_one, item_ids, at_once=_OPEN_AT_ONCE)
 
 
-async def run_locust(
-    gateway_url: str, load: Load, folder: Path, progress: Callable[[Progress], None]
-) -> Ledger:
+async def run_locust(gateway_url: str, load: Load, folder: Path, progress: Callable[[Progress], None]) -> Ledger:
     """Run Locust headless in a process of its own and read its books.
 
     Locust patches the standard library for gevent and therefore cannot live in this process.
@@ -230,9 +229,7 @@ async def _stored_verdict(client: httpx.AsyncClient, item_id: str, entry: Entry)
 
 def client_view(ledger: ItemLedger, resolution: Resolution) -> ClientView:
     """The books of an item after its unknown bids were resolved."""
-    accepted = [
-        AcceptedBid(entry.seq, entry.bid_id, entry.user_id, entry.amount) for entry in ledger.accepted
-    ]
+    accepted = [AcceptedBid(entry.seq, entry.bid_id, entry.user_id, entry.amount) for entry in ledger.accepted]
     return ClientView(
         accepted=[*accepted, *resolution.accepted],
         refused=sum(ledger.refused.values()) + resolution.refused,

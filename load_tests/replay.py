@@ -15,7 +15,8 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +28,7 @@ import msgspec
 
 from infrastructure.local.commands.options import data_dir_option
 from load_tests.answers import BidAnswer, Fate, ItemView, read_bid_answer, read_item
-from load_tests.auctions import EXPONENT, CsvError, RecordedAuction, RecordedBid, read_auctions
+from load_tests.auctions import EXPONENT, CsvError, RecordedAuction, RecordedBid, read_recording
 from load_tests.concurrency import map_bounded
 from load_tests.replay_report import AuctionResult, ReplayReport, as_json, render
 from load_tests.report import write_json
@@ -43,6 +44,7 @@ _ATTEMPTS_MAX = 6
 _PAUSE_MIN_S = 0.2
 _PAUSE_MAX_S = 5.0
 _PROGRESS_EVERY_S = 1.0
+_NOTES_SHOWN = 10
 _DEFAULT_GATEWAY: Final = "http://127.0.0.1:8080"
 
 
@@ -95,13 +97,14 @@ class Replayer:
     Args:
         client: with the gateway as its base address.
         tag: part of every item id and bid key of this run, 1 to 20 characters.
+        tally: counts for the progress, shared by all replayers of a run.
     """
 
-    def __init__(self, client: httpx.AsyncClient, mode: Mode, tag: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, mode: Mode, tag: str, tally: Tally) -> None:
         self._client = client
         self._mode = mode
         self._tag = tag
-        self.tally = Tally()
+        self._tally = tally
 
     async def replay(self, auction: RecordedAuction) -> AuctionResult:
         """Open the item, place every bid in order, look at the price in the end.
@@ -116,7 +119,7 @@ class Replayer:
             answer = await self._place(auction, item_id, bid)
             self._note(course, bid, answer)
         item = await self._look(item_id)
-        self.tally.auctions += 1
+        self._tally.auctions += 1
         return AuctionResult(
             auction=auction.auction,
             item_id=item_id,
@@ -182,7 +185,7 @@ class Replayer:
         response: httpx.Response | None = None
         for attempt in range(_ATTEMPTS_MAX):
             if attempt:
-                self.tally.repeated += 1
+                self._tally.repeated += 1
                 await asyncio.sleep(_pause_s(attempt, response))
             try:
                 response = await self._client.request(
@@ -198,14 +201,14 @@ class Replayer:
         return response
 
     def _note(self, course: _Course, bid: RecordedBid, answer: BidAnswer) -> None:
-        self.tally.bids += 1
+        self._tally.bids += 1
         if answer.fate is Fate.ACCEPTED:
-            self.tally.accepted += 1
+            self._tally.accepted += 1
             course.accepted += 1
             course.highest_amount = max(course.highest_amount or 0, bid.max_bid)
             course.highest_price = max(course.highest_price or 0, answer.current_bid or 0)
         elif answer.fate is Fate.REFUSED:
-            self.tally.refused += 1
+            self._tally.refused += 1
             course.refused[answer.reason] += 1
             course.highest_price = max(course.highest_price or 0, answer.current_bid or 0)
         else:
@@ -224,27 +227,40 @@ def _told(response: httpx.Response | None) -> str:
 
 
 async def replay_all(
-    auctions: list[RecordedAuction], gateway_url: str, mode: Mode, tag: str, *, concurrency: int
+    auctions: Sequence[RecordedAuction], gateway_url: str, mode: Mode, tag: str, *, concurrency: int
 ) -> ReplayReport:
     """Replay every auction, ``concurrency`` of them side by side, with a line of progress each second.
 
     Raises:
         ReplayError: an item cannot be opened or read.
     """
-    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-    async with httpx.AsyncClient(
-        base_url=gateway_url, timeout=_REQUEST_TIMEOUT_S, limits=limits, trust_env=False
-    ) as client:
-        replayer = Replayer(client, mode, tag)
-        progress = asyncio.create_task(_show_progress(replayer.tally, len(auctions)))
+    tally = Tally()
+    # A connection and a client for each of the auctions side by side: a shared pool looks through all of its
+    # connections for every request, which at 32 of them costs more than the request.
+    encryption = httpx.create_ssl_context()
+    async with AsyncExitStack() as stack:
+        idle: list[Replayer] = []
+        for _ in range(min(concurrency, len(auctions))):
+            client = httpx.AsyncClient(
+                base_url=gateway_url, timeout=_REQUEST_TIMEOUT_S, verify=encryption, trust_env=False
+            )
+            idle.append(Replayer(await stack.enter_async_context(client), mode, tag, tally))
+
+        async def replay_one(auction: RecordedAuction) -> AuctionResult:
+            replayer = idle.pop()
+            try:
+                return await replayer.replay(auction)
+            finally:
+                idle.append(replayer)
+
+        progress = asyncio.create_task(_show_progress(tally, len(auctions)))
         start = time.monotonic()
         try:
-            results = await map_bounded(replayer.replay, auctions, at_once=concurrency)
+            results = await map_bounded(replay_one, auctions, at_once=concurrency)
         finally:
             progress.cancel()
-    return ReplayReport(
-        mode.value, tag, gateway_url, time.monotonic() - start, tuple(results), replayer.tally.repeated
-    )
+    seconds = time.monotonic() - start
+    return ReplayReport(mode.value, tag, gateway_url, seconds, tuple(results), tally.repeated)
 
 
 async def _show_progress(tally: Tally, auctions: int) -> None:
@@ -261,9 +277,7 @@ async def _show_progress(tally: Tally, auctions: int) -> None:
 
 @click.command("replay", context_settings={"show_default": True})
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=True))
-@click.option(
-    "--mode", type=click.Choice([mode.value for mode in Mode]), default="plain", help="How maxima are bid."
-)
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="plain", help="How maxima are bid.")
 @click.option(
     "--gateway-url",
     envvar="GATEWAY_URL",
@@ -274,9 +288,7 @@ async def _show_progress(tally: Tally, auctions: int) -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many auctions.")
 @click.option("--tag", help="Repeat the run of this tag instead of making a new one.")
 @data_dir_option
-@click.option(
-    "--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report."
-)
+@click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report.")
 def replay(
     path: Path,
     mode: str,
@@ -296,7 +308,10 @@ def replay(
     chosen = Mode(mode)
     tag = tag or f"{chosen.value}-{time.time_ns() // 1_000_000:x}"
     try:
-        auctions = read_auctions(path)[:limit]
+        recording = read_recording(path)
+        auctions = recording.auctions[:limit]
+        for note in recording.notes[:_NOTES_SHOWN]:
+            click.echo(f"Note: {note}")
         _check_tag(auctions, tag)
         gateway = gateway_url or _running_gateway(data_dir)
         bids = sum(len(auction.bids) for auction in auctions)
@@ -315,7 +330,7 @@ def replay(
     sys.exit(0 if report.ok else EXIT_NOT_EQUAL)
 
 
-def _check_tag(auctions: list[RecordedAuction], tag: str) -> None:
+def _check_tag(auctions: Sequence[RecordedAuction], tag: str) -> None:
     for auction in auctions:
         if not is_item_id(f"ebay-{auction.auction}-{tag}"):
             raise ReplayError(f"--tag {tag!r} makes an item id that is no 1 to 64 of A-Z a-z 0-9 _ -")

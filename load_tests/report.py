@@ -32,8 +32,9 @@ class RunReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every statement about the run and about each item holds."""
-        return all(check.ok for check in self.checks) and all(item.ok for item in self.verifications)
+        """Whether every statement about the run and about each item holds. Without items nothing is proved."""
+        sound = bool(self.verifications) and all(item.ok for item in self.verifications)
+        return sound and all(check.ok for check in self.checks)
 
 
 def run_checks(ledger: Ledger, *, unknown_allowed: bool) -> tuple[Check, ...]:

@@ -7,6 +7,7 @@ Against the platform that the options or the environment name, else the one that
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 import tempfile
@@ -80,38 +81,20 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 @click.command("load", context_settings={"show_default": True})
 @click.option("--users", type=click.IntRange(2, 10_000), default=100, help="Bidders at the same time.")
-@click.option(
-    "--duration", "run_s", callback=_seconds, default="30s", help="How long they bid, such as 30s or 5m."
-)
-@click.option(
-    "--items", "item_count", type=click.IntRange(1, _ITEMS_MAX), default=1, help="Items they compete for."
-)
-@click.option("--bid-weight", type=click.IntRange(1, 1_000), default=9, help="How often a bidder bids …")
-@click.option(
-    "--look-weight", type=click.IntRange(0, 1_000), default=1, help="… against only looking at the item."
-)
-@click.option(
-    "--spread", type=click.IntRange(0, 10**9), default=100, help="Largest step above the minimum, in cents."
-)
-@click.option(
-    "--think-ms", type=click.IntRange(0, 60_000), default=0, help="Pause of a bidder between two actions."
-)
+@click.option("--duration", "run_s", callback=_seconds, default="30s", help="How long they bid, such as 30s or 5m.")
+@click.option("--items", "item_count", type=click.IntRange(1, _ITEMS_MAX), default=1, help="Items they compete for.")
+@click.option("--bid-weight", type=click.IntRange(1, 1_000), default=9, help="Weight of bidding.")
+@click.option("--look-weight", type=click.IntRange(0, 1_000), default=1, help="Weight of only looking at the item.")
+@click.option("--spread", type=click.IntRange(0, 10**9), default=100, help="Largest step above the minimum, in cents.")
+@click.option("--think-ms", type=click.IntRange(0, 60_000), default=0, help="Pause of a bidder between two actions.")
 @click.option("--gateway-url", envvar="GATEWAY_URL", show_envvar=True, help="Platform under test.")
 @click.option("--redis-url", envvar="REDIS_URL", show_envvar=True, help="Its Redis, for the proof.")
 @click.option("--nats-url", envvar="NATS_URL", show_envvar=True, help="Its NATS, for the proof.")
-@click.option(
-    "--postgres-url", envvar="POSTGRES_URL", show_envvar=True, help="Its PostgreSQL, for the proof."
-)
+@click.option("--postgres-url", envvar="POSTGRES_URL", show_envvar=True, help="Its PostgreSQL, for the proof.")
 @data_dir_option
-@click.option(
-    "--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report."
-)
-@click.option(
-    "--archive-stall", type=click.FloatRange(1, 3_600), default=30.0, help="Seconds the archive may rest."
-)
-@click.option(
-    "--allow-unknown", is_flag=True, help="Requests without an answer are no failure (runs with faults)."
-)
+@click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report.")
+@click.option("--archive-stall", type=click.FloatRange(1, 3_600), default=30.0, help="Seconds the archive may rest.")
+@click.option("--allow-unknown", is_flag=True, help="Requests without an answer are no failure (runs with faults).")
 def main(
     users: int,
     run_s: int,
@@ -133,6 +116,8 @@ def main(
 
     Exit status: 0 proved, 1 not proved, 2 no run was possible.
     """
+    # The drivers' notices about connections that open and close are no news here.
+    logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
     tag = run_tag()
     load = Load(
         users=users,
@@ -197,9 +182,7 @@ async def _load_and_prove(run: _Run) -> bool:
         async with _platform(run, Path(scratch)) as targets, gateway_client(targets.gateway_url) as client:
             await open_items(client, run.load.item_ids, run.load.tag)
             items = f"{len(run.load.item_ids):,} item{'s' if len(run.load.item_ids) > 1 else ''}"
-            click.echo(
-                f"{run.load.users:,} bidders on {items} for {run.load.run_s} s at {targets.gateway_url}"
-            )
+            click.echo(f"{run.load.users:,} bidders on {items} for {run.load.run_s} s at {targets.gateway_url}")
             ledger = await run_locust(targets.gateway_url, run.load, Path(scratch), _show_load())
             async with open_sources(
                 redis_url=targets.redis_url, nats_url=targets.nats_url, postgres_url=targets.postgres_url
@@ -253,9 +236,7 @@ async def _prove(
     archive = await wait_until_archived(
         sources, item_ids, stall_timeout_s=run.archive_stall_s, progress=_show_archive()
     )
-    resolutions = [
-        await resolve_unknown(client, item_id, ledger.items[item_id].unknown) for item_id in item_ids
-    ]
+    resolutions = [await resolve_unknown(client, item_id, ledger.items[item_id].unknown) for item_id in item_ids]
     if any(resolution.accepted for resolution in resolutions):
         archive = await wait_until_archived(sources, item_ids, stall_timeout_s=run.archive_stall_s)
     if archive.caught_up:
@@ -289,9 +270,7 @@ def _show_archive() -> Callable[[ArchiveProgress], None]:
         nonlocal shown
         if not look.caught_up and time.monotonic() - shown >= _SHOW_EVERY_S:
             shown = time.monotonic()
-            click.echo(
-                f"  {look.waited_s:4.0f} s  {look.archived:,} of {look.expected:,} events are archived"
-            )
+            click.echo(f"  {look.waited_s:4.0f} s  {look.archived:,} of {look.expected:,} events are archived")
 
     return show
 

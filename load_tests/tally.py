@@ -128,7 +128,9 @@ class Tally:
             self._failed[item_id][answer.complaint or answer.reason] += 1
 
     def looked(self, item_id: str, failure: str | None = None) -> None:
-        """Count a look at an item, and why it failed where it did."""
+        """Count a look at an item, and what was wrong with the answer; one without any answer changed
+        nothing.
+        """
         self._items[item_id].looks += 1
         if failure is not None:
             self._failed[item_id][f"GET item: {failure}"] += 1

@@ -62,6 +62,16 @@ SELECT epoch, seq, bid_id, user_id, amount, kind
   FROM bids
  WHERE item_id = $1
 """
+_OTHER_EVENTS = """
+SELECT epoch, seq
+  FROM events
+ WHERE item_id = $1
+"""
+_DEAD_LETTERS = """
+SELECT count(*)
+  FROM dead_letters
+ WHERE subject = $1
+"""
 _ITEMS = """
 SELECT item_id, current_bid, seq, epoch, bid_count
   FROM items
@@ -212,6 +222,7 @@ async def collect(
     live = await _redis_states(sources.redis, [item_id])
     archived = await _archived_states(sources.postgres, [item_id])
     rows = [_bid_of_row(row) for row in await sources.postgres.fetch(_ROWS, item_id)]
+    others = [(row["epoch"], row["seq"]) for row in await sources.postgres.fetch(_OTHER_EVENTS, item_id)]
     events, versions = await _stream_events(sources.jetstream, item_id)
     return Evidence(
         item_id=item_id,
@@ -221,6 +232,8 @@ async def collect(
         rows=rows,
         events=events,
         versions=versions,
+        archived_versions=[*((bid.epoch, bid.seq) for bid in rows), *others],
+        dead_letters=await sources.postgres.fetchval(_DEAD_LETTERS, subject_of(item_id)),
         viewer_prices=viewer_prices,
         exponent=exponent,
         redelivery_allowed=redelivery_allowed,
@@ -241,19 +254,14 @@ async def _redis_states(redis: Redis, item_ids: Sequence[str]) -> dict[str, Pric
 
 async def _archived_states(postgres: asyncpg.Pool, item_ids: Sequence[str]) -> dict[str, PriceState]:
     rows = await postgres.fetch(_ITEMS, list(item_ids))
-    return {
-        row["item_id"]: PriceState(row["current_bid"], row["seq"], row["epoch"], row["bid_count"])
-        for row in rows
-    }
+    return {row["item_id"]: PriceState(row["current_bid"], row["seq"], row["epoch"], row["bid_count"]) for row in rows}
 
 
 def _bid_of_row(row: Any) -> Bid:
     return Bid(row["epoch"], row["seq"], row["bid_id"], row["user_id"], row["amount"], row["kind"])
 
 
-async def _stream_events(
-    jetstream: JetStreamContext, item_id: str
-) -> tuple[list[Bid], list[tuple[int, int]]]:
+async def _stream_events(jetstream: JetStreamContext, item_id: str) -> tuple[list[Bid], list[tuple[int, int]]]:
     """Every event of the item that stands in the stream: its bids, and the versions of all of them."""
     config = ConsumerConfig(
         ack_policy=AckPolicy.NONE,
@@ -272,14 +280,10 @@ async def _stream_events(
                 for event in decode_batch(message.data).events:
                     versions.append(event.version)
                     if isinstance(event, BidAccepted):
-                        bids.append(
-                            Bid(event.epoch, event.seq, event.bid_id, event.user_id, event.amount, event.kind)
-                        )
+                        bids.append(Bid(event.epoch, event.seq, event.bid_id, event.user_id, event.amount, event.kind))
             pending = messages[-1].metadata.num_pending
     except NatsTimeoutError as error:
-        raise TimeoutError(
-            f"JetStream did not deliver the events of {item_id} in {_FETCH_TIMEOUT_S} s"
-        ) from error
+        raise TimeoutError(f"JetStream did not deliver the events of {item_id} in {_FETCH_TIMEOUT_S} s") from error
     finally:
         await subscription.unsubscribe()
     return bids, versions

@@ -21,8 +21,9 @@ from tests.stack import StackFactory, end_stacks_of_killed_runs, new_data_dir
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Stack]:
-    """Running servers without services. Not async: a Stack belongs to no event loop, and outlives those of
-    the tests.
+    """Running servers without services.
+
+    Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
     """
     end_stacks_of_killed_runs()
     stack = Stack(new_data_dir(), ports=Ports.free(), services=())
@@ -52,9 +53,7 @@ def postgres_url(servers: Stack) -> str:
 
 @pytest_asyncio.fixture
 async def start_stack() -> AsyncIterator[StackFactory]:
-    """`stack = await start_stack(services=…, env=…)`; all of them are stopped when the test ends, however it
-    ends.
-    """
+    """`stack = await start_stack(services=…, env=…)`; stopped when the test ends, however it ends."""
     factory = StackFactory()
     yield factory
     await factory.close()

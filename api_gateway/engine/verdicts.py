@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from shared.messages import BidAccepted
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedBid:
+class AcceptedBid(msgspec.Struct, frozen=True, gc=False):
     """The bid counts; amounts in minor units. ``raised`` marks a maximum raised without an event."""
 
     bid_id: str
@@ -25,8 +25,7 @@ class AcceptedBid:
     raised: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedBid:
+class RefusedBid(msgspec.Struct, frozen=True, gc=False):
     """The rules refused the bid; nothing changed."""
 
     code: str

@@ -1,10 +1,10 @@
 """Serves the catalogue page, the item pages and their static files.
 
-The files are a few dozen kilobytes, so they are read once, when the application is put together, and answered from memory:
-a request can never reach a path that is not in the table, and never waits for the disk.
+The files are a few dozen kilobytes, so they are read once, when the application is put together, and answered from
+memory: a request can never reach a path that is not in the table, and never waits for the disk.
 
-The HTML is the same for every item. The item id stays in the address, where the script reads it; nothing out of a request is
-ever written into a page.
+The HTML is the same for every item. The item id stays in the address, where the script reads it; nothing out of a
+request is ever written into a page.
 """
 
 from __future__ import annotations

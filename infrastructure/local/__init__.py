@@ -1,3 +1,1 @@
-"""The embedded stack: private Redis, NATS and PostgreSQL servers beside the platform's services, and the
-`bidding` command.
-"""
+"""The embedded stack, private servers beside the platform's services, and the `bidding` command."""

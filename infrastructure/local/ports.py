@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import random
 import socket
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import psutil
 
@@ -44,16 +46,17 @@ def setting_of(port_name: str) -> str:
 
 
 def is_free(port: int, host: str = HOST) -> bool:
-    """True when a server could bind the port now. Connections in TIME_WAIT do not count, as servers ignore
-    them too.
+    """True unless something listens on the port already; connections in TIME_WAIT do not count.
+
+    Other reasons that a server cannot bind there (no such address, no right to) are not looked at.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             probe.listen(1)
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
     return True
 
 
@@ -89,12 +92,21 @@ def holder_of(port: int) -> str | None:
     return None
 
 
-def require_free(wanted: Iterable[tuple[str, str, int]]) -> None:
-    """Raise PortInUse for the first of (port name, purpose, port) that is taken, or wanted twice."""
+class Wanted(NamedTuple):
+    """A port that something is about to listen on."""
+
+    name: str
+    purpose: str
+    port: int
+    host: str = HOST
+
+
+def require_free(wanted: Iterable[Wanted]) -> None:
+    """Raise PortInUse for the first port that is taken, StackError for one that is wanted twice."""
     seen: dict[int, str] = {}
-    for name, purpose, port in wanted:
+    for name, purpose, port, host in wanted:
         if port in seen:
             raise StackError(f"{setting_of(name)} and {setting_of(seen[port])} are both {port}; each needs its own.")
         seen[port] = name
-        if not is_free(port):
+        if not is_free(port, host):
             raise PortInUse(port, purpose, setting_of(name), holder_of(port))

@@ -34,6 +34,7 @@ ROLE = "bidding"
 DATABASE = "bidding"
 # Tried in this order when root needs somebody to run PostgreSQL as; the first is created where possible.
 _SYSTEM_USERS = ("pgserver", "nobody")
+_READY_MARKER = "bidding-ready"
 _INIT_TIMEOUT_S = 120
 
 _HBA = """\
@@ -74,9 +75,9 @@ def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) 
     bin_dir = binaries.find_postgres(environment)
     account = _account_for_root(bin_dir, folder) if os.geteuid() == 0 else None
     env = plain_environment(environment) | {"LC_ALL": "C"}
-    if not (folder / "bidding-ready").exists():
+    if not is_initialised(data_dir):
         _initialise(bin_dir, folder, env, account)
-    _remove_stale_pid_file(folder)
+    remove_stale_pid_file(folder)
     settings = _SETTINGS | {"port": str(ports.postgres)}
     return ProcessSpec(
         name="postgres",
@@ -98,6 +99,11 @@ def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) 
         user=account.pw_uid if account else None,
         group=account.pw_gid if account else None,
     )
+
+
+def is_initialised(data_dir: Path) -> bool:
+    """Has the database been made, to the end?"""
+    return (data_dir / "postgres" / _READY_MARKER).exists()
 
 
 def _initialise(bin_dir: Path, folder: Path, env: Mapping[str, str], account: pwd.struct_passwd | None) -> None:
@@ -148,10 +154,10 @@ def _initialise(bin_dir: Path, folder: Path, env: Mapping[str, str], account: pw
     )
     run([str(bin_dir / "postgres"), "--single", "-D", str(folder), "template1"], _FIRST_STATEMENTS)
     (folder / "pg_hba.conf").write_text(_HBA)
-    (folder / "bidding-ready").touch()
+    (folder / _READY_MARKER).touch()
 
 
-def _remove_stale_pid_file(folder: Path) -> None:
+def remove_stale_pid_file(folder: Path) -> None:
     """Remove the pid file of a server that was killed, when its number belongs to something else by now.
 
     PostgreSQL would take that something for itself, running, and refuse to start. The caller holds the lock

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import asyncpg
 
-Probe = Callable[[], Awaitable[bool]]
+
+class Readiness(NamedTuple):
+    """The answer of a probe; `detail` is what a server that is not ready said, or why it said nothing."""
+
+    ok: bool
+    detail: str = ""
+
+
+Probe = Callable[[], Awaitable[Readiness]]
 
 _PROBE_TIMEOUT_S = 2.0
 _ANSWER_BYTES_MAX = 64 * 1024
+_DETAIL_CHARACTERS_MAX = 400
 
 
 async def exchange(host: str, port: int, request: bytes, until: bytes | None) -> bytes:
@@ -43,12 +53,13 @@ async def http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
 def http_ready(host: str, port: int, path: str) -> Probe:
     """Ready when a GET of the path answers 200."""
 
-    async def probe() -> bool:
+    async def probe() -> Readiness:
         try:
-            status, _ = await http_get(host, port, path)
-        except (OSError, TimeoutError, ValueError, IndexError):
-            return False
-        return status == 200
+            status, body = await http_get(host, port, path)
+        except (OSError, TimeoutError, ValueError, IndexError) as error:
+            return _unanswered(error)
+        text = body.decode(errors="replace").strip()[:_DETAIL_CHARACTERS_MAX]
+        return Readiness(status == 200, f"{path} answered {status}: {text}")
 
     return probe
 
@@ -56,11 +67,12 @@ def http_ready(host: str, port: int, path: str) -> Probe:
 def redis_ready(host: str, port: int) -> Probe:
     """Ready when PING is answered with PONG; while Redis still loads its file it answers -LOADING."""
 
-    async def probe() -> bool:
+    async def probe() -> Readiness:
         try:
-            return await exchange(host, port, b"PING\r\n", b"\r\n") == b"+PONG\r\n"
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return False
+            answer = await exchange(host, port, b"PING\r\n", b"\r\n")
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            return _unanswered(error)
+        return Readiness(answer == b"+PONG\r\n", answer.decode(errors="replace").strip())
 
     return probe
 
@@ -68,14 +80,21 @@ def redis_ready(host: str, port: int) -> Probe:
 def postgres_ready(url: str) -> Probe:
     """Ready when a connection to the database itself can run a query."""
 
-    async def probe() -> bool:
+    async def probe() -> Readiness:
         try:
             connection = await asyncpg.connect(url, timeout=_PROBE_TIMEOUT_S, command_timeout=_PROBE_TIMEOUT_S)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            return _unanswered(error)
         try:
-            return bool(await connection.fetchval("SELECT true"))
+            await connection.execute("SELECT 1")
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            return _unanswered(error)
         finally:
-            await connection.close(timeout=_PROBE_TIMEOUT_S)
+            connection.terminate()
+        return Readiness(True)
 
     return probe
+
+
+def _unanswered(error: Exception) -> Readiness:
+    return Readiness(False, str(error) or "no answer in time")

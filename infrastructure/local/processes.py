@@ -86,7 +86,7 @@ class ManagedProcess:
         self.wanted = True
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self.spec.log.open("ab") as log:
-            log.write(f"--- {self.spec.name} starts at {now}\n".encode())
+            log.write(f"{_start_mark(self.spec.name)}{now}\n".encode())
             log.flush()
             try:
                 self._popen = subprocess.Popen(
@@ -107,20 +107,19 @@ class ManagedProcess:
             self._create_time = psutil.Process(self._popen.pid).create_time()
 
     async def wait_ready(self) -> None:
-        """Return once the probe says yes; ProcessFailed when the child ends first, or after
-        `ready_timeout_s`.
-        """
+        """Return once the probe says yes; ProcessFailed when the child ends first, or it takes too long."""
         deadline = time.monotonic() + self.spec.ready_timeout_s
         while True:
             if not self.is_running:
                 raise ProcessFailed(self.spec.name, self.exit_text, self.spec.log, self.log_tail())
             # The probe may be answered by a stranger on the same port while our child dies of it: look again
             # after.
-            if await self.spec.ready() and self.is_running:
+            readiness = await self.spec.ready()
+            if readiness.ok and self.is_running:
                 self.ready_at = time.time()
                 return
             if time.monotonic() > deadline:
-                reason = f"was not ready after {self.spec.ready_timeout_s:g} s"
+                reason = f"was not ready after {self.spec.ready_timeout_s:g} s ({readiness.detail})"
                 raise ProcessFailed(self.spec.name, reason, self.spec.log, self.log_tail())
             await asyncio.sleep(_POLL_INTERVAL_S)
 
@@ -134,8 +133,9 @@ class ManagedProcess:
         return await poll_until(lambda: not self.is_running, timeout_s)
 
     async def stop(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ask the child to end, wait up to `stop_timeout_s` (no longer once `in_a_hurry()`), then end it by
-        force.
+        """Ask the child to end, wait for that, then end it by force.
+
+        The wait is `stop_timeout_s` long, and over once `in_a_hurry()`.
         """
         self.wanted = False
         if self._popen is None or not self.is_running:
@@ -151,8 +151,14 @@ class ManagedProcess:
         await end_by_force(family)
 
     def log_tail(self) -> str:
-        """The last lines of the log."""
-        return log_tail(self.spec.log, _LOG_TAIL_LINES)
+        """The last lines of the log since the last start."""
+        text = log_tail(self.spec.log, _LOG_TAIL_LINES)
+        _, mark, after = text.rpartition(_start_mark(self.spec.name))
+        return after.partition("\n")[2] if mark else text
+
+
+def _start_mark(name: str) -> str:
+    return f"--- {name} starts at "
 
 
 def family_of(pid: int) -> list[psutil.Process]:

@@ -73,6 +73,13 @@ def _quoted(path: Path) -> str:
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _config_file(data_dir: Path, name: str) -> Path:
+    # Apart from the server's data, which may be thrown away to see what then happens.
+    folder = data_dir / "config"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
 def redis_spec(
     data_dir: Path, ports: Ports, environment: Mapping[str, str], appendfsync: AppendFsync = "always"
 ) -> ProcessSpec:
@@ -85,7 +92,7 @@ def redis_spec(
     executable = binaries.find_redis(environment)
     folder = data_dir / "redis"
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "redis.conf"
+    config = _config_file(data_dir, "redis.conf")
     config.write_text(
         _REDIS_CONFIG.format(
             host=HOST,
@@ -113,7 +120,7 @@ def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> P
     executable = binaries.find_nats(environment)
     folder = data_dir / "nats"
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "nats.conf"
+    config = _config_file(data_dir, "nats.conf")
     config.write_text(
         _NATS_CONFIG.format(host=HOST, port=ports.nats, monitor=ports.nats_monitor, folder=_quoted(folder))
     )

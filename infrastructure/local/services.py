@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,8 @@ PURPOSES = {
     "postgres": "PostgreSQL",
 }
 
+SERVICE_PORTS = ("gateway", "broadcast", "archiver")
+
 # Which port of `Ports` a process listens on.
 PORTS_OF = {
     API_GATEWAY: ("gateway",),
@@ -40,7 +41,7 @@ PORTS_OF = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Urls:
-    """Where everything is reached, from this machine."""
+    """Where everything is reached from this machine."""
 
     redis_url: str
     nats_url: str
@@ -53,19 +54,22 @@ class Urls:
         return dataclasses.asdict(self)
 
 
-def is_installed(module: str) -> bool:
-    """Can `python -m <module>` run at all?"""
-    try:
-        return importlib.util.find_spec(f"{module}.__main__") is not None
-    except ModuleNotFoundError:
-        return False
+def host_setting(port_name: str) -> str:
+    """The environment name of the address that a service listens on: `gateway` → `GATEWAY_HOST`."""
+    return f"{port_name.upper()}_HOST"
+
+
+def reachable_host(port_name: str, environment: Mapping[str, str]) -> str:
+    """Where a service is reached from here, given where its settings make it listen."""
+    host = environment.get(host_setting(port_name), "")
+    return HOST if host in ("", "0.0.0.0", "::", "*") else host
 
 
 def service_environment(
     urls: Urls, ports: Ports, inherited: Mapping[str, str], extra: Mapping[str, str]
 ) -> dict[str, str]:
     """What every service of this stack is started with; `extra` wins over all of it."""
-    defaults = {"GATEWAY_HOST": HOST, "BROADCAST_HOST": HOST, "OPEN_CATALOGUE": "true"}
+    defaults = {host_setting(name): HOST for name in SERVICE_PORTS} | {"OPEN_CATALOGUE": "true"}
     fixed = {
         "REDIS_URL": urls.redis_url,
         "NATS_URL": urls.nats_url,
@@ -78,14 +82,16 @@ def service_environment(
     return defaults | dict(inherited) | fixed | dict(extra)
 
 
-def service_spec(name: str, module: str, port: int, data_dir: Path, environment: Mapping[str, str]) -> ProcessSpec:
+def service_spec(
+    name: str, module: str, host: str, port: int, data_dir: Path, environment: Mapping[str, str]
+) -> ProcessSpec:
     """`python -m <module>`, ready when GET /ready on its port answers 200."""
     return ProcessSpec(
         name=name,
         argv=(sys.executable, "-m", module),
         env=environment,
         log=data_dir / "logs" / f"{name}.log",
-        ready=http_ready(HOST, port, "/ready"),
-        address=f"http://{HOST}:{port}",
+        ready=http_ready(host, port, "/ready"),
+        address=f"http://{host}:{port}",
         stop_timeout_s=15.0,
     )

@@ -17,14 +17,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from infrastructure.local.errors import ProcessFailed, StackError
-from infrastructure.local.ports import HOST, Ports, require_free
-from infrastructure.local.postgres import postgres_spec, postgres_url
+from infrastructure.local.ports import HOST, Ports, Wanted, require_free
+from infrastructure.local.postgres import is_initialised, postgres_spec, postgres_url
 from infrastructure.local.processes import ManagedProcess, ProcessSpec, log_tail
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.reporting import Reporter
@@ -35,7 +35,7 @@ from infrastructure.local.services import (
     PORTS_OF,
     PURPOSES,
     Urls,
-    is_installed,
+    reachable_host,
     service_environment,
     service_spec,
 )
@@ -95,10 +95,16 @@ class Stack:
             redis_url=self._external["redis"] or redis_url(self.ports.redis),
             nats_url=self._external["nats"] or nats_url(self.ports.nats),
             postgres_url=self._external["postgres"] or postgres_url(self.ports.postgres),
-            gateway_url=f"http://{HOST}:{self.ports.gateway}",
-            broadcast_url=f"http://{HOST}:{self.ports.broadcast}",
-            archiver_url=f"http://{HOST}:{self.ports.archiver}",
+            gateway_url=self._service_url("gateway"),
+            broadcast_url=self._service_url("broadcast"),
+            archiver_url=self._service_url("archiver"),
         )
+
+    def _service_url(self, port_name: str) -> str:
+        return f"http://{self._service_host(port_name)}:{getattr(self.ports, port_name)}"
+
+    def _service_host(self, port_name: str) -> str:
+        return reachable_host(port_name, os.environ | self._env)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -114,6 +120,10 @@ class Stack:
     def service_env(self) -> dict[str, str]:
         """The environment that the services are started with."""
         return service_environment(self.urls, self.ports, os.environ, self._env)
+
+    def log_path(self, name: str) -> Path:
+        """Where a process writes its log."""
+        return self.data_dir / "logs" / f"{name}.log"
 
     def pid(self, name: str) -> int | None:
         """The process id, or None while the process does not run. KeyError for a name never started."""
@@ -134,7 +144,7 @@ class Stack:
             require_free(self._wanted_ports())
             self._set_phase("starting")
             await self._require_external()
-            await self._start_servers()
+            await _all_or_error([self._start_server(name) for name in self.servers])
             if self._migrates:
                 await self.migrate()
             await self._start_together([self._service_spec(name) for name in self.services])
@@ -144,8 +154,9 @@ class Stack:
             raise
 
     async def stop(self) -> None:
-        """End every process, services before servers: asked first, then by force. Nothing happens when none
-        runs.
+        """End every process, services before servers: asked first, then by force.
+
+        Nothing happens when none runs.
         """
         if not self._lock.is_held:
             return
@@ -174,11 +185,7 @@ class Stack:
         await self.stop()
 
     async def migrate(self) -> None:
-        """Bring the database's schema up to date, by `python -m archival_worker migrate`; ProcessFailed when
-        it fails.
-        """
-        if not is_installed(ARCHIVAL_WORKER):
-            return
+        """Bring the schema up to date: `python -m archival_worker migrate`. Raises ProcessFailed."""
         log = self.data_dir / "logs" / "migrate.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with self.reporter.step("schema"):
@@ -209,9 +216,7 @@ class Stack:
     # ------------------------------------------------------------------ one process
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to one process, such as SIGKILL, SIGSTOP or SIGCONT. Returns at once. KeyError: no
-        such name.
-        """
+        """Send a signal to one process, such as SIGKILL, SIGSTOP or SIGCONT, and return at once."""
         self._processes[name].send(number)
 
     async def wait_ended(self, name: str, timeout_s: float = 10.0) -> bool:
@@ -232,10 +237,9 @@ class Stack:
         process = self._processes[name]
         if process.is_running:
             return
-        # A server killed a moment ago may leave children behind, which hold its files; its pid file names a
-        # dead one.
-        if name == "postgres":
-            process.spec = await asyncio.to_thread(postgres_spec, self.data_dir, self.ports, os.environ)
+        if name in self.servers:
+            # Afresh, since its folder may have been deleted, or hold what a killed server has left there.
+            process.spec = await self._server_spec(name)
         await self._bring_up(process)
 
     async def restart(self, name: str) -> None:
@@ -251,18 +255,19 @@ class Stack:
         """
         if name in self._processes:
             raise StackError(f"There is a process named {name} already.")
-        spec = service_spec(name, module, port, self.data_dir, self.service_env | dict(env or {}))
+        spec = service_spec(name, module, HOST, port, self.data_dir, self.service_env | dict(env or {}))
         await self._start_together([spec])
 
     # ------------------------------------------------------------------ inside
 
-    def _wanted_ports(self) -> list[tuple[str, str, int]]:
-        names = [port for process in (*self.services, *self.servers) for port in PORTS_OF[process]]
-        return [(name, PURPOSES[name], getattr(self.ports, name)) for name in names]
+    def _wanted_ports(self) -> list[Wanted]:
+        names = [name for process in (*self.services, *self.servers) for name in PORTS_OF[process]]
+        return [Wanted(name, PURPOSES[name], getattr(self.ports, name), self._service_host(name)) for name in names]
 
     def _service_spec(self, name: str) -> ProcessSpec:
         (port,) = PORTS_OF[name]
-        return service_spec(name, name, getattr(self.ports, port), self.data_dir, self.service_env)
+        host, number = self._service_host(port), getattr(self.ports, port)
+        return service_spec(name, name, host, number, self.data_dir, self.service_env)
 
     async def _end_leftovers(self) -> None:
         record = RunRecord.read(run_path(self.data_dir))
@@ -279,26 +284,27 @@ class Stack:
                 with self.reporter.step(name, f"used where it is: {without_password(url)}"):
                     await require_reachable(f"{name.upper()}_URL", url)
 
-    async def _start_servers(self) -> None:
-        specs: list[ProcessSpec] = []
-        if "redis" in self.servers:
-            specs.append(redis_spec(self.data_dir, self.ports, os.environ, self._appendfsync))
-        if "nats" in self.servers:
-            specs.append(nats_spec(self.data_dir, self.ports, os.environ))
-        starts = [self._start_together(specs)]
-        if "postgres" in self.servers:
-            starts.append(self._start_postgres())
-        await _all_or_error(starts)
-
-    async def _start_postgres(self) -> None:
-        # The first time the files of the database are made, which takes a second or two: in a thread of its
-        # own.
-        if not (self.data_dir / "postgres" / "bidding-ready").exists():
-            with self.reporter.step("new database"):
-                spec = await asyncio.to_thread(postgres_spec, self.data_dir, self.ports, os.environ)
-        else:
-            spec = await asyncio.to_thread(postgres_spec, self.data_dir, self.ports, os.environ)
+    async def _start_server(self, name: str) -> None:
+        # The first time, the files of the database are made, which takes a second or so.
+        is_new = name == "postgres" and not is_initialised(self.data_dir)
+        with self.reporter.step("new database") if is_new else contextlib.nullcontext():
+            spec = await self._server_spec(name)
         await self._start_together([spec])
+
+    async def _server_spec(self, name: str) -> ProcessSpec:
+        """How to run a server, its folder and files made where they are missing. In a thread, as that may take long."""
+        makers: dict[str, Callable[[], ProcessSpec]] = {
+            "redis": lambda: redis_spec(self.data_dir, self.ports, os.environ, self._appendfsync),
+            "nats": lambda: nats_spec(self.data_dir, self.ports, os.environ),
+            "postgres": lambda: postgres_spec(self.data_dir, self.ports, os.environ),
+        }
+        work = asyncio.ensure_future(asyncio.to_thread(makers[name]))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread cannot be interrupted, and the next start must not meet it at work.
+            await asyncio.wait([work])
+            raise
 
     async def _start_together(self, specs: list[ProcessSpec]) -> None:
         self._processes |= {spec.name: ManagedProcess(spec) for spec in specs}
@@ -322,9 +328,7 @@ class Stack:
         self.save()
 
     def save(self) -> None:
-        """Write run.json: what `bidding status` shows, and what the next start ends if this process is
-        killed.
-        """
+        """Write run.json: for `bidding status`, and for the next start in case this process is killed."""
         RunRecord(
             phase=self._phase,
             supervisor=own_record(),
@@ -345,12 +349,17 @@ class Stack:
 
 
 async def _all_or_error(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all at once; the first error cancels the others and is raised as it is, not in a group."""
+    """Run all at once; the first error cancels the others, and is raised once they have cleaned up behind them."""
     tasks = [asyncio.ensure_future(each) for each in work]
+    if not tasks:
+        return
     try:
-        await asyncio.gather(*tasks)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
+        # Each is cancelled once, and given the time it takes: a second cancel would interrupt its cleaning up.
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

@@ -1,6 +1,4 @@
-"""What is running, written down: the lock of a data directory, `run.json`, and leftovers of a run that was
-killed.
-"""
+"""What runs, written down: a data directory's lock, `run.json`, and what a killed run has left behind."""
 
 from __future__ import annotations
 
@@ -89,18 +87,14 @@ def own_record() -> ProcessRecord:
 
 
 class DataDirLock:
-    """One supervisor per data directory. The system lets go of the lock when its holder ends, however it
-    ends.
-    """
+    """One supervisor per data directory; the system lets go of the lock when its holder ends in any way."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Raises AlreadyRunning while another supervisor holds it, StackError when the folder cannot be
-        written.
-        """
+        """Raises AlreadyRunning while another holds it, StackError when the folder cannot be written."""
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             file = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -18,9 +18,7 @@ CALM_AFTER_S = 60.0
 
 
 def next_pause_s(previous_s: float, lived_s: float) -> float:
-    """How long to wait before a restart: doubling from 0.5 s to 30 s, and from the start again after a calm
-    minute.
-    """
+    """How long to wait before a restart: twice as long each time, and short again after a calm minute."""
     if lived_s >= CALM_AFTER_S or previous_s <= 0:
         return PAUSE_FIRST_S
     return min(previous_s * 2, PAUSE_MAX_S)

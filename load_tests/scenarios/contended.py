@@ -7,6 +7,7 @@ is already stale.
 from __future__ import annotations
 
 import itertools
+import time
 from random import Random
 from typing import ClassVar
 
@@ -20,6 +21,8 @@ from shared.domain.money import format_amount
 BID_NAME = "/api/v1/items/[id]/bid"
 LOOK_NAME = "/api/v1/items/[id]"
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+# What a user waits after an error; without it, users of a platform that is away would spin.
+_BACK_OFF_S = 0.25
 
 
 class ContendedBidder(FastHttpUser):
@@ -78,27 +81,41 @@ class ContendedBidder(FastHttpUser):
                 response.success()
             else:
                 response.failure(_failure_text(answer, response.error))
+        if answer.fate in (Fate.UNKNOWN, Fate.FAILED):
+            time.sleep(_BACK_OFF_S)
 
     def _look(self, item_id: str) -> None:
-        failure: str | None = None
         with self.client.get(
             f"/api/v1/items/{item_id}", headers=_HEADERS, name=LOOK_NAME, catch_response=True
         ) as response:
-            if response.status_code == 200:
-                try:
-                    self._bidder.saw_item(read_item(response.content or b"", self.exponent))
-                except ValueError as error:
-                    failure = str(error)
+            if response.status_code == 0:
+                self.tally.looked(item_id)
+                response.failure(_no_answer(response.error))
+                failure: str | None = "no answer"
             else:
-                failure = f"HTTP {response.status_code}"
-            self.tally.looked(item_id, failure)
-            if failure is None:
-                response.success()
-            else:
-                response.failure(failure)
+                failure = self._learn(response.status_code, response.content or b"")
+                self.tally.looked(item_id, failure)
+                if failure is None:
+                    response.success()
+                else:
+                    response.failure(failure)
+        if failure is not None:
+            time.sleep(_BACK_OFF_S)
+
+    def _learn(self, status: int, body: bytes) -> str | None:
+        """Take note of an item that was shown; what is wrong with the answer, or None."""
+        if status != 200:
+            return f"HTTP {status}"
+        try:
+            self._bidder.saw_item(read_item(body, self.exponent))
+        except ValueError as error:
+            return str(error)
+        return None
 
 
 def _failure_text(answer: BidAnswer, cause: BaseException | None) -> str:
-    if answer.complaint is not None:
-        return answer.complaint
+    return answer.complaint if answer.complaint is not None else _no_answer(cause)
+
+
+def _no_answer(cause: BaseException | None) -> str:
     return f"no answer: {type(cause).__name__ if cause else 'connection closed'}"

@@ -31,19 +31,22 @@ class Follower:
             self._open(at_end=False)
         if self._file is None:
             return []
-        text = self._rest + self._file.read()
-        *lines, self._rest = text.split(b"\n")
-        if self._was_replaced():
-            self._file.close()
-            self._open(at_end=False)
+        # Looked at before reading: what its writer still puts into the old file comes before it goes on in the new.
+        replaced = self._was_replaced()
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        if replaced:
+            if self._rest:
+                lines.append(self._rest)
+            self.close()
+            self._rest = b""
         return [line.decode(errors="replace") for line in lines]
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
 
     def _open(self, *, at_end: bool) -> None:
-        self._file = None
         with contextlib.suppress(FileNotFoundError):
             self._file = self._path.open("rb")
             self._file.seek(0, 2 if at_end else 0)
@@ -52,13 +55,9 @@ class Follower:
         assert self._file is not None
         with contextlib.suppress(FileNotFoundError):
             now = self._path.stat()
-            return (now.st_ino, now.st_dev) != self._identity() or now.st_size < self._file.tell()
+            opened = os.fstat(self._file.fileno())
+            return (now.st_ino, now.st_dev) != (opened.st_ino, opened.st_dev) or now.st_size < self._file.tell()
         return True
-
-    def _identity(self) -> tuple[int, int]:
-        assert self._file is not None
-        opened = os.fstat(self._file.fileno())
-        return opened.st_ino, opened.st_dev
 
 
 @click.command()

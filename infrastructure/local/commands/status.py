@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 import click
 import psutil
@@ -90,18 +91,21 @@ async def _state(name: str, entry: ProcessRecord, record: RunRecord, ports: Port
         return "ended"
     if process.status() == psutil.STATUS_STOPPED:
         return "suspended"
-    probe = _probe(name, record, ports)
-    return "running" if probe is None else "ready" if await probe() else "not ready"
+    probe = _probe(name, entry, record, ports)
+    if probe is None:
+        return "running"
+    return "ready" if (await probe()).ok else "not ready"
 
 
-def _probe(name: str, record: RunRecord, ports: Ports) -> Probe | None:
+def _probe(name: str, entry: ProcessRecord, record: RunRecord, ports: Ports) -> Probe | None:
     if name == "redis":
         return redis_ready(HOST, ports.redis)
     if name == "nats":
         return http_ready(HOST, ports.nats_monitor, "/healthz")
     if name == "postgres":
         return postgres_ready(record.urls["postgres_url"])
-    return http_ready(HOST, getattr(ports, PORTS_OF[name][0]), "/ready") if name in PORTS_OF else None
+    where = urlsplit(entry.address)
+    return http_ready(where.hostname, where.port, "/ready") if where.hostname and where.port else None
 
 
 def _memory(process: psutil.Process) -> int | None:

@@ -18,7 +18,7 @@ import click
 from infrastructure.local.commands.options import data_dir_option, external_urls, port_options, ports_from
 from infrastructure.local.errors import AlreadyRunning, StackError
 from infrastructure.local.servers import AppendFsync
-from infrastructure.local.services import ALL_SERVICES, is_installed
+from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, run_path
 from infrastructure.local.supervisor import Supervisor
@@ -58,7 +58,7 @@ def up(data_dir: Path, redis_appendfsync: AppendFsync, servers_only: bool, detac
     stack = Stack(
         data_dir,
         ports=ports_from(ports),
-        services=() if servers_only else [name for name in ALL_SERVICES if is_installed(name)],
+        services=() if servers_only else ALL_SERVICES,
         migrate=True,
         redis_appendfsync=redis_appendfsync,
         reporter=reporter,
@@ -105,7 +105,9 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
         click.echo("\nStopping (Ctrl-C again to hurry)" if sys.stdout.isatty() else "Stopping")
     finally:
         asked.cancel()
+        stopping = time.monotonic()
         await stack.stop()
+    click.echo(f"Stopped in {time.monotonic() - stopping:.1f} s. The data stays in {stack.data_dir}.")
 
 
 def _raise_open_files_limit() -> None:
@@ -118,9 +120,7 @@ def _raise_open_files_limit() -> None:
 
 
 def _run_detached(data_dir: Path) -> int:
-    """Run the same command without --detach in a session of its own, show its output until it is ready; exit
-    code.
-    """
+    """Run the same command in a session of its own, show its output until it is ready; the exit code."""
     log = data_dir.absolute() / "logs" / "bidding.log"
     record = RunRecord.read(run_path(data_dir))
     if record is not None and record.supervisor.find() is not None:

@@ -11,9 +11,7 @@ from load_tests.answers import BidAnswer, Fate, ItemView
 from load_tests.bidder import Bidder
 from shared.domain.money import MINOR_MAX
 
-ITEM = ItemView(
-    "lot", current_bid=1000, min_next_bid=1001, highest_bidder_id="grace", bid_count=3, seq=3, epoch=1
-)
+ITEM = ItemView("lot", current_bid=1000, min_next_bid=1001, highest_bidder_id="grace", bid_count=3, seq=3, epoch=1)
 
 
 def bidder(spread_minor: int = 0) -> Bidder:
@@ -32,9 +30,7 @@ def test_the_least_needed_amount_without_a_spread() -> None:
 
 
 @given(spread=st.integers(0, 10_000), minimum=st.integers(1, MINOR_MAX))
-def test_a_bid_is_at_least_the_minimum_at_most_the_spread_above_and_a_legal_amount(
-    spread: int, minimum: int
-) -> None:
+def test_a_bid_is_at_least_the_minimum_at_most_the_spread_above_and_a_legal_amount(spread: int, minimum: int) -> None:
     ada = Bidder("ada", spread, Random(2))
     ada.saw_item(ItemView("lot", 0, minimum, None, 0, 0, 1))
     amount = ada.next_amount("lot")

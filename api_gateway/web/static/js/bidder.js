@@ -5,8 +5,8 @@ const OWN_BIDS_KEY = "bidding.own_bids";
 const OWN_BIDS_MAX = 200;
 const USER_ID = /^[A-Za-z0-9_.@-]{1,64}$/;
 
-const MOODS = ["amber", "brisk", "calm", "clever", "copper", "gentle", "keen", "lucky", "quiet", "silver", "steady", "velvet"];
-const BIRDS = ["curlew", "egret", "finch", "heron", "jackdaw", "kestrel", "lark", "merlin", "osprey", "plover", "wren", "swift"];
+const MOODS = "amber brisk calm clever copper gentle keen lucky quiet silver steady velvet".split(" ");
+const BIRDS = "curlew egret finch heron jackdaw kestrel lark merlin osprey plover swift wren".split(" ");
 
 // Private windows may refuse storage; then a name lasts as long as the page.
 const memory = new Map();
@@ -46,7 +46,7 @@ export function rememberUserId(text) {
   keep(NAME_KEY, text);
 }
 
-/** The ids of the bids placed from this browser: the public history shows an alias, and these tell which rows are ours. */
+/** The ids of the bids placed from this browser. The public history shows an alias; these tell which rows are ours. */
 export function ownBids() {
   try {
     const list = JSON.parse(recall(OWN_BIDS_KEY) ?? "[]");

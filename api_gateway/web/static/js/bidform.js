@@ -29,6 +29,8 @@ export class BidForm {
   #underWay = null; // The bid whose outcome is being waited for.
   #seen = () => {}; // Settles it when the feed shows it.
   #tone = null;
+  #state = null;
+  #acceptedSeq = Infinity; // Of the bid that the message is about.
 
   /** `onSettled()` runs after each attempt, `onBidder(userId)` when the bidder changes. */
   constructor(itemId, { onSettled, onBidder }) {
@@ -53,6 +55,8 @@ export class BidForm {
       if (!this.#touched) this.#follow();
     });
     this.bidder.addEventListener("change", () => this.#bidderChanged());
+    this.bidder.addEventListener("input", () => this.#fitBidder());
+    this.#fitBidder();
   }
 
   get userId() {
@@ -62,6 +66,7 @@ export class BidForm {
   /** Shows the newest state of the item. */
   update(state, currency) {
     const first = this.#minimum === null;
+    this.#state = state;
     this.#currency = currency;
     this.#minimum = typeof state.min_next_bid === "number" ? state.min_next_bid : null;
     setText(byId("symbol"), symbolOf(currency));
@@ -69,6 +74,7 @@ export class BidForm {
     if (!this.#touched) this.#follow(first);
     this.#suggest(state);
     this.#describe();
+    if (this.#tone === "good") this.#checkLead();
   }
 
   /** Takes a bid of the feed: where it is ours and still under way, it was accepted, whatever became of the answer. */
@@ -88,8 +94,8 @@ export class BidForm {
     try {
       const verdict = await findVerdict(this.itemId, bid);
       this.#setPending(null);
-      if (verdict === null) this.#say("warn", `Your bid of ${this.#money(bid.amount)} did not arrive before you left.`);
-      else this.#settle(verdict, bid);
+      if (verdict !== null) this.#settle(verdict, bid);
+      else this.#say("warn", `Your bid of ${this.#money(bid.amount)} did not arrive before you left the page.`);
     } catch {
       this.#say("warn", `We could not look up your bid of ${this.#money(bid.amount)} yet.`, {
         label: "Look again",
@@ -98,9 +104,15 @@ export class BidForm {
     }
   }
 
-  /** Takes back an old "accepted": it would contradict the state once somebody else leads. */
+  /** Tells that somebody else leads now, unless a bid is under way: its own outcome comes first. */
   outbid(leader, price) {
     if (this.#underWay === null) this.#say("warn", `You have been outbid: ${leader} leads at ${this.#money(price)}.`);
+  }
+
+  /** An "accepted" must not stand there once somebody else leads, also where both came in the same moment. */
+  #checkLead() {
+    const { highest_bidder_id: leader, current_bid: price, seq } = this.#state;
+    if (leader && leader !== this.userId && seq > this.#acceptedSeq) this.outbid(leader, price);
   }
 
   #money(amount) {
@@ -163,6 +175,10 @@ export class BidForm {
     if (this.#underWay === null) setText(this.button, amount === null ? "Place bid" : `Bid ${this.#money(amount)}`);
   }
 
+  #fitBidder() {
+    this.bidder.size = Math.min(28, Math.max(8, this.bidder.value.length));
+  }
+
   #bidderChanged() {
     const valid = isUserId(this.userId);
     this.bidder.setAttribute("aria-invalid", String(!valid));
@@ -207,7 +223,8 @@ export class BidForm {
       this.#say("wait", "No answer yet. We are asking again with the same bid, so it cannot count twice.");
     });
     const seen = new Promise((resolve) => {
-      this.#seen = (frame) => resolve({ success: true, is_highest: frame.highest_bidder_id === bid.user_id });
+      this.#seen = ({ highest_bidder_id: leader, seq }) =>
+        resolve({ success: true, is_highest: leader === bid.user_id, seq });
     });
     try {
       const verdict = await Promise.race([answer, seen]);
@@ -231,12 +248,14 @@ export class BidForm {
       const text = beaten
         ? `Your bid of ${this.#money(bid.amount)} was accepted, but another bidder's maximum is higher.`
         : `Your bid of ${this.#money(bid.amount)} was accepted.`;
+      this.#acceptedSeq = verdict.seq ?? Infinity;
       this.#say(beaten ? "warn" : "good", text);
+      if (!beaten) this.#checkLead();
       return;
     }
     if (verdict.code === "TOO_LOW" && typeof verdict.min_next_bid === "number") {
       const least = verdict.min_next_bid;
-      this.#say("bad", `${this.#money(bid.amount)} is too low by now. The minimum is ${this.#money(least)}.`, {
+      this.#say("bad", `${this.#money(bid.amount)} is too low. The minimum is now ${this.#money(least)}.`, {
         label: `Set ${this.#money(least)}`,
         run: () => this.#choose(least),
       });
@@ -250,7 +269,7 @@ export class BidForm {
       this.#say(
         "bad",
         "We still do not know whether your bid arrived. Trying again sends the same bid; it cannot count twice.",
-        { label: "Try again", run: () => this.#send(bid) },
+        { label: "Try again", run: () => this.#underWay === null && this.#send(bid) },
       );
       return;
     }

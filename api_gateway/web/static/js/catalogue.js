@@ -63,7 +63,7 @@ class Card {
     this.status.dataset.status = item.status ?? "";
     setText(this.meta, bidsText(bids, item));
     this.drawClock();
-    if (this.#shownPrice !== null && this.#shownPrice !== price) flash(this.price, "is-moved");
+    if (this.#shownPrice !== null && this.#shownPrice !== price) flash(this.price);
     this.#shownPrice = price;
   }
 
@@ -75,7 +75,7 @@ class Card {
     let urgent = false;
     if (item.status === "scheduled" && !Number.isNaN(start)) {
       text = `Opens ${momentText(start)}`;
-    } else if (end !== null && !isFinalStatus(item.status)) {
+    } else if (end !== null && item.status === "open") {
       const leftMs = end - serverNow();
       urgent = leftMs < URGENT_MS;
       text = leftMs > 0 ? durationText(leftMs) : "Closing…";
@@ -135,7 +135,7 @@ class Catalogue {
     }
     this.#feed = new CatalogueFeed(base, {
       onFrame: (frame) => this.#cards.get(frame.item_id)?.take(frame),
-      onState: (state, waitMs) => showConnection(state, waitMs),
+      onState: showConnection,
     });
     for (const id of this.#inView) this.#feed.watch(id);
   }
@@ -185,6 +185,7 @@ class Catalogue {
     byId("trouble").hidden = error === null;
     if (error !== null) setText(byId("trouble-text"), error.message);
     byId("empty").hidden = !none || this.status !== "";
+    byId("filter-row").hidden = !byId("empty").hidden;
     byId("none-such").hidden = !none || this.status === "";
     byId("more").hidden = this.#cursor === null || count === 0;
     byId("more").setAttribute("aria-disabled", String(busy));
@@ -193,11 +194,12 @@ class Catalogue {
   }
 }
 
-function showConnection(state, waitMs) {
+function showConnection(state) {
   const box = byId("connection");
   box.hidden = false;
   box.dataset.state = state;
-  setText(byId("connection-text"), connectionText(state, waitMs));
+  if (state === "live") box.dataset.connected = "yes";
+  setText(byId("connection-text"), connectionText(state, box.dataset.connected === "yes"));
 }
 
 /** Both places that offer it get the same form: the empty page, and the dialog behind the button. */
@@ -252,7 +254,7 @@ function prepareOpenForm() {
     const id = field.value.trim();
     const message = byId("open-message");
     if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) {
-      setText(message, "An id has 1 to 64 letters, digits, - or _.");
+      setText(message, "An id has 1 to 64 letters, digits, hyphens or underscores.");
       field.focus();
       return;
     }
@@ -268,6 +270,7 @@ function prepareOpenForm() {
 
 placeNewItemForms();
 prepareOpenForm();
+setText(byId("origin"), location.origin);
 const catalogue = new Catalogue();
 const asked = new URLSearchParams(location.search).get("status") ?? "";
 catalogue.filter(Object.hasOwn(STATUS_LABELS, asked) ? asked : "");

@@ -7,13 +7,11 @@ const PAD = { top: 24, right: 8, bottom: 24, left: 4 };
 const DOTS_MAX = 40;
 
 /**
- * Draws `points` ({at: ms, amount}, oldest first) into `svg`, which keeps its size from the style sheet. `money` and
- * `time` turn values into text. Fewer than two points draw nothing.
+ * Draws `points` ({at: ms, amount}, oldest first) into `svg`, which is `width` by `height` pixels. `money` and `time`
+ * turn values into text. Fewer than two points draw nothing.
  */
-export function drawChart(svg, points, { money, time }) {
+export function drawChart(svg, { width, height }, points, { money, time }) {
   svg.replaceChildren();
-  const width = svg.clientWidth;
-  const height = svg.clientHeight;
   if (points.length < 2 || width === 0) return;
   const first = points[0];
   const last = points[points.length - 1];

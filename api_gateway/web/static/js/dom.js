@@ -53,11 +53,14 @@ export function oncePerFrame(draw) {
   };
 }
 
-/** Restarts the CSS animation behind `name`. */
-export function flash(node, name) {
-  node.classList.remove(name);
-  void node.offsetWidth; // Reading a layout value makes the browser see the class go before it comes back.
-  node.classList.add(name);
+/**
+ * Plays the animation of a price that moved, from its beginning. Two names for one animation take turns: to restart a
+ * single one the browser would have to lay out the page in between, for each bid.
+ */
+export function flash(node) {
+  const again = node.classList.contains("is-moved");
+  node.classList.toggle("is-moved", !again);
+  node.classList.toggle("is-moved-again", again);
 }
 
 /**

@@ -47,7 +47,7 @@ export class Register {
   }
 }
 
-/** The wait before attempt number `attempt` (from 0): exponential, times 0.5 to 1.5 by chance, so that not all come at once. */
+/** The wait before attempt `attempt` (from 0): exponential, and half to one and a half of that by chance. */
 export function backoffMs(attempt, random = Math.random) {
   const middle = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt, 16));
   return Math.min(BACKOFF_MAX_MS, middle * (0.5 + random()));
@@ -55,7 +55,7 @@ export function backoffMs(attempt, random = Math.random) {
 
 /**
  * One WebSocket that comes back. `address()` is asked before each attempt. `onState` gets "connecting", "live",
- * "waiting" (with the ms until the next attempt) or "ended" (the server said that it is no use to come back).
+ * "waiting" (for the next attempt) or "ended" (the server said that it is no use to come back).
  */
 class Connection {
   #socket = null;
@@ -112,7 +112,7 @@ class Connection {
 
   #connect() {
     this.#drop();
-    this.onState("connecting", 0);
+    this.onState("connecting");
     const socket = new WebSocket(this.address());
     this.#socket = socket;
     let liveSinceMs = null;
@@ -127,7 +127,7 @@ class Connection {
       if (liveSinceMs === null) {
         clearTimeout(this.#timer);
         liveSinceMs = performance.now();
-        this.onState("live", 0);
+        this.onState("live");
       }
       this.onFrame(frame);
     };
@@ -138,7 +138,7 @@ class Connection {
       if (liveSinceMs !== null && performance.now() - liveSinceMs > STEADY_AFTER_MS) this.#attempt = 0;
       if (isFinal(code)) {
         this.stop();
-        this.onState("ended", 0);
+        this.onState("ended");
       } else {
         this.#retry();
       }
@@ -147,10 +147,9 @@ class Connection {
 
   #retry() {
     this.#drop();
-    const waitMs = backoffMs(this.#attempt);
+    this.onState("waiting");
+    this.#timer = setTimeout(() => this.#connect(), backoffMs(this.#attempt));
     this.#attempt += 1;
-    this.onState("waiting", waitMs);
-    this.#timer = setTimeout(() => this.#connect(), waitMs);
   }
 }
 
@@ -189,7 +188,7 @@ export class ItemFeed {
     });
   }
 
-  /** The version of the newest frame, or null. What the API said does not count: frames before it may still be missing. */
+  /** The version of the newest frame, or null. What the API said does not count: frames may still be missing. */
   get version() {
     return this.#version;
   }

@@ -22,6 +22,7 @@ export class History {
   #covered = -1; // Every bid up to this seq is here, or older than what we keep.
   #timer = null;
   #fetchedMs = -Infinity;
+  #size = { width: 0, height: 0 };
   #currency = "USD";
   #bidder = "";
 
@@ -31,11 +32,17 @@ export class History {
     this.body = byId("history-rows");
     this.chart = byId("chart");
     this.draw = oncePerFrame(() => this.#draw());
-    new ResizeObserver(this.draw).observe(this.chart);
+    // The size is told instead of asked for: asking would lay out the whole page again after each new row.
+    new ResizeObserver(([entry]) => {
+      this.#size = entry.contentRect;
+      this.draw();
+    }).observe(this.chart);
   }
 
   set currency(currency) {
-    if (currency) this.#currency = currency;
+    if (currency === this.#currency) return;
+    this.#currency = currency;
+    this.#forgetRows();
   }
 
   set bidder(userId) {
@@ -51,7 +58,7 @@ export class History {
       for (const bid of page.bids) this.#add({ ...bid, alias: bid.bidder });
       const newest = page.bids.length > 0 ? page.bids[0].seq : -1;
       this.#covered = Math.max(this.#covered, newest, version?.seq ?? -1);
-      setText(byId("history-note"), "");
+      setText(byId("history-note"), page.partial === true ? "Older bids cannot be read at the moment." : "");
     } catch {
       setText(byId("history-note"), "Earlier bids could not be read yet. New bids appear as they come.");
       this.#refill(version);
@@ -61,6 +68,7 @@ export class History {
 
   /** Takes one frame of the feed, whose state is `state`. */
   take(frame, state) {
+    if (state.epoch < this.#epoch) return;
     if (state.epoch > this.#epoch) {
       // The item was rebuilt: its old numbers mean nothing any more. A first frame only tells us the number.
       if (this.#epoch > 0) this.#restart();
@@ -106,7 +114,7 @@ export class History {
     if (this.#bids.size > 2 * ROWS_MAX) this.#trim();
   }
 
-  /** The API tells aliases, the feed user ids. A bid that came both ways says who an alias is, for its other rows too. */
+  /** The API tells aliases, the feed user ids. A bid that came both ways says whose all rows of its alias are. */
   #learn(known, again) {
     if (known.bid_id !== again.bid_id) return;
     const user = known.user_id ?? again.user_id;
@@ -185,7 +193,7 @@ export class History {
     byId("chart-figure").hidden = !worth;
     if (!worth) return;
     const money = (amount) => formatMoney(amount, this.#currency);
-    drawChart(this.chart, points, { money, time: timeText });
+    drawChart(this.chart, this.#size, points, { money, time: timeText });
     const [first, last] = [points[0], points[points.length - 1]];
     const told = `The price over the last ${points.length} bids: from ${money(first.amount)} to ${money(last.amount)}.`;
     if (this.chart.getAttribute("aria-label") !== told) this.chart.setAttribute("aria-label", told);

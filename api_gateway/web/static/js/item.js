@@ -55,8 +55,11 @@ class ItemPage {
   async #loadItem() {
     for (let attempt = 0; ; attempt += 1) {
       try {
-        this.#item = await getItem(this.itemId);
-        this.#register.offer(stateOf(this.#item));
+        const item = await getItem(this.itemId);
+        this.#register.offer(stateOf(item));
+        // These are the register's now: left in the item, they would come back once the price had moved on.
+        delete item.suggested_bids;
+        this.#item = item;
         this.draw();
         return true;
       } catch (error) {
@@ -78,7 +81,7 @@ class ItemPage {
     }
     this.#feed = new ItemFeed(base, this.itemId, {
       onFrame: (frame) => this.#take(frame),
-      onState: (state, waitMs) => showConnection(state, waitMs),
+      onState: showConnection,
     });
     this.#feed.start();
   }
@@ -176,10 +179,12 @@ class ItemPage {
     if (end === null) return;
     const final = isFinalStatus(item.status);
     const leftMs = end - serverNow();
-    setText(byId("end-label"), final ? "Closed" : item.status === "paused" ? "Paused with" : "Closes in");
-    setText(byId("countdown"), final ? momentText(end) : leftMs > 0 ? durationText(leftMs) : "Closing…");
-    setText(byId("end-moment"), final ? "" : momentText(end));
-    box.dataset.pace = final ? "" : leftMs < URGENT_MS ? "urgent" : leftMs < SOON_MS ? "soon" : "";
+    const running = leftMs > 0 ? "Closes in" : "The time is up";
+    setText(byId("end-label"), final ? "Closed" : item.status === "paused" ? "Paused; was to close" : running);
+    const moment = final || item.status === "paused";
+    setText(byId("countdown"), moment ? momentText(end) : leftMs > 0 ? durationText(leftMs) : "Closing…");
+    setText(byId("end-moment"), moment ? "" : momentText(end));
+    box.dataset.pace = moment ? "" : leftMs < URGENT_MS ? "urgent" : leftMs < SOON_MS ? "soon" : "";
   }
 
   /** Draws attention to what changed since the last time: by movement, in words for screen readers, in the form. */
@@ -187,7 +192,7 @@ class ItemPage {
     const before = this.#shown;
     this.#shown = next;
     if (before.price === null) return;
-    if (next.price !== before.price) flash(byId("price"), "is-moved");
+    if (next.price !== before.price) flash(byId("price"));
     const lost = before.leader === this.form.userId && next.leader !== null && !mine;
     if (lost) this.form.outbid(next.leader, next.price);
     if (next.status !== before.status) {
@@ -204,10 +209,11 @@ function priceLabel(status, bids) {
   return bids > 0 ? "Current bid" : "Opening bid";
 }
 
-function showConnection(state, waitMs) {
+function showConnection(state) {
   const box = byId("connection");
   box.dataset.state = state;
-  setText(byId("connection-text"), connectionText(state, waitMs));
+  if (state === "live") box.dataset.connected = "yes";
+  setText(byId("connection-text"), connectionText(state, box.dataset.connected === "yes"));
 }
 
 function showMissing(reason) {

@@ -57,7 +57,9 @@ export function parseAmount(text, currency) {
     digits = compact;
   } else if (decimals === 2 && /^\d+,\d{1,2}$/.test(compact)) {
     digits = compact.replace(",", "."); // "12,50"
-  } else if (decimals < 3 && new RegExp(`^\\d{1,3}(,\\d{3})+${fraction ? `(\\.\\d${fraction})?` : ""}$`).test(compact)) {
+  } else if (decimals === 0 && /^\d{1,3}(,\d{3})+$/.test(compact)) {
+    digits = compact.replaceAll(",", ""); // "12,000"
+  } else if (decimals === 2 && /^\d{1,3}(,\d{3})+(\.\d{1,2})?$/.test(compact)) {
     digits = compact.replaceAll(",", ""); // "1,234.50"
   } else if (decimals === 2 && /^\d{1,3}(\.\d{3})+,\d{1,2}$/.test(compact)) {
     digits = compact.replaceAll(".", "").replace(",", "."); // "1.234,50"

@@ -54,6 +54,6 @@ export function plateFor(itemId) {
     Array.from({ length: lines }, (_unused, line) =>
       svgElement("path", { d: ring(middle, swing, waves, (line / lines) * 2 * Math.PI) })),
   );
-  const box = `0 0 ${SIZE} ${SIZE}`;
-  return svgElement("svg", { class: `rosette tone-${tone}`, viewBox: box, "aria-hidden": "true", focusable: "false" }, ...paths);
+  const frame = { class: `rosette tone-${tone}`, viewBox: `0 0 ${SIZE} ${SIZE}` };
+  return svgElement("svg", { ...frame, "aria-hidden": "true", focusable: "false" }, ...paths);
 }

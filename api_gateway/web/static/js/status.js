@@ -19,9 +19,10 @@ export function endOf(item) {
   return Number.isNaN(end) ? null : end;
 }
 
-export function connectionText(state, waitMs) {
+/** `connected` says whether the feed has been live before: then the person waits for it to come back. */
+export function connectionText(state, connected) {
   if (state === "live") return "Live";
-  if (state === "connecting") return "Connecting…";
   if (state === "ended") return "Not live";
-  return navigator.onLine === false ? "Offline" : `Back in ${Math.max(1, Math.round(waitMs / 1000))} s`;
+  if (navigator.onLine === false) return "Offline";
+  return connected ? "Reconnecting…" : "Connecting…";
 }

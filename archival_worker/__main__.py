@@ -1,0 +1,47 @@
+"""``python -m archival_worker`` runs the worker, ``python -m archival_worker migrate`` brings the schema up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import click
+import uvloop
+
+from archival_worker.errors import MigrationError
+from archival_worker.main import run
+from archival_worker.migrate import migrate
+from archival_worker.settings import Settings
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Archive auction events from NATS JetStream in PostgreSQL. Settings come from the environment."""
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    context.obj = settings
+    if context.invoked_subcommand is None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(run(settings))
+        except OSError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@cli.command("migrate")
+@click.pass_obj
+def migrate_command(settings: Settings) -> None:
+    """Apply the migrations that are missing. Safe to run again, and at the same time."""
+    try:
+        applied = asyncio.run(migrate(settings.postgres_url, wait_s=settings.archiver_migrate_wait_s))
+    except MigrationError as error:
+        raise click.ClickException(str(error)) from error
+    for name in applied:
+        click.echo(f"applied {name}")
+    if not applied:
+        click.echo("the schema is up to date")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,163 @@
+"""Health, readiness and metrics over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from nats.errors import Error as NatsError
+from nats.js.api import ConsumerInfo
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from archival_worker.archive import Archive
+from archival_worker.cursors import CursorCopier
+from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.link import NatsLink
+from archival_worker.metrics import Metrics
+from shared import names
+
+_PROBE_TIMEOUT_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one round of questions to the servers found. A text says what is wrong; None is good or unknown."""
+
+    redis: str | None
+    nats: str | None
+    postgres: str | None
+    lag: int | None
+    ack_pending: int | None
+    dead_letters: int | None
+
+
+class Probes:
+    """Asks the three servers at once, each within two seconds."""
+
+    def __init__(self, redis: Redis, link: NatsLink, archive: Archive) -> None:
+        self._redis = redis
+        self._link = link
+        self._archive = archive
+
+    async def ask(self) -> Report:
+        """Never raises."""
+        redis, consumer, letters = await asyncio.gather(self._ask_redis(), self._ask_nats(), self._ask_postgres())
+        info = consumer if isinstance(consumer, ConsumerInfo) else None
+        return Report(
+            redis=redis,
+            nats=consumer if isinstance(consumer, str) else None,
+            postgres=letters if isinstance(letters, str) else None,
+            lag=info.num_pending if info else None,
+            ack_pending=info.num_ack_pending if info else None,
+            dead_letters=letters if isinstance(letters, int) else None,
+        )
+
+    async def _ask_redis(self) -> str | None:
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await cast(Any, self._redis).ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            return _text(error)
+        return None
+
+    async def _ask_nats(self) -> ConsumerInfo | str:
+        if not self._link.is_connected:
+            return "disconnected"
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                client = await self._link.connected()
+                info = await client.jetstream().consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
+                return cast(ConsumerInfo, info)
+        except (NatsError, StreamUnavailable, OSError, TimeoutError) as error:
+            return _text(error)
+
+    async def _ask_postgres(self) -> int | str:
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await self._archive.check_writable()
+                return await self._archive.dead_letters()
+        except (ArchiveUnavailable, TimeoutError) as error:
+            return _text(error)
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def make_app(probes: Probes, cursors: CursorCopier, metrics: Metrics) -> FastAPI:
+    """``/health``: the process answers. ``/ready``: it archives; 503 otherwise, with what is missing. ``/metrics``."""
+    app = FastAPI(title="Archival worker", docs_url=None, redoc_url=None)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "healthy", "service": "archival-worker", "time": datetime.now(UTC).isoformat()}
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        report = await probes.ask()
+        is_ready = metrics.consuming and not (report.redis or report.nats or report.postgres)
+        body: dict[str, Any] = {
+            "status": "ready" if is_ready else "unavailable",
+            "service": "archival-worker",
+            "redis": report.redis or "ok",
+            "nats": report.nats or "ok",
+            "postgres": report.postgres or "ok",
+            "consuming": metrics.consuming,
+            "lag": report.lag,
+            "ack_pending": report.ack_pending,
+            "dead_letters": report.dead_letters,
+            "cursors_to_copy": cursors.pending,
+            "alarms": cursors.alarms,
+        }
+        return JSONResponse(body, 200 if is_ready else 503)
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        report = await probes.ask()
+        gauges: dict[str, float] = {
+            "redis_up": report.redis is None,
+            "nats_up": report.nats is None,
+            "postgres_up": report.postgres is None,
+            "cursors_to_copy": cursors.pending,
+            "shard_alarms": len(cursors.alarms),
+        }
+        known = {
+            "lag_messages": report.lag,
+            "ack_pending": report.ack_pending,
+            "dead_letters_stored": report.dead_letters,
+        }
+        gauges |= {name: float(value) for name, value in known.items() if value is not None}
+        return PlainTextResponse(metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+    return app
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn in an event loop that it shares: signals belong to the composition root."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers alone."""
+        yield
+
+
+def make_server(app: FastAPI) -> HttpServer:
+    """A server for sockets that are bound already."""
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=5,
+        limit_concurrency=64,
+    )
+    return HttpServer(config)

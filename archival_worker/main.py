@@ -1,0 +1,140 @@
+"""The composition root: opens what the worker needs, joins it, runs it, and closes everything in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from archival_worker.archive import Archive
+from archival_worker.batcher import BatchLimits
+from archival_worker.cursors import CursorCopier
+from archival_worker.http import HttpServer, Probes, make_app, make_server
+from archival_worker.link import NatsLink
+from archival_worker.metrics import Metrics
+from archival_worker.retention import Retention
+from archival_worker.settings import Settings
+from archival_worker.source import SourceOptions
+from archival_worker.worker import Worker, WorkerOptions
+from shared.clients.postgres import open_postgres
+from shared.clients.redis import open_redis
+
+logger = logging.getLogger(__name__)
+
+_NAME: Final = "archival-worker"
+_CLOSE_TIMEOUT_S: Final = 5.0
+_COPY_TIMEOUT_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that run, joined."""
+
+    worker: Worker
+    cursors: CursorCopier
+    retention: Retention
+    http: HttpServer
+    listener: socket.socket
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Service]:
+    """Everything opened. No server needs to be there: each is connected to when it is first needed.
+
+    Raises:
+        OSError: the port for health and metrics is taken.
+    """
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.archiver_host, settings.archiver_port))
+        redis = open_redis(settings.redis_url, connections_max=4)
+        stack.push_async_callback(redis.aclose)
+        pool = await open_postgres(
+            settings.postgres_url, name=_NAME, connections_max=4, timeout_s=settings.archiver_postgres_timeout_s
+        )
+        stack.push_async_callback(_close_pool, pool)
+        link = NatsLink(settings.nats_url, name=_NAME)
+        stack.push_async_callback(link.close)
+
+        metrics = Metrics()
+        archive = Archive(pool)
+        cursors = CursorCopier(redis, archive.positions, metrics)
+        options = WorkerOptions(
+            batch=BatchLimits(rows_max=settings.archiver_batch_rows, linger_s=settings.archiver_linger_ms / 1_000),
+            source=SourceOptions(ack_wait_s=settings.archiver_ack_wait_s),
+        )
+        yield Service(
+            worker=Worker(link.connected, archive, cursors, metrics, options),
+            cursors=cursors,
+            retention=Retention(link.connected, metrics),
+            http=make_server(make_app(Probes(redis, link, archive), cursors, metrics)),
+            listener=listener,
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port} (ARCHIVER_PORT): {error.strerror}") from error
+    return listener
+
+
+async def _close_pool(pool: asyncpg.Pool) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+async def run(settings: Settings) -> None:
+    """Archive until SIGTERM or SIGINT; then finish the running batch, acknowledge it, and return.
+
+    Raises:
+        OSError: the port for health and metrics is taken.
+        ExceptionGroup: a part failed for a reason that is nobody's outage: a defect.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with opened(settings) as service:
+        await _serve(service, stop, stop_s=settings.archiver_stop_s)
+    logger.info("stopped")
+
+
+async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> None:
+    async with asyncio.TaskGroup() as group:
+        http = group.create_task(service.http.serve(sockets=[service.listener]), name="http")
+        worker = group.create_task(service.worker.run(), name="worker")
+        cursors = group.create_task(service.cursors.run(), name="cursors")
+        retention = group.create_task(service.retention.run(), name="retention")
+        await stop.wait()
+        logger.info("stopping")
+        retention.cancel()
+        service.worker.request_stop()
+        await _ended(worker, stop_s)
+        # After the worker: the last batch's cursors are copied too.
+        service.cursors.request_stop()
+        await _ended(cursors, _COPY_TIMEOUT_S)
+        service.http.should_exit = True
+        await _ended(http, _CLOSE_TIMEOUT_S)
+
+
+async def _ended(task: asyncio.Task[Any], within_s: float) -> None:
+    """Wait for the end of a task that was asked to; after ``within_s`` it is cancelled."""
+    _, running = await asyncio.wait({task}, timeout=within_s)
+    if running:
+        logger.warning("%s did not end within %g s", task.get_name(), within_s)
+        task.cancel()

@@ -1,0 +1,38 @@
+"""Settings of the archival worker, read once from the environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that works with ``bidding up``; names are those of the environment, in upper case.
+
+    Attributes:
+        redis_url, nats_url, postgres_url: the servers.
+        archiver_host, archiver_port: where health and metrics are served.
+        archiver_batch_rows: rows per transaction.
+        archiver_linger_ms: how long the first message of a batch waits for company.
+        archiver_postgres_timeout_s: bound of one statement; must stay below the ack wait.
+        archiver_ack_wait_s: after so long without an acknowledgement JetStream delivers a message again. Holds for a
+            consumer that is made, not for one that exists.
+        archiver_stop_s: how long a running batch may take to finish after SIGTERM.
+        archiver_migrate_wait_s: how long ``migrate`` waits for the server, and for another migration.
+        log_level: DEBUG, INFO, WARNING or ERROR.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
+
+    redis_url: str = "redis://127.0.0.1:6479/0"
+    nats_url: str = "nats://127.0.0.1:4322"
+    postgres_url: str = "postgresql://bidding@127.0.0.1:5532/bidding"
+    archiver_host: str = "127.0.0.1"
+    archiver_port: int = Field(default=8082, ge=0, le=65_535)
+    archiver_batch_rows: int = Field(default=5_000, ge=1, le=50_000)
+    archiver_linger_ms: int = Field(default=20, ge=0, le=10_000)
+    archiver_postgres_timeout_s: float = Field(default=20, gt=0)
+    archiver_ack_wait_s: float = Field(default=30, gt=0)
+    archiver_stop_s: float = Field(default=10, gt=0)
+    archiver_migrate_wait_s: float = Field(default=60, gt=0)
+    log_level: str = "INFO"

@@ -1,0 +1,197 @@
+"""Accepted bids per second through HTTP, beside a bare echo and an idiomatic gateway under the same server.
+
+Everything of a round runs in turn, each contender on a core of its own (core 0), and the client, Redis and NATS on another.
+The rounds interleave the contenders, so that a slow minute of a shared machine hits all of them; ratios are taken within a
+round, and their median is what counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import psutil
+import uvloop
+
+from bench.client import Tally, bid_requests, load
+from infrastructure.local.ports import Ports
+from infrastructure.local.servers import AppendFsync
+from infrastructure.local.stack import Stack
+
+SERVER_CORE = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Something that takes bids: the module to run, and how the client drives it."""
+
+    name: str
+    module: str
+    fsync: AppendFsync = "everysec"
+    keyed: bool = False
+    items: int = 1
+
+
+CONTENDERS = (
+    Contender("bare ASGI echo", "bench.echo"),
+    Contender("idiomatic FastAPI + redis-py", "bench.idiomatic"),
+    Contender("gateway, everysec", "api_gateway"),
+    Contender("gateway, always", "api_gateway", fsync="always"),
+    Contender("gateway, everysec, with bid_id", "api_gateway", keyed=True),
+    Contender("gateway, everysec, 100 items", "api_gateway", items=100),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run: rates per second; ``busy`` is the share of its core that the server used, ``cpu_us`` its CPU per request."""
+
+    accepted: float
+    answered: float
+    failed: int
+    busy: float
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+
+
+def _result(tally: Tally, took_s: float, cpu_s: float) -> Result:
+    ordered = sorted(tally.latencies_s) or [0.0]
+    return Result(
+        accepted=tally.accepted / took_s,
+        answered=tally.answered / took_s,
+        failed=tally.failed,
+        busy=cpu_s / took_s,
+        cpu_us=cpu_s / max(1, tally.answered) * 1e6,
+        p50_ms=ordered[len(ordered) // 2] * 1e3,
+        p99_ms=ordered[int(len(ordered) * 0.99)] * 1e3,
+    )
+
+
+@contextlib.contextmanager
+def _served(module: str, env: dict[str, str], port: int) -> Iterator[psutil.Process]:
+    """The module as a process on its core, until it answers; ended afterwards."""
+    process = subprocess.Popen([sys.executable, "-m", module], env=env, stderr=subprocess.DEVNULL)
+    try:
+        with contextlib.suppress(AttributeError, OSError):
+            os.sched_setaffinity(process.pid, {SERVER_CORE})
+        _wait_until_ready(f"http://127.0.0.1:{port}/ready", process)
+        yield psutil.Process(process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise click.ClickException(f"the server ended with code {process.returncode} before it was ready")
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                return  # the contenders other than ours have no such page, but they answer
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise click.ClickException(f"{url} did not become ready")
+
+
+def _run(contender: Contender, stack: Stack, *, run: int, connections: int, seconds: float) -> Result:
+    env = stack.service_env | {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR"}
+    port = stack.ports.gateway
+    item_ids = [f"bench-{run}-{number}" for number in range(contender.items)]
+    with _served(contender.module, env, port) as server:
+
+        def cpu_s() -> float:
+            times = server.cpu_times()
+            return float(times.user + times.system)
+
+        tally, took_s, used_s = uvloop.run(
+            load(
+                port,
+                bid_requests(item_ids, keyed=contender.keyed),
+                connections=connections,
+                warm_up_s=1.0,
+                measure_s=seconds,
+                cpu_s=cpu_s,
+            )
+        )
+    return _result(tally, took_s, used_s)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):,.0f}–{max(values):,.0f}"
+
+
+def _report(results: dict[str, list[Result]]) -> None:
+    echo = results[CONTENDERS[0].name]
+    idiomatic = results[CONTENDERS[1].name]
+    click.echo()
+    head = f"{'':32}{'accepted/s':>11}{'spread':>17}{'of echo':>9}{'× idiom.':>10}{'core':>6}{'µs/req':>8}"
+    click.echo(head + f"{'p50 ms':>8}{'p99 ms':>8}{'refused':>9}{'failed':>8}")
+    for name, runs in results.items():
+        accepted = [run.accepted for run in runs]
+        of_echo = statistics.median(run.accepted / base.accepted for run, base in zip(runs, echo, strict=True))
+        times = statistics.median(run.accepted / base.accepted for run, base in zip(runs, idiomatic, strict=True))
+        refused = statistics.median(1 - run.accepted / run.answered for run in runs)
+        click.echo(
+            f"{name:32}{statistics.median(accepted):>11,.0f}{_spread(accepted):>17}{of_echo:>9.2f}{times:>10.2f}"
+            f"{statistics.median(run.busy for run in runs):>6.0%}"
+            f"{statistics.median(run.cpu_us for run in runs):>8.1f}"
+            f"{statistics.median(run.p50_ms for run in runs):>8.1f}{statistics.median(run.p99_ms for run in runs):>8.1f}"
+            f"{refused:>9.1%}{sum(run.failed for run in runs):>8}"
+        )
+
+
+def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -> dict[str, list[Result]]:
+    """Run all contenders in ``rounds`` interleaved rounds and print the table."""
+    contenders = [contender for contender in CONTENDERS if only in contender.name or contender.module != "api_gateway"]
+    results: dict[str, list[Result]] = {contender.name: [] for contender in contenders}
+    cores = os.cpu_count() or 1
+    if cores > 1:
+        # Redis, NATS and this client share the other cores; child processes inherit it.
+        os.sched_setaffinity(0, set(range(cores)) - {SERVER_CORE})
+    with tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
+        stacks = {
+            fsync: Stack(Path(directory) / fsync, ports=Ports.free(), services=(), migrate=True, redis_appendfsync=fsync)
+            for fsync in {contender.fsync for contender in contenders}
+        }
+        try:
+            for stack in stacks.values():
+                asyncio.run(stack.start())
+            for number in range(rounds):
+                for index, contender in enumerate(contenders):
+                    run = number * len(contenders) + index
+                    result = _run(
+                        contender, stacks[contender.fsync], run=run, connections=connections, seconds=seconds
+                    )
+                    results[contender.name].append(result)
+                    click.echo(
+                        f"round {number + 1}/{rounds}  {contender.name:32}{result.accepted:>9,.0f} accepted/s"
+                        f"  core {result.busy:.0%}"
+                    )
+        finally:
+            for stack in stacks.values():
+                asyncio.run(stack.stop())
+    _report(results)
+    return results

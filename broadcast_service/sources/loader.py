@@ -1,0 +1,123 @@
+"""Loads items on demand: one load per item at a time however many ask, a few at once, and again until Redis answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import Enum
+from typing import Final, Protocol
+
+from redis.exceptions import RedisError
+
+from broadcast_service.feed import Recovery
+from broadcast_service.frames import Version
+from broadcast_service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+WORKERS: Final = 8
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 2.0
+
+
+class Reader(Protocol):
+    """Reads one item; see :class:`~broadcast_service.sources.snapshots.SnapshotReader`, whose errors it shares."""
+
+    async def read(self, item_id: str, since: Version | None) -> Recovery | None: ...
+
+
+class Listener(Protocol):
+    """Who is told what was loaded. Every request is followed, at least once, by one of these calls."""
+
+    def watches(self, item_id: str) -> bool: ...
+
+    def history_wanted(self, item_id: str) -> Version | None: ...
+
+    def loaded(self, item_id: str, recovery: Recovery, *, again: bool) -> None: ...
+
+    def missing(self, item_id: str) -> None: ...
+
+    def load_failed(self, item_id: str) -> None: ...
+
+
+class _Stage(Enum):
+    QUEUED = "queued"
+    READING = "reading"
+    ASKED_AGAIN = "asked again"
+    """Asked for while a read was under way, which may have begun too early: another one follows."""
+
+
+class Loader:
+    """``request`` may be called at any time, also before ``run``; ``run`` works until it is cancelled."""
+
+    def __init__(self, reader: Reader, listener: Listener, metrics: Metrics) -> None:
+        self._reader = reader
+        self._listener = listener
+        self._metrics = metrics
+        # Bounded by the number of watched items: an item is in it at most once.
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._stages: dict[str, _Stage] = {}
+        self._retry_s = RETRY_FIRST_S
+        self._is_failing = False
+
+    def request(self, item_id: str) -> None:
+        """Load the item by a read that begins after this call."""
+        match self._stages.get(item_id):
+            case None:
+                self._stages[item_id] = _Stage.QUEUED
+                self._queue.put_nowait(item_id)
+            case _Stage.READING:
+                self._stages[item_id] = _Stage.ASKED_AGAIN
+            case _Stage.QUEUED | _Stage.ASKED_AGAIN:
+                pass
+
+    async def run(self) -> None:
+        """Serve requests until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            item_id = await self._queue.get()
+            if not self._listener.watches(item_id):
+                del self._stages[item_id]
+                continue
+            await self._load(item_id)
+
+    async def _load(self, item_id: str) -> None:
+        self._stages[item_id] = _Stage.READING
+        self._metrics.loads += 1
+        try:
+            recovery = await self._reader.read(item_id, self._listener.history_wanted(item_id))
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self._is_failing:
+                # Once, not for every item that is watched.
+                logger.warning("Redis cannot be asked, trying on: %s: %s", type(error).__name__, error)
+            self._is_failing = True
+            self._failed(item_id)
+            return
+        except (KeyError, ValueError) as error:
+            logger.error("item %s: its hash cannot be read: %s: %s", item_id, type(error).__name__, error)
+            self._failed(item_id)
+            return
+        if self._is_failing:
+            logger.info("Redis answers again")
+        self._is_failing = False
+        self._retry_s = RETRY_FIRST_S
+        again = self._stages.pop(item_id) is _Stage.ASKED_AGAIN
+        if again:
+            self.request(item_id)
+        if recovery is not None:
+            self._listener.loaded(item_id, recovery, again=again)
+        elif not again:
+            # Otherwise the item may have come into being since; the next read tells.
+            self._listener.missing(item_id)
+
+    def _failed(self, item_id: str) -> None:
+        """Try again later, with growing pauses; the item stays queued, so that requests in between change nothing."""
+        self._metrics.loads_failed += 1
+        self._stages[item_id] = _Stage.QUEUED
+        asyncio.get_running_loop().call_later(self._retry_s, self._queue.put_nowait, item_id)
+        self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+        self._listener.load_failed(item_id)

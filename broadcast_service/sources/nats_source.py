@@ -1,0 +1,208 @@
+"""Events from JetStream, through one ephemeral push consumer for all items.
+
+The consumer is ordered in the sense that a gap in its numbering, a heartbeat that disagrees, silence, or a new
+connection ends it; a new one then starts with *new* messages, and the listener looks at Redis for what was missed in
+between. So it does not matter what became of the old consumer, or of the stream: a NATS server that lost its disk is
+followed again like any other.
+(The ordered consumer of nats-py resumes at the next stream sequence instead, and would wait for ever for one that a
+new stream reaches only much later.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final, Protocol
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from broadcast_service.metrics import Metrics
+from shared import names
+from shared.clients.nats import Client, ensure_stream, open_nats
+
+logger = logging.getLogger(__name__)
+
+HEARTBEATS_MISSED_MAX: Final = 3
+CHECK_EVERY_S: Final = 0.1
+RETRY_S: Final = 0.5
+UNUSED_CONSUMER_KEPT_S: Final = 10.0
+
+
+class Listener(Protocol):
+    """Who is told. Calls are synchronous: what they take, the next message waits."""
+
+    def on_message(self, subject: str, data: bytes) -> None:
+        """One message of the stream, in order."""
+
+    def on_stream_up(self) -> None:
+        """From now on every new message arrives; earlier ones may have been missed."""
+
+    def on_stream_down(self) -> None:
+        """Messages do not arrive any more."""
+
+
+class NatsSource:
+    """``run`` works until it is cancelled, whether NATS is there or not.
+
+    Args:
+        heartbeat_s: how often JetStream speaks where there are no events; three missed ones end the consumer.
+    """
+
+    def __init__(self, url: str, listener: Listener, metrics: Metrics, *, heartbeat_s: float) -> None:
+        self._url = url
+        self._listener = listener
+        self._metrics = metrics
+        self._heartbeat_s = heartbeat_s
+        self._is_up = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether events flow."""
+        return self._is_up
+
+    async def run(self) -> None:
+        """Connect, follow, and start over after every failure, until cancelled."""
+        while True:
+            try:
+                # Returns when NATS is there for the first time; from then on the client itself reconnects for ever.
+                client = await open_nats(self._url, name="broadcast-service", wait_for_server=True)
+            except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+                logger.warning("nats: cannot connect to %s: %s: %s", self._url, type(error).__name__, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                while not client.is_closed:
+                    await self._follow_or_wait(client)
+            finally:
+                await _close(client)
+
+    async def _follow_or_wait(self, client: Client) -> None:
+        if client.is_connected:
+            try:
+                await self._follow(client)
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                logger.warning("nats: the events cannot be followed: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(RETRY_S)
+        else:
+            await asyncio.sleep(CHECK_EVERY_S)
+
+    async def _follow(self, client: Client) -> None:
+        """One consumer, from its making until something is wrong with it."""
+        reconnects = client.stats["reconnects"]
+        jetstream = client.jetstream()
+        await ensure_stream(jetstream)
+        consumer = _Consumer(client, self._listener)
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox, cb=consumer.on_message)
+        try:
+            await jetstream.add_consumer(names.STREAM, self._config(inbox))
+            self._metrics.consumers_created += 1
+            self._is_up = True
+            logger.info("nats: following the events")
+            self._listener.on_stream_up()
+            while (wrong := self._what_is_wrong(client, consumer, reconnects)) is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(consumer.broken.wait(), CHECK_EVERY_S)
+            logger.warning("nats: following anew: %s", wrong)
+        finally:
+            if self._is_up:
+                self._is_up = False
+                self._listener.on_stream_down()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+
+    def _what_is_wrong(self, client: Client, consumer: _Consumer, reconnects: int) -> str | None:
+        if consumer.broken.is_set():
+            return consumer.reason
+        if not client.is_connected or client.stats["reconnects"] != reconnects:
+            return "the connection was lost"
+        silent_s = asyncio.get_running_loop().time() - consumer.heard_s
+        if silent_s > HEARTBEATS_MISSED_MAX * self._heartbeat_s:
+            return f"nothing was heard for {silent_s:.1f} s"
+        return None
+
+    def _config(self, inbox: str) -> ConsumerConfig:
+        return ConsumerConfig(
+            deliver_subject=inbox,
+            deliver_policy=DeliverPolicy.NEW,
+            ack_policy=AckPolicy.NONE,
+            filter_subject=names.SUBJECT_ALL,
+            max_deliver=1,
+            flow_control=True,
+            idle_heartbeat=self._heartbeat_s,
+            # Nothing about it is worth keeping: it goes with the server, and with us.
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=UNUSED_CONSUMER_KEPT_S,
+        )
+
+
+class _Consumer:
+    """The messages of one consumer, checked for gaps."""
+
+    def __init__(self, client: Client, listener: Listener) -> None:
+        self._client = client
+        self._listener = listener
+        self._last_sequence = 0
+        self.heard_s = asyncio.get_running_loop().time()
+        self.broken = asyncio.Event()
+        self.reason = ""
+
+    async def on_message(self, msg: Msg) -> None:
+        self.heard_s = asyncio.get_running_loop().time()
+        if self.broken.is_set():
+            return
+        if msg.headers is not None and "Status" in msg.headers:
+            await self._on_status(msg, msg.headers)
+            return
+        sequence = consumer_sequence(msg.reply)
+        if sequence != self._last_sequence + 1:
+            self._break(f"message {sequence} came after {self._last_sequence}")
+            return
+        self._last_sequence = sequence
+        try:
+            self._listener.on_message(msg.subject, msg.data)
+        except Exception:
+            # A defect of ours. The feed must not stand still for it, and the next snapshot may be past it.
+            logger.exception("nats: message %d on %s was not handled", sequence, msg.subject)
+            self._break("a message was not handled")
+
+    async def _on_status(self, msg: Msg, headers: dict[str, str]) -> None:
+        """A heartbeat, which tells the last number, or a request of the flow control, which wants an answer."""
+        if headers["Status"] != "100":
+            self._break(f"status {headers['Status']} {headers.get('Description', '')}")
+            return
+        last = headers.get("Nats-Last-Consumer")
+        if last is not None and int(last) != self._last_sequence:
+            self._break(f"the heartbeat speaks of message {last}, the last one here is {self._last_sequence}")
+            return
+        answer_to = msg.reply or headers.get("Nats-Consumer-Stalled")
+        if answer_to:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._client.publish(answer_to)
+
+    def _break(self, reason: str) -> None:
+        self.reason = reason
+        self.broken.set()
+
+
+def consumer_sequence(reply: str) -> int | None:
+    """The number that a consumer gave a message, out of the message's reply subject.
+
+    ``$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>``, or with the domain and a
+    hash of the account before the stream and a token at the end (NATS ADR-15).
+    """
+    tokens = reply.split(".")
+    if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in (9, 11, 12):
+        return None
+    return int(tokens[6] if len(tokens) == 9 else tokens[8])
+
+
+async def _close(client: Client) -> None:
+    """Close without waiting for a server that is not there."""
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(1):
+            await client.close()

@@ -1,0 +1,278 @@
+"""The pages: what is served, under which policy, and that nothing out of a request finds its way into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from importlib import resources
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from api_gateway.web import mount_pages
+from api_gateway.web.pages import Feed, content_security_policy
+
+PAGES = ["/", "/items/lot-1"]
+STATIC = resources.files("api_gateway.web") / "static"
+
+
+def client_for(feed_url: str, *, feed_port: int = 8081) -> httpx.AsyncClient:
+    app = FastAPI()
+    mount_pages(app, feed_url=feed_url, feed_port=feed_port)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auction.example:8080")
+
+
+def policy_of(answer: httpx.Response) -> dict[str, list[str]]:
+    """The policy's directives, each with its sources."""
+    directives = (part.split() for part in answer.headers["content-security-policy"].split(";"))
+    return {name: sources for name, *sources in directives}
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with client_for("ws://127.0.0.1:8081") as client:
+        yield client
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whatever in it a strict policy would block."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.files: list[str] = []
+        self.ids: list[str] = []
+        self.inline: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        reference = values.get("src") if tag == "script" else values.get("href") if tag == "link" else None
+        if reference:
+            self.files.append(reference)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        if tag == "style" or (tag == "script" and "src" not in values):
+            self.inline.append(tag)
+        self.inline.extend(f"{tag} {name}" for name in values if name == "style" or name.startswith("on"))
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_is_html_that_is_always_checked_again(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_needs_nothing_inline_and_nothing_from_elsewhere(client: httpx.AsyncClient, path: str) -> None:
+    page = Page((await client.get(path)).text)
+
+    assert page.inline == []
+    assert page.files
+    assert len(page.ids) == len(set(page.ids))
+    for reference in page.files:
+        assert (await client.get(reference)).status_code == 200, reference
+
+
+async def test_modules_import_only_modules_that_are_served(client: httpx.AsyncClient) -> None:
+    names = [entry.name for entry in (STATIC / "js").iterdir()]
+    assert {"api.js", "catalogue.js", "feed.js", "item.js", "money.js"} <= set(names)
+    for name in names:
+        answer = await client.get(f"/static/js/{name}")
+        assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+        for module in re.findall(r'from "\./([^"]+)"', answer.text):
+            assert module in names, f"{name} imports {module}"
+
+
+async def test_scripts_ask_only_for_elements_that_their_page_has(client: httpx.AsyncClient) -> None:
+    scripts = {"/": ["catalogue.js"], "/items/lot-1": ["item.js", "bidform.js", "history.js"]}
+    for path, names in scripts.items():
+        page = Page((await client.get(path)).text)
+        asked = {
+            element
+            for name in names
+            for element in re.findall(r'byId\("([^"]+)"\)', (STATIC / "js" / name).read_text("utf-8"))
+        }
+        assert asked
+        assert asked <= set(page.ids)
+
+
+async def test_no_script_writes_data_as_html(client: httpx.AsyncClient) -> None:
+    writing = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function")
+    for entry in (STATIC / "js").iterdir():
+        assert not writing.search(entry.read_text("utf-8")), entry.name
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/items/not%20an%20id"])
+async def test_the_policy_allows_our_own_files_and_the_feed_alone(client: httpx.AsyncClient, path: str) -> None:
+    policy = policy_of(await client.get(path))
+
+    assert policy["default-src"] == ["'none'"]
+    assert policy["script-src"] == ["'self'"]
+    assert policy["style-src"] == ["'self'"]
+    assert policy["connect-src"] == ["'self'", "ws://127.0.0.1:8081"]
+    assert policy["frame-ancestors"] == ["'none'"]
+    assert policy["base-uri"] == ["'none'"]
+
+
+@pytest.mark.parametrize(
+    ("feed_url", "url", "source"),
+    [
+        ("wss://feed.example.com", "wss://feed.example.com", "wss://feed.example.com"),
+        ("https://feed.example.com/", "wss://feed.example.com", "wss://feed.example.com"),
+        ("http://10.0.0.7:8081", "ws://10.0.0.7:8081", "ws://10.0.0.7:8081"),
+        # A policy names origins; the path belongs to the address alone.
+        ("wss://example.com/feed", "wss://example.com/feed", "wss://example.com"),
+    ],
+)
+async def test_a_configured_feed_is_told_and_allowed(feed_url: str, url: str, source: str) -> None:
+    async with client_for(feed_url) as client:
+        config = await client.get("/config.json")
+        policy = policy_of(await client.get("/"))
+
+    assert config.headers["content-type"] == "application/json"
+    assert config.headers["cache-control"] == "no-cache"
+    assert config.json()["feed_url"] == url
+    assert policy["connect-src"] == ["'self'", source]
+
+
+async def test_without_a_configured_feed_it_is_on_the_host_of_the_page() -> None:
+    async with client_for("", feed_port=9001) as client:
+        config = (await client.get("/config.json")).json()
+        policy = policy_of(await client.get("/"))
+
+    assert config == {"feed_url": "", "feed_port": 9001}
+    assert policy["connect-src"] == ["'self'", "ws://auction.example:9001", "wss://auction.example:9001"]
+
+
+@pytest.mark.parametrize("host", ["evil.example; script-src *", "a b", "a\n", "*", "::1", "x" * 300, "", None])
+def test_a_host_that_is_no_name_does_not_reach_the_policy(host: str | None) -> None:
+    policy = content_security_policy(Feed("", 8081), host)
+
+    assert "connect-src 'self' ws: wss:;" in policy
+    assert policy == content_security_policy(Feed("", 8081), None)
+
+
+async def test_a_hostile_host_header_cannot_add_to_the_policy() -> None:
+    async with client_for("") as client:
+        policy = policy_of(await client.get("/", headers={"Host": "evil.example; script-src *"}))
+
+    assert policy["script-src"] == ["'self'"]
+
+
+@pytest.mark.parametrize(
+    "feed_url",
+    [
+        "feed.example.com",
+        "ftp://feed.example.com",
+        "ws://",
+        "ws://a b",
+        "ws://a;script-src *",
+        "ws://a/?x=1",
+        "ws://u:p@a",
+    ],
+)
+def test_a_feed_that_is_no_address_is_refused_at_the_start(feed_url: str) -> None:
+    with pytest.raises(ValueError, match="feed_url"):
+        mount_pages(FastAPI(), feed_url=feed_url)
+
+
+@pytest.mark.parametrize("item_id", ["a", "lot-1", "A_b-9", "x" * 64])
+async def test_every_item_has_the_same_page(client: httpx.AsyncClient, item_id: str) -> None:
+    answer = await client.get(f"/items/{item_id}")
+
+    assert answer.status_code == 200
+    assert answer.content == (STATIC / "item.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "item_id",
+    ["%3Cscript%3Ealert(1)", "a%20b", "x" * 65, "%F0%9F%98%80", "%00", "a%22onload=%22x", "a.b", "a%0A"],
+)
+async def test_an_id_that_no_item_can_have_is_not_found(client: httpx.AsyncClient, item_id: str) -> None:
+    answer = await client.get(f"/items/{item_id}")
+
+    assert answer.status_code == 404
+    assert answer.content == (STATIC / "404.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/js/none.js",
+        "/static/",
+        "/static/js",
+        "/static/../pages.py",
+        "/static/%2e%2e/pages.py",
+        "/static/..%2f..%2fsettings.py",
+        "/static//etc/passwd",
+        # Pages are answered at their own addresses, with their policy.
+        "/static/item.html",
+    ],
+)
+async def test_what_is_no_static_file_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+
+    assert answer.status_code == 404
+    assert b"import" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/static/css/base.css", "text/css; charset=utf-8"),
+        ("/static/js/item.js", "text/javascript; charset=utf-8"),
+        ("/static/favicon.svg", "image/svg+xml"),
+        ("/favicon.ico", "image/svg+xml"),
+    ],
+)
+async def test_static_files_have_their_type(client: httpx.AsyncClient, path: str, media_type: str) -> None:
+    answer = await client.get(path)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == media_type
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", "/items/lot-1", "/static/js/item.js"])
+async def test_what_the_client_has_already_is_not_sent_again(client: httpx.AsyncClient, path: str) -> None:
+    etag = (await client.get(path)).headers["etag"]
+
+    for known in (etag, f'"other", {etag}', etag.removeprefix("W/"), "*"):
+        answer = await client.get(path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert answer.headers["etag"] == etag
+    assert (await client.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
+
+
+async def test_files_are_packed_only_for_clients_that_can_unpack(client: httpx.AsyncClient) -> None:
+    plain = await client.get("/static/js/item.js", headers={"Accept-Encoding": "identity"})
+    packed = await client.get("/static/js/item.js", headers={"Accept-Encoding": "gzip"})
+
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+    assert packed.content == plain.content == (STATIC / "js" / "item.js").read_bytes()
+    assert packed.headers["vary"] == "Accept-Encoding"
+
+
+async def test_head_is_answered_and_post_is_not(client: httpx.AsyncClient) -> None:
+    head = await client.head("/")
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert (await client.post("/")).status_code == 405
+
+
+async def test_pages_are_not_part_of_the_documented_api() -> None:
+    app = FastAPI()
+    mount_pages(app, feed_url="")
+
+    assert app.openapi()["paths"] == {}

@@ -1,0 +1,138 @@
+"""Events and messages for the tests of the archive."""
+
+from __future__ import annotations
+
+import msgspec
+
+from archival_worker.deliveries import Delivery, read_delivery
+from shared import names
+from shared.messages import AuctionClosed, BidAccepted, BidVoided, Event, ItemCreated
+
+START_US = 1_750_000_000_123_456
+
+
+def created(item_id: str, *, seq: int = 0, epoch: int = 1, name: str = "A clock", end_us: int | None = None) -> Event:
+    return ItemCreated(
+        item_id=item_id,
+        epoch=epoch,
+        seq=seq,
+        ts_us=START_US,
+        current_bid=100,
+        highest_bidder_id=None,
+        bid_count=0,
+        min_next_bid=100,
+        status="open",
+        end_us=end_us,
+        reserve_met=False,
+        currency="EUR",
+        name=name,
+        description="It ticks",
+        seller_id="sam",
+        start_price=100,
+        reserve_price=5_000,
+        buy_now_price=None,
+        increment_kind="ladder",
+        increment_value=25,
+        increment_steps="1000:5,5000:10",
+        start_us=START_US - 1,
+        soft_close="120/300/from_bid/2",
+        auto_opened=False,
+    )
+
+
+def bid(
+    item_id: str,
+    seq: int,
+    *,
+    epoch: int = 1,
+    bid_id: str | None = None,
+    user_id: str = "ada",
+    amount: int | None = None,
+    leader: str | None = None,
+) -> Event:
+    price = 100 * seq if amount is None else amount
+    return BidAccepted(
+        item_id=item_id,
+        epoch=epoch,
+        seq=seq,
+        ts_us=START_US + seq,
+        current_bid=price,
+        highest_bidder_id=leader or user_id,
+        bid_count=seq,
+        min_next_bid=price + 1,
+        status="open",
+        end_us=None,
+        reserve_met=False,
+        currency="EUR",
+        bid_id=bid_id or f"bid-{epoch}-{seq}",
+        user_id=user_id,
+        amount=price,
+        previous_bid=price - 100,
+        kind="bid",
+    )
+
+
+def closed(item_id: str, seq: int, *, epoch: int = 1) -> Event:
+    return AuctionClosed(
+        item_id=item_id,
+        epoch=epoch,
+        seq=seq,
+        ts_us=START_US + seq,
+        current_bid=100 * (seq - 1),
+        highest_bidder_id="ada",
+        bid_count=seq - 1,
+        min_next_bid=100 * seq,
+        status="sold",
+        end_us=START_US + seq,
+        reserve_met=True,
+        currency="EUR",
+        winner_id="ada",
+    )
+
+
+def voided(item_id: str, seq: int, *, voids: int, epoch: int = 1) -> Event:
+    return BidVoided(
+        item_id=item_id,
+        epoch=epoch,
+        seq=seq,
+        ts_us=START_US + seq,
+        current_bid=100,
+        highest_bidder_id=None,
+        bid_count=0,
+        min_next_bid=100,
+        status="open",
+        end_us=None,
+        reserve_met=False,
+        currency="EUR",
+        bid_id=f"bid-1-{voids}",
+        voided_seq=voids,
+        reason="a mistake",
+        by="olga",
+    )
+
+
+def message(n: int, *events: Event, shard_epoch: int = 1) -> bytes:
+    """The message of one outbox entry, as the relay publishes it."""
+    item_id = events[0].item_id
+    return msgspec.json.encode(
+        {
+            "v": 1,
+            "shard": names.shard_of(item_id),
+            "shard_epoch": shard_epoch,
+            "n": n,
+            "item_id": item_id,
+            "events": events,
+        }
+    )
+
+
+def message_id(n: int, item_id: str, *, shard_epoch: int = 1) -> str:
+    return names.message_id(names.shard_of(item_id), shard_epoch, n)
+
+
+def delivery(n: int, *events: Event, shard_epoch: int = 1, stream_seq: int = 7) -> Delivery:
+    """A message as JetStream delivers it."""
+    item_id = events[0].item_id
+    reply = f"$JS.ACK.{names.STREAM}.{names.ARCHIVER_DURABLE}.1.{stream_seq}.1.1750000000000000000.0"
+    data = message(n, *events, shard_epoch=shard_epoch)
+    return read_delivery(names.subject_of(item_id), data, reply, message_id(n, item_id, shard_epoch=shard_epoch))

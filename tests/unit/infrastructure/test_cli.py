@@ -1,0 +1,120 @@
+"""The `bidding` command, as far as it starts nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from infrastructure.local import cli
+from infrastructure.local.commands.logs import Follower
+from infrastructure.local.commands.status import age_text
+from infrastructure.local.ports import Ports
+from infrastructure.local.state import ProcessRecord, RunRecord, run_path
+
+
+def bidding(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+@pytest.mark.parametrize("name", cli.LAZY)
+def test_every_subcommand_explains_itself(name: str) -> None:
+    result = bidding(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+    assert "not available" not in result.output
+
+
+def test_help_lists_all_subcommands() -> None:
+    output = bidding("--help").output
+    assert [name for name in cli.LAZY if f"  {name} " not in output] == []
+
+
+def test_an_unknown_subcommand_is_a_usage_error() -> None:
+    assert bidding("fly").exit_code == 2
+
+
+def test_one_whose_packages_are_missing_says_so_and_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.LAZY, "gone", "package_that_is_not_there:command")
+    assert "gone" in bidding("--help").output
+    result = bidding("gone", "--some", "option")
+    assert result.exit_code == 1
+    assert "package_that_is_not_there" in result.output
+
+
+def test_status_of_nothing(tmp_path: Path) -> None:
+    result = bidding("status", "--data-dir", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.output.startswith("stopped")
+
+
+def test_status_of_a_run_that_ended_without_a_word(tmp_path: Path) -> None:
+    gone = ProcessRecord(pid=2**22 + 1, create_time=time.time() - 50)
+    ports = {name: getattr(Ports(), name) for name in Ports.__slots__}
+    urls = {"postgres_url": "postgresql://me:secret@127.0.0.1:1/x"}
+    record = RunRecord(phase="ready", supervisor=gone, urls=urls, ports=ports, processes={"redis": gone})
+    record.write(run_path(tmp_path))
+    result = bidding("status", "--json", "--data-dir", str(tmp_path))
+    assert result.exit_code == 1
+    answer = json.loads(result.output)
+    assert answer["phase"] == "stopped"
+    assert [(row["name"], row["state"]) for row in answer["processes"]] == [("redis", "ended")]
+    assert "secret" not in result.output
+
+
+def test_down_where_nothing_runs(tmp_path: Path) -> None:
+    result = bidding("down", "--data-dir", str(tmp_path))
+    assert result.exit_code == 0
+    assert "Nothing runs" in result.output
+
+
+def test_a_port_that_is_none_is_refused_with_its_setting() -> None:
+    result = CliRunner().invoke(cli.main, ["up"], env={"REDIS_PORT": "99999"})
+    assert result.exit_code == 2
+    assert "REDIS_PORT" in result.output
+
+
+def test_logs_of_one_and_of_all(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "redis.log").write_text("r1\nr2\n")
+    (tmp_path / "logs" / "nats.log").write_text("n1\n")
+    assert bidding("logs", "redis", "-n", "1", "--data-dir", str(tmp_path)).output == "r2\n"
+    both = bidding("logs", "--data-dir", str(tmp_path)).output
+    assert both == "nats  | n1\nredis | r1\nredis | r2\n"
+    unknown = bidding("logs", "mongo", "--data-dir", str(tmp_path))
+    assert unknown.exit_code == 1
+    assert "There are: nats, redis" in unknown.output
+
+
+def test_following_a_log_across_its_replacement(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("old\n")
+    follower = Follower(log)
+    assert follower.new_lines() == []
+    with log.open("a") as file:
+        file.write("one\ntw")
+    assert follower.new_lines() == ["one"]
+    with log.open("a") as file:
+        file.write("o\nlast")
+    assert follower.new_lines() == ["two"]
+    log.replace(tmp_path / "a.log.1")
+    log.write_text("new\n")
+    assert [line for _ in range(3) for line in follower.new_lines()] == ["last", "new"]
+    follower.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7_199, "119 min"), (7_500, "2 h 05 min")],
+)
+def test_ages(seconds: float | None, text: str) -> None:
+    assert age_text(seconds) == text
+
+
+def test_every_entry_is_a_command() -> None:
+    context = click.Context(cli.main)
+    assert all(cli.main.get_command(context, name) is not None for name in cli.LAZY)

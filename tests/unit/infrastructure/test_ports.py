@@ -1,0 +1,73 @@
+"""Ports: free ones are found, taken ones are named together with the setting that changes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from infrastructure.local.errors import PortInUse, StackError
+from infrastructure.local.ports import Ports, Wanted, is_free, require_free, setting_of
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that this very process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_free_ports_are_free_and_differ() -> None:
+    ports = dataclasses.astuple(Ports.free())
+    assert len(set(ports)) == len(ports)
+    assert all(is_free(port) for port in ports)
+
+
+def test_the_default_ports_differ() -> None:
+    ports = dataclasses.astuple(Ports())
+    assert len(set(ports)) == len(ports)
+
+
+def test_a_taken_port_is_not_free_until_it_is_let_go(taken: int) -> None:
+    assert not is_free(taken)
+
+
+def test_a_port_whose_server_has_just_closed_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+        accepted.close()  # the closing side: its socket stays in TIME_WAIT
+        client.close()
+    assert is_free(port)
+
+
+def test_the_error_names_the_port_the_setting_and_the_holder(taken: int) -> None:
+    with pytest.raises(PortInUse) as caught:
+        require_free([Wanted("nats_monitor", "NATS monitoring", taken)])
+    text = str(caught.value)
+    assert f"Port {taken}" in text
+    assert "NATS_MONITOR_PORT=" in text
+    assert "--nats-monitor-port" in text
+    assert f"process {os.getpid()}" in text
+
+
+def test_one_port_for_two_purposes_names_both_settings() -> None:
+    port = Ports.free().gateway
+    with pytest.raises(StackError, match=r"BROADCAST_PORT and GATEWAY_PORT are both"):
+        require_free([Wanted("gateway", "the API gateway", port), Wanted("broadcast", "the live feed", port)])
+
+
+def test_setting_names_are_those_of_the_environment() -> None:
+    assert [setting_of(field.name) for field in dataclasses.fields(Ports)] == [
+        "GATEWAY_PORT",
+        "BROADCAST_PORT",
+        "ARCHIVER_PORT",
+        "REDIS_PORT",
+        "NATS_PORT",
+        "NATS_MONITOR_PORT",
+        "POSTGRES_PORT",
+    ]

@@ -1,0 +1,113 @@
+"""Configuration of the private servers, and the choice of their executables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infrastructure.local import binaries
+from infrastructure.local.errors import BinaryMissing, StackError
+from infrastructure.local.ports import Ports
+from infrastructure.local.postgres import remove_stale_pid_file
+from infrastructure.local.servers import nats_spec, redis_spec
+from infrastructure.local.supervisor import PAUSE_FIRST_S, PAUSE_MAX_S, next_pause_s
+
+
+def fake_server(folder: Path, name: str, says: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_redis_keeps_every_bid_by_default(tmp_path: Path) -> None:
+    spec = redis_spec(tmp_path / "with space", Ports(), os.environ)
+    lines = Path(spec.argv[1]).read_text().splitlines()
+    for needed in (
+        "bind 127.0.0.1",
+        "appendonly yes",
+        "appendfsync always",
+        "maxmemory-policy noeviction",
+        'save ""',
+        f'dir "{tmp_path}/with space/redis"',
+    ):
+        assert needed in lines
+
+
+def test_the_fsync_mode_can_be_chosen_and_is_checked(tmp_path: Path) -> None:
+    spec = redis_spec(tmp_path, Ports(), os.environ, "everysec")
+    assert "appendfsync everysec" in Path(spec.argv[1]).read_text()
+    with pytest.raises(StackError, match="always, everysec, no"):
+        redis_spec(tmp_path, Ports(), os.environ, "sometimes")  # type: ignore[arg-type]
+
+
+def test_nats_listens_here_alone_and_stores_in_the_data_directory(tmp_path: Path) -> None:
+    config = Path(nats_spec(tmp_path, Ports(nats=5, nats_monitor=6), os.environ).argv[2]).read_text()
+    assert 'host: "127.0.0.1"' in config
+    assert "port: 5" in config
+    assert 'http: "127.0.0.1:6"' in config
+    assert f'store_dir: "{tmp_path}/nats"' in config
+
+
+@pytest.mark.parametrize(
+    ("version", "choice", "from_path"),
+    [
+        ("Redis server v=7.2.4 sha=0", "auto", True),
+        ("Redis server v=6.0.16 sha=0", "auto", False),
+        ("Redis server v=6.0.16 sha=0", "path", True),
+        ("Redis server v=8.0.0 sha=0", "packaged", False),
+    ],
+)
+def test_which_redis_is_run(tmp_path: Path, version: str, choice: str, from_path: bool) -> None:
+    on_path = fake_server(tmp_path, "redis-server", version)
+    found = binaries.find_redis({"PATH": str(tmp_path), "BIDDING_REDIS_SERVER": choice})
+    assert (found == on_path) == from_path
+    assert found.exists()
+
+
+def test_a_named_redis_is_run(tmp_path: Path) -> None:
+    named = fake_server(tmp_path / "own", "my-redis", "Redis server v=7.0.0")
+    assert binaries.find_redis({"PATH": "", "BIDDING_REDIS_SERVER": str(named)}) == named
+
+
+@pytest.mark.parametrize("choice", ["/nowhere/redis-server", "path"])
+def test_a_redis_that_is_not_there_says_what_to_do(tmp_path: Path, choice: str) -> None:
+    with pytest.raises(BinaryMissing, match=r"(?s)BIDDING_REDIS_SERVER.*REDIS_URL"):
+        binaries.find_redis({"PATH": str(tmp_path), "BIDDING_REDIS_SERVER": choice})
+
+
+def test_a_postgres_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BinaryMissing, match=r"(?s)BIDDING_POSTGRES_BIN.*POSTGRES_URL"):
+        binaries.find_postgres({"BIDDING_POSTGRES_BIN": str(tmp_path)})
+
+
+def test_a_nats_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BinaryMissing, match=r"(?s)BIDDING_NATS_SERVER.*NATS_URL"):
+        binaries.find_nats({"BIDDING_NATS_SERVER": str(tmp_path / "none")})
+
+
+def test_versions_are_read_from_what_programs_say(tmp_path: Path) -> None:
+    assert binaries.version_of(fake_server(tmp_path, "a", "postgres (PostgreSQL) 18.4")) == "18.4"
+    assert binaries.version_of(fake_server(tmp_path, "b", "nats-server: v2.15.1")) == "2.15.1"
+    assert binaries.version_of(fake_server(tmp_path, "c", "hello")) == "unknown"
+    assert binaries.version_of(tmp_path / "none") == "unknown"
+
+
+def test_a_pid_file_whose_number_went_to_another_program_is_removed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "postmaster.pid"
+    pid_file.write_text(f"{os.getpid()}\n{tmp_path}\n")
+    remove_stale_pid_file(tmp_path)
+    assert not pid_file.exists()
+    remove_stale_pid_file(tmp_path)  # nothing to do
+
+
+def test_restarts_come_slower_and_slower_and_quickly_again_after_calm() -> None:
+    pauses = [0.0]
+    for _ in range(8):
+        pauses.append(next_pause_s(pauses[-1], lived_s=1))
+    assert pauses[1:5] == [0.5, 1.0, 2.0, 4.0]
+    assert pauses[-1] == PAUSE_MAX_S
+    assert next_pause_s(PAUSE_MAX_S, lived_s=61) == PAUSE_FIRST_S

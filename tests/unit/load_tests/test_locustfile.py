@@ -1,0 +1,24 @@
+"""Locust can load the scenario. In a process of its own: Locust patches the standard library of the process
+that it is in.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from load_tests.driver import LOCUSTFILE
+
+
+def test_locust_finds_the_user_class_and_its_options() -> None:
+    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE)]
+    folder = LOCUSTFILE.parent.parent
+    ratio = subprocess.run(
+        [*command, "--show-task-ratio-json", "--items", "a,b", "--spread", "5", "--ledger", "", "--users", "2"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(ratio.stdout)["total"] == {"ContendedBidder": {"ratio": 1.0, "tasks": {"act": {"ratio": 1.0}}}}

@@ -1,0 +1,38 @@
+"""Rules about the tree that import-linter cannot express."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The full names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+
+
+def test_the_domain_imports_only_the_standard_library() -> None:
+    files = sorted((ROOT / "shared" / "domain").rglob("*.py"))
+    assert files
+    strangers = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for name in imported(path)
+        if name.partition(".")[0] not in sys.stdlib_module_names and not name.startswith("shared.domain")
+    ]
+    assert strangers == []
+
+
+def test_the_bootstrap_imports_only_the_standard_library() -> None:
+    names = {name.partition(".")[0] for name in imported(ROOT / "infrastructure" / "local" / "bootstrap.py")}
+    assert names <= sys.stdlib_module_names
