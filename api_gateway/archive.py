@@ -16,12 +16,16 @@ from shared.domain.errors import InvalidInput, Unavailable
 
 Sort = Literal["newest", "ending", "price"]
 
-# Keyset paging: each sort names its column, the column's type, its order and its comparison. An item without an end
-# ends last.
-_SORTS: Final[dict[str, tuple[str, str, str, str]]] = {
-    "newest": ("created_at", "timestamptz", "DESC", "<"),
-    "ending": ("coalesce(end_at, 'infinity'::timestamptz)", "timestamptz", "ASC", ">"),
-    "price": ("current_bid", "bigint", "DESC", "<"),
+# Keyset paging: each sort has its order, the value that goes into the cursor, and what comes after a cursor ($2, $3). An
+# item without an end sorts last by end, so its place in the cursor is null.
+_SORTS: Final[dict[str, tuple[str, str, str]]] = {
+    "newest": ("created_at DESC, item_id DESC", "created_at", "(created_at, item_id) < ($2::timestamptz, $3)"),
+    "ending": (
+        "end_at, item_id",
+        "end_at",
+        "(end_at, item_id) > ($2::timestamptz, $3) OR end_at IS NULL AND ($2 IS NOT NULL OR item_id > $3)",
+    ),
+    "price": ("current_bid DESC, item_id DESC", "current_bid", "(current_bid, item_id) < ($2::bigint, $3)"),
 }
 
 
@@ -53,19 +57,19 @@ class Archive:
             InvalidInput: the cursor is not one that this list gave out.
             Unavailable: PostgreSQL cannot be asked.
         """
-        column, kind, order, beyond = _SORTS[sort]
-        after_value, after_id = _decode_cursor(cursor, sort) if cursor else (None, None)
+        order, place, beyond = _SORTS[sort]
+        after_place, after_id = _decode_cursor(cursor, sort) if cursor else (None, None)
+        # Rows without created_at are items whose `created` event is still on its way.
         rows = await self._fetch(
             f"""
-            SELECT item_id, ({column})::text AS place FROM items
-            WHERE ($1::text IS NULL OR status = $1)
-              AND ($2::text IS NULL OR {column} {beyond} $2::text::{kind}
-                   OR ({column} = $2::text::{kind} AND item_id > $3))
-            ORDER BY {column} {order}, item_id
+            SELECT item_id, {place}::text AS place FROM items
+            WHERE created_at IS NOT NULL AND ($1::text IS NULL OR status = $1)
+              AND ($3::text IS NULL OR {beyond.replace("$2", "$2::text")})
+            ORDER BY {order}
             LIMIT $4
             """,
             status,
-            after_value,
+            after_place,
             after_id,
             limit + 1,
         )
@@ -106,20 +110,23 @@ class Archive:
             raise Unavailable(f"the archive cannot be asked: {type(error).__name__}", retry_after_s=2) from error
 
 
-def _encode_cursor(sort: str, place: str, item_id: str) -> str:
+def _encode_cursor(sort: str, place: str | None, item_id: str) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode((sort, place, item_id))).decode().rstrip("=")
 
 
-_PLACE: Final = {"price": re.compile(r"\d{1,19}\Z")}
-_INSTANT: Final = re.compile(r"infinity\Z|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d(:\d\d)?\Z")
+_NUMBER: Final = re.compile(r"\d{1,19}\Z")
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d(:\d\d)?\Z")
+_cursor_decoder = msgspec.json.Decoder(tuple[str, str | None, str])
 
 
-def _decode_cursor(cursor: str, sort: str) -> tuple[str, str]:
+def _decode_cursor(cursor: str, sort: str) -> tuple[str | None, str]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        for_sort, place, item_id = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=tuple[str, str, str])
+        for_sort, place, item_id = _cursor_decoder.decode(base64.urlsafe_b64decode(padded))
     except (ValueError, binascii.Error, msgspec.DecodeError):
         raise InvalidInput("cursor: use the next_cursor of the page before, unchanged") from None
-    if for_sort != sort or not _PLACE.get(sort, _INSTANT).match(place):
+    pattern = _NUMBER if sort == "price" else _INSTANT
+    well_formed = sort == "ending" if place is None else pattern.match(place) is not None
+    if for_sort != sort or not well_formed:
         raise InvalidInput("cursor: it belongs to another sort order; start again without it")
     return place, item_id

@@ -23,11 +23,12 @@ from api_gateway.engine.committer import Committer
 from api_gateway.engine.items import Items
 from api_gateway.engine.scripts import ItemMissing
 from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
-from api_gateway.problems import MEDIA_TYPE, problem, problem_of
+from api_gateway.limits import refuse
+from api_gateway.problems import MEDIA_TYPE, problem_of
 from api_gateway.schemas import NULL, BidRequest, optional_amount
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused, Unavailable
-from shared.domain.money import CURRENCY_DECIMALS_MAX, format_amount
+from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
 
 _PREFIX: Final = "/api/v1/items/"
 _SUFFIX: Final = "/bid"
@@ -40,7 +41,7 @@ BID_BYTES_MAX: Final = 8 * 1024
 
 _decoder: Final = msgspec.json.Decoder(BidRequest)
 
-# Bid ids that the client did not make: unique by a random prefix per process and a counter, without a system call per bid.
+# Bid ids that the client did not make: a random prefix per process and a counter, without a system call per bid.
 _BID_ID_PREFIX: Final = f"{secrets.token_hex(9)}-"
 _bid_numbers: Final = itertools.count(1)
 
@@ -92,13 +93,15 @@ class HotPath:
             status, body = await self._decide(item_id, scope, receive)
             headers = [_JSON, (b"content-length", b"%d" % len(body))]
         except BodyTooLarge as error:
-            status, body, headers = _closing(413, error.code, str(error))
+            await refuse(413, error.code, str(error), receive, send)
+            return
         except BiddingError as error:
             status, body, extra = problem_of(error)
             headers = [_PROBLEM, (b"content-length", b"%d" % len(body))]
             headers += [(name.encode(), value.encode()) for name, value in extra.items()]
         except TimeoutError:
-            status, body, headers = _closing(408, "BODY_TOO_SLOW", "the request body did not arrive in time")
+            await refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time", receive, send)
+            return
         except _ClientGone:
             return
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -115,14 +118,19 @@ class HotPath:
         # Everything that can be wrong without knowing the item is refused before Redis hears of it.
         sent = _decode(body)
         bid_id, key, key_is_bid_id = _identify(sent, header_key)
+        is_new = False
         if exponent is None:
-            for literal in (sent.amount, sent.max_amount):
-                optional_amount(literal, CURRENCY_DECIMALS_MAX)  # as far as it can be told without the currency
-            exponent = await self._items.exponent(item_id)
+            exponent = await self._items.find_exponent(item_id)
+            if exponent is None:
+                # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
+                # not open anything.
+                exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
         amount = optional_amount(sent.amount, exponent)
         maximum = optional_amount(sent.max_amount, exponent)
         if amount is not None and maximum is not None and maximum < amount:
             raise InvalidInput("max_amount must be at least amount")
+        if is_new:
+            await self._items.open_by_default(item_id)
         bid = PendingBid(
             item_id,
             sent.user_id,
@@ -170,12 +178,6 @@ class _ClientGone(Exception):
 def _check(message: Message) -> None:
     if message["type"] == "http.disconnect":
         raise _ClientGone
-
-
-def _closing(status: int, code: str, detail: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    """An answer before the whole body was read: the connection cannot carry another request."""
-    body = problem(status, code, detail)
-    return status, body, [_PROBLEM, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
 
 
 def _idempotency_key(scope: Scope) -> str | None:

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_gateway.problems import MEDIA_TYPE, problem
+
+
+DISCARDED_BYTES_MAX: Final = 32 * 1024**2
+DISCARD_S: Final = 5.0
+
+
+async def refuse(status: int, code: str, detail: str, receive: Receive, send: Send) -> None:
+    """Answer before the whole body was read, and close the connection.
+
+    A connection that is closed with unread bytes is reset, and the client may lose the answer over it. So the answer goes
+    out first, and what still arrives is thrown away for a while (bounded in bytes and in time) before the close.
+    """
+    body = problem(status, code, detail)
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    discarded = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            while discarded < DISCARDED_BYTES_MAX:
+                message = await receive()
+                discarded += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})
 
 
 class _TooLarge(Exception):
@@ -56,19 +87,7 @@ class BodyLimit:
         except (_TooLarge, TimeoutError) as error:
             if started or (complete and not isinstance(error, _TooLarge)):
                 raise
-            await self._refuse(error, send)
-
-    async def _refuse(self, error: Exception, send: Send) -> None:
-        if isinstance(error, _TooLarge):
-            status, code, detail = 413, "BODY_TOO_LARGE", f"the body may have {self._bytes_max} bytes"
-        else:
-            status, code, detail = 408, "BODY_TOO_SLOW", "the request body did not arrive in time"
-        body = problem(status, code, detail)
-        # The rest of the body is not read, so the connection cannot carry another request.
-        headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            if isinstance(error, _TooLarge):
+                await refuse(413, "BODY_TOO_LARGE", f"the body may have {self._bytes_max} bytes", receive, send)
+            else:
+                await refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time", receive, send)

@@ -173,7 +173,9 @@ def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -
         os.sched_setaffinity(0, set(range(cores)) - {SERVER_CORE})
     with tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
         stacks = {
-            fsync: Stack(Path(directory) / fsync, ports=Ports.free(), services=(), migrate=True, redis_appendfsync=fsync)
+            fsync: Stack(
+                Path(directory) / fsync, ports=Ports.free(), services=(), migrate=True, redis_appendfsync=fsync
+            )
             for fsync in {contender.fsync for contender in contenders}
         }
         try:
@@ -182,9 +184,7 @@ def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -
             for number in range(rounds):
                 for index, contender in enumerate(contenders):
                     run = number * len(contenders) + index
-                    result = _run(
-                        contender, stacks[contender.fsync], run=run, connections=connections, seconds=seconds
-                    )
+                    result = _run(contender, stacks[contender.fsync], run=run, connections=connections, seconds=seconds)
                     results[contender.name].append(result)
                     click.echo(
                         f"round {number + 1}/{rounds}  {contender.name:32}{result.accepted:>9,.0f} accepted/s"

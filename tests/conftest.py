@@ -20,12 +20,17 @@ from tests.stack import StackFactory, end_stacks_of_killed_runs, new_data_dir
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Stack]:
+def clean_machine() -> None:
+    """Without what earlier test runs have left running, if they were killed."""
+    end_stacks_of_killed_runs()
+
+
+@pytest.fixture(scope="session")
+def servers(clean_machine: None) -> Iterator[Stack]:
     """Running servers without services.
 
     Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
     """
-    end_stacks_of_killed_runs()
     stack = Stack(new_data_dir(), ports=Ports.free(), services=())
     try:
         asyncio.run(stack.start())
@@ -52,7 +57,7 @@ def postgres_url(servers: Stack) -> str:
 
 
 @pytest_asyncio.fixture
-async def start_stack() -> AsyncIterator[StackFactory]:
+async def start_stack(clean_machine: None) -> AsyncIterator[StackFactory]:
     """`stack = await start_stack(services=…, env=…)`; stopped when the test ends, however it ends."""
     factory = StackFactory()
     yield factory

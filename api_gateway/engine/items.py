@@ -52,11 +52,10 @@ class Items:
         self.known: dict[str, int] = {}
         """Item id to the decimals of its currency; a miss says nothing."""
 
-    async def exponent(self, item_id: str) -> int:
-        """Decimals of the item's currency; opens the item where the catalogue is open.
+    async def find_exponent(self, item_id: str) -> int | None:
+        """Decimals of the item's currency, None where there is no such item.
 
         Raises:
-            ItemNotFound: no such item, and the catalogue is not open.
             Unavailable: Redis cannot be asked.
         """
         known = self.known.get(item_id)
@@ -65,27 +64,39 @@ class Items:
         key = names.item_key(item_id)
         currency = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "currency")))
         if currency is None:
-            await self._open_by_default(item_id)
-            currency = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "currency")))
-            if currency is None:
-                raise ItemNotFound(item_id)
+            return None
         if len(self.known) >= KNOWN_ITEMS_MAX:
             self.known.pop(next(iter(self.known)))
         self.known[item_id] = exponent_of(currency.decode())
         return self.known[item_id]
 
+    async def open_by_default(self, item_id: str) -> None:
+        """Open an unknown item with default terms, where the catalogue is open.
+
+        Raises:
+            ItemNotFound: the catalogue is not open.
+            Unavailable: nothing was created, or it is unknown; trying again is safe.
+        """
+        if not self._open_catalogue:
+            raise ItemNotFound(item_id)
+        try:
+            await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
+        except ItemExists:
+            return  # another request opened it in between
+
     async def get(self, item_id: str, *, may_open: bool = True) -> ItemState:
         """The item as it stands.
 
         Raises:
-            ItemNotFound, Unavailable: as for :meth:`exponent`.
+            ItemNotFound: no such item, and it may not be opened.
+            Unavailable: Redis cannot be asked.
         """
         key = names.item_key(item_id)
         fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
         if not fields:
             if not may_open:
                 raise ItemNotFound(item_id)
-            await self._open_by_default(item_id)
+            await self.open_by_default(item_id)
             fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
             if not fields:
                 raise ItemNotFound(item_id)
@@ -123,14 +134,6 @@ class Items:
             raise TermsInvalid("end_time", "must be in the future and after start_time")
         self._on_outbox(names.shard_of(item_id), result.entry)
         return await self.get(item_id, may_open=False)
-
-    async def _open_by_default(self, item_id: str) -> None:
-        if not self._open_catalogue:
-            raise ItemNotFound(item_id)
-        try:
-            await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
-        except ItemExists:
-            return  # another request opened it in between
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
         try:

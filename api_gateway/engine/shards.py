@@ -23,6 +23,7 @@ from shared import names
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 2.0
+_ARCHIVED_SHARDS = "SELECT shard FROM shard_cursors WHERE archived_n > 0 OR cardinality(ahead) > 0"
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Shards:
         present = await pipeline.execute()
         missing = {shard for shard, exists in zip(names.SHARDS, present, strict=True) if not exists}
         if missing:
-            archived = {row["shard"] for row in await self._archive.fetch("SELECT shard FROM shard_cursors")}
+            archived = {row["shard"] for row in await self._archive.fetch(_ARCHIVED_SHARDS)}
             lost = missing & archived
             if lost - self.health.lost:
                 logger.critical(

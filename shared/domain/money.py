@@ -176,7 +176,6 @@ _EXPONENTS: Final[dict[str, int]] = {
 }
 
 DEFAULT_CURRENCY: Final = "USD"
-CURRENCY_DECIMALS_MAX: Final = 3
 SCALE: Final = (1, 10, 100, 1_000)
 """Minor units in a major unit, by the decimals of the currency."""
 

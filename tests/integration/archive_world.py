@@ -1,5 +1,5 @@
-"""What the tests of the archive need around the worker: servers with a database of the test's own, an empty Redis and no
-stream; a relay's part played step by step; and workers that run in the test's event loop, to be stopped or to die."""
+"""What the tests of the archive need around the worker: servers with a database of the test's own, an empty Redis and
+an empty stream; a relay's part played step by step; workers in the test's event loop, to be stopped or to die."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ from tests.unit.archival_worker.events import message, message_id
 PATIENCE_S = 30.0
 
 SOURCE = SourceOptions(ack_wait_s=30.0, heartbeat_s=0.5)
+BATCH = BatchLimits()
+COPY = CopyOptions(interval_s=0.01)
+STREAM = StreamLimits()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -130,15 +133,17 @@ class World:
         """Redis after the gateway's scripts wrote so many entries of the item's shard."""
         shard = names.shard_of(item_id)
         cursors = {"epoch": epoch, "next": entries, "published": 0, "archived": 0}
-        await cast(Any, self.redis.hset(names.cursors_key(shard), mapping=cursors))
+        await cast(Any, self.redis).hset(names.cursors_key(shard), mapping=cursors)
         for n in range(1, entries + 1):
             await self.redis.xadd(names.outbox_key(shard), {"item": item_id, "events": "[]"}, id=f"{n}-0")
 
     async def redis_cursors(self, item_id: str) -> dict[bytes, bytes]:
-        return cast(dict[bytes, bytes], await cast(Any, self.redis.hgetall(names.cursors_key(names.shard_of(item_id)))))
+        cursors = await cast(Any, self.redis).hgetall(names.cursors_key(names.shard_of(item_id)))
+        return cast(dict[bytes, bytes], cursors)
 
     async def outbox_ids(self, item_id: str) -> list[bytes]:
-        return [entry for entry, _ in await self.redis.xrange(names.outbox_key(names.shard_of(item_id)))]
+        entries = await cast(Any, self.redis).xrange(names.outbox_key(names.shard_of(item_id)))
+        return [entry for entry, _ in entries]
 
     async def publish(self, n: int, *events: Event, shard_epoch: int = 1, distinct: bool = True) -> None:
         """One outbox entry as one message. ``distinct=False``: without the id by which JetStream drops a duplicate."""
@@ -158,9 +163,9 @@ class World:
         self,
         *,
         source: SourceOptions = SOURCE,
-        batch: BatchLimits = BatchLimits(),
+        batch: BatchLimits = BATCH,
         after_commit: Callable[[], Awaitable[None]] | None = None,
-        copy: CopyOptions = CopyOptions(interval_s=0.01),
+        copy: CopyOptions = COPY,
     ) -> Running:
         """A worker that runs until it is stopped, killed, or the test ends."""
         resources = AsyncExitStack()
@@ -184,7 +189,7 @@ class World:
     async def settled(self) -> bool:
         """Whether the worker has taken and acknowledged every message of the stream."""
         info = await self.jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
-        return info.num_pending == 0 and info.num_ack_pending == 0
+        return (info.num_pending, info.num_ack_pending) == (0, 0)
 
     async def all_archived(self) -> None:
         """Return when every message is acknowledged."""
@@ -209,7 +214,7 @@ async def new_database(stack: Stack) -> str:
 
 
 @asynccontextmanager
-async def new_world(stack: Stack, *, stream: StreamLimits = StreamLimits()) -> AsyncIterator[World]:
+async def new_world(stack: Stack, *, stream: StreamLimits = STREAM) -> AsyncIterator[World]:
     """Everything empty, all servers up; what the test started is gone afterwards."""
     for server in stack.servers:
         # A test that failed may have left one down.

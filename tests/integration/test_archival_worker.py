@@ -271,7 +271,7 @@ async def test_a_stop_gives_back_what_it_has_not_written(world: World) -> None:
 
     async def taken() -> bool:
         info = await world.jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
-        return info.num_ack_pending == 20
+        return bool(info.num_ack_pending == 20)
 
     await until(taken, "all messages in the worker's hands")
     await running.stop()

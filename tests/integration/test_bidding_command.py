@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +22,6 @@ import pytest_asyncio
 from infrastructure.local.ports import Ports, setting_of
 from infrastructure.local.processes import poll_until
 from infrastructure.local.state import RunRecord, end_leftovers, living, run_path
-from tests.stack import new_data_dir
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,8 @@ class Bidding:
     """Runs `bidding …` on ports and a data directory of its own."""
 
     def __init__(self) -> None:
-        self.data_dir = new_data_dir()
+        # Not one of the names that `end_stacks_of_killed_runs` looks for: here a supervisor is killed on purpose.
+        self.data_dir = Path(tempfile.mkdtemp(prefix="bidding-command-"))
         self.ports = Ports.free()
         self.started: list[Process] = []
 

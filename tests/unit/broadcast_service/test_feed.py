@@ -6,6 +6,7 @@ import pytest
 
 from broadcast_service.feed import VAIN_LOADS_MAX, WAITING_MAX, ItemFeed, Recovery
 from broadcast_service.frames import UNKNOWN
+from shared.messages import Event
 from tests.unit.broadcast_service.builders import (
     ITEM,
     SECRET,
@@ -70,6 +71,11 @@ def test_a_gap_that_cannot_be_replayed_becomes_an_explicit_snapshot_and_never_a_
     advance = feed.recover(Recovery(item(8), bids(5, 8)))
     assert shown(advance.frames) == [("snapshot", 8)]
     assert content(advance.frames[0])["recovered"] is False
+
+
+@pytest.mark.parametrize("events", [bids(4, 6), bids(4, 7), (bid(4), bid(6), bid(7), bid(8)), ()])
+def test_events_that_do_not_reach_the_snapshot_are_not_replayed(events: tuple[Event, ...]) -> None:
+    assert shown(feed_at(3).recover(Recovery(item(8), events)).frames) == [("snapshot", 8)]
 
 
 def test_a_recovery_that_is_not_newer_shows_nothing() -> None:

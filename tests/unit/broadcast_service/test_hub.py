@@ -231,6 +231,15 @@ def test_subscribing_again_sends_a_new_first_frame_and_counts_once() -> None:
     assert sends(hub.publish(ITEM, [bid(2)])) == [([("bid", 2)], {"ann"})]
 
 
+def test_subscribing_again_with_a_load_under_way_stops_the_frames_until_it_is_done() -> None:
+    hub = new_hub(ring=0)
+    hub.subscribe("ann", ITEM)
+    hub.loaded(ITEM, Recovery(item(3)))
+    assert hub.subscribe("ann", ITEM, (1, 2)) == [Load(ITEM)]
+    assert hub.publish(ITEM, [bid(4)]) == []
+    assert sends(hub.loaded(ITEM, Recovery(item(4), bids(3, 4)))) == [([("resumed", 4), ("bid", 3), ("bid", 4)], {"ann"})]
+
+
 def test_items_per_viewer_are_bounded() -> None:
     hub = new_hub(items_max=2)
     hub.subscribe("ann", "a")

@@ -12,6 +12,8 @@ from infrastructure.local.errors import BinaryMissing, StackError
 from infrastructure.local.ports import Ports
 from infrastructure.local.postgres import remove_stale_pid_file
 from infrastructure.local.servers import nats_spec, redis_spec
+from infrastructure.local.services import reachable_host, service_environment
+from infrastructure.local.stack import Stack
 from infrastructure.local.supervisor import PAUSE_FIRST_S, PAUSE_MAX_S, next_pause_s
 
 
@@ -102,6 +104,22 @@ def test_a_pid_file_whose_number_went_to_another_program_is_removed(tmp_path: Pa
     remove_stale_pid_file(tmp_path)
     assert not pid_file.exists()
     remove_stale_pid_file(tmp_path)  # nothing to do
+
+
+@pytest.mark.parametrize(
+    ("setting", "reached"), [("", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")]
+)
+def test_a_service_is_reached_where_it_listens(setting: str, reached: str) -> None:
+    assert reachable_host("gateway", {"GATEWAY_HOST": setting}) == reached
+
+
+def test_a_service_gets_the_addresses_of_its_stack_whatever_it_inherits() -> None:
+    urls = Stack(Path("unused"), ports=Ports(redis=5, gateway=6)).urls
+    inherited = {"REDIS_URL": "redis://elsewhere", "GATEWAY_PORT": "1", "BROADCAST_HOST": "0.0.0.0", "HOME": "/h"}
+    env = service_environment(urls, Ports(redis=5, gateway=6), inherited, {"BID_ACK": "redis"})
+    assert env["REDIS_URL"] == "redis://127.0.0.1:5/0"
+    assert (env["GATEWAY_PORT"], env["GATEWAY_HOST"], env["BROADCAST_HOST"]) == ("6", "127.0.0.1", "0.0.0.0")
+    assert (env["BID_ACK"], env["HOME"], env["OPEN_CATALOGUE"]) == ("redis", "/h", "true")
 
 
 def test_restarts_come_slower_and_slower_and_quickly_again_after_calm() -> None:

@@ -105,14 +105,14 @@ export class BidForm {
   }
 
   /** Tells that somebody else leads now, unless a bid is under way: its own outcome comes first. */
-  outbid(leader, price) {
-    if (this.#underWay === null) this.#say("warn", `You have been outbid: ${leader} leads at ${this.#money(price)}.`);
+  outbid() {
+    if (this.#underWay === null) this.#say("warn", "You have been outbid.");
   }
 
   /** An "accepted" must not stand there once somebody else leads, also where both came in the same moment. */
   #checkLead() {
-    const { highest_bidder_id: leader, current_bid: price, seq } = this.#state;
-    if (leader && leader !== this.userId && seq > this.#acceptedSeq) this.outbid(leader, price);
+    const { highest_bidder_id: leader, seq } = this.#state;
+    if (leader && leader !== this.userId && seq > this.#acceptedSeq) this.outbid();
   }
 
   #money(amount) {

@@ -66,6 +66,11 @@ export class History {
     this.draw();
   }
 
+  /** Reads again where the state has moved past what is here. */
+  catchUp(version) {
+    if (version.seq > this.#covered) this.load(version);
+  }
+
   /** Takes one frame of the feed, whose state is `state`. */
   take(frame, state) {
     if (state.epoch < this.#epoch) return;
@@ -99,7 +104,8 @@ export class History {
     this.#timer = setTimeout(() => {
       this.#timer = null;
       // A read that was already on its way may have closed the gap.
-      if (version === null || version.seq > this.#covered) this.load(version);
+      if (version === null) this.load(version);
+      else this.catchUp(version);
     }, waitMs);
   }
 

@@ -19,6 +19,7 @@ class ItemPage {
   #item = {};
   #register = new Register();
   #feed = null;
+  #link = "connecting";
   #shown = { price: null, leader: null, status: null };
 
   constructor(itemId) {
@@ -81,7 +82,12 @@ class ItemPage {
     }
     this.#feed = new ItemFeed(base, this.itemId, {
       onFrame: (frame) => this.#take(frame),
-      onState: showConnection,
+      onState: (state) => {
+        this.#link = state;
+        showConnection(state);
+        // Without the feed the page still follows, at the pace of the attempts to get it back.
+        if (state === "waiting") this.refresh();
+      },
     });
     this.#feed.start();
   }
@@ -95,7 +101,7 @@ class ItemPage {
     this.draw();
   }
 
-  /** Asks the API once: after a bid, and when the page is looked at again. Never on a timer. */
+  /** Asks the API once: after a bid, when the page is looked at again, and when the feed could not be reached. */
   async refresh() {
     const item = await getItem(this.itemId).catch(() => null);
     const state = stateOf(item);
@@ -106,8 +112,8 @@ class ItemPage {
     const heard = this.#feed?.version ?? null;
     if (heard !== null && compareVersions(state, heard) <= 0) return;
     // The feed is down or deaf: the history comes from the API, and a connection that only looks alive is replaced.
-    this.history.load(state);
-    if (heard !== null) this.#feed.restart();
+    this.history.catchUp(state);
+    if (this.#link === "live") this.#feed.restart();
   }
 
   get #now() {
@@ -194,7 +200,7 @@ class ItemPage {
     if (before.price === null) return;
     if (next.price !== before.price) flash(byId("price"));
     const lost = before.leader === this.form.userId && next.leader !== null && !mine;
-    if (lost) this.form.outbid(next.leader, next.price);
+    if (lost) this.form.outbid();
     if (next.status !== before.status) {
       if (isFinalStatus(next.status)) this.form.ended();
       this.announce(`The lot is now ${(STATUS_LABELS[next.status] ?? next.status ?? "").toLowerCase()}.`);

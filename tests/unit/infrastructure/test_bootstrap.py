@@ -1,0 +1,96 @@
+"""The bootstrap's decisions: when an environment is kept, when it is made anew, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from infrastructure.local import bootstrap as original
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path) -> ModuleType:
+    """The same file in a project of its own, whose environment it may call `.venv`."""
+    source = Path(original.__file__)
+    copy = tmp_path / "infrastructure" / "local" / source.name
+    copy.parent.mkdir(parents=True)
+    shutil.copy(source, copy)
+    (tmp_path / "requirements").mkdir()
+    for lock in ("embedded", "dev"):
+        (tmp_path / "requirements" / f"{lock}.lock").write_text("click==8.0\n")
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    spec = importlib.util.spec_from_file_location("bootstrap_copy", copy)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pretend_installed(bootstrap: ModuleType, version: str = "", place: str = "") -> None:
+    venv: Path = bootstrap.VENV
+    (venv / "bin").mkdir(parents=True, exist_ok=True)
+    if not bootstrap.VENV_PYTHON.exists():
+        # A link would be found to be outside of the environment; this is what calls it all the same.
+        bootstrap.VENV_PYTHON.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        bootstrap.VENV_PYTHON.chmod(0o755)
+    version = version or bootstrap.RUNNING_VERSION
+    (venv / "pyvenv.cfg").write_text(f"home = /usr\nversion = {version}\ncommand = python -m venv {place or venv}\n")
+    for lock in bootstrap.COVERS["dev"]:
+        bootstrap.stamp_path(lock).write_text(bootstrap.digest(lock))
+
+
+def test_without_an_environment_there_is_something_to_do(bootstrap: ModuleType) -> None:
+    assert not bootstrap.is_current("embedded", False)
+    assert not bootstrap.is_usable(False)
+
+
+def test_an_environment_that_matches_is_left_alone(bootstrap: ModuleType) -> None:
+    pretend_installed(bootstrap)
+    assert bootstrap.is_current("embedded", True)
+    assert bootstrap.is_usable(True)
+    bootstrap.main(["embedded"])  # returns at once: there is no network in this test
+
+
+@pytest.mark.parametrize("changed", ["requirements/dev.lock", "pyproject.toml"])
+def test_a_change_of_what_is_asked_for_means_installing_into_the_same_environment(
+    bootstrap: ModuleType, changed: str
+) -> None:
+    pretend_installed(bootstrap)
+    path = bootstrap.ROOT / changed
+    path.write_text(path.read_text() + "# more\n")
+    assert not bootstrap.is_current("dev", False)
+    assert bootstrap.is_usable(False)
+
+
+def test_another_interpreter_counts_only_when_it_was_named(bootstrap: ModuleType) -> None:
+    pretend_installed(bootstrap, version="3.99.0")
+    assert bootstrap.is_current("dev", this_python=False)
+    assert not bootstrap.is_current("dev", this_python=True)
+    assert not bootstrap.is_usable(this_python=True)
+
+
+def test_an_environment_that_was_moved_is_made_anew(bootstrap: ModuleType) -> None:
+    pretend_installed(bootstrap, place="/elsewhere/.venv")
+    assert not bootstrap.is_usable(False)
+
+
+def test_a_python_without_ensurepip_is_told_what_to_install(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else found(name))
+    with pytest.raises(SystemExit) as caught:
+        bootstrap.main(["embedded"])
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert f"apt install python{version}-venv" in str(caught.value)
+
+
+def test_an_unknown_lock_is_a_usage_error(bootstrap: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="usage"):
+        bootstrap.main(["production"])
