@@ -16,8 +16,8 @@ from shared.domain.errors import InvalidInput, Unavailable
 
 Sort = Literal["newest", "ending", "price"]
 
-# Keyset paging: each sort has its order, the value that goes into the cursor, and what comes after a cursor ($2, $3). An
-# item without an end sorts last by end, so its place in the cursor is null.
+# Keyset paging: each sort has its order, the value that goes into the cursor, and what comes after a cursor ($2, $3).
+# An item without an end sorts last by end, so its place in the cursor is null.
 _SORTS: Final[dict[str, tuple[str, str, str]]] = {
     "newest": ("created_at DESC, item_id DESC", "created_at", "(created_at, item_id) < ($2::timestamptz, $3)"),
     "ending": (

@@ -10,7 +10,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_gateway.problems import MEDIA_TYPE, problem
 
-
 DISCARDED_BYTES_MAX: Final = 32 * 1024**2
 DISCARD_S: Final = 5.0
 
@@ -18,8 +17,8 @@ DISCARD_S: Final = 5.0
 async def refuse(status: int, code: str, detail: str, receive: Receive, send: Send) -> None:
     """Answer before the whole body was read, and close the connection.
 
-    A connection that is closed with unread bytes is reset, and the client may lose the answer over it. So the answer goes
-    out first, and what still arrives is thrown away for a while (bounded in bytes and in time) before the close.
+    A connection that is closed with unread bytes is reset, and the client may lose the answer over it. So the answer
+    goes out first, and what still arrives is thrown away for a while (bounded in bytes and in time) before the close.
     """
     body = problem(status, code, detail)
     headers = [

@@ -130,7 +130,7 @@ def build_app(settings: Settings) -> ASGIApp:
     app.include_router(health.router)
     app.include_router(items.router)
     app.include_router(bids.router)
-    mount_pages(app, feed_url=settings.broadcast_public_url)
+    mount_pages(app, feed_url=settings.broadcast_public_url, feed_port=settings.broadcast_port)
     install_openapi(app)
     hot_path = HotPath(BodyLimit(app, bytes_max=settings.body_bytes_max, timeout_s=settings.body_timeout_s))
     return hot_path

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
 
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
-    postgres_url: str = "postgresql://postgres@127.0.0.1:5532/postgres"
+    postgres_url: str = "postgresql://bidding@127.0.0.1:5532/bidding"
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8080, ge=0, le=65_535)
     broadcast_port: int = Field(default=8081, ge=0, le=65_535)

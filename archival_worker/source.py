@@ -3,9 +3,10 @@
 Requests are made here, without nats-py's ``fetch``: that waits for a request to be over before it returns, while here
 messages of the next request arrive during a write; and it does not tell a consumer that was deleted from a quiet one.
 
-Every request asks for heartbeats. A connection that hangs, a server that was replaced, a consumer that is gone:
-whatever the reason, silence ends the source with :class:`StreamUnavailable`, and the worker begins anew with the
-stream and the consumer.
+Requests are short, so there is a sign of life at least twice a second. A connection that hangs, a server that was
+replaced, a consumer that is gone: whatever the reason, silence ends the source with :class:`StreamUnavailable`, and the
+worker begins anew with the stream and the consumer. And an orderly end need not cut an open request off, which would
+leave messages on their way that nobody receives or gives back until the ack wait is over; it lets the request run out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -33,13 +34,11 @@ logger = logging.getLogger(__name__)
 
 _NAK: Final = b"-NAK"
 _NANOSECONDS: Final = 1_000_000_000
-_CLOSE_TIMEOUT_S: Final = 2.0
 
 # Statuses that end a request in the ordinary way: nothing there, expired, or its bound of bytes or messages reached.
 _ENDED: Final = ("404", "408")
 _CONFLICT: Final = "409"
 _ENDED_BY_BOUND: Final = ("message size exceeds maxbytes", "batch completed")
-_HEARTBEAT: Final = "100"
 
 _NATS_ERRORS: Final = (NatsError, OSError, TimeoutError)
 
@@ -52,16 +51,16 @@ class SourceOptions:
         ack_wait_s: a message that is not acknowledged for so long is delivered again, to any archiver. Longer than a
             transaction may take.
         ack_pending_max: messages out for acknowledgement, over all archivers.
-        pull_expires_s: how long a request stays open.
+        pull_expires_s: how long a request stays open, and so how long an orderly stop may take in an idle worker.
         pull_bytes_max: bytes that one request may bring, a bound of memory. More than the largest message.
-        heartbeat_s: how often the server says that an open request is still known. Three missed ones are silence.
+        patience_s: how much later than that JetStream may answer before it counts as silent.
     """
 
     ack_wait_s: float = 30.0
     ack_pending_max: int = 50_000
-    pull_expires_s: float = 30.0
+    pull_expires_s: float = 0.5
     pull_bytes_max: int = 8 * 1024**2
-    heartbeat_s: float = 1.0
+    patience_s: float = 2.0
 
 
 async def ensure_consumer(jetstream: JetStreamContext, options: SourceOptions) -> ConsumerInfo:
@@ -138,7 +137,6 @@ class PullSource:
             "batch": messages,
             "max_bytes": self._options.pull_bytes_max,
             "expires": int(self._options.pull_expires_s * _NANOSECONDS),
-            "idle_heartbeat": int(self._options.heartbeat_s * _NANOSECONDS),
         }
         await self._publish(self._next_subject, json.dumps(request).encode(), f"{self._inbox}.{self._pull}")
 
@@ -149,7 +147,7 @@ class PullSource:
         if status is None:
             message_id = headers.get(Header.MSG_ID) if headers else None
             self._on_delivery(read_delivery(message.subject, message.data, message.reply, message_id))
-        elif status != _HEARTBEAT and message.subject == f"{self._inbox}.{self._pull}":
+        elif message.subject == f"{self._inbox}.{self._pull}":
             # Of an earlier request it would say nothing about the one that is open.
             description = (headers or {}).get(Header.DESCRIPTION, "")
             ended = status in _ENDED or (status == _CONFLICT and description.lower() in _ENDED_BY_BOUND)
@@ -160,7 +158,7 @@ class PullSource:
     @property
     def silent_at_s(self) -> float:
         """When silence would be a failure, in the event loop's time, while a request is open."""
-        return self._heard_s + 3 * self._options.heartbeat_s
+        return self._heard_s + self._options.pull_expires_s + self._options.patience_s
 
     def check(self, *, pulling: bool) -> None:
         """Return while all is well.
@@ -177,7 +175,8 @@ class PullSource:
         if not self._client.is_connected:
             raise StreamUnavailable("NATS is disconnected")
         if pulling and asyncio.get_running_loop().time() >= self.silent_at_s:
-            raise StreamUnavailable(f"no sign of life from JetStream for {3 * self._options.heartbeat_s:g} s")
+            silent_s = self._options.pull_expires_s + self._options.patience_s
+            raise StreamUnavailable(f"no sign of life from JetStream for {silent_s:g} s")
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Tell JetStream that these are stored: one small write each, no answer awaited.
@@ -207,15 +206,12 @@ class PullSource:
             raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
-        """Unsubscribe: the server drops an open request. What it had sent before still comes to ``on_delivery``."""
+        """Unsubscribe. What is still on its way is received by nobody."""
         subscription, self._subscription = self._subscription, None
         if subscription is None:
             return
         try:
-            if self._client.is_connected:
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await cast(Any, subscription).drain()
-            else:
-                await subscription.unsubscribe()
+            # Not drain(), which flushes: where a flush times out and the server answers later, nats-py's reader breaks.
+            await subscription.unsubscribe()
         except _NATS_ERRORS as error:
             logger.debug("unsubscribe: %s", error)

@@ -8,6 +8,7 @@ so there is nothing that could be wrong after one: what was not acknowledged com
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -172,7 +173,13 @@ class Worker:
         self._metrics.acks += len(deliveries)
 
     async def _end(self, source: PullSource, batcher: Batcher[Delivery]) -> None:
-        """Give back what was received and not written, so that others need not wait for the ack wait to pass."""
+        """Let an open request run out and give back what is not written, so that nobody has to wait for the ack wait."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(StreamUnavailable):
+            while batcher.pulling:
+                source.check(pulling=True)
+                self._wake.clear()
+                await set_within(self._wake, max(0.0, source.silent_at_s - loop.time()))
         await source.close()
         unwritten = batcher.drain()
         self._metrics.given_back += len(unwritten)

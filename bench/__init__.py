@@ -1,1 +1,2 @@
-"""Benchmarks: measured against a yardstick in the same run, with medians and spread. Not tests; nothing here is timed in CI."""
+"""Benchmarks: measured against a yardstick in the same run, with medians and spread. Not tests; nothing here is timed
+in CI."""

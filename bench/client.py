@@ -1,4 +1,5 @@
-"""A closed-loop HTTP client, cheap enough not to be what is measured: raw protocols on uvloop, one request in flight each."""
+"""A closed-loop HTTP client, cheap enough not to be what is measured: raw protocols on uvloop, one request in flight
+each."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ async def load(
     measure_s: float,
     cpu_s: Callable[[], float],
 ) -> tuple[Tally, float, float]:
-    """Drive the server; returns the tally of the measured part, its length and the server's CPU time in it, in seconds."""
+    """Drive the server; returns the tally of the measured part, its length and the server's CPU time in it, in
+    seconds."""
     loop = asyncio.get_running_loop()
     tally = Tally()
     made = [

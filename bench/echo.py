@@ -1,4 +1,5 @@
-"""The limit: a bare ASGI application under the same server, which reads the body and answers a constant of a bid's size."""
+"""The limit: a bare ASGI application under the same server, which reads the body and answers a constant of a bid's
+size."""
 
 from __future__ import annotations
 

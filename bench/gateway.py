@@ -1,8 +1,8 @@
 """Accepted bids per second through HTTP, beside a bare echo and an idiomatic gateway under the same server.
 
-Everything of a round runs in turn, each contender on a core of its own (core 0), and the client, Redis and NATS on another.
-The rounds interleave the contenders, so that a slow minute of a shared machine hits all of them; ratios are taken within a
-round, and their median is what counts.
+Everything of a round runs in turn, each contender on a core of its own (core 0), and the client, Redis and NATS on
+another. The rounds interleave the contenders, so that a slow minute of a shared machine hits all of them; ratios are
+taken within a round, and their median is what counts.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ CONTENDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run: rates per second; ``busy`` is the share of its core that the server used, ``cpu_us`` its CPU per request."""
+    """One run: rates per second; ``busy`` is the share of its core that the server used, ``cpu_us`` its CPU per
+    request."""
 
     accepted: float
     answered: float
@@ -140,14 +141,14 @@ def _run(contender: Contender, stack: Stack, *, run: int, connections: int, seco
 
 
 def _spread(values: list[float]) -> str:
-    return f"{min(values):,.0f}–{max(values):,.0f}"
+    return f"{min(values):,.0f}-{max(values):,.0f}"
 
 
 def _report(results: dict[str, list[Result]]) -> None:
     echo = results[CONTENDERS[0].name]
     idiomatic = results[CONTENDERS[1].name]
     click.echo()
-    head = f"{'':32}{'accepted/s':>11}{'spread':>17}{'of echo':>9}{'× idiom.':>10}{'core':>6}{'µs/req':>8}"
+    head = f"{'':32}{'accepted/s':>11}{'spread':>17}{'of echo':>9}{'x idiom.':>10}{'core':>6}{'µs/req':>8}"
     click.echo(head + f"{'p50 ms':>8}{'p99 ms':>8}{'refused':>9}{'failed':>8}")
     for name, runs in results.items():
         accepted = [run.accepted for run in runs]

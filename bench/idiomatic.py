@@ -1,7 +1,7 @@
 """The yardstick: the gateway as a FastAPI tutorial would have it.
 
-A pydantic body, a response model, dependency injection, and one awaited EVALSHA per request through redis-py's client. The
-script does less than ours: it compares, stores the price and counts; no increments, no idempotency, no outbox.
+A pydantic body, a response model, dependency injection, and one awaited EVALSHA per request through redis-py's client.
+The script does less than ours: it compares, stores the price and counts; no increments, no idempotency, no outbox.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class BidScripts:
         try:
             async with asyncio.timeout(self._timeout_s):
                 # hiredis packs in C; the client's own packing would cost more than the rest of this method.
-                packed = b"".join([pack_command(command) for command in commands])
+                packed = b"".join([pack_command(cast(Any, command)) for command in commands])
                 await connection.send_packed_command(packed, check_health=False)
                 for _ in commands:
                     try:

@@ -37,7 +37,7 @@ from tests.unit.archival_worker.events import message, message_id
 
 PATIENCE_S = 30.0
 
-SOURCE = SourceOptions(ack_wait_s=30.0, heartbeat_s=0.5)
+SOURCE = SourceOptions()
 BATCH = BatchLimits()
 COPY = CopyOptions(interval_s=0.01)
 STREAM = StreamLimits()
@@ -173,7 +173,7 @@ class World:
         resources.push_async_callback(redis.aclose)
         pool = await open_postgres(self.postgres_url, name="archiver", timeout_s=5.0)
         resources.callback(pool.terminate)
-        link = NatsLink(self.stack.urls.nats_url, name="archiver")
+        link = NatsLink(self.stack.urls.nats_url, name="archiver", timeout_s=2.0)
         resources.push_async_callback(link.close)
         metrics = Metrics()
         archive = Archive(pool)

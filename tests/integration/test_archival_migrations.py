@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -42,7 +40,7 @@ def add_migration(folder: Path, words: str, text: str) -> Path:
     return path
 
 
-async def query(url: str, sql: str) -> Sequence[Mapping[str, Any]]:
+async def query(url: str, sql: str) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(url)
     try:
         return await connection.fetch(sql)

@@ -283,6 +283,19 @@ async def test_a_stop_gives_back_what_it_has_not_written(world: World) -> None:
     assert await world.count("bids") == 20
 
 
+async def test_a_stop_during_a_write_finishes_and_acknowledges_the_batch(world: World) -> None:
+    async def stop() -> None:
+        world.workers[0].worker.request_stop()
+
+    await world.fill_outbox("lot-1", 20)
+    await world.publish_all([(n, [bid("lot-1", n)]) for n in range(1, 21)])
+    running = await world.start_worker(after_commit=stop)
+    await running.stop()
+    assert await world.settled()
+    assert await world.count("bids") == 20
+    assert await world.outbox_ids("lot-1") == [], "its cursor is copied, too"
+
+
 async def test_a_full_stream_is_purged_of_archived_messages_only(stack: Stack) -> None:
     limits = StreamLimits(bytes_max=400_000)
     async with new_world(stack, stream=limits) as world:

@@ -292,7 +292,7 @@ async def test_items_are_listed_with_their_live_price(http: httpx.AsyncClient) -
 
     async def all_listed() -> bool:
         page = (await http.get("/api/v1/items", params={"limit": 200})).json()
-        return sum(item["id"].startswith("listed-") for item in page["items"]) == 5
+        return len([item for item in page["items"] if item["id"].startswith("listed-")]) == 5
 
     await eventually(all_listed)
     assert (await bid(http, "listed-0", {"user_id": "ada", "amount": 77})).status_code == 201

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -29,8 +30,8 @@ CLOCK = f"{{{SHARD}}}:clock"
 # The scripts read Redis TIME. Here they read a key instead, so that a history can stand at the very edge of a window.
 _TIME = "redis.call('TIME')"
 _PUBLIC_MEMBERS = {
-    "type item_id epoch seq ts_us current_bid highest_bidder_id bid_count min_next_bid status end_us reserve_met currency",
-    "bid_id user_id kind amount previous_bid previous_end_us original_end_us extensions winner_id",
+    "type item_id epoch seq ts_us current_bid highest_bidder_id bid_count min_next_bid status end_us reserve_met
+    currency", "bid_id user_id kind amount previous_bid previous_end_us original_end_us extensions winner_id",
 }
 PUBLIC = {member for line in _PUBLIC_MEMBERS for member in line.split()}
 
@@ -224,7 +225,7 @@ def test_what_every_history_keeps(engine: Engine, item_terms: Terms, steps: list
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     placed = [event for event in events if isinstance(event, BidAccepted)]
     amounts = [event.amount for event in placed]
-    assert all(low < high for low, high in zip(amounts, amounts[1:], strict=False))
+    assert all(low < high for low, high in itertools.pairwise(amounts))
     assert len({event.bid_id for event in placed}) == len(placed)
     closed = [event.seq for event in events if isinstance(event, AuctionClosed)]
     assert closed in ([], [len(events)])
