@@ -112,7 +112,8 @@ class CursorCopier:
                 logger.warning("cannot copy archived cursors: %s: %s", type(error).__name__, error)
                 await set_within(self._stop, backoff.failed())
                 continue
-            if await set_within(self._wake, max(0.0, resync_at - loop.time())):
+            # The request to stop may have come before the wake-up call was cleared.
+            if not self._stop.is_set() and await set_within(self._wake, max(0.0, resync_at - loop.time())):
                 # A pause, so that the positions of several batches travel together.
                 await set_within(self._stop, self._options.interval_s)
         await self._copy_last()

@@ -173,7 +173,7 @@ class Worker:
         self._metrics.acks += len(deliveries)
 
     async def _end(self, source: PullSource, batcher: Batcher[Delivery]) -> None:
-        """Let an open request run out and give back what is not written, so that nobody has to wait for the ack wait."""
+        """Let an open request run out and give back what is not written: nobody has to wait for the ack wait."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(StreamUnavailable):
             while batcher.pulling:

@@ -166,7 +166,7 @@ def _report(results: dict[str, list[Result]]) -> None:
 
 def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -> dict[str, list[Result]]:
     """Run all contenders in ``rounds`` interleaved rounds and print the table."""
-    contenders = [contender for contender in CONTENDERS if only in contender.name or contender.module != "api_gateway"]
+    contenders = [one for one in CONTENDERS if only in one.name or one.module != "api_gateway"]
     results: dict[str, list[Result]] = {contender.name: [] for contender in contenders}
     cores = os.cpu_count() or 1
     if cores > 1:

@@ -79,6 +79,8 @@ def decode_item(fields: Mapping[bytes, bytes]) -> ItemState:
         seq=int(fields[b"seq"]),
         epoch=int(fields[b"epoch"]),
         end_us=_optional(fields[b"end_us"]),
+        hard_end_us=_optional(fields[b"hard_end_us"]),
+        paused_us=_optional(fields[b"paused_us"]),
         extensions=int(fields[b"extensions"]),
         reserve_met=fields[b"reserve_met"] == b"1",
     )
@@ -128,6 +130,7 @@ def item_fields(terms: Terms, *, name: str, description: str) -> dict[str, str]:
         "soft_mode": soft.mode if soft else "",
         "soft_max_count": text(soft.max_count) if soft else "",
         "hard_end_us": text(soft.hard_end_us) if soft else "",
+        "paused_us": "",
     }
 
 

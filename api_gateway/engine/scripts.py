@@ -34,9 +34,11 @@ class Script:
     sha: str
 
     @classmethod
-    def read(cls, name: str) -> Script:
-        """The script of ``lua/<name>.lua``."""
+    def read(cls, name: str, *, library: str | None = None) -> Script:
+        """The script of ``lua/<name>.lua``, after the text of ``lua/lib/<library>.lua`` where it names one."""
         text = (_LUA / f"{name}.lua").read_text()
+        if library is not None:
+            text = f"{(_LUA / 'lib' / f'{library}.lua').read_text()}\n{text}"
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -72,10 +74,23 @@ class ScriptLimits:
     verdict_keep_s: int = 8 * 86_400
 
 
+def item_keys(item_id: str) -> list[str]:
+    """``KEYS[1..6]`` of every script that begins with ``lib/item.lua``."""
+    shard = names.shard_of(item_id)
+    return [
+        names.item_key(item_id),
+        names.proxies_key(item_id),
+        names.recent_key(item_id),
+        names.outbox_key(shard),
+        names.cursors_key(shard),
+        names.deadlines_key(shard),
+    ]
+
+
 class BidScripts:
     """``place_bids.lua`` on a connection of its own: one pipelined round trip per flush."""
 
-    _place: Final = Script.read("place_bids")
+    _place: Final = Script.read("place_bids", library="item")
 
     def __init__(self, redis: Redis, limits: ScriptLimits, *, timeout_s: float) -> None:
         self._pool = redis.connection_pool
@@ -111,15 +126,7 @@ class BidScripts:
 
     def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
         item_id = call[0].item_id
-        shard = names.shard_of(item_id)
-        keys = [
-            names.item_key(item_id),
-            names.proxies_key(item_id),
-            names.recent_key(item_id),
-            names.outbox_key(shard),
-            names.cursors_key(shard),
-            names.deadlines_key(shard),
-        ]
+        keys = item_keys(item_id)
         arguments = [item_id, *self._tail]
         for bid in call:
             key_at = "0"

@@ -74,6 +74,9 @@ class State:
         runner_up: the highest maximum of anybody but the leader, 0 where there is none.
         bid_count: accepted bids placed by people; automatic bids out of a maximum do not count.
         seq: the number of the last event; ``created`` is 0.
+        end_us: the present end; the soft close and a resume move it, the agreed one stays in the terms.
+        hard_end_us: the instant past which the soft close never moves the end; a resume shifts it as well.
+        paused_us: since when the item is paused, None while it is not.
     """
 
     status: Status = Status.OPEN
@@ -85,6 +88,8 @@ class State:
     seq: int = 0
     epoch: int = 1
     end_us: int | None = None
+    hard_end_us: int | None = None
+    paused_us: int | None = None
     extensions: int = 0
     reserve_met: bool = True
 
@@ -95,6 +100,7 @@ def opening_state(terms: Terms, now_us: int) -> State:
         status=Status.OPEN if terms.start_us <= now_us else Status.SCHEDULED,
         price=terms.start_price,
         end_us=terms.end_us,
+        hard_end_us=None if terms.soft_close is None else terms.soft_close.hard_end_us,
         reserve_met=terms.reserve_price is None,
     )
 

@@ -244,7 +244,7 @@ def _soft_close(terms: Terms, decided: Outcome, now_us: int) -> Outcome:
     state = decided.state
     if terms.soft_close is None or state.end_us is None:
         return decided
-    new_end = terms.soft_close.extended_end(state.end_us, now_us, state.extensions)
+    new_end = terms.soft_close.extended_end(state.end_us, now_us, state.extensions, state.hard_end_us)
     if new_end is None:
         return decided
     extended = Extended(state.seq + 1, state.end_us, new_end)

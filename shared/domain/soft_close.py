@@ -16,7 +16,7 @@ class SoftClose:
         trigger_us: an accepted bid with less than this left moves the end.
         extend_us: by how much, counted from the bid (``from_bid``) or from the current end (``from_end``).
         max_count: how often at most; 0 means without limit.
-        hard_end_us: the end never moves past this instant; None means without limit.
+        hard_end_us: the end is agreed never to move past this instant; None means without limit.
     """
 
     trigger_us: int
@@ -31,16 +31,16 @@ class SoftClose:
         if self.max_count < 0:
             raise TermsInvalid("soft_close", "max_count must not be negative; 0 or null means without limit")
 
-    def extended_end(self, end_us: int, now_us: int, extensions: int) -> int | None:
+    def extended_end(self, end_us: int, now_us: int, extensions: int, hard_end_us: int | None) -> int | None:
         """The new end after a price-changing bid at ``now_us``, or None where it stays.
 
-        The end never moves to an earlier instant.
+        The end never moves to an earlier instant, and never past ``hard_end_us`` (the agreed one, shifted by pauses).
         """
         if end_us - now_us >= self.trigger_us:
             return None
         if self.max_count and extensions >= self.max_count:
             return None
         new_end = (now_us if self.mode == "from_bid" else end_us) + self.extend_us
-        if self.hard_end_us is not None:
-            new_end = min(new_end, self.hard_end_us)
+        if hard_end_us is not None:
+            new_end = min(new_end, hard_end_us)
         return new_end if new_end > end_us else None

@@ -283,13 +283,22 @@ async def test_a_stop_gives_back_what_it_has_not_written(world: World) -> None:
     assert await world.count("bids") == 20
 
 
+async def test_a_stop_right_after_the_start(world: World) -> None:
+    running = await world.start_worker()
+    await asyncio.wait_for(running.stop(), 10)
+
+
 async def test_a_stop_during_a_write_finishes_and_acknowledges_the_batch(world: World) -> None:
+    committed = asyncio.Event()
+
     async def stop() -> None:
         world.workers[0].worker.request_stop()
+        committed.set()
 
     await world.fill_outbox("lot-1", 20)
     await world.publish_all([(n, [bid("lot-1", n)]) for n in range(1, 21)])
     running = await world.start_worker(after_commit=stop)
+    await asyncio.wait_for(committed.wait(), 10)
     await running.stop()
     assert await world.settled()
     assert await world.count("bids") == 20

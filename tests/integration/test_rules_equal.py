@@ -29,15 +29,14 @@ CLOCK = f"{{{SHARD}}}:clock"
 
 # The scripts read Redis TIME. Here they read a key instead, so that a history can stand at the very edge of a window.
 _TIME = "redis.call('TIME')"
-_PUBLIC_MEMBERS = {
-    "type item_id epoch seq ts_us current_bid highest_bidder_id bid_count min_next_bid status end_us reserve_met
-    currency", "bid_id user_id kind amount previous_bid previous_end_us original_end_us extensions winner_id",
-}
-PUBLIC = {member for line in _PUBLIC_MEMBERS for member in line.split()}
+PUBLIC = set(
+    "type item_id epoch seq ts_us current_bid highest_bidder_id bid_count min_next_bid status end_us reserve_met "
+    "currency bid_id user_id kind amount previous_bid previous_end_us original_end_us extensions winner_id".split()
+)
 
 
-def _with_clock(name: str) -> str:
-    text = Script.read(name).text
+def _with_clock(name: str, library: str | None = None) -> str:
+    text = Script.read(name, library=library).text
     assert text.count(_TIME) == 1
     return text.replace(_TIME, f"redis.call('HMGET', '{CLOCK}', 's', 'us')")
 
@@ -99,7 +98,7 @@ class Engine:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._place = redis.register_script(_with_clock("place_bids"))
+        self._place = redis.register_script(_with_clock("place_bids", "item"))
         self._open = redis.register_script(_with_clock("open_item"))
         self._command = BidScripts.__new__(BidScripts)
         limits = ScriptLimits()

@@ -212,6 +212,11 @@ class FeedModel(RuleBasedStateMachine):
     def enter(self) -> Viewer:
         return self._enter(Viewer())
 
+    @rule(target=viewers)
+    def enter_from_elsewhere(self) -> Viewer:
+        """Another broadcaster had shown it everything up to now."""
+        return self._enter(Viewer(seen=self.version, since=self.version))
+
     @rule(target=gone, viewer=consumes(viewers))
     def leave(self, viewer: Viewer) -> Viewer:
         self.present.remove(viewer)

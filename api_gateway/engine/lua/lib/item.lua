@@ -1,0 +1,99 @@
+-- What every script on an item begins with: the checks that come before any decision, the item's state as locals, the
+-- sequencing of events, and the one way of writing them. Put in front of the script's own text when it is loaded.
+--
+-- KEYS[1] item (hash)      KEYS[2] proxies (hash)     KEYS[3] recent (list)
+-- KEYS[4] outbox (stream)  KEYS[5] cursors (hash)     KEYS[6] deadlines (zset); all share one hash slot
+-- ARGV[1] item id          ARGV[2] outbox bound (entries of this shard)   ARGV[3] recent events kept
+--
+-- Early replies: { 1 } no such item, { 2 } this shard has no cursors: Redis lost it, { 3 } outbox at its bound.
+--
+-- Numbers are integers below 2^53, so Lua's doubles are exact; '%.0f' writes them without an exponent.
+
+local item_key, proxies_key, recent_key = KEYS[1], KEYS[2], KEYS[3]
+local outbox_key, cursors_key, deadlines_key = KEYS[4], KEYS[5], KEYS[6]
+local item_id = ARGV[1]
+local AMOUNT_OVER = 9007199254740992 -- 2^53: "no higher bid is possible"
+local F = '%.0f'
+
+local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
+if not cursors[1] then return { 2 } end
+local f = redis.call('HMGET', item_key,
+  'status', 'epoch', 'seq', 'price', 'leader', 'leader_max', 'runner_up', 'bid_count',           -- 1..8
+  'start_price', 'increment_kind', 'increment_value', 'increment_steps', 'start_us', 'end_us',   -- 9..14
+  'original_end_us', 'reserve_price', 'reserve_met', 'buy_now_price', 'seller_id', 'currency',   -- 15..20
+  'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count', 'hard_end_us', 'extensions', -- 21..26
+  'paused_us') -- 27
+if not f[1] then return { 1 } end
+if tonumber(cursors[2]) - tonumber(cursors[3]) >= tonumber(ARGV[2]) then return { 3 } end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local status, epoch, seq, price = f[1], f[2], tonumber(f[3]), tonumber(f[4])
+local leader, leader_max, runner_up, bid_count = f[5], tonumber(f[6]), tonumber(f[7]), tonumber(f[8])
+local start_price, start_us, end_us = tonumber(f[9]), tonumber(f[13]), tonumber(f[14])
+local increment_kind, increment_value, increment_steps = f[10], tonumber(f[11]), nil
+local reserve_price, reserve_met, buy_now_price = tonumber(f[16]), f[17] == '1', tonumber(f[18])
+local seller_id, currency = f[19], f[20]
+local extensions, hard_end_us, paused_us = tonumber(f[26]), tonumber(f[25]), tonumber(f[27])
+
+local events = {}
+
+-- The increment at a price. A percent is taken of whole ten-thousands and of the rest apart, to stay below 2^53.
+local function increment(at)
+  if increment_kind == 'flat' then return increment_value end
+  if increment_kind == 'percent' then
+    local rest = math.fmod(at, 10000)
+    return math.max(1, (at - rest) / 10000 * increment_value + math.ceil(rest * increment_value / 10000))
+  end
+  if not increment_steps then
+    increment_steps = {}
+    for below, step in string.gmatch(f[12], '(%d+):(%d+)') do
+      increment_steps[#increment_steps + 1] = { tonumber(below), tonumber(step) }
+    end
+  end
+  for _, step in ipairs(increment_steps) do
+    if at < step[1] then return step[2] end
+  end
+  return increment_value
+end
+
+local function minimum()
+  if leader == '' then return math.max(start_price, 1) end
+  return math.min(price + increment(price), AMOUNT_OVER)
+end
+
+-- Sequences one event. Ids are free of quotes and backslashes by their patterns, so nothing needs escaping here.
+local function event(kind, fields)
+  seq = seq + 1
+  events[#events + 1] = string.format(
+    '{"type":"%s","item_id":"%s","epoch":%s,"seq":%.0f,"ts_us":%.0f,%s"current_bid":%.0f,"highest_bidder_id":%s,'
+      .. '"bid_count":%.0f,"min_next_bid":%.0f,"status":"%s","end_us":%s,"reserve_met":%s,"currency":"%s"}',
+    kind, item_id, epoch, seq, now, fields, price, leader == '' and 'null' or '"' .. leader .. '"',
+    bid_count, minimum(), status, end_us and string.format('%.0f', end_us) or 'null',
+    reserve_met and 'true' or 'false', currency)
+end
+
+-- Writes the state and the events of this decision: one outbox entry, and the item's recent events. Returns the entry.
+local function commit()
+  local n = redis.call('HINCRBY', cursors_key, 'next', 1)
+  redis.call('HSET', item_key, 'status', status, 'seq', F:format(seq), 'price', F:format(price), 'leader', leader,
+    'leader_max', F:format(leader_max), 'runner_up', F:format(runner_up), 'bid_count', F:format(bid_count),
+    'reserve_met', reserve_met and '1' or '0', 'updated_us', F:format(now))
+  redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. table.concat(events, ',') .. ']')
+  redis.call('LPUSH', recent_key, unpack(events))
+  redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
+  return n
+end
+
+-- Writes the end after it moved, and when the closer must look at the item next (never, where there is no end).
+local function reschedule(next_us)
+  redis.call('HSET', item_key, 'end_us', end_us and F:format(end_us) or '',
+    'hard_end_us', hard_end_us and F:format(hard_end_us) or '', 'extensions', F:format(extensions),
+    'paused_us', paused_us and F:format(paused_us) or '')
+  if next_us then
+    redis.call('ZADD', deadlines_key, F:format(next_us), item_id)
+  else
+    redis.call('ZREM', deadlines_key, item_id)
+  end
+end

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from zlib import crc32
+
+import pytest
+
+from shared import names
+
+
+def test_all_keys_of_an_item_share_its_hash_tag() -> None:
+    item = "lot-1"
+    tag = f"{{{names.shard_of(item)}}}"
+    keys = [
+        names.item_key(item),
+        names.proxies_key(item),
+        names.recent_key(item),
+        names.idempotency_key(item, "ada", "k{s00}"),
+        names.key_owner_key(item, "k"),
+        names.outbox_key(names.shard_of(item)),
+        names.cursors_key(names.shard_of(item)),
+        names.deadlines_key(names.shard_of(item)),
+        names.lease_key(names.shard_of(item)),
+    ]
+    assert all(key.startswith(tag + ":") for key in keys)
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_shard_is_the_crc_of_the_id() -> None:
+    assert names.shard_of("lot-1") == f"s{crc32(b'lot-1') % 64:02d}"
+    assert {names.shard_of(f"lot-{number}") for number in range(2_000)} == set(names.SHARDS)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a.b", "a*", "a>", "{a}", "a\0", "a\n", "x" * 65, "é", "😀"])
+def test_unsafe_item_ids_are_refused(text: str) -> None:
+    assert not names.is_item_id(text)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a*", "a>", "{a}", "a\0", "ada\n", "x" * 65, "é", "a:b"])
+def test_unsafe_user_ids_are_refused(text: str) -> None:
+    assert not names.is_user_id(text)
+
+
+def test_safe_ids_are_taken() -> None:
+    assert names.is_item_id("A-z_09" + "x" * 58)
+    assert names.is_user_id("ada.l@example-1.org")
+    assert names.is_bid_id("0192f6c4-7d1e-7cc3-98c4-dc0c0c07398f")
+    assert names.is_idempotency_key('"!~' + "k" * 252)
+    assert not names.is_idempotency_key("a b")
+    assert not names.is_idempotency_key("k" * 256)
+
+
+def test_a_subject_leads_back_to_its_item() -> None:
+    assert names.item_of_subject(names.subject_of("lot-1")) == "lot-1"
+    assert names.subject_of("lot-1") == f"auction.events.{names.shard_of('lot-1')}.lot-1"
