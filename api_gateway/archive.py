@@ -29,9 +29,18 @@ _SORTS: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
+_SELECT_BIDS: Final = """
+    SELECT epoch, seq, bid_id, user_id, amount, kind, (extract(epoch FROM placed_at) * 1000000)::bigint AS ts_us,
+           coalesce(leader_id, user_id) AS leader, status = 'voided' AS voided
+    FROM bids"""
+
+
 @dataclass(frozen=True, slots=True)
 class ArchivedBid:
-    """A row of the history; ``amount`` in minor units, ``ts_us`` in microseconds."""
+    """A row of the history; ``amount`` in minor units, ``ts_us`` in microseconds.
+
+    ``leader`` led right after it: its own bidder, unless a standing maximum beat the bid.
+    """
 
     epoch: int
     seq: int
@@ -40,6 +49,8 @@ class ArchivedBid:
     amount: int
     kind: str
     ts_us: int
+    leader: str
+    voided: bool
 
 
 class Archive:
@@ -82,15 +93,29 @@ class Archive:
         """Archived bids of an item with ``(epoch, seq)`` below ``before``, newest first."""
         epoch, seq = before or (2**31 - 1, 2**63 - 1)
         rows = await self._fetch(
-            """
-            SELECT epoch, seq, bid_id, user_id, amount, kind, (extract(epoch FROM placed_at) * 1000000)::bigint AS ts_us
-            FROM bids WHERE item_id = $1 AND (epoch, seq) < ($2, $3)
-            ORDER BY epoch DESC, seq DESC LIMIT $4
-            """,
+            f"{_SELECT_BIDS} WHERE item_id = $1 AND (epoch, seq) < ($2, $3) ORDER BY epoch DESC, seq DESC LIMIT $4",
             item_id,
             epoch,
             seq,
             limit,
+        )
+        return [ArchivedBid(**dict(row)) for row in rows]
+
+    async def standing_bids(self, item_id: str, bid_id: str, *, newest: int) -> list[ArchivedBid]:
+        """What a void of ``bid_id`` must know: that bid, the ``newest`` standing ones, and the newest of another
+        bidder."""
+        rows = await self._fetch(
+            f"""
+            WITH standing AS ({_SELECT_BIDS} WHERE item_id = $1 AND status = 'valid'),
+                 top AS (SELECT * FROM standing ORDER BY epoch DESC, seq DESC LIMIT $3)
+            (SELECT * FROM top)
+            UNION (SELECT * FROM standing WHERE bid_id = $2)
+            UNION (SELECT * FROM standing WHERE user_id NOT IN (SELECT user_id FROM top LIMIT 1)
+                   ORDER BY epoch DESC, seq DESC LIMIT 1)
+            """,
+            item_id,
+            bid_id,
+            newest,
         )
         return [ArchivedBid(**dict(row)) for row in rows]
 

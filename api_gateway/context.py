@@ -9,11 +9,13 @@ from nats.aio.client import Client
 from redis.asyncio import Redis
 
 from api_gateway.archive import Archive
+from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.items import Items
 from api_gateway.engine.relay import Relay
 from api_gateway.engine.shards import Shards
 from api_gateway.history import History
+from api_gateway.operations import Operations
 from api_gateway.settings import Settings
 
 
@@ -30,6 +32,8 @@ class Context:
     shards: Shards
     archive: Archive
     history: History
+    operations: Operations
+    closer: Closer
 
 
 def context_of(request: Request) -> Context:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import cast
 
@@ -19,11 +19,13 @@ from redis.exceptions import RedisError
 from api_gateway.archive import Archive, ArchivedBid
 from shared import names
 from shared.domain.errors import InvalidInput, Unavailable
-from shared.messages import BidAccepted, Event, decode_event
+from shared.domain.voiding import StandingBid, answers
+from shared.messages import BidAccepted, BidVoided, Event, decode_event
 
 logger = logging.getLogger(__name__)
 
 _OUTBOX_PAGE = 256
+_STANDING_NEWEST = 50
 _events_decoder = msgspec.json.Decoder(list[Event])
 
 
@@ -84,24 +86,42 @@ class History:
             if partial:
                 raise Unavailable("neither Redis nor the archive can be asked") from error
             unarchived, partial = [], True
-        merged = {(bid.epoch, bid.seq): bid for bid in [*archived, *unarchived]}
-        newest_first = [
-            bid for version, bid in sorted(merged.items(), reverse=True) if before is None or version < before
-        ]
+        newest_first = [bid for bid in _merged(archived, unarchived) if before is None or (bid.epoch, bid.seq) < before]
         shown = newest_first[:limit]
         more = len(newest_first) > limit
         return Page(shown, f"{shown[-1].epoch}:{shown[-1].seq}" if more else None, partial)
 
-    async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[ArchivedBid]:
+    async def standing_bids(self, item_id: str, bid_id: str) -> list[StandingBid]:
+        """The bids that a void of ``bid_id`` needs: that one, the newest, and the newest of another bidder.
+
+        Accepted amounts rise with the sequence number, so the newest standing bids are the highest.
+
+        Raises:
+            Unavailable: the archive or Redis cannot be asked; a void needs both.
+        """
+        archived = await self._archive.standing_bids(item_id, bid_id, newest=_STANDING_NEWEST)
+        version = await self._archive.version(item_id)
+        try:
+            unarchived = await self._unarchived(item_id, version)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Unavailable(f"Redis cannot be asked: {error}") from error
+        return [
+            StandingBid(bid.seq, bid.bid_id, bid.user_id, bid.amount, bid.leader, bid.kind == "proxy")
+            for bid in _merged(archived, unarchived)
+            if not bid.voided
+        ]
+
+    async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[Event]:
+        """The item's events from the archived one on, and maybe some before it."""
         raw = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
         events = [decode_event(event) for event in raw]
         if events and version is not None:
             oldest = events[-1]
             if oldest.epoch == version[0] and oldest.seq <= version[1] + 1:
-                return _bids_of(events)
+                return events
         elif not events or events[-1].seq == 0:
-            return _bids_of(events)
-        return _bids_of([*events, *await self._outbox(item_id)])
+            return events
+        return [*events, *await self._outbox(item_id)]
 
     async def _outbox(self, item_id: str) -> list[Event]:
         """The item's events in its shard's outbox; read only while the archive lags far behind."""
@@ -120,9 +140,28 @@ class History:
             start = f"({entries[-1][0].decode()}"
 
 
-def _bids_of(events: list[Event]) -> list[ArchivedBid]:
+def _merged(archived: list[ArchivedBid], events: list[Event]) -> list[ArchivedBid]:
+    """Archive and events as one list, newest first, each bid once; struck where either of them says so."""
+    merged = {(bid.epoch, bid.seq): bid for bid in archived}
+    struck: set[str] = set()
+    for event in events:
+        if isinstance(event, BidAccepted):
+            merged.setdefault(
+                event.version,
+                ArchivedBid(
+                    event.epoch,
+                    event.seq,
+                    event.bid_id,
+                    event.user_id,
+                    event.amount,
+                    event.kind,
+                    event.ts_us,
+                    event.highest_bidder_id or event.user_id,
+                    False,
+                ),
+            )
+        elif isinstance(event, BidVoided):
+            struck |= {event.bid_id, answers(event.bid_id)}
     return [
-        ArchivedBid(event.epoch, event.seq, event.bid_id, event.user_id, event.amount, event.kind, event.ts_us)
-        for event in events
-        if isinstance(event, BidAccepted)
+        replace(bid, voided=True) if bid.bid_id in struck else bid for _, bid in sorted(merged.items(), reverse=True)
     ]

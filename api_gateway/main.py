@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from api_gateway import problems
 from api_gateway.archive import Archive
 from api_gateway.context import Context
+from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.items import Items
 from api_gateway.engine.relay import Relay
@@ -24,6 +25,7 @@ from api_gateway.history import History
 from api_gateway.hot_path import HotPath
 from api_gateway.limits import BodyLimit
 from api_gateway.openapi import install_openapi
+from api_gateway.operations import Operations
 from api_gateway.routes import bids, health, items
 from api_gateway.settings import Settings
 from api_gateway.web.pages import mount_pages
@@ -68,7 +70,11 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         )
         archive = Archive(pool)
         shards = Shards(redis, item_scripts, pool, on_initialised=relay.reconsider)
+        closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=lambda shard, _: relay.notice(shard))
+        history = History(redis, archive)
+        operations = Operations(item_scripts, item_index, history, on_outbox=lambda shard, _: relay.notice(shard))
         await _in_background(stack, relay.run(), "relay")
+        await _in_background(stack, closer.run(), "closer")
         await _in_background(stack, shards.run(), "shards")
         flusher = asyncio.create_task(committer.run(), name="committer")
 
@@ -90,7 +96,9 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             relay=relay,
             shards=shards,
             archive=archive,
-            history=History(redis, archive),
+            history=history,
+            operations=operations,
+            closer=closer,
         )
 
 

@@ -20,6 +20,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (errors.InvalidInput, 422),
     (errors.ItemNotFound, 404),
+    (errors.BidNotFound, 404),
     (errors.ItemExists, 409),
     (errors.StateConflict, 409),
     (errors.Unavailable, 503),

@@ -171,6 +171,7 @@ class HistoryBid(msgspec.Struct):
     bidder: str
     amount: Price
     kind: Literal["bid", "proxy", "buy_now"]
+    status: Literal["valid", "voided"]
     timestamp: Instant
 
 
@@ -180,6 +181,13 @@ class HistoryPage(msgspec.Struct):
     bids: list[HistoryBid]
     next_cursor: str | None
     partial: bool
+
+
+class OperationBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Why, and who says so; both are kept in the audit."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    by: UserId = "operator"
 
 
 class ProblemAnswer(msgspec.Struct):
@@ -194,7 +202,7 @@ class ProblemAnswer(msgspec.Struct):
 
 
 _ANSWERS: Final = (BidAcceptedAnswer, BidRefusedAnswer, ItemAnswer, ItemPage, HistoryPage, ProblemAnswer)
-_REQUESTS: Final = (BidRequest, NewItemBody)
+_REQUESTS: Final = (BidRequest, NewItemBody, OperationBody)
 
 
 def component_schemas() -> dict[str, Any]:

@@ -120,10 +120,14 @@ class AuctionCancelled(EventBase, kw_only=True, frozen=True, tag="cancelled", gc
 
 
 class BidVoided(EventBase, kw_only=True, frozen=True, tag="voided", gc=False):
-    """An operator struck a bid; the only event that may lower the price."""
+    """An operator struck a bid (and the automatic bid that answered it); the only event that may lower the price.
+
+    ``offered_to``: after the close, whose bid is the highest that remains; that bidder is asked, never promoted.
+    """
 
     bid_id: str
     voided_seq: int
+    offered_to: str | None
     reason: str
     by: str | None
 

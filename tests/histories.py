@@ -17,6 +17,7 @@ SECOND_US = 1_000_000
 
 USERS = ("ada", "bob", "cyd", "dee")
 SELLER = "sel"
+OPERATIONS = ("advance", "advance", "pause", "resume", "resume", "cancel")
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class KeyedBid:
 
 @dataclass(frozen=True)
 class Step:
-    """Time runs on, then bids arrive in one batch."""
+    """Time runs on, then maybe an operation, then bids arrive in one batch."""
 
     elapsed_us: int
+    operation: str | None
     bids: tuple[KeyedBid, ...]
 
 
@@ -127,5 +129,8 @@ def histories(draw: st.DrawFn) -> list[Step]:
         for _ in range(draw(st.integers(1, 6))):
             number += 1
             batch.append(draw(bids(number)))
-        steps.append(Step(elapsed, tuple(batch)))
+        operation = draw(
+            st.sampled_from([None, None, None, "advance", "advance", "pause", "resume", "resume", "cancel"])
+        )
+        steps.append(Step(elapsed, operation, tuple(batch)))
     return steps

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -123,6 +123,10 @@ class Relay:
             task = asyncio.ensure_future(self._nats.publish(f"{names.NUDGE_PREFIX}.{shard}"))
             task.add_done_callback(_ignore_lost_hint)
 
+    def owned_shards(self) -> Collection[str]:
+        """The shards whose lease this gateway holds right now."""
+        return self._owned.keys()
+
     def reconsider(self) -> None:
         """Shards got their cursors: look for work on them now, not with the next renewal of the leases."""
         self._look.set()
@@ -204,10 +208,19 @@ class Relay:
             except (RedisError, NatsError, APIError, OSError, TimeoutError) as error:
                 failures += 1
                 self._failed("publish", error)
-                self._dirty.update(self._owned)
-                self._wake.set()
-                pause_s = min(self._options.backoff_max_s, 0.05 * 2 ** min(failures, 10))
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                await self._back_off(failures)
+            except Exception as error:
+                # A bug must not end the gateway's only relay: it is loud, and everything is read again.
+                logger.exception("relay: unexpected failure")
+                failures += 1
+                self._failed("publish", error)
+                await self._back_off(failures)
+
+    async def _back_off(self, failures: int) -> None:
+        self._dirty.update(self._owned)
+        self._wake.set()
+        pause_s = min(self._options.backoff_max_s, 0.05 * 2 ** min(failures, 10))
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
     def _failed(self, what: str, error: BaseException) -> None:
         self.health.failures_total += 1

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
+import msgspec
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -21,7 +22,15 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from api_gateway.engine.batcher import PendingBid
 from shared import names
-from shared.domain.errors import OutboxFull, OutcomeUnknown, ShardLost, Unavailable
+from shared.domain.errors import (
+    ItemNotFound,
+    OutboxFull,
+    OutcomeUnknown,
+    ShardLost,
+    StateConflict,
+    Unavailable,
+)
+from shared.domain.voiding import AfterVoid, StandingBid
 
 _LUA: Final = Path(__file__).parent / "lua"
 
@@ -54,7 +63,9 @@ class ItemMissing(Exception):
     """The item has no hash: it was never opened, or it was known to this gateway and is gone."""
 
 
-_OK, _NO_ITEM, _SHARD_LOST, _OUTBOX_FULL = range(4)
+_OK, _NO_ITEM, _SHARD_LOST, _OUTBOX_FULL, _CONFLICT, _MOVED_ON = range(6)
+
+Transition = Literal["pause", "resume", "cancel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +218,21 @@ def _refused_by_script(status: int) -> Unavailable:
     return OutboxFull("the archive cannot keep up, bids are not taken for now", retry_after_s=5)
 
 
+def _entry_of(answer: Any, item_id: str, operation: str) -> int:
+    status = int(answer[0])
+    if status == _OK:
+        return int(answer[1])
+    if status == _NO_ITEM:
+        raise ItemNotFound(item_id)
+    if status == _CONFLICT:
+        raise StateConflict(item_id, answer[1].decode(), operation)
+    raise _refused_by_script(status)
+
+
+def _json(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
 def _translated(error: ResponseError) -> Exception:
     """What an error answer says about the bids: refused before the script ran, or unknown."""
     text = str(error)
@@ -226,6 +252,14 @@ class ItemScripts:
     _release: Final = Script.read("release")
     _advance: Final = Script.read("advance_published")
     _rewind: Final = Script.read("rewind_published")
+    _due: Final = Script.read("due")
+    _advance_item: Final = Script.read("advance", library="item")
+    _void: Final = Script.read("void", library="item")
+    _transitions: Final[dict[Transition, Script]] = {
+        "pause": Script.read("pause", library="item"),
+        "resume": Script.read("resume", library="item"),
+        "cancel": Script.read("cancel", library="item"),
+    }
 
     def __init__(self, redis: Redis, limits: ScriptLimits) -> None:
         self._redis = redis
@@ -290,6 +324,68 @@ class ItemScripts:
         return OpenResult(
             created=status == _OK, exists=status == _NO_ITEM, entry=int(answer[1]) if status == _OK else 0
         )
+
+    async def transition(self, name: Transition, item_id: str, *, reason: str, by: str) -> int:
+        """Pause, resume or cancel an item; atomic. Returns the outbox entry.
+
+        Raises:
+            ItemNotFound, StateConflict, ShardLost, OutboxFull: nothing was changed.
+            RedisError, OSError: unknown whether it was done; the item's status tells.
+        """
+        arguments = [*self._head(item_id), _json(reason), _json(by)]
+        answer = await self._run(self._transitions[name], item_keys(item_id), arguments)
+        return _entry_of(answer, item_id, name)
+
+    async def void(self, item_id: str, struck: StandingBid, after: AfterVoid, *, seq: int, reason: str, by: str) -> int:
+        """Strike a bid, if the item still stands at ``seq``; atomic. Returns the outbox entry, 0 where it moved on.
+
+        Raises:
+            As :meth:`transition`.
+        """
+        arguments = [
+            *self._head(item_id),
+            _json(reason),
+            _json(by),
+            str(seq),
+            struck.bid_id,
+            str(struck.seq),
+            struck.user_id,
+            str(after.price),
+            after.leader or "",
+            str(after.runner_up),
+            str(after.struck_people),
+        ]
+        answer = await self._run(self._void, item_keys(item_id), arguments)
+        return 0 if answer[0] == _MOVED_ON else _entry_of(answer, item_id, "void")
+
+    async def due(self, shards: Sequence[str], *, count: int) -> dict[str, list[str]]:
+        """Items whose next transition has come by Redis TIME, at most ``count`` per shard."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.evalsha(self._due.sha, 1, names.deadlines_key(shard), str(count))
+        answers = await pipeline.execute(raise_on_error=False)
+        found: dict[str, list[str]] = {}
+        for shard, answer in zip(shards, answers, strict=True):
+            if isinstance(answer, NoScriptError):
+                answer = await self._run(self._due, [names.deadlines_key(shard)], [str(count)])
+            elif isinstance(answer, Exception):
+                raise answer
+            if answer:
+                found[shard] = [item_id.decode() for item_id in answer]
+        return found
+
+    async def advance(self, item_id: str) -> int:
+        """Open or close an item if its time has come; atomic, and harmless if not. Returns the outbox entry or 0.
+
+        Raises:
+            ItemNotFound, ShardLost, OutboxFull: nothing was changed.
+        """
+        answer = await self._run(self._advance_item, item_keys(item_id), self._head(item_id))
+        return _entry_of(answer, item_id, "advance")
+
+    def _head(self, item_id: str) -> list[str]:
+        """``ARGV[1..3]`` of every script that begins with ``lib/item.lua``."""
+        return [item_id, str(self._limits.outbox_entries_max), str(self._limits.recent_events)]
 
     async def init_shard(self, shard: str) -> bool:
         """Give a shard of an empty Redis its cursors; False where it has them already."""

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api_gateway.context import Context, context_of
 from api_gateway.engine.items import NewItem
+from api_gateway.engine.scripts import Transition
 from api_gateway.history import alias_of
 from api_gateway.schemas import (
     HistoryPage,
@@ -18,6 +19,7 @@ from api_gateway.schemas import (
     ItemAnswer,
     ItemPage,
     NewItemBody,
+    OperationBody,
     ProblemAnswer,
     SoftCloseBody,
     json_content,
@@ -38,6 +40,7 @@ PAGE_MAX: Final = 200
 _PERCENT_DECIMALS: Final = 2
 _SECOND_US: Final = 1_000_000
 _item_decoder = msgspec.json.Decoder(NewItemBody)
+_operation_decoder = msgspec.json.Decoder(OperationBody)
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -125,11 +128,71 @@ async def get_history(
             "bidder": alias_of(secret, item_id, bid.user_id),
             "amount": amount_json(bid.amount, item.terms.currency),
             "kind": bid.kind,
+            "status": "voided" if bid.voided else "valid",
             "timestamp": to_rfc3339(bid.ts_us),
         }
         for bid in page.bids
     ]
     return _json({"bids": bids, "next_cursor": page.next_cursor, "partial": page.partial})
+
+
+def _operation(body: bytes) -> OperationBody:
+    try:
+        operation = _operation_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f'{error}; send for example {{"reason": "the lot was damaged"}}') from None
+    if not operation.reason.strip():
+        raise InvalidInput("reason: must not be blank")
+    if not names.is_user_id(operation.by):
+        raise InvalidInput("by: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+    return operation
+
+
+_OPERATION_DOCS: Final[dict[str, Any]] = {
+    "responses": {200: {"content": json_content(ItemAnswer)}, **_problems(404, 409, 422, 503)},
+    "openapi_extra": {"requestBody": {"required": True, "content": json_content(OperationBody)}},
+}
+
+
+@router.post("/{item_id}/pause", summary="Pause an item", **_OPERATION_DOCS)
+async def pause_item(request: Request, item_id: str) -> Response:
+    """Stop the bidding and keep the remaining time."""
+    return await _transition(request, "pause", item_id)
+
+
+@router.post("/{item_id}/resume", summary="Resume an item", **_OPERATION_DOCS)
+async def resume_item(request: Request, item_id: str) -> Response:
+    """Go on; the end moves by the length of the pause."""
+    return await _transition(request, "resume", item_id)
+
+
+@router.post("/{item_id}/cancel", summary="Cancel an item", **_OPERATION_DOCS)
+async def cancel_item(request: Request, item_id: str) -> Response:
+    """Withdraw the item; final."""
+    return await _transition(request, "cancel", item_id)
+
+
+async def _transition(request: Request, name: Transition, item_id: str) -> Response:
+    operation = _operation(await request.body())
+    item = await context_of(request).operations.transition(
+        name, _checked(item_id), reason=operation.reason, by=operation.by
+    )
+    return _json(public_item(item))
+
+
+@router.post("/{item_id}/bids/{bid_id}/void", summary="Strike a bid", **_OPERATION_DOCS)
+async def void_bid(request: Request, item_id: str, bid_id: str) -> Response:
+    """Strike a bid and the automatic bid that answered it; the price falls back to the highest bid that remains.
+
+    After the close nobody is promoted: the item becomes unsold, and the `voided` event names who is offered it.
+    """
+    if not names.is_bid_id(bid_id):
+        raise InvalidInput("bid id: 1 to 64 characters of A-Z a-z 0-9 _ . : @ -")
+    operation = _operation(await request.body())
+    item = await context_of(request).operations.void(
+        _checked(item_id), bid_id, reason=operation.reason, by=operation.by
+    )
+    return _json(public_item(item))
 
 
 def new_item(body: NewItemBody) -> NewItem:

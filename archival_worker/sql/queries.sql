@@ -74,7 +74,9 @@ UPDATE bids AS b
 SET status = 'voided'
 FROM events AS e
 WHERE e.type = 'voided' AND e.item_id = ANY ($1::text[])
-    AND b.item_id = e.item_id AND b.seq = (e.body ->> 'voided_seq')::bigint AND b.bid_id = e.body ->> 'bid_id'
+    -- The bid, and the automatic bid that answered it (sequenced right after it, under the bid's id and a suffix).
+    AND b.item_id = e.item_id AND b.bid_id IN (e.body ->> 'bid_id', (e.body ->> 'bid_id') || '/proxy')
+    AND b.seq BETWEEN (e.body ->> 'voided_seq')::bigint AND (e.body ->> 'voided_seq')::bigint + 1
     AND b.epoch <= e.epoch AND b.status = 'valid';
 
 -- name: store_terms

@@ -103,36 +103,43 @@ class Outcome:
 
 def place_bid(terms: Terms, state: State, bid: Bid, now_us: int) -> Outcome:
     """Decide one bid. Pure: the caller saves ``state`` and publishes ``events`` in one atomic step."""
-    refusal = refusal_by_status(terms, state, now_us)
-    if refusal is None and terms.seller_id is not None and bid.user_id == terms.seller_id:
-        refusal = "OWN_ITEM"
+    refusal = refusal_by_status(terms, state, now_us) or _refusal_by_bid(terms, state, bid)
     if refusal is not None:
         return Outcome(Refused(refusal), (), state)
-    if state.status is Status.SCHEDULED:
-        state = replace(state, status=Status.OPEN)
-
-    buy_now = terms.buy_now_price if buy_now_offered(terms, state) else None
-    if buy_now is not None and bid.amount is not None and bid.amount >= buy_now:
+    # A scheduled item whose start has come opens with its first accepted bid, if the closer has not opened it yet.
+    state = replace(state, status=Status.OPEN)
+    buy_now = _taken_at_buy_now(terms, state, bid)
+    if buy_now is not None:
         return _buy_now(terms, state, bid, buy_now)
-
-    leads_already = bid.user_id == state.leader
-    asked = bid.limit if bid.amount is None else bid.amount
-    if leads_already and bid.amount is None:
-        # The leader's own maximum is not measured by the visible minimum but by the maximum that stands.
-        if bid.limit <= state.leader_max:
-            return Outcome(Refused("MAX_NOT_RAISED"), (), state)
-    elif asked < minimum_bid(terms, state):
-        return Outcome(Refused("TOO_LOW"), (), state)
-
     if state.leader is None:
         decided = _first_bid(terms, state, bid)
-    elif leads_already:
+    elif bid.user_id == state.leader:
         decided = _leader_bids_again(terms, state, bid)
     else:
         decided = _against_leader(terms, state, bid)
     if not decided.events:
         return decided
     return _soft_close(terms, decided, now_us)
+
+
+def _refusal_by_bid(terms: Terms, state: State, bid: Bid) -> str | None:
+    """Checks 3 and 4: who bids, and how much."""
+    if terms.seller_id is not None and bid.user_id == terms.seller_id:
+        return "OWN_ITEM"
+    if _taken_at_buy_now(terms, state, bid) is not None:
+        return None
+    if bid.user_id == state.leader and bid.amount is None:
+        # The leader's own maximum is not measured by the visible minimum but by the maximum that stands.
+        return "MAX_NOT_RAISED" if bid.limit <= state.leader_max else None
+    asked = bid.limit if bid.amount is None else bid.amount
+    return "TOO_LOW" if asked < minimum_bid(terms, state) else None
+
+
+def _taken_at_buy_now(terms: Terms, state: State, bid: Bid) -> int | None:
+    """The buy-now price, where it is offered and the bid's amount reaches it."""
+    if terms.buy_now_price is None or bid.amount is None or bid.amount < terms.buy_now_price:
+        return None
+    return terms.buy_now_price if buy_now_offered(terms, state) else None
 
 
 def refusal_by_status(terms: Terms, state: State, now_us: int) -> str | None:

@@ -70,6 +70,17 @@ class ItemNotFound(BiddingError):
         super().__init__(f"item {item_id!r} does not exist; create it with POST /api/v1/items")
 
 
+class BidNotFound(BiddingError):
+    """No standing bid of this id on the item: there never was one, or it is struck already."""
+
+    code = "BID_NOT_FOUND"
+
+    def __init__(self, item_id: str, bid_id: str) -> None:
+        self.item_id = item_id
+        self.bid_id = bid_id
+        super().__init__(f"item {item_id!r} has no standing bid {bid_id!r}; it never had, or it is struck already")
+
+
 class ItemExists(BiddingError):
     """An item of this id exists already."""
 

@@ -1,7 +1,7 @@
 """What happens to an auction besides bids: it opens, pauses, resumes, closes or is cancelled.
 
-Each function takes the state and the instant and returns the new state, or says why it cannot be. The Lua scripts of the
-same names do the same inside Redis.
+Each function takes the state and the instant and returns the new state, or says why it cannot be. The Lua scripts of
+the same names do the same inside Redis.
 """
 
 from __future__ import annotations

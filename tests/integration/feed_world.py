@@ -1,32 +1,34 @@
-"""What the tests of the live feed need around the broadcaster: an auction house that decides bids in Redis by the gateway's own
-scripts and publishes them as its relay does, one step at a time; viewers; and a connection to Redis that can be held up."""
+"""What the tests of the live feed need around the broadcaster.
+
+An auction house that decides in Redis, by the gateway's own scripts, and publishes as its relay does, one step at a
+time; what a viewer reads; and a connection to Redis that can be held up at the moment that a test chooses.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self, cast
 
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection
 
+from api_gateway.engine.batcher import PendingBid
+from api_gateway.engine.items import Items, NewItem
+from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptLimits, Transition
 from shared import names
 from shared.clients.nats import Client, ensure_stream, open_nats
 from shared.clients.redis import open_redis
 from shared.domain.auction import Terms
-from shared.item_state import item_fields
 from shared.messages import frame_batch
 
-_LUA = Path(__file__).parents[2] / "api_gateway" / "engine" / "lua"
-_OPEN = (_LUA / "open_item.lua").read_text()
-_PLACE = (_LUA / "place_bids.lua").read_text()
-_BOUND = "1000000"
 PATIENCE_S = 10.0
+_ASK_EVERY_S = 0.02
 
 Json = dict[str, Any]
 
@@ -46,17 +48,27 @@ class AuctionHouse:
     def __init__(self, redis: Redis, nats: Client) -> None:
         self._redis = redis
         self._nats = nats
-        self._bids = 0
+        limits = ScriptLimits()
+        self._scripts = ItemScripts(redis, limits)
+        self._bids = BidScripts(redis, limits, timeout_s=5)
+        self._opened = 0
+        self._items = Items(redis, self._scripts, open_catalogue=False, on_outbox=self._note_opened)
+        self._numbers = itertools.count(1)
+
+    def _note_opened(self, shard: str, n: int) -> None:
+        self._opened = n
 
     @classmethod
     @asynccontextmanager
     async def at(cls, redis_url: str, nats_url: str) -> AsyncIterator[Self]:
         redis = open_redis(redis_url)
         nats = await open_nats(nats_url, name="auction-house")
+        house = cls(redis, nats)
         try:
             await ensure_stream(nats.jetstream())
-            yield cls(redis, nats)
+            yield house
         finally:
+            await house._bids.close()
             await nats.close()
             await redis.aclose()
 
@@ -67,55 +79,33 @@ class AuctionHouse:
         return item_id
 
     async def create(self, item_id: str, **terms: Any) -> Entry:
-        shard = names.shard_of(item_id)
-        # What init_shard.lua does.
-        cursors = {"epoch": "1", "next": "0", "published": "0", "archived": "0"}
-        if not await self._redis.exists(names.cursors_key(shard)):
-            await cast(Any, self._redis.hset(names.cursors_key(shard), mapping=cursors))
-        own = {
-            "name": "A vase",
-            "description": "blue",
-            "seller_id": None,
-            "start_price": terms.get("start_price", 0),
-            "reserve_price": terms.get("reserve_price"),
-            "buy_now_price": terms.get("buy_now_price"),
-            "increment_kind": "flat",
-            "increment_value": 1,
-            "increment_steps": "",
-            "soft_close": "",
-            "auto_opened": False,
-        }
-        fields = item_fields(Terms(item_id, 0, **terms), name="A vase", description="blue")
-        keys = [names.item_key(item_id), names.recent_key(item_id), names.outbox_key(shard), names.cursors_key(shard)]
-        answer = await cast(
-            Any,
-            self._redis.eval(
-                _OPEN,
-                5,
-                *keys,
-                names.deadlines_key(shard),
-                *(item_id, _BOUND, "", "", "", json.dumps(own)[1:-1] + ","),
-                *(part for pair in fields.items() for part in pair),
-            ),
-        )
-        assert answer[0] == 0, answer
-        return await self._entry(item_id, answer[1])
+        """A new item; its event is not published."""
+        await self._scripts.init_shard(names.shard_of(item_id))
+        await self._items.create(NewItem(Terms(item_id, 0, **terms), name="A vase", description="blue"))
+        return await self._entry(item_id, self._opened)
 
     async def decide(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
         """Bids of these minor units, all of which must be accepted, in one outbox entry; not published."""
-        shard = names.shard_of(item_id)
-        keys = [
-            *(names.item_key(item_id), names.proxies_key(item_id), names.recent_key(item_id)),
-            *(names.outbox_key(shard), names.cursors_key(shard), names.deadlines_key(shard)),
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        bids = [
+            PendingBid(item_id, user, f"bid-{next(self._numbers)}", amount, None, None, False, future)
+            for amount in amounts
         ]
-        bids: list[str] = []
-        for amount in amounts:
-            self._bids += 1
-            bids += [user, str(amount), "", f"bid-{self._bids}", "0", "", ""]
-        answer = await cast(Any, self._redis.eval(_PLACE, 6, *keys, item_id, _BOUND, "512", "60", *bids))
-        assert answer[0] == 0, answer
-        assert all(verdict.startswith(b"A|") for verdict in answer[2:]), answer
-        return await self._entry(item_id, answer[1])
+        [decided] = await self._bids.place([bids])
+        assert isinstance(decided, Decided), decided
+        assert all(verdict.startswith(b"A|") for verdict in decided.verdicts), decided
+        return await self._entry(item_id, decided.entry)
+
+    async def bid(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
+        """Decide and publish."""
+        entry = await self.decide(item_id, *amounts, user=user)
+        await self.publish(entry)
+        return entry
+
+    async def operate(self, name: Transition, item_id: str, reason: str) -> None:
+        """What an operator does, published."""
+        n = await self._scripts.transition(name, item_id, reason=reason, by="operator-1")
+        await self.publish(await self._entry(item_id, n))
 
     async def publish(self, entry: Entry) -> None:
         """As the relay does, until JetStream has it."""
@@ -127,18 +117,26 @@ class AuctionHouse:
         )
 
     async def publish_raw(self, item_id: str, data: bytes) -> None:
+        """Anything, where an event of the item should be."""
         await self._nats.jetstream().publish(names.subject_of(item_id), data)
 
-    async def bid(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
-        """Decide and publish."""
-        entry = await self.decide(item_id, *amounts, user=user)
-        await self.publish(entry)
-        return entry
+    async def shorten_recent(self, item_id: str, kept: int) -> None:
+        """Keep only so many recent events, as if many more had followed the others."""
+        await cast(Any, self._redis.ltrim(names.recent_key(item_id), 0, kept - 1))
 
     async def _entry(self, item_id: str, n: int) -> Entry:
         key = names.outbox_key(names.shard_of(item_id))
         [(_, fields)] = await cast(Any, self._redis.xrange(key, f"{n}-0", f"{n}-0"))
         return Entry(item_id, n, fields[b"events"])
+
+
+async def until(check: Callable[[], Awaitable[bool]]) -> bool:
+    """Ask again and again, for a while, whether something that nobody announces has happened."""
+    for _ in range(int(PATIENCE_S / _ASK_EVERY_S)):
+        if await check():
+            return True
+        await asyncio.sleep(_ASK_EVERY_S)
+    return False
 
 
 async def receive(viewer: ClientConnection) -> Json:
@@ -166,7 +164,7 @@ async def greeted(viewer: ClientConnection) -> Json:
 
 
 class Gate:
-    """A TCP proxy whose answers, or requests, can be held back: a slow network at exactly the moment that a test chooses."""
+    """A TCP proxy whose requests or answers can be held back: a slow network at the moment that a test chooses."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)

@@ -182,7 +182,10 @@ if state_changed and #events == 0 then
 end
 if #events > 0 then
   reply[2] = commit()
-  if end_moved then reschedule(end_us) end
-  if status == 'sold' then redis.call('ZREM', deadlines_key, item_id) end
+  if status == 'sold' then
+    reschedule(nil)
+  elseif end_moved or f[1] == 'scheduled' then
+    reschedule(end_us)
+  end
 end
 return reply

@@ -1,4 +1,4 @@
-"""Items and events for the tests: a lot that starts at 1.00 and rises by 1.00 with every bid, so its price tells its seq."""
+"""Items and events for the tests: a lot that starts at 1.00 and rises by 1.00 a bid, so its price tells its seq."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Random histories through the hub: whatever the network does, what each viewer sees has no gap and never goes back.
 
-The model is the world around the hub. Redis decides; the stream delivers late, twice, in another order or not at all; reads from
-Redis take time; viewers come, go and come back with ``since``. The real loader's rule is modelled, not its tasks: one read per
-item at a time, and one more where it was asked for meanwhile.
+The model is the world around the hub. Redis decides; the stream delivers late, twice, in another order or not at all;
+reads from Redis take time; viewers come, go and come back with ``since``. The real loader's rule is modelled, not its
+tasks: one read per item at a time, and one more where it was asked for meanwhile.
 """
 
 from __future__ import annotations

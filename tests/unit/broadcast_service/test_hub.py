@@ -237,7 +237,9 @@ def test_subscribing_again_with_a_load_under_way_stops_the_frames_until_it_is_do
     hub.loaded(ITEM, Recovery(item(3)))
     assert hub.subscribe("ann", ITEM, (1, 2)) == [Load(ITEM)]
     assert hub.publish(ITEM, [bid(4)]) == []
-    assert sends(hub.loaded(ITEM, Recovery(item(4), bids(3, 4)))) == [([("resumed", 4), ("bid", 3), ("bid", 4)], {"ann"})]
+    assert sends(hub.loaded(ITEM, Recovery(item(4), bids(3, 4)))) == [
+        ([("resumed", 4), ("bid", 3), ("bid", 4)], {"ann"})
+    ]
 
 
 def test_items_per_viewer_are_bounded() -> None:

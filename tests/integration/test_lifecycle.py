@@ -1,0 +1,266 @@
+"""Items open, close, pause and are struck over HTTP; what the feed and the archive learn of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
+from infrastructure.local.stack import Stack
+from shared import names
+from shared.messages import AuctionClosed, BidAccepted, Event, decode_event
+from tests.stack import StackFactory
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack() -> AsyncIterator[Stack]:
+    factory = StackFactory()
+    try:
+        yield await factory(services=(API_GATEWAY, ARCHIVAL_WORKER))
+    finally:
+        await factory.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30, limits=limits) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def redis(stack: Stack) -> AsyncIterator[Redis]:
+    async with Redis.from_url(stack.urls.redis_url, protocol=2) as client:
+        yield client
+
+
+async def create(http: httpx.AsyncClient, item: str, **terms: Any) -> dict[str, Any]:
+    answer = await http.post("/api/v1/items", json={"id": item, "name": item} | terms)
+    assert answer.status_code == 201, answer.text
+    created: dict[str, Any] = answer.json()
+    return created
+
+
+async def bid(http: httpx.AsyncClient, item: str, user: str, **amounts: Any) -> dict[str, Any]:
+    answer = await http.post(f"/api/v1/items/{item}/bid", json={"user_id": user} | amounts)
+    assert answer.status_code in (200, 201), answer.text
+    verdict: dict[str, Any] = answer.json()
+    return verdict
+
+
+async def operate(http: httpx.AsyncClient, item: str, operation: str, reason: str = "because") -> httpx.Response:
+    return await http.post(f"/api/v1/items/{item}/{operation}", json={"reason": reason, "by": "olga"})
+
+
+async def item_when(http: httpx.AsyncClient, item: str, status: str, *, within_s: float = 15) -> dict[str, Any]:
+    async with asyncio.timeout(within_s):
+        while True:
+            found: dict[str, Any] = (await http.get(f"/api/v1/items/{item}")).json()
+            if found["status"] == status:
+                return found
+            await asyncio.sleep(0.03)
+
+
+async def events_of(redis: Redis, item: str) -> list[Event]:
+    """The item's events, oldest first."""
+    raw: Any = await redis.lrange(names.recent_key(item), 0, -1)  # type: ignore[misc]
+    return [decode_event(event) for event in reversed(raw)]
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [str(type(event).__struct_config__.tag) for event in events]
+
+
+def in_s(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+async def test_an_item_opens_and_closes_by_itself(http: httpx.AsyncClient, redis: Redis) -> None:
+    created = await create(http, "timed", start_time=in_s(0.6), end_time=in_s(1.6), start_price=5)
+    assert created["status"] == "scheduled"
+    assert (await bid(http, "timed", "ada", amount=5))["code"] == "NOT_STARTED"
+    await item_when(http, "timed", "open")
+    assert (await bid(http, "timed", "ada", amount=5))["success"]
+    closed = await item_when(http, "timed", "sold")
+    assert closed["highest_bidder_id"] == "ada"
+    assert (await bid(http, "timed", "bob", amount=50))["code"] == "SOLD"
+    assert kinds(await events_of(redis, "timed")) == ["created", "opened", "bid", "closed"]
+    assert await redis.zscore(names.deadlines_key(names.shard_of("timed")), "timed") is None
+
+
+async def test_without_the_reserve_an_item_stays_unsold(http: httpx.AsyncClient, redis: Redis) -> None:
+    await create(http, "reserved", duration_s=1, start_price=5, reserve_price=100)
+    below = await bid(http, "reserved", "ada", max_amount=60)
+    assert (below["current_bid"], below["reserve_met"]) == (60, False)
+    closed = await item_when(http, "reserved", "unsold")
+    assert closed["reserve_met"] is False
+    last = (await events_of(redis, "reserved"))[-1]
+    assert isinstance(last, AuctionClosed)
+    assert last.winner_id is None
+
+
+async def test_buy_now_sells_in_the_same_step(http: httpx.AsyncClient, redis: Redis) -> None:
+    await create(http, "bought", duration_s=60, start_price=5, buy_now_price=80)
+    assert (await http.get("/api/v1/items/bought")).json()["buy_now_available"] is True
+    verdict = await bid(http, "bought", "ada", amount=99)
+    assert (verdict["current_bid"], verdict["seq"], verdict["message"]) == (80, 1, "Sold to you at the buy-now price")
+    assert kinds(await events_of(redis, "bought")) == ["created", "bid", "closed"]
+    assert (await bid(http, "bought", "bob", amount=100))["code"] == "SOLD"
+
+
+async def test_what_fell_due_during_downtime_happens_once_afterwards(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=(API_GATEWAY,))
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
+        Redis.from_url(stack.urls.redis_url, protocol=2) as redis,
+    ):
+        await create(http, "down", start_time=in_s(1.0), end_time=in_s(1.5))
+        await stack.stop_process(API_GATEWAY)
+        await asyncio.sleep(1.6)
+        await stack.start_process(API_GATEWAY)
+        await item_when(http, "down", "unsold")
+        assert kinds(await events_of(redis, "down")) == ["created", "opened", "closed"]
+
+
+async def test_a_pause_keeps_the_remaining_time(http: httpx.AsyncClient, redis: Redis) -> None:
+    created = await create(http, "paused", duration_s=3)
+    await bid(http, "paused", "ada", amount=5)
+    answer = await operate(http, "paused", "pause", 'a "quoted" reason, 100 %')
+    assert (answer.status_code, answer.json()["status"]) == (200, "paused")
+    assert (await bid(http, "paused", "bob", amount=6))["code"] == "PAUSED"
+    assert (await operate(http, "paused", "pause")).status_code == 409
+    await asyncio.sleep(1.0)
+    resumed = (await operate(http, "paused", "resume")).json()
+    shift = datetime.fromisoformat(resumed["end_time"]) - datetime.fromisoformat(created["end_time"])
+    assert 1.0 <= shift.total_seconds() <= 5.0
+    assert resumed["original_end_time"] == created["end_time"]
+    assert (await operate(http, "paused", "resume")).status_code == 409
+    assert (await bid(http, "paused", "bob", amount=6))["success"]
+    await item_when(http, "paused", "sold")
+    assert kinds(await events_of(redis, "paused")) == ["created", "bid", "paused", "resumed", "bid", "closed"]
+
+
+async def test_a_cancelled_item_is_final(http: httpx.AsyncClient) -> None:
+    await create(http, "cancelled", duration_s=60)
+    assert (await operate(http, "cancelled", "cancel")).json()["status"] == "cancelled"
+    assert (await bid(http, "cancelled", "bob", amount=6))["code"] == "CANCELLED"
+    for operation in ("cancel", "pause", "resume"):
+        answer = await operate(http, "cancelled", operation)
+        assert (answer.status_code, answer.json()["code"]) == (409, "STATE_CONFLICT")
+
+
+@pytest.mark.parametrize(
+    "body", ['{"reason":""}', '{"reason":"  "}', "{}", '{"reason":"x","by":"a b"}', "nonsense", ""]
+)
+async def test_an_operation_needs_a_reason(http: httpx.AsyncClient, body: str) -> None:
+    answer = await http.post("/api/v1/items/cancelled/pause", content=body)
+    assert answer.status_code == 422
+
+
+async def test_operations_on_a_stranger_are_404(http: httpx.AsyncClient) -> None:
+    assert (await operate(http, "nobody-knows", "pause")).status_code == 404
+    assert (await operate(http, "nobody-knows", "bids/x/void")).status_code == 404
+
+
+async def test_a_void_falls_back_to_what_remains(http: httpx.AsyncClient, redis: Redis, stack: Stack) -> None:
+    await create(http, "voids", increment={"kind": "flat", "value": 1})
+    await bid(http, "voids", "ada", max_amount=50)  # 0.01
+    second = await bid(http, "voids", "bob", amount=20)  # 20, answered by ada's 21
+    third = await bid(http, "voids", "cyd", amount=80)
+    assert (await http.get("/api/v1/items/voids")).json()["bid_count"] == 3
+    item = (await operate(http, "voids", f"bids/{third['bid_id']}/void", "card stolen")).json()
+    assert (item["current_bid"], item["highest_bidder_id"], item["bid_count"]) == (21, "ada", 2)
+    # Ada's maximum still stands behind the price.
+    assert (await bid(http, "voids", "dee", amount=49.5))["is_highest"] is False
+    again = await operate(http, "voids", f"bids/{third['bid_id']}/void")
+    assert (again.status_code, again.json()["code"]) == (404, "BID_NOT_FOUND")
+    # With bob's bid goes the automatic bid that answered it, but not what came later.
+    assert (await operate(http, "voids", f"bids/{second['bid_id']}/void")).status_code == 200
+    history = (await http.get("/api/v1/items/voids/bids")).json()["bids"]
+    assert [(entry["amount"], entry["status"]) for entry in history] == [
+        (50, "valid"),
+        (49.5, "valid"),
+        (80, "voided"),
+        (21, "voided"),
+        (20, "voided"),
+        (0.01, "valid"),
+    ]
+    async with asyncio.timeout(15):
+        connection = await asyncpg.connect(stack.urls.postgres_url)
+        try:
+            while True:
+                rows = await connection.fetch("SELECT amount, status FROM bids WHERE item_id = 'voids' ORDER BY seq")
+                struck = [row["amount"] for row in rows if row["status"] == "voided"]
+                if struck == [2_000, 2_100, 8_000]:
+                    break
+                await asyncio.sleep(0.05)
+            audit = await connection.fetch(
+                "SELECT body->>'by' AS by, body->>'reason' AS reason FROM events "
+                "WHERE item_id = 'voids' AND type = 'voided' ORDER BY seq"
+            )
+        finally:
+            await connection.close()
+    assert [(row["by"], row["reason"]) for row in audit] == [("olga", "card stolen"), ("olga", "because")]
+
+
+async def test_a_voided_winner_is_not_replaced_silently(http: httpx.AsyncClient, redis: Redis) -> None:
+    await create(http, "second-chance", duration_s=1)
+    await bid(http, "second-chance", "ada", amount=10)
+    winner = await bid(http, "second-chance", "bob", amount=20)
+    await item_when(http, "second-chance", "sold")
+    item = (await operate(http, "second-chance", f"bids/{winner['bid_id']}/void")).json()
+    assert (item["status"], item["highest_bidder_id"], item["current_bid"]) == ("unsold", None, 10)
+    last = (await events_of(redis, "second-chance"))[-1]
+    assert last.offered_to == "ada"  # type: ignore[union-attr]
+
+
+async def test_of_two_thousand_equal_bids_one_wins(http: httpx.AsyncClient) -> None:
+    await create(http, "equal")
+    verdicts = await asyncio.gather(*(bid(http, "equal", f"u{number}", amount=7) for number in range(2_000)))
+    assert sum(verdict["success"] for verdict in verdicts) == 1
+    assert {verdict["code"] for verdict in verdicts if not verdict["success"]} == {"TOO_LOW"}
+
+
+async def test_bids_at_the_very_end_against_the_closer(http: httpx.AsyncClient, redis: Redis) -> None:
+    """A hundred items end within a second while bids and closers race for each end; Redis TIME alone decides."""
+    rounds = 100
+    items = [f"edge-{number}" for number in range(rounds)]
+    begin = time.time() + 1.5
+    ends = [datetime.fromtimestamp(begin + number * 0.01, UTC).isoformat() for number in range(rounds)]
+    await asyncio.gather(*(create(http, item, end_time=end) for item, end in zip(items, ends, strict=True)))
+
+    async def race(item: str, end: str) -> None:
+        at = datetime.fromisoformat(end).timestamp()
+        for number, offset in enumerate((-0.003, -0.001, 0.0, 0.001)):
+            await asyncio.sleep(max(0.0, at + offset - time.time()))
+            await bid(http, item, f"u{number}", amount=number + 1)
+
+    await asyncio.gather(*(race(item, end) for item, end in zip(items, ends, strict=True)))
+    in_time = 0
+    for item in items:
+        async with asyncio.timeout(15):
+            while True:
+                events = await events_of(redis, item)
+                if isinstance(events[-1], AuctionClosed):
+                    break
+                await asyncio.sleep(0.05)
+        closed = events[-1]
+        assert kinds(events).count("closed") == 1
+        assert closed.end_us is not None
+        assert closed.ts_us >= closed.end_us
+        placed = [event for event in events if isinstance(event, BidAccepted)]
+        assert all(event.ts_us < closed.end_us for event in placed)
+        assert closed.status == ("sold" if placed else "unsold")
+        in_time += len(placed)
+    assert in_time > 0, "some bids must have been in time, or nothing was raced"

@@ -1,0 +1,150 @@
+"""Loads on demand: never two of one item at a time, one more where it was asked for meanwhile, again after failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from broadcast_service.feed import Recovery
+from broadcast_service.frames import Version
+from broadcast_service.metrics import Metrics
+from broadcast_service.sources.loader import WORKERS, Loader
+from tests.unit.broadcast_service.builders import ITEM, item
+
+
+class SlowReader:
+    """Answers when it is told to; ``answers`` are used up in order, then the item is at seq 1."""
+
+    def __init__(self, *answers: Recovery | Exception | None) -> None:
+        self.answers = list(answers)
+        self.started: asyncio.Queue[str] = asyncio.Queue()
+        self.may_answer = asyncio.Semaphore(0)
+        self.reading: dict[str, int] = defaultdict(int)
+        self.reads = 0
+
+    async def read(self, item_id: str, since: Version | None) -> Recovery | None:
+        self.reads += 1
+        self.reading[item_id] += 1
+        assert self.reading[item_id] == 1, "two reads of one item at a time"
+        self.started.put_nowait(item_id)
+        await self.may_answer.acquire()
+        self.reading[item_id] -= 1
+        answer = self.answers.pop(0) if self.answers else Recovery(item(1))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Diary:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.unwatched: set[str] = set()
+
+    def watches(self, item_id: str) -> bool:
+        return item_id not in self.unwatched
+
+    def history_wanted(self, item_id: str) -> Version | None:
+        return None
+
+    def loaded(self, item_id: str, recovery: Recovery, *, again: bool) -> None:
+        self.told.put_nowait(("loaded, again" if again else "loaded", item_id))
+
+    def missing(self, item_id: str) -> None:
+        self.told.put_nowait(("missing", item_id))
+
+    def load_failed(self, item_id: str) -> None:
+        self.told.put_nowait(("failed", item_id))
+
+
+@asynccontextmanager
+async def running(reader: SlowReader, diary: Diary) -> AsyncIterator[Loader]:
+    loader = Loader(reader, diary, Metrics())
+    task = asyncio.create_task(loader.run())
+    try:
+        async with asyncio.timeout(10):
+            yield loader
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_many_requests_are_one_read() -> None:
+    reader, diary = SlowReader(), Diary()
+    async with running(reader, diary) as loader:
+        for _ in range(100):
+            loader.request(ITEM)
+        await reader.started.get()
+        reader.may_answer.release()
+        assert await diary.told.get() == ("loaded", ITEM)
+        assert reader.reads == 1
+
+
+async def test_a_request_during_a_read_is_one_more_read() -> None:
+    reader, diary = SlowReader(), Diary()
+    async with running(reader, diary) as loader:
+        loader.request(ITEM)
+        await reader.started.get()
+        for _ in range(100):
+            loader.request(ITEM)
+        reader.may_answer.release()
+        assert await diary.told.get() == ("loaded, again", ITEM)
+        reader.may_answer.release()
+        assert await diary.told.get() == ("loaded", ITEM)
+        assert reader.reads == 2
+
+
+async def test_items_are_read_side_by_side_up_to_a_bound() -> None:
+    reader, diary = SlowReader(), Diary()
+    async with running(reader, diary) as loader:
+        for number in range(WORKERS + 5):
+            loader.request(f"item-{number}")
+        for _ in range(WORKERS):
+            await reader.started.get()
+        assert reader.started.empty()
+        for _ in range(WORKERS + 5):
+            reader.may_answer.release()
+        told = {await diary.told.get() for _ in range(WORKERS + 5)}
+        assert told == {("loaded", f"item-{number}") for number in range(WORKERS + 5)}
+
+
+async def test_a_failed_read_is_told_and_tried_again() -> None:
+    reader = SlowReader(RedisConnectionError("away"), TimeoutError(), ValueError("not an item"))
+    diary = Diary()
+    async with running(reader, diary) as loader:
+        loader.request(ITEM)
+        for _ in range(4):
+            reader.may_answer.release()
+        assert [await diary.told.get() for _ in range(4)] == [("failed", ITEM)] * 3 + [("loaded", ITEM)]
+
+
+async def test_a_missing_item_that_may_exist_by_now_is_read_again_first() -> None:
+    reader, diary = SlowReader(None, None), Diary()
+    async with running(reader, diary) as loader:
+        loader.request(ITEM)
+        await reader.started.get()
+        loader.request(ITEM)
+        reader.may_answer.release()
+        reader.may_answer.release()
+        assert await diary.told.get() == ("missing", ITEM)
+        assert reader.reads == 2
+
+
+async def test_items_that_nobody_watches_any_more_are_not_read() -> None:
+    reader, diary = SlowReader(), Diary()
+    diary.unwatched.add("left")
+    async with running(reader, diary) as loader:
+        loader.request("left")
+        loader.request(ITEM)
+        reader.may_answer.release()
+        assert await diary.told.get() == ("loaded", ITEM)
+        assert reader.reads == 1
+        diary.unwatched.clear()
+        loader.request("left")
+        reader.may_answer.release()
+        assert await diary.told.get() == ("loaded", "left")
