@@ -9,24 +9,32 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
+import httpx
+import pytest
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from api_gateway.engine.batcher import PendingBid
 from api_gateway.engine.items import Items, NewItem
 from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptLimits, Transition
+from infrastructure.local.ports import Ports, free_ports
+from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import Client, ensure_stream, open_nats
 from shared.clients.redis import open_redis
 from shared.domain.auction import Terms
 from shared.messages import frame_batch
+from tests.stack import new_data_dir
 
+FEED = "broadcast_service"
 PATIENCE_S = 10.0
 _ASK_EVERY_S = 0.02
 
@@ -128,6 +136,74 @@ class AuctionHouse:
         key = names.outbox_key(names.shard_of(item_id))
         [(_, fields)] = await cast(Any, self._redis.xrange(key, f"{n}-0", f"{n}-0"))
         return Entry(item_id, n, fields[b"events"])
+
+
+@contextmanager
+def running_feed(postgres_url: str) -> Iterator[Stack]:
+    """Redis and NATS of the test module alone, so that nobody else publishes its events, and a broadcaster."""
+    stack = Stack(
+        new_data_dir(),
+        ports=Ports.free(),
+        services=(FEED,),
+        env={"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"},
+        postgres_url=postgres_url,
+    )
+    try:
+        asyncio.run(stack.start())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+def ws_url(stack: Stack, path: str, port: int | None = None) -> str:
+    return f"ws://127.0.0.1:{port or stack.ports.broadcast}{path}"
+
+
+@asynccontextmanager
+async def another_feed(stack: Stack, name: str, **env: str) -> AsyncIterator[int]:
+    """One more broadcaster on the same servers, with settings of its own; its port."""
+    [port] = free_ports(1)
+    await stack.add_service(name, FEED, port, {"BROADCAST_PORT": str(port), **env})
+    try:
+        yield port
+    finally:
+        await stack.stop_process(name)
+
+
+async def http_get(stack: Stack, path: str, port: int | None = None, **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"http://127.0.0.1:{port or stack.ports.broadcast}{path}", headers=headers)
+
+
+async def metric(stack: Stack, name: str, port: int | None = None) -> float:
+    text = (await http_get(stack, "/metrics", port)).text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+async def until_metric(stack: Stack, name: str, at_least: float, port: int | None = None) -> None:
+    async def reached() -> bool:
+        return await metric(stack, name, port) >= at_least
+
+    assert await until(reached), f"{name} stayed below {at_least}"
+
+
+async def closed_with(viewer: ClientConnection) -> int:
+    """Read to the end; the close code that the service sent."""
+
+    async def read_all() -> None:
+        while True:
+            await viewer.recv()
+
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(ConnectionClosed) as closed:
+            await read_all()
+    assert closed.value.rcvd is not None, "cut off without a close frame"
+    return closed.value.rcvd.code
+
+
+def seqs(frames: list[Json]) -> list[int]:
+    return [frame["seq"] for frame in frames]
 
 
 async def until(check: Callable[[], Awaitable[bool]]) -> bool:

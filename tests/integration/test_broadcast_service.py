@@ -4,112 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
-import httpx
 import psutil
 import pytest
 import pytest_asyncio
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from broadcast_service.close_codes import ITEM_NOT_FOUND, SERVICE_RESTART, SLOW_VIEWER
-from infrastructure.local.ports import Ports, free_ports
 from infrastructure.local.stack import Stack
 from tests.integration.feed_world import (
-    PATIENCE_S,
     AuctionHouse,
-    Gate,
     Json,
+    another_feed,
+    closed_with,
     greeted,
+    http_get,
     receive,
     receive_many,
     receive_until_seq,
+    running_feed,
+    seqs,
     until,
+    until_metric,
+    ws_url,
 )
-from tests.stack import new_data_dir
 
 pytestmark = pytest.mark.integration
-
-FEED = "broadcast_service"
 
 
 @pytest.fixture(scope="module")
 def world(postgres_url: str) -> Iterator[Stack]:
-    """Redis and NATS of this module alone, so that nobody else publishes its events, and a broadcaster."""
-    stack = Stack(
-        new_data_dir(),
-        ports=Ports.free(),
-        services=(FEED,),
-        env={"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"},
-        postgres_url=postgres_url,
-    )
-    try:
-        asyncio.run(stack.start())
+    with running_feed(postgres_url) as stack:
         yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
 
 
 @pytest_asyncio.fixture
 async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
     async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as opened:
         yield opened
-
-
-def ws_url(stack: Stack, path: str, port: int | None = None) -> str:
-    return f"ws://127.0.0.1:{port or stack.ports.broadcast}{path}"
-
-
-@asynccontextmanager
-async def another_feed(stack: Stack, name: str, **env: str) -> AsyncIterator[int]:
-    """One more broadcaster on the same servers, with settings of its own; its port."""
-    [port] = free_ports(1)
-    await stack.add_service(name, FEED, port, {"BROADCAST_PORT": str(port), **env})
-    try:
-        yield port
-    finally:
-        await stack.stop_process(name)
-
-
-async def http_get(stack: Stack, path: str, port: int | None = None, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
-        return await client.get(f"http://127.0.0.1:{port or stack.ports.broadcast}{path}", headers=headers)
-
-
-async def metric(stack: Stack, name: str, port: int | None = None) -> float:
-    text = (await http_get(stack, "/metrics", port)).text
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
-
-
-async def until_metric(stack: Stack, name: str, at_least: float, port: int | None = None) -> None:
-    async def reached() -> bool:
-        return await metric(stack, name, port) >= at_least
-
-    assert await until(reached), f"{name} stayed below {at_least}"
-
-
-async def closed_with(viewer: ClientConnection) -> int:
-    """Read to the end; the close code that the service sent."""
-
-    async def read_all() -> None:
-        while True:
-            await viewer.recv()
-
-    async with asyncio.timeout(PATIENCE_S):
-        with pytest.raises(ConnectionClosed) as closed:
-            await read_all()
-    assert closed.value.rcvd is not None, "cut off without a close frame"
-    return closed.value.rcvd.code
-
-
-def seqs(frames: list[Json]) -> list[int]:
-    return [frame["seq"] for frame in frames]
 
 
 # ------------------------------------------------------------------------------------------- what a viewer sees
@@ -221,47 +157,6 @@ async def test_many_items_on_one_connection(world: Stack, house: AuctionHouse) -
         assert (await receive(viewer))["type"] == "pong"
 
 
-# ---------------------------------------------------------------------------- the joint, gaps and coming back
-
-
-@asynccontextmanager
-async def feed_behind_a_gate(stack: Stack, name: str) -> AsyncIterator[tuple[Gate, int]]:
-    async with (
-        Gate("127.0.0.1", stack.ports.redis).serve() as gate,
-        another_feed(
-            stack,
-            name,
-            REDIS_URL=f"redis://127.0.0.1:{gate.port}/0",
-            REDIS_TIMEOUT_MS="60000",
-            OPEN_CATALOGUE="true",
-        ) as port,
-    ):
-        yield gate, port
-
-
-@pytest.mark.parametrize("held", ["requests", "answers"])
-async def test_a_bid_between_subscribing_and_the_snapshot_is_neither_lost_nor_doubled(
-    world: Stack, house: AuctionHouse, held: str
-) -> None:
-    """Where the request is held, the snapshot has the bid already; where the answer is held, it has not."""
-    item = await house.open()
-    await house.bid(item, 100)
-    async with feed_behind_a_gate(world, f"feed-{held}") as (gate, port):
-        gate.hold(held)
-        async with connect(ws_url(world, f"/ws/items/{item}", port)) as viewer:
-            assert (await receive(viewer))["type"] == "connected"
-            await gate.something_held(held)
-            before = await metric(world, "feed_events_watched_total", port)
-            await house.bid(item, 200)
-            await until_metric(world, "feed_events_watched_total", before + 1, port)
-            gate.release(held)
-            snapshot = await receive(viewer)
-            assert (snapshot["type"], snapshot["seq"], snapshot["current_bid"]) == ("snapshot", 2, 2.0)
-            await house.bid(item, 300)
-            after = await receive(viewer)
-            assert (after["type"], after["seq"]) == ("bid", 3)
-
-
 async def test_an_unknown_item_in_an_open_catalogue_is_seen_from_its_first_bid_on(
     world: Stack, house: AuctionHouse
 ) -> None:
@@ -276,173 +171,6 @@ async def test_an_unknown_item_in_an_open_catalogue_is_seen_from_its_first_bid_o
         opened, bid = await receive_many(viewer, 2)
         assert (opened["type"], opened["seq"], opened["current_bid"]) == ("snapshot", 0, 0.7)
         assert (bid["type"], bid["seq"], bid["amount"]) == ("bid", 1, 1.0)
-
-
-async def test_a_lost_message_is_replayed_from_redis(world: Stack, house: AuctionHouse) -> None:
-    item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
-        await greeted(viewer)
-        late = await house.decide(item, 100, 200)
-        await house.bid(item, 300)
-        assert [(frame["type"], frame["seq"]) for frame in await receive_many(viewer, 3)] == [
-            ("bid", 1),
-            ("bid", 2),
-            ("bid", 3),
-        ]
-        # The relay was only slow: its message comes after all, and once more with another id.
-        await house.publish(late)
-        await house.publish_raw(item, b'{"not": "an event"}')
-        await house.bid(item, 400)
-        assert (await receive(viewer))["seq"] == 4
-
-
-async def test_a_message_that_cannot_be_read_does_not_cost_a_bid(world: Stack, house: AuctionHouse) -> None:
-    item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
-        await greeted(viewer)
-        await house.decide(item, 100)
-        await house.publish_raw(item, b"\xff")
-        assert (await receive(viewer))["seq"] == 1
-
-
-class TestSince:
-    async def test_exactly_what_was_missed(self, world: Stack, house: AuctionHouse) -> None:
-        item = await house.open()
-        await house.bid(item, 100, 200, 300)
-        async with connect(ws_url(world, f"/ws/items/{item}?since=1:1")) as viewer:
-            resumed = await greeted(viewer)
-            assert resumed.items() >= {"type": "resumed", "recovered": True, "replayed": 2, "seq": 3}.items()
-            assert [(frame["type"], frame["seq"]) for frame in await receive_many(viewer, 2)] == [
-                ("bid", 2),
-                ("bid", 3),
-            ]
-            await house.bid(item, 400)
-            assert (await receive(viewer))["seq"] == 4
-
-    async def test_nothing_was_missed(self, world: Stack, house: AuctionHouse) -> None:
-        item = await house.open()
-        async with connect(ws_url(world, f"/ws/items/{item}?since=1:0")) as viewer:
-            assert (await greeted(viewer))["replayed"] == 0
-            await house.bid(item, 100)
-            assert (await receive(viewer))["seq"] == 1
-
-    @pytest.mark.parametrize("since", ["1:1", "7:3", "1:999999"])
-    async def test_what_is_gone_is_a_snapshot_that_says_so(self, world: Stack, house: AuctionHouse, since: str) -> None:
-        item = await house.open()
-        await house.bid(item, 100, 200, 300, 400)
-        await house.shorten_recent(item, 2)
-        async with connect(ws_url(world, f"/ws/items/{item}?since={since}")) as viewer:
-            snapshot = await greeted(viewer)
-            assert (snapshot["type"], snapshot["seq"], snapshot["recovered"]) == ("snapshot", 4, False)
-
-    async def test_viewers_of_a_broadcaster_that_was_killed_miss_nothing(
-        self, world: Stack, house: AuctionHouse
-    ) -> None:
-        item = await house.open()
-        async with another_feed(world, "feed-killed") as port:
-            async with connect(ws_url(world, f"/ws/items/{item}", port)) as viewer:
-                await greeted(viewer)
-                await house.bid(item, 100)
-                seen = await receive(viewer)
-                world.kill("feed-killed", signal.SIGKILL)
-                with pytest.raises(ConnectionClosed):
-                    await receive(viewer)
-            await house.bid(item, 200, 300)
-            assert await world.wait_ended("feed-killed")
-            await world.start_process("feed-killed")
-            since = f"{seen['epoch']}:{seen['seq']}"
-            async with connect(ws_url(world, f"/ws/items/{item}?since={since}", port)) as viewer:
-                assert (await greeted(viewer))["recovered"] is True
-                assert seqs(await receive_many(viewer, 2)) == [2, 3]
-
-
-# ------------------------------------------------------------------------------------------ when servers are away
-
-
-async def test_viewers_catch_up_after_nats_was_killed(world: Stack) -> None:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as house:
-        item = await house.open()
-        viewer = await connect(ws_url(world, f"/ws/items/{item}"))
-        await greeted(viewer)
-        await house.bid(item, 100)
-        assert (await receive(viewer))["seq"] == 1
-        consumers = await metric(world, "feed_consumers_created_total")
-        world.kill("nats", signal.SIGKILL)
-        assert await world.wait_ended("nats")
-        entries = [await house.decide(item, amount) for amount in (200, 300)]
-
-        async def is_degraded() -> bool:
-            return bool((await http_get(world, "/ready")).json()["degraded"] == ["nats"])
-
-        assert await until(is_degraded)
-        assert (await http_get(world, "/ready")).status_code == 200
-        # A newcomer is shown what Redis knows, and so is everybody else.
-        async with connect(ws_url(world, f"/ws/items/{item}")) as newcomer:
-            assert (await greeted(newcomer))["seq"] == 3
-        assert seqs(await receive_many(viewer, 2)) == [2, 3]
-        # Decided while nobody looks: found when the stream is back, before the relay is.
-        entries.append(await house.decide(item, 400))
-        await world.start_process("nats")
-        await until_metric(world, "feed_consumers_created_total", consumers + 1)
-        assert (await receive(viewer))["seq"] == 4
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as house:
-        for entry in entries:
-            await house.publish(entry)
-        await house.bid(item, 500)
-        last = await receive(viewer)
-        assert (last["seq"], last["amount"]) == (5, 5.0)
-        await viewer.close()
-
-
-async def test_viewers_catch_up_after_nats_stood_still(world: Stack, house: AuctionHouse) -> None:
-    item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
-        await greeted(viewer)
-        created = await metric(world, "feed_consumers_created_total")
-        world.kill("nats", signal.SIGSTOP)
-        try:
-            await house.decide(item, 100)
-
-            async def is_down() -> bool:
-                return await metric(world, "feed_stream_up") == 0
-
-            assert await until(is_down), "silence was not noticed"
-        finally:
-            world.kill("nats", signal.SIGCONT)
-        await until_metric(world, "feed_consumers_created_total", created + 1)
-        assert (await receive(viewer))["seq"] == 1
-
-
-async def test_it_starts_without_servers_and_serves_when_they_come(world: Stack, house: AuctionHouse) -> None:
-    item = await house.open()
-    await house.bid(item, 100)
-    async with Gate("127.0.0.1", world.ports.redis).serve() as gate:
-        gate.hold("answers")
-        [port] = free_ports(1)
-        env = {"BROADCAST_PORT": str(port), "REDIS_URL": f"redis://127.0.0.1:{gate.port}/0", "REDIS_TIMEOUT_MS": "200"}
-        starting = asyncio.create_task(world.add_service("feed-early", FEED, port, env))
-        try:
-
-            async def answers() -> bool:
-                try:
-                    return (await http_get(world, "/health", port)).status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            assert await until(answers)
-            ready = await http_get(world, "/ready", port)
-            assert (ready.status_code, ready.json()["redis"]) == (503, "down")
-            async with connect(ws_url(world, f"/ws/items/{item}", port)) as viewer:
-                assert (await receive(viewer))["type"] == "connected"
-                await until_metric(world, "feed_loads_failed_total", 1, port)
-                gate.release("answers")
-                snapshot = await receive(viewer)
-                assert (snapshot["type"], snapshot["seq"]) == ("snapshot", 1)
-            await starting
-        finally:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-            await world.stop_process("feed-early")
 
 
 # ------------------------------------------------------------------------------------------------ limits and ends

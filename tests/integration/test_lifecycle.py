@@ -74,7 +74,7 @@ async def item_when(http: httpx.AsyncClient, item: str, status: str, *, within_s
 
 async def events_of(redis: Redis, item: str) -> list[Event]:
     """The item's events, oldest first."""
-    raw: Any = await redis.lrange(names.recent_key(item), 0, -1)  # type: ignore[misc]
+    raw: Any = await redis.lrange(names.recent_key(item), 0, -1)
     return [decode_event(event) for event in reversed(raw)]
 
 
