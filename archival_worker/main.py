@@ -120,15 +120,20 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         worker = group.create_task(service.worker.run(), name="worker")
         cursors = group.create_task(service.cursors.run(), name="cursors")
         retention = group.create_task(service.retention.run(), name="retention")
-        await stop.wait()
-        logger.info("stopping")
-        retention.cancel()
-        service.worker.request_stop()
-        await _ended(worker, stop_s)
-        # After the worker: the last batch's cursors are copied too.
-        service.cursors.request_stop()
-        await _ended(cursors, _COPY_TIMEOUT_S)
-        service.http.should_exit = True
+        try:
+            await stop.wait()
+            logger.info("stopping")
+            retention.cancel()
+            service.worker.request_stop()
+            await _ended(worker, stop_s)
+            # After the worker: the last batch's cursors are copied too.
+            service.cursors.request_stop()
+            await _ended(cursors, _COPY_TIMEOUT_S)
+        finally:
+            # Also where a part failed and the group cancels the others: one that misses its cancellation ends all the same.
+            service.worker.request_stop()
+            service.cursors.request_stop()
+            service.http.should_exit = True
         await _ended(http, _CLOSE_TIMEOUT_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -126,7 +127,9 @@ def main() -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = create_server(settings)
     logger.info("listening on %s port %d", settings.broadcast_host, settings.broadcast_port)
-    server.run()
+    # uvicorn raises the signal again when it is done; Ctrl-C needs no traceback.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
 
 
 def _end_process_on_failure(task: asyncio.Task[None]) -> None:

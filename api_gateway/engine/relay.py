@@ -266,7 +266,6 @@ class Relay:
         ack = await self._jetstream.publish_async(
             names.subject_of(item_id),
             payload,
-            wait_stall=self._options.ack_timeout_s,
             headers={Header.MSG_ID: names.message_id(shard, epoch, entry)},
         )
         return _Published(shard, epoch, entry, ack)

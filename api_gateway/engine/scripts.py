@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -85,17 +86,18 @@ class ScriptLimits:
     verdict_keep_s: int = 8 * 86_400
 
 
-def item_keys(item_id: str) -> list[str]:
+@lru_cache(maxsize=8_192)
+def item_keys(item_id: str) -> tuple[str, ...]:
     """``KEYS[1..6]`` of every script that begins with ``lib/item.lua``."""
     shard = names.shard_of(item_id)
-    return [
+    return (
         names.item_key(item_id),
         names.proxies_key(item_id),
         names.recent_key(item_id),
         names.outbox_key(shard),
         names.cursors_key(shard),
         names.deadlines_key(shard),
-    ]
+    )
 
 
 class BidScripts:
@@ -137,11 +139,12 @@ class BidScripts:
 
     def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
         item_id = call[0].item_id
-        keys = item_keys(item_id)
+        keys = [*item_keys(item_id)]
         arguments = [item_id, *self._tail]
         for bid in call:
-            key_at = "0"
+            key_at, fingerprint = "0", ""
             if bid.key is not None:
+                fingerprint = bid.fingerprint
                 keys.append(names.idempotency_key(item_id, bid.user_id, bid.key))
                 key_at = str(len(keys))
                 keys.append(names.key_owner_key(item_id, bid.key))
@@ -151,7 +154,7 @@ class BidScripts:
                 "" if bid.maximum is None else str(bid.maximum),
                 bid.bid_id,
                 key_at,
-                bid.fingerprint,
+                fingerprint,
                 "1" if bid.key_is_bid_id else "0",
             )
         return (verb, script, str(len(keys)), *keys, *arguments)

@@ -86,8 +86,12 @@ class Running:
 
     async def kill(self) -> None:
         """At once: nothing is finished, acknowledged, given back or copied. A defect of the worker surfaces here."""
-        for task in self.tasks:
-            task.cancel()
+        running = set(self.tasks)
+        while running:
+            # Again and again: a driver may swallow a cancellation that comes at the very end of what it waits for.
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.5)
         results = await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.resources.aclose()
         for result in results:
@@ -186,20 +190,21 @@ class World:
         self.workers.append(running)
         return running
 
+    async def unfinished(self) -> tuple[int, int] | None:
+        """Messages that no worker has, and messages that one has and did not acknowledge; None before the first worker."""
+        try:
+            info = await self.jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
+        except NotFoundError:
+            return None
+        return (info.num_pending, info.num_ack_pending)
+
     async def settled(self) -> bool:
-        """Whether the worker has taken and acknowledged every message of the stream."""
-        info = await self.jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
-        return (info.num_pending, info.num_ack_pending) == (0, 0)
+        """Whether workers have taken and acknowledged every message of the stream."""
+        return await self.unfinished() == (0, 0)
 
     async def all_archived(self) -> None:
         """Return when every message is acknowledged."""
-
-        async def settled() -> bool:
-            with contextlib.suppress(NotFoundError):
-                return await self.settled()
-            return False
-
-        await until(settled, "every message acknowledged")
+        await until(self.settled, "every message acknowledged")
 
 
 async def new_database(stack: Stack) -> str:

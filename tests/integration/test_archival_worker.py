@@ -270,8 +270,7 @@ async def test_a_stop_gives_back_what_it_has_not_written(world: World) -> None:
     await world.publish_all([(n, [bid("lot-1", n)]) for n in range(1, 21)])
 
     async def taken() -> bool:
-        info = await world.jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
-        return bool(info.num_ack_pending == 20)
+        return await world.unfinished() == (0, 20)
 
     await until(taken, "all messages in the worker's hands")
     await running.stop()

@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from broadcast_service.close_codes import ITEM_NOT_FOUND, SERVICE_RESTART, SLOW_VIEWER
 from infrastructure.local.stack import Stack
 from tests.integration.feed_world import (
+    PATIENCE_S,
     AuctionHouse,
     Json,
     another_feed,
