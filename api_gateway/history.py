@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import cast
 
 import msgspec
@@ -27,12 +26,6 @@ logger = logging.getLogger(__name__)
 _OUTBOX_PAGE = 256
 _STANDING_NEWEST = 50
 _events_decoder = msgspec.json.Decoder(list[Event])
-
-
-def alias_of(secret: str, item_id: str, user_id: str) -> str:
-    """A bidder's public name: stable within the item, not linkable between items, not reversible without the secret."""
-    digest = blake2b(f"{item_id}\0{user_id}".encode(), key=secret.encode()[:64], digest_size=4).hexdigest()
-    return f"bidder-{digest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ class ItemAnswer(msgspec.Struct):
     start_price: Price
     current_bid: Price
     highest_bidder_id: str | None
+    highest_bidder: str | None
     status: Literal["scheduled", "open", "paused", "sold", "unsold", "cancelled"]
     start_time: Instant
     end_time: Instant | None

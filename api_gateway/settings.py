@@ -27,7 +27,6 @@ class Settings(BaseSettings):
         body_bytes_max: largest request body, for bids and everything else.
         body_timeout_s: how long a request's body may take to arrive.
         outbox_entries_max: entries per shard that may wait to be archived; past it bids are refused with 503.
-        alias_secret: keys the aliases of bidders in public histories; set it to keep them stable and unguessable.
     """
 
     model_config = SettingsConfigDict(env_prefix="", extra="ignore")
@@ -47,5 +46,4 @@ class Settings(BaseSettings):
     body_bytes_max: int = Field(default=64 * 1024, ge=1024)
     body_timeout_s: float = Field(default=15, gt=0)
     outbox_entries_max: int = Field(default=50_000, ge=1)
-    alias_secret: str = "local-development"
     log_level: str = "INFO"

@@ -130,7 +130,7 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
             service.cursors.request_stop()
             await _ended(cursors, _COPY_TIMEOUT_S)
         finally:
-            # Also where a part failed and the group cancels the others: one that misses its cancellation ends all the same.
+            # Also where a part failed and the group cancels the others: one that misses its cancellation ends anyway.
             service.worker.request_stop()
             service.cursors.request_stop()
             service.http.should_exit = True

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.aliases import alias_of
 from shared.item_state import ItemState, amount_json, public_event_state, public_item
 from shared.messages import (
     AuctionCancelled,
@@ -190,6 +191,7 @@ def _own_fields(event: Event) -> dict[str, Any]:
             return {
                 "bid_id": event.bid_id,
                 "user_id": event.user_id,
+                "bidder": alias_of(event.item_id, event.user_id),
                 "amount": amount_json(event.amount, event.currency),
                 "previous_bid": amount_json(event.previous_bid, event.currency),
                 "kind": event.kind,
@@ -203,9 +205,16 @@ def _own_fields(event: Event) -> dict[str, Any]:
         case AuctionPaused() | AuctionResumed() | AuctionCancelled():
             return {"reason": event.reason}
         case AuctionClosed():
-            return {"winner_id": event.winner_id}
+            winner = event.winner_id
+            return {"winner_id": winner, "winner": None if winner is None else alias_of(event.item_id, winner)}
         case BidVoided():
-            return {"bid_id": event.bid_id, "voided_seq": event.voided_seq, "reason": event.reason}
+            offered = None if event.offered_to is None else alias_of(event.item_id, event.offered_to)
+            return {
+                "bid_id": event.bid_id,
+                "voided_seq": event.voided_seq,
+                "offered_to": offered,
+                "reason": event.reason,
+            }
         case AuctionOpened():
             return {}
         case ItemCreated():

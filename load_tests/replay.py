@@ -98,13 +98,17 @@ class Replayer:
         client: with the gateway as its base address.
         tag: part of every item id and bid key of this run, 1 to 20 characters.
         tally: counts for the progress, shared by all replayers of a run.
+        reserved: open each item with its recorded closing price as the hidden reserve.
     """
 
-    def __init__(self, client: httpx.AsyncClient, mode: Mode, tag: str, tally: Tally) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, mode: Mode, tag: str, tally: Tally, *, reserved: bool = False
+    ) -> None:
         self._client = client
         self._mode = mode
         self._tag = tag
         self._tally = tally
+        self._reserved = reserved
 
     async def replay(self, auction: RecordedAuction) -> AuctionResult:
         """Open the item, place every bid in order, look at the price in the end.
@@ -149,13 +153,20 @@ class Replayer:
         name = msgspec.json.encode(auction.name).decode()
         body = (
             f'{{"id":"{item_id}","name":{name},"description":"Recorded auction {auction.auction}, replayed.",'
-            f'"currency":"USD","start_price":{start_price},"increment":{self._mode.increment}}}'
+            f'"currency":"USD","start_price":{start_price},{self._reserve(auction)}'
+            f'"increment":{self._mode.increment}}}'
         )
         response = await self._send("POST", "/api/v1/items", body)
         # 409: opened by an earlier run under the same tag, or by an attempt of this one whose answer was
         # lost.
         if response is None or response.status_code not in (201, 409):
             raise ReplayError(f"cannot open item {item_id}: {_told(response)}")
+
+    def _reserve(self, auction: RecordedAuction) -> str:
+        # A recorded price below the opening bid can be no reserve.
+        if not self._reserved or auction.closing_price < auction.opening_bid:
+            return ""
+        return f'"reserve_price":{format_amount(auction.closing_price, EXPONENT)},'
 
     async def _look(self, item_id: str) -> ItemView:
         response = await self._send("GET", f"/api/v1/items/{item_id}", None)
@@ -227,9 +238,17 @@ def _told(response: httpx.Response | None) -> str:
 
 
 async def replay_all(
-    auctions: Sequence[RecordedAuction], gateway_url: str, mode: Mode, tag: str, *, concurrency: int
+    auctions: Sequence[RecordedAuction],
+    gateway_url: str,
+    mode: Mode,
+    tag: str,
+    *,
+    concurrency: int,
+    reserved: bool = False,
 ) -> ReplayReport:
     """Replay every auction, ``concurrency`` of them side by side, with a line of progress each second.
+
+    ``reserved``: with each auction's recorded closing price as its hidden reserve.
 
     Raises:
         ReplayError: an item cannot be opened or read.
@@ -244,7 +263,8 @@ async def replay_all(
             client = httpx.AsyncClient(
                 base_url=gateway_url, timeout=_REQUEST_TIMEOUT_S, verify=encryption, trust_env=False
             )
-            idle.append(Replayer(await stack.enter_async_context(client), mode, tag, tally))
+            entered = await stack.enter_async_context(client)
+            idle.append(Replayer(entered, mode, tag, tally, reserved=reserved))
 
         async def replay_one(auction: RecordedAuction) -> AuctionResult:
             replayer = idle.pop()
@@ -286,6 +306,11 @@ async def _show_progress(tally: Tally, auctions: int) -> None:
 )
 @click.option("--concurrency", type=click.IntRange(1, 500), default=32, help="Auctions side by side.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many auctions.")
+@click.option(
+    "--reserve-misses",
+    is_flag=True,
+    help="Proxy mode: replay the auctions that miss their recorded price once more, with that price as the reserve.",
+)
 @click.option("--tag", help="Repeat the run of this tag instead of making a new one.")
 @data_dir_option
 @click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report.")
@@ -295,6 +320,7 @@ def replay(
     gateway_url: str | None,
     concurrency: int,
     limit: int | None,
+    reserve_misses: bool,
     tag: str | None,
     data_dir: Path,
     report_path: Path | None,
@@ -324,6 +350,12 @@ def replay(
         click.echo(f"Stopped. The same bids go on with --tag {tag}", err=True)
         sys.exit(130)
     click.echo(render(report))
+    missed = {result.auction for result in report.results if not result.closes_as_recorded}
+    if reserve_misses and chosen is Mode.PROXY and missed:
+        again = [auction for auction in auctions if auction.auction in missed]
+        click.echo(f"\nOnce more, {len(again)} auctions with their recorded price as the reserve:")
+        second = asyncio.run(replay_all(again, gateway, chosen, f"{tag}-r", concurrency=concurrency, reserved=True))
+        click.echo(render(second))
     if report_path is not None:
         write_json(report_path, as_json(report))
         click.echo(f"Report: {report_path}")

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.aliases import alias_of
 from shared.domain.auction import State, Status, Terms, buy_now_offered, minimum_bid
 from shared.domain.increments import Increment, decode_steps, encode_steps, suggested_bids
 from shared.domain.money import exponent_of, format_amount
@@ -160,6 +161,7 @@ def public_item(item: ItemState) -> dict[str, Any]:
         "start_price": amount(terms.start_price),
         "current_bid": amount(state.price),
         "highest_bidder_id": state.leader,
+        "highest_bidder": None if state.leader is None else alias_of(terms.item_id, state.leader),
         "status": state.status.value,
         "start_time": instant(terms.start_us),
         "end_time": instant(state.end_us),
@@ -179,13 +181,15 @@ def public_item(item: ItemState) -> dict[str, Any]:
 
 def public_event_state(event: EventBase) -> dict[str, Any]:
     """The state that every live frame carries, from an event."""
+    leader = event.highest_bidder_id
     return {
         "item_id": event.item_id,
         "epoch": event.epoch,
         "seq": event.seq,
         "timestamp": to_rfc3339(event.ts_us),
         "current_bid": amount_json(event.current_bid, event.currency),
-        "highest_bidder_id": event.highest_bidder_id,
+        "highest_bidder_id": leader,
+        "highest_bidder": None if leader is None else alias_of(event.item_id, leader),
         "bid_count": event.bid_count,
         "min_next_bid": amount_json(event.min_next_bid, event.currency),
         "status": event.status,

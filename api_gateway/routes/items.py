@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query, Request, Response
 from api_gateway.context import Context, context_of
 from api_gateway.engine.items import NewItem
 from api_gateway.engine.scripts import Transition
-from api_gateway.history import alias_of
 from api_gateway.schemas import (
     HistoryPage,
     IncrementBody,
@@ -26,6 +25,7 @@ from api_gateway.schemas import (
     optional_amount,
 )
 from shared import names
+from shared.aliases import alias_of
 from shared.domain.auction import Terms
 from shared.domain.errors import InvalidInput, TermsInvalid
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
@@ -120,12 +120,11 @@ async def get_history(
     context: Context = context_of(request)
     item = await context.items.get(_checked(item_id), may_open=False)
     page = await context.history.page(item_id, cursor=cursor, limit=limit)
-    secret = context.settings.alias_secret
     bids = [
         {
             "seq": bid.seq,
             "bid_id": bid.bid_id,
-            "bidder": alias_of(secret, item_id, bid.user_id),
+            "bidder": alias_of(item_id, bid.user_id),
             "amount": amount_json(bid.amount, item.terms.currency),
             "kind": bid.kind,
             "status": "voided" if bid.voided else "valid",

@@ -191,7 +191,7 @@ class World:
         return running
 
     async def unfinished(self) -> tuple[int, int] | None:
-        """Messages that no worker has, and messages that one has and did not acknowledge; None before the first worker."""
+        """Messages that no worker has, and messages that one has, unacknowledged; None before the first worker."""
         try:
             info = await self.jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
         except NotFoundError:

@@ -253,14 +253,16 @@ async def test_terms_may_come_after_the_first_bids(world: World) -> None:
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 async def test_a_void_reaches_its_bid_in_either_order(world: World, order: tuple[int, int]) -> None:
     running = await world.start_worker()
-    entries = {1: bid("lot-1", 1), 2: voided("lot-1", 2, voids=1)}
+    # The bid, and the automatic bid that answered it.
+    placed = [bid("lot-1", 1), bid("lot-1", 2, bid_id="bid-1-1/proxy", user_id="bob")]
+    entries = {1: placed, 2: [voided("lot-1", 3, voids=1)]}
     for n in order:
-        await world.publish(n, entries[n])
+        await world.publish(n, *entries[n])
         await world.all_archived()
-    await world.publish(3, bid("lot-1", 3))
+    await world.publish(3, bid("lot-1", 4))
     await world.all_archived()
     rows = await world.query("SELECT seq, status FROM bids ORDER BY seq")
-    assert rows == [{"seq": 1, "status": "voided"}, {"seq": 3, "status": "valid"}]
+    assert [(row["seq"], row["status"]) for row in rows] == [(1, "voided"), (2, "voided"), (4, "valid")]
     assert running.metrics.events == 1
 
 

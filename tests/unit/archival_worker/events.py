@@ -106,6 +106,7 @@ def voided(item_id: str, seq: int, *, voids: int, epoch: int = 1) -> Event:
         currency="EUR",
         bid_id=f"bid-1-{voids}",
         voided_seq=voids,
+        offered_to=None,
         reason="a mistake",
         by="olga",
     )

@@ -16,6 +16,7 @@ from broadcast_service.frames import (
     snapshot_frame,
     state_frame,
 )
+from shared.aliases import alias_of
 from shared.domain.money import MINOR_MAX
 from shared.messages import (
     AuctionCancelled,
@@ -52,6 +53,7 @@ STATE_SHOWN = {
     "timestamp": "2023-11-14T22:13:20.000000Z",
     "current_bid": 8.0,
     "highest_bidder_id": "ann",
+    "highest_bidder": alias_of(ITEM, "ann"),
     "bid_count": 7,
     "min_next_bid": 8.01,
     "status": "open",
@@ -76,6 +78,7 @@ def test_bid() -> None:
         "type": "bid",
         "bid_id": "b7",
         "user_id": "ann",
+        "bidder": alias_of(ITEM, "ann"),
         "amount": 8.0,
         "previous_bid": 7.0,
         "kind": "proxy",
@@ -98,12 +101,12 @@ def test_bid() -> None:
         (AuctionOpened(**STATE), "opened", {}),
         (AuctionPaused(**STATE, reason="fire alarm", by="operator-1"), "paused", {"reason": "fire alarm"}),
         (AuctionResumed(**STATE, reason="false alarm", by="operator-1"), "resumed", {"reason": "false alarm"}),
-        (AuctionClosed(**STATE, winner_id="ann"), "closed", {"winner_id": "ann"}),
+        (AuctionClosed(**STATE, winner_id="ann"), "closed", {"winner_id": "ann", "winner": alias_of(ITEM, "ann")}),
         (AuctionCancelled(**STATE, reason="broken", by="operator-1"), "cancelled", {"reason": "broken"}),
         (
             BidVoided(**STATE, bid_id="b6", voided_seq=6, offered_to="bob", reason="fraud", by="operator-1"),
             "voided",
-            {"bid_id": "b6", "voided_seq": 6, "reason": "fraud"},
+            {"bid_id": "b6", "voided_seq": 6, "offered_to": alias_of(ITEM, "bob"), "reason": "fraud"},
         ),
     ],
 )
