@@ -234,6 +234,7 @@ class Archive:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
         async with self._connection() as connection, connection.transaction():
+            await connection.execute(self._sql.make_safe)
             yield connection
 
     @asynccontextmanager

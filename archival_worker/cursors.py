@@ -108,7 +108,7 @@ class CursorCopier:
                 await self._copy_pending()
                 backoff.succeeded()
             except (RedisError, OSError, TimeoutError, ArchiveUnavailable) as error:
-                self._metrics.failures_by["redis"] += 1
+                self._metrics.failures_by["archive" if isinstance(error, ArchiveUnavailable) else "redis"] += 1
                 logger.warning("cannot copy archived cursors: %s: %s", type(error).__name__, error)
                 await set_within(self._stop, backoff.failed())
                 continue

@@ -15,6 +15,7 @@ _NAME_LINE: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 class Queries:
     """One field per statement of the file, under the same name."""
 
+    make_safe: str
     lock_cursors: str
     read_cursors: str
     move_cursors: str

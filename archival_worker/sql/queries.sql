@@ -4,6 +4,14 @@
 -- COPY into a staging table, on the same machine: 43,000 rows/s against 48,000, and without a staging table per worker to
 -- empty and vacuum.
 
+-- name: make_safe
+-- First in a transaction, for this transaction alone. A worker whose machine vanishes must not keep its locks until TCP
+-- notices. And a COMMIT must be on disk when it returns, because the outbox is trimmed on its word: a server that is set up
+-- for less is asked for more, one that is set up for replicas keeps its setting.
+SELECT
+    set_config('idle_in_transaction_session_timeout', '30s', true),
+    set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), true);
+
 -- name: lock_cursors
 -- Before anything else in a transaction, in shard order. Every row that is written belongs to one shard, so from here on
 -- two archivers that hold the same messages (redelivery) neither deadlock nor race.

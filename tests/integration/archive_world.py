@@ -175,7 +175,7 @@ class World:
         resources = AsyncExitStack()
         redis = open_redis(self.stack.urls.redis_url, timeout_s=2.0)
         resources.push_async_callback(redis.aclose)
-        pool = await open_postgres(self.postgres_url, name="archiver", timeout_s=5.0)
+        pool = await open_postgres(self.postgres_url, name="archiver", timeout_s=3.0)
         resources.callback(pool.terminate)
         link = NatsLink(self.stack.urls.nats_url, name="archiver", timeout_s=2.0)
         resources.push_async_callback(link.close)

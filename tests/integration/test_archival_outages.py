@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import asyncpg
+import psutil
 import pytest
 import pytest_asyncio
 
 from archival_worker.cursors import CopyOptions
+from archival_worker.queries import load_queries
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import ensure_stream
@@ -103,6 +106,40 @@ async def set_read_only(world: World, value: str) -> None:
     try:
         await connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = {value}")
         await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database)
+    finally:
+        await connection.close()
+
+
+async def test_a_connection_that_hangs_is_given_up(world: World) -> None:
+    running = await world.start_worker()
+    await publish_bids(world, 1, 10)
+    await world.all_archived()
+    sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'archiver' AND datname = current_database()"
+    backends = [psutil.Process(row["pid"]) for row in await world.query(sql)]
+    assert backends
+    for backend in backends:
+        backend.suspend()
+    try:
+        await publish_bids(world, 11, 20)
+        await failed(running, "archive")
+        await world.all_archived()
+    finally:
+        for backend in backends:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                backend.resume()
+    await assert_all_bids(world, 20)
+
+
+@pytest.mark.parametrize(("configured", "used"), [("off", "on"), ("on", "on"), ("remote_apply", "remote_apply")])
+async def test_a_commit_is_on_disk_however_the_server_is_set_up(world: World, configured: str, used: str) -> None:
+    connection = await asyncpg.connect(world.postgres_url)
+    try:
+        await connection.execute(f"SET synchronous_commit = {configured}")
+        async with connection.transaction():
+            await connection.execute(load_queries().make_safe)
+            assert await connection.fetchval("SHOW synchronous_commit") == used
+            assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"
+        assert await connection.fetchval("SHOW synchronous_commit") == configured
     finally:
         await connection.close()
 

@@ -18,6 +18,7 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from tests.stack import StackFactory
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,16 +47,6 @@ async def redis(stack: Stack) -> AsyncIterator[Redis]:
 
 async def bid(http: httpx.AsyncClient, item: str, body: dict[str, Any], **headers: str) -> httpx.Response:
     return await http.post(f"/api/v1/items/{item}/bid", json=body, headers=headers)
-
-
-async def eventually(check: Any, *, seconds: float = 15.0) -> Any:
-    """Ask until the answer is true, within a bound."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = await check()
-            if found:
-                return found
-            await asyncio.sleep(0.05)
 
 
 async def test_an_accepted_bid_has_the_documented_answer(http: httpx.AsyncClient) -> None:

@@ -10,15 +10,18 @@ from typing import Any
 
 import asyncpg
 import httpx
+import nats
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
+from websockets.asyncio.client import connect
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionClosed, BidAccepted, Event, decode_event
 from tests.stack import StackFactory
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -232,35 +235,92 @@ async def test_of_two_thousand_equal_bids_one_wins(http: httpx.AsyncClient) -> N
     assert {verdict["code"] for verdict in verdicts if not verdict["success"]} == {"TOO_LOW"}
 
 
+async def race_for_the_end(http: httpx.AsyncClient, item: str, end: float) -> list[dict[str, Any]]:
+    """Bids shortly before and after an end (a Unix time, in seconds); what each was told."""
+    verdicts = []
+    for number, offset in enumerate((-0.020, -0.006, -0.001, 0.001)):
+        await asyncio.sleep(max(0.0, end + offset - time.time()))
+        verdicts.append(await bid(http, item, f"u{number}", amount=number + 1))
+    return verdicts
+
+
 async def test_bids_at_the_very_end_against_the_closer(http: httpx.AsyncClient, redis: Redis) -> None:
-    """A hundred items end within a second while bids and closers race for each end; Redis TIME alone decides."""
-    rounds = 100
-    items = [f"edge-{number}" for number in range(rounds)]
-    begin = time.time() + 1.5
-    ends = [datetime.fromtimestamp(begin + number * 0.01, UTC).isoformat() for number in range(rounds)]
-    await asyncio.gather(*(create(http, item, end_time=end) for item, end in zip(items, ends, strict=True)))
+    """A thousand items end while bids and the closer race for each end; Redis TIME alone decides."""
+    in_time = late = 0
+    for batch in range(10):
+        begin = time.time() + 1.2
+        ends = {f"edge-{batch}-{number}": begin + number * 0.012 for number in range(100)}
+        created = (
+            create(http, item, end_time=datetime.fromtimestamp(end, UTC).isoformat()) for item, end in ends.items()
+        )
+        await asyncio.gather(*created)
+        verdicts = await asyncio.gather(*(race_for_the_end(http, item, end) for item, end in ends.items()))
+        for item, told in zip(ends, verdicts, strict=True):
 
-    async def race(item: str, end: str) -> None:
-        at = datetime.fromisoformat(end).timestamp()
-        for number, offset in enumerate((-0.003, -0.001, 0.0, 0.001)):
-            await asyncio.sleep(max(0.0, at + offset - time.time()))
-            await bid(http, item, f"u{number}", amount=number + 1)
-
-    await asyncio.gather(*(race(item, end) for item, end in zip(items, ends, strict=True)))
-    in_time = 0
-    for item in items:
-        async with asyncio.timeout(15):
-            while True:
+            async def closed_events(item: str = item) -> list[Event]:
                 events = await events_of(redis, item)
-                if isinstance(events[-1], AuctionClosed):
-                    break
-                await asyncio.sleep(0.05)
-        closed = events[-1]
-        assert kinds(events).count("closed") == 1
-        assert closed.end_us is not None
-        assert closed.ts_us >= closed.end_us
-        placed = [event for event in events if isinstance(event, BidAccepted)]
-        assert all(event.ts_us < closed.end_us for event in placed)
-        assert closed.status == ("sold" if placed else "unsold")
-        in_time += len(placed)
-    assert in_time > 0, "some bids must have been in time, or nothing was raced"
+                return events if isinstance(events[-1], AuctionClosed) else []
+
+            events = await eventually(closed_events)
+            closed = events[-1]
+            assert kinds(events).count("closed") == 1
+            assert closed.end_us is not None
+            assert closed.ts_us >= closed.end_us
+            placed = [event for event in events if isinstance(event, BidAccepted)]
+            assert all(event.ts_us < closed.end_us for event in placed), "a bid was accepted after the end"
+            acknowledged = [verdict["seq"] for verdict in told if verdict["success"]]
+            assert acknowledged == [event.seq for event in placed], "an in-time bid was lost"
+            assert {verdict["code"] for verdict in told if not verdict["success"]} <= {"CLOSED", "SOLD"}
+            assert closed.status == ("sold" if placed else "unsold")
+            in_time += len(placed)
+            late += len(told) - len(placed)
+    assert in_time > 100, "bids must have been in time, or nothing was raced"
+    assert late > 100, "bids must have been late, or nothing was raced"
+
+
+async def test_a_maximum_is_shown_to_nobody(start_stack: StackFactory) -> None:
+    """Leave maxima, then look for them in every answer, frame, event, archived row and log of the platform."""
+    stack = await start_stack()
+    secret, digits = 7_341.97, "7341.97"
+    said: list[str] = []
+
+    async def keep(response: httpx.Response) -> None:
+        said.append((await response.aread()).decode())
+
+    hooks = {"response": [keep]}
+    feed = stack.urls.broadcast_url.replace("http://", "ws://") + "/ws/items/secret"
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10, event_hooks=hooks) as http:
+        await create(http, "secret", start_price=1, increment={"kind": "ladder"}, reserve_price=6_543.21)
+        async with connect(feed) as viewer:
+            # Below the reserve a maximum would be shown in full by the rules, so this one reaches it.
+            assert (await bid(http, "secret", "ada", max_amount=secret, bid_id="ada-1"))["current_bid"] == 6_543.21
+            assert (await bid(http, "secret", "bob", amount=6_700))["is_highest"] is False
+            assert (await bid(http, "secret", "ada", max_amount=secret))["code"] == "MAX_NOT_RAISED"
+            await http.get("/api/v1/bids/by-key/ada-1", params={"item_id": "secret"})
+            for path in ("/api/v1/items/secret", "/api/v1/items/secret/bids", "/api/v1/items", "/metrics", "/ready"):
+                await http.get(path)
+            while '"seq":3' not in said[-1]:
+                said.append(str(await viewer.recv()))
+    connection = await asyncpg.connect(stack.urls.postgres_url)
+    try:
+
+        async def archived() -> bool:
+            return bool(await connection.fetchval("SELECT count(*) >= 3 FROM bids WHERE item_id = 'secret'"))
+
+        await eventually(archived)
+        for table in ("items", "bids", "events", "dead_letters"):
+            said += [str(dict(row)) for row in await connection.fetch(f"SELECT * FROM {table}")]
+    finally:
+        await connection.close()
+    client = await nats.connect(stack.urls.nats_url)
+    try:
+        subscription = await client.jetstream().subscribe(names.SUBJECT_ALL, ordered_consumer=True)
+        for _ in range(3):
+            said.append((await subscription.next_msg(timeout=5)).data.decode())
+    finally:
+        await client.close()
+    said += [path.read_text() for path in (stack.data_dir / "logs").iterdir()]
+    everything = "\n".join(said)
+    assert "6543.21" in everything
+    assert digits not in everything
+    assert digits.replace(".", "") not in everything

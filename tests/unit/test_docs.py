@@ -71,7 +71,7 @@ def test_every_setting_of_a_service_is_documented_as_it_is(service: str) -> None
     for name, field in fields.items():
         _, default, _unit, limits, meaning = documented[name.upper()]
         assert default == shown_default(field), name
-        assert limits == (shown_range(field) or "–"), name
+        assert limits == (shown_range(field) or "\N{EN DASH}"), name
         assert meaning.endswith("."), name
 
 
