@@ -4,24 +4,30 @@ import { noteServerDate } from "./clock.js";
 
 const READ_TIMEOUT_MS = 8000;
 const BID_TIMEOUT_MS = 4000;
-const BID_GIVE_UP_MS = 30000;
+const GIVE_UP_MS = 30000;
 const RETRY_FIRST_MS = 300;
 const RETRY_MAX_MS = 4000;
 
+// With these the server says that it carried nothing out; every other 5xx leaves that open.
+const NOT_CARRIED_OUT = ["UNAVAILABLE", "OVERLOADED", "OUTBOX_FULL", "BEING_REBUILT"];
+
 /**
- * Anything but a good answer. `status` is 0 where no answer came at all. `outcomeUnknown` says that the request may
- * have been carried out, or may still be: the same request, with the same key, is the way to find out.
+ * Anything but a good answer. `status` is 0 where no answer came at all; `code` and `field` are what the problem
+ * document names. `outcomeUnknown` says that the request may have been carried out, or may still be: the same request,
+ * with the same key, is the way to find out. `passing` says that the same request may succeed later.
  */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = "", retryAfterMs = 0 } = {}) {
+  constructor(message, { status = 0, code = "", field = "", retryAfterMs = 0 } = {}) {
     super(message);
     this.status = status;
     this.code = code;
+    this.field = field;
     this.retryAfterMs = retryAfterMs;
+    this.outcomeUnknown = status === 0 || status === 409 || (status >= 500 && !NOT_CARRIED_OUT.includes(code));
   }
 
-  get outcomeUnknown() {
-    return this.status === 0 || this.status === 409 || this.status >= 500;
+  get passing() {
+    return this.outcomeUnknown || this.status >= 500;
   }
 }
 
@@ -63,6 +69,7 @@ function problemOf(response, parsed) {
     // A success that cannot be read is as unknown as no answer.
     status: response.ok ? 0 : response.status,
     code: typeof said.code === "string" ? said.code : "",
+    field: typeof said.field === "string" ? said.field : "",
     retryAfterMs: Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 30) * 1000 : 0,
   });
 }
@@ -74,9 +81,10 @@ export function getItem(itemId) {
 }
 
 /** One page of the catalogue: `{items, next_cursor}`. */
-export function listItems({ status = "", cursor = "", limit = 24 } = {}) {
+export function listItems({ status = "", sort = "", cursor = "", limit = 24 } = {}) {
   const query = new URLSearchParams({ limit: String(limit) });
   if (status) query.set("status", status);
+  if (sort) query.set("sort", sort);
   if (cursor) query.set("cursor", cursor);
   return request(`/api/v1/items?${query}`);
 }
@@ -86,28 +94,57 @@ export function listBids(itemId, limit) {
   return request(`${itemPath(itemId)}/bids?limit=${limit}`);
 }
 
-export function createItem(terms) {
-  return request("/api/v1/items", { method: "POST", body: terms });
+/**
+ * Sends `attempt()` until it is answered for good, for up to 30 s. `onRepeat` is called before each repetition. Throws
+ * the last ApiError; where any of the attempts may have been carried out, its `outcomeUnknown` is true.
+ */
+async function persistently(attempt, onRepeat) {
+  const startedMs = performance.now();
+  let unknown = false;
+  for (let number = 0; ; number += 1) {
+    try {
+      return await attempt(unknown);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      unknown ||= error.outcomeUnknown;
+      if (!error.passing || performance.now() - startedMs > GIVE_UP_MS) {
+        // A definite answer to the repeated request settles the earlier attempts too: they had the same key.
+        if (error.passing) error.outcomeUnknown = unknown;
+        throw error;
+      }
+      onRepeat(error);
+      const backoffMs = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** number) * (0.5 + Math.random());
+      await pause(Math.max(error.retryAfterMs, backoffMs));
+    }
+  }
+}
+
+/**
+ * Creates an item and returns its id. The id is part of `terms`, so a repetition cannot make a second lot: where an
+ * earlier attempt may have arrived, "exists already" is the answer that it did.
+ */
+export function createItem(terms, onRepeat) {
+  return persistently(async (mayExist) => {
+    try {
+      await request("/api/v1/items", { method: "POST", body: terms });
+    } catch (error) {
+      if (error.code !== "ITEM_EXISTS") throw error;
+      // A conflict, and not an unknown outcome: the id is somebody else's.
+      if (!mayExist) throw new ApiError(error.message, { status: 422, code: error.code, field: "id" });
+    }
+    return terms.id;
+  }, onRepeat);
 }
 
 /**
  * Places a bid and returns the verdict, accepted or refused. While the outcome is unknown (no answer, a time-out, 5xx)
  * the same bid goes out again with the SAME bid id: the platform counts it once, however often it arrives.
- * `onUnknown` is called before each repetition. Gives up after 30 s with the last ApiError.
  */
-export async function placeBid(itemId, bid, onUnknown) {
-  const startedMs = performance.now();
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      return await request(`${itemPath(itemId)}/bid`, { method: "POST", body: bid, timeoutMs: BID_TIMEOUT_MS });
-    } catch (error) {
-      const spentMs = performance.now() - startedMs;
-      if (!(error instanceof ApiError) || !error.outcomeUnknown || spentMs > BID_GIVE_UP_MS) throw error;
-      onUnknown();
-      const backoffMs = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** attempt) * (0.5 + Math.random());
-      await pause(Math.max(error.retryAfterMs, backoffMs));
-    }
-  }
+export function placeBid(itemId, bid, onRepeat) {
+  return persistently(
+    () => request(`${itemPath(itemId)}/bid`, { method: "POST", body: bid, timeoutMs: BID_TIMEOUT_MS }),
+    onRepeat,
+  );
 }
 
 /** The stored verdict of an earlier bid, or null where it never arrived. */

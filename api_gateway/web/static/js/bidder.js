@@ -1,5 +1,7 @@
 // Who is bidding from this browser. There are no accounts here: the name is made up once, kept, and may be changed.
 
+import { keep, recall } from "./storage.js";
+
 const NAME_KEY = "bidding.user_id";
 const OWN_BIDS_KEY = "bidding.own_bids";
 const OWN_BIDS_MAX = 200;
@@ -7,26 +9,6 @@ const USER_ID = /^[A-Za-z0-9_.@-]{1,64}$/;
 
 const MOODS = "amber brisk calm clever copper gentle keen lucky quiet silver steady velvet".split(" ");
 const BIRDS = "curlew egret finch heron jackdaw kestrel lark merlin osprey plover swift wren".split(" ");
-
-// Private windows may refuse storage; then a name lasts as long as the page.
-const memory = new Map();
-
-function recall(key) {
-  try {
-    return localStorage.getItem(key) ?? memory.get(key) ?? null;
-  } catch {
-    return memory.get(key) ?? null;
-  }
-}
-
-function keep(key, value) {
-  memory.set(key, value);
-  try {
-    localStorage.setItem(key, value);
-  } catch {
-    // `memory` has it.
-  }
-}
 
 export function isUserId(text) {
   return USER_ID.test(text);
@@ -46,18 +28,22 @@ export function rememberUserId(text) {
   keep(NAME_KEY, text);
 }
 
-/** The ids of the bids placed from this browser. The public history shows an alias; these tell which rows are ours. */
-export function ownBids() {
+function ownList() {
   try {
     const list = JSON.parse(recall(OWN_BIDS_KEY) ?? "[]");
-    return new Set(Array.isArray(list) ? list : []);
+    return Array.isArray(list) ? list.filter((entry) => typeof entry?.bid === "string") : [];
   } catch {
-    return new Set();
+    return [];
   }
 }
 
-export function rememberOwnBid(bidId) {
-  keep(OWN_BIDS_KEY, JSON.stringify([...ownBids(), bidId].slice(-OWN_BIDS_MAX)));
+/** The ids of the bids that `user` placed from this browser. The history shows aliases; these tell which rows are ours. */
+export function ownBids(user) {
+  return new Set(ownList().filter((entry) => entry.user === user).map((entry) => entry.bid));
+}
+
+export function rememberOwnBid(bid, user) {
+  keep(OWN_BIDS_KEY, JSON.stringify([...ownList(), { bid, user }].slice(-OWN_BIDS_MAX)));
 }
 
 /** A new bid id. randomUUID exists only on https and localhost; a page on a plain LAN address needs the second way. */

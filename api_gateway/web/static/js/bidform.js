@@ -1,32 +1,26 @@
-// The bid form: prefilled with the least that counts, and honest about what became of a bid.
+// The bid form: a bid, a maximum, or buying at once; and honest about what became of it.
 
-import { findVerdict, placeBid } from "./api.js";
+import { findVerdict, pause, placeBid } from "./api.js";
 import { isUserId, newBidId, rememberOwnBid, rememberUserId, userId } from "./bidder.js";
-import { byId, element, sentence, setText } from "./dom.js";
+import { byId, element, setText } from "./dom.js";
 import { decimalsOf, formatMoney, inputText, minorUnits, parseAmount, symbolOf } from "./money.js";
+import { Pending } from "./pending.js";
+import { rememberStake, stakeOf } from "./stakes.js";
+import { buyNowOffered, isFinalStatus } from "./status.js";
+import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdicts.js";
 
 // An amount that the page itself changed less than this ago was perhaps not the one that the bidder meant to press.
 const JUST_MOVED_MS = 600;
+// How long the answer to a bid may be behind the feed, which shows the bid but not the whole verdict.
+const ANSWER_BEHIND_MS = 1500;
 const SUGGESTIONS_MAX = 3;
-
-const REFUSALS = {
-  NOT_STARTED: "The bidding has not opened yet.",
-  CLOSED: "The bidding has closed.",
-  SOLD: "This lot has been sold.",
-  PAUSED: "The bidding is paused. Your bid was not taken.",
-  CANCELLED: "This lot was withdrawn.",
-  OWN_ITEM: "Sellers cannot bid on their own lot.",
-  BIDDER_BLOCKED: "This bidder may not bid on this lot.",
-  MAX_NOT_RAISED: "You lead already, with a maximum at least as high.",
-  NOT_APPROVED: "This lot asks for approval before the first bid.",
-};
 
 export class BidForm {
   #currency = "USD";
   #minimum = null;
   #touched = false; // The amount is the bidder's own: it no longer follows the price.
   #movedAtMs = -Infinity;
-  #underWay = null; // The bid whose outcome is being waited for.
+  #underWay = null; // The attempt whose outcome is being waited for.
   #seen = () => {}; // Settles it when the feed shows it.
   #tone = null;
   #state = null;
@@ -37,7 +31,7 @@ export class BidForm {
     this.itemId = itemId;
     this.onSettled = onSettled;
     this.onBidder = onBidder;
-    this.pendingKey = `bidding.pending.${itemId}`;
+    this.pending = new Pending(itemId);
     this.form = byId("bid-form");
     this.amount = byId("amount");
     this.bidder = byId("user-id");
@@ -47,6 +41,7 @@ export class BidForm {
       event.preventDefault();
       this.#submit();
     });
+    for (const choice of this.form.elements.mode) choice.addEventListener("change", () => this.#modeChanged());
     this.amount.addEventListener("input", () => {
       this.#touched = this.amount.value.trim() !== "";
       this.#describe();
@@ -54,6 +49,7 @@ export class BidForm {
     this.amount.addEventListener("blur", () => {
       if (!this.#touched) this.#follow();
     });
+    byId("buy-now").addEventListener("click", () => this.#confirmBuying(this.#state.buy_now_price));
     this.bidder.addEventListener("change", () => this.#bidderChanged());
     this.bidder.addEventListener("input", () => this.#fitBidder());
     this.#fitBidder();
@@ -65,21 +61,24 @@ export class BidForm {
 
   /** Shows the newest state of the item. */
   update(state, currency) {
-    const first = this.#minimum === null;
+    const first = this.#state === null;
     this.#state = state;
     this.#currency = currency;
     this.#minimum = typeof state.min_next_bid === "number" ? state.min_next_bid : null;
     setText(byId("symbol"), symbolOf(currency));
     this.amount.inputMode = decimalsOf(currency) === 0 ? "numeric" : "decimal";
     if (!this.#touched) this.#follow(first);
-    this.#suggest(state);
+    this.#suggest();
     this.#describe();
-    if (this.#tone === "good") this.#checkLead();
+    const offered = buyNowOffered(state) && state.status === "open";
+    byId("buy-now").hidden = !offered;
+    if (offered) setText(byId("buy-now"), `Buy now for ${this.#money(state.buy_now_price)}`);
+    if (this.#tone === "good" && this.#isBeaten()) this.#say(null, "");
   }
 
   /** Takes a bid of the feed: where it is ours and still under way, it was accepted, whatever became of the answer. */
   heard(frame) {
-    if (this.#underWay !== null && frame.bid_id === this.#underWay.bid_id && frame.kind !== "proxy") this.#seen(frame);
+    if (this.#underWay !== null && frame.bid_id === this.#underWay.bid.bid_id) this.#seen(frame);
   }
 
   /** After the end, a message about an accepted bid says nothing that the result does not; a refusal stays. */
@@ -89,39 +88,55 @@ export class BidForm {
 
   /** A bid that was under way when the page was left: looks up what became of it. */
   async resume() {
-    const bid = this.#pending();
-    if (bid === null) return;
+    const attempt = this.pending.get();
+    if (attempt === null) return;
+    const named = nameOfBid(attempt.bid, (amount) => this.#money(amount));
     try {
-      const verdict = await findVerdict(this.itemId, bid);
-      this.#setPending(null);
-      if (verdict !== null) this.#settle(verdict, bid);
-      else this.#say("warn", `Your bid of ${this.#money(bid.amount)} did not arrive before you left the page.`);
+      const verdict = await findVerdict(this.itemId, attempt.bid);
+      this.pending.clear();
+      if (verdict !== null) this.#settle(verdict, attempt);
+      else this.#say("warn", `${named} did not arrive before you left the page.`);
+      this.onSettled();
     } catch {
-      this.#say("warn", `We could not look up your bid of ${this.#money(bid.amount)} yet.`, {
-        label: "Look again",
-        run: () => this.resume(),
-      });
+      this.#say("warn", `${named} was sent before you left the page. We could not look it up yet.`, [
+        { label: "Look again", run: () => this.resume() },
+      ]);
     }
   }
 
-  /** Tells that somebody else leads now, unless a bid is under way: its own outcome comes first. */
-  outbid() {
-    if (this.#underWay === null) this.#say("warn", "You have been outbid.");
+  get #leads() {
+    return this.#state !== null && this.#state.highest_bidder_id === this.userId;
   }
 
-  /** An "accepted" must not stand there once somebody else leads, also where both came in the same moment. */
-  #checkLead() {
-    const { highest_bidder_id: leader, seq } = this.#state;
-    if (leader && leader !== this.userId && seq > this.#acceptedSeq) this.outbid();
+  get #mode() {
+    return this.form.elements.mode.value;
   }
 
   #money(amount) {
     return formatMoney(amount, this.#currency);
   }
 
-  /** Puts the minimum into the field, unless the bidder is typing there. */
+  /** Whether an "accepted" no longer holds: somebody else leads by now, also where both came in the same moment. */
+  #isBeaten() {
+    const { highest_bidder_id: leader, seq } = this.#state;
+    return leader !== this.userId && seq > this.#acceptedSeq;
+  }
+
+  /** What was typed as a maximum must never go out as a bid, so the amount starts anew. */
+  #modeChanged() {
+    this.#touched = false;
+    const leaves = this.#mode === "max";
+    byId("mode-note").hidden = !leaves;
+    setText(byId("amount-label"), leaves ? "Your maximum" : "Your bid");
+    if (leaves) this.amount.value = "";
+    this.#follow(true);
+    this.#suggest();
+    this.#describe();
+  }
+
+  /** Puts the minimum into the field, unless the bidder is typing there or leaves a maximum. */
   #follow(first = false) {
-    if (this.#minimum === null) return;
+    if (this.#minimum === null || this.#mode === "max") return;
     const text = inputText(this.#minimum, this.#currency);
     if (this.amount.value === text) return;
     this.amount.value = text;
@@ -136,19 +151,21 @@ export class BidForm {
   }
 
   /** The item's own suggestions, or the minimum and steps of the same size: any amount from the minimum on is valid. */
-  #offers({ suggested_bids: suggested, current_bid: current, bid_count: bids }) {
+  #offers() {
+    const { suggested_bids: suggested, current_bid: current, highest_bidder_id: leader } = this.#state;
+    if (this.#minimum === null || this.#mode === "max") return [];
     if (Array.isArray(suggested) && suggested.length > 0) return suggested.slice(0, SUGGESTIONS_MAX);
-    if (this.#minimum === null) return [];
     const least = minorUnits(this.#minimum, this.#currency);
-    const step = bids > 0 ? least - minorUnits(current, this.#currency) : 0;
+    const step = leader ? least - minorUnits(current, this.#currency) : 0;
     if (step <= 0) return [this.#minimum];
     const scale = 10 ** decimalsOf(this.#currency);
     return Array.from({ length: SUGGESTIONS_MAX }, (_unused, index) => (least + index * step) / scale);
   }
 
-  #suggest(state) {
-    const offers = this.#offers(state);
+  #suggest() {
+    const offers = this.#offers();
     const box = byId("suggestions");
+    box.hidden = offers.length === 0;
     // The buttons are kept and relabelled, so that one which holds the focus does not lose it to every new price.
     while (box.children.length > offers.length) box.lastElementChild.remove();
     while (box.children.length < offers.length) box.append(element("button", { type: "button", class: "chip" }));
@@ -159,20 +176,51 @@ export class BidForm {
     });
   }
 
+  /** The least that may be written: `{amount, above}`, where `above` says that it must be more than the amount. */
+  #least() {
+    if (this.#mode === "bid" || !this.#leads) return { amount: this.#minimum, above: false };
+    // Leaders raise their own maximum; the price, which everybody knows, is below it in any case.
+    const known = stakeOf(this.itemId, this.userId)?.max ?? null;
+    return { amount: Math.max(known ?? 0, this.#state.current_bid), above: true, own: known !== null };
+  }
+
+  #leastText({ amount, above, own }) {
+    if (amount === null) return "";
+    if (!above) return this.#mode === "max" ? `At least ${this.#money(amount)}` : `Minimum next bid ${this.#money(amount)}`;
+    return own ? `More than ${this.#money(amount)}, your maximum so far` : `More than ${this.#money(amount)}`;
+  }
+
   /** The line under the field and the words on the button. */
   #describe() {
     const amount = parseAmount(this.amount.value, this.#currency);
-    const low =
-      amount !== null && this.#minimum !== null &&
-      minorUnits(amount, this.#currency) < minorUnits(this.#minimum, this.#currency);
+    const least = this.#least();
+    const units = (value) => minorUnits(value, this.#currency);
+    const low = amount !== null && least.amount !== null && units(amount) < units(least.amount) + (least.above ? 1 : 0);
     const unclear = this.#touched && amount === null;
     this.amount.setAttribute("aria-invalid", String(low || unclear));
     const example = inputText(1234 + (decimalsOf(this.#currency) > 0 ? 0.5 : 0), this.#currency);
-    const least = `Minimum next bid ${this.#money(this.#minimum)}`;
     const hint = byId("amount-hint");
-    setText(hint, unclear ? `Please write the amount like ${example}.` : low ? `Too low. ${least}.` : least);
+    const buys = !low && this.#buys(amount);
+    if (unclear) setText(hint, `Please write the amount like ${example}.`);
+    else if (low) setText(hint, `Too low. ${this.#leastText(least)}.`);
+    else if (buys) setText(hint, "This reaches the buy-now price: the lot would be yours at once.");
+    else if (this.#mode === "bid" && this.#leads) setText(hint, `You lead. ${this.#leastText(least)}, against yourself`);
+    else setText(hint, this.#leastText(least));
     hint.classList.toggle("is-bad", low || unclear);
-    if (this.#underWay === null) setText(this.button, amount === null ? "Place bid" : `Bid ${this.#money(amount)}`);
+    if (this.#underWay === null) setText(this.button, this.#label(amount, buys));
+  }
+
+  #label(amount, buys) {
+    if (buys) return `Buy now for ${this.#money(this.#state.buy_now_price)}`;
+    if (this.#mode === "bid") return amount === null ? "Place bid" : `Bid ${this.#money(amount)}`;
+    const words = this.#leads ? "Raise your maximum" : "Leave a maximum";
+    if (amount === null) return words;
+    return `${words} ${this.#leads ? "to" : "of"} ${this.#money(amount)}`;
+  }
+
+  /** Whether a bid of `amount` would buy the lot at once. A maximum never does. */
+  #buys(amount) {
+    return this.#mode === "bid" && amount !== null && buyNowOffered(this.#state) && amount >= this.#state.buy_now_price;
   }
 
   #fitBidder() {
@@ -183,15 +231,15 @@ export class BidForm {
     const valid = isUserId(this.userId);
     this.bidder.setAttribute("aria-invalid", String(!valid));
     setText(byId("user-hint"), valid ? "" : "Use 1 to 64 letters, digits, or . _ - @");
-    if (!valid) return;
+    if (!valid) return false;
     rememberUserId(this.userId);
     this.onBidder(this.userId);
+    return true;
   }
 
   #submit() {
     if (this.#underWay !== null) return;
-    this.#bidderChanged();
-    if (!isUserId(this.userId)) {
+    if (!this.#bidderChanged()) {
       this.bidder.focus();
       return;
     }
@@ -207,109 +255,107 @@ export class BidForm {
       this.#say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
       return;
     }
-    this.#send({ user_id: this.userId, amount, bid_id: newBidId() });
+    if (this.#buys(amount)) this.#confirmBuying(amount);
+    else this.#send(this.#mode === "max" ? { max_amount: amount } : { amount });
   }
 
-  /** Sends `bid` until its outcome is known. The same object again, with the same bid id, cannot count twice. */
-  async #send(bid) {
-    this.#setUnderWay(bid);
-    setText(this.button, "Placing your bid…");
+  /** Buying ends the auction, so one press is not enough. */
+  #confirmBuying(amount) {
+    if (this.#underWay !== null || !this.#bidderChanged()) return;
+    const price = this.#money(this.#state.buy_now_price);
+    const buy = () => {
+      // Somebody may have bid meanwhile. Then this amount would be an ordinary bid, far above what is needed.
+      if (buyNowOffered(this.#state)) this.#send({ amount });
+      else this.#say("warn", "Somebody has bid, so buy-now is no longer on offer. Nothing was sent.");
+    };
+    this.#say("wait", `The lot would be yours for ${price}, and the auction over.`, [
+      { label: `Yes, buy for ${price}`, run: buy },
+      { label: "Not now", run: () => this.#say(null, "") },
+    ]);
+    byId("verdict").querySelector("button").focus();
+  }
+
+  #send(amounts) {
+    const bid = { user_id: this.userId, ...amounts, bid_id: newBidId() };
+    return this.#attempt({ bid, led: this.#leads, price: this.#state.current_bid });
+  }
+
+  /** Sends the bid until its outcome is known. The same one again, with the same bid id, cannot count twice. */
+  async #attempt(attempt) {
+    const { bid } = attempt;
+    this.#setUnderWay(attempt);
+    setText(this.button, isMaximum(bid) ? "Leaving your maximum…" : "Placing your bid…");
     this.#say(null, "");
-    this.#setPending(bid);
-    rememberOwnBid(bid.bid_id);
-    const answer = placeBid(this.itemId, bid, () => {
-      if (this.#underWay !== bid) return;
+    this.pending.set(attempt);
+    rememberOwnBid(bid.bid_id, bid.user_id);
+    const answer = placeBid(this.itemId, bid, (error) => {
+      if (this.#underWay !== attempt) return;
       setText(this.button, "Checking…");
-      this.#say("wait", "No answer yet. We are asking again with the same bid, so it cannot count twice.");
+      const why = error.outcomeUnknown ? "No answer yet." : "The house is busy.";
+      this.#say("wait", `${why} We are asking again with the same bid, so it cannot count twice.`);
     });
     const seen = new Promise((resolve) => {
-      this.#seen = ({ highest_bidder_id: leader, seq }) =>
-        resolve({ success: true, is_highest: leader === bid.user_id, seq });
+      this.#seen = (frame) => pause(ANSWER_BEHIND_MS).then(() => resolve(this.#verdictOf(frame, bid)));
     });
+    answer.catch(() => {}); // Looked at in the race; where the feed was faster, nobody needs it any more.
     try {
       const verdict = await Promise.race([answer, seen]);
       this.#setUnderWay(null);
-      this.#setPending(null);
-      this.#settle(verdict, bid);
-      answer.catch(() => {}); // The feed was faster; what the answer would have said is known.
+      this.pending.clear();
+      this.#settle(verdict, attempt);
     } catch (error) {
       this.#setUnderWay(null);
-      this.#failed(error, bid);
+      this.#failed(error, attempt);
     }
     this.#describe();
     this.onSettled();
   }
 
-  #settle(verdict, bid) {
+  /** The verdict as far as the feed tells it. */
+  #verdictOf({ highest_bidder_id: leader, seq }, bid) {
+    return { success: true, is_highest: leader === bid.user_id, seq, current_bid: this.#state.current_bid };
+  }
+
+  #settle(verdict, attempt) {
+    const { bid } = attempt;
     if (verdict.success) {
       this.#touched = false;
+      if (isMaximum(bid)) this.amount.value = "";
       this.#follow(true);
-      const beaten = verdict.is_highest === false;
-      const text = beaten
-        ? `Your bid of ${this.#money(bid.amount)} was accepted, but another bidder's maximum is higher.`
-        : `Your bid of ${this.#money(bid.amount)} was accepted.`;
       this.#acceptedSeq = verdict.seq ?? Infinity;
-      this.#say(beaten ? "warn" : "good", text);
-      if (!beaten) this.#checkLead();
-      return;
+      rememberStake(this.itemId, bid.user_id, bid.max_amount ?? null);
     }
-    if (verdict.code === "TOO_LOW" && typeof verdict.min_next_bid === "number") {
-      const least = verdict.min_next_bid;
-      this.#say("bad", `${this.#money(bid.amount)} is too low. The minimum is now ${this.#money(least)}.`, {
-        label: `Set ${this.#money(least)}`,
-        run: () => this.#choose(least),
-      });
-      return;
-    }
-    this.#say("bad", REFUSALS[verdict.code] ?? verdict.message ?? "The bid was refused.");
+    const words = wordsForVerdict(verdict, attempt, (amount) => this.#money(amount));
+    // Where the lot is sold, or somebody was faster still, the panel says so already.
+    const outdated = words.tone === "good" && (isFinalStatus(this.#state.status) || this.#isBeaten());
+    if (outdated) return;
+    const { choose } = words;
+    const action = { label: `Set ${this.#money(choose)}`, run: () => this.#choose(choose) };
+    this.#say(words.tone, words.text, choose === undefined ? [] : [action]);
   }
 
-  #failed(error, bid) {
-    if (error.outcomeUnknown) {
-      this.#say(
-        "bad",
-        "We still do not know whether your bid arrived. Trying again sends the same bid; it cannot count twice.",
-        { label: "Try again", run: () => this.#underWay === null && this.#send(bid) },
-      );
-      return;
-    }
-    this.#setPending(null);
-    const wait = error.retryAfterMs > 0 ? ` Please wait ${Math.ceil(error.retryAfterMs / 1000)} s.` : "";
-    this.#say("bad", `Your bid was not taken. ${sentence(error.message ?? "")}${wait}`);
+  #failed(error, attempt) {
+    const words = wordsForFailure(error, attempt, (amount) => this.#money(amount));
+    if (!words.unsettled) this.pending.clear();
+    const again = { label: "Ask again", run: () => this.#underWay === null && this.#attempt(attempt) };
+    this.#say(words.tone, words.text, words.unsettled ? [again] : []);
   }
 
-  #setUnderWay(bid) {
-    this.#underWay = bid;
+  #setUnderWay(attempt) {
+    this.#underWay = attempt;
     // aria-disabled keeps the focus where it is; a disabled button would drop it.
-    this.button.setAttribute("aria-disabled", String(bid !== null));
+    for (const button of [this.button, byId("buy-now")]) button.setAttribute("aria-disabled", String(attempt !== null));
   }
 
-  #say(tone, text, action = null) {
+  #say(tone, text, actions = []) {
     this.#tone = tone;
     const box = byId("verdict");
     box.className = tone ? `verdict is-${tone}` : "verdict";
     box.replaceChildren(...(text ? [element("p", {}, text)] : []));
-    if (!action) return;
-    const button = element("button", { type: "button", class: "button-quiet" }, action.label);
-    button.addEventListener("click", action.run);
-    box.append(button);
-  }
-
-  #pending() {
-    try {
-      const bid = JSON.parse(sessionStorage.getItem(this.pendingKey) ?? "null");
-      return bid && typeof bid.bid_id === "string" ? bid : null;
-    } catch {
-      return null;
-    }
-  }
-
-  #setPending(bid) {
-    try {
-      if (bid === null) sessionStorage.removeItem(this.pendingKey);
-      else sessionStorage.setItem(this.pendingKey, JSON.stringify(bid));
-    } catch {
-      // Without storage a reload forgets the bid on its way; the history still shows it.
+    for (const { label, run } of actions) {
+      const button = element("button", { type: "button", class: "button-quiet" }, label);
+      button.addEventListener("click", run);
+      box.append(button);
     }
   }
 }

@@ -6,16 +6,28 @@ const HOUR_S = 3600;
 const DAY_S = 86400;
 
 let offsetMs = 0;
+let isExact = false; // The feed has told the time to the millisecond.
 
 /**
  * Learns from the Date header of an answer that was asked for at `sentMs` and came at `receivedMs` (local clock). The
- * header has whole seconds, so a small difference says nothing and is ignored.
+ * header has whole seconds, so a small difference says nothing: it counts only where it contradicts what is known, as
+ * after the local clock was set or the machine slept.
  */
 export function noteServerDate(header, sentMs, receivedMs) {
   const serverMs = Date.parse(header ?? "");
   if (Number.isNaN(serverMs)) return;
   const measured = serverMs + 500 - (sentMs + receivedMs) / 2;
+  if (isExact && Math.abs(measured - offsetMs) <= SKEW_NOTICED_MS) return;
+  isExact = false;
   offsetMs = Math.abs(measured) > SKEW_NOTICED_MS ? measured : 0;
+}
+
+/** Learns from the `server_time` of the feed's first frame, which was on its way for a few milliseconds only. */
+export function noteServerTime(text, receivedMs) {
+  const serverMs = Date.parse(text ?? "");
+  if (Number.isNaN(serverMs)) return;
+  offsetMs = serverMs - receivedMs;
+  isExact = true;
 }
 
 /** Milliseconds since the Unix epoch, as near to the server's clock as we know. */
@@ -23,16 +35,36 @@ export function serverNow() {
   return Date.now() + offsetMs;
 }
 
-const two = (value) => String(value).padStart(2, "0");
+/** Whole days, hours, minutes and seconds, rounded up: the last second is shown until it is over. */
+export function durationParts(ms) {
+  const seconds = Math.ceil(Math.max(0, ms) / 1000);
+  return {
+    days: Math.floor(seconds / DAY_S),
+    hours: Math.floor((seconds % DAY_S) / HOUR_S),
+    minutes: Math.floor((seconds % HOUR_S) / MINUTE_S),
+    seconds: seconds % MINUTE_S,
+  };
+}
+
+/** Two digits, as clocks show them. */
+export function two(value) {
+  return String(value).padStart(2, "0");
+}
 
 /** "2 d 4 h", "3 h 05 min", "04:12", for a number of milliseconds that is not negative. */
 export function durationText(ms) {
-  const seconds = Math.ceil(Math.max(0, ms) / 1000);
-  if (seconds >= DAY_S) return `${Math.floor(seconds / DAY_S)} d ${Math.floor((seconds % DAY_S) / HOUR_S)} h`;
-  if (seconds >= HOUR_S) {
-    return `${Math.floor(seconds / HOUR_S)} h ${two(Math.floor((seconds % HOUR_S) / MINUTE_S))} min`;
-  }
-  return `${two(Math.floor(seconds / MINUTE_S))}:${two(seconds % MINUTE_S)}`;
+  const { days, hours, minutes, seconds } = durationParts(ms);
+  if (days > 0) return `${days} d ${hours} h`;
+  if (hours > 0) return `${hours} h ${two(minutes)} min`;
+  return `${two(minutes)}:${two(seconds)}`;
+}
+
+/** A length in words, to the second: "90 seconds" is said as "1 minute 30 seconds". */
+export function lengthText(ms) {
+  const { days, hours, minutes, seconds } = durationParts(ms);
+  const named = [[days, "day"], [hours, "hour"], [minutes, "minute"], [seconds, "second"]];
+  const said = named.filter(([count]) => count > 0).map(([count, unit]) => `${count} ${unit}${count === 1 ? "" : "s"}`);
+  return said.length > 0 ? said.join(" ") : "0 seconds";
 }
 
 const timeFormat = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -50,4 +82,9 @@ export function timeText(ms) {
 /** A moment to the minute, always with its day. */
 export function momentText(ms) {
   return momentFormat.format(ms);
+}
+
+/** The reader's time zone, such as "Europe/Berlin". */
+export function timeZone() {
+  return Intl.DateTimeFormat().resolvedOptions().timeZone ?? "your time zone";
 }

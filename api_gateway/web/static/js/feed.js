@@ -1,15 +1,19 @@
 // The live feed. Every frame carries the item's whole public state with its version (epoch, seq), so a reader keeps the
 // highest version that it has seen and drops the rest: repeated, late and reordered frames can never turn a price back.
 
+import { noteServerTime } from "./clock.js";
+
 const CONNECT_TIMEOUT_MS = 10000;
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 30000;
 const STEADY_AFTER_MS = 5000;
 const SUBSCRIBE_MAX = 100;
 const STATE_FIELDS = [
-  "current_bid", "highest_bidder_id", "status", "bid_count", "min_next_bid", "currency", "end_time", "reserve_met",
-  "suggested_bids",
+  "current_bid", "highest_bidder_id", "highest_bidder", "status", "bid_count", "min_next_bid", "currency", "end_time",
+  "reserve_met", "suggested_bids",
 ];
+// These belong to one version and are not in every message: one of an older version must not outlive it.
+const FLEETING_FIELDS = ["suggested_bids", "highest_bidder"];
 
 /** Positive where version `a` is newer than `b`, 0 where they are the same. */
 export function compareVersions(a, b) {
@@ -26,6 +30,11 @@ export function stateOf(message) {
   return state;
 }
 
+/** What the API tells of an item beyond its state: the terms, which never change. */
+export function termsOf(item) {
+  return Object.fromEntries(Object.entries(item).filter(([field]) => !STATE_FIELDS.includes(field)));
+}
+
 /** The newest known state of one item. */
 export class Register {
   state = null;
@@ -40,8 +49,9 @@ export class Register {
     const order = compareVersions(state, this.state);
     if (order < 0) return false;
     const merged = { ...this.state, ...state };
-    // Suggestions belong to one price: those of an older version must not outlive it.
-    if (order > 0 && state.suggested_bids === undefined) delete merged.suggested_bids;
+    for (const field of order > 0 ? FLEETING_FIELDS : []) {
+      if (state[field] === undefined) delete merged[field];
+    }
     this.state = merged;
     return order > 0;
   }
@@ -124,6 +134,7 @@ class Connection {
       if (socket !== this.#socket) return;
       const frame = parse(data);
       if (frame === null) return;
+      if (frame.type === "connected") noteServerTime(frame.server_time, Date.now());
       if (liveSinceMs === null) {
         clearTimeout(this.#timer);
         liveSinceMs = performance.now();
@@ -167,11 +178,15 @@ function isFinal(code) {
   return [1002, 1007, 1008, 1009].includes(code) || (code >= 4400 && code < 4500);
 }
 
-/** Follows one item, and after a break asks for exactly what it missed. `onFrame` gets every frame. */
+/**
+ * Follows one item, and after a break asks for exactly what it missed. `onFrame` gets every frame. `since` is a version
+ * from which on the events are wanted the first time as well; without it the feed begins with the present state.
+ */
 export class ItemFeed {
   #version = null;
 
-  constructor(base, itemId, { onFrame, onState }) {
+  constructor(base, itemId, { onFrame, onState, since = null }) {
+    this.#version = since;
     const address = () => {
       const resume = this.#version ? `?since=${this.#version.epoch}:${this.#version.seq}` : "";
       return `${base}/ws/items/${encodeURIComponent(itemId)}${resume}`;

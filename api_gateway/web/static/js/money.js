@@ -1,15 +1,21 @@
 // Amounts are JSON numbers in the currency's major unit. They are compared as whole minor units, never as fractions.
 
+// Decimals as ISO 4217 has them. Browsers know too, but some of them round a few currencies to whole units, and the
+// last digits of a price must never be lost.
+const WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(" ");
+const WITH_THREE = "BHD IQD JOD KWD LYD OMR TND".split(" ");
+
 const formats = new Map();
 
 function formatOf(currency) {
   let format = formats.get(currency);
   if (!format) {
+    const digits = { minimumFractionDigits: decimalsOf(currency), maximumFractionDigits: decimalsOf(currency) };
     try {
-      format = new Intl.NumberFormat(undefined, { style: "currency", currency });
+      format = new Intl.NumberFormat(undefined, { style: "currency", currency, ...digits });
     } catch {
       // Not a currency that Intl knows: a plain number is still right.
-      format = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+      format = new Intl.NumberFormat(undefined, digits);
     }
     formats.set(currency, format);
   }
@@ -18,7 +24,8 @@ function formatOf(currency) {
 
 /** The number of decimals of a currency: 2 for USD, 0 for JPY, 3 for KWD. */
 export function decimalsOf(currency) {
-  return formatOf(currency).resolvedOptions().maximumFractionDigits;
+  if (WITHOUT_DECIMALS.includes(currency)) return 0;
+  return WITH_THREE.includes(currency) ? 3 : 2;
 }
 
 /** "$1,250.00", by the reader's own conventions; a dash where there is no amount. */

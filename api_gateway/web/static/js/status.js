@@ -1,4 +1,4 @@
-// Words for an item's status and for the state of the connection, the same on every page.
+// What an item's state means, in words and as answers, the same on every page.
 
 export const STATUS_LABELS = {
   scheduled: "Upcoming",
@@ -15,8 +15,40 @@ export function isFinalStatus(status) {
 
 /** The end of an item in ms, or null where it has none. */
 export function endOf(item) {
-  const end = Date.parse(item.end_time ?? "");
-  return Number.isNaN(end) ? null : end;
+  return momentOf(item.end_time);
+}
+
+/** The start of an item in ms, or null. */
+export function startOf(item) {
+  return momentOf(item.start_time);
+}
+
+function momentOf(text) {
+  const moment = Date.parse(text ?? "");
+  return Number.isNaN(moment) ? null : moment;
+}
+
+/**
+ * Whether the item can be bought at once: until the first bid, or, where there is a reserve, until that is met. Frames
+ * do not say it, but it follows from the state: without a reserve `reserve_met` is always true.
+ */
+export function buyNowOffered(item) {
+  if (typeof item?.buy_now_price !== "number" || isFinalStatus(item.status)) return false;
+  return item.reserve_met === false || !item.highest_bidder_id;
+}
+
+/** The price to show: before the first bid that is what the first one must be. */
+export function shownPrice(item) {
+  const nobody = !item.highest_bidder_id && !isFinalStatus(item.status);
+  return nobody || !item.bid_count ? item.start_price || item.min_next_bid : item.current_bid;
+}
+
+export function priceLabel(item) {
+  if (item.status === "sold") return "Hammer price";
+  if (item.bid_count > 0 && (item.highest_bidder_id || isFinalStatus(item.status))) {
+    return isFinalStatus(item.status) ? "Last bid" : "Current bid";
+  }
+  return "Opening bid";
 }
 
 /** `connected` says whether the feed has been live before: then the person waits for it to come back. */

@@ -1,0 +1,89 @@
+// The clock on the panel: to the opening, to the close, or standing still. It follows the server's time.
+
+import { durationParts, lengthText, momentText, serverNow, timeText, two } from "./clock.js";
+import { byId, element, setText } from "./dom.js";
+import { endOf, isFinalStatus, startOf } from "./status.js";
+
+export const URGENT_MS = 120_000;
+const SOON_MS = 900_000;
+const UNITS = ["days", "hours", "minutes", "seconds"];
+const SHORT = { days: "d", hours: "h", minutes: "min", seconds: "s" };
+
+export class Countdown {
+  #numbers = new Map();
+
+  constructor() {
+    this.box = byId("end");
+    const face = byId("countdown");
+    for (const unit of UNITS) {
+      const number = element("span", { class: "number" });
+      const part = element("span", { class: "unit" }, number, " ", element("span", { class: "word" }, SHORT[unit]), " ");
+      face.append(part);
+      this.#numbers.set(unit, { number, part });
+    }
+  }
+
+  /** Draws the moment. Returns the milliseconds to what comes next (opening or close), or null where nothing does. */
+  draw(item, circumstances) {
+    const view = viewOf(item, circumstances);
+    this.box.hidden = view === null;
+    this.#drawExtension(item, circumstances);
+    if (view === null) return null;
+    setText(byId("end-label"), view.label);
+    setText(byId("end-moment"), view.moment ?? "");
+    const running = view.leftMs !== undefined;
+    byId("countdown").hidden = !running;
+    if (running) this.#drawParts(durationParts(view.leftMs));
+    this.box.dataset.pace = view.pace ?? "";
+    return view.next ?? null;
+  }
+
+  #drawParts(parts) {
+    // A unit is shown from the largest one that counts, minutes and seconds always.
+    const largest = Math.min(2, UNITS.findIndex((unit) => parts[unit] > 0) >>> 0);
+    UNITS.forEach((unit, index) => {
+      const { number, part } = this.#numbers.get(unit);
+      part.hidden = index < largest;
+      setText(number, unit === "days" ? String(parts[unit]) : two(parts[unit]));
+    });
+  }
+
+  #drawExtension(item, circumstances) {
+    const extended = item.status === "open" ? circumstances.extended : null;
+    const box = byId("extended");
+    box.hidden = extended === null;
+    if (extended === null) return;
+    setText(box, `Extended by ${lengthText(extended.byMs)}. The bidding now closes at ${timeText(extended.end)}.`);
+  }
+}
+
+/** What the clock shows: `{label, leftMs, moment, pace, next}`, or null where there is nothing to show. */
+function viewOf(item, circumstances) {
+  const end = endOf(item);
+  const start = startOf(item);
+  if (item.status === "scheduled" && start !== null) {
+    const leftMs = start - serverNow();
+    return { label: leftMs > 0 ? "Opens in" : "Opening…", leftMs, moment: momentText(start), next: leftMs };
+  }
+  if (end === null || item.status === "cancelled") return null;
+  if (isFinalStatus(item.status)) return { label: "Closed", moment: momentText(closedAt(item, end)) };
+  if (item.status === "paused") {
+    const since = pausedSince(item, circumstances);
+    return { label: "Paused, with this much time left", leftMs: Math.max(0, end - since), pace: "still" };
+  }
+  const leftMs = end - serverNow();
+  const pace = leftMs <= URGENT_MS ? "urgent" : leftMs <= SOON_MS ? "soon" : "";
+  return { label: leftMs > 0 ? "Closes in" : "Closing…", leftMs, moment: momentText(end), pace, next: leftMs };
+}
+
+/** The event knows when the time stopped; the API's last change is the next best. */
+function pausedSince(item, circumstances) {
+  const told = Date.parse(circumstances.paused?.timestamp ?? "");
+  const since = Number.isNaN(told) ? Date.parse(item.updated_at ?? "") : told;
+  return Number.isNaN(since) ? serverNow() : since;
+}
+
+/** A lot that was bought closed before its end. */
+function closedAt(item, end) {
+  return item.status === "sold" ? Math.min(end, serverNow()) : end;
+}

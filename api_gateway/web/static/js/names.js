@@ -1,0 +1,26 @@
+// How bidders are named on the pages: by the alias that the platform gave them on this item, and "You" for oneself.
+// User ids are for comparing only.
+
+/** The public name, or null where there is nobody. A server that knows no aliases yet gives a user id: show a part. */
+export function publicName(alias, userId) {
+  if (typeof alias === "string" && alias !== "") return alias;
+  return typeof userId === "string" && userId !== "" ? shortened(userId) : null;
+}
+
+/** "You" for one's own user id, else the public name. */
+export function nameFor(me, alias, userId) {
+  return userId && userId === me ? "You" : publicName(alias, userId);
+}
+
+function shortened(userId) {
+  return userId.length <= 4 ? `${userId.slice(0, 1)}…` : `${userId.slice(0, 2)}…${userId.slice(-2)}`;
+}
+
+const TONES = 5;
+
+/** A tone from 0 to 4 for a name, always the same one, so that the eye finds a bidder again. */
+export function toneOf(name) {
+  let sum = 0;
+  for (const character of name) sum = (sum * 31 + character.codePointAt(0)) >>> 0;
+  return sum % TONES;
+}

@@ -1,0 +1,34 @@
+// The bid whose outcome is not known yet, kept while the page is reloaded. It lives as long as the tab.
+
+/** One place for the attempt of one item: `{bid, led, price}`, see verdicts.js. */
+export class Pending {
+  constructor(itemId) {
+    this.key = `bidding.pending.${itemId}`;
+  }
+
+  /** The attempt, or null. */
+  get() {
+    try {
+      const attempt = JSON.parse(sessionStorage.getItem(this.key) ?? "null");
+      return typeof attempt?.bid?.bid_id === "string" ? attempt : null;
+    } catch {
+      return null;
+    }
+  }
+
+  set(attempt) {
+    try {
+      sessionStorage.setItem(this.key, JSON.stringify(attempt));
+    } catch {
+      // Without storage a reload forgets the bid on its way; the history still shows it.
+    }
+  }
+
+  clear() {
+    try {
+      sessionStorage.removeItem(this.key);
+    } catch {
+      // There is nothing to remove then.
+    }
+  }
+}
