@@ -3,6 +3,7 @@ schema."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -56,8 +57,9 @@ class ArchivedBid:
 class Archive:
     """Queries with a bound on rows and on time; :class:`Unavailable` where PostgreSQL cannot answer."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, timeout_s: float = 2.0) -> None:
         self._pool = pool
+        self._timeout_s = timeout_s
 
     async def list_items(
         self, *, status: str | None, sort: Sort, cursor: str | None, limit: int
@@ -129,8 +131,14 @@ class Archive:
         await self._fetch("SELECT 1")
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        # A query that hangs is left behind, not waited for: cancelling one asks the same server that does not answer.
+        query_task = asyncio.ensure_future(self._pool.fetch(query, *arguments))
+        done, _ = await asyncio.wait({query_task}, timeout=self._timeout_s)
+        if not done:
+            query_task.cancel()
+            raise Unavailable("the archive does not answer in time", retry_after_s=2)
         try:
-            return await self._pool.fetch(query, *arguments)
+            return query_task.result()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             raise Unavailable(f"the archive cannot be asked: {type(error).__name__}", retry_after_s=2) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastapi import Request
-from nats.aio.client import Client
 from redis.asyncio import Redis
 
 from api_gateway.archive import Archive
@@ -17,6 +16,7 @@ from api_gateway.engine.shards import Shards
 from api_gateway.history import History
 from api_gateway.operations import Operations
 from api_gateway.settings import Settings
+from shared.clients.nats import NatsLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Context:
 
     settings: Settings
     redis: Redis
-    nats: Client
+    nats: NatsLink
     items: Items
     committer: Committer
     relay: Relay

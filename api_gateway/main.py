@@ -30,7 +30,7 @@ from api_gateway.operations import Operations
 from api_gateway.routes import bids, health, items
 from api_gateway.settings import Settings
 from api_gateway.web.pages import mount_pages
-from shared.clients.nats import open_nats
+from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 
@@ -48,7 +48,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         stack.push_async_callback(redis.aclose)
         pool = await open_postgres(settings.postgres_url, name="api-gateway")
         stack.push_async_callback(pool.close)
-        nats = await open_nats(settings.nats_url, name="api-gateway")
+        nats = NatsLink(settings.nats_url, name="api-gateway")
         stack.push_async_callback(nats.close)
 
         limits = ScriptLimits(outbox_entries_max=settings.outbox_entries_max)
@@ -152,7 +152,7 @@ def main() -> None:
     # second. What is alive now (modules, routes) lives for ever and need not be looked at again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     uvicorn.run(
         build_app(settings),
         host=settings.gateway_host,

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from archival_worker.archive import Archive
 from archival_worker.cursors import CursorCopier
 from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.holes import HoleFinder
 from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
 from shared import names
@@ -92,7 +93,7 @@ def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def make_app(probes: Probes, cursors: CursorCopier, metrics: Metrics) -> FastAPI:
+def make_app(probes: Probes, cursors: CursorCopier, holes: HoleFinder, metrics: Metrics) -> FastAPI:
     """``/health``: the process answers. ``/ready``: it archives; 503 otherwise, with what is missing. ``/metrics``."""
     app = FastAPI(title="Archival worker", docs_url=None, redoc_url=None)
 
@@ -115,7 +116,7 @@ def make_app(probes: Probes, cursors: CursorCopier, metrics: Metrics) -> FastAPI
             "ack_pending": report.ack_pending,
             "dead_letters": report.dead_letters,
             "cursors_to_copy": cursors.pending,
-            "alarms": cursors.alarms,
+            "alarms": cursors.alarms | holes.alarms,
         }
         return JSONResponse(body, 200 if is_ready else 503)
 

@@ -16,6 +16,7 @@ import asyncpg
 from archival_worker.archive import Archive
 from archival_worker.batcher import BatchLimits
 from archival_worker.cursors import CursorCopier
+from archival_worker.holes import HoleFinder
 from archival_worker.http import HttpServer, Probes, make_app, make_server
 from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
@@ -25,6 +26,7 @@ from archival_worker.source import SourceOptions
 from archival_worker.worker import Worker, WorkerOptions
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.crash_points import crash_point
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Service:
     worker: Worker
     cursors: CursorCopier
     retention: Retention
+    holes: HoleFinder
     http: HttpServer
     listener: socket.socket
 
@@ -69,13 +72,19 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             batch=BatchLimits(rows_max=settings.archiver_batch_rows, linger_s=settings.archiver_linger_ms / 1_000),
             source=SourceOptions(ack_wait_s=settings.archiver_ack_wait_s),
         )
+        holes = HoleFinder(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
         yield Service(
-            worker=Worker(link.connected, archive, cursors, metrics, options),
+            worker=Worker(link.connected, archive, cursors, metrics, options, after_commit=_committed),
             cursors=cursors,
             retention=Retention(link.connected, metrics),
-            http=make_server(make_app(Probes(redis, link, archive), cursors, metrics)),
+            holes=holes,
+            http=make_server(make_app(Probes(redis, link, archive), cursors, holes, metrics)),
             listener=listener,
         )
+
+
+async def _committed() -> None:
+    crash_point("archive.committed")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -120,10 +129,12 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         worker = group.create_task(service.worker.run(), name="worker")
         cursors = group.create_task(service.cursors.run(), name="cursors")
         retention = group.create_task(service.retention.run(), name="retention")
+        holes = group.create_task(service.holes.run(), name="holes")
         try:
             await stop.wait()
             logger.info("stopping")
             retention.cancel()
+            holes.cancel()
             service.worker.request_stop()
             await _ended(worker, stop_s)
             # After the worker: the last batch's cursors are copied too.

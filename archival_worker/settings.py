@@ -17,6 +17,7 @@ class Settings(BaseSettings):
         archiver_postgres_timeout_s: bound of one statement; must stay below the ack wait.
         archiver_ack_wait_s: after so long without an acknowledgement JetStream delivers a message again. Holds for a
             consumer that is made, not for one that exists.
+        archiver_holes_look_s: how often to look for entries that are published but not in the stream any more.
         archiver_stop_s: how long a running batch may take to finish after SIGTERM.
         archiver_migrate_wait_s: how long ``migrate`` waits for the server, and for another migration.
         log_level: DEBUG, INFO, WARNING or ERROR.
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     archiver_linger_ms: int = Field(default=20, ge=0, le=10_000)
     archiver_postgres_timeout_s: float = Field(default=20, gt=0)
     archiver_ack_wait_s: float = Field(default=30, gt=0)
+    archiver_holes_look_s: float = Field(default=10, gt=0)
     archiver_stop_s: float = Field(default=10, gt=0)
     archiver_migrate_wait_s: float = Field(default=60, gt=0)
     log_level: str = "INFO"

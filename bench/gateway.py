@@ -159,7 +159,8 @@ def _report(results: dict[str, list[Result]]) -> None:
             f"{name:32}{statistics.median(accepted):>11,.0f}{_spread(accepted):>17}{of_echo:>9.2f}{times:>10.2f}"
             f"{statistics.median(run.busy for run in runs):>6.0%}"
             f"{statistics.median(run.cpu_us for run in runs):>8.1f}"
-            f"{statistics.median(run.p50_ms for run in runs):>8.1f}{statistics.median(run.p99_ms for run in runs):>8.1f}"
+            f"{statistics.median(run.p50_ms for run in runs):>8.1f}"
+            f"{statistics.median(run.p99_ms for run in runs):>8.1f}"
             f"{refused:>9.1%}{sum(run.failed for run in runs):>8}"
         )
 

@@ -23,6 +23,7 @@ from api_gateway.engine.batcher import Batcher, PendingBid
 from api_gateway.engine.scripts import BidScripts, Decided
 from api_gateway.engine.verdicts import verdict_of_event
 from shared import names
+from shared.crash_points import crash_point
 from shared.domain.errors import BiddingError, OutcomeUnknown, Overloaded, Unavailable
 from shared.messages import BidAccepted, DecodeError, decode_event
 
@@ -111,6 +112,7 @@ class Committer:
             logger.exception("bids: flush failed")
             _fail_all(calls, OutcomeUnknown() if not isinstance(error, BiddingError) else error)
             return
+        crash_point("bids.decided")
         for call, result in zip(calls, results, strict=True):
             if isinstance(result, Decided):
                 self.decided_total += len(call)
@@ -135,7 +137,8 @@ class Committer:
         for call in calls:
             while True:
                 try:
-                    await self._resolve_item(call)
+                    async with asyncio.timeout_at(deadline):
+                        await self._resolve_item(call)
                     break
                 except (RedisError, OSError, TimeoutError):
                     if asyncio.get_running_loop().time() >= deadline:

@@ -30,7 +30,8 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.scripts import Advance, ItemScripts
 from shared import names
-from shared.clients.nats import StreamLimits, ensure_stream
+from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
+from shared.crash_points import crash_point
 from shared.messages import frame_batch
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class RelayOptions:
         poll_ms: how often owned shards are looked at without being told, for entries written by other gateways whose
         hint
             got lost.
-        entries_per_shard: entries read from one shard in one cycle (1 to 256 events each).
+        entries_per_shard: entries read from one shard in one cycle (the events of 1 to 256 bids each).
         ack_timeout_s: how long a PubAck may take before the entry is published again.
         backoff_max_s: the longest pause after failures.
     """
@@ -92,7 +93,7 @@ class Relay:
         self,
         redis: Redis,
         scripts: ItemScripts,
-        nats: Client,
+        nats: NatsLink,
         *,
         options: RelayOptions = RelayOptions(),
         stream_limits: StreamLimits | None = None,
@@ -102,9 +103,8 @@ class Relay:
         self._nats = nats
         self._options = options
         self._stream_limits = stream_limits or StreamLimits()
-        self._jetstream: JetStreamContext = nats.jetstream(
-            publish_async_max_pending=options.entries_per_shard * names.SHARD_COUNT
-        )
+        self._client: Client | None = None
+        self._jetstream: JetStreamContext | None = None
         self._token = secrets.token_hex(16)
         self._owned: dict[str, _Owned] = {}
         self._dirty: set[str] = set()
@@ -119,8 +119,8 @@ class Relay:
         if shard in self._owned:
             self._dirty.add(shard)
             self._wake.set()
-        elif self._nats.is_connected:
-            task = asyncio.ensure_future(self._nats.publish(f"{names.NUDGE_PREFIX}.{shard}"))
+        elif (client := self._nats.client) is not None:
+            task = asyncio.ensure_future(client.publish(f"{names.NUDGE_PREFIX}.{shard}"))
             task.add_done_callback(_ignore_lost_hint)
 
     def owned_shards(self) -> Collection[str]:
@@ -133,15 +133,9 @@ class Relay:
 
     async def run(self) -> None:
         """Relay until cancelled."""
-        subscription = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._hold_leases(), name="relay-leases")
-                group.create_task(self._pump(), name="relay-pump")
-                subscription = await self._nats.subscribe(f"{names.NUDGE_PREFIX}.*", cb=self._on_nudge)
-        finally:
-            if subscription is not None and self._nats.is_connected:
-                await subscription.unsubscribe()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hold_leases(), name="relay-leases")
+            group.create_task(self._pump(), name="relay-pump")
 
     async def release(self) -> None:
         """Give the leases back, so that another gateway need not wait for them to run out."""
@@ -189,6 +183,20 @@ class Relay:
             pipeline.hmget(names.cursors_key(shard), fields)
         return cast("list[list[bytes | None]]", await pipeline.execute())
 
+    async def _connected(self) -> JetStreamContext:
+        """JetStream over the present client, which hears the other gateways' hints.
+
+        Raises:
+            OSError: NATS is not reachable now.
+        """
+        client = await self._nats.connected()
+        if client is not self._client or self._jetstream is None:
+            await client.subscribe(f"{names.NUDGE_PREFIX}.*", cb=self._on_nudge)
+            in_flight_max = self._options.entries_per_shard * names.SHARD_COUNT
+            self._jetstream = client.jetstream(publish_async_max_pending=in_flight_max)
+            self._client = client
+        return self._jetstream
+
     async def _pump(self) -> None:
         """Cycle while there is work; otherwise sleep until told or until the next look."""
         failures = 0
@@ -200,8 +208,9 @@ class Relay:
                 self._dirty.update(self._owned)
             self._wake.clear()
             try:
-                await self._check_stream()
-                await self._cycle()
+                jetstream = await self._connected()
+                await self._check_stream(jetstream)
+                await self._cycle(jetstream)
                 failures = 0
                 self.health.connected = True
                 self.health.last_error = None
@@ -230,7 +239,7 @@ class Relay:
         self.health.last_error = text
         self.health.connected = self._nats.is_connected
 
-    async def _cycle(self) -> None:
+    async def _cycle(self, jetstream: JetStreamContext) -> None:
         """Publish what the noticed shards have, and move their cursors."""
         shards = [shard for shard in self._dirty if shard in self._owned]
         self._dirty.clear()
@@ -251,7 +260,7 @@ class Relay:
                     self._dirty.add(shard)
                     self._wake.set()
                 for entry_id, fields in entries:
-                    in_flight.append(await self._publish(shard, owned.epoch, entry_id, fields))
+                    in_flight.append(await self._publish(jetstream, shard, owned.epoch, entry_id, fields))
             async with asyncio.timeout(self._options.ack_timeout_s):
                 await asyncio.gather(*(published.ack for published in in_flight), return_exceptions=True)
         finally:
@@ -259,11 +268,13 @@ class Relay:
         if error is not None:
             raise error
 
-    async def _publish(self, shard: str, epoch: int, entry_id: bytes, fields: dict[bytes, bytes]) -> _Published:
+    async def _publish(
+        self, jetstream: JetStreamContext, shard: str, epoch: int, entry_id: bytes, fields: dict[bytes, bytes]
+    ) -> _Published:
         entry = int(entry_id.partition(b"-")[0])
         item_id = fields[b"item"].decode()
         payload = frame_batch(shard, epoch, entry, item_id, fields[b"events"])
-        ack = await self._jetstream.publish_async(
+        ack = await jetstream.publish_async(
             names.subject_of(item_id),
             payload,
             headers={Header.MSG_ID: names.message_id(shard, epoch, entry)},
@@ -292,8 +303,10 @@ class Relay:
                 reached[published.shard] = Advance(published.shard, published.epoch, published.entry, ack.result().seq)
         if not reached:
             return error
+        crash_point("relay.published")
         advances = list(reached.values())
         moved = await self._scripts.advance_published(advances, token=self._token, stream_id=self._stream_id)
+        crash_point("relay.advanced")
         for advance, ours in zip(advances, moved, strict=True):
             owned = self._owned.get(advance.shard)
             if ours and owned is not None:
@@ -303,23 +316,24 @@ class Relay:
                 self._owned.pop(advance.shard, None)
         return error
 
-    async def _check_stream(self) -> None:
+    async def _check_stream(self, jetstream: JetStreamContext) -> None:
         """Every few seconds: is it still the stream into which we published? If it lost messages, publish them again.
 
         A stream that was made anew has another creation time; one that lost its tail (power loss without fsync) has a
-        last sequence below one that was acknowledged.
+        last sequence below one that was acknowledged. Where the archiver misses entries that were published, it has
+        left a mark at the shard's cursors (``republish``).
         """
         now = asyncio.get_running_loop().time()
-        if self._stream_id and self._nats.is_connected and now - self._stream_checked_at < 2.0:
+        if self._stream_id and now - self._stream_checked_at < 2.0:
             return
-        info = await ensure_stream(self._jetstream, self._stream_limits)
+        info = await ensure_stream(jetstream, self._stream_limits)
         self._stream_checked_at = now
         self._stream_id = str(info.created)
         owned = list(self._owned)
-        cursors = await self._cursors(owned, "stream_id", "stream_seq")
-        for shard, (stream_id, stream_seq) in zip(owned, cursors, strict=True):
+        cursors = await self._cursors(owned, "stream_id", "stream_seq", "republish")
+        for shard, (stream_id, stream_seq, republish) in zip(owned, cursors, strict=True):
             same = stream_id in (None, b"", self._stream_id.encode())
-            if same and int(stream_seq or 0) <= info.state.last_seq:
+            if same and int(stream_seq or 0) <= info.state.last_seq and republish is None:
                 continue
             logger.error("relay: JetStream lost messages of shard %s, publishing again from the archived cursor", shard)
             self.health.rewinds_total += 1

@@ -68,7 +68,7 @@ class NatsSource:
         while True:
             try:
                 # Returns when NATS is there for the first time; from then on the client itself reconnects for ever.
-                client = await open_nats(self._url, name="broadcast-service", wait_for_server=True)
+                client = await open_nats(self._url, name="broadcast-service")
             except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
                 logger.warning("nats: cannot connect to %s: %s: %s", self._url, type(error).__name__, error)
                 await asyncio.sleep(RETRY_S)

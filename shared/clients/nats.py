@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
-import nats
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
@@ -33,23 +34,23 @@ class StreamLimits:
 DEFAULT_LIMITS = StreamLimits()
 
 
-async def open_nats(url: str, *, name: str, wait_for_server: bool = False) -> Client:
-    """A connection that is re-established for ever.
+async def open_nats(url: str, *, name: str) -> Client:
+    """A connection that is re-established for ever, also the first time: this waits until the server is there.
+
+    Put a time-out around it, or use :class:`NatsLink`, where the caller has something else to do meanwhile.
 
     Args:
         url: ``nats://host:port``, several separated by commas.
         name: shown in the server's monitoring.
-        wait_for_server: keep trying where the first connection fails, instead of raising.
-
-    Raises:
-        OSError, nats.errors.Error: the first connection failed and ``wait_for_server`` is false.
     """
 
     async def on_error(error: Exception) -> None:
         logger.warning("nats: %s: %s", type(error).__name__, error)
 
     async def on_disconnected() -> None:
-        logger.warning("nats: disconnected from %s", url)
+        # An orderly close ends here too.
+        if not client.is_closed:
+            logger.warning("nats: disconnected from %s", url)
 
     async def on_reconnected() -> None:
         logger.warning("nats: connected again to %s", url)
@@ -60,7 +61,7 @@ async def open_nats(url: str, *, name: str, wait_for_server: bool = False) -> Cl
         name=name,
         connect_timeout=2,
         allow_reconnect=True,
-        max_reconnect_attempts=-1 if wait_for_server else 1_000_000_000,
+        max_reconnect_attempts=-1,
         reconnect_time_wait=1,
         ping_interval=5,
         max_outstanding_pings=2,
@@ -70,6 +71,57 @@ async def open_nats(url: str, *, name: str, wait_for_server: bool = False) -> Cl
         reconnected_cb=on_reconnected,
     )
     return client
+
+
+class NatsLink:
+    """Holds a service's one client: opened when it is first needed, opened anew where it was closed for good.
+
+    A service starts, and stops, whether NATS is there or not.
+    """
+
+    def __init__(self, url: str, *, name: str, timeout_s: float = 5.0) -> None:
+        """``timeout_s`` bounds each try of :meth:`connected` and the close."""
+        self._url = url
+        self._name = name
+        self._timeout_s = timeout_s
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client | None:
+        """The client, if it is connected at this moment."""
+        return self._client if self._client is not None and self._client.is_connected else None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self.client is not None
+
+    async def connected(self) -> Client:
+        """The client, connected.
+
+        Raises:
+            ConnectionError: NATS is not reachable now; a client that was connected once goes on trying by itself.
+        """
+        if self._client is None or self._client.is_closed:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    self._client = await open_nats(self._url, name=self._name)
+            except (NatsError, OSError, TimeoutError) as error:
+                raise ConnectionError(f"NATS at {self._url} is not reachable: {error or 'timed out'}") from error
+        if not self._client.is_connected:
+            raise ConnectionError("NATS is disconnected")
+        return self._client
+
+    async def close(self) -> None:
+        """Send what is buffered, where that is possible, and close."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await client.close()
+        except (NatsError, OSError, TimeoutError) as error:
+            logger.warning("closing the NATS connection: %s: %s", type(error).__name__, error)
 
 
 async def ensure_stream(jetstream: JetStreamContext, limits: StreamLimits = DEFAULT_LIMITS) -> StreamInfo:
@@ -96,4 +148,4 @@ async def ensure_stream(jetstream: JetStreamContext, limits: StreamLimits = DEFA
         return await jetstream.add_stream(config)
 
 
-__all__ = ["Client", "StreamLimits", "ensure_stream", "nats", "open_nats"]
+__all__ = ["Client", "NatsLink", "StreamLimits", "ensure_stream", "open_nats"]

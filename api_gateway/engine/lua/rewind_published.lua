@@ -7,4 +7,5 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local archived = redis.call('HGET', KEYS[2], 'archived')
 if not archived then return 0 end
 redis.call('HSET', KEYS[2], 'published', archived, 'stream_id', ARGV[2], 'stream_seq', '0')
+redis.call('HDEL', KEYS[2], 'republish')
 return 1

@@ -5,7 +5,7 @@ import { compareVersions } from "./feed.js";
 
 const REPLAYED_EVENTS = 30;
 const EXTENDED_SHOWN_MS = 15000;
-const TOLD = ["paused", "cancelled", "voided"];
+const TOLD = ["paused", "cancelled", "voided", "closed"];
 
 export class Circumstances {
   #newest = new Map(); // by type of frame
@@ -33,6 +33,10 @@ export class Circumstances {
   /** The newest "paused" event: its timestamp is the moment from which the time stands still. */
   get paused() {
     return this.#newest.get("paused") ?? null;
+  }
+
+  get closed() {
+    return this.#newest.get("closed") ?? null;
   }
 
   get cancelled() {

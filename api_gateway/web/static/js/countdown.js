@@ -31,6 +31,9 @@ export class Countdown {
     if (view === null) return null;
     setText(byId("end-label"), view.label);
     setText(byId("end-moment"), view.moment ?? "");
+    const first = Date.parse(item.original_end_time ?? "");
+    const moved = item.status === "open" && first !== endOf(item) && !Number.isNaN(first);
+    setText(byId("end-first"), moved ? `It was first to close on ${momentText(first)}.` : "");
     const running = view.leftMs !== undefined;
     byId("countdown").hidden = !running;
     if (running) this.#drawParts(durationParts(view.leftMs));
@@ -44,7 +47,8 @@ export class Countdown {
     UNITS.forEach((unit, index) => {
       const { number, part } = this.#numbers.get(unit);
       part.hidden = index < largest;
-      setText(number, unit === "days" ? String(parts[unit]) : two(parts[unit]));
+      const leads = index === largest && index < 2;
+      setText(number, leads ? String(parts[unit]) : two(parts[unit]));
     });
   }
 
@@ -66,7 +70,7 @@ function viewOf(item, circumstances) {
     return { label: leftMs > 0 ? "Opens in" : "Opening…", leftMs, moment: momentText(start), next: leftMs };
   }
   if (end === null || item.status === "cancelled") return null;
-  if (isFinalStatus(item.status)) return { label: "Closed", moment: momentText(closedAt(item, end)) };
+  if (isFinalStatus(item.status)) return { label: "Closed", moment: momentText(closedAt(end, circumstances)) };
   if (item.status === "paused") {
     const since = pausedSince(item, circumstances);
     return { label: "Paused, with this much time left", leftMs: Math.max(0, end - since), pace: "still" };
@@ -84,6 +88,7 @@ function pausedSince(item, circumstances) {
 }
 
 /** A lot that was bought closed before its end. */
-function closedAt(item, end) {
-  return item.status === "sold" ? Math.min(end, serverNow()) : end;
+function closedAt(end, circumstances) {
+  const told = Date.parse(circumstances.closed?.timestamp ?? "");
+  return Number.isNaN(told) ? Math.min(end, serverNow()) : told;
 }

@@ -4,9 +4,10 @@
 import { listBids } from "./api.js";
 import { ownBids } from "./bidder.js";
 import { drawChart } from "./chart.js";
-import { timeText } from "./clock.js";
-import { byId, element, oncePerFrame, setText } from "./dom.js";
+import { serverNow, timeText } from "./clock.js";
+import { byId, element, oncePerFrame, sentence, setText } from "./dom.js";
 import { formatMoney } from "./money.js";
+import { Tones, publicName } from "./names.js";
 
 const ROWS_MAX = 100;
 const FETCH = 100;
@@ -15,9 +16,10 @@ const REFILL_EVERY_MS = 5000;
 
 export class History {
   #bids = new Map(); // by seq
-  #struck = new Set(); // bid ids that an operator took back
+  #struck = new Map(); // bids that an operator struck: the reason by bid id
   #rows = new Map(); // by seq
-  #names = new Map(); // by alias, where a bid was seen under both
+  #ownAliases = new Set(); // as far as we have met ourselves: the platform tells nobody who is behind an alias
+  #tones = new Tones();
   #epoch = 0;
   #covered = -1; // Every bid up to this seq is here, or older than what we keep.
   #timer = null;
@@ -25,6 +27,7 @@ export class History {
   #size = { width: 0, height: 0 };
   #currency = "USD";
   #bidder = "";
+  #isRunning = true;
 
   constructor(itemId, { bidder }) {
     this.itemId = itemId;
@@ -46,8 +49,33 @@ export class History {
   }
 
   set bidder(userId) {
+    if (userId === this.#bidder) return;
     this.#bidder = userId;
+    this.#ownAliases.clear();
+    for (const bid of this.#bids.values()) this.#meetSelf(bid);
     this.#forgetRows();
+  }
+
+  /** Whether the price still holds at this moment, so that the chart goes on to it. */
+  set isRunning(isRunning) {
+    this.#isRunning = isRunning;
+  }
+
+  /** Tells an alias that is the bidder's own, as a state that names its leader twice does. */
+  meetSelf(alias) {
+    this.#meetSelf({ bidder: alias, user_id: this.#bidder });
+  }
+
+  /** Whether an alias is the bidder's own, as far as their bids have shown it. */
+  isOwn(alias) {
+    return this.#ownAliases.has(alias);
+  }
+
+  /** Whether a bid was placed by the bidder, from this browser or in a row that is known as theirs. */
+  isOwnBid(bidId) {
+    if (ownBids(this.#bidder).has(bidId)) return true;
+    const bid = [...this.#bids.values()].find(({ bid_id: id }) => id === bidId);
+    return bid !== undefined && this.#ownAliases.has(bid.bidder);
   }
 
   /** Reads the newest bids. `version` is the state known before the call: the answer holds everything up to it. */
@@ -55,7 +83,7 @@ export class History {
     this.#fetchedMs = performance.now();
     try {
       const page = await listBids(this.itemId, FETCH);
-      for (const bid of page.bids) this.#add({ ...bid, alias: bid.bidder });
+      for (const bid of page.bids) this.#add(bid);
       const newest = page.bids.length > 0 ? page.bids[0].seq : -1;
       this.#covered = Math.max(this.#covered, newest, version?.seq ?? -1);
       setText(byId("history-note"), page.partial === true ? "Older bids cannot be read at the moment." : "");
@@ -80,10 +108,7 @@ export class History {
       this.#epoch = state.epoch;
     }
     if (frame.type === "bid") this.#add(frame);
-    if (frame.type === "voided") {
-      this.#struck.add(frame.bid_id);
-      this.#forgetRows();
-    }
+    if (frame.type === "voided") this.#strike(frame.bid_id, frame.reason ?? "");
     // Several bids may come as one frame where an item is very busy; a reconnection may jump as well.
     if (state.seq > this.#covered + 1) this.#refill(state);
     else this.#covered = Math.max(this.#covered, state.seq);
@@ -111,22 +136,30 @@ export class History {
 
   #add(bid) {
     if (!Number.isInteger(bid.seq) || typeof bid.amount !== "number") return;
+    this.#meetSelf(bid);
+    if (bid.status === "voided" && !this.#struck.has(bid.bid_id)) this.#strike(bid.bid_id, "");
+    // The first telling of a bid stays; only an alias may be missing in it.
     const known = this.#bids.get(bid.seq);
-    if (known) {
-      this.#learn(known, bid);
-      return;
-    }
-    this.#bids.set(bid.seq, bid);
+    if (known?.bidder !== undefined || (known && bid.bidder === undefined)) return;
+    this.#bids.set(bid.seq, { ...known, ...bid });
+    if (known) this.#forgetRows();
     if (this.#bids.size > 2 * ROWS_MAX) this.#trim();
   }
 
-  /** The API tells aliases, the feed user ids. A bid that came both ways says whose all rows of its alias are. */
-  #learn(known, again) {
-    if (known.bid_id !== again.bid_id) return;
-    const user = known.user_id ?? again.user_id;
-    const alias = known.alias ?? again.alias;
-    if (!user || !alias || this.#names.has(alias)) return;
-    this.#names.set(alias, user);
+  /** A bid of our own tells our alias, and with it which other rows are ours. */
+  #meetSelf(bid) {
+    if (bid.bidder === undefined || this.#ownAliases.has(bid.bidder)) return;
+    const byProxy = bid.kind === "proxy"; // The bid id is that of the rival who caused it.
+    const own = bid.user_id === this.#bidder || (!byProxy && ownBids(this.#bidder).has(bid.bid_id));
+    if (!own) return;
+    this.#ownAliases.add(bid.bidder);
+    this.#forgetRows();
+  }
+
+  /** Strikes a bid, and the automatic bid that answered it. */
+  #strike(bidId, reason) {
+    this.#struck.set(bidId, reason);
+    this.#struck.set(`${bidId}/proxy`, "");
     this.#forgetRows();
   }
 
@@ -149,7 +182,7 @@ export class History {
       this.#rows.delete(seq);
     }
     const first = this.#rows.size === 0;
-    const own = ownBids();
+    for (const bid of [...newestFirst].reverse()) this.#tones.of(publicName(bid.bidder, bid.user_id) ?? "—");
     let place = this.body.firstChild;
     for (const bid of newestFirst) {
       const known = this.#rows.get(bid.seq);
@@ -157,7 +190,7 @@ export class History {
         place = known.nextSibling;
         continue;
       }
-      const row = this.#row(bid, own);
+      const row = this.#row(bid);
       if (!first) row.classList.add("is-new");
       this.body.insertBefore(row, place);
       this.#rows.set(bid.seq, row);
@@ -169,24 +202,31 @@ export class History {
     this.#drawChart(newestFirst);
   }
 
-  #row(bid, own) {
-    const user = bid.user_id ?? this.#names.get(bid.alias);
-    const isOwn = own.has(bid.bid_id) || user === this.#bidder;
-    const name = element("td", { class: "who" }, element("span", { class: "name" }, user ?? bid.alias ?? "—"));
-    if (isOwn) name.append(element("span", { class: "tag tag-you" }, "You"));
-    if (bid.kind === "proxy") name.append(element("span", { class: "tag" }, "Automatic"));
-    if (bid.kind === "buy_now") name.append(element("span", { class: "tag" }, "Bought now"));
-    const struck = this.#struck.has(bid.bid_id) || bid.voided === true;
-    if (struck) name.append(element("span", { class: "tag" }, "Struck"));
+  #row(bid) {
+    const alias = publicName(bid.bidder, bid.user_id) ?? "—";
+    const isOwn = this.#ownAliases.has(bid.bidder) || bid.user_id === this.#bidder;
+    const struck = this.#struck.has(bid.bid_id);
     const at = Date.parse(bid.timestamp);
     const when = Number.isNaN(at) ? "" : timeText(at);
     return element(
       "tr",
       { class: [isOwn ? "is-own" : "", struck ? "is-struck" : ""].join(" ").trim() || null },
-      name,
+      this.#bidderCell(bid, { alias, isOwn, struck }),
       element("td", { class: "amount" }, formatMoney(bid.amount, this.#currency)),
       element("td", { class: "when" }, element("time", { datetime: bid.timestamp ?? null }, when)),
     );
+  }
+
+  #bidderCell(bid, { alias, isOwn, struck }) {
+    const paddle = element("span", { class: `paddle-dot tone-${this.#tones.of(alias)}`, "aria-hidden": "true" });
+    const cell = element("td", { class: "who" }, paddle, element("span", { class: "name" }, isOwn ? "You" : alias));
+    const tag = (text) => cell.append(element("span", { class: "tag" }, text));
+    if (bid.kind === "proxy") tag("Automatic");
+    if (bid.kind === "buy_now") tag("Bought now");
+    if (struck) tag("Struck");
+    const reason = this.#struck.get(bid.bid_id);
+    if (reason) cell.append(element("p", { class: "row-note" }, sentence(reason)));
+    return cell;
   }
 
   #drawChart(newestFirst) {
@@ -199,7 +239,8 @@ export class History {
     byId("chart-figure").hidden = !worth;
     if (!worth) return;
     const money = (amount) => formatMoney(amount, this.#currency);
-    drawChart(this.chart, this.#size, points, { money, time: timeText });
+    const until = this.#isRunning ? serverNow() : null;
+    drawChart(this.chart, this.#size, points, { money, time: timeText, until });
     const [first, last] = [points[0], points[points.length - 1]];
     const told = `The price over the last ${points.length} bids: from ${money(first.amount)} to ${money(last.amount)}.`;
     if (this.chart.getAttribute("aria-label") !== told) this.chart.setAttribute("aria-label", told);

@@ -1,36 +1,51 @@
-// The page of one item: price, leader, end, bid form, history.
+// The page of one item: it joins the state (API and feed), the panel, the clock, the bid form and the history.
 
 import { ApiError, feedBase, getItem, pause } from "./api.js";
 import { BidForm } from "./bidform.js";
-import { durationText, momentText, serverNow } from "./clock.js";
-import { announcer, byId, flash, oncePerFrame, sentence, setText } from "./dom.js";
-import { ItemFeed, Register, backoffMs, compareVersions, stateOf } from "./feed.js";
+import { Circumstances, replayFrom } from "./circumstances.js";
+import { Countdown, URGENT_MS } from "./countdown.js";
+import { announcer, byId, oncePerFrame, sentence, setText } from "./dom.js";
+import { ItemFeed, Register, backoffMs, compareVersions, stateOf, termsOf } from "./feed.js";
 import { History } from "./history.js";
 import { formatMoney } from "./money.js";
+import { nameFor } from "./names.js";
+import { Panel } from "./panel.js";
 import { plateFor } from "./plate.js";
-import { STATUS_LABELS, connectionText, endOf, isFinalStatus } from "./status.js";
+import { forgetMaximum, stakeOf } from "./stakes.js";
+import { STATUS_LABELS, connectionText, isFinalStatus, shownPrice } from "./status.js";
 
-const URGENT_MS = 60000;
-const SOON_MS = 600000;
+const TICK_MS = 250;
+const CHART_EVERY_MS = 5000;
 // How far the feed may lag behind the API, after somebody comes back to the page, before it is taken for dead.
 const DEAF_AFTER_MS = 3000;
+// How long an opening or a close may be late before the API is asked, and then how often.
+const OVERDUE_MS = 2000;
+const OVERDUE_EVERY_MS = 5000;
 
 class ItemPage {
-  #item = {};
+  #terms = {};
   #register = new Register();
+  #circumstances = new Circumstances();
   #feed = null;
   #link = "connecting";
-  #shown = { price: null, leader: null, status: null };
+  #told = null; // What was last said to screen readers.
+  #nextMs = null;
+  #askedMs = -Infinity;
 
   constructor(itemId) {
     this.itemId = itemId;
     this.form = new BidForm(itemId, {
-      onSettled: () => this.refresh(),
+      onSettled: () => {
+        this.draw();
+        this.refresh();
+      },
       onBidder: (userId) => {
         this.history.bidder = userId;
         this.draw();
       },
     });
+    this.panel = new Panel();
+    this.countdown = new Countdown();
     this.history = new History(itemId, { bidder: this.form.userId });
     this.announce = announcer(byId("announcer"));
     this.draw = oncePerFrame(() => this.#draw());
@@ -43,11 +58,13 @@ class ItemPage {
     const basePromise = feedBase();
     basePromise.catch(() => {}); // Looked at below; without this a failure would be reported as unhandled.
     if (!(await this.#loadItem())) return;
+    this.#draw();
     byId("lot").hidden = false;
     byId("loading").hidden = true;
     this.history.load(this.#register.state);
     this.form.resume();
-    setInterval(() => this.#drawClock(), 250);
+    setInterval(() => this.#tick(), TICK_MS);
+    setInterval(() => !document.hidden && this.history.draw(), CHART_EVERY_MS);
     document.addEventListener("visibilitychange", () => !document.hidden && this.refresh());
     await this.#follow(basePromise);
   }
@@ -57,11 +74,8 @@ class ItemPage {
     for (let attempt = 0; ; attempt += 1) {
       try {
         const item = await getItem(this.itemId);
-        this.#register.offer(stateOf(item));
-        // These are the register's now: left in the item, they would come back once the price had moved on.
-        delete item.suggested_bids;
-        this.#item = item;
-        this.draw();
+        this.#offer(stateOf(item));
+        this.#terms = termsOf(item);
         return true;
       } catch (error) {
         if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429) {
@@ -81,6 +95,7 @@ class ItemPage {
       base = await feedBase().catch(() => null);
     }
     this.#feed = new ItemFeed(base, this.itemId, {
+      since: replayFrom(this.#register.state),
       onFrame: (frame) => this.#take(frame),
       onState: (state) => {
         this.#link = state;
@@ -92,10 +107,18 @@ class ItemPage {
     this.#feed.start();
   }
 
+  #offer(state) {
+    const before = this.#register.state;
+    if (this.#register.offer(state)) this.#circumstances.compare(before, this.#register.state);
+  }
+
   #take(frame) {
     const state = stateOf(frame);
     if (state === null) return;
-    this.#register.offer(state);
+    this.#circumstances.take(frame);
+    // A bidder's maximum goes with the bid that is struck.
+    if (frame.type === "voided" && this.history.isOwnBid(frame.bid_id)) forgetMaximum(this.itemId, this.form.userId);
+    this.#offer(state);
     this.history.take(frame, state);
     if (frame.type === "bid") this.form.heard(frame);
     this.draw();
@@ -106,7 +129,7 @@ class ItemPage {
     const item = await getItem(this.itemId).catch(() => null);
     const state = stateOf(item);
     if (state === null) return;
-    this.#register.offer(state);
+    this.#offer(state);
     this.draw();
     await pause(DEAF_AFTER_MS);
     const heard = this.#feed?.version ?? null;
@@ -117,102 +140,66 @@ class ItemPage {
   }
 
   get #now() {
-    return { ...this.#item, ...this.#register.state };
+    return { ...this.#terms, ...this.#register.state };
   }
 
   #draw() {
     const item = this.#now;
+    const me = this.form.userId;
     const currency = item.currency ?? "USD";
     const money = (amount) => formatMoney(amount, currency);
-    const bids = item.bid_count ?? 0;
-    const leader = item.highest_bidder_id ?? null;
-    const mine = leader !== null && leader === this.form.userId;
-    const final = isFinalStatus(item.status);
-    const price = bids > 0 ? item.current_bid : item.start_price || item.min_next_bid;
-
     const name = item.name || this.itemId;
     setText(byId("name"), name);
     setText(byId("description"), item.description ?? "");
     byId("description").hidden = !item.description;
-    document.title = `${money(price)} · ${name}`;
-
-    setText(byId("price-label"), priceLabel(item.status, bids));
-    setText(byId("price"), money(price));
-    byId("price").dataset.length = money(price).length > 12 ? "long" : "short";
-    setText(byId("bid-count"), bids.toLocaleString());
-    setText(byId("leader-label"), item.status === "sold" ? "Sold to" : "Leader");
-    setText(byId("leader"), leader ?? (final ? "Nobody" : "Nobody yet"));
-    byId("leader-you").hidden = !mine;
-    setText(byId("leader-you"), item.status === "sold" ? "You won" : "You lead");
-    byId("panel").classList.toggle("is-mine", mine);
-    byId("reserve").hidden = item.reserve_met !== false;
-
-    const status = byId("status");
-    setText(status, STATUS_LABELS[item.status] ?? item.status ?? "");
-    status.dataset.status = item.status ?? "";
+    document.title = `${money(shownPrice(item))} · ${name}`;
+    if (item.highest_bidder_id === me) this.history.meetSelf(item.highest_bidder);
+    this.panel.draw(item, {
+      me,
+      money,
+      stake: stakeOf(this.itemId, me),
+      circumstances: this.#circumstances,
+      isOwn: (alias) => this.history.isOwn(alias),
+    });
     this.form.update(item, currency);
-    this.#drawNotice(item, mine, money);
     this.history.currency = currency;
-    this.#drawClock();
-    this.#tell({ price, leader, status: item.status ?? null }, { bids, mine, money });
+    this.history.isRunning = item.status === "open";
+    this.#tick();
+    this.#tell(item, me, money);
   }
 
-  /** The words in place of the form while nobody can bid. */
-  #drawNotice(item, mine, money) {
-    const open = item.status === "open" || item.status === undefined;
-    byId("bid-form").hidden = !open;
-    const notice = byId("notice");
-    notice.hidden = open;
-    if (open) return;
-    const start = Date.parse(item.start_time ?? "");
-    const words = {
-      scheduled: Number.isNaN(start) ? "The bidding has not opened yet." : `The bidding opens on ${momentText(start)}.`,
-      paused: "The bidding is paused. The remaining time is kept.",
-      sold: mine ? `The lot is yours, at ${money(item.current_bid)}. Congratulations.` : "The bidding has closed.",
-      unsold: item.reserve_met === false && item.bid_count > 0
-        ? "The bidding has closed. The reserve was not met."
-        : "The bidding has closed without a sale.",
-      cancelled: "This lot was withdrawn from the sale.",
-    };
-    setText(notice, words[item.status] ?? "Nobody can bid at the moment.");
-  }
-
-  #drawClock() {
+  /** Runs the clock; where an opening or a close is overdue, the feed may have failed: the API knows. */
+  #tick() {
     const item = this.#now;
-    const end = endOf(item);
-    const box = byId("end");
-    box.hidden = end === null || item.status === "cancelled";
-    if (end === null) return;
-    const final = isFinalStatus(item.status);
-    const leftMs = end - serverNow();
-    const running = leftMs > 0 ? "Closes in" : "The time is up";
-    setText(byId("end-label"), final ? "Closed" : item.status === "paused" ? "Paused; was to close" : running);
-    const moment = final || item.status === "paused";
-    setText(byId("countdown"), moment ? momentText(end) : leftMs > 0 ? durationText(leftMs) : "Closing…");
-    setText(byId("end-moment"), moment ? "" : momentText(end));
-    box.dataset.pace = moment ? "" : leftMs < URGENT_MS ? "urgent" : leftMs < SOON_MS ? "soon" : "";
+    const nextMs = this.countdown.draw(item, this.#circumstances);
+    if (item.status === "open" && this.#nextMs > URGENT_MS && nextMs <= URGENT_MS) {
+      this.announce("Two minutes are left.");
+    }
+    this.#nextMs = nextMs;
+    const overdue = nextMs !== null && nextMs < -OVERDUE_MS;
+    if (!overdue || performance.now() - this.#askedMs < OVERDUE_EVERY_MS) return;
+    this.#askedMs = performance.now() + Math.random() * OVERDUE_MS;
+    this.refresh();
   }
 
-  /** Draws attention to what changed since the last time: by movement, in words for screen readers, in the form. */
-  #tell(next, { bids, mine, money }) {
-    const before = this.#shown;
-    this.#shown = next;
-    if (before.price === null) return;
-    if (next.price !== before.price) flash(byId("price"));
-    const lost = before.leader === this.form.userId && next.leader !== null && !mine;
-    if (lost) this.form.outbid();
-    if (next.status !== before.status) {
-      if (isFinalStatus(next.status)) this.form.ended();
-      this.announce(`The lot is now ${(STATUS_LABELS[next.status] ?? next.status ?? "").toLowerCase()}.`);
-    } else if (next.price !== before.price || next.leader !== before.leader) {
-      this.announce(`${money(next.price)}, ${mine ? "you lead" : `${next.leader ?? "nobody"} leads`}, ${bids} bids.`);
+  /** Says to screen readers, and to the form, what changed since the last time. */
+  #tell(item, me, money) {
+    const { status, end_time: end, current_bid: price, highest_bidder_id: leader } = item;
+    const before = this.#told;
+    this.#told = { status, end, price, leader };
+    if (before === null) return;
+    const now = money(shownPrice(item));
+    if (status !== before.status) {
+      if (isFinalStatus(status)) this.form.ended();
+      this.announce(`The lot is now ${(STATUS_LABELS[status] ?? status ?? "").toLowerCase()}, at ${now}.`);
+    } else if (leader !== before.leader && before.leader === me) {
+      this.announce(`You were outbid. The price is ${now}.`);
+    } else if (price !== before.price || leader !== before.leader) {
+      const who = leader === me ? "You lead" : `${nameFor(me, item.highest_bidder, leader) ?? "Nobody"} leads`;
+      const extended = end === before.end ? "" : " The end was extended.";
+      this.announce(`${now}. ${who}, ${item.bid_count} bids.${extended}`);
     }
   }
-}
-
-function priceLabel(status, bids) {
-  if (status === "sold") return "Hammer price";
-  return bids > 0 ? "Current bid" : "Opening bid";
 }
 
 function showConnection(state) {
