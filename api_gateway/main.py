@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from api_gateway import problems
 from api_gateway.archive import Archive
 from api_gateway.context import Context
+from api_gateway.engine.acknowledge import LogAcknowledger
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.items import Items
@@ -53,15 +54,25 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
 
         limits = ScriptLimits(outbox_entries_max=settings.outbox_entries_max)
         item_scripts = ItemScripts(redis, limits)
-        bid_scripts = BidScripts(redis, limits, timeout_s=timeout_s)
+        bid_scripts = BidScripts(
+            redis,
+            limits,
+            timeout_s=timeout_s,
+            replicas=settings.bid_ack_replicas if settings.bid_ack == "replica" else 0,
+            replicas_timeout_ms=settings.bid_ack_timeout_ms,
+        )
         stack.push_async_callback(bid_scripts.close)
-        relay = Relay(redis, item_scripts, nats)
+        relay = Relay(redis, item_scripts, nats, on_published=lambda shard, entry: acknowledger.published(shard, entry))
+        acknowledger = LogAcknowledger(
+            redis, owned_shards=relay.owned_shards, timeout_s=settings.bid_ack_timeout_ms / 1000
+        )
         committer = Committer(
             bid_scripts,
             redis,
             queue_max=settings.bid_queue_max,
             resolve_s=settings.resolve_ms / 1000,
             on_outbox=lambda shard, _: relay.notice(shard),
+            confirm=acknowledger.confirm if settings.bid_ack == "log" else None,
         )
         item_index = Items(
             redis,
@@ -70,12 +81,19 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             on_outbox=lambda shard, _: relay.notice(shard),
         )
         archive = Archive(pool)
-        shards = Shards(redis, item_scripts, pool, on_initialised=relay.reconsider)
+        shards = Shards(
+            redis,
+            item_scripts,
+            pool,
+            on_initialised=relay.reconsider,
+            outbox_alarm_entries=settings.outbox_alarm_entries,
+        )
         closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=lambda shard, _: relay.notice(shard))
         history = History(redis, archive)
         operations = Operations(item_scripts, item_index, history, on_outbox=lambda shard, _: relay.notice(shard))
         await _in_background(stack, relay.run(), "relay")
         await _in_background(stack, closer.run(), "closer")
+        await _in_background(stack, acknowledger.run(), "acknowledger")
         await _in_background(stack, shards.run(), "shards")
         flusher = asyncio.create_task(committer.run(), name="committer")
 

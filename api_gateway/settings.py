@@ -15,18 +15,20 @@ class Settings(BaseSettings):
         redis_url, nats_url, postgres_url: the servers.
         gateway_host, gateway_port: where to listen.
         broadcast_public_url: what browsers use for the live feed, for example ``wss://live.example.com``; empty means
-        the
-            page's own host with the broadcaster's port.
+            the page's own host with the broadcaster's port.
         open_catalogue: open an unknown item with default terms on its first GET or bid. For laptops and load runs; off
-        in
-            production.
-        bid_ack: what an acknowledged bid has survived. ``redis``: the Lua commit.
+            in production.
+        bid_ack: when an accepted bid is answered 201. ``redis``: after the Lua commit. ``replica``: after WAIT says
+            that ``bid_ack_replicas`` replicas have it. ``log``: after JetStream acknowledged its event.
+        bid_ack_replicas: replicas that must confirm with ``replica``.
+        bid_ack_timeout_ms: after so long without that confirmation the outcome is unknown (503), never refused.
         bid_queue_max: bids that may wait for a flush before the answer is 503.
         redis_timeout_ms: bound of one round trip to Redis.
         resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.
         body_bytes_max: largest request body, for bids and everything else.
         body_timeout_s: how long a request's body may take to arrive.
         outbox_entries_max: entries per shard that may wait to be archived; past it bids are refused with 503.
+        outbox_alarm_entries: entries per shard past which ``/ready`` says that the archive is behind.
     """
 
     model_config = SettingsConfigDict(env_prefix="", extra="ignore")
@@ -39,11 +41,14 @@ class Settings(BaseSettings):
     broadcast_port: int = Field(default=8081, ge=0, le=65_535)
     broadcast_public_url: str = ""
     open_catalogue: bool = False
-    bid_ack: Literal["redis"] = "redis"
+    bid_ack: Literal["redis", "replica", "log"] = "redis"
+    bid_ack_replicas: int = Field(default=1, ge=1, le=5)
+    bid_ack_timeout_ms: int = Field(default=2_000, ge=10)
     bid_queue_max: int = Field(default=20_000, ge=1)
     redis_timeout_ms: int = Field(default=5_000, ge=50)
     resolve_ms: int = Field(default=3_000, ge=0)
     body_bytes_max: int = Field(default=64 * 1024, ge=1024)
     body_timeout_s: float = Field(default=15, gt=0)
     outbox_entries_max: int = Field(default=50_000, ge=1)
+    outbox_alarm_entries: int = Field(default=5_000, ge=1)
     log_level: str = "INFO"

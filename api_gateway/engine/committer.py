@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import cast
 
 from redis.asyncio import Redis
@@ -30,6 +30,7 @@ from shared.messages import BidAccepted, DecodeError, decode_event
 logger = logging.getLogger(__name__)
 
 _RESOLVE_PAUSE_S = 0.1
+_ACCEPTED = (b"A", b"M")
 
 
 class Committer:
@@ -47,16 +48,21 @@ class Committer:
         queue_max: int,
         resolve_s: float,
         on_outbox: Callable[[str, int], None],
+        confirm: Callable[[str, int], Awaitable[None]] | None = None,
     ) -> None:
-        """``on_outbox(shard, entry)`` is called for every outbox entry written; ``resolve_s`` bounds the search after
+        """``confirm(shard, entry)``, where given, is awaited before an accepted bid is answered; it raises
+        OutcomeUnknown where the entry is not safe in time.
+
+        ``on_outbox(shard, entry)`` is called for every outbox entry written; ``resolve_s`` bounds the search after
         an ambiguous failure."""
         self._scripts = scripts
         self._redis = redis
         self._batcher = Batcher(queue_max=queue_max)
         self._resolve_s = resolve_s
         self._on_outbox = on_outbox
+        self._confirm = confirm
         self._wake = asyncio.Event()
-        self._resolving: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()
         self._closing = False
         self.decided_total = 0
         self.flushes_total = 0
@@ -94,8 +100,8 @@ class Committer:
         """Take no more bids; those that wait are still decided before :meth:`run` returns."""
         self._closing = True
         self._wake.set()
-        if self._resolving:
-            await asyncio.wait(self._resolving, timeout=self._resolve_s)
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=self._resolve_s)
 
     async def _flush(self, calls: Sequence[Sequence[PendingBid]]) -> None:
         self.flushes_total += 1
@@ -118,18 +124,47 @@ class Committer:
                 self.decided_total += len(call)
                 if result.entry:
                     self._on_outbox(names.shard_of(call[0].item_id), result.entry)
-                for bid, verdict in zip(call, result.verdicts, strict=True):
-                    if not bid.verdict.done():
-                        bid.verdict.set_result(verdict)
+                self._answer(call, result)
             elif isinstance(result, OutcomeUnknown):
                 self._resolve_later([call])
             else:
                 _fail_all([call], result)
 
+    def _answer(self, call: Sequence[PendingBid], result: Decided) -> None:
+        """Hand out the verdicts; accepted bids wait where their acknowledgement promises more than the Lua commit."""
+        accepted: list[tuple[PendingBid, bytes]] = []
+        for bid, verdict in zip(call, result.verdicts, strict=True):
+            if bid.verdict.done():
+                continue
+            if not verdict.startswith(_ACCEPTED):
+                bid.verdict.set_result(verdict)
+            elif not result.replicated:
+                bid.verdict.set_exception(OutcomeUnknown())
+            elif self._confirm is None:
+                bid.verdict.set_result(verdict)
+            else:
+                accepted.append((bid, verdict))
+        if accepted and self._confirm is not None:
+            shard = names.shard_of(call[0].item_id)
+            self._in_background(self._answer_confirmed(self._confirm(shard, result.last_entry), accepted))
+
+    async def _answer_confirmed(self, confirmed: Awaitable[None], accepted: Sequence[tuple[PendingBid, bytes]]) -> None:
+        try:
+            await confirmed
+        except OutcomeUnknown:
+            _fail_all([[bid for bid, _ in accepted]], OutcomeUnknown())
+            return
+        for bid, verdict in accepted:
+            if not bid.verdict.done():
+                bid.verdict.set_result(verdict)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="answer-bids")
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
     def _resolve_later(self, calls: Sequence[Sequence[PendingBid]]) -> None:
-        task = asyncio.create_task(self._resolve(calls), name="resolve-bids")
-        self._resolving.add(task)
-        task.add_done_callback(self._resolving.discard)
+        self._in_background(self._resolve(calls))
 
     async def _resolve(self, calls: Sequence[Sequence[PendingBid]]) -> None:
         """Find out what became of bids whose answer got lost, within the time allowed."""

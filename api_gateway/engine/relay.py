@@ -16,7 +16,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -97,7 +97,10 @@ class Relay:
         *,
         options: RelayOptions = RelayOptions(),
         stream_limits: StreamLimits | None = None,
+        on_published: Callable[[str, int], None] | None = None,
     ) -> None:
+        """``on_published(shard, entry)`` is told of every move of a cursor."""
+        self._on_published = on_published
         self._redis = redis
         self._scripts = scripts
         self._nats = nats
@@ -312,6 +315,8 @@ class Relay:
             if ours and owned is not None:
                 self.health.entries_published_total += advance.entry - owned.published
                 owned.published = advance.entry
+                if self._on_published is not None:
+                    self._on_published(advance.shard, advance.entry)
             else:
                 self._owned.pop(advance.shard, None)
         return error

@@ -54,10 +54,19 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The script's answer for one item: a verdict per bid, in order, and the outbox entry (0 where nothing changed)."""
+    """The script's answer for one item.
+
+    Attributes:
+        verdicts: one per bid, in order.
+        entry: the outbox entry that was written, 0 where nothing changed.
+        last_entry: the shard's newest entry; when it is published, so is the event of every verdict.
+        replicated: whether as many replicas as wanted have the call's writes.
+    """
 
     verdicts: Sequence[bytes]
     entry: int
+    last_entry: int
+    replicated: bool
 
 
 class ItemMissing(Exception):
@@ -105,7 +114,18 @@ class BidScripts:
 
     _place: Final = Script.read("place_bids", library="item")
 
-    def __init__(self, redis: Redis, limits: ScriptLimits, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        limits: ScriptLimits,
+        *,
+        timeout_s: float,
+        replicas: int = 0,
+        replicas_timeout_ms: int = 1_000,
+    ) -> None:
+        """``replicas``: how many must confirm each flush (one WAIT per flush); 0 asks none."""
+        self._replicas = replicas
+        self._replicas_timeout_ms = replicas_timeout_ms
         self._pool = redis.connection_pool
         self._limits = limits
         self._timeout_s = timeout_s
@@ -135,7 +155,17 @@ class BidScripts:
             again = [self._command("EVAL", self._place.text, calls[index]) for index in missing]
             for index, answer in zip(missing, await self._exchange(connection, again), strict=True):
                 answers[index] = answer
-        return [_decided(answer) for answer in answers]
+        replicated = self._replicas == 0 or await self._replicated(connection)
+        return [_decided(answer, replicated) for answer in answers]
+
+    async def _replicated(self, connection: AbstractConnection) -> bool:
+        """Whether enough replicas confirmed everything that this connection wrote, within the time allowed.
+
+        Raises:
+            OutcomeUnknown: the connection broke.
+        """
+        (count,) = await self._exchange(connection, [("WAIT", str(self._replicas), str(self._replicas_timeout_ms))])
+        return isinstance(count, int) and count >= self._replicas
 
     def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
         item_id = call[0].item_id
@@ -204,12 +234,12 @@ class BidScripts:
         await self._drop()
 
 
-def _decided(answer: Any) -> Decided | Exception:
+def _decided(answer: Any, replicated: bool) -> Decided | Exception:
     if isinstance(answer, ResponseError):
         return _translated(answer)
     status = answer[0]
     if status == _OK:
-        return Decided(answer[2:], answer[1])
+        return Decided(answer[3:], answer[1], answer[2], replicated)
     if status == _NO_ITEM:
         return ItemMissing()
     return _refused_by_script(status)

@@ -28,10 +28,16 @@ _ARCHIVED_SHARDS = "SELECT shard FROM shard_cursors WHERE archived_n > 0 OR card
 
 @dataclass(slots=True)
 class ShardHealth:
-    """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive."""
+    """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive.
+
+    ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
+    """
 
     missing: set[str] = field(default_factory=lambda: set(names.SHARDS))
     lost: set[str] = field(default_factory=set)
+    backlog_total: int = 0
+    backlog_longest: int = 0
+    archive_is_behind: bool = False
 
     @property
     def ready(self) -> bool:
@@ -43,8 +49,15 @@ class Shards:
     """Watches that every shard has its cursors."""
 
     def __init__(
-        self, redis: Redis, scripts: ItemScripts, archive: asyncpg.Pool, *, on_initialised: Callable[[], None]
+        self,
+        redis: Redis,
+        scripts: ItemScripts,
+        archive: asyncpg.Pool,
+        *,
+        on_initialised: Callable[[], None],
+        outbox_alarm_entries: int,
     ) -> None:
+        self._outbox_alarm_entries = outbox_alarm_entries
         self._redis = redis
         self._scripts = scripts
         self._archive = archive
@@ -68,9 +81,10 @@ class Shards:
         """
         pipeline = self._redis.pipeline(transaction=False)
         for shard in names.SHARDS:
-            pipeline.exists(names.cursors_key(shard))
-        present = await pipeline.execute()
-        missing = {shard for shard, exists in zip(names.SHARDS, present, strict=True) if not exists}
+            pipeline.hmget(names.cursors_key(shard), ["next", "archived"])
+        cursors = await pipeline.execute()
+        missing = {shard for shard, (entry, _) in zip(names.SHARDS, cursors, strict=True) if entry is None}
+        self._note_backlog([int(entry) - int(archived) for entry, archived in cursors if entry is not None])
         if missing:
             archived = {row["shard"] for row in await self._archive.fetch(_ARCHIVED_SHARDS)}
             lost = missing & archived
@@ -85,3 +99,17 @@ class Shards:
             self._on_initialised()
         self.health.missing = set(missing)
         self.health.lost = set(missing)
+
+    def _note_backlog(self, backlogs: list[int]) -> None:
+        health = self.health
+        health.backlog_total = sum(backlogs)
+        health.backlog_longest = max(backlogs, default=0)
+        is_behind = health.backlog_longest >= self._outbox_alarm_entries
+        if is_behind and not health.archive_is_behind:
+            logger.error(
+                "the archive is behind: %d entries wait in the longest outbox; bids are refused past the bound",
+                health.backlog_longest,
+            )
+        elif health.archive_is_behind and not is_behind:
+            logger.warning("the archive is catching up: %d entries wait in all", health.backlog_total)
+        health.archive_is_behind = is_behind

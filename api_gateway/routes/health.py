@@ -42,6 +42,8 @@ async def ready(request: Request) -> Response:
         checks["shards"] = f"{len(shards.lost)} of 64 shards were lost and must be rebuilt"
     elif shards.missing:
         checks["shards"] = f"{len(shards.missing)} of 64 shards are not initialised yet"
+    if shards.archive_is_behind:
+        checks["outbox"] = f"{shards.backlog_longest} entries wait to be archived in the longest outbox"
     if context.relay.health.last_error is not None:
         checks["relay"] = context.relay.health.last_error
     degraded = {name: reason for name, reason in checks.items() if reason is not None}
@@ -80,6 +82,8 @@ def _exposition(context: Context) -> str:
         ("bidding_relay_entries_total", "counter", "Outbox entries published", relay.entries_published_total),
         ("bidding_relay_failures_total", "counter", "Failed relay cycles", relay.failures_total),
         ("bidding_relay_rewinds_total", "counter", "Shards published again after a loss", relay.rewinds_total),
+        ("bidding_outbox_entries", "gauge", "Outbox entries not known to be archived", shards.backlog_total),
+        ("bidding_outbox_longest", "gauge", "The same in the longest outbox of a shard", shards.backlog_longest),
         ("bidding_shards_lost", "gauge", "Shards that must be rebuilt", len(shards.lost)),
     )
     return "".join(f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows)

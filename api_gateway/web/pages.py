@@ -1,4 +1,4 @@
-"""Serves the catalogue page, the item pages and their static files.
+"""Serves the catalogue page, the page for adding a lot, the item pages and their static files.
 
 The files are a few dozen kilobytes, so they are read once, when the application is put together, and answered from
 memory: a request can never reach a path that is not in the table, and never waits for the disk.
@@ -55,7 +55,7 @@ class _Asset:
 
 
 def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PORT) -> None:
-    """Adds ``/``, ``/items/{id}``, ``/static/…``, ``/favicon.ico`` and ``/config.json`` to ``app``.
+    """Adds ``/``, ``/sell``, ``/items/{id}``, ``/static/…``, ``/favicon.ico`` and ``/config.json`` to ``app``.
 
     Args:
         feed_url: the public address of the live feed, such as ``wss://feed.example.com``; ``http`` and ``https`` mean
@@ -67,11 +67,14 @@ def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PO
     """
     feed = Feed(_normalise_feed_url(feed_url), feed_port)
     assets = _load_assets()
-    catalogue, item, missing = assets["index.html"], assets["item.html"], assets["404.html"]
+    catalogue, sell, item, missing = (assets[f"{name}.html"] for name in ("index", "sell", "item", "404"))
     router = APIRouter(include_in_schema=False)
 
     async def catalogue_page(request: Request) -> Response:
         return _answer(request, catalogue, feed)
+
+    async def sell_page(request: Request) -> Response:
+        return _answer(request, sell, feed)
 
     async def item_page(request: Request) -> Response:
         known_form = _ITEM_ID.fullmatch(request.path_params["item_id"]) is not None
@@ -91,6 +94,7 @@ def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PO
 
     for path, endpoint in {
         "/": catalogue_page,
+        "/sell": sell_page,
         "/items/{item_id}": item_page,
         "/static/{path:path}": static_file,
         "/favicon.ico": favicon,

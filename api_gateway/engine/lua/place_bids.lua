@@ -7,7 +7,8 @@
 -- ARGV[5..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, k (0 = no key),
 --           fingerprint of the content, '1' where the key is the bid id itself
 --
--- Reply: { 0, n, verdict, verdict, ... } with n the outbox entry written (0 = none).
+-- Reply: { 0, n, last, verdict, verdict, ... } with n the outbox entry written (0 = none) and last the newest one of the
+--        shard: when that is published, so is the event of every verdict here, also of one that was stored before.
 -- Verdict, fields joined by '|':
 --   A|bid id|seq|current bid|your bid|leads|min next bid|reserve met|kind|epoch|ts   accepted
 --   M|...                    the same, a maximum raised without any event
@@ -143,7 +144,7 @@ local function decide(user, amount, maximum, bid_id)
 end
 
 local keep_s = tonumber(ARGV[4])
-local reply = { 0, 0 }
+local reply = { 0, 0, tonumber(cursors[2]) }
 for at = 5, #ARGV, BID_FIELDS do
   local user, bid_id, fingerprint = ARGV[at], ARGV[at + 3], ARGV[at + 5]
   local key_at = tonumber(ARGV[at + 4])
@@ -182,6 +183,7 @@ if state_changed and #events == 0 then
 end
 if #events > 0 then
   reply[2] = commit()
+  reply[3] = reply[2]
   if status == 'sold' then
     reschedule(nil)
   elseif end_moved or f[1] == 'scheduled' then

@@ -121,16 +121,16 @@ async function persistently(attempt, onRepeat) {
 
 /**
  * Creates an item and returns its id. The id is part of `terms`, so a repetition cannot make a second lot: where an
- * earlier attempt may have arrived, "exists already" is the answer that it did.
+ * earlier attempt may have arrived (one before this call too, with `mayExist`), "exists already" says that it did.
  */
-export function createItem(terms, onRepeat) {
-  return persistently(async (mayExist) => {
+export function createItem(terms, { mayExist, onRepeat }) {
+  return persistently(async (unknown) => {
     try {
       await request("/api/v1/items", { method: "POST", body: terms });
     } catch (error) {
       if (error.code !== "ITEM_EXISTS") throw error;
       // A conflict, and not an unknown outcome: the id is somebody else's.
-      if (!mayExist) throw new ApiError(error.message, { status: 422, code: error.code, field: "id" });
+      if (!unknown && !mayExist) throw new ApiError(error.message, { status: 422, code: error.code, field: "id" });
     }
     return terms.id;
   }, onRepeat);

@@ -1,96 +1,14 @@
 // The catalogue: all items, a page at a time, with live prices for those in view.
 
-import { ApiError, createItem, feedBase, getItem, listItems, pause } from "./api.js";
-import { durationText, momentText, serverNow } from "./clock.js";
-import { byId, element, flash, oncePerFrame, sentence, setText } from "./dom.js";
-import { CatalogueFeed, Register, backoffMs, stateOf } from "./feed.js";
-import { formatMoney, parseAmount } from "./money.js";
-import { plateFor } from "./plate.js";
-import { STATUS_LABELS, connectionText, endOf, isFinalStatus } from "./status.js";
+import { feedBase, getItem, listItems, pause } from "./api.js";
+import { userId } from "./bidder.js";
+import { Card } from "./card.js";
+import { byId, sentence, setText } from "./dom.js";
+import { CatalogueFeed, backoffMs } from "./feed.js";
+import { STATUS_LABELS, connectionText } from "./status.js";
 
 const PAGE_SIZE = 24;
-const URGENT_MS = 60000;
-const NEW_ITEM_CURRENCY = "USD";
-
-/** One item in the list. */
-class Card {
-  #item;
-  #register = new Register();
-  #shownPrice = null;
-
-  constructor(item) {
-    this.#item = item;
-    this.#register.offer(stateOf(item));
-    this.price = element("p", { class: "card-price" });
-    this.label = element("p", { class: "card-label" });
-    this.status = element("span", { class: "badge" });
-    this.meta = element("p", { class: "card-meta" });
-    this.end = element("p", { class: "card-end" });
-    const href = `/items/${encodeURIComponent(item.id)}`;
-    const name = element("a", { href, class: "card-link" }, item.name || item.id);
-    this.node = element(
-      "li",
-      { class: "card", "data-id": item.id },
-      element("div", { class: "plate" }, plateFor(item.id), this.status),
-      element(
-        "div",
-        { class: "card-body" },
-        element("p", { class: "lot-id" }, item.id),
-        element("h2", {}, name),
-        element("div", { class: "card-figures" }, element("div", {}, this.label, this.price), this.end),
-        this.meta,
-      ),
-    );
-    this.draw = oncePerFrame(() => this.#draw());
-    this.#draw();
-  }
-
-  take(frame) {
-    if (this.#register.offer(stateOf(frame))) this.draw();
-  }
-
-  get #now() {
-    return { ...this.#item, ...this.#register.state };
-  }
-
-  #draw() {
-    const item = this.#now;
-    const bids = item.bid_count ?? 0;
-    const price = bids > 0 ? item.current_bid : item.start_price || item.min_next_bid;
-    setText(this.label, item.status === "sold" ? "Hammer price" : bids > 0 ? "Current bid" : "Opening bid");
-    setText(this.price, formatMoney(price, item.currency ?? "USD"));
-    setText(this.status, STATUS_LABELS[item.status] ?? item.status ?? "");
-    this.status.dataset.status = item.status ?? "";
-    setText(this.meta, bidsText(bids, item));
-    this.drawClock();
-    if (this.#shownPrice !== null && this.#shownPrice !== price) flash(this.price);
-    this.#shownPrice = price;
-  }
-
-  drawClock() {
-    const item = this.#now;
-    const end = endOf(item);
-    const start = Date.parse(item.start_time ?? "");
-    let text = "";
-    let urgent = false;
-    if (item.status === "scheduled" && !Number.isNaN(start)) {
-      text = `Opens ${momentText(start)}`;
-    } else if (end !== null && item.status === "open") {
-      const leftMs = end - serverNow();
-      urgent = leftMs < URGENT_MS;
-      text = leftMs > 0 ? durationText(leftMs) : "Closing…";
-    }
-    setText(this.end, text);
-    this.end.classList.toggle("is-urgent", urgent);
-  }
-}
-
-function bidsText(bids, { highest_bidder_id: leader, status }) {
-  if (bids === 0) return isFinalStatus(status) ? "No bids" : "No bids yet";
-  const count = bids === 1 ? "1 bid" : `${bids.toLocaleString()} bids`;
-  if (!leader) return count;
-  return `${count} · ${status === "sold" ? "sold to" : "led by"} ${leader}`;
-}
+const SORTS = ["newest", "ending", "price"];
 
 class Catalogue {
   #cards = new Map();
@@ -105,19 +23,26 @@ class Catalogue {
     byId("more").addEventListener("click", () => this.#load());
     byId("retry").addEventListener("click", () => this.#load());
     for (const chip of byId("filters").querySelectorAll("button")) {
-      chip.addEventListener("click", () => this.filter(chip.dataset.status));
+      chip.addEventListener("click", () => this.show(chip.dataset.status, this.sort));
     }
+    byId("sort").addEventListener("change", () => this.show(this.status, byId("sort").value));
     setInterval(() => {
       for (const id of this.#inView) this.#cards.get(id)?.drawClock();
     }, 1000);
   }
 
-  filter(status) {
+  /** Shows the items of one status ("" for all) in one order, from the first page on. */
+  show(status, sort) {
     for (const chip of byId("filters").querySelectorAll("button")) {
       chip.setAttribute("aria-pressed", String(chip.dataset.status === status));
     }
-    history.replaceState(null, "", status ? `/?status=${encodeURIComponent(status)}` : "/");
+    const query = new URLSearchParams();
+    if (status) query.set("status", status);
+    if (sort !== SORTS[0]) query.set("sort", sort);
+    history.replaceState(null, "", `${query}` ? `/?${query}` : "/");
+    byId("sort").value = sort;
     this.status = status;
+    this.sort = sort;
     for (const id of this.#cards.keys()) this.#feed?.unwatch(id);
     this.#cards.clear();
     this.#inView.clear();
@@ -143,22 +68,27 @@ class Catalogue {
   async #load() {
     this.#loads += 1;
     const load = this.#loads;
-    this.#show({ busy: true });
+    this.#report({ busy: true });
     try {
-      const page = await listItems({ status: this.status, cursor: this.#cursor ?? "", limit: PAGE_SIZE });
+      const page = await listItems({
+        status: this.status,
+        sort: this.sort,
+        cursor: this.#cursor ?? "",
+        limit: PAGE_SIZE,
+      });
       if (load !== this.#loads) return; // Another filter was chosen meanwhile.
       this.#cursor = page.next_cursor ?? null;
       for (const item of page.items) this.#add(item);
-      this.#show({});
+      this.#report({});
     } catch (error) {
-      if (load === this.#loads) this.#show({ error });
+      if (load === this.#loads) this.#report({ error });
     }
   }
 
   #add(item) {
     // The list may shift between two pages while items are added; nothing is shown twice.
     if (this.#cards.has(item.id)) return;
-    const card = new Card(item);
+    const card = new Card(item, userId());
     this.#cards.set(item.id, card);
     this.grid.append(card.node);
     this.viewed.observe(card.node);
@@ -177,7 +107,7 @@ class Catalogue {
     }
   }
 
-  #show({ busy = false, error = null }) {
+  #report({ busy = false, error = null }) {
     const count = this.#cards.size;
     const none = count === 0 && !busy && error === null;
     this.grid.setAttribute("aria-busy", String(busy));
@@ -200,49 +130,6 @@ function showConnection(state) {
   box.dataset.state = state;
   if (state === "live") box.dataset.connected = "yes";
   setText(byId("connection-text"), connectionText(state, box.dataset.connected === "yes"));
-}
-
-/** Both places that offer it get the same form: the empty page, and the dialog behind the button. */
-function placeNewItemForms() {
-  const template = byId("new-item");
-  for (const place of document.querySelectorAll("[data-new-item]")) {
-    place.append(template.content.cloneNode(true));
-    const form = place.querySelector("form");
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      submitNewItem(form);
-    });
-  }
-  const dialog = byId("new-item-dialog");
-  byId("add").addEventListener("click", () => dialog.showModal());
-  byId("dialog-close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-}
-
-async function submitNewItem(form) {
-  const { name, start_price: price, duration } = form.elements;
-  const message = form.querySelector(".form-message");
-  const start = price.value.trim() === "" ? 0 : parseAmount(price.value, NEW_ITEM_CURRENCY);
-  const zero = /^0*(\.0*)?$/.test(price.value.trim());
-  if (name.value.trim() === "") return refuse(name, "Please give the lot a name.");
-  if (start === null && !zero) return refuse(price, "Please write the price like 100.00.");
-  const terms = { name: name.value.trim(), start_price: start ?? 0 };
-  const seconds = Number(duration.value);
-  if (seconds > 0) terms.duration_s = seconds; // Counted by the server's clock, which is the one that matters.
-  setText(message, "Adding the lot…");
-  try {
-    const item = await createItem(terms);
-    location.assign(`/items/${encodeURIComponent(item.id)}`);
-  } catch (error) {
-    // The server makes the id, so a repetition would be a second lot: the person decides, not the script.
-    const unknown = !(error instanceof ApiError) || error.outcomeUnknown;
-    setText(message, sentence(error.message) + (unknown ? " See whether the lot is there before you try again." : ""));
-  }
-
-  function refuse(field, text) {
-    setText(message, text);
-    field.focus();
-  }
 }
 
 /** "Open a lot by its id". The id is looked up first, so that a typing error is told here and not on an empty page. */
@@ -268,10 +155,12 @@ function prepareOpenForm() {
   });
 }
 
-placeNewItemForms();
 prepareOpenForm();
 setText(byId("origin"), location.origin);
 const catalogue = new Catalogue();
-const asked = new URLSearchParams(location.search).get("status") ?? "";
-catalogue.filter(Object.hasOwn(STATUS_LABELS, asked) ? asked : "");
+const asked = new URLSearchParams(location.search);
+catalogue.show(
+  Object.hasOwn(STATUS_LABELS, asked.get("status") ?? "") ? asked.get("status") : "",
+  SORTS.includes(asked.get("sort")) ? asked.get("sort") : SORTS[0],
+);
 catalogue.follow();

@@ -1,0 +1,101 @@
+"""Levels of acknowledgement beyond the Lua commit: when may an accepted bid be answered 201?
+
+``log``: when JetStream has the bid's outbox entry, so the bid survives the loss of Redis itself. The relay that owns
+the shard may be in another gateway; this one then looks at the shard's cursor.
+
+A bid that is not confirmed in time is not refused: its outcome is unknown to the client, who repeats it under its key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable, Collection
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared import names
+from shared.domain.errors import OutcomeUnknown
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.01
+
+
+class LogAcknowledger:
+    """Waits for outbox entries to be published. Bounded by the bids in flight."""
+
+    def __init__(self, redis: Redis, *, owned_shards: Callable[[], Collection[str]], timeout_s: float) -> None:
+        """``owned_shards``: those whose relay runs in this process and calls :meth:`published`."""
+        self._redis = redis
+        self._owned_shards = owned_shards
+        self._timeout_s = timeout_s
+        self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
+        self._order = itertools.count()
+        self._wake = asyncio.Event()
+
+    def published(self, shard: str, entry: int) -> None:
+        """The entry and all before it have a PubAck."""
+        waiting = self._waiting.get(shard)
+        if waiting is None:
+            return
+        while waiting and waiting[0][0] <= entry:
+            future = heapq.heappop(waiting)[2]
+            if not future.done():
+                future.set_result(None)
+        if not waiting:
+            del self._waiting[shard]
+
+    async def confirm(self, shard: str, entry: int) -> None:
+        """Return when the entry is published.
+
+        Raises:
+            OutcomeUnknown: it is not, within the time allowed; it may be later.
+        """
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting.setdefault(shard, []), (entry, next(self._order), future))
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await future
+        except TimeoutError:
+            raise OutcomeUnknown from None
+
+    async def run(self) -> None:
+        """Look at the cursors of shards that another gateway relays, while somebody waits for them; until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await asyncio.sleep(_POLL_S)
+                self._drop_abandoned()
+                owned = self._owned_shards()
+                foreign = [shard for shard in self._waiting if shard not in owned]
+                if foreign:
+                    await self._look(foreign)
+
+    async def _look(self, shards: list[str]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hget(names.cursors_key(shard), "published")
+        try:
+            answers = await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.info("acknowledgement: cursors cannot be read: %s", error)
+            return
+        for shard, published in zip(shards, answers, strict=True):
+            if published is not None:
+                self.published(shard, int(published))
+
+    def _drop_abandoned(self) -> None:
+        """Forget those whose time ran out, so that a shard nobody publishes is not looked at for ever."""
+        for shard, waiting in list(self._waiting.items()):
+            alive = [entry for entry in waiting if not entry[2].done()]
+            if alive:
+                heapq.heapify(alive)
+                self._waiting[shard] = alive
+            else:
+                del self._waiting[shard]

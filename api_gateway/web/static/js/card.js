@@ -1,0 +1,118 @@
+// One item in the catalogue: price, clock, and where the person who looks at it stands.
+
+import { durationText, momentText, serverNow } from "./clock.js";
+import { URGENT_MS } from "./countdown.js";
+import { element, flash, oncePerFrame, setText } from "./dom.js";
+import { Register, stateOf, termsOf } from "./feed.js";
+import { formatMoney } from "./money.js";
+import { nameFor } from "./names.js";
+import { plateFor } from "./plate.js";
+import { stakeOf } from "./stakes.js";
+import { STATUS_LABELS, buyNowOffered, endOf, isFinalStatus, priceLabel, shownPrice, startOf } from "./status.js";
+
+export class Card {
+  #terms;
+  #register = new Register();
+  #shownPrice = null;
+
+  /** `item` is one of the API's list, `me` the bidder's user id. */
+  constructor(item, me) {
+    this.me = me;
+    this.#terms = termsOf(item);
+    this.#register.offer(stateOf(item));
+    this.price = element("p", { class: "card-price" });
+    this.label = element("p", { class: "card-label" });
+    this.status = element("span", { class: "badge" });
+    this.meta = element("p", { class: "card-meta" });
+    this.end = element("p", { class: "card-end" });
+    this.tags = element("p", { class: "card-tags" });
+    const href = `/items/${encodeURIComponent(item.id)}`;
+    const name = element("a", { href, class: "card-link" }, item.name || item.id);
+    this.node = element(
+      "li",
+      { class: "card", "data-id": item.id },
+      element("div", { class: "plate" }, plateFor(item.id), this.status),
+      element(
+        "div",
+        { class: "card-body" },
+        element("h2", {}, name),
+        element("div", { class: "card-figures" }, element("div", {}, this.label, this.price), this.end),
+        this.meta,
+        this.tags,
+      ),
+    );
+    this.draw = oncePerFrame(() => this.#draw());
+    this.#draw();
+  }
+
+  take(frame) {
+    if (this.#register.offer(stateOf(frame))) this.draw();
+  }
+
+  get #now() {
+    return { ...this.#terms, ...this.#register.state };
+  }
+
+  #draw() {
+    const item = this.#now;
+    const price = shownPrice(item);
+    setText(this.label, priceLabel(item));
+    setText(this.price, formatMoney(price, item.currency ?? "USD"));
+    setText(this.status, STATUS_LABELS[item.status] ?? item.status ?? "");
+    this.status.dataset.status = item.status ?? "";
+    setText(this.meta, bidsText(item, this.me));
+    this.tags.replaceChildren(
+      ...tagsOf(item, this.me).map(({ text, kind }) => element("span", { class: `tag ${kind ?? ""}`.trim() }, text)),
+    );
+    this.drawClock();
+    if (this.#shownPrice !== null && this.#shownPrice !== price) flash(this.price);
+    this.#shownPrice = price;
+  }
+
+  drawClock() {
+    const { text, urgent = false } = clockOf(this.#now);
+    setText(this.end, text);
+    this.end.classList.toggle("is-urgent", urgent);
+  }
+}
+
+function clockOf(item) {
+  const end = endOf(item);
+  const start = startOf(item);
+  if (item.status === "scheduled" && start !== null) {
+    const leftMs = start - serverNow();
+    return { text: leftMs > 0 ? `Opens in ${durationText(leftMs)}` : "Opening…" };
+  }
+  if (end === null) return { text: "" };
+  if (item.status === "open") {
+    const leftMs = end - serverNow();
+    return { text: leftMs > 0 ? durationText(leftMs) : "Closing…", urgent: leftMs <= URGENT_MS };
+  }
+  return { text: item.status === "sold" || item.status === "unsold" ? momentText(Math.min(end, serverNow())) : "" };
+}
+
+function bidsText(item, me) {
+  const bids = item.bid_count ?? 0;
+  if (bids === 0) return isFinalStatus(item.status) ? "No bids" : "No bids yet";
+  const count = bids === 1 ? "1 bid" : `${bids.toLocaleString()} bids`;
+  const leader = nameFor(me, item.highest_bidder, item.highest_bidder_id);
+  if (leader === null || item.status === "unsold" || item.status === "cancelled") return count;
+  return `${count} · ${item.status === "sold" ? "sold to" : "led by"} ${leader === "You" ? "you" : leader}`;
+}
+
+/** What matters at a glance, to everybody and to this bidder: `{text, kind}`. */
+function tagsOf(item, me) {
+  const tags = [];
+  const running = !isFinalStatus(item.status);
+  if (item.highest_bidder_id && item.highest_bidder_id === me) {
+    if (running) tags.push({ text: "You lead", kind: "tag-good" });
+    else if (item.status === "sold") tags.push({ text: "You won", kind: "tag-good" });
+  } else if (running && stakeOf(item.id, me) !== null) {
+    tags.push({ text: "You were outbid", kind: "tag-bad" });
+  }
+  if (item.reserve_met === false && item.status !== "cancelled") tags.push({ text: "Reserve not met" });
+  if (buyNowOffered(item) && item.status === "open") {
+    tags.push({ text: `Buy now ${formatMoney(item.buy_now_price, item.currency ?? "USD")}` });
+  }
+  return tags;
+}
