@@ -23,7 +23,7 @@ from api_gateway.engine.committer import Committer
 from api_gateway.engine.items import Items
 from api_gateway.engine.scripts import ItemMissing
 from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
-from api_gateway.limits import refuse
+from api_gateway.limits import ClientGone, refuse
 from api_gateway.problems import MEDIA_TYPE, problem_of
 from api_gateway.schemas import NULL, BidRequest, optional_amount
 from shared import names
@@ -102,7 +102,7 @@ class HotPath:
         except TimeoutError:
             await refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time", receive, send)
             return
-        except _ClientGone:
+        except ClientGone:
             return
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -171,13 +171,9 @@ class HotPath:
         return b"".join(parts)
 
 
-class _ClientGone(Exception):
-    """The client closed the connection before its request was complete: there is nobody to answer."""
-
-
 def _check(message: Message) -> None:
     if message["type"] == "http.disconnect":
-        raise _ClientGone
+        raise ClientGone
 
 
 def _idempotency_key(scope: Scope) -> str | None:

@@ -39,14 +39,11 @@ async def refuse(status: int, code: str, detail: str, receive: Receive, send: Se
     await send({"type": "http.response.body", "body": b""})
 
 
-class _TooLarge(Exception):
-    """More bytes came than are allowed."""
-
-
 class BodyLimit:
     """ASGI middleware: 413 for a body over ``bytes_max``, 408 for one that does not arrive within ``timeout_s``.
 
-    It counts what arrives, so a chunked body without a Content-Length is bounded as well.
+    Bodies are small here, so the whole body is read before the application is called: it is counted as it arrives, a
+    chunked body without a Content-Length is bounded as well, and no handler ever waits for a slow client.
     """
 
     def __init__(self, app: ASGIApp, *, bytes_max: int, timeout_s: float) -> None:
@@ -59,34 +56,45 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        received = 0
-        complete = started = False
+        body: bytes | None = None
+        try:
+            if int(declared) <= self._bytes_max:
+                async with asyncio.timeout(self._timeout_s):
+                    body = await self._read(receive)
+        except TimeoutError:
+            await refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time", receive, send)
+            return
+        except ClientGone:
+            return
+        if body is None:
+            await refuse(413, "BODY_TOO_LARGE", f"the body may have {self._bytes_max} bytes", receive, send)
+            return
+        whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
-        async def bounded_receive() -> Message:
-            nonlocal received, complete
-            if complete:
+        async def replay() -> Message:
+            nonlocal whole
+            if whole is None:
                 return await receive()
-            async with asyncio.timeout(self._timeout_s):
-                message = await receive()
-            received += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if received > self._bytes_max:
-                raise _TooLarge
+            message, whole = whole, None
             return message
 
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+        await self._app(scope, replay, send)
 
-        try:
-            if int(declared) > self._bytes_max:
-                raise _TooLarge
-            await self._app(scope, bounded_receive, watched_send)
-        except (_TooLarge, TimeoutError) as error:
-            if started or (complete and not isinstance(error, _TooLarge)):
-                raise
-            if isinstance(error, _TooLarge):
-                await refuse(413, "BODY_TOO_LARGE", f"the body may have {self._bytes_max} bytes", receive, send)
-            else:
-                await refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time", receive, send)
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body, or None where it is over the limit."""
+        parts: list[bytes] = []
+        length = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            length += len(parts[-1])
+            if length > self._bytes_max:
+                return None
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete: there is nobody to answer."""

@@ -25,6 +25,7 @@ from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
 from api_gateway.engine.shards import Shards
 from api_gateway.history import History
 from api_gateway.hot_path import HotPath
+from api_gateway.http_protocol import bounded_protocol
 from api_gateway.limits import BodyLimit
 from api_gateway.openapi import install_openapi
 from api_gateway.operations import Operations
@@ -176,7 +177,7 @@ def main() -> None:
         host=settings.gateway_host,
         port=settings.gateway_port,
         loop="uvloop",
-        http="httptools",
+        http=bounded_protocol(head_bytes_max=settings.head_bytes_max, head_timeout_s=settings.body_timeout_s),
         ws="none",
         access_log=False,
         log_config=None,

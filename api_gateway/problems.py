@@ -38,6 +38,7 @@ _TITLES: Final = {
     413: "Request too large",
     415: "Unsupported media type",
     422: "Invalid request",
+    431: "Request head too large",
     429: "Too many requests",
     500: "Internal error",
     503: "Temporarily unavailable",

@@ -25,8 +25,9 @@ class Settings(BaseSettings):
         bid_queue_max: bids that may wait for a flush before the answer is 503.
         redis_timeout_ms: bound of one round trip to Redis.
         resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.
+        head_bytes_max: largest request line and headers together.
         body_bytes_max: largest request body, for bids and everything else.
-        body_timeout_s: how long a request's body may take to arrive.
+        body_timeout_s: how long a request's head, and then its body, may take to arrive.
         outbox_entries_max: entries per shard that may wait to be archived; past it bids are refused with 503.
         outbox_alarm_entries: entries per shard past which ``/ready`` says that the archive is behind.
     """
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     bid_queue_max: int = Field(default=20_000, ge=1)
     redis_timeout_ms: int = Field(default=5_000, ge=50)
     resolve_ms: int = Field(default=3_000, ge=0)
+    head_bytes_max: int = Field(default=32 * 1024, ge=1024)
     body_bytes_max: int = Field(default=64 * 1024, ge=1024)
     body_timeout_s: float = Field(default=15, gt=0)
     outbox_entries_max: int = Field(default=50_000, ge=1)

@@ -20,6 +20,7 @@ export class Card {
     this.me = me;
     this.#terms = termsOf(item);
     this.#register.offer(stateOf(item));
+    this.changedMs = Date.parse(item.updated_at ?? "");
     this.price = element("p", { class: "card-price" });
     this.label = element("p", { class: "card-label" });
     this.status = element("span", { class: "badge" });
@@ -36,9 +37,9 @@ export class Card {
         "div",
         { class: "card-body" },
         element("h2", {}, name),
+        this.tags,
         element("div", { class: "card-figures" }, element("div", {}, this.label, this.price), this.end),
         this.meta,
-        this.tags,
       ),
     );
     this.draw = oncePerFrame(() => this.#draw());
@@ -46,7 +47,9 @@ export class Card {
   }
 
   take(frame) {
-    if (this.#register.offer(stateOf(frame))) this.draw();
+    if (!this.#register.offer(stateOf(frame))) return;
+    this.changedMs = Date.parse(frame.timestamp ?? frame.updated_at ?? "");
+    this.draw();
   }
 
   get #now() {
@@ -70,25 +73,26 @@ export class Card {
   }
 
   drawClock() {
-    const { text, urgent = false } = clockOf(this.#now);
+    const { text, urgent = false } = clockOf(this.#now, this.changedMs);
     setText(this.end, text);
     this.end.classList.toggle("is-urgent", urgent);
   }
 }
 
-function clockOf(item) {
+/** The words for the clock; the last change of a lot that is sold or unsold was its close. */
+function clockOf(item, changedMs) {
   const end = endOf(item);
   const start = startOf(item);
   if (item.status === "scheduled" && start !== null) {
     const leftMs = start - serverNow();
     return { text: leftMs > 0 ? `Opens in ${durationText(leftMs)}` : "Opening…" };
   }
-  if (end === null) return { text: "" };
-  if (item.status === "open") {
+  if (item.status === "open" && end !== null) {
     const leftMs = end - serverNow();
     return { text: leftMs > 0 ? durationText(leftMs) : "Closing…", urgent: leftMs <= URGENT_MS };
   }
-  return { text: item.status === "sold" || item.status === "unsold" ? momentText(Math.min(end, serverNow())) : "" };
+  const closed = (item.status === "sold" || item.status === "unsold") && !Number.isNaN(changedMs);
+  return { text: closed ? momentText(changedMs) : "" };
 }
 
 function bidsText(item, me) {
