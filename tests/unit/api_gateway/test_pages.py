@@ -13,8 +13,9 @@ from fastapi import FastAPI
 
 from api_gateway.web import mount_pages
 from api_gateway.web.pages import Feed, content_security_policy
+from shared.domain.money import exponent_of
 
-PAGES = ["/", "/items/lot-1"]
+PAGES = ["/", "/sell", "/items/lot-1"]
 STATIC = resources.files("api_gateway.web") / "static"
 
 
@@ -83,7 +84,7 @@ async def test_a_page_needs_nothing_inline_and_nothing_from_elsewhere(client: ht
 
 async def test_modules_import_only_modules_that_are_served(client: httpx.AsyncClient) -> None:
     names = [entry.name for entry in (STATIC / "js").iterdir()]
-    assert {"api.js", "catalogue.js", "feed.js", "item.js", "money.js"} <= set(names)
+    assert {"api.js", "catalogue.js", "feed.js", "item.js", "money.js", "sell.js", "terms.js"} <= set(names)
     for name in names:
         answer = await client.get(f"/static/js/{name}")
         assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
@@ -91,17 +92,47 @@ async def test_modules_import_only_modules_that_are_served(client: httpx.AsyncCl
             assert module in names, f"{name} imports {module}"
 
 
-async def test_scripts_ask_only_for_elements_that_their_page_has(client: httpx.AsyncClient) -> None:
-    scripts = {"/": ["catalogue.js"], "/items/lot-1": ["item.js", "bidform.js", "history.js"]}
-    for path, names in scripts.items():
-        page = Page((await client.get(path)).text)
-        asked = {
-            element
-            for name in names
-            for element in re.findall(r'byId\("([^"]+)"\)', (STATIC / "js" / name).read_text("utf-8"))
-        }
-        assert asked
-        assert asked <= set(page.ids)
+def modules_of(entry: str) -> set[str]:
+    """A page's script and everything that it imports."""
+    found: set[str] = set()
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += re.findall(r'from "\./([^"]+)"', (STATIC / "js" / name).read_text("utf-8"))
+    return found
+
+
+@pytest.mark.parametrize(("path", "entry"), [("/", "catalogue.js"), ("/sell", "sell.js"), ("/items/lot-1", "item.js")])
+async def test_scripts_ask_only_for_elements_that_their_page_has(
+    client: httpx.AsyncClient, path: str, entry: str
+) -> None:
+    page = Page((await client.get(path)).text)
+    asked = {
+        element
+        for name in modules_of(entry)
+        for element in re.findall(r'byId\("([^"]+)"\)', (STATIC / "js" / name).read_text("utf-8"))
+    }
+
+    assert f"/static/js/{entry}" in page.files
+    assert asked
+    assert asked <= set(page.ids)
+
+
+async def test_amounts_have_the_decimals_of_the_platform() -> None:
+    script = (STATIC / "js" / "money.js").read_text("utf-8")
+    listed = {
+        currency: decimals
+        for name, decimals in (("WITHOUT_DECIMALS", 0), ("WITH_THREE", 3))
+        for currency in re.findall(rf'const {name} = "([A-Z ]+)"', script)[0].split()
+    }
+    form = (STATIC / "js" / "sell.js").read_text("utf-8")
+    offered = re.findall(r'"((?:[A-Z]{3} )+[A-Z]{3})"\.split', form)[0].split()
+
+    assert listed["JPY"] == 0
+    for currency in {*listed, *offered}:
+        assert exponent_of(currency) == listed.get(currency, 2), currency
 
 
 async def test_no_script_writes_data_as_html(client: httpx.AsyncClient) -> None:

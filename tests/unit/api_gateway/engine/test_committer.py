@@ -1,0 +1,188 @@
+"""Group commit without a network: what each bid is told when a flush works, fails, or gets lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from api_gateway.engine.batcher import PendingBid
+from api_gateway.engine.committer import Committer
+from api_gateway.engine.scripts import BidScripts, Decided, ItemMissing
+from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
+from shared.names import idempotency_key
+
+ACCEPTED = b"A|b|1|100|100|1|101|1|bid|1|5"
+REFUSED = b"R|TOO_LOW|100|0|101|1"
+
+
+class FakeScripts:
+    """``place`` as :class:`BidScripts` has it, answering what the test wants; flushes wait at ``gate``."""
+
+    def __init__(self, *answers: list[Decided | Exception] | Exception) -> None:
+        self._answers = list(answers)
+        self.flushed: list[list[list[str]]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
+        self.flushed.append([[bid.bid_id for bid in call] for call in calls])
+        await self.gate.wait()
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class FakeRedis:
+    """The two reads with which the outcome of a lost answer is looked up."""
+
+    def __init__(self, *, stored: dict[str, bytes] | None = None, recent: list[bytes] | None = None) -> None:
+        self._stored = stored or {}
+        self._recent = recent or []
+
+    async def mget(self, keys: list[str]) -> list[bytes | None]:
+        return [self._stored.get(key) for key in keys]
+
+    async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
+        return self._recent
+
+
+def bid(bid_id: str, *, item: str = "a", key: str | None = None, amount: int = 100) -> PendingBid:
+    return PendingBid(item, "ada", bid_id, amount, None, key, True, asyncio.get_running_loop().create_future())
+
+
+class Bench:
+    """A running committer and what it told the relay."""
+
+    def __init__(self, scripts: FakeScripts, redis: FakeRedis | None = None, **options: Any) -> None:
+        self.outbox: list[tuple[str, int]] = []
+        self.committer = Committer(
+            cast(BidScripts, scripts),
+            cast(Any, redis or FakeRedis()),
+            queue_max=options.pop("queue_max", 10),
+            resolve_s=0.05,
+            on_outbox=lambda shard, entry: self.outbox.append((shard, entry)),
+            **options,
+        )
+        self.task = asyncio.create_task(self.committer.run())
+
+    async def stop(self) -> None:
+        await self.committer.close()
+        await asyncio.wait_for(self.task, 2)
+
+
+async def test_verdicts_go_to_their_bids() -> None:
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 7, 7, True)]))
+    first, second = bid("x"), bid("y")
+    bench.committer.place(first)
+    bench.committer.place(second)
+    assert await first.verdict == ACCEPTED
+    assert await second.verdict == REFUSED
+    assert [entry for _, entry in bench.outbox] == [7]
+    await bench.stop()
+
+
+async def test_bids_that_come_during_a_flush_share_the_next_one() -> None:
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, True)], [Decided([REFUSED] * 2, 0, 0, True)])
+    scripts.gate.clear()
+    bench = Bench(scripts)
+    bids = [bid("x"), bid("y"), bid("z")]
+    bench.committer.place(bids[0])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bench.committer.place(bids[1])
+    bench.committer.place(bids[2])
+    scripts.gate.set()
+    await asyncio.gather(*(one.verdict for one in bids))
+    assert scripts.flushed == [[["x"]], [["y", "z"]]]
+    await bench.stop()
+
+
+async def test_a_full_queue_sheds_at_once() -> None:
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, True)])
+    scripts.gate.clear()
+    bench = Bench(scripts, queue_max=1)
+    bench.committer.place(bid("x"))
+    with pytest.raises(Overloaded):
+        bench.committer.place(bid("y"))
+    scripts.gate.set()
+    await bench.stop()
+    with pytest.raises(Overloaded):
+        bench.committer.place(bid("z"))
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), OutboxFull("full"), ItemMissing()])
+async def test_what_is_known_to_have_changed_nothing_is_said_as_it_is(error: Exception) -> None:
+    bench = Bench(FakeScripts(error if isinstance(error, Unavailable) else [error], [error]))
+    one = bid("x")
+    bench.committer.place(one)
+    with pytest.raises(type(error)):
+        await one.verdict
+    await bench.stop()
+
+
+async def test_a_lost_answer_is_found_under_the_key() -> None:
+    one, other = bid("x", key="x"), bid("y", key="y")
+    stored = {
+        idempotency_key("a", "ada", "x"): b"100,\n" + ACCEPTED,
+        # The key was used before with another amount.
+        idempotency_key("a", "ada", "y"): b"999,\n" + ACCEPTED,
+    }
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored))
+    bench.committer.place(one)
+    bench.committer.place(other)
+    assert await one.verdict == ACCEPTED
+    assert await other.verdict == b"K"
+    await bench.stop()
+
+
+async def test_a_lost_answer_is_found_among_the_recent_events() -> None:
+    event = (
+        b'{"type":"bid","item_id":"a","epoch":1,"seq":4,"ts_us":9,"bid_id":"x","user_id":"ada","kind":"bid",'
+        b'"amount":100,"previous_bid":50,"current_bid":100,"highest_bidder_id":"ada","bid_count":4,"min_next_bid":101,'
+        b'"status":"open","end_us":null,"reserve_met":true,"currency":"USD"}'
+    )
+    mine, foreign, lost = bid("x"), bid("x-of-bob"), bid("z")
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(recent=[event, b"not an event"]))
+    for one in (mine, foreign, lost):
+        bench.committer.place(one)
+    assert await mine.verdict == b"A|x|4|100|100|1|101|1|bid|1|9"
+    for one in (foreign, lost):
+        with pytest.raises(OutcomeUnknown):
+            await one.verdict
+    await bench.stop()
+
+
+async def test_accepted_bids_wait_for_their_confirmation_and_refused_ones_do_not() -> None:
+    asked: list[tuple[str, int]] = []
+    confirmed = asyncio.Event()
+
+    async def confirm(shard: str, entry: int) -> None:
+        asked.append((shard, entry))
+        await confirmed.wait()
+
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 0, 12, True)]), confirm=confirm)
+    accepted, refused = bid("x"), bid("y")
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    assert not accepted.verdict.done()
+    confirmed.set()
+    assert await accepted.verdict == ACCEPTED
+    # A stored verdict is confirmed by the shard's newest entry, since its own is not known.
+    assert [entry for _, entry in asked] == [12]
+    await bench.stop()
+
+
+async def test_without_replicas_an_accepted_bid_is_unknown_and_a_refused_one_is_refused() -> None:
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 3, 3, False)]))
+    accepted, refused = bid("x"), bid("y")
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    with pytest.raises(OutcomeUnknown):
+        await accepted.verdict
+    await bench.stop()
