@@ -110,7 +110,8 @@ class History:
         events = [decode_event(event) for event in raw]
         if events and version is not None:
             oldest = events[-1]
-            if oldest.epoch == version[0] and oldest.seq <= version[1] + 1:
+            # Also where it is of an earlier epoch: a rebuilt item keeps its seq, so the list has no hole.
+            if oldest.version <= (version[0], version[1] + 1):
                 return events
         elif not events or events[-1].seq == 0:
             return events

@@ -1,4 +1,4 @@
-"""``python -m archival_worker`` runs the worker, ``python -m archival_worker migrate`` brings the schema up to date."""
+"""``python -m archival_worker`` runs the worker; subcommands migrate, recover, audit, and look after dead letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import logging
 import click
 import uvloop
 
-from archival_worker.errors import MigrationError
+from archival_worker.audit_commands import audit, verify_export
+from archival_worker.commands import dead_letters, recover
+from archival_worker.errors import ExportsMisconfigured, MigrationError
 from archival_worker.main import run
 from archival_worker.migrate import migrate
 from archival_worker.settings import Settings
@@ -25,7 +27,7 @@ def cli(context: click.Context) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(run(settings))
-        except OSError as error:
+        except (OSError, ExportsMisconfigured) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -41,6 +43,12 @@ def migrate_command(settings: Settings) -> None:
         click.echo(f"applied {name}")
     if not applied:
         click.echo("the schema is up to date")
+
+
+cli.add_command(recover)
+cli.add_command(dead_letters)
+cli.add_command(audit)
+cli.add_command(verify_export)
 
 
 if __name__ == "__main__":

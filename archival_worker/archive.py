@@ -61,6 +61,7 @@ class Stored:
     Attributes:
         bids, events: rows that are new.
         duplicates: rows that were there already, word for word.
+        clashes: events whose place is taken by something else, known dead letters among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
         positions: the archived cursor of every shard that was touched, moved or not.
     """
@@ -68,6 +69,7 @@ class Stored:
     bids: int = 0
     events: int = 0
     duplicates: int = 0
+    clashes: int = 0
     dead_letters: list[tuple[str, str]] = field(default_factory=list)
     positions: dict[str, Position] = field(default_factory=dict)
 
@@ -76,6 +78,7 @@ class Stored:
         self.bids += other.bids
         self.events += other.events
         self.duplicates += other.duplicates
+        self.clashes += other.clashes
         self.dead_letters += other.dead_letters
         self.positions |= other.positions
 
@@ -115,17 +118,30 @@ class Archive:
             raise ArchiveUnavailable(f"a dead letter is refused: {error}") from error
 
     async def _store_at_once(self, deliveries: Sequence[Delivery]) -> Stored:
+        async with self.transaction() as connection:
+            return await self.write(connection, deliveries)
+
+    async def write(
+        self, connection: Connection, deliveries: Sequence[Delivery], *, may_be_late: bool = False
+    ) -> Stored:
+        """Store deliveries within the caller's transaction: all of them, or none where it is rolled back.
+
+        Args:
+            connection: of :meth:`transaction`.
+            deliveries: any number.
+            may_be_late: events may have been stored that come after these, a void of one of these bids among them.
+        """
         batch = _Sorted.of(deliveries)
-        async with self._transaction() as connection:
-            watermarks = await self._lock_cursors(connection, batch.shards)
-            bids = await self._insert_bids(connection, batch)
-            events = await self._insert_events(connection, batch)
-            if batch.has_void or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
-                await connection.execute(self._sql.apply_voids, batch.items)
-            await self._store_items(connection, batch)
-            letters = await self._insert_dead_letters(connection, batch.dead_letters)
-            positions = await self._move_cursors(connection, watermarks, batch)
-        return Stored(bids, events, batch.rows - bids - events - batch.clashes, letters, positions)
+        watermarks = await self._lock_cursors(connection, batch.shards)
+        bids = await self._insert_bids(connection, batch)
+        events = await self._insert_events(connection, batch)
+        if may_be_late or batch.has_void or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
+            await connection.execute(self._sql.apply_voids, batch.items)
+        await self._store_items(connection, batch)
+        letters = await self._insert_dead_letters(connection, batch.dead_letters)
+        positions = await self._move_cursors(connection, watermarks, batch)
+        duplicates = batch.rows - bids - events - batch.clashes
+        return Stored(bids, events, duplicates, batch.clashes, letters, positions)
 
     async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
         rows = await connection.fetch(self._sql.lock_cursors, shards)
@@ -208,17 +224,17 @@ class Archive:
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be read now.
         """
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = await connection.fetch(self._sql.read_cursors)
         return {row["shard"]: Position(row["shard_epoch"], row["archived_n"]) for row in rows}
 
     async def dead_letters(self) -> int:
-        """How many dead letters there are.
+        """How many dead letters there are that no retry has stored.
 
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be read now.
         """
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return cast(int, await connection.fetchval(self._sql.count_dead_letters))
 
     async def check_writable(self) -> None:
@@ -227,19 +243,24 @@ class Archive:
         Raises:
             ArchiveUnavailable: it does not.
         """
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             if await connection.fetchval(self._sql.show_read_only) == "on":
                 raise ArchiveUnavailable("PostgreSQL is read-only")
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._connection() as connection, connection.transaction():
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction whose COMMIT is on disk when it returns; driver errors leave as this module's.
+
+        Raises:
+            ArchiveUnavailable, MessageRefused: nothing of it was stored, or, at its end, that is unknown.
+        """
+        async with self.connection() as connection, connection.transaction():
             await connection.execute(self._sql.make_safe)
             yield connection
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        """A connection of the pool; driver errors leave as this module's."""
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, without a transaction; driver errors leave as this module's."""
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
                 try:

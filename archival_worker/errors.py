@@ -27,6 +27,22 @@ class StreamUnavailable(BiddingError):
     code = "STREAM_UNAVAILABLE"
 
 
+class LetterUnknown(BiddingError):
+    """There is no dead letter of this number."""
+
+    code = "LETTER_UNKNOWN"
+
+    def __init__(self, letter_id: int) -> None:
+        self.letter_id = letter_id
+        super().__init__(f"there is no dead letter {letter_id}")
+
+
+class RecoveryRefused(BiddingError):
+    """There is nothing to rebuild, or it must not be rebuilt now."""
+
+    code = "RECOVERY_REFUSED"
+
+
 class MigrationError(BiddingError):
     """The schema cannot be brought up to date; nothing of the failed migration was applied."""
 
@@ -42,3 +58,15 @@ class MigrationChanged(MigrationError):
             f"migration {name} was applied with other content than it has now; "
             "put the old file back and write the change as a new migration"
         )
+
+
+class ExportFailed(BiddingError):
+    """An export did not get through, or could not be confirmed; it is tried again."""
+
+    code = "EXPORT_FAILED"
+
+
+class ExportsMisconfigured(BiddingError):
+    """The settings of the exports cannot work; the message says what to change."""
+
+    code = "EXPORTS_MISCONFIGURED"

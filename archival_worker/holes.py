@@ -42,8 +42,9 @@ def holes(
         shard: position
         for shard, position in archived.items()
         if (there := published.get(shard)) is not None
-        and position.epoch in (0, there.epoch)  # 0: nothing of the shard is archived yet
-        and there.n > position.n
+        # A lower epoch: nothing is archived since the shard began, or began anew after Redis was lost.
+        and position.epoch <= there.epoch
+        and there.n > (position.n if position.epoch == there.epoch else 0)
         and before.get(shard) == position
     }
 

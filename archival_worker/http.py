@@ -18,8 +18,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from archival_worker.archive import Archive
+from archival_worker.chainer import Chainer
 from archival_worker.cursors import CursorCopier
 from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.exports import Exporter
 from archival_worker.holes import HoleFinder
 from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
@@ -93,7 +95,14 @@ def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def make_app(probes: Probes, cursors: CursorCopier, holes: HoleFinder, metrics: Metrics) -> FastAPI:
+def make_app(
+    probes: Probes,
+    cursors: CursorCopier,
+    holes: HoleFinder,
+    metrics: Metrics,
+    chainer: Chainer,
+    exporter: Exporter | None,
+) -> FastAPI:
     """``/health``: the process answers. ``/ready``: it archives; 503 otherwise, with what is missing. ``/metrics``."""
     app = FastAPI(title="Archival worker", docs_url=None, redoc_url=None)
 
@@ -116,7 +125,9 @@ def make_app(probes: Probes, cursors: CursorCopier, holes: HoleFinder, metrics: 
             "ack_pending": report.ack_pending,
             "dead_letters": report.dead_letters,
             "cursors_to_copy": cursors.pending,
-            "alarms": cursors.alarms | holes.alarms,
+            "items_to_chain": chainer.waiting,
+            "exports_open": exporter.open if exporter is not None else None,
+            "alarms": cursors.alarms | holes.alarms | chainer.alarms | (exporter.alarms if exporter else {}),
         }
         return JSONResponse(body, 200 if is_ready else 503)
 
@@ -129,11 +140,15 @@ def make_app(probes: Probes, cursors: CursorCopier, holes: HoleFinder, metrics: 
             "postgres_up": report.postgres is None,
             "cursors_to_copy": cursors.pending,
             "shard_alarms": len(cursors.alarms),
+            "items_to_chain": chainer.waiting,
+            "chain_alarms": len(chainer.alarms),
+            "export_alarms": len(exporter.alarms) if exporter is not None else 0,
         }
         known = {
             "lag_messages": report.lag,
             "ack_pending": report.ack_pending,
             "dead_letters_stored": report.dead_letters,
+            "exports_open": exporter.open if exporter is not None else None,
         }
         gauges |= {name: float(value) for name, value in known.items() if value is not None}
         return PlainTextResponse(metrics.text(gauges), media_type="text/plain; version=0.0.4")

@@ -15,13 +15,16 @@ import asyncpg
 
 from archival_worker.archive import Archive
 from archival_worker.batcher import BatchLimits
+from archival_worker.chainer import Chainer
 from archival_worker.cursors import CursorCopier
+from archival_worker.exports import Exporter
 from archival_worker.holes import HoleFinder
 from archival_worker.http import HttpServer, Probes, make_app, make_server
 from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
 from archival_worker.retention import Retention
 from archival_worker.settings import Settings
+from archival_worker.sinks import open_sink
 from archival_worker.source import SourceOptions
 from archival_worker.worker import Worker, WorkerOptions
 from shared.clients.postgres import open_postgres
@@ -43,6 +46,8 @@ class Service:
     cursors: CursorCopier
     retention: Retention
     holes: HoleFinder
+    chainer: Chainer
+    exporter: Exporter | None
     http: HttpServer
     listener: socket.socket
 
@@ -53,19 +58,31 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
 
     Raises:
         OSError: the port for health and metrics is taken.
+        ExportsMisconfigured: the settings of the exports cannot work.
     """
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings.archiver_host, settings.archiver_port))
         redis = open_redis(settings.redis_url, connections_max=4)
         stack.push_async_callback(redis.aclose)
         pool = await open_postgres(
-            settings.postgres_url, name=_NAME, connections_max=4, timeout_s=settings.archiver_postgres_timeout_s
+            settings.postgres_url, name=_NAME, connections_max=6, timeout_s=settings.archiver_postgres_timeout_s
         )
         stack.push_async_callback(_close_pool, pool)
         link = NatsLink(settings.nats_url, name=_NAME)
         stack.push_async_callback(link.close)
 
         metrics = Metrics()
+        sink = open_sink(
+            folder=settings.export_dir,
+            bucket=settings.export_s3_bucket,
+            endpoint_url=settings.aws_endpoint_url,
+            timeout_s=settings.export_timeout_s,
+        )
+        exporter = None
+        if sink is not None:
+            stack.callback(sink.close)
+            exporter = Exporter(pool, sink, metrics)
+        chainer = Chainer(pool, metrics, on_due=exporter.wake if exporter is not None else _nobody)
         archive = Archive(pool)
         cursors = CursorCopier(redis, archive.positions, metrics)
         options = WorkerOptions(
@@ -74,13 +91,21 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
         )
         holes = HoleFinder(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
         yield Service(
-            worker=Worker(link.connected, archive, cursors, metrics, options, after_commit=_committed),
+            worker=Worker(
+                link.connected, archive, cursors, metrics, options, after_commit=_committed, on_items=chainer.offer
+            ),
             cursors=cursors,
             retention=Retention(link.connected, metrics),
             holes=holes,
-            http=make_server(make_app(Probes(redis, link, archive), cursors, holes, metrics)),
+            chainer=chainer,
+            exporter=exporter,
+            http=make_server(make_app(Probes(redis, link, archive), cursors, holes, metrics, chainer, exporter)),
             listener=listener,
         )
+
+
+def _nobody() -> None:
+    return
 
 
 async def _committed() -> None:
@@ -112,6 +137,7 @@ async def run(settings: Settings) -> None:
 
     Raises:
         OSError: the port for health and metrics is taken.
+        ExportsMisconfigured: the settings of the exports cannot work.
         ExceptionGroup: a part failed for a reason that is nobody's outage: a defect.
     """
     stop = asyncio.Event()
@@ -130,16 +156,22 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         cursors = group.create_task(service.cursors.run(), name="cursors")
         retention = group.create_task(service.retention.run(), name="retention")
         holes = group.create_task(service.holes.run(), name="holes")
+        beside = [retention, holes, group.create_task(service.chainer.run(), name="chainer")]
+        if service.exporter is not None:
+            beside.append(group.create_task(service.exporter.run(), name="exporter"))
         try:
             await stop.wait()
             logger.info("stopping")
-            retention.cancel()
-            holes.cancel()
+            for task in beside:
+                task.cancel()
             service.worker.request_stop()
             await _ended(worker, stop_s)
             # After the worker: the last batch's cursors are copied too.
             service.cursors.request_stop()
             await _ended(cursors, _COPY_TIMEOUT_S)
+            for task in beside:
+                # A driver may swallow a cancellation that comes at the very end of what it waits for.
+                await _ended(task, _CLOSE_TIMEOUT_S)
         finally:
             # Also where a part failed and the group cancels the others: one that misses its cancellation ends anyway.
             service.worker.request_stop()

@@ -25,6 +25,9 @@ class Metrics:
     given_back: int = 0
     purged: int = 0
     cursor_copies: int = 0
+    chained: int = 0
+    exports: int = 0
+    export_failures: int = 0
     dead_letters_by: Counter[str] = field(default_factory=Counter)
     failures_by: Counter[str] = field(default_factory=Counter)
     write_s: float = 0.0
@@ -55,6 +58,9 @@ class Metrics:
             ("given_back", "Messages given back to the stream unwritten.", self.given_back),
             ("purged_messages", "Archived messages purged from the stream.", self.purged),
             ("cursor_copies", "Archived cursors copied to Redis.", self.cursor_copies),
+            ("chained_events", "Events added to the chains of their items.", self.chained),
+            ("exports", "Exports of closed items confirmed.", self.exports),
+            ("export_failures", "Attempts to export that failed.", self.export_failures),
         ):
             lines += _header(f"archiver_{name}_total", help_text, "counter")
             lines.append(f"archiver_{name}_total {total}")

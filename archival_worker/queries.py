@@ -1,13 +1,14 @@
-"""The statements of ``sql/queries.sql``, by name."""
+"""The statements of ``sql/*.sql``, by name."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 _FILE: Final = Path(__file__).parent / "sql" / "queries.sql"
+_CHAIN_FILE: Final = _FILE.with_name("chain.sql")
 _NAME_LINE: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -28,11 +29,66 @@ class Queries:
     store_states: str
     insert_dead_letters: str
     count_dead_letters: str
+    list_dead_letters: str
+    lock_dead_letter: str
+    mark_dead_letter: str
+    known_shards: str
+    begin_recovery: str
+    end_recovery: str
+    read_item_ids: str
+    read_items: str
+    read_turns: str
+    read_log: str
+    read_answered_bids: str
     show_read_only: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChainQueries:
+    """One field per statement of ``chain.sql``, under the same name."""
+
+    relax: str
+    find_behind: str
+    begin_chains: str
+    lock_chains: str
+    read_unchained: str
+    insert_hashes: str
+    move_chains: str
+    add_exports: str
+    claim_export: str
+    confirm_export: str
+    fail_export: str
+    count_exports: str
+    read_item: str
+    read_chain: str
+    read_rows: str
+    find_orphan_hash: str
+    read_confirmed: str
+
+
+Q = TypeVar("Q", Queries, ChainQueries)
+
+
 def load_queries(path: Path = _FILE) -> Queries:
-    """Read the file.
+    """The statements of the write path.
+
+    Raises:
+        ValueError: the file lacks a statement, has an unknown one, or has one twice.
+    """
+    return _load(path, Queries)
+
+
+def load_chain_queries(path: Path = _CHAIN_FILE) -> ChainQueries:
+    """The statements of the chain, the audit and the exports.
+
+    Raises:
+        ValueError: as above.
+    """
+    return _load(path, ChainQueries)
+
+
+def _load(path: Path, kind: type[Q]) -> Q:
+    """Read a file.
 
     Raises:
         ValueError: it lacks a statement, has an unknown one, or has one twice.
@@ -43,7 +99,7 @@ def load_queries(path: Path = _FILE) -> Queries:
         if name in found:
             raise ValueError(f"{path.name} has the statement {name} twice")
         found[name] = text.strip()
-    expected = {field.name for field in fields(Queries)}
+    expected = {field.name for field in fields(kind)}
     if found.keys() != expected:
         raise ValueError(f"{path.name} does not fit the code: {sorted(found.keys() ^ expected)}")
-    return Queries(**found)
+    return kind(**found)

@@ -20,6 +20,10 @@ class Settings(BaseSettings):
         archiver_holes_look_s: how often to look for entries that are published but not in the stream any more.
         archiver_stop_s: how long a running batch may take to finish after SIGTERM.
         archiver_migrate_wait_s: how long ``migrate`` waits for the server, and for another migration.
+        export_dir: folder for the exports of closed items; empty for none. Not used where there is a bucket.
+        export_s3_bucket: bucket for them; empty for none.
+        aws_endpoint_url: where S3 is, if not at AWS. Credentials and region come from where boto3 finds them.
+        export_timeout_s: bound of connecting to S3, and of each of its answers.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -37,4 +41,8 @@ class Settings(BaseSettings):
     archiver_holes_look_s: float = Field(default=10, gt=0)
     archiver_stop_s: float = Field(default=10, gt=0)
     archiver_migrate_wait_s: float = Field(default=60, gt=0)
+    export_dir: str = ""
+    export_s3_bucket: str = ""
+    aws_endpoint_url: str = ""
+    export_timeout_s: float = Field(default=30, gt=0)
     log_level: str = "INFO"

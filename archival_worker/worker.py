@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,6 +46,10 @@ async def _nothing() -> None:
     return
 
 
+def _to_nobody(item_ids: Iterable[str]) -> None:
+    return
+
+
 class Worker:
     """Moves messages from the stream to the archive until asked to stop.
 
@@ -61,11 +65,13 @@ class Worker:
         options: WorkerOptions = WorkerOptions(),
         *,
         after_commit: Callable[[], Awaitable[None]] = _nothing,
+        on_items: Callable[[Iterable[str]], None] = _to_nobody,
     ) -> None:
         """
         Args:
             connect: gives a connected client or raises StreamUnavailable.
             after_commit: awaited between COMMIT and acknowledgement, the instant at which a crash is the hardest.
+            on_items: told the items of each batch that is committed, each once.
         """
         self._connect = connect
         self._archive = archive
@@ -73,6 +79,7 @@ class Worker:
         self._metrics = metrics
         self._options = options
         self._after_commit = after_commit
+        self._on_items = on_items
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._backoff = Backoff()
@@ -169,6 +176,7 @@ class Worker:
         _report(stored)
         # The cursor first, as it only gets noted here: it must be copied even where the acknowledgement fails.
         self._cursors.offer(stored.positions)
+        self._on_items({delivery.batch.item_id for delivery in deliveries if delivery.batch is not None})
         await source.acknowledge(deliveries)
         self._metrics.acks += len(deliveries)
 

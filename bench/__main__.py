@@ -6,6 +6,7 @@ import platform
 
 import click
 
+from bench.archive import bench_archive
 from bench.gateway import bench_gateway
 
 
@@ -16,8 +17,25 @@ from bench.gateway import bench_gateway
 )
 @click.option("--connections", default=128, show_default=True, help="Bidders, each with one request in flight.")
 @click.option("--only", default="", help="Run only our contenders whose name contains this (yardsticks always run).")
-def main(rounds: int, seconds: float, connections: int, only: str) -> None:
-    """Accepted bids/s through HTTP against a bare ASGI echo and an idiomatic FastAPI gateway, on one core each."""
+@click.option(
+    "--part", type=click.Choice(["all", "gateway", "archive"]), default="all", show_default=True, help="What to run."
+)
+@click.option(
+    "--events", default=200_000, show_default=True, type=click.IntRange(1_000), help="Bids of a round of the archive."
+)
+@click.option(
+    "--per-message", default=16, show_default=True, type=click.IntRange(1, 256), help="Bids of one outbox entry."
+)
+def main(rounds: int, seconds: float, connections: int, only: str, part: str, events: int, per_message: int) -> None:
+    """Accepted bids/s through HTTP against a bare ASGI echo and an idiomatic FastAPI gateway, on one core each.
+
+    Then events/s from JetStream into PostgreSQL against a plain COPY of the same rows.
+    """
+    # The archive first: the gateway's part binds this process and its children to some of the cores for good.
+    if part != "gateway":
+        bench_archive(rounds=rounds, events=events, per_message=per_message)
+    if part == "archive":
+        return
     click.echo(
         f"Python {platform.python_version()}, {platform.machine()}, {connections} connections, {seconds:g} s per run"
     )

@@ -60,6 +60,8 @@ class _Channel(Generic[ViewerT]):
     feed: ItemFeed
     live: set[ViewerT] = field(default_factory=set)
     pending: dict[ViewerT, Version | None] = field(default_factory=dict)
+    # From which version on the load that is under way reads the events.
+    history_from: Version | None = None
 
 
 class Hub(Generic[ViewerT]):
@@ -175,14 +177,16 @@ class Hub(Generic[ViewerT]):
         wanted = [since for since in channel.pending.values() if since is not None]
         if channel.live and channel.feed.version is not None:
             wanted.append(channel.feed.version)
-        return min(wanted, default=None)
+        channel.history_from = min(wanted, default=None)
+        return channel.history_from
 
     def loaded(self, item_id: str, recovery: Recovery, *, again: bool = False) -> list[Effect[ViewerT]]:
         """Redis answered. Whoever is live is brought up to date, whoever is pending joins.
 
         Args:
             again: another load of the item follows at once, since it was asked for while this one was under way.
-                A viewer who has seen something newer than this answer waits for that one.
+                A viewer waits for that one who has seen something newer than this answer, or who came back while it
+                was under way and missed more than was asked for.
         """
         channel = self._channels.get(item_id)
         if channel is None:
@@ -234,7 +238,15 @@ class Hub(Generic[ViewerT]):
     ) -> list[Effect[ViewerT]]:
         version = channel.feed.version
         assert version is not None
-        viewers = [v for v, since in channel.pending.items() if not again or since is None or since <= version]
+
+        def must_wait(since: Version) -> bool:
+            if since > version:
+                return True
+            covered = channel.history_from is not None and channel.history_from <= since
+            # The next load reads from this viewer's version on, so it waits once.
+            return recovery is not None and not covered and channel.feed.resume(since, recovery) is None
+
+        viewers = [v for v, since in channel.pending.items() if not again or since is None or not must_wait(since)]
         return self._join(channel, viewers, recovery)
 
     def _join(

@@ -7,6 +7,7 @@ third time. The places are those between two steps where a crash is most dangero
 - ``relay.published``: JetStream has acknowledged entries; the `published` cursor does not know yet.
 - ``relay.advanced``: the cursor has moved.
 - ``archive.committed``: PostgreSQL has committed a batch; JetStream and Redis do not know yet.
+- ``recover.items``: some items of a lost shard are rebuilt; the shard is still closed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import signal
 from typing import Final, Literal
 
-Place = Literal["bids.decided", "relay.published", "relay.advanced", "archive.committed"]
+Place = Literal["bids.decided", "relay.published", "relay.advanced", "archive.committed", "recover.items"]
 
 _place, _, _times = os.environ.get("CRASH_AT", "").partition(":")
 _ARMED: Final = _place

@@ -108,6 +108,11 @@ def lease_key(shard: str) -> str:
     return f"{{{shard}}}:lease"
 
 
+def rebuilding_key(shard: str) -> str:
+    """String: there while the shard is rebuilt after Redis lost it; what the shard has is then half of the truth."""
+    return f"{{{shard}}}:rebuilding"
+
+
 def subject_of(item_id: str) -> str:
     """The NATS subject of an item's events."""
     return f"{SUBJECT_PREFIX}.{shard_of(item_id)}.{item_id}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import msgspec
 from redis.asyncio import Redis
@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from api_gateway.engine.scripts import ItemScripts
 from shared import names
 from shared.domain.auction import Terms
-from shared.domain.errors import ItemExists, ItemNotFound, TermsInvalid, Unavailable
+from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInvalid, Unavailable
 from shared.domain.increments import encode_steps
 from shared.domain.money import exponent_of
 from shared.item_state import ItemState, decode_item, item_fields
@@ -75,10 +75,11 @@ class Items:
 
         Raises:
             ItemNotFound: the catalogue is not open.
-            Unavailable: nothing was created, or it is unknown; trying again is safe.
+            Unavailable: nothing was created (Redis has lost the item's shard, say), or it is unknown; trying again is
+            safe.
         """
         if not self._open_catalogue:
-            raise ItemNotFound(item_id)
+            await self._absent(item_id)
         try:
             await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
         except ItemExists:
@@ -89,13 +90,13 @@ class Items:
 
         Raises:
             ItemNotFound: no such item, and it may not be opened.
-            Unavailable: Redis cannot be asked.
+            Unavailable: Redis cannot be asked, or has lost the item's shard.
         """
         key = names.item_key(item_id)
         fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
         if not fields:
             if not may_open:
-                raise ItemNotFound(item_id)
+                await self._absent(item_id)
             await self.open_by_default(item_id)
             fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
             if not fields:
@@ -134,6 +135,13 @@ class Items:
             raise TermsInvalid("end_time", "must be in the future and after start_time")
         self._on_outbox(names.shard_of(item_id), result.entry)
         return await self.get(item_id, may_open=False)
+
+    async def _absent(self, item_id: str) -> NoReturn:
+        """There is no such item, or nobody knows because Redis has lost its shard."""
+        key = names.cursors_key(names.shard_of(item_id))
+        if not await self._ask(self._redis.hexists(key, "epoch")):
+            raise ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)
+        raise ItemNotFound(item_id)
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
         try:

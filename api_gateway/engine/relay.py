@@ -36,6 +36,8 @@ from shared.messages import frame_batch
 
 logger = logging.getLogger(__name__)
 
+_LOOK_FOR_LOSS_S = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
@@ -55,7 +57,7 @@ class RelayOptions:
     poll_ms: int = 250
     entries_per_shard: int = 128
     ack_timeout_s: float = 5.0
-    backoff_max_s: float = 5.0
+    backoff_max_s: float = 1.0
 
 
 @dataclass(slots=True)
@@ -161,6 +163,7 @@ class Relay:
                 held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours}
                 for shard in set(self._owned) - held:
                     del self._owned[shard]
+                await self._forget_former_epochs()
                 await self._adopt(sorted(held - set(self._owned)))
                 self.health.shards_owned = len(self._owned)
             except (RedisError, OSError, TimeoutError) as error:
@@ -169,6 +172,14 @@ class Relay:
                 async with asyncio.timeout(pause_s * random.uniform(0.8, 1.0)):
                     await self._look.wait()
             self._look.clear()
+
+    async def _forget_former_epochs(self) -> None:
+        """Shards that were lost, or rebuilt since: what is known here about their cursors is of another outbox."""
+        owned = list(self._owned)
+        for shard, (epoch,) in zip(owned, await self._cursors(owned, "epoch"), strict=True):
+            known = self._owned.get(shard)
+            if known is not None and (epoch is None or int(epoch) != known.epoch):
+                del self._owned[shard]
 
     async def _adopt(self, shards: Sequence[str]) -> None:
         """Begin to relay shards at their cursors; one that has no cursors yet is tried again with the next renewal."""
@@ -264,12 +275,18 @@ class Relay:
                     self._wake.set()
                 for entry_id, fields in entries:
                     in_flight.append(await self._publish(jetstream, shard, owned.epoch, entry_id, fields))
-            async with asyncio.timeout(self._options.ack_timeout_s):
-                await asyncio.gather(*(published.ack for published in in_flight), return_exceptions=True)
+            await self._acknowledged(in_flight)
         finally:
             error = await self._settle(in_flight)
         if error is not None:
             raise error
+
+    async def _acknowledged(self, in_flight: list[_Published]) -> None:
+        """Wait for the PubAcks, until the time is up or the connection is lost: what is still missing will not come."""
+        deadline_s = asyncio.get_running_loop().time() + self._options.ack_timeout_s
+        waiting = {published.ack for published in in_flight}
+        while waiting and self._nats.is_connected and asyncio.get_running_loop().time() < deadline_s:
+            _, waiting = await asyncio.wait(waiting, timeout=_LOOK_FOR_LOSS_S)
 
     async def _publish(
         self, jetstream: JetStreamContext, shard: str, epoch: int, entry_id: bytes, fields: dict[bytes, bytes]

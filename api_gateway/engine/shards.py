@@ -87,7 +87,10 @@ class Shards:
         self._note_backlog([int(entry) - int(archived) for entry, archived in cursors if entry is not None])
         if missing:
             archived = {row["shard"] for row in await self._archive.fetch(_ARCHIVED_SHARDS)}
-            lost = missing & archived
+            # Where one shard is lost, none that is missing beside it may begin anew: it may have had bids that are
+            # acknowledged and not archived yet. Recovery archives what the stream has of them; what is missing and
+            # unknown even then is new.
+            lost = missing if missing & archived else set()
             if lost - self.health.lost:
                 logger.critical(
                     "Redis has lost %d shards that the archive knows; their items take no bids until they are rebuilt",

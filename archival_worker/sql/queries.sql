@@ -138,7 +138,81 @@ ON CONFLICT DO NOTHING
 RETURNING reason, detail, subject, stream_seq;
 
 -- name: count_dead_letters
-SELECT count(*) FROM dead_letters;
+SELECT count(*) FROM dead_letters WHERE outcome IS DISTINCT FROM 'stored';
+
+-- name: list_dead_letters
+-- $1: those that a retry has stored as well. $2: only this one.
+SELECT id, reason, subject, n, at, detail, retried_at, outcome
+FROM dead_letters
+WHERE ($1::boolean OR outcome IS DISTINCT FROM 'stored') AND ($2::bigint IS NULL OR id = $2)
+ORDER BY id;
+
+-- name: lock_dead_letter
+SELECT id, reason, subject, stream_seq, shard, shard_epoch, n, data, outcome
+FROM dead_letters
+WHERE id = $1
+FOR UPDATE;
+
+-- name: mark_dead_letter
+UPDATE dead_letters SET retried_at = now(), outcome = $2 WHERE id = $1;
+
+-- name: known_shards
+-- Shards of which the archive knows anything, and the epoch that a rebuilt one gets: above every epoch that the shard or
+-- one of its items ever had. (An item has the epoch that its shard had when the item was opened or rebuilt.)
+SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), 1) + 1 AS next_epoch,
+       c.archived_n > 0 OR c.shard_epoch > 0 OR cardinality(c.ahead) > 0 OR count(r.shard) > 0 AS is_known
+FROM shard_cursors AS c
+LEFT JOIN recoveries AS r USING (shard)
+GROUP BY c.shard;
+
+-- name: begin_recovery
+INSERT INTO recoveries (shard, shard_epoch) VALUES ($1, $2);
+
+-- name: end_recovery
+UPDATE recoveries SET finished_at = now(), items = $3, verdicts = $4 WHERE shard = $1 AND shard_epoch = $2;
+
+-- name: read_item_ids
+SELECT item_id FROM items;
+
+-- name: read_items
+-- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader. Instants in microseconds.
+SELECT i.*, us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
+       us_of(i.end_at) AS end_us, us_of(i.updated_at) AS updated_us,
+       coalesce((SELECT max(b.amount) FROM bids AS b
+                 WHERE b.item_id = i.item_id AND b.status = 'valid' AND b.user_id <> i.highest_bidder_id), 0) AS runner_up
+FROM items AS i
+WHERE i.item_id = ANY ($1::text[])
+ORDER BY i.item_id;
+
+-- name: read_turns
+-- The events that move an item's end, or stop its clock, oldest first.
+SELECT item_id, type, us_of(at) AS ts_us, (body ->> 'extensions')::integer AS extensions
+FROM events
+WHERE item_id = ANY ($1::text[]) AND type IN ('paused', 'resumed', 'extended')
+ORDER BY item_id, epoch, seq;
+
+-- name: read_log
+-- Of each item the newest $2 events, bids and others, newest first.
+SELECT wanted.item_id, log.*
+FROM unnest($1::text[]) AS wanted (item_id),
+LATERAL (
+    (SELECT epoch, seq, NULL::text AS body, bid_id, user_id, amount, previous_bid, kind, leader_id, us_of(placed_at) AS ts_us
+     FROM bids AS b WHERE b.item_id = wanted.item_id ORDER BY epoch DESC, seq DESC LIMIT $2)
+    UNION ALL
+    (SELECT epoch, seq, body::text, NULL, NULL, NULL, NULL, NULL, NULL, us_of(at)
+     FROM events AS e WHERE e.item_id = wanted.item_id ORDER BY epoch DESC, seq DESC LIMIT $2)
+    ORDER BY epoch DESC, seq DESC LIMIT $2
+) AS log
+ORDER BY wanted.item_id, log.epoch DESC, log.seq DESC;
+
+-- name: read_answered_bids
+-- The bids whose verdict is still to be kept: until $2 microseconds after the end of their item, or after the bid.
+SELECT b.item_id, b.epoch, b.seq, b.bid_id, b.user_id, b.amount, b.kind, b.leader_id, us_of(b.placed_at) AS ts_us
+FROM bids AS b
+JOIN items AS i USING (item_id)
+WHERE b.item_id = ANY ($1::text[])
+    AND greatest(b.placed_at, i.end_at) + $2::bigint * interval '1 microsecond' > now()
+ORDER BY b.item_id, b.epoch, b.seq;
 
 -- name: show_read_only
 SHOW transaction_read_only;

@@ -13,6 +13,10 @@ LAZY = {
     "status": "infrastructure.local.commands.status:status",
     "logs": "infrastructure.local.commands.logs:logs",
     "doctor": "infrastructure.local.commands.doctor:doctor",
+    "recover": "infrastructure.local.commands.archive:recover",
+    "dead-letters": "infrastructure.local.commands.archive:dead_letters",
+    "audit": "infrastructure.local.commands.audit:audit",
+    "verify-export": "infrastructure.local.commands.audit:verify_export",
     "replay": "load_tests.replay:replay",
 }
 

@@ -119,7 +119,8 @@ class Stack:
     @property
     def service_env(self) -> dict[str, str]:
         """The environment that the services are started with."""
-        return service_environment(self.urls, self.ports, os.environ, self._env)
+        inherited = {"EXPORT_DIR": str(self.data_dir / "exports")} | os.environ
+        return service_environment(self.urls, self.ports, inherited, self._env)
 
     def log_path(self, name: str) -> Path:
         """Where a process writes its log."""

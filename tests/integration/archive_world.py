@@ -183,7 +183,7 @@ class World:
         archive = Archive(pool)
         cursors = CursorCopier(redis, archive.positions, metrics, copy)
         options = WorkerOptions(batch=batch, source=source)
-        hook = {} if after_commit is None else {"after_commit": after_commit}
+        hook: dict[str, Any] = {} if after_commit is None else {"after_commit": after_commit}
         worker = Worker(link.connected, archive, cursors, metrics, options, **hook)
         tasks = [asyncio.create_task(worker.run()), asyncio.create_task(cursors.run())]
         running = Running(worker, cursors, metrics, archive, link, tasks, resources)

@@ -79,7 +79,7 @@ class Engine:
     def deadline(self) -> float | None:
         """When the closer would look at the item next."""
         score: Any = self._redis.zscore(names.deadlines_key(SHARD), ITEM)
-        return score
+        return None if score is None else float(score)
 
     def place(self, keyed_bids: tuple[KeyedBid, ...]) -> list[Verdict]:
         pending = [

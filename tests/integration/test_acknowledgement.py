@@ -50,7 +50,7 @@ async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactor
             answer = await bid(http, "logged", user_id="bob", amount=6, bid_id="b-2")
             return answer if answer.status_code == 201 else None
 
-        answer = await eventually(acknowledged)
+        answer = await eventually(acknowledged, seconds=30)
         assert answer is not None
         assert answer.json()["seq"] == 2
 

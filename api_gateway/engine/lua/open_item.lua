@@ -1,4 +1,6 @@
 -- Creates an item: its hash, its deadline and the event of seq 0, in one atomic step. All keys share one hash slot.
+-- The item begins in the epoch of its shard. That is above every epoch in which an item of this id may have been before Redis
+-- was lost, archived or not.
 --
 -- KEYS[1] item (hash)  KEYS[2] recent (list)  KEYS[3] outbox (stream)  KEYS[4] cursors (hash)  KEYS[5] deadlines (zset)
 -- ARGV[1] item id      ARGV[2] outbox bound   ARGV[3] start in microseconds ('' = now)   ARGV[4] end ('' = never)
@@ -28,7 +30,7 @@ local status = start_us <= now and 'open' or 'scheduled'
 local end_text = end_us and F:format(end_us) or ''
 
 redis.call('HSET', item_key, unpack(ARGV, 7))
-redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', '1', 'seq', '0', 'leader', '', 'leader_max', '0',
+redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', cursors[1], 'seq', '0', 'leader', '', 'leader_max', '0',
   'runner_up', '0', 'bid_count', '0', 'extensions', '0', 'start_us', F:format(start_us), 'end_us', end_text,
   'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now))
 local f = redis.call('HMGET', item_key, 'start_price', 'reserve_price', 'currency')
@@ -39,10 +41,10 @@ elseif end_us then
   redis.call('ZADD', deadlines_key, F:format(end_us), item_id)
 end
 
-local event = string.format('{"type":"created","item_id":"%s","epoch":1,"seq":0,"ts_us":%.0f,%s"start_us":%.0f,'
+local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0,"ts_us":%.0f,%s"start_us":%.0f,'
     .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%.0f,"status":"%s","end_us":%s,'
     .. '"reserve_met":%s,"currency":"%s"}',
-  item_id, now, ARGV[6], start_us, f[1], math.max(tonumber(f[1]), 1), status, end_us and end_text or 'null',
+  item_id, cursors[1], now, ARGV[6], start_us, f[1], math.max(tonumber(f[1]), 1), status, end_us and end_text or 'null',
   f[2] == '' and 'true' or 'false', f[3])
 local n = redis.call('HINCRBY', cursors_key, 'next', 1)
 redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')

@@ -16,6 +16,7 @@ def test_totals_and_labels() -> None:
     metrics.wrote(7, Stored(bids=5, events=2, duplicates=1, dead_letters=[("clash", "a"), ("poison", "b")]), 0.03)
     metrics.wrote(1, Stored(bids=1), 0.2)
     metrics.failures_by["archive"] += 1
+    metrics.chained, metrics.exports, metrics.export_failures = 5, 2, 3
     found = values(metrics.text({"lag_messages": 12}))
     assert found["archiver_messages_total"] == 8
     assert found["archiver_batches_total"] == 2
@@ -25,6 +26,9 @@ def test_totals_and_labels() -> None:
     assert found['archiver_failures_total{at="archive"}'] == 1
     assert found['archiver_failures_total{at="stream"}'] == 0
     assert found["archiver_lag_messages"] == 12
+    assert found["archiver_chained_events_total"] == 5
+    assert found["archiver_exports_total"] == 2
+    assert found["archiver_export_failures_total"] == 3
 
 
 def test_the_histogram_is_cumulative() -> None:

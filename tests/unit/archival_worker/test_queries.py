@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from archival_worker.queries import Queries, load_queries
+from archival_worker.queries import ChainQueries, Queries, load_chain_queries, load_queries
 
 
 def test_every_statement_is_there() -> None:
     queries = load_queries()
     for field in fields(Queries):
+        assert getattr(queries, field.name).rstrip().endswith(";")
+
+
+def test_every_statement_of_the_chain_is_there() -> None:
+    queries = load_chain_queries()
+    for field in fields(ChainQueries):
         assert getattr(queries, field.name).rstrip().endswith(";")
 
 

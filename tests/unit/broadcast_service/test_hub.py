@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broadcast_service.feed import ItemFeed, Recovery
+from broadcast_service.frames import Version
 from broadcast_service.hub import Effect, Hub, Load, NotFound, Send, TooManyItems
 from tests.unit.broadcast_service.builders import ITEM, bid, bids, content, item, shown
 
@@ -220,6 +221,22 @@ class TestResume:
             ([("bid", 4), ("bid", 5), ("bid", 6)], {"ann"}),
             ([("resumed", 6), ("bid", 6)], {"bob"}),
         ]
+
+
+@pytest.mark.parametrize("first_since", [None, (1, 4)])
+def test_who_comes_back_during_a_load_that_reads_too_little_waits_for_the_next(first_since: Version | None) -> None:
+    """A load was begun for a viewer who missed less, or nothing; its answer lacks what the second viewer missed."""
+    hub = new_hub()
+    hub.subscribe("ann", ITEM, first_since)
+    assert hub.history_wanted(ITEM) == first_since
+    assert hub.subscribe("bob", ITEM, (1, 2)) == [Load(ITEM)]
+    begun = Recovery(item(5), tuple(bids(5, 5)) if first_since else ())
+    [(_, joined)] = sends(hub.loaded(ITEM, begun, again=True))
+    assert joined == {"ann"}
+    assert hub.history_wanted(ITEM) == (1, 2)
+    [(frames, joined)] = sends(hub.loaded(ITEM, Recovery(item(5), tuple(bids(3, 5)))))
+    assert joined == {"bob"}
+    assert frames == [("resumed", 5), ("bid", 3), ("bid", 4), ("bid", 5)]
 
 
 def test_subscribing_again_sends_a_new_first_frame_and_counts_once() -> None:

@@ -37,7 +37,7 @@ function ownList() {
   }
 }
 
-/** The ids of the bids that `user` placed from this browser. The history shows aliases; these tell which rows are ours. */
+/** The ids of the bids that `user` placed here. The history shows aliases; these tell which rows are ours. */
 export function ownBids(user) {
   return new Set(ownList().filter((entry) => entry.user === user).map((entry) => entry.bid));
 }

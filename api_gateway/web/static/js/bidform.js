@@ -24,7 +24,7 @@ export class BidForm {
   #seen = () => {}; // Settles it when the feed shows it.
   #tone = null;
   #state = null;
-  #acceptedSeq = Infinity; // Of the bid that the message is about.
+  #accepted = null; // The verdict that a good message is about.
 
   /** `onSettled()` runs after each attempt, `onBidder(userId)` when the bidder changes. */
   constructor(itemId, { onSettled, onBidder }) {
@@ -73,7 +73,7 @@ export class BidForm {
     const offered = buyNowOffered(state) && state.status === "open";
     byId("buy-now").hidden = !offered;
     if (offered) setText(byId("buy-now"), `Buy now for ${this.#money(state.buy_now_price)}`);
-    if (this.#tone === "good" && this.#isBeaten()) this.#say(null, "");
+    if (this.#tone === "good" && this.#isOutdated()) this.#say(null, "");
   }
 
   /** Takes a bid of the feed: where it is ours and still under way, it was accepted, whatever became of the answer. */
@@ -116,10 +116,15 @@ export class BidForm {
     return formatMoney(amount, this.#currency);
   }
 
-  /** Whether an "accepted" no longer holds: somebody else leads by now, also where both came in the same moment. */
-  #isBeaten() {
-    const { highest_bidder_id: leader, seq } = this.#state;
-    return leader !== this.userId && seq > this.#acceptedSeq;
+  /**
+   * Whether an "accepted" no longer holds: the price has moved on or somebody else leads, perhaps in the same moment;
+   * or it is over. The panel tells all of it.
+   */
+  #isOutdated() {
+    const { highest_bidder_id: leader, seq, current_bid: price, status } = this.#state;
+    if (isFinalStatus(status)) return true;
+    if (this.#accepted === null || !(seq > this.#accepted.seq)) return false;
+    return leader !== this.userId || price !== this.#accepted.current_bid;
   }
 
   /** What was typed as a maximum must never go out as a bid, so the amount starts anew. */
@@ -186,8 +191,12 @@ export class BidForm {
 
   #leastText({ amount, above, own }) {
     if (amount === null) return "";
-    if (!above) return this.#mode === "max" ? `At least ${this.#money(amount)}` : `Minimum next bid ${this.#money(amount)}`;
-    return own ? `More than ${this.#money(amount)}, your maximum so far` : `More than ${this.#money(amount)}`;
+    const said = this.#money(amount);
+    if (this.#mode === "bid") {
+      return this.#leads ? `You lead. Bidding against yourself takes ${said}` : `Minimum next bid ${said}`;
+    }
+    if (!above) return `At least ${said}`;
+    return own ? `More than ${said}, your maximum so far` : `More than ${said}`;
   }
 
   /** The line under the field and the words on the button. */
@@ -195,7 +204,8 @@ export class BidForm {
     const amount = parseAmount(this.amount.value, this.#currency);
     const least = this.#least();
     const units = (value) => minorUnits(value, this.#currency);
-    const low = amount !== null && least.amount !== null && units(amount) < units(least.amount) + (least.above ? 1 : 0);
+    const from = least.amount === null ? 0 : units(least.amount) + (least.above ? 1 : 0);
+    const low = amount !== null && units(amount) < from;
     const unclear = this.#touched && amount === null;
     this.amount.setAttribute("aria-invalid", String(low || unclear));
     const example = inputText(1234 + (decimalsOf(this.#currency) > 0 ? 0.5 : 0), this.#currency);
@@ -204,7 +214,6 @@ export class BidForm {
     if (unclear) setText(hint, `Please write the amount like ${example}.`);
     else if (low) setText(hint, `Too low. ${this.#leastText(least)}.`);
     else if (buys) setText(hint, "This reaches the buy-now price: the lot would be yours at once.");
-    else if (this.#mode === "bid" && this.#leads) setText(hint, `You lead. ${this.#leastText(least)}, against yourself`);
     else setText(hint, this.#leastText(least));
     hint.classList.toggle("is-bad", low || unclear);
     if (this.#underWay === null) setText(this.button, this.#label(amount, buys));
@@ -322,13 +331,11 @@ export class BidForm {
       this.#touched = false;
       if (isMaximum(bid)) this.amount.value = "";
       this.#follow(true);
-      this.#acceptedSeq = verdict.seq ?? Infinity;
+      this.#accepted = verdict;
       rememberStake(this.itemId, bid.user_id, bid.max_amount ?? null);
     }
     const words = wordsForVerdict(verdict, attempt, (amount) => this.#money(amount));
-    // Where the lot is sold, or somebody was faster still, the panel says so already.
-    const outdated = words.tone === "good" && (isFinalStatus(this.#state.status) || this.#isBeaten());
-    if (outdated) return;
+    if (words.tone === "good" && this.#isOutdated()) return;
     const { choose } = words;
     const action = { label: `Set ${this.#money(choose)}`, run: () => this.#choose(choose) };
     this.#say(words.tone, words.text, choose === undefined ? [] : [action]);

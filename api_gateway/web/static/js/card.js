@@ -1,14 +1,15 @@
 // One item in the catalogue: price, clock, and where the person who looks at it stands.
 
 import { durationText, momentText, serverNow } from "./clock.js";
-import { URGENT_MS } from "./countdown.js";
 import { element, flash, oncePerFrame, setText } from "./dom.js";
 import { Register, stateOf, termsOf } from "./feed.js";
 import { formatMoney } from "./money.js";
 import { nameFor } from "./names.js";
 import { plateFor } from "./plate.js";
 import { stakeOf } from "./stakes.js";
-import { STATUS_LABELS, buyNowOffered, endOf, isFinalStatus, priceLabel, shownPrice, startOf } from "./status.js";
+import {
+  STATUS_LABELS, URGENT_MS, buyNowOffered, endOf, isFinalStatus, priceLabel, shownPrice, startOf,
+} from "./status.js";
 
 export class Card {
   #terms;

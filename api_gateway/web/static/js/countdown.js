@@ -2,10 +2,10 @@
 
 import { durationParts, lengthText, momentText, serverNow, timeText, two } from "./clock.js";
 import { byId, element, setText } from "./dom.js";
-import { endOf, isFinalStatus, startOf } from "./status.js";
+import { URGENT_MS, endOf, isFinalStatus, startOf } from "./status.js";
 
-export const URGENT_MS = 120_000;
 const SOON_MS = 900_000;
+const MINUTE_MS = 60_000;
 const UNITS = ["days", "hours", "minutes", "seconds"];
 const SHORT = { days: "d", hours: "h", minutes: "min", seconds: "s" };
 
@@ -17,7 +17,9 @@ export class Countdown {
     const face = byId("countdown");
     for (const unit of UNITS) {
       const number = element("span", { class: "number" });
-      const part = element("span", { class: "unit" }, number, " ", element("span", { class: "word" }, SHORT[unit]), " ");
+      const word = element("span", { class: "word" }, SHORT[unit]);
+      // The blanks are for whoever hears or copies it; the gaps that are seen come from the style.
+      const part = element("span", { class: "unit" }, number, " ", word, " ");
       face.append(part);
       this.#numbers.set(unit, { number, part });
     }
@@ -32,7 +34,7 @@ export class Countdown {
     setText(byId("end-label"), view.label);
     setText(byId("end-moment"), view.moment ?? "");
     const first = Date.parse(item.original_end_time ?? "");
-    const moved = item.status === "open" && first !== endOf(item) && !Number.isNaN(first);
+    const moved = item.status === "open" && endOf(item) - first >= MINUTE_MS;
     setText(byId("end-first"), moved ? `It was first to close on ${momentText(first)}.` : "");
     const running = view.leftMs !== undefined;
     byId("countdown").hidden = !running;
@@ -57,7 +59,9 @@ export class Countdown {
     const box = byId("extended");
     box.hidden = extended === null;
     if (extended === null) return;
-    setText(box, `Extended by ${lengthText(extended.byMs)}. The bidding now closes at ${timeText(extended.end)}.`);
+    // Counted from the bid, the extension has some odd length that helps nobody.
+    const by = extended.byMs % MINUTE_MS === 0 ? ` by ${lengthText(extended.byMs)}` : "";
+    setText(box, `Extended${by}. The bidding now closes at ${timeText(extended.end)}.`);
   }
 }
 

@@ -3,7 +3,7 @@
 import { ApiError, feedBase, getItem, pause } from "./api.js";
 import { BidForm } from "./bidform.js";
 import { Circumstances, replayFrom } from "./circumstances.js";
-import { Countdown, URGENT_MS } from "./countdown.js";
+import { Countdown } from "./countdown.js";
 import { announcer, byId, oncePerFrame, sentence, setText } from "./dom.js";
 import { ItemFeed, Register, backoffMs, compareVersions, stateOf, termsOf } from "./feed.js";
 import { History } from "./history.js";
@@ -12,7 +12,7 @@ import { nameFor } from "./names.js";
 import { Panel } from "./panel.js";
 import { plateFor } from "./plate.js";
 import { forgetMaximum, stakeOf } from "./stakes.js";
-import { STATUS_LABELS, connectionText, isFinalStatus, shownPrice } from "./status.js";
+import { STATUS_LABELS, URGENT_MS, connectionText, isFinalStatus, shownPrice } from "./status.js";
 
 const TICK_MS = 250;
 const CHART_EVERY_MS = 5000;
@@ -172,6 +172,7 @@ class ItemPage {
   #tick() {
     const item = this.#now;
     const nextMs = this.countdown.draw(item, this.#circumstances);
+    this.panel.drawFall(item, this.#circumstances);
     if (item.status === "open" && this.#nextMs > URGENT_MS && nextMs <= URGENT_MS) {
       this.announce("Two minutes are left.");
     }
@@ -195,9 +196,10 @@ class ItemPage {
     } else if (leader !== before.leader && before.leader === me) {
       this.announce(`You were outbid. The price is ${now}.`);
     } else if (price !== before.price || leader !== before.leader) {
+      const fell = price < before.price ? " A bid was struck." : "";
       const who = leader === me ? "You lead" : `${nameFor(me, item.highest_bidder, leader) ?? "Nobody"} leads`;
       const extended = end === before.end ? "" : " The end was extended.";
-      this.announce(`${now}. ${who}, ${item.bid_count} bids.${extended}`);
+      this.announce(`${now}. ${who}, ${item.bid_count} bids.${fell}${extended}`);
     }
   }
 }

@@ -26,6 +26,13 @@ export class Panel {
     byId("panel").dataset.mine = String(mine);
   }
 
+  /** Says for a while why the price fell; to be called now and then. */
+  drawFall(item, circumstances) {
+    const words = isFinalStatus(item.status) ? null : circumstances.fall;
+    byId("fall").hidden = words === null;
+    setText(byId("fall"), words ?? "");
+  }
+
   #drawTags(item) {
     const status = byId("status");
     setText(status, STATUS_LABELS[item.status] ?? item.status ?? "");
@@ -107,8 +114,8 @@ function standingOf(item, { mine, part, final }) {
 
 function maximumText(max, item, { mine, money }) {
   if (!mine) return `Your maximum was ${money(max)}.`;
-  const reached = item.current_bid >= max;
-  return reached ? `Your maximum of ${money(max)} is reached.` : `Your maximum: ${money(max)}. Only this browser shows it.`;
+  if (item.current_bid >= max) return `Your maximum of ${money(max)} is reached.`;
+  return `Your maximum: ${money(max)}. Only this browser shows it.`;
 }
 
 /** What became of the item, or why it waits. */
@@ -141,6 +148,6 @@ function unsoldText(item, circumstances, isOwn) {
     return `A bid was struck after the close, so the lot is not sold. ${sentence(voided.reason)}${offer}`;
   }
   if (!item.bid_count) return "The bidding has closed without a bid.";
-  const short = item.reserve_met === false ? "The reserve was not met, so the lot was not sold." : "The lot was not sold.";
-  return `The bidding has closed. ${short}`;
+  if (item.reserve_met === false) return "The bidding has closed. The reserve was not met, so the lot was not sold.";
+  return "The bidding has closed, and the lot was not sold.";
 }

@@ -1,5 +1,8 @@
 // What an item's state means, in words and as answers, the same on every page.
 
+/** From here on the clock is urgent. */
+export const URGENT_MS = 120_000;
+
 export const STATUS_LABELS = {
   scheduled: "Upcoming",
   open: "Open",

@@ -147,7 +147,7 @@ function readSoftClose(reader, { endMs, lengthS }) {
   const choice = reader.values.soft;
   if (choice === "none" || choice === undefined) return null;
   if (endMs === null && lengthS === null) {
-    return reader.refuse("soft", "A lot without a closing time cannot be extended: choose a closing time, or none here.");
+    return reader.refuse("soft", "A lot without a closing time cannot be extended. Choose one, or none here.");
   }
   if (choice !== "own") return SOFT_PRESETS[choice];
   const minutes = { least: 0.1, most: SOFT_MAX_S / 60, required: true };
@@ -165,7 +165,9 @@ function readSoftClose(reader, { endMs, lengthS }) {
 function checkTexts(reader, { name, description, id, seller }) {
   if (name === "") reader.refuse("name", "Please give the lot a name.");
   if (name.length > NAME_MAX) reader.refuse("name", `At most ${NAME_MAX} characters, please.`);
-  if (description.length > DESCRIPTION_MAX) reader.refuse("description", `At most ${DESCRIPTION_MAX} characters, please.`);
+  if (description.length > DESCRIPTION_MAX) {
+    reader.refuse("description", `At most ${DESCRIPTION_MAX} characters, please.`);
+  }
   if (id !== "" && !ITEM_ID.test(id)) reader.refuse("id", "Use 1 to 64 letters, digits, hyphens or underscores.");
   if (seller !== "" && !isUserId(seller)) reader.refuse("seller_id", "Use 1 to 64 letters, digits, or . _ - @");
 }
@@ -290,7 +292,7 @@ const FIELDS = {
 };
 const AMOUNTS = ["start_price", "reserve_price", "buy_now_price"];
 
-/** The form's field that a refusal is about and the words for it: `{field, text}`, with field null where none is told. */
+/** The form's field that a refusal is about, null where none is told, and the words for it: `{field, text}`. */
 export function placeOfError(error, body) {
   const named = /^([a-z_]+(?:[. ][a-z_]+)*): (.+)$/s.exec(error.message);
   const atPath = /`\$\.([a-z_]+)/.exec(error.message);

@@ -1,0 +1,253 @@
+"""An item as Redis must have it, out of what the archive knows about it. Pure.
+
+What comes back: the terms, the public state, the newest events, and the verdict of every archived bid, word for word.
+
+What the archive does not know, and how that is decided here:
+
+- *Maxima.* They are in no event. The leader's maximum becomes the visible price; the others' are gone.
+- *What a bid had asked for.* The archive has the price that a bid made visible, which for a bid without a maximum is
+  its amount. So a repeat with that amount gets the old verdict. A bid that had a maximum is repeated with other content
+  than that, and is answered 422 KEY_REUSED: never a second bid, and ``bids/by-key`` tells the old verdict.
+- *Idempotency-Key headers*, as far as they are not the bid id; refusals; and maxima that were raised without an event.
+- *The time in between.* An end that has passed has passed: the item closes at once.
+
+The item keeps its ``seq`` and gets a higher epoch. So the next event is ``(epoch, seq + 1)``: higher than everything
+that anybody was ever shown, and ``seq`` goes on without a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from shared import names
+from shared.domain.auction import Status, Terms
+from shared.domain.errors import TermsInvalid
+from shared.domain.increments import Increment, decode_steps, next_minimum
+from shared.domain.soft_close import SoftClose
+from shared.domain.voiding import answers
+from shared.item_state import item_fields
+from shared.messages import (
+    AuctionExtended,
+    BidAccepted,
+    BidVoided,
+    Event,
+    decode_event,
+    encode_event,
+)
+
+RECENT_EVENTS: Final = 512
+"""Events kept next to the item; as the gateway's scripts keep them."""
+
+VERDICT_KEEP_US: Final = 8 * 86_400 * 1_000_000
+"""How long a verdict is kept after the end of its item, or after the bid; as the gateway's scripts keep it."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What is to be written for one item.
+
+    Attributes:
+        fields: the item's hash.
+        recent: its newest events as JSON, newest first.
+        deadline_us: when the closer must look at it, None where never.
+        fault: why it could not be rebuilt as it was; then it is paused, for an operator to decide.
+    """
+
+    item_id: str
+    fields: dict[str, str]
+    recent: list[bytes]
+    deadline_us: int | None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The stored verdict of one bid: ``entry`` is the value of its idempotency key, to expire at ``expires_us``."""
+
+    item_id: str
+    user_id: str
+    bid_id: str
+    entry: bytes
+    expires_us: int
+
+
+@dataclass(slots=True)
+class Turns:
+    """What pauses and extensions have done to an item so far.
+
+    ``shift_us``: by how much pauses have moved the hard end. ``paused_us``: since when it is paused.
+    """
+
+    extensions: int = 0
+    shift_us: int = 0
+    paused_us: int | None = None
+
+    @classmethod
+    def after(cls, events: Iterable[Row]) -> Turns:
+        """After these rows of ``read_turns``, oldest first."""
+        turns = cls()
+        for event in events:
+            match event["type"]:
+                case "extended":
+                    turns.extensions = event["extensions"]
+                case "paused":
+                    turns.paused_us = event["ts_us"]
+                case "resumed" if turns.paused_us is not None:
+                    turns.shift_us += event["ts_us"] - turns.paused_us
+                    turns.paused_us = None
+        return turns
+
+
+def terms_of(row: Row) -> Terms:
+    """The terms of a row of ``read_items``.
+
+    Raises:
+        TermsInvalid, ValueError, msgspec.DecodeError: they are not there (its `created` event is missing) or no terms.
+    """
+    if row["created_us"] is None:
+        raise TermsInvalid("terms", "are not archived: the item's `created` event is missing")
+    soft = msgspec.json.decode(row["soft_close"], type=SoftClose) if row["soft_close"] else None
+    return Terms(
+        item_id=row["item_id"],
+        start_us=row["start_us"],
+        currency=row["currency"],
+        seller_id=row["seller_id"],
+        start_price=row["start_price"],
+        reserve_price=row["reserve_price"],
+        buy_now_price=row["buy_now_price"],
+        increment=Increment(row["increment_kind"], row["increment_value"], decode_steps(row["increment_steps"])),
+        end_us=row["original_end_us"],
+        soft_close=soft,
+    )
+
+
+def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int) -> Rebuilt:
+    """The item of a row of ``read_items``, after ``turns``, with its rows of ``read_log``, newest first.
+
+    Never raises for what is missing in the archive: such an item comes back paused, with its ``fault``.
+    """
+    status, fault = Status(row["status"]), None
+    try:
+        terms = terms_of(row)
+    except (TermsInvalid, ValueError, TypeError, msgspec.DecodeError) as error:
+        # A bid under terms that nobody knows would be wrong, and an item that is missing would be opened at zero.
+        terms, fault = Terms(item_id=row["item_id"], start_us=row["updated_us"], currency=row["currency"]), str(error)
+        status = status if status.is_final else Status.PAUSED
+    hard_end_us = terms.soft_close.hard_end_us if terms.soft_close else None
+    paused_us = (turns.paused_us or row["updated_us"]) if status is Status.PAUSED else None
+    leader = row["highest_bidder_id"] or ""
+    fields = item_fields(terms, name=row["name"], description=row["description"]) | {
+        "id": row["item_id"],
+        "status": status.value,
+        "epoch": str(epoch),
+        "seq": str(row["seq"]),
+        "price": str(row["current_bid"]),
+        "leader": leader,
+        "leader_max": str(row["current_bid"] if leader else 0),
+        "runner_up": str(row["runner_up"] if leader else 0),
+        "bid_count": str(row["bid_count"]),
+        "reserve_met": "1" if row["reserve_met"] else "0",
+        "extensions": str(turns.extensions),
+        "start_us": str(terms.start_us),
+        "end_us": _text(row["end_us"]),
+        "original_end_us": _text(terms.end_us),
+        "hard_end_us": _text(None if hard_end_us is None else hard_end_us + turns.shift_us),
+        "paused_us": _text(paused_us),
+        "created_us": str(row["created_us"] or row["updated_us"]),
+        "updated_us": str(row["updated_us"]),
+    }
+    deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
+    recent = [encode_event(event) for event in recent_events(row, terms, log)]
+    return Rebuilt(row["item_id"], fields, recent, deadline_us, fault)
+
+
+def _text(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[Event]:
+    """The item's newest events as they were on the wire, newest first.
+
+    The archive keeps the whole body of every event but bids. A bid's public state is what its row says, and what is
+    worked out backwards from the item's present state and from the events around it: how many bids there were, and the
+    end.
+    """
+    events: list[Event] = []
+    bid_count, end_us = row["bid_count"], row["end_us"]
+    for entry in log:
+        event: Event
+        if entry["body"] is not None:
+            event = decode_event(entry["body"].encode())
+            bid_count, end_us = event.bid_count, event.end_us
+            if isinstance(event, AuctionExtended):
+                end_us = event.previous_end_us
+            elif isinstance(event, BidVoided) and not event.bid_id.endswith(answers("")):
+                bid_count += 1
+        else:
+            event = _bid_event(row, terms, entry, bid_count=bid_count, end_us=end_us)
+            bid_count -= event.kind != "proxy"
+        events.append(event)
+    return events
+
+
+def _bid_event(row: Row, terms: Terms, bid: Row, *, bid_count: int, end_us: int | None) -> BidAccepted:
+    amount = bid["amount"]
+    return BidAccepted(
+        item_id=row["item_id"],
+        epoch=bid["epoch"],
+        seq=bid["seq"],
+        ts_us=bid["ts_us"],
+        bid_id=bid["bid_id"],
+        user_id=bid["user_id"],
+        kind=bid["kind"],
+        amount=amount,
+        previous_bid=bid["previous_bid"],
+        current_bid=amount,
+        highest_bidder_id=bid["leader_id"] or bid["user_id"],
+        bid_count=bid_count,
+        min_next_bid=next_minimum(amount, terms.increment),
+        status="sold" if bid["kind"] == "buy_now" else "open",
+        end_us=end_us,
+        reserve_met=_meets_reserve(terms, amount),
+        currency=terms.currency,
+    )
+
+
+def _meets_reserve(terms: Terms, price: int) -> bool:
+    return terms.reserve_price is None or price >= terms.reserve_price
+
+
+def answered(bid: Row, follower: Row | None, terms: Terms, end_us: int | None) -> Answered | None:
+    """The verdict entry of an archived bid, as ``place_bids.lua`` has stored it; None for an automatic bid.
+
+    Args:
+        bid: a row of ``read_answered_bids``.
+        follower: the row after it: perhaps the automatic bid that answered it in the same step.
+        terms, end_us: of its item; the present end.
+    """
+    if bid["kind"] == "proxy":
+        return None
+    price = amount = bid["amount"]
+    if follower is not None and (follower["item_id"], follower["bid_id"]) == (bid["item_id"], answers(bid["bid_id"])):
+        price = follower["amount"]
+    verdict = (
+        f"A|{bid['bid_id']}|{bid['seq']}|{price}|{amount}|{int(bid['leader_id'] is None)}"
+        f"|{next_minimum(price, terms.increment)}|{int(_meets_reserve(terms, price))}|{bid['kind']}|{bid['epoch']}"
+        f"|{bid['ts_us']}"
+    )
+    expires_us = max(bid["ts_us"], end_us or 0) + VERDICT_KEEP_US
+    return Answered(bid["item_id"], bid["user_id"], bid["bid_id"], f"{amount},\n{verdict}".encode(), expires_us)
+
+
+def keys_of(answer: Answered) -> tuple[str, str]:
+    """Where a verdict and its owner are kept."""
+    return (
+        names.idempotency_key(answer.item_id, answer.user_id, answer.bid_id),
+        names.key_owner_key(answer.item_id, answer.bid_id),
+    )

@@ -1,0 +1,324 @@
+"""Rebuilds the shards that Redis has lost, from PostgreSQL and from what JetStream holds beyond it.
+
+A shard is lost where Redis has no cursors of it and the archive knows it. The gateways refuse its bids
+(``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. In order:
+
+1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as a
+   worker stores it (which may run meanwhile, and will find these messages stored). From here on PostgreSQL alone is
+   read. This waits until no gateway can still be publishing what it had read from the old Redis.
+2. Per shard: a new shard epoch is written down in PostgreSQL, a mark is set in Redis, and every item is written, with
+   its latest events and the verdicts of its bids.
+3. The cursors are written, the mark removed, in one step. That opens the shard.
+
+A run that is killed leaves shards that are done, and marks at those that are not; the next run goes on with these.
+The `shard_cursors` of the archive are left alone: they move to the new epoch with its first entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from nats.js import JetStreamContext
+from redis.asyncio import Redis
+
+from archival_worker.archive import Archive
+from archival_worker.backlog import first_unarchived, read_backlog
+from archival_worker.deliveries import Delivery
+from archival_worker.errors import RecoveryRefused
+from archival_worker.queries import Queries, load_queries
+from archival_worker.rebuild import (
+    RECENT_EVENTS,
+    VERDICT_KEEP_US,
+    Answered,
+    Rebuilt,
+    Row,
+    Turns,
+    answered,
+    keys_of,
+    rebuild,
+    terms_of,
+)
+from shared import names
+from shared.crash_points import crash_point
+
+_RESTORE: Final = (Path(__file__).parent / "lua" / "restore_shard.lua").read_text()
+
+_ITEMS_PER_STEP: Final = 100
+_VERDICTS_PER_STEP: Final = 1_000
+RECOVERY_LOCK: Final = 7_301_985_221
+"""The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
+
+SETTLE_S: Final = 6.0
+"""Longer than a relay waits for the PubAcks of what it has read: after that it has noticed that the shard is gone."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was done, or, after a dry run, what would be.
+
+    Attributes:
+        shards: rebuilt now.
+        items, events, verdicts: written to Redis.
+        paused: items that came back paused because the archive lacks their terms, and why.
+        from_stream: events that the stream had and the archive did not.
+        untouched: shards that lack cursors and were left alone, and why.
+    """
+
+    shards: list[str] = field(default_factory=list)
+    items: int = 0
+    events: int = 0
+    verdicts: int = 0
+    paused: dict[str, str] = field(default_factory=dict)
+    from_stream: int = 0
+    untouched: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverOptions:
+    """How to go about it.
+
+    Attributes:
+        dry_run: change nothing, neither in Redis nor in PostgreSQL.
+        settle_s: how long after the start the stream is still looked at for what gateways publish late.
+        whole_stream: read the stream from its beginning, where PostgreSQL was put back to an older state.
+    """
+
+    dry_run: bool = False
+    settle_s: float = SETTLE_S
+    whole_stream: bool = False
+
+
+class Recovery:
+    """One run. Progress goes to ``tell``, a line at a time."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        archive: Archive,
+        jetstream: JetStreamContext | None,
+        options: RecoverOptions = RecoverOptions(),
+        *,
+        tell: Callable[[str], None],
+        queries: Queries | None = None,
+    ) -> None:
+        """``jetstream`` None: the stream is not there to be read; only what is archived comes back."""
+        self._redis = redis
+        self._archive = archive
+        self._jetstream = jetstream
+        self._options = options
+        self._tell = tell
+        self._sql = queries or load_queries()
+        self.report = Report()
+
+    async def run(self) -> Report:
+        """Rebuild every lost shard.
+
+        Raises:
+            RecoveryRefused: no shard is lost, or another run is under way. Nothing was changed.
+            ArchiveUnavailable, StreamUnavailable, RedisError, OSError: a server is away. Shards that are reported as
+                done are done; run it again for the others.
+        """
+        async with self._archive.connection() as connection:
+            # The lock belongs to the connection and goes with it, whatever happens.
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RECOVERY_LOCK):
+                raise RecoveryRefused("another recovery is under way")
+            return await self._run()
+
+    async def _run(self) -> Report:
+        started_s = time.monotonic()
+        if not await self._without_cursors():
+            raise RecoveryRefused("every shard has its cursors: Redis has lost nothing, and nothing was changed")
+        await self._drain_stream(started_s)
+        epochs = await self._lost_shards()
+        if not epochs and not (self._options.dry_run and self.report.from_stream):
+            raise RecoveryRefused("the archive knows nothing of the shards without cursors: they are new, not lost")
+        items = await self._items_by_shard(epochs)
+        total = sum(map(len, items.values()))
+        self._tell(f"{len(epochs)} shards are lost, with {total} items in the archive")
+        for shard, epoch in epochs.items():
+            await self._recover_shard(shard, epoch, items[shard])
+        return self.report
+
+    async def _without_cursors(self) -> list[str]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.hexists(names.cursors_key(shard), "epoch")
+        return [shard for shard, there in zip(names.SHARDS, await pipeline.execute(), strict=True) if not there]
+
+    async def _lost_shards(self) -> dict[str, int]:
+        """The lost shards, and the epoch that each of them gets."""
+        missing = set(await self._without_cursors())
+        async with self._archive.connection() as connection:
+            rows = await connection.fetch(self._sql.known_shards)
+        return {row["shard"]: row["next_epoch"] for row in rows if row["shard"] in missing and row["is_known"]}
+
+    async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:
+        """The ids of all items of these shards. Ids alone fit into memory, by the hundred bytes each."""
+        found: dict[str, list[str]] = defaultdict(list)
+        async with self._archive.transaction() as connection:
+            async for row in connection.cursor(self._sql.read_item_ids.rstrip(";"), prefetch=10_000):
+                shard = names.shard_of(row["item_id"])
+                if shard in shards:
+                    found[shard].append(row["item_id"])
+        return found
+
+    # ------------------------------------------------------------------------------------------------ the stream
+
+    async def _drain_stream(self, started_s: float) -> None:
+        """Bring the archive up to what the stream holds; once more after gateways had the time to notice the loss."""
+        jetstream = self._jetstream
+        if jetstream is None:
+            self._tell("the stream is left out: what was not archived does not come back")
+            return
+        first = 1 if self._options.whole_stream else await first_unarchived(jetstream)
+        first = await self._drain_from(jetstream, first)
+        left_s = self._options.settle_s - (time.monotonic() - started_s)
+        if left_s > 0 and not self._options.dry_run:
+            self._tell(f"waiting {left_s:.0f} s for what gateways may still be publishing")
+            await asyncio.sleep(left_s)
+            await self._drain_from(jetstream, first)
+        self._tell(f"the stream had {self.report.from_stream} events that were not archived")
+
+    async def _drain_from(self, jetstream: JetStreamContext, first: int) -> int:
+        """Store what the stream has from this sequence number on; the number after the last one."""
+        async for page in read_backlog(jetstream, first):
+            if self._options.dry_run:
+                self.report.from_stream += sum(len(d.batch.events) for d in page if d.batch is not None)
+            else:
+                stored = await self._archive.store(page)
+                self.report.from_stream += stored.bids + stored.events
+            first = max(first, _last_seq(page) + 1)
+        return first
+
+    # ------------------------------------------------------------------------------------------------- one shard
+
+    async def _recover_shard(self, shard: str, epoch: int, items: Sequence[str]) -> None:
+        leftovers = await self._leftovers(shard, items)
+        if leftovers:
+            self.report.untouched[shard] = leftovers
+            self._tell(f"{shard}: left alone: {leftovers}")
+            return
+        if not self._options.dry_run:
+            # Before anything else is written: an epoch is never given out twice.
+            async with self._archive.transaction() as connection:
+                await connection.execute(self._sql.begin_recovery, shard, epoch)
+            await self._redis.set(names.rebuilding_key(shard), str(epoch))
+            await self._redis.delete(names.deadlines_key(shard))
+        verdicts_before, items_before = self.report.verdicts, self.report.items
+        for step in _steps(items, _ITEMS_PER_STEP):
+            await self._recover_items(step, epoch)
+            crash_point("recover.items")
+        written = self.report.items - items_before
+        if not self._options.dry_run:
+            await self._open_shard(shard, epoch)
+            async with self._archive.transaction() as connection:
+                verdicts = self.report.verdicts - verdicts_before
+                await connection.execute(self._sql.end_recovery, shard, epoch, written, verdicts)
+        self.report.shards.append(shard)
+        done = "would get" if self._options.dry_run else "is back in"
+        self._tell(f"{shard}: {done} epoch {epoch}, {written} items")
+
+    async def _leftovers(self, shard: str, items: Sequence[str]) -> str | None:
+        """What Redis still has of a shard without cursors, where that was not left by an earlier run of this."""
+        if await self._redis.exists(names.rebuilding_key(shard)):
+            return None
+        if await self._redis.exists(names.outbox_key(shard)):
+            return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
+        for step in _steps(items, _VERDICTS_PER_STEP):
+            there = await self._redis.exists(*map(names.item_key, step))
+            if there:
+                return f"Redis still has {there} of its items; only its cursors are gone"
+        return None
+
+    async def _open_shard(self, shard: str, epoch: int) -> None:
+        keys = [names.cursors_key(shard), names.outbox_key(shard), names.rebuilding_key(shard)]
+        if not await cast(Any, self._redis.eval(_RESTORE, len(keys), *keys, str(epoch))):
+            raise RecoveryRefused(f"shard {shard} got its cursors from somebody else meanwhile; look at it by hand")
+
+    async def _recover_items(self, item_ids: Sequence[str], epoch: int) -> None:
+        async with self._archive.transaction() as connection:
+            rows = {row["item_id"]: row for row in await connection.fetch(self._sql.read_items, item_ids)}
+            turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
+            log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
+            rebuilt = [rebuild(row, Turns.after(turns[item]), log[item], epoch) for item, row in rows.items()]
+            await self._write_items(rebuilt)
+            bids = connection.cursor(
+                self._sql.read_answered_bids.rstrip(";"), item_ids, VERDICT_KEEP_US, prefetch=_VERDICTS_PER_STEP
+            )
+            faulty = {item.item_id for item in rebuilt if item.fault is not None}
+            await self._write_verdicts(_answers(bids, {item: row for item, row in rows.items() if item not in faulty}))
+        self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
+
+    async def _write_items(self, items: Sequence[Rebuilt]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for item in items:
+            key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
+            pipeline.delete(key, recent, names.proxies_key(item.item_id))
+            pipeline.hset(key, mapping=cast(Any, item.fields))
+            if item.recent:
+                pipeline.rpush(recent, *item.recent)
+            if item.deadline_us is not None:
+                pipeline.zadd(names.deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
+            self.report.events += len(item.recent)
+        self.report.items += len(items)
+        await self._execute(pipeline)
+
+    async def _write_verdicts(self, answers: AsyncIterator[Answered]) -> None:
+        pipeline, waiting = self._redis.pipeline(transaction=False), 0
+        async for answer in answers:
+            verdict_key, owner_key = keys_of(answer)
+            pipeline.set(verdict_key, answer.entry, pxat=answer.expires_us // 1_000)
+            # Of several bidders the first one: the bids come in their order.
+            pipeline.set(owner_key, answer.user_id, pxat=answer.expires_us // 1_000, nx=True)
+            waiting += 1
+            self.report.verdicts += 1
+            if waiting == _VERDICTS_PER_STEP:
+                await self._execute(pipeline)
+                pipeline, waiting = self._redis.pipeline(transaction=False), 0
+        await self._execute(pipeline)
+
+    async def _execute(self, pipeline: Any) -> None:
+        if not self._options.dry_run:
+            await pipeline.execute()
+        else:
+            await pipeline.reset()
+
+
+def _last_seq(page: Sequence[Delivery]) -> int:
+    return max(delivery.stream_seq for delivery in page)
+
+
+def _steps(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:
+    """Rows that come sorted by item, by item."""
+    groups = itertools.groupby(rows, key=lambda row: cast(str, row["item_id"]))
+    return defaultdict(list, {item: list(group) for item, group in groups})
+
+
+async def _answers(bids: AsyncIterator[Row], items: dict[str, Row]) -> AsyncIterator[Answered]:
+    """The verdicts of bids that come in order; each bid is looked at together with the one after it."""
+    terms = {item: terms_of(row) for item, row in items.items()}
+    previous: Row | None = None
+    async for bid in _and_none(bids):
+        if previous is not None and previous["item_id"] in items:
+            item_id = previous["item_id"]
+            found = answered(previous, bid, terms[item_id], items[item_id]["end_us"])
+            if found is not None:
+                yield found
+        previous = bid
+
+
+async def _and_none(rows: AsyncIterator[Row]) -> AsyncIterator[Row | None]:
+    async for row in rows:
+        yield row
+    yield None

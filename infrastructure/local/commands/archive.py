@@ -1,0 +1,89 @@
+"""`bidding recover` and `bidding dead-letters`: the archival worker's commands, on the servers of this machine.
+
+The commands themselves belong to the service that owns the archive, and run in containers under
+`python -m archival_worker` as well; here they only learn where the servers are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.ports import Ports
+from infrastructure.local.services import ARCHIVAL_WORKER
+from infrastructure.local.stack import Stack
+from infrastructure.local.state import RunRecord, run_path
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_URLS = ("redis_url", "nats_url", "postgres_url")
+
+
+def _server_options(command: Command) -> Command:
+    """Where the servers are: said here, or in the environment, or as the data directory's run has them."""
+    for name in reversed(_URLS):
+        option, setting = "--" + name.replace("_", "-"), name.upper()
+        text = "Another server than that of `bidding up`."
+        command = click.option(option, name, envvar=setting, show_envvar=True, help=text)(command)
+    return data_dir_option(command)
+
+
+def _run(arguments: list[str], data_dir: Path, urls: dict[str, str | None]) -> None:
+    """Run the worker's command and end with its exit code. URLs go through the environment: they may hold passwords."""
+    record = RunRecord.read(run_path(data_dir))
+    known = dict(record.urls) if record is not None else Stack(data_dir, ports=Ports(), services=()).urls.as_dict()
+    environment = dict(os.environ) | {name.upper(): urls[name] or known[name] for name in _URLS}
+    sys.exit(subprocess.run([sys.executable, "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)
+
+
+@click.command(
+    epilog="Exit codes: 0 rebuilt, 1 not or not all of it (run it again), 3 nothing to rebuild.",
+)
+@_server_options
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--settle-s", type=click.FloatRange(min=0), help="Seconds to wait for late events of the old Redis.")
+@click.option("--without-stream", is_flag=True, help="Do without NATS: what was not archived does not come back.")
+@click.option("--whole-stream", is_flag=True, help="Read all of the stream: where PostgreSQL is an older copy.")
+def recover(
+    data_dir: Path, dry_run: bool, settle_s: float | None, without_stream: bool, whole_stream: bool, **urls: str | None
+) -> None:
+    """Rebuild what Redis has lost, from PostgreSQL and the stream.
+
+    Leave the services running: gateways refuse bids until their items are rebuilt, and then go on by themselves.
+    """
+    flags = {"--dry-run": dry_run, "--without-stream": without_stream, "--whole-stream": whole_stream}
+    arguments = ["recover", *(flag for flag, given in flags.items() if given)]
+    if settle_s is not None:
+        arguments += ["--settle-s", str(settle_s)]
+    _run(arguments, data_dir, urls)
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """What could not be archived: list it, and try again once the cause is mended."""
+
+
+@dead_letters.command("list")
+@_server_options
+@click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has stored.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str | None) -> None:
+    """Show the dead letters, oldest first."""
+    flags = {"--all": with_stored, "--json": as_json}
+    _run(["dead-letters", "list", *(flag for flag, given in flags.items() if given)], data_dir, urls)
+
+
+@dead_letters.command("retry", epilog="Exit codes: 0 all of them are stored, 1 some are not.")
+@_server_options
+@click.argument("ids", nargs=-1, type=click.IntRange(min=1))
+@click.option("--all", "every", is_flag=True, help="All that were not stored yet.")
+def retry_letters(data_dir: Path, ids: tuple[int, ...], every: bool, **urls: str | None) -> None:
+    """Store the letters of these IDS again. A clash is stored only once its place in the archive is mended."""
+    _run(["dead-letters", "retry", *map(str, ids), *(["--all"] if every else [])], data_dir, urls)

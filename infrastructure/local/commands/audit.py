@@ -1,0 +1,47 @@
+"""`bidding audit` and `bidding verify-export`: the archive's own programs, given the addresses of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.services import ARCHIVAL_WORKER
+from infrastructure.local.state import RunRecord, run_path
+
+
+@click.command()
+@click.argument("item_id")
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
+    """Recompute the chain of hashes over all events of ITEM_ID from PostgreSQL.
+
+    Names the first row that does not fit. Exit code 0: all fit, 1: one does not, 2: that cannot be told. Asks
+    POSTGRES_URL where it is set, else the platform that is up here.
+    """
+    environment = dict(os.environ)
+    record = RunRecord.read(run_path(data_dir))
+    if not environment.get("POSTGRES_URL") and record is not None:
+        environment["POSTGRES_URL"] = record.urls["postgres_url"]
+    _run(["audit", *(["--json"] if as_json else []), "--", item_id], environment)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def verify_export(file: Path, as_json: bool) -> None:
+    """Check an exported FILE: its chain, its counts, its prices. Needs no server.
+
+    Names the first line that does not fit. Exit code 0: all fit, 1: one does not, 2: it is no export.
+    """
+    _run(["verify-export", *(["--json"] if as_json else []), "--", str(file)], dict(os.environ))
+
+
+def _run(arguments: list[str], environment: dict[str, str]) -> None:
+    """The archiver's program, with its output and its exit code: services are programs to this package."""
+    sys.exit(subprocess.run([sys.executable, "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)

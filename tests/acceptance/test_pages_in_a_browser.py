@@ -1,0 +1,390 @@
+"""The pages in a real browser against the whole stack: what a seller and two bidders see and do.
+
+Needs the package `playwright` and a Chromium or Chrome on PATH; without them the module is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from infrastructure.local.services import API_GATEWAY, BROADCAST_SERVICE
+from infrastructure.local.stack import Stack
+from tests.stack import StackFactory
+
+pytest.importorskip("playwright", reason="the package playwright is not installed")
+
+from playwright.async_api import Browser, async_playwright, expect
+
+from tests.acceptance.browsing import WAIT_MS, House, Person
+
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+        if (path := shutil.which(name)) is not None
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH")
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PHONE = (390, 844)
+
+
+Visit = Callable[..., Awaitable[Person]]
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        await running.close()
+
+
+@pytest_asyncio.fixture
+async def visit(browser: Browser) -> AsyncIterator[Visit]:
+    """`person = await visit(stack, "ada")`: a browser with a profile of its own. No page may have had an error."""
+    people: list[Person] = []
+
+    async def visitor(stack: Stack, name: str, *, size: tuple[int, int] = (1280, 900), script: str = "") -> Person:
+        context = await browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, locale="en-US", timezone_id="UTC"
+        )
+        await context.add_init_script(f"localStorage.setItem('bidding.user_id', '{name}'); {script}")
+        person = Person(name, await context.new_page(), stack.urls.gateway_url)
+        people.append(person)
+        return person
+
+    yield visitor
+    assert {person.name: person.faults for person in people if person.faults} == {}
+
+
+def after(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+async def test_two_browsers_see_the_same_bid_and_a_reload_keeps_it(start_stack: StackFactory, visit: Visit) -> None:
+    stack = await start_stack()
+    house = House(stack)
+    await house.create("sextant", start_price=100, duration_s=3600)
+    ada, bob = await visit(stack, "ada.lovelace"), await visit(stack, "bob", size=PHONE)
+    await ada.open_lot("sextant")
+    await bob.open_lot("sextant")
+    await bob.sees("#history-empty", "No bids yet")
+
+    await ada.bids("120")
+
+    await ada.sees("#verdict", "Your bid of $120.00 was accepted. You lead.")
+    await ada.sees("#standing", "You lead")
+    await ada.sees("#leader", "You")
+    alias = (await house.item("sextant"))["highest_bidder"]
+    for person in (bob, ada):
+        await person.sees("#price", "$120.00")
+        await expect(person.at("#history-rows tr")).to_have_count(1)
+    await bob.sees("#leader", alias)
+    await bob.sees("#history-rows", alias)
+    assert "lovelace" not in await bob.page.inner_text("body")
+
+    await bob.bids("122.50")
+    await bob.sees("#standing", "You lead")
+    await ada.sees("#standing", "You were outbid")
+    await expect(ada.at("#verdict")).to_be_empty()
+    await expect(ada.at("#amount")).to_have_value("125.00")
+
+    for person in (ada, bob):
+        await person.reload_lot()
+        await person.sees("#price", "$122.50")
+        await expect(person.at("#history-rows tr")).to_have_count(2)
+        await expect(person.at("#history-rows .is-own")).to_have_count(1)
+    await ada.sees("#standing", "You were outbid")
+    await bob.sees("#standing", "You lead")
+    await bob.open("/")
+    await bob.sees(".card", "You lead")
+    await ada.bids("300")
+    await bob.sees(".card", "$300.00")
+    await bob.sees(".card", "You were outbid")
+
+
+async def test_a_lot_with_all_terms_is_made_through_the_form(start_stack: StackFactory, visit: Visit) -> None:
+    stack = await start_stack()
+    house = House(stack)
+    await house.create("clock-1889", start_price=1)
+    seller = await visit(stack, "harbour-house", size=PHONE)
+    page = seller.page
+    await seller.open("/")
+    await page.get_by_role("link", name="Add a lot").first.click()
+    await page.get_by_label("Name", exact=True).fill("Carriage clock, Paris")
+    await page.get_by_label("Description").fill("Striking, with its <key> & case")
+    await page.get_by_label("Start price").fill("50")
+    await page.get_by_label("Currency").select_option("EUR")
+    await page.get_by_label("Closes", exact=True).select_option("at")
+    await page.get_by_label("Day and time of the close").fill(f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%dT%H:%M}")
+    await page.get_by_text("More terms").click()
+    await page.get_by_label("Reserve").fill("40")
+    await page.get_by_label("Buy-now price").fill("900")
+    await page.get_by_role("radio", name="Steps of your own").check()
+    await page.get_by_label("Below", exact=True).first.fill("100")
+    await page.get_by_label("a bid adds").first.fill("4")
+    await page.get_by_label("a bid adds").last.fill("7.50")
+    await page.get_by_role("radio", name="15 min / 15 min").check()
+    await page.get_by_label("Seller").fill("harbour-house")
+    await page.get_by_label("Id of the lot").fill("clock-1889")
+    await seller.sees("#words", "A bid in the last 15 minutes moves the close by another 15 minutes")
+    await seller.sees("#words", "€4.00 below €100.00, €7.50 from there on")
+
+    # What the page finds wrong stands at its field; then what the server finds wrong does.
+    await seller.at("#submit").click()
+    await seller.sees("#error-reserve_price", "must be at least the start price")
+    await expect(page.get_by_label("Reserve")).to_be_focused()
+    await page.get_by_label("Reserve").fill("600")
+    await expect(seller.at("#error-reserve_price")).to_be_empty()
+    await seller.at("#submit").click()
+    await seller.sees("#error-id", "exists already")
+    await expect(page.get_by_label("Name", exact=True)).to_have_value("Carriage clock, Paris")
+    await expect(page.get_by_label("Reserve")).to_have_value("600")
+    await page.get_by_label("Id of the lot").fill("")
+    await seller.at("#submit").click()
+
+    await page.wait_for_url(re.compile(r"/items/carriage-clock-paris-[a-z0-9]{6}$"))
+    await seller.is_live()
+    await seller.sees("#notice", "This is your lot")
+    await seller.sees("#description", "Striking, with its <key> & case")
+    item_id = page.url.rpartition("/")[2]
+    await house.bid(item_id, "ada", amount=50)
+    await seller.sees("#reserve", "Reserve not met")
+    item = await house.item(item_id)
+    assert (item["currency"], item["start_price"], item["min_next_bid"]) == ("EUR", 50, 54)
+    assert (item["buy_now_price"], item["buy_now_available"], item["reserve_met"]) == (900, True, False)
+    assert item["seller_id"] == "harbour-house"
+    await house.bid(item_id, "bob", max_amount=650)
+    await seller.sees("#reserve", "Reserve met")
+    assert (await house.item(item_id))["min_next_bid"] == 607.5
+    for path in ("/", "/sell", f"/items/{item_id}"):
+        await seller.open(path)
+        overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow == 0, f"{path} scrolls sideways on a phone"
+
+
+async def test_a_maximum_leads_is_outbid_and_wins(start_stack: StackFactory, visit: Visit) -> None:
+    stack = await start_stack()
+    house = House(stack)
+    # Every bid that moves the price leaves at least 12 s, so the test needs no hurry, and little patience in the end.
+    await house.create("violin", start_price=1, duration_s=12, soft_close={"trigger_s": 60, "extend_s": 12})
+    ada, bob = await visit(stack, "ada"), await visit(stack, "bob")
+    await ada.open_lot("violin")
+    await bob.open_lot("violin")
+
+    await bob.leaves_maximum("50")
+    await bob.sees("#verdict", "Your maximum of $50.00 stands. You lead at $1.00.")
+    await bob.sees("#maximum", "Your maximum: $50.00")
+    await ada.bids("10")
+    await ada.sees("#verdict", "was accepted, but another bidder's maximum is at least as high")
+    await bob.sees("#price", "$10.50")
+    await bob.sees("#history-rows", "Automatic")
+
+    await ada.leaves_maximum("60")
+    await ada.sees("#standing", "You lead")
+    await bob.sees("#standing", "You were outbid")
+    await bob.sees("#maximum", "Your maximum was $50.00.")
+    await bob.bids("10")
+    await bob.sees("#verdict", "$10.00 is too low. The minimum is now $52.00.")
+    await bob.leaves_maximum("80")
+    await bob.sees("#verdict", "Your maximum of $80.00 stands. You lead at $61.00.")
+    await bob.leaves_maximum("70")
+    await bob.sees("#verdict", "A maximum can only be raised.")
+    await bob.leaves_maximum("90")
+    await bob.sees("#verdict", "Your maximum is raised to $90.00. The price stays at $61.00")
+    await bob.reload_lot()
+    await bob.sees("#maximum", "Your maximum: $90.00")
+
+    await expect(bob.at("#standing")).to_contain_text("You won this lot", timeout=WAIT_MS)
+    await bob.sees("#notice", "The lot is yours, at $61.00.")
+    await ada.sees("#notice", "Sold to bidder-")
+    await ada.sees("#standing", "You were outbid")
+    told = {value for frame in ada.heard for value in json.loads(frame).values() if isinstance(value, int | float)}
+    assert 61 in told
+    assert not {80, 90} & told, "a maximum must not reach anybody else"
+    await ada.reload_lot()
+    await ada.sees("#status", "Sold")
+    await expect(ada.at("#bid-form")).to_be_hidden()
+
+
+async def test_the_clock_is_the_servers_and_a_late_bid_extends(start_stack: StackFactory, visit: Visit) -> None:
+    stack = await start_stack()
+    house = House(stack)
+    soft_close = {"trigger_s": 120, "extend_s": 300, "mode": "from_end"}
+    await house.create("globe", start_price=10, duration_s=110, soft_close=soft_close)
+    ada = await visit(stack, "ada")
+    # A local clock that is an hour wrong must not matter.
+    bob = await visit(stack, "bob", script="const real = Date.now; Date.now = () => real() + 3_600_000;")
+    for person in (ada, bob):
+        await person.open_lot("globe")
+        await expect(person.at("#end")).to_have_attribute("data-pace", "urgent")
+        assert 60 < await person.seconds_left() <= 110
+    left = await ada.at("#countdown").inner_text()
+    await expect(ada.at("#countdown")).not_to_have_text(left)
+
+    await ada.bids("10")
+
+    for person in (ada, bob):
+        await person.sees("#extended", "Extended by 5 minutes. The bidding now closes at")
+        await expect(person.at("#end")).to_have_attribute("data-pace", "soon")
+        assert 360 < await person.seconds_left() <= 410
+        await person.sees("#end-first", "It was first to close on")
+
+
+async def test_what_operators_do_is_shown_with_its_reason(start_stack: StackFactory, visit: Visit) -> None:
+    stack = await start_stack()
+    house = House(stack)
+    await house.create("teapot", start_price=30, start_time=after(4), end_time=after(4000), buy_now_price=400)
+    ada = await visit(stack, "ada")
+    await ada.open_lot("teapot")
+    await ada.sees("#end-label", "Opens in")
+    await ada.sees("#notice", "The bidding opens on")
+    await ada.sees("#status", "Open")
+    await expect(ada.at("#buy-now")).to_have_text("Buy now for $400.00")
+
+    await ada.leaves_maximum("35")
+    await ada.sees("#maximum", "$35.00")
+    struck = await house.bid("teapot", "bob", amount=200)
+    await ada.sees("#price", "$200.00")
+    await house.operate("teapot", f"bids/{struck['bid_id']}/void", "the bidder could not be reached")
+    await ada.sees("#price", "$30.00")
+    await ada.sees("#fall", "A bid was struck, so the price fell. The bidder could not be reached.")
+    await ada.sees("#history-rows .is-struck", "The bidder could not be reached.")
+    await ada.sees("#standing", "You lead")
+
+    await house.operate("teapot", "pause", "the lid is looked at")
+    await ada.sees("#notice", "The bidding is paused, and the remaining time is kept. The lid is looked at.")
+    stopped = await ada.seconds_left()
+    await ada.reload_lot()
+    await ada.sees("#notice", "The lid is looked at.")
+    assert await ada.seconds_left() == stopped
+    await expect(ada.at("#history-rows .is-struck")).to_have_count(1)
+    await house.operate("teapot", "resume", "it is fine")
+    await expect(ada.at("#bid-form")).to_be_visible()
+    await house.operate("teapot", "cancel", "the owner keeps it")
+    await ada.sees("#notice", "This lot was withdrawn from the sale. The owner keeps it.")
+    await ada.reload_lot()
+    await ada.sees("#notice", "The owner keeps it.")
+
+    await house.create("vase", start_price=20, reserve_price=100, buy_now_price=250, duration_s=3600)
+    await ada.open_lot("vase")
+    await ada.at("#buy-now").click()
+    await ada.page.get_by_role("button", name="Not now").click()
+    assert (await house.item("vase"))["status"] == "open"
+    await ada.bids("250")
+    await ada.page.get_by_role("button", name="Yes, buy for $250.00").click()
+    await ada.sees("#notice", "The lot is yours, at $250.00.")
+
+
+async def test_the_page_recovers_when_gateway_and_broadcaster_restart(start_stack: StackFactory, visit: Visit) -> None:
+    stack = await start_stack()
+    house = House(stack)
+    await house.create("atlas", start_price=5, duration_s=3600)
+    ada, bob = await visit(stack, "ada"), await visit(stack, "bob")
+    await ada.open_lot("atlas")
+    await bob.open_lot("atlas")
+    for service in (API_GATEWAY, BROADCAST_SERVICE):
+        stack.kill(service, signal.SIGKILL)
+        assert await stack.wait_ended(service)
+    await bob.sees("#connection-text", "Reconnecting…")
+
+    await ada.bids("7")
+    await ada.sees("#verdict", "asking again with the same bid, so it cannot count twice")
+    for service in (API_GATEWAY, BROADCAST_SERVICE):
+        await stack.start_process(service)
+
+    await ada.sees("#verdict", "Your bid of $7.00 was accepted.")
+    for person in (ada, bob):
+        await person.is_live()
+        await person.sees("#price", "$7.00")
+        await expect(person.at("#history-rows tr")).to_have_count(1)
+    assert (await house.item("atlas"))["bid_count"] == 1
+
+
+REFUSALS = [
+    "NOT_STARTED",
+    "CLOSED",
+    "SOLD",
+    "PAUSED",
+    "CANCELLED",
+    "OWN_ITEM",
+    "BIDDER_BLOCKED",
+    "NOT_APPROVED",
+    "MAX_NOT_RAISED",
+    "TOO_LOW",
+]
+
+# What is changed in a form that is otherwise right, and the field that must say so (None: nothing is wrong).
+TYPED: list[tuple[dict[str, Any], str | None]] = [
+    ({}, None),
+    ({"start_price": "0"}, None),
+    ({"start_price": "1,234.50"}, None),
+    ({"name": "  "}, "name"),
+    ({"start_price": "1.234"}, "start_price"),
+    ({"start_price": "-1"}, "start_price"),
+    ({"currency": "JPY", "start_price": "10.50"}, "start_price"),
+    ({"currency": "KWD", "start_price": "10.505"}, None),
+    ({"start_price": "10", "reserve_price": "9.99"}, "reserve_price"),
+    ({"reserve_price": "20", "buy_now_price": "19"}, "buy_now_price"),
+    ({"increment": "flat", "flat_value": "0"}, "flat_value"),
+    ({"increment": "percent", "percent_value": "2.5"}, None),
+    ({"increment": "percent", "percent_value": "100.01"}, "percent_value"),
+    ({"increment": "steps", "steps": [{"below": "", "increment": "5"}]}, None),
+    ({"increment": "steps", "steps": [{"below": "9", "increment": ""}, {"below": "", "increment": "5"}]}, "steps"),
+    ({"end": "length", "length_count": "1.5", "length_unit": "hours"}, "length_count"),
+    ({"end": "at", "end_at": "2001-01-01T10:00"}, "end_at"),
+    ({"start": "at", "start_at": ""}, "start_at"),
+    ({"end": "none", "soft": "short"}, "soft"),
+    ({"soft": "own", "trigger_min": "0", "extend_min": "5"}, "trigger_min"),
+    ({"soft": "own", "trigger_min": "2", "extend_min": "5", "max_count": "0"}, "max_count"),
+    ({"soft": "own", "trigger_min": "0,5", "extend_min": "5", "hard_min": "60"}, None),
+    ({"seller_id": "a b"}, "seller_id"),
+    ({"id": "a/b"}, "id"),
+]
+
+
+async def test_what_the_pages_say_and_refuse_by_themselves(start_stack: StackFactory, visit: Visit) -> None:
+    stack = await start_stack()
+    reader = await visit(stack, "reader")
+    await reader.open("/sell")
+    words: list[tuple[str, bool]] = await reader.page.evaluate(
+        """async (codes) => {
+          const { wordsForVerdict, wordsForFailure } = await import("/static/js/verdicts.js");
+          const { ApiError } = await import("/static/js/api.js");
+          const attempt = { bid: { user_id: "ada", amount: 5, bid_id: "b" }, led: false, price: 1 };
+          const money = (amount) => `$${amount}`;
+          const problem = (status, code) => wordsForFailure(new ApiError("as told", { status, code }), attempt, money);
+          return [
+            ...codes.map((code) => wordsForVerdict({ success: false, code, min_next_bid: 9 }, attempt, money)),
+            problem(422, "KEY_REUSED"), problem(503, "OVERLOADED"), problem(503, "OUTCOME_UNKNOWN"),
+          ].map(({ text, unsettled }) => [text, unsettled ?? false]);
+        }""",
+        REFUSALS,
+    )
+    texts = [text for text, _ in words]
+    assert len(set(texts)) == len(REFUSALS) + 3
+    assert not [text for text in texts if "was refused" in text or "as told" in text]
+    assert [text for text, unsettled in words if unsettled] == texts[-1:]
+
+    right = {"name": "Clock", "currency": "USD", "increment": "ebay", "end": "3600", "start": "now", "soft": "none"}
+    refused: list[list[str]] = await reader.page.evaluate(
+        """async (forms) => {
+          const { readDraft } = await import("/static/js/terms.js");
+          return forms.map((values) => [...readDraft(values, Date.now()).errors.keys()]);
+        }""",
+        [{**right, **changes} for changes, _ in TYPED],
+    )
+    for (changes, field), found in zip(TYPED, refused, strict=True):
+        assert found == ([] if field is None else [field]), changes

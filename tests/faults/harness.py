@@ -1,0 +1,305 @@
+"""A fault run: the whole stack, a crowd that bids and watches, faults on a seeded timeline, and the judge at the end.
+
+    async with fault_run(start_stack) as run:
+        async with run.bidders.bidding():
+            await run.bidders.more(run.some(50, 150))
+            await run.kill("redis")
+            await run.start("redis")
+            await run.bidders.more(100)
+        await run.prove()
+
+When faults happen is counted in acknowledged bids, drawn from the seed. A run that fails says its seed and what
+happened when; ``FAULTS_SEED=<seed>`` repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import asyncpg
+import httpx
+from redis.asyncio import Redis
+
+from infrastructure.local.errors import ProcessFailed
+from infrastructure.local.ports import HOST, free_ports
+from infrastructure.local.servers import AppendFsync
+from infrastructure.local.services import ALL_SERVICES, API_GATEWAY
+from infrastructure.local.stack import Stack
+from shared.clients.redis import open_redis
+from shared.names import item_key, subject_of
+from tests.faults.bidders import Bidders, Watcher
+from tests.faults.history import History, Row, violations
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+logger = logging.getLogger(__name__)
+
+# Short enough for a test to see what a lost answer leads to; the defaults are 5 s and 3 s.
+_QUICK = {
+    "REDIS_TIMEOUT_MS": "1000",
+    "RESOLVE_MS": "1000",
+    "ARCHIVER_POSTGRES_TIMEOUT_S": "3",
+    "ARCHIVER_ACK_WAIT_S": "4",
+    "ARCHIVER_HOLES_LOOK_S": "2",
+}
+
+_ROWS = "SELECT epoch, seq, bid_id, user_id, amount FROM bids WHERE item_id = $1"
+_OTHERS = "SELECT seq FROM events WHERE item_id = $1"
+_PRICE = "SELECT current_bid FROM items WHERE item_id = $1"
+_DEAD = "SELECT count(*) FROM dead_letters WHERE subject = $1"
+_ARCHIVED = """
+SELECT (SELECT count(*) FROM bids WHERE item_id = $1) + (SELECT count(*) FROM events WHERE item_id = $1)
+"""
+
+
+class FaultRun:
+    """One stack with its crowd. Faults are injected through its methods, so that the timeline knows of them."""
+
+    def __init__(self, stack: Stack, *, seed: int, items: Sequence[str], bidders: int, viewers: int) -> None:
+        self.stack = stack
+        self.seed = seed
+        self.items = list(items)
+        self.chance = random.Random(seed)
+        self.bidders = Bidders([stack.urls.gateway_url], items, bidders=bidders, seed=seed)
+        self.watchers = [
+            Watcher(f"viewer-{number}", stack.urls.broadcast_url, self.items[number % len(self.items)])
+            for number in range(viewers)
+        ]
+        self.timeline: list[str] = []
+        self.faults = 0
+        self.histories: list[History] = []
+        self.is_proven = False
+        self._began_s = time.monotonic()
+
+    # ------------------------------------------------------------------ faults
+
+    def note(self, what: str) -> None:
+        """Write into the timeline."""
+        line = f"{time.monotonic() - self._began_s:8.3f} s  {what}   [{dict(self.bidders.codes)} so far]"
+        self.timeline.append(line)
+        logger.info("%s", line)
+
+    def fault(self, what: str) -> None:
+        """Write a fault into the timeline."""
+        self.faults += 1
+        self.note(what)
+
+    def some(self, least: int, most: int) -> int:
+        """A number out of the seed."""
+        return self.chance.randint(least, most)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        self.fault(f"kill -9 {name}")
+        self.stack.kill(name)
+        assert await self.stack.wait_ended(name)
+
+    async def died(self, name: str, *, within_s: float = 20.0) -> None:
+        """Wait until a process has ended by itself."""
+        assert await self.stack.wait_ended(name, within_s), f"{name} lives on"
+        self.note(f"{name} {self.stack.processes[name].exit_text}")
+
+    async def start(self, name: str) -> None:
+        """Start a process that has ended, and wait until it is ready."""
+        await self.stack.start_process(name)
+        self.note(f"{name} is up again")
+
+    def suspend(self, name: str) -> None:
+        """SIGSTOP."""
+        self.fault(f"SIGSTOP {name}")
+        self.stack.kill(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self.note(f"SIGCONT {name}")
+        self.stack.kill(name, signal.SIGCONT)
+
+    async def reconfigure(self, name: str, **env: str) -> None:
+        """Restart a service with more in its environment."""
+        await self.stack.stop_process(name)
+        self._set_env(name, {**self.stack.processes[name].spec.env, **env})
+        await self.start(name)
+        self.note(f"{name} runs with {env}")
+
+    async def crash_at(self, name: str, place: str, *, times: int) -> None:
+        """Have a service kill itself when it comes to a crash point for the ``times``-th time; then start it again."""
+        usual = self.stack.processes[name].spec.env
+        await self.stack.stop_process(name)
+        self._set_env(name, {**usual, "CRASH_AT": f"{place}:{times}"})
+        self.fault(f"{name} starts with CRASH_AT={place}:{times}")
+        # Under load it may be there even before it is seen to be ready.
+        with contextlib.suppress(ProcessFailed):
+            await self.stack.start_process(name)
+        await self.died(name)
+        self._set_env(name, usual)
+        await self.start(name)
+
+    def _set_env(self, name: str, env: Mapping[str, str]) -> None:
+        process = self.stack.processes[name]
+        process.spec = dataclasses.replace(process.spec, env=env)
+
+    async def add_gateway(self, name: str, **env: str) -> str:
+        """One more gateway; returns its URL. Bidders do not know of it yet."""
+        (port,) = free_ports(1)
+        await self.stack.add_service(name, API_GATEWAY, port, {"GATEWAY_PORT": str(port), **env})
+        return f"http://{HOST}:{port}"
+
+    # ------------------------------------------------------------------ the end
+
+    async def prove(self, *, within_s: float = 60.0) -> list[History]:
+        """Let everything settle, then have every item judged; AssertionError names what is broken."""
+        histories = await self.settle(within_s=within_s)
+        broken = [violation for history in histories for violation in violations(history)]
+        assert not broken, "\n".join(broken)
+        assert self.bidders.unresolved == 0
+        self.is_proven = True
+        return histories
+
+    async def settle(self, *, within_s: float = 60.0) -> list[History]:
+        """Repeat what is unknown, wait for archive and viewers, and return what everybody has."""
+        repeated = await self.bidders.resolve()
+        self.note(f"{repeated} bids of unknown outcome repeated")
+        async with self.redis() as redis, self.postgres() as postgres:
+            await self._archived(redis, postgres, within_s=within_s)
+            for watcher in self.watchers:
+                seq = await redis.hget(item_key(watcher.item_id), "seq")
+                with contextlib.suppress(TimeoutError):
+                    await watcher.reached(int(seq or 0), within_s=20)
+            histories = [await self._history(redis, postgres, item_id) for item_id in self.items]
+        self.histories = histories
+        self.note("settled: " + ", ".join(f"{each.item_id} {each.acknowledged} acknowledged" for each in histories))
+        return histories
+
+    async def _archived(self, redis: Redis, postgres: asyncpg.Connection, *, within_s: float) -> None:
+        """Wait until PostgreSQL has as many events of each item as Redis; what is missing then is for the judge."""
+
+        async def complete() -> bool:
+            for item_id in self.items:
+                seq = await redis.hget(item_key(item_id), "seq")
+                if seq is not None and await postgres.fetchval(_ARCHIVED, item_id) < int(seq) + 1:
+                    return False
+            return True
+
+        with contextlib.suppress(TimeoutError):
+            await eventually(complete, seconds=within_s)
+
+    async def _history(self, redis: Redis, postgres: asyncpg.Connection, item_id: str) -> History:
+        price, seq = await redis.hmget(item_key(item_id), ["price", "seq"])
+        return History(
+            item_id=item_id,
+            requests=self.bidders.requests[item_id],
+            rows=[Row(*row) for row in await postgres.fetch(_ROWS, item_id)],
+            other_seqs=[row["seq"] for row in await postgres.fetch(_OTHERS, item_id)],
+            redis_price=None if price is None else int(price),
+            redis_seq=None if seq is None else int(seq),
+            archived_price=await postgres.fetchval(_PRICE, item_id),
+            dead_letters=await postgres.fetchval(_DEAD, subject_of(item_id)),
+            viewers=[watcher.view() for watcher in self.watchers if watcher.item_id == item_id],
+        )
+
+    # ------------------------------------------------------------------ behind the services' back
+
+    @contextlib.asynccontextmanager
+    async def redis(self) -> AsyncIterator[Redis]:
+        """A connection to the Redis of the stack."""
+        redis = open_redis(self.stack.urls.redis_url, timeout_s=10)
+        try:
+            yield redis
+        finally:
+            await redis.aclose()
+
+    @contextlib.asynccontextmanager
+    async def postgres(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection to the PostgreSQL of the stack that may always write."""
+        url = self.stack.urls.postgres_url
+        connection = await asyncpg.connect(url, server_settings={"default_transaction_read_only": "off"})
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    def account(self) -> str:
+        """The seed and all that happened, for whoever reads of a failure."""
+        return "\n".join([f"FAULTS_SEED={self.seed} repeats this run. What happened:", *self.timeline])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What a run that ended well has shown; ``conftest.py`` prints them all.
+
+    ``is_proven`` is False for a run that was meant to lose bids.
+    """
+
+    test: str
+    is_proven: bool
+    seed: int
+    faults: int
+    answers: int
+    acknowledged: int
+    lost: int
+    doubled: int
+
+
+REPORTS: list[Report] = []
+
+
+def _report(run: FaultRun) -> Report:
+    return Report(
+        test=os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].removesuffix(" (call)"),
+        is_proven=run.is_proven,
+        seed=run.seed,
+        faults=run.faults,
+        answers=sum(run.bidders.codes.values()),
+        acknowledged=sum(history.acknowledged for history in run.histories),
+        lost=sum(history.lost for history in run.histories),
+        doubled=sum(history.doubled for history in run.histories),
+    )
+
+
+def chosen_seed() -> int:
+    """FAULTS_SEED, or any."""
+    return int(os.environ.get("FAULTS_SEED") or secrets.randbelow(1_000_000))
+
+
+@contextlib.asynccontextmanager
+async def fault_run(
+    start_stack: StackFactory,
+    *,
+    items: int = 3,
+    bidders: int = 8,
+    viewers: int = 3,
+    env: Mapping[str, str] | None = None,
+    services: Sequence[str] = ALL_SERVICES,
+    redis_appendfsync: AppendFsync = "always",
+) -> AsyncIterator[FaultRun]:
+    """A running stack with ``items`` open items, ``viewers`` on them, and ``bidders`` who wait to be let loose.
+
+    An error that leaves the block carries the seed and the timeline.
+    """
+    seed = chosen_seed()
+    stack = await start_stack(services=services, env={**_QUICK, **(env or {})}, redis_appendfsync=redis_appendfsync)
+    names = [f"lot-{number}" for number in range(items)]
+    run = FaultRun(stack, seed=seed, items=names, bidders=bidders, viewers=viewers)
+    try:
+        async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20) as http:
+            for name in names:
+                assert (await http.get(f"/api/v1/items/{name}")).status_code == 200
+        await asyncio.gather(*(watcher.start() for watcher in run.watchers))
+        run.note("started")
+        yield run
+        REPORTS.append(_report(run))
+    except BaseException as error:
+        error.add_note(run.account())
+        raise
+    finally:
+        for watcher in run.watchers:
+            await watcher.stop()

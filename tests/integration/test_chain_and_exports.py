@@ -1,0 +1,430 @@
+"""The chain over archived events, the audit of it, and the exports of closed items, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from archival_worker.archive import Archive
+from archival_worker.audit import AuditImpossible, Report, audit
+from archival_worker.chainer import Chainer, ChainOptions
+from archival_worker.errors import ExportFailed
+from archival_worker.export_file import verify
+from archival_worker.exports import Exporter, ExportOptions
+from archival_worker.metrics import Metrics
+from archival_worker.migrate import migrate
+from archival_worker.sinks import Digest, DirectorySink, Sink, open_sink
+from infrastructure.local.ports import free_ports
+from infrastructure.local.stack import Stack
+from shared.clients.postgres import open_postgres
+from shared.messages import Event
+from tests.integration.archive_world import new_database
+from tests.stack import StackFactory
+from tests.unit.archival_worker.events import bid, closed, created, delivery, voided
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+QUICK = ExportOptions(pause_first_s=0.001, pause_most_s=0.001, stuck_tries=3, count_every_s=0)
+
+
+@dataclass
+class World:
+    """A database of the test's own, and what works on it, step by step."""
+
+    url: str
+    pool: asyncpg.Pool
+    archive: Archive
+    chainer: Chainer
+    metrics: Metrics
+    entries: int = 0
+
+    async def store(self, *events: Event) -> None:
+        """Each event as an outbox entry of its own, in one batch."""
+        deliveries = []
+        for event in events:
+            self.entries += 1
+            deliveries.append(delivery(self.entries, event))
+        await self.archive.store(deliveries)
+        self.chainer.offer({event.item_id for event in events})
+
+    async def chain(self, chainer: Chainer | None = None) -> int:
+        """Until nothing is left to do; how many events were added."""
+        chainer = chainer or self.chainer
+        added = 0
+        while chainer.waiting:
+            added += await chainer.once()
+        return added
+
+    async def value(self, sql: str, *arguments: Any) -> Any:
+        return await self.pool.fetchval(sql, *arguments)
+
+    async def tamper(self, sql: str) -> None:
+        assert (await self.pool.execute(sql)).rpartition(" ")[2] != "0", "the test changed nothing"
+
+    async def audit(self, item_id: str = "lot-1", page_rows: int = 3) -> Report:
+        return await audit(self.url, item_id, page_rows=page_rows)
+
+    async def export_row(self) -> dict[str, Any]:
+        row = await self.pool.fetchrow("SELECT * FROM exports ORDER BY epoch DESC, seq DESC LIMIT 1")
+        assert row is not None
+        return dict(row)
+
+
+@pytest_asyncio.fixture
+async def world(servers: Stack) -> AsyncIterator[World]:
+    url = await new_database(servers)
+    await migrate(url)
+    pool = await open_postgres(url, name="test", timeout_s=10)
+    metrics = Metrics()
+    # Small bounds, so that a few events take several transactions.
+    options = ChainOptions(rows_max=4, items_max=2, window=2, linger_s=0, gap_alarm_s=0)
+    yield World(url, pool, Archive(pool), Chainer(pool, metrics, options), metrics)
+    pool.terminate()
+
+
+def auction(item_id: str = "lot-1", bids: int = 5) -> list[Event]:
+    placed = [bid(item_id, seq) for seq in range(1, bids + 1)]
+    return [created(item_id, name="A clock, “ticking” \U0001f570\n\x01"), *placed, closed(item_id, bids + 1)]
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix == ".gz"]
+
+
+async def test_every_event_gets_its_hash_and_an_audit_says_so(world: World) -> None:
+    await world.store(*auction("lot-1", 9), *auction("lot-2", 3))
+    assert await world.chain() == 11 + 5
+    assert await world.value("SELECT count(*) FROM event_hashes") == 16
+    report = await world.audit()
+    assert (report.is_sound, report.fits, report.up_to, report.waiting) == (True, 11, "1:10", 0)
+    assert (await world.audit("lot-2")).fits == 5
+    with pytest.raises(AuditImpossible, match="no item lot-3"):
+        await world.audit("lot-3")
+
+
+async def test_the_chain_stops_at_a_gap_and_goes_on_when_it_is_filled(world: World) -> None:
+    events = auction("lot-1", 5)
+    await world.store(*events[:2], *events[3:])
+    assert await world.chain() == 2
+    assert "lot-1 for the one after 1:1" in world.chainer.alarms["chain"]
+    report = await world.audit()
+    assert (report.is_sound, report.fits, report.waiting) == (True, 2, 4)
+    await world.store(events[2])
+    assert await world.chain() == 5
+    assert world.chainer.alarms == {}
+    assert (await world.audit()).up_to == "1:6"
+
+
+async def test_a_new_chainer_finds_what_an_old_one_left(world: World) -> None:
+    for number in range(5):
+        await world.store(*auction(f"lot-{number}", 2))
+    fresh = Chainer(world.pool, world.metrics, ChainOptions(window=2))
+    for _ in range(3):  # five items in windows of two
+        await fresh.scan()
+    assert fresh.waiting == 5
+    assert await world.chain(fresh) == 20
+    await fresh.scan()
+    assert fresh.waiting == 0
+
+
+async def test_several_chainers_never_spoil_a_chain(world: World) -> None:
+    options = ChainOptions(rows_max=3, items_max=5)
+    chainers = [Chainer(world.pool, world.metrics, options) for _ in range(4)]
+    items = [f"lot-{number}" for number in range(6)]
+    for item_id in items:
+        await world.store(*auction(item_id, 10))
+    for chainer in chainers:
+        chainer.offer(items)
+    added = await asyncio.gather(*(world.chain(chainer) for chainer in chainers))
+    assert sum(added) == 6 * 12
+    for item_id in items:
+        assert (await world.audit(item_id)).fits == 12
+
+
+HASH_TOO = "WITH gone AS (DELETE FROM event_hashes WHERE LOT seq = {0}) DELETE FROM {1} WHERE LOT seq = {0}"
+SWAP = (
+    "UPDATE bids AS b SET bid_id = o.bid_id, user_id = o.user_id, amount = o.amount, previous_bid = o.previous_bid, "
+    "placed_at = o.placed_at FROM (SELECT * FROM bids WHERE LOT seq IN (2, 3)) AS o "
+    "WHERE b.item_id = o.item_id AND b.seq + o.seq = 5"
+)
+
+
+@pytest.mark.parametrize(
+    ("sql", "place", "kind"),
+    [
+        ("UPDATE bids SET amount = amount + 1 WHERE LOT seq = 4", "1:4", "bid"),
+        ("UPDATE bids SET user_id = 'mallory' WHERE LOT seq = 2", "1:2", "bid"),
+        ("UPDATE bids SET placed_at = placed_at + interval '1 microsecond' WHERE LOT seq = 3", "1:3", "bid"),
+        ("UPDATE events SET body = jsonb_set(body, '{reserve_price}', '1') WHERE LOT seq = 0", "1:0", "created"),
+        ("UPDATE events SET at = at - interval '1 second' WHERE LOT type = 'closed'", "1:6", "closed"),
+        ("UPDATE events SET type = 'opened' WHERE LOT type = 'closed'", "1:6", "opened"),
+        ("DELETE FROM bids WHERE LOT seq = 3", "1:3", None),
+        (HASH_TOO.format(3, "bids"), "1:3", None),
+        ("DELETE FROM events WHERE LOT type = 'closed'", "1:6", None),
+        (HASH_TOO.format(6, "events"), "1:6", None),
+        (SWAP, "1:2", "bid"),
+        ("UPDATE event_hashes SET hash = sha256('x') WHERE LOT seq = 5", "1:5", "bid"),
+        ("DELETE FROM event_hashes WHERE LOT seq = 2", "1:2", "bid"),
+        ("DELETE FROM chains WHERE LOT true", "1:0", "created"),
+    ],
+)
+async def test_what_is_changed_behind_our_back_is_named(world: World, sql: str, place: str, kind: str | None) -> None:
+    await world.store(*auction("lot-1", 5), *auction("lot-2", 5))
+    await world.chain()
+    # Bid ids are unique per item, also in the middle of a statement that exchanges two.
+    await world.pool.execute("ALTER TABLE bids DROP CONSTRAINT bids_item_id_epoch_bid_id_key")
+    await world.tamper(sql.replace("LOT", "item_id = 'lot-1' AND"))
+    report = await world.audit()
+    assert report.finding is not None
+    assert (report.finding.place, report.finding.type) == (place, kind), report.text()
+    assert (await world.audit("lot-2")).is_sound
+
+
+async def test_a_void_changes_the_row_of_a_bid_and_not_its_hash(world: World) -> None:
+    await world.store(*auction("lot-1", 3)[:-1])
+    await world.chain()
+    await world.store(voided("lot-1", 4, voids=2))
+    await world.chain()
+    assert await world.value("SELECT status FROM bids WHERE seq = 2") == "voided"
+    assert (await world.audit()).up_to == "1:4"
+
+
+async def test_a_closed_item_is_exported_once_and_confirmed(world: World, tmp_path: Path) -> None:
+    exporter = Exporter(world.pool, DirectorySink(tmp_path), world.metrics, ExportOptions(page_rows=2))
+    await world.store(*auction("lot-1", 5)[:-1])
+    await world.chain()
+    assert not await exporter.once(), "it is still open"
+    await world.store(auction("lot-1", 5)[-1])
+    await world.chain()
+    assert await exporter.once()
+    assert not await exporter.once()
+    row = await world.export_row()
+    found = verify(tmp_path / row["object_key"])
+    assert (row["state"], row["tries"], row["confirmed_at"] is not None) == ("confirmed", 1, True)
+    assert (found["events"], found["head"]) == (7, row["head"].hex())
+    assert row["bytes"] == (tmp_path / row["object_key"]).stat().st_size
+    world.chainer.offer(["lot-1"])
+    await world.chain()
+    assert await world.value("SELECT count(*) FROM exports") == 1
+
+
+async def test_a_void_after_the_close_is_exported_anew(world: World, tmp_path: Path) -> None:
+    exporter = Exporter(world.pool, DirectorySink(tmp_path), world.metrics)
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    assert await exporter.once()
+    struck = voided("lot-1", 4, voids=2)
+    # It says `open`, as that of an open item does; the status of the item is what counts.
+    await world.store(struck)
+    await world.pool.execute("UPDATE items SET status = 'unsold'")
+    await world.chain()
+    assert await exporter.once()
+    keys = [row["object_key"] for row in await world.pool.fetch("SELECT object_key FROM exports ORDER BY seq")]
+    assert [key.rpartition("/")[2] for key in keys] == ["1-3.jsonl.gz", "1-4.jsonl.gz"]
+    assert all((tmp_path / key).exists() for key in keys)
+
+
+async def test_an_export_that_never_got_through_is_superseded(world: World) -> None:
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    await world.store(voided("lot-1", 4, voids=2))
+    await world.pool.execute("UPDATE items SET status = 'unsold'")
+    await world.chain()
+    rows = await world.pool.fetch("SELECT seq, state FROM exports ORDER BY seq")
+    assert [tuple(row) for row in rows] == [(3, "superseded"), (4, "due")]
+
+
+class Failing:
+    """A sink that is away for some attempts."""
+
+    def __init__(self, sink: Sink, times: int) -> None:
+        self._sink = sink
+        self._times = times
+
+    def put(self, path: Path, key: str, digest: Digest) -> None:
+        self._times -= 1
+        if self._times >= 0:
+            raise ExportFailed("the bucket is away")
+        self._sink.put(path, key, digest)
+
+    def close(self) -> None:
+        return
+
+
+async def test_an_export_is_repeated_until_it_is_confirmed_and_told_while_it_fails(
+    world: World, tmp_path: Path
+) -> None:
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    exporter = Exporter(world.pool, Failing(DirectorySink(tmp_path), 4), world.metrics, QUICK)
+
+    async def tried(times: int) -> bool:
+        await exporter.once()
+        return bool((await world.export_row())["tries"] >= times)
+
+    await eventually(lambda: tried(4))
+    row = await world.export_row()
+    assert (row["state"], row["last_error"], row["confirmed_at"]) == ("failing", "the bucket is away", None)
+    running = asyncio.create_task(exporter.run())
+
+    async def confirmed() -> bool:
+        exporter.wake()
+        return bool((await world.export_row())["state"] == "confirmed")
+
+    await eventually(confirmed)
+    running.cancel()
+    await asyncio.wait([running])
+    assert (world.metrics.exports, world.metrics.export_failures) == (1, 4)
+    assert exporter.alarms == {}
+
+
+async def test_exports_that_keep_failing_are_an_alarm(world: World, tmp_path: Path) -> None:
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    exporter = Exporter(world.pool, Failing(DirectorySink(tmp_path), 10**9), world.metrics, QUICK)
+    running = asyncio.create_task(exporter.run())
+
+    async def alarmed() -> bool:
+        exporter.wake()
+        return bool(exporter.alarms)
+
+    await eventually(alarmed)
+    running.cancel()
+    await asyncio.wait([running])
+    assert exporter.alarms["exports"] == "1 keep failing, such as lot-1: the bucket is away"
+    assert exporter.open == 1
+
+
+async def test_a_spoilt_item_is_not_exported(world: World, tmp_path: Path) -> None:
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    await world.tamper("UPDATE bids SET amount = 1 WHERE seq = 1")
+    exporter = Exporter(world.pool, DirectorySink(tmp_path), world.metrics)
+    assert await exporter.once()
+    row = await world.export_row()
+    assert row["state"] == "failing"
+    assert "1:1 of lot-1 does not fit its hash" in row["last_error"]
+    assert files_in(tmp_path) == []
+
+
+async def test_an_archiver_that_dies_on_an_export_leaves_it_to_be_tried_again(world: World, tmp_path: Path) -> None:
+    class Hanging(Failing):
+        def put(self, path: Path, key: str, digest: Digest) -> None:
+            raise SystemError("dies here")
+
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    with pytest.raises(SystemError):
+        await Exporter(world.pool, Hanging(DirectorySink(tmp_path), 0), world.metrics).once()
+    successor = Exporter(world.pool, DirectorySink(tmp_path), world.metrics)
+    assert not await successor.once(), "it is claimed for a while"
+    await world.pool.execute("UPDATE exports SET next_try_at = now()")
+    assert await successor.once()
+    assert (await world.export_row())["tries"] == 2
+
+
+@pytest.fixture
+def s3_url() -> Iterator[str]:
+    """A server that speaks S3, on this machine."""
+    pytest.importorskip("boto3", reason="boto3 is not installed (the extra `aws`)")
+    servers = pytest.importorskip("moto.server", reason="moto's server is not installed: pip install 'moto[server]'")
+    (port,) = free_ports(1)
+    server = servers.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.mark.filterwarnings("default")  # of packages that are not ours
+async def test_an_export_gets_to_a_bucket(
+    world: World, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    sink = open_sink(folder="", bucket="archive", endpoint_url=s3_url, timeout_s=1)
+    assert sink is not None
+    exporter = Exporter(world.pool, sink, world.metrics, QUICK)
+    await world.store(*auction("lot-1", 3))
+    await world.chain()
+    assert await exporter.once()
+    assert (await world.export_row())["state"] == "failing", "there is no such bucket"
+    client = importlib.import_module("shared.clients.aws").open_s3(endpoint_url=s3_url)
+    await asyncio.to_thread(
+        client.create_bucket,
+        Bucket="archive",
+        CreateBucketConfiguration={"LocationConstraint": "eu-central-1"},
+    )
+    await world.pool.execute("UPDATE exports SET next_try_at = now()")
+    assert await exporter.once()
+    row = await world.export_row()
+    assert row["state"] == "confirmed", row["last_error"]
+    path = tmp_path / "downloaded"
+    await asyncio.to_thread(client.download_file, "archive", row["object_key"], str(path))
+    assert verify(path)["head"] == row["head"].hex()
+    client.close()
+    sink.close()
+
+
+async def bidding(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
+    """Run the command; its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "infrastructure.local.cli", *arguments),
+        env=os.environ | env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+@pytest.mark.acceptance
+async def test_from_the_first_bid_to_the_verified_export(start_stack: StackFactory) -> None:
+    stack = await start_stack()
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url) as http:
+        for user, amount in (("ann", 10), ("bob", 12.5), ("ann", 20)):
+            placed = await http.post("/api/v1/items/lamp/bid", json={"user_id": user, "amount": amount})
+            assert placed.status_code == 201, placed.text
+        answer = await http.post("/api/v1/items/lamp/cancel", json={"reason": "broken"})
+        assert answer.status_code == 200, answer.text
+
+    async def exported() -> list[Path]:
+        return files_in(stack.data_dir / "exports")
+
+    (path,) = await eventually(exported, seconds=20)
+    code, text = await bidding("verify-export", str(path), env={})
+    assert (code, "5 events fit (3 bids, 0 voids), up to 1:4" in text) == (0, True), text
+    where = {"POSTGRES_URL": stack.urls.postgres_url}
+    code, text = await bidding("audit", "lamp", "--json", env=where)
+    report = json.loads(text)
+    assert (code, report["fits"], report["up_to"]) == (0, 5, "1:4")
+
+    async with httpx.AsyncClient(base_url=stack.urls.archiver_url) as http:
+        metrics = (await http.get("/metrics")).text
+        assert "archiver_chained_events_total 5\n" in metrics
+        assert "archiver_exports_total 1\n" in metrics
+        assert (await http.get("/ready")).json()["alarms"] == {}
+
+    connection = await asyncpg.connect(stack.urls.postgres_url)
+    await connection.execute("UPDATE bids SET amount = 1 WHERE item_id = 'lamp' AND seq = 2")
+    await connection.close()
+    code, text = await bidding("audit", "lamp", "--data-dir", str(stack.data_dir), env={"POSTGRES_URL": ""})
+    assert (code, "bid 1:2 does not fit" in text) == (1, True), text
+    path.write_bytes(path.read_bytes()[:-9])
+    code, text = await bidding("verify-export", str(path), env={})
+    assert (code, "line 7" in text) == (1, True), text
+    assert (await bidding("audit", "nothing", env=where))[0] == 2
+    assert (await bidding("verify-export", "not-there", env={}))[0] == 2

@@ -1,0 +1,352 @@
+"""Redis loses everything; `bidding recover` brings it back from PostgreSQL and the stream, under a new epoch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import asyncpg
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from archival_worker.recover import RECOVERY_LOCK
+from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER
+from infrastructure.local.stack import Stack
+from shared import names
+from shared.messages import decode_event
+from tests.acceptance.crowd import Viewer
+from tests.acceptance.test_one_bid_end_to_end import feed_url
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+PLAIN, PROXY, SOLD, SCHEDULED, PAUSED, SOFT, VOIDED = "plain", "proxy", "sold", "scheduled", "paused", "soft", "voided"
+ITEMS = (PLAIN, PROXY, SOLD, SCHEDULED, PAUSED, SOFT, VOIDED)
+RENEWED = 2  # the epoch after the first loss
+
+Json = dict[str, Any]
+
+
+@dataclass
+class House:
+    """A running stack, as bidders and an operator see it."""
+
+    stack: Stack
+    http: httpx.AsyncClient
+    redis: Redis
+
+    async def bid(self, item_id: str, user_id: str, bid_id: str, **amounts: float) -> httpx.Response:
+        body = {"user_id": user_id, "bid_id": bid_id, **amounts}
+        return await self.http.post(f"/api/v1/items/{item_id}/bid", json=body)
+
+    async def accepted(self, item_id: str, user_id: str, bid_id: str, **amounts: float) -> Json:
+        answer = await self.bid(item_id, user_id, bid_id, **amounts)
+        assert answer.status_code == 201, answer.text
+        return cast(Json, answer.json())
+
+    async def create(self, item_id: str, **terms: Any) -> None:
+        answer = await self.http.post("/api/v1/items", json={"id": item_id, "name": item_id, **terms})
+        assert answer.status_code == 201, answer.text
+
+    async def operate(self, path: str) -> None:
+        answer = await self.http.post(f"/api/v1/items/{path}", json={"reason": "a test"})
+        assert answer.status_code == 200, answer.text
+
+    async def item(self, item_id: str) -> Json:
+        return cast(Json, (await self.http.get(f"/api/v1/items/{item_id}")).json())
+
+    async def history(self, item_id: str) -> list[Json]:
+        answer = await self.http.get(f"/api/v1/items/{item_id}/bids", params={"limit": 200})
+        assert answer.status_code == 200, answer.text
+        return cast("list[Json]", answer.json()["bids"])
+
+    async def hash(self, item_id: str) -> dict[str, str]:
+        fields = await cast(Any, self.redis.hgetall(names.item_key(item_id)))
+        return {name.decode(): value.decode() for name, value in fields.items()}
+
+    async def recent(self, item_id: str) -> list[Any]:
+        raw = await cast(Any, self.redis.lrange(names.recent_key(item_id), 0, -1))
+        return [decode_event(event) for event in raw]
+
+    async def verdicts(self) -> dict[bytes, bytes]:
+        return {key: cast(bytes, await self.redis.get(key)) async for key in self.redis.scan_iter("*:idem:*")}
+
+    async def deadlines(self) -> dict[bytes, float]:
+        found: dict[bytes, float] = {}
+        for shard in names.SHARDS:
+            found |= dict(await cast(Any, self.redis.zrange(names.deadlines_key(shard), 0, -1, withscores=True)))
+        return found
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self.stack.urls.postgres_url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def query(self, sql: str, *arguments: Any) -> list[Any]:
+        async with self.connected() as connection:
+            return cast("list[Any]", await connection.fetch(sql, *arguments))
+
+    async def _reached(self, cursor: str) -> bool:
+        for shard in names.SHARDS:
+            last, reached = await cast(Any, self.redis.hmget(names.cursors_key(shard), ["next", cursor]))
+            if last is None or last != reached:
+                return False
+        return True
+
+    async def all_published(self) -> None:
+        await eventually(lambda: self._reached("published"), seconds=30)
+
+    async def all_archived(self) -> None:
+        await eventually(lambda: self._reached("archived"), seconds=30)
+
+    async def is_degraded(self) -> bool:
+        return (await self.http.get("/ready")).status_code == 503
+
+    async def is_ready(self) -> bool:
+        return cast(bool, (await self.http.get("/ready")).json()["status"] == "ready")
+
+    async def lose_redis(self) -> None:
+        await self.redis.flushall()
+
+    async def bidding(self, *arguments: str, crash_at: str = "") -> tuple[int, str]:
+        """Exit code and output of a `bidding` command on this stack."""
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "infrastructure.local.cli",
+            *arguments,
+            "--data-dir",
+            str(self.stack.data_dir),
+            env={**os.environ, "CRASH_AT": crash_at},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await child.communicate()
+        return cast(int, child.returncode), output.decode()
+
+    async def recover(self, *options: str, crash_at: str = "") -> tuple[int, str]:
+        return await self.bidding("recover", "--settle-s", "0", *options, crash_at=crash_at)
+
+
+@asynccontextmanager
+async def house_of(stack: Stack) -> AsyncIterator[House]:
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20) as http,
+        Redis.from_url(stack.urls.redis_url, protocol=2) as redis,
+    ):
+        yield House(stack, http, redis)
+
+
+def from_now(**after: float) -> str:
+    return (datetime.now(UTC) + timedelta(**after)).isoformat()
+
+
+async def fill(house: House) -> dict[str, Json]:
+    """Items in every state; what was answered to the bids that have a key."""
+    answers: dict[str, Json] = {}
+    await house.create(PLAIN)
+    for number in range(1, 8):
+        user = f"user-{number % 3}"
+        answers[f"{PLAIN}-{number}"] = await house.accepted(PLAIN, user, f"{PLAIN}-{number}", amount=number)
+    await house.create(PROXY, reserve_price=30, increment={"kind": "ladder"})
+    answers["max-1"] = await house.accepted(PROXY, "ann", "max-1", amount=5, max_amount=50)
+    answers["beaten"] = await house.accepted(PROXY, "bob", "beaten", amount=40)
+    await house.create(SOLD, buy_now_price=100)
+    answers["bought"] = await house.accepted(SOLD, "cyd", "bought", amount=100)
+    await house.create(SCHEDULED, start_time=from_now(hours=1), end_time=from_now(hours=2))
+    await house.create(PAUSED, end_time=from_now(hours=1))
+    answers["before"] = await house.accepted(PAUSED, "ann", "before", amount=3)
+    await house.operate(f"{PAUSED}/pause")
+    soft = {"trigger_s": 7200, "extend_s": 7200, "max_count": 5, "hard_end": from_now(hours=9)}
+    await house.create(SOFT, end_time=from_now(hours=1), soft_close=soft)
+    await house.accepted(SOFT, "ann", "late-1", amount=1)
+    await house.operate(f"{SOFT}/pause")
+    await house.operate(f"{SOFT}/resume")
+    await house.accepted(SOFT, "bob", "late-2", amount=2)
+    await house.create(VOIDED)
+    for number, user in enumerate(("ann", "bob", "cyd"), start=1):
+        await house.accepted(VOIDED, user, f"{VOIDED}-{number}", amount=number)
+    await house.all_archived()
+    await house.operate(f"{VOIDED}/bids/{VOIDED}-3/void")
+    await house.accepted(VOIDED, "dan", f"{VOIDED}-4", amount=4)
+    await house.all_archived()
+    return answers
+
+
+async def assert_refused_for_now(house: House, *item_ids: str) -> None:
+    for item_id in item_ids:
+        answer = await house.bid(item_id, "eve", "meanwhile", amount=1_000)
+        assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT"), answer.text
+
+
+async def test_everything_comes_back_under_a_new_epoch(start_stack: StackFactory) -> None:
+    async with house_of(await start_stack(services=ALL_SERVICES)) as house:
+        answers = await fill(house)
+        viewer = Viewer(feed_url(house.stack), PLAIN)
+        await viewer.start()
+        before = {item: (await house.item(item), await house.hash(item), await house.recent(item)) for item in ITEMS}
+        verdicts, deadlines = await house.verdicts(), await house.deadlines()
+
+        await house.lose_redis()
+        stranger = next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == names.shard_of(PLAIN))
+        await assert_refused_for_now(house, *ITEMS, stranger)
+        await eventually(house.is_degraded)
+        code, told = await house.recover("--dry-run")
+        assert code == 0, told
+        assert "Would rebuild" in told
+        assert await house.redis.keys("*:item:*") == []
+        code, told = await house.recover()
+        assert code == 0, told
+        assert "hidden maxima" in told
+
+        for item_id, (public, fields, recent) in before.items():
+            now = await house.item(item_id)
+            assert now == public | {"epoch": RENEWED}, item_id
+            hidden = {"leader_max", "runner_up"} if item_id == PROXY else set()
+            if item_id == VOIDED:
+                hidden = {"runner_up"}
+            renewed = await house.hash(item_id)
+            changed = {name for name in fields.keys() | renewed.keys() if fields.get(name) != renewed.get(name)}
+            assert changed - hidden == {"epoch"}, item_id
+            assert await house.recent(item_id) == recent, item_id
+        assert await house.deadlines() == deadlines
+        restored = await house.verdicts()
+        assert {key: entry.partition(b"\n")[2] for key, entry in restored.items()} == {
+            key: entry.partition(b"\n")[2] for key, entry in verdicts.items()
+        }
+
+        for number in range(1, 8):
+            again = await house.bid(PLAIN, f"user-{number % 3}", f"{PLAIN}-{number}", amount=number)
+            assert (again.status_code, again.json()) == (201, answers[f"{PLAIN}-{number}"])
+        assert (await house.bid(PROXY, "bob", "beaten", amount=40)).json() == answers["beaten"]
+        assert (await house.bid(SOLD, "cyd", "bought", amount=100)).json() == answers["bought"]
+        asked = await house.http.get("/api/v1/bids/by-key/max-1", params={"item_id": PROXY})
+        assert asked.json() == answers["max-1"]
+        with_maximum = await house.bid(PROXY, "ann", "max-1", amount=5, max_amount=50)
+        assert with_maximum.status_code == 422, "what it had asked for is not known, and it is no second bid"
+
+        for item_id, code_ in ((SOLD, "SOLD"), (SCHEDULED, "NOT_STARTED"), (PAUSED, "PAUSED")):
+            refusal = await house.bid(item_id, "eve", f"new-{item_id}", amount=500)
+            assert refusal.json()["code"] == code_
+        assert await house.item(PLAIN) == before[PLAIN][0] | {"epoch": RENEWED}
+        new = await house.accepted(PLAIN, "eve", "new-1", amount=8)
+        assert (new["seq"], new["event_id"]) == (8, f"{PLAIN}:{RENEWED}:8")
+        await house.operate(f"{PAUSED}/resume")
+        await house.accepted(PAUSED, "eve", "after", amount=9)
+        opened = await house.accepted(stranger, "eve", "first", amount=1)
+        assert opened["event_id"] == f"{stranger}:{RENEWED}:1", "it may have been there before, unarchived"
+        await viewer.reached(8)
+        assert viewer.version == (RENEWED, 8)
+        assert [frame["type"] for frame in viewer.frames][-1] == "snapshot"
+        await viewer.stop()
+
+        await house.all_archived()
+        history = await house.history(PLAIN)
+        assert [bid["seq"] for bid in history] == list(range(8, 0, -1))
+        assert len({bid["bid_id"] for bid in history}) == 8
+        stored = await house.query("SELECT epoch, seq FROM bids WHERE item_id = $1 ORDER BY epoch, seq", PLAIN)
+        assert [tuple(row) for row in stored] == [*((1, seq) for seq in range(1, 8)), (RENEWED, 8)]
+        (item,) = await house.query("SELECT epoch, seq FROM items WHERE item_id = $1", PLAIN)
+        assert tuple(item) == (RENEWED, 8)
+        (cursor,) = await house.query(
+            "SELECT shard_epoch, archived_n FROM shard_cursors WHERE shard = $1", names.shard_of(PLAIN)
+        )
+        assert tuple(cursor) == (RENEWED, 3)
+
+        code, told = await house.recover()
+        assert code == 3, told
+        assert "nothing was changed" in told
+        await eventually(house.is_ready)
+
+
+async def test_what_was_not_archived_comes_from_the_stream_and_a_killed_run_is_finished(
+    start_stack: StackFactory,
+) -> None:
+    async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:
+        items = [f"lot-{number}" for number in range(6)]
+        for item in items:
+            await house.accepted(item, "ann", f"{item}-1", amount=1)
+        await house.all_archived()
+        await house.stack.stop_process(ARCHIVAL_WORKER)
+        for item in items:
+            await house.accepted(item, "bob", f"{item}-2", amount=2)
+        await house.all_published()
+        await house.lose_redis()
+
+        code, told = await house.recover(crash_at="recover.items:3")
+        assert code != 0, told
+        done = {shard for shard in names.SHARDS if await house.redis.exists(names.cursors_key(shard))}
+        begun = {shard for shard in names.SHARDS if await house.redis.exists(names.rebuilding_key(shard))}
+        lost = {names.shard_of(item) for item in items}
+        assert done & lost
+        assert begun
+        assert begun.isdisjoint(done)
+        await assert_refused_for_now(house, *(item for item in items if names.shard_of(item) not in done))
+
+        code, told = await house.recover()
+        assert code == 0, told
+        assert "0 events from the stream" in told, "the killed run had stored them"
+        for item in items:
+            state = await house.item(item)
+            assert (state["current_bid"], state["highest_bidder_id"], state["seq"]) == (2, "bob", 2)
+            assert state["epoch"] >= RENEWED
+            assert (await house.bid(item, "bob", f"{item}-2", amount=2)).json()["seq"] == 2
+            assert (await house.accepted(item, "cyd", f"{item}-3", amount=3))["seq"] == 3
+        await house.stack.start_process(ARCHIVAL_WORKER)
+        await house.all_archived()
+        for item in items:
+            assert [bid["seq"] for bid in await house.history(item)] == [3, 2, 1]
+        assert await house.query("SELECT * FROM dead_letters") == []
+
+
+async def test_an_epoch_is_never_given_out_twice(start_stack: StackFactory) -> None:
+    async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:
+        await house.accepted(PLAIN, "ann", "one", amount=1)
+        await house.all_archived()
+        for epoch in (2, 3):
+            # In between nothing of the new epoch is published, so nothing but the record of recoveries knows of it.
+            await house.lose_redis()
+            await assert_refused_for_now(house, PLAIN)
+            code, told = await house.recover()
+            assert code == 0, told
+            assert (await house.item(PLAIN))["epoch"] == epoch
+        assert (await house.accepted(PLAIN, "ann", "two", amount=2))["event_id"] == f"{PLAIN}:3:2"
+        await house.all_archived()
+
+
+async def test_a_shard_that_has_lost_its_cursors_alone_is_left_alone(start_stack: StackFactory) -> None:
+    async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:
+        await house.accepted(PLAIN, "ann", "one", amount=1)
+        await house.all_archived()
+        fields = await house.hash(PLAIN)
+        await house.redis.delete(names.cursors_key(names.shard_of(PLAIN)))
+        code, told = await house.recover()
+        assert code == 1, told
+        assert "left alone" in told
+        assert await house.hash(PLAIN) == fields
+        await assert_refused_for_now(house, PLAIN)
+
+
+async def test_a_fresh_installation_has_nothing_to_recover(start_stack: StackFactory) -> None:
+    async with house_of(await start_stack(services=(ARCHIVAL_WORKER,))) as house:
+        code, told = await house.recover()
+        assert code == 3, told
+        assert "new, not lost" in told
+        async with house.connected() as connection:
+            await connection.execute("SELECT pg_advisory_lock($1)", RECOVERY_LOCK)
+            code, told = await house.recover()
+            assert (code, "under way" in told) == (3, True)
+        code, told = await house.bidding("dead-letters", "list", "--json")
+        assert (code, json.loads(told)) == (0, [])
