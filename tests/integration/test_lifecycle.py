@@ -248,7 +248,8 @@ async def test_bids_at_the_very_end_against_the_closer(http: httpx.AsyncClient, 
     """A thousand items end while bids and the closer race for each end; Redis TIME alone decides."""
     in_time = late = 0
     for batch in range(10):
-        begin = time.time() + 1.2
+        # Long enough for a busy machine to create them all first.
+        begin = time.time() + 2.5
         ends = {f"edge-{batch}-{number}": begin + number * 0.012 for number in range(100)}
         created = (
             create(http, item, end_time=datetime.fromtimestamp(end, UTC).isoformat()) for item, end in ends.items()
