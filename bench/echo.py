@@ -3,10 +3,9 @@ size."""
 
 from __future__ import annotations
 
-import os
-
-import uvicorn
 from starlette.types import Receive, Scope, Send
+
+from bench.serve import serve
 
 _BODY = (
     b'{"success":true,"message":"Bid accepted","current_bid":12.50,"your_bid":12.50,"is_highest":true,'
@@ -28,20 +27,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 def main() -> None:
     """Serve on GATEWAY_PORT with the gateway's own server options."""
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=int(os.environ["GATEWAY_PORT"]),
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        backlog=4_096,
-    )
+    serve(app, lifespan="off")
 
 
 if __name__ == "__main__":

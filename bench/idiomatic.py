@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import Depends, FastAPI, Path, Request, Response
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
+
+from bench.serve import serve
 
 _SCRIPT = """
 local price = tonumber(redis.call('HGET', KEYS[1], 'price') or '0')
@@ -84,19 +85,7 @@ async def place_bid(
 
 def main() -> None:
     """Serve on GATEWAY_PORT with the gateway's own server options."""
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=int(os.environ["GATEWAY_PORT"]),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        backlog=4_096,
-    )
+    serve(app, lifespan="on")
 
 
 if __name__ == "__main__":
