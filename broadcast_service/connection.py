@@ -6,7 +6,7 @@ writes to socket buffers, and a viewer whose buffer is full costs no more than o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from websockets.frames import Frame as WireFrame
@@ -19,17 +19,29 @@ from broadcast_service.outgoing import Outgoing, OutgoingLimits
 
 
 class Transport(Protocol):
-    """The socket below, as :class:`~broadcast_service.transport.FeedProtocol` offers it. No method waits."""
+    """The socket below, as :mod:`broadcast_service.transport` offers it. No method waits.
+
+    It tells its connection whenever ``is_writable`` changes: ``connection.on_full()`` where it turned False,
+    ``connection.on_writable()`` where it turned True.
+    """
 
     @property
     def is_writable(self) -> bool:
         """Whether the socket's buffer has room; never where the viewer is gone."""
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes to a socket that is writable; all of them are taken."""
+    @property
+    def write(self) -> Callable[[bytes], object]:
+        """Hands bytes to a socket that is writable; all of them are taken. Always the same function."""
 
     def finish(self, code: int, reason: str) -> None:
         """Say goodbye with a close frame, and cut the connection if it is not answered in a few seconds."""
+
+
+def wire_of(frame: Frame) -> bytes:
+    """The frame as a WebSocket text message, made on first use and kept with the frame for all other viewers."""
+    if frame.wire is None:
+        frame.wire = WireFrame(Opcode.TEXT, frame.text).serialize(mask=False)
+    return frame.wire
 
 
 class Connection:
@@ -38,17 +50,28 @@ class Connection:
     Args:
         single: the connection is for one item only and ends where that item does not exist.
         clock: any monotonic clock, in seconds.
+        encode: how a frame looks to this viewer; None for a WebSocket. It should keep what it made with the frame, for
+            other viewers.
+
+    Attributes:
+        is_direct: whether the bytes of :func:`wire_of` may be given to ``write`` now, without asking anybody: it is a
+            WebSocket whose socket has room, and no frame waits.
+        write: the socket's own function.
     """
 
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_encode",
         "_is_closing",
+        "_limits",
         "_metrics",
         "_outgoing",
         "_transport",
         "client_id",
+        "is_direct",
         "single",
+        "write",
     )
 
     def __init__(
@@ -60,23 +83,38 @@ class Connection:
         limits: OutgoingLimits,
         metrics: Metrics,
         clock: Callable[[], float],
+        encode: Callable[[Frame], bytes] | None = None,
     ) -> None:
         self.client_id = client_id
         self.single = single
+        self.write = transport.write
         self._transport = transport
-        self._outgoing = Outgoing(limits)
+        self._encode = encode
+        self._limits = limits
+        # Made when something has to wait for the first time: most viewers never need one.
+        self._outgoing: Outgoing | None = None
         self._metrics = metrics
         self._clock = clock
         self._is_closing = False
+        self.is_direct = encode is None and transport.is_writable
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether frames wait, or the viewer is being closed: not the time for a heartbeat."""
+        return bool(self._outgoing) or self._is_closing or not self._transport.is_writable
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Send frames now, or let them wait for the viewer; close a viewer that is too slow even for that."""
         if self._is_closing:
             return
         if not self._outgoing and self._transport.is_writable:
-            self._transport.write(wire_of(frames[0]) if len(frames) == 1 else b"".join(map(wire_of, frames)))
+            encode = self._encode or wire_of
+            self.write(encode(frames[0]) if len(frames) == 1 else b"".join(map(encode, frames)))
             self._metrics.frames_sent += len(frames)
             return
+        if self._outgoing is None:
+            self._outgoing = Outgoing(self._limits)
+        self.is_direct = False
         self._metrics.frames_queued += len(frames)
         now_s = self._clock()
         for frame in frames:
@@ -90,16 +128,26 @@ class Connection:
         if self.single:
             self.close(code)
 
+    def on_full(self) -> None:
+        """The socket takes no more bytes for now, or never again."""
+        self.is_direct = False
+
     def on_writable(self) -> None:
         """The socket takes bytes again."""
+        if self._is_closing:
+            return
+        encode = self._encode or wire_of
         # Taken from the queue one by one: what still waits can still be conflated.
         while self._outgoing and self._transport.is_writable:
-            self._transport.write(wire_of(self._outgoing.pop(self._clock())))
+            self.write(encode(self._outgoing.pop(self._clock())))
             self._metrics.frames_sent += 1
+        if not self._outgoing:
+            self._outgoing = None
+            self.is_direct = self._encode is None and self._transport.is_writable
 
     def close_if_stalled(self) -> None:
         """To be called now and then: a viewer that takes nothing is noticed also when no frame comes."""
-        if self._outgoing.is_stalled(self._clock()):
+        if self._outgoing is not None and self._outgoing.is_stalled(self._clock()):
             self.close(SLOW_VIEWER)
 
     def close(self, code: CloseCode) -> None:
@@ -107,13 +155,30 @@ class Connection:
         if self._is_closing:
             return
         self._is_closing = True
-        self._outgoing.clear()
+        self.is_direct = False
+        self._outgoing = None
         self._metrics.connections_closed[code.name] += 1
         self._transport.finish(code.code, code.reason)
 
 
-def wire_of(frame: Frame) -> bytes:
-    """The frame as a WebSocket text message, made on first use and kept with the frame for all other viewers."""
-    if frame.wire is None:
-        frame.wire = WireFrame(Opcode.TEXT, frame.text).serialize(mask=False)
-    return frame.wire
+def send_to_all(frames: tuple[Frame, ...], viewers: Collection[Connection], metrics: Metrics) -> list[Connection]:
+    """Send the same frames to many viewers: the one loop that everything else here is to keep short.
+
+    Returns:
+        Viewers whose transport failed in a way that it should not; they are not to be sent anything more.
+    """
+    data = wire_of(frames[0]) if len(frames) == 1 else b"".join(map(wire_of, frames))
+    broken: list[Connection] = []
+    others = 0
+    for viewer in viewers:
+        try:
+            if viewer.is_direct:
+                viewer.write(data)
+            else:
+                others += 1
+                viewer.send(frames)
+        except Exception:
+            # Whatever is wrong with one viewer, the others are served.
+            broken.append(viewer)
+    metrics.frames_sent += len(frames) * (len(viewers) - others)
+    return broken

@@ -14,7 +14,7 @@ every event before anybody could hear of it. The joint is closed by this order:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -64,12 +64,26 @@ class ItemFeed:
     ``version`` is None until the first snapshot, and :data:`UNKNOWN` for an item that does not exist yet.
     """
 
+    __slots__ = (
+        "_base",
+        "_extensions",
+        "_latest",
+        "_ring",
+        "_snapshots",
+        "_vain_loads",
+        "_waiting",
+        "item_id",
+        "version",
+    )
+
     def __init__(self, item_id: str, *, ring_events_max: int = 32) -> None:
         self.item_id = item_id
         self.version: Version | None = None
         # The item is `_base` (for its terms) after `_latest`; put together only when somebody needs a snapshot.
         self._base: ItemState | None = None
         self._latest: Event | None = None
+        # How often it was extended: told by snapshots, and by the events that extend.
+        self._extensions = 0
         self._snapshots: dict[bool | None, Frame] = {}
         # The last frames, consecutive and up to `version`, for viewers that come back.
         self._ring: deque[Frame] = deque(maxlen=ring_events_max)
@@ -107,6 +121,7 @@ class ItemFeed:
             missed = self._missed(recovery)
             if missed:
                 self._base, self._latest = recovery.item, None
+                self._extensions = _extensions_before(missed, recovery.item.state.extensions)
                 frames += [self._apply(event) for event in missed]
             else:
                 self._adopt(recovery)
@@ -136,7 +151,7 @@ class ItemFeed:
         """The frame of the newest state, made once per version. There must be a version."""
         frame = self._snapshots.get(recovered)
         if frame is None:
-            item = self._item()
+            item = self.item
             frame = (
                 unknown_frame(self.item_id, recovered=recovered)
                 if item is None
@@ -145,8 +160,20 @@ class ItemFeed:
             self._snapshots[recovered] = frame
         return frame
 
-    def resume(self, since: Version, recovery: Recovery | None = None) -> tuple[Frame, ...] | None:
-        """Exactly the frames after ``since``, out of memory and ``recovery``; None where any of them is not there."""
+    def history(self, recovery: Recovery | None = None) -> dict[Version, Frame]:
+        """The frames that are in memory, and those of the events of ``recovery``, by version."""
+        frames: dict[Version, Frame] = {}
+        if recovery is not None:
+            extensions = _extensions_before(recovery.events, recovery.item.state.extensions)
+            for event in recovery.events:
+                extensions = _extensions(event, extensions)
+                if not isinstance(event, ItemCreated):
+                    frames[event.version] = event_frame(event, extensions=extensions)
+        frames.update((frame.version, frame) for frame in self._ring)
+        return frames
+
+    def resume(self, since: Version, history: Mapping[Version, Frame]) -> tuple[Frame, ...] | None:
+        """Exactly the frames after ``since``, out of ``history``; None where any of them is not there."""
         if self.version is None:
             return None
         if since == self.version:
@@ -154,19 +181,28 @@ class ItemFeed:
         epoch, seq = since
         if epoch != self.version[0] or seq > self.version[1]:
             return None
-        in_memory = {frame.version: frame for frame in self._ring}
-        in_redis = {event.version: event for event in recovery.events} if recovery else {}
         frames: list[Frame] = []
         # Ends at the first one that is missing, so it is never longer than what is kept.
         for missed in range(seq + 1, self.version[1] + 1):
-            frame = in_memory.get((epoch, missed))
+            frame = history.get((epoch, missed))
             if frame is None:
-                event = in_redis.get((epoch, missed))
-                if event is None or isinstance(event, ItemCreated):
-                    return None
-                frame = event_frame(event)
+                return None
             frames.append(frame)
         return tuple(frames)
+
+    @property
+    def item(self) -> ItemState | None:
+        """The item after the last event, but for the maxima, which no event tells; None where it is unknown."""
+        if self._base is None or self._latest is None:
+            return self._base
+        return _after(self._base, self._latest, self._extensions)
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, or won."""
+        if self._latest is not None:
+            return self._latest.highest_bidder_id
+        return None if self._base is None else self._base.state.leader
 
     def may_recover(self, since: Version) -> bool:
         """Whether Redis may know more than memory: old events of this epoch, or a state newer than ours."""
@@ -184,15 +220,17 @@ class ItemFeed:
     def _apply(self, event: Event) -> Frame:
         self._latest = event
         self.version = event.version
+        self._extensions = _extensions(event, self._extensions)
         self._snapshots.clear()
         # The terms of an item, its reserve among them, are in its first event: viewers get the public snapshot instead.
-        frame = self.snapshot() if isinstance(event, ItemCreated) else event_frame(event)
+        frame = self.snapshot() if isinstance(event, ItemCreated) else event_frame(event, extensions=self._extensions)
         self._ring.append(frame)
         return frame
 
     def _adopt(self, recovery: Recovery) -> None:
         """The state of Redis as it is, with the events that led to it for viewers that come back."""
         self._base, self._latest = recovery.item, None
+        self._extensions = recovery.item.state.extensions
         self.version = recovery.item.version
         self._snapshots.clear()
         self._ring.clear()
@@ -205,7 +243,10 @@ class ItemFeed:
             if not isinstance(event, ItemCreated):
                 tail.append(event)
         if tail and tail[-1].version == self.version:
-            self._ring.extend(event_frame(event) for event in tail)
+            extensions = _extensions_before(tail, self._extensions)
+            for event in tail:
+                extensions = _extensions(event, extensions)
+                self._ring.append(event_frame(event, extensions=extensions))
 
     def _missed(self, recovery: Recovery) -> list[Event]:
         """The events between what viewers know and the recovery; empty where one of them is not there."""
@@ -244,22 +285,28 @@ class ItemFeed:
         self._waiting.clear()
         self._vain_loads = 0
         self._latest = event
+        self._extensions = _extensions(event, self._extensions)
         self.version = event.version
         self._snapshots.clear()
         self._ring.clear()
         return self.snapshot(recovered=False)
-
-    def _item(self) -> ItemState | None:
-        if self._base is None or self._latest is None:
-            return self._base
-        return _after(self._base, self._latest)
 
 
 def _next(version: Version) -> Version:
     return (version[0], version[1] + 1)
 
 
-def _after(item: ItemState, event: Event) -> ItemState:
+def _extensions(event: Event, before: int) -> int:
+    """How often the item was extended up to the event."""
+    return event.extensions if isinstance(event, AuctionExtended) else before
+
+
+def _extensions_before(events: Iterable[Event], at_end: int) -> int:
+    """How often the item was extended before these events, the last of which led to ``at_end``."""
+    return next((event.extensions - 1 for event in events if isinstance(event, AuctionExtended)), at_end)
+
+
+def _after(item: ItemState, event: Event, extensions: int) -> ItemState:
     """The item after an event: its terms never change, and the event carries all of the public state.
 
     Maxima are in no event; they are not public either, so they are left at 0 here.
@@ -275,7 +322,7 @@ def _after(item: ItemState, event: Event) -> ItemState:
         seq=event.seq,
         epoch=event.epoch,
         end_us=event.end_us,
-        extensions=event.extensions if isinstance(event, AuctionExtended) else item.state.extensions,
+        extensions=extensions,
         reserve_met=event.reserve_met,
     )
     return msgspec.structs.replace(item, state=state, updated_us=event.ts_us)

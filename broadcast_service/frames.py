@@ -7,7 +7,7 @@ the name of an operator is in no frame: the functions below name every field tha
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -39,6 +39,8 @@ class FrameKind(Enum):
 
     CONTROL = "control"
     """Belongs to the connection; never dropped."""
+    STATUS = "status"
+    """Says how something is now; the next one of the same topic replaces it."""
     SNAPSHOT = "snapshot"
     """The full state of an item; only a newer snapshot replaces it."""
     EVENT = "event"
@@ -49,29 +51,62 @@ class Frame:
     """One JSON text.
 
     Attributes:
-        text: the JSON, encoded.
-        item_id, version: of which item, at which version; empty and :data:`UNKNOWN` for control frames.
+        item_id, version: of which item, at which version; empty and :data:`UNKNOWN` for frames that are about none.
         event: what the frame was made of, for kind EVENT.
-        wire: the text as it goes over a WebSocket; written by the transport when it sends the frame for the first time.
+        events, bids: how many events the frame stands for, and how many accepted bids are among them.
+        extensions: how often the item was extended up to the event.
+        topic: what the frame is about, for kind STATUS.
+        wire, sse: the text as it goes over a WebSocket, and as a server-sent event; written by whoever sends the frame
+            in that form for the first time.
     """
 
-    __slots__ = ("event", "item_id", "kind", "text", "version", "wire")
+    __slots__ = (
+        "_text",
+        "bids",
+        "event",
+        "events",
+        "extensions",
+        "item_id",
+        "kind",
+        "sse",
+        "topic",
+        "version",
+        "wire",
+    )
 
     def __init__(
         self,
         kind: FrameKind,
-        content: dict[str, Any],
+        content: dict[str, Any] | None,
         *,
         item_id: str = "",
         version: Version = UNKNOWN,
         event: Event | None = None,
+        events: int = 0,
+        bids: int = 0,
+        extensions: int = 0,
+        topic: str = "",
     ) -> None:
+        """``content`` None: the event as it is, encoded when it is needed. Of a conflated item most never are."""
         self.kind = kind
         self.item_id = item_id
         self.version = version
         self.event = event
-        self.text = _encode(content)
+        self.events = events
+        self.bids = bids
+        self.extensions = extensions
+        self.topic = topic
+        self._text = None if content is None else _encode(content)
         self.wire: bytes | None = None
+        self.sse: bytes | None = None
+
+    @property
+    def text(self) -> bytes:
+        """The JSON, encoded."""
+        if self._text is None:
+            assert self.event is not None
+            self._text = _encode(_event_content(self.event))
+        return self._text
 
     def __repr__(self) -> str:
         return f"Frame({self.text.decode()})"
@@ -88,12 +123,37 @@ def version_text(version: Version) -> str:
 # ---------------------------------------------------------------------------------------------- about the connection
 
 
-def connected_frame(client_id: str, item_id: str | None, now_us: int) -> Frame:
-    """The first frame of every connection; ``itemId`` is null where the connection is for many items."""
+def connected_frame(client_id: str, item_id: str | None, now_us: int, *, heartbeat_s: float, full: bool) -> Frame:
+    """The first frame of every connection; ``itemId`` is null where the connection is for many items.
+
+    Args:
+        heartbeat_s: how often a heartbeat comes; a client takes three times that long a silence for a dead connection.
+        full: whether every event is shown, or at most so many frames a second and item.
+    """
     return Frame(
         FrameKind.CONTROL,
-        {"type": "connected", "itemId": item_id, "clientId": client_id, "server_time": to_rfc3339(now_us)},
+        {
+            "type": "connected",
+            "itemId": item_id,
+            "clientId": client_id,
+            "server_time": to_rfc3339(now_us),
+            "heartbeat_s": heartbeat_s,
+            "feed": "full" if full else "conflated",
+        },
     )
+
+
+def heartbeat_frame(now_us: int, *, stale: bool) -> Frame:
+    """The connection lives, and this is the server's time. ``stale``: this broadcaster hears no events now."""
+    content: dict[str, Any] = {"type": "heartbeat", "server_time": to_rfc3339(now_us)}
+    if stale:
+        content["stale"] = True
+    return Frame(FrameKind.STATUS, content, topic="heartbeat")
+
+
+def authenticated_frame(user_id: str, expires_us: int) -> Frame:
+    """The token was accepted: standings of this user follow, until it expires."""
+    return Frame(FrameKind.CONTROL, {"type": "authenticated", "user_id": user_id, "expires": to_rfc3339(expires_us)})
 
 
 def resumed_frame(item_id: str, since: Version, version: Version, replayed: int) -> Frame:
@@ -143,7 +203,12 @@ def snapshot_frame(item: ItemState, *, recovered: bool | None = None) -> Frame:
             where it asked for none.
     """
     state = public_item(item)
-    content: dict[str, Any] = {"type": "snapshot", "item_id": state.pop("id"), **state}
+    content: dict[str, Any] = {
+        "type": "snapshot",
+        "item_id": state.pop("id"),
+        **state,
+        "extensions": item.state.extensions,
+    }
     if recovered is not None:
         content["recovered"] = recovered
     return Frame(FrameKind.SNAPSHOT, content, item_id=item.terms.item_id, version=item.version)
@@ -158,30 +223,110 @@ def unknown_frame(item_id: str, *, recovered: bool | None = None) -> Frame:
     return Frame(FrameKind.SNAPSHOT, content, item_id=item_id)
 
 
-def event_frame(event: Event) -> Frame:
-    """One event and the public state after it. ``created`` has no frame of its own: viewers get a snapshot instead."""
+def event_frame(event: Event, *, extensions: int = 0) -> Frame:
+    """One event and the public state after it. ``created`` has no frame of its own: viewers get a snapshot instead.
+
+    Args:
+        extensions: how often the item was extended up to this event; shown where a ``state`` stands for it.
+    """
+    if isinstance(event, ItemCreated):
+        raise ValueError("a created event carries the reserve price and is never shown as it is")
+    return Frame(
+        FrameKind.EVENT,
+        None,
+        item_id=event.item_id,
+        version=event.version,
+        event=event,
+        events=1,
+        bids=1 if isinstance(event, BidAccepted) else 0,
+        extensions=extensions,
+    )
+
+
+def state_frame(event: Event, *, events: int, bids: int, extensions: int) -> Frame:
+    """The state after ``event``, in place of it and of events before it that were too many for the viewer.
+
+    Args:
+        events: how many events it stands for, with ``event`` itself.
+        bids: how many of them are accepted bids; shown as ``bids_since_last``.
+        extensions: how often the item was extended up to ``event``.
+    """
     content = {
+        "type": "state",
+        "event_id": event.event_id,
+        "bids_since_last": bids,
+        "extensions": extensions,
+        **public_event_state(event),
+    }
+    return Frame(
+        FrameKind.EVENT,
+        content,
+        item_id=event.item_id,
+        version=event.version,
+        event=event,
+        events=events,
+        bids=bids,
+        extensions=extensions,
+    )
+
+
+def stale_frame(item_id: str, version: Version, stale: bool) -> Frame:
+    """``stale``: events do not flow, so the item may be ahead of ``version``. Otherwise: all is shown again."""
+    epoch, seq = version
+    content = {"type": "stale", "item_id": item_id, "stale": stale, "epoch": epoch, "seq": seq}
+    return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic="stale")
+
+
+def viewers_frame(item_id: str, viewers: int, exact: bool) -> Frame:
+    """How many watch the item. Not ``exact`` where broadcasters told each other, which takes a moment."""
+    content = {"type": "viewers", "item_id": item_id, "viewers": viewers, "exact": exact}
+    return Frame(FrameKind.STATUS, content, item_id=item_id, topic="viewers")
+
+
+Standing = Literal["leading", "outbid", "won", "lost", "none"]
+
+
+def standing_frame(
+    item_id: str,
+    version: Version,
+    standing: Standing,
+    *,
+    current_bid: int | None,
+    min_next_bid: int | None,
+    currency: str,
+    your_maximum: int | None,
+) -> Frame:
+    """How a bidder stands. For this bidder alone.
+
+    Args:
+        current_bid, min_next_bid: minor units; None for an item that does not exist yet.
+        your_maximum: the bidder's own maximum in minor units; None where there is none or it may not be told.
+    """
+    epoch, seq = version
+
+    def amount(minor: int | None) -> msgspec.Raw | None:
+        return None if minor is None else amount_json(minor, currency)
+
+    content = {
+        "type": "standing",
+        "item_id": item_id,
+        "epoch": epoch,
+        "seq": seq,
+        "standing": standing,
+        "current_bid": amount(current_bid),
+        "min_next_bid": amount(min_next_bid),
+        "your_maximum": amount(your_maximum),
+    }
+    return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic="standing")
+
+
+def _event_content(event: Event) -> dict[str, Any]:
+    return {
         "type": event.__struct_config__.tag,
         "event_id": event.event_id,
         **_own_fields(event),
         **public_event_state(event),
     }
-    return Frame(FrameKind.EVENT, content, item_id=event.item_id, version=event.version, event=event)
-
-
-def state_frame(event: Event, bids_since_last: int) -> Frame:
-    """The state after ``event``, in place of it and of events before it that the viewer was too slow for.
-
-    Args:
-        bids_since_last: accepted bids since the last frame about this item, up to and with ``event``.
-    """
-    content = {
-        "type": "state",
-        "event_id": event.event_id,
-        "bids_since_last": bids_since_last,
-        **public_event_state(event),
-    }
-    return Frame(FrameKind.EVENT, content, item_id=event.item_id, version=event.version, event=event)
 
 
 def _own_fields(event: Event) -> dict[str, Any]:

@@ -52,12 +52,14 @@ async def ready(request: Request) -> Response:
 
 
 async def item_stats(request: Request) -> Response:
-    """How many viewers of this process follow the item; 0 also for one that does not exist."""
+    """How many viewers follow the item, in this process and in all; 0 also for one that does not exist."""
     item_id: str = request.path_params["item_id"]
     if not names.is_item_id(item_id):
         return problem(422, "ITEM_ID_INVALID", ITEM_HINT)
     service: Service = request.state.service
-    return _json({"itemId": item_id, "subscribers": service.hub.subscribers(item_id)})
+    viewers, exact = service.audience_of(item_id)
+    subscribers = service.hub.subscribers(item_id)
+    return _json({"itemId": item_id, "subscribers": subscribers, "viewers": viewers, "exact": exact})
 
 
 async def metrics(request: Request) -> Response:
@@ -68,6 +70,8 @@ async def metrics(request: Request) -> Response:
         items=service.hub.item_count,
         subscriptions=service.hub.subscription_count,
         stream_up=service.stream.is_up,
+        bidders=len(service.private),
+        addresses=len(service.addresses),
     )
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

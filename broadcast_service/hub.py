@@ -1,50 +1,20 @@
 """Who watches what, and what follows from it. Pure: methods change the hub at once and return effects for the caller to
-carry out, in order and before the next call.
-
-A viewer is *pending* for an item until it got its first frame about it, then *live*: every live viewer of an item
-gets the very same frames.
+carry out, in order and before the next call. What the viewers of one item see is decided in
+:mod:`broadcast_service.channel`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Generic
 
-from broadcast_service.feed import Advance, ItemFeed, Recovery
-from broadcast_service.frames import UNKNOWN, Frame, Version, resumed_frame
+from broadcast_service.channel import Channel, Wish
+from broadcast_service.effects import Effect, Load, NotFound, Send, ViewerT
+from broadcast_service.feed import ItemFeed, Recovery
+from broadcast_service.frames import UNKNOWN, Version
+from broadcast_service.rate import Pace
+from shared.item_state import ItemState
 from shared.messages import Event
-
-ViewerT = TypeVar("ViewerT", bound=Hashable)
-
-
-@dataclass(frozen=True, slots=True)
-class Send(Generic[ViewerT]):
-    """Send these frames, in this order, to each of these viewers.
-
-    ``viewers`` may be the hub's own set: do not keep it.
-    """
-
-    frames: tuple[Frame, ...]
-    viewers: Collection[ViewerT]
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Read the item from Redis, from now on at the earliest, then call ``loaded``, ``missing`` or ``load_failed``."""
-
-    item_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotFound(Generic[ViewerT]):
-    """There is no such item; these viewers are not subscribed to it any more."""
-
-    item_id: str
-    viewers: Collection[ViewerT]
-
-
-Effect = Send[ViewerT] | Load | NotFound[ViewerT]
 
 
 class TooManyItems(Exception):
@@ -55,21 +25,13 @@ class TooManyItems(Exception):
         super().__init__(f"a connection may follow at most {items_max} items; unsubscribe or open another one")
 
 
-@dataclass(slots=True)
-class _Channel(Generic[ViewerT]):
-    feed: ItemFeed
-    live: set[ViewerT] = field(default_factory=set)
-    pending: dict[ViewerT, Version | None] = field(default_factory=dict)
-    # From which version on the load that is under way reads the events.
-    history_from: Version | None = None
-
-
 class Hub(Generic[ViewerT]):
-    """Subscriptions of one process.
+    """Subscriptions of one process. ``now_s`` is any monotonic clock, in seconds.
 
     Args:
         open_catalogue: whether an item that does not exist may be watched; see ``OPEN_CATALOGUE``.
         items_per_viewer_max: bound of the subscriptions of one viewer.
+        rate_max: frames per second and item for viewers who did not ask for everything; 0 for no limit.
         make_feed: for tests and settings.
     """
 
@@ -78,21 +40,30 @@ class Hub(Generic[ViewerT]):
         *,
         open_catalogue: bool = False,
         items_per_viewer_max: int = 200,
+        rate_max: float = 0,
         make_feed: Callable[[str], ItemFeed] = ItemFeed,
     ) -> None:
         self._open_catalogue = open_catalogue
         self._items_per_viewer_max = items_per_viewer_max
+        self._rate_max = rate_max
         self._make_feed = make_feed
-        self._channels: dict[str, _Channel[ViewerT]] = {}
+        self._channels: dict[str, Channel[ViewerT]] = {}
         self._items_of: dict[ViewerT, set[str]] = {}
-        self._stream_up = False
+        # While events flow: which flow it is, counted from 1. None while they do not.
+        self._flow: int | None = None
+        self._flows = 0
 
     # ------------------------------------------------------------------------------------------------ viewers
 
-    def subscribe(self, viewer: ViewerT, item_id: str, since: Version | None = None) -> list[Effect[ViewerT]]:
+    def subscribe(
+        self, viewer: ViewerT, item_id: str, since: Version | None = None, *, full: bool = False
+    ) -> list[Effect[ViewerT]]:
         """Let a viewer follow an item. Its first frame is a snapshot, or ``resumed`` where ``since`` can be met.
 
-        A viewer that follows the item already gets a new first frame.
+        A viewer that follows the item already gets a new first frame, and from then on what it asks for now.
+
+        Args:
+            full: every event, instead of at most so many frames a second.
 
         Raises:
             TooManyItems: the viewer is at its bound; nothing was changed.
@@ -103,15 +74,19 @@ class Hub(Generic[ViewerT]):
         items.add(item_id)
         channel = self._channels.get(item_id)
         if channel is None:
-            channel = self._channels[item_id] = _Channel(self._make_feed(item_id))
-        channel.live.discard(viewer)
-        channel.pending[viewer] = since
+            channel = self._channels[item_id] = Channel(
+                self._make_feed(item_id), Pace(self._rate_max), is_stale=self._flow is None
+            )
+        channel.make_pending(viewer, Wish(since, full))
         # Without the stream this process may be behind: a newcomer is not shown what is known to be perhaps old. An
         # item that did not exist a moment ago is asked for again as well.
         feed = channel.feed
-        is_current = self._stream_up and feed.version not in (None, UNKNOWN)
-        if is_current and (since is None or feed.resume(since) is not None or not feed.may_recover(since)):
-            return self._join(channel, [viewer])
+        is_current = not channel.is_stale and feed.version not in (None, UNKNOWN)
+        if not is_current:
+            return [Load(item_id)]
+        history = {} if since is None else feed.history()
+        if since is None or feed.resume(since, history) is not None or not feed.may_recover(since):
+            return channel.join([viewer], history)
         return [Load(item_id)]
 
     def unsubscribe(self, viewer: ViewerT, item_id: str) -> bool:
@@ -128,10 +103,19 @@ class Hub(Generic[ViewerT]):
         for item_id in self._items_of.pop(viewer, ()):
             self._drop(viewer, item_id)
 
+    def items_of(self, viewer: ViewerT) -> Collection[str]:
+        """What the viewer follows. The hub's own set: do not keep it."""
+        return self._items_of.get(viewer, ())
+
     def subscribers(self, item_id: str) -> int:
         """How many viewers follow the item in this process."""
         channel = self._channels.get(item_id)
-        return 0 if channel is None else len(channel.live) + len(channel.pending)
+        return 0 if channel is None else len(channel)
+
+    def counts(self) -> Iterator[tuple[str, int]]:
+        """All items that somebody follows, each with the number of viewers in this process."""
+        for item_id, channel in self._channels.items():
+            yield item_id, len(channel)
 
     @property
     def item_count(self) -> int:
@@ -147,12 +131,35 @@ class Hub(Generic[ViewerT]):
         """Whether anybody follows the item: events of other items need not even be decoded."""
         return item_id in self._channels
 
+    def state_of(self, item_id: str) -> ItemState | None:
+        """The item as it is known here, but for the maxima; None where it is not known or nobody follows it."""
+        channel = self._channels.get(item_id)
+        return None if channel is None else channel.feed.item
+
+    def leader_of(self, item_id: str) -> str | None:
+        """Who leads, or won; None where nobody does, or the item is not known here."""
+        channel = self._channels.get(item_id)
+        return None if channel is None else channel.feed.leader
+
+    def tell_viewers(self, item_id: str, viewers: int, *, exact: bool) -> list[Effect[ViewerT]]:
+        """Tell the viewers of an item how many they are, if that is news; newcomers are told the same until then."""
+        channel = self._channels.get(item_id)
+        return [] if channel is None else channel.tell_viewers(viewers, exact=exact)
+
     # --------------------------------------------------------------------------------------------- the stream
 
-    def publish(self, item_id: str, events: Iterable[Event]) -> list[Effect[ViewerT]]:
+    def publish(self, item_id: str, events: Iterable[Event], now_s: float) -> list[Effect[ViewerT]]:
         """Events of one item, as they came."""
         channel = self._channels.get(item_id)
-        return [] if channel is None else self._advance(channel, channel.feed.offer(events), channel.live)
+        if channel is None:
+            return []
+        leader = channel.feed.leader
+        return channel.advance(channel.feed.offer(events), leader, now_s)
+
+    def flush(self, item_id: str, now_s: float) -> list[Effect[ViewerT]]:
+        """What :class:`Wake` asked for."""
+        channel = self._channels.get(item_id)
+        return [] if channel is None else channel.flush(now_s)
 
     def unreadable(self, item_id: str) -> list[Effect[ViewerT]]:
         """A message about this item could not be read: look at Redis now, do not wait for the gap to show."""
@@ -160,27 +167,30 @@ class Hub(Generic[ViewerT]):
 
     def stream_up(self) -> list[Effect[ViewerT]]:
         """Events flow from now on. What was published before may have been missed, so every item is looked at again."""
-        self._stream_up = True
+        self._flows += 1
+        self._flow = self._flows
         return [Load(item_id) for item_id in self._channels]
 
-    def stream_down(self) -> None:
-        """Events do not flow. Viewers keep what they have; newcomers get their snapshot from Redis."""
-        self._stream_up = False
+    def stream_down(self, now_s: float) -> list[Effect[ViewerT]]:
+        """Events do not flow. Viewers keep what they have and are told so; newcomers get their snapshot from Redis."""
+        self._flow = None
+        return [effect for channel in self._channels.values() for effect in channel.go_stale(now_s)]
 
     # ---------------------------------------------------------------------------------------------- snapshots
 
     def history_wanted(self, item_id: str) -> Version | None:
-        """From which version on the events are of use to a load; None where the state alone will do."""
+        """From which version on the events are of use to a load that begins now; None where the state will do."""
         channel = self._channels.get(item_id)
         if channel is None:
             return None
-        wanted = [since for since in channel.pending.values() if since is not None]
-        if channel.live and channel.feed.version is not None:
+        wanted = [wish.since for wish in channel.pending.values() if wish.since is not None]
+        if channel.has_live() and channel.feed.version is not None:
             wanted.append(channel.feed.version)
         channel.history_from = min(wanted, default=None)
+        channel.read_in_flow = self._flow
         return channel.history_from
 
-    def loaded(self, item_id: str, recovery: Recovery, *, again: bool = False) -> list[Effect[ViewerT]]:
+    def loaded(self, item_id: str, recovery: Recovery, now_s: float, *, again: bool = False) -> list[Effect[ViewerT]]:
         """Redis answered. Whoever is live is brought up to date, whoever is pending joins.
 
         Args:
@@ -191,12 +201,17 @@ class Hub(Generic[ViewerT]):
         channel = self._channels.get(item_id)
         if channel is None:
             return []
-        # A copy: whoever joins below starts after these frames and must not get them as well.
-        live = tuple(channel.live)
-        effects = self._advance(channel, channel.feed.recover(recovery), live)
-        return effects + self._join_all(channel, recovery, again=again)
+        leader = channel.feed.leader
+        advance = channel.feed.recover(recovery)
+        effects = channel.advance(advance, leader, now_s)
+        if not advance.load:
+            effects += channel.caught_up(now_s, self._flow)
+        if channel.pending:
+            # Whoever joins below starts after these frames and must not get them as well.
+            effects = [_frozen(effect) for effect in effects]
+        return effects + channel.join_all(recovery, again=again)
 
-    def missing(self, item_id: str) -> list[Effect[ViewerT]]:
+    def missing(self, item_id: str, now_s: float) -> list[Effect[ViewerT]]:
         """Redis has no such item."""
         channel = self._channels.get(item_id)
         if channel is None:
@@ -204,8 +219,9 @@ class Hub(Generic[ViewerT]):
         known = channel.feed.version not in (None, UNKNOWN)
         if known or self._open_catalogue:
             channel.feed.absent()
-            return self._join_all(channel)
-        viewers = [*channel.live, *channel.pending]
+            effects = [_frozen(effect) for effect in channel.caught_up(now_s, self._flow)]
+            return effects + channel.join_all()
+        viewers = [*(viewer for part in channel.live() for viewer in part), *channel.pending]
         for viewer in viewers:
             self._items_of[viewer].discard(item_id)
         del self._channels[item_id]
@@ -219,64 +235,19 @@ class Hub(Generic[ViewerT]):
         channel = self._channels.get(item_id)
         if channel is None or channel.feed.version in (None, UNKNOWN):
             return []
-        return self._join_all(channel, again=True)
+        return channel.join_all(again=True)
 
     # ------------------------------------------------------------------------------------------------- inside
-
-    def _advance(
-        self, channel: _Channel[ViewerT], advance: Advance, live: Collection[ViewerT]
-    ) -> list[Effect[ViewerT]]:
-        effects: list[Effect[ViewerT]] = []
-        if advance.frames and live:
-            effects.append(Send(advance.frames, live))
-        if advance.load:
-            effects.append(Load(channel.feed.item_id))
-        return effects
-
-    def _join_all(
-        self, channel: _Channel[ViewerT], recovery: Recovery | None = None, *, again: bool = False
-    ) -> list[Effect[ViewerT]]:
-        version = channel.feed.version
-        assert version is not None
-
-        def must_wait(since: Version) -> bool:
-            if since > version:
-                return True
-            covered = channel.history_from is not None and channel.history_from <= since
-            # The next load reads from this viewer's version on, so it waits once.
-            return recovery is not None and not covered and channel.feed.resume(since, recovery) is None
-
-        viewers = [v for v, since in channel.pending.items() if not again or since is None or not must_wait(since)]
-        return self._join(channel, viewers, recovery)
-
-    def _join(
-        self, channel: _Channel[ViewerT], viewers: Iterable[ViewerT], recovery: Recovery | None = None
-    ) -> list[Effect[ViewerT]]:
-        """Make pending viewers live at the feed's version, by what they missed or else by a snapshot."""
-        feed = channel.feed
-        assert feed.version is not None
-        effects: list[Effect[ViewerT]] = []
-        # Viewers that start with the same frame share one effect; after a restart that is nearly everybody.
-        fresh: dict[bool | None, list[ViewerT]] = {}
-        for viewer in viewers:
-            since = channel.pending[viewer]
-            missed = None if since is None else feed.resume(since, recovery)
-            if since is not None and missed is not None:
-                marker = resumed_frame(feed.item_id, since, feed.version, len(missed))
-                effects.append(Send((marker, *missed), (viewer,)))
-            else:
-                fresh.setdefault(None if since is None else False, []).append(viewer)
-            del channel.pending[viewer]
-            channel.live.add(viewer)
-        for recovered, group in fresh.items():
-            effects.append(Send((feed.snapshot(recovered=recovered),), group))
-        return effects
 
     def _drop(self, viewer: ViewerT, item_id: str) -> None:
         channel = self._channels.get(item_id)
         if channel is None:
             return
-        channel.live.discard(viewer)
-        channel.pending.pop(viewer, None)
-        if not channel.live and not channel.pending:
+        channel.drop(viewer)
+        if not len(channel):
             del self._channels[item_id]
+
+
+def _frozen(effect: Effect[ViewerT]) -> Effect[ViewerT]:
+    """The effect as it is now, whoever joins."""
+    return Send(effect.frames, tuple(effect.viewers)) if isinstance(effect, Send) else effect

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
@@ -19,16 +19,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
-from broadcast_service import http, watch
+from broadcast_service import http, private, sse, watch
 from broadcast_service.problems import problem
 from broadcast_service.service import Service
 from broadcast_service.settings import Settings
 from broadcast_service.sources import loader
-from broadcast_service.sources.snapshots import SnapshotReader
+from broadcast_service.streams import http_protocol_class
 from broadcast_service.transport import CLOSE_GRACE_S, protocol_class
 from shared.clients.redis import open_redis
+from shared.cloudwatch import Gauge, Metric, Total
+from shared.presence import presence
 
 logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Connections that the kernel keeps for us until they are accepted."""
 
 
 class LifespanState(TypedDict):
@@ -42,21 +47,30 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[LifespanState]:
-        # One connection for each worker that loads items, and some for /ready.
+        # One connection for each worker that reads, and some for /ready and for event streams that begin.
         redis = open_redis(
-            settings.redis_url, timeout_s=settings.redis_timeout_ms / 1000, connections_max=loader.WORKERS + 4
+            settings.redis_url,
+            timeout_s=settings.redis_timeout_ms / 1000,
+            connections_max=loader.WORKERS + private.READERS + 8,
         )
-        service = Service(settings, SnapshotReader(redis, events_max=settings.feed_replay_events_max))
+        service = Service(settings, redis)
         app.state.service = service
         tasks = [
             asyncio.create_task(service.loader.run(), name="loader"),
             asyncio.create_task(service.stream.run(), name="stream"),
+            asyncio.create_task(service.private.run(), name="private"),
             asyncio.create_task(service.sweep(), name="sweep"),
+            asyncio.create_task(service.beat(), name="beat"),
+            asyncio.create_task(service.ping(), name="ping"),
         ]
+        if settings.feed_viewers_s:
+            # Ends before the stream does: it has something to say then.
+            tasks.append(asyncio.create_task(service.viewers.run(), name="viewers"))
         for task in tasks:
             task.add_done_callback(_end_process_on_failure)
         try:
-            yield {"service": service}
+            async with presence("broadcast_service", settings.broadcast_port, lambda: _figures(service)):
+                yield {"service": service}
         finally:
             for task in reversed(tasks):
                 task.cancel()
@@ -69,12 +83,21 @@ def create_app(settings: Settings) -> Starlette:
             Route("/ready", http.ready),
             Route("/metrics", http.metrics),
             Route("/stats/items/{item_id}", http.item_stats),
+            Route("/sse/items/{item_id:path}", sse.stream_item),
             WebSocketRoute("/ws", watch.watch_any),
             WebSocketRoute("/ws/items/{item_id:path}", watch.watch_item),
         ],
         middleware=[Middleware(http.Cors, origins=settings.origins)],
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
         lifespan=lifespan,
+    )
+
+
+async def _figures(service: Service) -> Sequence[Metric]:
+    """What CloudWatch is told, where it is told anything."""
+    return (
+        Gauge("Connections", len(service.connections)),
+        Total("FramesSent", service.metrics.frames_sent),
     )
 
 
@@ -102,16 +125,22 @@ def create_server(settings: Settings) -> FeedServer:
         host=settings.broadcast_host,
         port=settings.broadcast_port,
         loop="uvloop",
-        http="httptools",
-        # websockets-sansio with direct access to the transport.
+        # httptools and websockets-sansio with direct access to the transport.
+        http=http_protocol_class(send_buffer_bytes=settings.feed_send_buffer_bytes),
         ws=protocol_class(send_buffer_bytes=settings.feed_send_buffer_bytes),
         ws_max_size=settings.feed_message_bytes_max,
-        ws_ping_interval=settings.feed_ping_interval_s,
-        ws_ping_timeout=settings.feed_ping_timeout_s,
+        # One task pings all; see Service.ping.
+        ws_ping_interval=None,
+        ws_ping_timeout=None,
         # A frame is compressed for each viewer anew, with a window of memory for each: not worth it for short texts.
         ws_per_message_deflate=False,
+        # Longer than a load balancer keeps an idle connection, or it would send a request into one that just closed.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=int(CLOSE_GRACE_S) + 2,
-        backlog=2048,
+        backlog=BACKLOG,
+        # uvicorn would believe whoever connects from this machine.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -126,10 +155,51 @@ def main() -> None:
     # One line for every viewer that comes.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = create_server(settings)
+    sockets = open_sockets(settings)
     logger.info("listening on %s port %d", settings.broadcast_host, settings.broadcast_port)
     # uvicorn raises the signal again when it is done; Ctrl-C needs no traceback.
     with contextlib.suppress(KeyboardInterrupt):
-        server.run()
+        server.run(sockets)
+
+
+def open_sockets(settings: Settings) -> list[socket.socket] | None:
+    """The sockets to listen on; None leaves it to uvicorn, which has one of its own.
+
+    Raises:
+        OSError: an address cannot be bound, for example by a process that does not share it.
+    """
+    if not settings.broadcast_reuse_port and not settings.broadcast_own_port:
+        return None
+    sockets = [_bound(settings.broadcast_host, settings.broadcast_port, is_shared=settings.broadcast_reuse_port)]
+    if settings.broadcast_own_port:
+        try:
+            sockets.append(_bound(settings.broadcast_host, settings.broadcast_own_port, is_shared=False))
+        except OSError:
+            sockets[0].close()
+            raise
+    return sockets
+
+
+def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
+    """Bound and not listening yet: the kernel would send viewers here before there is somebody to accept them.
+
+    Args:
+        is_shared: other processes may bind it as well (SO_REUSEPORT); the kernel spreads new connections over all.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
 
 
 def _end_process_on_failure(task: asyncio.Task[None]) -> None:

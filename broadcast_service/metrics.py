@@ -40,7 +40,9 @@ class Metrics:
                 return
         self.latency_buckets[-1] += 1
 
-    def render(self, *, connections: int, items: int, subscriptions: int, stream_up: bool) -> str:
+    def render(
+        self, *, connections: int, items: int, subscriptions: int, stream_up: bool, bidders: int = 0, addresses: int = 0
+    ) -> str:
         """The text format of Prometheus, version 0.0.4."""
         lines: list[str] = []
 
@@ -49,13 +51,20 @@ class Metrics:
             lines.append(f"# TYPE feed_{name} {kind}")
             lines.extend(f"feed_{name}{labels} {value:g}" for labels, value in samples)
 
-        add("connections", "gauge", "Open WebSockets.", ("", connections))
+        add("connections", "gauge", "Open WebSockets and event streams.", ("", connections))
+        add("addresses", "gauge", "Client addresses with a connection, where they are counted.", ("", addresses))
+        add("bidders", "gauge", "Connections that said which bidder they are.", ("", bidders))
         add("items", "gauge", "Items that somebody follows.", ("", items))
         add("subscriptions", "gauge", "Viewers of all items together.", ("", subscriptions))
         add("stream_up", "gauge", "Whether events from JetStream flow.", ("", int(stream_up)))
-        add("connections_opened_total", "counter", "Accepted WebSockets.", ("", self.connections_opened))
+        add(
+            "connections_opened_total",
+            "counter",
+            "Accepted WebSockets and event streams.",
+            ("", self.connections_opened),
+        )
         refused = [(f'{{reason="{reason}"}}', count) for reason, count in sorted(self.upgrades_refused.items())]
-        add("upgrades_refused_total", "counter", "Refused WebSockets.", *refused)
+        add("upgrades_refused_total", "counter", "Refused WebSockets and event streams.", *refused)
         closed = [(f'{{code="{code}"}}', count) for code, count in sorted(self.connections_closed.items())]
         add("connections_closed_total", "counter", "Connections closed by the service.", *closed)
         add("messages_total", "counter", "Messages from JetStream.", ("", self.messages_received))

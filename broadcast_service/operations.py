@@ -1,30 +1,39 @@
-"""What a viewer may say on a connection that is for many items, one JSON text each::
+"""What a viewer may say, one JSON text each::
 
-    {"op": "subscribe", "items": ["a", "b"], "since": {"a": "1:17"}}      "since" is optional
+    {"op": "subscribe", "items": ["a", "b"], "since": {"a": "1:17"}, "feed": "full"}    the last two are optional
     {"op": "unsubscribe", "items": ["a"]}
     {"op": "ping"}
+    {"op": "authenticate", "token": "..."}
+    {"op": "standing", "items": ["a"]}
 
-What cannot be carried out is answered with a frame ``{"type": "error", "code", "message"}``, and with ``item_id``
-where it is about one item; the rest of the same operation is carried out all the same.
+The first two only where the connection is for many items. What cannot be carried out is answered with a frame
+``{"type": "error", "code", "message"}``, and with ``item_id`` where it is about one item; the rest of the same
+operation is carried out all the same.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from broadcast_service.connection import Connection
 from broadcast_service.frames import Frame, Version, error_frame, pong_frame, unsubscribed_frame
 from broadcast_service.hub import TooManyItems
+from broadcast_service.private import NotAuthenticated
 from broadcast_service.service import Service
-from shared import names
+from shared import feed_tokens, names
+from shared.feed_tokens import TokenInvalid
+
+FULL: Final = "full"
+"""The value of ``feed`` for every event."""
 
 SINCE_HINT: Final = "since must be <epoch>:<seq> of the last frame that was received, for example 1:17"
 ITEM_HINT: Final = "an item id is 1 to 64 characters of A-Z a-z 0-9 _ -"
 OPERATION_HINT: Final = (
-    'say {"op":"subscribe","items":["id"]}, {"op":"unsubscribe","items":["id"]} or {"op":"ping"}, as one JSON text'
+    'say {"op":"subscribe","items":["id"]}, {"op":"unsubscribe","items":["id"]}, {"op":"authenticate","token":"..."}, '
+    '{"op":"standing","items":["id"]} or {"op":"ping"}, as one JSON text'
 )
 
 _SINCE: Final = re.compile(r"([0-9]{1,15}):(-1|[0-9]{1,15})\Z")
@@ -35,6 +44,7 @@ class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_
 
     items: list[str]
     since: dict[str, str] = {}
+    feed: Literal["full", "conflated"] = "conflated"
 
 
 class Unsubscribe(msgspec.Struct, tag_field="op", tag="unsubscribe", forbid_unknown_fields=True):
@@ -47,7 +57,19 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=Tru
     """Answered with ``{"type":"pong","server_time"}``."""
 
 
-_decoder: Final = msgspec.json.Decoder(Subscribe | Unsubscribe | Ping)
+class Authenticate(msgspec.Struct, tag_field="op", tag="authenticate", forbid_unknown_fields=True):
+    """Tell who the bidder is; answered with ``authenticated`` and a ``standing`` for every item that is followed."""
+
+    token: str
+
+
+class AskStanding(msgspec.Struct, tag_field="op", tag="standing", forbid_unknown_fields=True):
+    """Tell the standing on these items again, read anew: a maximum that was raised has no event."""
+
+    items: list[str]
+
+
+_decoder: Final = msgspec.json.Decoder(Subscribe | Unsubscribe | Ping | Authenticate | AskStanding)
 
 
 class SinceInvalid(ValueError):
@@ -68,24 +90,30 @@ def parse_since(text: str) -> Version:
 
 def operate(service: Service, connection: Connection, text: str | None, now_us: int) -> list[Frame]:
     """Carry out one message (None: it was binary); returns an error frame for each thing that could not be done."""
-    if connection.single:
-        return [error_frame("ONE_ITEM_ONLY", "this connection is for one item; connect to /ws to name items")]
     try:
         operation = _decoder.decode(text if text is not None else b"")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
         return [error_frame("OPERATION_INVALID", f"{error}; {OPERATION_HINT}")]
     match operation:
-        case Subscribe(items, since):
-            return _subscribe(service, connection, items, since)
+        case Subscribe() | Unsubscribe() if connection.single:
+            return [error_frame("ONE_ITEM_ONLY", "this connection is for one item; connect to /ws to name items")]
+        case Subscribe(items, since, feed):
+            return _subscribe(service, connection, items, since, full=feed == FULL)
         case Unsubscribe(items):
-            gone = [item_id for item_id in items if service.hub.unsubscribe(connection, item_id)]
+            gone = [item_id for item_id in items if service.unfollow(connection, item_id)]
             connection.send((unsubscribed_frame(gone),))
         case Ping():
             connection.send((pong_frame(now_us),))
+        case Authenticate(token):
+            return _authenticate(service, connection, token)
+        case AskStanding(items):
+            return _ask_standing(service, connection, items)
     return []
 
 
-def _subscribe(service: Service, connection: Connection, items: list[str], since: dict[str, str]) -> list[Frame]:
+def _subscribe(
+    service: Service, connection: Connection, items: list[str], since: dict[str, str], *, full: bool
+) -> list[Frame]:
     errors: list[Frame] = []
     for item_id in items:
         if not names.is_item_id(item_id):
@@ -93,10 +121,30 @@ def _subscribe(service: Service, connection: Connection, items: list[str], since
             continue
         try:
             version = parse_since(since[item_id]) if item_id in since else None
-            service.broadcaster.carry_out(service.hub.subscribe(connection, item_id, version))
+            service.follow(connection, item_id, version, full=full)
         except SinceInvalid as error:
             errors.append(error_frame("SINCE_INVALID", str(error), item_id=item_id))
         except TooManyItems as error:
             errors.append(error_frame("TOO_MANY_ITEMS", str(error), item_id=item_id))
             break
+    return errors
+
+
+def _authenticate(service: Service, connection: Connection, token: str) -> list[Frame]:
+    try:
+        identity = feed_tokens.check(service.settings.feed_token_secret, token)
+    except TokenInvalid as error:
+        return [error_frame("TOKEN_INVALID", str(error))]
+    service.private.authenticate(connection, identity)
+    return []
+
+
+def _ask_standing(service: Service, connection: Connection, items: list[str]) -> list[Frame]:
+    errors: list[Frame] = []
+    for item_id in items:
+        try:
+            if not service.private.ask(connection, item_id):
+                errors.append(error_frame("NOT_FOLLOWED", "subscribe to the item first", item_id=item_id))
+        except NotAuthenticated:
+            return [error_frame("NOT_AUTHENTICATED", 'say {"op":"authenticate","token":"..."} first')]
     return errors

@@ -3,8 +3,8 @@
 Three stages, so that one slow viewer costs a bounded amount of memory and nobody else any time:
 
 1. up to ``frames_max`` frames wait in order;
-2. then they are conflated: of each item only the newest snapshot and, in place of all events after it, the newest
-   state;
+2. then they are conflated: of each item only the newest snapshot, in place of all events after it the newest state,
+   and the newest status of each topic;
 3. a viewer that takes nothing at all for ``stalled_max_s``, or for whom even that is more than ``bytes_max``, is
    given up.
 """
@@ -15,7 +15,6 @@ from collections import deque
 from dataclasses import dataclass
 
 from broadcast_service.frames import Frame, FrameKind, state_frame
-from shared.messages import BidAccepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,14 @@ class _Waiting:
     frame: Frame
     events: int
     bids: int
+
+    def show(self) -> Frame:
+        """The frame itself, or where it stands for more than it says, a state that says so."""
+        frame = self.frame
+        if self.events == frame.events:
+            return frame
+        assert frame.event is not None
+        return state_frame(frame.event, events=self.events, bids=self.bids, extensions=frame.extensions)
 
 
 class Outgoing:
@@ -60,10 +67,7 @@ class Outgoing:
         """Let a frame wait. False: the viewer is too slow even for the conflated state and should be closed."""
         if not self._queue:
             self._moved_s = now_s
-        is_event = frame.kind is FrameKind.EVENT
-        self._queue.append(
-            _Waiting(frame, events=1 if is_event else 0, bids=1 if isinstance(frame.event, BidAccepted) else 0)
-        )
+        self._queue.append(_Waiting(frame, frame.events, frame.bids))
         self._bytes += len(frame.text)
         if len(self._queue) > self._conflate_at or self._bytes > self._limits.bytes_max:
             self._conflate()
@@ -80,10 +84,7 @@ class Outgoing:
         self._bytes -= len(waiting.frame.text)
         if not self._queue:
             self._conflate_at = self._limits.frames_max
-        if waiting.events > 1:
-            assert waiting.frame.event is not None
-            return state_frame(waiting.frame.event, waiting.bids)
-        return waiting.frame
+        return waiting.show()
 
     def is_stalled(self, now_s: float) -> bool:
         """Whether frames wait and none was taken for ``stalled_max_s``."""
@@ -95,17 +96,23 @@ class Outgoing:
         self._bytes = 0
 
     def _conflate(self) -> None:
-        """Keep, of each item, its newest snapshot and its newest event after that, each where it stands in the queue.
+        """Keep, of each item, its newest snapshot, its newest event after that, and its newest status of each topic,
+        each where it stands in the queue.
 
         Walked from the newest frame to the oldest, so the first event of an item that is met is the one to keep.
         """
         newest_event: dict[str, _Waiting] = {}
         has_snapshot: set[str] = set()
+        has_status: set[tuple[str, str]] = set()
         kept: deque[_Waiting] = deque()
         for waiting in reversed(self._queue):
             frame = waiting.frame
             if frame.kind is FrameKind.CONTROL:
                 kept.appendleft(waiting)
+            elif frame.kind is FrameKind.STATUS:
+                if (frame.topic, frame.item_id) not in has_status:
+                    has_status.add((frame.topic, frame.item_id))
+                    kept.appendleft(waiting)
             elif frame.item_id in has_snapshot:
                 continue
             elif frame.kind is FrameKind.SNAPSHOT:

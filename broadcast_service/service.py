@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
+from uuid import uuid4
 
+from redis.asyncio import Redis
+
+from broadcast_service import audience
+from broadcast_service.addresses import Addresses
+from broadcast_service.audience import Audience, Sum
 from broadcast_service.broadcaster import Broadcaster
 from broadcast_service.close_codes import SERVICE_RESTART, CloseCode
 from broadcast_service.connection import Connection
 from broadcast_service.feed import ItemFeed
+from broadcast_service.frames import Version, heartbeat_frame
+from broadcast_service.heartbeats import Rounds, visit
 from broadcast_service.hub import Hub
 from broadcast_service.metrics import Metrics
 from broadcast_service.outgoing import OutgoingLimits
+from broadcast_service.private import PrivateChannel
 from broadcast_service.settings import Settings
+from broadcast_service.sources.audience_source import AudienceSource
+from broadcast_service.sources.bidders import BidderReader
 from broadcast_service.sources.loader import Loader
 from broadcast_service.sources.nats_source import NatsSource
 from broadcast_service.sources.snapshots import SnapshotReader
@@ -21,26 +35,49 @@ SWEEP_EVERY_S: Final = 1.0
 DRAIN_SLICE: Final = 100
 """Connections that are closed at once in a shutdown; fewer than these need no spreading."""
 
+_NOWHERE: Final = ""
+
+
+class Pinged(Protocol):
+    """A WebSocket that is pinged; see :class:`~broadcast_service.transport.FeedProtocol`."""
+
+    def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None: ...
+
 
 class Service:
     """Everything that an endpoint needs. Made by the composition root, inside the event loop."""
 
-    def __init__(self, settings: Settings, reader: SnapshotReader) -> None:
+    def __init__(self, settings: Settings, redis: Redis) -> None:
         self.settings = settings
-        self.reader = reader
+        self.reader = SnapshotReader(redis, events_max=settings.feed_replay_events_max)
         self.metrics = Metrics()
         self.hub: Hub[Connection] = Hub(
             open_catalogue=settings.open_catalogue,
             items_per_viewer_max=settings.feed_items_per_connection_max,
+            rate_max=settings.feed_rate_max,
             make_feed=lambda item_id: ItemFeed(item_id, ring_events_max=settings.feed_ring_events_max),
         )
         self.broadcaster = Broadcaster(self.hub, self.metrics)
-        self.loader = Loader(reader, self.broadcaster, self.metrics)
+        self.loader = Loader(self.reader, self.broadcaster, self.metrics)
         self.broadcaster.request_load = self.loader.request
+        self.private = PrivateChannel(self.hub, BidderReader(redis), rate_max=settings.feed_rate_max)
+        self.broadcaster.joined = self.private.joined
+        self.broadcaster.standing_changed = self.private.standing_changed
+        clock = asyncio.get_running_loop().time
+        self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
         self.stream = NatsSource(
-            settings.nats_url, self.broadcaster, self.metrics, heartbeat_s=settings.feed_heartbeat_s
+            settings.nats_url,
+            self.broadcaster,
+            self.metrics,
+            heartbeat_s=settings.feed_heartbeat_s,
+            subjects={audience.SUBJECT: lambda data: self.audience.hear(data, clock())},
         )
-        self.connections: set[Connection] = set()
+        self.viewers = AudienceSource(
+            self.audience, self.hub.counts, self.broadcaster.tell_viewers, self.stream, clock=clock
+        )
+        # In the order in which they came, each with as what its address counts.
+        self.connections: dict[Connection, str] = {}
+        self.addresses = Addresses(settings.feed_connections_per_address_max)
         self.origins = settings.origins
         self.outgoing_limits = OutgoingLimits(
             frames_max=settings.feed_queue_frames_max,
@@ -48,31 +85,98 @@ class Service:
             stalled_max_s=settings.feed_stalled_max_s,
         )
         self.was_ready = False
+        self.is_draining = False
+        self._pinged: dict[Connection, Pinged] = {}
+        self._pings = itertools.count()
 
     @property
     def is_full(self) -> bool:
         """Whether one more connection would be too many."""
         return len(self.connections) >= self.settings.feed_connections_max
 
-    def enter(self, connection: Connection) -> None:
-        """A connection was accepted."""
-        self.connections.add(connection)
+    def enter(self, connection: Connection, pinged: Pinged | None = None, address: str = _NOWHERE) -> None:
+        """A connection comes in.
+
+        Args:
+            pinged: its WebSocket, where it is one.
+            address: as what its address counts; see :mod:`broadcast_service.addresses`.
+        """
+        self.connections[connection] = address
+        if pinged is not None:
+            self._pinged[connection] = pinged
+        if address:
+            self.addresses.enter(address)
         self.metrics.connections_opened += 1
 
     def leave(self, connection: Connection) -> None:
         """A connection is gone."""
-        self.connections.discard(connection)
+        address = self.connections.pop(connection, _NOWHERE)
+        if address:
+            self.addresses.leave(address)
+        self._pinged.pop(connection, None)
+        self.private.leave(connection)
         self.hub.leave(connection)
 
+    def follow(self, connection: Connection, item_id: str, since: Version | None = None, *, full: bool = False) -> None:
+        """Let a connection follow an item.
+
+        Raises:
+            TooManyItems: it follows as many as it may.
+        """
+        self.broadcaster.carry_out(self.hub.subscribe(connection, item_id, since, full=full))
+
+    def unfollow(self, connection: Connection, item_id: str) -> bool:
+        """Whether the connection followed the item until now."""
+        self.private.unfollow(connection, item_id)
+        return self.hub.unsubscribe(connection, item_id)
+
+    def audience_of(self, item_id: str) -> Sum:
+        """How many watch the item in all."""
+        viewers, alone = self.audience.viewers(
+            item_id, self.hub.subscribers(item_id), asyncio.get_running_loop().time()
+        )
+        return Sum(viewers, alone and self.stream.is_up)
+
+    # ------------------------------------------------------------------------------------- what happens by itself
+
     async def sweep(self) -> None:
-        """Close viewers that stopped reading, until cancelled."""
+        """Close viewers that stopped reading and forget tokens that expired, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             for connection in list(self.connections):
                 connection.close_if_stalled()
+            self.private.expire()
+
+    async def beat(self) -> None:
+        """Tell every connection the time once per ``feed_time_s``, until cancelled."""
+        await visit(Rounds(lambda: self.connections), self.settings.feed_time_s, self._beat)
+
+    def _beat(self, connections: Sequence[Connection]) -> None:
+        frames = (heartbeat_frame(time.time_ns() // 1000, stale=not self.stream.is_up),)
+        for connection in connections:
+            if not connection.is_behind:
+                connection.send(frames)
+
+    async def ping(self) -> None:
+        """Ping every WebSocket once per ``feed_ping_interval_s``, until cancelled."""
+        # Often enough that neither an interval nor a time-out lasts much longer than it is set to.
+        period_s = min(self.settings.feed_ping_interval_s, self.settings.feed_ping_timeout_s) / 2
+        await visit(Rounds(self._pinged.values), period_s, self._ping)
+
+    def _ping(self, pinged: Sequence[Pinged]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        text = (next(self._pings) & 0xFFFF_FFFF).to_bytes(4, "big")
+        for each in pinged:
+            each.tend(
+                now_s,
+                text,
+                interval_s=self.settings.feed_ping_interval_s,
+                timeout_s=self.settings.feed_ping_timeout_s,
+            )
 
     async def drain(self, code: CloseCode = SERVICE_RESTART) -> None:
         """Close every connection, spread over ``feed_drain_s`` so that not all viewers come back at once."""
+        self.is_draining = True
         connections = list(self.connections)
         for start in range(0, len(connections), DRAIN_SLICE):
             if start:

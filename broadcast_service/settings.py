@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.feed_tokens import checked_secret
 
 
 class Settings(BaseSettings):
@@ -12,13 +14,26 @@ class Settings(BaseSettings):
     Attributes:
         redis_url, nats_url: the servers.
         broadcast_host, broadcast_port: where to listen; port 0 takes a free one.
+        broadcast_reuse_port: listen with SO_REUSEPORT, so that several broadcasters share one port and the kernel
+            spreads new connections over them.
+        broadcast_own_port: one more port where this process alone listens, so that it can be asked itself where the
+            other one is shared; 0 for none.
         open_catalogue: an unknown item may be opened by its first bid, so it can be watched before; see the gateway.
         feed_origins: origins of pages that may use the feed, separated by commas, for example
             ``https://auction.example.com``; ``*`` allows all. Pages of the feed's own host name, on any port, and pages
             of this machine to a feed on this machine are always allowed.
-        feed_connections_max: WebSockets in all; past it the upgrade is refused with 503.
+        feed_trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed, separated by commas;
+            ``*`` believes everybody. Empty: the address of a client is that of its connection.
+        feed_token_secret: the key with which the tokens of bidders are signed, at least 32 bytes. Empty switches the
+            private channel off.
+        feed_connections_max: connections in all, WebSockets and event streams; past it the answer is 503.
+        feed_connections_per_address_max: the same per client address; past it the answer is 429. 0 is no bound.
         feed_items_per_connection_max: items that one connection may follow.
         feed_message_bytes_max: longest message that a viewer may send. 100 ids of 64 characters need 6.8 KB.
+        feed_rate_max: frames per second and item for viewers that did not ask for every event; more are put together
+            to the newest state. 0 is no bound.
+        feed_viewers_s: how often, at most, the number of an item's viewers is told; 0 never.
+        feed_time_s: how often every connection is told the time of the server.
         feed_queue_frames_max: frames that may wait for one viewer before they are conflated to the newest state
             per item.
         feed_queue_bytes_max: bytes that may wait for one viewer after that; past it the viewer is closed.
@@ -34,18 +49,27 @@ class Settings(BaseSettings):
         redis_timeout_ms: bound of one round trip to Redis.
     """
 
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
+    # What is wrong is named, not shown: it may be a secret or hold a password.
+    model_config = SettingsConfigDict(env_prefix="", extra="ignore", hide_input_in_errors=True)
 
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
     broadcast_host: str = "127.0.0.1"
     broadcast_port: int = Field(default=8081, ge=0, le=65_535)
+    broadcast_reuse_port: bool = False
+    broadcast_own_port: int = Field(default=0, ge=0, le=65_535)
     open_catalogue: bool = False
     log_level: str = "INFO"
     feed_origins: str = ""
+    feed_trusted_proxies: str = ""
+    feed_token_secret: str = ""
     feed_connections_max: int = Field(default=20_000, ge=1)
+    feed_connections_per_address_max: int = Field(default=1_000, ge=0)
     feed_items_per_connection_max: int = Field(default=200, ge=1, le=10_000)
     feed_message_bytes_max: int = Field(default=8 * 1024, ge=256)
+    feed_rate_max: int = Field(default=20, ge=0)
+    feed_viewers_s: float = Field(default=2, ge=0)
+    feed_time_s: float = Field(default=5, gt=0)
     feed_queue_frames_max: int = Field(default=256, ge=4)
     feed_queue_bytes_max: int = Field(default=4 * 1024**2, ge=4 * 1024)
     feed_send_buffer_bytes: int = Field(default=64 * 1024, ge=0)
@@ -62,3 +86,13 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[str, ...]:
         """``feed_origins`` as a tuple, in lower case."""
         return tuple(origin.strip().lower() for origin in self.feed_origins.split(",") if origin.strip())
+
+    @property
+    def trusted_proxies(self) -> tuple[str, ...]:
+        """``feed_trusted_proxies`` as a tuple."""
+        return tuple(proxy.strip() for proxy in self.feed_trusted_proxies.split(",") if proxy.strip())
+
+    @field_validator("feed_token_secret")
+    @classmethod
+    def _secret_is_long_enough(cls, secret: str) -> str:
+        return checked_secret(secret)

@@ -1,12 +1,14 @@
 """The WebSocket endpoints: who may come in, and the life of a connection.
 
 ``/ws/items/{id}`` and ``/ws?item_id={id}`` are for one item, ``/ws`` for many, which the viewer names in messages: see
-:mod:`broadcast_service.operations`.
+:mod:`broadcast_service.operations`. An endpoint returns when the WebSocket is open; from then on a :class:`Session`
+is called when something comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Final
 from uuid import uuid4
@@ -14,18 +16,53 @@ from uuid import uuid4
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
+from broadcast_service.admission import Wishes, refusal, wishes_of
 from broadcast_service.close_codes import INTERNAL_ERROR, TOO_MANY_ERRORS
 from broadcast_service.connection import Connection
-from broadcast_service.frames import Version, connected_frame
-from broadcast_service.operations import ITEM_HINT, SinceInvalid, operate, parse_since
-from broadcast_service.origins import is_allowed
-from broadcast_service.problems import problem
+from broadcast_service.frames import connected_frame
+from broadcast_service.operations import operate
 from broadcast_service.service import Service
-from broadcast_service.transport import transport_of
-from shared import names
+from broadcast_service.transport import FeedProtocol, transport_of
+
+logger = logging.getLogger(__name__)
 
 ERRORS_MAX: Final = 100
 """Operations of one connection that may fail before it is closed."""
+
+
+class Session:
+    """What one viewer says, and its end. Implements :class:`~broadcast_service.transport.Viewer`."""
+
+    __slots__ = ("_connection", "_errors", "_service")
+
+    def __init__(self, service: Service, connection: Connection) -> None:
+        self._service = service
+        self._connection = connection
+        self._errors = 0
+
+    def on_message(self, text: str | None) -> None:
+        try:
+            failed = operate(self._service, self._connection, text, now_us())
+        except Exception:
+            logger.exception("a message of a viewer was not handled")
+            self._connection.close(INTERNAL_ERROR)
+            return
+        if failed:
+            self._service.metrics.operations_failed += len(failed)
+            self._errors += len(failed)
+            self._connection.send(failed)
+        if self._errors > ERRORS_MAX:
+            self._connection.close(TOO_MANY_ERRORS)
+
+    def on_writable(self) -> None:
+        self._connection.on_writable()
+
+    def on_full(self) -> None:
+        self._connection.on_full()
+
+    def on_gone(self) -> None:
+        self._connection.on_full()
+        self._service.leave(self._connection)
 
 
 async def watch_item(websocket: WebSocket) -> None:
@@ -40,20 +77,15 @@ async def watch_any(websocket: WebSocket) -> None:
 
 async def _watch(websocket: WebSocket, item_id: str | None) -> None:
     service: Service = websocket.state.service
-    since_text = websocket.query_params.get("since")
-    since: Version | None = None
-    refusal = _refusal(service, websocket, item_id)
-    if refusal is None and since_text:
-        try:
-            since = parse_since(since_text)
-        except SinceInvalid as error:
-            refusal = problem(422, "SINCE_INVALID", str(error))
-    if refusal is not None:
-        service.metrics.upgrades_refused[str(refusal.status_code)] += 1
-        await websocket.send_denial_response(refusal)
+    wishes = wishes_of(websocket, item_id, service)
+    if isinstance(wishes, Response):
+        await _refuse(websocket, service, wishes)
         return
-
-    await websocket.accept()
+    # From here to `enter` nothing is awaited, so no bound can be passed by many who come at once.
+    refused = refusal(service, wishes.address)
+    if refused is not None:
+        await _refuse(websocket, service, refused)
+        return
     transport = transport_of(websocket.scope)
     connection = Connection(
         transport,
@@ -63,47 +95,49 @@ async def _watch(websocket: WebSocket, item_id: str | None) -> None:
         metrics=service.metrics,
         clock=asyncio.get_running_loop().time,
     )
-    transport.on_writable = connection.on_writable
-    service.enter(connection)
+    service.enter(connection, transport, wishes.address)
     try:
-        connection.send((connected_frame(connection.client_id, item_id, _now_us()),))
-        if item_id is not None:
-            service.broadcaster.carry_out(service.hub.subscribe(connection, item_id, since))
-        await _listen(websocket, connection, service)
+        await websocket.accept()
+        begin(service, connection, transport, wishes)
+    except BaseException:
+        service.leave(connection)
+        raise
+
+
+async def _refuse(websocket: WebSocket, service: Service, response: Response) -> None:
+    service.metrics.upgrades_refused[str(response.status_code)] += 1
+    await websocket.send_denial_response(response)
+
+
+def begin(service: Service, connection: Connection, transport: FeedProtocol, wishes: Wishes) -> None:
+    """The first frames of a WebSocket that is open."""
+    transport.take_over(Session(service, connection))
+    try:
+        greet(service, connection, wishes)
     except Exception:
         connection.close(INTERNAL_ERROR)
         raise
-    finally:
-        service.leave(connection)
 
 
-def _refusal(service: Service, websocket: WebSocket, item_id: str | None) -> Response | None:
-    """Why the upgrade is refused, as an ordinary HTTP answer, or None."""
-    headers = websocket.headers
-    if not is_allowed(headers.get("origin"), headers.get("host"), service.origins):
-        return problem(403, "ORIGIN_NOT_ALLOWED", "pages of this origin may not use the feed; see FEED_ORIGINS")
-    if item_id is not None and not names.is_item_id(item_id):
-        return problem(422, "ITEM_ID_INVALID", ITEM_HINT)
-    if service.is_full:
-        return problem(503, "TOO_MANY_CONNECTIONS", "the feed is full; try again later", headers={"retry-after": "5"})
-    return None
+def greet(service: Service, connection: Connection, wishes: Wishes) -> None:
+    """``connected``, and what the viewer asked for in its address."""
+    connection.send(
+        (
+            connected_frame(
+                connection.client_id,
+                wishes.item_id,
+                now_us(),
+                heartbeat_s=service.settings.feed_time_s,
+                full=wishes.full,
+            ),
+        )
+    )
+    if wishes.identity is not None:
+        service.private.authenticate(connection, wishes.identity)
+    if wishes.item_id is not None:
+        service.follow(connection, wishes.item_id, wishes.since, full=wishes.full)
 
 
-async def _listen(websocket: WebSocket, connection: Connection, service: Service) -> None:
-    """Carry out what the viewer says until it is gone. The next message is read when the last one is dealt with."""
-    errors = 0
-    while True:
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        failed = operate(service, connection, message.get("text"), _now_us())
-        if failed:
-            service.metrics.operations_failed += len(failed)
-            errors += len(failed)
-            connection.send(failed)
-        if errors > ERRORS_MAX:
-            connection.close(TOO_MANY_ERRORS)
-
-
-def _now_us() -> int:
+def now_us() -> int:
+    """The time of this machine."""
     return time.time_ns() // 1000

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import nats.errors
@@ -49,19 +51,36 @@ class NatsSource:
 
     Args:
         heartbeat_s: how often JetStream speaks where there are no events; three missed ones end the consumer.
+        subjects: subjects of core NATS to listen to on the same connection, and who is told of their messages.
     """
 
-    def __init__(self, url: str, listener: Listener, metrics: Metrics, *, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        listener: Listener,
+        metrics: Metrics,
+        *,
+        heartbeat_s: float,
+        subjects: Mapping[str, Callable[[bytes], object]] = MappingProxyType({}),
+    ) -> None:
         self._url = url
         self._listener = listener
         self._metrics = metrics
         self._heartbeat_s = heartbeat_s
+        self._subjects = subjects
+        self._client: Client | None = None
         self._is_up = False
 
     @property
     def is_up(self) -> bool:
         """Whether events flow."""
         return self._is_up
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """Core NATS, at most once: nothing is sent, and nothing kept for later, while NATS is away."""
+        if self._is_up and self._client is not None:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._client.publish(subject, data)
 
     async def run(self) -> None:
         """Connect, follow, and start over after every failure, until cancelled."""
@@ -74,9 +93,17 @@ class NatsSource:
                 await asyncio.sleep(RETRY_S)
                 continue
             try:
+                # The client itself renews these wherever it reconnects.
+                for subject, tell in self._subjects.items():
+                    await client.subscribe(subject, cb=_teller(tell))
+                self._client = client
                 while not client.is_closed:
                     await self._follow_or_wait(client)
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                logger.warning("nats: connecting anew: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(RETRY_S)
             finally:
+                self._client = None
                 await _close(client)
 
     async def _follow_or_wait(self, client: Client) -> None:
@@ -199,6 +226,13 @@ def consumer_sequence(reply: str) -> int | None:
     if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in (9, 11, 12):
         return None
     return int(tokens[6] if len(tokens) == 9 else tokens[8])
+
+
+def _teller(tell: Callable[[bytes], object]) -> Callable[[Msg], Awaitable[None]]:
+    async def on_message(msg: Msg) -> None:
+        tell(msg.data)
+
+    return on_message
 
 
 async def _close(client: Client) -> None:

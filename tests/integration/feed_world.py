@@ -23,7 +23,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from api_gateway.engine.batcher import PendingBid
-from api_gateway.engine.items import Items, NewItem
+from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptLimits, Transition
 from infrastructure.local.ports import Ports, free_ports
 from infrastructure.local.stack import Stack
@@ -31,6 +31,7 @@ from shared import names
 from shared.clients.nats import Client, ensure_stream, open_nats
 from shared.clients.redis import open_redis
 from shared.domain.auction import Terms
+from shared.item_state import item_fields
 from shared.messages import frame_batch
 from tests.stack import new_data_dir
 
@@ -59,12 +60,7 @@ class AuctionHouse:
         limits = ScriptLimits()
         self._scripts = ItemScripts(redis, limits)
         self._bids = BidScripts(redis, limits, timeout_s=5)
-        self._opened = 0
-        self._items = Items(redis, self._scripts, open_catalogue=False, on_outbox=self._note_opened)
         self._numbers = itertools.count(1)
-
-    def _note_opened(self, shard: str, n: int) -> None:
-        self._opened = n
 
     @classmethod
     @asynccontextmanager
@@ -89,8 +85,17 @@ class AuctionHouse:
     async def create(self, item_id: str, **terms: Any) -> Entry:
         """A new item; its event is not published."""
         await self._scripts.init_shard(names.shard_of(item_id))
-        await self._items.create(NewItem(Terms(item_id, 0, **terms), name="A vase", description="blue"))
-        return await self._entry(item_id, self._opened)
+        item = NewItem(Terms(item_id, 0, **terms), name="A vase", description="blue")
+        opened = await self._scripts.open_item(
+            item_id,
+            start_us=item.start_us,
+            end_us=item.terms.end_us,
+            length_us=item.length_us,
+            event_members=created_members(item),
+            fields=item_fields(item.terms, name=item.name, description=item.description),
+        )
+        assert opened.created
+        return await self._entry(item_id, opened.entry)
 
     async def decide(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
         """Bids of these minor units, all of which must be accepted, in one outbox entry; not published."""
@@ -127,6 +132,12 @@ class AuctionHouse:
     async def publish_raw(self, item_id: str, data: bytes) -> None:
         """Anything, where an event of the item should be."""
         await self._nats.jetstream().publish(names.subject_of(item_id), data)
+
+    async def delete_consumers(self) -> None:
+        """All that follow the stream are gone, without a word to those who listen."""
+        jetstream = self._nats.jetstream()
+        for consumer in await jetstream.consumers_info(names.STREAM):
+            await jetstream.delete_consumer(names.STREAM, consumer.name)
 
     async def shorten_recent(self, item_id: str, kept: int) -> None:
         """Keep only so many recent events, as if many more had followed the others."""
@@ -215,14 +226,30 @@ async def until(check: Callable[[], Awaitable[bool]]) -> bool:
     return False
 
 
-async def receive(viewer: ClientConnection) -> Json:
-    """The next frame."""
+NOISE = frozenset({"heartbeat", "viewers"})
+"""Frames that come by the clock, in between whatever else is said."""
+
+
+async def receive(viewer: ClientConnection, *, without: frozenset[str] = NOISE) -> Json:
+    """The next frame, but for those of the types ``without``."""
     async with asyncio.timeout(PATIENCE_S):
-        return cast(Json, json.loads(await viewer.recv()))
+        while True:
+            frame = cast(Json, json.loads(await viewer.recv()))
+            if frame["type"] not in without:
+                return frame
 
 
 async def receive_many(viewer: ClientConnection, count: int) -> list[Json]:
     return [await receive(viewer) for _ in range(count)]
+
+
+async def receive_type(viewer: ClientConnection, kind: str) -> Json:
+    """The next frame of this type; all before it are passed over."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            frame = cast(Json, json.loads(await viewer.recv()))
+            if frame["type"] == kind:
+                return frame
 
 
 async def receive_until_seq(viewer: ClientConnection, seq: int) -> list[Json]:

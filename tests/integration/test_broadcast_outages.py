@@ -183,15 +183,19 @@ async def test_viewers_catch_up_after_nats_was_killed(world: Stack) -> None:
 
         assert await until(is_degraded)
         assert (await http_get(world, "/ready")).status_code == 200
-        # A newcomer is shown what Redis knows, and so is everybody else.
+        stale = await receive(viewer)
+        assert stale == {"type": "stale", "item_id": item, "stale": True, "epoch": 1, "seq": 1}
+        # A newcomer is shown what Redis knows, and that it may grow old; and so is everybody else.
         async with connect(ws_url(world, f"/ws/items/{item}")) as newcomer:
             assert (await greeted(newcomer))["seq"] == 3
+            assert (await receive(newcomer)).items() >= {"type": "stale", "stale": True, "seq": 3}.items()
         assert seqs(await receive_many(viewer, 2)) == [2, 3]
         # Decided while nobody looks: found when the stream is back, before the relay is.
         entries.append(await house.decide(item, 400))
         await world.start_process("nats")
         await until_metric(world, "feed_consumers_created_total", consumers + 1)
         assert (await receive(viewer))["seq"] == 4
+        assert await receive(viewer) == {**stale, "stale": False, "seq": 4}
     async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as house:
         for entry in entries:
             await house.publish(entry)
@@ -216,10 +220,36 @@ async def test_viewers_catch_up_after_nats_stood_still(world: Stack, house: Auct
             # Three missed heartbeats, long before the client's own pings would tell.
             async with asyncio.timeout(4):
                 assert await until(is_down)
+            assert (await receive(viewer)).items() >= {"type": "stale", "stale": True, "seq": 0}.items()
         finally:
             world.kill("nats", signal.SIGCONT)
         await until_metric(world, "feed_consumers_created_total", created + 1)
-        assert (await receive(viewer))["seq"] == 1
+        # Found in Redis, since nobody published it; only then is the item said to be up to date.
+        bid, fresh = await receive_many(viewer, 2)
+        assert (bid["type"], bid["seq"]) == ("bid", 1)
+        assert fresh.items() >= {"type": "stale", "stale": False, "seq": 1}.items()
+        await house.bid(item, 200)
+        assert (await receive(viewer))["seq"] == 2
+
+
+async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(world: Stack, house: AuctionHouse) -> None:
+    """NATS is there, and nobody else notices anything: only the consumer is gone."""
+    item = await house.open()
+    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
+        await greeted(viewer)
+        created = await metric(world, "feed_consumers_created_total")
+        # Nobody hears of it: it is found when the item is looked at.
+        await house.decide(item, 100)
+        await house.delete_consumers()
+        await until_metric(world, "feed_consumers_created_total", created + 1)
+        frames = await receive_many(viewer, 3)
+        assert [(frame["type"], frame.get("stale"), frame["seq"]) for frame in frames] == [
+            ("stale", True, 0),
+            ("bid", None, 1),
+            ("stale", False, 1),
+        ]
+        await house.bid(item, 200)
+        assert (await receive(viewer))["seq"] == 2
 
 
 async def test_it_starts_without_servers_and_serves_when_they_come(world: Stack, house: AuctionHouse) -> None:

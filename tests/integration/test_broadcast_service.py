@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import psutil
 import pytest
 import pytest_asyncio
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from broadcast_service.close_codes import ITEM_NOT_FOUND, SERVICE_RESTART, SLOW_VIEWER
@@ -26,6 +26,7 @@ from tests.integration.feed_world import (
     http_get,
     receive,
     receive_many,
+    receive_type,
     receive_until_seq,
     running_feed,
     seqs,
@@ -52,7 +53,7 @@ async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
 # ------------------------------------------------------------------------------------------- what a viewer sees
 
 
-@pytest.mark.parametrize("path", ["/ws/items/{}", "/ws?item_id={}"])
+@pytest.mark.parametrize("path", ["/ws/items/{}?feed=full", "/ws?item_id={}&feed=full"])
 async def test_connected_then_the_snapshot_then_every_bid(world: Stack, house: AuctionHouse, path: str) -> None:
     item = await house.open(reserve_price=77_777, start_price=50)
     async with connect(ws_url(world, path.format(item))) as viewer:
@@ -113,15 +114,29 @@ async def test_operations_are_seen_with_their_reason(world: Stack, house: Auctio
 
 async def test_fifty_viewers_get_the_identical_text(world: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    viewers = [await connect(ws_url(world, f"/ws/items/{item}")) for _ in range(50)]
+    viewers = [await connect(ws_url(world, f"/ws/items/{item}?feed=full")) for _ in range(50)]
+
+    async def bid_texts(viewer: ClientConnection) -> list[str | bytes]:
+        texts: list[str | bytes] = []
+        while len(texts) < 3:
+            text = await viewer.recv()
+            if json.loads(text)["type"] == "bid":
+                texts.append(text)
+        return texts
+
     try:
         for viewer in viewers:
             await greeted(viewer)
-        assert (await http_get(world, f"/stats/items/{item}")).json() == {"itemId": item, "subscribers": 50}
+        assert (await http_get(world, f"/stats/items/{item}")).json() == {
+            "itemId": item,
+            "subscribers": 50,
+            "viewers": 50,
+            "exact": True,
+        }
         for amount in (100, 200, 300):
             await house.bid(item, amount)
         async with asyncio.timeout(PATIENCE_S):
-            texts = [[await viewer.recv() for _ in range(3)] for viewer in viewers]
+            texts = [await bid_texts(viewer) for viewer in viewers]
         assert [json.loads(text)["seq"] for text in texts[0]] == [1, 2, 3]
         assert all(seen == texts[0] for seen in texts)
     finally:
@@ -132,6 +147,67 @@ async def test_fifty_viewers_get_the_identical_text(world: Stack, house: Auction
         return bool((await http_get(world, f"/stats/items/{item}")).json()["subscribers"] == 0)
 
     assert await until(nobody)
+
+
+async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
+    world: Stack, house: AuctionHouse
+) -> None:
+    item = await house.open()
+    async with (
+        another_feed(world, "feed-slowly", FEED_RATE_MAX="2") as port,
+        connect(ws_url(world, f"/ws/items/{item}", port)) as conflated,
+        connect(ws_url(world, f"/ws/items/{item}?feed=full", port)) as full,
+    ):
+        for viewer in (conflated, full):
+            assert (await greeted(viewer))["seq"] == 0
+        for amount in range(1, 21):
+            await house.bid(item, amount)
+        assert seqs(await receive_many(full, 20)) == list(range(1, 21))
+        # Comes while something waits: it is shown all of it, and then what is new.
+        async with connect(ws_url(world, f"/ws/items/{item}", port)) as newcomer:
+            assert (await greeted(newcomer))["seq"] == 20
+            await house.bid(item, 21)
+            assert (await receive_until_seq(newcomer, 21))[0]["seq"] == 21
+        frames = await receive_until_seq(conflated, 21)
+        assert frames[0]["type"] == "bid"
+        assert seqs(frames) == sorted(set(seqs(frames)))
+        assert len(frames) < 15
+        assert any(frame["type"] == "state" and frame["extensions"] == 0 for frame in frames)
+        assert sum(frame.get("bids_since_last", 1) for frame in frames) == 21, "every bid is shown or counted"
+        assert frames[-1]["current_bid"] == 0.21
+        # What is no bid does not wait, and what waited is shown before it.
+        await house.bid(item, 22)
+        await house.operate("pause", item, "fire alarm")
+        last = await receive_until_seq(conflated, 23)
+        assert [frame["seq"] for frame in last] == [22, 23]
+        assert last[-1]["type"] == "paused"
+
+
+async def test_the_number_of_viewers_is_that_of_all_broadcasters(world: Stack, house: AuctionHouse) -> None:
+    item = await house.open()
+    async with (
+        another_feed(world, "feed-left", FEED_VIEWERS_S="0.2") as left,
+        another_feed(world, "feed-right", FEED_VIEWERS_S="0.2") as right,
+        connect(ws_url(world, f"/ws/items/{item}", left)) as viewer,
+    ):
+
+        async def told(viewers: int, *, exact: bool) -> None:
+            expected = {"type": "viewers", "item_id": item, "viewers": viewers, "exact": exact}
+            while await receive_type(viewer, "viewers") != expected:
+                pass
+
+        await told(1, exact=True)
+        async with connect(ws_url(world, f"/ws/items/{item}", right)) as other:
+            await told(2, exact=False)
+            assert (await receive_type(other, "viewers"))["viewers"] in (1, 2)
+            stats = (await http_get(world, f"/stats/items/{item}", left)).json()
+            assert stats == {"itemId": item, "subscribers": 1, "viewers": 2, "exact": False}
+        await told(1, exact=True)
+        async with connect(ws_url(world, f"/ws/items/{item}", right)):
+            await told(2, exact=False)
+            # Nobody says good-bye: what was heard is forgotten in time.
+            world.kill("feed-right", signal.SIGKILL)
+            await told(1, exact=True)
 
 
 async def test_many_items_on_one_connection(world: Stack, house: AuctionHouse) -> None:
@@ -254,7 +330,7 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
     world: Stack, house: AuctionHouse
 ) -> None:
     item = await house.open()
-    path = f"/ws/items/{item}"
+    path = f"/ws/items/{item}?feed=full"
     env = {"FEED_SEND_BUFFER_BYTES": "4096", "FEED_QUEUE_FRAMES_MAX": "8", "FEED_STALLED_MAX_S": "1.5"}
     async with (
         another_feed(world, "feed-slow", **env) as port,

@@ -8,7 +8,7 @@ from typing import Any
 from broadcast_service.frames import Frame
 from shared.domain.auction import State, Status, Terms
 from shared.item_state import ItemState
-from shared.messages import AuctionClosed, BidAccepted, Event, ItemCreated
+from shared.messages import AuctionClosed, AuctionExtended, AuctionPaused, BidAccepted, Event, ItemCreated
 
 ITEM = "vase"
 START_US = 1_700_000_000_000_000
@@ -20,7 +20,9 @@ def price_at(seq: int) -> int:
     return 100 * (seq + 1)
 
 
-def item(seq: int = 0, *, epoch: int = 1, item_id: str = ITEM) -> ItemState:
+def item(
+    seq: int = 0, *, epoch: int = 1, item_id: str = ITEM, bid_count: int | None = None, extensions: int = 0
+) -> ItemState:
     return ItemState(
         terms=Terms(item_id, START_US, start_price=100, reserve_price=SECRET),
         state=State(
@@ -29,10 +31,11 @@ def item(seq: int = 0, *, epoch: int = 1, item_id: str = ITEM) -> ItemState:
             leader=f"user-{seq}" if seq else None,
             leader_max=SECRET if seq else 0,
             runner_up=SECRET if seq else 0,
-            bid_count=seq,
+            bid_count=seq if bid_count is None else bid_count,
             seq=seq,
             epoch=epoch,
             reserve_met=False,
+            extensions=extensions,
         ),
         name="A vase",
         description="blue",
@@ -77,9 +80,9 @@ def created(*, epoch: int = 1, item_id: str = ITEM) -> ItemCreated:
     )
 
 
-def bid(seq: int, *, epoch: int = 1, item_id: str = ITEM) -> BidAccepted:
+def bid(seq: int, *, epoch: int = 1, item_id: str = ITEM, bid_count: int | None = None) -> BidAccepted:
     return BidAccepted(
-        **_public(seq, epoch, item_id),
+        **{**_public(seq, epoch, item_id), "bid_count": seq if bid_count is None else bid_count},
         bid_id=f"bid-{seq}",
         user_id=f"user-{seq}",
         amount=price_at(seq),
@@ -91,6 +94,22 @@ def bid(seq: int, *, epoch: int = 1, item_id: str = ITEM) -> BidAccepted:
 def bids(first: int, last: int, *, epoch: int = 1) -> tuple[Event, ...]:
     """Bids of the seqs from ``first`` to ``last``, both included."""
     return tuple(bid(seq, epoch=epoch) for seq in range(first, last + 1))
+
+
+def extended(seq: int, extensions: int, *, epoch: int = 1, bid_count: int | None = None) -> AuctionExtended:
+    return AuctionExtended(
+        **{**_public(seq, epoch, ITEM), "bid_count": seq if bid_count is None else bid_count, "end_us": START_US + seq},
+        previous_end_us=START_US + seq - 1,
+        original_end_us=START_US,
+        extensions=extensions,
+    )
+
+
+def paused(seq: int, *, epoch: int = 1, bid_count: int | None = None) -> AuctionPaused:
+    """Bidding that goes on all the same, for tests: what matters is that this event is not a bid."""
+    return AuctionPaused(
+        **{**_public(seq, epoch, ITEM), "bid_count": seq if bid_count is None else bid_count}, reason="why", by=None
+    )
 
 
 def closed(seq: int) -> AuctionClosed:
@@ -105,4 +124,4 @@ def content(frame: Frame) -> dict[str, Any]:
 
 def shown(frames: tuple[Frame, ...]) -> list[tuple[str, int]]:
     """Types and seqs, the shape of what a viewer sees."""
-    return [(content(frame)["type"], content(frame)["seq"]) for frame in frames]
+    return [(content(frame)["type"], content(frame).get("seq", -1)) for frame in frames]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 
 from broadcast_service.close_codes import ITEM_NOT_FOUND, SLOW_VIEWER
-from broadcast_service.connection import Connection, wire_of
-from broadcast_service.frames import error_frame, event_frame
+from broadcast_service.connection import Connection, send_to_all, wire_of
+from broadcast_service.frames import Frame, error_frame, event_frame
 from broadcast_service.metrics import Metrics
 from broadcast_service.outgoing import OutgoingLimits
 from tests.unit.broadcast_service.builders import bid
@@ -22,6 +23,7 @@ class Pipe:
         self.room = room
         self.written: list[bytes] = []
         self.finished: list[int] = []
+        self.connection: Connection | None = None
 
     @property
     def is_writable(self) -> bool:
@@ -31,21 +33,28 @@ class Pipe:
         assert self.is_writable
         self.room -= 1
         self.written.append(data)
+        if not self.room and self.connection is not None:
+            self.connection.on_full()
 
     def finish(self, code: int, reason: str) -> None:
         self.finished.append(code)
 
     @property
     def seqs(self) -> list[int]:
-        """Seqs of the text messages that were written."""
-        data, seqs = b"".join(self.written), []
+        """Seqs of the snapshots and events that were written."""
+        return [content["seq"] for content in self.contents if "current_bid" in content]
+
+    @property
+    def contents(self) -> list[dict[str, Any]]:
+        """The text messages that were written."""
+        data, contents = b"".join(self.written), []
         while data:
             length = data[1] if data[1] < 126 else int.from_bytes(data[2:4], "big")
             start = 2 if data[1] < 126 else 4
             assert data[0] == 0x80 | Opcode.TEXT
-            seqs.append(json.loads(data[start : start + length])["seq"])
+            contents.append(json.loads(data[start : start + length]))
             data = data[start + length :]
-        return seqs
+        return contents
 
 
 class Clock:
@@ -61,7 +70,9 @@ def connect(
 ) -> tuple[Connection, Clock]:
     clock = Clock()
     limits = OutgoingLimits(frames_max=frames_max, bytes_max=bytes_max, stalled_max_s=10)
-    return Connection(pipe, "c1", single=single, limits=limits, metrics=Metrics(), clock=clock), clock
+    connection = Connection(pipe, "c1", single=single, limits=limits, metrics=Metrics(), clock=clock)
+    pipe.connection = connection
+    return connection, clock
 
 
 def test_frames_of_one_message_are_one_write() -> None:
@@ -145,3 +156,77 @@ def test_an_item_that_does_not_exist_ends_only_a_connection_that_is_for_it_alone
         connection.refuse(error, ITEM_NOT_FOUND)
         assert pipe.written == [wire_of(error)]
         assert pipe.finished == finished
+
+
+class TestManyViewers:
+    def test_each_gets_the_same_bytes_and_all_are_counted_once(self) -> None:
+        metrics = Metrics()
+        pipes = [Pipe() for _ in range(5)]
+        frames = (event_frame(bid(1)), event_frame(bid(2)))
+        assert send_to_all(frames, [connect(pipe)[0] for pipe in pipes], metrics) == []
+        assert {b"".join(pipe.written) for pipe in pipes} == {wire_of(frames[0]) + wire_of(frames[1])}
+        assert metrics.frames_sent == 10
+
+    def test_who_is_full_has_them_wait_and_gets_them_in_order_when_there_is_room(self) -> None:
+        metrics = Metrics()
+        pipes = [Pipe(), Pipe(room=1), Pipe()]
+        connections = [connect(pipe)[0] for pipe in pipes]
+        for seq in (1, 2, 3):
+            send_to_all((event_frame(bid(seq)),), connections, metrics)
+        assert [pipe.seqs for pipe in pipes] == [[1, 2, 3], [1], [1, 2, 3]]
+        assert metrics.frames_sent == 7
+        assert connections[1].is_behind
+        pipes[1].room = 2
+        connections[1].on_writable()
+        assert pipes[1].seqs == [1, 2, 3]
+        # Nothing waits, but there is no room either.
+        send_to_all((event_frame(bid(4)),), connections, metrics)
+        assert pipes[1].seqs == [1, 2, 3]
+        pipes[1].room = 100
+        connections[1].on_writable()
+        send_to_all((event_frame(bid(5)),), connections, metrics)
+        assert pipes[1].seqs == [1, 2, 3, 4, 5]
+        assert not connections[1].is_behind
+
+    def test_what_waits_is_not_overtaken_even_where_nobody_said_that_the_socket_is_full(self) -> None:
+        pipe = Pipe()
+        connection, _ = connect(pipe)
+        pipe.room = 0
+        connection.send([event_frame(bid(1))])
+        pipe.room = 10
+        send_to_all((event_frame(bid(2)),), [connection], Metrics())
+        assert pipe.seqs == []
+        connection.on_writable()
+        assert pipe.seqs == [1, 2]
+
+    def test_a_transport_that_fails_costs_the_others_nothing(self) -> None:
+        class Broken(Pipe):
+            def write(self, data: bytes) -> None:
+                raise RuntimeError("the handle is closed")
+
+        pipes = [Pipe(), Broken(), Pipe()]
+        connections = [connect(pipe)[0] for pipe in pipes]
+        assert send_to_all((event_frame(bid(1)),), connections, Metrics()) == [connections[1]]
+        assert [pipe.seqs for pipe in pipes] == [[1], [], [1]]
+
+    def test_who_is_closed_gets_nothing_more(self) -> None:
+        pipe = Pipe()
+        connection, _ = connect(pipe)
+        connection.close(SLOW_VIEWER)
+        connection.on_writable()
+        send_to_all((event_frame(bid(1)),), [connection], Metrics())
+        assert pipe.written == []
+
+    def test_another_form_of_the_same_frames(self) -> None:
+        """Server-sent events stand among WebSockets."""
+        pipe, other = Pipe(), Pipe()
+        limits = OutgoingLimits(frames_max=4)
+
+        def encode(frame: Frame) -> bytes:
+            return b"data: %b\n\n" % frame.text
+
+        stream = Connection(pipe, "c2", single=True, limits=limits, metrics=Metrics(), clock=Clock(), encode=encode)
+        frames = (event_frame(bid(1)), event_frame(bid(2)))
+        send_to_all(frames, [stream, connect(other)[0]], Metrics())
+        assert pipe.written == [encode(frames[0]) + encode(frames[1])]
+        assert other.seqs == [1, 2]

@@ -15,6 +15,7 @@ from tests.unit.broadcast_service.builders import (
     closed,
     content,
     created,
+    extended,
     item,
     shown,
 )
@@ -163,52 +164,52 @@ class TestResume:
     def test_from_memory(self) -> None:
         feed = feed_at(3)
         live = feed.offer(bids(4, 6)).frames
-        resumed = feed.resume((1, 4))
+        resumed = feed.resume((1, 4), feed.history())
         assert resumed == live[1:], "the very same frames, not encoded again"
 
     def test_nothing_was_missed(self) -> None:
-        assert feed_at(3).resume((1, 3)) == ()
+        assert feed_at(3).resume((1, 3), {}) == ()
 
     def test_from_redis_and_memory_together(self) -> None:
         feed = feed_at(3, ring=2)
         feed.offer(bids(4, 8))
-        assert feed.resume((1, 3)) is None, "memory reaches back to 7 only"
-        resumed = feed.resume((1, 3), Recovery(item(6), bids(1, 6)))
+        assert feed.resume((1, 3), feed.history()) is None, "memory reaches back to 7 only"
+        resumed = feed.resume((1, 3), feed.history(Recovery(item(6), bids(1, 6))))
         assert resumed is not None
         assert shown(resumed) == [("bid", seq) for seq in range(4, 9)]
 
     def test_one_missing_event_means_none_at_all(self) -> None:
         feed = feed_at(3, ring=2)
         feed.offer(bids(4, 8))
-        assert feed.resume((1, 3), Recovery(item(5), bids(1, 5))) is None
+        assert feed.resume((1, 3), feed.history(Recovery(item(5), bids(1, 5)))) is None
 
     @pytest.mark.parametrize("since", [(1, 9), (2, 1), (0, -1), (2, 100)])
     def test_what_this_feed_never_said_cannot_be_resumed(self, since: tuple[int, int]) -> None:
         feed = feed_at(3)
         feed.offer(bids(4, 8))
-        assert feed.resume(since) is None
+        assert feed.resume(since, feed.history()) is None
 
     def test_a_far_past_is_given_up_at_the_first_missing_event(self) -> None:
         feed = feed_at(10**12)
-        assert feed.resume((1, 1)) is None
+        assert feed.resume((1, 1), feed.history()) is None
 
     def test_the_ring_is_filled_by_a_first_snapshot_that_comes_with_events(self) -> None:
         feed = ItemFeed(ITEM, ring_events_max=3)
         feed.recover(Recovery(item(6), (created(), *bids(1, 6))))
-        resumed = feed.resume((1, 3))
+        resumed = feed.resume((1, 3), feed.history())
         assert resumed is not None
         assert shown(resumed) == [("bid", 4), ("bid", 5), ("bid", 6)]
-        assert feed.resume((1, 2)) is None
+        assert feed.resume((1, 2), feed.history()) is None
 
     def test_a_jump_forgets_what_was_before(self) -> None:
         feed = feed_at(3)
         feed.offer(bids(4, 5))
         feed.recover(Recovery(item(9)))
-        assert feed.resume((1, 4)) is None
+        assert feed.resume((1, 4), feed.history()) is None
 
     def test_the_created_event_is_never_replayed_as_it_is(self) -> None:
         feed = feed_at(2, ring=0)
-        assert feed.resume((1, -1), Recovery(item(2), (created(), *bids(1, 2)))) is None
+        assert feed.resume((1, -1), feed.history(Recovery(item(2), (created(), *bids(1, 2))))) is None
 
     def test_what_redis_may_know_better(self) -> None:
         feed = feed_at(5)
@@ -216,3 +217,26 @@ class TestResume:
         assert feed.may_recover((2, 1))
         feed.recover(Recovery(item(6, epoch=2)))
         assert not feed.may_recover((1, 4)), "an epoch that is over"
+
+
+class TestExtensions:
+    """How often the end was moved: told by snapshots and by the events that move it, shown by every ``state``."""
+
+    def test_of_events_as_they_come(self) -> None:
+        feed = ItemFeed(ITEM)
+        feed.recover(Recovery(item(3, extensions=2)))
+        frames = feed.offer([bid(4), extended(5, 3), bid(6)]).frames
+        assert [frame.extensions for frame in frames] == [2, 3, 3]
+        assert content(feed.snapshot())["extensions"] == 3
+
+    def test_of_events_out_of_redis(self) -> None:
+        feed = feed_at(3)
+        recovery = Recovery(item(6, extensions=3), (bid(4), extended(5, 3), bid(6)))
+        assert [frame.extensions for frame in feed.recover(recovery).frames] == [2, 3, 3]
+        later = ItemFeed(ITEM)
+        later.recover(recovery)
+        assert [frame.extensions for frame in later.history().values()] == [2, 3, 3]
+        bare = ItemFeed(ITEM, ring_events_max=0)
+        bare.recover(recovery)
+        assert [frame.extensions for frame in bare.history(recovery).values()] == [2, 3, 3]
+        assert content(bare.snapshot())["extensions"] == 3

@@ -9,12 +9,17 @@ import pytest
 from broadcast_service.frames import (
     Frame,
     FrameKind,
+    authenticated_frame,
     connected_frame,
     error_frame,
     event_frame,
+    heartbeat_frame,
     resumed_frame,
     snapshot_frame,
+    stale_frame,
+    standing_frame,
     state_frame,
+    viewers_frame,
 )
 from shared.aliases import alias_of
 from shared.domain.money import MINOR_MAX
@@ -64,12 +69,60 @@ STATE_SHOWN = {
 
 
 def test_connected() -> None:
-    assert content(connected_frame("c1", ITEM, START_US)) == {
+    assert content(connected_frame("c1", ITEM, START_US, heartbeat_s=5, full=True)) == {
         "type": "connected",
         "itemId": ITEM,
         "clientId": "c1",
         "server_time": "2023-11-14T22:13:20.000000Z",
+        "heartbeat_s": 5,
+        "feed": "full",
     }
+    assert content(connected_frame("c1", None, START_US, heartbeat_s=5, full=False))["feed"] == "conflated"
+
+
+def test_heartbeats_say_that_no_events_come_only_where_none_do() -> None:
+    at = {"type": "heartbeat", "server_time": "2023-11-14T22:13:20.000000Z"}
+    assert content(heartbeat_frame(START_US, stale=False)) == at
+    assert content(heartbeat_frame(START_US, stale=True)) == {**at, "stale": True}
+
+
+def test_what_is_said_about_an_item_beside_its_events() -> None:
+    assert content(stale_frame(ITEM, (1, 7), True)) == {
+        "type": "stale",
+        "item_id": ITEM,
+        "stale": True,
+        "epoch": 1,
+        "seq": 7,
+    }
+    assert content(viewers_frame(ITEM, 12, False)) == {
+        "type": "viewers",
+        "item_id": ITEM,
+        "viewers": 12,
+        "exact": False,
+    }
+
+
+def test_what_is_said_to_a_bidder_alone() -> None:
+    assert content(authenticated_frame("ann", START_US)) == {
+        "type": "authenticated",
+        "user_id": "ann",
+        "expires": "2023-11-14T22:13:20.000000Z",
+    }
+    standing = standing_frame(
+        ITEM, (1, 7), "outbid", current_bid=800, min_next_bid=801, currency="USD", your_maximum=None
+    )
+    assert content(standing) == {
+        "type": "standing",
+        "item_id": ITEM,
+        "epoch": 1,
+        "seq": 7,
+        "standing": "outbid",
+        "current_bid": 8.0,
+        "min_next_bid": 8.01,
+        "your_maximum": None,
+    }
+    told = standing_frame(ITEM, (1, 7), "none", current_bid=None, min_next_bid=None, currency="JPY", your_maximum=5)
+    assert content(told).items() >= {"current_bid": None, "min_next_bid": None, "your_maximum": 5}.items()
 
 
 def test_bid() -> None:
@@ -159,8 +212,11 @@ def test_a_snapshot_has_the_whole_public_state_and_no_secret() -> None:
 
 
 def test_a_conflated_state_counts_the_bids_it_stands_for() -> None:
-    shown = content(state_frame(bid(7), 4))
+    frame = state_frame(bid(7), events=5, bids=4, extensions=1)
+    shown = content(frame)
+    assert (frame.events, frame.bids) == (5, 4)
     assert shown["type"] == "state"
+    assert shown["extensions"] == 1
     assert shown["bids_since_last"] == 4
     assert shown["current_bid"] == 8.0
     assert "amount" not in shown

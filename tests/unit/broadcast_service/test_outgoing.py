@@ -6,7 +6,16 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from broadcast_service.feed import ItemFeed, Recovery
-from broadcast_service.frames import Frame, FrameKind, error_frame, event_frame, snapshot_frame
+from broadcast_service.frames import (
+    Frame,
+    FrameKind,
+    error_frame,
+    event_frame,
+    snapshot_frame,
+    stale_frame,
+    state_frame,
+    viewers_frame,
+)
 from broadcast_service.outgoing import Outgoing, OutgoingLimits
 from tests.unit.broadcast_service.builders import bid, closed, content, item, price_at
 
@@ -63,6 +72,20 @@ def test_messages_about_the_connection_are_kept_in_their_place() -> None:
     error = error_frame("CODE", "words")
     frames = [*bid_frames(1, 2), error, *bid_frames(3, 5)]
     assert [content(frame)["type"] for frame in drained(queue_of(frames, frames_max=5))] == ["error", "state"]
+
+
+def test_of_each_status_only_the_newest_is_kept() -> None:
+    stale = [stale_frame("vase", (1, seq), seq % 2 == 0) for seq in range(4)]
+    frames = [*stale, viewers_frame("vase", 1, True), viewers_frame("lamp", 2, True), viewers_frame("vase", 3, True)]
+    assert drained(queue_of(frames, frames_max=6)) == [stale[-1], *frames[-2:]]
+
+
+def test_a_state_counts_for_all_that_it_stands_for() -> None:
+    state = state_frame(bid(4), events=5, bids=4, extensions=1)
+    assert drained(queue_of([state])) == [state]
+    [merged] = drained(queue_of([state, *bid_frames(5, 8)]))
+    assert (content(merged)["type"], content(merged)["bids_since_last"], content(merged)["seq"]) == ("state", 8, 8)
+    assert (merged.events, merged.bids) == (9, 8)
 
 
 def test_items_are_conflated_apart() -> None:
@@ -132,9 +155,9 @@ def test_whatever_happens_versions_rise_no_bid_is_uncounted_and_the_end_is_the_n
                 outgoing.push(event_frame(bid(other, item_id="other")), 0.0)
             case "pop" if len(outgoing):
                 taken.append(outgoing.pop(0.0))
-        # The newest state of two items, a snapshot, and messages of the connection, which are never dropped.
-        errors = sum(1 for frame in taken if frame.kind is FrameKind.CONTROL)
-        assert len(outgoing) <= max(frames_max, 2 * (3 + steps.count("error") - errors))
+        # The newest state of two items, a snapshot, and messages of the connection, which are never dropped; twice
+        # that, since it is not conflated again for every frame.
+        assert len(outgoing) <= max(frames_max, 2 * (3 + steps.count("error")))
     taken += drained(outgoing)
     assert sum(frame.kind is FrameKind.CONTROL for frame in taken) == steps.count("error")
     at, counted = 0, 0

@@ -12,7 +12,6 @@ from broadcast_service.connection import Connection
 from broadcast_service.feed import Recovery
 from broadcast_service.service import DRAIN_SLICE, Service
 from broadcast_service.settings import Settings
-from broadcast_service.sources.snapshots import SnapshotReader
 from shared import names
 from shared.messages import encode_event, frame_batch
 from tests.unit.broadcast_service.builders import ITEM, bid, item
@@ -21,7 +20,7 @@ from tests.unit.broadcast_service.test_connection import Clock, Pipe
 
 def new_service(**settings: object) -> Service:
     """Nothing connects: that begins with the tasks of the lifespan."""
-    return Service(Settings.model_validate(settings), SnapshotReader(Redis(), events_max=10))
+    return Service(Settings.model_validate(settings), Redis())
 
 
 def enter(service: Service) -> Pipe:
@@ -59,14 +58,23 @@ async def test_messages_that_make_no_sense_are_counted_and_harmless() -> None:
         b"[]",
         b"\xff",
         message(b'{"type":"party"}'),
-        message(),
         message(encode_event(bid(2, item_id="other")), item_id="other"),
         msgspec.json.encode({"v": 2}),
     ):
         service.broadcaster.on_message(names.subject_of(ITEM), nonsense)
-    assert service.metrics.events_unreadable == 7
+    assert service.metrics.events_unreadable == 6
     service.broadcaster.on_message(names.subject_of(ITEM), message(encode_event(bid(2))))
     assert pipe.seqs == [1, 2]
+
+
+async def test_a_message_for_the_archive_alone_reaches_no_viewer() -> None:
+    service = new_service()
+    pipe = enter(service)
+    service.broadcaster.loaded(ITEM, Recovery(item(1)), again=False)
+    raised = frame_batch(names.shard_of(ITEM), 1, 1, ITEM, b"[]", b'[{"max_amount":4711}]')
+    service.broadcaster.on_message(names.subject_of(ITEM), raised)
+    assert pipe.seqs == [1]
+    assert service.metrics.events_unreadable == 0
 
 
 async def test_a_viewer_that_left_gets_nothing_and_makes_room() -> None:

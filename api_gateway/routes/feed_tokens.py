@@ -1,0 +1,84 @@
+"""``/api/v1/feed-token``: who a bidder is, for the live feed. Only where anybody may be anybody."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from api_gateway.context import context_of
+from api_gateway.problems import respond
+from api_gateway.schemas import Instant, ProblemAnswer, UserId, json_content
+from shared import names
+from shared.domain.errors import InvalidInput
+from shared.feed_tokens import LIFETIME_S, Identity, mint
+from shared.timefmt import to_rfc3339
+
+router = APIRouter(prefix="/api/v1", tags=["live feed"])
+
+
+class FeedTokenBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Whose token it is to be."""
+
+    user_id: UserId
+
+
+class FeedTokenAnswer(msgspec.Struct):
+    """A token for the live feed: `?token=` of its address, or `{"op":"authenticate","token":…}`.
+
+    `expires_in` is in seconds.
+    """
+
+    token: str
+    expires: Instant
+    expires_in: int
+
+
+_decoder: Final = msgspec.json.Decoder(FeedTokenBody)
+
+
+def _inline(model: type[msgspec.Struct]) -> dict[str, Any]:
+    _, components = msgspec.json.schema_components([model])
+    return {"application/json": {"schema": components[model.__name__]}}
+
+
+_PROBLEM: Final = {"content": json_content(ProblemAnswer, "application/problem+json")}
+
+
+@router.post(
+    "/feed-token",
+    status_code=201,
+    summary="Become a bidder of the live feed",
+    responses={201: {"content": _inline(FeedTokenAnswer)}, 403: _PROBLEM, 422: _PROBLEM, 503: _PROBLEM},
+    openapi_extra={"requestBody": {"required": True, "content": _inline(FeedTokenBody)}},
+)
+async def make_feed_token(request: Request) -> Response:
+    """A token for the private channel of the live feed, for whichever user id is asked for.
+
+    That is for trying the platform out, so only with `OPEN_IDENTITY=true`; and it never tells a maximum. In production
+    the operator's own site, which knows who is logged in, signs the tokens.
+    """
+    settings = context_of(request).settings
+    if not settings.open_identity:
+        detail = (
+            "tokens come from the site that knows who you are; this one gives them to nobody (OPEN_IDENTITY is off)"
+        )
+        return respond(403, "IDENTITY_REQUIRED", detail)
+    try:
+        body = _decoder.decode(await request.body())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f'{error}; send for example {{"user_id": "ada"}}') from None
+    if not names.is_user_id(body.user_id):
+        raise InvalidInput("user_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+    if not settings.feed_token_secret:
+        return respond(503, "PRIVATE_CHANNEL_OFF", "there is no FEED_TOKEN_SECRET to sign tokens with")
+    expires_s = int(time.time()) + LIFETIME_S
+    answer = FeedTokenAnswer(
+        token=mint(settings.feed_token_secret, Identity(body.user_id, expires_s)),
+        expires=to_rfc3339(expires_s * 1_000_000),
+        expires_in=LIFETIME_S,
+    )
+    # A token is a secret of its bearer: no cache may keep it.
+    return Response(msgspec.json.encode(answer), 201, {"cache-control": "no-store"}, "application/json")

@@ -1,0 +1,125 @@
+"""How many watch an item, here and at other broadcasters. Pure; the clock is an argument.
+
+Each broadcaster tells the others now and then how many viewers it has of each item. Nobody counts for all: every one
+adds up what it heard, and forgets what it did not hear again for three periods, since then the other one is gone, or
+cannot be heard.
+
+How it is put together::
+
+    audience = Audience(broadcaster_id, period_s)                      # a new random id for each process
+    stream = NatsSource(..., subjects={SUBJECT: lambda data: audience.hear(data, loop.time())})
+    source = AudienceSource(audience, hub.counts, broadcaster.tell_viewers, stream, clock=loop.time)
+    tasks: source.run(), unless period_s is 0; to be cancelled before the one of stream.run()
+    /stats/items/{id}: audience.viewers(item_id, hub.subscribers(item_id), loop.time()), with `stream.is_up`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+
+SUBJECT: Final = "feed.viewers"
+"""Core NATS: who misses a message gets the next one."""
+
+SILENT_PERIODS_MAX: Final = 3
+ITEMS_PER_MESSAGE: Final = 2_000
+"""Some 150 KB; NATS takes a megabyte."""
+
+ENTRIES_MAX: Final = 500_000
+"""Counts of others that are remembered; those past it are left out of the sums."""
+
+
+class Announcement(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """Counts of one broadcaster. Items that it does not name have not changed to 0: that it would say."""
+
+    v: Literal[1]
+    sender: str
+    counts: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
+
+
+class Sum(NamedTuple):
+    """``exact`` where no other broadcaster has a part in it."""
+
+    viewers: int
+    exact: bool
+
+
+class _Heard(NamedTuple):
+    viewers: int
+    at_s: float
+
+
+_decoder: Final = msgspec.json.Decoder(Announcement)
+
+
+class Audience:
+    """``now_s`` is any monotonic clock, in seconds.
+
+    Args:
+        broadcaster_id: of this process, unlike all others.
+        period_s: how often all broadcasters tell their counts.
+    """
+
+    def __init__(self, broadcaster_id: str, period_s: float) -> None:
+        self._id = broadcaster_id
+        self.period_s = period_s
+        self._announced: set[str] = set()
+        self._others: dict[str, dict[str, _Heard]] = {}
+        self._entries = 0
+
+    def announce(self, counts: Iterable[tuple[str, int]]) -> list[bytes]:
+        """What to tell the others: all counts of this process, and 0 for items that it does not have any more."""
+        now = dict(counts)
+        gone = dict.fromkeys(self._announced - now.keys(), 0)
+        self._announced = set(now)
+        told = [*now.items(), *gone.items()]
+        return [
+            msgspec.json.encode(Announcement(1, self._id, dict(told[start : start + ITEMS_PER_MESSAGE])))
+            for start in range(0, len(told), ITEMS_PER_MESSAGE)
+        ]
+
+    def hear(self, data: bytes, now_s: float) -> bool:
+        """A message of a broadcaster, maybe of this one. False where it cannot be read."""
+        try:
+            announcement = _decoder.decode(data)
+        except msgspec.DecodeError:
+            return False
+        if announcement.sender != self._id:
+            for item_id, viewers in announcement.counts.items():
+                self._note(item_id, announcement.sender, viewers, now_s)
+        return True
+
+    def viewers(self, item_id: str, own: int, now_s: float) -> Sum:
+        """Viewers of the item in all, of which this process has ``own``."""
+        others = sum(
+            heard.viewers for heard in self._others.get(item_id, {}).values() if not self._is_old(heard, now_s)
+        )
+        return Sum(own + others, others == 0)
+
+    def forget_silent(self, now_s: float) -> None:
+        """Drop what is not counted any more. To be called now and then."""
+        for item_id, of_item in list(self._others.items()):
+            for sender, heard in list(of_item.items()):
+                if self._is_old(heard, now_s):
+                    self._remove(item_id, sender)
+
+    def _note(self, item_id: str, sender: str, viewers: int, now_s: float) -> None:
+        known = sender in self._others.get(item_id, {})
+        if viewers == 0:
+            if known:
+                self._remove(item_id, sender)
+        elif known or self._entries < ENTRIES_MAX:
+            self._others.setdefault(item_id, {})[sender] = _Heard(viewers, now_s)
+            self._entries += not known
+
+    def _remove(self, item_id: str, sender: str) -> None:
+        of_item = self._others[item_id]
+        del of_item[sender]
+        self._entries -= 1
+        if not of_item:
+            del self._others[item_id]
+
+    def _is_old(self, heard: _Heard, now_s: float) -> bool:
+        return now_s - heard.at_s > SILENT_PERIODS_MAX * self.period_s

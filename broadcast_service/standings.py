@@ -1,0 +1,194 @@
+"""How bidders stand on one item, and who has to be told. Pure; the clock is an argument.
+
+Only bidders who follow the item and said who they are (:mod:`broadcast_service.private`) are in here: a few, however
+many watch. Their own maxima are here as well, and leave only towards connections of the same bidder that may see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from broadcast_service.frames import UNKNOWN, Frame, Standing, standing_frame
+from broadcast_service.rate import Pace
+from shared.domain.auction import Status
+from shared.item_state import ItemState
+
+ListenerT = TypeVar("ListenerT", bound=Hashable)
+
+_DEFAULT_CURRENCY = "USD"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Redis knows of one bidder on one item: whether they bid, and the maximum that they left, in minor units."""
+
+    has_bid: bool
+    maximum: int | None = None
+
+
+def standing_of(user_id: str, item: ItemState | None, *, has_bid: bool) -> Standing:
+    """How the user stands; ``none`` where they never bid."""
+    if item is None:
+        return "none"
+    state = item.state
+    if state.leader == user_id:
+        if state.status is Status.SOLD:
+            return "won"
+        return "lost" if state.status.is_final else "leading"
+    if not has_bid:
+        return "none"
+    return "lost" if state.status.is_final else "outbid"
+
+
+def maximum_to_tell(user_id: str, item: ItemState | None, facts: Facts) -> int | None:
+    """The bidder's own maximum; None where there is none, or a later bid of theirs went past it."""
+    if item is None or facts.maximum is None:
+        return None
+    if item.state.leader == user_id and facts.maximum < item.state.price:
+        return None
+    return facts.maximum
+
+
+@dataclass(slots=True)
+class _Bidder(Generic[ListenerT]):
+    """One user.
+
+    Attributes:
+        facts: what was read; None until then, and while it may be out of date.
+        was_seen: they bid, by an event or by a read. A read that began before the event does not know.
+        is_settled: whether they bid is known, one way or the other: from then on events tell.
+        listeners: each with whether it may see the maximum, and what it was told last.
+    """
+
+    facts: Facts | None = None
+    was_seen: bool = False
+    is_settled: bool = False
+    listeners: dict[ListenerT, tuple[bool, tuple[Standing, int | None] | None]] = field(default_factory=dict)
+
+    @property
+    def sees_maximum(self) -> bool:
+        return any(sees for sees, _ in self.listeners.values())
+
+
+class Standings(Generic[ListenerT]):
+    """The bidders of one item who want to know how they stand.
+
+    A standing is told when it is known and when it changed, at most at the given pace; what changes faster is told as
+    it is in the end.
+    """
+
+    def __init__(self, item_id: str, pace: Pace) -> None:
+        self.item_id = item_id
+        self._pace = pace
+        self._bidders: dict[str, _Bidder[ListenerT]] = {}
+        self._dirty: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._bidders)
+
+    # ----------------------------------------------------------------------------------------------- who listens
+
+    def listen(self, listener: ListenerT, user_id: str, *, sees_maximum: bool) -> None:
+        """Tell this listener how the user stands, now and from now on; again where it listens already."""
+        self._bidders.setdefault(user_id, _Bidder()).listeners[listener] = (sees_maximum, None)
+        self._dirty.add(user_id)
+
+    def leave(self, listener: ListenerT, user_id: str) -> None:
+        """Tell it no more."""
+        bidder = self._bidders.get(user_id)
+        if bidder is None:
+            return
+        bidder.listeners.pop(listener, None)
+        if not bidder.listeners:
+            del self._bidders[user_id]
+            self._dirty.discard(user_id)
+
+    # ------------------------------------------------------------------------------------------------- what is known
+
+    def settled(self, item: ItemState | None) -> set[str]:
+        """Users for whom a read need not find out whether they bid."""
+        found = {user_id for user_id, bidder in self._bidders.items() if bidder.was_seen or bidder.is_settled}
+        if item is not None and item.state.leader is not None:
+            found.add(item.state.leader)
+        return found
+
+    def changed(self, users: Collection[str]) -> list[str]:
+        """An event concerned these users, which means that they bid; no users: everybody may stand otherwise now.
+
+        Returns:
+            Of whom something may be new that no event tells, and has to be read before they are told: maxima, and after
+            a snapshot in place of events, who bid in between.
+        """
+        to_read: list[str] = []
+        for user_id in users or self._bidders:
+            bidder = self._bidders.get(user_id)
+            if bidder is None:
+                continue
+            if users:
+                bidder.was_seen = True
+            elif not bidder.was_seen:
+                bidder.is_settled = False
+            if bidder.sees_maximum or not (bidder.was_seen or bidder.is_settled):
+                bidder.facts = None
+                to_read.append(user_id)
+            self._dirty.add(user_id)
+        return to_read
+
+    def learn(self, facts: dict[str, Facts]) -> None:
+        """What was read. Who was seen bidding has bid, whatever the read said."""
+        for user_id, read in facts.items():
+            bidder = self._bidders.get(user_id)
+            if bidder is not None:
+                bidder.facts = read
+                bidder.was_seen = bidder.was_seen or read.has_bid
+                bidder.is_settled = True
+                self._dirty.add(user_id)
+
+    # ------------------------------------------------------------------------------------------------- what to send
+
+    def due_s(self) -> float | None:
+        """When to call :meth:`flush`; None while there is nothing to tell."""
+        return self._pace.due_s if self._dirty else None
+
+    def flush(self, item: ItemState | None, now_s: float) -> list[tuple[ListenerT, Frame]]:
+        """The frames that are due, each for one listener. ``item``: as the viewers were shown it last."""
+        if not self._dirty or not self._pace.is_free(now_s):
+            return []
+        told: list[tuple[ListenerT, Frame]] = []
+        for user_id in self._dirty:
+            bidder = self._bidders.get(user_id)
+            # Of whom nothing is known yet, the read that is under way will tell.
+            if bidder is not None and bidder.facts is not None:
+                told += self._tell(user_id, bidder, bidder.facts, item)
+        self._dirty.clear()
+        if told:
+            self._pace.take(now_s, 1)
+        return told
+
+    def _tell(
+        self, user_id: str, bidder: _Bidder[ListenerT], facts: Facts, item: ItemState | None
+    ) -> Iterable[tuple[ListenerT, Frame]]:
+        standing = standing_of(user_id, item, has_bid=bidder.was_seen)
+        maximum = maximum_to_tell(user_id, item, facts)
+        frames: dict[int | None, Frame] = {}
+        for listener, (sees_maximum, before) in list(bidder.listeners.items()):
+            its_maximum = maximum if sees_maximum else None
+            if before == (standing, its_maximum):
+                continue
+            if its_maximum not in frames:
+                frames[its_maximum] = self._frame(standing, item, its_maximum)
+            bidder.listeners[listener] = (sees_maximum, (standing, its_maximum))
+            yield listener, frames[its_maximum]
+
+    def _frame(self, standing: Standing, item: ItemState | None, maximum: int | None) -> Frame:
+        return standing_frame(
+            self.item_id,
+            UNKNOWN if item is None else item.version,
+            standing,
+            current_bid=None if item is None else item.state.price,
+            min_next_bid=None if item is None else item.min_next_bid,
+            currency=_DEFAULT_CURRENCY if item is None else item.terms.currency,
+            your_maximum=maximum,
+        )

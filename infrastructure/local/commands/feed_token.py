@@ -1,0 +1,46 @@
+"""`bidding feed-token`: a token with which a bidder is told how they stand."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.errors import StackError
+from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
+from shared import names
+from shared.feed_tokens import Identity, checked_secret, mint
+
+_HOURS_MAX = 24 * 365
+
+
+@click.command("feed-token")
+@click.argument("user")
+@data_dir_option
+@click.option("--maximum", is_flag=True, help="Also allow the bidder's own maximum to be told.")
+@click.option(
+    "--hours",
+    type=click.FloatRange(0, _HOURS_MAX, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="How long it is good for.",
+)
+def feed_token(user: str, data_dir: Path, maximum: bool, hours: float) -> None:
+    """Print a token that says to the live feed that its bearer is USER.
+
+    Signed with FEED_TOKEN_SECRET where it is set, else with the secret of the data directory.
+    """
+    if not names.is_user_id(user):
+        raise click.ClickException("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+    try:
+        secret = checked_secret(os.environ.get(FEED_TOKEN_SECRET, "")) or feed_token_secret(data_dir)
+    except ValueError as error:
+        raise click.ClickException(f"{FEED_TOKEN_SECRET} {error}") from error
+    except StackError as error:
+        click.secho(str(error), fg="red", err=True)
+        sys.exit(1)
+    click.echo(mint(secret, Identity(user, int(time.time() + hours * 3600), sees_maximum=maximum)))

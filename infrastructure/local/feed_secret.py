@@ -1,0 +1,42 @@
+"""What a data directory keeps to itself: random secrets, made once, in files for their owner alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from infrastructure.local.errors import StackError
+
+FEED_TOKEN_SECRET: Final = "FEED_TOKEN_SECRET"
+"""The environment name of the key that signs the tokens of bidders."""
+
+_FILE: Final = "feed-token-secret"
+_BYTES: Final = 32
+
+
+def feed_token_secret(data_dir: Path) -> str:
+    """The data directory's secret; made where there is none yet, so that tokens outlive a restart.
+
+    Raises:
+        StackError: the file can be neither read nor written, or is empty.
+    """
+    path = data_dir / _FILE
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        # Made whole under another name first: of two who come at once, both use what one of them wrote.
+        scratch = data_dir / f"{_FILE}.{os.getpid()}.tmp"
+        if not path.exists():
+            scratch.touch(mode=0o600)
+            scratch.write_text(secrets.token_hex(_BYTES) + "\n")
+            with contextlib.suppress(FileExistsError):
+                os.link(scratch, path)
+            scratch.unlink()
+        secret = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StackError(f"Cannot use the secret in {path}: {error}.") from error
+    if not secret:
+        raise StackError(f"The secret in {path} is empty. Remove the file to have a new one made.")
+    return secret

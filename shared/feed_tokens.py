@@ -1,0 +1,98 @@
+"""Tokens that tell the live feed who a bidder is: signed by the operator's own site, checked by the broadcaster.
+
+A token is a JWT (RFC 7519) with HS256: ``sub`` is the user id, ``aud`` is ``feed``, ``exp`` is required, and the claim
+``maximum`` allows the bidder's own maximum to be told. Whoever knows the secret can name any bidder, so it belongs to
+the operator's servers alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jwt
+
+from shared import names
+
+AUDIENCE: Final = "feed"
+ALGORITHM: Final = "HS256"
+SECRET_BYTES_MIN: Final = 32
+"""As long as the hash (RFC 7518, section 3.2): a shorter key can be found by trying."""
+
+LIFETIME_S: Final = 3600
+"""How long a token of the gateway is good for."""
+
+
+class TokenInvalid(ValueError):
+    """Not a token of this feed, or not any more. The text says why and may be shown to its bearer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a token says that its bearer is.
+
+    Attributes:
+        expires_s: Unix time until which the feed believes it.
+        sees_maximum: whether the bidder's own maximum may be told.
+    """
+
+    user_id: str
+    expires_s: int
+    sees_maximum: bool = False
+
+
+def checked_secret(secret: str) -> str:
+    """The secret itself; the empty one stands for "no private channel".
+
+    Raises:
+        ValueError: it is too short to be safe.
+    """
+    if secret and len(secret.encode()) < SECRET_BYTES_MIN:
+        raise ValueError(f"must have at least {SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one")
+    return secret
+
+
+def mint(secret: str, identity: Identity) -> str:
+    """The token that says so."""
+    claims: dict[str, Any] = {"aud": AUDIENCE, "sub": identity.user_id, "exp": identity.expires_s}
+    if identity.sees_maximum:
+        claims["maximum"] = True
+    return jwt.encode(claims, secret, algorithm=ALGORITHM)
+
+
+def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
+    """Whose token it is.
+
+    Args:
+        now_s: Unix time; for tests.
+
+    Raises:
+        TokenInvalid: no or an empty secret, another one signed it, it is expired, for another audience, or names no
+            user id that the platform could know.
+    """
+    if not secret:
+        raise TokenInvalid("the private channel is off here: FEED_TOKEN_SECRET is not set")
+    try:
+        # PyJWT reads the clock by itself; the expiry is compared below, with ours.
+        claims = jwt.decode(
+            token,
+            secret,
+            algorithms=[ALGORITHM],
+            audience=AUDIENCE,
+            options={"require": ["exp", "aud", "sub"], "verify_exp": False},
+        )
+    except jwt.InvalidTokenError as error:
+        raise TokenInvalid(f"the token is not valid: {error}") from None
+    user_id, expires_s = claims["sub"], claims["exp"]
+    if not isinstance(user_id, str) or not names.is_user_id(user_id):
+        raise TokenInvalid("the token is not valid: its sub is not a user id")
+    if isinstance(expires_s, bool) or not isinstance(expires_s, int | float):
+        raise TokenInvalid("the token is not valid: its exp is not a number")
+    if expires_s <= (time.time() if now_s is None else now_s):
+        raise TokenInvalid("the token is expired; get a new one")
+    return Identity(user_id, int(min(expires_s, _EXPIRES_MAX_S)), claims.get("maximum") is True)
+
+
+_EXPIRES_MAX_S: Final = 253_402_300_799
+"""The end of the year 9999: what RFC 3339 can say."""
