@@ -1,0 +1,103 @@
+"""`bidding demo`: lots and simulated bidders for the platform that is up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.demo.room import Tally
+from infrastructure.local.demo.runner import Demo, DemoError, DemoPlan
+from infrastructure.local.state import RunRecord, run_path
+from infrastructure.local.terminal import bidding_command
+
+_EXIT_NO_PLATFORM = 2
+
+
+@click.command(epilog="Exit codes: 0 ended as asked, 1 the platform went away, 2 none is up.")
+@data_dir_option
+@click.option(
+    "--gateway-url", envvar="GATEWAY_URL", show_envvar=True, help="Another platform than that of `bidding up`."
+)
+@click.option("--lots", default=12, show_default=True, type=click.IntRange(1, 200), help="Lots at any time.")
+@click.option("--bidders", default=24, show_default=True, type=click.IntRange(2, 1_000), help="Simulated people.")
+@click.option("--rate", default=4.0, show_default=True, type=click.FloatRange(0.1, 500), help="Bids per second.")
+@click.option("--for", "seconds", type=click.FloatRange(min=1), help="Seconds; without it, until Ctrl-C.")
+@click.option("--seed", type=int, help="The same lots and characters again.")
+def demo(
+    data_dir: Path,
+    gateway_url: str | None,
+    lots: int,
+    bidders: int,
+    rate: float,
+    seconds: float | None,
+    seed: int | None,
+) -> None:
+    """Fill the platform with lots and bidders.
+
+    Needs `bidding up` beside it. The lots that are open at the end stay, and end by themselves.
+    """
+    url = (gateway_url or _running_gateway(data_dir) or "").rstrip("/")
+    if not url:
+        up = bidding_command("up", data_dir)
+        click.secho(
+            f"No platform is up with its data in {data_dir}. Start it in another window: {up}", fg="red", err=True
+        )
+        sys.exit(_EXIT_NO_PLATFORM)
+    seed = random.randrange(1_000_000) if seed is None else seed
+    # Other ids than an earlier run's: with the same seed these would be the same lots, which are over by now.
+    tag = f"{int(time.time()):x}"
+    plan = DemoPlan(url, lots=lots, bidders=bidders, rate=rate, seconds=seconds, seed=seed, tag=tag)
+    click.echo(f"{lots} lots, {bidders} bidders, {rate:g} bids/s, seed {seed}. Watch them at {url}/")
+    if seconds is None:
+        click.echo("Ctrl-C ends the demo.")
+    sys.exit(asyncio.run(_run(plan)))
+
+
+def _running_gateway(data_dir: Path) -> str | None:
+    record = RunRecord.read(run_path(data_dir))
+    is_up = record is not None and record.phase == "ready" and record.supervisor.find() is not None
+    return record.urls["gateway_url"] if is_up and record is not None and "api_gateway" in record.processes else None
+
+
+async def _run(plan: DemoPlan) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    running = Demo(plan, click.echo)
+    began_s = time.monotonic()
+    try:
+        await running.run(stop)
+    except DemoError as error:
+        click.secho(str(error), fg="red", err=True)
+        return 1
+    finally:
+        click.echo(summary(running.tally, running.still_open, time.monotonic() - began_s))
+    return 0
+
+
+def summary(tally: Tally, still_open: int, seconds: float) -> str:
+    """What the demo did, in a few lines."""
+    refused, ended = sum(tally.refused.values()), sum(tally.ended.values())
+    lines = [
+        f"\n{tally.accepted} bids accepted in {seconds:.0f} s, {refused} not{_by_code(tally.refused)}.",
+        f"{tally.opened} lots opened, {ended} over{_by_code(tally.ended)}, {still_open} still going.",
+    ]
+    if tally.troubles:
+        lines.append(f"The platform was busy, away or unwilling{_by_code(tally.troubles)}.")
+    if tally.bids_of:
+        [(item_id, bids)] = tally.bids_of.most_common(1)
+        lines.append(f"Most wanted: {item_id}, {bids} bids.")
+    return "\n".join(lines)
+
+
+def _by_code(counts: dict[str, int]) -> str:
+    parts = [f"{count} {code}" for code, count in sorted(counts.items(), key=lambda each: -each[1])]
+    return f" ({', '.join(parts)})" if parts else ""

@@ -1,0 +1,169 @@
+"""The platform as the demo uses it: over HTTP, like anybody."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from infrastructure.local.demo.bidders import LotView, Offer
+from infrastructure.local.demo.lots import Lot
+from shared.domain.money import exponent_of
+
+TIMEOUT_S: Final = 10.0
+PAUSE_FIRST_S: Final = 0.5
+PAUSE_MAX_S: Final = 30.0
+
+_decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+
+
+class Busy(Exception):
+    """The platform asks to be left alone for a while (429, 503), or does not answer."""
+
+    def __init__(self, code: str, retry_after_s: float = 0.0) -> None:
+        self.code = code
+        self.retry_after_s = retry_after_s
+        super().__init__(code)
+
+
+class NotTaken(Exception):
+    """The platform does not do what was asked, now or later; ``code`` says why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a bid, in minor units; ``code`` is None where it was accepted."""
+
+    code: str | None
+    price: int
+    minimum: int
+    leads: bool
+
+
+class Gateway:
+    """Calls of the HTTP API. All raise :class:`Busy` where it is worth trying later, :class:`NotTaken` where not."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def open(self, lot: Lot) -> LotView:
+        """Put a lot on sale."""
+        return read_view(lot, await self._call("POST", "/api/v1/items", lot.body(datetime.now(UTC))))
+
+    async def look(self, lot: Lot) -> LotView:
+        """The lot as it is now."""
+        return read_view(lot, await self._call("GET", f"/api/v1/items/{lot.item_id}"))
+
+    async def bid(self, lot: Lot, user_id: str, offer: Offer) -> Verdict:
+        """Place a bid. One whose answer got lost may count all the same; nobody asks: the next look shows it."""
+        content: dict[str, Any] = {"user_id": user_id, "bid_id": f"demo-{uuid.uuid4().hex}"}
+        if offer.amount is not None:
+            content["amount"] = lot.amount(offer.amount)
+        if offer.maximum is not None:
+            content["max_amount"] = lot.amount(offer.maximum)
+        path = f"/api/v1/items/{lot.item_id}/bid"
+        return read_verdict(lot, await self._call("POST", path, msgspec.json.encode(content)))
+
+    async def _call(self, method: str, path: str, content: bytes | None = None) -> dict[str, Any]:
+        try:
+            answer = await self._http.request(method, path, content=content)
+        except httpx.HTTPError as error:
+            raise Busy("NO_ANSWER") from error
+        return read_answer(answer.status_code, answer.content, answer.headers)
+
+
+def read_answer(status: int, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The body of an answer that does what was asked.
+
+    Raises:
+        Busy: 429 and every 5xx.
+        NotTaken: everything else that is no success.
+    """
+    try:
+        body = _decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = {}
+    if status in (200, 201) and body:
+        return body
+    code = str(body.get("code", f"HTTP_{status}"))
+    if status == 429 or status >= 500:
+        raise Busy(code, _retry_after_s(headers))
+    raise NotTaken(code, str(body.get("detail", "no answer that we understand")))
+
+
+def read_view(lot: Lot, body: Mapping[str, Any]) -> LotView:
+    """What ``GET /items/{id}`` and ``POST /items`` answer."""
+    suggested = [_minor(lot, amount) for amount in body["suggested_bids"]]
+    return LotView(
+        status=body["status"],
+        price=_minor(lot, body["current_bid"]),
+        minimum=_minor(lot, body["min_next_bid"]),
+        leader=body["highest_bidder_id"],
+        bid_count=body["bid_count"],
+        starts_s=_seconds(body["start_time"]),
+        ends_s=None if body["end_time"] is None else _seconds(body["end_time"]),
+        step=max(1, suggested[1] - suggested[0]) if len(suggested) > 1 else 1,
+        buy_now=_minor(lot, body["buy_now_price"]) if body["buy_now_available"] else None,
+    )
+
+
+def read_verdict(lot: Lot, body: Mapping[str, Any]) -> Verdict:
+    """What ``POST /items/{id}/bid`` answers."""
+    code = None if body["success"] else str(body["code"])
+    return Verdict(code, _minor(lot, body["current_bid"]), _minor(lot, body["min_next_bid"]), body["is_highest"])
+
+
+class Calm:
+    """How long to leave the platform alone: longer each time, and again nothing after it answered.
+
+    The waits are jittered, so that demos that were refused together do not come back together. ``now_s`` is any
+    monotonic clock; ``answered_s`` is when the platform last did what was asked, or the beginning.
+    """
+
+    def __init__(self, chance: random.Random, now_s: float) -> None:
+        self._chance = chance
+        self._failures = 0
+        self._until_s = now_s
+        self.answered_s = now_s
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds from now on in which nothing should be asked."""
+        return max(0.0, self._until_s - now_s)
+
+    def failed(self, busy: Busy, now_s: float) -> None:
+        """The platform was busy or away. What was asked before the last wait was over does not prolong it."""
+        if now_s < self._until_s:
+            return
+        most_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self._until_s = now_s + min(max(0.0, busy.retry_after_s), PAUSE_MAX_S) + self._chance.uniform(0.5, 1.0) * most_s
+
+    def succeeded(self, now_s: float) -> None:
+        """The platform answered."""
+        self._failures = 0
+        self.answered_s = now_s
+
+
+def _minor(lot: Lot, amount: int | Decimal) -> int:
+    return int(Decimal(amount).scaleb(exponent_of(lot.ware.currency)))
+
+
+def _seconds(instant: str) -> float:
+    return datetime.fromisoformat(instant).timestamp()
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    text = headers.get("retry-after", "")
+    return float(text) if text.isdecimal() else 0.0

@@ -1,0 +1,139 @@
+"""What a client of the live feed is told, and how the feed may end. See ``docs/feed.md`` for the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+Version = tuple[int, int]
+"""``(epoch, seq)`` of an item: the higher one is the newer one."""
+
+
+class ConnectionState(StrEnum):
+    """How far what is shown can be trusted."""
+
+    CONNECTING = "connecting"
+    """A connection is being made; what is shown may be old."""
+    LIVE = "live"
+    """Connected, and events flow."""
+    STALE = "stale"
+    """Connected, but the service does not get the events of at least one item that is followed."""
+    OFFLINE = "offline"
+    """Not connected: waiting for the next attempt, or closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemUpdate:
+    """An item has a newer version. Of one item, versions only rise, whatever the connections did.
+
+    Attributes:
+        kind: the frame's type: ``snapshot``, ``bid``, ``state``, ``extended``, ``closed``…
+        frame: the frame as it came; amounts are :class:`~decimal.Decimal` or int.
+        item: the whole public state after it.
+        bids: accepted bids that it stands for: 1 for a bid, any number for a ``state``, None where only the state is
+            known (a snapshot).
+        complete: whether it is the next event after the update before it: nothing in between was left out.
+    """
+
+    item_id: str
+    kind: str
+    version: Version
+    frame: Mapping[str, Any]
+    item: Mapping[str, Any]
+    bids: int | None
+    complete: bool
+
+    @property
+    def price(self) -> Decimal | None:
+        """The current bid, or the start price before the first one; None for an item that does not exist yet."""
+        amount = self.item.get("current_bid")
+        return None if amount is None else Decimal(amount)
+
+
+@dataclass(frozen=True, slots=True)
+class StaleItem:
+    """Events of the item do not reach the service (True), or do again and the item is up to date (False)."""
+
+    item_id: str
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Viewers:
+    """How many watch the item; ``exact`` is False where other broadcasters contributed what they counted last."""
+
+    item_id: str
+    viewers: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The private channel is open until ``expires`` (RFC 3339, None where the service does not say)."""
+
+    user_id: str
+    expires: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the authenticated bidder stands on an item.
+
+    ``standing`` is ``leading``, ``outbid``, ``won``, ``lost`` or ``none``; ``your_maximum`` is None unless the token
+    allows it to be told.
+    """
+
+    item_id: str
+    version: Version
+    standing: str
+    current_bid: Decimal | None
+    min_next_bid: Decimal | None
+    your_maximum: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something could not be done, for example ``ITEM_NOT_FOUND`` or ``TOKEN_EXPIRED``; the feed goes on.
+
+    ``item_id``: where it is about one item; ``ended`` says that this item is not followed any more.
+    """
+
+    code: str
+    message: str
+    item_id: str | None = None
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionChanged:
+    """The connection is in another state now."""
+
+    state: ConnectionState
+
+
+Update = ItemUpdate | StaleItem | Viewers | Authenticated | Standing | Refused | ConnectionChanged
+
+
+class FeedError(Exception):
+    """The feed ended for good: the same request would be refused again."""
+
+
+class FeedClosed(FeedError):
+    """The service closed the connection with a final code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(f"the feed was closed for good: {code} {reason}".rstrip())
+
+
+class FeedDenied(FeedError):
+    """The service refused the upgrade with a status that no repetition changes, for example 403."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(f"the feed refused the connection: {status} {detail}".rstrip())
