@@ -71,7 +71,9 @@ def problem_of(error: errors.BiddingError) -> tuple[int, bytes, dict[str, str]]:
     headers: dict[str, str] = {}
     if isinstance(error, (errors.Unavailable, errors.OutcomeUnknown)):
         headers["retry-after"] = str(error.retry_after_s)
-    return status, problem(status, error.code, str(error)), headers
+    field = error.field if isinstance(error, errors.InvalidInput) else None
+    members = {} if field is None else {"field": field}
+    return status, problem(status, error.code, str(error), **members), headers
 
 
 def respond(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> Response:

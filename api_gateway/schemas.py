@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from shared import names
+from shared.domain.errors import AmountInvalid
 from shared.domain.money import parse_amount
 
 _amount = Meta(extra_json_schema={"type": "number", "exclusiveMinimum": 0, "example": 12.5})
@@ -39,15 +40,18 @@ class BidRequest(msgspec.Struct, gc=False):
     bid_id: BidId | None = None
 
 
-def optional_amount(literal: Raw | UnsetType, exponent: int, *, minimum_minor: int = 1) -> int | None:
-    """The minor units of an amount in a request, None where it is absent or null.
+def optional_amount(literal: Raw | UnsetType, exponent: int, field: str, *, minimum_minor: int = 1) -> int | None:
+    """The minor units of the amount in member ``field`` of a request, None where it is absent or null.
 
     Raises:
         AmountInvalid: it is there and no amount of a currency with ``exponent`` decimals.
     """
     if literal is UNSET or literal == NULL:
         return None
-    return parse_amount(bytes(literal).decode("latin-1"), exponent, minimum_minor=minimum_minor)
+    try:
+        return parse_amount(bytes(literal).decode("latin-1"), exponent, minimum_minor=minimum_minor)
+    except AmountInvalid as error:
+        raise AmountInvalid(error.literal, error.reason, field) from None
 
 
 class BidAcceptedAnswer(msgspec.Struct):
@@ -128,9 +132,34 @@ class NewItemBody(msgspec.Struct, forbid_unknown_fields=True):
     soft_close: SoftCloseBody | None = None
 
 
+class StepAnswer(msgspec.Struct):
+    """One step of a ladder, as in :class:`StepBody`."""
+
+    increment: Price
+    below: Price | UnsetType = UNSET
+
+
+class IncrementAnswer(msgspec.Struct):
+    """What a bid must add, as in :class:`IncrementBody`: a `value`, or the `steps` of a ladder."""
+
+    kind: Literal["flat", "percent", "ladder"]
+    value: Price | UnsetType = UNSET
+    steps: list[StepAnswer] | UnsetType = UNSET
+
+
+class SoftCloseAnswer(msgspec.Struct):
+    """As in :class:`SoftCloseBody`; `max_count` null: any number of times. A pause moves `hard_end` along."""
+
+    trigger_s: int
+    extend_s: int
+    mode: Literal["from_bid", "from_end"]
+    max_count: int | None
+    hard_end: Instant | None
+
+
 class ItemAnswer(msgspec.Struct):
     """An item as anybody may see it. `seq` counts its events from 0; `current_bid` is the start price until the first
-    bid."""
+    bid. `has_reserve` says that there is a reserve; how high it is, nobody is told."""
 
     id: ItemId
     name: str
@@ -152,7 +181,10 @@ class ItemAnswer(msgspec.Struct):
     bid_count: int
     min_next_bid: Price
     suggested_bids: list[Price]
+    has_reserve: bool
     reserve_met: bool
+    increment: IncrementAnswer
+    soft_close: SoftCloseAnswer | None
     buy_now_price: Price | None
     buy_now_available: bool
 
@@ -192,7 +224,8 @@ class OperationBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ProblemAnswer(msgspec.Struct):
-    """An error (RFC 9457). `code` is stable; `detail` and `error` say what to do."""
+    """An error (RFC 9457). `code` is stable; `detail` and `error` say what to do; `field` is the member of the request
+    that is wrong, where it is one."""
 
     type: str
     title: str
@@ -200,6 +233,7 @@ class ProblemAnswer(msgspec.Struct):
     code: str
     detail: str
     error: str
+    field: str | UnsetType = UNSET
 
 
 _ANSWERS: Final = (BidAcceptedAnswer, BidRefusedAnswer, ItemAnswer, ItemPage, HistoryPage, ProblemAnswer)

@@ -136,12 +136,14 @@ def item_fields(terms: Terms, *, name: str, description: str) -> dict[str, str]:
 
 
 SUGGESTIONS: Final = 3
+_PERCENT_DECIMALS: Final = 2
+_SECOND_US: Final = 1_000_000
 
 
 def public_item(item: ItemState) -> dict[str, Any]:
     """The item as anybody may see it: amounts as exact JSON numbers, times as RFC 3339, nothing hidden in it.
 
-    The reserve itself and every maximum stay inside; ``reserve_met`` is all that is told.
+    The reserve itself and every maximum stay inside: that there is a reserve and whether it is met is all that is told.
     """
     terms, state = item.terms, item.state
 
@@ -173,9 +175,40 @@ def public_item(item: ItemState) -> dict[str, Any]:
         "bid_count": state.bid_count,
         "min_next_bid": amount(minimum),
         "suggested_bids": [amount(bid) for bid in suggested_bids(minimum, terms.increment, count=SUGGESTIONS)],
+        "has_reserve": terms.reserve_price is not None,
         "reserve_met": state.reserve_met,
+        "increment": _public_increment(terms),
+        "soft_close": _public_soft_close(terms.soft_close, state.hard_end_us),
         "buy_now_price": None if terms.buy_now_price is None else amount(terms.buy_now_price),
         "buy_now_available": buy_now_offered(terms, state) and not state.status.is_final,
+    }
+
+
+def _public_increment(terms: Terms) -> dict[str, Any]:
+    """In the form in which an item is created: the last step of a ladder has no ``below``."""
+    increment = terms.increment
+    if increment.kind == "percent":
+        return {"kind": "percent", "value": msgspec.Raw(format_amount(increment.value, _PERCENT_DECIMALS).encode())}
+    value = amount_json(increment.value, terms.currency)
+    if increment.kind == "flat":
+        return {"kind": "flat", "value": value}
+    steps = [
+        {"below": amount_json(below, terms.currency), "increment": amount_json(step, terms.currency)}
+        for below, step in increment.steps
+    ]
+    return {"kind": "ladder", "steps": [*steps, {"increment": value}]}
+
+
+def _public_soft_close(rule: SoftClose | None, hard_end_us: int | None) -> dict[str, Any] | None:
+    """``hard_end_us`` is the one that holds now: a pause moves it."""
+    if rule is None:
+        return None
+    return {
+        "trigger_s": rule.trigger_us // _SECOND_US,
+        "extend_s": rule.extend_us // _SECOND_US,
+        "mode": rule.mode,
+        "max_count": rule.max_count or None,
+        "hard_end": None if hard_end_us is None else to_rfc3339(hard_end_us),
     }
 
 

@@ -4,7 +4,8 @@ The files are a few dozen kilobytes, so they are read once, when the application
 memory: a request can never reach a path that is not in the table, and never waits for the disk.
 
 The HTML is the same for every item. The item id stays in the address, where the script reads it; nothing out of a
-request is ever written into a page.
+request is ever written into a page. What all pages share stands once, in parts/: a line ``<!-- part: head -->`` of a
+page is replaced by parts/head.html when the file is read.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_PART: Final = re.compile(r"^ *<!-- part: ([a-z]+) -->\n", re.MULTILINE)
 # Below this many bytes a gzip header costs about as much as it saves.
 _GZIP_FROM_BYTES: Final = 512
 
@@ -179,8 +181,19 @@ def _normalise_feed_url(feed_url: str) -> str:
 
 
 def _load_assets() -> dict[str, _Asset]:
-    """Every servable file below static/, by its path with forward slashes."""
+    """Every servable file below static/, by its path with forward slashes.
+
+    Raises:
+        FileNotFoundError: a page names a part that does not exist.
+    """
     found: dict[str, _Asset] = {}
+    package = resources.files(__package__)
+
+    def part(mention: re.Match[str]) -> str:
+        return (package / "parts" / f"{mention[1]}.html").read_text("utf-8")
+
+    def filled(page: bytes) -> bytes:
+        return _PART.sub(part, page.decode()).encode()
 
     def walk(folder: Traversable, prefix: str) -> None:
         for entry in folder.iterdir():
@@ -189,9 +202,10 @@ def _load_assets() -> dict[str, _Asset]:
                 continue
             media_type = _MEDIA_TYPES.get("." + entry.name.rpartition(".")[2])
             if media_type is not None:
-                found[prefix + entry.name] = _asset(entry.read_bytes(), media_type)
+                body = entry.read_bytes()
+                found[prefix + entry.name] = _asset(filled(body) if entry.name.endswith(".html") else body, media_type)
 
-    walk(resources.files(__package__) / "static", "")
+    walk(package / "static", "")
     return found
 
 

@@ -13,9 +13,13 @@ class BiddingError(Exception):
 
 
 class InvalidInput(BiddingError):
-    """The request can never succeed as it is; nothing was changed."""
+    """The request can never succeed as it is; nothing was changed.
+
+    ``field`` names the member of the request that is wrong, where it is one.
+    """
 
     code = "INVALID"
+    field: str | None = None
 
 
 class AmountInvalid(InvalidInput):
@@ -23,9 +27,10 @@ class AmountInvalid(InvalidInput):
 
     code = "AMOUNT_INVALID"
 
-    def __init__(self, literal: str, reason: str) -> None:
+    def __init__(self, literal: str, reason: str, field: str | None = None) -> None:
         self.literal = literal[:64]
         self.reason = reason
+        self.field = field
         super().__init__(f"amount {self.literal} {reason}")
 
 
@@ -33,6 +38,7 @@ class CurrencyUnknown(InvalidInput):
     """Not an ISO 4217 code of a currency in use."""
 
     code = "CURRENCY_UNKNOWN"
+    field = "currency"
 
     def __init__(self, currency: str) -> None:
         self.currency = currency[:16]

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from playwright.async_api import Locator, Page, expect
+import pytest
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 from infrastructure.local.stack import Stack
+from tests.waiting import eventually
+
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+        if (path := shutil.which(name)) is not None
+    ),
+    None,
+)
+in_a_browser = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH"),
+    # One browser for all of them, which lives in the event loop in which it was started.
+    pytest.mark.asyncio(loop_scope="session"),
+]
+"""The marks of a module of such tests."""
+
+PHONE = (360, 740)
+"""A small one: what fits here fits everywhere."""
+
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 LADDER = {"kind": "ladder"}
 WAIT_MS = 30_000
@@ -72,10 +98,69 @@ class Person:
         await self.page.get_by_label(label, exact=True).fill(amount)
         await self.at("#bid-button").click()
 
+    async def bids_quickly(self, amount: str) -> None:
+        """Presses the button of this amount; again, as told, where the amounts have just moved under the finger."""
+        button = self.page.get_by_role("button", name=f"Bid {amount} now")
+
+        async def press() -> bool:
+            await button.click()
+            return "Press again" not in await self.at("#verdict").inner_text()
+
+        await eventually(press)
+
+    async def goes_offline(self, gone: bool) -> None:
+        await self.page.context.set_offline(gone)
+
+    def frames(self, kind: str) -> list[dict[str, Any]]:
+        """The frames of this kind that came so far, in their order."""
+        return [frame for text in self.heard if (frame := json.loads(text)).get("type") == kind]
+
+    async def overflow_px(self) -> int:
+        """By how much the page is wider than its window."""
+        wide: int = await self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        return wide
+
     async def seconds_left(self) -> int:
         units = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
         text = await self.at("#countdown").inner_text()
         return sum(int(count) * units[unit] for count, unit in re.findall(r"(\d+)\s+(d|h|min|s)\b", text))
+
+
+class Street:
+    """Where people come from: `ada = await street.person("ada")` is at a browser with a profile of her own."""
+
+    def __init__(self, browser: Browser, base_url: str) -> None:
+        self._browser = browser
+        self._base_url = base_url
+        self._people: list[Person] = []
+
+    async def person(self, name: str, *, size: tuple[int, int] = (1280, 900), script: str = "") -> Person:
+        context = await self._browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, locale="en-US", timezone_id="UTC"
+        )
+        await context.add_init_script(f"localStorage.setItem('bidding.user_id', '{name}'); {script}")
+        person = Person(name, await context.new_page(), self._base_url)
+        self._people.append(person)
+        return person
+
+    async def close(self) -> None:
+        """Everybody goes home. AssertionError where anybody's page had an error."""
+        for person in self._people:
+            await person.page.context.close()
+        assert {person.name: person.faults for person in self._people if person.faults} == {}
+
+
+@asynccontextmanager
+async def running_browser() -> AsyncIterator[Browser]:
+    """A browser without a window; it ends with the block."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
 
 
 class House:

@@ -1,83 +1,26 @@
-"""The pages in a real browser against the whole stack: what a seller and two bidders see and do.
-
-Needs the package `playwright` and a Chromium or Chrome on PATH; without them the module is skipped.
-"""
+"""The pages in a real browser against the whole stack: what a seller and two bidders see and do."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-import pytest_asyncio
+from playwright.async_api import expect
 
-from infrastructure.local.services import API_GATEWAY, BROADCAST_SERVICE
-from infrastructure.local.stack import Stack
-from tests.stack import StackFactory
+from tests.acceptance.browsing import PHONE, WAIT_MS, House, Street, in_a_browser
 
-pytest.importorskip("playwright", reason="the package playwright is not installed")
-
-from playwright.async_api import Browser, async_playwright, expect
-
-from tests.acceptance.browsing import WAIT_MS, House, Person
-
-CHROMIUM = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-        if (path := shutil.which(name)) is not None
-    ),
-    None,
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PHONE = (390, 844)
-
-
-Visit = Callable[..., Awaitable[Person]]
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        await running.close()
-
-
-@pytest_asyncio.fixture
-async def visit(browser: Browser) -> AsyncIterator[Visit]:
-    """`person = await visit(stack, "ada")`: a browser with a profile of its own. No page may have had an error."""
-    people: list[Person] = []
-
-    async def visitor(stack: Stack, name: str, *, size: tuple[int, int] = (1280, 900), script: str = "") -> Person:
-        context = await browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, locale="en-US", timezone_id="UTC"
-        )
-        await context.add_init_script(f"localStorage.setItem('bidding.user_id', '{name}'); {script}")
-        person = Person(name, await context.new_page(), stack.urls.gateway_url)
-        people.append(person)
-        return person
-
-    yield visitor
-    assert {person.name: person.faults for person in people if person.faults} == {}
+pytestmark = in_a_browser
 
 
 def after(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-async def test_two_browsers_see_the_same_bid_and_a_reload_keeps_it(start_stack: StackFactory, visit: Visit) -> None:
-    stack = await start_stack()
-    house = House(stack)
+async def test_two_browsers_see_the_same_bid_and_a_reload_keeps_it(house: House, street: Street) -> None:
     await house.create("sextant", start_price=100, duration_s=3600)
-    ada, bob = await visit(stack, "ada.lovelace"), await visit(stack, "bob", size=PHONE)
+    ada, bob = await street.person("ada.lovelace"), await street.person("bob", size=PHONE)
     await ada.open_lot("sextant")
     await bob.open_lot("sextant")
     await bob.sees("#history-empty", "No bids yet")
@@ -109,17 +52,16 @@ async def test_two_browsers_see_the_same_bid_and_a_reload_keeps_it(start_stack: 
     await ada.sees("#standing", "You were outbid")
     await bob.sees("#standing", "You lead")
     await bob.open("/")
-    await bob.sees(".card", "You lead")
+    card = '.card[data-id="sextant"]'
+    await bob.sees(card, "You lead")
     await ada.bids("300")
-    await bob.sees(".card", "$300.00")
-    await bob.sees(".card", "You were outbid")
+    await bob.sees(card, "$300.00")
+    await bob.sees(card, "You were outbid")
 
 
-async def test_a_lot_with_all_terms_is_made_through_the_form(start_stack: StackFactory, visit: Visit) -> None:
-    stack = await start_stack()
-    house = House(stack)
+async def test_a_lot_with_all_terms_is_made_through_the_form(house: House, street: Street) -> None:
     await house.create("clock-1889", start_price=1)
-    seller = await visit(stack, "harbour-house", size=PHONE)
+    seller = await street.person("harbour-house", size=PHONE)
     page = seller.page
     await seller.open("/")
     await page.get_by_role("link", name="Add a lot").first.click()
@@ -171,16 +113,13 @@ async def test_a_lot_with_all_terms_is_made_through_the_form(start_stack: StackF
     assert (await house.item(item_id))["min_next_bid"] == 607.5
     for path in ("/", "/sell", f"/items/{item_id}"):
         await seller.open(path)
-        overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert overflow == 0, f"{path} scrolls sideways on a phone"
+        assert await seller.overflow_px() == 0, f"{path} scrolls sideways on a phone"
 
 
-async def test_a_maximum_leads_is_outbid_and_wins(start_stack: StackFactory, visit: Visit) -> None:
-    stack = await start_stack()
-    house = House(stack)
+async def test_a_maximum_leads_is_outbid_and_wins(house: House, street: Street) -> None:
     # Every bid that moves the price leaves at least 12 s, so the test needs no hurry, and little patience in the end.
     await house.create("violin", start_price=1, duration_s=12, soft_close={"trigger_s": 60, "extend_s": 12})
-    ada, bob = await visit(stack, "ada"), await visit(stack, "bob")
+    ada, bob = await street.person("ada"), await street.person("bob")
     await ada.open_lot("violin")
     await bob.open_lot("violin")
 
@@ -219,14 +158,12 @@ async def test_a_maximum_leads_is_outbid_and_wins(start_stack: StackFactory, vis
     await expect(ada.at("#bid-form")).to_be_hidden()
 
 
-async def test_the_clock_is_the_servers_and_a_late_bid_extends(start_stack: StackFactory, visit: Visit) -> None:
-    stack = await start_stack()
-    house = House(stack)
+async def test_the_clock_is_the_servers_and_a_late_bid_extends(house: House, street: Street) -> None:
     soft_close = {"trigger_s": 120, "extend_s": 300, "mode": "from_end"}
     await house.create("globe", start_price=10, duration_s=110, soft_close=soft_close)
-    ada = await visit(stack, "ada")
+    ada = await street.person("ada")
     # A local clock that is an hour wrong must not matter.
-    bob = await visit(stack, "bob", script="const real = Date.now; Date.now = () => real() + 3_600_000;")
+    bob = await street.person("bob", script="const real = Date.now; Date.now = () => real() + 3_600_000;")
     for person in (ada, bob):
         await person.open_lot("globe")
         await expect(person.at("#end")).to_have_attribute("data-pace", "urgent")
@@ -243,11 +180,9 @@ async def test_the_clock_is_the_servers_and_a_late_bid_extends(start_stack: Stac
         await person.sees("#end-first", "It was first to close on")
 
 
-async def test_what_operators_do_is_shown_with_its_reason(start_stack: StackFactory, visit: Visit) -> None:
-    stack = await start_stack()
-    house = House(stack)
+async def test_what_operators_do_is_shown_with_its_reason(house: House, street: Street) -> None:
     await house.create("teapot", start_price=30, start_time=after(4), end_time=after(4000), buy_now_price=400)
-    ada = await visit(stack, "ada")
+    ada = await street.person("ada")
     await ada.open_lot("teapot")
     await ada.sees("#end-label", "Opens in")
     await ada.sees("#notice", "The bidding opens on")
@@ -286,31 +221,6 @@ async def test_what_operators_do_is_shown_with_its_reason(start_stack: StackFact
     await ada.bids("250")
     await ada.page.get_by_role("button", name="Yes, buy for $250.00").click()
     await ada.sees("#notice", "The lot is yours, at $250.00.")
-
-
-async def test_the_page_recovers_when_gateway_and_broadcaster_restart(start_stack: StackFactory, visit: Visit) -> None:
-    stack = await start_stack()
-    house = House(stack)
-    await house.create("atlas", start_price=5, duration_s=3600)
-    ada, bob = await visit(stack, "ada"), await visit(stack, "bob")
-    await ada.open_lot("atlas")
-    await bob.open_lot("atlas")
-    for service in (API_GATEWAY, BROADCAST_SERVICE):
-        stack.kill(service, signal.SIGKILL)
-        assert await stack.wait_ended(service)
-    await bob.sees("#connection-text", "Reconnecting…")
-
-    await ada.bids("7")
-    await ada.sees("#verdict", "asking again with the same bid, so it cannot count twice")
-    for service in (API_GATEWAY, BROADCAST_SERVICE):
-        await stack.start_process(service)
-
-    await ada.sees("#verdict", "Your bid of $7.00 was accepted.")
-    for person in (ada, bob):
-        await person.is_live()
-        await person.sees("#price", "$7.00")
-        await expect(person.at("#history-rows tr")).to_have_count(1)
-    assert (await house.item("atlas"))["bid_count"] == 1
 
 
 REFUSALS = [
@@ -355,9 +265,8 @@ TYPED: list[tuple[dict[str, Any], str | None]] = [
 ]
 
 
-async def test_what_the_pages_say_and_refuse_by_themselves(start_stack: StackFactory, visit: Visit) -> None:
-    stack = await start_stack()
-    reader = await visit(stack, "reader")
+async def test_what_the_pages_say_and_refuse_by_themselves(street: Street) -> None:
+    reader = await street.person("reader")
     await reader.open("/sell")
     words: list[tuple[str, bool]] = await reader.page.evaluate(
         """async (codes) => {

@@ -17,6 +17,7 @@ from shared.domain.money import exponent_of
 
 PAGES = ["/", "/sell", "/items/lot-1"]
 STATIC = resources.files("api_gateway.web") / "static"
+PARTS = resources.files("api_gateway.web") / "parts"
 
 
 def client_for(feed_url: str, *, feed_port: int = 8081) -> httpx.AsyncClient:
@@ -71,6 +72,15 @@ async def test_a_page_is_html_that_is_always_checked_again(client: httpx.AsyncCl
     assert answer.text.startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize("path", [*PAGES, "/items/not%20an%20id"])
+async def test_what_pages_share_stands_in_each_of_them_once(client: httpx.AsyncClient, path: str) -> None:
+    text = (await client.get(path)).text
+
+    assert "<!-- part" not in text
+    for name in ("head", "brand", "foot"):
+        assert text.count((PARTS / f"{name}.html").read_text("utf-8")) == 1, name
+
+
 @pytest.mark.parametrize("path", PAGES)
 async def test_a_page_needs_nothing_inline_and_nothing_from_elsewhere(client: httpx.AsyncClient, path: str) -> None:
     page = Page((await client.get(path)).text)
@@ -84,7 +94,9 @@ async def test_a_page_needs_nothing_inline_and_nothing_from_elsewhere(client: ht
 
 async def test_modules_import_only_modules_that_are_served(client: httpx.AsyncClient) -> None:
     names = [entry.name for entry in (STATIC / "js").iterdir()]
-    assert {"api.js", "catalogue.js", "feed.js", "item.js", "money.js", "sell.js", "terms.js"} <= set(names)
+    assert {"api.js", "catalogue.js", "connection.js", "feed.js", "item.js", "money.js", "sell.js", "terms.js"} <= set(
+        names
+    )
     for name in names:
         answer = await client.get(f"/static/js/{name}")
         assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
@@ -133,6 +145,48 @@ async def test_amounts_have_the_decimals_of_the_platform() -> None:
     assert listed["JPY"] == 0
     for currency in {*listed, *offered}:
         assert exponent_of(currency) == listed.get(currency, 2), currency
+
+
+def colours_of(scheme: str) -> dict[str, tuple[int, int, int]]:
+    """The named colours of the light or the dark scheme."""
+    style = (STATIC / "css" / "base.css").read_text("utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    hexes = dict(re.findall(r"--([a-z-]+): #([0-9a-f]{6});", light))
+    if scheme == "dark":
+        hexes |= dict(re.findall(r"--([a-z-]+): #([0-9a-f]{6});", dark))
+    return {name: (int(text[:2], 16), int(text[2:4], 16), int(text[4:], 16)) for name, text in hexes.items()}
+
+
+def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+    """The contrast ratio of WCAG 2.2."""
+
+    def luminance(colour: tuple[int, int, int]) -> float:
+        parts = [part / 255 for part in colour]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_on_every_ground_that_it_stands_on(scheme: str) -> None:
+    colours = colours_of(scheme)
+    pairs = [(text, ground) for text in ("ink", "ink-soft") for ground in ("paper", "sheet", "plate")]
+    pairs += [(f"{tone}", f"{tone}-soft") for tone in ("green", "brass", "claret")]
+    pairs += [(tone, ground) for tone in ("green", "brass", "claret") for ground in ("paper", "sheet")]
+    pairs += [("ink-soft", f"{tone}-soft") for tone in ("green", "claret")] + [("paper", "ink")]
+    ratios = {pair: contrast(colours[pair[0]], colours[pair[1]]) for pair in pairs}
+    ratios |= {("white", button): contrast((255, 255, 255), colours[button]) for button in ("button", "button-hover")}
+
+    assert {pair: ratio for pair, ratio in ratios.items() if ratio < 4.5} == {}
+    # What is no text but must be seen: the edges of fields, and the ring around what has the focus.
+    edges = {
+        (edge, ground): contrast(colours[edge], colours[ground])
+        for edge in ("field", "focus")
+        for ground in ("paper", "sheet")
+    }
+    assert {pair: ratio for pair, ratio in edges.items() if ratio < 3} == {}
 
 
 async def test_no_script_writes_data_as_html(client: httpx.AsyncClient) -> None:
@@ -220,7 +274,8 @@ async def test_every_item_has_the_same_page(client: httpx.AsyncClient, item_id: 
     answer = await client.get(f"/items/{item_id}")
 
     assert answer.status_code == 200
-    assert answer.content == (STATIC / "item.html").read_bytes()
+    assert answer.content == (await client.get("/items/another")).content
+    assert b"/static/js/item.js" in answer.content
 
 
 @pytest.mark.parametrize(
@@ -231,7 +286,8 @@ async def test_an_id_that_no_item_can_have_is_not_found(client: httpx.AsyncClien
     answer = await client.get(f"/items/{item_id}")
 
     assert answer.status_code == 404
-    assert answer.content == (STATIC / "404.html").read_bytes()
+    assert b"<h1>There is nothing here</h1>" in answer.content
+    assert b"<script" not in answer.content
 
 
 @pytest.mark.parametrize(

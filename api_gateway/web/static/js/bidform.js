@@ -20,6 +20,7 @@ export class BidForm {
   #minimum = null;
   #touched = false; // The amount is the bidder's own: it no longer follows the price.
   #movedAtMs = -Infinity;
+  #offersMovedAtMs = -Infinity;
   #underWay = null; // The attempt whose outcome is being waited for.
   #seen = () => {}; // Settles it when the feed shows it.
   #tone = null;
@@ -158,7 +159,8 @@ export class BidForm {
   /** The item's own suggestions, or the minimum and steps of the same size: any amount from the minimum on is valid. */
   #offers() {
     const { suggested_bids: suggested, current_bid: current, highest_bidder_id: leader } = this.#state;
-    if (this.#minimum === null || this.#mode === "max") return [];
+    // Whoever leads would bid against themselves: that takes more than one press.
+    if (this.#minimum === null || this.#mode === "max" || this.#leads) return [];
     if (Array.isArray(suggested) && suggested.length > 0) return suggested.slice(0, SUGGESTIONS_MAX);
     const least = minorUnits(this.#minimum, this.#currency);
     const step = leader ? least - minorUnits(current, this.#currency) : 0;
@@ -170,15 +172,31 @@ export class BidForm {
   #suggest() {
     const offers = this.#offers();
     const box = byId("suggestions");
-    box.hidden = offers.length === 0;
+    byId("quick").hidden = offers.length === 0;
+    if (offers.length === 0 && box.contains(document.activeElement)) this.button.focus();
     // The buttons are kept and relabelled, so that one which holds the focus does not lose it to every new price.
     while (box.children.length > offers.length) box.lastElementChild.remove();
     while (box.children.length < offers.length) box.append(element("button", { type: "button", class: "chip" }));
     offers.forEach((amount, index) => {
       const button = box.children[index];
-      setText(button, this.#money(amount));
-      button.onclick = () => this.#choose(amount);
+      const text = this.#money(amount);
+      if (button.textContent !== "" && button.textContent !== text) this.#offersMovedAtMs = performance.now();
+      setText(button, text);
+      button.setAttribute("aria-label", `Bid ${text} now`);
+      button.onclick = () => this.#quickBid(amount);
     });
+  }
+
+  /** One press bids; unless the amounts have moved under the finger. */
+  #quickBid(amount) {
+    if (this.#underWay !== null || !this.#bidderChanged()) return;
+    if (performance.now() - this.#offersMovedAtMs < JUST_MOVED_MS) {
+      this.#say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
+    } else if (this.#buys(amount)) {
+      this.#confirmBuying(amount);
+    } else {
+      this.#send({ amount });
+    }
   }
 
   /** The least that may be written: `{amount, above}`, where `above` says that it must be more than the amount. */
@@ -351,7 +369,9 @@ export class BidForm {
   #setUnderWay(attempt) {
     this.#underWay = attempt;
     // aria-disabled keeps the focus where it is; a disabled button would drop it.
-    for (const button of [this.button, byId("buy-now")]) button.setAttribute("aria-disabled", String(attempt !== null));
+    for (const button of [this.button, byId("buy-now"), ...byId("suggestions").children]) {
+      button.setAttribute("aria-disabled", String(attempt !== null));
+    }
   }
 
   #say(tone, text, actions = []) {

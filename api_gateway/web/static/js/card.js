@@ -7,6 +7,7 @@ import { formatMoney } from "./money.js";
 import { nameFor } from "./names.js";
 import { plateFor } from "./plate.js";
 import { stakeOf } from "./stakes.js";
+import { standingOf } from "./standing.js";
 import {
   STATUS_LABELS, URGENT_MS, buyNowOffered, endOf, isFinalStatus, priceLabel, shownPrice, startOf,
 } from "./status.js";
@@ -15,6 +16,7 @@ export class Card {
   #terms;
   #register = new Register();
   #shownPrice = null;
+  #told = null; // The newest frame of the private channel.
 
   /** `item` is one of the API's list, `me` the bidder's user id. */
   constructor(item, me) {
@@ -47,7 +49,18 @@ export class Card {
     this.#draw();
   }
 
+  /** Whether each of `words` (in lower case) is in its name, its id or its seller's name. */
+  matches(words) {
+    const { id, name, seller_id: seller } = this.#terms;
+    const text = `${name ?? ""} ${id} ${seller ?? ""}`.toLowerCase();
+    return words.every((word) => text.includes(word));
+  }
+
   take(frame) {
+    if (frame.type === "standing") {
+      this.#told = frame;
+      this.draw();
+    }
     if (!this.#register.offer(stateOf(frame))) return;
     this.changedMs = Date.parse(frame.timestamp ?? frame.updated_at ?? "");
     this.draw();
@@ -66,7 +79,7 @@ export class Card {
     this.status.dataset.status = item.status ?? "";
     setText(this.meta, bidsText(item, this.me));
     this.tags.replaceChildren(
-      ...tagsOf(item, this.me).map(({ text, kind }) => element("span", { class: `tag ${kind ?? ""}`.trim() }, text)),
+      ...tagsOf(item, this.me, this.#told).map(({ text, kind }) => element("span", { class: `tag ${kind ?? ""}`.trim() }, text)),
     );
     this.drawClock();
     if (this.#shownPrice !== null && this.#shownPrice !== price) flash(this.price);
@@ -105,16 +118,16 @@ function bidsText(item, me) {
   return `${count} · ${item.status === "sold" ? "sold to" : "led by"} ${leader === "You" ? "you" : leader}`;
 }
 
+const STANDINGS = {
+  lead: { text: "You lead", kind: "tag-good" },
+  won: { text: "You won", kind: "tag-good" },
+  outbid: { text: "You were outbid", kind: "tag-bad" },
+};
+
 /** What matters at a glance, to everybody and to this bidder: `{text, kind}`. */
-function tagsOf(item, me) {
-  const tags = [];
-  const running = !isFinalStatus(item.status);
-  if (item.highest_bidder_id && item.highest_bidder_id === me) {
-    if (running) tags.push({ text: "You lead", kind: "tag-good" });
-    else if (item.status === "sold") tags.push({ text: "You won", kind: "tag-good" });
-  } else if (running && stakeOf(item.id, me) !== null) {
-    tags.push({ text: "You were outbid", kind: "tag-bad" });
-  }
+function tagsOf(item, me, told) {
+  const standing = STANDINGS[standingOf(item, { me, stake: stakeOf(item.id, me), told })];
+  const tags = standing ? [standing] : [];
   if (item.reserve_met === false && item.status !== "cancelled") tags.push({ text: "Reserve not met" });
   if (buyNowOffered(item) && item.status === "open") {
     tags.push({ text: `Buy now ${formatMoney(item.buy_now_price, item.currency ?? "USD")}` });

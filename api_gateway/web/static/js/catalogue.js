@@ -1,13 +1,19 @@
 // The catalogue: all items, a page at a time, with live prices for those in view.
 
-import { feedBase, getItem, listItems, pause } from "./api.js";
+import { feedBase, listItems, pause } from "./api.js";
 import { userId } from "./bidder.js";
 import { Card } from "./card.js";
-import { byId, sentence, setText } from "./dom.js";
-import { CatalogueFeed, backoffMs } from "./feed.js";
-import { STATUS_LABELS, connectionText } from "./status.js";
+import { byId, setText } from "./dom.js";
+import { backoffMs } from "./connection.js";
+import { CatalogueFeed } from "./feed.js";
+import { LinkMark } from "./link.js";
+import { STATUS_LABELS } from "./status.js";
 
 const PAGE_SIZE = 24;
+// While somebody searches, more is read by itself, in larger pages, up to so many lots.
+const SEARCH_PAGE_SIZE = 200;
+const SEARCHED_MAX = 1000;
+const TYPING_MS = 150;
 const SORTS = ["newest", "ending", "price"];
 
 class Catalogue {
@@ -16,6 +22,8 @@ class Catalogue {
   #cursor = null;
   #loads = 0;
   #inView = new Set();
+  #words = []; // What is searched for.
+  link = new LinkMark();
 
   constructor() {
     this.grid = byId("grid");
@@ -23,26 +31,32 @@ class Catalogue {
     byId("more").addEventListener("click", () => this.#load());
     byId("retry").addEventListener("click", () => this.#load());
     for (const chip of byId("filters").querySelectorAll("button")) {
-      chip.addEventListener("click", () => this.show(chip.dataset.status, this.sort));
+      chip.addEventListener("click", () => this.show(chip.dataset.status, this.sort, this.search));
     }
-    byId("sort").addEventListener("change", () => this.show(this.status, byId("sort").value));
+    byId("sort").addEventListener("change", () => this.show(this.status, byId("sort").value, this.search));
+    let typing = null;
+    byId("find").addEventListener("input", () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => this.find(byId("find").value), TYPING_MS);
+    });
+    byId("find-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#openFound();
+    });
     setInterval(() => {
       for (const id of this.#inView) this.#cards.get(id)?.drawClock();
     }, 1000);
   }
 
-  /** Shows the items of one status ("" for all) in one order, from the first page on. */
-  show(status, sort) {
+  /** Shows the items of one status ("" for all) in one order, from the first page on, as far as `search` finds them. */
+  show(status, sort, search) {
     for (const chip of byId("filters").querySelectorAll("button")) {
       chip.setAttribute("aria-pressed", String(chip.dataset.status === status));
     }
-    const query = new URLSearchParams();
-    if (status) query.set("status", status);
-    if (sort !== SORTS[0]) query.set("sort", sort);
-    history.replaceState(null, "", `${query}` ? `/?${query}` : "/");
     byId("sort").value = sort;
     this.status = status;
     this.sort = sort;
+    this.#searchFor(search);
     for (const id of this.#cards.keys()) this.#feed?.unwatch(id);
     this.#cards.clear();
     this.#inView.clear();
@@ -50,6 +64,37 @@ class Catalogue {
     this.grid.replaceChildren();
     this.#cursor = null;
     this.#load();
+  }
+
+  /** Narrows what is shown, and reads on where the catalogue is longer than what is here. */
+  find(search) {
+    this.#searchFor(search);
+    for (const card of this.#cards.values()) card.node.hidden = !card.matches(this.#words);
+    this.#report({});
+    if (this.#mayHold()) this.#load();
+  }
+
+  #searchFor(search) {
+    this.search = search.trim();
+    this.#words = this.search.toLowerCase().split(/\s+/).filter(Boolean);
+    const query = new URLSearchParams();
+    if (this.status) query.set("status", this.status);
+    if (this.sort !== SORTS[0]) query.set("sort", this.sort);
+    if (this.search) query.set("q", this.search);
+    history.replaceState(null, "", `${query}` ? `/?${query}` : "/");
+  }
+
+  /** Opens the lot whose id is searched for, or the only one that was found. */
+  #openFound() {
+    this.find(byId("find").value);
+    const shown = [...this.#cards.entries()].filter(([, card]) => !card.node.hidden).map(([id]) => id);
+    const found = shown.length === 1 ? shown[0] : shown.find((id) => id === this.search);
+    if (this.#words.length > 0 && found !== undefined) location.assign(`/items/${encodeURIComponent(found)}`);
+  }
+
+  /** Whether what is searched for may be among the lots that were not read yet. */
+  #mayHold() {
+    return this.#words.length > 0 && this.#cursor !== null && this.#cards.size < SEARCHED_MAX;
   }
 
   async follow() {
@@ -60,7 +105,13 @@ class Catalogue {
     }
     this.#feed = new CatalogueFeed(base, {
       onFrame: (frame) => this.#cards.get(frame.item_id)?.take(frame),
-      onState: showConnection,
+      onState: (state) => {
+        this.link.state = state;
+      },
+      onStale: (isStale) => {
+        this.link.isStale = isStale;
+      },
+      userId: userId(),
     });
     for (const id of this.#inView) this.#feed.watch(id);
   }
@@ -74,12 +125,13 @@ class Catalogue {
         status: this.status,
         sort: this.sort,
         cursor: this.#cursor ?? "",
-        limit: PAGE_SIZE,
+        limit: this.#words.length > 0 ? SEARCH_PAGE_SIZE : PAGE_SIZE,
       });
       if (load !== this.#loads) return; // Another filter was chosen meanwhile.
       this.#cursor = page.next_cursor ?? null;
       for (const item of page.items) this.#add(item);
-      this.#report({});
+      if (this.#mayHold()) this.#load();
+      else this.#report({});
     } catch (error) {
       if (load === this.#loads) this.#report({ error });
     }
@@ -90,6 +142,7 @@ class Catalogue {
     if (this.#cards.has(item.id)) return;
     const card = new Card(item, userId());
     this.#cards.set(item.id, card);
+    card.node.hidden = !card.matches(this.#words);
     this.grid.append(card.node);
     this.viewed.observe(card.node);
   }
@@ -108,59 +161,37 @@ class Catalogue {
   }
 
   #report({ busy = false, error = null }) {
-    const count = this.#cards.size;
+    const count = [...this.#cards.values()].filter(({ node }) => !node.hidden).length;
     const none = count === 0 && !busy && error === null;
+    const isNarrowed = this.status !== "" || this.#words.length > 0;
     this.grid.setAttribute("aria-busy", String(busy));
     byId("loading").hidden = !(busy && count === 0);
     byId("trouble").hidden = error === null;
     if (error !== null) setText(byId("trouble-text"), error.message);
-    byId("empty").hidden = !none || this.status !== "";
+    byId("empty").hidden = !none || isNarrowed;
     byId("filter-row").hidden = !byId("empty").hidden;
-    byId("none-such").hidden = !none || this.status === "";
-    byId("more").hidden = this.#cursor === null || count === 0;
+    byId("none-such").hidden = !none || !isNarrowed;
+    const searched = this.#cursor === null ? "" : ` Only the first ${this.#cards.size} lots were searched.`;
+    setText(
+      byId("none-such-text"),
+      this.#words.length > 0 ? `No lot matches “${this.search}”.${searched}` : "No lot has this status at the moment.",
+    );
+    byId("open-id").hidden = !/^[A-Za-z0-9_-]{1,64}$/.test(this.search);
+    byId("open-id").href = `/items/${encodeURIComponent(this.search)}`;
+    byId("more").hidden = this.#cursor === null || (count === 0 && this.#words.length === 0);
     byId("more").setAttribute("aria-disabled", String(busy));
     const more = this.#cursor === null ? "" : "+";
     setText(byId("count"), count === 0 ? "" : `${count}${more} ${count === 1 ? "lot" : "lots"}`);
   }
 }
 
-function showConnection(state) {
-  const box = byId("connection");
-  box.hidden = false;
-  box.dataset.state = state;
-  if (state === "live") box.dataset.connected = "yes";
-  setText(byId("connection-text"), connectionText(state, box.dataset.connected === "yes"));
-}
-
-/** "Open a lot by its id". The id is looked up first, so that a typing error is told here and not on an empty page. */
-function prepareOpenForm() {
-  const form = byId("open-form");
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const field = byId("open-id");
-    const id = field.value.trim();
-    const message = byId("open-message");
-    if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) {
-      setText(message, "An id has 1 to 64 letters, digits, hyphens or underscores.");
-      field.focus();
-      return;
-    }
-    setText(message, "");
-    try {
-      await getItem(id);
-      location.assign(`/items/${encodeURIComponent(id)}`);
-    } catch (error) {
-      setText(message, sentence(error.message));
-    }
-  });
-}
-
-prepareOpenForm();
 setText(byId("origin"), location.origin);
 const catalogue = new Catalogue();
 const asked = new URLSearchParams(location.search);
+byId("find").value = asked.get("q") ?? "";
 catalogue.show(
   Object.hasOwn(STATUS_LABELS, asked.get("status") ?? "") ? asked.get("status") : "",
   SORTS.includes(asked.get("sort")) ? asked.get("sort") : SORTS[0],
+  byId("find").value,
 );
 catalogue.follow();

@@ -1,38 +1,52 @@
 // Times as the auction sees them. The server alone decides whether a bid is in time, so countdowns follow its clock.
+// It is told in answers and, to the millisecond, by the feed; in between the browser's monotonic clock carries it on, so
+// that setting the local clock moves no countdown.
 
 const SKEW_NOTICED_MS = 1500;
+const SAMPLES_MAX = 12;
+const SLEPT_MS = 2000;
 const MINUTE_S = 60;
 const HOUR_S = 3600;
 const DAY_S = 86400;
 
-let offsetMs = 0;
-let isExact = false; // The feed has told the time to the millisecond.
+let offsetMs = Date.now() - performance.now(); // The server's clock minus the monotonic one.
+let samples = []; // The offsets that the feed told lately.
+let localMs = offsetMs; // The local clock minus the monotonic one, at the last look.
 
 /**
- * Learns from the Date header of an answer that was asked for at `sentMs` and came at `receivedMs` (local clock). The
- * header has whole seconds, so a small difference says nothing: it counts only where it contradicts what is known, as
- * after the local clock was set or the machine slept.
+ * Learns from the Date header of an answer that was asked for at `sentMs` and came at `receivedMs` (both of
+ * `performance.now()`). The header has whole seconds, so a small difference says nothing: it counts only where it
+ * contradicts what is known, as after the machine slept, when the monotonic clock may have stood still.
  */
 export function noteServerDate(header, sentMs, receivedMs) {
   const serverMs = Date.parse(header ?? "");
   if (Number.isNaN(serverMs)) return;
   const measured = serverMs + 500 - (sentMs + receivedMs) / 2;
-  if (isExact && Math.abs(measured - offsetMs) <= SKEW_NOTICED_MS) return;
-  isExact = false;
-  offsetMs = Math.abs(measured) > SKEW_NOTICED_MS ? measured : 0;
+  if (Math.abs(measured - offsetMs) <= SKEW_NOTICED_MS) return;
+  samples = [];
+  offsetMs = measured;
 }
 
-/** Learns from the `server_time` of the feed's first frame, which was on its way for a few milliseconds only. */
-export function noteServerTime(text, receivedMs) {
+/**
+ * Learns from the `server_time` of a frame that arrives now. It was some time on its way, which makes the server's clock
+ * look late and never early: so the latest of the last few tellings is the best one.
+ */
+export function noteServerTime(text) {
   const serverMs = Date.parse(text ?? "");
   if (Number.isNaN(serverMs)) return;
-  offsetMs = serverMs - receivedMs;
-  isExact = true;
+  samples = [...samples, serverMs - performance.now()].slice(-SAMPLES_MAX);
+  offsetMs = Math.max(...samples);
 }
 
-/** Milliseconds since the Unix epoch, as near to the server's clock as we know. */
+/**
+ * Milliseconds since the Unix epoch, as near to the server's clock as we know. While a machine sleeps, the monotonic clock
+ * may stand still; then the local one has run ahead of it, and is believed until the server tells the time again.
+ */
 export function serverNow() {
-  return Date.now() + offsetMs;
+  const aheadMs = Date.now() - performance.now() - localMs;
+  localMs += aheadMs;
+  if (aheadMs > SLEPT_MS) offsetMs += aheadMs;
+  return performance.now() + offsetMs;
 }
 
 /** Whole days, hours, minutes and seconds, rounded up: the last second is shown until it is over. */

@@ -35,7 +35,7 @@ export class Countdown {
     setText(byId("end-moment"), view.moment ?? "");
     const first = Date.parse(item.original_end_time ?? "");
     const moved = item.status === "open" && endOf(item) - first >= MINUTE_MS;
-    setText(byId("end-first"), moved ? `It was first to close on ${momentText(first)}.` : "");
+    setText(byId("end-first"), moved ? `It was first to close on ${momentText(first)}.${extendedTimes(item)}` : "");
     const running = view.leftMs !== undefined;
     byId("countdown").hidden = !running;
     if (running) this.#drawParts(durationParts(view.leftMs));
@@ -63,6 +63,12 @@ export class Countdown {
     const by = extended.byMs % MINUTE_MS === 0 ? ` by ${lengthText(extended.byMs)}` : "";
     setText(box, `Extended${by}. The bidding now closes at ${timeText(extended.end)}.`);
   }
+}
+
+/** How often it was extended, where the feed has told. */
+function extendedTimes({ extensions }) {
+  if (!(extensions > 0)) return "";
+  return extensions === 1 ? " Extended once." : ` Extended ${extensions} times.`;
 }
 
 /** What the clock shows: `{label, leftMs, moment, pace, next}`, or null where there is nothing to show. */

@@ -3,14 +3,15 @@
 
 import { listBids } from "./api.js";
 import { ownBids } from "./bidder.js";
-import { drawChart } from "./chart.js";
-import { serverNow, timeText } from "./clock.js";
+import { PriceChart } from "./chart.js";
+import { durationText, serverNow, timeText } from "./clock.js";
 import { byId, element, oncePerFrame, sentence, setText } from "./dom.js";
-import { formatMoney } from "./money.js";
+import { decimalsOf, formatMark, formatMoney } from "./money.js";
 import { Tones, publicName } from "./names.js";
 
 const ROWS_MAX = 100;
 const FETCH = 100;
+const ROWS_AT_FIRST = 12; // As in record.css.
 const REFILL_SOON_MS = 400;
 const REFILL_EVERY_MS = 5000;
 
@@ -33,19 +34,29 @@ export class History {
     this.itemId = itemId;
     this.#bidder = bidder;
     this.body = byId("history-rows");
-    this.chart = byId("chart");
+    this.chart = new PriceChart(byId("chart"), byId("chart-readout"));
+    this.fold = byId("history-fold");
+    this.fold.addEventListener("click", () => {
+      const folded = this.fold.getAttribute("aria-expanded") === "true";
+      this.fold.setAttribute("aria-expanded", String(!folded));
+      this.draw();
+    });
     this.draw = oncePerFrame(() => this.#draw());
     // The size is told instead of asked for: asking would lay out the whole page again after each new row.
     new ResizeObserver(([entry]) => {
       this.#size = entry.contentRect;
       this.draw();
-    }).observe(this.chart);
+    }).observe(byId("chart"));
   }
 
   set currency(currency) {
     if (currency === this.#currency) return;
     this.#currency = currency;
     this.#forgetRows();
+  }
+
+  get bidder() {
+    return this.#bidder;
   }
 
   set bidder(userId) {
@@ -198,8 +209,16 @@ export class History {
     const none = newestFirst.length === 0;
     byId("history-table").hidden = none;
     byId("history-empty").hidden = !none;
-    setText(byId("history-bound"), newestFirst.length >= ROWS_MAX ? `The latest ${ROWS_MAX} bids` : "");
+    setText(byId("history-bound"), newestFirst.length >= ROWS_MAX ? `The latest ${ROWS_MAX}` : "");
+    this.#drawFold(newestFirst.length);
     this.#drawChart(newestFirst);
+  }
+
+  #drawFold(count) {
+    const isOpen = this.fold.getAttribute("aria-expanded") === "true";
+    byId("history-table").dataset.folded = String(!isOpen);
+    this.fold.hidden = count <= ROWS_AT_FIRST;
+    setText(this.fold, isOpen ? `Show the latest ${ROWS_AT_FIRST} only` : `Show all ${count}`);
   }
 
   #row(bid) {
@@ -230,19 +249,39 @@ export class History {
   }
 
   #drawChart(newestFirst) {
-    const points = newestFirst
-      .filter(({ bid_id: bidId }) => !this.#struck.has(bidId))
-      .map(({ timestamp, amount }) => ({ at: Date.parse(timestamp), amount }))
-      .filter(({ at }) => !Number.isNaN(at))
-      .reverse();
-    const worth = points.length >= 2;
-    byId("chart-figure").hidden = !worth;
-    if (!worth) return;
     const money = (amount) => formatMoney(amount, this.#currency);
-    const until = this.#isRunning ? serverNow() : null;
-    drawChart(this.chart, this.#size, points, { money, time: timeText, until });
-    const [first, last] = [points[0], points[points.length - 1]];
-    const told = `The price over the last ${points.length} bids: from ${money(first.amount)} to ${money(last.amount)}.`;
-    if (this.chart.getAttribute("aria-label") !== told) this.chart.setAttribute("aria-label", told);
+    const points = newestFirst
+      .filter((bid) => !this.#struck.has(bid.bid_id) && !Number.isNaN(Date.parse(bid.timestamp)))
+      .map((bid) => this.#point(bid, money))
+      .reverse();
+    const isWorth = points.length >= 2;
+    byId("chart-figure").hidden = !isWorth;
+    if (!isWorth) return;
+    this.chart.draw(this.#size, points, {
+      money,
+      mark: (amount, isWhole) => formatMark(amount, this.#currency, isWhole),
+      least: 10 ** -decimalsOf(this.#currency),
+      until: this.#isRunning ? serverNow() : null,
+    });
+    byId("chart-own").hidden = !points.some(({ isOwn }) => isOwn);
+    const [first, last] = [points[0], points.at(-1)];
+    const [from, to] = [money(first.amount), money(last.amount)];
+    const bidders = new Set(newestFirst.map(({ bidder }) => bidder)).size;
+    const latest = newestFirst.length >= ROWS_MAX ? "the latest " : "";
+    // Steps and not bids: automatic bids are among them, which the count of bids leaves out.
+    setText(byId("chart-span"), `${from} to ${to} in ${latest}${points.length} steps`);
+    setText(
+      byId("chart-words"),
+      `A staircase of ${latest}${points.length} steps by ${bidders} ${bidders === 1 ? "bidder" : "bidders"}, ` +
+        `from ${from} at ${timeText(first.at)} to ${to} at ${timeText(last.at)}, ` +
+        `within ${durationText(last.at - first.at)}. The table of bids below has the same numbers.`,
+    );
+  }
+
+  #point(bid, money) {
+    const at = Date.parse(bid.timestamp);
+    const isOwn = this.#ownAliases.has(bid.bidder) || bid.user_id === this.#bidder;
+    const who = isOwn ? "You" : (publicName(bid.bidder, bid.user_id) ?? "—");
+    return { at, amount: bid.amount, isOwn, words: `${money(bid.amount)} · ${who} · ${timeText(at)}` };
   }
 }

@@ -4,15 +4,18 @@ import { ApiError, feedBase, getItem, pause } from "./api.js";
 import { BidForm } from "./bidform.js";
 import { Circumstances, replayFrom } from "./circumstances.js";
 import { Countdown } from "./countdown.js";
+import { backoffMs } from "./connection.js";
 import { announcer, byId, oncePerFrame, sentence, setText } from "./dom.js";
-import { ItemFeed, Register, backoffMs, compareVersions, stateOf, termsOf } from "./feed.js";
+import { ItemFeed, Register, compareVersions, stateOf, termsOf } from "./feed.js";
 import { History } from "./history.js";
+import { LinkMark } from "./link.js";
 import { formatMoney } from "./money.js";
 import { nameFor } from "./names.js";
 import { Panel } from "./panel.js";
 import { plateFor } from "./plate.js";
 import { forgetMaximum, stakeOf } from "./stakes.js";
-import { STATUS_LABELS, URGENT_MS, connectionText, isFinalStatus, shownPrice } from "./status.js";
+import { standingOf } from "./standing.js";
+import { STATUS_LABELS, URGENT_MS, isFinalStatus, shownPrice } from "./status.js";
 
 const TICK_MS = 250;
 const CHART_EVERY_MS = 5000;
@@ -21,13 +24,20 @@ const DEAF_AFTER_MS = 3000;
 // How long an opening or a close may be late before the API is asked, and then how often.
 const OVERDUE_MS = 2000;
 const OVERDUE_EVERY_MS = 5000;
+// How often the API is asked while the feed is delayed.
+const STALE_EVERY_MS = 5000;
+const ASKED_JITTER_MS = 2000;
+// What is left when screen readers are told.
+const WARNINGS = [[URGENT_MS, "Two minutes are left."], [15_000, "15 seconds are left."]];
+const TITLE_MARKS = { outbid: "Outbid · ", won: "Won · " };
 
 class ItemPage {
   #terms = {};
   #register = new Register();
   #circumstances = new Circumstances();
   #feed = null;
-  #link = "connecting";
+  #toldStanding = null; // The newest frame of the private channel.
+  #viewers = null;
   #told = null; // What was last said to screen readers.
   #nextMs = null;
   #askedMs = -Infinity;
@@ -40,13 +50,18 @@ class ItemPage {
         this.refresh();
       },
       onBidder: (userId) => {
+        if (this.history.bidder === userId) return;
         this.history.bidder = userId;
+        this.#toldStanding = null;
+        this.#told = null;
+        this.#feed?.identify(userId);
         this.draw();
       },
     });
     this.panel = new Panel();
     this.countdown = new Countdown();
     this.history = new History(itemId, { bidder: this.form.userId });
+    this.link = new LinkMark();
     this.announce = announcer(byId("announcer"));
     this.draw = oncePerFrame(() => this.#draw());
     byId("plate").append(plateFor(itemId));
@@ -98,12 +113,19 @@ class ItemPage {
       since: replayFrom(this.#register.state),
       onFrame: (frame) => this.#take(frame),
       onState: (state) => {
-        this.#link = state;
-        showConnection(state);
+        this.link.state = state;
+        if (state !== "live") this.#viewers = null;
+        this.#drawStale();
+        this.draw();
         // Without the feed the page still follows, at the pace of the attempts to get it back.
         if (state === "waiting") this.refresh();
       },
+      onStale: (isStale) => {
+        this.link.isStale = isStale;
+        this.#drawStale();
+      },
     });
+    this.#feed.identify(this.form.userId);
     this.#feed.start();
   }
 
@@ -113,6 +135,9 @@ class ItemPage {
   }
 
   #take(frame) {
+    if (frame.type === "viewers") this.#viewers = { count: frame.viewers, isExact: frame.exact !== false };
+    if (frame.type === "standing") this.#toldStanding = frame;
+    if (frame.type === "viewers" || frame.type === "standing") this.draw();
     const state = stateOf(frame);
     if (state === null) return;
     this.#circumstances.take(frame);
@@ -136,7 +161,7 @@ class ItemPage {
     if (heard !== null && compareVersions(state, heard) <= 0) return;
     // The feed is down or deaf: the history comes from the API, and a connection that only looks alive is replaced.
     this.history.catchUp(state);
-    if (this.#link === "live") this.#feed.restart();
+    if (this.link.isLive) this.#feed.restart();
   }
 
   get #now() {
@@ -152,12 +177,16 @@ class ItemPage {
     setText(byId("name"), name);
     setText(byId("description"), item.description ?? "");
     byId("description").hidden = !item.description;
-    document.title = `${money(shownPrice(item))} · ${name}`;
+    const stake = stakeOf(this.itemId, me);
+    const standing = standingOf(item, { me, stake, told: this.#toldStanding });
+    document.title = `${TITLE_MARKS[standing] ?? ""}${money(shownPrice(item))} · ${name}`;
     if (item.highest_bidder_id === me) this.history.meetSelf(item.highest_bidder);
     this.panel.draw(item, {
       me,
       money,
-      stake: stakeOf(this.itemId, me),
+      standing,
+      max: this.#toldStanding?.your_maximum ?? stake?.max ?? null,
+      viewers: this.#viewers,
       circumstances: this.#circumstances,
       isOwn: (alias) => this.history.isOwn(alias),
     });
@@ -165,7 +194,11 @@ class ItemPage {
     this.history.currency = currency;
     this.history.isRunning = item.status === "open";
     this.#tick();
-    this.#tell(item, me, money);
+    this.#tell(item, { me, standing, money });
+  }
+
+  #drawStale() {
+    byId("stale").hidden = !this.link.isStale;
   }
 
   /** Runs the clock; where an opening or a close is overdue, the feed may have failed: the API knows. */
@@ -173,42 +206,37 @@ class ItemPage {
     const item = this.#now;
     const nextMs = this.countdown.draw(item, this.#circumstances);
     this.panel.drawFall(item, this.#circumstances);
-    if (item.status === "open" && this.#nextMs > URGENT_MS && nextMs <= URGENT_MS) {
-      this.announce("Two minutes are left.");
+    for (const [leftMs, words] of item.status === "open" ? WARNINGS : []) {
+      if (this.#nextMs > leftMs && nextMs <= leftMs) this.announce(words);
     }
     this.#nextMs = nextMs;
-    const overdue = nextMs !== null && nextMs < -OVERDUE_MS;
-    if (!overdue || performance.now() - this.#askedMs < OVERDUE_EVERY_MS) return;
-    this.#askedMs = performance.now() + Math.random() * OVERDUE_MS;
+    const isOverdue = nextMs !== null && nextMs < -OVERDUE_MS;
+    const isBehind = this.link.isStale && !document.hidden;
+    const everyMs = isOverdue ? OVERDUE_EVERY_MS : STALE_EVERY_MS;
+    if (!(isOverdue || isBehind) || performance.now() - this.#askedMs < everyMs) return;
+    this.#askedMs = performance.now() + Math.random() * ASKED_JITTER_MS;
     this.refresh();
   }
 
-  /** Says to screen readers, and to the form, what changed since the last time. */
-  #tell(item, me, money) {
-    const { status, end_time: end, current_bid: price, highest_bidder_id: leader } = item;
+  /** Says to screen readers, and to the form, what changed since the last time. What concerns the bidder is urgent. */
+  #tell(item, { me, standing, money }) {
+    const { status, current_bid: price, highest_bidder_id: leader } = item;
     const before = this.#told;
-    this.#told = { status, end, price, leader };
+    this.#told = { status, price, leader, standing };
     if (before === null) return;
     const now = money(shownPrice(item));
     if (status !== before.status) {
       if (isFinalStatus(status)) this.form.ended();
       this.announce(`The lot is now ${(STATUS_LABELS[status] ?? status ?? "").toLowerCase()}, at ${now}.`);
-    } else if (leader !== before.leader && before.leader === me) {
-      this.announce(`You were outbid. The price is ${now}.`);
     } else if (price !== before.price || leader !== before.leader) {
       const fell = price < before.price ? " A bid was struck." : "";
       const who = leader === me ? "You lead" : `${nameFor(me, item.highest_bidder, leader) ?? "Nobody"} leads`;
-      const extended = end === before.end ? "" : " The end was extended.";
-      this.announce(`${now}. ${who}, ${item.bid_count} bids.${fell}${extended}`);
+      this.announce(`${now}. ${who}, ${item.bid_count} bids.${fell}`);
     }
+    if (standing === before.standing) return;
+    const urgent = { outbid: `You were outbid. The price is ${now}.`, won: `You won this lot, at ${now}.` };
+    setText(byId("alert"), urgent[standing] ?? "");
   }
-}
-
-function showConnection(state) {
-  const box = byId("connection");
-  box.dataset.state = state;
-  if (state === "live") box.dataset.connected = "yes";
-  setText(byId("connection-text"), connectionText(state, box.dataset.connected === "yes"));
 }
 
 function showMissing(reason) {

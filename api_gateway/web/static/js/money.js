@@ -33,6 +33,17 @@ export function formatMoney(amount, currency) {
   return typeof amount === "number" ? formatOf(currency).format(amount) : "—";
 }
 
+/** A round amount for the side of a chart: without decimals where all of them are whole. */
+export function formatMark(amount, currency, isWhole) {
+  if (!isWhole) return formatMoney(amount, currency);
+  const key = `${currency} whole`;
+  if (!formats.has(key)) {
+    const { style, currency: known } = formatOf(currency).resolvedOptions();
+    formats.set(key, new Intl.NumberFormat(undefined, { style, currency: known, maximumFractionDigits: 0 }));
+  }
+  return formats.get(key).format(amount);
+}
+
 /** Only the symbol, for the front of an input field. */
 export function symbolOf(currency) {
   const part = formatOf(currency).formatToParts(0).find(({ type }) => type === "currency");

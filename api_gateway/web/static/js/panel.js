@@ -4,26 +4,28 @@ import { momentText } from "./clock.js";
 import { byId, flash, sentence, setText } from "./dom.js";
 import { nameFor } from "./names.js";
 import { STATUS_LABELS, isFinalStatus, priceLabel, shownPrice, startOf } from "./status.js";
+import { softCloseWords, stepWords } from "./termwords.js";
 
 const LONG_PRICE = 12;
 
 export class Panel {
   #price = null;
-  #reserveSeen = false; // Only an item with a reserve was ever short of it.
+  #reserveSeen = false; // An older API does not tell it, but only an item with a reserve was ever short of it.
 
   /**
-   * Draws `item` (terms and state) for the bidder `me`, whose `stake` is what this browser remembers of their part.
-   * `money` turns amounts into text, `isOwn(alias)` says whether an alias is the bidder's own.
+   * Draws `item` (terms and state) for the bidder `me`, who stands as `standing` says (see standing.js) and left the
+   * maximum `max`, null where none is known. `viewers` is how many watch: `{count, isExact}`, or null. `money` turns
+   * amounts into text, `isOwn(alias)` says whether an alias is the bidder's own.
    */
-  draw(item, { me, stake, circumstances, money, isOwn }) {
+  draw(item, { me, standing, max, viewers, circumstances, money, isOwn }) {
     const mine = Boolean(item.highest_bidder_id) && item.highest_bidder_id === me;
     const leader = nameFor(me, item.highest_bidder, item.highest_bidder_id);
     this.#drawTags(item);
     this.#drawPrice(item, money);
-    this.#drawFacts(item, { mine, leader, money });
-    this.#drawStanding(item, { me, mine, stake, leader, money });
+    this.#drawFacts(item, { mine, leader, viewers });
+    this.#drawTerms(item, money);
+    this.#drawStanding(item, { standing, mine, max, leader, money });
     this.#drawNotice(item, { me, mine, leader, circumstances, money, isOwn });
-    byId("panel").dataset.mine = String(mine);
   }
 
   /** Says for a while why the price fell; to be called now and then. */
@@ -37,7 +39,7 @@ export class Panel {
     const status = byId("status");
     setText(status, STATUS_LABELS[item.status] ?? item.status ?? "");
     status.dataset.status = item.status ?? "";
-    this.#reserveSeen ||= item.reserve_met === false;
+    this.#reserveSeen ||= item.has_reserve ?? item.reserve_met === false;
     const reserve = byId("reserve");
     reserve.hidden = !this.#reserveSeen || item.status === "cancelled";
     setText(reserve, item.reserve_met === false ? "Reserve not met" : "Reserve met");
@@ -54,11 +56,16 @@ export class Panel {
     this.#price = text;
   }
 
-  #drawFacts(item, { mine, leader, money }) {
+  #drawFacts(item, { mine, leader, viewers }) {
     setText(byId("bid-count"), (item.bid_count ?? 0).toLocaleString());
     setText(byId("leader-label"), item.status === "sold" ? "Sold to" : "Leader");
     setText(byId("leader"), leader ?? (isFinalStatus(item.status) ? "Nobody" : "Nobody yet"));
     byId("leader").classList.toggle("is-you", mine);
+    byId("viewers-fact").hidden = viewers === null;
+    if (viewers !== null) setText(byId("viewers"), `${viewers.isExact ? "" : "about "}${viewers.count.toLocaleString()}`);
+  }
+
+  #drawTerms(item, money) {
     const terms = [["term-start", item.start_price || null], ["term-buy-now", item.buy_now_price]];
     for (const [id, amount] of terms) {
       byId(`${id}-row`).hidden = typeof amount !== "number";
@@ -66,27 +73,33 @@ export class Panel {
     }
     byId("term-seller-row").hidden = !item.seller_id;
     setText(byId("term-seller"), item.seller_id ?? "");
+    const words = {
+      "term-step": item.increment ? stepWords(item.increment, item.current_bid, money) : "",
+      "term-reserve": item.has_reserve === false ? "None" : "",
+      "term-late": item.soft_close ? softCloseWords(item.soft_close) : "",
+    };
+    for (const [id, text] of Object.entries(words)) {
+      byId(`${id}-row`).hidden = text === "";
+      setText(byId(id), text);
+    }
   }
 
-  /** Where the bidder stands: leading, outbid, won; with the maximum that only this browser knows. */
-  #drawStanding(item, { me, mine, stake, leader, money }) {
-    const final = isFinalStatus(item.status);
-    const part = stake !== null;
+  /** Where the bidder stands: leading, outbid, won; with the maximum, which nobody else is shown. */
+  #drawStanding(item, { standing, mine, max, leader, money }) {
     const box = byId("standing");
-    const kind = standingOf(item, { mine, part, final });
-    box.hidden = kind === null;
-    if (kind === null) return;
-    box.dataset.kind = kind;
+    box.hidden = standing === null;
+    byId("panel").dataset.standing = standing ?? "";
+    if (standing === null) return;
+    box.dataset.kind = standing;
     const words = {
       won: "You won this lot",
       lead: "You lead",
-      outbid: leader ? `You were outbid. ${leader} leads` : "Your bid no longer stands",
+      outbid: leader ? "You were outbid" : "Your bid no longer stands",
       lost: "You were outbid",
     };
-    setText(byId("standing-words"), words[kind]);
-    const max = stake?.max ?? null;
+    setText(byId("standing-words"), words[standing]);
     const maximum = byId("maximum");
-    maximum.hidden = max === null || kind === "won" || me === "";
+    maximum.hidden = max === null || standing === "won";
     if (max !== null) setText(maximum, maximumText(max, item, { mine, money }));
   }
 
@@ -106,16 +119,10 @@ export class Panel {
   }
 }
 
-function standingOf(item, { mine, part, final }) {
-  if (mine) return item.status === "sold" ? "won" : final ? null : "lead";
-  if (!part || item.status === "cancelled") return null;
-  return final ? "lost" : "outbid";
-}
-
 function maximumText(max, item, { mine, money }) {
   if (!mine) return `Your maximum was ${money(max)}.`;
   if (item.current_bid >= max) return `Your maximum of ${money(max)} is reached.`;
-  return `Your maximum: ${money(max)}. Only this browser shows it.`;
+  return `Your maximum: ${money(max)}. Nobody else sees it.`;
 }
 
 /** What became of the item, or why it waits. */

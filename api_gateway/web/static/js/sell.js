@@ -115,7 +115,7 @@ class SellPage {
       location.assign(`/items/${encodeURIComponent(id)}`);
     } catch (error) {
       this.#busy(false, "");
-      this.#failed(error, body);
+      this.#failed(error);
     }
   }
 
@@ -125,14 +125,14 @@ class SellPage {
     return this.#made.id;
   }
 
-  #failed(error, body) {
+  #failed(error) {
     if (error.passing) {
       this.#mayExist ||= error.outcomeUnknown;
       const unknown = "The house did not say whether the lot was added. Trying again cannot add it twice.";
       this.#top(error.outcomeUnknown ? unknown : `The lot was not added. ${sentence(error.message)} Please try again.`);
       return;
     }
-    const { field, text } = placeOfError(error, body);
+    const { field, text } = placeOfError(error);
     if (field === null) this.#top(`The lot was not added. ${sentence(text)}`);
     else this.#refuse(new Map([[field, sentence(text)]]));
   }

@@ -53,11 +53,3 @@ export function priceLabel(item) {
   }
   return "Opening bid";
 }
-
-/** `connected` says whether the feed has been live before: then the person waits for it to come back. */
-export function connectionText(state, connected) {
-  if (state === "live") return "Live";
-  if (state === "ended") return "Not live";
-  if (navigator.onLine === false) return "Offline";
-  return connected ? "Reconnecting…" : "Connecting…";
-}

@@ -4,6 +4,7 @@
 import { isUserId } from "./bidder.js";
 import { lengthText, momentText } from "./clock.js";
 import { formatMoney, inputText, minorUnits, parseAmount } from "./money.js";
+import { incrementWords, softCloseWords } from "./termwords.js";
 
 const NAME_MAX = 200;
 const DESCRIPTION_MAX = 5000;
@@ -221,7 +222,7 @@ export function wordsOf(draft, nowMs) {
     openingWords(draft, money),
     closingWords(draft, nowMs),
     softWords(draft.soft, endOf(draft, nowMs)),
-    incrementWords(draft.increment, money),
+    draft.increment.value === null || draft.increment.steps === null ? null : incrementWords(draft.increment, money),
     draft.reserve === null
       ? null
       : `It is sold only from ${money(draft.reserve)} on. Bidders are not told this amount, only whether it is met.`,
@@ -244,29 +245,7 @@ function closingWords(draft, nowMs) {
 
 function softWords(soft, endMs) {
   if (soft === null || soft.triggerS === null || soft.extendS === null || endMs === null) return null;
-  const within = lengthText(soft.triggerS * 1000);
-  const by = lengthText(soft.extendS * 1000);
-  const moves =
-    soft.mode === "from_bid" ? `moves the close to ${by} after that bid` : `moves the close by another ${by}`;
-  const often = soft.maxCount === null ? "any number of times" : timesText(soft.maxCount);
-  const hard = soft.hardS === null ? "" : `, but never past ${momentText(endMs + soft.hardS * 1000)}`;
-  return `A bid in the last ${within} ${moves}, ${often}${hard}.`;
-}
-
-function timesText(count) {
-  return { 1: "once", 2: "at most twice" }[count] ?? `at most ${count} times`;
-}
-
-function incrementWords({ kind, value, steps }, money) {
-  if (value === null || steps === null) return null;
-  if (kind === "flat") return `Each bid must be ${money(value)} above the last.`;
-  if (kind === "percent") return `Each bid must be ${value}% above the last.`;
-  if (!steps) return "The steps between bids grow with the price, as on eBay.";
-  const parts = steps.map(({ below, increment }, index) => {
-    if (below !== undefined) return `${money(increment)} below ${money(below)}`;
-    return index === 0 ? money(increment) : `${money(increment)} from there on`;
-  });
-  return `The steps between bids: ${parts.join(", ")}.`;
+  return softCloseWords(softBody(soft, endMs));
 }
 
 function buyNowWords({ buyNow, reserve }, money) {
@@ -290,22 +269,14 @@ const FIELDS = {
   start_price: "start_price", reserve_price: "reserve_price", buy_now_price: "buy_now_price",
   start_time: "start_at", end_time: "end_at", duration_s: "length_count",
 };
-const AMOUNTS = ["start_price", "reserve_price", "buy_now_price"];
 
 /** The form's field that a refusal is about, null where none is told, and the words for it: `{field, text}`. */
-export function placeOfError(error, body) {
+export function placeOfError(error) {
   const named = /^([a-z_]+(?:[. ][a-z_]+)*): (.+)$/s.exec(error.message);
   const atPath = /`\$\.([a-z_]+)/.exec(error.message);
-  const told = error.field || named?.[1] || atPath?.[1] || amountIn(error, body) || "";
+  const told = error.field || named?.[1] || atPath?.[1] || "";
   const text = named ? named[2] : error.message;
-  if (error.code === "CURRENCY_UNKNOWN") return { field: "currency", text };
   if (told.startsWith("soft_close")) return { field: "soft", text };
   if (told.startsWith("increment")) return { field: "increment", text };
   return { field: FIELDS[told] ?? null, text: FIELDS[told] ? text : error.message };
-}
-
-/** An amount is refused by its digits alone: the field is the one that sent them. */
-function amountIn(error, body) {
-  const literal = /^amount (\S+) /.exec(error.message)?.[1];
-  return AMOUNTS.find((field) => literal !== undefined && JSON.stringify(body[field]) === literal);
 }

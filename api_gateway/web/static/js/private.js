@@ -1,0 +1,71 @@
+// The private channel: the feed is told who the bidder is, with a token of the house, and then tells where they stand.
+// Where the house gives no token, everything goes on without it.
+
+import { feedToken } from "./api.js";
+
+const ASK_AGAIN_MS = 10_000;
+
+export class PrivateChannel {
+  #bidder = "";
+  #token = null;
+  #known = null; // Whom the feed takes us for.
+  #isOff = false;
+  #asking = null; // For whom a token is on its way.
+  #askedMs = -Infinity;
+
+  constructor(send) {
+    this.send = send;
+  }
+
+  /** From now on the bidder is `userId`. */
+  identify(userId) {
+    if (userId === this.#bidder) return;
+    this.#bidder = userId;
+    this.#token = null;
+    this.#say();
+  }
+
+  /** The connection is a new one: nobody knows us there. */
+  opened() {
+    this.#known = null;
+    this.#say();
+  }
+
+  /** Takes a frame. True where it may be shown; what is about somebody whom we no longer are may not. */
+  admits(frame) {
+    switch (frame.type) {
+      case "authenticated":
+        this.#known = frame.user_id;
+        return false;
+      case "standing":
+        return this.#known !== null && this.#known === this.#bidder;
+      case "error":
+        if (String(frame.code).startsWith("TOKEN_")) this.#expired();
+        return false;
+      default:
+        return true;
+    }
+  }
+
+  #expired() {
+    this.#known = null;
+    this.#token = null;
+    if (performance.now() - this.#askedMs > ASK_AGAIN_MS) this.#say();
+  }
+
+  async #say() {
+    const bidder = this.#bidder;
+    if (this.#isOff || bidder === "" || this.#asking === bidder) return;
+    if (this.#token === null) {
+      this.#asking = bidder;
+      this.#askedMs = performance.now();
+      // Where the house does not answer, the next connection asks again.
+      const answer = await feedToken(bidder).catch(() => undefined);
+      if (this.#asking === bidder) this.#asking = null;
+      this.#isOff ||= answer === null;
+      if (!answer || bidder !== this.#bidder) return;
+      this.#token = answer.token;
+    }
+    this.send({ op: "authenticate", token: this.#token });
+  }
+}

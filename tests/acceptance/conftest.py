@@ -1,0 +1,55 @@
+"""One running platform for all tests of the pages, and browsers to look at it with."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from infrastructure.local.ports import Ports
+from infrastructure.local.stack import Stack
+from tests.acceptance.browsing import House, Street, running_browser
+from tests.stack import new_data_dir
+
+# Heartbeats and counts come often, so that no test waits long for one that stays away.
+OFTEN = {"FEED_TIME_S": "1", "FEED_VIEWERS_S": "0.2"}
+
+
+@pytest.fixture(scope="session")
+def platform(clean_machine: None) -> Iterator[Stack]:
+    """All services. Shared by the tests: use item ids of your own, and start again what you kill.
+
+    Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
+    """
+    stack = Stack(new_data_dir(), ports=Ports.free(), env=OFTEN)
+    try:
+        asyncio.run(stack.start())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+@pytest.fixture
+def house(platform: Stack) -> House:
+    """The house behind the auctions of the shared platform."""
+    return House(platform)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One for all tests."""
+    async with running_browser() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def street(platform: Stack, browser: Browser) -> AsyncIterator[Street]:
+    """People at the shared platform. No page may have had an error."""
+    street = Street(browser, platform.urls.gateway_url)
+    yield street
+    await street.close()

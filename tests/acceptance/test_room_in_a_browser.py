@@ -1,0 +1,364 @@
+"""The room in a real browser: live through restarts, outages and silence; who watches, and who stands where.
+
+The platform is one for all tests, so whatever a test stops runs again before it ends.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from playwright.async_api import expect
+
+from infrastructure.local.services import API_GATEWAY, BROADCAST_SERVICE
+from infrastructure.local.stack import Stack
+from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
+
+pytestmark = in_a_browser
+
+
+@asynccontextmanager
+async def without(platform: Stack, *names: str) -> AsyncIterator[None]:
+    """These processes are killed, and run again after the block, however it ends."""
+    for name in names:
+        platform.kill(name, signal.SIGKILL)
+        assert await platform.wait_ended(name)
+    try:
+        yield
+    finally:
+        for name in names:
+            await platform.start_process(name)
+
+
+@asynccontextmanager
+async def frozen(platform: Stack, name: str) -> AsyncIterator[None]:
+    """This process is suspended during the block: its connections stay open and say nothing."""
+    platform.kill(name, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        platform.kill(name, signal.SIGCONT)
+
+
+async def has_every_bid_once(person: Person, prices: list[float]) -> None:
+    """The list shows these prices, newest first, and the feed told each bid of it once and in order."""
+    rows = person.at("#history-rows tr")
+    await expect(rows).to_have_count(len(prices))
+    for row, price in zip(await rows.all(), reversed(prices), strict=True):
+        await expect(row).to_contain_text(f"${price:,.2f}")
+    told = [(frame["epoch"], frame["seq"]) for frame in person.frames("bid")]
+    assert told == sorted(set(told))
+    assert [frame["amount"] for frame in person.frames("bid")] == prices
+
+
+async def test_after_a_restart_of_the_feed_nothing_is_missed(platform: Stack, house: House, street: Street) -> None:
+    await house.create("almanac", start_price=5, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("almanac")
+    await house.bid("almanac", "bob", amount=5)
+    await ada.sees("#price", "$5.00")
+
+    async with without(platform, BROADCAST_SERVICE):
+        await ada.sees("#connection-text", "Reconnecting…")
+        for amount in (6, 7, 8):
+            await house.bid("almanac", "bob", amount=amount)
+        # Without the feed the page asks the API, at the pace of its attempts to get the feed back.
+        await ada.sees("#price", "$8.00")
+
+    await ada.is_live()
+    await house.bid("almanac", "bob", amount=9)
+    await ada.sees("#price", "$9.00")
+    await has_every_bid_once(ada, [5, 6, 7, 8, 9])
+
+
+async def test_a_bid_survives_the_restart_of_gateway_and_feed(platform: Stack, house: House, street: Street) -> None:
+    await house.create("atlas", start_price=5, duration_s=3600)
+    ada, bob = await street.person("ada"), await street.person("bob")
+    await ada.open_lot("atlas")
+    await bob.open_lot("atlas")
+    async with without(platform, API_GATEWAY, BROADCAST_SERVICE):
+        await bob.sees("#connection-text", "Reconnecting…")
+        await ada.bids("7")
+        await ada.sees("#verdict", "asking again with the same bid, so it cannot count twice")
+
+    await ada.sees("#verdict", "Your bid of $7.00 was accepted.")
+    for person in (ada, bob):
+        await person.is_live()
+        await person.sees("#price", "$7.00")
+        await expect(person.at("#history-rows tr")).to_have_count(1)
+    assert (await house.item("atlas"))["bid_count"] == 1
+
+
+async def test_offline_is_said_and_coming_back_brings_what_was_missed(house: House, street: Street) -> None:
+    await house.create("barometer", start_price=40, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("barometer")
+    await house.bid("barometer", "bob", amount=40)
+    await ada.sees("#price", "$40.00")
+
+    await ada.goes_offline(True)
+    await ada.sees("#connection-text", "Offline")
+    for amount in (50, 60):
+        await house.bid("barometer", "bob", amount=amount)
+    await ada.sees("#price", "$40.00")
+    await ada.goes_offline(False)
+
+    await ada.is_live()
+    await ada.sees("#price", "$60.00")
+    await has_every_bid_once(ada, [40, 50, 60])
+
+
+async def test_a_connection_that_says_nothing_is_replaced(platform: Stack, house: House, street: Street) -> None:
+    await house.create("metronome", start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("metronome")
+
+    async with frozen(platform, BROADCAST_SERVICE):
+        # Nothing breaks: only the heartbeats stay away.
+        await ada.sees("#connection-text", "Reconnecting…")
+
+    await ada.is_live()
+    await house.bid("metronome", "bob", amount=10)
+    await ada.sees("#price", "$10.00")
+    await has_every_bid_once(ada, [10])
+
+
+async def test_a_feed_without_events_is_shown_as_delayed(platform: Stack, house: House, street: Street) -> None:
+    await house.create("telescope", start_price=200, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("telescope")
+
+    async with without(platform, "nats"):
+        await ada.sees("#connection-text", "Delayed")
+        await ada.sees("#stale", "the live feed is catching up")
+        await ada.bids("200")
+        await ada.sees("#verdict", "Your bid of $200.00 was accepted. You lead.")
+        # Nobody tells it but the API, which is asked every few seconds meanwhile.
+        await house.bid("telescope", "bob", amount=250)
+        await ada.sees("#price", "$250.00")
+        await ada.sees("#standing", "You were outbid")
+        await ada.sees("#connection-text", "Delayed")
+
+    await ada.is_live()
+    await expect(ada.at("#stale")).to_be_hidden()
+    await house.bid("telescope", "bob", amount=300)
+    await ada.sees("#price", "$300.00")
+    await has_every_bid_once(ada, [200, 250, 300])
+
+
+async def test_the_room_says_how_many_watch(house: House, street: Street) -> None:
+    await house.create("orrery", start_price=10, duration_s=3600)
+    ada, bob = await street.person("ada"), await street.person("bob", size=PHONE)
+    await ada.open_lot("orrery")
+    await expect(ada.at("#viewers")).to_have_text("1")
+    await bob.open_lot("orrery")
+    for person in (ada, bob):
+        await expect(person.at("#viewers")).to_have_text("2")
+    await bob.open("/")
+    await expect(ada.at("#viewers")).to_have_text("1")
+
+
+async def test_a_quick_bid_takes_one_press_and_who_leads_is_offered_none(house: House, street: Street) -> None:
+    await house.create("compass", start_price=100, duration_s=3600)
+    ada, bob = await street.person("ada"), await street.person("bob")
+    await ada.open_lot("compass")
+    await bob.open_lot("compass")
+    offers = bob.at("#suggestions button")
+    assert await offers.all_inner_texts() == ["$100.00", "$102.50", "$105.00"]
+
+    await ada.bids_quickly("$102.50")
+
+    await ada.sees("#verdict", "Your bid of $102.50 was accepted. You lead.")
+    await expect(ada.at("#quick")).to_be_hidden()
+    # The button that had the focus is gone; keys must not start from the top of the page again.
+    await expect(ada.at("#bid-button")).to_be_focused()
+    await bob.sees("#price", "$102.50")
+    await expect(offers).to_have_text(["$105.00", "$107.50", "$110.00"])
+    await bob.bids_quickly("$110.00")
+    await bob.sees("#standing", "You lead")
+    assert (await house.item("compass"))["current_bid"] == 110
+
+
+async def test_amounts_that_moved_under_the_finger_are_not_bid(house: House, street: Street) -> None:
+    await house.create("sundial", start_price=100, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("sundial")
+    # In the same moment: the page is told the new price, and the button is pressed.
+    await ada.page.evaluate(
+        """() => {
+          const button = document.querySelector("#suggestions button");
+          new MutationObserver((_changes, observer) => {
+            observer.disconnect();
+            button.click();
+          }).observe(button, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    await house.bid("sundial", "bob", amount=100)
+    await ada.sees("#verdict", "The price has just moved. Press again to bid $102.50.")
+    assert (await house.item("sundial"))["highest_bidder_id"] == "bob"
+    await ada.bids_quickly("$102.50")
+    await ada.sees("#standing", "You lead")
+
+
+async def test_a_bidder_is_told_how_they_stand_in_any_browser(house: House, street: Street) -> None:
+    await house.create("lute", start_price=20, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("lute")
+    await ada.bids("20")
+    await ada.sees("#standing", "You lead")
+    # Another browser of hers knows nothing of the bid; only the private channel can tell it.
+    elsewhere = await street.person("ada", size=PHONE)
+    await house.bid("lute", "bob", amount=30)
+    await elsewhere.open_lot("lute")
+    await elsewhere.sees("#standing", "You were outbid")
+    await elsewhere.open("/")
+    await elsewhere.sees('.card[data-id="lute"]', "You were outbid")
+
+    await ada.sees("#standing", "You were outbid")
+    await ada.sees("#alert", "You were outbid. The price is $30.00.")
+    await expect(ada.page).to_have_title(re.compile(r"^Outbid · \$30\.00 · Lot lute$"))
+    await ada.page.get_by_label("Bidding as").fill("cleo")
+    await ada.page.keyboard.press("Tab")
+    await expect(ada.at("#standing")).to_be_hidden()
+    told = [frame["standing"] for frame in elsewhere.frames("standing") if frame["item_id"] == "lute"]
+    assert set(told) == {"outbid"}
+
+
+async def test_without_the_private_channel_the_page_knows_what_it_saw(house: House, street: Street) -> None:
+    await house.create("harp", start_price=20, duration_s=3600)
+    ada = await street.person("ada")
+    asked: list[str] = []
+
+    async def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(status=403, content_type="application/problem+json", body='{"code":"IDENTITY_REQUIRED"}')
+
+    await ada.page.route("**/api/v1/feed-token", refuse)
+    await ada.open_lot("harp")
+    await ada.bids("20")
+    await ada.sees("#standing", "You lead")
+    await house.bid("harp", "bob", amount=30)
+    await ada.sees("#standing", "You were outbid")
+    await ada.reload_lot()
+    await ada.sees("#standing", "You were outbid")
+    assert len(asked) == 2, "one refusal is enough for a page"
+    assert ada.frames("standing") == []
+
+
+async def test_a_bid_takes_no_mouse(house: House, street: Street) -> None:
+    await house.create("abacus", start_price=100, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("abacus")
+    keys = ada.page.keyboard
+    await keys.press("Tab")
+    await expect(ada.page.get_by_role("link", name="Skip to the bid form")).to_be_focused()
+    await keys.press("Enter")
+    await keys.press("Tab")
+    await expect(ada.page.get_by_role("radio", name="Bid", exact=True)).to_be_focused()
+    await keys.press("Tab")
+    await expect(ada.at("#amount")).to_be_focused()
+    await keys.press("Control+A")
+    await keys.type("120")
+    await keys.press("Enter")
+    await ada.sees("#verdict", "Your bid of $120.00 was accepted. You lead.")
+    await house.bid("abacus", "bob", amount=150)
+    await ada.sees("#standing", "You were outbid")
+    await keys.press("Tab")
+    await expect(ada.at("#suggestions button").first).to_be_focused()
+    outline = await ada.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    await keys.press("Enter")
+    await ada.sees("#verdict", "Your bid of $152.50 was accepted. You lead.")
+
+
+LONG = "Anhydrobenzaldehydphenylhydrazonsulfonsäurekatalogisierungsverzeichnis"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_on_a_small_phone_nothing_scrolls_sideways(house: House, street: Street, scheme: Any) -> None:
+    item = f"phone-{scheme}"
+    terms: dict[str, Any] = {"start_price": 1_234_567_890.12, "reserve_price": 2_345_678_901.23, "seller_id": "s" * 64}
+    soft_close = {"trigger_s": 901, "extend_s": 899, "max_count": 77}
+    await house.create(item, description=LONG * 3, duration_s=3600, soft_close=soft_close, **terms)
+    await house.bid(item, "bob", max_amount=1_500_000_000)
+    await house.bid(item, "b" * 64, max_amount=1_600_000_000)
+    ada = await street.person("ada", size=PHONE)
+    await ada.page.emulate_media(color_scheme=scheme)
+    for path in (f"/items/{item}", "/", "/?status=open&q=phone", "/sell", "/items/no%20lot"):
+        await ada.open(path)
+        assert await ada.overflow_px() == 0, path
+    await ada.open_lot(item)
+    await ada.leaves_maximum("1700000000")
+    await ada.sees("#verdict", "Your maximum of $1,700,000,000.00 stands.")
+    await expect(ada.at("#chart .chart-line")).to_have_count(1)
+    assert await ada.overflow_px() == 0
+
+
+async def test_the_chart_and_the_list_tell_the_same(house: House, street: Street) -> None:
+    await house.create("theodolite", start_price=100, duration_s=3600)
+    prices = [100 + 2.5 * step for step in range(20)]
+    for step, price in enumerate(prices):
+        await house.bid("theodolite", f"user-{step % 2}", amount=price)
+    ada = await street.person("user-0")
+    await ada.open_lot("theodolite")
+    chart = ada.page.get_by_role("img", name="The price so far")
+    await expect(chart).to_have_accessible_name(
+        re.compile(r"20 steps by 2 bidders, from \$100\.00 at .* to \$147\.50 at")
+    )
+    await expect(chart.locator(".chart-now-text")).to_have_text("$147.50")
+    await expect(chart.locator(".chart-dot")).to_have_count(20)
+    await chart.hover(position={"x": 5, "y": 60})
+    await ada.sees("#chart-readout", "$100.00")
+    visible = ada.at("#history-rows tr:visible")
+    await expect(visible).to_have_count(12)
+    await ada.page.get_by_role("button", name="Show all 20").press("Enter")
+    await expect(visible).to_have_count(20)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "least"),
+    [(100, 285, 0.01), (0.01, 0.46, 0.01), (1, 1, 0.01), (7, 9, 1), (999_999, 1_000_001, 0.01), (0.5, 0.53, 0.001)],
+)
+async def test_the_chart_marks_round_amounts(street: Street, low: float, high: float, least: float) -> None:
+    ada = await street.person("ada")
+    await ada.open("/sell")
+    marks: list[float] = await ada.page.evaluate(
+        """async ([low, high, least]) => {
+          const { amountMarks } = await import("/static/js/scales.js");
+          return amountMarks(low, high, 4, least);
+        }""",
+        [low, high, least],
+    )
+    assert marks[0] <= low < marks[-1]
+    assert marks[-1] >= high
+    assert 2 <= len(marks) <= 7
+    step = marks[1] - marks[0]
+    assert step >= least * 0.999
+    assert marks == pytest.approx([marks[0] + step * place for place in range(len(marks))])
+
+
+async def test_a_lot_is_found_by_its_name_and_by_its_status(house: House, street: Street) -> None:
+    await house.create("gramophone-1", name="Horn gramophone, oak", start_price=1)
+    await house.create("gramophone-2", name="Table gramophone, walnut", start_price=1)
+    await house.operate("gramophone-2", "pause", "its needle is looked at")
+    ada = await street.person("ada")
+    await ada.open("/")
+    shown = ada.at(".card:visible")
+    await ada.page.get_by_role("searchbox", name="Find a lot").fill("GRAMOPHONE")
+    await expect(shown).to_have_count(2)
+    await expect(ada.at("#count")).to_have_text("2 lots")
+    await ada.page.get_by_role("button", name="Paused").click()
+    await expect(shown).to_have_text(re.compile("Table gramophone"))
+    await ada.page.reload()
+    await expect(shown).to_have_count(1)
+    await ada.page.get_by_role("searchbox", name="Find a lot").fill("no such thing at all")
+    await ada.sees("#none-such", "No lot matches")
+    await expect(ada.at("#open-id")).to_be_hidden()
+    await ada.page.get_by_role("searchbox", name="Find a lot").fill("walnut")
+    await ada.page.keyboard.press("Enter")
+    await ada.page.wait_for_url("**/items/gramophone-2")
+    await ada.sees("#notice", "Its needle is looked at.")
