@@ -1,0 +1,386 @@
+# The cluster and what runs in it. One image; its argument says which service it is.
+
+resource "aws_ecs_cluster" "this" {
+  #checkov:skip=CKV_AWS_65:Container Insights is a variable: on in prod, off in dev, where its metrics would cost as much as the tasks
+  name = local.name
+
+  setting {
+    name  = "containerInsights"
+    value = var.container_insights
+  }
+}
+
+resource "aws_ecs_cluster_capacity_providers" "this" {
+  cluster_name       = aws_ecs_cluster.this.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+
+  default_capacity_provider_strategy {
+    capacity_provider = "FARGATE"
+    weight            = 1
+  }
+}
+
+resource "aws_service_discovery_private_dns_namespace" "this" {
+  name        = "${local.name}.internal"
+  description = "NATS servers and cache nodes"
+  vpc         = module.network.vpc_id
+}
+
+data "aws_secretsmanager_random_password" "alias" {
+  password_length     = 64
+  exclude_punctuation = true
+}
+
+data "aws_secretsmanager_random_password" "feed" {
+  password_length     = 64
+  exclude_punctuation = true
+}
+
+# The keys of bidders' aliases and of the feed's tokens. Your own site signs tokens with the second one.
+resource "aws_secretsmanager_secret" "application" {
+  #checkov:skip=CKV2_AWS_57:a new alias key gives every bidder a new name, and a new token key ends every session; docs/deploy-aws.md has the steps
+  name_prefix             = "${local.name}/application-"
+  description             = "Keys of aliases and feed tokens"
+  kms_key_id              = module.encryption.key_arn
+  recovery_window_in_days = local.secret_recovery_days
+}
+
+resource "aws_secretsmanager_secret_version" "application" {
+  secret_id = aws_secretsmanager_secret.application.id
+  secret_string = jsonencode({
+    alias_secret      = data.aws_secretsmanager_random_password.alias.random_password
+    feed_token_secret = data.aws_secretsmanager_random_password.feed.random_password
+  })
+
+  lifecycle {
+    ignore_changes = [secret_string]
+  }
+}
+
+locals {
+  # What the services report about themselves: shared/cloudwatch.py.
+  own_metrics = {
+    namespace    = "Bidding/${var.environment}"
+    services     = { gateway = "api_gateway", broadcaster = "broadcast_service", archiver = "archival_worker" }
+    outbox       = "OutboxLongest"
+    shards_lost  = "ShardsLost"
+    consumer_lag = "ConsumerLag"
+    dead_letters = "DeadLetters"
+    connections  = "Connections"
+  }
+
+  python_health_check = {
+    command     = ["CMD", "python", "-m", "infrastructure.docker.healthcheck"]
+    interval    = 15
+    timeout     = 5
+    retries     = 3
+    startPeriod = 60
+  }
+
+  # Addresses are no secrets; the entry point of the image puts the passwords into them.
+  addresses = merge(
+    {
+      ENVIRONMENT                  = var.environment
+      LOG_LEVEL                    = var.log_level
+      NATS_URL                     = module.nats.url
+      NATS_STREAM_REPLICAS         = tostring(module.nats.replicas)
+      METRICS_CLOUDWATCH_NAMESPACE = local.own_metrics.namespace
+      REDIS_URL                    = module.redis.url
+    },
+    module.redis.user == null ? {} : { REDIS_USER = module.redis.user },
+  )
+
+  server_secrets = {
+    REDIS_PASSWORD = module.redis.secret_arn
+    NATS_PASSWORD  = module.nats.password_reference
+  }
+
+  postgres_secrets = {
+    POSTGRES_USER     = "${module.postgres.secret_arn}:username::"
+    POSTGRES_PASSWORD = "${module.postgres.secret_arn}:password::"
+  }
+
+  application_secrets = {
+    ALIAS_SECRET      = "${aws_secretsmanager_secret_version.application.arn}:alias_secret::"
+    FEED_TOKEN_SECRET = "${aws_secretsmanager_secret_version.application.arn}:feed_token_secret::"
+  }
+
+  # The archiver's secrets and rights are also those of its one-shot commands.
+  archiver_environment = merge(local.addresses, {
+    POSTGRES_URL     = module.postgres.url
+    EXPORT_S3_BUCKET = module.storage.exports_bucket
+    ARCHIVER_STOP_S  = "20"
+  })
+  archiver_secrets     = merge(local.server_secrets, local.postgres_secrets)
+  archiver_secret_arns = [module.redis.secret_arn, module.nats.secret_arn, module.postgres.secret_arn]
+
+  # CloudWatch knows no resources for metrics; the namespace is the bound.
+  may_report = jsonencode({
+    Sid       = "ReportOwnMetrics"
+    Effect    = "Allow"
+    Action    = ["cloudwatch:PutMetricData"]
+    Resource  = ["*"]
+    Condition = { StringEquals = { "cloudwatch:namespace" = local.own_metrics.namespace } }
+  })
+
+  may_export = [
+    jsonencode({
+      Sid      = "WriteAndVerifyExports"
+      Effect   = "Allow"
+      Action   = ["s3:GetObject", "s3:PutObject"]
+      Resource = ["${module.storage.exports_bucket_arn}/*"]
+    }),
+    # Without it S3 answers 403 instead of 404 for an export that is not there yet.
+    jsonencode({
+      Sid      = "SeeThatAnExportIsMissing"
+      Effect   = "Allow"
+      Action   = ["s3:ListBucket"]
+      Resource = [module.storage.exports_bucket_arn]
+    }),
+    jsonencode({
+      Sid       = "EncryptExports"
+      Effect    = "Allow"
+      Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+      Resource  = [module.encryption.key_arn]
+      Condition = { StringEquals = { "kms:ViaService" = "s3.${var.region}.amazonaws.com" } }
+    }),
+  ]
+}
+
+module "gateway" {
+  source             = "../modules/ecs-service"
+  name               = "gateway"
+  prefix             = local.name
+  account_id         = local.account_id
+  region             = var.region
+  cluster_arn        = aws_ecs_cluster.this.arn
+  cluster_name       = aws_ecs_cluster.this.name
+  image              = local.image
+  repository_arn     = local.repository_arns.platform
+  command            = ["api_gateway"]
+  cpu                = var.services["gateway"].cpu
+  memory             = var.services["gateway"].memory
+  cpu_architecture   = var.cpu_architecture
+  ports              = [8080]
+  scratch_volumes    = { tmp = "/tmp" }
+  health_check       = local.python_health_check
+  stop_timeout_s     = 40
+  subnet_ids         = module.network.task_subnet_ids
+  security_group_id  = module.network.security_group_ids["gateway"]
+  enable_exec        = var.enable_exec
+  log_retention_days = var.log_retention_days
+  kms_key_arn        = module.encryption.key_arn
+  secrets            = merge(local.server_secrets, local.postgres_secrets, local.application_secrets)
+  secret_arns        = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn])
+  task_statements    = [local.may_report]
+
+  environment = merge(var.gateway_settings, local.addresses, {
+    POSTGRES_URL         = module.postgres.url
+    BID_ACK              = var.bid_ack
+    BROADCAST_PUBLIC_URL = "wss://${var.domain_name}"
+    OPEN_CATALOGUE       = tostring(var.open_catalogue)
+  })
+
+  service = {
+    desired          = var.services["gateway"].min
+    spot             = var.services["gateway"].spot
+    target_group_arn = module.alb.target_group_arns["gateway"]
+  }
+
+  scaling = {
+    min                 = var.services["gateway"].min
+    max                 = var.services["gateway"].max
+    target              = var.services["gateway"].target
+    request_count_label = "${module.alb.arn_suffix}/${module.alb.target_group_suffixes["gateway"]}"
+  }
+
+  # A gateway does not listen before NATS is there, and a target group takes no service before it has a listener.
+  depends_on = [module.nats, module.alb]
+}
+
+module "broadcaster" {
+  source             = "../modules/ecs-service"
+  name               = "broadcaster"
+  prefix             = local.name
+  account_id         = local.account_id
+  region             = var.region
+  cluster_arn        = aws_ecs_cluster.this.arn
+  cluster_name       = aws_ecs_cluster.this.name
+  image              = local.image
+  repository_arn     = local.repository_arns.platform
+  command            = ["broadcast_service"]
+  cpu                = var.services["broadcaster"].cpu
+  memory             = var.services["broadcaster"].memory
+  cpu_architecture   = var.cpu_architecture
+  ports              = [8081]
+  scratch_volumes    = { tmp = "/tmp" }
+  health_check       = local.python_health_check
+  stop_timeout_s     = 60
+  subnet_ids         = module.network.task_subnet_ids
+  security_group_id  = module.network.security_group_ids["broadcaster"]
+  enable_exec        = var.enable_exec
+  log_retention_days = var.log_retention_days
+  kms_key_arn        = module.encryption.key_arn
+  secrets            = merge(local.server_secrets, local.application_secrets)
+  secret_arns        = [module.redis.secret_arn, module.nats.secret_arn, aws_secretsmanager_secret_version.application.arn]
+  task_statements    = [local.may_report]
+
+  environment = merge(var.broadcaster_settings, local.addresses, {
+    FEED_ORIGINS = join(",", var.feed_origins)
+    # The balancer speaks from the public subnets, and nothing else does.
+    FEED_TRUSTED_PROXIES = join(",", module.network.public_subnet_cidrs)
+    # Viewers are sent away over this long, so that they do not all come back in the same second.
+    FEED_DRAIN_S   = "20"
+    OPEN_CATALOGUE = tostring(var.open_catalogue)
+  })
+
+  service = {
+    desired          = var.services["broadcaster"].min
+    spot             = var.services["broadcaster"].spot
+    target_group_arn = module.alb.target_group_arns["broadcaster"]
+  }
+
+  scaling = {
+    min    = var.services["broadcaster"].min
+    max    = var.services["broadcaster"].max
+    target = var.services["broadcaster"].target
+    metric = {
+      namespace  = local.own_metrics.namespace
+      name       = local.own_metrics.connections
+      statistic  = "Average"
+      dimensions = { Service = local.own_metrics.services.broadcaster }
+    }
+  }
+
+  depends_on = [module.nats, module.alb]
+}
+
+module "archiver" {
+  source             = "../modules/ecs-service"
+  name               = "archiver"
+  prefix             = local.name
+  account_id         = local.account_id
+  region             = var.region
+  cluster_arn        = aws_ecs_cluster.this.arn
+  cluster_name       = aws_ecs_cluster.this.name
+  image              = local.image
+  repository_arn     = local.repository_arns.platform
+  command            = ["archival_worker"]
+  cpu                = var.services["archiver"].cpu
+  memory             = var.services["archiver"].memory
+  cpu_architecture   = var.cpu_architecture
+  ports              = [8082]
+  scratch_volumes    = { tmp = "/tmp" }
+  health_check       = local.python_health_check
+  stop_timeout_s     = 40
+  subnet_ids         = module.network.task_subnet_ids
+  security_group_id  = module.network.security_group_ids["archiver"]
+  enable_exec        = var.enable_exec
+  log_retention_days = var.log_retention_days
+  kms_key_arn        = module.encryption.key_arn
+  environment        = merge(var.archiver_settings, local.archiver_environment)
+  secrets            = local.archiver_secrets
+  secret_arns        = local.archiver_secret_arns
+  task_statements    = concat([local.may_report], local.may_export)
+
+  service = {
+    desired = var.services["archiver"].min
+    spot    = var.services["archiver"].spot
+  }
+
+  scaling = {
+    min    = var.services["archiver"].min
+    max    = var.services["archiver"].max
+    target = var.services["archiver"].target
+    metric = {
+      namespace  = local.own_metrics.namespace
+      name       = local.own_metrics.consumer_lag
+      statistic  = "Average"
+      dimensions = { Service = local.own_metrics.services.archiver }
+    }
+  }
+
+  depends_on = [module.nats]
+}
+
+# Run once by hand: `migrate` before the first start and before each version with new migrations, `recover` after a loss of
+# Redis. The same image and settings as the archiver; the command is given when it is run.
+module "one_shot" {
+  source             = "../modules/ecs-service"
+  name               = "one-shot"
+  prefix             = local.name
+  account_id         = local.account_id
+  region             = var.region
+  cluster_arn        = aws_ecs_cluster.this.arn
+  cluster_name       = aws_ecs_cluster.this.name
+  image              = local.image
+  repository_arn     = local.repository_arns.platform
+  command            = ["migrate"]
+  cpu                = var.services["archiver"].cpu
+  memory             = var.services["archiver"].memory
+  cpu_architecture   = var.cpu_architecture
+  scratch_volumes    = { tmp = "/tmp" }
+  stop_timeout_s     = 40
+  subnet_ids         = module.network.task_subnet_ids
+  security_group_id  = module.network.security_group_ids["archiver"]
+  enable_exec        = false
+  log_retention_days = var.log_retention_days
+  kms_key_arn        = module.encryption.key_arn
+  environment        = local.archiver_environment
+  secrets            = local.archiver_secrets
+  secret_arns        = local.archiver_secret_arns
+  task_statements    = [local.may_report]
+}
+
+# The read cache is not built yet; this is where it will run.
+module "cache_node" {
+  source             = "../modules/ecs-service"
+  count              = var.cache_node_enabled ? 1 : 0
+  name               = "cache-node"
+  prefix             = local.name
+  account_id         = local.account_id
+  region             = var.region
+  cluster_arn        = aws_ecs_cluster.this.arn
+  cluster_name       = aws_ecs_cluster.this.name
+  image              = local.image
+  repository_arn     = local.repository_arns.platform
+  command            = ["cache_node"]
+  cpu                = 512
+  memory             = 1024
+  cpu_architecture   = var.cpu_architecture
+  ports              = [8001]
+  scratch_volumes    = { tmp = "/tmp" }
+  health_check       = local.python_health_check
+  stop_timeout_s     = 30
+  subnet_ids         = module.network.task_subnet_ids
+  security_group_id  = module.network.security_group_ids["cache"]
+  enable_exec        = var.enable_exec
+  log_retention_days = var.log_retention_days
+  kms_key_arn        = module.encryption.key_arn
+  environment        = merge(local.addresses, { POSTGRES_URL = module.postgres.url })
+  secrets            = merge(local.server_secrets, local.postgres_secrets)
+  secret_arns        = local.archiver_secret_arns
+  task_statements    = [local.may_report]
+
+  service = {
+    desired      = 3
+    registry_arn = aws_service_discovery_service.cache[0].arn
+  }
+
+  depends_on = [module.nats]
+}
+
+resource "aws_service_discovery_service" "cache" {
+  count = var.cache_node_enabled ? 1 : 0
+  name  = "cache"
+
+  dns_config {
+    namespace_id   = aws_service_discovery_private_dns_namespace.this.id
+    routing_policy = "MULTIVALUE"
+
+    dns_records {
+      type = "A"
+      ttl  = 5
+    }
+  }
+}

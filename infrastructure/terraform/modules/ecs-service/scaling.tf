@@ -1,0 +1,58 @@
+# Target tracking: the number of tasks follows one figure. At most one of the two kinds is used.
+
+locals {
+  scales = var.service != null && var.scaling != null
+}
+
+resource "aws_appautoscaling_target" "this" {
+  count              = local.scales ? 1 : 0
+  service_namespace  = "ecs"
+  scalable_dimension = "ecs:service:DesiredCount"
+  resource_id        = "service/${var.cluster_name}/${aws_ecs_service.this[0].name}"
+  min_capacity       = var.scaling.min
+  max_capacity       = var.scaling.max
+}
+
+resource "aws_appautoscaling_policy" "this" {
+  count              = local.scales ? 1 : 0
+  name               = "${var.prefix}-${var.name}"
+  policy_type        = "TargetTrackingScaling"
+  service_namespace  = aws_appautoscaling_target.this[0].service_namespace
+  scalable_dimension = aws_appautoscaling_target.this[0].scalable_dimension
+  resource_id        = aws_appautoscaling_target.this[0].resource_id
+
+  target_tracking_scaling_policy_configuration {
+    target_value       = var.scaling.target
+    scale_out_cooldown = 60
+    # Slow: an auction's last minute comes after a quiet one.
+    scale_in_cooldown = 600
+
+    dynamic "predefined_metric_specification" {
+      for_each = var.scaling.request_count_label == null ? [] : [var.scaling.request_count_label]
+
+      content {
+        predefined_metric_type = "ALBRequestCountPerTarget"
+        resource_label         = predefined_metric_specification.value
+      }
+    }
+
+    dynamic "customized_metric_specification" {
+      for_each = var.scaling.metric == null ? [] : [var.scaling.metric]
+
+      content {
+        namespace   = customized_metric_specification.value.namespace
+        metric_name = customized_metric_specification.value.name
+        statistic   = customized_metric_specification.value.statistic
+
+        dynamic "dimensions" {
+          for_each = customized_metric_specification.value.dimensions
+
+          content {
+            name  = dimensions.key
+            value = dimensions.value
+          }
+        }
+      }
+    }
+  }
+}

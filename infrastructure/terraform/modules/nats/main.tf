@@ -1,0 +1,218 @@
+# NATS with JetStream, one ECS service per server, so that each keeps its name, its zone and its address in Cloud Map.
+#
+# A server's disk is that of its task and goes with it. docs/decisions/0028-nats-on-fargate.md says why that is enough: what
+# JetStream loses, the outbox in Redis still has, and the relay publishes it again from the archived cursor.
+
+terraform {
+  required_version = ">= 1.11"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = "~> 6.25"
+    }
+  }
+}
+
+locals {
+  names     = [for index in range(var.servers) : "nats-${index}"]
+  hosts     = [for name in local.names : "${name}.${var.dns_namespace}"]
+  user      = "bidding"
+  data_path = "/data"
+  # The store may fill this share of the disk; the rest is for what JetStream writes while it compacts.
+  store_gib = floor((var.ephemeral_storage_gib == null ? 20 : var.ephemeral_storage_gib) * 0.6)
+
+  configuration = {
+    for name in local.names : name => templatefile("${path.module}/nats.conf.tftpl", {
+      name      = name
+      user      = local.user
+      data_path = local.data_path
+      memory_mb = floor(var.memory / 4)
+      store_gib = local.store_gib
+      # A single server needs no routes, and without a cluster it needs no majority.
+      routes = var.servers > 1 ? [for host in local.hosts : host] : []
+    })
+  }
+
+  # Quoted in the file, because nats.conf would read a password that begins with a digit as a number. Passwords have letters
+  # and digits only, so sed needs no quoting.
+  start = "umask 077 && printf '%s' \"$NATS_CONFIGURATION\" | sed -e \"s/@PASSWORD@/$NATS_PASSWORD/g\" -e \"s/@ROUTE_PASSWORD@/$NATS_ROUTE_PASSWORD/g\" > ${local.data_path}/nats.conf && exec nats-server -c ${local.data_path}/nats.conf"
+}
+
+data "aws_secretsmanager_random_password" "client" {
+  password_length     = 48
+  exclude_punctuation = true
+}
+
+data "aws_secretsmanager_random_password" "route" {
+  password_length     = 48
+  exclude_punctuation = true
+}
+
+resource "aws_secretsmanager_secret" "this" {
+  #checkov:skip=CKV2_AWS_57:servers and clients have to change it together; docs/deploy-aws.md has the steps
+  name_prefix             = "${var.prefix}/nats-"
+  description             = "Passwords of NATS: of clients, and between servers"
+  kms_key_id              = var.kms_key_arn
+  recovery_window_in_days = var.secret_recovery_days
+}
+
+resource "aws_secretsmanager_secret_version" "this" {
+  secret_id = aws_secretsmanager_secret.this.id
+  secret_string = jsonencode({
+    password       = data.aws_secretsmanager_random_password.client.random_password
+    route_password = data.aws_secretsmanager_random_password.route.random_password
+  })
+
+  lifecycle {
+    # The data sources answer anew at each plan; what counts is the first answer.
+    ignore_changes = [secret_string]
+  }
+}
+
+resource "aws_service_discovery_service" "this" {
+  for_each = toset(local.names)
+  name     = each.key
+
+  dns_config {
+    namespace_id   = var.dns_namespace_id
+    routing_policy = "MULTIVALUE"
+
+    dns_records {
+      type = "A"
+      ttl  = 5
+    }
+  }
+}
+
+# One after the other: an apply that changes all three waits for each before it touches the next.
+module "server_0" {
+  source           = "../ecs-service"
+  name             = "nats-0"
+  prefix           = var.prefix
+  account_id       = var.account_id
+  region           = var.region
+  cluster_arn      = var.cluster_arn
+  cluster_name     = var.cluster_name
+  image            = var.image
+  repository_arn   = var.repository_arn
+  entry_point      = ["/bin/sh", "-c"]
+  command          = [local.start]
+  cpu              = var.cpu
+  memory           = var.memory
+  cpu_architecture = var.cpu_architecture
+  ports            = [4222, 6222]
+  environment      = { NATS_CONFIGURATION = local.configuration["nats-0"] }
+  secrets          = local.secrets
+  secret_arns      = [aws_secretsmanager_secret_version.this.arn]
+  scratch_volumes  = { data = local.data_path }
+  health_check     = local.health_check
+  # Long enough to hand over leadership and to write the store's state.
+  stop_timeout_s        = 60
+  ephemeral_storage_gib = var.ephemeral_storage_gib
+  subnet_ids            = [var.subnet_ids[0]]
+  security_group_id     = var.security_group_id
+  enable_exec           = var.enable_exec
+  log_retention_days    = var.log_retention_days
+  kms_key_arn           = var.kms_key_arn
+
+  service = {
+    desired          = 1
+    registry_arn     = aws_service_discovery_service.this["nats-0"].arn
+    replace_in_place = true
+  }
+}
+
+module "server_1" {
+  source                = "../ecs-service"
+  count                 = var.servers > 1 ? 1 : 0
+  name                  = "nats-1"
+  prefix                = var.prefix
+  account_id            = var.account_id
+  region                = var.region
+  cluster_arn           = var.cluster_arn
+  cluster_name          = var.cluster_name
+  image                 = var.image
+  repository_arn        = var.repository_arn
+  entry_point           = ["/bin/sh", "-c"]
+  command               = [local.start]
+  cpu                   = var.cpu
+  memory                = var.memory
+  cpu_architecture      = var.cpu_architecture
+  ports                 = [4222, 6222]
+  environment           = { NATS_CONFIGURATION = local.configuration["nats-1"] }
+  secrets               = local.secrets
+  secret_arns           = [aws_secretsmanager_secret_version.this.arn]
+  scratch_volumes       = { data = local.data_path }
+  health_check          = local.health_check
+  stop_timeout_s        = 60
+  ephemeral_storage_gib = var.ephemeral_storage_gib
+  subnet_ids            = [var.subnet_ids[1 % length(var.subnet_ids)]]
+  security_group_id     = var.security_group_id
+  enable_exec           = var.enable_exec
+  log_retention_days    = var.log_retention_days
+  kms_key_arn           = var.kms_key_arn
+
+  service = {
+    desired          = 1
+    registry_arn     = aws_service_discovery_service.this["nats-1"].arn
+    replace_in_place = true
+  }
+
+  depends_on = [module.server_0]
+}
+
+module "server_2" {
+  source                = "../ecs-service"
+  count                 = var.servers > 2 ? 1 : 0
+  name                  = "nats-2"
+  prefix                = var.prefix
+  account_id            = var.account_id
+  region                = var.region
+  cluster_arn           = var.cluster_arn
+  cluster_name          = var.cluster_name
+  image                 = var.image
+  repository_arn        = var.repository_arn
+  entry_point           = ["/bin/sh", "-c"]
+  command               = [local.start]
+  cpu                   = var.cpu
+  memory                = var.memory
+  cpu_architecture      = var.cpu_architecture
+  ports                 = [4222, 6222]
+  environment           = { NATS_CONFIGURATION = local.configuration["nats-2"] }
+  secrets               = local.secrets
+  secret_arns           = [aws_secretsmanager_secret_version.this.arn]
+  scratch_volumes       = { data = local.data_path }
+  health_check          = local.health_check
+  stop_timeout_s        = 60
+  ephemeral_storage_gib = var.ephemeral_storage_gib
+  subnet_ids            = [var.subnet_ids[2 % length(var.subnet_ids)]]
+  security_group_id     = var.security_group_id
+  enable_exec           = var.enable_exec
+  log_retention_days    = var.log_retention_days
+  kms_key_arn           = var.kms_key_arn
+
+  service = {
+    desired          = 1
+    registry_arn     = aws_service_discovery_service.this["nats-2"].arn
+    replace_in_place = true
+  }
+
+  depends_on = [module.server_1]
+}
+
+locals {
+  secrets = {
+    NATS_PASSWORD       = "${aws_secretsmanager_secret_version.this.arn}:password::"
+    NATS_ROUTE_PASSWORD = "${aws_secretsmanager_secret_version.this.arn}:route_password::"
+  }
+
+  # Whether the server lives, not whether its streams have a majority: a server that waits for the others must not be
+  # replaced, because its disk would go with it.
+  health_check = {
+    command     = ["CMD-SHELL", "wget -q -O /dev/null 'http://127.0.0.1:8222/healthz?js-server-only=true' || exit 1"]
+    interval    = 10
+    timeout     = 5
+    retries     = 6
+    startPeriod = 60
+  }
+}

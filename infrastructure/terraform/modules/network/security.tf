@@ -1,0 +1,98 @@
+# Who may talk to whom, all of it. A line of `connections` makes two rules: one to leave, one to enter.
+
+locals {
+  groups = {
+    alb         = "Load balancer, the only thing that the internet reaches"
+    gateway     = "Gateway tasks"
+    broadcaster = "Broadcaster tasks"
+    archiver    = "Archival worker tasks, migrations and recovery"
+    cache       = "Cache node tasks"
+    nats        = "NATS servers"
+    redis       = "ElastiCache or MemoryDB"
+    postgres    = "RDS PostgreSQL"
+    endpoints   = "Endpoints of AWS services"
+  }
+
+  services = ["gateway", "broadcaster", "archiver", "cache"]
+
+  connections = concat(
+    [
+      { from = "alb", to = "gateway", port = 8080 },
+      { from = "alb", to = "broadcaster", port = 8081 },
+      { from = "gateway", to = "redis", port = var.redis_port },
+      { from = "broadcaster", to = "redis", port = var.redis_port },
+      { from = "archiver", to = "redis", port = var.redis_port },
+      { from = "gateway", to = "postgres", port = 5432 },
+      { from = "archiver", to = "postgres", port = 5432 },
+      { from = "cache", to = "postgres", port = 5432 },
+      { from = "gateway", to = "cache", port = 8001 },
+      { from = "cache", to = "cache", port = 8001 },
+      { from = "nats", to = "nats", port = 6222 },
+      { from = "nats", to = "endpoints", port = 443 },
+    ],
+    [for service in local.services : { from = service, to = "nats", port = 4222 }],
+    [for service in local.services : { from = service, to = "endpoints", port = 443 }],
+  )
+
+  connection_of_name = { for each in local.connections : "${each.from}-${each.to}-${each.port}" => each }
+}
+
+resource "aws_security_group" "this" {
+  #checkov:skip=CKV2_AWS_5:they are attached in other modules, through the output security_group_ids
+  for_each    = local.groups
+  name        = "${var.name}-${each.key}"
+  description = each.value
+  vpc_id      = aws_vpc.this.id
+  tags        = { Name = "${var.name}-${each.key}" }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "internal" {
+  for_each                     = local.connection_of_name
+  security_group_id            = aws_security_group.this[each.value.to].id
+  referenced_security_group_id = aws_security_group.this[each.value.from].id
+  ip_protocol                  = "tcp"
+  from_port                    = each.value.port
+  to_port                      = each.value.port
+  description                  = "from ${each.value.from}"
+}
+
+resource "aws_vpc_security_group_egress_rule" "internal" {
+  for_each                     = local.connection_of_name
+  security_group_id            = aws_security_group.this[each.value.from].id
+  referenced_security_group_id = aws_security_group.this[each.value.to].id
+  ip_protocol                  = "tcp"
+  from_port                    = each.value.port
+  to_port                      = each.value.port
+  description                  = "to ${each.value.to}"
+}
+
+# Layers of images, and the exports of closed items.
+resource "aws_vpc_security_group_egress_rule" "s3" {
+  for_each          = toset(concat(local.services, ["nats"]))
+  security_group_id = aws_security_group.this[each.key].id
+  prefix_list_id    = aws_vpc_endpoint.s3.prefix_list_id
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  description       = "to S3"
+}
+
+locals {
+  public_ports = { http = 80, https = 443 }
+  public_rules = { for pair in setproduct(keys(local.public_ports), var.alb_ingress_cidrs) : "${pair[0]} ${pair[1]}" => { port = local.public_ports[pair[0]], cidr = pair[1] } }
+}
+
+# The only rules that name addresses instead of a security group.
+resource "aws_vpc_security_group_ingress_rule" "public" {
+  for_each          = local.public_rules
+  security_group_id = aws_security_group.this["alb"].id
+  cidr_ipv4         = each.value.cidr
+  ip_protocol       = "tcp"
+  from_port         = each.value.port
+  to_port           = each.value.port
+  description       = each.value.port == 80 ? "to be redirected to HTTPS" : "HTTPS and WebSockets"
+}

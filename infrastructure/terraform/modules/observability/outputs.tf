@@ -1,0 +1,19 @@
+output "topic_arn" {
+  description = "Where alarms and budget go."
+  value       = aws_sns_topic.alarms.arn
+}
+
+output "alarm_names" {
+  description = "All alarms."
+  value       = [for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name]
+}
+
+output "budget_usd" {
+  description = "What the month may cost."
+  value       = tonumber(aws_budgets_budget.month.limit_amount)
+}
+
+output "dashboard" {
+  description = "Name of the dashboard."
+  value       = aws_cloudwatch_dashboard.this.dashboard_name
+}

@@ -1,0 +1,166 @@
+# The judge of bids. Two engines, because "acknowledged" means different things on them:
+#
+#   elasticache  Valkey with a replica in another zone. Writes are in memory only: ElastiCache has no append-only file for
+#                Valkey, hence nothing like `appendfsync always`, and a failover may lose the last moments.
+#                So an acknowledgement has to wait for more than the commit: BID_ACK=replica or log.
+#   memorydb     Each write is in a log over several zones before its answer, so BID_ACK=redis is enough.
+#                Fixed to one shard without replicas: the services speak the plain protocol to one address, and the cluster
+#                endpoint also names replicas, which answer MOVED. The log survives the loss of the node; writing stands still
+#                for the minutes until it is replaced.
+#
+# The password is made by Secrets Manager, not here. It is in the state, as both engines take it as an argument, so the state
+# is a secret too: docs/deploy-aws.md.
+
+terraform {
+  required_version = ">= 1.11"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = "~> 6.25"
+    }
+  }
+}
+
+locals {
+  on_memorydb    = var.engine == "memorydb"
+  on_elasticache = var.engine == "elasticache"
+  user           = "bidding"
+  password       = aws_secretsmanager_secret_version.password.secret_string
+}
+
+data "aws_secretsmanager_random_password" "redis" {
+  password_length     = 48
+  exclude_punctuation = true
+}
+
+resource "aws_secretsmanager_secret" "password" {
+  #checkov:skip=CKV2_AWS_57:both engines take a new password through Terraform; docs/deploy-aws.md has the steps
+  name_prefix             = "${var.name}/redis-"
+  description             = "Password of Redis"
+  kms_key_id              = var.kms_key_arn
+  recovery_window_in_days = var.secret_recovery_days
+}
+
+resource "aws_secretsmanager_secret_version" "password" {
+  secret_id     = aws_secretsmanager_secret.password.id
+  secret_string = data.aws_secretsmanager_random_password.redis.random_password
+
+  lifecycle {
+    # The data source answers anew at each plan; what counts is the first answer.
+    ignore_changes = [secret_string]
+  }
+}
+
+resource "aws_elasticache_subnet_group" "this" {
+  count      = local.on_elasticache ? 1 : 0
+  name       = var.name
+  subnet_ids = var.subnet_ids
+}
+
+resource "aws_elasticache_parameter_group" "this" {
+  count  = local.on_elasticache ? 1 : 0
+  name   = "${var.name}-valkey8"
+  family = "valkey8"
+
+  # A full Redis refuses bids; it never forgets one.
+  parameter {
+    name  = "maxmemory-policy"
+    value = "noeviction"
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_elasticache_replication_group" "this" {
+  #checkov:skip=CKV2_AWS_50:multi-AZ follows the number of replicas: on in prod (tested in envs/prod), off in dev for its cost
+  count                = local.on_elasticache ? 1 : 0
+  replication_group_id = var.name
+  description          = "The judge of bids of ${var.name}"
+  engine               = "valkey"
+  engine_version       = "8.0"
+  node_type            = var.node_type
+  port                 = var.port
+  parameter_group_name = aws_elasticache_parameter_group.this[0].name
+  subnet_group_name    = aws_elasticache_subnet_group.this[0].name
+  security_group_ids   = [var.security_group_id]
+
+  num_cache_clusters         = 1 + var.replicas
+  automatic_failover_enabled = var.replicas > 0
+  multi_az_enabled           = var.replicas > 0
+
+  transit_encryption_enabled = true
+  transit_encryption_mode    = "required"
+  at_rest_encryption_enabled = true
+  kms_key_id                 = var.kms_key_arn
+  auth_token                 = local.password
+  auth_token_update_strategy = "ROTATE"
+
+  # A copy for inspection only. Never restore it under running services: docs/operations.md says why and what to do instead.
+  snapshot_retention_limit   = var.snapshot_days
+  snapshot_window            = "03:00-04:00"
+  maintenance_window         = "sun:05:00-sun:06:00"
+  auto_minor_version_upgrade = true
+  apply_immediately          = false
+}
+
+resource "aws_memorydb_subnet_group" "this" {
+  count      = local.on_memorydb ? 1 : 0
+  name       = var.name
+  subnet_ids = var.subnet_ids
+}
+
+resource "aws_memorydb_parameter_group" "this" {
+  count  = local.on_memorydb ? 1 : 0
+  name   = "${var.name}-valkey7"
+  family = "memorydb_valkey7"
+
+  parameter {
+    name  = "maxmemory-policy"
+    value = "noeviction"
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_memorydb_user" "this" {
+  count     = local.on_memorydb ? 1 : 0
+  user_name = "${var.name}-${local.user}"
+  # Everything but commands that administer the server.
+  access_string = "on ~* &* +@all -@admin -@dangerous"
+
+  authentication_mode {
+    type      = "password"
+    passwords = [local.password]
+  }
+}
+
+resource "aws_memorydb_acl" "this" {
+  count      = local.on_memorydb ? 1 : 0
+  name       = var.name
+  user_names = [aws_memorydb_user.this[0].user_name]
+}
+
+resource "aws_memorydb_cluster" "this" {
+  count                    = local.on_memorydb ? 1 : 0
+  name                     = var.name
+  description              = "The judge of bids of ${var.name}"
+  engine                   = "valkey"
+  engine_version           = "7.3"
+  node_type                = var.node_type
+  port                     = var.port
+  num_shards               = 1
+  num_replicas_per_shard   = 0
+  parameter_group_name     = aws_memorydb_parameter_group.this[0].name
+  subnet_group_name        = aws_memorydb_subnet_group.this[0].name
+  security_group_ids       = [var.security_group_id]
+  acl_name                 = aws_memorydb_acl.this[0].name
+  tls_enabled              = true
+  kms_key_arn              = var.kms_key_arn
+  snapshot_retention_limit = var.snapshot_days
+  snapshot_window          = "03:00-04:00"
+  maintenance_window       = "sun:05:00-sun:06:00"
+}

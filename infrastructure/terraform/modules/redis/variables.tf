@@ -1,0 +1,65 @@
+variable "name" {
+  description = "Name of the cluster, such as bidding-dev."
+  type        = string
+}
+
+variable "engine" {
+  description = "elasticache or memorydb."
+  type        = string
+
+  validation {
+    condition     = contains(["elasticache", "memorydb"], var.engine)
+    error_message = "engine is elasticache or memorydb."
+  }
+}
+
+variable "node_type" {
+  description = "cache.… for ElastiCache, db.… for MemoryDB."
+  type        = string
+
+  validation {
+    condition     = startswith(var.node_type, var.engine == "memorydb" ? "db." : "cache.")
+    error_message = "node_type begins with cache. for elasticache and with db. for memorydb."
+  }
+}
+
+variable "replicas" {
+  description = "Replicas of ElastiCache, in other zones; 0 for a single node. Not used by MemoryDB."
+  type        = number
+
+  validation {
+    condition     = var.replicas >= 0 && var.replicas <= 5
+    error_message = "replicas must be 0 to 5."
+  }
+}
+
+variable "port" {
+  description = "Port to listen on."
+  type        = number
+  default     = 6379
+}
+
+variable "subnet_ids" {
+  description = "Private subnets in different zones."
+  type        = list(string)
+}
+
+variable "security_group_id" {
+  description = "Security group."
+  type        = string
+}
+
+variable "kms_key_arn" {
+  description = "Key of the data at rest and of the secret."
+  type        = string
+}
+
+variable "snapshot_days" {
+  description = "Days to keep daily snapshots; 0 for none."
+  type        = number
+}
+
+variable "secret_recovery_days" {
+  description = "Days in which a deleted secret can be brought back: 0, or 7 to 30."
+  type        = number
+}
