@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from load_tests import cloudwatch
 from load_tests.checks import Check, Verification
 from load_tests.driver import Load, Resolution
 from load_tests.tally import Ledger, Progress
@@ -20,7 +21,10 @@ _REASONS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A finished run. ``resolutions`` are in the order of the load's items, as are ``verifications``."""
+    """A finished run. ``resolutions`` are in the order of the load's items, as are ``verifications``.
+
+    ``figures`` are what CloudWatch was told, where it was asked.
+    """
 
     load: Load
     gateway_url: str
@@ -29,6 +33,7 @@ class RunReport:
     resolutions: Sequence[Resolution]
     verifications: Sequence[Verification]
     checks: tuple[Check, ...]
+    figures: cloudwatch.Figures | None = None
 
     @property
     def ok(self) -> bool:
@@ -70,7 +75,8 @@ def progress_line(line: Progress) -> str:
 
 def render(report: RunReport) -> str:
     """The final table."""
-    return "\n".join([*_load_lines(report), "", *_proof_lines(report), "", _verdict_line(report)])
+    told = cloudwatch.lines(report.figures)
+    return "\n".join([*_load_lines(report), *told, "", *_proof_lines(report), "", _verdict_line(report)])
 
 
 def _load_lines(report: RunReport) -> Iterable[str]:
@@ -156,6 +162,7 @@ def as_json(report: RunReport) -> dict[str, Any]:
         "unknown": ledger.unknown,
         "failures": ledger.failures,
         "latency_ms": msgspec.to_builtins(ledger.latency),
+        "cloudwatch": cloudwatch.plain(report.figures),
         "checks": [asdict(check) for check in report.checks],
         "items": [
             {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -24,11 +25,13 @@ import click
 import nats.errors
 from redis.exceptions import RedisError
 
+from infrastructure.docker.addresses import compose_aws, compose_urls, compose_variables
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.errors import StackError
 from infrastructure.local.ports import Ports
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.stack import Stack
+from load_tests import cloudwatch
 from load_tests.driver import (
     Load,
     LoadError,
@@ -66,6 +69,8 @@ class _Run:
     report_path: Path
     archive_stall_s: float
     unknown_allowed: bool
+    cloudwatch_namespace: str
+    cloudwatch_wait_s: float
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -91,10 +96,19 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--redis-url", envvar="REDIS_URL", show_envvar=True, help="Its Redis, for the proof.")
 @click.option("--nats-url", envvar="NATS_URL", show_envvar=True, help="Its NATS, for the proof.")
 @click.option("--postgres-url", envvar="POSTGRES_URL", show_envvar=True, help="Its PostgreSQL, for the proof.")
+@click.option("--compose", is_flag=True, help="The stack of docker-compose.localstack.yml on this machine, all of it.")
 @data_dir_option
 @click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report.")
 @click.option("--archive-stall", type=click.FloatRange(1, 3_600), default=30.0, help="Seconds the archive may rest.")
 @click.option("--allow-unknown", is_flag=True, help="Requests without an answer are no failure (runs with faults).")
+@click.option(
+    "--cloudwatch-namespace",
+    envvar="METRICS_CLOUDWATCH_NAMESPACE",
+    show_envvar=True,
+    default="",
+    help="Show what CloudWatch was told under this namespace.",
+)
+@click.option("--cloudwatch-wait", type=click.FloatRange(0, 600), default=75.0, help="Seconds to wait for it.")
 def main(
     users: int,
     run_s: int,
@@ -107,10 +121,13 @@ def main(
     redis_url: str | None,
     nats_url: str | None,
     postgres_url: str | None,
+    compose: bool,
     data_dir: Path,
     report_path: Path | None,
     archive_stall: float,
     allow_unknown: bool,
+    cloudwatch_namespace: str,
+    cloudwatch_wait: float,
 ) -> None:
     """Many bidders on few items, then the proof that nothing was lost, doubled or reordered.
 
@@ -130,6 +147,12 @@ def main(
         think_ms=think_ms,
     )
     given = dict(zip(SETTINGS, (gateway_url, redis_url, nats_url, postgres_url), strict=True))
+    if compose:
+        variables = compose_variables(os.environ)
+        # All of it, whatever the shell has: the stores of another platform would prove nothing.
+        given = dict(compose_urls(variables))
+        cloudwatch_namespace = variables["METRICS_CLOUDWATCH_NAMESPACE"]
+        os.environ.update(compose_aws(variables))
     try:
         run = _Run(
             load=load,
@@ -137,6 +160,8 @@ def main(
             report_path=report_path or data_dir / "reports" / f"load-{tag}.json",
             archive_stall_s=archive_stall,
             unknown_allowed=allow_unknown,
+            cloudwatch_namespace=cloudwatch_namespace,
+            cloudwatch_wait_s=cloudwatch_wait,
         )
         proved = run_until_stopped(_load_and_prove(run))
     except KeyboardInterrupt:
@@ -177,7 +202,7 @@ def run_until_stopped(work: Coroutine[Any, Any, bool]) -> bool:
 
 
 async def _load_and_prove(run: _Run) -> bool:
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    started_at = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="bidding-load-") as scratch:
         async with _platform(run, Path(scratch)) as targets, gateway_client(targets.gateway_url) as client:
             await open_items(client, run.load.item_ids, run.load.tag)
@@ -188,18 +213,25 @@ async def _load_and_prove(run: _Run) -> bool:
                 redis_url=targets.redis_url, nats_url=targets.nats_url, postgres_url=targets.postgres_url
             ) as sources:
                 resolutions, verifications = await _prove(run, ledger, client, sources)
+            figures = await _figures(run, started_at, ledger)
     report = RunReport(
         load=run.load,
         gateway_url=targets.gateway_url,
-        started_at=started_at,
+        started_at=started_at.isoformat(timespec="seconds"),
         ledger=ledger,
         resolutions=resolutions,
         verifications=verifications,
         checks=run_checks(ledger, unknown_allowed=run.unknown_allowed),
+        figures=figures,
     )
     click.echo("\n" + render(report))
-    write_json(run.report_path, as_json(report))
-    click.echo(f"Report: {run.report_path}")
+    try:
+        write_json(run.report_path, as_json(report))
+    except OSError as error:
+        # What was proved is proved.
+        click.echo(f"The report was not written: {error}", err=True)
+    else:
+        click.echo(f"Report: {run.report_path}")
     return report.ok
 
 
@@ -249,6 +281,14 @@ async def _prove(
         for item_id, resolution in zip(item_ids, resolutions, strict=True)
     }
     return resolutions, await verify_items(views, sources)
+
+
+async def _figures(run: _Run, started_at: datetime, ledger: Ledger) -> cloudwatch.Figures | None:
+    if not run.cloudwatch_namespace:
+        return None
+    click.echo("Asking CloudWatch …")
+    seen = {cloudwatch.DECIDED: ledger.bids, cloudwatch.ARCHIVED: ledger.accepted}
+    return await cloudwatch.ask(run.cloudwatch_namespace, started_at, seen, wait_s=run.cloudwatch_wait_s)
 
 
 def _show_load() -> Callable[[Progress], None]:

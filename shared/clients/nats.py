@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -13,8 +14,17 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import NotFoundError
 
 from shared import names
+from shared.server_urls import credentials_of, without_password
 
 logger = logging.getLogger(__name__)
+
+
+def _replicas_asked_for() -> int:
+    """``NATS_STREAM_REPLICAS``; read here, not in each service, since whoever comes first makes the stream for all."""
+    text = os.environ.get("NATS_STREAM_REPLICAS", "1")
+    if text not in ("1", "3", "5"):
+        raise ValueError(f"NATS_STREAM_REPLICAS must be 1, 3 or 5, not {text!r}")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +33,13 @@ class StreamLimits:
 
     A full stream refuses messages (discard new): the outbox then keeps what cannot be published.
     ``duplicate_window_s`` is how long JetStream remembers a Nats-Msg-Id; consumers drop later duplicates by themselves.
+    ``replicas`` is on how many servers of a cluster each message is kept.
     """
 
     bytes_max: int = 2 * 1024**3
     age_max_s: float = 3 * 86_400
     duplicate_window_s: float = 120
-    replicas: int = 1
-
-
-DEFAULT_LIMITS = StreamLimits()
+    replicas: int = field(default_factory=_replicas_asked_for)
 
 
 async def open_nats(url: str, *, name: str) -> Client:
@@ -40,9 +48,13 @@ async def open_nats(url: str, *, name: str) -> Client:
     Put a time-out around it, or use :class:`NatsLink`, where the caller has something else to do meanwhile.
 
     Args:
-        url: ``nats://host:port``, several separated by commas.
+        url: ``nats://host:port`` or ``tls://user:password@host:port``, several separated by commas. A user and password
+            in the first of them are used for all, also for servers that join later. They may be percent-encoded.
         name: shown in the server's monitoring.
     """
+    shown = without_password(url)
+    # The library would send them as they stand in the URL, and know them for that one server only.
+    user, password = credentials_of(url) or (None, None)
 
     async def on_error(error: Exception) -> None:
         logger.warning("nats: %s: %s", type(error).__name__, error)
@@ -50,15 +62,17 @@ async def open_nats(url: str, *, name: str) -> Client:
     async def on_disconnected() -> None:
         # An orderly close ends here too.
         if not client.is_closed:
-            logger.warning("nats: disconnected from %s", url)
+            logger.warning("nats: disconnected from %s", shown)
 
     async def on_reconnected() -> None:
-        logger.warning("nats: connected again to %s", url)
+        logger.warning("nats: connected again to %s", shown)
 
     client = Client()
     await client.connect(
         servers=url.split(","),
         name=name,
+        user=user,
+        password=password,
         connect_timeout=2,
         allow_reconnect=True,
         max_reconnect_attempts=-1,
@@ -85,6 +99,7 @@ class NatsLink:
         self._name = name
         self._timeout_s = timeout_s
         self._client: Client | None = None
+        self._opening = asyncio.Lock()
 
     @property
     def client(self) -> Client | None:
@@ -107,7 +122,8 @@ class NatsLink:
                 async with asyncio.timeout(self._timeout_s):
                     self._client = await open_nats(self._url, name=self._name)
             except (NatsError, OSError, TimeoutError) as error:
-                raise ConnectionError(f"NATS at {self._url} is not reachable: {error or 'timed out'}") from error
+                shown = without_password(self._url)
+                raise ConnectionError(f"NATS at {shown} is not reachable: {error or 'timed out'}") from error
         if not self._client.is_connected:
             raise ConnectionError("NATS is disconnected")
         return self._client
@@ -124,8 +140,8 @@ class NatsLink:
             logger.warning("closing the NATS connection: %s: %s", type(error).__name__, error)
 
 
-async def ensure_stream(jetstream: JetStreamContext, limits: StreamLimits = DEFAULT_LIMITS) -> StreamInfo:
-    """The event stream, made if it does not exist; the limits of one that exists are left alone.
+async def ensure_stream(jetstream: JetStreamContext, limits: StreamLimits | None = None) -> StreamInfo:
+    """The event stream, made with these limits if it does not exist; those of one that exists are left alone.
 
     Raises:
         nats.errors.Error: JetStream is not reachable or refuses the configuration.
@@ -133,6 +149,7 @@ async def ensure_stream(jetstream: JetStreamContext, limits: StreamLimits = DEFA
     try:
         return await jetstream.stream_info(names.STREAM)
     except NotFoundError:
+        limits = limits or StreamLimits()
         config = StreamConfig(
             name=names.STREAM,
             subjects=[names.SUBJECT_ALL],

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 
-def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 32) -> Redis:
+def open_redis(
+    url: str,
+    *,
+    timeout_s: float = 5.0,
+    connections_max: int = 32,
+    on_connect: Callable[[AbstractConnection], Awaitable[None]] | None = None,
+) -> Redis:
     """A client that connects on first use.
 
     The library would repeat a command after a time-out by itself. A script that ran and whose answer got lost would
@@ -17,6 +26,7 @@ def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 32) -
         url: ``redis://`` or ``rediss://``.
         timeout_s: for connecting, for each answer, and for a free connection of the pool.
         connections_max: upper bound of the pool; callers wait for a free connection, at most ``timeout_s``.
+        on_connect: awaited on every new connection instead of the library's handshake, ``connection.on_connect()``.
     """
     pool = BlockingConnectionPool.from_url(
         url,
@@ -29,5 +39,6 @@ def open_redis(url: str, *, timeout_s: float = 5.0, connections_max: int = 32) -
         retry=Retry(NoBackoff(), 0),
         retry_on_timeout=False,
         health_check_interval=0,
+        redis_connect_func=on_connect,
     )
     return Redis.from_pool(pool)

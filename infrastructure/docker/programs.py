@@ -1,0 +1,34 @@
+"""What the image can run, by the name given as its argument. Standard library only: the health check imports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """``module`` and ``arguments`` are for ``python -m``.
+
+    ``port_setting`` and ``port`` are where a service answers ``/health``; a program that ends by itself has none.
+    ``needs`` are settings without whose own value nobody should run it in earnest.
+    """
+
+    module: str
+    arguments: tuple[str, ...] = ()
+    port_setting: str = ""
+    port: int = 0
+    needs: tuple[str, ...] = ()
+
+
+PROGRAMS: Final = {
+    "api_gateway": Program("api_gateway", (), "GATEWAY_PORT", 8080, ("ALIAS_SECRET",)),
+    "broadcast_service": Program("broadcast_service", (), "BROADCAST_PORT", 8081, ("ALIAS_SECRET",)),
+    "archival_worker": Program("archival_worker", (), "ARCHIVER_PORT", 8082),
+    "migrate": Program("archival_worker", ("migrate",)),
+    "recover": Program("archival_worker", ("recover",)),
+    "dead-letters": Program("archival_worker", ("dead-letters",)),
+    "audit": Program("archival_worker", ("audit",)),
+    "verify-export": Program("archival_worker", ("verify-export",)),
+    "prepare-aws": Program("infrastructure.docker.prepare_aws"),
+}
