@@ -11,7 +11,7 @@ BOOTSTRAP := infrastructure/local/bootstrap.py
 PACKAGES := $(wildcard api_gateway archival_worker broadcast_service cache_node infrastructure load_tests shared tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint types bench load faults lock clean install install-dev
+.PHONY: help up down test lint types bench load faults terraform lock clean install install-dev
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ bench: install-dev ## bids per second beside a bare echo and an idiomatic gatewa
 load: install-dev ## 100 users bid on one item for 30 s, then the proof that nothing was lost
 	@exec $(BIN)/python -m load_tests $(ARGS)
 
-faults: install-dev ## the fault tests: kill, cut and wipe the parts while bids flow
-	@exec $(BIN)/python -m pytest tests/faults -m "faults or not faults" $(ARGS)
+faults: install-dev ## the fault tests: kill, cut and wipe the parts while bids flow; the table goes to build/faults.md
+	@FAULTS_REPORT="$${FAULTS_REPORT:-build/faults}" exec $(BIN)/python -m pytest tests/faults -m "faults or not faults" $(ARGS)
+
+terraform: ## check infrastructure/terraform, as far as the tools are here
+	@infrastructure/terraform/check.sh
 
 lock: ## write the lock files anew from pyproject.toml (needs uv)
 	@sh requirements/lock.sh

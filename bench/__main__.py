@@ -6,8 +6,12 @@ import platform
 
 import click
 
+from bench.acks import bench_acks
 from bench.archive import bench_archive
+from bench.feed import SOAK_EVENTS, bench_feed
 from bench.gateway import bench_gateway
+
+PARTS = ("gateway", "ack", "archive", "feed")
 
 
 @click.command()
@@ -17,29 +21,48 @@ from bench.gateway import bench_gateway
 )
 @click.option("--connections", default=128, show_default=True, help="Bidders, each with one request in flight.")
 @click.option("--only", default="", help="Run only our contenders whose name contains this (yardsticks always run).")
-@click.option(
-    "--part", type=click.Choice(["all", "gateway", "archive"]), default="all", show_default=True, help="What to run."
-)
+@click.option("--part", type=click.Choice(["all", *PARTS]), default="all", show_default=True, help="What to run.")
 @click.option(
     "--events", default=200_000, show_default=True, type=click.IntRange(1_000), help="Bids of a round of the archive."
 )
 @click.option(
     "--per-message", default=16, show_default=True, type=click.IntRange(1, 256), help="Bids of one outbox entry."
 )
-def main(rounds: int, seconds: float, connections: int, only: str, part: str, events: int, per_message: int) -> None:
+@click.option("--viewers", default=1_000, show_default=True, help="Viewers of the feed's rounds; 0 leaves them out.")
+@click.option("--crowd", default=10_000, show_default=True, help="Viewers at once on one broadcaster; 0 for none.")
+@click.option(
+    "--soak", default=SOAK_EVENTS, show_default=True, help="Events of the feed's soak, a busy day; 0 leaves it out."
+)
+def main(
+    rounds: int,
+    seconds: float,
+    connections: int,
+    only: str,
+    part: str,
+    events: int,
+    per_message: int,
+    viewers: int,
+    crowd: int,
+    soak: int,
+) -> None:
     """Accepted bids/s through HTTP against a bare ASGI echo and an idiomatic FastAPI gateway, on one core each.
 
-    Then events/s from JetStream into PostgreSQL against a plain COPY of the same rows.
+    Then what the levels of acknowledgement cost, and events/s from JetStream into PostgreSQL between what one gateway
+    accepts and a plain COPY of the same rows. Last the live feed: from a decided bid to a viewer's hands, beside plain
+    transports, with slow viewers, with a crowd, and for a day's worth of events.
     """
-    # The archive first: the gateway's part binds this process and its children to some of the cores for good.
-    if part != "gateway":
-        bench_archive(rounds=rounds, events=events, per_message=per_message)
-    if part == "archive":
-        return
     click.echo(
         f"Python {platform.python_version()}, {platform.machine()}, {connections} connections, {seconds:g} s per run"
     )
-    bench_gateway(rounds=rounds, seconds=seconds, connections=connections, only=only)
+    if part in ("all", "gateway"):
+        bench_gateway(rounds=rounds, seconds=seconds, connections=connections, only=only)
+    if part in ("all", "ack"):
+        bench_acks(rounds=rounds, seconds=seconds, connections=connections)
+    if part in ("all", "archive"):
+        bench_archive(rounds=rounds, events=events, per_message=per_message, connections=connections, seconds=seconds)
+    if part in ("all", "feed"):
+        # The stalled viewers need a while until they are noticed.
+        bench_feed(rounds=rounds, seconds=max(seconds, 8.0), viewers=viewers, crowd=crowd, soak_events=soak)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""Events per second from JetStream into PostgreSQL through the archival worker, beside a plain COPY of the same rows.
+"""Events per second from JetStream into PostgreSQL through the archival worker, between two yardsticks.
 
 The stream is filled first, then the worker is started as the process that it is in production: decoding, batching, its
-transactions, acknowledgements, and the chain of hashes beside it, all included. The limit is what the same PostgreSQL
-takes when the same bids come as one binary COPY into an empty table of the same definition, with the same indexes.
+transactions, acknowledgements, and the chain of hashes beside it, all included; and once more without the chain.
+
+The lower yardstick is what one gateway accepts in the same minute, on a core of its own, with ``appendfsync always``:
+the archive must not be slower. The upper one is what the same PostgreSQL takes when the same bids, in the same order,
+come as one binary COPY into an empty table of the same definition: same constraints, same three indexes, the same
+``synchronous_commit``. It writes nothing else (no items, no cursors), decodes nothing and commits once.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import asyncpg
 import click
 import msgspec
 
+from bench.gateway import Contender, cores_apart, measure, spread
 from infrastructure.local.ports import Ports
 from infrastructure.local.stack import Stack
 from shared import names
@@ -33,16 +38,21 @@ _PATIENCE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ArchiveResult:
-    """One round: events per second, and how long the chain took after the last event was archived."""
+    """One round, in bids or events per second; ``chained_after_s``: how long the chain took after the last event was
+    archived."""
 
+    accepted: float
     archived: float
+    archived_unchained: float
     copied: float
     chained_after_s: float
 
-    @property
-    def ratio(self) -> float:
-        """The worker's share of what PostgreSQL can take."""
-        return self.archived / self.copied
+
+@dataclass(frozen=True, slots=True)
+class _Archived:
+    rate: float
+    chained_after_s: float = 0.0
+    copied: float = 0.0
 
 
 def _messages(events: int, per_message: int) -> Iterator[tuple[str, dict[str, str], bytes]]:
@@ -103,11 +113,13 @@ async def _fill_stream(stack: Stack, events: int, per_message: int) -> int:
         await client.close()
 
 
-async def _archived(stack: Stack, connection: asyncpg.Connection, messages: int, per_message: int) -> float:
+async def _archived(
+    stack: Stack, connection: asyncpg.Connection, messages: int, per_message: int, *, module: str
+) -> float:
     """Start the worker; events per second from the first batch that is seen to the last one."""
     reached = "SELECT sum(archived_n)::bigint FROM shard_cursors"
     deadline = time.monotonic() + _PATIENCE_S
-    starting = asyncio.create_task(stack.add_service("archival_worker", "archival_worker", stack.ports.archiver))
+    starting = asyncio.create_task(stack.add_service("archival_worker", module, stack.ports.archiver))
     first: tuple[float, int] | None = None
     while True:
         now, done = time.perf_counter(), await connection.fetchval(reached)
@@ -144,37 +156,81 @@ async def _copied(connection: asyncpg.Connection, folder: Path, events: int) -> 
     return events / (time.perf_counter() - began)
 
 
-async def _round(folder: Path, events: int, per_message: int) -> ArchiveResult:
+async def _archive(folder: Path, events: int, per_message: int, *, chained: bool) -> _Archived:
+    """Fill a stream and have it archived, on servers of its own; with the chain, COPY the same rows afterwards."""
     async with Stack(folder, ports=Ports.free(), services=(), migrate=True, env={"LOG_LEVEL": "ERROR"}) as stack:
         connection = await asyncpg.connect(stack.urls.postgres_url, command_timeout=_PATIENCE_S)
         try:
             messages = await _fill_stream(stack, events, per_message)
-            archived = await _archived(stack, connection, messages, per_message)
+            module = "archival_worker" if chained else "bench.unchained"
+            rate = await _archived(stack, connection, messages, per_message, module=module)
+            if not chained:
+                return _Archived(rate)
             chained_after_s = await _chained(connection, messages * per_message)
             await stack.stop_process("archival_worker")
-            return ArchiveResult(archived, await _copied(connection, folder, messages * per_message), chained_after_s)
+            return _Archived(rate, chained_after_s, await _copied(connection, folder, messages * per_message))
         finally:
             await connection.close()
 
 
-def bench_archive(*, rounds: int, events: int, per_message: int) -> list[ArchiveResult]:
-    """So many rounds, each on servers of its own; prints each, and the medians."""
+def _accepted(folder: Path, *, run: int, connections: int, seconds: float) -> float:
+    """Bids per second that one gateway accepts."""
+    with cores_apart():
+        stack = Stack(folder, ports=Ports.free(), services=(), migrate=True)
+        asyncio.run(stack.start())
+        try:
+            gateway = Contender("gateway, always", "api_gateway", fsync="always")
+            return measure(gateway, stack, run=run, connections=connections, seconds=seconds).accepted
+        finally:
+            asyncio.run(stack.stop())
+
+
+def _round(folder: Path, number: int, events: int, per_message: int, connections: int, seconds: float) -> ArchiveResult:
+    accepted = _accepted(folder / "gateway", run=number, connections=connections, seconds=seconds)
+    results = {}
+    # Each goes first in every other round.
+    for chained in (True, False) if number % 2 == 0 else (False, True):
+        archive = _archive(folder / f"chained-{chained}", events, per_message, chained=chained)
+        results[chained] = asyncio.run(archive)
+    chained_one = results[True]
+    return ArchiveResult(
+        accepted, chained_one.rate, results[False].rate, chained_one.copied, chained_one.chained_after_s
+    )
+
+
+def bench_archive(
+    *, rounds: int, events: int, per_message: int, connections: int, seconds: float
+) -> list[ArchiveResult]:
+    """So many rounds, each on servers of its own; prints each, then medians, spread and ratios."""
     click.echo(f"\nArchive: {events:,} bids, {per_message} per message, {_ITEMS} items")
     results = []
     for number in range(rounds):
         with tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
             # PostgreSQL does not run as root, and has to get into the folder.
             Path(directory).chmod(0o755)
-            result = asyncio.run(_round(Path(directory) / "stack", events, per_message))
+            result = _round(Path(directory), number, events, per_message, connections, seconds)
         results.append(result)
         click.echo(
-            f"round {number + 1}/{rounds}  JetStream to PostgreSQL {result.archived:>9,.0f} events/s   "
-            f"plain COPY {result.copied:>9,.0f} rows/s   ratio {result.ratio:.2f}   "
-            f"chained {result.chained_after_s:.1f} s later"
+            f"round {number + 1}/{rounds}  gateway {result.accepted:>7,.0f} accepted/s   "
+            f"archived {result.archived:>7,.0f} events/s, without the chain {result.archived_unchained:>7,.0f}   "
+            f"plain COPY {result.copied:>8,.0f} rows/s   chained {result.chained_after_s:.1f} s later"
         )
-    click.echo(
-        f"median     JetStream to PostgreSQL {statistics.median(each.archived for each in results):>9,.0f} events/s   "
-        f"plain COPY {statistics.median(each.copied for each in results):>9,.0f} rows/s   "
-        f"ratio {statistics.median(each.ratio for each in results):.2f}"
-    )
+    _report(results)
     return results
+
+
+def _report(results: list[ArchiveResult]) -> None:
+    head = f"{'':34}{'per second':>11}{'spread':>19}{'of accepted':>13}{'of COPY':>9}"
+    click.echo("\n" + head)
+    contenders = {
+        "one gateway accepts": [each.accepted for each in results],
+        "JetStream to PostgreSQL": [each.archived for each in results],
+        "the same without the chain": [each.archived_unchained for each in results],
+        "plain COPY of the same rows": [each.copied for each in results],
+    }
+    for name, rates in contenders.items():
+        of_accepted = statistics.median(rate / each.accepted for rate, each in zip(rates, results, strict=True))
+        of_copy = statistics.median(rate / each.copied for rate, each in zip(rates, results, strict=True))
+        click.echo(f"{name:34}{statistics.median(rates):>11,.0f}{spread(rates):>19}{of_accepted:>13.2f}{of_copy:>9.2f}")
+    later = statistics.median(each.chained_after_s for each in results)
+    click.echo(f"the chain is complete {later:.1f} s after the last event was archived (median)")

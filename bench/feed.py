@@ -36,12 +36,12 @@ import psutil
 import uvloop
 
 from bench.client import bid_requests
+from bench.gateway import SERVER_CORE, cores_apart
 from bench.paced import bid_at_pace, bid_many
 from bench.plain_fanout import frame as plain_frame
 from infrastructure.local.ports import Ports
 from infrastructure.local.stack import Stack
 
-BROADCASTER_CORE: Final = 0
 SETTLE_S: Final = 1.5
 STALLED: Final = 20
 SOAK_EVENTS: Final = 5 * 86_400
@@ -154,7 +154,7 @@ class World:
     def pin(self) -> None:
         """The broadcaster on its core; everything else is on the others already."""
         with contextlib.suppress(AttributeError, OSError):
-            os.sched_setaffinity(self.broadcaster.pid, {BROADCASTER_CORE})
+            os.sched_setaffinity(self.broadcaster.pid, {SERVER_CORE})
 
     def new_item(self) -> str:
         self._items += 1
@@ -203,7 +203,7 @@ async def _plain(rate: float, padding: int) -> AsyncIterator[tuple[int, psutil.P
     env = os.environ | {"BENCH_PORT": f"{port}", "BENCH_RATE": f"{rate}", "BENCH_PADDING": f"{padding}"}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.plain_fanout", env=env)
     with contextlib.suppress(AttributeError, OSError):
-        os.sched_setaffinity(process.pid, {BROADCASTER_CORE})
+        os.sched_setaffinity(process.pid, {SERVER_CORE})
     try:
         await _until_listening(port)
         yield port, psutil.Process(process.pid)
@@ -377,17 +377,14 @@ def _folder() -> Iterator[Path]:
 
 def bench_feed(*, rounds: int, seconds: float, viewers: int, crowd: int, soak_events: int) -> None:
     """Run all parts and print what was seen; a count of 0 leaves a part out."""
-    cores = os.cpu_count() or 1
-    if cores > 1 and hasattr(os, "sched_setaffinity"):
-        # Children inherit it: all but the broadcaster and the yardstick.
-        os.sched_setaffinity(0, set(range(cores)) - {BROADCASTER_CORE})
     click.echo(f"\nFeed: {rounds} rounds of {seconds:g} s")
-    if viewers:
-        with _folder() as folder:
-            uvloop.run(_latency_and_fanout(folder, rounds=rounds, seconds=seconds, viewers=viewers))
-    if crowd:
-        with _folder() as folder:
-            uvloop.run(_crowd(folder, viewers=crowd, seconds=max(seconds, 10)))
-    if soak_events:
-        with _folder() as folder:
-            uvloop.run(_soak(folder, events=soak_events))
+    with cores_apart():
+        if viewers:
+            with _folder() as folder:
+                uvloop.run(_latency_and_fanout(folder, rounds=rounds, seconds=seconds, viewers=viewers))
+        if crowd:
+            with _folder() as folder:
+                uvloop.run(_crowd(folder, viewers=crowd, seconds=max(seconds, 10)))
+        if soak_events:
+            with _folder() as folder:
+                uvloop.run(_soak(folder, events=soak_events))

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import click
 import psutil
@@ -36,13 +37,17 @@ SERVER_CORE = 0
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something that takes bids: the module to run, and how the client drives it."""
+    """Something that takes bids: the module to run, and how the client drives it.
+
+    ``ack`` is the level at which a bid is acknowledged; with ``replica`` its Redis must have one.
+    """
 
     name: str
     module: str
     fsync: AppendFsync = "everysec"
     keyed: bool = False
     items: int = 1
+    ack: Literal["redis", "replica", "log"] = "redis"
 
 
 CONTENDERS = (
@@ -117,8 +122,23 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     raise click.ClickException(f"{url} did not become ready")
 
 
-def _run(contender: Contender, stack: Stack, *, run: int, connections: int, seconds: float) -> Result:
-    env = stack.service_env | {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR"}
+@contextlib.contextmanager
+def cores_apart() -> Iterator[None]:
+    """While the block runs, what this process starts and itself stay off the core of the contenders."""
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) == 1:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before - {SERVER_CORE})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def measure(contender: Contender, stack: Stack, *, run: int, connections: int, seconds: float) -> Result:
+    """One run of a contender, on items of its own: ``run`` numbers the runs on a stack. Within :func:`cores_apart`."""
+    env = stack.service_env | {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR", "BID_ACK": contender.ack}
     port = stack.ports.gateway
     item_ids = [f"bench-{run}-{number}" for number in range(contender.items)]
     with _served(contender.module, env, port) as server:
@@ -140,7 +160,8 @@ def _run(contender: Contender, stack: Stack, *, run: int, connections: int, seco
     return _result(tally, took_s, used_s)
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """The smallest and the largest."""
     return f"{min(values):,.0f}-{max(values):,.0f}"
 
 
@@ -156,7 +177,7 @@ def _report(results: dict[str, list[Result]]) -> None:
         times = statistics.median(run.accepted / base.accepted for run, base in zip(runs, idiomatic, strict=True))
         refused = statistics.median(1 - run.accepted / run.answered for run in runs)
         click.echo(
-            f"{name:32}{statistics.median(accepted):>11,.0f}{_spread(accepted):>17}{of_echo:>9.2f}{times:>10.2f}"
+            f"{name:32}{statistics.median(accepted):>11,.0f}{spread(accepted):>17}{of_echo:>9.2f}{times:>10.2f}"
             f"{statistics.median(run.busy for run in runs):>6.0%}"
             f"{statistics.median(run.cpu_us for run in runs):>8.1f}"
             f"{statistics.median(run.p50_ms for run in runs):>8.1f}"
@@ -169,11 +190,8 @@ def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -
     """Run all contenders in ``rounds`` interleaved rounds and print the table."""
     contenders = [one for one in CONTENDERS if only in one.name or one.module != "api_gateway"]
     results: dict[str, list[Result]] = {contender.name: [] for contender in contenders}
-    cores = os.cpu_count() or 1
-    if cores > 1:
-        # Redis, NATS and this client share the other cores; child processes inherit it.
-        os.sched_setaffinity(0, set(range(cores)) - {SERVER_CORE})
-    with tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
+    # Redis, NATS and the client share the other cores.
+    with cores_apart(), tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
         stacks = {
             fsync: Stack(
                 Path(directory) / fsync, ports=Ports.free(), services=(), migrate=True, redis_appendfsync=fsync
@@ -186,7 +204,8 @@ def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -
             for number in range(rounds):
                 for index, contender in enumerate(contenders):
                     run = number * len(contenders) + index
-                    result = _run(contender, stacks[contender.fsync], run=run, connections=connections, seconds=seconds)
+                    stack = stacks[contender.fsync]
+                    result = measure(contender, stack, run=run, connections=connections, seconds=seconds)
                     results[contender.name].append(result)
                     click.echo(
                         f"round {number + 1}/{rounds}  {contender.name:32}{result.accepted:>9,.0f} accepted/s"

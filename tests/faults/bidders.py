@@ -20,7 +20,10 @@ from websockets.asyncio.client import connect
 from tests.faults.history import Frame, Outcome, Request, Viewer
 from tests.waiting import eventually
 
-_PAUSE_S = 0.02
+NOT_EVENTS = ("snapshot", "state", "resumed")
+"""Types of frames that carry an item's state and are no event of it."""
+
+PAUSE_S = 0.02
 _REPEATS_MAX = 3
 # A client that hears nothing for so long asks again, perhaps another gateway.
 _TIMEOUT_S = 5.0
@@ -37,10 +40,13 @@ class Bidders:
     """A crowd that bids on and on; each bidder a little above the price that it heard of, now and then too low.
 
     A bid of unknown outcome is repeated under its id, a few times at once and finally by :meth:`resolve`. Which gateway
-    a bidder talks to is drawn from :attr:`gateways`, which may be changed while it runs.
+    a bidder talks to is drawn from :attr:`gateways`, which may be changed while it runs. ``pause_s``: how long a bidder
+    rests at most after a bid.
     """
 
-    def __init__(self, gateways: Sequence[str], items: Sequence[str], *, bidders: int, seed: int) -> None:
+    def __init__(
+        self, gateways: Sequence[str], items: Sequence[str], *, bidders: int, seed: int, pause_s: float = PAUSE_S
+    ) -> None:
         self.gateways = list(gateways)
         self.requests: dict[str, list[Request]] = {item_id: [] for item_id in items}
         self.codes: Counter[str] = Counter()
@@ -48,6 +54,7 @@ class Bidders:
         self._items = list(items)
         self._bidders = bidders
         self._seed = seed
+        self._pause_s = pause_s
         self._prices: dict[str, int] = defaultdict(int)
         self._open: dict[str, tuple[str, str, int]] = {}
         self._numbers = itertools.count()
@@ -101,8 +108,8 @@ class Bidders:
                 outcome = await self.place(http, chance.choice(self.gateways), bid_id, item_id, user_id, amount)
                 if outcome in ("ok", "refused") or not self._running:
                     break
-                await asyncio.sleep(_PAUSE_S)
-            await asyncio.sleep(chance.uniform(0, _PAUSE_S))
+                await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(chance.uniform(0, self._pause_s))
 
     async def place(
         self, http: httpx.AsyncClient, gateway: str, bid_id: str, item_id: str, user_id: str, amount: int
@@ -209,9 +216,10 @@ class Watcher:
 
     async def _watch(self) -> None:
         while True:
-            since = "" if self._latest is None else f"?since={self._latest.epoch}:{self._latest.seq}"
+            # Every single event, so that one which is missed is noticed.
+            since = "" if self._latest is None else f"&since={self._latest.epoch}:{self._latest.seq}"
             try:
-                async with connect(self._url + since, open_timeout=10, max_queue=None) as socket:
+                async with connect(f"{self._url}?feed=full{since}", open_timeout=10, max_queue=None) as socket:
                     self._connections.append([])
                     async for text in socket:
                         self._take(json.loads(text, parse_float=Decimal))
@@ -220,14 +228,14 @@ class Watcher:
                 self.close_codes.append(closed.rcvd.code if closed.rcvd else 1006)
             except (OSError, websockets.WebSocketException, TimeoutError, EOFError):
                 pass
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(PAUSE_S)
 
     def _take(self, frame: dict[str, Any]) -> None:
         self.frame_types[frame["type"]] += 1
         self._shown.set()
-        if "seq" not in frame or "current_bid" not in frame:
+        if "seq" not in frame or frame.get("current_bid") is None:
             return
-        is_event = frame["type"] not in ("snapshot", "state", "resumed")
+        is_event = frame["type"] not in NOT_EVENTS
         latest = Frame(frame["epoch"], frame["seq"], minor(frame["current_bid"]), is_event)
         self._connections[-1].append(latest)
         self._latest = latest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 from infrastructure.local.ports import HOST
@@ -15,7 +15,8 @@ _CHUNK_BYTES = 65_536
 class FaultyProxy:
     """Stands between a client and the server on ``target_port`` of this machine.
 
-    ``eaten`` counts the bytes of answers that were dropped, ``cuts`` the connections that were cut.
+    ``eaten`` counts the bytes of answers that were dropped, ``cuts`` the connections that were cut; ``on_answer`` is
+    called before an answer is passed on.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -25,6 +26,7 @@ class FaultyProxy:
         self._eats = False
         self._refuses = False
         self._ate = asyncio.Event()
+        self.on_answer: Callable[[], object] | None = None
         self.delay_s = 0.0
         self.eaten = 0
         self.cuts = 0
@@ -110,6 +112,8 @@ class FaultyProxy:
                     self.eaten += len(data)
                     self._ate.set()
                     continue
+                if answers and self.on_answer is not None:
+                    self.on_answer()
                 sink.write(data)
                 await sink.drain()
         for writer in both:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from infrastructure.local.services import API_GATEWAY
-from shared.names import lease_key, shard_of
+from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
+from shared.names import STREAM, cursors_key, shard_of
 from tests.faults.harness import fault_run
 from tests.faults.proxy import FaultyProxy
 from tests.stack import StackFactory
@@ -89,20 +89,19 @@ async def test_row_06_two_relays_that_both_believe_to_own_a_shard(start_stack: S
     async with fault_run(start_stack) as run:
         first = run.stack.urls.gateway_url
         second = await run.add_gateway("second")
-        leases = [lease_key(shard_of(item_id)) for item_id in run.items]
         async with run.redis() as redis, run.bidders.bidding():
             for asleep, awake in ((API_GATEWAY, second), ("second", first)):
                 await run.bidders.more(run.some(50, 100))
-                before = await redis.mget(leases)
+                before = await redis.mget(run.leases)
                 assert len(set(before)) == 1, "one gateway relays all of them"
                 run.suspend(asleep)
                 run.bidders.gateways = [awake]
 
                 async def taken_over(before: list[bytes | str | None] = before) -> bool:
-                    now = await redis.mget(leases)
+                    now = await redis.mget(run.leases)
                     return all(new is not None and new != old for new, old in zip(now, before, strict=True))
 
-                await eventually(taken_over, seconds=20)
+                await eventually(taken_over, seconds=40)
                 run.note("the other gateway has taken the shards over")
                 await run.bidders.more(run.some(50, 100))
                 run.resume(asleep)
@@ -129,6 +128,38 @@ async def test_row_09_the_outbox_at_its_bound(start_stack: StackFactory) -> None
             assert int(run.bidders.headers_of["OUTBOX_FULL"]["retry-after"]) > 0
             await run.start("nats")
             await run.bidders.more(60)
+        await run.prove()
+
+
+@pytest.mark.faults
+async def test_row_09_the_stream_is_full(start_stack: StackFactory) -> None:
+    """It refuses what is new instead of dropping what is old, the outbox grows to its bound, and then bids are refused.
+
+    Once the archiver is back it makes room in the stream by itself.
+    """
+    async with fault_run(start_stack, items=1, env={"OUTBOX_ENTRIES_MAX": "80"}) as run, run.jetstream() as jetstream:
+        async with run.bidders.bidding(), run.redis() as redis:
+            await run.bidders.more(20)
+            await run.kill(ARCHIVAL_WORKER)
+            before = await jetstream.stream_info(STREAM)
+            bound = before.state.bytes + 10_000
+            await jetstream.update_stream(before.config, max_bytes=bound)
+            run.fault(f"the stream holds {before.state.bytes} bytes and may hold 10,000 more")
+            await run.bidders.told("OUTBOX_FULL", 50)
+            full = (await jetstream.stream_info(STREAM)).state
+            run.note(f"the stream holds {full.bytes} bytes in {full.messages} messages")
+            assert bound - 5_000 < full.bytes <= bound
+            assert (full.first_seq, full.messages) == (before.state.first_seq, full.last_seq - full.first_seq + 1)
+            published, newest = await redis.hmget(cursors_key(shard_of(run.items[0])), ["published", "next"])
+            assert int(newest or 0) - int(published or 0) > 20, "the outbox must have grown"
+            assert int(run.bidders.headers_of["OUTBOX_FULL"]["retry-after"]) > 0
+            assert "maximum bytes exceeded" in run.log(API_GATEWAY)
+            await run.start(ARCHIVAL_WORKER)
+            await run.bidders.more(10, within_s=60)
+            # So little a stream would go on in small steps; what is to be seen has been seen.
+            await jetstream.update_stream(before.config, max_bytes=before.config.max_bytes)
+            run.note("the stream may hold what it could before")
+            await run.bidders.more(30)
         await run.prove()
 
 

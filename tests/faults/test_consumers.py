@@ -22,8 +22,11 @@ async def test_row_14_the_archiver_dies_between_commit_and_acknowledgement(start
 
 
 async def test_row_18_the_broadcaster_is_killed(start_stack: StackFactory) -> None:
-    """Viewers come back with `since`; they miss nothing and see nothing twice."""
-    async with fault_run(start_stack, viewers=9) as run:
+    """Viewers come back with `since`; they miss nothing and see nothing twice.
+
+    Bids come slowly: no more than can be replayed, however long the broadcaster takes to start.
+    """
+    async with fault_run(start_stack, viewers=9, pause_s=0.3) as run:
         async with run.bidders.bidding():
             for kills in range(1, 4):
                 await run.bidders.more(run.some(30, 60))

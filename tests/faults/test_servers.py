@@ -1,21 +1,18 @@
-"""Rows 7, 8, 10, 11, 13, 15 and 28 of the table in docs/guarantees.md: a server is killed, hangs, is full or emptied;
-and one setting that is deliberately unsafe, which the judge must catch."""
+"""Rows 7, 8, 10, 11, 13 and 15 of the table in docs/guarantees.md: a server is killed, hangs, is full or emptied."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
 import shutil
-from pathlib import Path
 
 import httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
 from shared.names import cursors_key, outbox_key, shard_of
+from tests.faults.beside import Beside
 from tests.faults.harness import FaultRun, fault_run
-from tests.faults.history import violations
+from tests.faults.outage import OUTAGE_S
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -187,49 +184,11 @@ async def _read_only(run: FaultRun, value: str) -> None:
         )
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit is Linux only")
-async def test_row_28_the_disk_is_full_under_redis(start_stack: StackFactory) -> None:
-    """Its file may not grow: Redis ends instead of acknowledging what is not on disk. Then there is space again."""
-    async with fault_run(start_stack) as run:
-        async with run.bidders.bidding():
-            await run.bidders.more(run.some(30, 60))
-            pid = run.stack.pid("redis")
-            assert pid is not None
-            size = _append_only_file(run).stat().st_size
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 2_000, resource.RLIM_INFINITY))
-            run.fault(f"the append-only file has {size} bytes and may grow by 2,000")
-            await run.died("redis")
-            await run.bidders.told("UNAVAILABLE", 50)
-            await run.start("redis")
-            await run.bidders.more(30)
-        await run.prove()
+@pytest.mark.faults
+@pytest.mark.timeout(OUTAGE_S + 240)
+async def test_row_15_postgresql_is_away_for_five_minutes(long_outage: Beside) -> None:
+    """Bids do not notice, nothing is restarted, and the archive catches up by itself.
 
-
-def _append_only_file(run: FaultRun) -> Path:
-    return run.stack.data_dir / "redis" / "appendonly.aof"
-
-
-async def test_an_unsafe_setting_is_seen_to_lose_bids(start_stack: StackFactory) -> None:
-    """`appendfsync no`, and a loss of power: the tail of the file that no fsync has confirmed is gone.
-
-    A process that is killed leaves its writes to the kernel, so the loss of power is made by hand: the file is cut to
-    the length that it had when something last forced it to disk. NATS is away, so the outbox is all there was.
+    The run is in ``outage.py``, and began with the first test of the session.
     """
-    async with fault_run(start_stack, viewers=0, redis_appendfsync="no") as run:
-        async with run.bidders.bidding():
-            await run.bidders.more(30)
-            await run.kill("nats")
-            descriptor = os.open(_append_only_file(run), os.O_RDONLY)
-            os.fsync(descriptor)
-            on_disk = os.fstat(descriptor).st_size
-            os.close(descriptor)
-            run.note(f"{on_disk} bytes of the append-only file are on disk for certain")
-            await run.bidders.more(run.some(60, 120))
-            await run.kill("redis")
-            os.truncate(_append_only_file(run), on_disk)
-            run.fault("power lost")
-            await run.start("nats")
-            await run.start("redis")
-            await run.bidders.more(30)
-        found = [violation for history in await run.settle() for violation in violations(history)]
-        assert any("acknowledged bids are lost" in violation for violation in found), found
+    await long_outage.outcome()
