@@ -126,6 +126,22 @@ class Archive:
         rows = await self._fetch("SELECT epoch, seq FROM items WHERE item_id = $1", item_id)
         return (rows[0]["epoch"], rows[0]["seq"]) if rows else None
 
+    async def shard_places(self) -> list[tuple[str, int, int]]:
+        """``(shard, epoch, n)`` of every shard that anything is archived of: its highest entry that is, or where a
+        recovery let it begin anew."""
+        rows = await self._fetch(
+            """
+            WITH places AS (
+                SELECT shard, shard_epoch, greatest(archived_n, (SELECT max(n) FROM unnest(ahead) AS n)) AS n
+                FROM shard_cursors WHERE archived_n > 0 OR cardinality(ahead) > 0
+                UNION ALL
+                SELECT shard, shard_epoch, 0 FROM recoveries WHERE finished_at IS NOT NULL
+            )
+            SELECT DISTINCT ON (shard) shard, shard_epoch, n FROM places ORDER BY shard, shard_epoch DESC, n DESC
+            """
+        )
+        return [(row["shard"], row["shard_epoch"], row["n"]) for row in rows]
+
     async def ping(self) -> None:
         """Raises :class:`Unavailable` where PostgreSQL does not answer."""
         await self._fetch("SELECT 1")

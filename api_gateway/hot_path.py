@@ -125,8 +125,8 @@ class HotPath:
                 # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
                 # not open anything.
                 exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
-        amount = optional_amount(sent.amount, exponent)
-        maximum = optional_amount(sent.max_amount, exponent)
+        amount = optional_amount(sent.amount, exponent, "amount")
+        maximum = optional_amount(sent.max_amount, exponent, "max_amount")
         if amount is not None and maximum is not None and maximum < amount:
             raise InvalidInput("max_amount must be at least amount")
         if is_new:
@@ -197,7 +197,7 @@ def _decode(body: bytes) -> BidRequest:
     if not names.is_user_id(sent.user_id):
         raise InvalidInput("user_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
     if sent.amount == NULL:
-        raise AmountInvalid("null", "must be a JSON number, for example 12.50")
+        raise AmountInvalid("null", "must be a JSON number, for example 12.50", "amount")
     if sent.amount is msgspec.UNSET and (sent.max_amount is msgspec.UNSET or sent.max_amount == NULL):
         raise InvalidInput("amount is missing: send amount, max_amount or both")
     return sent

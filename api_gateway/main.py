@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import uvicorn
@@ -19,7 +19,9 @@ from api_gateway.context import Context
 from api_gateway.engine.acknowledge import LogAcknowledger
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
+from api_gateway.engine.guard import Guard
 from api_gateway.engine.items import Items
+from api_gateway.engine.past import Past
 from api_gateway.engine.relay import Relay
 from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
 from api_gateway.engine.shards import Shards
@@ -29,12 +31,14 @@ from api_gateway.http_protocol import bounded_protocol
 from api_gateway.limits import BodyLimit
 from api_gateway.openapi import install_openapi
 from api_gateway.operations import Operations
-from api_gateway.routes import bids, health, items
+from api_gateway.routes import bids, feed_tokens, health, items
 from api_gateway.settings import Settings
 from api_gateway.web.pages import mount_pages
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.cloudwatch import Gauge, Metric, Total
+from shared.presence import presence
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +50,25 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
     """Open the resources and run the background tasks; servers may be away and are waited for in the background."""
     async with contextlib.AsyncExitStack() as stack:
         timeout_s = settings.redis_timeout_ms / 1000
-        redis = open_redis(settings.redis_url, timeout_s=timeout_s)
-        stack.push_async_callback(redis.aclose)
+        unguarded = open_redis(settings.redis_url, timeout_s=timeout_s, connections_max=2)
+        stack.push_async_callback(unguarded.aclose)
         pool = await open_postgres(settings.postgres_url, name="api-gateway")
         stack.push_async_callback(pool.close)
         nats = NatsLink(settings.nats_url, name="api-gateway")
         stack.push_async_callback(nats.close)
 
         limits = ScriptLimits(outbox_entries_max=settings.outbox_entries_max)
+        archive = Archive(pool)
+        past = Past(archive, nats)
+        shards = Shards(
+            unguarded,
+            ItemScripts(unguarded, limits),
+            past,
+            on_initialised=lambda: relay.reconsider(),
+            outbox_alarm_entries=settings.outbox_alarm_entries,
+        )
+        redis = open_redis(settings.redis_url, timeout_s=timeout_s, on_connect=Guard(shards.compare).on_connect)
+        stack.push_async_callback(redis.aclose)
         item_scripts = ItemScripts(redis, limits)
         bid_scripts = BidScripts(
             redis,
@@ -74,20 +89,14 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             resolve_s=settings.resolve_ms / 1000,
             on_outbox=lambda shard, _: relay.notice(shard),
             confirm=acknowledger.confirm if settings.bid_ack == "log" else None,
+            replicates=settings.bid_ack == "replica",
         )
         item_index = Items(
             redis,
             item_scripts,
+            past,
             open_catalogue=settings.open_catalogue,
             on_outbox=lambda shard, _: relay.notice(shard),
-        )
-        archive = Archive(pool)
-        shards = Shards(
-            redis,
-            item_scripts,
-            pool,
-            on_initialised=relay.reconsider,
-            outbox_alarm_entries=settings.outbox_alarm_entries,
         )
         closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=lambda shard, _: relay.notice(shard))
         history = History(redis, archive)
@@ -107,6 +116,11 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
 
         stack.push_async_callback(drain)
         hot_path.open(committer, item_index, body_timeout_s=settings.body_timeout_s)
+
+        async def figures() -> Sequence[Metric]:
+            return _figures(committer, shards)
+
+        await stack.enter_async_context(presence("api_gateway", settings.gateway_port, figures))
         yield Context(
             settings=settings,
             redis=redis,
@@ -120,6 +134,18 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             operations=operations,
             closer=closer,
         )
+
+
+def _figures(committer: Committer, shards: Shards) -> Sequence[Metric]:
+    """What CloudWatch is told, where it is told anything. Every gateway sees the outboxes of all of them."""
+    health = shards.health
+    return (
+        Total("BidsDecided", committer.decided_total),
+        Total("BidsShed", committer.shed_total),
+        Gauge("OutboxEntries", health.backlog_total),
+        Gauge("OutboxLongest", health.backlog_longest),
+        Gauge("ShardsLost", len(health.lost)),
+    )
 
 
 async def _in_background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -158,6 +184,7 @@ def build_app(settings: Settings) -> ASGIApp:
     app.include_router(health.router)
     app.include_router(items.router)
     app.include_router(bids.router)
+    app.include_router(feed_tokens.router)
     mount_pages(app, feed_url=settings.broadcast_public_url, feed_port=settings.broadcast_port)
     install_openapi(app)
     hot_path = HotPath(BodyLimit(app, bytes_max=settings.body_bytes_max, timeout_s=settings.body_timeout_s))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.feed_tokens import checked_secret
 
 
 class Settings(BaseSettings):
@@ -18,6 +20,9 @@ class Settings(BaseSettings):
             the page's own host with the broadcaster's port.
         open_catalogue: open an unknown item with default terms on its first GET or bid. For laptops and load runs; off
             in production.
+        open_identity: give anybody a feed token for any user id. For laptops and load runs; off in production, where
+            the operator's own site signs the tokens of the users that it knows.
+        feed_token_secret: the key with which those tokens are signed, at least 32 bytes; the broadcaster's.
         bid_ack: when an accepted bid is answered 201. ``redis``: after the Lua commit. ``replica``: after WAIT says
             that ``bid_ack_replicas`` replicas have it. ``log``: after JetStream acknowledged its event.
         bid_ack_replicas: replicas that must confirm with ``replica``.
@@ -32,7 +37,8 @@ class Settings(BaseSettings):
         outbox_alarm_entries: entries per shard past which ``/ready`` says that the archive is behind.
     """
 
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
+    # What is wrong is named, not shown: it may be a secret or hold a password.
+    model_config = SettingsConfigDict(env_prefix="", extra="ignore", hide_input_in_errors=True)
 
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
@@ -42,6 +48,8 @@ class Settings(BaseSettings):
     broadcast_port: int = Field(default=8081, ge=0, le=65_535)
     broadcast_public_url: str = ""
     open_catalogue: bool = False
+    open_identity: bool = False
+    feed_token_secret: str = ""
     bid_ack: Literal["redis", "replica", "log"] = "redis"
     bid_ack_replicas: int = Field(default=1, ge=1, le=5)
     bid_ack_timeout_ms: int = Field(default=2_000, ge=10)
@@ -54,3 +62,8 @@ class Settings(BaseSettings):
     outbox_entries_max: int = Field(default=50_000, ge=1)
     outbox_alarm_entries: int = Field(default=5_000, ge=1)
     log_level: str = "INFO"
+
+    @field_validator("feed_token_secret")
+    @classmethod
+    def _secret_is_long_enough(cls, secret: str) -> str:
+        return checked_secret(secret)

@@ -6,33 +6,20 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, NoReturn, cast
+from typing import Final, NamedTuple
 
 import asyncpg
 
 from archival_worker import columns
+from archival_worker.database import Connection, connection_of
 from archival_worker.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, MessageRefused
 from archival_worker.queries import Queries, load_queries
+from archival_worker.sorted_batch import DeadLetter, SortedBatch
 from archival_worker.watermark import Watermark, flattened, unflattened
-from shared.domain.errors import BiddingError
-from shared.messages import BidAccepted, BidVoided, Event, ItemCreated, encode_event
+from shared.messages import ItemCreated
 
 logger = logging.getLogger(__name__)
-
-Connection = Any  # asyncpg hands out a proxy of its connection class; the pool is typed, this is not
-
-# SQLSTATE classes that blame the data: data exception, integrity violation, program limit (a key too long to index,
-# say). Everything else (connection, shutdown, read-only, disk full, lock, missing table) may be right a moment later.
-_DATA_CLASSES: Final = ("22", "23", "54")
-
-_DRIVER_ERRORS: Final = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
 
 _DETAIL_MAX: Final = 500
 
@@ -44,14 +31,11 @@ class Position(NamedTuple):
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """Something that could not be stored as what it says it is. ``reason``: ``poison`` or ``clash``."""
+class Letters(NamedTuple):
+    """How many dead letters wait for somebody, and how many of these say that a number was given out twice."""
 
-    reason: str
-    detail: str
-    delivery: Delivery
-    data: bytes
+    all: int
+    clashes: int
 
 
 @dataclass(slots=True)
@@ -59,15 +43,16 @@ class Stored:
     """What a transaction did.
 
     Attributes:
-        bids, events: rows that are new.
+        bids, events, sealed: rows that are new.
         duplicates: rows that were there already, word for word.
-        clashes: events whose place is taken by something else, known dead letters among them.
+        clashes: events and sealed facts whose place is taken by something else, known dead letters among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
         positions: the archived cursor of every shard that was touched, moved or not.
     """
 
     bids: int = 0
     events: int = 0
+    sealed: int = 0
     duplicates: int = 0
     clashes: int = 0
     dead_letters: list[tuple[str, str]] = field(default_factory=list)
@@ -77,6 +62,7 @@ class Stored:
         """Count another, later transaction in."""
         self.bids += other.bids
         self.events += other.events
+        self.sealed += other.sealed
         self.duplicates += other.duplicates
         self.clashes += other.clashes
         self.dead_letters += other.dead_letters
@@ -131,17 +117,18 @@ class Archive:
             deliveries: any number.
             may_be_late: events may have been stored that come after these, a void of one of these bids among them.
         """
-        batch = _Sorted.of(deliveries)
+        batch = SortedBatch.of(deliveries)
         watermarks = await self._lock_cursors(connection, batch.shards)
         bids = await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
+        sealed = await self._insert_sealed(connection, batch)
         if may_be_late or batch.has_void or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
             await connection.execute(self._sql.apply_voids, batch.items)
         await self._store_items(connection, batch)
         letters = await self._insert_dead_letters(connection, batch.dead_letters)
         positions = await self._move_cursors(connection, watermarks, batch)
-        duplicates = batch.rows - bids - events - batch.clashes
-        return Stored(bids, events, duplicates, batch.clashes, letters, positions)
+        duplicates = batch.rows - bids - events - sealed - batch.clashes
+        return Stored(bids, events, sealed, duplicates, batch.clashes, letters, positions)
 
     async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
         rows = await connection.fetch(self._sql.lock_cursors, shards)
@@ -151,7 +138,7 @@ class Archive:
             row["shard"]: Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])) for row in rows
         }
 
-    async def _insert_bids(self, connection: Connection, batch: _Sorted) -> int:
+    async def _insert_bids(self, connection: Connection, batch: SortedBatch) -> int:
         if not batch.bids:
             return 0
         rows = columns.bid_columns([bid for bid, _ in batch.bids])
@@ -161,7 +148,7 @@ class Archive:
             batch.put_aside([batch.bids[row["ordinal"] - 1] for row in clashes])
         return inserted
 
-    async def _insert_events(self, connection: Connection, batch: _Sorted) -> int:
+    async def _insert_events(self, connection: Connection, batch: SortedBatch) -> int:
         if not batch.events:
             return 0
         rows = columns.event_columns([event for event, _ in batch.events])
@@ -171,7 +158,17 @@ class Archive:
             batch.put_aside([batch.events[row["ordinal"] - 1] for row in clashes])
         return inserted
 
-    async def _store_items(self, connection: Connection, batch: _Sorted) -> None:
+    async def _insert_sealed(self, connection: Connection, batch: SortedBatch) -> int:
+        if not batch.sealed:
+            return 0
+        rows = columns.sealed_columns([row for row, _ in batch.sealed])
+        inserted = _count(await connection.execute(self._sql.insert_sealed, *rows))
+        if inserted < len(batch.sealed):
+            clashes = await connection.fetch(self._sql.find_sealed_clashes, *rows)
+            batch.put_facts_aside([batch.sealed[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _store_items(self, connection: Connection, batch: SortedBatch) -> None:
         events = batch.sound_events()
         created = [event for event in events if type(event) is ItemCreated]
         if created:
@@ -199,7 +196,7 @@ class Archive:
         return [(row["reason"], f"{row['detail']} ({row['subject']}, #{row['stream_seq']})") for row in rows]
 
     async def _move_cursors(
-        self, connection: Connection, watermarks: Mapping[str, Watermark], batch: _Sorted
+        self, connection: Connection, watermarks: Mapping[str, Watermark], batch: SortedBatch
     ) -> dict[str, Position]:
         after = {}
         for shard, mark in watermarks.items():
@@ -228,14 +225,15 @@ class Archive:
             rows = await connection.fetch(self._sql.read_cursors)
         return {row["shard"]: Position(row["shard_epoch"], row["archived_n"]) for row in rows}
 
-    async def dead_letters(self) -> int:
+    async def dead_letters(self) -> Letters:
         """How many dead letters there are that no retry has stored.
 
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be read now.
         """
         async with self.connection() as connection:
-            return cast(int, await connection.fetchval(self._sql.count_dead_letters))
+            row = await connection.fetchrow(self._sql.count_dead_letters)
+        return Letters(row["letters"], row["clashes"])
 
     async def check_writable(self) -> None:
         """Return where PostgreSQL answers and takes writes.
@@ -261,35 +259,8 @@ class Archive:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool, without a transaction; driver errors leave as this module's."""
-        try:
-            async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
-                try:
-                    yield connection
-                except (asyncpg.PostgresError, BiddingError):
-                    raise
-                except BaseException:
-                    # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection
-                    # still carries, and asking the server to cancel may take as long as the statement did.
-                    connection.terminate()
-                    raise
-        except _DRIVER_ERRORS as error:
-            _translate(error)
-
-
-def _translate(error: Exception) -> NoReturn:
-    text = f"{type(error).__name__}: {error}"
-    # asyncpg's own refusal to encode an argument: out of range, or half a surrogate pair.
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        raise MessageRefused(text) from error
-    if isinstance(error, asyncpg.PostgresError):
-        state = getattr(error, "sqlstate", None) or ""
-        if state.startswith(_DATA_CLASSES):
-            raise MessageRefused(f"{state} {text}") from error
-        if isinstance(
-            error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.UndefinedFunctionError
-        ):
-            text += "; run `python -m archival_worker migrate`"
-    raise ArchiveUnavailable(f"PostgreSQL: {text}") from error
+        async with connection_of(self._pool, acquire_timeout_s=self._acquire_timeout_s, blames_data=True) as connection:
+            yield connection
 
 
 def _count(status: str) -> int:
@@ -302,70 +273,7 @@ def _storable(text: str) -> str:
     return text.replace("\0", "").encode(errors="replace").decode()
 
 
-def _may_fill_gap(mark: tuple[str, Watermark], batch: _Sorted) -> bool:
+def _may_fill_gap(mark: tuple[str, Watermark], batch: SortedBatch) -> bool:
     """Whether later entries of the shard may have been stored before this batch's."""
     shard, watermark = mark
     return bool(watermark.ahead) or any(epoch < watermark.epoch for epoch in batch.entries[shard])
-
-
-@dataclass(slots=True)
-class _Sorted:
-    """A batch, sorted by where it goes."""
-
-    shards: list[str]
-    entries: dict[str, dict[int, list[int]]]
-    bids: list[tuple[BidAccepted, Delivery]]
-    events: list[tuple[Event, Delivery]]
-    dead_letters: list[DeadLetter]
-    clashed: set[int] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, deliveries: Sequence[Delivery]) -> _Sorted:
-        entries: dict[str, dict[int, list[int]]] = {}
-        bids: list[tuple[BidAccepted, Delivery]] = []
-        events: list[tuple[Event, Delivery]] = []
-        letters: list[DeadLetter] = []
-        for delivery in deliveries:
-            if delivery.entry is not None:
-                shard, epoch, n = delivery.entry
-                entries.setdefault(shard, {}).setdefault(epoch, []).append(n)
-            if delivery.batch is None:
-                letters.append(DeadLetter("poison", delivery.fault or "unknown", delivery, delivery.data))
-                continue
-            for event in delivery.batch.events:
-                if type(event) is BidAccepted:
-                    bids.append((event, delivery))
-                else:
-                    events.append((event, delivery))
-        return cls(sorted(entries), entries, bids, events, letters)
-
-    @property
-    def rows(self) -> int:
-        return len(self.bids) + len(self.events)
-
-    @property
-    def clashes(self) -> int:
-        return len(self.clashed)
-
-    @property
-    def items(self) -> list[str]:
-        return list({event.item_id for event, _ in (*self.bids, *self.events)})
-
-    @property
-    def has_void(self) -> bool:
-        return any(type(event) is BidVoided for event, _ in self.events)
-
-    def put_aside(self, clashes: Sequence[tuple[Event, Delivery]]) -> None:
-        """These are not what is stored under their key: dead letters, and no part of their items' state."""
-        for event, delivery in clashes:
-            self.clashed.add(id(event))
-            detail = f"{columns.type_of(event)} {event.event_id}: its place in the archive is taken by another event"
-            if type(event) is BidAccepted:
-                detail = f"bid {event.bid_id} as {event.event_id}: place or bid id is taken by another bid or event"
-            self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
-
-    def sound_events(self) -> list[Event]:
-        """All events but those that clashed."""
-        events: list[Event] = [event for event, _ in self.bids]
-        events += (event for event, _ in self.events)
-        return [event for event in events if id(event) not in self.clashed] if self.clashed else events

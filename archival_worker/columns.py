@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from archival_worker.deliveries import Entry
 from shared.messages import BidAccepted, Event, EventBase, ItemCreated, encode_event
+from shared.sealed import SealedFact
 
 Columns = tuple[list[Any], ...]
 E = TypeVar("E", bound=EventBase)
@@ -36,6 +39,38 @@ def event_columns(events: Sequence[Event]) -> Columns:
         [type_of(event) for event in events],
         [encode_event(event).decode() for event in events],
         [event.ts_us for event in events],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFact:
+    """A sealed fact and where it belongs: it is the ``at``-th of an outbox entry, counted from 1."""
+
+    item_id: str
+    entry: Entry
+    at: int
+    fact: SealedFact
+
+
+def sealed_columns(placed: Sequence[PlacedFact]) -> Columns:
+    """For ``insert_sealed`` and ``find_sealed_clashes``."""
+    facts = [row.fact for row in placed]
+    return (
+        [row.item_id for row in placed],
+        [row.entry.epoch for row in placed],
+        [row.entry.n for row in placed],
+        [row.at for row in placed],
+        [fact.seq for fact in facts],
+        [fact.leader_id for fact in facts],
+        [fact.leader_max for fact in facts],
+        [fact.runner_up for fact in facts],
+        [fact.user_id for fact in facts],
+        [fact.bid_id for fact in facts],
+        [fact.amount for fact in facts],
+        [fact.max_amount for fact in facts],
+        [fact.key for fact in facts],
+        [fact.verdict for fact in facts],
+        [fact.ts_us for fact in facts],
     )
 
 

@@ -60,8 +60,16 @@ async def _opened_archive(settings: Settings) -> AsyncIterator[Archive]:
     is_flag=True,
     help="Read the stream from its beginning: where PostgreSQL was put back to an older state.",
 )
+@click.option(
+    "--item",
+    "item_id",
+    metavar="ID",
+    help="An item that Redis has lost while the rest of its shard lives: closes the shard and rebuilds all of it.",
+)
 @click.pass_obj
-def recover(settings: Settings, dry_run: bool, settle_s: float, without_stream: bool, whole_stream: bool) -> None:
+def recover(
+    settings: Settings, dry_run: bool, settle_s: float, without_stream: bool, whole_stream: bool, item_id: str | None
+) -> None:
     """Rebuild what Redis has lost, from PostgreSQL and the stream.
 
     Leave the services running: gateways refuse bids until a shard is rebuilt, and then go on by themselves. Running it
@@ -69,7 +77,7 @@ def recover(settings: Settings, dry_run: bool, settle_s: float, without_stream: 
 
     Exit codes: 0 rebuilt, 1 not or not all of it (run it again), 3 nothing to rebuild.
     """
-    options = RecoverOptions(dry_run=dry_run, settle_s=settle_s, whole_stream=whole_stream)
+    options = RecoverOptions(dry_run=dry_run, settle_s=settle_s, whole_stream=whole_stream, item_id=item_id)
     try:
         report = asyncio.run(_recover(settings, options, with_stream=not without_stream))
     except RecoveryRefused as error:
@@ -102,10 +110,10 @@ def summary(report: Report, *, dry_run: bool) -> list[str]:
     """What a reader must know afterwards, in lines."""
     did = "Would rebuild" if dry_run else "Rebuilt"
     lines = [
-        f"{did} {len(report.shards)} shards: {report.items} items with {report.events} recent events, "
-        f"{report.verdicts} verdicts of archived bids, {report.from_stream} events from the stream.",
-        "Not in the archive, so not back: hidden maxima (a leader's maximum is the visible price now); verdicts under "
-        "an Idempotency-Key header; refusals; what was neither published nor archived.",
+        f"{did} {len(report.shards)} shards: {report.items} items with {report.events} recent events and "
+        f"{report.maxima} maxima, {report.verdicts} verdicts of accepted bids, {report.from_stream} events from the "
+        f"stream, {report.from_outbox} from outboxes.",
+        "Not archived, so not back: refusals; what was neither published nor archived.",
     ]
     if report.paused:
         lines.append(f"{len(report.paused)} items lack their terms in the archive and are paused; cancel them:")

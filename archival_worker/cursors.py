@@ -32,6 +32,7 @@ _SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _MOVED: Final = 1
 _OTHER_EPOCH: Final = 2
 _NO_CURSORS: Final = 3
+_BEHIND: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,11 @@ class CursorCopier:
                 alarms[shard] = f"Redis has no cursors, but {n} entries of epoch {epoch} are archived: Redis lost data"
             elif reply.code == _OTHER_EPOCH and reply.epoch < epoch:
                 alarms[shard] = f"Redis is at shard epoch {reply.epoch}, but the archive at {epoch}: Redis went back"
+            elif reply.code == _BEHIND:
+                alarms[shard] = (
+                    f"Redis has given out {reply.archived} entries of epoch {epoch}, but {n} are archived: "
+                    "Redis went back"
+                )
             elif reply.archived > n and reply.epoch >= epoch:
                 ahead.append(shard)
         if ahead:

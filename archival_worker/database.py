@@ -1,37 +1,73 @@
-"""A connection of the pool for the tasks beside the write path."""
+"""Connections of the pool, and what the driver's errors mean."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import asyncpg
 
-from archival_worker.errors import ArchiveUnavailable
+from archival_worker.errors import ArchiveUnavailable, MessageRefused
+from shared.domain.errors import BiddingError
 
 Connection = Any  # asyncpg hands out a proxy of its connection class; the pool is typed, this is not
+
+# SQLSTATE classes that blame the data: data exception, integrity violation, program limit (a key too long to index,
+# say). Everything else (connection, shutdown, read-only, disk full, lock, missing table) may be right a moment later.
+_DATA_CLASSES: Final = ("22", "23", "54")
+
+_DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 _ACQUIRE_TIMEOUT_S: Final = 10.0
 
 
 @asynccontextmanager
-async def connection_of(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
-    """A connection; one on which something was cut off in the middle is not used again.
+async def connection_of(
+    pool: asyncpg.Pool, *, acquire_timeout_s: float = _ACQUIRE_TIMEOUT_S, blames_data: bool = False
+) -> AsyncIterator[Connection]:
+    """A connection, without a transaction; one on which something was cut off in the middle is not used again.
+
+    Args:
+        acquire_timeout_s: how long to wait for a free one.
+        blames_data: tell data that will never be stored from a server that cannot store now.
 
     Raises:
         ArchiveUnavailable: PostgreSQL cannot be asked now, or refuses.
+        MessageRefused: it refuses the data itself; only with ``blames_data``.
     """
     try:
-        async with pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
+        async with pool.acquire(timeout=acquire_timeout_s) as connection:
             try:
                 yield connection
-            except asyncpg.PostgresError:
+            except (asyncpg.PostgresError, BiddingError):
                 raise
             except BaseException:
+                # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection
+                # still carries, and asking the server to cancel may take as long as the statement did.
                 connection.terminate()
                 raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise ArchiveUnavailable(f"PostgreSQL: {type(error).__name__}: {error}") from error
-    except (OSError, TimeoutError) as error:
-        raise ArchiveUnavailable(f"PostgreSQL: {error or type(error).__name__}") from error
+    except _DRIVER_ERRORS as error:
+        _translate(error, blames_data)
+
+
+def _translate(error: Exception, blames_data: bool) -> NoReturn:
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if blames_data and isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        # asyncpg's own refusal to encode an argument: out of range, or half a surrogate pair.
+        raise MessageRefused(text) from error
+    if isinstance(error, asyncpg.PostgresError):
+        state = getattr(error, "sqlstate", None) or ""
+        if blames_data and state.startswith(_DATA_CLASSES):
+            raise MessageRefused(f"{state} {text}") from error
+        if isinstance(
+            error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.UndefinedFunctionError
+        ):
+            text += "; run `python -m archival_worker migrate`"
+    raise ArchiveUnavailable(f"PostgreSQL: {text}") from error

@@ -1,4 +1,5 @@
-"""One message of the stream as the archive sees it: an outbox entry with its events, or a poison and why. Pure."""
+"""One message of the stream as the archive sees it: an outbox entry with its events and sealed facts, or a poison and
+why. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from shared import names
-from shared.messages import DecodeError, EventBatch, decode_batch
+from shared.messages import DecodeError
+from shared.sealed import SealedBatch, decode_sealed_batch
 
 # "$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.…", or with domain and account after "ACK".
 _TOKENS_SHORT: Final = 9
@@ -37,7 +39,7 @@ class Delivery:
         data: as received.
         reply: the subject that takes its acknowledgement.
         entry: the outbox entry that it carries; None where that cannot be told, so no watermark can count it.
-        batch: its events; None for a poison.
+        batch: its events and sealed facts; None for a poison.
         fault: why it is a poison, else None.
     """
 
@@ -45,13 +47,13 @@ class Delivery:
     data: bytes
     reply: str
     entry: Entry | None
-    batch: EventBatch | None
+    batch: SealedBatch | None
     fault: str | None = None
 
     @property
     def rows(self) -> int:
         """How many rows it needs, at least 1."""
-        return max(1, len(self.batch.events)) if self.batch is not None else 1
+        return max(1, len(self.batch.events) + len(self.batch.sealed)) if self.batch is not None else 1
 
     @property
     def stream_seq(self) -> int:
@@ -73,7 +75,7 @@ def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None)
         message_id: its Nats-Msg-Id header. It names the outbox entry of a message whose body cannot be read.
     """
     try:
-        batch = decode_batch(data)
+        batch = decode_sealed_batch(data)
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _poison(subject, data, reply, _entry_of(message_id), f"undecodable: {error}")
     entry = Entry(batch.shard, batch.shard_epoch, batch.n)
@@ -102,7 +104,7 @@ def _entry_of(message_id: str | None) -> Entry | None:
     return entry if _is_entry(entry) else None
 
 
-def _fault_of(batch: EventBatch) -> str | None:
+def _fault_of(batch: SealedBatch) -> str | None:
     """What contradicts the contract of a well-formed message: its place in the outbox, its item, its order."""
     item_id = batch.item_id
     if not names.is_item_id(item_id):

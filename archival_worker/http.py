@@ -17,7 +17,7 @@ from nats.js.api import ConsumerInfo
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from archival_worker.archive import Archive
+from archival_worker.archive import Archive, Letters
 from archival_worker.chainer import Chainer
 from archival_worker.cursors import CursorCopier
 from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
@@ -40,6 +40,14 @@ class Report:
     lag: int | None
     ack_pending: int | None
     dead_letters: int | None
+    clashes: int | None
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What somebody must look at, though the worker goes on."""
+        if not self.clashes:
+            return {}
+        return {"clashes": f"{self.clashes} events have a place that was given out twice: see `dead-letters list`"}
 
 
 class Probes:
@@ -60,7 +68,8 @@ class Probes:
             postgres=letters if isinstance(letters, str) else None,
             lag=info.num_pending if info else None,
             ack_pending=info.num_ack_pending if info else None,
-            dead_letters=letters if isinstance(letters, int) else None,
+            dead_letters=letters.all if isinstance(letters, Letters) else None,
+            clashes=letters.clashes if isinstance(letters, Letters) else None,
         )
 
     async def _ask_redis(self) -> str | None:
@@ -82,7 +91,7 @@ class Probes:
         except (NatsError, StreamUnavailable, OSError, TimeoutError) as error:
             return _text(error)
 
-    async def _ask_postgres(self) -> int | str:
+    async def _ask_postgres(self) -> Letters | str:
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 await self._archive.check_writable()
@@ -124,10 +133,15 @@ def make_app(
             "lag": report.lag,
             "ack_pending": report.ack_pending,
             "dead_letters": report.dead_letters,
+            "clashes": report.clashes,
             "cursors_to_copy": cursors.pending,
             "items_to_chain": chainer.waiting,
             "exports_open": exporter.open if exporter is not None else None,
-            "alarms": cursors.alarms | holes.alarms | chainer.alarms | (exporter.alarms if exporter else {}),
+            "alarms": report.alarms
+            | cursors.alarms
+            | holes.alarms
+            | chainer.alarms
+            | (exporter.alarms if exporter else {}),
         }
         return JSONResponse(body, 200 if is_ready else 503)
 
@@ -148,6 +162,7 @@ def make_app(
             "lag_messages": report.lag,
             "ack_pending": report.ack_pending,
             "dead_letters_stored": report.dead_letters,
+            "clashes_stored": report.clashes,
             "exports_open": exporter.open if exporter is not None else None,
         }
         gauges |= {name: float(value) for name, value in known.items() if value is not None}

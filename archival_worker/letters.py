@@ -16,7 +16,7 @@ from archival_worker.deliveries import Delivery, Entry, read_delivery
 from archival_worker.errors import LetterUnknown, MessageRefused
 from archival_worker.queries import Queries, load_queries
 from shared import names
-from shared.messages import frame_batch
+from shared.messages import MESSAGE_START, frame_batch
 
 Outcome = Literal["stored", "poison", "clash"]
 
@@ -99,12 +99,12 @@ class DeadLetters:
 def read_letter(row: Any) -> Delivery:
     """The message that a row of ``lock_dead_letter`` keeps, as it would be delivered. Pure.
 
-    A `clash` keeps one event, which is made a message again.
+    A `clash` keeps one event, which is made a message again; of a sealed fact it keeps the whole message.
     """
     shard, epoch, n = row["shard"], row["shard_epoch"], row["n"]
     entry = Entry(shard, epoch, n) if shard is not None else None
     data: bytes = row["data"]
-    if row["reason"] == "clash" and entry is not None:
+    if row["reason"] == "clash" and entry is not None and not data.startswith(MESSAGE_START):
         data = frame_batch(shard, epoch, n, names.item_of_subject(row["subject"]), b"[%b]" % data)
     message_id = names.message_id(*entry) if entry is not None else None
     delivery = read_delivery(row["subject"], data, "", message_id)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,7 +29,9 @@ from archival_worker.source import SourceOptions
 from archival_worker.worker import Worker, WorkerOptions
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.cloudwatch import Gauge, Metric, Total
 from shared.crash_points import crash_point
+from shared.presence import presence
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,12 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             source=SourceOptions(ack_wait_s=settings.archiver_ack_wait_s),
         )
         holes = HoleFinder(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
+        probes = Probes(redis, link, archive)
+
+        async def figures() -> Sequence[Metric]:
+            return await _figures(probes, metrics)
+
+        await stack.enter_async_context(presence("archival_worker", settings.archiver_port, figures))
         yield Service(
             worker=Worker(
                 link.connected, archive, cursors, metrics, options, after_commit=_committed, on_items=chainer.offer
@@ -99,9 +107,17 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             holes=holes,
             chainer=chainer,
             exporter=exporter,
-            http=make_server(make_app(Probes(redis, link, archive), cursors, holes, metrics, chainer, exporter)),
+            http=make_server(make_app(probes, cursors, holes, metrics, chainer, exporter)),
             listener=listener,
         )
+
+
+async def _figures(probes: Probes, metrics: Metrics) -> Sequence[Metric]:
+    """What CloudWatch is told, where it is told anything; what a server does not tell now is left out."""
+    report = await probes.ask()
+    known = {"ConsumerLag": report.lag, "DeadLetters": report.dead_letters}
+    gauges = [Gauge(name, value) for name, value in known.items() if value is not None]
+    return [*gauges, Total("BidsArchived", metrics.bids), Total("EventsArchived", metrics.events)]
 
 
 def _nobody() -> None:

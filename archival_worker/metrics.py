@@ -20,6 +20,7 @@ class Metrics:
     batches: int = 0
     bids: int = 0
     events: int = 0
+    sealed: int = 0
     duplicates: int = 0
     acks: int = 0
     given_back: int = 0
@@ -40,6 +41,7 @@ class Metrics:
         self.batches += 1
         self.bids += stored.bids
         self.events += stored.events
+        self.sealed += stored.sealed
         self.duplicates += stored.duplicates
         self.dead_letters_by.update(reason for reason, _ in stored.dead_letters)
         self.write_s += took_s
@@ -64,7 +66,7 @@ class Metrics:
         ):
             lines += _header(f"archiver_{name}_total", help_text, "counter")
             lines.append(f"archiver_{name}_total {total}")
-        rows = {"bids": self.bids, "events": self.events}
+        rows = {"bids": self.bids, "events": self.events, "sealed": self.sealed}
         lines += _labelled("archiver_rows_total", "Rows stored.", "table", rows.items())
         letters = {reason: self.dead_letters_by[reason] for reason in ("clash", "poison")}
         lines += _labelled("archiver_dead_letters_total", "New dead letters.", "reason", letters.items())

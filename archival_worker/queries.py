@@ -24,6 +24,8 @@ class Queries:
     find_bid_clashes: str
     insert_events: str
     find_event_clashes: str
+    insert_sealed: str
+    find_sealed_clashes: str
     apply_voids: str
     store_terms: str
     store_states: str
@@ -39,7 +41,11 @@ class Queries:
     read_items: str
     read_turns: str
     read_log: str
+    read_standing: str
+    read_bids_after: str
+    read_maxima: str
     read_answered_bids: str
+    read_sealed_answers: str
     show_read_only: str
 
 

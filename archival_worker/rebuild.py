@@ -1,15 +1,14 @@
 """An item as Redis must have it, out of what the archive knows about it. Pure.
 
-What comes back: the terms, the public state, the newest events, and the verdict of every archived bid, word for word.
+What comes back: the terms, the whole state with its hidden maxima, the newest events, and the verdicts of accepted
+bids, word for word, under the keys of headers as well. What no event tells is in the sealed facts
+(:mod:`shared.sealed`).
 
-What the archive does not know, and how that is decided here:
+What the archive does not know:
 
-- *Maxima.* They are in no event. The leader's maximum becomes the visible price; the others' are gone.
-- *What a bid had asked for.* The archive has the price that a bid made visible, which for a bid without a maximum is
-  its amount. So a repeat with that amount gets the old verdict. A bid that had a maximum is repeated with other content
-  than that, and is answered 422 KEY_REUSED: never a second bid, and ``bids/by-key`` tells the old verdict.
-- *Idempotency-Key headers*, as far as they are not the bid id; refusals; and maxima that were raised without an event.
+- *Refusals.* A refused bid that is repeated is decided anew.
 - *The time in between.* An end that has passed has passed: the item closes at once.
+- *Maxima from before there were sealed facts.* The leader's maximum is then the visible price.
 
 The item keeps its ``seq`` and gets a higher epoch. So the next event is ``(epoch, seq + 1)``: higher than everything
 that anybody was ever shown, and ``seq`` goes on without a gap.
@@ -18,7 +17,7 @@ that anybody was ever shown, and ``seq`` goes on without a gap.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -54,6 +53,7 @@ class Rebuilt:
 
     Attributes:
         fields: the item's hash.
+        maxima: bidders' standing maxima.
         recent: its newest events as JSON, newest first.
         deadline_us: when the closer must look at it, None where never.
         fault: why it could not be rebuilt as it was; then it is paused, for an operator to decide.
@@ -61,6 +61,7 @@ class Rebuilt:
 
     item_id: str
     fields: dict[str, str]
+    maxima: dict[str, int]
     recent: list[bytes]
     deadline_us: int | None
     fault: str | None = None
@@ -68,13 +69,63 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The stored verdict of one bid: ``entry`` is the value of its idempotency key, to expire at ``expires_us``."""
+    """The stored verdict of one bid: ``entry`` is kept under its idempotency ``key``, and expires at ``expires_us``."""
 
     item_id: str
     user_id: str
-    bid_id: str
+    key: str
     entry: bytes
     expires_us: int
+
+
+@dataclass(slots=True)
+class Standing:
+    """Who leads up to which maximum, and the highest maximum of the others; the hidden part of an item's state."""
+
+    leader: str
+    leader_max: int
+    runner_up: int
+
+    @classmethod
+    def of(cls, fact: Row) -> Standing:
+        """As a row of ``read_standing`` left it."""
+        return cls(fact["leader_id"] or "", fact["leader_max"], fact["runner_up"])
+
+    def add(self, bid: Row) -> None:
+        """After a bid without a maximum, a row of ``read_bids_after``: its amount is what its bidder goes up to."""
+        user, amount = bid["user_id"], bid["amount"]
+        if bid["kind"] == "proxy":
+            return
+        if bid["leader_id"] is not None:
+            self.runner_up = amount
+        elif user == self.leader and bid["kind"] == "bid":
+            self.leader_max = max(self.leader_max, amount)
+        else:
+            if user != self.leader:
+                self.runner_up = self.leader_max
+            self.leader, self.leader_max = user, amount
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What the archive knows of an item beside what everybody may see.
+
+    ``standing`` None: no bid of the item ever had a maximum. ``maxima``: by bidder.
+    """
+
+    standing: Standing | None = None
+    maxima: Mapping[str, int] = field(default_factory=dict)
+
+    def standing_of(self, row: Row) -> Standing:
+        """The standing that goes with a row of ``read_items``."""
+        leader, price = row["highest_bidder_id"] or "", row["current_bid"]
+        if self.standing is not None and self.standing.leader == leader:
+            return self.standing
+        # Without maxima each bid is its own. The same where the facts do not fit, because a message is a dead letter.
+        return Standing(leader, price, row["runner_up"]) if leader else Standing("", 0, 0)
+
+
+NOTHING_HIDDEN: Final = Hidden()
 
 
 @dataclass(slots=True)
@@ -127,7 +178,7 @@ def terms_of(row: Row) -> Terms:
     )
 
 
-def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int) -> Rebuilt:
+def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int, *, hidden: Hidden = NOTHING_HIDDEN) -> Rebuilt:
     """The item of a row of ``read_items``, after ``turns``, with its rows of ``read_log``, newest first.
 
     Never raises for what is missing in the archive: such an item comes back paused, with its ``fault``.
@@ -141,16 +192,16 @@ def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int) -> Rebuilt:
         status = status if status.is_final else Status.PAUSED
     hard_end_us = terms.soft_close.hard_end_us if terms.soft_close else None
     paused_us = (turns.paused_us or row["updated_us"]) if status is Status.PAUSED else None
-    leader = row["highest_bidder_id"] or ""
+    standing = hidden.standing_of(row)
     fields = item_fields(terms, name=row["name"], description=row["description"]) | {
         "id": row["item_id"],
         "status": status.value,
         "epoch": str(epoch),
         "seq": str(row["seq"]),
         "price": str(row["current_bid"]),
-        "leader": leader,
-        "leader_max": str(row["current_bid"] if leader else 0),
-        "runner_up": str(row["runner_up"] if leader else 0),
+        "leader": standing.leader,
+        "leader_max": str(standing.leader_max),
+        "runner_up": str(standing.runner_up),
         "bid_count": str(row["bid_count"]),
         "reserve_met": "1" if row["reserve_met"] else "0",
         "extensions": str(turns.extensions),
@@ -164,7 +215,7 @@ def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int) -> Rebuilt:
     }
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
     recent = [encode_event(event) for event in recent_events(row, terms, log)]
-    return Rebuilt(row["item_id"], fields, recent, deadline_us, fault)
+    return Rebuilt(row["item_id"], fields, dict(hidden.maxima), recent, deadline_us, fault)
 
 
 def _text(value: int | None) -> str:
@@ -241,13 +292,23 @@ def answered(bid: Row, follower: Row | None, terms: Terms, end_us: int | None) -
         f"|{next_minimum(price, terms.increment)}|{int(_meets_reserve(terms, price))}|{bid['kind']}|{bid['epoch']}"
         f"|{bid['ts_us']}"
     )
-    expires_us = max(bid["ts_us"], end_us or 0) + VERDICT_KEEP_US
-    return Answered(bid["item_id"], bid["user_id"], bid["bid_id"], f"{amount},\n{verdict}".encode(), expires_us)
+    return _answered(bid, bid["bid_id"], f"{amount},\n{verdict}", end_us)
+
+
+def sealed_answer(fact: Row, end_us: int | None) -> Answered:
+    """The verdict entry of a row of ``read_sealed_answers``, with the fingerprint of what its bidder had asked for."""
+    asked = ",".join(_text(fact[name]) for name in ("amount", "max_amount"))
+    return _answered(fact, fact["key"], f"{asked}\n{fact['verdict']}", end_us)
+
+
+def _answered(row: Row, key: str, entry: str, end_us: int | None) -> Answered:
+    expires_us = max(row["ts_us"], end_us or 0) + VERDICT_KEEP_US
+    return Answered(row["item_id"], row["user_id"], key, entry.encode(), expires_us)
 
 
 def keys_of(answer: Answered) -> tuple[str, str]:
     """Where a verdict and its owner are kept."""
     return (
-        names.idempotency_key(answer.item_id, answer.user_id, answer.bid_id),
-        names.key_owner_key(answer.item_id, answer.bid_id),
+        names.idempotency_key(answer.item_id, answer.user_id, answer.key),
+        names.key_owner_key(answer.item_id, answer.key),
     )

@@ -1,7 +1,8 @@
 """Rebuilds the shards that Redis has lost, from PostgreSQL and from what JetStream holds beyond it.
 
 A shard is lost where Redis has no cursors of it and the archive knows it. The gateways refuse its bids
-(``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. In order:
+(``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. A closed shard is as good as lost
+(:mod:`archival_worker.closed_shards`). In order:
 
 1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as a
    worker stores it (which may run meanwhile, and will find these messages stored). From here on PostgreSQL alone is
@@ -20,7 +21,7 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -30,6 +31,8 @@ from redis.asyncio import Redis
 
 from archival_worker.archive import Archive
 from archival_worker.backlog import first_unarchived, read_backlog
+from archival_worker.closed_shards import STALE_FIELD, ClosedShards
+from archival_worker.database import Connection
 from archival_worker.deliveries import Delivery
 from archival_worker.errors import RecoveryRefused
 from archival_worker.queries import Queries, load_queries
@@ -37,12 +40,15 @@ from archival_worker.rebuild import (
     RECENT_EVENTS,
     VERDICT_KEEP_US,
     Answered,
+    Hidden,
     Rebuilt,
     Row,
+    Standing,
     Turns,
     answered,
     keys_of,
     rebuild,
+    sealed_answer,
     terms_of,
 )
 from shared import names
@@ -52,6 +58,7 @@ _RESTORE: Final = (Path(__file__).parent / "lua" / "restore_shard.lua").read_tex
 
 _ITEMS_PER_STEP: Final = 100
 _VERDICTS_PER_STEP: Final = 1_000
+_BIDS_PER_STEP: Final = 10_000
 RECOVERY_LOCK: Final = 7_301_985_221
 """The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
 
@@ -65,18 +72,20 @@ class Report:
 
     Attributes:
         shards: rebuilt now.
-        items, events, verdicts: written to Redis.
+        items, events, maxima, verdicts: written to Redis.
         paused: items that came back paused because the archive lacks their terms, and why.
-        from_stream: events that the stream had and the archive did not.
+        from_stream, from_outbox: events that the stream, or the outbox of a closed shard, had and the archive did not.
         untouched: shards that lack cursors and were left alone, and why.
     """
 
     shards: list[str] = field(default_factory=list)
     items: int = 0
     events: int = 0
+    maxima: int = 0
     verdicts: int = 0
     paused: dict[str, str] = field(default_factory=dict)
     from_stream: int = 0
+    from_outbox: int = 0
     untouched: dict[str, str] = field(default_factory=dict)
 
 
@@ -88,11 +97,13 @@ class RecoverOptions:
         dry_run: change nothing, neither in Redis nor in PostgreSQL.
         settle_s: how long after the start the stream is still looked at for what gateways publish late.
         whole_stream: read the stream from its beginning, where PostgreSQL was put back to an older state.
+        item_id: an item that Redis has lost alone, while its shard lives: the shard is closed, and rebuilt with it.
     """
 
     dry_run: bool = False
     settle_s: float = SETTLE_S
     whole_stream: bool = False
+    item_id: str | None = None
 
 
 class Recovery:
@@ -115,6 +126,7 @@ class Recovery:
         self._options = options
         self._tell = tell
         self._sql = queries or load_queries()
+        self._closed = ClosedShards(redis, archive)
         self.report = Report()
 
     async def run(self) -> Report:
@@ -133,15 +145,25 @@ class Recovery:
 
     async def _run(self) -> Report:
         started_s = time.monotonic()
+        if self._options.item_id is not None:
+            await self._closed.close_for(self._options.item_id, dry_run=self._options.dry_run)
         if not await self._without_cursors():
             raise RecoveryRefused("every shard has its cursors: Redis has lost nothing, and nothing was changed")
         await self._drain_stream(started_s)
+        closed = await self._closed.find()
+        if not self._options.dry_run:
+            self.report.from_outbox = await self._closed.archive(closed)
         epochs = await self._lost_shards()
         if not epochs and not (self._options.dry_run and self.report.from_stream):
             raise RecoveryRefused("the archive knows nothing of the shards without cursors: they are new, not lost")
         items = await self._items_by_shard(epochs)
         total = sum(map(len, items.values()))
         self._tell(f"{len(epochs)} shards are lost, with {total} items in the archive")
+        discarded = [shard for shard in closed if shard in epochs]
+        if discarded:
+            self._tell(f"{len(discarded)} of them are closed; what Redis has of them is discarded")
+        if not self._options.dry_run:
+            await self._closed.discard(discarded)
         for shard, epoch in epochs.items():
             await self._recover_shard(shard, epoch, items[shard])
         return self.report
@@ -229,6 +251,8 @@ class Recovery:
         """What Redis still has of a shard without cursors, where that was not left by an earlier run of this."""
         if await self._redis.exists(names.rebuilding_key(shard)):
             return None
+        if await self._redis.hexists(names.cursors_key(shard), STALE_FIELD):
+            return None  # a dry run; otherwise it is discarded by now
         if await self._redis.exists(names.outbox_key(shard)):
             return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
         for step in _steps(items, _VERDICTS_PER_STEP):
@@ -247,14 +271,39 @@ class Recovery:
             rows = {row["item_id"]: row for row in await connection.fetch(self._sql.read_items, item_ids)}
             turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
             log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
-            rebuilt = [rebuild(row, Turns.after(turns[item]), log[item], epoch) for item, row in rows.items()]
+            hidden = await self._read_hidden(connection, item_ids)
+            rebuilt = [
+                rebuild(row, Turns.after(turns[item]), log[item], epoch, hidden=hidden[item])
+                for item, row in rows.items()
+            ]
             await self._write_items(rebuilt)
-            bids = connection.cursor(
-                self._sql.read_answered_bids.rstrip(";"), item_ids, VERDICT_KEEP_US, prefetch=_VERDICTS_PER_STEP
-            )
             faulty = {item.item_id for item in rebuilt if item.fault is not None}
-            await self._write_verdicts(_answers(bids, {item: row for item, row in rows.items() if item not in faulty}))
+            sound = {item: row for item, row in rows.items() if item not in faulty}
+            bids = self._verdicts_of(connection, self._sql.read_answered_bids, item_ids)
+            await self._write_verdicts(_answers(bids, sound))
+            facts = self._verdicts_of(connection, self._sql.read_sealed_answers, item_ids)
+            await self._write_verdicts(_sealed_answers(facts, rows))
         self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
+
+    async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
+        """What no event tells: replayed from each item's newest sealed fact on, over the plain bids since."""
+        facts = await connection.fetch(self._sql.read_standing, item_ids)
+        standing = {fact["item_id"]: Standing.of(fact) for fact in facts}
+        places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
+        async for bid in connection.cursor(self._sql.read_bids_after.rstrip(";"), *places, prefetch=_BIDS_PER_STEP):
+            standing[bid["item_id"]].add(bid)
+        maxima = _by_item(await connection.fetch(self._sql.read_maxima, item_ids))
+        return {
+            item: Hidden(
+                standing.get(item),
+                {row["user_id"]: row["max_amount"] for row in maxima[item] if row["max_amount"] is not None},
+            )
+            for item in item_ids
+        }
+
+    def _verdicts_of(self, connection: Connection, query: str, item_ids: Sequence[str]) -> AsyncIterator[Row]:
+        rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_US, prefetch=_VERDICTS_PER_STEP)
+        return cast("AsyncIterator[Row]", rows)
 
     async def _write_items(self, items: Sequence[Rebuilt]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
@@ -262,6 +311,9 @@ class Recovery:
             key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
             pipeline.delete(key, recent, names.proxies_key(item.item_id))
             pipeline.hset(key, mapping=cast(Any, item.fields))
+            if item.maxima:
+                pipeline.hset(names.proxies_key(item.item_id), mapping=cast(Any, item.maxima))
+            self.report.maxima += len(item.maxima)
             if item.recent:
                 pipeline.rpush(recent, *item.recent)
             if item.deadline_us is not None:
@@ -316,6 +368,11 @@ async def _answers(bids: AsyncIterator[Row], items: dict[str, Row]) -> AsyncIter
             if found is not None:
                 yield found
         previous = bid
+
+
+async def _sealed_answers(facts: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
+    async for fact in facts:
+        yield sealed_answer(fact, items[fact["item_id"]]["end_us"])
 
 
 async def _and_none(rows: AsyncIterator[Row]) -> AsyncIterator[Row | None]:

@@ -132,8 +132,11 @@ class World:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, folder: Path, env: Mapping[str, str] | None = None) -> AsyncIterator[Self]:
-        services = ("api_gateway", "broadcast_service")
+    async def running(
+        cls, folder: Path, env: Mapping[str, str] | None = None, *, archives: bool = False
+    ) -> AsyncIterator[Self]:
+        """``archives``: with the archival worker, without which the outbox is full after some 50,000 entries."""
+        services = ("api_gateway", "broadcast_service", *(("archival_worker",) if archives else ()))
         stack = Stack(
             folder,
             ports=Ports.free(),
@@ -334,7 +337,7 @@ async def _crowd(folder: Path, *, viewers: int, seconds: float) -> None:
 async def _soak(folder: Path, *, events: int, viewers: int = 100) -> None:
     """Memory in the second quarter of the events against the last quarter."""
     samples: list[tuple[int, int]] = []
-    async with World.running(folder) as world:
+    async with World.running(folder, archives=True) as world:
         item_id = world.new_item()
         ports = world.stack.ports
         requests = bid_requests([item_id], keyed=False)

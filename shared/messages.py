@@ -5,12 +5,13 @@ live feed) turn them into decimal amounts and RFC 3339. Every event carries the 
 full new public state, so a consumer keeps the highest ``(epoch, seq)`` that it has seen and drops the rest: duplicates
 and reordering are harmless, and a gap in ``seq`` is visible.
 
-A bidder's hidden maximum is in no event.
+A bidder's hidden maximum is in no event. The message has it in a list beside them, for the archive alone
+(:mod:`shared.sealed`); the decoder in here does not know that list.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -148,6 +149,7 @@ Event = (
 class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
     """One JetStream message: the events of one outbox entry, all of one item, with consecutive ``seq``.
 
+    ``events`` is empty where the entry has nothing but sealed facts: a maximum was raised.
     ``n`` counts the entries of a shard from 1 without a gap within ``shard_epoch``.
     """
 
@@ -171,10 +173,18 @@ DecodeError = msgspec.DecodeError
 """Raised by the decoders for anything that is not a well-formed message of this version."""
 
 
-def frame_batch(shard: str, shard_epoch: int, entry: int, item_id: str, events_json: bytes) -> bytes:
-    """The message for one outbox entry, around the JSON array of events as the Lua script wrote it (never decoded)."""
+MESSAGE_START: Final = b'{"v":'
+"""How every message of :func:`frame_batch` begins, and no event does."""
+
+
+def frame_batch(
+    shard: str, shard_epoch: int, entry: int, item_id: str, events_json: bytes, sealed_json: bytes | None = None
+) -> bytes:
+    """The message for one outbox entry, around the JSON arrays that the Lua script wrote (never decoded)."""
     head = f'{{"v":1,"shard":"{shard}","shard_epoch":{shard_epoch},"n":{entry},"item_id":"{item_id}","events":'
-    return b"%b%b}" % (head.encode(), events_json)
+    if sealed_json is None:
+        return b"%b%b}" % (head.encode(), events_json)
+    return b'%b%b,"sealed":%b}' % (head.encode(), events_json, sealed_json)
 
 
 def decode_batch(data: bytes) -> EventBatch:

@@ -49,18 +49,23 @@ class Committer:
         resolve_s: float,
         on_outbox: Callable[[str, int], None],
         confirm: Callable[[str, int], Awaitable[None]] | None = None,
+        replicates: bool = False,
     ) -> None:
-        """``confirm(shard, entry)``, where given, is awaited before an accepted bid is answered; it raises
-        OutcomeUnknown where the entry is not safe in time.
-
-        ``on_outbox(shard, entry)`` is called for every outbox entry written; ``resolve_s`` bounds the search after
-        an ambiguous failure."""
+        """
+        Args:
+            resolve_s: bounds the search after an ambiguous failure.
+            on_outbox: called for every outbox entry written.
+            confirm: awaited with ``(shard, entry)`` before an accepted bid is answered; it raises OutcomeUnknown where
+                the entry is not safe in time.
+            replicates: a flush is confirmed by replicas; what is found after its answer got lost is not.
+        """
         self._scripts = scripts
         self._redis = redis
         self._batcher = Batcher(queue_max=queue_max)
         self._resolve_s = resolve_s
         self._on_outbox = on_outbox
         self._confirm = confirm
+        self._replicates = replicates
         self._wake = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -183,19 +188,40 @@ class Committer:
 
     async def _resolve_item(self, call: Sequence[PendingBid]) -> None:
         """Answer the bids of one item that Redis can tell about; the others stay open."""
-        item_id = call[0].item_id
-        keyed = [bid for bid in call if bid.key is not None]
+        found = await self._look_up(call[0].item_id, [bid for bid in call if not bid.verdict.done()])
+        accepted = []
+        for bid, verdict in found:
+            if verdict.startswith(_ACCEPTED):
+                accepted.append((bid, verdict))
+            else:
+                bid.verdict.set_result(verdict)
+        if not accepted or self._replicates:
+            # That a bid is in Redis does not say that a replica has it: under its key it is told after another flush.
+            return
+        if self._confirm is None:
+            for bid, verdict in accepted:
+                bid.verdict.set_result(verdict)
+            return
+        # Their own entries are not known; when the shard's newest one is safe, so are they.
+        shard = names.shard_of(call[0].item_id)
+        newest = await cast("Awaitable[bytes | None]", self._redis.hget(names.cursors_key(shard), "next"))
+        await self._answer_confirmed(self._confirm(shard, int(newest or 0)), accepted)
+
+    async def _look_up(self, item_id: str, bids: Sequence[PendingBid]) -> list[tuple[PendingBid, bytes]]:
+        found: list[tuple[PendingBid, bytes]] = []
+        recent = {bid.bid_id: bid for bid in bids}
+        keyed = [bid for bid in bids if bid.key is not None]
         if keyed:
             keys = [names.idempotency_key(item_id, bid.user_id, bid.key or "") for bid in keyed]
             entries = cast("list[bytes | None]", await self._redis.mget(keys))
             for bid, entry in zip(keyed, entries, strict=True):
-                if entry is None or bid.verdict.done():
+                if entry is None:
                     continue
                 fingerprint, _, verdict = entry.partition(b"\n")
-                bid.verdict.set_result(verdict if fingerprint == bid.fingerprint.encode() else b"K")
-        recent = {bid.bid_id: bid for bid in call if not bid.verdict.done()}
+                found.append((bid, verdict if fingerprint == bid.fingerprint.encode() else b"K"))
+                recent.pop(bid.bid_id, None)
         if not recent:
-            return
+            return found
         latest = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
         for raw in latest:
             try:
@@ -205,9 +231,10 @@ class Committer:
                 continue
             if not isinstance(event, BidAccepted):
                 continue
-            found = recent.pop(event.bid_id, None)
-            if found is not None and found.user_id == event.user_id:
-                found.verdict.set_result(verdict_of_event(event))
+            sent = recent.pop(event.bid_id, None)
+            if sent is not None and sent.user_id == event.user_id:
+                found.append((sent, verdict_of_event(event)))
+        return found
 
 
 def _fail_all(calls: Sequence[Sequence[PendingBid]], error: Exception) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, Literal, NoReturn, cast
 
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.engine.past import Past
 from api_gateway.engine.scripts import ItemScripts
 from shared import names
 from shared.domain.auction import Terms
@@ -18,7 +21,11 @@ from shared.domain.increments import encode_steps
 from shared.domain.money import exponent_of
 from shared.item_state import ItemState, decode_item, item_fields
 
+logger = logging.getLogger(__name__)
+
 KNOWN_ITEMS_MAX: Final = 200_000
+_OUTBOX_PAGE: Final = 512
+_TOLD_LOST_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,17 @@ class Items:
     """
 
     def __init__(
-        self, redis: Redis, scripts: ItemScripts, *, open_catalogue: bool, on_outbox: Callable[[str, int], None]
+        self,
+        redis: Redis,
+        scripts: ItemScripts,
+        past: Past,
+        *,
+        open_catalogue: bool,
+        on_outbox: Callable[[str, int], None],
     ) -> None:
+        self._past = past
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._told_lost: set[str] = set()
         self._redis = redis
         self._scripts = scripts
         self._open_catalogue = open_catalogue
@@ -71,19 +87,71 @@ class Items:
         return self.known[item_id]
 
     async def open_by_default(self, item_id: str) -> None:
-        """Open an unknown item with default terms, where the catalogue is open.
+        """Open an unknown item with default terms, where the catalogue is open and the item is new.
 
         Raises:
             ItemNotFound: the catalogue is not open.
-            Unavailable: nothing was created (Redis has lost the item's shard, say), or it is unknown; trying again is
-            safe.
+            ShardLost: it is not new: Redis has lost the item, or its whole shard. Nothing was created.
+            Unavailable: nothing was created (whether it is new cannot be told now, say), or it is unknown; trying again
+                is safe.
         """
         if not self._open_catalogue:
             await self._absent(item_id)
+        # Of many first bids on one item, one asks and opens.
+        opening = self._opening.get(item_id)
+        if opening is None:
+            opening = self._opening[item_id] = asyncio.create_task(self._open_if_new(item_id), name="open-item")
+            opening.add_done_callback(lambda _: self._opening.pop(item_id, None))
+        await asyncio.shield(opening)
+
+    async def _open_if_new(self, item_id: str) -> None:
+        """An item that was there before must not begin at zero, only because its hash is gone."""
+        if await self._is_known(item_id):
+            if await self._ask(self._redis.exists(names.item_key(item_id))):
+                return  # another request opened it in between
+            if item_id not in self._told_lost and len(self._told_lost) < _TOLD_LOST_MAX:
+                self._told_lost.add(item_id)
+                logger.critical("item %s is known, but Redis has lost it: no bids until it is rebuilt", item_id)
+            raise ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
         try:
             await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
         except ItemExists:
-            return  # another request opened it in between
+            return  # another gateway opened it in between
+
+    async def _is_known(self, item_id: str) -> bool:
+        """Whether there was ever an event of the item.
+
+        Events go from the outbox to the stream and on to the archive; who looks in this order misses none.
+
+        Raises:
+            ShardLost: Redis has lost the whole shard.
+            Unavailable: it is not known to those who could be asked, and one could not.
+        """
+        if await self._is_in_outbox(item_id, after="published"):
+            return True
+        try:
+            if await self._past.has_published(item_id):
+                return True
+        except Unavailable:
+            # The outbox has all that is not archived, published or not; it is long while NATS is away.
+            if await self._is_in_outbox(item_id, after="archived"):
+                return True
+        return await self._past.has_archived(item_id)
+
+    async def _is_in_outbox(self, item_id: str, *, after: Literal["published", "archived"]) -> bool:
+        shard = names.shard_of(item_id)
+        cursors: Any = self._redis.hmget(names.cursors_key(shard), ["epoch", after])
+        epoch, cursor = await self._ask(cursors)
+        if epoch is None:
+            raise _shard_lost()
+        start, wanted = f"({(cursor or b'0').decode()}-0", item_id.encode()
+        while True:
+            entries = await self._ask(self._redis.xrange(names.outbox_key(shard), start, "+", count=_OUTBOX_PAGE))
+            if any(fields[b"item"] == wanted for _, fields in entries):
+                return True
+            if len(entries) < _OUTBOX_PAGE:
+                return False
+            start = f"({entries[-1][0].decode()}"
 
     async def get(self, item_id: str, *, may_open: bool = True) -> ItemState:
         """The item as it stands.
@@ -125,7 +193,7 @@ class Items:
                 start_us=item.start_us,
                 end_us=None if item.length_us is not None else terms.end_us,
                 length_us=item.length_us,
-                event_members=_created_members(item),
+                event_members=created_members(item),
                 fields=item_fields(terms, name=item.name, description=item.description),
             )
         )
@@ -140,7 +208,7 @@ class Items:
         """There is no such item, or nobody knows because Redis has lost its shard."""
         key = names.cursors_key(names.shard_of(item_id))
         if not await self._ask(self._redis.hexists(key, "epoch")):
-            raise ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)
+            raise _shard_lost()
         raise ItemNotFound(item_id)
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
@@ -150,7 +218,11 @@ class Items:
             raise Unavailable(f"Redis cannot be asked: {error}") from error
 
 
-def _created_members(item: NewItem) -> str:
+def _shard_lost() -> ShardLost:
+    return ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)
+
+
+def created_members(item: NewItem) -> str:
     """The `created` event's own members, as JSON that the script puts between its own."""
     terms = item.terms
     soft = terms.soft_close

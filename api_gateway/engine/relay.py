@@ -293,7 +293,7 @@ class Relay:
     ) -> _Published:
         entry = int(entry_id.partition(b"-")[0])
         item_id = fields[b"item"].decode()
-        payload = frame_batch(shard, epoch, entry, item_id, fields[b"events"])
+        payload = frame_batch(shard, epoch, entry, item_id, fields[b"events"], fields.get(b"sealed"))
         ack = await jetstream.publish_async(
             names.subject_of(item_id),
             payload,

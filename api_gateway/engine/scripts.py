@@ -185,7 +185,7 @@ class BidScripts:
                 bid.bid_id,
                 key_at,
                 fingerprint,
-                "1" if bid.key_is_bid_id else "0",
+                "" if bid.key is None or bid.key_is_bid_id else bid.key,
             )
         return (verb, script, str(len(keys)), *keys, *arguments)
 
@@ -281,6 +281,7 @@ class ItemScripts:
 
     _open: Final = Script.read("open_item")
     _init_shard: Final = Script.read("init_shard")
+    _close_shard: Final = Script.read("close_shard")
     _lease: Final = Script.read("lease")
     _release: Final = Script.read("release")
     _advance: Final = Script.read("advance_published")
@@ -423,6 +424,10 @@ class ItemScripts:
     async def init_shard(self, shard: str) -> bool:
         """Give a shard of an empty Redis its cursors; False where it has them already."""
         return bool(await self._run(self._init_shard, [names.cursors_key(shard)], ["1"]))
+
+    async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
+        """Close a shard that has not given out this entry, though it is known elsewhere; False where it has."""
+        return bool(await self._run(self._close_shard, [names.cursors_key(shard)], [str(epoch), str(n)]))
 
     async def lease(self, shards: Sequence[str], token: str, ttl_ms: int) -> list[bool]:
         """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""

@@ -1,8 +1,8 @@
-"""Giving shards their cursors: once per shard, and never to a Redis that lost its data.
+"""Giving shards their cursors, once per shard, and closing those that went back in time.
 
 Every script refuses a shard without cursors. A fresh deployment gets them here; a Redis that was wiped must not,
-because its items would start again at zero. The archive tells the two apart: a shard that PostgreSQL has entries of is
-not new.
+because its items would start again at zero. The archive and the stream tell the two apart: a shard that one of them has
+entries of is not new. They also tell an older copy of Redis: it has not given out yet what they have.
 """
 
 from __future__ import annotations
@@ -12,29 +12,42 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.engine.past import Known, Past, Place
 from api_gateway.engine.scripts import ItemScripts
 from shared import names
+from shared.domain.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 2.0
-_ARCHIVED_SHARDS = "SELECT shard FROM shard_cursors WHERE archived_n > 0 OR cardinality(ahead) > 0"
+_PAUSE_FAILED_S = 0.5
+_COMPARE_EVERY_S = 15.0
+
+
+class _Cursors(NamedTuple):
+    """A shard's cursors as this Redis has them; ``stale`` where the shard was closed because it went back."""
+
+    place: Place | None
+    archived: int
+    stale: bool
 
 
 @dataclass(slots=True)
 class ShardHealth:
-    """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive.
+    """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive, and of these the
+    ``stale`` ones are an older copy of what they were.
 
     ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
     """
 
     missing: set[str] = field(default_factory=lambda: set(names.SHARDS))
     lost: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
     backlog_total: int = 0
     backlog_longest: int = 0
     archive_is_behind: bool = False
@@ -45,63 +58,127 @@ class ShardHealth:
         return not self.missing
 
 
+_NOWHERE = Place(0, 0)
+
+
 class Shards:
-    """Watches that every shard has its cursors."""
+    """Watches that every shard has its cursors, and that none is behind what is known of it elsewhere."""
 
     def __init__(
         self,
         redis: Redis,
         scripts: ItemScripts,
-        archive: asyncpg.Pool,
+        past: Past,
         *,
         on_initialised: Callable[[], None],
         outbox_alarm_entries: int,
     ) -> None:
+        """``redis``, and that of ``scripts``: without a guard, which asks this object."""
         self._outbox_alarm_entries = outbox_alarm_entries
         self._redis = redis
         self._scripts = scripts
-        self._archive = archive
+        self._past = past
         self._on_initialised = on_initialised
+        self._seen: dict[str, Place] = {}
+        self._compare_at_s = 0.0
         self.health = ShardHealth()
 
     async def run(self) -> None:
-        """Look every few seconds, until cancelled. While Redis or PostgreSQL is away, look again later."""
+        """Look every few seconds, until cancelled. While a server is away, look again later."""
         while True:
+            pause_s = _PAUSE_S
             try:
                 await self.look()
-            except (RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                if asyncio.get_running_loop().time() >= self._compare_at_s:
+                    await self.compare()
+            except (RedisError, Unavailable, OSError, TimeoutError) as error:
                 logger.warning("shards: cannot be checked: %s: %s", type(error).__name__, error)
-            await asyncio.sleep(_PAUSE_S * random.uniform(0.75, 1.25) if self.health.ready else 0.25)
+                pause_s = _PAUSE_FAILED_S
+            await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
 
     async def look(self) -> None:
         """One look: initialise what is new, name what is lost.
 
         Raises:
-            RedisError, asyncpg.PostgresError, OSError: nothing is known; look again.
+            RedisError, Unavailable, OSError: nothing is known; look again.
         """
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in names.SHARDS:
-            pipeline.hmget(names.cursors_key(shard), ["next", "archived"])
-        cursors = await pipeline.execute()
-        missing = {shard for shard, (entry, _) in zip(names.SHARDS, cursors, strict=True) if entry is None}
-        self._note_backlog([int(entry) - int(archived) for entry, archived in cursors if entry is not None])
+        cursors = await self._cursors()
+        missing = {shard for shard, found in cursors.items() if found.place is None}
+        self._note_backlog([found.place.n - found.archived for found in cursors.values() if found.place is not None])
+        was_missing, self.health.missing = self.health.missing, set(missing)
         if missing:
-            archived = {row["shard"] for row in await self._archive.fetch(_ARCHIVED_SHARDS)}
+            known = await self._past.shards()
+            if not known.is_complete:
+                raise Unavailable(f"whether {len(missing)} shards are new or lost is not known before both were asked")
             # Where one shard is lost, none that is missing beside it may begin anew: it may have had bids that are
             # acknowledged and not archived yet. Recovery archives what the stream has of them; what is missing and
             # unknown even then is new.
-            lost = missing if missing & archived else set()
+            lost = missing if missing & known.places.keys() else set()
             if lost - self.health.lost:
                 logger.critical(
-                    "Redis has lost %d shards that the archive knows; their items take no bids until they are rebuilt",
+                    "Redis has lost %d shards; their items take no bids until they are rebuilt",
                     len(lost),
                 )
             for shard in missing - lost:
                 await self._scripts.init_shard(shard)
             missing = lost
+        if missing or was_missing:
             self._on_initialised()
         self.health.missing = set(missing)
         self.health.lost = set(missing)
+        self.health.stale = {shard for shard in missing if cursors[shard].stale}
+
+    async def compare(self) -> None:
+        """Close the shards of which more is known elsewhere than this Redis has given out.
+
+        "Elsewhere" is the archive and the stream; where neither can be asked, it is what this process has seen.
+
+        Raises:
+            RedisError, OSError: the cursors cannot be read.
+            Unavailable: there was nobody to be asked, and this process has seen nothing yet.
+        """
+        # First what is known, then the cursors: they only ever rise, so whatever is sound has passed what is known.
+        known = await self._past.shards()
+        places = known.places if known.archive_asked or known.stream_asked else dict(self._seen)
+        if not (known.archive_asked or known.stream_asked or places):
+            raise Unavailable(
+                "neither the archive nor the stream tells whether Redis is an older copy; try again later"
+            )
+        cursors = await self._cursors()
+        behind: list[str] = []
+        for shard, found in cursors.items():
+            place = places.get(shard, _NOWHERE)
+            if found.place is None or found.place >= place:
+                continue
+            if await self._scripts.close_shard(shard, epoch=place.epoch, n=place.n):
+                behind.append(f"{shard} at {found.place.epoch}:{found.place.n}, known {place.epoch}:{place.n}")
+        if behind:
+            logger.critical(
+                "Redis went back: %d shards are an older copy and are closed until they are rebuilt (%s)",
+                len(behind),
+                "; ".join(behind[:5]),
+            )
+        self._note_comparison(known)
+
+    def _note_comparison(self, known: Known) -> None:
+        """Where somebody could not be asked, they are asked again soon."""
+        every_s = _COMPARE_EVERY_S if known.is_complete else _PAUSE_S
+        self._compare_at_s = asyncio.get_running_loop().time() + every_s * random.uniform(0.75, 1.25)
+
+    async def _cursors(self) -> dict[str, _Cursors]:
+        """The cursors of all shards; what was seen is remembered for as long as this process lives."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.hmget(names.cursors_key(shard), ["epoch", "next", "archived", "stale"])
+        found: dict[str, _Cursors] = {}
+        for shard, (epoch, entry, archived, stale) in zip(names.SHARDS, await pipeline.execute(), strict=True):
+            place = None if epoch is None or entry is None else Place(int(epoch), int(entry))
+            found[shard] = _Cursors(place, int(archived or 0), stale is not None)
+            if place is None:
+                self._seen.pop(shard, None)
+            elif place.n > 0:
+                self._seen[shard] = max(place, self._seen.get(shard, place))
+        return found
 
     def _note_backlog(self, backlogs: list[int]) -> None:
         health = self.health

@@ -39,7 +39,8 @@ async def ready(request: Request) -> Response:
     checks["nats"] = None if context.nats.is_connected else "not connected; events wait in the outbox"
     shards = context.shards.health
     if shards.lost:
-        checks["shards"] = f"{len(shards.lost)} of 64 shards were lost and must be rebuilt"
+        older = f"; {len(shards.stale)} of them because Redis is an older copy" if shards.stale else ""
+        checks["shards"] = f"{len(shards.lost)} of 64 shards were lost and must be rebuilt{older}"
     elif shards.missing:
         checks["shards"] = f"{len(shards.missing)} of 64 shards are not initialised yet"
     if shards.archive_is_behind:

@@ -29,7 +29,7 @@ from shared.aliases import alias_of
 from shared.domain.auction import Terms
 from shared.domain.errors import InvalidInput, TermsInvalid
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
-from shared.domain.money import MINOR_MAX, exponent_of, parse_amount
+from shared.domain.money import MINOR_MAX, exponent_of
 from shared.domain.soft_close import SoftClose
 from shared.item_state import amount_json, public_item
 from shared.timefmt import INSTANT_MAX_US, from_datetime, to_rfc3339
@@ -217,9 +217,9 @@ def new_item(body: NewItemBody) -> NewItem:
         start_us=start_us or 0,
         currency=body.currency,
         seller_id=body.seller_id,
-        start_price=optional_amount(body.start_price, exponent, minimum_minor=0) or 0,
-        reserve_price=optional_amount(body.reserve_price, exponent),
-        buy_now_price=optional_amount(body.buy_now_price, exponent),
+        start_price=optional_amount(body.start_price, exponent, "start_price", minimum_minor=0) or 0,
+        reserve_price=optional_amount(body.reserve_price, exponent, "reserve_price"),
+        buy_now_price=optional_amount(body.buy_now_price, exponent, "buy_now_price"),
         increment=_increment(body.increment, exponent),
         end_us=end_us,
         soft_close=_soft_close(body.soft_close, is_relative=length_us is not None),
@@ -245,11 +245,11 @@ def _increment(body: IncrementBody | None, exponent: int) -> Increment:
     if body.kind != "ladder" and body.steps is not None:
         raise TermsInvalid("increment", "only a ladder has steps")
     if body.kind == "percent":
-        value = optional_amount(body.value, _PERCENT_DECIMALS)
+        value = optional_amount(body.value, _PERCENT_DECIMALS, "increment")
         if value is None or value > BASIS_POINTS:
             raise TermsInvalid("increment", "a percent increment needs a value of more than 0 and at most 100")
         return Increment("percent", value)
-    value = optional_amount(body.value, exponent)
+    value = optional_amount(body.value, exponent, "increment")
     if body.kind == "flat":
         return Increment("flat", 1 if value is None else value)
     if value is not None:
@@ -259,12 +259,19 @@ def _increment(body: IncrementBody | None, exponent: int) -> Increment:
 
 def _ladder(body: IncrementBody, exponent: int) -> Increment:
     steps = [
-        (optional_amount(step.below, exponent), parse_amount(bytes(step.increment).decode("latin-1"), exponent))
+        (optional_amount(step.below, exponent, "increment"), _step_amount(step.increment, exponent))
         for step in body.steps or []
     ]
     if not steps or steps[-1][0] is not None or any(below is None for below, _ in steps[:-1]):
         raise TermsInvalid("increment", "every step but the last needs `below`, and the last must not have one")
     return Increment("ladder", steps[-1][1], tuple((below or MINOR_MAX, step) for below, step in steps[:-1]))
+
+
+def _step_amount(literal: msgspec.Raw, exponent: int) -> int:
+    amount = optional_amount(literal, exponent, "increment")
+    if amount is None:
+        raise TermsInvalid("increment", "every step needs an increment")
+    return amount
 
 
 def _soft_close(body: SoftCloseBody | None, *, is_relative: bool) -> SoftClose | None:

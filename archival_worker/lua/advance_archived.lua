@@ -11,14 +11,16 @@
 -- ARGV[1] shard epoch      ARGV[2] n: everything up to this entry is committed
 -- Reply: { code, epoch, archived } with the cursors as they are now, and code
 --        1 moved   0 was as far already   2 other epoch   3 no cursors (then epoch and archived are 0)
+--        4 more is committed than this Redis has given out: it is an older copy (then `archived` is what it has given out)
 
 local cursors_key, outbox_key = KEYS[1], KEYS[2]
 local n = tonumber(ARGV[2])
 
-local cursors = redis.call('HMGET', cursors_key, 'epoch', 'archived', 'published')
+local cursors = redis.call('HMGET', cursors_key, 'epoch', 'archived', 'published', 'next')
 if not cursors[1] then return { 3, 0, 0 } end
 local epoch, archived, published = tonumber(cursors[1]), tonumber(cursors[2] or 0), tonumber(cursors[3] or 0)
 if epoch ~= tonumber(ARGV[1]) then return { 2, epoch, archived } end
+if n > tonumber(cursors[4]) then return { 4, epoch, tonumber(cursors[4]) } end
 if n <= archived then return { 0, epoch, archived } end
 
 -- The trim comes first because it is the one write here that Redis allows while it is out of memory, and after a script's

@@ -76,6 +76,31 @@ LEFT JOIN LATERAL (
 WHERE (stored.type, stored.body) IS DISTINCT FROM (t.type, t.body::jsonb)
 ORDER BY t.ordinal;
 
+-- name: insert_sealed
+INSERT INTO sealed (item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key,
+                    verdict, decided_at)
+SELECT item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key, verdict,
+       instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[],
+            $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::bigint[])
+    AS t (item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key, verdict,
+          at_us)
+ON CONFLICT DO NOTHING;
+
+-- name: find_sealed_clashes
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[],
+            $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::bigint[])
+    WITH ORDINALITY
+    AS t (item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key, verdict,
+          at_us, ordinal)
+LEFT JOIN sealed AS s ON (s.item_id, s.epoch, s.n, s.at) = (t.item_id, t.epoch, t.n, t.at)
+WHERE (s.seq, s.leader_id, s.leader_max, s.runner_up, s.user_id, s.bid_id, s.amount, s.max_amount, s.key, s.verdict,
+       us_of(s.decided_at))
+    IS DISTINCT FROM (t.seq, t.leader_id, t.leader_max, t.runner_up, t.user_id, t.bid_id, t.amount, t.max_amount, t.key,
+                      t.verdict, t.at_us)
+ORDER BY t.ordinal;
+
 -- name: apply_voids
 -- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that voids it.
 UPDATE bids AS b
@@ -138,7 +163,9 @@ ON CONFLICT DO NOTHING
 RETURNING reason, detail, subject, stream_seq;
 
 -- name: count_dead_letters
-SELECT count(*) FROM dead_letters WHERE outcome IS DISTINCT FROM 'stored';
+SELECT count(*) AS letters, count(*) FILTER (WHERE reason = 'clash') AS clashes
+FROM dead_letters
+WHERE outcome IS DISTINCT FROM 'stored';
 
 -- name: list_dead_letters
 -- $1: those that a retry has stored as well. $2: only this one.
@@ -175,7 +202,8 @@ UPDATE recoveries SET finished_at = now(), items = $3, verdicts = $4 WHERE shard
 SELECT item_id FROM items;
 
 -- name: read_items
--- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader. Instants in microseconds.
+-- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader: what it is, too, where no bid of
+-- the item had a maximum. Instants in microseconds.
 SELECT i.*, us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
        us_of(i.end_at) AS end_us, us_of(i.updated_at) AS updated_us,
        coalesce((SELECT max(b.amount) FROM bids AS b
@@ -205,14 +233,46 @@ LATERAL (
 ) AS log
 ORDER BY wanted.item_id, log.epoch DESC, log.seq DESC;
 
+-- name: read_standing
+-- Of each item its newest sealed fact: from there on all bids are plain ones.
+SELECT DISTINCT ON (item_id) item_id, epoch, seq, leader_id, leader_max, runner_up
+FROM sealed
+WHERE item_id = ANY ($1::text[])
+ORDER BY item_id, epoch DESC, n DESC, at DESC;
+
+-- name: read_bids_after
+-- The bids of items $1 after the places ($2, $3), in order.
+SELECT b.item_id, b.user_id, b.amount, b.kind, b.leader_id
+FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS t (item_id, epoch, seq)
+JOIN bids AS b ON b.item_id = t.item_id AND (b.epoch, b.seq) > (t.epoch, t.seq)
+ORDER BY b.item_id, b.epoch, b.seq;
+
+-- name: read_maxima
+-- Every bidder's newest maximum; null where a bid of theirs was struck since.
+SELECT DISTINCT ON (item_id, user_id) item_id, user_id, max_amount
+FROM sealed
+WHERE item_id = ANY ($1::text[]) AND (max_amount IS NOT NULL OR bid_id IS NULL)
+ORDER BY item_id, user_id, epoch DESC, n DESC, at DESC;
+
 -- name: read_answered_bids
--- The bids whose verdict is still to be kept: until $2 microseconds after the end of their item, or after the bid.
+-- The bids whose verdict is still to be kept: until $2 microseconds after the end of their item, or after the bid. Those
+-- with sealed facts are left to the next statement.
 SELECT b.item_id, b.epoch, b.seq, b.bid_id, b.user_id, b.amount, b.kind, b.leader_id, us_of(b.placed_at) AS ts_us
 FROM bids AS b
 JOIN items AS i USING (item_id)
 WHERE b.item_id = ANY ($1::text[])
     AND greatest(b.placed_at, i.end_at) + $2::bigint * interval '1 microsecond' > now()
+    AND NOT EXISTS (SELECT FROM sealed AS s WHERE s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id)
 ORDER BY b.item_id, b.epoch, b.seq;
+
+-- name: read_sealed_answers
+-- The same for bids with sealed facts, raised maxima among them; those that came under a key.
+SELECT s.item_id, s.user_id, s.amount, s.max_amount, s.key, s.verdict, us_of(s.decided_at) AS ts_us
+FROM sealed AS s
+JOIN items AS i USING (item_id)
+WHERE s.item_id = ANY ($1::text[]) AND s.key IS NOT NULL
+    AND greatest(s.decided_at, i.end_at) + $2::bigint * interval '1 microsecond' > now()
+ORDER BY s.item_id, s.epoch, s.n, s.at;
 
 -- name: show_read_only
 SHOW transaction_read_only;

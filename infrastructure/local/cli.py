@@ -12,11 +12,14 @@ LAZY = {
     "down": "infrastructure.local.commands.down:down",
     "status": "infrastructure.local.commands.status:status",
     "logs": "infrastructure.local.commands.logs:logs",
+    "demo": "infrastructure.local.commands.demo:demo",
     "doctor": "infrastructure.local.commands.doctor:doctor",
     "recover": "infrastructure.local.commands.archive:recover",
     "dead-letters": "infrastructure.local.commands.archive:dead_letters",
     "audit": "infrastructure.local.commands.audit:audit",
     "verify-export": "infrastructure.local.commands.audit:verify_export",
+    "feed-token": "infrastructure.local.commands.feed_token:feed_token",
+    "deploy-check": "infrastructure.local.commands.deploy_check:deploy_check",
     "replay": "load_tests.replay:replay",
 }
 

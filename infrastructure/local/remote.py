@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from infrastructure.local.errors import StackError
+from shared.server_urls import without_password
+
+__all__ = ["endpoints", "require_reachable", "without_password"]
 
 _DEFAULT_PORTS = {
     "redis": 6379,
@@ -35,17 +38,6 @@ def endpoints(url: str) -> list[tuple[str, int]]:
             raise ValueError("no host in it")
         found.append((split.hostname, split.port or _DEFAULT_PORTS.get(scheme, 0)))
     return found
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown and written down."""
-    shown: list[str] = []
-    for part in url.split(","):
-        split = urlsplit(part)
-        credentials, at, host = split.netloc.rpartition("@")
-        user = credentials.split(":", 1)[0]
-        shown.append(urlunsplit(split._replace(netloc=f"{user}{':***' if ':' in credentials else ''}{at}{host}")))
-    return ",".join(shown)
 
 
 async def require_reachable(setting: str, url: str) -> None:

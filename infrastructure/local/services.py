@@ -54,6 +54,11 @@ class Urls:
         return dataclasses.asdict(self)
 
 
+def broadcaster_names(count: int) -> tuple[str, ...]:
+    """The processes of so many broadcasters: `broadcast_service`, `broadcast_service-2`, …"""
+    return (BROADCAST_SERVICE, *(f"{BROADCAST_SERVICE}-{number}" for number in range(2, count + 1)))
+
+
 def host_setting(port_name: str) -> str:
     """The environment name of the address that a service listens on: `gateway` → `GATEWAY_HOST`."""
     return f"{port_name.upper()}_HOST"
@@ -69,7 +74,8 @@ def service_environment(
     urls: Urls, ports: Ports, inherited: Mapping[str, str], extra: Mapping[str, str]
 ) -> dict[str, str]:
     """What every service of this stack is started with; `extra` wins over all of it."""
-    defaults = {host_setting(name): HOST for name in SERVICE_PORTS} | {"OPEN_CATALOGUE": "true"}
+    defaults = {host_setting(name): HOST for name in SERVICE_PORTS}
+    defaults |= {"OPEN_CATALOGUE": "true", "OPEN_IDENTITY": "true"}
     fixed = {
         "REDIS_URL": urls.redis_url,
         "NATS_URL": urls.nats_url,

@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from infrastructure.local.errors import ProcessFailed, StackError
-from infrastructure.local.ports import HOST, Ports, Wanted, require_free
+from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
+from infrastructure.local.ports import HOST, Ports, Wanted, free_ports, require_free
 from infrastructure.local.postgres import is_initialised, postgres_spec, postgres_url
 from infrastructure.local.processes import ManagedProcess, ProcessSpec, log_tail
 from infrastructure.local.remote import require_reachable, without_password
@@ -32,9 +33,11 @@ from infrastructure.local.servers import AppendFsync, nats_spec, nats_url, redis
 from infrastructure.local.services import (
     ALL_SERVICES,
     ARCHIVAL_WORKER,
+    BROADCAST_SERVICE,
     PORTS_OF,
     PURPOSES,
     Urls,
+    broadcaster_names,
     reachable_host,
     service_environment,
     service_spec,
@@ -59,7 +62,7 @@ class Stack:
     `services` names the services to run; `()` runs the servers alone. `env` is added to the environment of
     every service. `migrate`: bring the schema up to date in `start`; by default when there are services. A
     server whose URL is given is used where it is and not started. `redis_appendfsync`: `always` (the default
-    of every deployment), `everysec` or `no`.
+    of every deployment), `everysec` or `no`. `broadcasters`: how many share the port of the live feed.
     """
 
     def __init__(
@@ -75,11 +78,13 @@ class Stack:
         nats_url: str | None = None,
         postgres_url: str | None = None,
         reporter: Reporter | None = None,
+        broadcasters: int = 1,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.ports = ports or Ports()
         self.reporter = reporter or Reporter()
         self.services = tuple(services)
+        self._broadcasters = broadcasters
         self._migrates = bool(services) if migrate is None else migrate
         self._appendfsync = redis_appendfsync
         self._external = {"redis": redis_url, "nats": nats_url, "postgres": postgres_url}
@@ -120,6 +125,8 @@ class Stack:
     def service_env(self) -> dict[str, str]:
         """The environment that the services are started with."""
         inherited = {"EXPORT_DIR": str(self.data_dir / "exports")} | os.environ
+        if not (self._env.get(FEED_TOKEN_SECRET) or inherited.get(FEED_TOKEN_SECRET)):
+            inherited[FEED_TOKEN_SECRET] = feed_token_secret(self.data_dir)
         return service_environment(self.urls, self.ports, inherited, self._env)
 
     def log_path(self, name: str) -> Path:
@@ -148,7 +155,7 @@ class Stack:
             await _all_or_error([self._start_server(name) for name in self.servers])
             if self._migrates:
                 await self.migrate()
-            await self._start_together([self._service_spec(name) for name in self.services])
+            await self._start_together([spec for name in self.services for spec in self._service_specs(name)])
             self._set_phase("ready")
         except BaseException:
             await asyncio.shield(self.stop())
@@ -265,10 +272,18 @@ class Stack:
         names = [name for process in (*self.services, *self.servers) for name in PORTS_OF[process]]
         return [Wanted(name, PURPOSES[name], getattr(self.ports, name), self._service_host(name)) for name in names]
 
-    def _service_spec(self, name: str) -> ProcessSpec:
+    def _service_specs(self, name: str) -> list[ProcessSpec]:
+        """The processes of a service: one, or several broadcasters, each with a port of its own to be asked at."""
         (port,) = PORTS_OF[name]
         host, number = self._service_host(port), getattr(self.ports, port)
-        return service_spec(name, name, host, number, self.data_dir, self.service_env)
+        if name != BROADCAST_SERVICE or self._broadcasters == 1:
+            return [service_spec(name, name, host, number, self.data_dir, self.service_env)]
+        shared = self.service_env | {"BROADCAST_REUSE_PORT": "true"}
+        own_ports = free_ports(self._broadcasters)
+        return [
+            service_spec(each, name, host, own, self.data_dir, shared | {"BROADCAST_OWN_PORT": str(own)})
+            for each, own in zip(broadcaster_names(self._broadcasters), own_ports, strict=True)
+        ]
 
     async def _end_leftovers(self) -> None:
         record = RunRecord.read(run_path(self.data_dir))

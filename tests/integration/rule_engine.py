@@ -8,12 +8,14 @@ from typing import Any
 from redis import Redis
 
 from api_gateway.engine.batcher import PendingBid
+from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.scripts import BidScripts, Script, ScriptLimits, item_keys
 from api_gateway.engine.verdicts import Verdict, parse_verdict
 from shared import names
-from shared.domain.auction import Terms
+from shared.domain.auction import Status, Terms
+from shared.domain.voiding import StandingBid, answers, without
 from shared.item_state import ItemState, decode_item, item_fields
-from shared.messages import Event, decode_event
+from shared.messages import BidAccepted, BidVoided, Event, decode_event, frame_batch
 from tests.histories import KeyedBid
 
 ITEM = "equal-rules"
@@ -27,6 +29,7 @@ PUBLIC = {
     *("type", "item_id", "epoch", "seq", "ts_us", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid"),
     *("status", "end_us", "reserve_met", "currency", "bid_id", "user_id", "kind", "amount", "previous_bid"),
     *("previous_end_us", "original_end_us", "extensions", "winner_id", "reason", "by"),
+    *("voided_seq", "offered_to"),
 }
 
 
@@ -43,6 +46,7 @@ class Engine:
         self._redis = redis
         self._place = redis.register_script(_with_clock("place_bids", "item"))
         self._open = redis.register_script(_with_clock("open_item"))
+        self._void = redis.register_script(_with_clock("void", "item"))
         self._operations = {name: redis.register_script(_with_clock(name, "item")) for name in OPERATIONS}
         self._command = BidScripts.__new__(BidScripts)
         limits = ScriptLimits()
@@ -63,7 +67,7 @@ class Engine:
         fields = item_fields(item_terms, name="Item", description="")
         flat = [text for pair in fields.items() for text in pair]
         end = "" if item_terms.end_us is None else str(item_terms.end_us)
-        members = json.dumps({"name": "Item"})[1:-1] + ","
+        members = created_members(NewItem(item_terms, name="Item"))
         answer: Any = self._open(keys=keys, args=[ITEM, "50000", str(item_terms.start_us), end, "", members, *flat])
         assert answer[0] == 0, answer
 
@@ -75,6 +79,20 @@ class Engine:
         answer: Any = self._operations[name](keys=item_keys(ITEM), args=arguments)
         assert answer[0] in (0, 4), answer
         return bool(answer[0] == 0)
+
+    def void(self, bid_id: str) -> bool:
+        """Strike a bid as the gateway does, with what remains worked out from the history; False if not allowed."""
+        item = self.item()
+        standing = _standing(self.events())
+        if bid_id not in standing or item.state.status is Status.CANCELLED:
+            return False
+        struck, after = standing[bid_id], without(item.terms, standing.values(), bid_id)
+        remains: list[Any] = [after.price, after.leader or "", after.runner_up, after.struck_people]
+        struck_bid: list[Any] = [bid_id, struck.seq, struck.user_id]
+        arguments = [ITEM, "50000", "512", '"a mistake"', '"op"', item.state.seq, *struck_bid, *remains]
+        answer: Any = self._void(keys=item_keys(ITEM), args=arguments)
+        assert answer[0] == 0, answer
+        return True
 
     def deadline(self) -> float | None:
         """When the closer would look at the item next."""
@@ -104,6 +122,15 @@ class Engine:
         fields: Any = self._redis.hgetall(names.item_key(ITEM))
         return decode_item(fields)
 
+    def messages(self) -> list[bytes]:
+        """What the relay would publish: one message per outbox entry."""
+        entries: Any = self._redis.xrange(names.outbox_key(SHARD))
+        epoch: Any = self._redis.hget(names.cursors_key(SHARD), "epoch")
+        return [
+            frame_batch(SHARD, int(epoch), n, ITEM, fields[b"events"], fields.get(b"sealed"))
+            for n, (_, fields) in enumerate(entries, start=1)
+        ]
+
     def events(self) -> list[Event]:
         entries: Any = self._redis.xrange(names.outbox_key(SHARD))
         found = []
@@ -114,3 +141,17 @@ class Engine:
                     assert set(event) <= PUBLIC, "an event may carry public members only"
                     found.append(decode_event(json.dumps(event).encode()))
         return found
+
+
+def _standing(events: list[Event]) -> dict[str, StandingBid]:
+    """The bids that are not struck, by their ids."""
+    bids: dict[str, StandingBid] = {}
+    for event in events:
+        if isinstance(event, BidAccepted):
+            leader = event.highest_bidder_id or event.user_id
+            is_automatic = event.kind == "proxy"
+            bids[event.bid_id] = StandingBid(event.seq, event.bid_id, event.user_id, event.amount, leader, is_automatic)
+        elif isinstance(event, BidVoided):
+            bids.pop(event.bid_id, None)
+            bids.pop(answers(event.bid_id), None)
+    return bids

@@ -55,6 +55,28 @@ async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactor
         assert answer.json()["seq"] == 2
 
 
+async def test_log_waits_for_a_raised_maximum_as_well(start_stack: StackFactory) -> None:
+    """It has no event, but the archive needs it as much as one."""
+    stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "400"})
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
+        Redis.from_url(stack.urls.redis_url, protocol=2, decode_responses=True) as redis,
+    ):
+
+        async def cursors() -> list[str]:
+            found: Any = await redis.hmget(names.cursors_key(names.shard_of("raised")), ["next", "published"])
+            return list(found)
+
+        first = await bid(http, "raised", user_id="ada", max_amount=5)
+        raised = await bid(http, "raised", user_id="ada", max_amount=50)
+        assert (raised.status_code, raised.json()["seq"]) == (201, first.json()["seq"])
+        assert await cursors() == ["3", "3"], "the answer came before the PubAck"
+        await stack.stop_process("nats")
+        again = await bid(http, "raised", user_id="ada", max_amount=60, bid_id="b-1")
+        assert (again.status_code, again.json()["code"]) == (503, "OUTCOME_UNKNOWN")
+        assert await cursors() == ["4", "3"]
+
+
 async def test_log_works_through_a_gateway_that_does_not_relay(start_stack: StackFactory) -> None:
     stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "3000"})
     port = Ports.free().gateway

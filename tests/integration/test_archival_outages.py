@@ -5,35 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import asyncpg
 import psutil
 import pytest
-import pytest_asyncio
 
 from archival_worker.cursors import CopyOptions
 from archival_worker.queries import load_queries
-from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import ensure_stream
-from tests.integration.archive_world import Running, World, new_world, running_servers, until
+from tests.integration.archive_world import Running, World, until
 from tests.unit.archival_worker.events import bid, created
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with running_servers() as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def world(stack: Stack) -> AsyncIterator[World]:
-    async with new_world(stack) as world:
-        yield world
 
 
 async def publish_bids(world: World, first: int, last: int) -> None:
@@ -259,9 +244,26 @@ async def test_a_cursor_that_redis_lost_is_copied_again(world: World) -> None:
     await until(lambda: archived_in_redis(world, 5), "the cursor in Redis")
     await world.redis.script_flush()
     # A failover to a replica that had not heard of it.
-    await world.fill_outbox("lot-1", 0)
+    cursors = names.cursors_key(names.shard_of("lot-1"))
+    await cast(Any, world.redis).hset(cursors, mapping={"published": 0, "archived": 0})
     assert await archived_in_redis(world, 0)
     await until(lambda: archived_in_redis(world, 5), "the cursor in Redis again")
+
+
+async def test_a_redis_that_is_an_older_copy_raises_an_alarm_and_its_cursor_stays(world: World) -> None:
+    await world.fill_outbox("lot-1", 5)
+    running = await world.start_worker(copy=CopyOptions(interval_s=0.01, resync_s=0.1))
+    await publish_bids(world, 1, 5)
+    await until(lambda: archived_in_redis(world, 5), "the cursor in Redis")
+    await world.redis.flushall()
+    await world.fill_outbox("lot-1", 3)
+
+    async def is_alarmed() -> bool:
+        return "has given out 3 entries" in running.cursors.alarms.get(names.shard_of("lot-1"), "")
+
+    await until(is_alarmed, "the alarm")
+    assert await archived_in_redis(world, 0)
+    assert len(await world.outbox_ids("lot-1")) == 3
 
 
 async def test_a_redis_that_is_full_gets_its_outbox_trimmed(world: World) -> None:

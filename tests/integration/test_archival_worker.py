@@ -7,11 +7,10 @@ import json
 import logging
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
 
+import asyncpg
 import httpx
 import pytest
-import pytest_asyncio
 
 from archival_worker.batcher import BatchLimits
 from archival_worker.retention import Retention, RetentionOptions
@@ -20,23 +19,11 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import StreamLimits
 from shared.messages import Event
-from tests.integration.archive_world import World, new_world, running_servers, until
+from tests.integration.archive_world import World, new_world, until
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import bid, closed, created, delivery, message_id, voided
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with running_servers() as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def world(stack: Stack) -> AsyncIterator[World]:
-    async with new_world(stack) as world:
-        yield world
 
 
 def auction(item_id: str, bids: int) -> list[Event]:
@@ -306,9 +293,9 @@ async def test_a_stop_during_a_write_finishes_and_acknowledges_the_batch(world: 
     assert await world.outbox_ids("lot-1") == [], "its cursor is copied, too"
 
 
-async def test_a_full_stream_is_purged_of_archived_messages_only(stack: Stack) -> None:
+async def test_a_full_stream_is_purged_of_archived_messages_only(archive_servers: Stack) -> None:
     limits = StreamLimits(bytes_max=400_000)
-    async with new_world(stack, stream=limits) as world:
+    async with new_world(archive_servers, stream=limits) as world:
         running = await world.start_worker()
         await world.publish_all([(n, [bid("lot-1", n)]) for n in range(1, 501)])
         await world.all_archived()
@@ -336,8 +323,18 @@ async def test_the_service_reports_itself_and_ends_on_sigterm(start_stack: Stack
         assert ready.status_code == 200
         body = ready.json()
         assert (body["redis"], body["nats"], body["postgres"]) == ("ok", "ok", "ok")
-        assert (body["lag"], body["dead_letters"], body["alarms"]) == (0, 0, {})
+        assert (body["lag"], body["dead_letters"], body["clashes"], body["alarms"]) == (0, 0, 0, {})
         assert "archiver_lag_messages 0\n" in (await http.get("/metrics")).text
+        connection = await asyncpg.connect(stack.urls.postgres_url)
+        letter = "INSERT INTO dead_letters (reason, detail, subject, stream_seq, data) VALUES ($1, '', '', 1, '')"
+        await connection.execute(letter, "poison")
+        body = (await http.get("/ready")).json()
+        assert (body["dead_letters"], body["clashes"], body["alarms"]) == (1, 0, {})
+        await connection.execute(letter, "clash")
+        await connection.close()
+        body = (await http.get("/ready")).json()
+        assert (body["dead_letters"], body["clashes"], list(body["alarms"])) == (2, 1, ["clashes"])
+        assert "archiver_clashes_stored 1\n" in (await http.get("/metrics")).text
         await stack.stop_process("redis")
         broken = await http.get("/ready")
         assert broken.status_code == 503

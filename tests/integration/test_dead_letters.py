@@ -6,30 +6,15 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 
-from infrastructure.local.stack import Stack
-from tests.integration.archive_world import World, new_world, running_servers
-from tests.unit.archival_worker.events import bid, created, message_id, voided
+from tests.integration.archive_world import World
+from tests.unit.archival_worker.events import bid, created, message_id, message_of, sealed, voided
 
 pytestmark = pytest.mark.integration
 
 LOT = "lot-1"
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with running_servers() as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def world(stack: Stack) -> AsyncIterator[World]:
-    async with new_world(stack) as world:
-        yield world
 
 
 async def dead_letters(world: World, *arguments: str) -> tuple[int | None, str]:
@@ -65,7 +50,7 @@ async def test_a_poison_is_stored_once_its_cause_is_mended(world: World) -> None
     await world.publish(3, bid(LOT, 3))
     await world.publish(4, voided(LOT, 4, voids=2))
     await world.all_archived()
-    assert await running.archive.dead_letters() == 1
+    assert (await running.archive.dead_letters()).all == 1
 
     code, told = await dead_letters(world, "list")
     assert code == 0
@@ -75,7 +60,7 @@ async def test_a_poison_is_stored_once_its_cause_is_mended(world: World) -> None
     code, told = await dead_letters(world, "retry", "--all")
     assert code == 1
     assert "still refuses" in told
-    assert await running.archive.dead_letters() == 1
+    assert (await running.archive.dead_letters()).all == 1
     assert await world.value("SELECT outcome FROM dead_letters") == "poison"
 
     await execute(world, "ALTER TABLE bids DROP CONSTRAINT odd")
@@ -86,7 +71,7 @@ async def test_a_poison_is_stored_once_its_cause_is_mended(world: World) -> None
     (item,) = await world.query("SELECT seq, current_bid FROM items")
     assert item == {"seq": 4, "current_bid": 100}, "what is older does not replace the newest state"
     assert await world.archived(LOT) == 4
-    assert await running.archive.dead_letters() == 0
+    assert (await running.archive.dead_letters()).all == 0
 
     assert await dead_letters(world, "list", "--json") == (0, "[]\n")
     code, told = await dead_letters(world, "list", "--all", "--json")
@@ -108,12 +93,42 @@ async def test_a_clash_stays_until_its_place_is_mended(world: World) -> None:
     assert code == 1
     assert told == "1: clash: its place in the archive is still taken by another event\n"
     assert await world.count("dead_letters") == 1, "the same clash is the same letter"
-    assert await running.archive.dead_letters() == 1
+    assert (await running.archive.dead_letters()).all == 1
 
     await execute(world, "DELETE FROM bids WHERE bid_id = 'bid-1-1'")
     assert (await dead_letters(world, "retry", "1"))[0] == 0
     assert await world.value("SELECT bid_id FROM bids") == "other"
-    assert await running.archive.dead_letters() == 0
+    assert (await running.archive.dead_letters()).all == 0
+
+
+async def test_sealed_facts_clash_as_loudly_and_tell_nobody_what_they_hold(world: World) -> None:
+    running = await world.start_worker()
+    first, other = sealed(LOT, 1, 471_100), sealed(LOT, 1, 471_200, user_id="eve")
+    await world.publish(1, created(LOT))
+    await world.publish_raw(LOT, message_of(LOT, 2, [bid(LOT, 1)], [first]), message_id(2, LOT))
+    await world.publish_raw(LOT, message_of(LOT, 2, [bid(LOT, 1)], [first]), None)
+    await world.all_archived()
+    assert await world.count("dead_letters") == 0, "the same again is known"
+    # A raise alone, of the same entry: a number of the outbox was given out twice.
+    await world.publish_raw(LOT, message_of(LOT, 2, [], [other]), None)
+    await world.publish_raw(LOT, message_of(LOT, 3, [], [sealed(LOT, 1, 471_300)]), message_id(3, LOT))
+    await world.all_archived()
+    assert await running.archive.dead_letters() == (1, 1)
+    assert [row["leader_max"] for row in await world.query("SELECT leader_max FROM sealed ORDER BY n")] == [
+        471_100,
+        471_300,
+    ]
+    assert await world.archived(LOT) == 3
+    _, listed = await dead_letters(world, "list")
+    assert "sealed fact 1 of entry 1:2" in listed
+    assert "4712" not in listed
+    assert (await dead_letters(world, "retry", "--all"))[0] == 1
+    assert await running.archive.dead_letters() == (1, 1)
+
+    await execute(world, "DELETE FROM sealed WHERE n = 2")
+    assert (await dead_letters(world, "retry", "--all"))[0] == 0
+    assert await world.value("SELECT user_id FROM sealed WHERE n = 2") == "eve"
+    assert await running.archive.dead_letters() == (0, 0)
 
 
 async def test_what_nobody_can_read_stays_what_it_is(world: World) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import nats
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
@@ -21,28 +20,6 @@ from tests.stack import StackFactory
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack() -> AsyncIterator[Stack]:
-    factory = StackFactory()
-    try:
-        yield await factory(services=(API_GATEWAY, ARCHIVAL_WORKER))
-    finally:
-        await factory.close()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20, limits=limits) as client:
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def redis(stack: Stack) -> AsyncIterator[Redis]:
-    async with Redis.from_url(stack.urls.redis_url, protocol=2) as client:
-        yield client
 
 
 async def bid(http: httpx.AsyncClient, item: str, body: dict[str, Any], **headers: str) -> httpx.Response:
@@ -322,10 +299,10 @@ async def test_a_catalogue_that_is_closed_knows_no_strangers(start_stack: StackF
         assert (await http.get("/api/v1/items/stranger")).status_code == 404
 
 
-async def test_every_event_reaches_jetstream_in_order(http: httpx.AsyncClient, stack: Stack) -> None:
+async def test_every_event_reaches_jetstream_in_order(http: httpx.AsyncClient, gateway_stack: Stack) -> None:
     answers = await asyncio.gather(*(bid(http, "relayed", {"user_id": f"u{n}", "amount": n}) for n in range(1, 201)))
     accepted = sorted(answer.json()["seq"] for answer in answers if answer.status_code == 201)
-    connection = await nats.connect(stack.urls.nats_url)
+    connection = await nats.connect(gateway_stack.urls.nats_url)
     try:
         subscription = await connection.jetstream().subscribe(names.subject_of("relayed"), ordered_consumer=True)
         seen: list[int] = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,11 +13,10 @@ import asyncpg
 import httpx
 import nats
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
-from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
+from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionClosed, BidAccepted, Event, decode_event
@@ -24,28 +24,6 @@ from tests.stack import StackFactory
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack() -> AsyncIterator[Stack]:
-    factory = StackFactory()
-    try:
-        yield await factory(services=(API_GATEWAY, ARCHIVAL_WORKER))
-    finally:
-        await factory.close()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30, limits=limits) as client:
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def redis(stack: Stack) -> AsyncIterator[Redis]:
-    async with Redis.from_url(stack.urls.redis_url, protocol=2) as client:
-        yield client
 
 
 async def create(http: httpx.AsyncClient, item: str, **terms: Any) -> dict[str, Any]:
@@ -176,7 +154,7 @@ async def test_operations_on_a_stranger_are_404(http: httpx.AsyncClient) -> None
     assert (await operate(http, "nobody-knows", "bids/x/void")).status_code == 404
 
 
-async def test_a_void_falls_back_to_what_remains(http: httpx.AsyncClient, redis: Redis, stack: Stack) -> None:
+async def test_a_void_falls_back_to_what_remains(http: httpx.AsyncClient, redis: Redis, gateway_stack: Stack) -> None:
     await create(http, "voids", increment={"kind": "flat", "value": 1})
     await bid(http, "voids", "ada", max_amount=50)  # 0.01
     second = await bid(http, "voids", "bob", amount=20)  # 20, answered by ada's 21
@@ -200,7 +178,7 @@ async def test_a_void_falls_back_to_what_remains(http: httpx.AsyncClient, redis:
         (0.01, "valid"),
     ]
     async with asyncio.timeout(15):
-        connection = await asyncpg.connect(stack.urls.postgres_url)
+        connection = await asyncpg.connect(gateway_stack.urls.postgres_url)
         try:
             while True:
                 rows = await connection.fetch("SELECT amount, status FROM bids WHERE item_id = 'voids' ORDER BY seq")
@@ -280,10 +258,15 @@ async def test_bids_at_the_very_end_against_the_closer(http: httpx.AsyncClient, 
 
 
 async def test_a_maximum_is_shown_to_nobody(start_stack: StackFactory) -> None:
-    """Leave maxima, then look for them in every answer, frame, event, archived row and log of the platform."""
+    """Leave maxima, then look for them in every answer, frame, event, archived row, export and log of the platform.
+
+    The sealed facts are where they have to be: beside the events of a message, and in a table of their own.
+    """
     stack = await start_stack()
-    secret, digits = 7_341.97, "7341.97"
+    maxima = (7_341.97, 7_352.98, 7_363.99)
+    secret = maxima[0]
     said: list[str] = []
+    sealed: list[str] = []
 
     async def keep(response: httpx.Response) -> None:
         said.append((await response.aread()).decode())
@@ -297,31 +280,49 @@ async def test_a_maximum_is_shown_to_nobody(start_stack: StackFactory) -> None:
             assert (await bid(http, "secret", "ada", max_amount=secret, bid_id="ada-1"))["current_bid"] == 6_543.21
             assert (await bid(http, "secret", "bob", amount=6_700))["is_highest"] is False
             assert (await bid(http, "secret", "ada", max_amount=secret))["code"] == "MAX_NOT_RAISED"
+            for number, raised in enumerate(maxima[1:], start=2):
+                told = await bid(http, "secret", "ada", max_amount=raised, bid_id=f"ada-{number}")
+                assert (told["message"], told["seq"]) == ("Your maximum is raised", 3)
+            assert (await bid(http, "secret", "bob", amount=6_900))["seq"] == 4
+            await operate(http, "secret", "cancel")
             await http.get("/api/v1/bids/by-key/ada-1", params={"item_id": "secret"})
             for path in ("/api/v1/items/secret", "/api/v1/items/secret/bids", "/api/v1/items", "/metrics", "/ready"):
                 await http.get(path)
-            while '"seq":3' not in said[-1]:
+            while '"seq":6' not in said[-1]:
                 said.append(str(await viewer.recv()))
+        for url in (stack.urls.archiver_url, stack.urls.broadcast_url):
+            said += [(await http.get(f"{url}/{path}")).text for path in ("ready", "metrics")]
     connection = await asyncpg.connect(stack.urls.postgres_url)
     try:
 
         async def archived() -> bool:
-            return bool(await connection.fetchval("SELECT count(*) >= 3 FROM bids WHERE item_id = 'secret'"))
+            return bool(await connection.fetchval("SELECT count(*) = 1 FROM exports WHERE state = 'confirmed'"))
 
-        await eventually(archived)
-        for table in ("items", "bids", "events", "dead_letters"):
-            said += [str(dict(row)) for row in await connection.fetch(f"SELECT * FROM {table}")]
+        await eventually(archived, seconds=30)
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        for (table,) in tables:
+            rows = [str(dict(row)) for row in await connection.fetch(f"SELECT * FROM {table}")]
+            (sealed if table == "sealed" else said).extend(rows)
+        assert len(tables) > 8
+        assert len(sealed) == 3
     finally:
         await connection.close()
     client = await nats.connect(stack.urls.nats_url)
     try:
         subscription = await client.jetstream().subscribe(names.SUBJECT_ALL, ordered_consumer=True)
-        for _ in range(3):
-            said.append((await subscription.next_msg(timeout=5)).data.decode())
+        for _ in range(7):
+            message = json.loads((await subscription.next_msg(timeout=5)).data)
+            sealed.append(json.dumps(message.pop("sealed", None)))
+            said.append(json.dumps(message))
     finally:
         await client.close()
     said += [path.read_text() for path in (stack.data_dir / "logs").iterdir()]
+    exported = list((stack.data_dir / "exports").rglob("*.gz"))
+    assert len(exported) == 1
+    said += [gzip.decompress(path.read_bytes()).decode() for path in exported]
     everything = "\n".join(said)
     assert "6543.21" in everything
-    assert digits not in everything
-    assert digits.replace(".", "") not in everything
+    for maximum in maxima:
+        for digits in (f"{maximum}", f"{maximum:.2f}".replace(".", "")):
+            assert digits not in everything
+        assert sum(f"{maximum:.2f}".replace(".", "") in text for text in sealed) >= 2, "in the message and in the table"

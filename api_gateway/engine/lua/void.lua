@@ -28,4 +28,5 @@ end
 reserve_met = not reserve_price or (leader ~= '' and price >= reserve_price)
 event('voided', string.format('"bid_id":"%s","voided_seq":%s,"offered_to":%s,"reason":%s,"by":%s,',
   ARGV[7], ARGV[8], offered, ARGV[4], ARGV[5]))
+seal(struck, '')
 return { 0, commit() }

@@ -51,8 +51,15 @@ def _run(arguments: list[str], data_dir: Path, urls: dict[str, str | None]) -> N
 @click.option("--settle-s", type=click.FloatRange(min=0), help="Seconds to wait for late events of the old Redis.")
 @click.option("--without-stream", is_flag=True, help="Do without NATS: what was not archived does not come back.")
 @click.option("--whole-stream", is_flag=True, help="Read all of the stream: where PostgreSQL is an older copy.")
+@click.option("--item", metavar="ID", help="An item that is lost alone: rebuilds its shard, though that lives.")
 def recover(
-    data_dir: Path, dry_run: bool, settle_s: float | None, without_stream: bool, whole_stream: bool, **urls: str | None
+    data_dir: Path,
+    dry_run: bool,
+    settle_s: float | None,
+    without_stream: bool,
+    whole_stream: bool,
+    item: str | None,
+    **urls: str | None,
 ) -> None:
     """Rebuild what Redis has lost, from PostgreSQL and the stream.
 
@@ -62,6 +69,8 @@ def recover(
     arguments = ["recover", *(flag for flag, given in flags.items() if given)]
     if settle_s is not None:
         arguments += ["--settle-s", str(settle_s)]
+    if item is not None:
+        arguments += ["--item", item]
     _run(arguments, data_dir, urls)
 
 

@@ -18,7 +18,7 @@ from infrastructure.local.ports import HOST, Ports
 from infrastructure.local.probes import Probe, http_ready, postgres_ready, redis_ready
 from infrastructure.local.processes import family_of
 from infrastructure.local.remote import without_password
-from infrastructure.local.services import PORTS_OF
+from infrastructure.local.services import BROADCAST_SERVICE, PORTS_OF
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
 
 
@@ -77,12 +77,18 @@ def _row(name: str, entry: ProcessRecord, state: str, ports: Ports) -> Row:
     return Row(
         name=name,
         pid=entry.pid,
-        port=getattr(ports, PORTS_OF[name][0]) if name in PORTS_OF else None,
+        port=_port(name, ports),
         state=state,
         uptime_s=round(time.time() - entry.create_time, 1) if process else None,
         memory_bytes=_memory(process) if process else None,
         restarts=entry.restarts,
     )
+
+
+def _port(name: str, ports: Ports) -> int | None:
+    """Where clients find the process; several broadcasters have one port."""
+    listener = BROADCAST_SERVICE if name.startswith(f"{BROADCAST_SERVICE}-") else name
+    return getattr(ports, PORTS_OF[listener][0]) if listener in PORTS_OF else None
 
 
 async def _state(name: str, entry: ProcessRecord, record: RunRecord, ports: Ports) -> str:

@@ -45,8 +45,17 @@ _DETACH_POLL_S = 0.1
     is_flag=True,
     help="Only Redis, NATS and PostgreSQL, migrated: for services that you start yourself.",
 )
+@click.option(
+    "--broadcasters",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processes share the port of the live feed.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Return once everything is ready; it goes on in the background.")
-def up(data_dir: Path, redis_appendfsync: AppendFsync, servers_only: bool, detach: bool, **ports: Any) -> None:
+def up(
+    data_dir: Path, redis_appendfsync: AppendFsync, servers_only: bool, broadcasters: int, detach: bool, **ports: Any
+) -> None:
     """Start the platform and keep it running; Ctrl-C stops it.
 
     With REDIS_URL, NATS_URL or POSTGRES_URL set, that server is used where it is instead of a private one.
@@ -62,6 +71,7 @@ def up(data_dir: Path, redis_appendfsync: AppendFsync, servers_only: bool, detac
         migrate=True,
         redis_appendfsync=redis_appendfsync,
         reporter=reporter,
+        broadcasters=broadcasters,
         **external_urls(),
     )
     try:

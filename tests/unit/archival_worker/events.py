@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from archival_worker.deliveries import Delivery, read_delivery
 from shared import names
-from shared.messages import AuctionClosed, BidAccepted, BidVoided, Event, ItemCreated
+from shared.messages import AuctionClosed, BidAccepted, BidVoided, Event, ItemCreated, frame_batch
+from shared.sealed import SealedFact
 
 START_US = 1_750_000_000_123_456
 
@@ -112,19 +115,33 @@ def voided(item_id: str, seq: int, *, voids: int, epoch: int = 1) -> Event:
     )
 
 
+def sealed(item_id: str, seq: int, maximum: int, *, user_id: str = "ada") -> SealedFact:
+    """A maximum under a header key."""
+    return SealedFact(
+        seq=seq,
+        ts_us=START_US + seq,
+        user_id=user_id,
+        leader_id=user_id,
+        leader_max=maximum,
+        runner_up=0,
+        bid_id=f"bid-1-{seq}",
+        max_amount=maximum,
+        key="k",
+        verdict=f"A|bid-1-{seq}|{seq}",
+    )
+
+
 def message(n: int, *events: Event, shard_epoch: int = 1) -> bytes:
     """The message of one outbox entry, as the relay publishes it."""
-    item_id = events[0].item_id
-    return msgspec.json.encode(
-        {
-            "v": 1,
-            "shard": names.shard_of(item_id),
-            "shard_epoch": shard_epoch,
-            "n": n,
-            "item_id": item_id,
-            "events": events,
-        }
-    )
+    return message_of(events[0].item_id, n, events, shard_epoch=shard_epoch)
+
+
+def message_of(
+    item_id: str, n: int, events: Sequence[Event] = (), facts: Sequence[SealedFact] = (), *, shard_epoch: int = 1
+) -> bytes:
+    """The same with sealed facts, and perhaps without any event."""
+    sealed_json = msgspec.json.encode(facts) if facts else None
+    return frame_batch(names.shard_of(item_id), shard_epoch, n, item_id, msgspec.json.encode(events), sealed_json)
 
 
 def message_id(n: int, item_id: str, *, shard_epoch: int = 1) -> str:

@@ -14,10 +14,13 @@ from archival_worker.rebuild import (
     RECENT_EVENTS,
     VERDICT_KEEP_US,
     Answered,
+    Hidden,
+    Standing,
     Turns,
     answered,
     keys_of,
     rebuild,
+    sealed_answer,
     terms_of,
 )
 from shared import names
@@ -117,9 +120,59 @@ def test_state_and_terms_come_back_under_the_new_epoch() -> None:
     state = item.state
     assert item.terms == terms_of(row)
     assert (state.epoch, state.seq, state.price, state.leader, state.bid_count) == (4, 7, 300, "ann", 6)
-    assert (state.leader_max, state.runner_up) == (300, 290), "a maximum is not archived: the price takes its place"
+    assert (state.leader_max, state.runner_up) == (300, 290), "without maxima the price takes their place"
     assert (state.extensions, state.end_us, state.hard_end_us) == (1, END_US, SOFT.hard_end_us)
     assert (rebuilt.deadline_us, rebuilt.fault) == (END_US, None)
+
+
+def test_hidden_maxima_come_back_where_they_fit_what_is_public() -> None:
+    row = item_row(seq=7, current_bid=300, highest_bidder_id="ann", bid_count=6, runner_up=290)
+    hidden = Hidden(Standing("ann", 900, 295), {"ann": 900, "bob": 295})
+    rebuilt = rebuild(row, Turns(), [], epoch=4, hidden=hidden)
+    assert (rebuilt.fields["leader_max"], rebuilt.fields["runner_up"]) == ("900", "295")
+    assert rebuilt.maxima == {"ann": 900, "bob": 295}
+    # A message that is a dead letter may have been the one in which the lead changed.
+    misfit = rebuild(row, Turns(), [], epoch=4, hidden=Hidden(Standing("bob", 900, 295)))
+    assert (misfit.fields["leader"], misfit.fields["leader_max"], misfit.fields["runner_up"]) == ("ann", "300", "290")
+    nobody = rebuild(item_row(seq=2, current_bid=100), Turns(), [], epoch=4, hidden=Hidden(Standing("", 0, 40)))
+    assert (nobody.fields["leader"], nobody.fields["leader_max"], nobody.fields["runner_up"]) == ("", "0", "40")
+
+
+@pytest.mark.parametrize(
+    ("bid", "expected"),
+    [
+        (("bob", 60, "bid", None), Standing("bob", 60, 50)),
+        (("bob", 40, "bid", "ann"), Standing("ann", 50, 40)),
+        (("ann", 30, "bid", None), Standing("ann", 50, 20)),
+        (("ann", 70, "bid", None), Standing("ann", 70, 20)),
+        (("ann", 41, "proxy", None), Standing("ann", 50, 20)),
+        (("bob", 45, "buy_now", None), Standing("bob", 45, 50)),
+        (("ann", 45, "buy_now", None), Standing("ann", 45, 20)),
+    ],
+)
+def test_a_plain_bid_moves_the_hidden_state_as_the_rules_say(
+    bid: tuple[str, int, str, str | None], expected: Standing
+) -> None:
+    standing = Standing.of({"leader_id": "ann", "leader_max": 50, "runner_up": 20})
+    standing.add(dict(zip(("user_id", "amount", "kind", "leader_id"), bid, strict=True)))
+    assert standing == expected
+
+
+def test_a_sealed_verdict_is_kept_under_its_key_with_what_was_asked_for() -> None:
+    fact = {
+        "item_id": ITEM,
+        "user_id": "ann",
+        "amount": None,
+        "max_amount": 900,
+        "key": 'k"/',
+        "verdict": "M|x",
+        "ts_us": 5,
+    }
+    answer = sealed_answer(fact, END_US)
+    sent = PendingBid(ITEM, "ann", "x", None, 900, 'k"/', False, None)  # type: ignore[arg-type]
+    assert answer.entry == f"{sent.fingerprint}\nM|x".encode()
+    assert keys_of(answer)[0] == names.idempotency_key(ITEM, "ann", 'k"/')
+    assert answer.expires_us == END_US + VERDICT_KEEP_US
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ local seller_id, currency = f[19], f[20]
 local extensions, hard_end_us, paused_us = tonumber(f[26]), tonumber(f[25]), tonumber(f[27])
 
 local events = {}
+-- What nobody but the archive may know, one JSON object each (shared/sealed.py): it goes into the outbox beside the events, so
+-- that maxima and the verdicts under header keys survive the loss of this Redis.
+local sealed = {}
 
 -- The increment at a price. A percent is taken of whole ten-thousands and of the rest apart, to stay below 2^53.
 local function increment(at)
@@ -75,15 +78,34 @@ local function event(kind, fields)
 end
 
 -- Writes the state and the events of this decision: one outbox entry, and the item's recent events. Returns the entry.
+-- A decision without an event (a maximum that is raised) changes nothing that anybody can see, the time of the last change
+-- among it.
 local function commit()
   local n = redis.call('HINCRBY', cursors_key, 'next', 1)
+  local id, event_list = F:format(n) .. '-0', '[' .. table.concat(events, ',') .. ']'
+  if #sealed == 0 then
+    redis.call('XADD', outbox_key, id, 'item', item_id, 'events', event_list)
+  else
+    local sealed_list = '[' .. table.concat(sealed, ',') .. ']'
+    redis.call('XADD', outbox_key, id, 'item', item_id, 'events', event_list, 'sealed', sealed_list)
+  end
+  if #events == 0 then
+    redis.call('HSET', item_key, 'leader_max', F:format(leader_max))
+    return n
+  end
   redis.call('HSET', item_key, 'status', status, 'seq', F:format(seq), 'price', F:format(price), 'leader', leader,
     'leader_max', F:format(leader_max), 'runner_up', F:format(runner_up), 'bid_count', F:format(bid_count),
     'reserve_met', reserve_met and '1' or '0', 'updated_us', F:format(now))
-  redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. table.concat(events, ',') .. ']')
   redis.call('LPUSH', recent_key, unpack(events))
   redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
   return n
+end
+
+-- Seals what was just decided for a user: how it left the leader's maximum and the runner-up, and `fields`.
+local function seal(user, fields)
+  sealed[#sealed + 1] = string.format(
+    '{"seq":%.0f,"ts_us":%.0f,"user_id":"%s","leader_id":%s,"leader_max":%.0f,"runner_up":%.0f%s}',
+    seq, now, user, leader == '' and 'null' or '"' .. leader .. '"', leader_max, runner_up, fields)
 end
 
 -- Writes the end after it moved, and when the closer must look at the item next (never, where there is no end).

@@ -46,6 +46,9 @@ class FakeRedis:
     async def mget(self, keys: list[str]) -> list[bytes | None]:
         return [self._stored.get(key) for key in keys]
 
+    async def hget(self, key: str, field: str) -> bytes:
+        return b"77"
+
     async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
         return self._recent
 
@@ -186,3 +189,36 @@ async def test_without_replicas_an_accepted_bid_is_unknown_and_a_refused_one_is_
     with pytest.raises(OutcomeUnknown):
         await accepted.verdict
     await bench.stop()
+
+
+async def test_a_lost_answer_promises_no_more_than_any_other() -> None:
+    asked: list[int] = []
+    confirmed = asyncio.Event()
+
+    async def confirm(shard: str, entry: int) -> None:
+        asked.append(entry)
+        await confirmed.wait()
+
+    stored = {
+        idempotency_key("a", "ada", "x"): b"100,\n" + ACCEPTED,
+        idempotency_key("a", "ada", "y"): b"100,\n" + REFUSED,
+    }
+    logged = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), confirm=confirm)
+    accepted, refused = bid("x", key="x"), bid("y", key="y")
+    logged.committer.place(accepted)
+    logged.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    assert not accepted.verdict.done()
+    confirmed.set()
+    assert await accepted.verdict == ACCEPTED
+    assert asked == [77], "its own entry is not known, so the shard's newest one counts"
+    await logged.stop()
+
+    replicated = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), replicates=True)
+    accepted, refused = bid("x", key="x"), bid("y", key="y")
+    replicated.committer.place(accepted)
+    replicated.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    with pytest.raises(OutcomeUnknown):
+        await accepted.verdict
+    await replicated.stop()

@@ -1,0 +1,122 @@
+"""What is written down outside of Redis about shards and items: in PostgreSQL, and in the stream.
+
+Redis alone decides, so Redis must not have forgotten anything. A Redis that was wiped, or was put back to an older
+copy, looks sound from inside. From outside it does not: the archive, or the stream, has entries that it has not given
+out yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from nats.errors import Error as NatsError
+from nats.js.api import Header
+from nats.js.errors import APIError, NotFoundError
+
+from api_gateway.archive import Archive
+from shared import names
+from shared.clients.nats import NatsLink
+from shared.domain.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """An outbox entry of a shard. Of two places, the higher one was given out later."""
+
+    epoch: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The highest place of each shard that anything is known of, and who was there to be asked."""
+
+    places: dict[str, Place] = field(default_factory=dict)
+    archive_asked: bool = False
+    stream_asked: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a shard without a place is one of which nothing was ever written down."""
+        return self.archive_asked and self.stream_asked
+
+
+class Past:
+    """Asks the archive and the stream, both within a bound; not for the hot path."""
+
+    def __init__(self, archive: Archive, nats: NatsLink, *, timeout_s: float = 2.0) -> None:
+        self._archive = archive
+        self._nats = nats
+        self._timeout_s = timeout_s
+
+    async def shards(self) -> Known:
+        """How far each shard is known to have been. Never raises: it says who could not be asked."""
+        archived, published = await asyncio.gather(self._tried(self._archived()), self._tried(self._published()))
+        places: dict[str, Place] = {}
+        for found in (archived or {}, published or {}):
+            for shard, place in found.items():
+                places[shard] = max(place, places.get(shard, place))
+        return Known(places, archived is not None, published is not None)
+
+    async def _tried(self, question: Awaitable[T]) -> T | None:
+        try:
+            return await question
+        except Unavailable as error:
+            logger.warning("shards: %s", error)
+            return None
+
+    async def _archived(self) -> dict[str, Place]:
+        return {shard: Place(epoch, n) for shard, epoch, n in await self._archive.shard_places()}
+
+    async def _published(self) -> dict[str, Place]:
+        answers = await asyncio.gather(*(self._last(f"{names.SUBJECT_PREFIX}.{shard}.*") for shard in names.SHARDS))
+        places = {shard: _place_of(message_id) for shard, message_id in zip(names.SHARDS, answers, strict=True)}
+        return {shard: place for shard, place in places.items() if place is not None}
+
+    async def _last(self, subject: str) -> str | None:
+        """The Nats-Msg-Id of the last message under a subject, '' where it has none; None where there is no message.
+
+        Raises:
+            Unavailable: the stream cannot be asked.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                client = await self._nats.connected()
+                message = await client.jetstream().get_last_msg(names.STREAM, subject)
+        except NotFoundError:
+            return None  # no such message, or not even a stream
+        except (NatsError, APIError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the stream cannot be asked: {type(error).__name__}", retry_after_s=2) from error
+        return str((message.headers or {}).get(Header.MSG_ID, ""))
+
+    async def has_published(self, item_id: str) -> bool:
+        """Whether the stream has an event of the item.
+
+        Raises:
+            Unavailable: it cannot be asked.
+        """
+        return await self._last(names.subject_of(item_id)) is not None
+
+    async def has_archived(self, item_id: str) -> bool:
+        """Whether PostgreSQL has an event of the item.
+
+        Raises:
+            Unavailable: it cannot be asked.
+        """
+        return await self._archive.version(item_id) is not None
+
+
+def _place_of(message_id: str | None) -> Place | None:
+    """The place of ``<shard>:<epoch>:<n>``. A message of somebody else's is still a sign that the shard is not new."""
+    if message_id is None:
+        return None
+    _, _, rest = message_id.partition(":")
+    epoch, _, n = rest.partition(":")
+    return Place(int(epoch), int(n)) if epoch.isdecimal() and n.isdecimal() else Place(0, 0)

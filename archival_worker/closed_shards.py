@@ -1,0 +1,107 @@
+"""Shards that are closed though Redis still has them: nothing may happen on them until they are rebuilt.
+
+A gateway closes a shard where Redis was put back to an older copy of it; ``recover --item`` closes one of which a
+single item is gone. Closed is a shard whose cursors have no ``epoch``, and have it under ``stale`` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+
+from redis.asyncio import Redis
+
+from archival_worker.archive import Archive
+from archival_worker.deliveries import Delivery, read_delivery
+from archival_worker.errors import RecoveryRefused
+from shared import names
+from shared.messages import frame_batch
+
+STALE_FIELD: Final = "stale"
+"""Field of a closed shard's cursors: the epoch that it had."""
+
+_ENTRIES_PER_STEP: Final = 500
+_KEYS_PER_STEP: Final = 1_000
+
+_CLOSE: Final = """
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], 'stale', epoch)
+redis.call('HDEL', KEYS[1], 'epoch')
+return 1
+"""
+
+
+class ClosedShards:
+    """Finds them, saves what they have for the archive, and removes them."""
+
+    def __init__(self, redis: Redis, archive: Archive) -> None:
+        self._redis: Any = redis
+        self._archive = archive
+
+    async def close_for(self, item_id: str, *, dry_run: bool) -> None:
+        """Close the shard of an item that Redis has lost alone.
+
+        Raises:
+            RecoveryRefused: Redis has the item, or it is no item's id. Nothing was changed.
+        """
+        if not names.is_item_id(item_id):
+            raise RecoveryRefused(f"{item_id!r} is no item's id")
+        if await self._redis.exists(names.item_key(item_id)):
+            raise RecoveryRefused(f"Redis has item {item_id}")
+        if not dry_run:
+            keys = [names.cursors_key(names.shard_of(item_id)), names.item_key(item_id)]
+            await self._redis.eval(_CLOSE, len(keys), *keys)
+
+    async def find(self) -> dict[str, int]:
+        """The closed shards, and the epoch in which they were."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.hget(names.cursors_key(shard), STALE_FIELD)
+        answers = await pipeline.execute()
+        return {shard: int(epoch) for shard, epoch in zip(names.SHARDS, answers, strict=True) if epoch is not None}
+
+    async def archive(self, shards: Mapping[str, int]) -> int:
+        """Archive what their outboxes have; how many events of it were not archived yet.
+
+        Nearly always none. But an entry that was never published, or has left the stream since, is nowhere else.
+
+        Raises:
+            ArchiveUnavailable: some of it is not stored; do it again.
+        """
+        stored = 0
+        for shard, epoch in shards.items():
+            start, entries = "-", await self._page(shard, "-")
+            while entries:
+                done = await self._archive.store([_delivery_of(shard, epoch, *entry) for entry in entries])
+                stored += done.bids + done.events
+                start = f"({entries[-1][0].decode()}"
+                entries = await self._page(shard, start)
+        return stored
+
+    async def _page(self, shard: str, start: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        entries = await self._redis.xrange(names.outbox_key(shard), start, "+", count=_ENTRIES_PER_STEP)
+        return cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
+
+    async def discard(self, shards: Iterable[str]) -> None:
+        """Remove everything of these shards, their cursors at last: a run that is killed in between finds them closed
+        again."""
+        cursors = {names.cursors_key(shard).encode() for shard in shards}
+        if not cursors:
+            return
+        prefixes = tuple(key.removesuffix(b"cursors") for key in cursors)
+        found: list[bytes] = []
+        async for key in self._redis.scan_iter(match="{s??}:*", count=_KEYS_PER_STEP):
+            if key.startswith(prefixes) and key not in cursors:
+                found.append(key)
+            if len(found) >= _KEYS_PER_STEP:
+                await self._redis.unlink(*found)
+                found.clear()
+        await self._redis.unlink(*found, *cursors)
+
+
+def _delivery_of(shard: str, epoch: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Delivery:
+    """An outbox entry as the stream would have delivered it."""
+    n, item_id = int(entry_id.partition(b"-")[0]), fields[b"item"].decode()
+    message = frame_batch(shard, epoch, n, item_id, fields[b"events"], fields.get(b"sealed"))
+    return read_delivery(names.subject_of(item_id), message, "", names.message_id(shard, epoch, n))

@@ -1,0 +1,98 @@
+"""A batch of messages, sorted by the table where each part of them goes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from archival_worker.columns import PlacedFact, type_of
+from archival_worker.deliveries import Delivery
+from shared.messages import BidAccepted, BidVoided, Event, encode_event
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Something that could not be stored as what it says it is. ``reason``: ``poison`` or ``clash``."""
+
+    reason: str
+    detail: str
+    delivery: Delivery
+    data: bytes
+
+
+@dataclass(slots=True)
+class SortedBatch:
+    """What is to be stored; ``clashed`` are the identities of events and facts whose place is taken."""
+
+    shards: list[str] = field(default_factory=list)
+    entries: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    bids: list[tuple[BidAccepted, Delivery]] = field(default_factory=list)
+    events: list[tuple[Event, Delivery]] = field(default_factory=list)
+    sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    clashed: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, deliveries: Sequence[Delivery]) -> SortedBatch:
+        """The batch of these messages; what is a poison already becomes a dead letter."""
+        batch = cls()
+        for delivery in deliveries:
+            entry = delivery.entry
+            if entry is not None:
+                batch.entries.setdefault(entry.shard, {}).setdefault(entry.epoch, []).append(entry.n)
+            if delivery.batch is None or entry is None:
+                fault = delivery.fault or "unknown"
+                batch.dead_letters.append(DeadLetter("poison", fault, delivery, delivery.data))
+                continue
+            for event in delivery.batch.events:
+                if type(event) is BidAccepted:
+                    batch.bids.append((event, delivery))
+                else:
+                    batch.events.append((event, delivery))
+            item_id = delivery.batch.item_id
+            for at, fact in enumerate(delivery.batch.sealed, start=1):
+                batch.sealed.append((PlacedFact(item_id, entry, at, fact), delivery))
+        batch.shards = sorted(batch.entries)
+        return batch
+
+    @property
+    def rows(self) -> int:
+        """Rows to be stored, dead letters not counted."""
+        return len(self.bids) + len(self.events) + len(self.sealed)
+
+    @property
+    def clashes(self) -> int:
+        """Rows that are not stored because their place is taken."""
+        return len(self.clashed)
+
+    @property
+    def items(self) -> list[str]:
+        """The items of its events, each once."""
+        return list({event.item_id for event, _ in (*self.bids, *self.events)})
+
+    @property
+    def has_void(self) -> bool:
+        """Whether a bid is struck in it."""
+        return any(type(event) is BidVoided for event, _ in self.events)
+
+    def put_aside(self, clashes: Sequence[tuple[Event, Delivery]]) -> None:
+        """These are not what is stored under their key: dead letters, and no part of their items' state."""
+        for event, delivery in clashes:
+            self.clashed.add(id(event))
+            detail = f"{type_of(event)} {event.event_id}: its place in the archive is taken by another event"
+            if type(event) is BidAccepted:
+                detail = f"bid {event.bid_id} as {event.event_id}: place or bid id is taken by another bid or event"
+            self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
+
+    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact, Delivery]]) -> None:
+        """The same for sealed facts. The letter is the whole message; what is sealed is in no text that is shown."""
+        for row, delivery in clashes:
+            self.clashed.add(id(row))
+            detail = f"sealed fact {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
+            self.dead_letters.append(DeadLetter("clash", detail, delivery, delivery.data))
+
+    def sound_events(self) -> list[Event]:
+        """All events but those that clashed."""
+        events: list[Event] = [event for event, _ in self.bids]
+        events += (event for event, _ in self.events)
+        return [event for event in events if id(event) not in self.clashed] if self.clashed else events

@@ -1,0 +1,54 @@
+"""Fixtures of the files that test one service in many ways: one stack per file, not one per test.
+
+`archive_servers`: servers of one file, for the tests of the archive; `world`: the same with everything empty.
+`gateway_stack`, `http`, `redis`: a gateway and an archiver of one file, for tests that run in the file's event loop
+(`pytest.mark.asyncio(loop_scope="module")`). Use item ids of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
+from infrastructure.local.stack import Stack
+from tests.integration.archive_world import World, new_world, running_servers
+from tests.stack import StackFactory
+
+
+@pytest.fixture(scope="module")
+def archive_servers() -> Iterator[Stack]:
+    with running_servers() as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture
+async def world(archive_servers: Stack) -> AsyncIterator[World]:
+    async with new_world(archive_servers) as world:
+        yield world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway_stack() -> AsyncIterator[Stack]:
+    factory = StackFactory()
+    try:
+        yield await factory(services=(API_GATEWAY, ARCHIVAL_WORKER))
+    finally:
+        await factory.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(gateway_stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(base_url=gateway_stack.urls.gateway_url, timeout=30, limits=limits) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def redis(gateway_stack: Stack) -> AsyncIterator[Redis]:
+    async with Redis.from_url(gateway_stack.urls.redis_url, protocol=2) as client:
+        yield client

@@ -1,0 +1,153 @@
+"""A running stack as bidders and an operator see it, for the tests of losing Redis and rebuilding it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import asyncpg
+import httpx
+from redis.asyncio import Redis
+
+from infrastructure.local.stack import Stack
+from shared import names
+from shared.messages import decode_event
+from tests.waiting import eventually
+
+Json = dict[str, Any]
+
+PROXY = "proxy"
+RENEWED = 2  # the epoch after the first loss
+
+
+@dataclass
+class House:
+    """A running stack, as bidders and an operator see it."""
+
+    stack: Stack
+    http: httpx.AsyncClient
+    redis: Redis
+
+    async def bid(self, item_id: str, user_id: str, bid_id: str, **amounts: float) -> httpx.Response:
+        body = {"user_id": user_id, "bid_id": bid_id, **amounts}
+        return await self.http.post(f"/api/v1/items/{item_id}/bid", json=body)
+
+    async def accepted(self, item_id: str, user_id: str, bid_id: str, **amounts: float) -> Json:
+        answer = await self.bid(item_id, user_id, bid_id, **amounts)
+        assert answer.status_code == 201, answer.text
+        return cast(Json, answer.json())
+
+    async def by_header(self, user_id: str, key: str, **amounts: float) -> Json:
+        """A bid on the item of the maxima under a header key, without a bid id."""
+        body, headers = {"user_id": user_id, **amounts}, {"Idempotency-Key": key}
+        answer = await self.http.post(f"/api/v1/items/{PROXY}/bid", json=body, headers=headers)
+        return cast(Json, answer.json())
+
+    async def create(self, item_id: str, **terms: Any) -> None:
+        answer = await self.http.post("/api/v1/items", json={"id": item_id, "name": item_id, **terms})
+        assert answer.status_code == 201, answer.text
+
+    async def operate(self, path: str) -> None:
+        answer = await self.http.post(f"/api/v1/items/{path}", json={"reason": "a test"})
+        assert answer.status_code == 200, answer.text
+
+    async def item(self, item_id: str) -> Json:
+        return cast(Json, (await self.http.get(f"/api/v1/items/{item_id}")).json())
+
+    async def history(self, item_id: str) -> list[Json]:
+        answer = await self.http.get(f"/api/v1/items/{item_id}/bids", params={"limit": 200})
+        assert answer.status_code == 200, answer.text
+        return cast("list[Json]", answer.json()["bids"])
+
+    async def hash(self, item_id: str) -> dict[str, str]:
+        fields = await cast(Any, self.redis.hgetall(names.item_key(item_id)))
+        return {name.decode(): value.decode() for name, value in fields.items()}
+
+    async def recent(self, item_id: str) -> list[Any]:
+        raw = await cast(Any, self.redis.lrange(names.recent_key(item_id), 0, -1))
+        return [decode_event(event) for event in raw]
+
+    async def verdicts(self) -> dict[bytes, bytes]:
+        return {key: cast(bytes, await self.redis.get(key)) async for key in self.redis.scan_iter("*:idem:*")}
+
+    async def maxima(self, item_id: str) -> dict[bytes, bytes]:
+        return cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(names.proxies_key(item_id))))
+
+    async def deadlines(self) -> dict[bytes, float]:
+        found: dict[bytes, float] = {}
+        for shard in names.SHARDS:
+            found |= dict(await cast(Any, self.redis.zrange(names.deadlines_key(shard), 0, -1, withscores=True)))
+        return found
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self.stack.urls.postgres_url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def query(self, sql: str, *arguments: Any) -> list[Any]:
+        async with self.connected() as connection:
+            return cast("list[Any]", await connection.fetch(sql, *arguments))
+
+    async def _reached(self, cursor: str) -> bool:
+        for shard in names.SHARDS:
+            last, reached = await cast(Any, self.redis.hmget(names.cursors_key(shard), ["next", cursor]))
+            if last is None or last != reached:
+                return False
+        return True
+
+    async def all_published(self) -> None:
+        await eventually(lambda: self._reached("published"), seconds=30)
+
+    async def all_archived(self) -> None:
+        await eventually(lambda: self._reached("archived"), seconds=30)
+
+    async def is_degraded(self) -> bool:
+        return (await self.http.get("/ready")).status_code == 503
+
+    async def is_ready(self) -> bool:
+        return cast(bool, (await self.http.get("/ready")).json()["status"] == "ready")
+
+    async def lose_redis(self) -> None:
+        await self.redis.flushall()
+
+    async def bidding(self, *arguments: str, crash_at: str = "") -> tuple[int, str]:
+        """Exit code and output of a `bidding` command on this stack."""
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "infrastructure.local.cli",
+            *arguments,
+            "--data-dir",
+            str(self.stack.data_dir),
+            env={**os.environ, "CRASH_AT": crash_at},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await child.communicate()
+        return cast(int, child.returncode), output.decode()
+
+    async def recover(self, *options: str, crash_at: str = "") -> tuple[int, str]:
+        return await self.bidding("recover", "--settle-s", "0", *options, crash_at=crash_at)
+
+
+@asynccontextmanager
+async def house_of(stack: Stack) -> AsyncIterator[House]:
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20) as http,
+        Redis.from_url(stack.urls.redis_url, protocol=2) as redis,
+    ):
+        yield House(stack, http, redis)
+
+
+async def assert_refused_for_now(house: House, *item_ids: str) -> None:
+    for item_id in item_ids:
+        answer = await house.bid(item_id, "eve", "meanwhile", amount=1_000)
+        assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT"), answer.text
