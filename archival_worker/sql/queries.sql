@@ -248,10 +248,12 @@ JOIN bids AS b ON b.item_id = t.item_id AND (b.epoch, b.seq) > (t.epoch, t.seq)
 ORDER BY b.item_id, b.epoch, b.seq;
 
 -- name: read_maxima
--- Every bidder's newest maximum; null where a bid of theirs was struck since.
+-- Every bidder's newest maximum; null where a bid of theirs was struck since. A bid that took the item at its buy-now price (the
+-- ninth field of a verdict is the kind) leaves no maximum.
 SELECT DISTINCT ON (item_id, user_id) item_id, user_id, max_amount
 FROM sealed
-WHERE item_id = ANY ($1::text[]) AND (max_amount IS NOT NULL OR bid_id IS NULL)
+WHERE item_id = ANY ($1::text[])
+    AND (bid_id IS NULL OR (max_amount IS NOT NULL AND split_part(verdict, '|', 9) IS DISTINCT FROM 'buy_now'))
 ORDER BY item_id, user_id, epoch DESC, n DESC, at DESC;
 
 -- name: read_answered_bids

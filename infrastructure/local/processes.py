@@ -40,6 +40,8 @@ class ProcessSpec:
     ready_timeout_s: float = 30.0
     user: int | None = None
     group: int | None = None
+    # Called before each start.
+    prepare: Callable[[], object] | None = None
 
 
 class ManagedProcess:
@@ -84,6 +86,8 @@ class ManagedProcess:
         _rotate(self.spec.log)
         self.ready_at = None
         self.wanted = True
+        if self.spec.prepare is not None:
+            self.spec.prepare()
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self.spec.log.open("ab") as log:
             log.write(f"{_start_mark(self.spec.name)}{now}\n".encode())

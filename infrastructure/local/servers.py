@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from infrastructure.local import binaries, probes
+from infrastructure.local.append_only import drop_torn_transaction
 from infrastructure.local.errors import StackError
 from infrastructure.local.ports import HOST, Ports
 from infrastructure.local.processes import ProcessSpec
@@ -112,6 +113,7 @@ def redis_spec(
         stop_signal=signal.SIGTERM,
         # Reading a large append-only file back takes its time.
         ready_timeout_s=120.0,
+        prepare=lambda: drop_torn_transaction(executable, folder),
     )
 
 

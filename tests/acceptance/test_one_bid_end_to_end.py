@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 import httpx
+import pytest
 
 from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
@@ -35,6 +36,7 @@ async def prove(stack: Stack, ledger: Ledger, *, redelivery_allowed: bool = Fals
     assert not failed, "\n".join(failed)
 
 
+@pytest.mark.timeout(400)
 async def test_ten_thousand_bids_are_seen_stored_and_equal_everywhere(start_stack: StackFactory) -> None:
     stack = await start_stack()
     ledger = Ledger()
@@ -67,6 +69,7 @@ async def test_ten_thousand_bids_are_seen_stored_and_equal_everywhere(start_stac
             await viewer.stop()
 
 
+@pytest.mark.timeout(300)
 async def test_a_gateway_killed_in_the_middle_of_a_burst_loses_nothing(start_stack: StackFactory) -> None:
     stack = await start_stack()
     ledger = Ledger()

@@ -226,6 +226,16 @@ def test_nothing_that_was_accepted_is_forgotten(
     assert ruin.engine.item().state == model.state
 
 
+def test_who_bought_at_once_left_no_maximum(ruin: Ruin) -> None:
+    ruin.begin(Terms(ITEM, NOW_US, start_price=14, buy_now_price=900, increment=Increment("flat", 9)))
+    bought = KeyedBid(Bid("b-1", "ada", 1_001, 5_000), "head-1", key_is_bid_id=False)
+    Told({}, {}).play(ruin.engine, [Step(0, None, (bought,))], [None])
+    before = ruin.everything()
+    ruin.archive_all(ruin.engine.messages())
+    ruin.lose_and_recover()
+    assert_rebuilt(before, ruin.everything())
+
+
 def test_the_terms_come_back_too(ruin: Ruin) -> None:
     soft = SoftClose(60_000_000, 120_000_000, "from_end", 3, NOW_US + 7_200_000_000)
     item_terms = Terms(ITEM, NOW_US, "EUR", "sel", 100, 5_000, 9_000, end_us=NOW_US + 3_600_000_000, soft_close=soft)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,7 +176,13 @@ async def test_what_is_killed_comes_back_with_its_data(start_stack: StackFactory
         before = {name: stack.pid(name) for name in stack.servers}
         for name in stack.servers:
             stack.kill(name, signal.SIGKILL)
-        assert await _soon(lambda: all(one.restarts == 1 and one.ready_at for one in stack.processes.values()))
+        killed_at = time.time()
+        assert await _soon(
+            lambda: all(
+                one.restarts == 1 and one.ready_at is not None and one.ready_at > killed_at
+                for one in stack.processes.values()
+            )
+        )
         assert {name: stack.pid(name) for name in stack.servers}.items().isdisjoint(before.items())
         assert await read_marks(stack) == (b"kept", "kept")
     assert any(text.startswith("redis was ended by SIGKILL") for text in notices.texts)

@@ -11,7 +11,7 @@ import pytest
 from shared.feed_tokens import AUDIENCE, Identity, TokenInvalid, check, checked_secret, mint
 
 SECRET = "s" * 32
-LATER = int(time.time()) + 1_000
+LATER = int(time.time()) + 100_000
 CLAIMS: dict[str, Any] = {"aud": AUDIENCE, "sub": "ann", "exp": LATER}
 
 
