@@ -37,8 +37,8 @@ async def five_minutes_without_postgresql() -> None:
                 await run.start("postgres")
                 await run.bidders.more(20)
             await run.prove(within_s=120)
-            # Nothing was turned away. A few answers in five minutes may be too late for this client, which shares its process
-            # with the tests that run beside it; such a bid is repeated like any other of unknown outcome.
+            # Nothing was turned away. A few answers in five minutes may be too late for this client, which shares its
+            # process with the tests that run beside it; such a bid is repeated like any other of unknown outcome.
             assert set(run.bidders.codes) <= {"ok", "refused", "NO_ANSWER"}, run.bidders.codes
             assert run.bidders.codes["NO_ANSWER"] <= 5, run.bidders.codes
             assert [run.stack.pid(name) for name in ALL_SERVICES] == services
