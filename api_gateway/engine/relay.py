@@ -45,9 +45,8 @@ class RelayOptions:
 
     Attributes:
         lease_ms: how long a shard belongs to a gateway that does not answer; renewed every third of it.
-        poll_ms: how often owned shards are looked at without being told, for entries written by other gateways whose
-        hint
-            got lost.
+        poll_ms: how often owned shards are looked at without being told, for entries of other gateways whose hint got
+            lost.
         entries_per_shard: entries read from one shard in one cycle (the events of 1 to 256 bids each).
         ack_timeout_s: how long a PubAck may take before the entry is published again.
         backoff_max_s: the longest pause after failures.
