@@ -3,6 +3,7 @@
 `archive_servers`: servers of one file, for the tests of the archive; `world`: the same with everything empty.
 `gateway_stack`, `http`, `redis`: a gateway and an archiver of one file, for tests that run in the file's event loop
 (`pytest.mark.asyncio(loop_scope="module")`). Use item ids of your own.
+`feed_stack`: Redis, NATS and a broadcaster of one file; `house`: who opens items there and bids, without a gateway.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from redis.asyncio import Redis
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from tests.integration.archive_world import World, new_world, running_servers
+from tests.integration.feed_world import AuctionHouse, running_feed
 from tests.stack import StackFactory
 
 
@@ -52,3 +54,15 @@ async def http(gateway_stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 async def redis(gateway_stack: Stack) -> AsyncIterator[Redis]:
     async with Redis.from_url(gateway_stack.urls.redis_url, protocol=2) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def feed_stack(postgres_url: str) -> Iterator[Stack]:
+    with running_feed(postgres_url) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture
+async def house(feed_stack: Stack) -> AsyncIterator[AuctionHouse]:
+    async with AuctionHouse.at(feed_stack.urls.redis_url, feed_stack.urls.nats_url) as opened:
+        yield opened

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-import pytest_asyncio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -25,7 +24,6 @@ from tests.integration.feed_world import (
     metric,
     receive,
     receive_many,
-    running_feed,
     seqs,
     until,
     until_metric,
@@ -33,18 +31,6 @@ from tests.integration.feed_world import (
 )
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def world(postgres_url: str) -> Iterator[Stack]:
-    with running_feed(postgres_url) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as opened:
-        yield opened
 
 
 @asynccontextmanager
@@ -64,19 +50,19 @@ async def feed_behind_a_gate(stack: Stack, name: str) -> AsyncIterator[tuple[Gat
 
 @pytest.mark.parametrize("held", ["requests", "answers"])
 async def test_a_bid_between_subscribing_and_the_snapshot_is_neither_lost_nor_doubled(
-    world: Stack, house: AuctionHouse, held: str
+    feed_stack: Stack, house: AuctionHouse, held: str
 ) -> None:
     """Where the request is held, the snapshot has the bid already; where the answer is held, it has not."""
     item = await house.open()
     await house.bid(item, 100)
-    async with feed_behind_a_gate(world, f"feed-{held}") as (gate, port):
+    async with feed_behind_a_gate(feed_stack, f"feed-{held}") as (gate, port):
         gate.hold(held)
-        async with connect(ws_url(world, f"/ws/items/{item}", port)) as viewer:
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer:
             assert (await receive(viewer))["type"] == "connected"
             await gate.something_held(held)
-            before = await metric(world, "feed_events_watched_total", port)
+            before = await metric(feed_stack, "feed_events_watched_total", port)
             await house.bid(item, 200)
-            await until_metric(world, "feed_events_watched_total", before + 1, port)
+            await until_metric(feed_stack, "feed_events_watched_total", before + 1, port)
             gate.release(held)
             snapshot = await receive(viewer)
             assert (snapshot["type"], snapshot["seq"], snapshot["current_bid"]) == ("snapshot", 2, 2.0)
@@ -85,9 +71,9 @@ async def test_a_bid_between_subscribing_and_the_snapshot_is_neither_lost_nor_do
             assert (after["type"], after["seq"]) == ("bid", 3)
 
 
-async def test_a_lost_message_is_replayed_from_redis(world: Stack, house: AuctionHouse) -> None:
+async def test_a_lost_message_is_replayed_from_redis(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
+    async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
         await greeted(viewer)
         late = await house.decide(item, 100, 200)
         await house.bid(item, 300)
@@ -103,9 +89,9 @@ async def test_a_lost_message_is_replayed_from_redis(world: Stack, house: Auctio
         assert (await receive(viewer))["seq"] == 4
 
 
-async def test_a_message_that_cannot_be_read_does_not_cost_a_bid(world: Stack, house: AuctionHouse) -> None:
+async def test_a_message_that_cannot_be_read_does_not_cost_a_bid(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
+    async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
         await greeted(viewer)
         await house.decide(item, 100)
         await house.publish_raw(item, b"\xff")
@@ -113,10 +99,10 @@ async def test_a_message_that_cannot_be_read_does_not_cost_a_bid(world: Stack, h
 
 
 class TestSince:
-    async def test_exactly_what_was_missed(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_exactly_what_was_missed(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
         await house.bid(item, 100, 200, 300)
-        async with connect(ws_url(world, f"/ws/items/{item}?since=1:1")) as viewer:
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}?since=1:1")) as viewer:
             resumed = await greeted(viewer)
             assert resumed.items() >= {"type": "resumed", "recovered": True, "replayed": 2, "seq": 3}.items()
             assert [(frame["type"], frame["seq"]) for frame in await receive_many(viewer, 2)] == [
@@ -126,39 +112,41 @@ class TestSince:
             await house.bid(item, 400)
             assert (await receive(viewer))["seq"] == 4
 
-    async def test_nothing_was_missed(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_nothing_was_missed(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
-        async with connect(ws_url(world, f"/ws/items/{item}?since=1:0")) as viewer:
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}?since=1:0")) as viewer:
             assert (await greeted(viewer))["replayed"] == 0
             await house.bid(item, 100)
             assert (await receive(viewer))["seq"] == 1
 
     @pytest.mark.parametrize("since", ["1:1", "7:3", "1:999999"])
-    async def test_what_is_gone_is_a_snapshot_that_says_so(self, world: Stack, house: AuctionHouse, since: str) -> None:
+    async def test_what_is_gone_is_a_snapshot_that_says_so(
+        self, feed_stack: Stack, house: AuctionHouse, since: str
+    ) -> None:
         item = await house.open()
         await house.bid(item, 100, 200, 300, 400)
         await house.shorten_recent(item, 2)
-        async with connect(ws_url(world, f"/ws/items/{item}?since={since}")) as viewer:
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}?since={since}")) as viewer:
             snapshot = await greeted(viewer)
             assert (snapshot["type"], snapshot["seq"], snapshot["recovered"]) == ("snapshot", 4, False)
 
     async def test_viewers_of_a_broadcaster_that_was_killed_miss_nothing(
-        self, world: Stack, house: AuctionHouse
+        self, feed_stack: Stack, house: AuctionHouse
     ) -> None:
         item = await house.open()
-        async with another_feed(world, "feed-killed") as port:
-            async with connect(ws_url(world, f"/ws/items/{item}", port)) as viewer:
+        async with another_feed(feed_stack, "feed-killed") as port:
+            async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer:
                 await greeted(viewer)
                 await house.bid(item, 100)
                 seen = await receive(viewer)
-                world.kill("feed-killed", signal.SIGKILL)
+                feed_stack.kill("feed-killed", signal.SIGKILL)
                 with pytest.raises(ConnectionClosed):
                     await receive(viewer)
             await house.bid(item, 200, 300)
-            assert await world.wait_ended("feed-killed")
-            await world.start_process("feed-killed")
+            assert await feed_stack.wait_ended("feed-killed")
+            await feed_stack.start_process("feed-killed")
             since = f"{seen['epoch']}:{seen['seq']}"
-            async with connect(ws_url(world, f"/ws/items/{item}?since={since}", port)) as viewer:
+            async with connect(ws_url(feed_stack, f"/ws/items/{item}?since={since}", port)) as viewer:
                 assert (await greeted(viewer))["recovered"] is True
                 assert seqs(await receive_many(viewer, 2)) == [2, 3]
 
@@ -166,37 +154,37 @@ class TestSince:
 # ------------------------------------------------------------------------------------------ when servers are away
 
 
-async def test_viewers_catch_up_after_nats_was_killed(world: Stack) -> None:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as house:
+async def test_viewers_catch_up_after_nats_was_killed(feed_stack: Stack) -> None:
+    async with AuctionHouse.at(feed_stack.urls.redis_url, feed_stack.urls.nats_url) as house:
         item = await house.open()
-        viewer = await connect(ws_url(world, f"/ws/items/{item}"))
+        viewer = await connect(ws_url(feed_stack, f"/ws/items/{item}"))
         await greeted(viewer)
         await house.bid(item, 100)
         assert (await receive(viewer))["seq"] == 1
-        consumers = await metric(world, "feed_consumers_created_total")
-        world.kill("nats", signal.SIGKILL)
-        assert await world.wait_ended("nats")
+        consumers = await metric(feed_stack, "feed_consumers_created_total")
+        feed_stack.kill("nats", signal.SIGKILL)
+        assert await feed_stack.wait_ended("nats")
         entries = [await house.decide(item, amount) for amount in (200, 300)]
 
         async def is_degraded() -> bool:
-            return bool((await http_get(world, "/ready")).json()["degraded"] == ["nats"])
+            return bool((await http_get(feed_stack, "/ready")).json()["degraded"] == ["nats"])
 
         assert await until(is_degraded)
-        assert (await http_get(world, "/ready")).status_code == 200
+        assert (await http_get(feed_stack, "/ready")).status_code == 200
         stale = await receive(viewer)
         assert stale == {"type": "stale", "item_id": item, "stale": True, "epoch": 1, "seq": 1}
         # A newcomer is shown what Redis knows, and that it may grow old; and so is everybody else.
-        async with connect(ws_url(world, f"/ws/items/{item}")) as newcomer:
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as newcomer:
             assert (await greeted(newcomer))["seq"] == 3
             assert (await receive(newcomer)).items() >= {"type": "stale", "stale": True, "seq": 3}.items()
         assert seqs(await receive_many(viewer, 2)) == [2, 3]
         # Decided while nobody looks: found when the stream is back, before the relay is.
         entries.append(await house.decide(item, 400))
-        await world.start_process("nats")
-        await until_metric(world, "feed_consumers_created_total", consumers + 1)
+        await feed_stack.start_process("nats")
+        await until_metric(feed_stack, "feed_consumers_created_total", consumers + 1)
         assert (await receive(viewer))["seq"] == 4
         assert await receive(viewer) == {**stale, "stale": False, "seq": 4}
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as house:
+    async with AuctionHouse.at(feed_stack.urls.redis_url, feed_stack.urls.nats_url) as house:
         for entry in entries:
             await house.publish(entry)
         await house.bid(item, 500)
@@ -205,25 +193,25 @@ async def test_viewers_catch_up_after_nats_was_killed(world: Stack) -> None:
         await viewer.close()
 
 
-async def test_viewers_catch_up_after_nats_stood_still(world: Stack, house: AuctionHouse) -> None:
+async def test_viewers_catch_up_after_nats_stood_still(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
+    async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
         await greeted(viewer)
-        created = await metric(world, "feed_consumers_created_total")
-        world.kill("nats", signal.SIGSTOP)
+        created = await metric(feed_stack, "feed_consumers_created_total")
+        feed_stack.kill("nats", signal.SIGSTOP)
         try:
             await house.decide(item, 100)
 
             async def is_down() -> bool:
-                return await metric(world, "feed_stream_up") == 0
+                return await metric(feed_stack, "feed_stream_up") == 0
 
             # Three missed heartbeats, long before the client's own pings would tell.
             async with asyncio.timeout(4):
                 assert await until(is_down)
             assert (await receive(viewer)).items() >= {"type": "stale", "stale": True, "seq": 0}.items()
         finally:
-            world.kill("nats", signal.SIGCONT)
-        await until_metric(world, "feed_consumers_created_total", created + 1)
+            feed_stack.kill("nats", signal.SIGCONT)
+        await until_metric(feed_stack, "feed_consumers_created_total", created + 1)
         # Found in Redis, since nobody published it; only then is the item said to be up to date.
         bid, fresh = await receive_many(viewer, 2)
         assert (bid["type"], bid["seq"]) == ("bid", 1)
@@ -232,16 +220,18 @@ async def test_viewers_catch_up_after_nats_stood_still(world: Stack, house: Auct
         assert (await receive(viewer))["seq"] == 2
 
 
-async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(world: Stack, house: AuctionHouse) -> None:
+async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(
+    feed_stack: Stack, house: AuctionHouse
+) -> None:
     """NATS is there, and nobody else notices anything: only the consumer is gone."""
     item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
+    async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
         await greeted(viewer)
-        created = await metric(world, "feed_consumers_created_total")
+        created = await metric(feed_stack, "feed_consumers_created_total")
         # Nobody hears of it: it is found when the item is looked at.
         await house.decide(item, 100)
         await house.delete_consumers()
-        await until_metric(world, "feed_consumers_created_total", created + 1)
+        await until_metric(feed_stack, "feed_consumers_created_total", created + 1)
         frames = await receive_many(viewer, 3)
         assert [(frame["type"], frame.get("stale"), frame["seq"]) for frame in frames] == [
             ("stale", True, 0),
@@ -252,28 +242,28 @@ async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(world
         assert (await receive(viewer))["seq"] == 2
 
 
-async def test_it_starts_without_servers_and_serves_when_they_come(world: Stack, house: AuctionHouse) -> None:
+async def test_it_starts_without_servers_and_serves_when_they_come(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     await house.bid(item, 100)
-    async with Gate("127.0.0.1", world.ports.redis).serve() as gate:
+    async with Gate("127.0.0.1", feed_stack.ports.redis).serve() as gate:
         gate.hold("answers")
         [port] = free_ports(1)
         env = {"BROADCAST_PORT": str(port), "REDIS_URL": f"redis://127.0.0.1:{gate.port}/0", "REDIS_TIMEOUT_MS": "200"}
-        starting = asyncio.create_task(world.add_service("feed-early", FEED, port, env))
+        starting = asyncio.create_task(feed_stack.add_service("feed-early", FEED, port, env))
         try:
 
             async def answers() -> bool:
                 try:
-                    return (await http_get(world, "/health", port)).status_code == 200
+                    return (await http_get(feed_stack, "/health", port)).status_code == 200
                 except httpx.TransportError:
                     return False
 
             assert await until(answers)
-            ready = await http_get(world, "/ready", port)
+            ready = await http_get(feed_stack, "/ready", port)
             assert (ready.status_code, ready.json()["redis"]) == (503, "down")
-            async with connect(ws_url(world, f"/ws/items/{item}", port)) as viewer:
+            async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer:
                 assert (await receive(viewer))["type"] == "connected"
-                await until_metric(world, "feed_loads_failed_total", 1, port)
+                await until_metric(feed_stack, "feed_loads_failed_total", 1, port)
                 gate.release("answers")
                 snapshot = await receive(viewer)
                 assert (snapshot["type"], snapshot["seq"]) == ("snapshot", 1)
@@ -281,4 +271,4 @@ async def test_it_starts_without_servers_and_serves_when_they_come(world: Stack,
         finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-            await world.stop_process("feed-early")
+            await feed_stack.stop_process("feed-early")

@@ -6,11 +6,9 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
 
 import psutil
 import pytest
-import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -28,7 +26,6 @@ from tests.integration.feed_world import (
     receive_many,
     receive_type,
     receive_until_seq,
-    running_feed,
     seqs,
     until,
     until_metric,
@@ -38,25 +35,13 @@ from tests.integration.feed_world import (
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def world(postgres_url: str) -> Iterator[Stack]:
-    with running_feed(postgres_url) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as opened:
-        yield opened
-
-
 # ------------------------------------------------------------------------------------------- what a viewer sees
 
 
 @pytest.mark.parametrize("path", ["/ws/items/{}?feed=full", "/ws?item_id={}&feed=full"])
-async def test_connected_then_the_snapshot_then_every_bid(world: Stack, house: AuctionHouse, path: str) -> None:
+async def test_connected_then_the_snapshot_then_every_bid(feed_stack: Stack, house: AuctionHouse, path: str) -> None:
     item = await house.open(reserve_price=77_777, start_price=50)
-    async with connect(ws_url(world, path.format(item))) as viewer:
+    async with connect(ws_url(feed_stack, path.format(item))) as viewer:
         connected, snapshot = await receive_many(viewer, 2)
         assert connected["type"] == "connected"
         assert connected["itemId"] == item
@@ -96,9 +81,9 @@ async def test_connected_then_the_snapshot_then_every_bid(world: Stack, house: A
         )
 
 
-async def test_operations_are_seen_with_their_reason(world: Stack, house: AuctionHouse) -> None:
+async def test_operations_are_seen_with_their_reason(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with connect(ws_url(world, f"/ws/items/{item}")) as viewer:
+    async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
         await greeted(viewer)
         await house.operate("pause", item, "fire alarm")
         await house.operate("resume", item, "false alarm")
@@ -112,9 +97,9 @@ async def test_operations_are_seen_with_their_reason(world: Stack, house: Auctio
         assert "operator-1" not in json.dumps(frames)
 
 
-async def test_fifty_viewers_get_the_identical_text(world: Stack, house: AuctionHouse) -> None:
+async def test_fifty_viewers_get_the_identical_text(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    viewers = [await connect(ws_url(world, f"/ws/items/{item}?feed=full")) for _ in range(50)]
+    viewers = [await connect(ws_url(feed_stack, f"/ws/items/{item}?feed=full")) for _ in range(50)]
 
     async def bid_texts(viewer: ClientConnection) -> list[str | bytes]:
         texts: list[str | bytes] = []
@@ -127,7 +112,7 @@ async def test_fifty_viewers_get_the_identical_text(world: Stack, house: Auction
     try:
         for viewer in viewers:
             await greeted(viewer)
-        assert (await http_get(world, f"/stats/items/{item}")).json() == {
+        assert (await http_get(feed_stack, f"/stats/items/{item}")).json() == {
             "itemId": item,
             "subscribers": 50,
             "viewers": 50,
@@ -144,19 +129,19 @@ async def test_fifty_viewers_get_the_identical_text(world: Stack, house: Auction
             await viewer.close()
 
     async def nobody() -> bool:
-        return bool((await http_get(world, f"/stats/items/{item}")).json()["subscribers"] == 0)
+        return bool((await http_get(feed_stack, f"/stats/items/{item}")).json()["subscribers"] == 0)
 
     assert await until(nobody)
 
 
 async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
-    world: Stack, house: AuctionHouse
+    feed_stack: Stack, house: AuctionHouse
 ) -> None:
     item = await house.open()
     async with (
-        another_feed(world, "feed-slowly", FEED_RATE_MAX="2") as port,
-        connect(ws_url(world, f"/ws/items/{item}", port)) as conflated,
-        connect(ws_url(world, f"/ws/items/{item}?feed=full", port)) as full,
+        another_feed(feed_stack, "feed-slowly", FEED_RATE_MAX="2") as port,
+        connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as conflated,
+        connect(ws_url(feed_stack, f"/ws/items/{item}?feed=full", port)) as full,
     ):
         for viewer in (conflated, full):
             assert (await greeted(viewer))["seq"] == 0
@@ -164,7 +149,7 @@ async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
             await house.bid(item, amount)
         assert seqs(await receive_many(full, 20)) == list(range(1, 21))
         # Comes while something waits: it is shown all of it, and then what is new.
-        async with connect(ws_url(world, f"/ws/items/{item}", port)) as newcomer:
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as newcomer:
             assert (await greeted(newcomer))["seq"] == 20
             await house.bid(item, 21)
             assert (await receive_until_seq(newcomer, 21))[0]["seq"] == 21
@@ -183,12 +168,12 @@ async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
         assert last[-1]["type"] == "paused"
 
 
-async def test_the_number_of_viewers_is_that_of_all_broadcasters(world: Stack, house: AuctionHouse) -> None:
+async def test_the_number_of_viewers_is_that_of_all_broadcasters(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     async with (
-        another_feed(world, "feed-left", FEED_VIEWERS_S="0.2") as left,
-        another_feed(world, "feed-right", FEED_VIEWERS_S="0.2") as right,
-        connect(ws_url(world, f"/ws/items/{item}", left)) as viewer,
+        another_feed(feed_stack, "feed-left", FEED_VIEWERS_S="0.2") as left,
+        another_feed(feed_stack, "feed-right", FEED_VIEWERS_S="0.2") as right,
+        connect(ws_url(feed_stack, f"/ws/items/{item}", left)) as viewer,
     ):
 
         async def told(viewers: int, *, exact: bool) -> None:
@@ -197,23 +182,23 @@ async def test_the_number_of_viewers_is_that_of_all_broadcasters(world: Stack, h
                 pass
 
         await told(1, exact=True)
-        async with connect(ws_url(world, f"/ws/items/{item}", right)) as other:
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}", right)) as other:
             await told(2, exact=False)
             assert (await receive_type(other, "viewers"))["viewers"] in (1, 2)
-            stats = (await http_get(world, f"/stats/items/{item}", left)).json()
+            stats = (await http_get(feed_stack, f"/stats/items/{item}", left)).json()
             assert stats == {"itemId": item, "subscribers": 1, "viewers": 2, "exact": False}
         await told(1, exact=True)
-        async with connect(ws_url(world, f"/ws/items/{item}", right)):
+        async with connect(ws_url(feed_stack, f"/ws/items/{item}", right)):
             await told(2, exact=False)
             # Nobody says good-bye: what was heard is forgotten in time.
-            world.kill("feed-right", signal.SIGKILL)
+            feed_stack.kill("feed-right", signal.SIGKILL)
             await told(1, exact=True)
 
 
-async def test_many_items_on_one_connection(world: Stack, house: AuctionHouse) -> None:
+async def test_many_items_on_one_connection(feed_stack: Stack, house: AuctionHouse) -> None:
     first, second = await house.open(), await house.open()
     await house.bid(second, 100, 200)
-    async with connect(ws_url(world, "/ws")) as viewer:
+    async with connect(ws_url(feed_stack, "/ws")) as viewer:
         assert (await receive(viewer))["itemId"] is None
         say = {"op": "subscribe", "items": [first, "no-such-item", "b{d", second], "since": {second: "1:1"}}
         await viewer.send(json.dumps(say))
@@ -237,11 +222,11 @@ async def test_many_items_on_one_connection(world: Stack, house: AuctionHouse) -
 
 
 async def test_an_unknown_item_in_an_open_catalogue_is_seen_from_its_first_bid_on(
-    world: Stack, house: AuctionHouse
+    feed_stack: Stack, house: AuctionHouse
 ) -> None:
     async with (
-        another_feed(world, "feed-open", OPEN_CATALOGUE="true") as port,
-        connect(ws_url(world, "/ws/items/new-here", port)) as viewer,
+        another_feed(feed_stack, "feed-open", OPEN_CATALOGUE="true") as port,
+        connect(ws_url(feed_stack, "/ws/items/new-here", port)) as viewer,
     ):
         unknown = {"type": "snapshot", "item_id": "new-here", "status": "unknown", "epoch": 0, "seq": -1}
         assert await greeted(viewer) == unknown
@@ -255,8 +240,8 @@ async def test_an_unknown_item_in_an_open_catalogue_is_seen_from_its_first_bid_o
 # ------------------------------------------------------------------------------------------------ limits and ends
 
 
-async def test_an_item_that_does_not_exist_ends_the_connection_for_good(world: Stack) -> None:
-    async with connect(ws_url(world, "/ws/items/nobody-opened-this")) as viewer:
+async def test_an_item_that_does_not_exist_ends_the_connection_for_good(feed_stack: Stack) -> None:
+    async with connect(ws_url(feed_stack, "/ws/items/nobody-opened-this")) as viewer:
         error = await greeted(viewer)
         assert (error["type"], error["code"]) == ("error", "ITEM_NOT_FOUND")
         assert await closed_with(viewer) == ITEM_NOT_FOUND.code
@@ -273,42 +258,42 @@ async def test_an_item_that_does_not_exist_ends_the_connection_for_good(world: S
         ("/ws/items/fine", {"Origin": "https://evil.example"}, 403),
     ],
 )
-async def test_refused_upgrades(world: Stack, path: str, headers: dict[str, str], status: int) -> None:
+async def test_refused_upgrades(feed_stack: Stack, path: str, headers: dict[str, str], status: int) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        await connect(ws_url(world, path), additional_headers=headers)
+        await connect(ws_url(feed_stack, path), additional_headers=headers)
     assert refused.value.response.status_code == status
     assert json.loads(refused.value.response.body)["error"]
 
 
-async def test_a_full_broadcaster_refuses_the_next_viewer(world: Stack) -> None:
+async def test_a_full_broadcaster_refuses_the_next_viewer(feed_stack: Stack) -> None:
     async with (
-        another_feed(world, "feed-full", FEED_CONNECTIONS_MAX="1", FEED_ITEMS_PER_CONNECTION_MAX="2") as port,
-        connect(ws_url(world, "/ws", port)) as viewer,
+        another_feed(feed_stack, "feed-full", FEED_CONNECTIONS_MAX="1", FEED_ITEMS_PER_CONNECTION_MAX="2") as port,
+        connect(ws_url(feed_stack, "/ws", port)) as viewer,
     ):
         await receive(viewer)
         with pytest.raises(InvalidStatus) as refused:
-            await connect(ws_url(world, "/ws", port))
+            await connect(ws_url(feed_stack, "/ws", port))
         assert refused.value.response.status_code == 503
         assert refused.value.response.headers["retry-after"]
         await viewer.send(json.dumps({"op": "subscribe", "items": ["a", "b", "c", "d"]}))
         assert (await receive(viewer))["code"] == "TOO_MANY_ITEMS"
 
 
-async def test_messages_that_are_too_long_end_the_connection(world: Stack) -> None:
-    async with connect(ws_url(world, "/ws")) as viewer:
+async def test_messages_that_are_too_long_end_the_connection(feed_stack: Stack) -> None:
+    async with connect(ws_url(feed_stack, "/ws")) as viewer:
         await viewer.send("x" * 9_000)
         assert await closed_with(viewer) == 1009
 
 
-async def test_health_readiness_and_who_may_read_them(world: Stack) -> None:
-    health = await http_get(world, "/health", origin="http://localhost:8080")
+async def test_health_readiness_and_who_may_read_them(feed_stack: Stack) -> None:
+    health = await http_get(feed_stack, "/health", origin="http://localhost:8080")
     assert health.json().items() >= {"status": "healthy", "service": "broadcast-service"}.items()
     assert health.headers["access-control-allow-origin"] == "http://localhost:8080"
-    ready = await http_get(world, "/ready", origin="https://evil.example")
+    ready = await http_get(feed_stack, "/ready", origin="https://evil.example")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert "access-control-allow-origin" not in ready.headers
-    assert (await http_get(world, "/stats/items/a%7Bb")).status_code == 422
-    assert (await http_get(world, "/nowhere")).json()["error"]
+    assert (await http_get(feed_stack, "/stats/items/a%7Bb")).status_code == 422
+    assert (await http_get(feed_stack, "/nowhere")).json()["error"]
 
 
 def slow_socket(port: int) -> socket.socket:
@@ -327,17 +312,17 @@ def open_sockets(stack: Stack, name: str, port: int) -> int:
 
 
 async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_others_get_everything(
-    world: Stack, house: AuctionHouse
+    feed_stack: Stack, house: AuctionHouse
 ) -> None:
     item = await house.open()
     path = f"/ws/items/{item}?feed=full"
     env = {"FEED_SEND_BUFFER_BYTES": "4096", "FEED_QUEUE_FRAMES_MAX": "8", "FEED_STALLED_MAX_S": "1.5"}
     async with (
-        another_feed(world, "feed-slow", **env) as port,
-        connect(ws_url(world, path, port)) as healthy,
-        connect(ws_url(world, path, port), sock=slow_socket(port), max_queue=1) as slow,
-        connect(ws_url(world, path, port), sock=slow_socket(port), max_queue=1) as stuck,
-        connect(ws_url(world, path, port), sock=slow_socket(port), max_queue=1, close_timeout=0.1) as deaf,
+        another_feed(feed_stack, "feed-slow", **env) as port,
+        connect(ws_url(feed_stack, path, port)) as healthy,
+        connect(ws_url(feed_stack, path, port), sock=slow_socket(port), max_queue=1) as slow,
+        connect(ws_url(feed_stack, path, port), sock=slow_socket(port), max_queue=1) as stuck,
+        connect(ws_url(feed_stack, path, port), sock=slow_socket(port), max_queue=1, close_timeout=0.1) as deaf,
     ):
         for viewer in (healthy, slow, stuck, deaf):
             await greeted(viewer)
@@ -353,7 +338,7 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
         seen: list[Json] = []
         for _ in range(10):
             seen += await hundred_bids()
-        await until_metric(world, "feed_frames_queued_total", 100, port)
+        await until_metric(feed_stack, "feed_frames_queued_total", 100, port)
         # The slow one reads again: what it had been sent, then the newest state in place of what it was too slow for.
         caught_up = await receive_until_seq(slow, seq)
         assert seqs(caught_up) == sorted(set(seqs(caught_up)))
@@ -363,11 +348,11 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
         assert sum(frame.get("bids_since_last", 1) for frame in caught_up) == seq, "every bid is shown or counted"
         assert caught_up[-1]["current_bid"] == seq / 100
         # The others are given up. One learns why when it reads again, in time; the other never does and is cut off.
-        await until_metric(world, f'feed_connections_closed_total{{code="{SLOW_VIEWER.name}"}}', 2, port)
+        await until_metric(feed_stack, f'feed_connections_closed_total{{code="{SLOW_VIEWER.name}"}}', 2, port)
         assert await closed_with(stuck) == SLOW_VIEWER.code
 
         async def only_two_sockets_are_left() -> bool:
-            return open_sockets(world, "feed-slow", port) == 2
+            return open_sockets(feed_stack, "feed-slow", port) == 2
 
         assert await until(only_two_sockets_are_left)
         seen += await hundred_bids()
@@ -376,12 +361,12 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
         assert (await receive_until_seq(slow, seq))[-1]["seq"] == seq
 
 
-async def test_viewers_are_sent_away_in_good_order_at_a_shutdown(world: Stack, house: AuctionHouse) -> None:
+async def test_viewers_are_sent_away_in_good_order_at_a_shutdown(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with another_feed(world, "feed-ending") as port:
-        viewers = [await connect(ws_url(world, f"/ws/items/{item}", port)) for _ in range(5)]
+    async with another_feed(feed_stack, "feed-ending") as port:
+        viewers = [await connect(ws_url(feed_stack, f"/ws/items/{item}", port)) for _ in range(5)]
         for viewer in viewers:
             await greeted(viewer)
-        world.kill("feed-ending", signal.SIGTERM)
+        feed_stack.kill("feed-ending", signal.SIGTERM)
         assert [await closed_with(viewer) for viewer in viewers] == [SERVICE_RESTART.code] * 5
-        assert await world.wait_ended("feed-ending")
+        assert await feed_stack.wait_ended("feed-ending")

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import http
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-import pytest_asyncio
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -28,24 +27,12 @@ from shared.feed_updates import (
     Update,
 )
 from tests.faults.proxy import FaultyProxy
-from tests.integration.feed_world import AuctionHouse, another_feed, running_feed, until, until_metric
+from tests.integration.feed_world import AuctionHouse, another_feed, until, until_metric
 
 pytestmark = pytest.mark.integration
 
 PATIENCE_S = 60.0
 SOON: Callable[[], float] = lambda: 0.05  # noqa: E731 - a short wait between attempts, instead of a random one.
-
-
-@pytest.fixture(scope="module")
-def world(postgres_url: str) -> Iterator[Stack]:
-    with running_feed(postgres_url) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as opened:
-        yield opened
 
 
 class Reader:
@@ -105,9 +92,9 @@ class Reader:
 
 
 class TestLive:
-    async def test_snapshot_events_and_items_at_run_time(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_snapshot_events_and_items_at_run_time(self, feed_stack: Stack, house: AuctionHouse) -> None:
         first, second = await house.open(), await house.open()
-        async with Reader.of(FeedClient(world.urls.broadcast_url, [first], full=True)) as reader:
+        async with Reader.of(FeedClient(feed_stack.urls.broadcast_url, [first], full=True)) as reader:
             await reader.until_seq(first, 0)
             await house.bid(first, 100, 250)
             await reader.until_seq(first, 2)
@@ -125,24 +112,24 @@ class TestLive:
             assert reader.states[-1] is ConnectionState.LIVE
             assert reader.feed.is_current(second)
 
-    async def test_an_item_that_is_not_there(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_an_item_that_is_not_there(self, feed_stack: Stack, house: AuctionHouse) -> None:
         there = await house.open()
-        async with Reader.of(FeedClient(world.urls.broadcast_url, ["nowhere", there])) as reader:
+        async with Reader.of(FeedClient(feed_stack.urls.broadcast_url, ["nowhere", there])) as reader:
             await reader.until_seq(there, 0)
             await reader.until(lambda: any(isinstance(each, Refused) for each in reader.updates))
             [refused] = [each for each in reader.updates if isinstance(each, Refused)]
             assert (refused.code, refused.item_id) == ("ITEM_NOT_FOUND", "nowhere")
             assert reader.feed.items == (there,)
 
-    async def test_more_items_than_one_message_holds(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_more_items_than_one_message_holds(self, feed_stack: Stack, house: AuctionHouse) -> None:
         items = [await house.open(f"many-{'x' * 50}-{number}") for number in range(60)]
-        async with Reader.of(FeedClient(world.urls.broadcast_url, items)) as reader:
+        async with Reader.of(FeedClient(feed_stack.urls.broadcast_url, items)) as reader:
             await reader.until(lambda: all(reader.of_item(item) for item in items))
 
-    async def test_a_wait_may_be_cancelled_and_begun_anew(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_a_wait_may_be_cancelled_and_begun_anew(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
         seen: list[int] = []
-        async with FeedClient(world.urls.broadcast_url, [item], full=True) as feed:
+        async with FeedClient(feed_stack.urls.broadcast_url, [item], full=True) as feed:
             publishing = asyncio.create_task(self._publish(house, item, 50))
             async with asyncio.timeout(PATIENCE_S):
                 while not seen or seen[-1] < 50:
@@ -158,9 +145,9 @@ class TestLive:
         for number in range(1, count + 1):
             await house.bid(item, 100 * number)
 
-    async def test_leaving_the_block_ends_the_iteration(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_leaving_the_block_ends_the_iteration(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
-        async with FeedClient(world.urls.broadcast_url, [item]) as feed:
+        async with FeedClient(feed_stack.urls.broadcast_url, [item]) as feed:
             assert isinstance(await anext(feed), ConnectionChanged)
         rest = [update async for update in feed]
         assert len(rest) <= 1
@@ -168,11 +155,11 @@ class TestLive:
 
 class TestBreaks:
     async def test_nothing_is_missed_over_a_connection_that_is_cut_again_and_again(
-        self, world: Stack, house: AuctionHouse
+        self, feed_stack: Stack, house: AuctionHouse
     ) -> None:
         item = await house.open()
         async with (
-            FaultyProxy(world.ports.broadcast) as proxy,
+            FaultyProxy(feed_stack.ports.broadcast) as proxy,
             Reader.of(FeedClient(f"ws://127.0.0.1:{proxy.port}", [item], full=True, chance=SOON)) as reader,
         ):
             await reader.until_seq(item, 0)
@@ -187,10 +174,10 @@ class TestBreaks:
             assert proxy.cuts >= 3
             assert reader.states.count(ConnectionState.OFFLINE) >= 3
 
-    async def test_while_the_service_cannot_be_reached(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_while_the_service_cannot_be_reached(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
         async with (
-            FaultyProxy(world.ports.broadcast) as proxy,
+            FaultyProxy(feed_stack.ports.broadcast) as proxy,
             Reader.of(FeedClient(f"ws://127.0.0.1:{proxy.port}", [item], chance=SOON)) as reader,
         ):
             await reader.until_seq(item, 0)
@@ -202,40 +189,40 @@ class TestBreaks:
             await reader.until_seq(item, 3)
             assert reader.states[-1] is ConnectionState.LIVE
 
-    async def test_a_broadcaster_that_is_killed_and_restarted(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_a_broadcaster_that_is_killed_and_restarted(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
         async with (
-            another_feed(world, "feed-client-killed") as port,
+            another_feed(feed_stack, "feed-client-killed") as port,
             Reader.of(FeedClient(f"ws://127.0.0.1:{port}", [item], full=True, chance=SOON)) as reader,
         ):
             await house.bid(item, 100)
             await reader.until_seq(item, 1)
-            world.kill("feed-client-killed", signal.SIGKILL)
-            assert await world.wait_ended("feed-client-killed")
+            feed_stack.kill("feed-client-killed", signal.SIGKILL)
+            assert await feed_stack.wait_ended("feed-client-killed")
             await house.bid(item, 200, 300)
-            await world.start_process("feed-client-killed")
+            await feed_stack.start_process("feed-client-killed")
             await house.bid(item, 400)
             await reader.until_seq(item, 4)
             assert reader.seqs(item)[-4:] == [1, 2, 3, 4]
             assert all(each.complete for each in reader.of_item(item))
 
-    async def test_a_broadcaster_that_is_drained(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_a_broadcaster_that_is_drained(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
         async with (
-            another_feed(world, "feed-client-drained", FEED_DRAIN_S="0.2") as port,
+            another_feed(feed_stack, "feed-client-drained", FEED_DRAIN_S="0.2") as port,
             Reader.of(FeedClient(f"ws://127.0.0.1:{port}", [item], full=True, chance=SOON)) as reader,
         ):
             await reader.until_seq(item, 0)
-            await world.restart("feed-client-drained")
+            await feed_stack.restart("feed-client-drained")
             await house.bid(item, 100)
             await reader.until_seq(item, 1)
             assert ConnectionState.OFFLINE in reader.states
 
-    async def test_silence_is_a_dead_connection(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_silence_is_a_dead_connection(self, feed_stack: Stack, house: AuctionHouse) -> None:
         """The proxy takes everything and passes nothing on, as a half-open connection does."""
         item = await house.open()
         async with (
-            another_feed(world, "feed-client-silent", FEED_TIME_S="0.3") as port,
+            another_feed(feed_stack, "feed-client-silent", FEED_TIME_S="0.3") as port,
             FaultyProxy(port) as proxy,
             Reader.of(FeedClient(f"ws://127.0.0.1:{proxy.port}", [item], chance=SOON)) as reader,
         ):
@@ -245,10 +232,10 @@ class TestBreaks:
                 await reader.until(lambda: ConnectionState.OFFLINE in reader.states)
             await reader.until_seq(item, 1)
 
-    async def test_heartbeats_keep_a_quiet_connection(self, world: Stack, house: AuctionHouse) -> None:
+    async def test_heartbeats_keep_a_quiet_connection(self, feed_stack: Stack, house: AuctionHouse) -> None:
         item = await house.open()
         async with (
-            another_feed(world, "feed-client-quiet", FEED_TIME_S="0.2") as port,
+            another_feed(feed_stack, "feed-client-quiet", FEED_TIME_S="0.2") as port,
             Reader.of(FeedClient(f"ws://127.0.0.1:{port}", [item])) as reader,
         ):
             await reader.until_seq(item, 0)
@@ -264,24 +251,24 @@ class TestBreaks:
             assert ConnectionState.OFFLINE not in reader.states
 
 
-async def test_nats_away_is_stale_and_then_caught_up(world: Stack) -> None:
+async def test_nats_away_is_stale_and_then_caught_up(feed_stack: Stack) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        house = await stack.enter_async_context(AuctionHouse.at(world.urls.redis_url, world.urls.nats_url))
+        house = await stack.enter_async_context(AuctionHouse.at(feed_stack.urls.redis_url, feed_stack.urls.nats_url))
         item = await house.open()
-        port = await stack.enter_async_context(another_feed(world, "feed-client-stale", FEED_TIME_S="0.3"))
+        port = await stack.enter_async_context(another_feed(feed_stack, "feed-client-stale", FEED_TIME_S="0.3"))
         feed = FeedClient(f"ws://127.0.0.1:{port}", [item], full=True, chance=SOON)
         reader = await stack.enter_async_context(Reader.of(feed))
         await house.bid(item, 100)
         await reader.until_seq(item, 1)
-        world.kill("nats", signal.SIGKILL)
-        assert await world.wait_ended("nats")
+        feed_stack.kill("nats", signal.SIGKILL)
+        assert await feed_stack.wait_ended("nats")
         try:
             await house.decide(item, 200)
             await reader.until(lambda: reader.states[-1] is ConnectionState.STALE)
             assert not feed.is_current(item)
         finally:
-            await world.start_process("nats")
-        await until_metric(world, "feed_stream_up", 1, port)
+            await feed_stack.start_process("nats")
+        await until_metric(feed_stack, "feed_stream_up", 1, port)
         await reader.until(lambda: reader.states[-1] is ConnectionState.LIVE)
         await reader.until_seq(item, 2)
         assert reader.seqs(item)[-2:] == [1, 2]
@@ -334,7 +321,7 @@ async def test_an_upgrade_that_is_refused_for_good() -> None:
                 pass
 
 
-async def test_a_full_service_is_asked_again_when_it_said(world: Stack, house: AuctionHouse) -> None:
+async def test_a_full_service_is_asked_again_when_it_said(feed_stack: Stack, house: AuctionHouse) -> None:
     asked_s: list[float] = []
 
     def refuse(connection: ServerConnection, _: Request) -> Response | None:

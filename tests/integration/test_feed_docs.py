@@ -6,18 +6,16 @@ import asyncio
 import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import CHROMIUM
 from tests.faults.proxy import FaultyProxy
-from tests.integration.feed_world import AuctionHouse, running_feed
+from tests.integration.feed_world import AuctionHouse
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -31,23 +29,11 @@ def code(language: str) -> str:
     return str(block)
 
 
-@pytest.fixture(scope="module")
-def world(postgres_url: str) -> Iterator[Stack]:
-    with running_feed(postgres_url) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as opened:
-        yield opened
-
-
-async def test_the_client_in_python(world: Stack, house: AuctionHouse, tmp_path: Path) -> None:
+async def test_the_client_in_python(feed_stack: Stack, house: AuctionHouse, tmp_path: Path) -> None:
     item = await house.open()
     program = tmp_path / "client.py"
     program.write_text(code("python"))
-    async with FaultyProxy(world.ports.broadcast) as proxy:
+    async with FaultyProxy(feed_stack.ports.broadcast) as proxy:
         client = await asyncio.create_subprocess_exec(
             sys.executable, str(program), f"ws://127.0.0.1:{proxy.port}", item, stdout=PIPE, stderr=DEVNULL
         )
@@ -71,11 +57,16 @@ async def test_the_client_in_python(world: Stack, house: AuctionHouse, tmp_path:
         assert proxy.cuts >= 2
 
 
-async def test_the_client_in_python_gives_up_where_it_is_no_use(world: Stack, tmp_path: Path) -> None:
+async def test_the_client_in_python_gives_up_where_it_is_no_use(feed_stack: Stack, tmp_path: Path) -> None:
     program = tmp_path / "client.py"
     program.write_text(code("python"))
     client = await asyncio.create_subprocess_exec(
-        sys.executable, str(program), f"ws://127.0.0.1:{world.ports.broadcast}", "nowhere", stdout=PIPE, stderr=PIPE
+        sys.executable,
+        str(program),
+        f"ws://127.0.0.1:{feed_stack.ports.broadcast}",
+        "nowhere",
+        stdout=PIPE,
+        stderr=PIPE,
     )
     async with asyncio.timeout(PATIENCE_S):
         _, errors = await client.communicate()
@@ -84,13 +75,13 @@ async def test_the_client_in_python_gives_up_where_it_is_no_use(world: Stack, tm
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH")
-async def test_the_client_in_javascript(world: Stack, house: AuctionHouse) -> None:
+async def test_the_client_in_javascript(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with FaultyProxy(world.ports.broadcast) as proxy, async_playwright() as playwright:
+    async with FaultyProxy(feed_stack.ports.broadcast) as proxy, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         try:
             page = await browser.new_page()
-            await page.goto(f"{world.urls.broadcast_url}/health")
+            await page.goto(f"{feed_stack.urls.broadcast_url}/health")
             watch = f"window.shown = []; watch('ws://127.0.0.1:{proxy.port}', '{item}', (frame) => shown.push(frame));"
             await page.evaluate(f"() => {{ {code('js')} {watch} }}")
 

@@ -9,11 +9,9 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -29,24 +27,11 @@ from tests.integration.feed_world import (
     closed_with,
     http_get,
     metric,
-    running_feed,
     until,
     ws_url,
 )
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def world(postgres_url: str) -> Iterator[Stack]:
-    with running_feed(postgres_url) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as opened:
-        yield opened
 
 
 async def next_of(viewer: ClientConnection, kind: str) -> Json:
@@ -61,11 +46,14 @@ async def next_of(viewer: ClientConnection, kind: str) -> Json:
 # ------------------------------------------------------------------------------------------------- heartbeats
 
 
-async def test_every_connection_is_told_the_time_again_and_again(world: Stack, house: AuctionHouse) -> None:
+async def test_every_connection_is_told_the_time_again_and_again(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with another_feed(world, "feed-beating", FEED_TIME_S="0.2") as port, contextlib.AsyncExitStack() as viewers:
+    async with (
+        another_feed(feed_stack, "feed-beating", FEED_TIME_S="0.2") as port,
+        contextlib.AsyncExitStack() as viewers,
+    ):
         for path in (f"/ws/items/{item}", "/ws", f"/ws/items/{item}?feed=full"):
-            viewer = await viewers.enter_async_context(connect(ws_url(world, path, port)))
+            viewer = await viewers.enter_async_context(connect(ws_url(feed_stack, path, port)))
             connected = await next_of(viewer, "connected")
             assert connected["heartbeat_s"] == 0.2
             assert connected["feed"] == ("full" if "full" in path else "conflated")
@@ -74,9 +62,12 @@ async def test_every_connection_is_told_the_time_again_and_again(world: Stack, h
             assert "stale" not in first
 
 
-async def test_who_does_not_answer_pings_is_given_up_and_who_does_stays(world: Stack) -> None:
+async def test_who_does_not_answer_pings_is_given_up_and_who_does_stays(feed_stack: Stack) -> None:
     env = {"FEED_PING_INTERVAL_S": "0.2", "FEED_PING_TIMEOUT_S": "2"}
-    async with another_feed(world, "feed-pinging", **env) as port, connect(ws_url(world, "/ws", port)) as healthy:
+    async with (
+        another_feed(feed_stack, "feed-pinging", **env) as port,
+        connect(ws_url(feed_stack, "/ws", port)) as healthy,
+    ):
         reader, writer = await raw_upgrade(port, "/ws")
         async with asyncio.timeout(PATIENCE_S):
             rest = await reader.read()
@@ -85,7 +76,7 @@ async def test_who_does_not_answer_pings_is_given_up_and_who_does_stays(world: S
         writer.close()
         await healthy.send('{"op":"ping"}')
         await next_of(healthy, "pong")
-        assert await metric(world, "feed_connections ", port) == 1
+        assert await metric(feed_stack, "feed_connections ", port) == 1
 
 
 async def raw_upgrade(port: int, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -106,9 +97,9 @@ def text_message(text: str) -> bytes:
     return struct.pack("!BBI", 0x81, 0x80 | len(data), 0) + data
 
 
-async def test_what_was_said_at_once_is_answered_in_order(world: Stack) -> None:
+async def test_what_was_said_at_once_is_answered_in_order(feed_stack: Stack) -> None:
     """Many messages in one packet, each dealt with in its turn."""
-    reader, writer = await raw_upgrade(world.ports.broadcast, "/ws")
+    reader, writer = await raw_upgrade(feed_stack.ports.broadcast, "/ws")
     writer.write(b"".join(text_message(f'{{"op":"unsubscribe","items":["item-{n}"]}}') for n in range(200)))
     writer.write(text_message('{"op":"ping"}'))
     async with asyncio.timeout(PATIENCE_S):
@@ -117,16 +108,16 @@ async def test_what_was_said_at_once_is_answered_in_order(world: Stack) -> None:
     writer.close()
 
 
-async def test_a_message_that_came_with_the_upgrade_is_answered(world: Stack) -> None:
+async def test_a_message_that_came_with_the_upgrade_is_answered(feed_stack: Stack) -> None:
     """A client may speak as soon as it has asked for the upgrade, in the same breath as reading the answer."""
-    async with connect(ws_url(world, "/ws")) as viewer:
+    async with connect(ws_url(feed_stack, "/ws")) as viewer:
         await viewer.send('{"op":"ping"}')
         assert json.loads(await viewer.recv())["type"] == "connected"
         await next_of(viewer, "pong")
 
 
-async def test_nonsense_for_ever_ends_the_connection(world: Stack) -> None:
-    async with connect(ws_url(world, "/ws")) as viewer:
+async def test_nonsense_for_ever_ends_the_connection(feed_stack: Stack) -> None:
+    async with connect(ws_url(feed_stack, "/ws")) as viewer:
         for _ in range(101):
             await viewer.send("nonsense")
         assert await closed_with(viewer) == TOO_MANY_ERRORS.code
@@ -144,10 +135,10 @@ async def refused(url: str, **headers: str) -> tuple[int, Any]:
     return response.status_code, json.loads(response.body)["code"]
 
 
-async def test_one_address_cannot_take_all_the_room(world: Stack) -> None:
+async def test_one_address_cannot_take_all_the_room(feed_stack: Stack) -> None:
     env = {"FEED_CONNECTIONS_PER_ADDRESS_MAX": "2", "FEED_TRUSTED_PROXIES": "127.0.0.1"}
-    async with another_feed(world, "feed-crowded", **env) as port, contextlib.AsyncExitStack() as viewers:
-        url = ws_url(world, "/ws", port)
+    async with another_feed(feed_stack, "feed-crowded", **env) as port, contextlib.AsyncExitStack() as viewers:
+        url = ws_url(feed_stack, "/ws", port)
 
         async def come(address: str) -> ClientConnection:
             return await viewers.enter_async_context(connect(url, additional_headers={"X-Forwarded-For": address}))
@@ -158,7 +149,7 @@ async def test_one_address_cannot_take_all_the_room(world: Stack) -> None:
         assert await refused(url, **{"X-Forwarded-For": "192.0.2.1"}) == too_many
         # What a client itself writes into the header stands before what the proxy adds.
         assert await refused(url, **{"X-Forwarded-For": "192.0.2.99, 192.0.2.1"}) == too_many
-        answer = await http_get(world, "/sse/items/any", port, **{"x-forwarded-for": "192.0.2.1"})
+        answer = await http_get(feed_stack, "/sse/items/any", port, **{"x-forwarded-for": "192.0.2.1"})
         assert (answer.status_code, answer.json()["code"]) == too_many
         await come("192.0.2.2")
         await come("2001:db8::1")
@@ -176,18 +167,18 @@ async def test_one_address_cannot_take_all_the_room(world: Stack) -> None:
         assert await until(has_room)
 
 
-async def test_the_header_of_a_stranger_is_not_believed(world: Stack) -> None:
+async def test_the_header_of_a_stranger_is_not_believed(feed_stack: Stack) -> None:
     async with (
-        another_feed(world, "feed-direct", FEED_CONNECTIONS_PER_ADDRESS_MAX="1") as port,
-        connect(ws_url(world, "/ws", port), additional_headers={"X-Forwarded-For": "192.0.2.1"}),
+        another_feed(feed_stack, "feed-direct", FEED_CONNECTIONS_PER_ADDRESS_MAX="1") as port,
+        connect(ws_url(feed_stack, "/ws", port), additional_headers={"X-Forwarded-For": "192.0.2.1"}),
     ):
-        url = ws_url(world, "/ws", port)
+        url = ws_url(feed_stack, "/ws", port)
         assert (await refused(url, **{"X-Forwarded-For": "192.0.2.2"}))[0] == 429
 
 
-async def test_many_who_come_at_once_do_not_pass_the_bound(world: Stack) -> None:
-    async with another_feed(world, "feed-rushed", FEED_CONNECTIONS_MAX="5") as port:
-        url = ws_url(world, "/ws", port)
+async def test_many_who_come_at_once_do_not_pass_the_bound(feed_stack: Stack) -> None:
+    async with another_feed(feed_stack, "feed-rushed", FEED_CONNECTIONS_MAX="5") as port:
+        url = ws_url(feed_stack, "/ws", port)
         outcomes = await asyncio.gather(*(connect(url) for _ in range(40)), return_exceptions=True)
         let_in = [each for each in outcomes if isinstance(each, ClientConnection)]
         assert len(let_in) == 5
@@ -196,23 +187,23 @@ async def test_many_who_come_at_once_do_not_pass_the_bound(world: Stack) -> None
             await viewer.close()
 
 
-async def test_an_unknown_kind_of_feed_is_refused(world: Stack) -> None:
-    assert await refused(ws_url(world, "/ws/items/any?feed=everything")) == (422, "FEED_INVALID")
+async def test_an_unknown_kind_of_feed_is_refused(feed_stack: Stack) -> None:
+    assert await refused(ws_url(feed_stack, "/ws/items/any?feed=everything")) == (422, "FEED_INVALID")
 
 
 # --------------------------------------------------------------------------------------- several on one port
 
 
-async def test_several_broadcasters_share_a_port_and_each_serves(world: Stack, house: AuctionHouse) -> None:
+async def test_several_broadcasters_share_a_port_and_each_serves(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     stack = Stack(
-        world.data_dir / "shared",
+        feed_stack.data_dir / "shared",
         ports=Ports.free(),
         services=(FEED,),
         migrate=False,
-        redis_url=world.urls.redis_url,
-        nats_url=world.urls.nats_url,
-        postgres_url=world.urls.postgres_url,
+        redis_url=feed_stack.urls.redis_url,
+        nats_url=feed_stack.urls.nats_url,
+        postgres_url=feed_stack.urls.postgres_url,
         broadcasters=3,
     )
     async with stack, contextlib.AsyncExitStack() as viewers:
@@ -235,14 +226,14 @@ async def test_several_broadcasters_share_a_port_and_each_serves(world: Stack, h
             assert (await next_of(newcomer, "snapshot"))["seq"] == 2
 
 
-async def test_who_does_not_share_a_port_does_not_get_it(world: Stack) -> None:
-    async with another_feed(world, "feed-alone") as taken:
+async def test_who_does_not_share_a_port_does_not_get_it(feed_stack: Stack) -> None:
+    async with another_feed(feed_stack, "feed-alone") as taken:
         env = {"BROADCAST_PORT": str(taken), "BROADCAST_REUSE_PORT": "true"}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             FEED,
-            env=os.environ | world.service_env | env,
+            env=os.environ | feed_stack.service_env | env,
             stderr=asyncio.subprocess.PIPE,
         )
         _, errors = await asyncio.wait_for(process.communicate(), 30)
@@ -250,12 +241,12 @@ async def test_who_does_not_share_a_port_does_not_get_it(world: Stack) -> None:
         assert b"in use" in errors
 
 
-async def test_a_short_secret_ends_the_start_with_a_message(world: Stack) -> None:
+async def test_a_short_secret_ends_the_start_with_a_message(feed_stack: Stack) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         FEED,
-        env=os.environ | world.service_env | {"FEED_TOKEN_SECRET": "short"},
+        env=os.environ | feed_stack.service_env | {"FEED_TOKEN_SECRET": "short"},
         stderr=asyncio.subprocess.PIPE,
     )
     _, errors = await asyncio.wait_for(process.communicate(), 30)
@@ -268,12 +259,15 @@ async def test_a_short_secret_ends_the_start_with_a_message(world: Stack) -> Non
 # ------------------------------------------------------------------------------------------------------- the end
 
 
-async def test_nobody_is_let_in_while_it_stops(world: Stack) -> None:
+async def test_nobody_is_let_in_while_it_stops(feed_stack: Stack) -> None:
     """Connections that were open for plain HTTP before may still ask."""
-    async with another_feed(world, "feed-stopping", FEED_DRAIN_S="3") as port, contextlib.AsyncExitStack() as viewers:
-        watching = [await viewers.enter_async_context(connect(ws_url(world, "/ws", port))) for _ in range(101)]
+    async with (
+        another_feed(feed_stack, "feed-stopping", FEED_DRAIN_S="3") as port,
+        contextlib.AsyncExitStack() as viewers,
+    ):
+        watching = [await viewers.enter_async_context(connect(ws_url(feed_stack, "/ws", port))) for _ in range(101)]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        world.kill("feed-stopping", signal.SIGTERM)
+        feed_stack.kill("feed-stopping", signal.SIGTERM)
         assert await closed_with(watching[0]) == SERVICE_RESTART.code
         writer.write(
             f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

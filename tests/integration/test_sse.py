@@ -6,13 +6,12 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from broadcast_service.close_codes import SLOW_VIEWER
 from infrastructure.local.stack import Stack
@@ -23,24 +22,11 @@ from tests.integration.feed_world import (
     another_feed,
     http_get,
     metric,
-    running_feed,
     until,
     until_metric,
 )
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def world(postgres_url: str) -> Iterator[Stack]:
-    with running_feed(postgres_url) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture
-async def house(world: Stack) -> AsyncIterator[AuctionHouse]:
-    async with AuctionHouse.at(world.urls.redis_url, world.urls.nats_url) as opened:
-        yield opened
 
 
 @dataclass(frozen=True)
@@ -86,9 +72,9 @@ async def stream(stack: Stack, path: str, port: int | None = None, **headers: st
         yield Stream(response)
 
 
-async def test_connected_then_the_snapshot_then_every_bid(world: Stack, house: AuctionHouse) -> None:
+async def test_connected_then_the_snapshot_then_every_bid(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open(reserve_price=77_777)
-    async with stream(world, f"/sse/items/{item}?feed=full", origin="http://localhost:1234") as events:
+    async with stream(feed_stack, f"/sse/items/{item}?feed=full", origin="http://localhost:1234") as events:
         headers = events.response.headers
         assert headers["content-type"].startswith("text/event-stream")
         assert "no-store" in headers["cache-control"]
@@ -104,25 +90,25 @@ async def test_connected_then_the_snapshot_then_every_bid(world: Stack, house: A
         assert bids[1].data.items() >= {"type": "bid", "item_id": item, "amount": 2.0, "user_id": "ann"}.items()
 
 
-async def test_a_browser_that_comes_back_gets_exactly_what_it_missed(world: Stack, house: AuctionHouse) -> None:
+async def test_a_browser_that_comes_back_gets_exactly_what_it_missed(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     await house.bid(item, 100, 200, 300)
     # Last-Event-ID is newer than the address, which a browser keeps as it was.
     path = f"/sse/items/{item}?since=1:0&feed=full"
-    async with stream(world, path, None, **{"Last-Event-ID": "1:1"}) as events:
+    async with stream(feed_stack, path, None, **{"Last-Event-ID": "1:1"}) as events:
         resumed = await events.next_of("resumed")
         assert resumed.id is None, "the viewer was not shown this version yet"
         assert (resumed.data["replayed"], resumed.data["recovered"]) == (2, True)
         assert [(await events.next_of("bid")).id for _ in range(2)] == ["1:2", "1:3"]
-    async with stream(world, path) as events:
+    async with stream(feed_stack, path) as events:
         assert (await events.next_of("resumed")).data["replayed"] == 3
 
 
-async def test_heartbeats_are_events_too(world: Stack, house: AuctionHouse) -> None:
+async def test_heartbeats_are_events_too(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     async with (
-        another_feed(world, "sse-beating", FEED_TIME_S="0.2") as port,
-        stream(world, f"/sse/items/{item}", port) as events,
+        another_feed(feed_stack, "sse-beating", FEED_TIME_S="0.2") as port,
+        stream(feed_stack, f"/sse/items/{item}", port) as events,
     ):
         beat = await events.next_of("heartbeat")
         assert (beat.id, beat.data["server_time"][-1]) == (None, "Z")
@@ -140,53 +126,53 @@ async def test_heartbeats_are_events_too(world: Stack, house: AuctionHouse) -> N
     ],
 )
 async def test_refusals_are_problems_before_the_stream_starts(
-    world: Stack, path: str, headers: dict[str, str], status: int, code: str
+    feed_stack: Stack, path: str, headers: dict[str, str], status: int, code: str
 ) -> None:
-    answer = await http_get(world, path, None, **headers)
+    answer = await http_get(feed_stack, path, None, **headers)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_an_unknown_item_in_an_open_catalogue_can_be_waited_for(world: Stack, house: AuctionHouse) -> None:
-    async with another_feed(world, "sse-open", OPEN_CATALOGUE="true") as port:
-        async with stream(world, "/sse/items/sse-new-here?feed=full", port) as events:
+async def test_an_unknown_item_in_an_open_catalogue_can_be_waited_for(feed_stack: Stack, house: AuctionHouse) -> None:
+    async with another_feed(feed_stack, "sse-open", OPEN_CATALOGUE="true") as port:
+        async with stream(feed_stack, "/sse/items/sse-new-here?feed=full", port) as events:
             unknown = await events.next_of("snapshot")
             assert (unknown.id, unknown.data["status"]) == ("0:-1", "unknown")
             await house.open("sse-new-here")
             await house.bid("sse-new-here", 100)
             assert (await events.next_of("bid")).id == "1:1"
-        async with stream(world, "/sse/items/sse-new-here", port, **{"Last-Event-ID": "0:-1"}) as events:
+        async with stream(feed_stack, "/sse/items/sse-new-here", port, **{"Last-Event-ID": "0:-1"}) as events:
             assert (await events.next_of("snapshot")).data["seq"] == 1
 
 
-async def test_a_head_request_is_answered_and_over(world: Stack, house: AuctionHouse) -> None:
+async def test_a_head_request_is_answered_and_over(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
-        answer = await client.head(f"http://127.0.0.1:{world.ports.broadcast}/sse/items/{item}")
+        answer = await client.head(f"http://127.0.0.1:{feed_stack.ports.broadcast}/sse/items/{item}")
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_a_client_that_leaves_is_forgotten(world: Stack, house: AuctionHouse) -> None:
+async def test_a_client_that_leaves_is_forgotten(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with stream(world, f"/sse/items/{item}") as events:
+    async with stream(feed_stack, f"/sse/items/{item}") as events:
         await events.next_of("snapshot")
-        assert (await http_get(world, f"/stats/items/{item}")).json()["subscribers"] == 1
+        assert (await http_get(feed_stack, f"/stats/items/{item}")).json()["subscribers"] == 1
 
     async def is_gone() -> bool:
-        return bool((await http_get(world, f"/stats/items/{item}")).json()["subscribers"] == 0)
+        return bool((await http_get(feed_stack, f"/stats/items/{item}")).json()["subscribers"] == 0)
 
     assert await until(is_gone)
 
 
-async def test_streams_end_in_good_order_at_a_shutdown(world: Stack, house: AuctionHouse) -> None:
+async def test_streams_end_in_good_order_at_a_shutdown(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with another_feed(world, "sse-ending") as port, stream(world, f"/sse/items/{item}", port) as events:
+    async with another_feed(feed_stack, "sse-ending") as port, stream(feed_stack, f"/sse/items/{item}", port) as events:
         await events.next_of("snapshot")
-        world.kill("sse-ending", signal.SIGTERM)
+        feed_stack.kill("sse-ending", signal.SIGTERM)
         # httpx would raise where the last chunk is missing.
         with pytest.raises(EOFError):
             await events.next_of("never")
-        assert await world.wait_ended("sse-ending")
+        assert await feed_stack.wait_ended("sse-ending")
 
 
 class SlowReader:
@@ -222,13 +208,13 @@ def seqs_of(raw: bytes) -> list[int]:
 
 
 async def test_a_reader_that_stops_is_conflated_and_then_cut_while_others_get_everything(
-    world: Stack, house: AuctionHouse
+    feed_stack: Stack, house: AuctionHouse
 ) -> None:
     item = await house.open()
     env = {"FEED_SEND_BUFFER_BYTES": "4096", "FEED_QUEUE_FRAMES_MAX": "8", "FEED_STALLED_MAX_S": "1.5"}
     async with (
-        another_feed(world, "sse-slow", **env) as port,
-        stream(world, f"/sse/items/{item}?feed=full", port) as healthy,
+        another_feed(feed_stack, "sse-slow", **env) as port,
+        stream(feed_stack, f"/sse/items/{item}?feed=full", port) as healthy,
     ):
         await healthy.next_of("snapshot")
         slow, deaf = SlowReader(port, item, "?feed=full"), SlowReader(port, item, "?feed=full")
@@ -241,7 +227,7 @@ async def test_a_reader_that_stops_is_conflated_and_then_cut_while_others_get_ev
                 amount += 100
                 for _ in range(100):
                     await healthy.next_of("bid")
-            await until_metric(world, "feed_frames_queued_total", 100, port)
+            await until_metric(feed_stack, "feed_frames_queued_total", 100, port)
             raw = await slow.read_until(b"id: 1:1000\n")
             shown = seqs_of(raw)
             assert shown == sorted(set(shown)), "never back, and nothing twice"
@@ -249,10 +235,10 @@ async def test_a_reader_that_stops_is_conflated_and_then_cut_while_others_get_ev
             assert b"event: state\n" in raw
             # The other one is given up, with its frames, and the socket is closed under it.
             name = f'feed_connections_closed_total{{code="{SLOW_VIEWER.name}"}}'
-            await until_metric(world, name, 1, port)
+            await until_metric(feed_stack, name, 1, port)
 
             async def two_are_left() -> bool:
-                return await metric(world, "feed_connections ", port) == 2
+                return await metric(feed_stack, "feed_connections ", port) == 2
 
             assert await until(two_are_left)
             await house.bid(item, amount + 1)
@@ -263,9 +249,9 @@ async def test_a_reader_that_stops_is_conflated_and_then_cut_while_others_get_ev
             deaf.close()
 
 
-async def test_what_a_reader_says_later_is_not_listened_to(world: Stack, house: AuctionHouse) -> None:
+async def test_what_a_reader_says_later_is_not_listened_to(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", world.ports.broadcast)
+    reader, writer = await asyncio.open_connection("127.0.0.1", feed_stack.ports.broadcast)
     request = f"GET /sse/items/{item}?feed=full HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     writer.write(request)
     async with asyncio.timeout(PATIENCE_S):
