@@ -11,7 +11,7 @@ BOOTSTRAP := infrastructure/local/bootstrap.py
 PACKAGES := $(wildcard api_gateway archival_worker broadcast_service cache_node infrastructure load_tests shared tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint types bench load faults terraform lock clean install install-dev
+.PHONY: help up down test lint types bench load faults fuzz terraform lock clean install install-dev
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ load: install-dev ## 100 users bid on one item for 30 s, then the proof that not
 
 faults: install-dev ## the fault tests: kill, cut and wipe the parts while bids flow; the table goes to build/faults.md
 	@FAULTS_REPORT="$${FAULTS_REPORT:-build/faults}" exec $(BIN)/python -m pytest tests/faults -m "faults or not faults" $(ARGS)
+
+fuzz: install-dev ## the property tests with new examples, FUZZ=20 times as many as in `make test`
+	@FUZZ="$${FUZZ:-20}" exec $(BIN)/python -m pytest -m hypothesis --timeout 3600 $(ARGS)
 
 terraform: ## check infrastructure/terraform, as far as the tools are here
 	@infrastructure/terraform/check.sh

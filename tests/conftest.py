@@ -16,7 +16,11 @@ import pytest_asyncio
 
 from infrastructure.local.ports import Ports
 from infrastructure.local.stack import Stack
+from tests import searching
 from tests.stack import StackFactory, end_stacks_of_killed_runs, new_data_dir
+
+# Here, since the decorators of the property tests take the profile that is in force when they are imported.
+searching.load()
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.archive_world import new_database, running_servers
 from tests.integration.rule_engine import CLOCK, ITEM, SHARD, Engine
 from tests.integration.test_rules_equal import Model
+from tests.searching import examples
 
 pytestmark = pytest.mark.integration
 
@@ -194,7 +195,7 @@ def lively_histories(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
-@settings(max_examples=60, deadline=None, phases=PHASES)
+@settings(max_examples=examples(60), phases=PHASES)
 @given(
     data=st.data(),
     item_terms=lively_terms() | lively_terms() | terms(),

@@ -25,6 +25,7 @@ from shared.messages import (
 )
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.rule_engine import ITEM, Engine
+from tests.searching import examples
 
 OPERATIONS = {
     "advance": lifecycle.advance,
@@ -143,7 +144,7 @@ def _check_events(expected: list[bidding.DomainEvent | Moved], found: list[Event
             assert (event.winner_id, event.status) == (model.winner, "sold")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(item_terms=terms(), steps=histories())
 def test_the_script_decides_as_the_reference_does(engine: Engine, item_terms: Terms, steps: list[Step]) -> None:
     item_terms = replace(item_terms, item_id=ITEM)
@@ -173,7 +174,7 @@ def _next_transition(model: Model) -> float | None:
     return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(item_terms=terms(), steps=histories())
 def test_what_every_history_keeps(engine: Engine, item_terms: Terms, steps: list[Step]) -> None:
     """Sequence numbers without a gap, prices that strictly rise, one event per bid id, nothing after `closed`."""

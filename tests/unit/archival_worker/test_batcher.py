@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from archival_worker.batcher import Batcher, BatchLimits, Pull, Wait, Write
+from tests.searching import examples
 
 LIMITS = BatchLimits(rows_max=10, linger_s=0.5, pull_messages=4)
 
@@ -134,4 +135,4 @@ class AnyCourse(RuleBasedStateMachine):
 
 
 TestAnyCourse = AnyCourse.TestCase
-TestAnyCourse.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyCourse.settings = settings(max_examples=examples(60), stateful_step_count=40)

@@ -20,6 +20,7 @@ from broadcast_service.feed import ItemFeed, Recovery
 from broadcast_service.frames import Frame, FrameKind, Version
 from broadcast_service.hub import Hub
 from shared.messages import Event
+from tests.searching import examples
 from tests.unit.broadcast_service.builders import ITEM, bid, content, created, extended, item, paused, price_at
 
 RECENT_MAX = 5
@@ -358,5 +359,5 @@ class FeedModel(RuleBasedStateMachine):
                 assert viewer.bid_count == self.bid_count
 
 
-FeedModel.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+FeedModel.TestCase.settings = settings(max_examples=examples(200), stateful_step_count=50)
 TestFeedModel = FeedModel.TestCase

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.feed_state import FeedState, Step
 from shared.feed_updates import ItemUpdate, Version
+from tests.searching import examples
 
 ITEM = "vase"
 KEPT_MAX = 6
@@ -30,6 +31,7 @@ class ClientModel(RuleBasedStateMachine):
         super().__init__()
         self.version: Version = (1, 0)
         self.prices: dict[Version, int] = {(1, 0): 100}
+        self.voids: set[Version] = set()
         self.kept: list[Json] = []
         self.on_the_way: list[Json] = []
         self.is_connected = False
@@ -84,6 +86,8 @@ class ClientModel(RuleBasedStateMachine):
         price = self.prices[self.version] + (rise if kind == "bid" else -rise if kind == "voided" else 0)
         self.version = (epoch, seq + 1)
         self.prices[self.version] = price
+        if kind == "voided":
+            self.voids.add(self.version)
         event = self._frame(kind, event_id=f"{ITEM}:{epoch}:{seq + 1}")
         self.kept = [*self.kept, event][-KEPT_MAX:]
         if self.is_subscribed:
@@ -170,7 +174,8 @@ class ClientModel(RuleBasedStateMachine):
         is_next = update.version == (before.version[0], before.version[1] + 1)
         assert update.complete == is_next
         assert before.price is not None
-        if is_next and update.kind != "voided":
+        # Where the void itself went astray, the snapshot after it shows what the void left.
+        if is_next and update.version not in self.voids:
             assert update.price >= before.price
 
     @invariant()
@@ -198,7 +203,7 @@ class ClientModel(RuleBasedStateMachine):
         assert self.seen[-1].complete
 
 
-ClientModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+ClientModel.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=40)
 TestClientModel = ClientModel.TestCase
 
 
@@ -215,5 +220,5 @@ class OrderedModel(ClientModel):
         assert update.complete or update.kind == "snapshot"
 
 
-OrderedModel.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+OrderedModel.TestCase.settings = settings(max_examples=examples(100), stateful_step_count=40)
 TestOrderedModel = OrderedModel.TestCase
