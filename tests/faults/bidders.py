@@ -17,7 +17,7 @@ import httpx
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.faults.history import Frame, Outcome, Request, Viewer
+from tests.faults.history import Frame, Outcome, Read, Request, Viewer
 from tests.waiting import eventually
 
 NOT_EVENTS = ("snapshot", "state", "resumed")
@@ -41,18 +41,27 @@ class Bidders:
 
     A bid of unknown outcome is repeated under its id, a few times at once and finally by :meth:`resolve`. Which gateway
     a bidder talks to is drawn from :attr:`gateways`, which may be changed while it runs. ``pause_s``: how long a bidder
-    rests at most after a bid.
+    rests at most after a bid. ``readers``: how many more only ask for the state of items.
     """
 
     def __init__(
-        self, gateways: Sequence[str], items: Sequence[str], *, bidders: int, seed: int, pause_s: float = PAUSE_S
+        self,
+        gateways: Sequence[str],
+        items: Sequence[str],
+        *,
+        bidders: int,
+        seed: int,
+        readers: int = 0,
+        pause_s: float = PAUSE_S,
     ) -> None:
         self.gateways = list(gateways)
+        self.reads: dict[str, list[Read]] = defaultdict(list)
         self.requests: dict[str, list[Request]] = {item_id: [] for item_id in items}
         self.codes: Counter[str] = Counter()
         self.headers_of: dict[str, httpx.Headers] = {}
         self._items = list(items)
         self._bidders = bidders
+        self._readers = readers
         self._seed = seed
         self._pause_s = pause_s
         self._prices: dict[str, int] = defaultdict(int)
@@ -87,11 +96,15 @@ class Bidders:
     async def bidding(self) -> AsyncIterator[None]:
         """Bid in the background; at the end every bidder finishes the bid that it is at."""
         self._running = True
-        limits = httpx.Limits(max_connections=self._bidders, max_keepalive_connections=self._bidders)
+        clients = self._bidders + self._readers
+        limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
         async with httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits) as http:
             work = [
                 asyncio.create_task(self._bid(http, f"user-{number}", random.Random(f"{self._seed}/{number}")))
                 for number in range(self._bidders)
+            ] + [
+                asyncio.create_task(self._read(http, random.Random(f"{self._seed}/reader/{number}")))
+                for number in range(self._readers)
             ]
             try:
                 yield
@@ -109,6 +122,19 @@ class Bidders:
                 if outcome in ("ok", "refused") or not self._running:
                     break
                 await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(chance.uniform(0, self._pause_s))
+
+    async def _read(self, http: httpx.AsyncClient, chance: random.Random) -> None:
+        while self._running:
+            item_id = chance.choice(self._items)
+            invoked_s = time.monotonic()
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await http.get(f"{chance.choice(self.gateways)}/api/v1/items/{item_id}")
+                assert answer.status_code in (200, 503), f"{answer.status_code}: {answer.text}"
+                if answer.status_code == 200:
+                    item = json.loads(answer.text, parse_float=Decimal)
+                    read = Read(item["epoch"], item["seq"], minor(item["current_bid"]), invoked_s, time.monotonic())
+                    self.reads[item_id].append(read)
             await asyncio.sleep(chance.uniform(0, self._pause_s))
 
     async def place(

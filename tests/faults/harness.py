@@ -72,13 +72,15 @@ class FaultRun:
     """One stack with its crowd. Faults are injected through its methods, so that the timeline knows of them."""
 
     def __init__(
-        self, stack: Stack, *, seed: int, items: Sequence[str], bidders: int, viewers: int, pause_s: float
+        self, stack: Stack, *, seed: int, items: Sequence[str], bidders: int, readers: int, viewers: int, pause_s: float
     ) -> None:
         self.stack = stack
         self.seed = seed
         self.items = list(items)
         self.chance = random.Random(seed)
-        self.bidders = Bidders([stack.urls.gateway_url], items, bidders=bidders, seed=seed, pause_s=pause_s)
+        self.bidders = Bidders(
+            [stack.urls.gateway_url], items, bidders=bidders, readers=readers, seed=seed, pause_s=pause_s
+        )
         self.watchers = [
             Watcher(f"viewer-{number}", stack.urls.broadcast_url, self.items[number % len(self.items)])
             for number in range(viewers)
@@ -238,6 +240,7 @@ class FaultRun:
                 *(watcher.view() for watcher in self.watchers if watcher.item_id == item_id),
                 *self.more_viewers.get(item_id, ()),
             ],
+            reads=self.bidders.reads[item_id],
         )
 
     # ------------------------------------------------------------------ behind the services' back
@@ -313,6 +316,7 @@ async def fault_run(
     *,
     items: int = 3,
     bidders: int = 8,
+    readers: int = 0,
     viewers: int = 3,
     env: Mapping[str, str] | None = None,
     redis_appendfsync: AppendFsync = "always",
@@ -322,14 +326,15 @@ async def fault_run(
 ) -> AsyncIterator[FaultRun]:
     """A running stack with ``items`` open items, ``viewers`` on them, and ``bidders`` who wait to be let loose.
 
-    Each bidder rests up to ``pause_s`` after a bid. ``test`` is the name in the table where it is not that of the test
-    that runs now. An error that leaves the block carries the seed and the timeline.
+    ``readers`` ask for items all the while. Each bidder rests up to ``pause_s`` after a bid. ``test`` is the name in
+    the table where it is not that of the test that runs now. An error that leaves the block carries the seed and the
+    timeline.
     """
     seed = chosen_seed()
     test = test or current_test()
     stack = await start_stack(env={**_QUICK, **(env or {})}, redis_appendfsync=redis_appendfsync, ports=ports)
     names = [f"lot-{number}" for number in range(items)]
-    run = FaultRun(stack, seed=seed, items=names, bidders=bidders, viewers=viewers, pause_s=pause_s)
+    run = FaultRun(stack, seed=seed, items=names, bidders=bidders, readers=readers, viewers=viewers, pause_s=pause_s)
     try:
         async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20) as http:
             for name in names:

@@ -12,6 +12,7 @@ Times are seconds of one monotonic clock of the process that ran all the clients
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,17 @@ class Row:
     bid_id: str
     user_id: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One answer to a client that asked a gateway for the item. ``price`` in minor units."""
+
+    epoch: int
+    seq: int
+    price: int
+    invoked_s: float
+    completed_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,7 @@ class History:
     archived_price: int | None
     dead_letters: int = 0
     viewers: Sequence[Viewer] = field(default_factory=tuple)
+    reads: Sequence[Read] = field(default_factory=tuple)
 
     @property
     def acknowledged(self) -> int:
@@ -127,6 +140,8 @@ def violations(history: History) -> list[str]:
         _numbers_have_no_gap(history, rows),
         _prices_rise(rows),
         _later_bids_were_higher(history.requests, rows),
+        _reads_are_not_behind(history.requests, history.reads),
+        _reads_show_what_was_decided(history.reads, rows),
         _one_price_everywhere(history, rows),
         *(_viewer_never_goes_back(viewer) for viewer in history.viewers),
     )
@@ -211,6 +226,30 @@ def _later_bids_were_higher(requests: Sequence[Request], rows: Sequence[Row]) ->
         if amounts[bid_id] <= highest:
             stale.add(bid_id)
     yield from _report("bids were accepted after a higher or equal one was acknowledged", stale)
+
+
+def _reads_are_not_behind(requests: Sequence[Request], reads: Sequence[Read]) -> Iterator[str]:
+    """Real time: a read that began after a bid was acknowledged, or after another read was answered, shows no less."""
+    known = sorted(
+        [(each.completed_s, each.amount) for each in requests if each.outcome == "ok"]
+        + [(each.completed_s, each.price) for each in reads]
+    )
+    highest, number, behind = -1, 0, set()
+    for read in sorted(reads, key=lambda each: each.invoked_s):
+        while number < len(known) and known[number][0] < read.invoked_s:
+            highest = max(highest, known[number][1])
+            number += 1
+        if read.price < highest:
+            behind.add(f"{read.price} where {highest} was known")
+    yield from _report("reads were behind what had been answered", behind)
+
+
+def _reads_show_what_was_decided(reads: Sequence[Read], rows: Sequence[Row]) -> Iterator[str]:
+    """A price that was shown with a number is that of the last bid up to it; before the first one it is zero."""
+    seqs = [row.seq for row in rows]
+    prices = [0, *(row.amount for row in rows)]
+    unknown = {read.seq for read in reads if read.price != prices[bisect.bisect_right(seqs, read.seq)]}
+    yield from _report("reads showed what is not in PostgreSQL", unknown)
 
 
 def _one_price_everywhere(history: History, rows: Sequence[Row]) -> Iterator[str]:

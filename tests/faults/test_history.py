@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.history import Frame, History, Request, Row, Viewer, violations
+from tests.faults.history import Frame, History, Read, Request, Row, Viewer, violations
 
 Mutation = Callable[[History], History]
 
@@ -32,7 +32,9 @@ def sound() -> History:
     ]
     came_back = Viewer("v1", [[Frame(1, 0, 0, False), Frame(1, 1, 100)], [Frame(1, 2, 200), Frame(1, 4, 300, False)]])
     stayed = Viewer("v2", [[Frame(1, 0, 0, False), *(Frame(1, row.seq, row.amount) for row in sorted(rows, key=str))]])
-    return History("lot", requests, rows, [0], 300, 4, 300, 0, [came_back, stayed])
+    # The second one began before "b" was acknowledged, and may show the price before it.
+    reads = [Read(1, 0, 0, 0.1, 0.2), Read(1, 1, 100, 1.6, 1.8), Read(1, 3, 260, 2.1, 2.2), Read(1, 4, 300, 2.6, 2.7)]
+    return History("lot", requests, rows, [0], 300, 4, 300, 0, [came_back, stayed], reads)
 
 
 def test_a_sound_history_is_accepted() -> None:
@@ -59,6 +61,12 @@ def request(history: History, number: int, **fields: object) -> History:
 
 def viewer(history: History, *connections: list[Frame]) -> History:
     return replace(history, viewers=[Viewer("v", connections)])
+
+
+def read(history: History, number: int, **fields: object) -> History:
+    changed = list(history.reads)
+    changed[number] = replace(changed[number], **fields)  # type: ignore[arg-type]
+    return replace(history, reads=changed)
 
 
 END = Frame(1, 4, 300, False)
@@ -94,6 +102,10 @@ MUTATIONS: list[tuple[str, Mutation, str]] = [
     ("a viewer's epoch fell", lambda h: viewer(h, [Frame(2, 3, 260, False), END]), "went back"),
     ("a viewer's price fell", lambda h: viewer(h, [Frame(1, 3, 400, False), END]), "went back"),
     ("a viewer missed one", lambda h: viewer(h, [Frame(1, 2, 200), Frame(1, 4, 300)]), "was not shown"),
+    ("a read is behind a bid", lambda h: read(h, 1, invoked_s=1.75), "were behind"),
+    ("a read is behind a read", lambda h: read(h, 3, seq=1, price=100), "were behind"),
+    ("a read shows what never was", lambda h: read(h, 2, price=270), "not in PostgreSQL"),
+    ("a read shows what was not kept", lambda h: read(h, 3, seq=5, price=310), "not in PostgreSQL"),
     ("shown twice", lambda h: viewer(h, [Frame(1, 3, 260), Frame(1, 4, 300)], [Frame(1, 4, 300)]), "twice"),
 ]
 

@@ -142,7 +142,7 @@ async def test_a_supervisor_that_was_killed_leaves_nothing_that_the_next_start_c
 
     code, output = await bidding.run("up", "--servers-only", "--detach")
     assert code == 0, output
-    assert "ended what an earlier run had left behind: redis, nats, postgres" in output
+    assert "ended what an earlier run had left behind: nats, postgres, redis" in output
     assert await poll_until(lambda: not any(is_alive(one) for one in orphans), timeout_s=10)
     assert len(living(bidding.record())) == 3
 
@@ -154,7 +154,7 @@ async def test_down_ends_what_a_killed_supervisor_left(bidding: Bidding) -> None
     await process.communicate()
     code, output = await bidding.run("down")
     assert code == 0
-    assert "Ended what was left: redis, nats, postgres" in output
+    assert "Ended what was left: nats, postgres, redis" in output
     assert not any(is_alive(one) for one in orphans)
 
 

@@ -224,10 +224,10 @@ async def race_for_the_end(http: httpx.AsyncClient, item: str, end: float) -> li
 
 async def create_ending_soon(http: httpx.AsyncClient, name: str) -> dict[str, float]:
     """A hundred items and their ends, as far apart as this client can bid: four times in each gap."""
-    head_start_s = 2.0
+    head_start_s = 1.5
     while True:
         begin = time.time() + head_start_s
-        ends = {f"{name}-{head_start_s:.0f}-{number}": begin + number * 0.020 for number in range(100)}
+        ends = {f"{name}-{head_start_s * 10:.0f}-{number}": begin + number * 0.010 for number in range(100)}
         answers = await asyncio.gather(
             *(
                 http.post(
