@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import ssl
 from collections import defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,6 +15,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from load_tests.checks import AcceptedBid, ClientView
+from tests.http_clients import separate_clients
 
 
 def minor(amount: Decimal | int) -> int:
@@ -113,24 +113,18 @@ async def resolve(http: httpx.AsyncClient, ledger: Ledger) -> int:
 async def bid_crowd(
     base_url: str, ledger: Ledger, items: list[str], *, bids: int, bidders: int, seed: int, tag: str
 ) -> None:
-    """``bidders`` at once place ``bids`` bids in all over the items, each a little above what they last saw.
-
-    Each has a client with one connection: a pool that all share looks through all connections for every request.
-    """
+    """``bidders`` at once place ``bids`` bids in all over the items, each a little above what they last saw."""
     numbers = iter(range(bids))
-    # Shared, since each client would read all certificates of the machine, for connections without TLS.
-    unused_tls = ssl.create_default_context()
 
-    async def bidder(user_id: str, chance: random.Random) -> None:
-        async with httpx.AsyncClient(base_url=base_url, timeout=30, verify=unused_tls) as http:
-            for number in numbers:
-                item_id = items[number % len(items)]
-                cents = ledger.minimum[item_id] + chance.randrange(200)
-                await place(http, ledger, item_id, user_id, f"{tag}-{number}", cents)
+    async def bidder(http: httpx.AsyncClient, user_id: str, chance: random.Random) -> None:
+        for number in numbers:
+            item_id = items[number % len(items)]
+            cents = ledger.minimum[item_id] + chance.randrange(200)
+            await place(http, ledger, item_id, user_id, f"{tag}-{number}", cents)
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(bidders):
-            group.create_task(bidder(f"user-{number}", random.Random(seed + number)))
+    async with separate_clients(base_url, bidders) as clients, asyncio.TaskGroup() as group:
+        for number, http in enumerate(clients):
+            group.create_task(bidder(http, f"user-{number}", random.Random(seed + number)))
 
 
 class Viewer:

@@ -20,6 +20,7 @@ from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionClosed, BidAccepted, Event, decode_event
+from tests.http_clients import separate_clients
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -222,19 +223,19 @@ async def race_for_the_end(http: httpx.AsyncClient, item: str, end: float) -> li
     return verdicts
 
 
-async def create_ending_soon(http: httpx.AsyncClient, name: str) -> dict[str, float]:
-    """A hundred items and their ends, as far apart as this client can bid: four times in each gap."""
+async def create_ending_soon(clients: list[httpx.AsyncClient], name: str) -> dict[str, float]:
+    """An item for each client and when it ends, as far apart as this process can bid: four times in each gap."""
     head_start_s = 1.5
     while True:
         begin = time.time() + head_start_s
-        ends = {f"{name}-{head_start_s * 10:.0f}-{number}": begin + number * 0.010 for number in range(100)}
+        ends = {f"{name}-{head_start_s * 10:.0f}-{number}": begin + number * 0.010 for number in range(len(clients))}
         answers = await asyncio.gather(
             *(
                 http.post(
                     "/api/v1/items",
                     json={"id": item, "name": item, "end_time": datetime.fromtimestamp(end, UTC).isoformat()},
                 )
-                for item, end in ends.items()
+                for http, (item, end) in zip(clients, ends.items(), strict=True)
             )
         )
         if all(answer.status_code == 201 for answer in answers) and time.time() < begin - 0.6:
@@ -244,12 +245,14 @@ async def create_ending_soon(http: httpx.AsyncClient, name: str) -> dict[str, fl
         assert head_start_s < 60, {answer.text for answer in answers if answer.status_code != 201}
 
 
-async def test_bids_at_the_very_end_against_the_closer(http: httpx.AsyncClient, redis: Redis) -> None:
+async def test_bids_at_the_very_end_against_the_closer(gateway_stack: Stack, redis: Redis) -> None:
     """A thousand items end while bids and the closer race for each end; Redis TIME alone decides."""
     in_time = late = 0
     for batch in range(10):
-        ends = await create_ending_soon(http, f"edge-{batch}")
-        verdicts = await asyncio.gather(*(race_for_the_end(http, item, end) for item, end in ends.items()))
+        async with separate_clients(gateway_stack.urls.gateway_url, 100) as clients:
+            ends = await create_ending_soon(clients, f"edge-{batch}")
+            races = (race_for_the_end(http, *race) for http, race in zip(clients, ends.items(), strict=True))
+            verdicts = await asyncio.gather(*races)
         for item, told in zip(ends, verdicts, strict=True):
 
             async def closed_events(item: str = item) -> list[Event]:
