@@ -44,6 +44,7 @@ class Stored:
 
     Attributes:
         bids, events, sealed: rows that are new.
+        copied: how many of the bids came by COPY.
         duplicates: rows that were there already, word for word.
         clashes: events and sealed facts whose place is taken by something else, known dead letters among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
@@ -53,6 +54,7 @@ class Stored:
     bids: int = 0
     events: int = 0
     sealed: int = 0
+    copied: int = 0
     duplicates: int = 0
     clashes: int = 0
     dead_letters: list[tuple[str, str]] = field(default_factory=list)
@@ -63,6 +65,7 @@ class Stored:
         self.bids += other.bids
         self.events += other.events
         self.sealed += other.sealed
+        self.copied += other.copied
         self.duplicates += other.duplicates
         self.clashes += other.clashes
         self.dead_letters += other.dead_letters
@@ -76,6 +79,9 @@ class Archive:
         self._pool = pool
         self._sql = queries or load_queries()
         self._acquire_timeout_s = acquire_timeout_s
+        # Whether to try the next batch by COPY. It is most likely as the last one was, new or known; and a COPY that
+        # fails half-way leaves dead rows behind, so a whole stream that is read again must not fail batch by batch.
+        self._expects_new = True
 
     async def store(self, deliveries: Sequence[Delivery]) -> Stored:
         """Store a batch and return after its COMMIT.
@@ -119,7 +125,8 @@ class Archive:
         """
         batch = SortedBatch.of(deliveries)
         watermarks = await self._lock_cursors(connection, batch.shards)
-        bids = await self._insert_bids(connection, batch)
+        copied = await self._copy_bids(connection, batch)
+        bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
         sealed = await self._insert_sealed(connection, batch)
         if may_be_late or batch.has_void or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
@@ -128,7 +135,7 @@ class Archive:
         letters = await self._insert_dead_letters(connection, batch.dead_letters)
         positions = await self._move_cursors(connection, watermarks, batch)
         duplicates = batch.rows - bids - events - sealed - batch.clashes
-        return Stored(bids, events, sealed, duplicates, batch.clashes, letters, positions)
+        return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions)
 
     async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
         rows = await connection.fetch(self._sql.lock_cursors, shards)
@@ -138,11 +145,37 @@ class Archive:
             row["shard"]: Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])) for row in rows
         }
 
+    async def _copy_bids(self, connection: Connection, batch: SortedBatch) -> int:
+        """Store the bids by COPY: all of them, or none where one is known already or its place is taken.
+
+        COPY is faster, but cannot skip a row. So it decides nothing: whatever it stumbles over is undone and left to
+        :meth:`_insert_bids`.
+        """
+        if not (batch.bids and self._expects_new):
+            return 0
+        self._expects_new = False
+        bids = [bid for bid, _ in batch.bids]
+        taken = await connection.fetch(self._sql.find_events_among, *columns.place_ranges(bids))
+        if taken and not {(bid.item_id, *bid.version) for bid in bids}.isdisjoint(map(tuple, taken)):
+            return 0
+        # Not a nested transaction(): where the server hangs, its way out would wait for the server once more.
+        await connection.execute(self._sql.before_copy)
+        try:
+            records = columns.bid_records(bids)
+            await connection.copy_records_to_table("bids", columns=columns.BID_COLUMNS, records=records)
+        except (asyncpg.UniqueViolationError, OverflowError, ValueError):
+            # Known, or clashing, or what the driver cannot encode.
+            await connection.execute(self._sql.undo_copy)
+            return 0
+        self._expects_new = True
+        return len(bids)
+
     async def _insert_bids(self, connection: Connection, batch: SortedBatch) -> int:
         if not batch.bids:
             return 0
         rows = columns.bid_columns([bid for bid, _ in batch.bids])
         inserted = _count(await connection.execute(self._sql.insert_bids, *rows))
+        self._expects_new = inserted == len(batch.bids)
         if inserted < len(batch.bids):
             clashes = await connection.fetch(self._sql.find_bid_clashes, *rows[:6])
             batch.put_aside([batch.bids[row["ordinal"] - 1] for row in clashes])
@@ -225,6 +258,15 @@ class Archive:
             rows = await connection.fetch(self._sql.read_cursors)
         return {row["shard"]: Position(row["shard_epoch"], row["archived_n"]) for row in rows}
 
+    async def knows(self, item_id: str) -> bool:
+        """Whether anything of the item is archived.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self.connection() as connection:
+            return await connection.fetchval(self._sql.has_item, item_id) is True
+
     async def dead_letters(self) -> Letters:
         """How many dead letters there are that no retry has stored.
 
@@ -243,6 +285,7 @@ class Archive:
         """
         async with self.connection() as connection:
             if await connection.fetchval(self._sql.show_read_only) == "on":
+                connection.terminate()  # the next one may lead to a server that takes writes
                 raise ArchiveUnavailable("PostgreSQL is read-only")
 
     @asynccontextmanager

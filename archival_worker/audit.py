@@ -1,4 +1,5 @@
-"""Recomputes an item's chain from PostgreSQL and names the first row that does not fit."""
+"""Recomputes an item's chain from PostgreSQL and names the first row that does not fit it, or is not what follows from
+it."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Final
 import asyncpg
 
 from archival_worker.chain import NOWHERE, START, Head, Place, Row, content_of, follows, next_hash
+from archival_worker.derived import disagreement
 from archival_worker.queries import load_chain_queries
 
 _PAGE_ROWS: Final = 5_000
@@ -85,11 +87,16 @@ class Auditor:
         self._waiting = 0
         self._last = NOWHERE
         self._finding: Finding | None = None
+        self._created: list[Row] = []
+        self._last_row: Row | None = None
 
     def add(self, rows: Iterable[Row]) -> bool:
         """The next rows, with the hash that is stored for each; whether to go on."""
         for row in rows:
             place = Place(row["epoch"], row["seq"])
+            self._last_row = row
+            if row["type"] == "created":
+                self._created.append(row)
             if place > self._chain.place and row["hash"] is None:
                 self._waiting += 1
             elif (reason := self._fault_of(place, row)) is not None:
@@ -124,8 +131,8 @@ class Auditor:
             self._finding = Finding(str(place), kind, reason)
             self._last = place
 
-    def report(self, orphan: Place | None) -> Report:
-        """The end.
+    def ended(self, orphan: Place | None) -> None:
+        """After all rows.
 
         Args:
             orphan: the first place that has a hash and no row.
@@ -144,6 +151,32 @@ class Auditor:
         later = [each for each in self._exported if each > place]
         if self._finding is None and later:
             self._found(min(later), None, "it was exported and is not in the chain any more")
+
+    def judged(self, place: Place, status: str) -> None:
+        """A bid has another status than the voids say."""
+        others = "a void struck it" if status == "valid" else "no void struck it"
+        self._found(place, "bid", f"it is marked as {status}, and {others}")
+
+    def derived(self, item: Row | None) -> None:
+        """After the chain was found sound: the item's row, None where it is not there."""
+        if self._finding is not None or self._last_row is None:
+            return
+        last = Place(self._last_row["epoch"], self._last_row["seq"])
+        if item is None:
+            return self._found(last, "item", "the row of the item is missing")
+        place = Place(item["epoch"], item["seq"])
+        if place > last:
+            missing = Place(last.epoch, last.seq + 1)
+            return self._found(missing, None, f"it is missing; the item's row says that its log goes up to {place}")
+        if place < last:
+            return self._found(last, "item", f"the item's row is at {place}, and its log goes on")
+        reason = disagreement(item, self._created, self._last_row)
+        if reason is not None:
+            self._found(last, "item", reason)
+
+    def report(self) -> Report:
+        """What was found."""
+        head, place = self._head, self._head.place
         is_empty = place == NOWHERE
         return Report(
             item_id=self._item_id,
@@ -189,4 +222,9 @@ async def _audit(connection: asyncpg.Connection, item_id: str, page_rows: int) -
     if not is_known:
         raise AuditImpossible(f"the archive knows no item {item_id}")
     orphan = await connection.fetchrow(sql.find_orphan_hash, item_id)
-    return auditor.report(None if orphan is None else Place(orphan["epoch"], orphan["seq"]))
+    auditor.ended(None if orphan is None else Place(orphan["epoch"], orphan["seq"]))
+    auditor.derived(await connection.fetchrow(sql.read_item, item_id))
+    misjudged = await connection.fetchrow(sql.find_misjudged_bid, item_id)
+    if misjudged is not None:
+        auditor.judged(Place(misjudged["epoch"], misjudged["seq"]), misjudged["status"])
+    return auditor.report()

@@ -37,6 +37,21 @@ async def first_unarchived(jetstream: JetStreamContext) -> int:
     return info.ack_floor.stream_seq + 1 if info.ack_floor is not None else 1
 
 
+async def has_message(jetstream: JetStreamContext, subject: str) -> bool:
+    """Whether the stream holds a message under this subject.
+
+    Raises:
+        StreamUnavailable: JetStream cannot be asked now.
+    """
+    try:
+        await jetstream.get_last_msg(names.STREAM, subject)
+    except NotFoundError:
+        return False
+    except (NatsError, OSError, TimeoutError) as error:
+        raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
+    return True
+
+
 async def read_backlog(jetstream: JetStreamContext, first_seq: int) -> AsyncIterator[list[Delivery]]:
     """The messages from ``first_seq`` on, in order and in pages, until there are no more; nothing without a stream.
 

@@ -57,11 +57,32 @@ class _Waiting(Generic[M]):
     arrived_s: float
 
 
+class Pace:
+    """How many rows a batch may have: half of those that failed, a quarter more after each success.
+
+    A server that is too slow for a whole batch within the time-out of a statement would otherwise be given the same
+    batch again and again, and never store anything.
+    """
+
+    def __init__(self, rows_max: int) -> None:
+        self._rows_max = rows_max
+        self.rows = rows_max
+
+    def failed(self, rows: int) -> None:
+        """A batch of so many rows was not stored."""
+        self.rows = max(1, min(self.rows, rows) // 2)
+
+    def succeeded(self) -> None:
+        """A batch was stored."""
+        self.rows = min(self._rows_max, self.rows + self.rows // 4 + 1)
+
+
 class Batcher(Generic[M]):
     """The state between two writes: what waits, and how many messages of the last pull are still to come."""
 
-    def __init__(self, limits: BatchLimits) -> None:
+    def __init__(self, limits: BatchLimits, pace: Pace | None = None) -> None:
         self._limits = limits
+        self._pace = pace or Pace(limits.rows_max)
         self._waiting: deque[_Waiting[M]] = deque()
         self._rows = 0
         self._expected = 0
@@ -81,7 +102,7 @@ class Batcher(Generic[M]):
         self._waiting.append(_Waiting(message, rows, now_s))
         self._rows += rows
         self._expected = max(0, self._expected - 1)
-        return len(self._waiting) == 1 or self._expected == 0 or self._rows >= self._limits.rows_max
+        return len(self._waiting) == 1 or self._expected == 0 or self._rows >= self._pace.rows
 
     def pull_ended(self) -> None:
         """The stream has ended the last pull before all of its messages had come."""
@@ -89,13 +110,15 @@ class Batcher(Generic[M]):
 
     def next(self, now_s: float) -> Pull | Write[M] | Wait:
         """What to do now. A pull comes before a write, so that messages arrive while the write is under way."""
-        if self._expected == 0 and self._rows < 2 * self._limits.rows_max:
-            self._expected = self._limits.pull_messages
+        rows_max = self._pace.rows
+        if self._expected == 0 and self._rows < 2 * rows_max:
+            # A message has at least one row, so a small batch needs few of them: those that wait long come twice.
+            self._expected = min(self._limits.pull_messages, 2 * rows_max)
             return Pull(self._expected)
         if not self._waiting:
             return Wait(None)
         deadline_s = self._waiting[0].arrived_s + self._limits.linger_s
-        if self._rows >= self._limits.rows_max or now_s >= deadline_s:
+        if self._rows >= rows_max or now_s >= deadline_s:
             return Write(self._take())
         return Wait(deadline_s)
 
@@ -103,7 +126,7 @@ class Batcher(Generic[M]):
         """The longest run of messages from the front that fits into a batch, at least one."""
         taken: list[M] = []
         rows = 0
-        while self._waiting and (not taken or rows + self._waiting[0].rows <= self._limits.rows_max):
+        while self._waiting and (not taken or rows + self._waiting[0].rows <= self._pace.rows):
             first = self._waiting.popleft()
             rows += first.rows
             taken.append(first.message)

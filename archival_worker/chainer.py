@@ -40,7 +40,8 @@ class ChainOptions:
             events (two cores) that allows some 12,000 events/s beside a busy write path, and four times that after it.
         scan_s: how often to look through all items.
         window: items per statement of that.
-        gap_alarm_s: how long an item may wait for a missing event before that is an alarm.
+        gap_alarm_s: how long an item may wait for a missing event before that is an alarm. Twice in that time it is
+            looked at again: where another archiver has filled the gap, nobody says so here.
     """
 
     rows_max: int = 2_000
@@ -86,6 +87,7 @@ class Chainer:
         self._offers = 0
         self._scan_at_s = 0.0
         self._scan_after = ""
+        self._gaps_at_s = 0.0
 
     @property
     def waiting(self) -> int:
@@ -121,6 +123,9 @@ class Chainer:
             try:
                 if began_s >= self._scan_at_s and len(self._waiting) < self._options.window:
                     await self.scan()
+                if began_s >= self._gaps_at_s:
+                    self._waiting.update(dict.fromkeys(self._gaps))
+                    self._gaps_at_s = began_s + self._options.gap_alarm_s / 2
                 self._wake.clear()
                 added = await self.once() if self._waiting else 0
                 backoff.succeeded()
@@ -136,7 +141,8 @@ class Chainer:
             else:
                 # What waits now is locked by another archiver, and gets a pause as well.
                 if not self._waiting:
-                    await set_within(self._wake, max(0.0, self._scan_at_s - loop.time()))
+                    look_at_s = min(self._scan_at_s, self._gaps_at_s) if self._gaps else self._scan_at_s
+                    await set_within(self._wake, max(0.0, look_at_s - loop.time()))
                 offers = self._offers
                 await asyncio.sleep(self._options.linger_s)
 

@@ -6,12 +6,14 @@ single item is gone. Closed is a shard whose cursors have no ``epoch``, and have
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final, cast
 
+from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
 from archival_worker.archive import Archive
+from archival_worker.backlog import has_message
 from archival_worker.deliveries import Delivery, read_delivery
 from archival_worker.errors import RecoveryRefused
 from shared import names
@@ -39,19 +41,33 @@ class ClosedShards:
         self._redis: Any = redis
         self._archive = archive
 
-    async def close_for(self, item_id: str, *, dry_run: bool) -> None:
+    async def close_for(self, item_id: str, jetstream: JetStreamContext | None, *, dry_run: bool) -> None:
         """Close the shard of an item that Redis has lost alone.
 
         Raises:
-            RecoveryRefused: Redis has the item, or it is no item's id. Nothing was changed.
+            RecoveryRefused: Redis has the item, or nobody knows one of this id. Nothing was changed.
+            ArchiveUnavailable, StreamUnavailable: whether somebody knows it cannot be told now. Nothing was changed.
         """
         if not names.is_item_id(item_id):
             raise RecoveryRefused(f"{item_id!r} is no item's id")
         if await self._redis.exists(names.item_key(item_id)):
             raise RecoveryRefused(f"Redis has item {item_id}")
+        if not await self._is_known(item_id, jetstream):
+            # A slip of the pen must not take a whole shard's items off sale.
+            raise RecoveryRefused(f"neither the archive nor the stream nor its shard's outbox knows an item {item_id}")
         if not dry_run:
             keys = [names.cursors_key(names.shard_of(item_id)), names.item_key(item_id)]
             await self._redis.eval(_CLOSE, len(keys), *keys)
+
+    async def _is_known(self, item_id: str, jetstream: JetStreamContext | None) -> bool:
+        if await self._archive.knows(item_id):
+            return True
+        if jetstream is not None and await has_message(jetstream, names.subject_of(item_id)):
+            return True
+        async for entries in self._pages(names.shard_of(item_id)):
+            if any(fields[b"item"] == item_id.encode() for _, fields in entries):
+                return True
+        return False
 
     async def find(self) -> dict[str, int]:
         """The closed shards, and the epoch in which they were."""
@@ -71,17 +87,17 @@ class ClosedShards:
         """
         stored = 0
         for shard, epoch in shards.items():
-            start, entries = "-", await self._page(shard, "-")
-            while entries:
+            async for entries in self._pages(shard):
                 done = await self._archive.store([_delivery_of(shard, epoch, *entry) for entry in entries])
                 stored += done.bids + done.events
-                start = f"({entries[-1][0].decode()}"
-                entries = await self._page(shard, start)
         return stored
 
-    async def _page(self, shard: str, start: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        entries = await self._redis.xrange(names.outbox_key(shard), start, "+", count=_ENTRIES_PER_STEP)
-        return cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
+    async def _pages(self, shard: str) -> AsyncIterator[list[tuple[bytes, dict[bytes, bytes]]]]:
+        """The entries of a shard's outbox, oldest first, in pages that are not empty."""
+        start = "-"
+        while entries := await self._redis.xrange(names.outbox_key(shard), start, "+", count=_ENTRIES_PER_STEP):
+            yield cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
+            start = f"({entries[-1][0].decode()}"
 
     async def discard(self, shards: Iterable[str]) -> None:
         """Remove everything of these shards, their cursors at last: a run that is killed in between finds them closed

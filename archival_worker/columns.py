@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from archival_worker.deliveries import Entry
 from shared.messages import BidAccepted, Event, EventBase, ItemCreated, encode_event
@@ -12,6 +13,22 @@ from shared.sealed import SealedFact
 
 Columns = tuple[list[Any], ...]
 E = TypeVar("E", bound=EventBase)
+
+BID_COLUMNS: Final = (
+    "item_id",
+    "epoch",
+    "seq",
+    "bid_id",
+    "user_id",
+    "amount",
+    "previous_bid",
+    "kind",
+    "leader_id",
+    "placed_at",
+)
+"""The columns of ``bids`` in the order of :func:`bid_columns` and :func:`bid_records`."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def bid_columns(bids: Sequence[BidAccepted]) -> Columns:
@@ -27,6 +44,35 @@ def bid_columns(bids: Sequence[BidAccepted]) -> Columns:
         [bid.kind for bid in bids],
         [None if bid.highest_bidder_id == bid.user_id else bid.highest_bidder_id for bid in bids],
         [bid.ts_us for bid in bids],
+    )
+
+
+def bid_records(bids: Sequence[BidAccepted]) -> list[tuple[Any, ...]]:
+    """For a COPY into ``bids``: one tuple per row.
+
+    Raises:
+        OverflowError: an instant that Python's calendar does not have; PostgreSQL's may.
+    """
+    *fields, at_us = bid_columns(bids)
+    # Added, not converted from a float: exact to the microsecond.
+    instants = [_EPOCH + timedelta(microseconds=us) for us in at_us]
+    return list(zip(*fields, instants, strict=True))
+
+
+def place_ranges(events: Iterable[EventBase]) -> Columns:
+    """For ``find_events_among``: per item and epoch, the lowest and the highest ``seq``."""
+    ranges: dict[tuple[str, int], list[int]] = {}
+    for event in events:
+        known = ranges.setdefault((event.item_id, event.epoch), [event.seq, event.seq])
+        if event.seq < known[0]:
+            known[0] = event.seq
+        elif event.seq > known[1]:
+            known[1] = event.seq
+    return (
+        [item_id for item_id, _ in ranges],
+        [epoch for _, epoch in ranges],
+        [first for first, _ in ranges.values()],
+        [last for _, last in ranges.values()],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
@@ -15,13 +16,14 @@ from redis.exceptions import RedisError
 
 from archival_worker.archive import Archive
 from archival_worker.errors import RecoveryRefused
-from archival_worker.letters import DeadLetters, Letter, Retried
+from archival_worker.letters import DeadLetters, Letter, Outcome
 from archival_worker.link import NatsLink
 from archival_worker.recover import SETTLE_S, RecoverOptions, Recovery, Report
 from archival_worker.settings import Settings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.domain.errors import BiddingError
+from shared.server_urls import without_password
 
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 3
@@ -94,6 +96,9 @@ def recover(
 
 
 async def _recover(settings: Settings, options: RecoverOptions, *, with_stream: bool) -> Report:
+    # The servers are what an operator gets wrong, and nothing else tells those of one deployment from another's.
+    servers = [settings.redis_url, settings.postgres_url, *([settings.nats_url] if with_stream else [])]
+    click.echo("Servers: " + ", ".join(map(without_password, servers)))
     async with AsyncExitStack() as stack:
         redis = open_redis(settings.redis_url, timeout_s=30.0, connections_max=2)
         stack.push_async_callback(redis.aclose)
@@ -164,12 +169,12 @@ def retry_letters(settings: Settings, ids: tuple[int, ...], every: bool) -> None
     """
     if bool(ids) == every:
         raise click.UsageError("Give the ids of letters, or --all.")
-    results = _asked(_retry(settings, None if every else ids))
-    for result in results:
-        click.echo(f"{result.id}: {result.outcome}: {result.text}")
-    if not results:
+    outcomes = _asked(_retry(settings, None if every else ids))
+    if not outcomes:
         click.echo("There are no dead letters to retry.")
-    if any(result.outcome != "stored" for result in results):
+    if outcomes.keys() - {"stored"}:
+        if outcomes.total() > 1:
+            click.echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())))
         sys.exit(EXIT_FAILED)
 
 
@@ -185,12 +190,18 @@ async def _list(settings: Settings, *, with_stored: bool) -> Sequence[Letter]:
         return await DeadLetters(archive).list(with_stored=with_stored)
 
 
-async def _retry(settings: Settings, ids: Sequence[int] | None) -> list[Retried]:
+async def _retry(settings: Settings, ids: Sequence[int] | None) -> Counter[Outcome]:
+    """How many came out how. Each is told at once: the next one may fail, and what was stored is stored."""
+    outcomes: Counter[Outcome] = Counter()
     async with _opened_archive(settings) as archive:
         letters = DeadLetters(archive)
         if ids is None:
             ids = [letter.id for letter in await letters.list()]
-        return [await letters.retry(letter_id) for letter_id in ids]
+        for letter_id in ids:
+            result = await letters.retry(letter_id)
+            click.echo(f"{result.id}: {result.outcome}: {one_line(result.text)}")
+            outcomes[result.outcome] += 1
+    return outcomes
 
 
 def _as_json(letter: Letter) -> dict[str, Any]:
@@ -207,14 +218,19 @@ def table(letters: Sequence[Letter]) -> str:
         (
             str(letter.id),
             letter.reason,
-            letter.subject,
+            one_line(letter.subject),
             letter.item_id or "-",
             "-" if letter.n is None else str(letter.n),
             letter.at.strftime("%Y-%m-%d %H:%M:%S"),
             letter.outcome or "-",
-            letter.detail,
+            one_line(letter.detail),
         )
         for letter in letters
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows)
+
+
+def one_line(text: str) -> str:
+    """A text that may quote a message, for a terminal: no line breaks, and no escape sequence of a stranger."""
+    return "".join(sign if sign.isprintable() else " " for sign in " ".join(text.split()))

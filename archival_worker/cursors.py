@@ -103,10 +103,11 @@ class CursorCopier:
         resync_at = loop.time()
         while not self._stop.is_set():
             try:
+                # First, as it needs no PostgreSQL: what is committed is to be trimmed while PostgreSQL is away, too.
+                await self._copy_pending()
                 if loop.time() >= resync_at:
                     await self._resync()
                     resync_at = loop.time() + self._options.resync_s
-                await self._copy_pending()
                 backoff.succeeded()
             except (RedisError, OSError, TimeoutError, ArchiveUnavailable) as error:
                 self._metrics.failures_by["archive" if isinstance(error, ArchiveUnavailable) else "redis"] += 1

@@ -46,6 +46,10 @@ async def connection_of(
         async with pool.acquire(timeout=acquire_timeout_s) as connection:
             try:
                 yield connection
+            except asyncpg.ReadOnlySQLTransactionError:
+                # After a failover this is a line to the server that was the primary: a new one may lead to the new one.
+                connection.terminate()
+                raise
             except (asyncpg.PostgresError, BiddingError):
                 raise
             except BaseException:

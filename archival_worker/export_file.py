@@ -55,6 +55,7 @@ class ExportWriter:
         self._place = place
         self._state = {key: state[key] for key in STATE}
         self._head = START
+        self._last: Row | None = None
         self._events = self._bids = self._voids = 0
 
     @property
@@ -83,6 +84,7 @@ class ExportWriter:
             self._bids += row["type"] == "bid"
             self._voids += row["type"] == "voided"
             self._file.write(_event_line(content, self._head.hash))
+            self._last = row
 
     def _write_terms(self, row: Row) -> None:
         if row["type"] != "created":
@@ -102,10 +104,12 @@ class ExportWriter:
         """The last line.
 
         Raises:
-            ExportFailed: events are missing.
+            ExportFailed: events are missing, or the item's state is not the one after the last of them.
         """
-        if self._head.place != self._place:
+        if self._head.place != self._place or self._last is None:
             raise ExportFailed(f"{self._item_id} ends with {self._head.place}, not with {self._place}")
+        if self._state != state_after(self._last):
+            raise ExportFailed(f"{self._item_id} is in another state than after its last event; see `bidding audit`")
         self._file.write(canonical({"summary": self._summary()}) + b"\n")
         self._file.close()
 
@@ -123,6 +127,14 @@ def summary_of(head: Head, events: int, bids: int, voids: int) -> dict[str, Any]
         "seq": head.place.seq,
         "head": head.hash.hex(),
     }
+
+
+def state_after(row: Row) -> dict[str, Any]:
+    """The state of the item after this event; of a bid, what its row tells of it."""
+    if row["body"] is None:
+        return {"current_bid": row["amount"], "highest_bidder_id": row["leader_id"] or row["user_id"]}
+    body = json.loads(row["body"])
+    return {key: body.get(key) for key in STATE}
 
 
 def _event_line(content: bytes, digest: bytes) -> bytes:

@@ -11,9 +11,10 @@ import asyncio
 import logging
 import random
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, ParamSpec
 
 import asyncpg
 
@@ -30,6 +31,8 @@ from shared import names
 logger = logging.getLogger(__name__)
 
 _ERROR_TEXT_MAX: Final = 500
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,9 @@ class Exporter:
         try:
             async with asyncio.timeout(self._options.attempt_s):
                 digest = await self._attempt(job)
-        except (ExportFailed, OSError, TimeoutError) as error:
+        except (ExportFailed, ArchiveUnavailable, OSError, TimeoutError) as error:
+            # Of PostgreSQL too: an item that it cannot read in time must not fail unnoticed. Where PostgreSQL is away,
+            # so is the place to write it down, and the claim runs out.
             await self._failed(job, str(error) or type(error).__name__)
         else:
             async with connection_of(self._pool) as connection:
@@ -181,8 +186,8 @@ class Exporter:
                     break
                 place = Place(rows[-1]["epoch"], rows[-1]["seq"])
                 # Compressing takes longer than reading, and the write path shares this event loop.
-                await asyncio.to_thread(writer.add, rows)
-            await asyncio.to_thread(writer.finish)
+                await _on_file(writer.add, rows)
+            await _on_file(writer.finish)
         if writer.head.hash != job.head:
             raise ExportFailed(f"the chain of {job.item_id} was another one when it was closed; see `bidding audit`")
 
@@ -198,6 +203,18 @@ class Exporter:
         if alarms and not self.alarms:
             logger.error("exports: %s", alarms["exports"])
         self.alarms = alarms
+
+
+async def _on_file(work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run in a thread; what the disk refuses is no failure of the database whose connection is open around it.
+
+    Raises:
+        ExportFailed: the file cannot be written, or what ``work`` raises itself.
+    """
+    try:
+        await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as error:
+        raise ExportFailed(f"the file of the export cannot be written here: {error}") from error
 
 
 def _digest_of_file(path: Path) -> Digest:

@@ -1,10 +1,16 @@
 """Finds entries that are published but will never come, and asks the relay for them again.
 
 Messages can leave the stream unarchived: it was purged by hand, they aged out while PostgreSQL was away for days, or
-the server lost its newest ones. The outbox still has them. What gives it away: the consumer has nothing left to
-deliver, and still a shard's archived cursor stands below its published one. Seen twice in a row, with the same cursor,
-it is no message on its way. Then a mark at the shard's cursors tells its relay to publish again from the archived one
-on.
+the server lost its newest ones. The outbox still has them. What gives it away, while everything else goes on:
+
+1. A first look notes each shard's archived and published cursors, and after them the last message of the stream: what
+   was published is not behind that one.
+2. A later look finds that the workers have acknowledged everything up to that message. So whatever of it was there is
+   committed; and a shard whose archived cursor still stands where it was, below what was published at the first look,
+   waits for entries that the stream does not have.
+
+Then a mark at the shard's cursors tells its relay to publish again from the archived one on. The next look notes what
+that gave, and the one after it judges anew.
 
 (JetStream drops what it saw within its duplicate window, two minutes, even if the message is gone. So the mark is set
 again until the cursor moves.)
@@ -15,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from nats.errors import Error as NatsError
@@ -49,6 +56,24 @@ def holes(
     }
 
 
+def published_since(before: Mapping[str, Position], now: Mapping[str, Position]) -> dict[str, Position]:
+    """What was published ``before`` and still is: not where the relay has gone back since, or Redis was lost. Pure."""
+    return {
+        shard: min(position, now[shard])
+        for shard, position in before.items()
+        if shard in now and now[shard].epoch == position.epoch
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look has noted for the next one. ``last_seq``: the stream's last message then."""
+
+    archived: Mapping[str, Position]
+    published: Mapping[str, Position]
+    last_seq: int
+
+
 class HoleFinder:
     """Looks from time to time. Several archivers may: asking twice is asking once."""
 
@@ -64,7 +89,7 @@ class HoleFinder:
         self._connect = connect
         self._read_all = read_all
         self._look_every_s = look_every_s
-        self._before: dict[str, Position] = {}
+        self._before: _Look | None = None
         self.alarms: dict[str, str] = {}
         """Shards that wait for entries which the stream does not have."""
 
@@ -75,7 +100,7 @@ class HoleFinder:
             try:
                 await self.once()
             except (ArchiveUnavailable, StreamUnavailable, RedisError, NatsError, OSError, TimeoutError) as error:
-                self._before.clear()
+                self._before = None
                 logger.info("no look for missing entries: %s: %s", type(error).__name__, error)
 
     async def once(self) -> dict[str, Position]:
@@ -85,27 +110,47 @@ class HoleFinder:
             ArchiveUnavailable, StreamUnavailable, RedisError, NatsError, OSError, TimeoutError: nothing can be told
             now.
         """
-        if not await self._nothing_on_its_way():
-            self._before.clear()
-            return {}
+        acknowledged = await self._acknowledged()
         archived = dict(await self._read_all())
-        found = holes(archived, await self._published(), self._before)
-        self._before = archived
-        for shard, position in found.items():
-            text = f"entries after {position.n} are published but not in the stream; asked the relay for them again"
-            if self.alarms.get(shard) != text:
-                logger.error("shard %s: %s", shard, text)
+        published = await self._published()
+        look = _Look(archived, published, await self._last_seq())
+        before = self._before
+        if before is None or look.last_seq < before.last_seq:
+            # The first look, or another stream.
+            self._before = look
+            return {}
+        if acknowledged is not None and acknowledged < before.last_seq:
+            return {}
+        found = holes(archived, published_since(before.published, published), before.archived)
+        # What was published before the relay was asked says nothing about whether it has published it again.
+        self._before = replace(look, published={shard: n for shard, n in published.items() if shard not in found})
+        for shard in found:
             await cast("Awaitable[Any]", self._redis.hset(names.cursors_key(shard), REPUBLISH_FIELD, "1"))
-        self.alarms = {
+        unmoved = holes(archived, published, before.archived)
+        self._alarm(found | {shard: position for shard, position in unmoved.items() if shard in self.alarms})
+        return found
+
+    def _alarm(self, found: Mapping[str, Position]) -> None:
+        alarms = {
             shard: f"entries after {position.n} are published but not in the stream; asked the relay for them again"
             for shard, position in found.items()
         }
-        return found
+        for shard, text in alarms.items():
+            if self.alarms.get(shard) != text:
+                logger.error("shard %s: %s", shard, text)
+        self.alarms = alarms
 
-    async def _nothing_on_its_way(self) -> bool:
+    async def _acknowledged(self) -> int | None:
+        """Up to which message of the stream everything is acknowledged; None where nothing is left to do."""
         client = await self._connect()
         info = await client.jetstream().consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
-        return not info.num_pending and not info.num_ack_pending
+        if not info.num_pending and not info.num_ack_pending:
+            return None
+        return info.ack_floor.stream_seq if info.ack_floor is not None else 0
+
+    async def _last_seq(self) -> int:
+        client = await self._connect()
+        return (await client.jetstream().stream_info(names.STREAM)).state.last_seq
 
     async def _published(self) -> dict[str, Position]:
         pipeline = self._redis.pipeline(transaction=False)

@@ -20,6 +20,9 @@ class Queries:
     lock_cursors: str
     read_cursors: str
     move_cursors: str
+    find_events_among: str
+    before_copy: str
+    undo_copy: str
     insert_bids: str
     find_bid_clashes: str
     insert_events: str
@@ -37,6 +40,7 @@ class Queries:
     known_shards: str
     begin_recovery: str
     end_recovery: str
+    has_item: str
     read_item_ids: str
     read_items: str
     read_turns: str
@@ -44,6 +48,7 @@ class Queries:
     read_standing: str
     read_bids_after: str
     read_maxima: str
+    read_bidders: str
     read_answered_bids: str
     read_sealed_answers: str
     show_read_only: str
@@ -69,6 +74,7 @@ class ChainQueries:
     read_chain: str
     read_rows: str
     find_orphan_hash: str
+    find_misjudged_bid: str
     read_confirmed: str
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -54,6 +55,7 @@ class Rebuilt:
     Attributes:
         fields: the item's hash.
         maxima: bidders' standing maxima.
+        bidders: how many bids of each person stand.
         recent: its newest events as JSON, newest first.
         deadline_us: when the closer must look at it, None where never.
         fault: why it could not be rebuilt as it was; then it is paused, for an operator to decide.
@@ -62,6 +64,7 @@ class Rebuilt:
     item_id: str
     fields: dict[str, str]
     maxima: dict[str, int]
+    bidders: dict[str, int]
     recent: list[bytes]
     deadline_us: int | None
     fault: str | None = None
@@ -126,6 +129,7 @@ class Hidden:
 
 
 NOTHING_HIDDEN: Final = Hidden()
+NO_BIDDERS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -178,9 +182,18 @@ def terms_of(row: Row) -> Terms:
     )
 
 
-def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int, *, hidden: Hidden = NOTHING_HIDDEN) -> Rebuilt:
+def rebuild(
+    row: Row,
+    turns: Turns,
+    log: Sequence[Row],
+    epoch: int,
+    *,
+    hidden: Hidden = NOTHING_HIDDEN,
+    bidders: Mapping[str, int] = NO_BIDDERS,
+) -> Rebuilt:
     """The item of a row of ``read_items``, after ``turns``, with its rows of ``read_log``, newest first.
 
+    ``bidders``: how many bids of each person stand.
     Never raises for what is missing in the archive: such an item comes back paused, with its ``fault``.
     """
     status, fault = Status(row["status"]), None
@@ -203,6 +216,7 @@ def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int, *, hidden: H
         "leader_max": str(standing.leader_max),
         "runner_up": str(standing.runner_up),
         "bid_count": str(row["bid_count"]),
+        "bids_counted": str(sum(bidders.values())),
         "reserve_met": "1" if row["reserve_met"] else "0",
         "extensions": str(turns.extensions),
         "start_us": str(terms.start_us),
@@ -215,7 +229,7 @@ def rebuild(row: Row, turns: Turns, log: Sequence[Row], epoch: int, *, hidden: H
     }
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
     recent = [encode_event(event) for event in recent_events(row, terms, log)]
-    return Rebuilt(row["item_id"], fields, dict(hidden.maxima), recent, deadline_us, fault)
+    return Rebuilt(row["item_id"], fields, dict(hidden.maxima), dict(bidders), recent, deadline_us, fault)
 
 
 def _text(value: int | None) -> str:

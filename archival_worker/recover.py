@@ -127,6 +127,9 @@ class Recovery:
         self._tell = tell
         self._sql = queries or load_queries()
         self._closed = ClosedShards(redis, archive)
+        item_id = options.item_id if options.dry_run else None
+        # A dry run closes nothing, and tells what would come of it.
+        self._would_close = None if item_id is None else names.shard_of(item_id)
         self.report = Report()
 
     async def run(self) -> Report:
@@ -146,7 +149,7 @@ class Recovery:
     async def _run(self) -> Report:
         started_s = time.monotonic()
         if self._options.item_id is not None:
-            await self._closed.close_for(self._options.item_id, dry_run=self._options.dry_run)
+            await self._closed.close_for(self._options.item_id, self._jetstream, dry_run=self._options.dry_run)
         if not await self._without_cursors():
             raise RecoveryRefused("every shard has its cursors: Redis has lost nothing, and nothing was changed")
         await self._drain_stream(started_s)
@@ -172,7 +175,8 @@ class Recovery:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in names.SHARDS:
             pipeline.hexists(names.cursors_key(shard), "epoch")
-        return [shard for shard, there in zip(names.SHARDS, await pipeline.execute(), strict=True) if not there]
+        cursors = zip(names.SHARDS, await pipeline.execute(), strict=True)
+        return [shard for shard, there in cursors if not there or shard == self._would_close]
 
     async def _lost_shards(self) -> dict[str, int]:
         """The lost shards, and the epoch that each of them gets."""
@@ -249,7 +253,7 @@ class Recovery:
 
     async def _leftovers(self, shard: str, items: Sequence[str]) -> str | None:
         """What Redis still has of a shard without cursors, where that was not left by an earlier run of this."""
-        if await self._redis.exists(names.rebuilding_key(shard)):
+        if shard == self._would_close or await self._redis.exists(names.rebuilding_key(shard)):
             return None
         if await self._redis.hexists(names.cursors_key(shard), STALE_FIELD):
             return None  # a dry run; otherwise it is discarded by now
@@ -272,8 +276,16 @@ class Recovery:
             turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
             log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
             hidden = await self._read_hidden(connection, item_ids)
+            bidders = _by_item(await connection.fetch(self._sql.read_bidders, item_ids))
             rebuilt = [
-                rebuild(row, Turns.after(turns[item]), log[item], epoch, hidden=hidden[item])
+                rebuild(
+                    row,
+                    Turns.after(turns[item]),
+                    log[item],
+                    epoch,
+                    hidden=hidden[item],
+                    bidders={bidder["user_id"]: bidder["bids"] for bidder in bidders[item]},
+                )
                 for item, row in rows.items()
             ]
             await self._write_items(rebuilt)
@@ -309,10 +321,13 @@ class Recovery:
         pipeline = self._redis.pipeline(transaction=False)
         for item in items:
             key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
-            pipeline.delete(key, recent, names.proxies_key(item.item_id))
+            maxima, bidders = names.proxies_key(item.item_id), names.bidders_key(item.item_id)
+            pipeline.delete(key, recent, maxima, bidders)
             pipeline.hset(key, mapping=cast(Any, item.fields))
             if item.maxima:
-                pipeline.hset(names.proxies_key(item.item_id), mapping=cast(Any, item.maxima))
+                pipeline.hset(maxima, mapping=cast(Any, item.maxima))
+            if item.bidders:
+                pipeline.hset(bidders, mapping=cast(Any, item.bidders))
             self.report.maxima += len(item.maxima)
             if item.recent:
                 pipeline.rpush(recent, *item.recent)

@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 
 from archival_worker.archive import Archive, Stored
 from archival_worker.backoff import Backoff, set_within
-from archival_worker.batcher import Batcher, BatchLimits, Pull, Wait, Write
+from archival_worker.batcher import Batcher, BatchLimits, Pace, Pull, Wait, Write
 from archival_worker.cursors import CursorCopier
 from archival_worker.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
@@ -83,6 +83,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._backoff = Backoff()
+        self._pace = Pace(options.batch.rows_max)
 
     def request_stop(self) -> None:
         """Make :meth:`run` return: a batch that is being written is finished and acknowledged, the rest given back."""
@@ -122,7 +123,7 @@ class Worker:
         await ensure_consumer(jetstream, self._options.source)
 
         loop = asyncio.get_running_loop()
-        batcher: Batcher[Delivery] = Batcher(self._options.batch)
+        batcher: Batcher[Delivery] = Batcher(self._options.batch, self._pace)
 
         def on_delivery(delivery: Delivery) -> None:
             if batcher.received(delivery, delivery.rows, loop.time()):
@@ -167,11 +168,13 @@ class Worker:
         try:
             stored = await self._archive.store(deliveries)
         except ArchiveUnavailable:
+            self._pace.failed(sum(delivery.rows for delivery in deliveries))
             self._metrics.given_back += len(deliveries)
             await source.give_back(deliveries)
             raise
         self._metrics.wrote(len(deliveries), stored, loop.time() - started_s)
         self._backoff.succeeded()
+        self._pace.succeeded()
         await self._after_commit()
         _report(stored)
         # The cursor first, as it only gets noted here: it must be copied even where the acknowledgement fails.

@@ -22,12 +22,14 @@ NUDGE_PREFIX: Final = "auction.nudge"
 ARCHIVER_DURABLE: Final = "archiver"
 
 # Ids go into Redis keys and NATS subjects, so the alphabet excludes every character that is special there: braces (hash
-# tags), dots, stars and angle brackets (NATS tokens and wildcards), white space and control characters.
-ITEM_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}\Z"
-USER_ID_PATTERN: Final = r"^[A-Za-z0-9_.@-]{1,64}\Z"
-BID_ID_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,64}\Z"
+# tags), dots, stars and angle brackets (NATS tokens and wildcards), white space and control characters. The patterns
+# are also told to clients (OpenAPI), whose dialect has no \Z; here they must match in full, since $ lets a line break
+# follow.
+ITEM_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
+USER_ID_PATTERN: Final = r"^[A-Za-z0-9_.@-]{1,64}$"
+BID_ID_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,64}$"
 # RFC 9110 visible characters; the field value of Idempotency-Key.
-IDEMPOTENCY_KEY_PATTERN: Final = r"^[\x21-\x7e]{1,255}\Z"
+IDEMPOTENCY_KEY_PATTERN: Final = r"^[\x21-\x7e]{1,255}$"
 
 _ITEM_ID = re.compile(ITEM_ID_PATTERN)
 _USER_ID = re.compile(USER_ID_PATTERN)
@@ -37,22 +39,22 @@ _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 def is_item_id(text: str) -> bool:
     """Whether ``text`` is 1 to 64 characters of ``[A-Za-z0-9_-]``."""
-    return _ITEM_ID.match(text) is not None
+    return _ITEM_ID.fullmatch(text) is not None
 
 
 def is_user_id(text: str) -> bool:
     """Whether ``text`` is 1 to 64 characters of ``[A-Za-z0-9_.@-]``."""
-    return _USER_ID.match(text) is not None
+    return _USER_ID.fullmatch(text) is not None
 
 
 def is_bid_id(text: str) -> bool:
     """Whether ``text`` is 1 to 64 characters of ``[A-Za-z0-9_.:@-]`` (a UUID fits)."""
-    return _BID_ID.match(text) is not None
+    return _BID_ID.fullmatch(text) is not None
 
 
 def is_idempotency_key(text: str) -> bool:
     """Whether ``text`` is 1 to 255 visible ASCII characters."""
-    return _IDEMPOTENCY_KEY.match(text) is not None
+    return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
 SHARDS: Final = tuple(f"s{number:02d}" for number in range(SHARD_COUNT))
@@ -71,6 +73,15 @@ def item_key(item_id: str) -> str:
 def proxies_key(item_id: str) -> str:
     """Hash: user id to that user's standing maximum in minor units. Never shown to anyone else."""
     return f"{{{shard_of(item_id)}}}:proxies:{item_id}"
+
+
+def bidders_key(item_id: str) -> str:
+    """Hash: user id to how many bids of that user stand; automatic ones do not count, as in ``bid_count``.
+
+    It is complete where the item's ``bids_counted`` equals its ``bid_count``: bids from before there was this hash are
+    not in it.
+    """
+    return f"{{{shard_of(item_id)}}}:bidders:{item_id}"
 
 
 def recent_key(item_id: str) -> str:
@@ -111,6 +122,11 @@ def lease_key(shard: str) -> str:
 def rebuilding_key(shard: str) -> str:
     """String: there while the shard is rebuilt after Redis lost it; what the shard has is then half of the truth."""
     return f"{{{shard}}}:rebuilding"
+
+
+def mark_key(shard: str) -> str:
+    """String that expires at once: a write whose arrival at the replicas says that all before it have arrived."""
+    return f"{{{shard}}}:mark"
 
 
 def subject_of(item_id: str) -> str:

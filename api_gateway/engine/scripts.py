@@ -24,6 +24,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from api_gateway.engine.batcher import PendingBid
 from shared import names
 from shared.domain.errors import (
+    BiddingError,
     ItemNotFound,
     OutboxFull,
     OutcomeUnknown,
@@ -97,7 +98,7 @@ class ScriptLimits:
 
 @lru_cache(maxsize=8_192)
 def item_keys(item_id: str) -> tuple[str, ...]:
-    """``KEYS[1..6]`` of every script that begins with ``lib/item.lua``."""
+    """``KEYS[1..7]`` of every script that begins with ``lib/item.lua``."""
     shard = names.shard_of(item_id)
     return (
         names.item_key(item_id),
@@ -106,6 +107,7 @@ def item_keys(item_id: str) -> tuple[str, ...]:
         names.outbox_key(shard),
         names.cursors_key(shard),
         names.deadlines_key(shard),
+        names.bidders_key(item_id),
     )
 
 
@@ -191,6 +193,10 @@ class BidScripts:
 
     async def _connected(self) -> AbstractConnection:
         """The connection of the bids; everything that fails in here happened before any bid was sent."""
+        if self._connection is not None and _is_hung_up(self._connection):
+            # Redis was restarted since the last flush. Seen now, this costs a connection; after sending, the outcome of
+            # every bid of the flush would be unknown.
+            await self._drop()
         if self._connection is None:
             self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         if not self._connection.is_connected:
@@ -232,6 +238,12 @@ class BidScripts:
     async def close(self) -> None:
         """Close the connection. The pool stays with its owner."""
         await self._drop()
+
+
+def _is_hung_up(connection: AbstractConnection) -> bool:
+    """Whether the other end is known to have closed the connection; the library only notices when it reads."""
+    reader = connection._reader
+    return reader is not None and (reader.at_eof() or reader.exception() is not None)
 
 
 def _decided(answer: Any, replicated: bool) -> Decided | Exception:
@@ -408,14 +420,27 @@ class ItemScripts:
                 found[shard] = [item_id.decode() for item_id in answer]
         return found
 
-    async def advance(self, item_id: str) -> int:
-        """Open or close an item if its time has come; atomic, and harmless if not. Returns the outbox entry or 0.
+    async def advance(self, item_ids: Sequence[str]) -> list[int | BiddingError]:
+        """Open or close the items whose time has come; atomic for each, and harmless if it has not.
 
-        Raises:
-            ItemNotFound, ShardLost, OutboxFull: nothing was changed.
+        One round trip, so that Redis forces all of them onto its disk at once. Returns for each the outbox entry, 0
+        where nothing was due, or ItemNotFound, ShardLost or OutboxFull: then nothing was changed.
         """
-        answer = await self._run(self._advance_item, item_keys(item_id), self._head(item_id))
-        return _entry_of(answer, item_id, "advance")
+        pipeline = self._redis.pipeline(transaction=False)
+        for item_id in item_ids:
+            keys = item_keys(item_id)
+            pipeline.evalsha(self._advance_item.sha, len(keys), *keys, *self._head(item_id))
+        results: list[int | BiddingError] = []
+        for item_id, answer in zip(item_ids, await pipeline.execute(raise_on_error=False), strict=True):
+            if isinstance(answer, NoScriptError):
+                answer = await self._run(self._advance_item, item_keys(item_id), self._head(item_id))
+            elif isinstance(answer, Exception):
+                raise answer
+            try:
+                results.append(_entry_of(answer, item_id, "advance"))
+            except BiddingError as error:
+                results.append(error)
+        return results
 
     def _head(self, item_id: str) -> list[str]:
         """``ARGV[1..3]`` of every script that begins with ``lib/item.lua``."""

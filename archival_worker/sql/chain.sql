@@ -97,15 +97,19 @@ SET state = 'failing', last_error = $4, next_try_at = now() + $5::double precisi
 WHERE item_id = $1 AND epoch = $2 AND seq = $3 AND state IN ('due', 'failing');
 
 -- name: count_exports
--- $1: from how many tries on an export counts as one that keeps failing.
+-- $1: from how many tries on an export counts as one that keeps failing. One that is still `due` after so many has ended
+-- every archiver that tried it.
 SELECT count(*) AS open,
-       count(*) FILTER (WHERE state = 'failing' AND tries >= $1) AS stuck,
-       max(item_id || ': ' || last_error) FILTER (WHERE state = 'failing' AND tries >= $1) AS example
+       count(*) FILTER (WHERE tries >= $1) AS stuck,
+       max(item_id || ': ' || coalesce(last_error, 'the archiver ended in the middle of it')) FILTER (WHERE tries >= $1)
+           AS example
 FROM exports
 WHERE state IN ('due', 'failing');
 
 -- name: read_item
-SELECT epoch, seq, status, current_bid, highest_bidder_id, bid_count, min_next_bid, reserve_met, us_of(end_at) AS end_us
+SELECT epoch, seq, status, current_bid, highest_bidder_id, bid_count, min_next_bid, reserve_met, us_of(end_at) AS end_us,
+       name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind, increment_value,
+       increment_steps, soft_close, auto_opened, us_of(start_at) AS start_us, us_of(original_end_at) AS original_end_us
 FROM items
 WHERE item_id = $1;
 
@@ -137,6 +141,21 @@ WHERE h.item_id = $1
     AND NOT EXISTS (SELECT FROM bids AS b WHERE b.item_id = $1 AND b.epoch = h.epoch AND b.seq = h.seq)
     AND NOT EXISTS (SELECT FROM events AS e WHERE e.item_id = $1 AND e.epoch = h.epoch AND e.seq = h.seq)
 ORDER BY h.epoch, h.seq
+LIMIT 1;
+
+-- name: find_misjudged_bid
+-- The first bid whose status is not what the item's voids make it (apply_voids in queries.sql).
+SELECT b.epoch, b.seq, b.status
+FROM bids AS b
+WHERE b.item_id = $1
+    AND (b.status = 'voided') <> EXISTS (
+        SELECT FROM events AS e
+        WHERE e.item_id = $1 AND e.type = 'voided'
+            AND b.bid_id IN (e.body ->> 'bid_id', (e.body ->> 'bid_id') || '/proxy')
+            AND b.seq BETWEEN (e.body ->> 'voided_seq')::bigint AND (e.body ->> 'voided_seq')::bigint + 1
+            AND b.epoch <= e.epoch
+    )
+ORDER BY b.epoch, b.seq
 LIMIT 1;
 
 -- name: read_confirmed

@@ -1,8 +1,7 @@
 -- The archive's statements, one after each "name" line; archival_worker/queries.py reads them.
 --
--- Rows come in as one array per column: one round trip and one plan per table and batch, whatever its size. Measured beside
--- COPY into a staging table, on the same machine: 43,000 rows/s against 48,000, and without a staging table per worker to
--- empty and vacuum.
+-- Rows come in as one array per column: one round trip and one plan per table and batch, whatever its size. New bids, which
+-- are nearly all rows, come by COPY instead (archival_worker/archive.py), and by insert_bids where that cannot be.
 
 -- name: make_safe
 -- First in a transaction, for this transaction alone. A worker whose machine vanishes must not keep its locks until TCP
@@ -30,8 +29,25 @@ SET shard_epoch = t.shard_epoch, archived_n = t.archived_n, ahead = t.ahead::big
 FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[]) AS t (shard, shard_epoch, archived_n, ahead)
 WHERE c.shard = t.shard;
 
+-- name: find_events_among
+-- Events that are stored within these ranges of places. A COPY of bids looks here first: no constraint keeps a bid from the
+-- place of another event. A range per item is few index probes, however many bids are in it.
+SELECT among.item_id, among.epoch, among.seq
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS t (item_id, epoch, first, last)
+CROSS JOIN LATERAL (
+    SELECT item_id, epoch, seq FROM events AS e
+    WHERE e.item_id = t.item_id AND e.epoch = t.epoch AND e.seq BETWEEN t.first AND t.last OFFSET 0
+) AS among;
+
+-- name: before_copy
+-- The cursors stay locked, whatever becomes of the COPY.
+SAVEPOINT before_copy;
+
+-- name: undo_copy
+ROLLBACK TO SAVEPOINT before_copy;
+
 -- name: insert_bids
--- Known bids are skipped, and so is one whose place is taken, by another bid or by an event of another type.
+-- What COPY cannot do: known bids are skipped, and so is one whose place is taken, by another bid or by an event of another type.
 -- OFFSET 0 keeps the look-up one index probe per row; the planner would otherwise read the whole table for a large batch.
 INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, placed_at)
 SELECT item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, instant_of(at_us)
@@ -198,6 +214,9 @@ INSERT INTO recoveries (shard, shard_epoch) VALUES ($1, $2);
 -- name: end_recovery
 UPDATE recoveries SET finished_at = now(), items = $3, verdicts = $4 WHERE shard = $1 AND shard_epoch = $2;
 
+-- name: has_item
+SELECT EXISTS (SELECT FROM items WHERE item_id = $1);
+
 -- name: read_item_ids
 SELECT item_id FROM items;
 
@@ -255,6 +274,14 @@ FROM sealed
 WHERE item_id = ANY ($1::text[])
     AND (bid_id IS NULL OR (max_amount IS NOT NULL AND split_part(verdict, '|', 9) IS DISTINCT FROM 'buy_now'))
 ORDER BY item_id, user_id, epoch DESC, n DESC, at DESC;
+
+-- name: read_bidders
+-- How many bids of each person stand; automatic ones do not count.
+SELECT item_id, user_id, count(*) AS bids
+FROM bids
+WHERE item_id = ANY ($1::text[]) AND status = 'valid' AND kind <> 'proxy'
+GROUP BY item_id, user_id
+ORDER BY item_id;
 
 -- name: read_answered_bids
 -- The bids whose verdict is still to be kept: until $2 microseconds after the end of their item, or after the bid. Those

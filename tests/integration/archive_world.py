@@ -170,12 +170,13 @@ class World:
         batch: BatchLimits = BATCH,
         after_commit: Callable[[], Awaitable[None]] | None = None,
         copy: CopyOptions = COPY,
+        postgres_timeout_s: float = 3.0,
     ) -> Running:
         """A worker that runs until it is stopped, killed, or the test ends."""
         resources = AsyncExitStack()
         redis = open_redis(self.stack.urls.redis_url, timeout_s=2.0)
         resources.push_async_callback(redis.aclose)
-        pool = await open_postgres(self.postgres_url, name="archiver", timeout_s=3.0)
+        pool = await open_postgres(self.postgres_url, name="archiver", timeout_s=postgres_timeout_s)
         resources.callback(pool.terminate)
         link = NatsLink(self.stack.urls.nats_url, name="archiver", timeout_s=2.0)
         resources.push_async_callback(link.close)

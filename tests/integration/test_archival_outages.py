@@ -11,7 +11,11 @@ import asyncpg
 import psutil
 import pytest
 
-from archival_worker.cursors import CopyOptions
+from archival_worker.archive import Position
+from archival_worker.batcher import BatchLimits
+from archival_worker.cursors import CopyOptions, CursorCopier
+from archival_worker.errors import ArchiveUnavailable
+from archival_worker.metrics import Metrics
 from archival_worker.queries import load_queries
 from shared import names
 from shared.clients.nats import ensure_stream
@@ -84,15 +88,48 @@ async def test_postgresql_read_only_for_a_while(world: World) -> None:
     await assert_all_bids(world, 30)
 
 
-async def set_read_only(world: World, value: str) -> None:
+async def test_a_connection_to_a_server_that_was_demoted_is_not_kept(world: World) -> None:
+    running = await world.start_worker()
+    await publish_bids(world, 1, 10)
+    await world.all_archived()
+    # As after a failover, while the name still leads to the old primary: its connections stay as they were made.
+    await set_read_only(world, "on")
+    await publish_bids(world, 11, 20)
+    await failed(running, "archive")
+    await set_read_only(world, "off", ends_sessions=False)
+    await world.all_archived()
+    await assert_all_bids(world, 20)
+
+
+async def set_read_only(world: World, value: str, *, ends_sessions: bool = True) -> None:
     """New sessions are read-only or not, and there are only new ones."""
     base, _, database = world.postgres_url.rpartition("/")
     connection = await asyncpg.connect(f"{base}/bidding")
     try:
         await connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = {value}")
-        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database)
+        if ends_sessions:
+            sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
+            await connection.execute(sql, database)
     finally:
         await connection.close()
+
+
+SLOW = """
+CREATE FUNCTION rest() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE INSERT ON bids FOR EACH ROW EXECUTE FUNCTION rest();
+"""
+
+
+async def test_a_server_too_slow_for_a_batch_is_given_smaller_ones(world: World) -> None:
+    connection = await asyncpg.connect(world.postgres_url)
+    await connection.execute(SLOW)
+    await connection.close()
+    await publish_bids(world, 1, 60)
+    # All of them at once take 1.2 s, and so on each attempt.
+    running = await world.start_worker(batch=BatchLimits(linger_s=0.2), postgres_timeout_s=0.8)
+    await world.all_archived()
+    await assert_all_bids(world, 60)
+    assert running.metrics.failures_by["archive"] > 0
 
 
 async def test_a_connection_that_hangs_is_given_up(world: World) -> None:
@@ -223,6 +260,23 @@ async def test_redis_away_for_a_while(world: World) -> None:
     await world.stack.start_process("redis")
     await until(lambda: archived_in_redis(world, 20), "the remembered cursor in Redis")
     assert await world.outbox_ids("lot-1") == [f"{n}-0".encode() for n in range(21, 31)]
+
+
+async def test_positions_that_are_known_get_to_redis_while_postgresql_is_away(world: World) -> None:
+    await world.fill_outbox("lot-1", 5)
+
+    async def away() -> dict[str, Position]:
+        raise ArchiveUnavailable("away")
+
+    copier = CursorCopier(world.redis, away, Metrics(), CopyOptions(interval_s=0.01))
+    copier.offer({names.shard_of("lot-1"): Position(1, 3)})
+    running = asyncio.create_task(copier.run())
+    try:
+        await until(lambda: archived_in_redis(world, 3), "the cursor in Redis")
+        assert await world.outbox_ids("lot-1") == [b"4-0", b"5-0"]
+    finally:
+        copier.request_stop()
+        await running
 
 
 async def test_a_start_copies_what_another_worker_could_not(world: World) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import importlib
 import json
 import os
+import resource
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,27 @@ async def test_the_chain_stops_at_a_gap_and_goes_on_when_it_is_filled(world: Wor
     assert (await world.audit()).up_to == "1:6"
 
 
+async def test_a_gap_that_another_archiver_filled_is_no_alarm_here(world: World) -> None:
+    events = auction("lot-1", 3)
+    await world.store(*events[:2], *events[3:])
+    here = Chainer(world.pool, world.metrics, ChainOptions(linger_s=0.01, gap_alarm_s=0.1))
+    running = asyncio.create_task(here.run())
+
+    async def alarmed() -> bool:
+        return "chain" in here.alarms
+
+    async def quiet() -> bool:
+        return not here.alarms
+
+    await eventually(alarmed)
+    await world.store(events[2])
+    await world.chain()
+    await eventually(quiet)
+    running.cancel()
+    await asyncio.wait([running])
+    assert (await world.audit()).fits == 5
+
+
 async def test_a_new_chainer_finds_what_an_old_one_left(world: World) -> None:
     for number in range(5):
         await world.store(*auction(f"lot-{number}", 2))
@@ -155,6 +178,11 @@ async def test_several_chainers_never_spoil_a_chain(world: World) -> None:
 
 
 HASH_TOO = "WITH gone AS (DELETE FROM event_hashes WHERE LOT seq = {0}) DELETE FROM {1} WHERE LOT seq = {0}"
+END_TOO = (
+    "WITH gone AS (DELETE FROM event_hashes WHERE LOT seq = 6), export AS (DELETE FROM exports WHERE LOT true), "
+    "back AS (UPDATE chains SET seq = 5, hash = (SELECT hash FROM event_hashes WHERE LOT seq = 5) WHERE LOT true) "
+    "DELETE FROM events WHERE LOT seq = 6"
+)
 SWAP = (
     "UPDATE bids AS b SET bid_id = o.bid_id, user_id = o.user_id, amount = o.amount, previous_bid = o.previous_bid, "
     "placed_at = o.placed_at FROM (SELECT * FROM bids WHERE LOT seq IN (2, 3)) AS o "
@@ -179,6 +207,15 @@ SWAP = (
         ("UPDATE event_hashes SET hash = sha256('x') WHERE LOT seq = 5", "1:5", "bid"),
         ("DELETE FROM event_hashes WHERE LOT seq = 2", "1:2", "bid"),
         ("DELETE FROM chains WHERE LOT true", "1:0", "created"),
+        # What no hash covers, because it changes or is derived: it has to agree with what they do cover.
+        ("UPDATE bids SET status = 'voided' WHERE LOT seq = 4", "1:4", "bid"),
+        ("UPDATE items SET highest_bidder_id = 'mallory' WHERE LOT true", "1:6", "item"),
+        ("UPDATE items SET current_bid = 1 WHERE LOT true", "1:6", "item"),
+        ("UPDATE items SET reserve_price = 1 WHERE LOT true", "1:6", "item"),
+        ("UPDATE items SET original_end_at = now() WHERE LOT true", "1:6", "item"),
+        ("UPDATE items SET seq = 5 WHERE LOT true", "1:6", "item"),
+        ("DELETE FROM items WHERE LOT true", "1:6", "item"),
+        (END_TOO, "1:6", None),
     ],
 )
 async def test_what_is_changed_behind_our_back_is_named(world: World, sql: str, place: str, kind: str | None) -> None:
@@ -196,10 +233,14 @@ async def test_what_is_changed_behind_our_back_is_named(world: World, sql: str, 
 async def test_a_void_changes_the_row_of_a_bid_and_not_its_hash(world: World) -> None:
     await world.store(*auction("lot-1", 3)[:-1])
     await world.chain()
-    await world.store(voided("lot-1", 4, voids=2))
+    # The bid, and the automatic bid that had answered it.
+    await world.store(bid("lot-1", 4, bid_id="bid-1-3/proxy"), voided("lot-1", 5, voids=3), bid("lot-1", 6))
     await world.chain()
-    assert await world.value("SELECT status FROM bids WHERE seq = 2") == "voided"
-    assert (await world.audit()).up_to == "1:4"
+    assert await world.value("SELECT count(*) FROM bids WHERE status = 'voided'") == 2
+    assert (await world.audit()).up_to == "1:6"
+    await world.tamper("UPDATE bids SET status = 'valid' WHERE seq = 4")
+    report = await world.audit()
+    assert "bid 1:4 does not fit: it is marked as valid, and a void struck it" in report.text()
 
 
 async def test_a_closed_item_is_exported_once_and_confirmed(world: World, tmp_path: Path) -> None:
@@ -226,10 +267,7 @@ async def test_a_void_after_the_close_is_exported_anew(world: World, tmp_path: P
     await world.store(*auction("lot-1", 2))
     await world.chain()
     assert await exporter.once()
-    struck = voided("lot-1", 4, voids=2)
-    # It says `open`, as that of an open item does; the status of the item is what counts.
-    await world.store(struck)
-    await world.pool.execute("UPDATE items SET status = 'unsold'")
+    await world.store(voided("lot-1", 4, voids=2, status="unsold"))
     await world.chain()
     assert await exporter.once()
     keys = [row["object_key"] for row in await world.pool.fetch("SELECT object_key FROM exports ORDER BY seq")]
@@ -240,8 +278,7 @@ async def test_a_void_after_the_close_is_exported_anew(world: World, tmp_path: P
 async def test_an_export_that_never_got_through_is_superseded(world: World) -> None:
     await world.store(*auction("lot-1", 2))
     await world.chain()
-    await world.store(voided("lot-1", 4, voids=2))
-    await world.pool.execute("UPDATE items SET status = 'unsold'")
+    await world.store(voided("lot-1", 4, voids=2, status="unsold"))
     await world.chain()
     rows = await world.pool.fetch("SELECT seq, state FROM exports ORDER BY seq")
     assert [tuple(row) for row in rows] == [(3, "superseded"), (4, "due")]
@@ -320,6 +357,43 @@ async def test_a_spoilt_item_is_not_exported(world: World, tmp_path: Path) -> No
     assert files_in(tmp_path) == []
 
 
+async def test_an_item_in_another_state_than_its_log_is_not_exported(world: World, tmp_path: Path) -> None:
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    await world.tamper("UPDATE items SET highest_bidder_id = 'mallory'")
+    assert await Exporter(world.pool, DirectorySink(tmp_path), world.metrics).once()
+    row = await world.export_row()
+    assert (row["state"], "another state than after its last event" in row["last_error"]) == ("failing", True)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """This process cannot write more than so many bytes into a file, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_full_disk_here_is_told_as_what_it_is(world: World, tmp_path: Path) -> None:
+    await world.store(*auction("lot-1", 1_000))
+    await world.chain(Chainer(world.pool, world.metrics))
+    chainer = Chainer(world.pool, world.metrics)
+    chainer.offer(["lot-1"])
+    await world.chain(chainer)
+    exporter = Exporter(world.pool, DirectorySink(tmp_path), world.metrics, QUICK)
+    with files_of_at_most(4_096):
+        assert await exporter.once(), "it does not look like an outage of PostgreSQL"
+    row = await world.export_row()
+    assert (row["state"], row["tries"]) == ("failing", 1)
+    assert "cannot be written here" in row["last_error"]
+    await world.pool.execute("UPDATE exports SET next_try_at = now()")
+    assert await exporter.once()
+    assert (await world.export_row())["state"] == "confirmed"
+
+
 async def test_an_archiver_that_dies_on_an_export_leaves_it_to_be_tried_again(world: World, tmp_path: Path) -> None:
     class Hanging(Failing):
         def put(self, path: Path, key: str, digest: Digest) -> None:
@@ -334,6 +408,29 @@ async def test_an_archiver_that_dies_on_an_export_leaves_it_to_be_tried_again(wo
     await world.pool.execute("UPDATE exports SET next_try_at = now()")
     assert await successor.once()
     assert (await world.export_row())["tries"] == 2
+
+
+async def test_an_export_that_ends_whoever_tries_it_is_an_alarm(world: World, tmp_path: Path) -> None:
+    class Deadly(Failing):
+        def put(self, path: Path, key: str, digest: Digest) -> None:
+            raise SystemError("out of memory")
+
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    for _ in range(3):
+        await world.pool.execute("UPDATE exports SET next_try_at = now()")
+        with pytest.raises(SystemError):
+            await Exporter(world.pool, Deadly(DirectorySink(tmp_path), 0), world.metrics).once()
+    successor = Exporter(world.pool, DirectorySink(tmp_path), world.metrics)
+    running = asyncio.create_task(successor.run())
+
+    async def alarmed() -> bool:
+        return bool(successor.alarms)
+
+    await eventually(alarmed)
+    running.cancel()
+    await asyncio.wait([running])
+    assert successor.alarms["exports"] == "1 keep failing, such as lot-1: the archiver ended in the middle of it"
 
 
 @pytest.fixture

@@ -131,6 +131,22 @@ async def test_sealed_facts_clash_as_loudly_and_tell_nobody_what_they_hold(world
     assert await running.archive.dead_letters() == (0, 0)
 
 
+async def test_each_retry_is_told_at_once(world: World) -> None:
+    await world.start_worker()
+    await execute(world, "ALTER TABLE bids ADD CONSTRAINT odd CHECK (user_id <> 'eve')")
+    await world.publish_all([(n, [bid(LOT, n, user_id="eve")]) for n in (1, 2)])
+    await world.all_archived()
+    await execute(world, "ALTER TABLE bids DROP CONSTRAINT odd")
+    code, told = await dead_letters(world, "retry", "1", "9", "2")
+    assert code == 1
+    assert told.startswith("1: stored: stored\n"), "what came before the one that is not there"
+    assert "there is no dead letter 9" in told
+    await world.publish(3, bid(LOT, 1, bid_id="other"))
+    await world.all_archived()
+    code, told = await dead_letters(world, "retry", "--all")
+    assert (code, told.splitlines()[-1]) == (1, "1 clash, 1 stored")
+
+
 async def test_what_nobody_can_read_stays_what_it_is(world: World) -> None:
     await world.start_worker()
     await world.publish_raw(LOT, b'{"v":1,"events":[', message_id(1, LOT))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import nats
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
+from archival_worker.archive import Archive, Position
+from archival_worker.holes import HoleFinder
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
-from shared.clients.nats import ensure_stream
+from shared.clients.nats import Client, ensure_stream
+from shared.clients.postgres import open_postgres
+from tests.integration.archive_world import World
 from tests.stack import StackFactory
+from tests.unit.archival_worker.events import bid
 from tests.waiting import eventually
 
 ITEM = "missing"
@@ -80,3 +86,52 @@ async def test_a_gateway_starts_and_takes_bids_while_nats_is_away(start_stack: S
                 return found[0] is not None and found[0] == found[1]
 
             await eventually(archived, seconds=30)
+
+
+async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they_are_on_their_way(
+    world: World,
+) -> None:
+    await world.fill_outbox(ITEM, 5)
+    await cast(Any, world.redis).hset(names.cursors_key(SHARD), "published", 5)
+    worker = await world.start_worker()
+    await world.publish_all([(n, [bid(ITEM, n)]) for n in (1, 2, 4, 5)])
+    await world.all_archived()
+    await worker.stop()
+    pool = await open_postgres(world.postgres_url, name="test")
+
+    async def connected() -> Client:
+        return world.client
+
+    finder = HoleFinder(world.redis, connected, Archive(pool).positions)
+    in_hand = await world.jetstream.pull_subscribe_bind(durable=names.ARCHIVER_DURABLE, stream=names.STREAM)
+    other = next(f"x{n}" for n in range(1_000) if names.shard_of(f"x{n}") != SHARD)
+    held: list[Msg] = []
+
+    async def busy(n: int) -> None:
+        """A worker has always something in its hands: another shard's next message before the last one is done."""
+        await world.publish(n, bid(other, n))
+        held.extend(await in_hand.fetch(1))
+        if len(held) > 1:
+            await held.pop(0).ack_sync()
+
+    try:
+        assert await finder.once() == {}, "the first look finds nothing"
+        await busy(1)
+        assert await finder.once() == {SHARD: Position(1, 2)}
+        assert "entries after 2" in finder.alarms[SHARD]
+        assert (await world.redis_cursors(ITEM))[b"republish"] == b"1"
+        await busy(2)
+        assert await finder.once() == {}, "what the relay makes of it is only noted now"
+        assert await finder.once() == {}, "and the workers are not past it"
+        assert SHARD in finder.alarms
+        await busy(3)
+        assert await finder.once() == {SHARD: Position(1, 2)}
+
+        finder = HoleFinder(world.redis, connected, Archive(pool).positions)
+        await world.publish(3, bid(ITEM, 3))
+        (late,) = await in_hand.fetch(1)
+        assert await finder.once() == {}
+        assert await finder.once() == {}, "it is in somebody's hands"
+        await late.nak()
+    finally:
+        pool.terminate()

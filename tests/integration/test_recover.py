@@ -194,6 +194,18 @@ async def test_an_epoch_is_never_given_out_twice(start_stack: StackFactory) -> N
         assert (await house.accepted(PLAIN, "ann", "two", amount=2))["event_id"] == f"{PLAIN}:3:2"
         await house.all_archived()
 
+        slip = next(f"slip-{n}" for n in range(10_000) if names.shard_of(f"slip-{n}") == names.shard_of(PLAIN))
+        code, told = await house.recover("--item", slip)
+        assert (code, "knows an item" in told) == (3, True), told
+        assert (await house.accepted(PLAIN, "ann", "three", amount=3))["event_id"] == f"{PLAIN}:3:3", (
+            "nothing was closed"
+        )
+        await house.redis.delete(names.item_key(PLAIN))
+        code, told = await house.recover("--item", PLAIN, "--dry-run")
+        assert (code, "Would rebuild 1 shards: 1 items" in told) == (0, True), told
+        assert f"Servers: {house.stack.urls.redis_url}" in told
+        assert await house.redis.hexists(names.cursors_key(names.shard_of(PLAIN)), "epoch"), "nothing was changed"
+
 
 async def test_a_shard_that_has_lost_its_cursors_alone_is_left_alone(start_stack: StackFactory) -> None:
     async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:

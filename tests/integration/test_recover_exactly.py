@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +30,7 @@ from shared.domain.soft_close import SoftClose
 from shared.messages import BidAccepted, decode_event
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.archive_world import new_database, running_servers
-from tests.integration.rule_engine import CLOCK, ITEM, SHARD, Engine
+from tests.integration.rule_engine import CLOCK, ITEM, SHARD, Engine, standing_bids
 from tests.integration.test_rules_equal import Model
 from tests.searching import examples
 
@@ -150,6 +151,15 @@ def accepted_only(found: Stored) -> Stored:
     return {key: value for key, value in found.items() if key not in refused | owners}
 
 
+def assert_counted(found: Stored, engine: Engine) -> None:
+    """How many bids of each person stand, as the events tell it."""
+    people = [bid.user_id for bid in standing_bids(engine.events()).values() if not bid.is_automatic]
+    counts = found.get(names.bidders_key(ITEM).encode(), {})
+    assert {user.decode(): int(count) for user, count in counts.items()} == Counter(people)
+    item = found[names.item_key(ITEM).encode()]
+    assert int(item[b"bids_counted"]) == int(item[b"bid_count"]) == len(people)
+
+
 def assert_rebuilt(before: Stored, after: Stored) -> None:
     item = names.item_key(ITEM).encode()
     assert int(after[item][b"epoch"]) == 2
@@ -211,6 +221,7 @@ def test_nothing_that_was_accepted_is_forgotten(
     told = Told({}, {})
     now_us = told.play(ruin.engine, steps, voids)
     before, state = ruin.everything(), ruin.engine.item().state
+    assert_counted(before, ruin.engine)
     ruin.archive_all(data.draw(st.permutations(ruin.engine.messages())))
 
     ruin.lose_and_recover()

@@ -2,15 +2,18 @@
 --
 -- A relay that was stopped past its lease and wakes up may have published entries a second time; that is harmless (they
 -- carry the same Nats-Msg-Id). What must not happen is that its stale knowledge moves the cursor, so this checks the lease
--- in the same step.
+-- in the same step. Nor may it move where the stream is another one than the cursor tells of: what that one had, this one
+-- lacks. The relay goes back first (rewind_published.lua), and whoever forgot that, because the shard has just come to it or
+-- because Redis was away in the middle of it, is stopped here.
 --
 -- KEYS[1] lease   KEYS[2] cursors (hash)
 -- ARGV[1] token   ARGV[2] shard epoch   ARGV[3] n: this entry and all before it have a PubAck
 -- ARGV[4] identity of the JetStream stream   ARGV[5] highest stream sequence acknowledged
--- Reply: 1 moved or already there, 0 lease or epoch no longer ours
+-- Reply: 1 moved or already there, 0 lease or epoch no longer ours, or another stream
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local cursors = redis.call('HMGET', KEYS[2], 'epoch', 'published')
+local cursors = redis.call('HMGET', KEYS[2], 'epoch', 'published', 'stream_id')
 if cursors[1] ~= ARGV[2] then return 0 end
+if cursors[3] and cursors[3] ~= '' and cursors[3] ~= ARGV[4] then return 0 end
 if tonumber(ARGV[3]) > tonumber(cursors[2]) then
   redis.call('HSET', KEYS[2], 'published', ARGV[3], 'stream_id', ARGV[4], 'stream_seq', ARGV[5])
 end

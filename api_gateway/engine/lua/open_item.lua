@@ -13,7 +13,7 @@
 
 local item_key, recent_key, outbox_key, cursors_key, deadlines_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local item_id = ARGV[1]
-local F = '%.0f'
+local F = '%d'
 
 local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
 if not cursors[1] then return { 2 } end
@@ -31,7 +31,7 @@ local end_text = end_us and F:format(end_us) or ''
 
 redis.call('HSET', item_key, unpack(ARGV, 7))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', cursors[1], 'seq', '0', 'leader', '', 'leader_max', '0',
-  'runner_up', '0', 'bid_count', '0', 'extensions', '0', 'start_us', F:format(start_us), 'end_us', end_text,
+  'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'extensions', '0', 'start_us', F:format(start_us), 'end_us', end_text,
   'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now))
 local f = redis.call('HMGET', item_key, 'start_price', 'reserve_price', 'currency')
 redis.call('HSET', item_key, 'price', f[1], 'reserve_met', f[2] == '' and '1' or '0')
@@ -41,8 +41,8 @@ elseif end_us then
   redis.call('ZADD', deadlines_key, F:format(end_us), item_id)
 end
 
-local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0,"ts_us":%.0f,%s"start_us":%.0f,'
-    .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%.0f,"status":"%s","end_us":%s,'
+local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0,"ts_us":%d,%s"start_us":%d,'
+    .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%d,"status":"%s","end_us":%s,'
     .. '"reserve_met":%s,"currency":"%s"}',
   item_id, cursors[1], now, ARGV[6], start_us, f[1], math.max(tonumber(f[1]), 1), status, end_us and end_text or 'null',
   f[2] == '' and 'true' or 'false', f[3])

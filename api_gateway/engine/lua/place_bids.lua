@@ -1,7 +1,7 @@
 -- Decides up to 256 bids on one item, in order, in one atomic step: verdicts, sequence numbers, state, outbox.
 -- The rule is shared/domain/bidding.py; this is the same rule next to the data.
 --
--- lib/item.lua comes first: KEYS[1..6], ARGV[1..3].
+-- lib/item.lua comes first: KEYS[1..7], ARGV[1..3].
 -- KEYS[k], KEYS[k+1]       for each bid that has a key: its idempotency entry and the owner entry of its key
 -- ARGV[4] seconds that a verdict is kept after the end (or after now, where the item has no end)
 -- ARGV[5..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, k (0 = no key),
@@ -17,21 +17,28 @@
 
 local BID_FIELDS = 7
 local proxies = {}
+local bidders = {}
 local end_moved = false
 
 local function placed(bid_id, user, kind, amount, previous)
-  event('bid', string.format('"bid_id":"%s","user_id":"%s","kind":"%s","amount":%.0f,"previous_bid":%.0f,',
+  event('bid', string.format('"bid_id":"%s","user_id":"%s","kind":"%s","amount":%d,"previous_bid":%d,',
     bid_id, user, kind, amount, previous))
 end
 
 local function accepted(mark, bid_id, at_seq, yours, leads, kind)
-  return string.format('%s|%s|%.0f|%.0f|%.0f|%s|%.0f|%s|%s|%s|%.0f', mark, bid_id, at_seq, price, yours,
+  return string.format('%s|%s|%d|%d|%d|%s|%d|%s|%s|%s|%d', mark, bid_id, at_seq, price, yours,
     leads and '1' or '0', minimum(), reserve_met and '1' or '0', kind, epoch, now)
 end
 
 local function refused(code, user)
-  return string.format('R|%s|%.0f|%s|%.0f|%s', code, price, user == leader and '1' or '0', minimum(),
+  return string.format('R|%s|%d|%s|%d|%s', code, price, user == leader and '1' or '0', minimum(),
     reserve_met and '1' or '0')
+end
+
+-- One more bid of a person, and whose.
+local function count_bid(user)
+  bid_count, bids_counted = bid_count + 1, bids_counted + 1
+  bidders[user] = (bidders[user] or 0) + 1
 end
 
 -- A maximum that reaches an unmet reserve shows the reserve; one below it is shown in full.
@@ -50,7 +57,7 @@ local function soft_close()
   if new_end <= end_us then return end
   local previous = end_us
   end_us, extensions, end_moved = new_end, extensions + 1, true
-  event('extended', string.format('"previous_end_us":%.0f,"original_end_us":%s,"extensions":%.0f,',
+  event('extended', string.format('"previous_end_us":%d,"original_end_us":%s,"extensions":%d,',
     previous, f[15], extensions))
 end
 
@@ -59,7 +66,8 @@ local function lead(bid_id, user, limit, to)
   local maximum = user == leader and math.max(limit, leader_max) or limit
   local previous = price
   price = lifted(to, maximum)
-  leader, leader_max, bid_count = user, maximum, bid_count + 1
+  leader, leader_max = user, maximum
+  count_bid(user)
   if reserve_price and price >= reserve_price then reserve_met = true end
   placed(bid_id, user, 'bid', price, previous)
   -- Not after the soft close: the bid's own answer carries the bid's own sequence number.
@@ -71,8 +79,9 @@ end
 local function buy_now(bid_id, user)
   local previous = price
   if user ~= leader then runner_up = leader_max end
-  price, leader, leader_max, bid_count, reserve_met = buy_now_price, user, buy_now_price, bid_count + 1, true
+  price, leader, leader_max, reserve_met = buy_now_price, user, buy_now_price, true
   status = 'sold'
+  count_bid(user)
   placed(bid_id, user, 'buy_now', price, previous)
   local at_seq = seq
   event('closed', string.format('"winner_id":"%s",', user))
@@ -88,7 +97,8 @@ local function against_leader(bid_id, user, amount, limit)
   -- The standing maximum beats the newcomer at once: the bid counts at its full height, then the maximum answers.
   -- On a tie the earlier maximum leads at that very amount, without an answer.
   local previous = price
-  price, runner_up, bid_count = limit, limit, bid_count + 1
+  price, runner_up = limit, limit
+  count_bid(user)
   placed(bid_id, user, 'bid', limit, previous)
   local at_seq = seq
   if limit < standing then
@@ -155,7 +165,7 @@ local function decide(user, amount, maximum, bid_id)
   elseif (amount or limit) < minimum() then
     return refused('TOO_LOW', user)
   end
-  if maximum then proxies[user] = string.format('%.0f', maximum) end
+  if maximum then proxies[user] = string.format('%d', maximum) end
   if leader == '' then return lead(bid_id, user, limit, amount or minimum()) end
   if user == leader then return leader_again(bid_id, user, amount, limit) end
   return against_leader(bid_id, user, amount, limit)
@@ -189,8 +199,8 @@ for at = 5, #ARGV, BID_FIELDS do
       if key_at > 0 then
         local ttl = keep_s
         if end_us and end_us > now then ttl = ttl + math.ceil((end_us - now) / 1000000) end
-        redis.call('SET', KEYS[key_at], fingerprint .. '\n' .. verdict, 'EX', string.format('%.0f', ttl))
-        redis.call('SET', KEYS[key_at + 1], user, 'EX', string.format('%.0f', ttl), 'NX')
+        redis.call('SET', KEYS[key_at], fingerprint .. '\n' .. verdict, 'EX', string.format('%d', ttl))
+        redis.call('SET', KEYS[key_at + 1], user, 'EX', string.format('%d', ttl), 'NX')
       end
     end
   end
@@ -198,6 +208,7 @@ for at = 5, #ARGV, BID_FIELDS do
 end
 
 for user, maximum in pairs(proxies) do redis.call('HSET', proxies_key, user, maximum) end
+for user, bids in pairs(bidders) do redis.call('HINCRBY', bidders_key, user, bids) end
 if #events > 0 or #sealed > 0 then
   reply[2] = commit()
   reply[3] = reply[2]

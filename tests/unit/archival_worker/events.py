@@ -93,7 +93,7 @@ def closed(item_id: str, seq: int, *, epoch: int = 1) -> Event:
     )
 
 
-def voided(item_id: str, seq: int, *, voids: int, epoch: int = 1) -> Event:
+def voided(item_id: str, seq: int, *, voids: int, epoch: int = 1, status: str = "open") -> Event:
     return BidVoided(
         item_id=item_id,
         epoch=epoch,
@@ -103,7 +103,7 @@ def voided(item_id: str, seq: int, *, voids: int, epoch: int = 1) -> Event:
         highest_bidder_id=None,
         bid_count=0,
         min_next_bid=100,
-        status="open",
+        status=status,
         end_us=None,
         reserve_met=False,
         currency="EUR",

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from archival_worker.batcher import Batcher, BatchLimits, Pull, Wait, Write
+from archival_worker.batcher import Batcher, BatchLimits, Pace, Pull, Wait, Write
 from tests.searching import examples
 
 LIMITS = BatchLimits(rows_max=10, linger_s=0.5, pull_messages=4)
@@ -136,3 +136,22 @@ class AnyCourse(RuleBasedStateMachine):
 
 TestAnyCourse = AnyCourse.TestCase
 TestAnyCourse.settings = settings(max_examples=examples(60), stateful_step_count=40)
+
+
+def test_batches_that_fail_get_smaller_and_grow_again() -> None:
+    pace = Pace(1_000)
+    batcher: Batcher[str] = Batcher(BatchLimits(rows_max=1_000, pull_messages=500), pace)
+    assert batcher.next(0.0) == Pull(500)
+    pace.failed(40)
+    assert pace.rows == 20, "half of what was too much, not of what might have been"
+    for _ in range(10):
+        pace.failed(40)
+    assert pace.rows == 1
+    batcher.received("a", 1, 0.0)
+    assert batcher.received("b", 1, 0.0), "two batches"
+    assert batcher.next(0.0) == Write(["a"])
+    batcher.pull_ended()
+    assert batcher.next(0.0) == Pull(2), "no more than it will write soon"
+    for _ in range(40):
+        pace.succeeded()
+    assert pace.rows == 1_000

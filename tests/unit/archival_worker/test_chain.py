@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from archival_worker.audit import Auditor, Report
 from archival_worker.chain import NOWHERE, START, Head, Place, canonical, content_of, extended, follows
-from tests.unit.archival_worker.export_rows import history
+from archival_worker.export_file import STATE, TERMS
+from tests.unit.archival_worker.events import closed, created
+from tests.unit.archival_worker.export_rows import history, row_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SCALAR = st.none() | st.booleans() | st.integers(-(2**80), 2**80) | TEXT
@@ -100,7 +102,8 @@ def audited(
 ) -> Report:
     auditor = Auditor("lot-1", head, exported or {})
     auditor.add(rows)
-    return auditor.report(orphan)
+    auditor.ended(orphan)
+    return auditor.report()
 
 
 def place_found(report: Report) -> str | None:
@@ -177,3 +180,47 @@ def test_a_position_that_was_put_back_is_a_finding() -> None:
     rows, _ = chained(history())
     assert place_found(audited(rows, START)) == "1:0"
     assert place_found(audited(rows, Head(Place(1, 3), bytes(32)))) == "1:3"
+
+
+def item_of(row: dict[str, Any], created: dict[str, Any]) -> dict[str, Any]:
+    """The row of an item after its last event."""
+    body, terms = json.loads(row["body"]), json.loads(created["body"])
+    item = {key: terms[key] for key in TERMS} | {key: body[key] for key in STATE}
+    return item | {"epoch": row["epoch"], "seq": row["seq"], "original_end_us": terms["end_us"]}
+
+
+def derived(item: dict[str, Any] | None, rows: list[dict[str, Any]]) -> Report:
+    chain, head = chained(rows)
+    auditor = Auditor("lot-1", head, {})
+    auditor.add(chain)
+    auditor.ended(None)
+    auditor.derived(item)
+    return auditor.report()
+
+
+@pytest.mark.parametrize("key", [*STATE, *(key for key in TERMS if key != "end_us"), "original_end_us"])
+def test_every_column_of_the_item_has_to_agree_with_its_log(key: str) -> None:
+    rows = history()
+    item = item_of(rows[-1], rows[0])
+    assert derived(item, rows).is_sound
+    report = derived(item | {key: "mallory"}, rows)
+    assert report.finding is not None
+    assert (report.finding.place, report.finding.type, "'mallory'" in report.finding.reason) == ("1:3", "item", True)
+
+
+def test_an_item_that_was_begun_anew_may_have_the_terms_of_either_beginning() -> None:
+    rows = [*history(), row_of(created("lot-1", epoch=2, name="Another clock")), row_of(closed("lot-1", 1, epoch=2))]
+    for beginning in (rows[0], rows[-2]):
+        assert derived(item_of(rows[-1], beginning), rows).is_sound
+    other = row_of(created("lot-1", name="No clock"))
+    assert "No clock" in derived(item_of(rows[-1], other), rows).text()
+
+
+def test_what_a_bid_tells_of_the_item_has_to_agree() -> None:
+    rows = history()[:3]
+    item = item_of(history()[-1], rows[0]) | {"seq": 2, "current_bid": 200, "highest_bidder_id": "bob"}
+    assert derived(item, rows).is_sound
+    for changed in ({"current_bid": 1}, {"highest_bidder_id": "ada"}, {"seq": 1}, {"seq": 3}):
+        assert not derived(item | changed, rows).is_sound
+    assert place_found(derived(item | {"seq": 3}, rows)) == "1:3", "the one that is missing"
+    assert place_found(derived(None, rows)) == "1:2"

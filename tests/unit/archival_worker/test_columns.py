@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import msgspec
+from datetime import UTC, datetime, timedelta
 
-from archival_worker.columns import bid_columns, event_columns, newest_per_item, state_columns, term_columns, type_of
+import msgspec
+import pytest
+
+from archival_worker.columns import (
+    BID_COLUMNS,
+    bid_columns,
+    bid_records,
+    event_columns,
+    newest_per_item,
+    place_ranges,
+    state_columns,
+    term_columns,
+    type_of,
+)
 from shared.messages import BidAccepted, ItemCreated
 from tests.unit.archival_worker.events import bid, closed, created
 
@@ -26,6 +39,23 @@ def test_the_leader_is_kept_only_where_it_is_not_the_bidder() -> None:
     columns = bid_columns([event for event in bids if isinstance(event, BidAccepted)])
     assert columns[4] == ["ada", "bob"]
     assert columns[8] == [None, "ada"]
+
+
+def test_a_record_has_an_instant_that_is_exact_to_the_microsecond() -> None:
+    placed = [event for event in (bid("a", 1), bid("a", 2)) if isinstance(event, BidAccepted)]
+    first, second = bid_records(placed)
+    assert len(first) == len(BID_COLUMNS) == len(bid_columns(placed))
+    assert first[:9] == tuple(column[0] for column in bid_columns(placed)[:9])
+    assert first[-1] == datetime(2025, 6, 15, 15, 6, 40, 123_457, tzinfo=UTC)
+    assert second[-1] - first[-1] == timedelta(microseconds=1)
+    with pytest.raises(OverflowError):
+        bid_records([msgspec.structs.replace(placed[0], ts_us=2**62)])
+
+
+def test_places_are_ranges_per_item_and_epoch() -> None:
+    events = [bid("a", 7), bid("b", 1), bid("a", 3), bid("a", 9, epoch=2), bid("a", 5)]
+    assert place_ranges(events) == (["a", "b", "a"], [1, 1, 2], [3, 1, 9], [7, 1, 9])
+    assert place_ranges([]) == ([], [], [], [])
 
 
 def test_an_event_keeps_its_whole_body() -> None:

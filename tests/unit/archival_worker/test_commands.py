@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from archival_worker.archive import Position
 from archival_worker.commands import summary, table
-from archival_worker.holes import holes
+from archival_worker.holes import holes, published_since
 from archival_worker.letters import Letter, read_letter
 from archival_worker.recover import Report
 from shared import names
@@ -36,6 +36,13 @@ def test_letters_as_a_table() -> None:
     assert head.split() == ["ID", "REASON", "SUBJECT", "ITEM", "N", "AT", "RETRY", "DETAIL"]
     assert "2026-01-02 03:04:05" in first
     assert first.index("undecodable") == second.index("undecodable") == head.index("DETAIL")
+
+
+def test_what_a_letter_quotes_stays_on_its_line() -> None:
+    quoted = "23514 CheckViolationError: no\nDETAIL:  Failing row contains (\x1b[2J, \u202eabc)."
+    _, line = table([letter(1, detail=quoted, subject="auction.events.\x1b[31m")]).splitlines()
+    assert line.endswith("23514 CheckViolationError: no DETAIL: Failing row contains ( [2J,  abc).")
+    assert line.isprintable()
 
 
 def test_a_summary_says_what_did_not_come_back() -> None:
@@ -72,3 +79,9 @@ def test_entries_that_are_missing_are_found_in_a_new_epoch_as_well() -> None:
     assert holes(archived, {"s01": Position(2, 0)}, archived) == {}
     assert holes(archived, {"s01": Position(1, 500)}, archived) == {}
     assert holes({"s01": Position(2, 3)}, {"s01": Position(1, 500)}, {"s01": Position(2, 3)}) == {}
+
+
+def test_what_counts_as_published_is_what_still_is() -> None:
+    before = {"s01": Position(1, 9), "s02": Position(1, 9), "s03": Position(1, 9), "s04": Position(1, 9)}
+    now = {"s01": Position(1, 12), "s02": Position(1, 4), "s03": Position(2, 20)}
+    assert published_since(before, now) == {"s01": Position(1, 9), "s02": Position(1, 4)}

@@ -2,18 +2,20 @@
 -- sequencing of events, and the one way of writing them. Put in front of the script's own text when it is loaded.
 --
 -- KEYS[1] item (hash)      KEYS[2] proxies (hash)     KEYS[3] recent (list)
--- KEYS[4] outbox (stream)  KEYS[5] cursors (hash)     KEYS[6] deadlines (zset); all share one hash slot
+-- KEYS[4] outbox (stream)  KEYS[5] cursors (hash)     KEYS[6] deadlines (zset)
+-- KEYS[7] bidders (hash): how many bids of each person stand; all share one hash slot
 -- ARGV[1] item id          ARGV[2] outbox bound (entries of this shard)   ARGV[3] recent events kept
 --
 -- Early replies: { 1 } no such item, { 2 } this shard has no cursors: Redis lost it, { 3 } outbox at its bound.
 --
--- Numbers are integers below 2^53, so Lua's doubles are exact; '%.0f' writes them without an exponent.
+-- Numbers are integers below 2^53, so Lua's doubles are exact. '%d' writes them as C's long, without an exponent and at a
+-- quarter of what '%.0f' costs.
 
 local item_key, proxies_key, recent_key = KEYS[1], KEYS[2], KEYS[3]
-local outbox_key, cursors_key, deadlines_key = KEYS[4], KEYS[5], KEYS[6]
+local outbox_key, cursors_key, deadlines_key, bidders_key = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local item_id = ARGV[1]
 local AMOUNT_OVER = 9007199254740992 -- 2^53: "no higher bid is possible"
-local F = '%.0f'
+local F = '%d'
 
 local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
 if not cursors[1] then return { 2 } end
@@ -22,7 +24,7 @@ local f = redis.call('HMGET', item_key,
   'start_price', 'increment_kind', 'increment_value', 'increment_steps', 'start_us', 'end_us',   -- 9..14
   'original_end_us', 'reserve_price', 'reserve_met', 'buy_now_price', 'seller_id', 'currency',   -- 15..20
   'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count', 'hard_end_us', 'extensions', -- 21..26
-  'paused_us') -- 27
+  'paused_us', 'bids_counted') -- 27, 28
 if not f[1] then return { 1 } end
 if tonumber(cursors[2]) - tonumber(cursors[3]) >= tonumber(ARGV[2]) then return { 3 } end
 
@@ -36,6 +38,8 @@ local increment_kind, increment_value, increment_steps = f[10], tonumber(f[11]),
 local reserve_price, reserve_met, buy_now_price = tonumber(f[16]), f[17] == '1', tonumber(f[18])
 local seller_id, currency = f[19], f[20]
 local extensions, hard_end_us, paused_us = tonumber(f[26]), tonumber(f[25]), tonumber(f[27])
+-- How many of the `bid_count` bids are in the bidders hash: all, but for an item that was bid on before there was one.
+local bids_counted = tonumber(f[28]) or 0
 
 local events = {}
 -- What nobody but the archive may know, one JSON object each (shared/sealed.py): it goes into the outbox beside the events, so
@@ -70,10 +74,10 @@ end
 local function event(kind, fields)
   seq = seq + 1
   events[#events + 1] = string.format(
-    '{"type":"%s","item_id":"%s","epoch":%s,"seq":%.0f,"ts_us":%.0f,%s"current_bid":%.0f,"highest_bidder_id":%s,'
-      .. '"bid_count":%.0f,"min_next_bid":%.0f,"status":"%s","end_us":%s,"reserve_met":%s,"currency":"%s"}',
+    '{"type":"%s","item_id":"%s","epoch":%s,"seq":%d,"ts_us":%d,%s"current_bid":%d,"highest_bidder_id":%s,'
+      .. '"bid_count":%d,"min_next_bid":%d,"status":"%s","end_us":%s,"reserve_met":%s,"currency":"%s"}',
     kind, item_id, epoch, seq, now, fields, price, leader == '' and 'null' or '"' .. leader .. '"',
-    bid_count, minimum(), status, end_us and string.format('%.0f', end_us) or 'null',
+    bid_count, minimum(), status, end_us and string.format('%d', end_us) or 'null',
     reserve_met and 'true' or 'false', currency)
 end
 
@@ -95,7 +99,7 @@ local function commit()
   end
   redis.call('HSET', item_key, 'status', status, 'seq', F:format(seq), 'price', F:format(price), 'leader', leader,
     'leader_max', F:format(leader_max), 'runner_up', F:format(runner_up), 'bid_count', F:format(bid_count),
-    'reserve_met', reserve_met and '1' or '0', 'updated_us', F:format(now))
+    'bids_counted', F:format(bids_counted), 'reserve_met', reserve_met and '1' or '0', 'updated_us', F:format(now))
   redis.call('LPUSH', recent_key, unpack(events))
   redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
   return n
@@ -104,7 +108,7 @@ end
 -- Seals what was just decided for a user: how it left the leader's maximum and the runner-up, and `fields`.
 local function seal(user, fields)
   sealed[#sealed + 1] = string.format(
-    '{"seq":%.0f,"ts_us":%.0f,"user_id":"%s","leader_id":%s,"leader_max":%.0f,"runner_up":%.0f%s}',
+    '{"seq":%d,"ts_us":%d,"user_id":"%s","leader_id":%s,"leader_max":%d,"runner_up":%d%s}',
     seq, now, user, leader == '' and 'null' or '"' .. leader .. '"', leader_max, runner_up, fields)
 end
 
