@@ -9,10 +9,11 @@ that they are about were handed to the connections:
 ``joined(item_id, viewers)``
     These viewers just got their first frame about the item. ``viewers`` may belong to the hub: do not keep it.
 ``standing_changed(item_id, user_ids)``
-    How these users stand on the item may have changed: the leader before, the leader now, and who bid in between. An
-    empty set means everybody: the item was opened, closed, paused, resumed or cancelled, a bid was voided, or there was
-    a new snapshot. Once for all that was sent together, so no more often than the frames of the item. What is the case
-    now is in ``hub.state_of(item_id)`` and ``hub.leader_of(item_id)``.
+    How these users stand on the item may have changed: the leader before, the leader now, and who bid in between; or
+    the leader alone, whose maximum was raised. An empty set means everybody: the item was opened, closed, paused,
+    resumed or cancelled, a bid was voided, or there was a new snapshot. Once for all that was sent together, so no more
+    often than the frames of the item, but for a raised maximum. What is the case now is in ``hub.state_of(item_id)``
+    and ``hub.leader_of(item_id)``.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from broadcast_service.close_codes import INTERNAL_ERROR, ITEM_NOT_FOUND
+from broadcast_service.close_codes import ITEM_NOT_FOUND
 from broadcast_service.connection import Connection, send_to_all
 from broadcast_service.effects import Effect, Joined, Load, NotFound, Send, StandingChanged, Wake
-from broadcast_service.feed import Recovery
-from broadcast_service.frames import Frame, Version, error_frame
+from broadcast_service.feed import Recovery, Wanted
+from broadcast_service.frames import error_frame
 from broadcast_service.hub import Hub
 from broadcast_service.metrics import Metrics
 from shared import names
@@ -68,7 +69,7 @@ class Broadcaster:
         for effect in effects:
             match effect:
                 case Send(frames, viewers):
-                    self._send(frames, viewers)
+                    send_to_all(frames, viewers, self._metrics)
                 case Wake(item_id, at_s):
                     self._call_at(at_s, self.flush, item_id)
                 case StandingChanged(item_id, users):
@@ -89,11 +90,6 @@ class Broadcaster:
         """It is time for what waits of an item."""
         self.carry_out(self.hub.flush(item_id, self._clock()))
 
-    def _send(self, frames: tuple[Frame, ...], viewers: Collection[Connection]) -> None:
-        for viewer in send_to_all(frames, viewers, self._metrics):
-            logger.error("connection %s: its transport failed", viewer.client_id)
-            viewer.close(INTERNAL_ERROR)
-
     # ---------------------------------------------------------------------------------------- from the stream
 
     def on_message(self, subject: str, data: bytes) -> None:
@@ -113,7 +109,8 @@ class Broadcaster:
             logger.error("item %s: a message is about %s", item_id, batch.item_id)
             return
         if not batch.events:
-            return  # a maximum was raised: for the archive alone
+            self.carry_out(self.hub.maximum_raised(item_id))
+            return
         self._metrics.events_watched += len(batch.events)
         self.carry_out(self.hub.publish(item_id, batch.events, self._clock()))
         self._metrics.observe_latency(time.time() - batch.events[-1].ts_us / 1_000_000)
@@ -135,7 +132,7 @@ class Broadcaster:
     def watches(self, item_id: str) -> bool:
         return self.hub.watches(item_id)
 
-    def history_wanted(self, item_id: str) -> Version | None:
+    def history_wanted(self, item_id: str) -> Wanted:
         return self.hub.history_wanted(item_id)
 
     def loaded(self, item_id: str, recovery: Recovery, *, again: bool) -> None:

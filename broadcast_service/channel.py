@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple
 
 from broadcast_service.conflation import Conflated
 from broadcast_service.effects import Effect, Joined, Load, Send, StandingChanged, ViewerT, Wake
-from broadcast_service.feed import Advance, ItemFeed, Recovery
+from broadcast_service.feed import Advance, ItemFeed, Recovery, Wanted
 from broadcast_service.frames import Frame, Version, resumed_frame, stale_frame, viewers_frame
 from broadcast_service.rate import Pace
 from shared.messages import AuctionExtended, BidAccepted
@@ -30,8 +30,8 @@ class Channel(Generic[ViewerT]):
     Attributes:
         is_stale: live viewers were told that events do not flow. Of a channel without any this says what the first
             ones will be told.
-        history_from, read_in_flow: from which version on the load that is under way reads the events, and which flow of
-            events there was when it began.
+        history_from, read_in_flow: which events the load that is under way reads, and which flow of events there was
+            when it began.
     """
 
     __slots__ = (
@@ -52,7 +52,7 @@ class Channel(Generic[ViewerT]):
         self.feed = feed
         self.pending: dict[ViewerT, Wish] = {}
         self.is_stale = is_stale
-        self.history_from: Version | None = None
+        self.history_from: Wanted = {}
         self.read_in_flow: int | None = None
         # A dictionary as an ordered set: walked in the order in which the viewers came, which is mostly the order in
         # which they lie in memory.
@@ -111,6 +111,11 @@ class Channel(Generic[ViewerT]):
             effects.append(Load(self.feed.item_id))
         return effects
 
+    def maximum_raised(self) -> list[Effect[ViewerT]]:
+        """Only the leader raises a maximum without an event, and only the leader is told, after what waits."""
+        self._note_leader()
+        return self._what_follows()
+
     def flush(self, now_s: float) -> list[Effect[ViewerT]]:
         """What :class:`Wake` asked for."""
         self._is_woken = False
@@ -130,6 +135,8 @@ class Channel(Generic[ViewerT]):
         if not self.is_stale or flow is None or self.read_in_flow != flow:
             return []
         self.is_stale = False
+        # A maximum that was raised meanwhile has left no event that could be missed.
+        self._note_leader()
         return self._release(now_s) + self._tell_stale()
 
     def tell_viewers(self, viewers: int, *, exact: bool) -> list[Effect[ViewerT]]:
@@ -163,6 +170,11 @@ class Channel(Generic[ViewerT]):
         self._concerned = set()
         return [StandingChanged(self.feed.item_id, users)]
 
+    def _note_leader(self) -> None:
+        leader = self.feed.leader
+        if leader is not None and self._concerned is not None:
+            self._concerned.add(leader)
+
     def _note_concerned(self, frames: Iterable[Frame], leader: str | None) -> None:
         """Remember whose standing these frames may have changed; ``leader`` is who led before them."""
         for frame in frames:
@@ -177,6 +189,21 @@ class Channel(Generic[ViewerT]):
 
     # ------------------------------------------------------------------------------------------------- joining
 
+    def begin_load(self, flow: int | None) -> None:
+        """A load begins, while events flow or not."""
+        wanted: dict[int, int] = {}
+        known = [wish.since for wish in self.pending.values() if wish.since is not None]
+        if self.has_live():
+            known.append(self.version)
+        for epoch, seq in known:
+            wanted[epoch] = min(seq, wanted.get(epoch, seq))
+        self.history_from, self.read_in_flow = wanted, flow
+
+    def _has_read(self, since: Version) -> bool:
+        """Whether the load that is under way reads all that a viewer with this version has missed."""
+        epoch, seq = since
+        return any(self.history_from.get(each, seq + 1) <= seq for each in (0, epoch))
+
     def join_all(self, recovery: Recovery | None = None, *, again: bool = False) -> list[Effect[ViewerT]]:
         """Let in whoever is pending; ``again``: but for those who are better served by the load that follows."""
         if not self.pending:
@@ -186,9 +213,8 @@ class Channel(Generic[ViewerT]):
         def must_wait(since: Version) -> bool:
             if since > version:
                 return True
-            covered = self.history_from is not None and self.history_from <= since
             # The next load reads from this viewer's version on, so it waits once.
-            return recovery is not None and not covered and self.feed.resume(since, history) is None
+            return recovery is not None and not self._has_read(since) and self.feed.resume(since, history) is None
 
         viewers = [
             viewer for viewer, (since, _) in self.pending.items() if not again or since is None or not must_wait(since)

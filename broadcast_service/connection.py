@@ -6,16 +6,19 @@ writes to socket buffers, and a viewer whose buffer is full costs no more than o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 
-from broadcast_service.close_codes import SLOW_VIEWER, CloseCode
+from broadcast_service.close_codes import INTERNAL_ERROR, SLOW_VIEWER, CloseCode
 from broadcast_service.frames import Frame
 from broadcast_service.metrics import Metrics
 from broadcast_service.outgoing import Outgoing, OutgoingLimits
+
+logger = logging.getLogger(__name__)
 
 
 class Transport(Protocol):
@@ -104,9 +107,18 @@ class Connection:
         return bool(self._outgoing) or self._is_closing or not self._transport.is_writable
 
     def send(self, frames: Sequence[Frame]) -> None:
-        """Send frames now, or let them wait for the viewer; close a viewer that is too slow even for that."""
+        """Send frames now, or let them wait for the viewer; close a viewer that is too slow even for that.
+
+        Never raises: whatever is wrong with one viewer, the others are served.
+        """
         if self._is_closing:
             return
+        try:
+            self._send(frames)
+        except Exception:
+            self.fail()
+
+    def _send(self, frames: Sequence[Frame]) -> None:
         if not self._outgoing and self._transport.is_writable:
             encode = self._encode or wire_of
             self.write(encode(frames[0]) if len(frames) == 1 else b"".join(map(encode, frames)))
@@ -145,6 +157,11 @@ class Connection:
             self._outgoing = None
             self.is_direct = self._encode is None and self._transport.is_writable
 
+    def fail(self) -> None:
+        """To be called where something was raised: give this viewer up."""
+        logger.exception("connection %s: it cannot be sent to", self.client_id)
+        self.close(INTERNAL_ERROR)
+
     def close_if_stalled(self) -> None:
         """To be called now and then: a viewer that takes nothing is noticed also when no frame comes."""
         if self._outgoing is not None and self._outgoing.is_stalled(self._clock()):
@@ -161,24 +178,18 @@ class Connection:
         self._transport.finish(code.code, code.reason)
 
 
-def send_to_all(frames: tuple[Frame, ...], viewers: Collection[Connection], metrics: Metrics) -> list[Connection]:
-    """Send the same frames to many viewers: the one loop that everything else here is to keep short.
-
-    Returns:
-        Viewers whose transport failed in a way that it should not; they are not to be sent anything more.
-    """
+def send_to_all(frames: tuple[Frame, ...], viewers: Collection[Connection], metrics: Metrics) -> None:
+    """Send the same frames to many viewers: the one loop that everything else here is to keep short."""
     data = wire_of(frames[0]) if len(frames) == 1 else b"".join(map(wire_of, frames))
-    broken: list[Connection] = []
     others = 0
     for viewer in viewers:
-        try:
-            if viewer.is_direct:
+        if viewer.is_direct:
+            try:
                 viewer.write(data)
-            else:
+            except Exception:
                 others += 1
-                viewer.send(frames)
-        except Exception:
-            # Whatever is wrong with one viewer, the others are served.
-            broken.append(viewer)
+                viewer.fail()
+        else:
+            others += 1
+            viewer.send(frames)
     metrics.frames_sent += len(frames) * (len(viewers) - others)
-    return broken

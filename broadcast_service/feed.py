@@ -30,13 +30,18 @@ from broadcast_service.frames import (
 )
 from shared.domain.auction import Status
 from shared.item_state import ItemState
-from shared.messages import AuctionExtended, Event, ItemCreated
+from shared.messages import AuctionExtended, AuctionResumed, Event, ItemCreated
 
 WAITING_MAX: Final = 1024
 """Events of one item that may wait for a snapshot. Dropping more of them only makes the next snapshot explicit."""
 
 VAIN_LOADS_MAX: Final = 3
 """Snapshots that may be older than the events already seen before the feed stops waiting for a better one."""
+
+
+Wanted = Mapping[int, int]
+"""Which events somebody has missed: by epoch, all after the lowest seq that anybody knows. What viewers come back with
+may be of an epoch that is over, or of one that never was. In epoch 0 the item did not exist: then it is all events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class ItemFeed:
     __slots__ = (
         "_base",
         "_extensions",
+        "_hard_end_us",
         "_latest",
         "_ring",
         "_snapshots",
@@ -84,6 +90,8 @@ class ItemFeed:
         self._latest: Event | None = None
         # How often it was extended: told by snapshots, and by the events that extend.
         self._extensions = 0
+        # A pause moves it with the end, which is all that events tell of it.
+        self._hard_end_us: int | None = None
         self._snapshots: dict[bool | None, Frame] = {}
         # The last frames, consecutive and up to `version`, for viewers that come back.
         self._ring: deque[Frame] = deque(maxlen=ring_events_max)
@@ -123,6 +131,8 @@ class ItemFeed:
                 self._base, self._latest = recovery.item, None
                 self._extensions = _extensions_before(missed, recovery.item.state.extensions)
                 frames += [self._apply(event) for event in missed]
+                # What Redis says of the item after the last of them; some of it is in no event.
+                self._latest, self._hard_end_us = None, recovery.item.state.hard_end_us
             else:
                 self._adopt(recovery)
                 frames.append(self.snapshot(recovered=False))
@@ -195,7 +205,7 @@ class ItemFeed:
         """The item after the last event, but for the maxima, which no event tells; None where it is unknown."""
         if self._base is None or self._latest is None:
             return self._base
-        return _after(self._base, self._latest, self._extensions)
+        return _after(self._base, self._latest, self._extensions, self._hard_end_us)
 
     @property
     def leader(self) -> str | None:
@@ -218,6 +228,8 @@ class ItemFeed:
         return event.version == (self.version[0], self.version[1] + 1)
 
     def _apply(self, event: Event) -> Frame:
+        if isinstance(event, AuctionResumed):
+            self._move_hard_end(event)
         self._latest = event
         self.version = event.version
         self._extensions = _extensions(event, self._extensions)
@@ -227,10 +239,19 @@ class ItemFeed:
         self._ring.append(frame)
         return frame
 
+    def _move_hard_end(self, event: AuctionResumed) -> None:
+        if self._latest is not None:
+            before_us = self._latest.end_us
+        else:
+            before_us = None if self._base is None else self._base.state.end_us
+        if self._hard_end_us is not None and event.end_us is not None and before_us is not None:
+            self._hard_end_us += event.end_us - before_us
+
     def _adopt(self, recovery: Recovery) -> None:
         """The state of Redis as it is, with the events that led to it for viewers that come back."""
         self._base, self._latest = recovery.item, None
         self._extensions = recovery.item.state.extensions
+        self._hard_end_us = recovery.item.state.hard_end_us
         self.version = recovery.item.version
         self._snapshots.clear()
         self._ring.clear()
@@ -306,7 +327,7 @@ def _extensions_before(events: Iterable[Event], at_end: int) -> int:
     return next((event.extensions - 1 for event in events if isinstance(event, AuctionExtended)), at_end)
 
 
-def _after(item: ItemState, event: Event, extensions: int) -> ItemState:
+def _after(item: ItemState, event: Event, extensions: int, hard_end_us: int | None) -> ItemState:
     """The item after an event: its terms never change, and the event carries all of the public state.
 
     Maxima are in no event; they are not public either, so they are left at 0 here.
@@ -322,6 +343,7 @@ def _after(item: ItemState, event: Event, extensions: int) -> ItemState:
         seq=event.seq,
         epoch=event.epoch,
         end_us=event.end_us,
+        hard_end_us=hard_end_us,
         extensions=extensions,
         reserve_met=event.reserve_met,
     )

@@ -28,9 +28,9 @@ async def health(_: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Whether viewers should be sent here, and what is degraded.
 
-    503 until everything was there once, and whenever Redis is away: a newcomer's snapshot comes from it. When NATS is
-    lost later it stays 200, and degraded: viewers keep their connections, newcomers get the current state, and all are
-    caught up afterwards.
+    503 until everything was there once, while the process stops, and whenever Redis is away, from where newcomers get
+    their snapshots. When NATS is lost later it stays 200, and degraded: viewers keep their connections, newcomers get
+    the current state, and all are caught up afterwards.
     """
     service: Service = request.state.service
     try:
@@ -40,8 +40,8 @@ async def ready(request: Request) -> Response:
     parts = {"redis": redis_up, "nats": service.stream.is_up}
     service.was_ready = service.was_ready or all(parts.values())
     degraded = [name for name, is_up in parts.items() if not is_up]
-    takes_viewers = redis_up and service.was_ready
-    status = "ready" if not degraded else "degraded" if takes_viewers else "unavailable"
+    takes_viewers = redis_up and service.was_ready and not service.is_draining
+    status = "unavailable" if not takes_viewers else "degraded" if degraded else "ready"
     body = {
         "status": status,
         "service": SERVICE_NAME,

@@ -10,7 +10,7 @@ from typing import Generic
 
 from broadcast_service.channel import Channel, Wish
 from broadcast_service.effects import Effect, Load, NotFound, Send, ViewerT
-from broadcast_service.feed import ItemFeed, Recovery
+from broadcast_service.feed import ItemFeed, Recovery, Wanted
 from broadcast_service.frames import UNKNOWN, Version
 from broadcast_service.rate import Pace
 from shared.item_state import ItemState
@@ -156,6 +156,11 @@ class Hub(Generic[ViewerT]):
         leader = channel.feed.leader
         return channel.advance(channel.feed.offer(events), leader, now_s)
 
+    def maximum_raised(self, item_id: str) -> list[Effect[ViewerT]]:
+        """A message without an event: whoever leads the item raised the own maximum, which nobody else may know."""
+        channel = self._channels.get(item_id)
+        return [] if channel is None else channel.maximum_raised()
+
     def flush(self, item_id: str, now_s: float) -> list[Effect[ViewerT]]:
         """What :class:`Wake` asked for."""
         channel = self._channels.get(item_id)
@@ -178,16 +183,12 @@ class Hub(Generic[ViewerT]):
 
     # ---------------------------------------------------------------------------------------------- snapshots
 
-    def history_wanted(self, item_id: str) -> Version | None:
-        """From which version on the events are of use to a load that begins now; None where the state will do."""
+    def history_wanted(self, item_id: str) -> Wanted:
+        """Which events are of use to a load that begins now; empty where the state will do."""
         channel = self._channels.get(item_id)
         if channel is None:
-            return None
-        wanted = [wish.since for wish in channel.pending.values() if wish.since is not None]
-        if channel.has_live() and channel.feed.version is not None:
-            wanted.append(channel.feed.version)
-        channel.history_from = min(wanted, default=None)
-        channel.read_in_flow = self._flow
+            return {}
+        channel.begin_load(self._flow)
         return channel.history_from
 
     def loaded(self, item_id: str, recovery: Recovery, now_s: float, *, again: bool = False) -> list[Effect[ViewerT]]:

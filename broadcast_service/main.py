@@ -126,7 +126,9 @@ def create_server(settings: Settings) -> FeedServer:
         port=settings.broadcast_port,
         loop="uvloop",
         # httptools and websockets-sansio with direct access to the transport.
-        http=http_protocol_class(send_buffer_bytes=settings.feed_send_buffer_bytes),
+        http=http_protocol_class(
+            send_buffer_bytes=settings.feed_send_buffer_bytes, head_timeout_s=settings.feed_head_timeout_s
+        ),
         ws=protocol_class(send_buffer_bytes=settings.feed_send_buffer_bytes),
         ws_max_size=settings.feed_message_bytes_max,
         # One task pings all; see Service.ping.

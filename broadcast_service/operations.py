@@ -1,12 +1,13 @@
 """What a viewer may say, one JSON text each::
 
-    {"op": "subscribe", "items": ["a", "b"], "since": {"a": "1:17"}, "feed": "full"}    the last two are optional
+    {"op": "subscribe", "items": ["a", "b"], "since": {"a": "1:17"}, "feed": "full"}
     {"op": "unsubscribe", "items": ["a"]}
     {"op": "ping"}
     {"op": "authenticate", "token": "..."}
     {"op": "standing", "items": ["a"]}
 
-The first two only where the connection is for many items. What cannot be carried out is answered with a frame
+The first two only where the connection is for many items; ``since`` may be left out, and so may ``feed``, which is then
+what the address said. What cannot be carried out is answered with a frame
 ``{"type": "error", "code", "message"}``, and with ``item_id`` where it is about one item; the rest of the same
 operation is carried out all the same.
 """
@@ -44,7 +45,7 @@ class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_
 
     items: list[str]
     since: dict[str, str] = {}
-    feed: Literal["full", "conflated"] = "conflated"
+    feed: Literal["full", "conflated"] | None = None
 
 
 class Unsubscribe(msgspec.Struct, tag_field="op", tag="unsubscribe", forbid_unknown_fields=True):
@@ -64,7 +65,7 @@ class Authenticate(msgspec.Struct, tag_field="op", tag="authenticate", forbid_un
 
 
 class AskStanding(msgspec.Struct, tag_field="op", tag="standing", forbid_unknown_fields=True):
-    """Tell the standing on these items again, read anew: a maximum that was raised has no event."""
+    """Tell the standing on these items again, read anew."""
 
     items: list[str]
 
@@ -88,8 +89,12 @@ def parse_since(text: str) -> Version:
     return int(match[1]), int(match[2])
 
 
-def operate(service: Service, connection: Connection, text: str | None, now_us: int) -> list[Frame]:
-    """Carry out one message (None: it was binary); returns an error frame for each thing that could not be done."""
+def operate(service: Service, connection: Connection, text: str | None, now_us: int, *, full: bool) -> list[Frame]:
+    """Carry out one message (None: it was binary); returns an error frame for each thing that could not be done.
+
+    Args:
+        full: whether the connection gets every event of an item where the message does not say it.
+    """
     try:
         operation = _decoder.decode(text if text is not None else b"")
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
@@ -98,7 +103,7 @@ def operate(service: Service, connection: Connection, text: str | None, now_us: 
         case Subscribe() | Unsubscribe() if connection.single:
             return [error_frame("ONE_ITEM_ONLY", "this connection is for one item; connect to /ws to name items")]
         case Subscribe(items, since, feed):
-            return _subscribe(service, connection, items, since, full=feed == FULL)
+            return _subscribe(service, connection, items, since, full=full if feed is None else feed == FULL)
         case Unsubscribe(items):
             gone = [item_id for item_id in items if service.unfollow(connection, item_id)]
             connection.send((unsubscribed_frame(gone),))

@@ -25,6 +25,9 @@ from shared.item_state import ItemState
 logger = logging.getLogger(__name__)
 
 READERS: Final = 4
+USERS_PER_READ: Final = 256
+"""Bounds how long one read keeps Redis from deciding bids; the other bidders of the item have their turn after it."""
+
 RETRY_S: Final = 0.5
 
 
@@ -35,7 +38,7 @@ class NotAuthenticated(Exception):
 class Reader(Protocol):
     """See :class:`~broadcast_service.sources.bidders.BidderReader`, whose errors it shares."""
 
-    async def read(self, item_id: str, users: Collection[str], settled: Collection[str]) -> dict[str, Facts]: ...
+    async def read(self, item_id: str, users: Collection[str]) -> dict[str, Facts]: ...
 
 
 class Items(Protocol):
@@ -215,12 +218,16 @@ class PrivateChannel:
 
     async def _read(self, item_id: str) -> None:
         # Taken before the read begins: who is wanted from now on is read once more.
-        users = self._wanted.pop(item_id)
+        wanted = self._wanted.pop(item_id)
         board = self._boards.get(item_id)
         if board is None:
             return
+        users = {wanted.pop() for _ in range(min(len(wanted), USERS_PER_READ))}
+        if wanted:
+            self._wanted[item_id] = wanted
+        board.reading(users)
         try:
-            facts = await self._reader.read(item_id, users, board.settled(self._items.state_of(item_id)))
+            facts = await self._reader.read(item_id, users)
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             if not self._is_failing:
                 logger.warning("standings cannot be read, trying on: %s: %s", type(error).__name__, error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -30,6 +33,7 @@ class Settings(BaseSettings):
         feed_connections_per_address_max: the same per client address; past it the answer is 429. 0 is no bound.
         feed_items_per_connection_max: items that one connection may follow.
         feed_message_bytes_max: longest message that a viewer may send. 100 ids of 64 characters need 6.8 KB.
+        feed_head_timeout_s: how long the request line and headers of a connection may take.
         feed_rate_max: frames per second and item for viewers that did not ask for every event; more are put together
             to the newest state. 0 is no bound.
         feed_viewers_s: how often, at most, the number of an item's viewers is told; 0 never.
@@ -67,6 +71,7 @@ class Settings(BaseSettings):
     feed_connections_per_address_max: int = Field(default=1_000, ge=0)
     feed_items_per_connection_max: int = Field(default=200, ge=1, le=10_000)
     feed_message_bytes_max: int = Field(default=8 * 1024, ge=256)
+    feed_head_timeout_s: float = Field(default=10, gt=0)
     feed_rate_max: int = Field(default=20, ge=0)
     feed_viewers_s: float = Field(default=2, ge=0)
     feed_time_s: float = Field(default=5, gt=0)
@@ -85,14 +90,36 @@ class Settings(BaseSettings):
     @property
     def origins(self) -> tuple[str, ...]:
         """``feed_origins`` as a tuple, in lower case."""
-        return tuple(origin.strip().lower() for origin in self.feed_origins.split(",") if origin.strip())
+        return tuple(_listed(self.feed_origins.lower()))
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
         """``feed_trusted_proxies`` as a tuple."""
-        return tuple(proxy.strip() for proxy in self.feed_trusted_proxies.split(",") if proxy.strip())
+        return tuple(_listed(self.feed_trusted_proxies))
+
+    @field_validator("feed_origins")
+    @classmethod
+    def _origins_can_match(cls, text: str) -> str:
+        for origin in _listed(text):
+            parts = urlsplit(origin)
+            if origin not in ("*", "null") and (not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}"):
+                raise ValueError("each must be an origin such as https://auction.example.com, without a path, or *")
+        return text
+
+    @field_validator("feed_trusted_proxies")
+    @classmethod
+    def _proxies_can_match(cls, text: str) -> str:
+        # uvicorn takes anything else for a name, which no client has. Behind such a proxy all would be one address.
+        for proxy in _listed(text):
+            if text.strip() != "*":
+                ip_network(proxy)
+        return text
 
     @field_validator("feed_token_secret")
     @classmethod
     def _secret_is_long_enough(cls, secret: str) -> str:
         return checked_secret(secret)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

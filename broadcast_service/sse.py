@@ -67,7 +67,7 @@ async def _may_exist(service: Service, item_id: str) -> bool:
     if service.settings.open_catalogue or service.hub.state_of(item_id) is not None:
         return True
     try:
-        return await service.reader.read(item_id, None) is not None
+        return await service.reader.read(item_id) is not None
     except (RedisError, OSError, TimeoutError, KeyError, ValueError):
         return True
 
@@ -102,7 +102,7 @@ class EventStream(Response):
         service.enter(connection, address=self._wishes.address)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            transport.take_over(Session(service, connection))
+            transport.take_over(Session(service, connection, full=self._wishes.full))
         except BaseException:
             service.leave(connection)
             raise

@@ -22,14 +22,14 @@ _DEFAULT_CURRENCY = "USD"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What Redis knows of one bidder on one item: whether they bid, and the maximum that they left, in minor units."""
+    """What Redis knows of one bidder on one item: whether a bid of theirs stands, and their maximum, in minor units."""
 
     has_bid: bool
     maximum: int | None = None
 
 
 def standing_of(user_id: str, item: ItemState | None, *, has_bid: bool) -> Standing:
-    """How the user stands; ``none`` where they never bid."""
+    """How the user stands; ``none`` where no bid of theirs stands."""
     if item is None:
         return "none"
     state = item.state
@@ -57,14 +57,12 @@ class _Bidder(Generic[ListenerT]):
 
     Attributes:
         facts: what was read; None until then, and while it may be out of date.
-        was_seen: they bid, by an event or by a read. A read that began before the event does not know.
-        is_settled: whether they bid is known, one way or the other: from then on events tell.
+        bid_since: an event said that they bid, after the last read began: that read may not know it.
         listeners: each with whether it may see the maximum, and what it was told last.
     """
 
     facts: Facts | None = None
-    was_seen: bool = False
-    is_settled: bool = False
+    bid_since: bool = False
     listeners: dict[ListenerT, tuple[bool, tuple[Standing, int | None] | None]] = field(default_factory=dict)
 
     @property
@@ -107,43 +105,40 @@ class Standings(Generic[ListenerT]):
 
     # ------------------------------------------------------------------------------------------------- what is known
 
-    def settled(self, item: ItemState | None) -> set[str]:
-        """Users for whom a read need not find out whether they bid."""
-        found = {user_id for user_id, bidder in self._bidders.items() if bidder.was_seen or bidder.is_settled}
-        if item is not None and item.state.leader is not None:
-            found.add(item.state.leader)
-        return found
-
     def changed(self, users: Collection[str]) -> list[str]:
         """An event concerned these users, which means that they bid; no users: everybody may stand otherwise now.
 
         Returns:
-            Of whom something may be new that no event tells, and has to be read before they are told: maxima, and after
-            a snapshot in place of events, who bid in between.
+            Of whom something may be new that no event tells, and has to be read before they are told: maxima, and where
+            it is everybody, whether they have a bid that stands: one may be struck, or was not shown.
         """
         to_read: list[str] = []
         for user_id in users or self._bidders:
             bidder = self._bidders.get(user_id)
             if bidder is None:
                 continue
-            if users:
-                bidder.was_seen = True
-            elif not bidder.was_seen:
-                bidder.is_settled = False
-            if bidder.sees_maximum or not (bidder.was_seen or bidder.is_settled):
+            bidder.bid_since = bidder.bid_since or bool(users)
+            if bidder.sees_maximum or not users:
                 bidder.facts = None
                 to_read.append(user_id)
             self._dirty.add(user_id)
         return to_read
 
+    def reading(self, users: Iterable[str]) -> None:
+        """A read of these users begins, which will know all that events told up to now."""
+        for user_id in users:
+            bidder = self._bidders.get(user_id)
+            if bidder is not None and bidder.bid_since:
+                bidder.bid_since = False
+                if bidder.facts is not None:
+                    bidder.facts = Facts(True, bidder.facts.maximum)
+
     def learn(self, facts: dict[str, Facts]) -> None:
-        """What was read. Who was seen bidding has bid, whatever the read said."""
+        """What was read."""
         for user_id, read in facts.items():
             bidder = self._bidders.get(user_id)
             if bidder is not None:
                 bidder.facts = read
-                bidder.was_seen = bidder.was_seen or read.has_bid
-                bidder.is_settled = True
                 self._dirty.add(user_id)
 
     # ------------------------------------------------------------------------------------------------- what to send
@@ -170,7 +165,7 @@ class Standings(Generic[ListenerT]):
     def _tell(
         self, user_id: str, bidder: _Bidder[ListenerT], facts: Facts, item: ItemState | None
     ) -> Iterable[tuple[ListenerT, Frame]]:
-        standing = standing_of(user_id, item, has_bid=bidder.was_seen)
+        standing = standing_of(user_id, item, has_bid=facts.has_bid or bidder.bid_since)
         maximum = maximum_to_tell(user_id, item, facts)
         frames: dict[int | None, Frame] = {}
         for listener, (sees_maximum, before) in list(bidder.listeners.items()):

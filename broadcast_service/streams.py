@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from broadcast_service.heads import BoundedHeadProtocol
 from broadcast_service.transport import CLOSE_GRACE_S, EXTENSION, Viewer, size_buffers
 
 
-class FeedHttpProtocol(HttpToolsProtocol):
+class FeedHttpProtocol(BoundedHeadProtocol):
     """Plain HTTP, where a response may become an event stream that is written to like a WebSocket.
 
     A stream implements :class:`~broadcast_service.connection.Transport`; what is written are chunks of the body.
@@ -33,6 +32,8 @@ class FeedHttpProtocol(HttpToolsProtocol):
             self.loop.call_soon(viewer.on_gone)
             return
         size_buffers(self.transport, self.send_buffer_bytes, receive=False)
+        # Whatever the client has begun to say: from here on it is not listened to.
+        self._await_no_head()
         self.is_stream = True
         self.viewer = viewer
         # To uvicorn the response is complete: it neither waits for the application nor closes the connection.
@@ -96,9 +97,10 @@ class FeedHttpProtocol(HttpToolsProtocol):
         gone.parser = gone.scope = gone.headers = gone.cycle = None
 
 
-def http_protocol_class(*, send_buffer_bytes: int) -> type[FeedHttpProtocol]:
+def http_protocol_class(*, send_buffer_bytes: int, head_timeout_s: float) -> type[FeedHttpProtocol]:
     """The protocol for ``uvicorn.Config(http=...)`` with these settings."""
-    return type("ConfiguredHttpProtocol", (FeedHttpProtocol,), {"send_buffer_bytes": send_buffer_bytes})
+    settings = {"send_buffer_bytes": send_buffer_bytes, "head_timeout_s": head_timeout_s}
+    return type("ConfiguredHttpProtocol", (FeedHttpProtocol,), settings)
 
 
 def stream_of(scope: Mapping[str, Any]) -> FeedHttpProtocol:

@@ -33,16 +33,17 @@ ERRORS_MAX: Final = 100
 class Session:
     """What one viewer says, and its end. Implements :class:`~broadcast_service.transport.Viewer`."""
 
-    __slots__ = ("_connection", "_errors", "_service")
+    __slots__ = ("_connection", "_errors", "_full", "_service")
 
-    def __init__(self, service: Service, connection: Connection) -> None:
+    def __init__(self, service: Service, connection: Connection, *, full: bool) -> None:
         self._service = service
         self._connection = connection
+        self._full = full
         self._errors = 0
 
     def on_message(self, text: str | None) -> None:
         try:
-            failed = operate(self._service, self._connection, text, now_us())
+            failed = operate(self._service, self._connection, text, now_us(), full=self._full)
         except Exception:
             logger.exception("a message of a viewer was not handled")
             self._connection.close(INTERNAL_ERROR)
@@ -111,7 +112,7 @@ async def _refuse(websocket: WebSocket, service: Service, response: Response) ->
 
 def begin(service: Service, connection: Connection, transport: FeedProtocol, wishes: Wishes) -> None:
     """The first frames of a WebSocket that is open."""
-    transport.take_over(Session(service, connection))
+    transport.take_over(Session(service, connection, full=wishes.full))
     try:
         greet(service, connection, wishes)
     except Exception:

@@ -46,7 +46,7 @@ class FeedClient:
         url: of the service, ``ws://host:port`` or ``wss://…``; ``http`` and ``https`` do as well.
         items: what to follow from the start; :meth:`follow` adds to it.
         token: of the private channel.
-        full: every bid, not at most some states a second.
+        full: every event of every item, not at most some states a second.
         chance: random numbers from 0 to 1, for the waits between attempts.
 
     Raises:
@@ -142,7 +142,7 @@ class FeedClient:
         await self._carry_out(self._state.authenticate(token))
 
     async def ask_standing(self, *items: str) -> None:
-        """Have the own standing told again, say after a maximum was raised, which is no event."""
+        """Have the own standing told again, whether it changed or not."""
         await self._carry_out(self._state.ask_standing(items))
 
     # --------------------------------------------------------------------------------------------------------- inside

@@ -242,6 +242,8 @@ class FeedState:
     def unfollow(self, items: Iterable[str]) -> Step:
         """Follow these no longer, and forget what is known of them."""
         gone = [item_id for item_id in items if self._items.pop(item_id, None) is not None]
+        for item_id in gone:
+            self._batch_of.pop(item_id, None)
         step = Step(messages=_operations("unsubscribe", gone) if self._is_open else [])
         return self._with_state(step, self._open_state() if self._greeted_s is not None else self.connection)
 
@@ -251,7 +253,7 @@ class FeedState:
         return Step(messages=self._authenticate() if self._is_open else [])
 
     def ask_standing(self, items: Iterable[str]) -> Step:
-        """Have the standing told again, say after a maximum was raised, which is no event."""
+        """Have the standing told again, whether it changed or not."""
         asked = [item_id for item_id in items if item_id in self._items]
         return Step(messages=_operations("standing", asked) if self._is_open else [])
 

@@ -89,7 +89,8 @@ def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
         raise TokenInvalid("the token is not valid: its sub is not a user id")
     if isinstance(expires_s, bool) or not isinstance(expires_s, int | float):
         raise TokenInvalid("the token is not valid: its exp is not a number")
-    if expires_s <= (time.time() if now_s is None else now_s):
+    # A NaN, which Python's JSON knows, is not after anything either.
+    if not expires_s > (time.time() if now_s is None else now_s):
         raise TokenInvalid("the token is expired; get a new one")
     return Identity(user_id, int(min(expires_s, _EXPIRES_MAX_S)), claims.get("maximum") is True)
 

@@ -1,4 +1,4 @@
-"""What Redis knows of single bidders: whether they bid on an item, and their own standing maximum."""
+"""What Redis knows of single bidders: whether a bid of theirs stands on an item, and their own standing maximum."""
 
 from __future__ import annotations
 
@@ -28,24 +28,27 @@ class BidderReader:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def read(self, item_id: str, users: Collection[str], settled: Collection[str]) -> dict[str, Facts]:
-        """The facts of each of these users.
+    async def read(self, item_id: str, users: Collection[str]) -> dict[str, Facts]:
+        """The facts of each of these users, of one moment.
 
-        A maximum tells by itself that its owner bid. Who bid without one is looked for among the item's recent events:
-        bids that are longer ago than those are not found.
-
-        Args:
-            settled: users of whom it is known whether they bid; for them the maximum is enough, and a False says
-                nothing.
+        On an item that was bid on before there was a count of bids by bidder, who is not in it is looked for among the
+        recent events: bids that are longer ago than those are not found, and those that were struck are.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
         """
         asked = sorted(users)
-        maxima = await cast(Awaitable[list[bytes | None]], self._redis.hmget(names.proxies_key(item_id), asked))
-        facts = {user_id: Facts(text is not None, _minor(text)) for user_id, text in zip(asked, maxima, strict=True)}
-        rest = {user_id for user_id, known in facts.items() if not known.has_bid and user_id not in settled}
-        if rest:
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hmget(names.proxies_key(item_id), asked)
+        pipeline.hmget(names.bidders_key(item_id), asked)
+        pipeline.hmget(names.item_key(item_id), ["bid_count", "bids_counted"])
+        maxima, bids, (bid_count, bids_counted) = await pipeline.execute()
+        facts = {
+            user_id: Facts(maximum is not None or count is not None, _minor(maximum))
+            for user_id, maximum, count in zip(asked, maxima, bids, strict=True)
+        }
+        rest = {user_id for user_id, known in facts.items() if not known.has_bid}
+        if rest and bid_count != bids_counted:
             for user_id in rest & await self._recent_bidders(item_id):
                 facts[user_id] = Facts(True)
         return facts

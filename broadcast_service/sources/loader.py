@@ -9,8 +9,7 @@ from typing import Final, Protocol
 
 from redis.exceptions import RedisError
 
-from broadcast_service.feed import Recovery
-from broadcast_service.frames import Version
+from broadcast_service.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,7 @@ RETRY_MAX_S: Final = 2.0
 class Reader(Protocol):
     """Reads one item; see :class:`~broadcast_service.sources.snapshots.SnapshotReader`, whose errors it shares."""
 
-    async def read(self, item_id: str, since: Version | None) -> Recovery | None: ...
+    async def read(self, item_id: str, wanted: Wanted) -> Recovery | None: ...
 
 
 class Listener(Protocol):
@@ -31,7 +30,7 @@ class Listener(Protocol):
 
     def watches(self, item_id: str) -> bool: ...
 
-    def history_wanted(self, item_id: str) -> Version | None: ...
+    def history_wanted(self, item_id: str) -> Wanted: ...
 
     def loaded(self, item_id: str, recovery: Recovery, *, again: bool) -> None: ...
 

@@ -24,6 +24,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from broadcast_service.metrics import Metrics
 from shared import names
 from shared.clients.nats import Client, ensure_stream, open_nats
+from shared.server_urls import without_password
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class NatsSource:
                 # Returns when NATS is there for the first time; from then on the client itself reconnects for ever.
                 client = await open_nats(self._url, name="broadcast-service")
             except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
-                logger.warning("nats: cannot connect to %s: %s: %s", self._url, type(error).__name__, error)
+                shown = without_password(self._url)
+                logger.warning("nats: cannot connect to %s: %s: %s", shown, type(error).__name__, error)
                 await asyncio.sleep(RETRY_S)
                 continue
             try:

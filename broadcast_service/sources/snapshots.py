@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
+from types import MappingProxyType
 from typing import Final, cast
 
 from redis.asyncio import Redis
 
-from broadcast_service.feed import Recovery
-from broadcast_service.frames import Version
+from broadcast_service.feed import Recovery, Wanted
 from shared import names
 from shared.item_state import ItemState, decode_item
 from shared.messages import DecodeError, Event, decode_event
 
 logger = logging.getLogger(__name__)
 
+NOTHING_WANTED: Final[Wanted] = MappingProxyType({})
 _SLACK_EVENTS: Final = 64
 """Events that may be decided between the two reads below without pushing a wanted one out of the range."""
 
@@ -31,8 +32,8 @@ class SnapshotReader:
         self._redis = redis
         self._events_max = events_max
 
-    async def read(self, item_id: str, since: Version | None) -> Recovery | None:
-        """The item, and the events of its epoch after ``since``, at most the last ``events_max``.
+    async def read(self, item_id: str, wanted: Wanted = NOTHING_WANTED) -> Recovery | None:
+        """The item, and of the events that are wanted those of its epoch, at most the last ``events_max``.
 
         Two reads, not one transaction: most of the time the item says that there is nothing to replay, and the list is
         long. Events that were decided between the two are newer than the item and left to the stream.
@@ -48,7 +49,7 @@ class SnapshotReader:
         if not fields:
             return None
         item = decode_item(fields)
-        behind = min(_events_between(since, item), self._events_max)
+        behind = min(_events_wanted(wanted, item), self._events_max)
         if behind <= 0:
             return Recovery(item)
         newest_first = await cast(
@@ -62,14 +63,10 @@ class SnapshotReader:
         return bool(await self._redis.ping())
 
 
-def _events_between(since: Version | None, item: ItemState) -> int:
-    """How many events a viewer at ``since`` has not seen; 0 where they could not be replayed anyway.
-
-    Epoch 0 stands for an item that did not exist: everything is missing, from ``created`` on.
-    """
-    if since is None or since[0] not in (0, item.state.epoch):
-        return 0
-    return item.state.seq - since[1]
+def _events_wanted(wanted: Wanted, item: ItemState) -> int:
+    """How many of the item's events somebody has not seen; those of other epochs could not be replayed anyway."""
+    known = [wanted[epoch] for epoch in (0, item.state.epoch) if epoch in wanted]
+    return item.state.seq - min(known, default=item.state.seq)
 
 
 def _decode(item: ItemState, newest_first: list[bytes]) -> list[Event]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import pytest
@@ -46,6 +46,27 @@ async def feed_behind_a_gate(stack: Stack, name: str) -> AsyncIterator[tuple[Gat
         ) as port,
     ):
         yield gate, port
+
+
+async def test_who_comes_back_with_a_version_that_never_was_takes_nothing_from_the_others(
+    feed_stack: Stack, house: AuctionHouse
+) -> None:
+    """All who wait for the same read of Redis, as many do after a restart."""
+    item = await house.open()
+    await house.bid(item, 100, 200, 300)
+    async with feed_behind_a_gate(feed_stack, "feed-nonsense") as (gate, port):
+        gate.hold("requests")
+        async with AsyncExitStack() as viewers:
+            ways = ("", "?since=0:500", "?since=1:1", "?since=9:9")
+            url = ws_url(feed_stack, f"/ws/items/{item}", port)
+            came = [await viewers.enter_async_context(connect(url + since)) for since in ways]
+            for viewer in came:
+                assert (await receive(viewer))["type"] == "connected"
+            await gate.something_held("requests")
+            gate.release("requests")
+            answers = [await receive(viewer) for viewer in came[:3]]
+            assert [answer.get("recovered") for answer in answers] == [None, False, True]
+            assert seqs(await receive_many(came[2], 2)) == [2, 3]
 
 
 @pytest.mark.parametrize("held", ["requests", "answers"])

@@ -33,6 +33,8 @@ from tests.integration.feed_world import (
 
 pytestmark = pytest.mark.integration
 
+READY = b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n"
+
 
 async def next_of(viewer: ClientConnection, kind: str) -> Json:
     """The next frame of a type; others, such as the number of viewers, may come in between."""
@@ -191,6 +193,24 @@ async def test_an_unknown_kind_of_feed_is_refused(feed_stack: Stack) -> None:
     assert await refused(ws_url(feed_stack, "/ws/items/any?feed=everything")) == (422, "FEED_INVALID")
 
 
+async def test_a_connection_that_asked_for_every_event_gets_it_of_every_item(
+    feed_stack: Stack, house: AuctionHouse
+) -> None:
+    item, other = await house.open(), await house.open()
+    async with connect(ws_url(feed_stack, "/ws?feed=full")) as viewer:
+        assert (await next_of(viewer, "connected"))["feed"] == "full"
+        await viewer.send(json.dumps({"op": "subscribe", "items": [item]}))
+        await next_of(viewer, "snapshot")
+        await house.bid(item, 100, 200, 300, 400, 500)
+        assert [(await next_of(viewer, "bid"))["seq"] for _ in range(5)] == [1, 2, 3, 4, 5]
+        # What an operation says goes before what the address says.
+        await viewer.send(json.dumps({"op": "subscribe", "items": [other], "feed": "conflated"}))
+        await next_of(viewer, "snapshot")
+        await house.bid(other, 100, 200, 300, 400, 500)
+        state = await next_of(viewer, "state")
+        assert (state["item_id"], state["seq"], state["bids_since_last"]) == (other, 5, 5)
+
+
 # --------------------------------------------------------------------------------------- several on one port
 
 
@@ -256,6 +276,59 @@ async def test_a_short_secret_ends_the_start_with_a_message(feed_stack: Stack) -
     assert b"short" not in errors.replace(b"shorter", b""), "a secret is not printed, not even a bad one"
 
 
+# -------------------------------------------------------------------------------------- heads that do not end
+
+
+async def answer_to(port: int, *pieces: bytes, every_s: float = 0.05) -> bytes:
+    """Say the pieces one after another, the last one again and again, until the service hangs up; what it answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def talk() -> None:
+        for piece in pieces[:-1]:
+            writer.write(piece)
+            await asyncio.sleep(every_s)
+        while pieces[-1]:
+            writer.write(pieces[-1])
+            await writer.drain()
+            await asyncio.sleep(every_s)
+
+    talking = asyncio.create_task(talk())
+    answer = b""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            # Whoever still talks when the service hangs up may find the connection reset.
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(65_536):
+                    answer += data
+    finally:
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+        writer.transport.abort()
+    return answer
+
+
+async def test_a_head_that_does_not_end_is_cut_off(feed_stack: Stack) -> None:
+    async with (
+        another_feed(feed_stack, "feed-patient", FEED_HEAD_TIMEOUT_S="0.4") as port,
+        connect(ws_url(feed_stack, "/ws", port)) as viewer,
+    ):
+        head = b"GET /ws HTTP/1.1\r\nhost: x\r\n"
+        silent, trickling, second, endless = await asyncio.gather(
+            answer_to(port, b""),
+            answer_to(port, head, b"x"),
+            answer_to(port, READY, head, b"x"),
+            answer_to(port, head, b"x-filler: " + b"a" * 4_000 + b"\r\n", every_s=0.02),
+        )
+        assert silent == b"", "who asked for nothing is answered nothing"
+        assert trickling.startswith(b"HTTP/1.1 408 ")
+        assert b"HEAD_TOO_SLOW" in trickling
+        assert second.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 408 " in second
+        assert endless == b"" or b"HEAD_TOO_LARGE" in endless
+        await viewer.send('{"op":"ping"}')
+        await next_of(viewer, "pong")
+
+
 # ------------------------------------------------------------------------------------------------------- the end
 
 
@@ -267,6 +340,11 @@ async def test_nobody_is_let_in_while_it_stops(feed_stack: Stack) -> None:
     ):
         watching = [await viewers.enter_async_context(connect(ws_url(feed_stack, "/ws", port))) for _ in range(101)]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # A load balancer asks over a connection that it keeps.
+        told, asking = await asyncio.open_connection("127.0.0.1", port)
+        asking.write(READY)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await told.readuntil(b"}")).split()[1] == b"200"
         feed_stack.kill("feed-stopping", signal.SIGTERM)
         assert await closed_with(watching[0]) == SERVICE_RESTART.code
         writer.write(
@@ -276,4 +354,8 @@ async def test_nobody_is_let_in_while_it_stops(feed_stack: Stack) -> None:
         async with asyncio.timeout(PATIENCE_S):
             assert (await reader.readline()).split()[1] == b"503"
         writer.close()
+        asking.write(READY)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await told.readline()).split()[1] == b"503"
+        asking.close()
         assert [await closed_with(viewer) for viewer in watching[1:]] == [SERVICE_RESTART.code] * 100

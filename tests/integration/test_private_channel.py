@@ -8,16 +8,18 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from infrastructure.local.services import BROADCAST_SERVICE
 from infrastructure.local.stack import Stack
+from shared import names
 from shared.feed_tokens import Identity, mint
 from tests.integration.feed_world import PATIENCE_S, Json, another_feed, ws_url
 from tests.integration.test_sse import stream
@@ -38,6 +40,12 @@ async def world() -> AsyncIterator[Stack]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(world: Stack) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=world.urls.gateway_url, timeout=20) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def redis(world: Stack) -> AsyncIterator[Redis]:
+    async with Redis.from_url(world.urls.redis_url) as client:
         yield client
 
 
@@ -159,15 +167,59 @@ async def test_from_nothing_to_leading_to_outbid_to_won(world: Stack, http: http
         assert [await ann.standing(), await bob.standing()] == ["won", "lost"]
 
 
-async def test_who_bid_earlier_is_outbid_at_once_on_a_new_connection(world: Stack, http: httpx.AsyncClient) -> None:
-    """Also one who never left a maximum, which is all that Redis keeps of bidders."""
-    item = await open_item(http)
+async def assert_newcomers(world: Stack, item: str, **standings: str) -> None:
+    """How these users stand where they come now."""
+    for user, standing in standings.items():
+        async with Bidder.at(world, watch(item, token(world, user))) as bidder:
+            assert await bidder.standing() == standing, user
+
+
+async def test_who_bid_earlier_is_outbid_at_once_on_a_new_connection(
+    world: Stack, http: httpx.AsyncClient, redis: Redis
+) -> None:
+    """Also one who never left a maximum, and however long ago that was."""
+    item = await open_item(http, reserve_price=90, buy_now_price=100)
     await bid(http, item, "ann", amount=10)
     await bid(http, item, "bob", max_amount=50)
     await bid(http, item, "cyd", max_amount=70)
-    for user, standing in (("ann", "outbid"), ("bob", "outbid"), ("cyd", "leading"), ("dan", "none")):
-        async with Bidder.at(world, watch(item, token(world, user))) as bidder:
-            assert await bidder.standing() == standing, user
+    await redis.delete(names.recent_key(item))
+    await assert_newcomers(world, item, ann="outbid", bob="outbid", cyd="leading", dan="none")
+    await bid(http, item, "eve", amount=100)
+    await redis.delete(names.recent_key(item))
+    await assert_newcomers(world, item, ann="lost", bob="lost", cyd="lost", dan="none", eve="won")
+
+
+async def test_who_has_no_bid_any_more_stands_nowhere(world: Stack, http: httpx.AsyncClient) -> None:
+    item = await open_item(http)
+    struck = (await bid(http, item, "ann", amount=10))["bid_id"]
+    await bid(http, item, "bob", amount=20)
+    async with Bidder.at(world, watch(item, token(world, "ann"))) as ann:
+        assert await ann.standing() == "outbid"
+        answer = await http.post(f"/api/v1/items/{item}/bids/{struck}/void", json={"reason": "a test"})
+        assert answer.status_code == 200, answer.text
+        assert await ann.standing() == "none"
+        await assert_newcomers(world, item, ann="none", bob="leading")
+        await bid(http, item, "ann", amount=30)
+        assert await ann.standing() == "leading"
+
+
+async def test_an_item_from_before_bids_were_counted_by_bidder(
+    world: Stack, http: httpx.AsyncClient, redis: Redis
+) -> None:
+    """Its recent events tell who bid, as they did then, until it is rebuilt."""
+    item = await open_item(http)
+    struck = (await bid(http, item, "ann", amount=10))["bid_id"]
+    await bid(http, item, "bob", amount=20)
+    await redis.delete(names.bidders_key(item))
+    await cast(Any, redis.hdel(names.item_key(item), "bids_counted"))
+    await assert_newcomers(world, item, ann="outbid", bob="leading", cyd="none")
+    await bid(http, item, "cyd", amount=30)
+    await assert_newcomers(world, item, ann="outbid", bob="outbid", cyd="leading", dan="none")
+    await http.post(f"/api/v1/items/{item}/bids/{struck}/void", json={"reason": "a test"})
+    await bid(http, item, "ann", amount=40)
+    await bid(http, item, "bob", amount=50)
+    await redis.delete(names.recent_key(item))
+    await assert_newcomers(world, item, ann="outbid", bob="leading", cyd="outbid", dan="none")
 
 
 async def test_all_connections_of_a_bidder_are_told_and_nobody_elses(world: Stack, http: httpx.AsyncClient) -> None:
@@ -244,7 +296,6 @@ async def test_a_maximum_reaches_its_owner_and_nobody_else_whatever_happens(
         assert (await plain.next_of("standing"))["your_maximum"] is None
         # A challenger, whom the maximum answers at once.
         await bid(http, item, "bob", amount=500)
-        # Raising it has no event; asking tells.
         await bid(http, item, "ann", max_amount=raised)
         await allowed.say(op="standing", items=[item])
         assert (await allowed.next_of("standing"))["your_maximum"] == raised
@@ -264,6 +315,35 @@ async def test_a_maximum_reaches_its_owner_and_nobody_else_whatever_happens(
         async with httpx.AsyncClient() as client:
             for path in ("metrics", f"stats/items/{item}"):
                 assert "987.6" not in (await client.get(f"{world.urls.broadcast_url}/{path}")).text
+
+
+async def test_a_raised_maximum_is_told_at_once_though_it_has_no_event(world: Stack, http: httpx.AsyncClient) -> None:
+    item = await open_item(http)
+    async with contextlib.AsyncExitStack() as open_connections:
+
+        async def come(user: str, path: str = "", *, sees_maximum: bool = True) -> Bidder:
+            at = path or watch(item, token(world, user, sees_maximum=sees_maximum))
+            return await open_connections.enter_async_context(Bidder.at(world, at))
+
+        allowed, plain, other = await come("ann"), await come("ann", sees_maximum=False), await come("bob")
+        many = await come("ann", "/ws")
+        await many.say(op="authenticate", token=token(world, "ann", sees_maximum=True))
+        await many.say(op="subscribe", items=[item])
+        for bidder in (allowed, plain, other, many):
+            assert await bidder.standing() == "none"
+        before = await bid(http, item, "ann", max_amount=50)
+        for bidder in (allowed, many):
+            assert (await bidder.next_of("standing"))["your_maximum"] == 50
+        assert await plain.standing() == "leading"
+        raised = await bid(http, item, "ann", max_amount=80)
+        assert raised["seq"] == before["seq"]
+        for bidder in (allowed, many):
+            told = await bidder.next_of("standing")
+            assert (told["standing"], told["seq"], told["your_maximum"]) == ("leading", before["seq"], 80)
+        for bidder in (plain, other):
+            bidder.texts.clear()
+            await bidder.pong()
+            assert "standing" not in "".join(bidder.texts)
 
 
 # ------------------------------------------------------------------------------------------------- bad tokens

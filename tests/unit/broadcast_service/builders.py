@@ -8,7 +8,15 @@ from typing import Any
 from broadcast_service.frames import Frame
 from shared.domain.auction import State, Status, Terms
 from shared.item_state import ItemState
-from shared.messages import AuctionClosed, AuctionExtended, AuctionPaused, BidAccepted, Event, ItemCreated
+from shared.messages import (
+    AuctionClosed,
+    AuctionExtended,
+    AuctionPaused,
+    AuctionResumed,
+    BidAccepted,
+    Event,
+    ItemCreated,
+)
 
 ITEM = "vase"
 START_US = 1_700_000_000_000_000
@@ -110,6 +118,11 @@ def paused(seq: int, *, epoch: int = 1, bid_count: int | None = None) -> Auction
     return AuctionPaused(
         **{**_public(seq, epoch, ITEM), "bid_count": seq if bid_count is None else bid_count}, reason="why", by=None
     )
+
+
+def resumed(seq: int, *, end_us: int | None) -> AuctionResumed:
+    """The end of a pause, which moved the end to ``end_us``."""
+    return AuctionResumed(**{**_public(seq, 1, ITEM), "end_us": end_us}, reason="why", by=None)
 
 
 def closed(seq: int) -> AuctionClosed:

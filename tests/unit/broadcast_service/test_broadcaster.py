@@ -15,7 +15,7 @@ from broadcast_service.outgoing import OutgoingLimits
 from shared import names
 from shared.messages import Event, encode_event, frame_batch
 from tests.unit.broadcast_service.builders import ITEM, bid, bids, item
-from tests.unit.broadcast_service.test_connection import Pipe
+from tests.unit.broadcast_service.test_connection import Broken, Pipe
 
 
 class Time:
@@ -122,14 +122,12 @@ def test_hooks_are_called_after_the_frames() -> None:
     world.enter(pipe)
     world.broadcaster.loaded(ITEM, Recovery(item(1)), again=False)
     world.publish(bid(2))
-    assert calls == [(f"joined {ITEM}", 1), (f"{ITEM}: ['user-1', 'user-2']", 2)]
+    world.publish()
+    raised = (f"{ITEM}: ['user-2']", 2)
+    assert calls == [(f"joined {ITEM}", 1), (f"{ITEM}: ['user-1', 'user-2']", 2), raised]
 
 
 def test_a_transport_that_fails_is_given_up_and_the_others_are_served() -> None:
-    class Broken(Pipe):
-        def write(self, data: bytes) -> None:
-            raise RuntimeError("the handle is closed")
-
     world = World()
     pipes = [Pipe(), Broken(), Pipe()]
     for pipe in pipes:
@@ -140,7 +138,7 @@ def test_a_transport_that_fails_is_given_up_and_the_others_are_served() -> None:
     assert pipes[1].finished == [INTERNAL_ERROR.code]
 
 
-def test_a_message_without_events_is_for_the_archive_alone() -> None:
+def test_a_message_without_events_shows_nothing_to_anybody() -> None:
     world = World()
     pipe = Pipe()
     world.enter(pipe)

@@ -8,7 +8,7 @@ from typing import Any
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 
-from broadcast_service.close_codes import ITEM_NOT_FOUND, SLOW_VIEWER
+from broadcast_service.close_codes import INTERNAL_ERROR, ITEM_NOT_FOUND, SLOW_VIEWER
 from broadcast_service.connection import Connection, send_to_all, wire_of
 from broadcast_service.frames import Frame, error_frame, event_frame
 from broadcast_service.metrics import Metrics
@@ -55,6 +55,13 @@ class Pipe:
             contents.append(json.loads(data[start : start + length]))
             data = data[start + length :]
         return contents
+
+
+class Broken(Pipe):
+    """One that fails in a way that it should not."""
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("the handle is closed")
 
 
 class Clock:
@@ -148,6 +155,15 @@ def test_a_viewer_with_more_than_its_share_of_memory_is_closed() -> None:
     assert pipe.finished == [SLOW_VIEWER.code]
 
 
+def test_a_transport_that_fails_ends_its_connection_and_nothing_else() -> None:
+    """Whoever sends to one viewer, say a heartbeat or a standing, is a task of all viewers."""
+    pipe = Broken()
+    connection, _ = connect(pipe)
+    for _ in range(2):
+        connection.send([event_frame(bid(1))])
+    assert pipe.finished == [INTERNAL_ERROR.code]
+
+
 def test_an_item_that_does_not_exist_ends_only_a_connection_that_is_for_it_alone() -> None:
     error = error_frame("ITEM_NOT_FOUND", "no such item", item_id="x")
     for single, finished in ((True, [ITEM_NOT_FOUND.code]), (False, [])):
@@ -163,7 +179,7 @@ class TestManyViewers:
         metrics = Metrics()
         pipes = [Pipe() for _ in range(5)]
         frames = (event_frame(bid(1)), event_frame(bid(2)))
-        assert send_to_all(frames, [connect(pipe)[0] for pipe in pipes], metrics) == []
+        send_to_all(frames, [connect(pipe)[0] for pipe in pipes], metrics)
         assert {b"".join(pipe.written) for pipe in pipes} == {wire_of(frames[0]) + wire_of(frames[1])}
         assert metrics.frames_sent == 10
 
@@ -200,14 +216,14 @@ class TestManyViewers:
         assert pipe.seqs == [1, 2]
 
     def test_a_transport_that_fails_costs_the_others_nothing(self) -> None:
-        class Broken(Pipe):
-            def write(self, data: bytes) -> None:
-                raise RuntimeError("the handle is closed")
-
+        metrics = Metrics()
         pipes = [Pipe(), Broken(), Pipe()]
         connections = [connect(pipe)[0] for pipe in pipes]
-        assert send_to_all((event_frame(bid(1)),), connections, Metrics()) == [connections[1]]
-        assert [pipe.seqs for pipe in pipes] == [[1], [], [1]]
+        for seq in (1, 2):
+            send_to_all((event_frame(bid(seq)),), connections, metrics)
+        assert [pipe.seqs for pipe in pipes] == [[1, 2], [], [1, 2]]
+        assert [pipe.finished for pipe in pipes] == [[], [INTERNAL_ERROR.code], []]
+        assert metrics.frames_sent == 4
 
     def test_who_is_closed_gets_nothing_more(self) -> None:
         pipe = Pipe()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 
 from broadcast_service.feed import VAIN_LOADS_MAX, WAITING_MAX, ItemFeed, Recovery
 from broadcast_service.frames import UNKNOWN
+from shared.domain.soft_close import SoftClose
+from shared.item_state import ItemState
 from shared.messages import Event
+from shared.timefmt import to_rfc3339
 from tests.unit.broadcast_service.builders import (
     ITEM,
     SECRET,
+    START_US,
     bid,
     bids,
     closed,
@@ -17,6 +24,8 @@ from tests.unit.broadcast_service.builders import (
     created,
     extended,
     item,
+    paused,
+    resumed,
     shown,
 )
 
@@ -240,3 +249,34 @@ class TestExtensions:
         bare.recover(recovery)
         assert [frame.extensions for frame in bare.history(recovery).values()] == [2, 3, 3]
         assert content(bare.snapshot())["extensions"] == 3
+
+
+def with_hard_end(seq: int, hard_end_us: int, end_us: int) -> ItemState:
+    base = item(seq)
+    soft = SoftClose(60_000_000, 60_000_000, "from_bid", 0, hard_end_us)
+    state = replace(base.state, end_us=end_us, hard_end_us=hard_end_us)
+    return msgspec.structs.replace(base, terms=replace(base.terms, end_us=end_us, soft_close=soft), state=state)
+
+
+def test_a_pause_moves_the_hard_end_that_newcomers_are_shown() -> None:
+    """No event tells it, but it moves with the end."""
+    minute_us = 60_000_000
+
+    def hard_end(feed: ItemFeed) -> str:
+        told: str = content(feed.snapshot())["soft_close"]["hard_end"]
+        return told
+
+    feed = ItemFeed(ITEM)
+    feed.recover(Recovery(with_hard_end(3, START_US + 9 * minute_us, START_US + 5 * minute_us)))
+    assert hard_end(feed) == to_rfc3339(START_US + 9 * minute_us)
+    stopped = msgspec.structs.replace(paused(4), end_us=START_US + 5 * minute_us)
+    again = resumed(5, end_us=START_US + 7 * minute_us)
+    feed.offer([stopped, again])
+    assert hard_end(feed) == to_rfc3339(START_US + 11 * minute_us)
+    feed.offer([msgspec.structs.replace(paused(6), end_us=START_US + 7 * minute_us)])
+    after = with_hard_end(8, START_US + 14 * minute_us, START_US + 10 * minute_us)
+    missed = (resumed(7, end_us=START_US + 10 * minute_us), bid(8))
+    assert shown(feed.recover(Recovery(after, missed)).frames) == [("resumed", 7), ("bid", 8)]
+    assert hard_end(feed) == to_rfc3339(START_US + 14 * minute_us), "once, not again with the event that was missed"
+    feed.offer([bid(9)])
+    assert hard_end(feed) == to_rfc3339(START_US + 14 * minute_us)

@@ -225,12 +225,13 @@ class FeedModel(RuleBasedStateMachine):
         self.wanted = False
         if not self.hub.watches(ITEM):
             return
-        since = self.hub.history_wanted(ITEM)
+        wanted = self.hub.history_wanted(ITEM)
         if self.version is None:
             self.reading = (None,)
             return
         epoch, seq = self.version
-        events = () if since is None else tuple(event for event in self.recent if event.version > since)
+        after = min((wanted[each] for each in (0, epoch) if each in wanted), default=seq)
+        events = tuple(event for event in self.recent if event.epoch == epoch and event.seq > after)
         known = item(seq, epoch=epoch, bid_count=self.bid_count, extensions=self.extensions)
         self.reading = (Recovery(known, events),)
 

@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from broadcast_service.feed import Recovery
-from broadcast_service.frames import Version
+from broadcast_service.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
 from broadcast_service.sources.loader import WORKERS, Loader
 from tests.unit.broadcast_service.builders import ITEM, item
@@ -26,7 +25,7 @@ class SlowReader:
         self.reading: dict[str, int] = defaultdict(int)
         self.reads = 0
 
-    async def read(self, item_id: str, since: Version | None) -> Recovery | None:
+    async def read(self, item_id: str, wanted: Wanted) -> Recovery | None:
         self.reads += 1
         self.reading[item_id] += 1
         assert self.reading[item_id] == 1, "two reads of one item at a time"
@@ -49,8 +48,8 @@ class Diary:
     def watches(self, item_id: str) -> bool:
         return item_id not in self.unwatched
 
-    def history_wanted(self, item_id: str) -> Version | None:
-        return None
+    def history_wanted(self, item_id: str) -> Wanted:
+        return {}
 
     def loaded(self, item_id: str, recovery: Recovery, *, again: bool) -> None:
         self.told.put_nowait(("loaded, again" if again else "loaded", item_id))

@@ -50,7 +50,7 @@ class FakeReader:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def read(self, item_id: str, users: Collection[str], settled: Collection[str]) -> dict[str, Facts]:
+    async def read(self, item_id: str, users: Collection[str]) -> dict[str, Facts]:
         self.reads.append(set(users))
         answer = {user: Facts(user in self.maxima, self.maxima.get(user)) for user in users}
         await self.open.wait()
@@ -130,6 +130,22 @@ async def test_all_connections_of_a_bidder_are_told_by_one_read(world: World) ->
     for pipe in pipes:
         await until_shown(pipe, "authenticated", "leading")
     assert world.reader.reads == [{"user-5"}]
+
+
+async def test_redis_is_never_asked_for_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of an auction all of its bidders are looked up, beside those of the others who still bid."""
+    monkeypatch.setattr(private, "USERS_PER_READ", 2)
+    world.reader.open.clear()
+    pipes = []
+    for number in range(5):
+        connection, pipe = world.connect()
+        world.channel.authenticate(connection, Identity(f"bidder-{number}", FOREVER))
+        pipes.append(pipe)
+    world.reader.open.set()
+    for pipe in pipes:
+        await until_shown(pipe, "authenticated", "none")
+    assert sorted(map(len, world.reader.reads)) == [1, 2, 2]
+    assert len(set().union(*world.reader.reads)) == 5
 
 
 async def test_an_older_answer_never_replaces_a_newer_one(world: World) -> None:

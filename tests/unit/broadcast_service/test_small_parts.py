@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import broadcast_service
 from broadcast_service import close_codes
@@ -15,7 +17,8 @@ from broadcast_service.metrics import LATENCY_BOUNDS_S, Metrics
 from broadcast_service.operations import SinceInvalid, parse_since
 from broadcast_service.origins import is_allowed
 from broadcast_service.settings import Settings
-from broadcast_service.sources.nats_source import consumer_sequence
+from broadcast_service.sources.nats_source import NatsSource, consumer_sequence
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,30 @@ def test_origins_of_the_settings() -> None:
         "http://b.example",
     )
     assert Settings().origins == ()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"feed_trusted_proxies": "10.0.0.7/16"},
+        {"feed_trusted_proxies": "proxy.example"},
+        {"feed_trusted_proxies": "*, 10.0.0.7"},
+        {"feed_origins": "auction.example"},
+        {"feed_origins": "https://a.example, https://b.example/"},
+        {"feed_origins": "https://a.example/room"},
+    ],
+)
+def test_what_could_never_match_is_not_taken_for_a_setting(settings: dict[str, str]) -> None:
+    """It would be found out by those who are refused."""
+    [name] = settings
+    with pytest.raises(ValidationError, match=name):
+        Settings(**settings)  # type: ignore[arg-type]
+
+
+def test_proxies_of_the_settings() -> None:
+    assert Settings(feed_trusted_proxies=" 10.0.0.7, fd00::/8,").trusted_proxies == ("10.0.0.7", "fd00::/8")
+    assert Settings(feed_trusted_proxies="*").trusted_proxies == ("*",)
+    assert Settings(feed_origins="*, null, http://[::1]:8080").origins == ("*", "null", "http://[::1]:8080")
 
 
 def test_every_close_code_is_listed_once_and_can_be_sent() -> None:
@@ -155,3 +182,27 @@ def test_the_pure_parts_import_no_driver() -> None:
                 assert not module.startswith("shared.clients"), f"{name} imports {module}"
                 if module.startswith("broadcast_service."):
                     assert module.removeprefix("broadcast_service.") in pure, f"{name} imports {module}"
+
+
+class Nobody:
+    """Listens to a stream that never comes."""
+
+    def on_message(self, subject: str, data: bytes) -> None: ...
+
+    def on_stream_up(self) -> None: ...
+
+    def on_stream_down(self) -> None: ...
+
+
+async def test_a_stream_that_cannot_be_reached_is_named_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
+    source = NatsSource("nats://ann:hunter2@127.0.0.1:none", Nobody(), Metrics(), heartbeat_s=1)
+    task = asyncio.create_task(source.run())
+
+    async def is_told() -> bool:
+        return "cannot connect to" in caplog.text
+
+    assert await eventually(is_told)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert "127.0.0.1" in caplog.text
+    assert "hunter2" not in caplog.text

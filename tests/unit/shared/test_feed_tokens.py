@@ -51,6 +51,7 @@ def test_only_true_allows_the_maximum(claim: object) -> None:
         signed(sub="x" * 65),
         signed(exp=None),
         signed(exp=int(time.time()) - 1),
+        signed(exp=float("nan")),
         signed(nbf=LATER),
     ],
 )

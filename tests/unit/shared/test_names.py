@@ -13,6 +13,7 @@ def test_all_keys_of_an_item_share_its_hash_tag() -> None:
     keys = [
         names.item_key(item),
         names.proxies_key(item),
+        names.bidders_key(item),
         names.recent_key(item),
         names.idempotency_key(item, "ada", "k{s00}"),
         names.key_owner_key(item, "k"),

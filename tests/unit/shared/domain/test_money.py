@@ -36,6 +36,7 @@ def test_an_amount_is_parsed_exactly(number: str, exponent: int, minor: int) -> 
         ("10.000", 2, "has more decimals than the currency, which has 2"),
         ("10.5", 0, "has more decimals than the currency, which has 0"),
         ("1e-3", 2, "has more decimals than the currency, which has 2"),
+        ("1.000000000000000000000000000001e0", 2, "has more decimals than the currency, which has 2"),
         ("0", 2, "must be more than 0"),
         ("0.00", 2, "must be more than 0"),
         ("-1", 2, "must be more than 0"),

@@ -1,0 +1,34 @@
+"""A hub whose viewers are names, and its effects as a test reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broadcast_service.effects import Effect, Load, NotFound, Send, Wake
+from broadcast_service.feed import ItemFeed
+from broadcast_service.hub import Hub
+from tests.unit.broadcast_service.builders import shown
+
+Viewer = str
+
+
+def new_hub(*, open_catalogue: bool = False, items_max: int = 10, ring: int = 32, rate_max: float = 0) -> Hub[Viewer]:
+    hub: Hub[Viewer] = Hub(
+        open_catalogue=open_catalogue,
+        items_per_viewer_max=items_max,
+        rate_max=rate_max,
+        make_feed=lambda item_id: ItemFeed(item_id, ring_events_max=ring),
+    )
+    hub.stream_up()
+    return hub
+
+
+def only_sends(effects: Sequence[Effect[Viewer]]) -> list[Send[Viewer]]:
+    """What is sent; fails where something is to be loaded or to be done later."""
+    assert not any(isinstance(effect, Load | NotFound | Wake) for effect in effects), effects
+    return [effect for effect in effects if isinstance(effect, Send)]
+
+
+def sends(effects: Sequence[Effect[Viewer]]) -> list[tuple[list[tuple[str, int]], set[Viewer]]]:
+    """What is sent to whom, as types and seqs."""
+    return [(shown(send.frames), set(send.viewers)) for send in only_sends(effects)]
