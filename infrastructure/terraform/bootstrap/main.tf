@@ -1,5 +1,5 @@
 # Once per account and region, before anything else: the bucket for Terraform's state and the repositories of the images.
-# Its own state is a file in this folder, since there is no bucket yet; README.md says how to bring it there afterwards.
+# Its own state is a file in this folder, since there is no bucket yet: docs/deploy-aws.md, step 3.
 
 terraform {
   required_version = ">= 1.11"

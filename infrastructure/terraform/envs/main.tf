@@ -50,6 +50,7 @@ module "network" {
   alb_ingress_cidrs   = var.alb_ingress_cidrs
   flow_logs           = var.flow_logs
   flow_log_bucket_arn = module.storage.log_bucket_arn
+  writable_bucket_arn = module.storage.exports_bucket_arn
 }
 
 module "alb" {
@@ -145,11 +146,12 @@ module "observability" {
   own_metrics           = local.own_metrics
 
   limits = {
-    outbox_entries     = 5000
-    consumer_lag       = 20000
-    connections        = var.services["broadcaster"].target * 1.5
-    errors_per_minute  = 10
-    p99_s              = 0.5
-    free_storage_bytes = floor(var.postgres_storage_gb * 0.2) * 1024 * 1024 * 1024
+    outbox_entries    = 5000
+    consumer_lag      = 20000
+    connections       = var.services["broadcaster"].target * 1.5
+    errors_per_minute = 10
+    p99_s             = 0.5
+    # RDS enlarges the disk when a tenth of it is free. Below that it has not: the disk is at its bound.
+    free_storage_bytes = floor(var.postgres_storage_gb * 0.08 * 1024) * 1024 * 1024
   }
 }

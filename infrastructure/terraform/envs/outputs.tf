@@ -50,6 +50,7 @@ output "posture" {
     open_groups     = values(module.network.open_to_addresses)
     zones           = length(local.zones)
     internet_routes = module.network.internet_routes
+    buckets_reached = module.network.reachable_buckets
     route_tables    = module.network.route_table_of_subnet
     public_subnets  = module.network.public_subnet_ids
     private_subnets = concat(module.network.task_subnet_ids, module.network.data_subnet_ids)

@@ -194,7 +194,8 @@ module "gateway" {
     request_count_label = "${module.alb.arn_suffix}/${module.alb.target_group_suffixes["gateway"]}"
   }
 
-  # A gateway does not listen before NATS is there, and a target group takes no service before it has a listener.
+  # Without NATS a gateway takes bids, but with bid_ack = "log" it answers none. A target group takes no service before it has
+  # a listener.
   depends_on = [module.nats, module.alb]
 }
 
@@ -229,7 +230,8 @@ module "broadcaster" {
     FEED_ORIGINS = join(",", var.feed_origins)
     # The balancer speaks from the public subnets, and nothing else does.
     FEED_TRUSTED_PROXIES = join(",", module.network.public_subnet_cidrs)
-    # Viewers are sent away over this long, so that they do not all come back in the same second.
+    # Viewers are sent away over this long, so that they do not all come back in the same second. It helps where SIGTERM comes
+    # first; in a deployment the balancer has broken their connections before: modules/alb.
     FEED_DRAIN_S   = "20"
     OPEN_CATALOGUE = tostring(var.open_catalogue)
   })

@@ -109,8 +109,9 @@ resource "aws_lb_listener_rule" "feed" {
 }
 
 locals {
-  # After this long a leaving task gets its SIGTERM. Answers take milliseconds; viewers are sent away by the broadcaster
-  # itself, so waiting for their connections to end would only delay it.
+  # For this long the balancer lets the connections of a leaving task go on. Then it breaks them, and only then ECS sends
+  # SIGTERM. Answers take milliseconds. Viewers never leave by themselves, so that a longer wait would only put off the moment
+  # in which those of the task are all cut off; they come back at random pauses and resume with `since`.
   targets = {
     gateway     = { port = 8080, deregistration_delay_s = 15 }
     broadcaster = { port = 8081, deregistration_delay_s = 5 }

@@ -95,13 +95,34 @@ resource "aws_route_table_association" "data" {
   route_table_id = aws_route_table.private.id
 }
 
-# Free of charge. The layers of images come from S3, so that most of a start's bytes go through here.
+# Free of charge. The layers of images come from S3, so that most of a start's bytes go through here. Without a policy it
+# would lead to every bucket in the world, and be the way out that the subnets do not have.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.this.id
   service_name      = "com.amazonaws.${var.region}.s3"
   vpc_endpoint_type = "Gateway"
   route_table_ids   = [aws_route_table.private.id]
   tags              = { Name = "${var.name}-s3" }
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "LayersOfImages"
+        Effect    = "Allow"
+        Principal = "*"
+        Action    = "s3:GetObject"
+        Resource  = "arn:aws:s3:::prod-${var.region}-starport-layer-bucket/*"
+      },
+      {
+        Sid       = "Exports"
+        Effect    = "Allow"
+        Principal = "*"
+        Action    = ["s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+        Resource  = [var.writable_bucket_arn, "${var.writable_bucket_arn}/*"]
+      },
+    ]
+  })
 }
 
 resource "aws_vpc_endpoint" "interface" {

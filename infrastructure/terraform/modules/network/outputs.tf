@@ -45,3 +45,8 @@ output "route_table_of_subnet" {
     association.subnet_id => association.route_table_id
   }
 }
+
+output "reachable_buckets" {
+  description = "What tasks reach of S3, by the policy of its endpoint."
+  value       = flatten([for statement in jsondecode(aws_vpc_endpoint.s3.policy).Statement : statement.Resource])
+}

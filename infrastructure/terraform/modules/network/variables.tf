@@ -63,3 +63,8 @@ variable "flow_log_bucket_arn" {
   description = "Bucket for those records."
   type        = string
 }
+
+variable "writable_bucket_arn" {
+  description = "The one bucket of S3 that tasks reach, besides the one from which ECR serves the layers of images."
+  type        = string
+}

@@ -72,6 +72,11 @@ run "promises" {
   }
 
   assert {
+    condition     = length(output.posture.buckets_reached) == 3 && alltrue([for bucket in output.posture.buckets_reached : strcontains(bucket, "starport-layer-bucket") || startswith(bucket, "arn:aws:s3:::mocked")])
+    error_message = "Of S3, tasks may reach the layers of images and the bucket of exports, and nothing else."
+  }
+
+  assert {
     condition     = alltrue(flatten([for service in output.posture.services : [for subnet in service.subnet_ids : contains(output.posture.private_subnets, subnet)] if service.is_service]))
     error_message = "Every task has to be in a private subnet."
   }
