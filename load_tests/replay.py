@@ -26,7 +26,7 @@ import click
 import httpx
 import msgspec
 
-from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.commands.options import data_dir_option, http_url
 from load_tests.answers import BidAnswer, Fate, ItemView, read_bid_answer, read_item
 from load_tests.auctions import EXPONENT, CsvError, RecordedAuction, RecordedBid, read_recording
 from load_tests.concurrency import map_bounded
@@ -38,6 +38,7 @@ from shared.names import is_item_id
 
 EXIT_NOT_EQUAL = 1
 EXIT_NO_RUN = 2
+EXIT_INTERRUPTED = 130
 
 _REQUEST_TIMEOUT_S = 10.0
 _ATTEMPTS_MAX = 6
@@ -45,6 +46,8 @@ _PAUSE_MIN_S = 0.2
 _PAUSE_MAX_S = 5.0
 _PROGRESS_EVERY_S = 1.0
 _NOTES_SHOWN = 10
+# The second run of --reserve-misses has items of its own.
+_RESERVED_SUFFIX = "-r"
 _DEFAULT_GATEWAY: Final = "http://127.0.0.1:8080"
 
 
@@ -160,7 +163,7 @@ class Replayer:
         # 409: opened by an earlier run under the same tag, or by an attempt of this one whose answer was
         # lost.
         if response is None or response.status_code not in (201, 409):
-            raise ReplayError(f"cannot open item {item_id}: {_told(response)}")
+            raise ReplayError(f"cannot open item {item_id}: {self._told(response)}")
 
     def _reserve(self, auction: RecordedAuction) -> str:
         # A recorded price below the opening bid can be no reserve.
@@ -171,7 +174,7 @@ class Replayer:
     async def _look(self, item_id: str) -> ItemView:
         response = await self._send("GET", f"/api/v1/items/{item_id}", None)
         if response is None or response.status_code != 200:
-            raise ReplayError(f"cannot read item {item_id}: {_told(response)}")
+            raise ReplayError(f"cannot read item {item_id}: {self._told(response)}")
         try:
             return read_item(response.content, EXPONENT)
         except ValueError as error:
@@ -211,6 +214,11 @@ class Replayer:
                 break
         return response
 
+    def _told(self, response: httpx.Response | None) -> str:
+        if response is None:
+            return f"no answer from {self._client.base_url}. Is the platform up? `bidding up` starts one"
+        return f"HTTP {response.status_code} {response.text[:200]}"
+
     def _note(self, course: _Course, bid: RecordedBid, answer: BidAnswer) -> None:
         self._tally.bids += 1
         if answer.fate is Fate.ACCEPTED:
@@ -231,10 +239,6 @@ def _pause_s(attempt: int, response: httpx.Response | None) -> float:
     asked = response.headers.get("Retry-After", "") if response is not None else ""
     pause = float(asked) if asked.isdigit() else _PAUSE_MIN_S * 2**attempt
     return min(pause, _PAUSE_MAX_S)
-
-
-def _told(response: httpx.Response | None) -> str:
-    return "no answer" if response is None else f"HTTP {response.status_code} {response.text[:200]}"
 
 
 async def replay_all(
@@ -302,6 +306,7 @@ async def _show_progress(tally: Tally, auctions: int) -> None:
     "--gateway-url",
     envvar="GATEWAY_URL",
     show_envvar=True,
+    callback=http_url,
     help="The platform; else the one that is up here.",
 )
 @click.option("--concurrency", type=click.IntRange(1, 500), default=32, help="Auctions side by side.")
@@ -338,28 +343,42 @@ def replay(
         auctions = recording.auctions[:limit]
         for note in recording.notes[:_NOTES_SHOWN]:
             click.echo(f"Note: {note}")
-        _check_tag(auctions, tag)
+        _check_tag(auctions, f"{tag}{_RESERVED_SUFFIX if reserve_misses else ''}")
         gateway = gateway_url or _running_gateway(data_dir)
         bids = sum(len(auction.bids) for auction in auctions)
         click.echo(f"{len(auctions):,} auctions with {bids:,} bids to {gateway}, mode {chosen}, tag {tag}")
         report = asyncio.run(replay_all(auctions, gateway, chosen, tag, concurrency=concurrency))
+        click.echo(render(report))
+        reports = [report]
+        missed = {result.auction for result in report.results if not result.closes_as_recorded}
+        if reserve_misses and chosen is Mode.PROXY and missed:
+            again = [auction for auction in auctions if auction.auction in missed]
+            click.echo(f"\nOnce more, {len(again)} auctions with their recorded price as the reserve:")
+            with_reserve = replay_all(
+                again, gateway, chosen, f"{tag}{_RESERVED_SUFFIX}", concurrency=concurrency, reserved=True
+            )
+            reports.append(asyncio.run(with_reserve))
+            click.echo(render(reports[-1]))
     except (CsvError, OSError, ReplayError) as error:
         click.echo(f"No replay: {error}", err=True)
         sys.exit(EXIT_NO_RUN)
     except KeyboardInterrupt:
-        click.echo(f"Stopped. The same bids go on with --tag {tag}", err=True)
-        sys.exit(130)
-    click.echo(render(report))
-    missed = {result.auction for result in report.results if not result.closes_as_recorded}
-    if reserve_misses and chosen is Mode.PROXY and missed:
-        again = [auction for auction in auctions if auction.auction in missed]
-        click.echo(f"\nOnce more, {len(again)} auctions with their recorded price as the reserve:")
-        second = asyncio.run(replay_all(again, gateway, chosen, f"{tag}-r", concurrency=concurrency, reserved=True))
-        click.echo(render(second))
+        click.echo(f"Stopped. The same bids go on with --mode {chosen} --tag {tag}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
     if report_path is not None:
-        write_json(report_path, as_json(report))
-        click.echo(f"Report: {report_path}")
-    sys.exit(0 if report.ok else EXIT_NOT_EQUAL)
+        _write_report(report_path, *reports)
+    sys.exit(0 if all(report.ok for report in reports) else EXIT_NOT_EQUAL)
+
+
+def _write_report(path: Path, report: ReplayReport, with_reserve: ReplayReport | None = None) -> None:
+    second = as_json(with_reserve) if with_reserve is not None else None
+    try:
+        write_json(path, as_json(report) | {"with_reserve": second})
+    except OSError as error:
+        # The prices were compared all the same.
+        click.echo(f"The report was not written: {error}", err=True)
+    else:
+        click.echo(f"Report: {path}")
 
 
 def _check_tag(auctions: Sequence[RecordedAuction], tag: str) -> None:

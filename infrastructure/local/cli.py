@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
+import sys
 
 import click
 
@@ -56,8 +59,15 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bidding-platform")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """A real-time bidding platform on this machine: its servers, its services and their data."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no check mark gets a question mark, and not a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ class PortInUse(StackError):
         self.setting = setting
         option = "--" + setting.lower().replace("_", "-")
         by = f" by {holder}" if holder else ""
+        other = port + 1_000 if port + 1_000 <= 65_535 else port - 1_000
         super().__init__(
             f"Port {port}, wanted for {purpose}, is in use{by}.\n"
-            f"Stop that process, or choose another port: {setting}={port + 1000} (or {option} {port + 1000})"
+            f"Stop that process, or choose another port: {setting}={other} (or {option} {other})"
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -21,7 +22,7 @@ from infrastructure.local.probes import Probe
 _POLL_INTERVAL_S = 0.05
 _KILL_WAIT_S = 10.0
 _LOG_TAIL_LINES = 15
-_LOG_ROTATE_BYTES = 20 * 1024 * 1024
+LOG_BYTES_MAX = 20 * 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,34 +82,37 @@ class ManagedProcess:
         return f"ended with exit code {code}"
 
     def spawn(self) -> None:
-        """Start the child. Its output is appended to its log. ProcessFailed when it cannot be executed."""
-        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
-        _rotate(self.spec.log)
+        """Start the child. Its output is appended to its log. ProcessFailed when it, or its log, cannot be."""
         self.ready_at = None
         self.wanted = True
+        try:
+            self._popen = self._start_child()
+        except OSError as error:
+            raise ProcessFailed(self.spec.name, f"could not be started ({error})", self.spec.log, "") from error
+        with contextlib.suppress(psutil.Error):
+            self._create_time = psutil.Process(self._popen.pid).create_time()
+
+    def _start_child(self) -> subprocess.Popen[bytes]:
+        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
+        keep_short(self.spec.log)
         if self.spec.prepare is not None:
             self.spec.prepare()
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self.spec.log.open("ab") as log:
             log.write(f"{_start_mark(self.spec.name)}{now}\n".encode())
             log.flush()
-            try:
-                self._popen = subprocess.Popen(
-                    self.spec.argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=dict(self.spec.env),
-                    cwd=self.spec.cwd,
-                    start_new_session=True,
-                    user=self.spec.user,
-                    group=self.spec.group,
-                    extra_groups=None if self.spec.user is None else [],
-                )
-            except OSError as error:
-                raise ProcessFailed(self.spec.name, f"could not be started ({error})", self.spec.log, "") from error
-        with contextlib.suppress(psutil.Error):
-            self._create_time = psutil.Process(self._popen.pid).create_time()
+            return subprocess.Popen(
+                self.spec.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.spec.env),
+                cwd=self.spec.cwd,
+                start_new_session=True,
+                user=self.spec.user,
+                group=self.spec.group,
+                extra_groups=None if self.spec.user is None else [],
+            )
 
     async def wait_ready(self) -> None:
         """Return once the probe says yes; ProcessFailed when the child ends first, or it takes too long."""
@@ -224,8 +228,13 @@ def log_tail(log: Path, lines_max: int) -> str:
     return "\n".join(deque(lines, maxlen=lines_max))
 
 
-def _rotate(log: Path) -> None:
-    """Keep one older file: a log grows by what one run writes, and every start may set it aside."""
+def keep_short(log: Path) -> None:
+    """Past 20 MB, copy a log to `.log.1`, in place of an older copy, and empty it.
+
+    Its writer may be at work, and goes on at the new end, since it has the file open for appending. What it writes
+    between the copy and the emptying is lost: a line or so in 20 MB.
+    """
     with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > _LOG_ROTATE_BYTES:
-            log.replace(log.with_suffix(".log.1"))
+        if log.stat().st_size > LOG_BYTES_MAX:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)

@@ -55,6 +55,8 @@ max_payload: 1MB
 
 jetstream {{
   store_dir: {folder}
+  # Said, since otherwise it is three quarters of the free disk, and on a small one our stream of 2 GiB cannot be made.
+  max_file_store: 4GB
   # Losing the last seconds is no loss: the outbox in Redis is kept until PostgreSQL has the events.
   sync_interval: "10s"
 }}

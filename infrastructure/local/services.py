@@ -67,7 +67,12 @@ def host_setting(port_name: str) -> str:
 def reachable_host(port_name: str, environment: Mapping[str, str]) -> str:
     """Where a service is reached from here, given where its settings make it listen."""
     host = environment.get(host_setting(port_name), "")
-    return HOST if host in ("", "0.0.0.0", "::", "*") else host
+    return {"": HOST, "0.0.0.0": HOST, "*": HOST, "::": "::1"}.get(host, host)
+
+
+def http_url(host: str, port: int) -> str:
+    """`http://127.0.0.1:8080`, and `http://[::1]:8080`."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def service_environment(
@@ -94,10 +99,11 @@ def service_spec(
     """`python -m <module>`, ready when GET /ready on its port answers 200."""
     return ProcessSpec(
         name=name,
-        argv=(sys.executable, "-m", module),
+        # -P: of this project, whatever folders of the same names there are where the command was called.
+        argv=(sys.executable, "-P", "-m", module),
         env=environment,
         log=data_dir / "logs" / f"{name}.log",
         ready=http_ready(host, port, "/ready"),
-        address=f"http://{host}:{port}",
+        address=http_url(host, port),
         stop_timeout_s=15.0,
     )

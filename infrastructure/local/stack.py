@@ -38,6 +38,7 @@ from infrastructure.local.services import (
     PURPOSES,
     Urls,
     broadcaster_names,
+    http_url,
     reachable_host,
     service_environment,
     service_spec,
@@ -106,7 +107,7 @@ class Stack:
         )
 
     def _service_url(self, port_name: str) -> str:
-        return f"http://{self._service_host(port_name)}:{getattr(self.ports, port_name)}"
+        return http_url(self._service_host(port_name), getattr(self.ports, port_name))
 
     def _service_host(self, port_name: str) -> str:
         return reachable_host(port_name, os.environ | self._env)
@@ -143,7 +144,7 @@ class Stack:
         """Start the servers together, migrate, start the services together; return when all are ready.
 
         Raises AlreadyRunning, PortInUse, BinaryMissing or ProcessFailed (all StackError), after stopping
-        whatever had been started.
+        whatever had been started; StackError as well where the data directory cannot be written.
         """
         self._lock.acquire()
         try:
@@ -157,8 +158,10 @@ class Stack:
                 await self.migrate()
             await self._start_together([spec for name in self.services for spec in self._service_specs(name)])
             self._set_phase("ready")
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(self.stop())
+            if isinstance(error, OSError):
+                raise StackError(f"Could not start with the data directory {self.data_dir}: {error}") from error
             raise
 
     async def stop(self) -> None:
@@ -176,7 +179,8 @@ class Stack:
                 await asyncio.gather(*(self._stop_one(process) for process in batch))
         finally:
             if not any(process.is_running for process in self._processes.values()):
-                run_path(self.data_dir).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    run_path(self.data_dir).unlink()
             self._lock.release()
 
     def hurry(self) -> None:
@@ -200,6 +204,7 @@ class Stack:
             with log.open("wb") as output:
                 child = await asyncio.create_subprocess_exec(
                     sys.executable,
+                    "-P",
                     "-m",
                     ARCHIVAL_WORKER,
                     "migrate",
@@ -344,8 +349,18 @@ class Stack:
         self.save()
 
     def save(self) -> None:
-        """Write run.json: for `bidding status`, and for the next start in case this process is killed."""
-        RunRecord(
+        """Write run.json: for `bidding status`, and for the next start in case this process is killed.
+
+        Where it cannot be written, on a full disk say, there is a notice, and whatever was to be done goes on: not to
+        stop a process because its end cannot be written down would be worse.
+        """
+        try:
+            self._record().write(run_path(self.data_dir))
+        except OSError as error:
+            self.reporter.notice(f"could not write {run_path(self.data_dir)}: {error.strerror}")
+
+    def _record(self) -> RunRecord:
+        return RunRecord(
             phase=self._phase,
             supervisor=own_record(),
             urls=self.urls.as_dict(),
@@ -358,10 +373,11 @@ class Stack:
                     ready_at=process.ready_at,
                     restarts=process.restarts,
                 )
-                for name, process in self._processes.items()
-                if process.pid is not None
+                # In the same order every time, whichever server was first.
+                for name in dict.fromkeys((*self.servers, *self._processes))
+                if (process := self._processes.get(name)) is not None and process.pid is not None
             },
-        ).write(run_path(self.data_dir))
+        )
 
 
 async def _all_or_error(work: Sequence[Coroutine[Any, Any, None]]) -> None:

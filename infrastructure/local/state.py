@@ -81,6 +81,11 @@ def run_path(data_dir: Path) -> Path:
     return data_dir / "run.json"
 
 
+def make_data_dir(data_dir: Path) -> None:
+    """Make the folder, for its owner alone, as it will hold hidden maxima and reserves. OSError where it cannot be."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def own_record() -> ProcessRecord:
     """The record of the process that runs this."""
     return ProcessRecord(pid=os.getpid(), create_time=psutil.Process().create_time())
@@ -96,7 +101,7 @@ class DataDirLock:
     def acquire(self) -> None:
         """Raises AlreadyRunning while another holds it, StackError when the folder cannot be written."""
         try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
+            make_data_dir(self._data_dir)
             file = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StackError(f"Cannot write to the data directory {self._data_dir}: {error.strerror}.") from error
@@ -134,7 +139,6 @@ async def end_leftovers(record: RunRecord) -> list[str]:
     servers = ("redis", "nats", "postgres")
     for batch in ([n for n in found if n not in servers], [n for n in found if n in servers]):
         await _end(batch, found)
-    # The record has them in the order in which they happened to come up.
     return sorted(found)
 
 

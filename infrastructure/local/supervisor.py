@@ -8,13 +8,14 @@ import math
 import time
 
 from infrastructure.local.errors import StackError
-from infrastructure.local.processes import ManagedProcess, poll_until
+from infrastructure.local.processes import ManagedProcess, keep_short, poll_until
 from infrastructure.local.stack import Stack
 
 PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 30.0
 # A process that has lived this long was well: its next restart comes quickly again.
 CALM_AFTER_S = 60.0
+_LOGS_LOOK_S = 30.0
 
 
 def next_pause_s(previous_s: float, lived_s: float) -> float:
@@ -40,6 +41,7 @@ class Supervisor:
             asyncio.create_task(self._watch(name, process), name=f"watch-{name}")
             for name, process in self._stack.processes.items()
         ]
+        self._watchers.append(asyncio.create_task(self._keep_logs_short(), name="keep-logs-short"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -61,6 +63,16 @@ class Supervisor:
             started = time.monotonic()
             try:
                 await self._stack.start_process(name)
-            except StackError as error:
-                # Still not ready, or ended at once: seen again above, where the next pause is longer.
+            except (StackError, OSError) as error:
+                # Still not ready, ended at once, or nothing can be written: seen again above, where the next pause is
+                # longer.
                 self._stack.reporter.notice(str(error))
+
+    async def _keep_logs_short(self) -> None:
+        """A run of months must not fill the disk with what its processes say."""
+        while True:
+            await asyncio.sleep(_LOGS_LOOK_S)
+            for process in list(self._stack.processes.values()):
+                # On a full disk there is no room for the copy; the log is not the only one who has a problem then.
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(keep_short, process.spec.log)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,21 @@ from infrastructure.local.reporting import Reporter
 from infrastructure.local.services import Urls
 
 _LABEL_WIDTH = 18
+
+
+def say(text: str, *, newline: bool = True, colour: bool | None = None) -> None:
+    """Print, but never fail by it: what runs must be stopped in order even when there is nobody left to tell.
+
+    The window was closed (EIO), the reader of a pipe is gone (EPIPE), or the disk with the log is full (ENOSPC).
+    """
+    try:
+        click.echo(text, nl=newline, color=colour)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EPIPE):
+            # What is in the buffer, and all that follows, goes nowhere.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 class TerminalReporter(Reporter):
@@ -47,31 +64,33 @@ class TerminalReporter(Reporter):
 
     def _print(self, line: str) -> None:
         self._erase_waiting()
-        click.echo(line, color=self._colour)
+        say(line, colour=self._colour)
         self._draw_waiting()
 
     def _erase_waiting(self) -> None:
         if self._live:
-            click.echo("\r\x1b[K", nl=False, color=True)
+            say("\r\x1b[K", newline=False, colour=True)
 
     def _draw_waiting(self) -> None:
         if self._live:
             self._erase_waiting()
             if self._under_way:
-                click.echo(f"  … {', '.join(self._under_way)}", nl=False)
+                # Not a column more than there are: a line that wraps cannot be erased.
+                columns = shutil.get_terminal_size().columns - 1
+                say(f"  … {', '.join(self._under_way)}"[:columns], newline=False)
 
     def _style(self, text: str, colour: str) -> str:
         return click.style(text, fg=colour) if self._colour else text
 
 
 def own_command(name: str) -> str:
-    """How to call a program of this environment from here: `.venv/bin/bidding` rather than its whole path."""
+    """How a shell calls a program of this environment from here: `.venv/bin/bidding` rather than its whole path."""
     program = Path(sys.executable).parent / name
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if folder and Path(folder) == program.parent:
             return name
     with_dots = os.path.relpath(program)
-    return with_dots if not with_dots.startswith(f"..{os.sep}") else str(program)
+    return shlex.quote(with_dots if not with_dots.startswith(f"..{os.sep}") else str(program))
 
 
 def welcome(urls: Urls, data_dir: Path, seconds: float) -> str:
@@ -95,9 +114,9 @@ def servers_welcome(urls: Urls, data_dir: Path, seconds: float) -> str:
     return f"""
 Ready after {seconds:.1f} s.
 
-  export REDIS_URL={urls.redis_url}
-  export NATS_URL={urls.nats_url}
-  export POSTGRES_URL={urls.postgres_url}
+  export REDIS_URL={shlex.quote(urls.redis_url)}
+  export NATS_URL={shlex.quote(urls.nats_url)}
+  export POSTGRES_URL={shlex.quote(urls.postgres_url)}
 
 {_upkeep(data_dir)}"""
 
@@ -115,3 +134,10 @@ def bidding_command(subcommand: str, data_dir: Path) -> str:
     folder = os.path.relpath(data_dir)
     option = "" if folder == ".bidding" else f" --data-dir {shlex.quote(folder)}"
     return f"{own_command('bidding')} {subcommand}{option}"
+
+
+def no_platform(data_dir: Path) -> str:
+    """What a command says that needs a platform and finds none."""
+    return (
+        f"No platform is up with its data in {data_dir}. Start it in another window: {bidding_command('up', data_dir)}"
+    )

@@ -47,13 +47,11 @@ class ContendedBidder(FastHttpUser):
     _numbers: ClassVar[itertools.count[int]] = itertools.count(1)
 
     def on_start(self) -> None:
-        """Take a user id and look at every item once, as a person would."""
+        """Take a user id. Items are looked at when it comes to bidding on them, see :meth:`act`."""
         number = next(self._numbers)
         self._rng = Random(f"{self.run_tag}:{number}")
         self._bidder = Bidder(f"{self.run_tag}-user-{number}", self.spread_minor, self._rng)
         self._bids = itertools.count(1)
-        for item_id in self.item_ids:
-            self._look(item_id)
 
     @task
     def act(self) -> None:

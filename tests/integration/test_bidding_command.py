@@ -21,6 +21,7 @@ import pytest_asyncio
 
 from infrastructure.local.ports import Ports, setting_of
 from infrastructure.local.processes import poll_until
+from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.state import RunRecord, end_leftovers, living, run_path
 
 pytestmark = pytest.mark.integration
@@ -31,11 +32,17 @@ class Bidding:
 
     def __init__(self) -> None:
         # Not one of the names that `end_stacks_of_killed_runs` looks for: here a supervisor is killed on purpose.
-        self.data_dir = Path(tempfile.mkdtemp(prefix="bidding-command-"))
+        # A blank and a letter beyond ASCII are in many a home folder.
+        self.data_dir = Path(tempfile.mkdtemp(prefix="bidding-command-für mich-"))
+        # Where the command is called there may be another checkout: its services must not be taken for ours.
+        self.cwd = Path(tempfile.mkdtemp(prefix="bidding-cwd-"))
+        for name in ALL_SERVICES:
+            (self.cwd / name).mkdir()
+            (self.cwd / name / "__init__.py").write_text("raise RuntimeError('this is another checkout')\n")
         self.ports = Ports.free()
         self.started: list[Process] = []
 
-    async def start(self, *arguments: str) -> Process:
+    async def start(self, *arguments: str, stdout: int = PIPE) -> Process:
         settings = {setting_of(name): str(value) for name, value in dataclasses.asdict(self.ports).items()}
         environment = os.environ | settings | {"BIDDING_DATA_DIR": str(self.data_dir)}
         process = await asyncio.create_subprocess_exec(
@@ -44,7 +51,8 @@ class Bidding:
             "infrastructure.local.cli",
             *arguments,
             env=environment,
-            stdout=PIPE,
+            cwd=self.cwd,
+            stdout=stdout,
             stderr=STDOUT,
             start_new_session=True,
         )
@@ -84,7 +92,8 @@ class Bidding:
             if supervisor := record.supervisor.find():
                 supervisor.kill()
             await end_leftovers(record)
-        shutil.rmtree(self.data_dir, ignore_errors=True)
+        for folder in (self.data_dir, self.cwd):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest_asyncio.fixture
@@ -104,6 +113,23 @@ async def test_a_signal_stops_everything(bidding: Bidding, number: signal.Signal
     assert process.returncode == 0
     assert re.search(r"✓ stop redis", output.decode())
     assert [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
+    assert not run_path(bidding.data_dir).exists()
+
+
+async def test_a_closed_terminal_leaves_nothing_behind(bidding: Bidding) -> None:
+    ours, theirs = os.openpty()
+    process = await bidding.start("up", "--servers-only", stdout=theirs)
+    os.close(theirs)
+    text = b""
+    while b"Ctrl-C stops" not in text:
+        text += await asyncio.to_thread(os.read, ours, 4_096)
+    os.close(ours)
+    processes = list(living(bidding.record()).values())
+    assert len(processes) == 3
+    # The window is gone: from here on every line that is written to it is an error.
+    process.send_signal(signal.SIGHUP)
+    assert await process.wait() == 0
+    assert [one for one in processes if is_alive(one)] == []
     assert not run_path(bidding.data_dir).exists()
 
 
@@ -168,6 +194,17 @@ async def test_a_port_in_use_is_an_error_that_names_it(bidding: Bidding) -> None
             assert "REDIS_PORT=" in output
             assert "Traceback" not in output
     assert living_children(bidding.data_dir) == []
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+async def test_a_data_directory_that_cannot_be_made_is_an_error_that_names_it(
+    bidding: Bidding, detach: tuple[str, ...]
+) -> None:
+    (bidding.data_dir / "file").touch()
+    code, output = await bidding.run("up", *detach, "--data-dir", str(bidding.data_dir / "file" / "below"))
+    assert code == 1
+    assert "Cannot write to the data directory" in output
+    assert "Traceback" not in output
 
 
 def is_alive(process: psutil.Process) -> bool:

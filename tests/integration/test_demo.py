@@ -37,7 +37,8 @@ async def demo(stack: Stack, *arguments: str) -> AsyncIterator[Process]:
         *arguments,
         stdout=PIPE,
         stderr=STDOUT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # A proxy for the world outside, as many a machine has one, is not asked about this machine.
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
     )
     try:
         yield process

@@ -15,7 +15,7 @@ import pytest
 import redis.asyncio
 
 from infrastructure.local.errors import AlreadyRunning, PortInUse, ProcessFailed, StackError
-from infrastructure.local.ports import free_ports
+from infrastructure.local.ports import Ports, free_ports
 from infrastructure.local.processes import poll_until
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.stack import Stack
@@ -155,9 +155,18 @@ async def test_a_given_server_is_used_and_not_started(start_stack: StackFactory,
 
 async def test_a_given_server_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    stack = Stack(tmp_path, services=(), nats_url=f"nats://127.0.0.1:{port}")
+    stack = Stack(tmp_path, ports=Ports.free(), services=(), nats_url=f"nats://127.0.0.1:{port}")
     with pytest.raises(StackError, match="NATS_URL"):
         await stack.start()
+
+
+async def test_a_data_directory_that_cannot_be_written_stops_the_start(start_stack: StackFactory) -> None:
+    data_dir = new_data_dir()
+    (data_dir / "config").touch()
+    stack = start_stack.make(services=(), data_dir=data_dir)
+    with pytest.raises(StackError, match="Could not start with the data directory"):
+        await stack.start()
+    assert family(stack) == []
 
 
 class Notices(Reporter):
@@ -190,6 +199,27 @@ async def test_what_is_killed_comes_back_with_its_data(start_stack: StackFactory
     assert record is not None
     assert {entry.restarts for entry in record.processes.values()} == {1}
     assert len(living(record)) == 3
+
+
+async def test_a_disk_without_room_keeps_nothing_from_being_brought_back_or_stopped(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=())
+    stack.reporter = notices = Notices()
+    processes = family(stack)
+    # What a full disk does to these files: they cannot be written.
+    scratch = run_path(stack.data_dir).with_suffix(".tmp")
+    scratch.mkdir()
+    config = stack.data_dir / "config" / "redis.conf"
+    config.unlink()
+    config.mkdir()
+    async with Supervisor(stack):
+        stack.kill("redis")
+        assert await _soon(lambda: any("redis.conf" in text for text in notices.texts))
+        config.rmdir()
+        assert await _soon(lambda: stack.pid("redis") is not None and stack.processes["redis"].ready_at is not None)
+    processes += family(stack)
+    await stack.stop()
+    assert alive(processes) == []
+    assert any("could not write" in text for text in notices.texts)
 
 
 async def test_what_is_stopped_on_purpose_stays_down(start_stack: StackFactory) -> None:

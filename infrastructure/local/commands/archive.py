@@ -20,6 +20,7 @@ from infrastructure.local.ports import Ports
 from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, run_path
+from infrastructure.local.terminal import no_platform
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,10 +38,14 @@ def _server_options(command: Command) -> Command:
 
 def _run(arguments: list[str], data_dir: Path, urls: dict[str, str | None]) -> None:
     """Run the worker's command and end with its exit code. URLs go through the environment: they may hold passwords."""
+    given = {name: url for name, url in urls.items() if url}
     record = RunRecord.read(run_path(data_dir))
-    known = dict(record.urls) if record is not None else Stack(data_dir, ports=Ports(), services=()).urls.as_dict()
-    environment = dict(os.environ) | {name.upper(): urls[name] or known[name] for name in _URLS}
-    sys.exit(subprocess.run([sys.executable, "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)
+    if record is None and not given:
+        # On the usual ports there may be another platform, which is not the one that was meant.
+        raise click.ClickException(no_platform(data_dir))
+    known = record.urls if record is not None else Stack(data_dir, ports=Ports(), services=()).urls.as_dict()
+    environment = dict(os.environ) | {name.upper(): given.get(name) or known[name] for name in _URLS}
+    sys.exit(subprocess.run([sys.executable, "-P", "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)
 
 
 @click.command(

@@ -12,6 +12,9 @@ import click
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.state import RunRecord, run_path
+from infrastructure.local.terminal import no_platform
+
+_EXIT_CANNOT_TELL = 2
 
 
 @click.command()
@@ -26,7 +29,10 @@ def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
     """
     environment = dict(os.environ)
     record = RunRecord.read(run_path(data_dir))
-    if not environment.get("POSTGRES_URL") and record is not None:
+    if not environment.get("POSTGRES_URL"):
+        if record is None:
+            click.echo(f"Error: {no_platform(data_dir)}", err=True)
+            sys.exit(_EXIT_CANNOT_TELL)
         environment["POSTGRES_URL"] = record.urls["postgres_url"]
     _run(["audit", *(["--json"] if as_json else []), "--", item_id], environment)
 
@@ -44,4 +50,4 @@ def verify_export(file: Path, as_json: bool) -> None:
 
 def _run(arguments: list[str], environment: dict[str, str]) -> None:
     """The archiver's program, with its output and its exit code: services are programs to this package."""
-    sys.exit(subprocess.run([sys.executable, "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)
+    sys.exit(subprocess.run([sys.executable, "-P", "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.commands.options import data_dir_option, http_url
 from infrastructure.local.demo.room import Tally
 from infrastructure.local.demo.runner import Demo, DemoError, DemoPlan
 from infrastructure.local.state import RunRecord, run_path
-from infrastructure.local.terminal import bidding_command
+from infrastructure.local.terminal import no_platform
 
 _EXIT_NO_PLATFORM = 2
 
@@ -23,7 +23,11 @@ _EXIT_NO_PLATFORM = 2
 @click.command(epilog="Exit codes: 0 ended as asked, 1 the platform went away, 2 none is up.")
 @data_dir_option
 @click.option(
-    "--gateway-url", envvar="GATEWAY_URL", show_envvar=True, help="Another platform than that of `bidding up`."
+    "--gateway-url",
+    envvar="GATEWAY_URL",
+    show_envvar=True,
+    callback=http_url,
+    help="Another platform than that of `bidding up`.",
 )
 @click.option("--lots", default=12, show_default=True, type=click.IntRange(1, 200), help="Lots at any time.")
 @click.option("--bidders", default=24, show_default=True, type=click.IntRange(2, 1_000), help="Simulated people.")
@@ -43,12 +47,9 @@ def demo(
 
     Needs `bidding up` beside it. The lots that are open at the end stay, and end by themselves.
     """
-    url = (gateway_url or _running_gateway(data_dir) or "").rstrip("/")
+    url = gateway_url or _running_gateway(data_dir)
     if not url:
-        up = bidding_command("up", data_dir)
-        click.secho(
-            f"No platform is up with its data in {data_dir}. Start it in another window: {up}", fg="red", err=True
-        )
+        click.secho(no_platform(data_dir), fg="red", err=True)
         sys.exit(_EXIT_NO_PLATFORM)
     seed = random.randrange(1_000_000) if seed is None else seed
     # Other ids than an earlier run's: with the same seed these would be the same lots, which are over by now.

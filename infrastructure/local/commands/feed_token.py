@@ -36,6 +36,9 @@ def feed_token(user: str, data_dir: Path, maximum: bool, hours: float) -> None:
     """
     if not names.is_user_id(user):
         raise click.ClickException("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+    if not os.environ.get(FEED_TOKEN_SECRET) and not data_dir.is_dir():
+        # A secret that is made here would sign tokens that no platform takes.
+        raise click.ClickException(f"No platform has its data in {data_dir}: start one there, or say --data-dir.")
     try:
         secret = checked_secret(os.environ.get(FEED_TOKEN_SECRET, "")) or feed_token_secret(data_dir)
     except ValueError as error:

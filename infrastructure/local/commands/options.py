@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -28,6 +29,20 @@ def data_dir_option(command: Command) -> Command:
         type=click.Path(file_okay=False, path_type=Path),
         help="Where everything is kept.",
     )(command)
+
+
+def http_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes the address of a service; without a slash at the end."""
+    if not value:
+        return None
+    try:
+        parts = urlsplit(value)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise click.BadParameter(f"{value!r} is no address such as http://127.0.0.1:8080", ctx, param)
+    return value.rstrip("/")
 
 
 def port_options(command: Command) -> Command:

@@ -43,6 +43,7 @@ def status(data_dir: Path, as_json: bool) -> None:
     running = record is not None and record.supervisor.find() is not None
     rows = asyncio.run(_rows(record)) if record is not None else []
     phase = _phase(record, running, rows)
+    all_well = phase == "ready" and all(row["state"] == "ready" for row in rows)
     if as_json:
         urls = {name: without_password(url) for name, url in record.urls.items()} if record else {}
         answer: dict[str, Any] = {
@@ -53,8 +54,8 @@ def status(data_dir: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(answer, indent=2))
     else:
-        click.echo(_table(phase, data_dir, rows))
-    sys.exit(0 if phase == "ready" and all(row["state"] == "ready" for row in rows) else 1)
+        click.echo(_table("not all is ready" if phase == "ready" and not all_well else phase, data_dir, rows))
+    sys.exit(0 if all_well else 1)
 
 
 def _phase(record: RunRecord | None, running: bool, rows: list[Row]) -> str:
@@ -121,14 +122,14 @@ def _memory(process: psutil.Process) -> int | None:
         return None
 
 
-def _table(phase: str, data_dir: Path, rows: list[Row]) -> str:
+def _table(headline: str, data_dir: Path, rows: list[Row]) -> str:
     if not rows:
-        return f"{phase} (data in {data_dir})"
+        return f"{headline} (data in {data_dir})"
     head = ("NAME", "PID", "PORT", "STATE", "UPTIME", "MEMORY", "RESTARTS")
     lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return f"{phase} (data in {data_dir})\n\n{table}"
+    return f"{headline} (data in {data_dir})\n\n{table}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

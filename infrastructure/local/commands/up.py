@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import resource
@@ -17,12 +18,13 @@ import click
 
 from infrastructure.local.commands.options import data_dir_option, external_urls, port_options, ports_from
 from infrastructure.local.errors import AlreadyRunning, StackError
+from infrastructure.local.processes import keep_short
 from infrastructure.local.servers import AppendFsync
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
-from infrastructure.local.state import RunRecord, run_path
+from infrastructure.local.state import RunRecord, make_data_dir, run_path
 from infrastructure.local.supervisor import Supervisor
-from infrastructure.local.terminal import TerminalReporter, bidding_command, servers_welcome, welcome
+from infrastructure.local.terminal import TerminalReporter, bidding_command, say, servers_welcome, welcome
 
 _OPEN_FILES_WANTED = 65_536
 _DETACH_POLL_S = 0.1
@@ -60,21 +62,21 @@ def up(
 
     With REDIS_URL, NATS_URL or POSTGRES_URL set, that server is used where it is instead of a private one.
     """
-    if detach:
-        sys.exit(_run_detached(data_dir))
-    _raise_open_files_limit()
-    reporter = TerminalReporter()
-    stack = Stack(
-        data_dir,
-        ports=ports_from(ports),
-        services=() if servers_only else ALL_SERVICES,
-        migrate=True,
-        redis_appendfsync=redis_appendfsync,
-        reporter=reporter,
-        broadcasters=broadcasters,
-        **external_urls(),
-    )
     try:
+        if detach:
+            sys.exit(_run_detached(data_dir))
+        _raise_open_files_limit()
+        reporter = TerminalReporter()
+        stack = Stack(
+            data_dir,
+            ports=ports_from(ports),
+            services=() if servers_only else ALL_SERVICES,
+            migrate=True,
+            redis_appendfsync=redis_appendfsync,
+            reporter=reporter,
+            broadcasters=broadcasters,
+            **external_urls(),
+        )
         asyncio.run(_run(stack, reporter))
     except StackError as error:
         click.secho(f"\n{error}", fg="red", err=True)
@@ -107,17 +109,17 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
         await starting
         seconds = time.monotonic() - reporter.started
         text = welcome if stack.services else servers_welcome
-        click.echo(text(stack.urls, stack.data_dir, seconds))
+        say(text(stack.urls, stack.data_dir, seconds))
         async with Supervisor(stack):
             if sys.stdout.isatty():
-                click.echo("Ctrl-C stops everything.\n")
+                say("Ctrl-C stops everything.\n")
             await asked
-        click.echo("\nStopping (Ctrl-C again to hurry)" if sys.stdout.isatty() else "Stopping")
+        say("\nStopping (Ctrl-C again to hurry)" if sys.stdout.isatty() else "Stopping")
     finally:
         asked.cancel()
         stopping = time.monotonic()
         await stack.stop()
-    click.echo(f"Stopped in {time.monotonic() - stopping:.1f} s. The data stays in {stack.data_dir}.")
+    say(f"Stopped in {time.monotonic() - stopping:.1f} s. The data stays in {stack.data_dir}.")
 
 
 def _raise_open_files_limit() -> None:
@@ -134,37 +136,46 @@ def _run_detached(data_dir: Path) -> int:
     log = data_dir.absolute() / "logs" / "bidding.log"
     record = RunRecord.read(run_path(data_dir))
     if record is not None and record.supervisor.find() is not None:
-        click.secho(str(AlreadyRunning(data_dir, record.supervisor.pid)), fg="red", err=True)
-        return 1
-    log.parent.mkdir(parents=True, exist_ok=True)
+        raise AlreadyRunning(data_dir, record.supervisor.pid)
     arguments = [word for word in sys.argv[1:] if word not in ("--detach", "-d")]
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "infrastructure.local.cli", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
     try:
-        return _follow_until_ready(child, data_dir, log)
+        make_data_dir(data_dir)
+        log.parent.mkdir(exist_ok=True)
+        keep_short(log)
+        # Appended to: why an earlier run ended may be what somebody wants to know.
+        with log.open("ab") as output:
+            before = output.tell()
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "infrastructure.local.cli", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise StackError(f"Cannot write to the data directory {data_dir}: {error.strerror}.") from error
+    try:
+        return _follow_until_ready(child, data_dir, log, before)
     except KeyboardInterrupt:
         child.send_signal(signal.SIGINT)
         child.wait()
         return 130
 
 
-def _follow_until_ready(child: subprocess.Popen[bytes], data_dir: Path, log: Path) -> int:
+def _follow_until_ready(child: subprocess.Popen[bytes], data_dir: Path, log: Path, start: int) -> int:
+    """Show what the child writes to its log from ``start`` on; the exit code."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with log.open("rb") as output:
+        output.seek(start)
         while True:
             ended = child.poll()
             record = RunRecord.read(run_path(data_dir))
             is_ready = record is not None and record.supervisor.pid == child.pid and record.phase == "ready"
-            click.echo(output.read().decode(errors="replace"), nl=False)
+            say(decoder.decode(output.read()), newline=False)
             if ended is not None:
                 return ended or 1
             if is_ready:
-                click.echo(f"\nIt runs in the background. `{bidding_command('down', data_dir)}` stops it.")
+                say(f"\nIt runs in the background. `{bidding_command('down', data_dir)}` stops it.")
                 return 0
             time.sleep(_DETACH_POLL_S)

@@ -85,7 +85,9 @@ class Demo:
             DemoError: the platform is gone or does not take the lots.
         """
         limits = httpx.Limits(max_connections=CALLS_MAX, max_keepalive_connections=CALLS_MAX)
-        async with httpx.AsyncClient(base_url=self._plan.gateway_url, timeout=TIMEOUT_S, limits=limits) as http:
+        # A proxy of the environment is for the world outside.
+        client = httpx.AsyncClient(base_url=self._plan.gateway_url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
+        async with client as http:
             gateway = Gateway(http)
             work = [
                 asyncio.create_task(each) for each in (self._keep_house(gateway, stop), self._let_bid(gateway, stop))

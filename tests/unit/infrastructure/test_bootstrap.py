@@ -80,6 +80,21 @@ def test_an_environment_that_was_moved_is_made_anew(bootstrap: ModuleType) -> No
     assert not bootstrap.is_usable(False)
 
 
+def test_an_installation_that_was_cut_off_begins_again(bootstrap: ModuleType) -> None:
+    pretend_installed(bootstrap)
+    bootstrap.UNDER_WAY.touch()
+    assert not bootstrap.is_usable(False)
+
+
+def test_a_failed_installation_leaves_the_environment(bootstrap: ModuleType) -> None:
+    pretend_installed(bootstrap)
+    (bootstrap.ROOT / "requirements" / "embedded.lock").write_text("no such requirement\n")
+    with pytest.raises(SystemExit, match=r"Could not install requirements/embedded\.lock"):
+        bootstrap.main(["embedded"])
+    assert bootstrap.is_usable(False)
+    assert not bootstrap.is_current("embedded", False)
+
+
 def test_a_python_without_ensurepip_is_told_what_to_install(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

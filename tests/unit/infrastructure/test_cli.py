@@ -14,7 +14,7 @@ from infrastructure.local import cli
 from infrastructure.local.commands.logs import Follower
 from infrastructure.local.commands.status import age_text
 from infrastructure.local.ports import Ports
-from infrastructure.local.state import ProcessRecord, RunRecord, run_path
+from infrastructure.local.state import ProcessRecord, RunRecord, own_record, run_path
 
 
 def bidding(*arguments: str) -> Result:
@@ -66,6 +66,15 @@ def test_status_of_a_run_that_ended_without_a_word(tmp_path: Path) -> None:
     assert "secret" not in result.output
 
 
+def test_status_of_a_run_of_which_a_part_has_died(tmp_path: Path) -> None:
+    gone = ProcessRecord(pid=2**22 + 1, create_time=time.time() - 50)
+    ports = {name: getattr(Ports(), name) for name in Ports.__slots__}
+    record = RunRecord(phase="ready", supervisor=own_record(), urls={}, ports=ports, processes={"redis": gone})
+    record.write(run_path(tmp_path))
+    result = bidding("status", "--data-dir", str(tmp_path))
+    assert (result.exit_code, result.output.startswith("not all is ready")) == (1, True)
+
+
 def test_down_where_nothing_runs(tmp_path: Path) -> None:
     result = bidding("down", "--data-dir", str(tmp_path))
     assert result.exit_code == 0
@@ -76,6 +85,51 @@ def test_a_port_that_is_none_is_refused_with_its_setting() -> None:
     result = CliRunner().invoke(cli.main, ["up"], env={"REDIS_PORT": "99999"})
     assert result.exit_code == 2
     assert "REDIS_PORT" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code"),
+    [
+        (("demo",), 2),
+        (("recover",), 1),
+        (("dead-letters", "list"), 1),
+        (("dead-letters", "retry", "1"), 1),
+        (("audit", "lot-1"), 2),
+    ],
+)
+def test_without_a_platform_no_other_one_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], exit_code: int
+) -> None:
+    for setting in ("GATEWAY_URL", "REDIS_URL", "NATS_URL", "POSTGRES_URL"):
+        monkeypatch.delenv(setting, raising=False)
+    result = bidding(*command, "--data-dir", str(tmp_path))
+    assert result.exit_code == exit_code
+    assert "No platform is up with its data in" in result.output
+    assert "up --data-dir" in result.output
+
+
+@pytest.mark.parametrize(("no_color", "colours"), [("", True), ("1", False)])
+def test_colours_can_be_switched_off(tmp_path: Path, no_color: str, colours: bool) -> None:
+    for command in (["doctor", "--data-dir", str(tmp_path)], ["demo", "--data-dir", str(tmp_path)]):
+        result = CliRunner(env={"NO_COLOR": no_color}).invoke(cli.main, command, color=True)
+        assert ("\x1b[" in result.output) is colours
+
+
+def test_a_terminal_that_knows_no_check_marks_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.log").write_text("✓ redis\n")
+    result = CliRunner(charset="iso-8859-1").invoke(cli.main, ["logs", "a", "--data-dir", str(tmp_path)])
+    assert (result.exit_code, result.output) == (0, "? redis\n")
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://127.0.0.1", "http://", "http://[::1", "http://a:b"])
+@pytest.mark.parametrize("command", ["demo", "replay"])
+def test_what_is_no_address_is_a_usage_error(tmp_path: Path, command: str, url: str) -> None:
+    path = tmp_path / "bids.csv"
+    path.touch()
+    result = bidding(command, *([str(path)] if command == "replay" else []), "--gateway-url", url)
+    assert result.exit_code == 2
+    assert "is no address such as http://127.0.0.1:8080" in result.output
 
 
 def test_logs_of_one_and_of_all(tmp_path: Path) -> None:
@@ -104,6 +158,17 @@ def test_following_a_log_across_its_replacement(tmp_path: Path) -> None:
     log.replace(tmp_path / "a.log.1")
     log.write_text("new\n")
     assert [line for _ in range(3) for line in follower.new_lines()] == ["last", "new"]
+    follower.close()
+
+
+def test_following_a_log_that_was_emptied(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("old\n")
+    follower = Follower(log)
+    log.write_text("")
+    assert follower.new_lines() == []
+    log.write_text("new\n")
+    assert follower.new_lines() == ["new"]
     follower.close()
 
 

@@ -72,6 +72,13 @@ def test_a_token_of_the_command_is_one_of_the_data_directory(tmp_path: Path) -> 
     assert check(feed_token_secret(tmp_path), plain).sees_maximum is False
 
 
+def test_where_no_platform_was_started_there_is_no_token(tmp_path: Path) -> None:
+    result = bidding("feed-token", "ann", "--data-dir", str(tmp_path / "elsewhere"))
+    assert result.exit_code == 1
+    assert "No platform has its data in" in result.output
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_token_is_signed_with_the_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FEED_TOKEN_SECRET, "e" * 32)
     token = bidding("feed-token", "ann", "--data-dir", str(tmp_path)).output.strip()

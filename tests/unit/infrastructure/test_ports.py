@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
 from collections.abc import Iterator
 
@@ -53,6 +54,13 @@ def test_the_error_names_the_port_the_setting_and_the_holder(taken: int) -> None
     assert "NATS_MONITOR_PORT=" in text
     assert "--nats-monitor-port" in text
     assert f"process {os.getpid()}" in text
+
+
+@pytest.mark.parametrize("port", [80, 8_080, 64_535, 64_536, 65_535])
+def test_the_port_that_is_proposed_is_one(port: int) -> None:
+    proposed = re.search(r"GATEWAY_PORT=(\d+)", str(PortInUse(port, "the API gateway", "GATEWAY_PORT", None)))
+    assert proposed is not None
+    assert 1 <= int(proposed[1]) <= 65_535
 
 
 def test_one_port_for_two_purposes_names_both_settings() -> None:

@@ -16,7 +16,14 @@ import pytest_asyncio
 
 from infrastructure.local.errors import ProcessFailed
 from infrastructure.local.probes import Readiness
-from infrastructure.local.processes import ManagedProcess, ProcessSpec, family_of, log_tail
+from infrastructure.local.processes import (
+    LOG_BYTES_MAX,
+    ManagedProcess,
+    ProcessSpec,
+    family_of,
+    keep_short,
+    log_tail,
+)
 
 READY_THEN_SLEEP = "import pathlib, time; pathlib.Path('ready').touch(); time.sleep(600)"
 DEAF = (
@@ -95,6 +102,12 @@ async def test_a_program_that_is_not_there_is_an_error_of_ours(children: Childre
         process.spawn()
 
 
+async def test_a_log_that_cannot_be_written_is_an_error_of_ours(children: Children, tmp_path: Path) -> None:
+    (tmp_path / "logs").touch()
+    with pytest.raises(ProcessFailed, match="could not be started"):
+        children.make(READY_THEN_SLEEP).spawn()
+
+
 async def test_one_that_ignores_the_signal_is_ended_by_force_with_its_children(children: Children) -> None:
     process = children.make(DEAF, stop_timeout_s=0.2)
     process.spawn()
@@ -137,3 +150,19 @@ def test_the_tail_of_a_log(tmp_path: Path) -> None:
     log.write_bytes(b"one\ntwo\nthr\xff\xe9e\n")
     assert log_tail(log, 2) == "two\nthr��e"
     assert log_tail(tmp_path / "none.log", 2) == ""
+
+
+def test_a_log_is_kept_short_while_it_is_written(tmp_path: Path) -> None:
+    log = tmp_path / "some.log"
+    with log.open("ab") as writer:
+        writer.truncate(LOG_BYTES_MAX)
+        keep_short(log)
+        assert log.stat().st_size == LOG_BYTES_MAX, "it is not too long yet"
+        writer.write(b"the last line\n")
+        writer.flush()
+        keep_short(log)
+        assert log.stat().st_size == 0
+        writer.write(b"the next line\n")
+    assert log.read_bytes() == b"the next line\n"
+    assert log_tail(tmp_path / "some.log.1", 1).endswith("the last line")
+    keep_short(tmp_path / "none.log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from infrastructure.local.servers import nats_spec, redis_spec
 from infrastructure.local.services import reachable_host, service_environment
 from infrastructure.local.stack import Stack
 from infrastructure.local.supervisor import PAUSE_FIRST_S, PAUSE_MAX_S, next_pause_s
+from shared.clients.nats import StreamLimits
 
 
 def fake_server(folder: Path, name: str, says: str) -> Path:
@@ -52,6 +54,9 @@ def test_nats_listens_here_alone_and_stores_in_the_data_directory(tmp_path: Path
     assert "port: 5" in config
     assert 'http: "127.0.0.1:6"' in config
     assert f'store_dir: "{tmp_path}/nats"' in config
+    allowed = re.search(r"max_file_store: (\d+)GB", config)
+    assert allowed is not None, "otherwise it depends on the free disk whether the stream can be made"
+    assert int(allowed[1]) * 2**30 > StreamLimits().bytes_max
 
 
 @pytest.mark.parametrize(
@@ -107,10 +112,15 @@ def test_a_pid_file_whose_number_went_to_another_program_is_removed(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("setting", "reached"), [("", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")]
+    ("setting", "reached"), [("", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.5", "10.0.0.5")]
 )
 def test_a_service_is_reached_where_it_listens(setting: str, reached: str) -> None:
     assert reachable_host("gateway", {"GATEWAY_HOST": setting}) == reached
+
+
+def test_an_address_of_version_6_stands_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_HOST", "::")
+    assert Stack(Path("unused"), ports=Ports(gateway=6)).urls.gateway_url == "http://[::1]:6"
 
 
 def test_a_service_gets_the_addresses_of_its_stack_whatever_it_inherits() -> None:

@@ -102,3 +102,10 @@ def test_a_data_directory_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(StackError, match="Cannot write to the data directory"):
         DataDirLock(tmp_path / "file" / "below").acquire()
+
+
+def test_a_data_directory_is_for_its_owner(tmp_path: Path) -> None:
+    lock = DataDirLock(tmp_path / "new")
+    lock.acquire()
+    lock.release()
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0

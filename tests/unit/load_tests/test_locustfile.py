@@ -22,3 +22,17 @@ def test_locust_finds_the_user_class_and_its_options() -> None:
         timeout=60,
     )
     assert json.loads(ratio.stdout)["total"] == {"ContendedBidder": {"ratio": 1.0, "tasks": {"act": {"ratio": 1.0}}}}
+
+
+def test_a_bidder_begins_at_once_however_many_items_there_are() -> None:
+    program = (
+        "from load_tests.scenarios.contended import ContendedBidder as Bidder\n"
+        "looks = []\n"
+        "Bidder.item_ids = [f'load-{number}' for number in range(1_000)]\n"
+        "Bidder._look = lambda self, item_id: looks.append(item_id)\n"
+        "bidder = object.__new__(Bidder)\n"
+        "bidder.on_start()\n"
+        "bidder.act()\n"
+        "raise SystemExit(len(looks))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from load_tests import replay as module
 from load_tests.auctions import RecordedAuction, read_recording
 from load_tests.replay import Mode, Replayer, ReplayError, Tally
+from load_tests.replay_report import ReplayReport
 from tests.unit.load_tests.pretend_gateway import PretendGateway
 from tests.unit.load_tests.test_auctions import HEADER
 
@@ -144,3 +146,25 @@ def test_the_command_refuses_a_tag_that_makes_no_item_id(tmp_path: Path, tag: st
     outcome = CliRunner().invoke(module.replay, [str(path), "--tag", tag, "--gateway-url", "http://127.0.0.1:9"])
     assert outcome.exit_code == module.EXIT_NO_RUN
     assert "--tag" in outcome.output
+
+
+def test_the_items_of_the_second_run_must_be_possible_before_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "bids.csv"
+    path.write_text(f"{HEADER}\n{ROWS[0]}\n")
+    tag = "x" * (64 - len("ebay-100-"))
+    url = ("--gateway-url", "http://127.0.0.1:9")
+    arguments = [str(path), "--tag", tag, "--mode", "proxy", "--reserve-misses", *url]
+    outcome = CliRunner().invoke(module.replay, arguments)
+    assert outcome.exit_code == module.EXIT_NO_RUN
+    assert "--tag" in outcome.output
+
+
+def test_a_report_has_both_runs_and_one_that_cannot_be_written_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (ReplayReport("proxy", tag, "http://a", 1.0, (), 0) for tag in ("t", "t-r"))
+    module._write_report(tmp_path / "report.json", first, second)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert (written["tag"], written["with_reserve"]["tag"]) == ("t", "t-r")
+    module._write_report(tmp_path / "report.json" / "below", first)
+    assert "The report was not written" in capsys.readouterr().err
