@@ -73,19 +73,23 @@ class Archive:
         order, place, beyond = _SORTS[sort]
         after_place, after_id = _decode_cursor(cursor, sort) if cursor else (None, None)
         # Rows without created_at are items whose `created` event is still on its way.
-        rows = await self._fetch(
-            f"""
-            SELECT item_id, {place}::text AS place FROM items
-            WHERE created_at IS NOT NULL AND ($1::text IS NULL OR status = $1)
-              AND ($3::text IS NULL OR {beyond.replace("$2", "$2::text")})
-            ORDER BY {order}
-            LIMIT $4
-            """,
-            status,
-            after_place,
-            after_id,
-            limit + 1,
-        )
+        try:
+            rows = await self._fetch(
+                f"""
+                SELECT item_id, {place}::text AS place FROM items
+                WHERE created_at IS NOT NULL AND ($1::text IS NULL OR status = $1)
+                  AND ($3::text IS NULL OR {beyond.replace("$2", "$2::text")})
+                ORDER BY {order}
+                LIMIT $4
+                """,
+                status,
+                after_place,
+                after_id,
+                limit + 1,
+            )
+        except asyncpg.DataError:
+            # It has the form of a place and is none: the 32nd of a month, say.
+            raise InvalidInput("cursor: use the next_cursor of the page before, unchanged") from None
         page = rows[:limit]
         more = len(rows) > limit
         next_cursor = _encode_cursor(sort, page[-1]["place"], page[-1]["item_id"]) if more else None
@@ -147,6 +151,7 @@ class Archive:
         await self._fetch("SELECT 1")
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Raises :class:`Unavailable`, or ``asyncpg.DataError`` for an argument that PostgreSQL cannot read."""
         # A query that hangs is left behind, not waited for: cancelling one asks the same server that does not answer.
         query_task = asyncio.ensure_future(self._pool.fetch(query, *arguments))
         done, _ = await asyncio.wait({query_task}, timeout=self._timeout_s)
@@ -155,6 +160,8 @@ class Archive:
             raise Unavailable("the archive does not answer in time", retry_after_s=2)
         try:
             return query_task.result()
+        except asyncpg.DataError:
+            raise  # PostgreSQL answers, and what it was asked is wrong
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             raise Unavailable(f"the archive cannot be asked: {type(error).__name__}", retry_after_s=2) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -21,13 +22,18 @@ from shared.clients.nats import NatsLink
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The open resources of one gateway."""
+    """The open resources of one gateway.
+
+    ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
+    the commit in Redis is what it promises.
+    """
 
     settings: Settings
     redis: Redis
     nats: NatsLink
     items: Items
     committer: Committer
+    secure: Callable[[str], Awaitable[None]] | None
     relay: Relay
     shards: Shards
     archive: Archive

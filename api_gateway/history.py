@@ -68,9 +68,10 @@ class History:
         before = parse_cursor(cursor) if cursor else None
         partial = False
         try:
-            # The archive is read first: whatever is archived in between is then still seen in Redis.
-            archived = await self._archive.bids(item_id, before=before, limit=limit + 1)
+            # In this order: the bids are at least as new as the version, and what Redis is asked for begins there. The
+            # other way round, what is archived in between is in neither.
             version = await self._archive.version(item_id)
+            archived = await self._archive.bids(item_id, before=before, limit=limit + 1)
         except Unavailable:
             archived, version, partial = [], None, True
         try:
@@ -92,8 +93,8 @@ class History:
         Raises:
             Unavailable: the archive or Redis cannot be asked; a void needs both.
         """
-        archived = await self._archive.standing_bids(item_id, bid_id, newest=_STANDING_NEWEST)
         version = await self._archive.version(item_id)
+        archived = await self._archive.standing_bids(item_id, bid_id, newest=_STANDING_NEWEST)
         try:
             unarchived = await self._unarchived(item_id, version)
         except (RedisError, OSError, TimeoutError) as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 from typing import Final, Literal
 
@@ -24,11 +25,13 @@ from api_gateway.engine.items import Items
 from api_gateway.engine.scripts import ItemMissing
 from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 from api_gateway.limits import ClientGone, refuse
-from api_gateway.problems import MEDIA_TYPE, problem_of
+from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem, problem_of
 from api_gateway.schemas import NULL, BidRequest, optional_amount
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused, Unavailable
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
+
+logger = logging.getLogger(__name__)
 
 _PREFIX: Final = "/api/v1/items/"
 _SUFFIX: Final = "/bid"
@@ -69,41 +72,44 @@ class HotPath:
         self._app = app
         self._committer: Committer | None = None
         self._items: Items | None = None
-        self._body_timeout_s = 15.0
 
-    def open(self, committer: Committer, items: Items, *, body_timeout_s: float) -> None:
+    def open(self, committer: Committer, items: Items) -> None:
         """Begin to take bids; called by the composition root once its resources are open."""
         self._committer = committer
         self._items = items
-        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "http":
             path: str = scope["path"]
             if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
                 item_id = path[len(_PREFIX) : -len(_SUFFIX)]
-                # A slash inside is another route (".../items/x/bids/y/bid" is none of ours).
-                if "/" not in item_id:
+                # A slash inside is another route (".../items/x/bids/y/bid" is none of ours); ".../items/bid" an item.
+                if item_id and "/" not in item_id:
                     await self._bid(item_id, scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
     async def _bid(self, item_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [_PROBLEM]
         try:
-            status, body = await self._decide(item_id, scope, receive)
-            headers = [_JSON, (b"content-length", b"%d" % len(body))]
+            if scope["method"] == "POST":
+                status, body = await self._decide(item_id, scope, receive)
+                headers = [_JSON]
+            else:
+                status, body = 405, problem(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")
+                headers.append((b"allow", b"POST"))
         except BodyTooLarge as error:
             await refuse(413, error.code, str(error), receive, send)
             return
         except BiddingError as error:
             status, body, extra = problem_of(error)
-            headers = [_PROBLEM, (b"content-length", b"%d" % len(body))]
             headers += [(name.encode(), value.encode()) for name, value in extra.items()]
-        except TimeoutError:
-            await refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time", receive, send)
-            return
         except ClientGone:
             return
+        except Exception:
+            logger.exception("bid on item %s", item_id)
+            status, body = 500, problem(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
+        headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -125,12 +131,14 @@ class HotPath:
                 # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
                 # not open anything.
                 exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
-        amount = optional_amount(sent.amount, exponent, "amount")
-        maximum = optional_amount(sent.max_amount, exponent, "max_amount")
-        if amount is not None and maximum is not None and maximum < amount:
-            raise InvalidInput("max_amount must be at least amount")
+        amount, maximum = _amounts(sent, exponent)
         if is_new:
             await self._items.open_by_default(item_id)
+            # Somebody else may have opened it meanwhile, in another currency.
+            exponent = await self._items.find_exponent(item_id)
+            if exponent is None:
+                raise Unavailable(f"item {item_id!r} is not in Redis; try again")
+            amount, maximum = _amounts(sent, exponent)
         bid = PendingBid(
             item_id,
             sent.user_id,
@@ -150,42 +158,32 @@ class HotPath:
         return render(line, item_id, exponent, amount, key)
 
     async def _read(self, receive: Receive) -> bytes:
-        """The whole body; one message in all but odd cases."""
-        async with asyncio.timeout(self._body_timeout_s):
-            message = await receive()
-            _check(message)
-            body: bytes = message.get("body", b"")
+        """The whole body; one message in all but odd cases. How long it may take is bounded by the protocol."""
+        body = b""
+        while True:
+            message: Message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece: bytes = message.get("body", b"")
+            body = body + piece if body else piece
+            if len(body) > BID_BYTES_MAX:
+                raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
             if not message.get("more_body", False):
-                if len(body) > BID_BYTES_MAX:
-                    raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
                 return body
-            parts = [body]
-            length = len(body)
-            while message.get("more_body", False):
-                message = await receive()
-                _check(message)
-                parts.append(message.get("body", b""))
-                length += len(parts[-1])
-                if length > BID_BYTES_MAX:
-                    raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
-        return b"".join(parts)
-
-
-def _check(message: Message) -> None:
-    if message["type"] == "http.disconnect":
-        raise ClientGone
 
 
 def _idempotency_key(scope: Scope) -> str | None:
+    key: str | None = None
     for name, value in scope["headers"]:
         if name == b"idempotency-key":
-            key: str = value.decode("latin-1")
+            if key is not None:
+                raise InvalidInput("Idempotency-Key: send it once")
+            key = value.decode("latin-1")
             if not names.is_idempotency_key(key):
                 raise InvalidInput("Idempotency-Key: 1 to 255 visible ASCII characters")
-            return key
-        if name == b"content-length" and int(value) > BID_BYTES_MAX:
+        elif name == b"content-length" and int(value) > BID_BYTES_MAX:
             raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
-    return None
+    return key
 
 
 def _decode(body: bytes) -> BidRequest:
@@ -201,6 +199,15 @@ def _decode(body: bytes) -> BidRequest:
     if sent.amount is msgspec.UNSET and (sent.max_amount is msgspec.UNSET or sent.max_amount == NULL):
         raise InvalidInput("amount is missing: send amount, max_amount or both")
     return sent
+
+
+def _amounts(sent: BidRequest, exponent: int) -> tuple[int | None, int | None]:
+    """Amount and maximum in minor units, in a currency with ``exponent`` decimals."""
+    amount = optional_amount(sent.amount, exponent, "amount")
+    maximum = optional_amount(sent.max_amount, exponent, "max_amount")
+    if amount is not None and maximum is not None and maximum < amount:
+        raise InvalidInput("max_amount must be at least amount")
+    return amount, maximum
 
 
 def _identify(sent: BidRequest, header_key: str | None) -> tuple[str, str | None, bool]:

@@ -40,16 +40,15 @@ async def refuse(status: int, code: str, detail: str, receive: Receive, send: Se
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over ``bytes_max``, 408 for one that does not arrive within ``timeout_s``.
+    """ASGI middleware: 413 for a body over ``bytes_max``.
 
     Bodies are small here, so the whole body is read before the application is called: it is counted as it arrives, a
     chunked body without a Content-Length is bounded as well, and no handler ever waits for a slow client.
     """
 
-    def __init__(self, app: ASGIApp, *, bytes_max: int, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, *, bytes_max: int) -> None:
         self._app = app
         self._bytes_max = bytes_max
-        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -59,11 +58,7 @@ class BodyLimit:
         body: bytes | None = None
         try:
             if int(declared) <= self._bytes_max:
-                async with asyncio.timeout(self._timeout_s):
-                    body = await self._read(receive)
-        except TimeoutError:
-            await refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time", receive, send)
-            return
+                body = await self._read(receive)
         except ClientGone:
             return
         if body is None:

@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_gateway import problems
 from api_gateway.archive import Archive
 from api_gateway.context import Context
-from api_gateway.engine.acknowledge import LogAcknowledger
+from api_gateway.engine.acknowledge import LogAcknowledger, ReplicaAcknowledger
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.guard import Guard
@@ -43,6 +45,7 @@ from shared.presence import presence
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 20
+RESTART_PAUSE_S = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -79,9 +82,8 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         )
         stack.push_async_callback(bid_scripts.close)
         relay = Relay(redis, item_scripts, nats, on_published=lambda shard, entry: acknowledger.published(shard, entry))
-        acknowledger = LogAcknowledger(
-            redis, owned_shards=relay.owned_shards, timeout_s=settings.bid_ack_timeout_ms / 1000
-        )
+        acknowledger = LogAcknowledger(redis, timeout_s=settings.bid_ack_timeout_ms / 1000)
+        secure = _secure(settings, redis, acknowledger)
         committer = Committer(
             bid_scripts,
             redis,
@@ -89,7 +91,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             resolve_s=settings.resolve_ms / 1000,
             on_outbox=lambda shard, _: relay.notice(shard),
             confirm=acknowledger.confirm if settings.bid_ack == "log" else None,
-            replicates=settings.bid_ack == "replica",
+            secure=secure,
         )
         item_index = Items(
             redis,
@@ -101,21 +103,26 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=lambda shard, _: relay.notice(shard))
         history = History(redis, archive)
         operations = Operations(item_scripts, item_index, history, on_outbox=lambda shard, _: relay.notice(shard))
-        await _in_background(stack, relay.run(), "relay")
-        await _in_background(stack, closer.run(), "closer")
-        await _in_background(stack, acknowledger.run(), "acknowledger")
-        await _in_background(stack, shards.run(), "shards")
+
+        async def release() -> None:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await relay.release()
+
+        # After the relay has stopped, which would take the leases again.
+        stack.push_async_callback(release)
+        await _in_background(stack, relay.run, "relay")
+        await _in_background(stack, closer.run, "closer")
+        await _in_background(stack, acknowledger.run, "acknowledger")
+        await _in_background(stack, shards.run, "shards")
         flusher = asyncio.create_task(committer.run(), name="committer")
 
         async def drain() -> None:
             # Bids that were taken are decided before anything is closed; their events stay in the outbox until relayed.
             await committer.close()
             await asyncio.wait([flusher], timeout=timeout_s + 1)
-            with contextlib.suppress(Exception):
-                await relay.release()
 
         stack.push_async_callback(drain)
-        hot_path.open(committer, item_index, body_timeout_s=settings.body_timeout_s)
+        hot_path.open(committer, item_index)
 
         async def figures() -> Sequence[Metric]:
             return _figures(committer, shards)
@@ -127,6 +134,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             nats=nats,
             items=item_index,
             committer=committer,
+            secure=secure,
             relay=relay,
             shards=shards,
             archive=archive,
@@ -134,6 +142,17 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             operations=operations,
             closer=closer,
         )
+
+
+def _secure(settings: Settings, redis: Redis, acknowledger: LogAcknowledger) -> Callable[[str], Awaitable[None]] | None:
+    """What a verdict that was found in Redis waits for, at the level of acknowledgement that is asked for."""
+    if settings.bid_ack == "log":
+        return acknowledger.secure
+    if settings.bid_ack == "replica":
+        return ReplicaAcknowledger(
+            redis, replicas=settings.bid_ack_replicas, timeout_ms=settings.bid_ack_timeout_ms
+        ).secure
+    return None
 
 
 def _figures(committer: Committer, shards: Shards) -> Sequence[Metric]:
@@ -148,20 +167,38 @@ def _figures(committer: Committer, shards: Shards) -> Sequence[Metric]:
     )
 
 
-async def _in_background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
-    task = asyncio.create_task(work, name=name)
+async def _kept_running(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """A bug in one look must not end the relay, or the closing of items, for as long as the process lives."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.critical("%s failed, and begins anew", name, exc_info=True)
+        await asyncio.sleep(RESTART_PAUSE_S)
 
-    def report(done: asyncio.Task[None]) -> None:
-        if not done.cancelled() and done.exception() is not None:
-            logger.critical("%s stopped working", name, exc_info=done.exception())
 
-    task.add_done_callback(report)
+async def _in_background(
+    stack: contextlib.AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]], name: str
+) -> None:
+    """Run ``work``, which ends only when it is cancelled, until the stack is closed."""
+    task = asyncio.create_task(_kept_running(work, name), name=name)
 
     async def stop() -> None:
         task.cancel()
         await asyncio.wait([task], timeout=5)
 
     stack.push_async_callback(stop)
+
+
+def head_as_get(app: ASGIApp) -> ASGIApp:
+    """HEAD is answered as GET is, and the server leaves the body out; the framework would refuse it."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await app(scope, receive, send)
+
+    return answer
 
 
 def build_app(settings: Settings) -> ASGIApp:
@@ -187,7 +224,7 @@ def build_app(settings: Settings) -> ASGIApp:
     app.include_router(feed_tokens.router)
     mount_pages(app, feed_url=settings.broadcast_public_url, feed_port=settings.broadcast_port)
     install_openapi(app)
-    hot_path = HotPath(BodyLimit(app, bytes_max=settings.body_bytes_max, timeout_s=settings.body_timeout_s))
+    hot_path = HotPath(BodyLimit(head_as_get(app), bytes_max=settings.body_bytes_max))
     return hot_path
 
 
@@ -204,7 +241,7 @@ def main() -> None:
         host=settings.gateway_host,
         port=settings.gateway_port,
         loop="uvloop",
-        http=bounded_protocol(head_bytes_max=settings.head_bytes_max, head_timeout_s=settings.body_timeout_s),
+        http=bounded_protocol(head_bytes_max=settings.head_bytes_max, timeout_s=settings.body_timeout_s),
         ws="none",
         access_log=False,
         log_config=None,

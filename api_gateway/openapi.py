@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from api_gateway.problems import MEDIA_TYPE
 from api_gateway.schemas import (
     BidAcceptedAnswer,
     BidRefusedAnswer,
@@ -40,7 +41,7 @@ def install_openapi(app: FastAPI) -> None:
 
 
 def _bid_operation() -> dict[str, Any]:
-    problem = json_content(ProblemAnswer, "application/problem+json")
+    problem = json_content(ProblemAnswer, media_type=MEDIA_TYPE)
     return {
         "tags": ["bids"],
         "summary": "Place a bid",

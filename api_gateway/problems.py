@@ -16,6 +16,9 @@ from shared.domain import errors
 
 MEDIA_TYPE: Final = "application/problem+json"
 
+INTERNAL_ERROR: Final = "INTERNAL_ERROR"
+INTERNAL_ERROR_DETAIL: Final = "something went wrong here; whether anything was changed is not known"
+
 # The first class that matches decides, so subclasses stand above their bases.
 _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (errors.InvalidInput, 422),
@@ -102,6 +105,11 @@ def install(app: FastAPI) -> None:
         detail = f"{where}: {first['msg']}" if where else str(first["msg"])
         return respond(422, "INVALID", detail, field=where)
 
+    async def internal_error(_: Request, error: Exception) -> Response:
+        # The framework raises it again after the answer, so that the server logs it.
+        return respond(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
+
+    app.add_exception_handler(Exception, internal_error)
     app.add_exception_handler(errors.BiddingError, bidding_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)

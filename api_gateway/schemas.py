@@ -251,6 +251,7 @@ def reference(model: type[msgspec.Struct]) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def json_content(model: type[msgspec.Struct], media_type: str = "application/json") -> dict[str, Any]:
-    """An OpenAPI ``content`` object for one body."""
-    return {media_type: {"schema": reference(model)}}
+def json_content(*models: type[msgspec.Struct], media_type: str = "application/json") -> dict[str, Any]:
+    """An OpenAPI ``content`` object for one body, or for one of several."""
+    references = [reference(model) for model in models]
+    return {media_type: {"schema": references[0] if len(references) == 1 else {"oneOf": references}}}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.feed_tokens import checked_secret
@@ -26,7 +26,8 @@ class Settings(BaseSettings):
         bid_ack: when an accepted bid is answered 201. ``redis``: after the Lua commit. ``replica``: after WAIT says
             that ``bid_ack_replicas`` replicas have it. ``log``: after JetStream acknowledged its event.
         bid_ack_replicas: replicas that must confirm with ``replica``.
-        bid_ack_timeout_ms: after so long without that confirmation the outcome is unknown (503), never refused.
+        bid_ack_timeout_ms: after so long without that confirmation the outcome is unknown (503), never refused. With
+            ``replica`` it must be below ``redis_timeout_ms``, since Redis answers only then.
         bid_queue_max: bids that may wait for a flush before the answer is 503.
         redis_timeout_ms: bound of one round trip to Redis.
         resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.
@@ -67,3 +68,9 @@ class Settings(BaseSettings):
     @classmethod
     def _secret_is_long_enough(cls, secret: str) -> str:
         return checked_secret(secret)
+
+    @model_validator(mode="after")
+    def _replicas_are_waited_for_long_enough(self) -> Self:
+        if self.bid_ack == "replica" and self.bid_ack_timeout_ms >= self.redis_timeout_ms:
+            raise ValueError("BID_ACK_TIMEOUT_MS must be below REDIS_TIMEOUT_MS with BID_ACK=replica")
+        return self

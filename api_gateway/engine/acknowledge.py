@@ -1,7 +1,12 @@
 """Levels of acknowledgement beyond the Lua commit: when may an accepted bid be answered 201?
 
 ``log``: when JetStream has the bid's outbox entry, so the bid survives the loss of Redis itself. The relay that owns
-the shard may be in another gateway; this one then looks at the shard's cursor.
+the shard may be in another gateway, so the shard's cursor is looked at as well.
+
+``replica``: when enough replicas have it. For a flush that is asked on the connection of the bids (``scripts.py``).
+
+A verdict that was found in Redis, and not decided just now, is an acknowledgement like any other: ``secure`` of both
+levels waits until all that the shard has decided so far is as safe.
 
 A bid that is not confirmed in time is not refused: its outcome is unknown to the client, who repeats it under its key.
 """
@@ -12,7 +17,8 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -28,10 +34,9 @@ _POLL_S = 0.01
 class LogAcknowledger:
     """Waits for outbox entries to be published. Bounded by the bids in flight."""
 
-    def __init__(self, redis: Redis, *, owned_shards: Callable[[], Collection[str]], timeout_s: float) -> None:
-        """``owned_shards``: those whose relay runs in this process and calls :meth:`published`."""
+    def __init__(self, redis: Redis, *, timeout_s: float) -> None:
+        """A relay of this process may call :meth:`published`, which is faster than looking."""
         self._redis = redis
-        self._owned_shards = owned_shards
         self._timeout_s = timeout_s
         self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
         self._order = itertools.count()
@@ -64,18 +69,30 @@ class LogAcknowledger:
         except TimeoutError:
             raise OutcomeUnknown from None
 
+    async def secure(self, shard: str) -> None:
+        """Return when everything that the shard has decided so far is published.
+
+        Raises:
+            OutcomeUnknown: as :meth:`confirm`.
+            RedisError, OSError: the cursor cannot be read.
+        """
+        newest = await cast("Awaitable[bytes | None]", self._redis.hget(names.cursors_key(shard), "next"))
+        await self.confirm(shard, int(newest or 0))
+
     async def run(self) -> None:
-        """Look at the cursors of shards that another gateway relays, while somebody waits for them; until cancelled."""
+        """Look at the cursors of the shards for which somebody waits; until cancelled.
+
+        Also of those that this process relays: a flush of many items takes its time, and the first of them may be
+        published before the last is answered, so before anybody waits to be told.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
                 await asyncio.sleep(_POLL_S)
                 self._drop_abandoned()
-                owned = self._owned_shards()
-                foreign = [shard for shard in self._waiting if shard not in owned]
-                if foreign:
-                    await self._look(foreign)
+                if self._waiting:
+                    await self._look(list(self._waiting))
 
     async def _look(self, shards: list[str]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
@@ -99,3 +116,27 @@ class LogAcknowledger:
                 self._waiting[shard] = alive
             else:
                 del self._waiting[shard]
+
+
+class ReplicaAcknowledger:
+    """Asks the replicas about what is in Redis already."""
+
+    def __init__(self, redis: Redis, *, replicas: int, timeout_ms: int) -> None:
+        self._redis = redis
+        self._replicas = replicas
+        self._timeout_ms = timeout_ms
+
+    async def secure(self, shard: str) -> None:
+        """Return when enough replicas have everything that the shard has decided so far.
+
+        Raises:
+            OutcomeUnknown: they have not, within the time allowed.
+            RedisError, OSError: Redis cannot be asked.
+        """
+        async with self._redis.client() as connection:
+            # WAIT is about the writes of its own connection. Replicas take writes in order: who has this one has all
+            # before it.
+            await connection.set(names.mark_key(shard), "1", px=self._timeout_ms)
+            count: int = await cast(Any, connection.wait(self._replicas, self._timeout_ms))
+        if count < self._replicas:
+            raise OutcomeUnknown

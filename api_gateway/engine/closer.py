@@ -8,19 +8,21 @@ whose relay lease it holds, which spreads the work; the lease is not needed for 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from redis.exceptions import RedisError
 
 from api_gateway.engine.scripts import ItemScripts
-from shared import names
 from shared.domain.errors import BiddingError
 
 logger = logging.getLogger(__name__)
 
 _ITEMS_PER_LOOK = 100
+_STUCK_MAX = 1_000
+_STUCK_PAUSE_S = 1.0
 _BACKOFF_MAX_S = 5.0
 
 
@@ -41,6 +43,9 @@ class Closer:
         self._owned_shards = owned_shards
         self._on_outbox = on_outbox
         self._look_s = look_s
+        # Items that are due and cannot be advanced, with the time of their next try: they are not called ten times a
+        # second, and do not stand in the way of those behind them.
+        self._stuck: dict[str, float] = {}
         self.advanced_total = 0
 
     async def run(self) -> None:
@@ -68,21 +73,29 @@ class Closer:
         shards = sorted(self._owned_shards())
         if not shards:
             return False
-        due = await self._scripts.due(shards, count=_ITEMS_PER_LOOK)
-        stuck = False
+        count = _ITEMS_PER_LOOK + len(self._stuck)
+        due = await self._scripts.due(shards, count=count)
+        now_s = asyncio.get_running_loop().time()
+        still_stuck: dict[str, float] = {}
         for shard, item_ids in due.items():
-            for item_id in item_ids:
-                stuck |= not await self._advance(shard, item_id)
-        return any(len(item_ids) == _ITEMS_PER_LOOK for item_ids in due.values()) and not stuck
+            ready = [item_id for item_id in item_ids if self._stuck.get(item_id, 0.0) <= now_s]
+            if ready:
+                still_stuck |= dict.fromkeys(await self._advance(shard, ready), now_s + _STUCK_PAUSE_S)
+            waiting = (item_id for item_id in item_ids if self._stuck.get(item_id, 0.0) > now_s)
+            still_stuck |= {item_id: self._stuck[item_id] for item_id in waiting}
+        self._stuck = dict(itertools.islice(still_stuck.items(), _STUCK_MAX))
+        return not still_stuck and any(len(item_ids) == count for item_ids in due.values())
 
-    async def _advance(self, shard: str, item_id: str) -> bool:
-        try:
-            entry = await self._scripts.advance(item_id)
-        except BiddingError as error:
-            # The item stays due and is tried again with the next look: its shard is lost, or its outbox is full.
-            logger.warning("closer: item %s: %s", item_id, error)
-            return False
-        if entry:
-            self.advanced_total += 1
-            self._on_outbox(names.shard_of(item_id), entry)
-        return True
+    async def _advance(self, shard: str, item_ids: Sequence[str]) -> list[str]:
+        """Advance the items; those that could not be stay due and are tried again."""
+        stuck: list[str] = []
+        for item_id, result in zip(item_ids, await self._scripts.advance(item_ids), strict=True):
+            if isinstance(result, BiddingError):
+                # It or its shard is lost, or the outbox is full.
+                if item_id not in self._stuck:
+                    logger.warning("closer: item %s: %s", item_id, result)
+                stuck.append(item_id)
+            elif result:
+                self.advanced_total += 1
+                self._on_outbox(shard, result)
+        return stuck

@@ -3,10 +3,9 @@
 One task, one flush in flight. The interesting part is what happens when a flush fails:
 
 1. *Nothing was sent* (Redis refuses the connection): every bid of the flush is answered 503; nothing was changed.
-2. *The connection broke after sending*: a bid may have been decided or not. It is never sent again from here. Once
-Redis
-   answers, the bid's idempotency entry and the item's recent events say whether it was accepted; where they do not, the
-   answer is OUTCOME_UNKNOWN and the client asks again under the same key.
+2. *The connection broke after sending*: a bid may have been decided or not. It is never sent again from here. As soon
+   as Redis answers, the bid's idempotency entry and the item's recent events say whether it was accepted; where they do
+   not, the answer is OUTCOME_UNKNOWN and the client asks again under the same key.
 """
 
 from __future__ import annotations
@@ -21,16 +20,15 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.batcher import Batcher, PendingBid
 from api_gateway.engine.scripts import BidScripts, Decided
-from api_gateway.engine.verdicts import verdict_of_event
+from api_gateway.engine.verdicts import ACCEPTED, verdict_of_event
 from shared import names
 from shared.crash_points import crash_point
-from shared.domain.errors import BiddingError, OutcomeUnknown, Overloaded, Unavailable
+from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from shared.messages import BidAccepted, DecodeError, decode_event
 
 logger = logging.getLogger(__name__)
 
 _RESOLVE_PAUSE_S = 0.1
-_ACCEPTED = (b"A", b"M")
 
 
 class Committer:
@@ -49,7 +47,7 @@ class Committer:
         resolve_s: float,
         on_outbox: Callable[[str, int], None],
         confirm: Callable[[str, int], Awaitable[None]] | None = None,
-        replicates: bool = False,
+        secure: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """
         Args:
@@ -57,7 +55,8 @@ class Committer:
             on_outbox: called for every outbox entry written.
             confirm: awaited with ``(shard, entry)`` before an accepted bid is answered; it raises OutcomeUnknown where
                 the entry is not safe in time.
-            replicates: a flush is confirmed by replicas; what is found after its answer got lost is not.
+            secure: awaited with the shard before an accepted bid is answered whose own entry is not known, since the
+                answer of its flush got lost; it raises OutcomeUnknown where it is not safe in time.
         """
         self._scripts = scripts
         self._redis = redis
@@ -65,7 +64,7 @@ class Committer:
         self._resolve_s = resolve_s
         self._on_outbox = on_outbox
         self._confirm = confirm
-        self._replicates = replicates
+        self._secure = secure
         self._wake = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -96,6 +95,9 @@ class Committer:
             while calls := self._batcher.take():
                 try:
                     await self._flush(calls)
+                except Exception:  # a bug must not stop the gateway's only flusher
+                    logger.exception("bids: flush failed")
+                    _fail_all(calls, OutcomeUnknown())
                 finally:
                     self._batcher.done()
             if self._closing:
@@ -119,10 +121,6 @@ class Committer:
             logger.warning("bids: the answer of Redis got lost, looking up %d items", len(calls))
             self._resolve_later(calls)
             return
-        except Exception as error:  # a bug must not stop the gateway's only flusher
-            logger.exception("bids: flush failed")
-            _fail_all(calls, OutcomeUnknown() if not isinstance(error, BiddingError) else error)
-            return
         crash_point("bids.decided")
         for call, result in zip(calls, results, strict=True):
             if isinstance(result, Decided):
@@ -141,7 +139,7 @@ class Committer:
         for bid, verdict in zip(call, result.verdicts, strict=True):
             if bid.verdict.done():
                 continue
-            if not verdict.startswith(_ACCEPTED):
+            if not verdict.startswith(ACCEPTED):
                 bid.verdict.set_result(verdict)
             elif not result.replicated:
                 bid.verdict.set_exception(OutcomeUnknown())
@@ -160,8 +158,7 @@ class Committer:
             _fail_all([[bid for bid, _ in accepted]], OutcomeUnknown())
             return
         for bid, verdict in accepted:
-            if not bid.verdict.done():
-                bid.verdict.set_result(verdict)
+            _tell(bid, verdict)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="answer-bids")
@@ -180,6 +177,8 @@ class Committer:
                     async with asyncio.timeout_at(deadline):
                         await self._resolve_item(call)
                     break
+                except OutcomeUnknown:
+                    break
                 except (RedisError, OSError, TimeoutError):
                     if asyncio.get_running_loop().time() >= deadline:
                         break
@@ -191,21 +190,16 @@ class Committer:
         found = await self._look_up(call[0].item_id, [bid for bid in call if not bid.verdict.done()])
         accepted = []
         for bid, verdict in found:
-            if verdict.startswith(_ACCEPTED):
+            if verdict.startswith(ACCEPTED):
                 accepted.append((bid, verdict))
             else:
-                bid.verdict.set_result(verdict)
-        if not accepted or self._replicates:
-            # That a bid is in Redis does not say that a replica has it: under its key it is told after another flush.
+                _tell(bid, verdict)
+        if not accepted:
             return
-        if self._confirm is None:
-            for bid, verdict in accepted:
-                bid.verdict.set_result(verdict)
-            return
-        # Their own entries are not known; when the shard's newest one is safe, so are they.
-        shard = names.shard_of(call[0].item_id)
-        newest = await cast("Awaitable[bytes | None]", self._redis.hget(names.cursors_key(shard), "next"))
-        await self._answer_confirmed(self._confirm(shard, int(newest or 0)), accepted)
+        if self._secure is not None:
+            await self._secure(names.shard_of(call[0].item_id))
+        for bid, verdict in accepted:
+            _tell(bid, verdict)
 
     async def _look_up(self, item_id: str, bids: Sequence[PendingBid]) -> list[tuple[PendingBid, bytes]]:
         found: list[tuple[PendingBid, bytes]] = []
@@ -235,6 +229,11 @@ class Committer:
             if sent is not None and sent.user_id == event.user_id:
                 found.append((sent, verdict_of_event(event)))
         return found
+
+
+def _tell(bid: PendingBid, verdict: bytes) -> None:
+    if not bid.verdict.done():
+        bid.verdict.set_result(verdict)
 
 
 def _fail_all(calls: Sequence[Sequence[PendingBid]], error: Exception) -> None:

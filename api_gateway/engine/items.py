@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ logger = logging.getLogger(__name__)
 
 KNOWN_ITEMS_MAX: Final = 200_000
 _OUTBOX_PAGE: Final = 512
+_ASKING_MAX: Final = 8
 _TOLD_LOST_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
     """What a seller asks for. ``start_us`` None means now; with ``length_us`` the end is counted from the start.
+    ``id_is_random``: the id was made here, so no item can have had it before.
 
     ``terms.start_us`` is not used: the script takes the start from here, or Redis TIME.
     """
@@ -41,6 +44,7 @@ class NewItem:
     start_us: int | None = None
     length_us: int | None = None
     auto_opened: bool = False
+    id_is_random: bool = False
 
 
 class Items:
@@ -61,6 +65,7 @@ class Items:
         self._past = past
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._told_lost: set[str] = set()
+        self._asking = 0
         self._redis = redis
         self._scripts = scripts
         self._open_catalogue = open_catalogue
@@ -106,17 +111,14 @@ class Items:
 
     async def _open_if_new(self, item_id: str) -> None:
         """An item that was there before must not begin at zero, only because its hash is gone."""
-        if await self._is_known(item_id):
-            if await self._ask(self._redis.exists(names.item_key(item_id))):
-                return  # another request opened it in between
-            if item_id not in self._told_lost and len(self._told_lost) < _TOLD_LOST_MAX:
-                self._told_lost.add(item_id)
-                logger.critical("item %s is known, but Redis has lost it: no bids until it is rebuilt", item_id)
-            raise ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
-        try:
+        with contextlib.suppress(ItemExists):  # another request, or another gateway, opened it in between
             await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
-        except ItemExists:
-            return  # another gateway opened it in between
+
+    def _lost(self, item_id: str) -> ShardLost:
+        if item_id not in self._told_lost and len(self._told_lost) < _TOLD_LOST_MAX:
+            self._told_lost.add(item_id)
+            logger.critical("item %s is known, but Redis has lost it: no bids until it is rebuilt", item_id)
+        return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
     async def _is_known(self, item_id: str) -> bool:
         """Whether there was ever an event of the item.
@@ -184,9 +186,13 @@ class Items:
         Raises:
             ItemExists: the id is taken.
             TermsInvalid: the end is not in the future.
-            Unavailable: nothing was created, or it is unknown; trying the same id again is safe.
+            ShardLost: it is the id of an item that Redis has lost, or of a lost shard. Nothing was created.
+            Unavailable: nothing was created (whether the id is new cannot be told now, say), or it is unknown; trying
+                the same id again is safe.
         """
         item_id, terms = item.terms.item_id, item.terms
+        if not item.id_is_random:
+            await self._require_new(item_id)
         result = await self._ask(
             self._scripts.open_item(
                 item_id,
@@ -204,11 +210,36 @@ class Items:
         self._on_outbox(names.shard_of(item_id), result.entry)
         return await self.get(item_id, may_open=False)
 
+    async def _require_new(self, item_id: str) -> None:
+        """Raises ItemExists, ShardLost or Unavailable where it is not known that nobody ever had this id."""
+        key = names.item_key(item_id)
+        if await self._ask(self._redis.exists(key)):
+            raise ItemExists(item_id)
+        if await self._is_known(item_id):
+            if await self._ask(self._redis.exists(key)):
+                raise ItemExists(item_id)  # opened in between
+            raise self._lost(item_id)
+
     async def _absent(self, item_id: str) -> NoReturn:
-        """There is no such item, or nobody knows because Redis has lost its shard."""
+        """There is no such item, or Redis has lost it, or its whole shard.
+
+        Whoever asks for what never was must not keep the archive busy: a few questions at a time, and where there are
+        more, or nobody can tell, there is no such item.
+        """
         key = names.cursors_key(names.shard_of(item_id))
         if not await self._ask(self._redis.hexists(key, "epoch")):
             raise _shard_lost()
+        if self._asking < _ASKING_MAX:
+            self._asking += 1
+            try:
+                if await self._is_known(item_id) and not await self._ask(self._redis.exists(names.item_key(item_id))):
+                    raise self._lost(item_id)
+            except ShardLost:
+                raise
+            except Unavailable as error:
+                logger.debug("item %s: %s", item_id, error)
+            finally:
+                self._asking -= 1
         raise ItemNotFound(item_id)
 
     async def _ask(self, call: Awaitable[Any]) -> Any:

@@ -37,6 +37,7 @@ from shared.messages import frame_batch
 logger = logging.getLogger(__name__)
 
 _LOOK_FOR_LOSS_S = 0.2
+_CHECK_STREAM_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,15 @@ class RelayOptions:
 
 @dataclass(slots=True)
 class _Owned:
-    """A shard that this gateway relays. ``published`` mirrors the cursor; ``epoch`` is the shard's."""
+    """A shard that this gateway relays. ``published`` mirrors the cursor; ``epoch`` is the shard's.
+
+    ``is_checked``: since this gateway has the shard, its cursor was compared with the stream. Before that nothing of it
+    is published: its last owner may have published into a stream that is gone since.
+    """
 
     epoch: int
     published: int
+    is_checked: bool = False
 
 
 @dataclass(slots=True)
@@ -115,7 +121,7 @@ class Relay:
         self._wake = asyncio.Event()
         self._look = asyncio.Event()
         self._stream_id = ""
-        self._stream_checked_at = 0.0
+        self._stream_checked_at_s = 0.0
         self.health = RelayHealth()
 
     def notice(self, shard: str) -> None:
@@ -254,8 +260,9 @@ class Relay:
 
     async def _cycle(self, jetstream: JetStreamContext) -> None:
         """Publish what the noticed shards have, and move their cursors."""
-        shards = [shard for shard in self._dirty if shard in self._owned]
-        self._dirty.clear()
+        noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
+        shards = [shard for shard, owned in noticed if owned.is_checked]
+        self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
         if not shards:
             return
         pipeline = self._redis.pipeline(transaction=False)
@@ -344,22 +351,26 @@ class Relay:
         last sequence below one that was acknowledged. Where the archiver misses entries that were published, it has
         left a mark at the shard's cursors (``republish``).
         """
-        now = asyncio.get_running_loop().time()
-        if self._stream_id and now - self._stream_checked_at < 2.0:
+        now_s = asyncio.get_running_loop().time()
+        owned = dict(self._owned)
+        is_fresh = now_s - self._stream_checked_at_s < _CHECK_STREAM_EVERY_S
+        if is_fresh and all(one.is_checked for one in owned.values()):
             return
         info = await ensure_stream(jetstream, self._stream_limits)
-        self._stream_checked_at = now
         self._stream_id = str(info.created)
-        owned = list(self._owned)
-        cursors = await self._cursors(owned, "stream_id", "stream_seq", "republish")
-        for shard, (stream_id, stream_seq, republish) in zip(owned, cursors, strict=True):
+        cursors = await self._cursors(list(owned), "stream_id", "stream_seq", "republish")
+        for (shard, one), (stream_id, stream_seq, republish) in zip(owned.items(), cursors, strict=True):
             same = stream_id in (None, b"", self._stream_id.encode())
             if same and int(stream_seq or 0) <= info.state.last_seq and republish is None:
+                one.is_checked = True
                 continue
+            one.is_checked = False
             logger.error("relay: JetStream lost messages of shard %s, publishing again from the archived cursor", shard)
             self.health.rewinds_total += 1
             if await self._scripts.rewind_published(shard, token=self._token, stream_id=self._stream_id):
                 await self._adopt([shard])
+        # Only now: a check that failed half-way is made again before anything is published.
+        self._stream_checked_at_s = now_s
 
 
 def _ignore_lost_hint(task: asyncio.Future[None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -34,6 +34,9 @@ class RefusedBid(msgspec.Struct, frozen=True, gc=False):
     min_next_bid: int
     reserve_met: bool
 
+
+ACCEPTED: Final = (b"A", b"M")
+"""How the line of an accepted bid begins."""
 
 KEY_REUSED: Literal["KEY_REUSED"] = "KEY_REUSED"
 

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from redis.exceptions import RedisError
 
 from api_gateway.context import context_of
+from api_gateway.engine.verdicts import ACCEPTED
 from api_gateway.hot_path import render
-from api_gateway.problems import respond
-from api_gateway.schemas import BidAcceptedAnswer, ProblemAnswer, json_content
+from api_gateway.problems import MEDIA_TYPE, respond
+from api_gateway.schemas import BidAcceptedAnswer, BidRefusedAnswer, ProblemAnswer, json_content
 from shared import names
-from shared.domain.errors import InvalidInput, Unavailable
+from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of
 
 router = APIRouter(prefix="/api/v1/bids", tags=["bids"])
@@ -23,8 +24,11 @@ router = APIRouter(prefix="/api/v1/bids", tags=["bids"])
     "/by-key/{key:path}",
     summary="Did my bid land?",
     responses={
-        200: {"content": json_content(BidAcceptedAnswer), "description": "The stored verdict, accepted or refused"},
-        404: {"content": json_content(ProblemAnswer, "application/problem+json")},
+        200: {
+            "content": json_content(BidAcceptedAnswer, BidRefusedAnswer),
+            "description": "The stored verdict, accepted or refused",
+        },
+        **{status: {"content": json_content(ProblemAnswer, media_type=MEDIA_TYPE)} for status in (404, 422, 503)},
     },
 )
 async def by_key(
@@ -34,6 +38,8 @@ async def by_key(
     user_id: Annotated[str | None, Query()] = None,
 ) -> Response:
     """The verdict that is stored under an Idempotency-Key or bid_id, word for word.
+
+    503 OUTCOME_UNKNOWN says that the bid was accepted, and that it is not yet as safe as an acknowledged bid is here.
 
     404 says that no bid under this key was decided yet. Where several bidders used the same key on an item, `user_id`
     says whose bid is meant; without it the first one's is told.
@@ -50,9 +56,22 @@ async def by_key(
     if stored is None:
         return respond(404, "KEY_NOT_FOUND", "no bid under this key was decided; send the bid with this key")
     fingerprint, _, line = stored.partition(b"\n")
+    if line.startswith(ACCEPTED):
+        await _secured(request, item_id)
     amount = fingerprint.partition(b",")[0]
     _, body = render(line, item_id, exponent_of(item.terms.currency), int(amount) if amount else None, key)
     return Response(body, media_type="application/json")
+
+
+async def _secured(request: Request, item_id: str) -> None:
+    """To tell of an accepted bid is to acknowledge it."""
+    secure = context_of(request).secure
+    if secure is None:
+        return
+    try:
+        await secure(names.shard_of(item_id))
+    except (RedisError, OSError, TimeoutError) as error:
+        raise OutcomeUnknown from error
 
 
 async def _stored(request: Request, item_id: str, user_id: str | None, key: str) -> bytes | None:

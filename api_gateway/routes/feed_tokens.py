@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from api_gateway.context import context_of
-from api_gateway.problems import respond
+from api_gateway.problems import MEDIA_TYPE, respond
 from api_gateway.schemas import Instant, ProblemAnswer, UserId, json_content
 from shared import names
 from shared.domain.errors import InvalidInput
@@ -44,7 +44,7 @@ def _inline(model: type[msgspec.Struct]) -> dict[str, Any]:
     return {"application/json": {"schema": components[model.__name__]}}
 
 
-_PROBLEM: Final = {"content": json_content(ProblemAnswer, "application/problem+json")}
+_PROBLEM: Final = {"content": json_content(ProblemAnswer, media_type=MEDIA_TYPE)}
 
 
 @router.post(

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api_gateway.context import Context, context_of
 from api_gateway.engine.items import NewItem
 from api_gateway.engine.scripts import Transition
+from api_gateway.problems import MEDIA_TYPE
 from api_gateway.schemas import (
     HistoryPage,
     IncrementBody,
@@ -44,7 +45,7 @@ _operation_decoder = msgspec.json.Decoder(OperationBody)
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"content": json_content(ProblemAnswer, "application/problem+json")} for status in statuses}
+    return {status: {"content": json_content(ProblemAnswer, media_type=MEDIA_TYPE)} for status in statuses}
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -140,8 +141,8 @@ def _operation(body: bytes) -> OperationBody:
         operation = _operation_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f'{error}; send for example {{"reason": "the lot was damaged"}}') from None
-    if not operation.reason.strip():
-        raise InvalidInput("reason: must not be blank")
+    if not operation.reason.strip() or "\0" in operation.reason:
+        raise InvalidInput("reason: must not be blank, and must not hold NUL")
     if not names.is_user_id(operation.by):
         raise InvalidInput("by: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
     return operation
@@ -208,6 +209,10 @@ def new_item(body: NewItemBody) -> NewItem:
         raise TermsInvalid("end_time", "send end_time or duration_s, not both")
     if not body.name.strip():
         raise TermsInvalid("name", "must not be blank")
+    for field, text in (("name", body.name), ("description", body.description)):
+        if "\0" in text:
+            # PostgreSQL cannot store it: the item's first event would be a dead letter.
+            raise TermsInvalid(field, "must not hold the character NUL")
     start_us = _instant("start_time", body.start_time)
     # An end that is counted from the start is computed by Redis; for checking the terms any start will do.
     length_us = None if body.duration_s is None else body.duration_s * _SECOND_US
@@ -224,7 +229,14 @@ def new_item(body: NewItemBody) -> NewItem:
         end_us=end_us,
         soft_close=_soft_close(body.soft_close, is_relative=length_us is not None),
     )
-    return NewItem(terms, body.name, body.description, start_us=start_us, length_us=length_us)
+    return NewItem(
+        terms,
+        body.name,
+        body.description,
+        start_us=start_us,
+        length_us=length_us,
+        id_is_random=body.id is None,
+    )
 
 
 def _instant(field: str, text: str | None) -> int | None:

@@ -5,7 +5,8 @@ memory: a request can never reach a path that is not in the table, and never wai
 
 The HTML is the same for every item. The item id stays in the address, where the script reads it; nothing out of a
 request is ever written into a page. What all pages share stands once, in parts/: a line ``<!-- part: head -->`` of a
-page is replaced by parts/head.html when the file is read.
+page is replaced by parts/head.html when the file is read. All modules that a page's script imports, and those that they
+import, are named in the page as well, so that a browser asks for them at once instead of finding them one by one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _MEDIA_TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 _PART: Final = re.compile(r"^ *<!-- part: ([a-z]+) -->\n", re.MULTILINE)
+_SCRIPT: Final = re.compile(r'^( *)<script type="module" src="/static/js/([a-z]+\.js)"></script>\n', re.MULTILINE)
+_IMPORT: Final = re.compile(r'from "\./([a-z]+\.js)"')
 # Below this many bytes a gzip header costs about as much as it saves.
 _GZIP_FROM_BYTES: Final = 512
 
@@ -188,12 +191,17 @@ def _load_assets() -> dict[str, _Asset]:
     """
     found: dict[str, _Asset] = {}
     package = resources.files(__package__)
+    scripts = package / "static" / "js"
 
     def part(mention: re.Match[str]) -> str:
         return (package / "parts" / f"{mention[1]}.html").read_text("utf-8")
 
+    def script(tag: re.Match[str]) -> str:
+        links = (f'{tag[1]}<link rel="modulepreload" href="/static/js/{name}">\n' for name in _imports(scripts, tag[2]))
+        return tag[0] + "".join(links)
+
     def filled(page: bytes) -> bytes:
-        return _PART.sub(part, page.decode()).encode()
+        return _SCRIPT.sub(script, _PART.sub(part, page.decode())).encode()
 
     def walk(folder: Traversable, prefix: str) -> None:
         for entry in folder.iterdir():
@@ -207,6 +215,14 @@ def _load_assets() -> dict[str, _Asset]:
 
     walk(package / "static", "")
     return found
+
+
+def _imports(scripts: Traversable, entry: str) -> list[str]:
+    """The modules behind ``entry``, each once, the nearest first."""
+    found = [entry]
+    for name in found:  # It grows meanwhile.
+        found += dict.fromkeys(m for m in _IMPORT.findall((scripts / name).read_text("utf-8")) if m not in found)
+    return found[1:]
 
 
 def _asset(body: bytes, media_type: str) -> _Asset:

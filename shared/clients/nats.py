@@ -117,16 +117,21 @@ class NatsLink:
         Raises:
             ConnectionError: NATS is not reachable now; a client that was connected once goes on trying by itself.
         """
-        if self._client is None or self._client.is_closed:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    self._client = await open_nats(self._url, name=self._name)
-            except (NatsError, OSError, TimeoutError) as error:
-                shown = without_password(self._url)
-                raise ConnectionError(f"NATS at {shown} is not reachable: {error or 'timed out'}") from error
+        # Of many who find none, one opens it: each of the others would leave a connection that nobody closes.
+        async with self._opening:
+            if self._client is None or self._client.is_closed:
+                self._client = await self._open()
         if not self._client.is_connected:
             raise ConnectionError("NATS is disconnected")
         return self._client
+
+    async def _open(self) -> Client:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await open_nats(self._url, name=self._name)
+        except (NatsError, OSError, TimeoutError) as error:
+            shown = without_password(self._url)
+            raise ConnectionError(f"NATS at {shown} is not reachable: {error or 'timed out'}") from error
 
     async def close(self) -> None:
         """Send what is buffered, where that is possible, and close."""

@@ -7,7 +7,7 @@ here and would not be as a double with decimals. Decimals per currency are those
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal
 from typing import Final
 
 from shared.domain.errors import AmountInvalid, CurrencyUnknown
@@ -182,6 +182,8 @@ SCALE: Final = (1, 10, 100, 1_000)
 # The JSON number grammar without an exponent; 17 digits are more than MINOR_MAX has.
 _PLAIN: Final = tuple(re.compile(rf"(0|[1-9]\d{{0,16}})(?:\.(\d{{1,{decimals}}}))?\Z") for decimals in (1, 1, 2, 3))
 _WITH_EXPONENT: Final = re.compile(r"(0|[1-9]\d{0,30})(\.\d{1,30})?[eE][+-]?\d{1,2}\Z")
+_EXACT: Final = Context(prec=64)
+"""Holds every digit that the pattern lets in; the usual 28 would round, and hide surplus decimals."""
 
 
 def exponent_of(currency: str) -> int:
@@ -227,10 +229,7 @@ def _parse_slowly(number: str, exponent: int) -> int:
     """Numbers with an exponent, and the reason why anything else is refused."""
     if not _WITH_EXPONENT.match(number):
         raise AmountInvalid(number, _why_refused(number, exponent))
-    try:
-        minor = Decimal(number).scaleb(exponent)
-    except InvalidOperation:
-        raise AmountInvalid(number, "is out of range") from None
+    minor = Decimal(number).scaleb(exponent, _EXACT)
     if minor > MINOR_MAX:
         raise AmountInvalid(number, f"must be at most {format_amount(MINOR_MAX, exponent)}")
     if minor != minor.to_integral_value():

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from playwright.async_api import expect
 
-from tests.acceptance.browsing import PHONE, WAIT_MS, House, Street, in_a_browser
+from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
 
 pytestmark = in_a_browser
 
@@ -117,8 +116,7 @@ async def test_a_lot_with_all_terms_is_made_through_the_form(house: House, stree
 
 
 async def test_a_maximum_leads_is_outbid_and_wins(house: House, street: Street) -> None:
-    # Every bid that moves the price leaves at least 12 s, so the test needs no hurry, and little patience in the end.
-    await house.create("violin", start_price=1, duration_s=12, soft_close={"trigger_s": 60, "extend_s": 12})
+    await house.create("violin", start_price=1, duration_s=3600)
     ada, bob = await street.person("ada"), await street.person("bob")
     await ada.open_lot("violin")
     await bob.open_lot("violin")
@@ -145,17 +143,37 @@ async def test_a_maximum_leads_is_outbid_and_wins(house: House, street: Street) 
     await bob.sees("#verdict", "Your maximum is raised to $90.00. The price stays at $61.00")
     await bob.reload_lot()
     await bob.sees("#maximum", "Your maximum: $90.00")
-
-    await expect(bob.at("#standing")).to_contain_text("You won this lot", timeout=WAIT_MS)
-    await bob.sees("#notice", "The lot is yours, at $61.00.")
-    await ada.sees("#notice", "Sold to bidder-")
-    await ada.sees("#standing", "You were outbid")
+    await ada.sees("#price", "$61.00")
     told = {value for frame in ada.heard for value in json.loads(frame).values() if isinstance(value, int | float)}
     assert 61 in told
     assert not {80, 90} & told, "a maximum must not reach anybody else"
+
+
+async def test_the_end_is_told_to_who_won_and_to_who_lost(house: House, street: Street) -> None:
+    ada, bob = await street.person("ada"), await street.person("bob")
+    # Whoever is late, since the machine is busy, finds the end told all the same.
+    await house.create("viola", start_price=1, duration_s=4)
+    await house.bid("viola", "ada", amount=10)
+    await house.bid("viola", "bob", amount=61)
+    await ada.open_lot("viola")
+    await bob.open_lot("viola")
+
+    await bob.sees("#standing", "You won this lot")
+    await bob.sees("#notice", "The lot is yours, at $61.00.")
+    await ada.sees("#notice", "Sold to bidder-")
+    await ada.sees("#standing", "You were outbid")
     await ada.reload_lot()
     await ada.sees("#status", "Sold")
     await expect(ada.at("#bid-form")).to_be_hidden()
+
+
+async def has_the_right_time(house: House, person: Person, item_id: str) -> None:
+    """The clock on the page is right to the second or two, however long it took to look at it."""
+    end = datetime.fromisoformat((await house.item(item_id))["end_time"])
+    most = (end - datetime.now(UTC)).total_seconds()
+    left = await person.seconds_left()
+    least = (end - datetime.now(UTC)).total_seconds()
+    assert least - 1 <= left <= most + 2
 
 
 async def test_the_clock_is_the_servers_and_a_late_bid_extends(house: House, street: Street) -> None:
@@ -167,7 +185,7 @@ async def test_the_clock_is_the_servers_and_a_late_bid_extends(house: House, str
     for person in (ada, bob):
         await person.open_lot("globe")
         await expect(person.at("#end")).to_have_attribute("data-pace", "urgent")
-        assert 60 < await person.seconds_left() <= 110
+        await has_the_right_time(house, person, "globe")
     left = await ada.at("#countdown").inner_text()
     await expect(ada.at("#countdown")).not_to_have_text(left)
 
@@ -176,16 +194,18 @@ async def test_the_clock_is_the_servers_and_a_late_bid_extends(house: House, str
     for person in (ada, bob):
         await person.sees("#extended", "Extended by 5 minutes. The bidding now closes at")
         await expect(person.at("#end")).to_have_attribute("data-pace", "soon")
-        assert 360 < await person.seconds_left() <= 410
+        await has_the_right_time(house, person, "globe")
         await person.sees("#end-first", "It was first to close on")
 
 
 async def test_what_operators_do_is_shown_with_its_reason(house: House, street: Street) -> None:
-    await house.create("teapot", start_price=30, start_time=after(4), end_time=after(4000), buy_now_price=400)
     ada = await street.person("ada")
-    await ada.open_lot("teapot")
+    await house.create("kettle", start_price=30, start_time=after(3600))
+    await ada.open_lot("kettle")
     await ada.sees("#end-label", "Opens in")
     await ada.sees("#notice", "The bidding opens on")
+    await house.create("teapot", start_price=30, start_time=after(2), end_time=after(4000), buy_now_price=400)
+    await ada.open_lot("teapot")
     await ada.sees("#status", "Open")
     await expect(ada.at("#buy-now")).to_have_text("Buy now for $400.00")
 
@@ -221,79 +241,3 @@ async def test_what_operators_do_is_shown_with_its_reason(house: House, street: 
     await ada.bids("250")
     await ada.page.get_by_role("button", name="Yes, buy for $250.00").click()
     await ada.sees("#notice", "The lot is yours, at $250.00.")
-
-
-REFUSALS = [
-    "NOT_STARTED",
-    "CLOSED",
-    "SOLD",
-    "PAUSED",
-    "CANCELLED",
-    "OWN_ITEM",
-    "BIDDER_BLOCKED",
-    "NOT_APPROVED",
-    "MAX_NOT_RAISED",
-    "TOO_LOW",
-]
-
-# What is changed in a form that is otherwise right, and the field that must say so (None: nothing is wrong).
-TYPED: list[tuple[dict[str, Any], str | None]] = [
-    ({}, None),
-    ({"start_price": "0"}, None),
-    ({"start_price": "1,234.50"}, None),
-    ({"name": "  "}, "name"),
-    ({"start_price": "1.234"}, "start_price"),
-    ({"start_price": "-1"}, "start_price"),
-    ({"currency": "JPY", "start_price": "10.50"}, "start_price"),
-    ({"currency": "KWD", "start_price": "10.505"}, None),
-    ({"start_price": "10", "reserve_price": "9.99"}, "reserve_price"),
-    ({"reserve_price": "20", "buy_now_price": "19"}, "buy_now_price"),
-    ({"increment": "flat", "flat_value": "0"}, "flat_value"),
-    ({"increment": "percent", "percent_value": "2.5"}, None),
-    ({"increment": "percent", "percent_value": "100.01"}, "percent_value"),
-    ({"increment": "steps", "steps": [{"below": "", "increment": "5"}]}, None),
-    ({"increment": "steps", "steps": [{"below": "9", "increment": ""}, {"below": "", "increment": "5"}]}, "steps"),
-    ({"end": "length", "length_count": "1.5", "length_unit": "hours"}, "length_count"),
-    ({"end": "at", "end_at": "2001-01-01T10:00"}, "end_at"),
-    ({"start": "at", "start_at": ""}, "start_at"),
-    ({"end": "none", "soft": "short"}, "soft"),
-    ({"soft": "own", "trigger_min": "0", "extend_min": "5"}, "trigger_min"),
-    ({"soft": "own", "trigger_min": "2", "extend_min": "5", "max_count": "0"}, "max_count"),
-    ({"soft": "own", "trigger_min": "0,5", "extend_min": "5", "hard_min": "60"}, None),
-    ({"seller_id": "a b"}, "seller_id"),
-    ({"id": "a/b"}, "id"),
-]
-
-
-async def test_what_the_pages_say_and_refuse_by_themselves(street: Street) -> None:
-    reader = await street.person("reader")
-    await reader.open("/sell")
-    words: list[tuple[str, bool]] = await reader.page.evaluate(
-        """async (codes) => {
-          const { wordsForVerdict, wordsForFailure } = await import("/static/js/verdicts.js");
-          const { ApiError } = await import("/static/js/api.js");
-          const attempt = { bid: { user_id: "ada", amount: 5, bid_id: "b" }, led: false, price: 1 };
-          const money = (amount) => `$${amount}`;
-          const problem = (status, code) => wordsForFailure(new ApiError("as told", { status, code }), attempt, money);
-          return [
-            ...codes.map((code) => wordsForVerdict({ success: false, code, min_next_bid: 9 }, attempt, money)),
-            problem(422, "KEY_REUSED"), problem(503, "OVERLOADED"), problem(503, "OUTCOME_UNKNOWN"),
-          ].map(({ text, unsettled }) => [text, unsettled ?? false]);
-        }""",
-        REFUSALS,
-    )
-    texts = [text for text, _ in words]
-    assert len(set(texts)) == len(REFUSALS) + 3
-    assert not [text for text in texts if "was refused" in text or "as told" in text]
-    assert [text for text, unsettled in words if unsettled] == texts[-1:]
-
-    right = {"name": "Clock", "currency": "USD", "increment": "ebay", "end": "3600", "start": "now", "soft": "none"}
-    refused: list[list[str]] = await reader.page.evaluate(
-        """async (forms) => {
-          const { readDraft } = await import("/static/js/terms.js");
-          return forms.map((values) => [...readDraft(values, Date.now()).errors.keys()]);
-        }""",
-        [{**right, **changes} for changes, _ in TYPED],
-    )
-    for (changes, field), found in zip(TYPED, refused, strict=True):
-        assert found == ([] if field is None else [field]), changes

@@ -24,6 +24,11 @@ async def bid(http: httpx.AsyncClient, item: str, **body: Any) -> httpx.Response
     return await http.post(f"/api/v1/items/{item}/bid", json=body)
 
 
+async def by_key(http: httpx.AsyncClient, item: str, key: str) -> tuple[int, str]:
+    answer = await http.get(f"/api/v1/bids/by-key/{key}", params={"item_id": item})
+    return answer.status_code, answer.json().get("code", "")
+
+
 async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactory) -> None:
     stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "400"})
     async with (
@@ -43,6 +48,8 @@ async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactor
         assert (await bid(http, "logged", user_id="cyd", amount=6)).json()["code"] == "TOO_LOW"
         # Its repetition is not acknowledged either, as long as the event is not safe.
         assert (await bid(http, "logged", user_id="bob", amount=6, bid_id="b-2")).status_code == 503
+        # Nor is it told under its key; that would be an acknowledgement too.
+        assert await by_key(http, "logged", "b-2") == (503, "OUTCOME_UNKNOWN")
 
         await stack.start_process("nats")
 
@@ -53,6 +60,7 @@ async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactor
         answer = await eventually(acknowledged, seconds=30)
         assert answer is not None
         assert answer.json()["seq"] == 2
+        assert await by_key(http, "logged", "b-2") == (200, "")
 
 
 async def test_log_waits_for_a_raised_maximum_as_well(start_stack: StackFactory) -> None:
@@ -119,8 +127,11 @@ async def test_replica_answers_once_a_replica_has_the_bid(start_stack: StackFact
     async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http:
         alone = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
         assert (alone.status_code, alone.json()["code"]) == (503, "OUTCOME_UNKNOWN")
-        assert (await bid(http, "copied", user_id="bob", amount=1)).json()["code"] == "TOO_LOW"
+        assert (await bid(http, "copied", user_id="bob", amount=1, bid_id="b-2")).json()["code"] == "TOO_LOW"
+        assert await by_key(http, "copied", "b-1") == (503, "OUTCOME_UNKNOWN")
+        assert await by_key(http, "copied", "b-2") == (200, "TOO_LOW")
         async with replica_of(stack):
+            assert await by_key(http, "copied", "b-1") == (200, "")
             again = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
             assert (again.status_code, again.json()["seq"]) == (201, 1)
             assert (await bid(http, "copied", user_id="bob", amount=6)).status_code == 201

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
+import signal
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
+import asyncpg
 import httpx
 import nats
+import psutil
 import pytest
 from redis.asyncio import Redis
 
+from api_gateway.engine.items import NewItem, created_members
+from api_gateway.engine.scripts import Advance, ItemScripts, ScriptLimits
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
+from shared.domain.auction import Terms
+from shared.item_state import item_fields
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -192,6 +200,38 @@ async def test_a_currency_without_decimals_takes_none(http: httpx.AsyncClient) -
     assert (answer.status_code, answer.json()["min_next_bid"]) == (201, 501)
 
 
+async def test_an_amount_is_read_in_the_currency_that_the_item_got(
+    http: httpx.AsyncClient, redis: Redis, gateway_stack: Stack
+) -> None:
+    """A first bid takes the item for one of its own, in dollars, while somebody else opens it in yen."""
+    blocking = await asyncpg.connect(gateway_stack.urls.postgres_url)
+    watching = await asyncpg.connect(gateway_stack.urls.postgres_url)
+    async with blocking.transaction():
+        await blocking.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+        first = asyncio.create_task(bid(http, "raced", {"user_id": "ada", "amount": 12.5}))
+
+        async def is_asking() -> bool:
+            sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api-gateway' AND wait_event_type = 'Lock'"
+            return bool(await watching.fetch(sql))
+
+        await eventually(is_asking)
+        yen = NewItem(Terms(item_id="raced", start_us=0, currency="JPY"), name="Netsuke")
+        opened = await ItemScripts(redis, ScriptLimits()).open_item(
+            "raced",
+            start_us=None,
+            end_us=None,
+            length_us=None,
+            event_members=created_members(yen),
+            fields=item_fields(yen.terms, name=yen.name, description=""),
+        )
+        assert opened.created
+    answer = await first
+    assert (answer.status_code, answer.json()["code"]) == (422, "AMOUNT_INVALID")
+    assert (await bid(http, "raced", {"user_id": "ada", "amount": 12})).json()["your_bid"] == 12
+    for connection in (blocking, watching):
+        await connection.close()
+
+
 async def test_an_item_is_created_once(http: httpx.AsyncClient) -> None:
     body = {"id": "once", "name": "Clock", "description": 'says "tick"\n', "start_price": 10.25, "seller_id": "sel"}
     created = await http.post("/api/v1/items", json=body)
@@ -278,6 +318,26 @@ async def test_items_are_listed_with_their_live_price(http: httpx.AsyncClient) -
     assert (await http.get("/api/v1/items", params={"cursor": "nonsense"})).status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("sort", "place", "item"),
+    [
+        ("newest", "2026-13-32 25:61:61+00", "a"),
+        ("newest", "2026-01-01 00:00:00+00", "a\0"),
+        ("price", "9" * 19, "a"),
+        ("price", "\u0661", "a"),  # an Arabic digit
+        ("price", "-1", "a"),
+        ("price", None, "a"),
+        ("ending", "5", "a"),
+    ],
+)
+async def test_a_cursor_that_was_tampered_with_is_refused(
+    http: httpx.AsyncClient, sort: str, place: str | None, item: str
+) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps([sort, place, item]).encode()).decode().rstrip("=")
+    answer = await http.get("/api/v1/items", params={"sort": sort, "cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID"), answer.text
+
+
 async def _all_pages(http: httpx.AsyncClient, **filters: str) -> list[dict[str, Any]]:
     """The listed items over pages of two; none may be missing or come twice."""
     found: list[dict[str, Any]] = []
@@ -315,6 +375,67 @@ async def test_every_event_reaches_jetstream_in_order(http: httpx.AsyncClient, g
     finally:
         await connection.close()
     assert seen == accepted == list(range(1, len(accepted) + 1))
+
+
+async def test_who_takes_a_shard_over_sees_that_the_stream_is_another_one(start_stack: StackFactory) -> None:
+    """A gateway that looked at the new stream before it had the shard must look again before it publishes."""
+    stack = await start_stack(services=(API_GATEWAY,))
+    lease, cursors = names.lease_key(names.shard_of("moved")), names.cursors_key(names.shard_of("moved"))
+    connection = await nats.connect(stack.urls.nats_url)
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
+        Redis.from_url(stack.urls.redis_url, protocol=2) as redis,
+    ):
+        jetstream = connection.jetstream()
+
+        async def all_published() -> bool:
+            found: Any = await cast(Any, redis.hmget(cursors, ["next", "published"]))
+            return bool(found[0] == found[1])
+
+        async def stream_exists() -> bool:
+            return names.STREAM in {info.config.name for info in await jetstream.streams_info()}
+
+        for amount in (1, 2):
+            assert (await bid(http, "moved", {"user_id": "ada", "amount": amount})).status_code == 201
+        await eventually(all_published)
+        stack.kill(API_GATEWAY, signal.SIGKILL)
+        assert await stack.processes[API_GATEWAY].wait(10)
+        await redis.set(lease, "somebody else")
+        await jetstream.delete_stream(names.STREAM)
+        await stack.start_process(API_GATEWAY)
+        await eventually(stream_exists)
+        assert (await bid(http, "moved", {"user_id": "ada", "amount": 3})).status_code == 201
+        await redis.delete(lease)
+        await eventually(all_published)
+        subject = names.subject_of("moved")
+        info = await jetstream.stream_info(names.STREAM, subjects_filter=subject)
+        assert info.state.subjects == {subject: 4}, "the creation and three bids, the old ones as well"
+    await connection.close()
+
+
+async def test_the_cursor_of_one_stream_is_not_moved_by_another(redis: Redis) -> None:
+    scripts = ItemScripts(redis, ScriptLimits())
+    shard = "fence"  # none of the 64, so that no relay touches it
+    await redis.set(names.lease_key(shard), "mine")
+    await scripts.init_shard(shard)
+
+    async def advance(entry: int, stream_id: str) -> bool:
+        (moved,) = await scripts.advance_published([Advance(shard, 1, entry, 1)], token="mine", stream_id=stream_id)
+        return moved
+
+    assert await advance(1, "old")
+    assert not await advance(2, "new")
+    assert await cast(Any, redis.hget(names.cursors_key(shard), "published")) == b"1"
+    assert await scripts.rewind_published(shard, token="mine", stream_id="new")
+    assert await advance(2, "new")
+
+
+async def test_a_gateway_has_one_connection_to_nats(http: httpx.AsyncClient, gateway_stack: Stack) -> None:
+    """At its start it asks for the last message of all 64 shards at once, before there is any connection."""
+    assert (await http.get("/ready")).json()["status"] == "ready"
+    connections = psutil.Process(gateway_stack.pid(API_GATEWAY)).net_connections("tcp")
+    to_nats = [one for one in connections if one.raddr and one.raddr.port == gateway_stack.ports.nats]
+    assert len(to_nats) == 1
 
 
 async def test_openapi_documents_the_bid_endpoint(http: httpx.AsyncClient) -> None:

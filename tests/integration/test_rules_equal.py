@@ -198,3 +198,17 @@ def test_what_every_history_keeps(engine: Engine, item_terms: Terms, steps: list
     assert cancelled in ([], [len(events)])
     if placed:
         assert engine.item().state.price == amounts[-1]
+
+
+def test_a_void_between_the_end_and_the_close_promotes_nobody(engine: Engine) -> None:
+    """The item is open by its status then, and would be sold to whoever is next."""
+    engine.reset(Terms(item_id=ITEM, start_us=NOW_US, end_us=NOW_US + 10), NOW_US)
+    for user, amount in (("ann", 100), ("bob", 200)):
+        engine.place((KeyedBid(Bid(f"of-{user}", user, amount), None, False),))
+    engine.set_clock(NOW_US + 10)
+    assert not engine.void("of-bob")
+    assert engine.item().state.leader == "bob"
+    assert engine.operate("advance")
+    assert engine.void("of-bob")
+    item = engine.item()
+    assert (item.state.status, item.state.leader) == (Status.UNSOLD, None)

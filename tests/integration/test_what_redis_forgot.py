@@ -75,8 +75,7 @@ async def test_an_older_copy_of_redis_is_recognised_and_gives_out_no_number_agai
         shutil.copytree(house.stack.data_dir / "redis", tmp_path / "copy")
         await house.stack.start_process("redis")
         await eventually(house.is_ready, seconds=30)
-        # The first answer is lost with the old connection.
-        await house.bid("lot-1", "user-2", "lot-1-2", amount=3)
+        # From the first one on: that Redis closed the old connection is seen before a bid is sent over it.
         for number in range(2, 30):
             await house.accepted("lot-1", f"user-{number % 3}", f"lot-1-{number}", amount=number + 1)
         await settled()
@@ -120,6 +119,8 @@ async def test_an_item_that_redis_lost_alone_does_not_begin_at_zero(start_stack:
             assert (answer.status_code, answer.json()["code"]) in ((503, "BEING_REBUILT"), (503, "UNAVAILABLE"))
             await assert_refused_for_now(house, PLAIN)
             assert (await house.http.get(f"/api/v1/items/{PLAIN}")).status_code == 503
+            created = await house.http.post("/api/v1/items", json={"id": PLAIN, "name": "Once more"})
+            assert (created.status_code, created.json()["code"]) == (503, "BEING_REBUILT")
             assert not await house.redis.exists(names.item_key(PLAIN))
 
         await lost()
@@ -155,3 +156,27 @@ async def test_an_item_that_redis_lost_alone_does_not_begin_at_zero(start_stack:
             await assert_refused_for_now(house, item)
         unknown = await house.bid("never-there", "eve", "one", amount=1)
         assert (unknown.status_code, unknown.json()["code"]) == (503, "UNAVAILABLE"), "the archive may know it"
+        chosen = await house.http.post("/api/v1/items", json={"id": "never-there", "name": "A vase"})
+        assert (chosen.status_code, chosen.json()["code"]) == (503, "UNAVAILABLE"), "the same"
+        assert (await house.http.post("/api/v1/items", json={"name": "A vase"})).status_code == 201, "its id is new"
+
+
+async def test_where_the_catalogue_is_closed_a_lost_item_is_no_stranger(start_stack: StackFactory) -> None:
+    async with house_of(await start_stack(services=(API_GATEWAY,), env={"OPEN_CATALOGUE": "false"})) as house:
+        await house.create(PLAIN)
+        await house.accepted(PLAIN, "ann", "one", amount=5)
+        await house.redis.delete(names.item_key(PLAIN))
+        # The first bid finds out that the item, which this gateway knew, is gone.
+        await house.bid(PLAIN, "eve", "two", amount=9)
+        await assert_refused_for_now(house, PLAIN)
+        for path in (
+            f"/api/v1/items/{PLAIN}",
+            f"/api/v1/items/{PLAIN}/bids",
+            f"/api/v1/bids/by-key/one?item_id={PLAIN}",
+        ):
+            answer = await house.http.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT"), path
+        assert (await house.bid("stranger", "eve", "three", amount=9)).status_code == 404
+        # Where nobody can tell, there is no such item.
+        await house.stack.stop_process("postgres")
+        assert (await house.bid("stranger", "eve", "three", amount=9)).status_code == 404

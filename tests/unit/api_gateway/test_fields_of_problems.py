@@ -27,6 +27,8 @@ def refusal(**terms: Any) -> dict[str, Any]:
     ("field", "terms"),
     [
         ("name", {"name": "  "}),
+        ("name", {"name": "a\0b"}),
+        ("description", {"description": "a\0b"}),
         ("currency", {"currency": "XXQ"}),
         ("start_price", {"start_price": -1}),
         ("reserve_price", {"start_price": 5, "reserve_price": 10.001}),

@@ -132,6 +132,15 @@ async def test_scripts_ask_only_for_elements_that_their_page_has(
     assert asked <= set(page.ids)
 
 
+@pytest.mark.parametrize(("path", "entry"), [("/", "catalogue.js"), ("/sell", "sell.js"), ("/items/lot-1", "item.js")])
+async def test_a_page_names_all_modules_that_its_script_needs(client: httpx.AsyncClient, path: str, entry: str) -> None:
+    page = Page((await client.get(path)).text)
+
+    modules = [name for name in page.files if name.endswith(".js")]
+    assert modules[0] == f"/static/js/{entry}"
+    assert sorted(modules) == sorted(f"/static/js/{name}" for name in modules_of(entry))
+
+
 async def test_amounts_have_the_decimals_of_the_platform() -> None:
     script = (STATIC / "js" / "money.js").read_text("utf-8")
     listed = {

@@ -10,6 +10,8 @@ const RETRY_MAX_MS = 4000;
 
 // With these the server says that it carried nothing out; every other 5xx leaves that open.
 const NOT_CARRIED_OUT = ["UNAVAILABLE", "OVERLOADED", "OUTBOX_FULL", "BEING_REBUILT"];
+// These are about the moment or the sender and not about the request: what became of an earlier attempt stays open.
+const SETTLES_NOTHING = [401, 403, 408, 425, 429];
 
 /**
  * Anything but a good answer. `status` is 0 where no answer came at all; `code` and `field` are what the problem
@@ -107,11 +109,10 @@ async function persistently(attempt, onRepeat) {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       unknown ||= error.outcomeUnknown;
-      if (!error.passing || performance.now() - startedMs > GIVE_UP_MS) {
-        // A definite answer to the repeated request settles the earlier attempts too: they had the same key.
-        if (error.passing) error.outcomeUnknown = unknown;
-        throw error;
-      }
+      // A definite answer to the repeated request settles the earlier attempts too: they had the same key.
+      const isOpen = error.passing || (unknown && SETTLES_NOTHING.includes(error.status));
+      if (isOpen) error.outcomeUnknown = unknown;
+      if (!isOpen || performance.now() - startedMs > GIVE_UP_MS) throw error;
       onRepeat(error);
       const backoffMs = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** number) * (0.5 + Math.random());
       await pause(Math.max(error.retryAfterMs, backoffMs));

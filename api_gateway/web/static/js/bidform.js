@@ -2,9 +2,11 @@
 
 import { findVerdict, pause, placeBid } from "./api.js";
 import { isUserId, newBidId, rememberOwnBid, rememberUserId, userId } from "./bidder.js";
-import { byId, element, setText } from "./dom.js";
+import { byId, setText } from "./dom.js";
+import { MessageBox } from "./message.js";
 import { decimalsOf, formatMoney, inputText, minorUnits, parseAmount, symbolOf } from "./money.js";
 import { Pending } from "./pending.js";
+import { QuickBids } from "./quickbids.js";
 import { rememberStake, stakeOf } from "./stakes.js";
 import { buyNowOffered, isFinalStatus } from "./status.js";
 import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdicts.js";
@@ -13,6 +15,8 @@ import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdic
 const JUST_MOVED_MS = 600;
 // How long the answer to a bid may be behind the feed, which shows the bid but not the whole verdict.
 const ANSWER_BEHIND_MS = 1500;
+// How long a bid may still be on its way after the page that sent it was left.
+const ON_ITS_WAY_MS = 2000;
 const SUGGESTIONS_MAX = 3;
 
 export class BidForm {
@@ -20,10 +24,9 @@ export class BidForm {
   #minimum = null;
   #touched = false; // The amount is the bidder's own: it no longer follows the price.
   #movedAtMs = -Infinity;
-  #offersMovedAtMs = -Infinity;
+  #acceptedAtMs = -Infinity;
   #underWay = null; // The attempt whose outcome is being waited for.
   #seen = () => {}; // Settles it when the feed shows it.
-  #tone = null;
   #state = null;
   #accepted = null; // The verdict that a good message is about.
 
@@ -37,6 +40,9 @@ export class BidForm {
     this.amount = byId("amount");
     this.bidder = byId("user-id");
     this.button = byId("bid-button");
+    this.buyButton = byId("buy-now");
+    this.message = new MessageBox(this.button);
+    this.quick = new QuickBids(this.button, (amount) => this.#quickBid(amount));
     this.bidder.value = userId();
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -50,7 +56,9 @@ export class BidForm {
     this.amount.addEventListener("blur", () => {
       if (!this.#touched) this.#follow();
     });
-    byId("buy-now").addEventListener("click", () => this.#confirmBuying(this.#state.buy_now_price));
+    this.buyButton.addEventListener("click", () => this.#confirmBuying(this.#state.buy_now_price));
+    // A key that is held down presses once: what comes next in its place is another bid.
+    byId("panel").addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
     this.bidder.addEventListener("change", () => this.#bidderChanged());
     this.bidder.addEventListener("input", () => this.#fitBidder());
     this.#fitBidder();
@@ -72,9 +80,10 @@ export class BidForm {
     this.#suggest();
     this.#describe();
     const offered = buyNowOffered(state) && state.status === "open";
-    byId("buy-now").hidden = !offered;
-    if (offered) setText(byId("buy-now"), `Buy now for ${this.#money(state.buy_now_price)}`);
-    if (this.#tone === "good" && this.#isOutdated()) this.#say(null, "");
+    if (!offered && document.activeElement === this.buyButton) this.button.focus();
+    this.buyButton.hidden = !offered;
+    if (offered) setText(this.buyButton, `Buy now for ${this.#money(state.buy_now_price)}`);
+    if (this.message.tone === "good" && this.#isOutdated()) this.message.clear();
   }
 
   /** Takes a bid of the feed: where it is ours and still under way, it was accepted, whatever became of the answer. */
@@ -84,7 +93,7 @@ export class BidForm {
 
   /** After the end, a message about an accepted bid says nothing that the result does not; a refusal stays. */
   ended() {
-    if (this.#tone === "good" || this.#tone === "warn") this.#say(null, "");
+    if (this.message.tone === "good" || this.message.tone === "warn") this.message.clear();
   }
 
   /** A bid that was under way when the page was left: looks up what became of it. */
@@ -92,17 +101,26 @@ export class BidForm {
     const attempt = this.pending.get();
     if (attempt === null) return;
     const named = nameOfBid(attempt.bid, (amount) => this.#money(amount));
+    let verdict = null;
     try {
-      const verdict = await findVerdict(this.itemId, attempt.bid);
-      this.pending.clear();
-      if (verdict !== null) this.#settle(verdict, attempt);
-      else this.#say("warn", `${named} did not arrive before you left the page.`);
-      this.onSettled();
+      verdict = await findVerdict(this.itemId, attempt.bid);
+      if (verdict === null && this.pending.holds(attempt)) {
+        this.message.say("wait", `${named} was on its way when you left the page. We are looking up what became of it.`);
+        await pause(ON_ITS_WAY_MS);
+        verdict = await findVerdict(this.itemId, attempt.bid);
+      }
     } catch {
-      this.#say("warn", `${named} was sent before you left the page. We could not look it up yet.`, [
-        { label: "Look again", run: () => this.resume() },
-      ]);
+      const again = { label: "Look again", run: () => this.resume() };
+      const text = `${named} was sent before you left the page. We could not look it up yet.`;
+      if (this.pending.holds(attempt)) this.message.say("warn", text, [again]);
+      return;
     }
+    // A bid that was placed meanwhile has the floor.
+    if (!this.pending.holds(attempt)) return;
+    this.pending.clear(attempt);
+    if (verdict !== null) this.#settle(verdict, attempt);
+    else this.message.say("warn", `${named} did not arrive before you left the page.`);
+    this.onSettled();
   }
 
   get #leads() {
@@ -170,28 +188,14 @@ export class BidForm {
   }
 
   #suggest() {
-    const offers = this.#offers();
-    const box = byId("suggestions");
-    byId("quick").hidden = offers.length === 0;
-    if (offers.length === 0 && box.contains(document.activeElement)) this.button.focus();
-    // The buttons are kept and relabelled, so that one which holds the focus does not lose it to every new price.
-    while (box.children.length > offers.length) box.lastElementChild.remove();
-    while (box.children.length < offers.length) box.append(element("button", { type: "button", class: "chip" }));
-    offers.forEach((amount, index) => {
-      const button = box.children[index];
-      const text = this.#money(amount);
-      if (button.textContent !== "" && button.textContent !== text) this.#offersMovedAtMs = performance.now();
-      setText(button, text);
-      button.setAttribute("aria-label", `Bid ${text} now`);
-      button.onclick = () => this.#quickBid(amount);
-    });
+    this.quick.draw(this.#offers(), (amount) => this.#money(amount));
   }
 
   /** One press bids; unless the amounts have moved under the finger. */
   #quickBid(amount) {
     if (this.#underWay !== null || !this.#bidderChanged()) return;
-    if (performance.now() - this.#offersMovedAtMs < JUST_MOVED_MS) {
-      this.#say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
+    if (performance.now() - this.quick.movedAtMs < JUST_MOVED_MS) {
+      this.message.say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
     } else if (this.#buys(amount)) {
       this.#confirmBuying(amount);
     } else {
@@ -277,9 +281,11 @@ export class BidForm {
       this.amount.focus();
       return;
     }
+    // The second half of a double click, after the first has made the bid.
+    if (!this.#touched && performance.now() - this.#acceptedAtMs < JUST_MOVED_MS) return;
     if (!this.#touched && performance.now() - this.#movedAtMs < JUST_MOVED_MS) {
       this.#touched = true; // Hold it still: the second press bids exactly what is shown now.
-      this.#say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
+      this.message.say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
       return;
     }
     if (this.#buys(amount)) this.#confirmBuying(amount);
@@ -293,13 +299,11 @@ export class BidForm {
     const buy = () => {
       // Somebody may have bid meanwhile. Then this amount would be an ordinary bid, far above what is needed.
       if (buyNowOffered(this.#state)) this.#send({ amount });
-      else this.#say("warn", "Somebody has bid, so buy-now is no longer on offer. Nothing was sent.");
+      else this.message.say("warn", "Somebody has bid, so buy-now is no longer on offer. Nothing was sent.");
     };
-    this.#say("wait", `The lot would be yours for ${price}, and the auction over.`, [
-      { label: `Yes, buy for ${price}`, run: buy },
-      { label: "Not now", run: () => this.#say(null, "") },
-    ]);
-    byId("verdict").querySelector("button").focus();
+    const text = `The lot would be yours for ${price}, and the auction over.`;
+    const no = { label: "Not now", run: () => this.message.clear() };
+    this.message.ask(text, { label: `Yes, buy for ${price}`, run: buy }, no);
   }
 
   #send(amounts) {
@@ -312,14 +316,14 @@ export class BidForm {
     const { bid } = attempt;
     this.#setUnderWay(attempt);
     setText(this.button, isMaximum(bid) ? "Leaving your maximum…" : "Placing your bid…");
-    this.#say(null, "");
+    this.message.clear();
     this.pending.set(attempt);
     rememberOwnBid(bid.bid_id, bid.user_id);
     const answer = placeBid(this.itemId, bid, (error) => {
       if (this.#underWay !== attempt) return;
       setText(this.button, "Checking…");
       const why = error.outcomeUnknown ? "No answer yet." : "The house is busy.";
-      this.#say("wait", `${why} We are asking again with the same bid, so it cannot count twice.`);
+      this.message.say("wait", `${why} We are asking again with the same bid, so it cannot count twice.`);
     });
     const seen = new Promise((resolve) => {
       this.#seen = (frame) => pause(ANSWER_BEHIND_MS).then(() => resolve(this.#verdictOf(frame, bid)));
@@ -328,7 +332,7 @@ export class BidForm {
     try {
       const verdict = await Promise.race([answer, seen]);
       this.#setUnderWay(null);
-      this.pending.clear();
+      this.pending.clear(attempt);
       this.#settle(verdict, attempt);
     } catch (error) {
       this.#setUnderWay(null);
@@ -350,39 +354,28 @@ export class BidForm {
       if (isMaximum(bid)) this.amount.value = "";
       this.#follow(true);
       this.#accepted = verdict;
+      this.#acceptedAtMs = performance.now();
       rememberStake(this.itemId, bid.user_id, bid.max_amount ?? null);
     }
     const words = wordsForVerdict(verdict, attempt, (amount) => this.#money(amount));
     if (words.tone === "good" && this.#isOutdated()) return;
     const { choose } = words;
     const action = { label: `Set ${this.#money(choose)}`, run: () => this.#choose(choose) };
-    this.#say(words.tone, words.text, choose === undefined ? [] : [action]);
+    this.message.say(words.tone, words.text, choose === undefined ? [] : [action]);
   }
 
   #failed(error, attempt) {
     const words = wordsForFailure(error, attempt, (amount) => this.#money(amount));
-    if (!words.unsettled) this.pending.clear();
+    if (!words.unsettled) this.pending.clear(attempt);
     const again = { label: "Ask again", run: () => this.#underWay === null && this.#attempt(attempt) };
-    this.#say(words.tone, words.text, words.unsettled ? [again] : []);
+    this.message.say(words.tone, words.text, words.unsettled ? [again] : []);
   }
 
   #setUnderWay(attempt) {
     this.#underWay = attempt;
     // aria-disabled keeps the focus where it is; a disabled button would drop it.
-    for (const button of [this.button, byId("buy-now"), ...byId("suggestions").children]) {
+    for (const button of [this.button, this.buyButton, ...this.quick.buttons]) {
       button.setAttribute("aria-disabled", String(attempt !== null));
-    }
-  }
-
-  #say(tone, text, actions = []) {
-    this.#tone = tone;
-    const box = byId("verdict");
-    box.className = tone ? `verdict is-${tone}` : "verdict";
-    box.replaceChildren(...(text ? [element("p", {}, text)] : []));
-    for (const { label, run } of actions) {
-      const button = element("button", { type: "button", class: "button-quiet" }, label);
-      button.addEventListener("click", run);
-      box.append(button);
     }
   }
 }

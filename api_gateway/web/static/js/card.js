@@ -7,7 +7,7 @@ import { formatMoney } from "./money.js";
 import { nameFor } from "./names.js";
 import { plateFor } from "./plate.js";
 import { stakeOf } from "./stakes.js";
-import { standingOf } from "./standing.js";
+import { newerStanding, standingOf } from "./standing.js";
 import {
   STATUS_LABELS, URGENT_MS, buyNowOffered, endOf, isFinalStatus, priceLabel, shownPrice, startOf,
 } from "./status.js";
@@ -23,7 +23,6 @@ export class Card {
     this.me = me;
     this.#terms = termsOf(item);
     this.#register.offer(stateOf(item));
-    this.changedMs = Date.parse(item.updated_at ?? "");
     this.price = element("p", { class: "card-price" });
     this.label = element("p", { class: "card-label" });
     this.status = element("span", { class: "badge" });
@@ -57,13 +56,8 @@ export class Card {
   }
 
   take(frame) {
-    if (frame.type === "standing") {
-      this.#told = frame;
-      this.draw();
-    }
-    if (!this.#register.offer(stateOf(frame))) return;
-    this.changedMs = Date.parse(frame.timestamp ?? frame.updated_at ?? "");
-    this.draw();
+    if (frame.type === "standing") this.#told = newerStanding(this.#told, frame);
+    if (frame.type === "standing" || this.#register.offer(stateOf(frame))) this.draw();
   }
 
   get #now() {
@@ -87,14 +81,14 @@ export class Card {
   }
 
   drawClock() {
-    const { text, urgent = false } = clockOf(this.#now, this.changedMs);
+    const { text, urgent = false } = clockOf(this.#now);
     setText(this.end, text);
     this.end.classList.toggle("is-urgent", urgent);
   }
 }
 
 /** The words for the clock; the last change of a lot that is sold or unsold was its close. */
-function clockOf(item, changedMs) {
+function clockOf(item) {
   const end = endOf(item);
   const start = startOf(item);
   if (item.status === "scheduled" && start !== null) {
@@ -105,6 +99,7 @@ function clockOf(item, changedMs) {
     const leftMs = end - serverNow();
     return { text: leftMs > 0 ? durationText(leftMs) : "Closing…", urgent: leftMs <= URGENT_MS };
   }
+  const changedMs = Date.parse(item.updated_at ?? "");
   const closed = (item.status === "sold" || item.status === "unsold") && !Number.isNaN(changedMs);
   return { text: closed ? momentText(changedMs) : "" };
 }

@@ -28,7 +28,7 @@ class Catalogue {
   constructor() {
     this.grid = byId("grid");
     this.viewed = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "300px" });
-    byId("more").addEventListener("click", () => this.#load());
+    byId("more").addEventListener("click", () => this.#showMore());
     byId("retry").addEventListener("click", () => this.#load());
     for (const chip of byId("filters").querySelectorAll("button")) {
       chip.addEventListener("click", () => this.show(chip.dataset.status, this.sort, this.search));
@@ -114,6 +114,16 @@ class Catalogue {
       userId: userId(),
     });
     for (const id of this.#inView) this.#feed.watch(id);
+  }
+
+  /** The button may go away, and what it brought stands before it: whoever reads on by keys does so there. */
+  async #showMore() {
+    const last = this.grid.lastElementChild;
+    await this.#load();
+    const next = last?.nextElementSibling;
+    if (document.activeElement === byId("more") || document.activeElement === document.body) {
+      next?.querySelector("a").focus();
+    }
   }
 
   async #load() {

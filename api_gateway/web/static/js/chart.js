@@ -25,9 +25,10 @@ export class PriceChart {
   }
 
   /**
-   * Draws `points` ({at: ms, amount, isOwn, words}, oldest first, at least two) into `width` by `height` pixels. `money`
-   * turns an amount into text, `mark` a round one (without decimals, where its second argument is true); `least` is the currency's smallest unit; `until` (ms) is how long
-   * the last price has held so far, null where it ends with the last point.
+   * Draws `points` ({at: ms, amount, isOwn, words()}, oldest first, at least two) into `width` by `height` pixels. `money`
+   * turns an amount into text, `mark` a round one (without decimals, where its second argument is true); `least` is the
+   * currency's smallest unit; `until` (ms) is how long the last price has held so far, null where it ends with the last
+   * point.
    */
   draw({ width, height }, points, { money, mark, least, until = null }) {
     this.svg.replaceChildren();
@@ -118,7 +119,7 @@ export class PriceChart {
       svgElement("circle", { class: "chart-probe-dot", cx: left, cy: top, r: 5 }),
     );
     this.probe.setAttribute("visibility", "visible");
-    setText(this.readout, nearest.words);
+    setText(this.readout, nearest.words());
   }
 
   #unpoint() {

@@ -16,13 +16,14 @@ let localMs = offsetMs; // The local clock minus the monotonic one, at the last 
 /**
  * Learns from the Date header of an answer that was asked for at `sentMs` and came at `receivedMs` (both of
  * `performance.now()`). The header has whole seconds, so a small difference says nothing: it counts only where it
- * contradicts what is known, as after the machine slept, when the monotonic clock may have stood still.
+ * contradicts what is known, as after the machine slept, when the monotonic clock may have stood still. Of an answer that
+ * took long, nobody knows when on its way the time was told.
  */
 export function noteServerDate(header, sentMs, receivedMs) {
   const serverMs = Date.parse(header ?? "");
   if (Number.isNaN(serverMs)) return;
   const measured = serverMs + 500 - (sentMs + receivedMs) / 2;
-  if (Math.abs(measured - offsetMs) <= SKEW_NOTICED_MS) return;
+  if (Math.abs(measured - offsetMs) <= SKEW_NOTICED_MS + (receivedMs - sentMs) / 2) return;
   samples = [];
   offsetMs = measured;
 }
@@ -84,7 +85,7 @@ export function lengthText(ms) {
 const timeFormat = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const dayFormat = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const momentFormat = new Intl.DateTimeFormat(undefined, {
-  day: "numeric", month: "short", hour: "2-digit", minute: "2-digit",
+  day: "numeric", month: "short", hour: "numeric", minute: "2-digit",
 });
 
 /** A moment to the second; with the day where it is not today. */

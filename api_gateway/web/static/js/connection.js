@@ -41,6 +41,8 @@ export class Connection {
     // it is live again at once.
     addEventListener("offline", () => this.restart());
     addEventListener("online", () => this.#heardMs === null && this.restart());
+    // Browsers keep no page for the way back that has an open connection.
+    addEventListener("pagehide", () => this.#drop());
     addEventListener("pageshow", (event) => event.persisted && this.#hurry());
     document.addEventListener("visibilitychange", () => !document.hidden && this.#hurry());
   }

@@ -1,6 +1,7 @@
 // The few DOM helpers that the pages share. Data reaches the page through textContent and attributes only.
 
 const SVG = "http://www.w3.org/2000/svg";
+const FRAME_LATE_MS = 250;
 
 /** The element with this id; an error names the id instead of a later "null has no property". */
 export function byId(id) {
@@ -40,16 +41,20 @@ export function sentence(text) {
 
 /** At most one run of `draw` per animation frame, however often it is asked for. */
 export function oncePerFrame(draw) {
-  let asked = false;
+  let frame = null;
+  let timer = null;
+  const run = () => {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
+    frame = null;
+    draw();
+  };
   return () => {
-    if (asked) return;
-    asked = true;
-    // A hidden tab gets no animation frames; a timer still keeps its title and price right.
-    const schedule = document.hidden ? (run) => setTimeout(run, 250) : requestAnimationFrame;
-    schedule(() => {
-      asked = false;
-      draw();
-    });
+    if (frame !== null) return;
+    frame = requestAnimationFrame(run);
+    // A hidden tab gets no animation frames, and one that is hidden now may have asked for its frame before. The timer
+    // keeps its title and price right.
+    timer = setTimeout(run, FRAME_LATE_MS);
   };
 }
 
@@ -64,21 +69,28 @@ export function flash(node) {
 }
 
 /**
- * Says things to screen readers through the live region `node`, at most once per `everyMs`: in a fast auction the
- * newest price is said, not a queue of old ones.
+ * Says things to screen readers through the live region `node`. Of the news only the newest is said, at first once per
+ * `everyMs` and, while it never stops, less and less often: nobody can listen to each bid of a fast auction, nor to
+ * anything else meanwhile. What is said `atOnce` waits for nothing, and is never replaced by news.
  */
-export function announcer(node, everyMs = 4000) {
-  let waiting = null;
+export function announcer(node, everyMs = 4000, mostMs = 16_000) {
+  let waiting = "";
   let timer = null;
-  const say = () => {
-    timer = null;
-    if (waiting === null) return;
-    setText(node, waiting);
-    waiting = null;
-    timer = setTimeout(say, everyMs);
+  let pauseMs = everyMs;
+  const say = (text) => {
+    waiting = "";
+    setText(node, text);
+    clearTimeout(timer);
+    timer = setTimeout(next, pauseMs);
   };
-  return (text) => {
-    waiting = text;
-    if (timer === null) say();
+  const next = () => {
+    timer = null;
+    pauseMs = waiting === "" ? everyMs : Math.min(mostMs, 2 * pauseMs);
+    if (waiting !== "") say(waiting);
+  };
+  return (text, { atOnce = false } = {}) => {
+    if (atOnce) say(text);
+    else if (timer === null) say(text);
+    else waiting = text;
   };
 }

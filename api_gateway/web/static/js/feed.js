@@ -7,7 +7,7 @@ import { PrivateChannel } from "./private.js";
 const SUBSCRIBE_MAX = 100;
 const STATE_FIELDS = [
   "current_bid", "highest_bidder_id", "highest_bidder", "status", "bid_count", "min_next_bid", "currency", "end_time",
-  "reserve_met", "suggested_bids", "extensions",
+  "reserve_met", "suggested_bids", "extensions", "updated_at",
 ];
 // These belong to one version and are not in every message: one of an older version must not outlive it.
 const FLEETING_FIELDS = ["suggested_bids", "highest_bidder"];
@@ -27,6 +27,8 @@ export function stateOf(message) {
   for (const field of STATE_FIELDS) {
     if (message[field] !== undefined) state[field] = message[field];
   }
+  // An event is a change; its time has another name.
+  state.updated_at ??= message.timestamp;
   return state;
 }
 

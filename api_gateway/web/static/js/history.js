@@ -14,6 +14,7 @@ const FETCH = 100;
 const ROWS_AT_FIRST = 12; // As in record.css.
 const REFILL_SOON_MS = 400;
 const REFILL_EVERY_MS = 5000;
+const CHART_EVERY_MS = 250;
 
 export class History {
   #bids = new Map(); // by seq
@@ -25,6 +26,8 @@ export class History {
   #covered = -1; // Every bid up to this seq is here, or older than what we keep.
   #timer = null;
   #fetchedMs = -Infinity;
+  #chartedMs = -Infinity;
+  #chartTimer = null;
   #size = { width: 0, height: 0 };
   #currency = "USD";
   #bidder = "";
@@ -211,7 +214,17 @@ export class History {
     byId("history-empty").hidden = !none;
     setText(byId("history-bound"), newestFirst.length >= ROWS_MAX ? `The latest ${ROWS_MAX}` : "");
     this.#drawFold(newestFirst.length);
-    this.#drawChart(newestFirst);
+    // Rows come as fast as bids do; the chart, which is drawn anew each time, need not.
+    const waitMs = this.#chartedMs + CHART_EVERY_MS - performance.now();
+    if (waitMs <= 0) {
+      this.#chartedMs = performance.now();
+      this.#drawChart(newestFirst);
+    } else {
+      this.#chartTimer ??= setTimeout(() => {
+        this.#chartTimer = null;
+        this.draw();
+      }, waitMs);
+    }
   }
 
   #drawFold(count) {
@@ -282,6 +295,6 @@ export class History {
     const at = Date.parse(bid.timestamp);
     const isOwn = this.#ownAliases.has(bid.bidder) || bid.user_id === this.#bidder;
     const who = isOwn ? "You" : (publicName(bid.bidder, bid.user_id) ?? "—");
-    return { at, amount: bid.amount, isOwn, words: `${money(bid.amount)} · ${who} · ${timeText(at)}` };
+    return { at, amount: bid.amount, isOwn, words: () => `${money(bid.amount)} · ${who} · ${timeText(at)}` };
   }
 }

@@ -13,8 +13,8 @@ import { formatMoney } from "./money.js";
 import { nameFor } from "./names.js";
 import { Panel } from "./panel.js";
 import { plateFor } from "./plate.js";
-import { forgetMaximum, stakeOf } from "./stakes.js";
-import { standingOf } from "./standing.js";
+import { forgetMaximum, rememberStake, stakeOf } from "./stakes.js";
+import { newerStanding, standingOf } from "./standing.js";
 import { STATUS_LABELS, URGENT_MS, isFinalStatus, shownPrice } from "./status.js";
 
 const TICK_MS = 250;
@@ -24,7 +24,7 @@ const DEAF_AFTER_MS = 3000;
 // How long an opening or a close may be late before the API is asked, and then how often.
 const OVERDUE_MS = 2000;
 const OVERDUE_EVERY_MS = 5000;
-// How often the API is asked while the feed is delayed.
+// How often the API is asked while the feed is delayed, or gone for good.
 const STALE_EVERY_MS = 5000;
 const ASKED_JITTER_MS = 2000;
 // What is left when screen readers are told.
@@ -115,14 +115,12 @@ class ItemPage {
       onState: (state) => {
         this.link.state = state;
         if (state !== "live") this.#viewers = null;
-        this.#drawStale();
         this.draw();
         // Without the feed the page still follows, at the pace of the attempts to get it back.
-        if (state === "waiting") this.refresh();
+        if (state === "waiting") this.#refreshUnlessBack();
       },
       onStale: (isStale) => {
         this.link.isStale = isStale;
-        this.#drawStale();
       },
     });
     this.#feed.identify(this.form.userId);
@@ -136,7 +134,7 @@ class ItemPage {
 
   #take(frame) {
     if (frame.type === "viewers") this.#viewers = { count: frame.viewers, isExact: frame.exact !== false };
-    if (frame.type === "standing") this.#toldStanding = frame;
+    if (frame.type === "standing") this.#hear(frame);
     if (frame.type === "viewers" || frame.type === "standing") this.draw();
     const state = stateOf(frame);
     if (state === null) return;
@@ -147,6 +145,22 @@ class ItemPage {
     this.history.take(frame, state);
     if (frame.type === "bid") this.form.heard(frame);
     this.draw();
+  }
+
+  /** What the private channel tells: where the bidder stands and, where the house allows it, their own maximum. */
+  #hear(frame) {
+    const known = this.#toldStanding;
+    this.#toldStanding = newerStanding(known, frame);
+    if (this.#toldStanding !== frame) return;
+    if (typeof frame.your_maximum === "number") rememberStake(this.itemId, this.form.userId, frame.your_maximum);
+    // A house that has told one and tells none: it was struck together with a bid.
+    else if (typeof known?.your_maximum === "number") forgetMaximum(this.itemId, this.form.userId);
+  }
+
+  /** All pages lose a feed together. They do not all ask at once, and those that have it back do not ask. */
+  async #refreshUnlessBack() {
+    await pause(Math.random() * ASKED_JITTER_MS);
+    if (!this.link.isLive) this.refresh();
   }
 
   /** Asks the API once: after a bid, when the page is looked at again, and when the feed could not be reached. */
@@ -185,7 +199,7 @@ class ItemPage {
       me,
       money,
       standing,
-      max: this.#toldStanding?.your_maximum ?? stake?.max ?? null,
+      max: stake?.max ?? null,
       viewers: this.#viewers,
       circumstances: this.#circumstances,
       isOwn: (alias) => this.history.isOwn(alias),
@@ -197,21 +211,24 @@ class ItemPage {
     this.#tell(item, { me, standing, money });
   }
 
-  #drawStale() {
-    byId("stale").hidden = !this.link.isStale;
+  #drawLink() {
+    const note = isFinalStatus(this.#now.status) ? "" : this.link.note;
+    byId("link-note").hidden = note === "";
+    setText(byId("link-note"), note);
   }
 
   /** Runs the clock; where an opening or a close is overdue, the feed may have failed: the API knows. */
   #tick() {
     const item = this.#now;
+    this.#drawLink();
     const nextMs = this.countdown.draw(item, this.#circumstances);
     this.panel.drawFall(item, this.#circumstances);
     for (const [leftMs, words] of item.status === "open" ? WARNINGS : []) {
-      if (this.#nextMs > leftMs && nextMs <= leftMs) this.announce(words);
+      if (this.#nextMs > leftMs && nextMs <= leftMs) this.announce(words, { atOnce: true });
     }
     this.#nextMs = nextMs;
     const isOverdue = nextMs !== null && nextMs < -OVERDUE_MS;
-    const isBehind = this.link.isStale && !document.hidden;
+    const isBehind = (this.link.isStale || this.link.isEnded) && !document.hidden;
     const everyMs = isOverdue ? OVERDUE_EVERY_MS : STALE_EVERY_MS;
     if (!(isOverdue || isBehind) || performance.now() - this.#askedMs < everyMs) return;
     this.#askedMs = performance.now() + Math.random() * ASKED_JITTER_MS;
@@ -227,11 +244,12 @@ class ItemPage {
     const now = money(shownPrice(item));
     if (status !== before.status) {
       if (isFinalStatus(status)) this.form.ended();
-      this.announce(`The lot is now ${(STATUS_LABELS[status] ?? status ?? "").toLowerCase()}, at ${now}.`);
+      const label = (STATUS_LABELS[status] ?? status ?? "").toLowerCase();
+      this.announce(`The lot is now ${label}, at ${now}.`, { atOnce: true });
     } else if (price !== before.price || leader !== before.leader) {
       const fell = price < before.price ? " A bid was struck." : "";
       const who = leader === me ? "You lead" : `${nameFor(me, item.highest_bidder, leader) ?? "Nobody"} leads`;
-      this.announce(`${now}. ${who}, ${item.bid_count} bids.${fell}`);
+      this.announce(`${now}. ${who}, ${item.bid_count} ${item.bid_count === 1 ? "bid" : "bids"}.${fell}`);
     }
     if (standing === before.standing) return;
     const urgent = { outbid: `You were outbid. The price is ${now}.`, won: `You won this lot, at ${now}.` };

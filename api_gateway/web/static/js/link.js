@@ -1,4 +1,4 @@
-// The mark in the bar that says whether what is shown is live.
+// Whether what is shown is live: the mark in the bar, and on the page of a lot a sentence beside the price.
 
 import { byId, setText } from "./dom.js";
 
@@ -12,10 +12,22 @@ const WORDS = {
   ended: "Not live",
 };
 
+// Short breaks come and go, and need no words.
+const BREAK_MS = 2000;
+
+const NOTES = {
+  stale: "Bids are taken, but this page may show them late: the live feed is catching up.",
+  offline: "You are offline. The price may have moved.",
+  connecting: "The live connection is not there yet. The price may have moved.",
+  reconnecting: "The live connection is interrupted, and comes back by itself. The price may have moved.",
+  ended: "This page is no longer live, and asks for the price every few seconds.",
+};
+
 export class LinkMark {
   #state = "connecting";
   #isStale = false;
   #wasLive = false;
+  #lostMs = performance.now(); // Since when it is not live; null while it is.
 
   constructor() {
     this.box = byId("connection");
@@ -27,6 +39,7 @@ export class LinkMark {
   set state(state) {
     this.#state = state;
     this.#wasLive ||= state === "live";
+    this.#lostMs = state === "live" ? null : (this.#lostMs ?? performance.now());
     this.#draw();
   }
 
@@ -36,6 +49,17 @@ export class LinkMark {
 
   get isStale() {
     return this.#state === "live" && this.#isStale;
+  }
+
+  /** Whether the server has said that it is no use to come back. */
+  get isEnded() {
+    return this.#state === "ended";
+  }
+
+  /** What to say beside the price, "" where nothing is wrong for long enough; to be asked now and then. */
+  get note() {
+    const isBrief = this.#lostMs !== null && performance.now() - this.#lostMs < BREAK_MS;
+    return isBrief ? "" : (NOTES[this.#shown()] ?? "");
   }
 
   set isStale(isStale) {

@@ -39,7 +39,8 @@ export function formatMark(amount, currency, isWhole) {
   const key = `${currency} whole`;
   if (!formats.has(key)) {
     const { style, currency: known } = formatOf(currency).resolvedOptions();
-    formats.set(key, new Intl.NumberFormat(undefined, { style, currency: known, maximumFractionDigits: 0 }));
+    const digits = { minimumFractionDigits: 0, maximumFractionDigits: 0 };
+    formats.set(key, new Intl.NumberFormat(undefined, { style, currency: known, ...digits }));
   }
   return formats.get(key).format(amount);
 }

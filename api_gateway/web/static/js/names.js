@@ -17,13 +17,22 @@ function shortened(userId) {
 }
 
 const TONES = 8;
+const NAMES_MAX = 500;
 
-/** Gives each name a tone from 0 to 7, in the order in which they are met, so that the eye finds a bidder again. */
+/**
+ * Gives each name a tone from 0 to 7, in the order in which they are met, so that the eye finds a bidder again. In a
+ * long auction the names that were met first are forgotten.
+ */
 export class Tones {
   #byName = new Map();
+  #next = 0;
 
   of(name) {
-    if (!this.#byName.has(name)) this.#byName.set(name, this.#byName.size % TONES);
+    if (!this.#byName.has(name)) {
+      this.#byName.set(name, this.#next);
+      this.#next = (this.#next + 1) % TONES;
+      if (this.#byName.size > NAMES_MAX) this.#byName.delete(this.#byName.keys().next().value);
+    }
     return this.#byName.get(name);
   }
 }

@@ -6,7 +6,9 @@ import { nameFor } from "./names.js";
 import { STATUS_LABELS, isFinalStatus, priceLabel, shownPrice, startOf } from "./status.js";
 import { softCloseWords, stepWords } from "./termwords.js";
 
-const LONG_PRICE = 12;
+// From so many characters on a price is set smaller, so that it stands on one line.
+const LONG_PRICE = 13;
+const LONGEST_PRICE = 17;
 
 export class Panel {
   #price = null;
@@ -51,15 +53,17 @@ export class Panel {
     const price = byId("price");
     setText(byId("price-label"), priceLabel(item));
     setText(price, text);
-    price.dataset.length = text.length > LONG_PRICE ? "long" : "short";
+    const length = text.length >= LONGEST_PRICE ? "longest" : text.length >= LONG_PRICE ? "long" : "short";
+    price.dataset.length = length;
     if (this.#price !== null && this.#price !== text) flash(price);
     this.#price = text;
   }
 
   #drawFacts(item, { mine, leader, viewers }) {
     setText(byId("bid-count"), (item.bid_count ?? 0).toLocaleString());
-    setText(byId("leader-label"), item.status === "sold" ? "Sold to" : "Leader");
-    setText(byId("leader"), leader ?? (isFinalStatus(item.status) ? "Nobody" : "Nobody yet"));
+    const isFinal = isFinalStatus(item.status);
+    setText(byId("leader-label"), item.status === "sold" ? "Sold to" : isFinal ? "Highest bidder" : "Leader");
+    setText(byId("leader"), leader ?? (isFinal ? "Nobody" : "Nobody yet"));
     byId("leader").classList.toggle("is-you", mine);
     byId("viewers-fact").hidden = viewers === null;
     if (viewers !== null) setText(byId("viewers"), `${viewers.isExact ? "" : "about "}${viewers.count.toLocaleString()}`);
@@ -107,7 +111,9 @@ export class Panel {
   #drawNotice(item, { me, mine, leader, circumstances, money, isOwn }) {
     const open = item.status === "open" || item.status === undefined;
     const own = Boolean(item.seller_id) && item.seller_id === me;
-    byId("bid-form").hidden = !open || own;
+    const form = byId("bid-form");
+    const hadFocus = form.contains(document.activeElement);
+    form.hidden = !open || own;
     byId("paddle").hidden = isFinalStatus(item.status);
     const notice = byId("notice");
     notice.hidden = open && !own;
@@ -116,6 +122,7 @@ export class Panel {
       ? "This is your lot. Sellers cannot bid on their own lot."
       : noticeText(item, { mine, leader, circumstances, money, isOwn });
     setText(notice, words);
+    if (hadFocus) notice.focus();
   }
 }
 

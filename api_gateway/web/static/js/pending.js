@@ -16,6 +16,10 @@ export class Pending {
     }
   }
 
+  holds(attempt) {
+    return this.get()?.bid.bid_id === attempt.bid.bid_id;
+  }
+
   set(attempt) {
     try {
       sessionStorage.setItem(this.key, JSON.stringify(attempt));
@@ -24,7 +28,9 @@ export class Pending {
     }
   }
 
-  clear() {
+  /** Forgets `attempt`, unless a newer one has taken its place. */
+  clear(attempt) {
+    if (!this.holds(attempt)) return;
     try {
       sessionStorage.removeItem(this.key);
     } catch {

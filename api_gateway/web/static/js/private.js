@@ -4,6 +4,7 @@
 import { feedToken } from "./api.js";
 
 const ASK_AGAIN_MS = 10_000;
+const WAIT_MS = 15_000;
 
 export class PrivateChannel {
   #bidder = "";
@@ -12,6 +13,7 @@ export class PrivateChannel {
   #isOff = false;
   #asking = null; // For whom a token is on its way.
   #askedMs = -Infinity;
+  #timer = null;
 
   constructor(send) {
     this.send = send;
@@ -59,11 +61,16 @@ export class PrivateChannel {
     if (this.#token === null) {
       this.#asking = bidder;
       this.#askedMs = performance.now();
-      // Where the house does not answer, the next connection asks again.
+      clearTimeout(this.#timer);
       const answer = await feedToken(bidder).catch(() => undefined);
       if (this.#asking === bidder) this.#asking = null;
       this.#isOff ||= answer === null;
-      if (!answer || bidder !== this.#bidder) return;
+      if (bidder !== this.#bidder || this.#isOff) return;
+      if (answer === undefined) {
+        // The house does not answer.
+        this.#timer = setTimeout(() => this.#say(), WAIT_MS * (0.5 + Math.random()));
+        return;
+      }
       this.#token = answer.token;
     }
     this.send({ op: "authenticate", token: this.#token });

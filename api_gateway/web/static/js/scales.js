@@ -38,11 +38,12 @@ export function timeMarks(from, to, count, offsetMs) {
   return { marks, step };
 }
 
+const dayFormat = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const minuteFormat = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const secondFormat = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" });
+
 /** How a mark is written that stands `step` away from the next one. */
 export function timeMarkText(at, step) {
-  const options =
-    step >= DAY ? { day: "numeric", month: "short" }
-    : step >= MINUTE ? { hour: "numeric", minute: "2-digit" }
-    : { hour: "numeric", minute: "2-digit", second: "2-digit" };
-  return new Intl.DateTimeFormat(undefined, options).format(at);
+  const format = step >= DAY ? dayFormat : step >= MINUTE ? minuteFormat : secondFormat;
+  return format.format(at);
 }

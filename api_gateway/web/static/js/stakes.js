@@ -1,5 +1,6 @@
 // What this browser remembers of its own part in an auction: that somebody bid from here, and the maximum that was
-// left. The platform tells a maximum to nobody, not even its owner, so this is the only place that can show it.
+// left. The platform tells a maximum to its owner alone, and only where the house allows even that; so mostly this is
+// the only place that can show it.
 
 import { keep, recall } from "./storage.js";
 
@@ -20,7 +21,7 @@ export function stakeOf(itemId, userId) {
   return all().find(({ item, user }) => item === itemId && user === userId) ?? null;
 }
 
-/** Notes an accepted bid. `max` (a number) is a maximum left with it; null leaves an earlier one as it is. */
+/** Notes an accepted bid, or a maximum that was told. `max` (a number) is a maximum; null leaves an earlier one as it is. */
 export function rememberStake(itemId, userId, max) {
   const stakes = all();
   const known = stakes.find(({ item, user }) => item === itemId && user === userId);

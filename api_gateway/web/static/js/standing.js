@@ -19,6 +19,14 @@ export function standingOf(item, { me, stake, told }) {
   return isFinal ? "lost" : "outbid";
 }
 
+/**
+ * The newer one of two frames of the private channel, the first of which may be null. Of one version it is the later
+ * one: a maximum is raised without an event.
+ */
+export function newerStanding(known, frame) {
+  return known !== null && compareVersions(frame, known) < 0 ? known : frame;
+}
+
 function hasBid(item, stake, told) {
   const isTold = told !== null && told.standing !== "none";
   // A bid of ours that was just answered is known here before the channel tells it.

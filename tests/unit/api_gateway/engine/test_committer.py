@@ -12,7 +12,7 @@ from api_gateway.engine.batcher import PendingBid
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.scripts import BidScripts, Decided, ItemMissing
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
-from shared.names import idempotency_key
+from shared.names import idempotency_key, shard_of
 
 ACCEPTED = b"A|b|1|100|100|1|101|1|bid|1|5"
 REFUSED = b"R|TOO_LOW|100|0|101|1"
@@ -45,9 +45,6 @@ class FakeRedis:
 
     async def mget(self, keys: list[str]) -> list[bytes | None]:
         return [self._stored.get(key) for key in keys]
-
-    async def hget(self, key: str, field: str) -> bytes:
-        return b"77"
 
     async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
         return self._recent
@@ -192,33 +189,48 @@ async def test_without_replicas_an_accepted_bid_is_unknown_and_a_refused_one_is_
 
 
 async def test_a_lost_answer_promises_no_more_than_any_other() -> None:
-    asked: list[int] = []
-    confirmed = asyncio.Event()
+    safe = asyncio.Event()
+    asked: list[str] = []
 
-    async def confirm(shard: str, entry: int) -> None:
-        asked.append(entry)
-        await confirmed.wait()
+    async def secure(shard: str) -> None:
+        asked.append(shard)
+        await safe.wait()
+
+    async def never(shard: str) -> None:
+        raise OutcomeUnknown
 
     stored = {
         idempotency_key("a", "ada", "x"): b"100,\n" + ACCEPTED,
         idempotency_key("a", "ada", "y"): b"100,\n" + REFUSED,
     }
-    logged = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), confirm=confirm)
+    bench = Bench(FakeScripts(OutcomeUnknown(), OutcomeUnknown()), FakeRedis(stored=stored), secure=secure)
     accepted, refused = bid("x", key="x"), bid("y", key="y")
-    logged.committer.place(accepted)
-    logged.committer.place(refused)
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
     assert await refused.verdict == REFUSED
     assert not accepted.verdict.done()
-    confirmed.set()
+    safe.set()
     assert await accepted.verdict == ACCEPTED
-    assert asked == [77], "its own entry is not known, so the shard's newest one counts"
-    await logged.stop()
+    assert asked == [shard_of("a")]
+    await bench.stop()
 
-    replicated = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), replicates=True)
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), secure=never)
     accepted, refused = bid("x", key="x"), bid("y", key="y")
-    replicated.committer.place(accepted)
-    replicated.committer.place(refused)
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
     assert await refused.verdict == REFUSED
     with pytest.raises(OutcomeUnknown):
         await accepted.verdict
-    await replicated.stop()
+    await bench.stop()
+
+
+async def test_a_bug_does_not_stop_the_only_flusher() -> None:
+    bench = Bench(FakeScripts([], [Decided([REFUSED], 0, 0, True)]))  # one answer too few
+    first = bid("x")
+    bench.committer.place(first)
+    with pytest.raises(OutcomeUnknown):
+        await first.verdict
+    second = bid("y")
+    bench.committer.place(second)
+    assert await second.verdict == REFUSED
+    await bench.stop()

@@ -1,0 +1,230 @@
+"""The scripts of the pages one by one, as far as they need no platform: time, words for screen readers, drawing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.acceptance.browsing import Street, in_a_browser
+
+pytestmark = in_a_browser
+
+
+async def evaluated(street: Street, script: str, argument: Any = None) -> Any:
+    """What `script`, a function, returns on one of the pages."""
+    reader = await street.person("reader")
+    await reader.open("/sell")
+    return await reader.page.evaluate(script, argument)
+
+
+async def test_a_page_that_is_hidden_while_it_waits_for_a_frame_draws_all_the_same(street: Street) -> None:
+    drawn = await evaluated(
+        street,
+        """async () => {
+          const { oncePerFrame } = await import("/static/js/dom.js");
+          window.requestAnimationFrame = () => 1; // As in a page that is hidden now: the frame never comes.
+          let count = 0;
+          let told;
+          const late = new Promise((resolve) => setTimeout(resolve, 10_000));
+          const draw = oncePerFrame(() => {
+            count += 1;
+            told();
+          });
+          for (const _round of [1, 2]) {
+            const done = new Promise((resolve) => { told = resolve; });
+            draw();
+            draw();
+            await Promise.race([done, late]);
+          }
+          return count;
+        }""",
+    )
+    assert drawn == 2, "once for each round, and again after that"
+
+
+async def test_a_fast_auction_is_told_in_peace_and_warnings_are_never_lost(street: Street) -> None:
+    reader = await street.person("reader")
+    await reader.page.clock.install(time=0)
+    await reader.open("/sell")
+    # From now on time passes only where the test says so.
+    await reader.page.clock.pause_at(100)
+    await reader.page.evaluate(
+        """async () => {
+          const { announcer } = await import("/static/js/dom.js");
+          const node = document.createElement("p");
+          window.heard = [];
+          new MutationObserver(() => window.heard.push(node.textContent)).observe(node, { childList: true });
+          window.announce = announcer(node);
+        }"""
+    )
+
+    async def heard_after(call: str, milliseconds: int) -> list[str]:
+        await reader.page.evaluate(call)
+        await reader.page.clock.run_for(milliseconds)
+        heard: list[str] = await reader.page.evaluate("window.heard.splice(0)")
+        return heard
+
+    assert await heard_after("announce('one'); announce('two'); announce('three')", 3_000) == ["one"]
+    assert await heard_after("0", 2_000) == ["three"]
+    assert await heard_after("announce('15 seconds are left.', { atOnce: true }); announce('four')", 3_000) == [
+        "15 seconds are left."
+    ]
+    # Twenty prices a second for two minutes: not one word every four seconds.
+    flood = "let n = 0; window.flood = setInterval(() => announce(`price ${n++}`), 50)"
+    heard = await heard_after(flood, 120_000)
+    assert 6 <= len(heard) <= 12
+    assert await heard_after("clearInterval(window.flood)", 60_000) == ["price 2399"]
+    assert await heard_after("announce('five'); announce('six')", 5_000) == ["five", "six"]
+
+
+async def test_a_slow_answer_moves_no_clock(street: Street) -> None:
+    quick, slow = await evaluated(
+        street,
+        """async () => {
+          const { noteServerDate, serverNow } = await import("/static/js/clock.js?alone");
+          const now = performance.now();
+          const header = (aheadMs) => new Date(serverNow() + aheadMs).toUTCString();
+          const moved = (aheadMs, tookMs) => {
+            const before = serverNow();
+            noteServerDate(header(aheadMs), now - tookMs, now);
+            return Math.abs(serverNow() - before);
+          };
+          const slow = moved(0, 6000);
+          return [moved(60_000, 20), slow];
+        }""",
+    )
+    assert slow < 1_000, "the time was told at the end of six seconds, and not in the middle"
+    assert 58_000 < quick < 62_000, "an answer at once that says something else is believed"
+
+
+async def test_a_state_knows_when_it_began(street: Street) -> None:
+    moments = await evaluated(
+        street,
+        """async () => {
+          const { Register, stateOf } = await import("/static/js/feed.js");
+          const register = new Register();
+          const told = (message) => {
+            register.offer(stateOf({ epoch: 1, current_bid: 5, ...message }));
+            return register.state.updated_at;
+          };
+          return [
+            told({ seq: 1, updated_at: "2026-03-01T12:00:00Z" }),
+            told({ type: "paused", seq: 2, timestamp: "2026-03-01T12:30:00Z" }),
+            told({ type: "snapshot", seq: 3, updated_at: "2026-03-01T12:45:00Z" }),
+            told({ type: "bid", seq: 1, timestamp: "2026-03-01T12:00:00Z" }),
+          ];
+        }""",
+    )
+    assert [moment[11:16] for moment in moments] == ["12:00", "12:30", "12:45", "12:45"]
+
+
+async def test_the_colours_of_bidders_do_not_grow_for_ever(street: Street) -> None:
+    tones = await evaluated(
+        street,
+        """async () => {
+          const { Tones } = await import("/static/js/names.js");
+          const tones = new Tones();
+          const first = Array.from({ length: 9 }, (_unused, index) => tones.of(`bidder-${index}`));
+          for (let index = 9; index < 501; index += 1) tones.of(`bidder-${index}`);
+          return [first, tones.of("bidder-500"), tones.of("bidder-0")];
+        }""",
+    )
+    assert tones == [[0, 1, 2, 3, 4, 5, 6, 7, 0], 500 % 8, 501 % 8], "the first one was forgotten, the last was not"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "least"),
+    [(100, 285, 0.01), (0.01, 0.46, 0.01), (1, 1, 0.01), (7, 9, 1), (999_999, 1_000_001, 0.01), (0.5, 0.53, 0.001)],
+)
+async def test_the_chart_marks_round_amounts(street: Street, low: float, high: float, least: float) -> None:
+    marks: list[float] = await evaluated(
+        street,
+        """async ([low, high, least]) => {
+          const { amountMarks } = await import("/static/js/scales.js");
+          return amountMarks(low, high, 4, least);
+        }""",
+        [low, high, least],
+    )
+    assert marks[0] <= low < marks[-1]
+    assert marks[-1] >= high
+    assert 2 <= len(marks) <= 7
+    step = marks[1] - marks[0]
+    assert step >= least * 0.999
+    assert marks == pytest.approx([marks[0] + step * place for place in range(len(marks))])
+
+
+REFUSALS = [
+    "NOT_STARTED",
+    "CLOSED",
+    "SOLD",
+    "PAUSED",
+    "CANCELLED",
+    "OWN_ITEM",
+    "BIDDER_BLOCKED",
+    "NOT_APPROVED",
+    "MAX_NOT_RAISED",
+    "TOO_LOW",
+]
+
+# What is changed in a form that is otherwise right, and the field that must say so (None: nothing is wrong).
+TYPED: list[tuple[dict[str, Any], str | None]] = [
+    ({}, None),
+    ({"start_price": "0"}, None),
+    ({"start_price": "1,234.50"}, None),
+    ({"name": "  "}, "name"),
+    ({"start_price": "1.234"}, "start_price"),
+    ({"start_price": "-1"}, "start_price"),
+    ({"currency": "JPY", "start_price": "10.50"}, "start_price"),
+    ({"currency": "KWD", "start_price": "10.505"}, None),
+    ({"start_price": "10", "reserve_price": "9.99"}, "reserve_price"),
+    ({"reserve_price": "20", "buy_now_price": "19"}, "buy_now_price"),
+    ({"increment": "flat", "flat_value": "0"}, "flat_value"),
+    ({"increment": "percent", "percent_value": "2.5"}, None),
+    ({"increment": "percent", "percent_value": "100.01"}, "percent_value"),
+    ({"increment": "steps", "steps": [{"below": "", "increment": "5"}]}, None),
+    ({"increment": "steps", "steps": [{"below": "9", "increment": ""}, {"below": "", "increment": "5"}]}, "steps"),
+    ({"end": "length", "length_count": "1.5", "length_unit": "hours"}, "length_count"),
+    ({"end": "at", "end_at": "2001-01-01T10:00"}, "end_at"),
+    ({"start": "at", "start_at": ""}, "start_at"),
+    ({"end": "none", "soft": "short"}, "soft"),
+    ({"soft": "own", "trigger_min": "0", "extend_min": "5"}, "trigger_min"),
+    ({"soft": "own", "trigger_min": "2", "extend_min": "5", "max_count": "0"}, "max_count"),
+    ({"soft": "own", "trigger_min": "0,5", "extend_min": "5", "hard_min": "60"}, None),
+    ({"seller_id": "a b"}, "seller_id"),
+    ({"id": "a/b"}, "id"),
+]
+
+
+async def test_what_the_pages_say_and_refuse_by_themselves(street: Street) -> None:
+    words: list[tuple[str, bool]] = await evaluated(
+        street,
+        """async (codes) => {
+          const { wordsForVerdict, wordsForFailure } = await import("/static/js/verdicts.js");
+          const { ApiError } = await import("/static/js/api.js");
+          const attempt = { bid: { user_id: "ada", amount: 5, bid_id: "b" }, led: false, price: 1 };
+          const money = (amount) => `$${amount}`;
+          const problem = (status, code) => wordsForFailure(new ApiError("as told", { status, code }), attempt, money);
+          return [
+            ...codes.map((code) => wordsForVerdict({ success: false, code, min_next_bid: 9 }, attempt, money)),
+            problem(422, "KEY_REUSED"), problem(503, "OVERLOADED"), problem(503, "OUTCOME_UNKNOWN"),
+          ].map(({ text, unsettled }) => [text, unsettled ?? false]);
+        }""",
+        REFUSALS,
+    )
+    texts = [text for text, _ in words]
+    assert len(set(texts)) == len(REFUSALS) + 3
+    assert not [text for text in texts if "was refused" in text or "as told" in text]
+    assert [text for text, unsettled in words if unsettled] == texts[-1:]
+
+    right = {"name": "Clock", "currency": "USD", "increment": "ebay", "end": "3600", "start": "now", "soft": "none"}
+    refused: list[list[str]] = await evaluated(
+        street,
+        """async (forms) => {
+          const { readDraft } = await import("/static/js/terms.js");
+          return forms.map((values) => [...readDraft(values, Date.now()).errors.keys()]);
+        }""",
+        [{**right, **changes} for changes, _ in TYPED],
+    )
+    for (changes, field), found in zip(TYPED, refused, strict=True):
+        assert found == ([] if field is None else [field]), changes
