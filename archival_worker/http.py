@@ -154,6 +154,7 @@ def make_app(
             "postgres_up": report.postgres is None,
             "cursors_to_copy": cursors.pending,
             "shard_alarms": len(cursors.alarms),
+            "hole_alarms": len(holes.alarms),
             "items_to_chain": chainer.waiting,
             "chain_alarms": len(chainer.alarms),
             "export_alarms": len(exporter.alarms) if exporter is not None else 0,

@@ -183,6 +183,12 @@ class House:
             answer: Terms = (await http.get(f"{self._base}/{item_id}")).json()
         return answer
 
+    async def listed(self, status: str) -> set[str]:
+        """The ids of the first hundred items of this status, as the catalogue has them: from the archive."""
+        async with httpx.AsyncClient(timeout=10) as http:
+            page = (await http.get(self._base, params={"status": status, "limit": 100})).json()
+        return {item["id"] for item in page["items"]}
+
     async def _post(self, path: str, body: Terms, status: int) -> Terms:
         async with httpx.AsyncClient(timeout=10) as http:
             answer = await http.post(self._base + path, json=body)
