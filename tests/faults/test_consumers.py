@@ -21,6 +21,7 @@ async def test_row_14_the_archiver_dies_between_commit_and_acknowledgement(start
         await run.prove()
 
 
+@pytest.mark.faults
 async def test_row_18_the_broadcaster_is_killed(start_stack: StackFactory) -> None:
     """Viewers come back with `since`; they miss nothing and see nothing twice.
 

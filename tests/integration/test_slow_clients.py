@@ -87,9 +87,12 @@ async def test_a_connection_that_says_nothing_is_closed(stack: Stack) -> None:
 
 
 async def test_a_body_that_trickles_is_timed_out(stack: Stack) -> None:
-    for path in (b"/api/v1/items/slow/bid", b"/api/v1/items"):
-        head = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
-        answer = await _answer(stack, head, b" ", pause_s=0.1, bytes_max=200)
+    heads = [
+        b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+        for path in (b"/api/v1/items/slow/bid", b"/api/v1/items")
+    ]
+    answers = await asyncio.gather(*(_answer(stack, head, b" ", pause_s=0.1, bytes_max=200) for head in heads))
+    for answer in answers:
         assert b" 408 " in answer
         assert b"BODY_TOO_SLOW" in answer
 

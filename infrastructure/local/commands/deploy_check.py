@@ -53,9 +53,19 @@ def deploy_check(
     except (hcl.HclInvalid, ValueError, OSError, subprocess.SubprocessError) as error:
         raise click.ClickException(str(error)) from error
     prices = aws_costs.load_prices(terraform_dir / "prices.json")
-    lines = aws_costs.estimate(environment, values, prices)
     findings += deploy.check_values(environment, values)
-    findings += [deploy.check_budget(values, aws_costs.total(lines)), *deploy.check_tools(), about_state]
+    lines: list[aws_costs.Line] = []
+    try:
+        lines = aws_costs.estimate(environment, values, prices)
+        findings.append(deploy.check_budget(values, aws_costs.total(lines)))
+    except (KeyError, TypeError, ValueError) as error:
+        # A value of another shape than its variable. Terraform says which one, but only once it is initialised.
+        text = f"the costs cannot be summed up: {type(error).__name__}: {error}"
+        advice = (
+            f"Compare your values with the types in {folder / 'variables.tf'}; `terraform plan` names the variable."
+        )
+        findings.append(Finding("estimate", "fail", text, advice))
+    findings += [*deploy.check_tools(), about_state]
     findings += ask_aws(values, backend, offline=offline)
     if as_json:
         click.echo(json.dumps(_report(findings, counts, lines, exact=plan is not None), indent=2))
@@ -105,6 +115,16 @@ def _show(
     click.echo(f"\n{counts.total()} resources of {len(counts)} types, {how}:")
     for kind, count in sorted(counts.items()):
         click.echo(f"  {count:>4}  {kind}")
+    if lines:
+        _show_costs(environment, lines, prices)
+    failures = [finding for finding in findings if finding.grade == "fail"]
+    if failures:
+        click.echo(f"\nMissing: {', '.join(finding.check for finding in failures)}.")
+    else:
+        click.echo(f"\nReady: terraform -chdir=infrastructure/terraform/envs/{environment} plan")
+
+
+def _show_costs(environment: str, lines: list[aws_costs.Line], prices: aws_costs.Prices) -> None:
     click.echo(f"\nA month of {environment}, in USD at the list prices of us-east-1 ({prices['as_of']}), without bids:")
     width = max(len(line.what) for line in lines)
     for line in lines:
@@ -113,8 +133,3 @@ def _show(
     added = aws_costs.total(aws_costs.per_million_bids(environment, prices, viewers=0))
     watched = aws_costs.total(aws_costs.per_million_bids(environment, prices, viewers=100))
     click.echo(f"  and {added:,.2f} for a million bids, {watched:,.2f} where 100 viewers see each of them")
-    failures = [finding for finding in findings if finding.grade == "fail"]
-    if failures:
-        click.echo(f"\nMissing: {', '.join(finding.check for finding in failures)}.")
-    else:
-        click.echo(f"\nReady: terraform -chdir=infrastructure/terraform/envs/{environment} plan")

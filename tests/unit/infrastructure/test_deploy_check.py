@@ -94,6 +94,20 @@ def test_var_files_win_over_terraform_tfvars_and_these_over_the_environment(chec
     assert values["image_tag"] == "automatic"
 
 
+@pytest.mark.parametrize(
+    "values",
+    ["services = { gateway = { cpu = 256, memory = 512 } }", 'nats_servers = "three"', "zones = null"],
+    ids=["a part is missing", "a text for a number", "nothing for a list"],
+)
+def test_values_that_cannot_be_summed_up_are_a_finding_and_no_traceback(checkout: Path, values: str) -> None:
+    fill_in(checkout, values=f"{GOOD}\n{values}\n")
+    for arguments in ((), ("--json",)):
+        result = deploy_check(checkout, "--offline", *arguments)
+        assert isinstance(result.exception, SystemExit), result.exc_info
+        assert result.exit_code == 1
+        assert "the costs cannot be summed up" in result.output
+
+
 def test_a_misspelt_variable_is_named(checkout: Path) -> None:
     fill_in(checkout, values=GOOD + 'imagetag = "x"\n')
     _, findings = deploy.load_values(checkout / "envs" / "dev", [], {})
