@@ -1,4 +1,4 @@
-"""The chain over archived events, the audit of it, and the exports of closed items, on a real PostgreSQL."""
+"""The exports of closed items, on a real PostgreSQL, to folders and to a bucket."""
 
 from __future__ import annotations
 
@@ -10,31 +10,23 @@ import resource
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 
-from archival_worker.archive import Archive
-from archival_worker.audit import AuditImpossible, Report, audit
-from archival_worker.chainer import Chainer, ChainOptions
+from archival_worker.chainer import Chainer
 from archival_worker.errors import ExportFailed
 from archival_worker.export_file import verify
 from archival_worker.exports import Exporter, ExportOptions
-from archival_worker.metrics import Metrics
-from archival_worker.migrate import migrate
 from archival_worker.sinks import Digest, DirectorySink, Sink, open_sink
 from infrastructure.local.ports import free_ports
 from infrastructure.local.stack import Stack
-from shared.clients.postgres import open_postgres
-from shared.messages import Event
-from tests.integration.archive_world import new_database
+from tests.integration.chain_world import World, auction, chain_world
 from tests.stack import StackFactory
-from tests.unit.archival_worker.events import bid, closed, created, delivery, voided
+from tests.unit.archival_worker.events import voided
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -42,205 +34,14 @@ pytestmark = pytest.mark.integration
 QUICK = ExportOptions(pause_first_s=0.001, pause_most_s=0.001, stuck_tries=3, count_every_s=0)
 
 
-@dataclass
-class World:
-    """A database of the test's own, and what works on it, step by step."""
-
-    url: str
-    pool: asyncpg.Pool
-    archive: Archive
-    chainer: Chainer
-    metrics: Metrics
-    entries: int = 0
-
-    async def store(self, *events: Event) -> None:
-        """Each event as an outbox entry of its own, in one batch."""
-        deliveries = []
-        for event in events:
-            self.entries += 1
-            deliveries.append(delivery(self.entries, event))
-        await self.archive.store(deliveries)
-        self.chainer.offer({event.item_id for event in events})
-
-    async def chain(self, chainer: Chainer | None = None) -> int:
-        """Until nothing is left to do; how many events were added."""
-        chainer = chainer or self.chainer
-        added = 0
-        while chainer.waiting:
-            added += await chainer.once()
-        return added
-
-    async def value(self, sql: str, *arguments: Any) -> Any:
-        return await self.pool.fetchval(sql, *arguments)
-
-    async def tamper(self, sql: str) -> None:
-        assert (await self.pool.execute(sql)).rpartition(" ")[2] != "0", "the test changed nothing"
-
-    async def audit(self, item_id: str = "lot-1", page_rows: int = 3) -> Report:
-        return await audit(self.url, item_id, page_rows=page_rows)
-
-    async def export_row(self) -> dict[str, Any]:
-        row = await self.pool.fetchrow("SELECT * FROM exports ORDER BY epoch DESC, seq DESC LIMIT 1")
-        assert row is not None
-        return dict(row)
-
-
 @pytest_asyncio.fixture
 async def world(servers: Stack) -> AsyncIterator[World]:
-    url = await new_database(servers)
-    await migrate(url)
-    pool = await open_postgres(url, name="test", timeout_s=10)
-    metrics = Metrics()
-    # Small bounds, so that a few events take several transactions.
-    options = ChainOptions(rows_max=4, items_max=2, window=2, linger_s=0, gap_alarm_s=0)
-    yield World(url, pool, Archive(pool), Chainer(pool, metrics, options), metrics)
-    pool.terminate()
-
-
-def auction(item_id: str = "lot-1", bids: int = 5) -> list[Event]:
-    placed = [bid(item_id, seq) for seq in range(1, bids + 1)]
-    return [created(item_id, name="A clock, “ticking” \U0001f570\n\x01"), *placed, closed(item_id, bids + 1)]
+    async with chain_world(servers) as world:
+        yield world
 
 
 def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix == ".gz"]
-
-
-async def test_every_event_gets_its_hash_and_an_audit_says_so(world: World) -> None:
-    await world.store(*auction("lot-1", 9), *auction("lot-2", 3))
-    assert await world.chain() == 11 + 5
-    assert await world.value("SELECT count(*) FROM event_hashes") == 16
-    report = await world.audit()
-    assert (report.is_sound, report.fits, report.up_to, report.waiting) == (True, 11, "1:10", 0)
-    assert (await world.audit("lot-2")).fits == 5
-    with pytest.raises(AuditImpossible, match="no item lot-3"):
-        await world.audit("lot-3")
-
-
-async def test_the_chain_stops_at_a_gap_and_goes_on_when_it_is_filled(world: World) -> None:
-    events = auction("lot-1", 5)
-    await world.store(*events[:2], *events[3:])
-    assert await world.chain() == 2
-    assert "lot-1 for the one after 1:1" in world.chainer.alarms["chain"]
-    report = await world.audit()
-    assert (report.is_sound, report.fits, report.waiting) == (True, 2, 4)
-    await world.store(events[2])
-    assert await world.chain() == 5
-    assert world.chainer.alarms == {}
-    assert (await world.audit()).up_to == "1:6"
-
-
-async def test_a_gap_that_another_archiver_filled_is_no_alarm_here(world: World) -> None:
-    events = auction("lot-1", 3)
-    await world.store(*events[:2], *events[3:])
-    here = Chainer(world.pool, world.metrics, ChainOptions(linger_s=0.01, gap_alarm_s=0.1))
-    running = asyncio.create_task(here.run())
-
-    async def alarmed() -> bool:
-        return "chain" in here.alarms
-
-    async def quiet() -> bool:
-        return not here.alarms
-
-    await eventually(alarmed)
-    await world.store(events[2])
-    await world.chain()
-    await eventually(quiet)
-    running.cancel()
-    await asyncio.wait([running])
-    assert (await world.audit()).fits == 5
-
-
-async def test_a_new_chainer_finds_what_an_old_one_left(world: World) -> None:
-    for number in range(5):
-        await world.store(*auction(f"lot-{number}", 2))
-    fresh = Chainer(world.pool, world.metrics, ChainOptions(window=2))
-    for _ in range(3):  # five items in windows of two
-        await fresh.scan()
-    assert fresh.waiting == 5
-    assert await world.chain(fresh) == 20
-    await fresh.scan()
-    assert fresh.waiting == 0
-
-
-async def test_several_chainers_never_spoil_a_chain(world: World) -> None:
-    options = ChainOptions(rows_max=3, items_max=5)
-    chainers = [Chainer(world.pool, world.metrics, options) for _ in range(4)]
-    items = [f"lot-{number}" for number in range(6)]
-    for item_id in items:
-        await world.store(*auction(item_id, 10))
-    for chainer in chainers:
-        chainer.offer(items)
-    added = await asyncio.gather(*(world.chain(chainer) for chainer in chainers))
-    assert sum(added) == 6 * 12
-    for item_id in items:
-        assert (await world.audit(item_id)).fits == 12
-
-
-HASH_TOO = "WITH gone AS (DELETE FROM event_hashes WHERE LOT seq = {0}) DELETE FROM {1} WHERE LOT seq = {0}"
-END_TOO = (
-    "WITH gone AS (DELETE FROM event_hashes WHERE LOT seq = 6), export AS (DELETE FROM exports WHERE LOT true), "
-    "back AS (UPDATE chains SET seq = 5, hash = (SELECT hash FROM event_hashes WHERE LOT seq = 5) WHERE LOT true) "
-    "DELETE FROM events WHERE LOT seq = 6"
-)
-SWAP = (
-    "UPDATE bids AS b SET bid_id = o.bid_id, user_id = o.user_id, amount = o.amount, previous_bid = o.previous_bid, "
-    "placed_at = o.placed_at FROM (SELECT * FROM bids WHERE LOT seq IN (2, 3)) AS o "
-    "WHERE b.item_id = o.item_id AND b.seq + o.seq = 5"
-)
-
-
-@pytest.mark.parametrize(
-    ("sql", "place", "kind"),
-    [
-        ("UPDATE bids SET amount = amount + 1 WHERE LOT seq = 4", "1:4", "bid"),
-        ("UPDATE bids SET user_id = 'mallory' WHERE LOT seq = 2", "1:2", "bid"),
-        ("UPDATE bids SET placed_at = placed_at + interval '1 microsecond' WHERE LOT seq = 3", "1:3", "bid"),
-        ("UPDATE events SET body = jsonb_set(body, '{reserve_price}', '1') WHERE LOT seq = 0", "1:0", "created"),
-        ("UPDATE events SET at = at - interval '1 second' WHERE LOT type = 'closed'", "1:6", "closed"),
-        ("UPDATE events SET type = 'opened' WHERE LOT type = 'closed'", "1:6", "opened"),
-        ("DELETE FROM bids WHERE LOT seq = 3", "1:3", None),
-        (HASH_TOO.format(3, "bids"), "1:3", None),
-        ("DELETE FROM events WHERE LOT type = 'closed'", "1:6", None),
-        (HASH_TOO.format(6, "events"), "1:6", None),
-        (SWAP, "1:2", "bid"),
-        ("UPDATE event_hashes SET hash = sha256('x') WHERE LOT seq = 5", "1:5", "bid"),
-        ("DELETE FROM event_hashes WHERE LOT seq = 2", "1:2", "bid"),
-        ("DELETE FROM chains WHERE LOT true", "1:0", "created"),
-        # What no hash covers, because it changes or is derived: it has to agree with what they do cover.
-        ("UPDATE bids SET status = 'voided' WHERE LOT seq = 4", "1:4", "bid"),
-        ("UPDATE items SET highest_bidder_id = 'mallory' WHERE LOT true", "1:6", "item"),
-        ("UPDATE items SET current_bid = 1 WHERE LOT true", "1:6", "item"),
-        ("UPDATE items SET reserve_price = 1 WHERE LOT true", "1:6", "item"),
-        ("UPDATE items SET original_end_at = now() WHERE LOT true", "1:6", "item"),
-        ("UPDATE items SET seq = 5 WHERE LOT true", "1:6", "item"),
-        ("DELETE FROM items WHERE LOT true", "1:6", "item"),
-        (END_TOO, "1:6", None),
-    ],
-)
-async def test_what_is_changed_behind_our_back_is_named(world: World, sql: str, place: str, kind: str | None) -> None:
-    await world.store(*auction("lot-1", 5), *auction("lot-2", 5))
-    await world.chain()
-    # Bid ids are unique per item, also in the middle of a statement that exchanges two.
-    await world.pool.execute("ALTER TABLE bids DROP CONSTRAINT bids_item_id_epoch_bid_id_key")
-    await world.tamper(sql.replace("LOT", "item_id = 'lot-1' AND"))
-    report = await world.audit()
-    assert report.finding is not None
-    assert (report.finding.place, report.finding.type) == (place, kind), report.text()
-    assert (await world.audit("lot-2")).is_sound
-
-
-async def test_a_void_changes_the_row_of_a_bid_and_not_its_hash(world: World) -> None:
-    await world.store(*auction("lot-1", 3)[:-1])
-    await world.chain()
-    # The bid, and the automatic bid that had answered it.
-    await world.store(bid("lot-1", 4, bid_id="bid-1-3/proxy"), voided("lot-1", 5, voids=3), bid("lot-1", 6))
-    await world.chain()
-    assert await world.value("SELECT count(*) FROM bids WHERE status = 'voided'") == 2
-    assert (await world.audit()).up_to == "1:6"
-    await world.tamper("UPDATE bids SET status = 'valid' WHERE seq = 4")
-    report = await world.audit()
-    assert "bid 1:4 does not fit: it is marked as valid, and a void struck it" in report.text()
 
 
 async def test_a_closed_item_is_exported_once_and_confirmed(world: World, tmp_path: Path) -> None:
