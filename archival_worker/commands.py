@@ -87,7 +87,7 @@ def recover(
         sys.exit(EXIT_REFUSED)
     except (BiddingError, RedisError, OSError, TimeoutError) as error:
         raise click.ClickException(
-            f"{error or type(error).__name__}\nWhat is reported as back is back. Run this again for the rest."
+            f"{str(error) or type(error).__name__}\nWhat is reported as back is back. Run this again for the rest."
         ) from error
     for line in summary(report, dry_run=dry_run):
         click.echo(line)

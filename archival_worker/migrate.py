@@ -106,9 +106,9 @@ async def _connect(url: str, wait_s: float) -> asyncpg.Connection:
             pause_s = backoff.failed()
             if loop.time() + pause_s > deadline_s:
                 raise MigrationError(
-                    f"PostgreSQL did not take a connection within {wait_s:g} s: {error or type(error).__name__}"
+                    f"PostgreSQL did not take a connection within {wait_s:g} s: {str(error) or type(error).__name__}"
                 ) from error
-            logger.info("waiting for PostgreSQL: %s", error or type(error).__name__)
+            logger.info("waiting for PostgreSQL: %s", str(error) or type(error).__name__)
             await asyncio.sleep(pause_s)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
             raise MigrationError(f"PostgreSQL refuses the connection: {error}") from error

@@ -66,7 +66,7 @@ def check(name: str | None, environment: Mapping[str, str], *, ready: bool) -> t
     try:
         status, body = ask(port_of(name, environment), path)
     except (OSError, ValueError) as error:
-        return False, f"{name} {path}: {error or type(error).__name__}"
+        return False, f"{name} {path}: {str(error) or type(error).__name__}"
     return status == 200, f"{name} {path}: {status} {body}"
 
 

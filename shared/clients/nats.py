@@ -68,22 +68,27 @@ async def open_nats(url: str, *, name: str) -> Client:
         logger.warning("nats: connected again to %s", shown)
 
     client = Client()
-    await client.connect(
-        servers=url.split(","),
-        name=name,
-        user=user,
-        password=password,
-        connect_timeout=2,
-        allow_reconnect=True,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=1,
-        ping_interval=5,
-        max_outstanding_pings=2,
-        pending_size=16 * 1024**2,
-        error_cb=on_error,
-        disconnected_cb=on_disconnected,
-        reconnected_cb=on_reconnected,
-    )
+    try:
+        await client.connect(
+            servers=url.split(","),
+            name=name,
+            user=user,
+            password=password,
+            connect_timeout=2,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=16 * 1024**2,
+            error_cb=on_error,
+            disconnected_cb=on_disconnected,
+            reconnected_cb=on_reconnected,
+        )
+    except BaseException:
+        # Whom the caller's time-out cancels between connecting and the greeting leaves its socket open.
+        await client.close()
+        raise
     return client
 
 
@@ -131,7 +136,7 @@ class NatsLink:
                 return await open_nats(self._url, name=self._name)
         except (NatsError, OSError, TimeoutError) as error:
             shown = without_password(self._url)
-            raise ConnectionError(f"NATS at {shown} is not reachable: {error or 'timed out'}") from error
+            raise ConnectionError(f"NATS at {shown} is not reachable: {str(error) or 'timed out'}") from error
 
     async def close(self) -> None:
         """Send what is buffered, where that is possible, and close."""

@@ -7,21 +7,19 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
-from infrastructure.local.ports import HOST
-
-_CHUNK_BYTES = 65_536
+from tests.tcp import Way, relay, serving
 
 
 class FaultyProxy:
     """Stands between a client and the server on ``target_port`` of this machine.
 
-    ``eaten`` counts the bytes of answers that were dropped, ``cuts`` the connections that were cut; ``on_answer`` is
-    called before an answer is passed on.
+    Clients connect to ``port``. ``eaten`` counts the bytes of answers that were dropped, ``cuts`` the connections that
+    were cut; ``on_answer`` is called before an answer is passed on.
     """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
-        self._server: asyncio.Server | None = None
+        self._server = contextlib.AsyncExitStack()
         self._writers: set[asyncio.StreamWriter] = set()
         self._eats = False
         self._refuses = False
@@ -30,21 +28,14 @@ class FaultyProxy:
         self.delay_s = 0.0
         self.eaten = 0
         self.cuts = 0
-
-    @property
-    def port(self) -> int:
-        """Where clients connect to."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        self.port = await self._server.enter_async_context(serving(self._serve))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
+        await self._server.aclose()
 
     def cut(self) -> None:
         """Reset every connection that is open now."""
@@ -80,41 +71,22 @@ class FaultyProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refuses:
-            writer.transport.abort()
             return
+        self._writers.add(writer)
         try:
-            to_reader, to_writer = await asyncio.open_connection(HOST, self._target_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        both = {writer, to_writer}
-        self._writers |= both
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on(reader, to_writer, both, answers=False))
-                group.create_task(self._pass_on(to_reader, writer, both, answers=True))
+            await relay(reader, writer, self._target_port, self._spoil)
         finally:
-            self._writers -= both
+            self._writers.discard(writer)
 
-    async def _pass_on(
-        self,
-        source: asyncio.StreamReader,
-        sink: asyncio.StreamWriter,
-        both: set[asyncio.StreamWriter],
-        *,
-        answers: bool,
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(_CHUNK_BYTES):
-                if answers and self.delay_s:
-                    await asyncio.sleep(self.delay_s)
-                if answers and self._eats:
-                    self.eaten += len(data)
-                    self._ate.set()
-                    continue
-                if answers and self.on_answer is not None:
-                    self.on_answer()
-                sink.write(data)
-                await sink.drain()
-        for writer in both:
-            writer.close()
+    async def _spoil(self, way: Way, data: bytes) -> bytes:
+        if way == "requests":
+            return data
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        if self._eats:
+            self.eaten += len(data)
+            self._ate.set()
+            return b""
+        if self.on_answer is not None:
+            self.on_answer()
+        return data

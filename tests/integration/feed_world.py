@@ -34,6 +34,7 @@ from shared.domain.auction import Terms
 from shared.item_state import item_fields
 from shared.messages import frame_batch
 from tests.stack import new_data_dir
+from tests.tcp import Way, relay, serving
 
 FEED = "broadcast_service"
 PATIENCE_S = 10.0
@@ -269,57 +270,35 @@ async def greeted(viewer: ClientConnection) -> Json:
 class Gate:
     """A TCP proxy whose requests or answers can be held back: a slow network at the moment that a test chooses."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._open = {"requests": asyncio.Event(), "answers": asyncio.Event()}
-        self.held = {"requests": asyncio.Event(), "answers": asyncio.Event()}
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._open: dict[Way, asyncio.Event] = {"requests": asyncio.Event(), "answers": asyncio.Event()}
+        self.held: dict[Way, asyncio.Event] = {"requests": asyncio.Event(), "answers": asyncio.Event()}
         for event in self._open.values():
             event.set()
         self.port = 0
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[Self]:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with serving(self._connected) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def hold(self, what: str) -> None:
+    def hold(self, what: Way) -> None:
         self.held[what].clear()
         self._open[what].clear()
 
-    def release(self, what: str) -> None:
+    def release(self, what: Way) -> None:
         self._open[what].set()
 
-    async def something_held(self, what: str) -> None:
+    async def something_held(self, what: Way) -> None:
         async with asyncio.timeout(PATIENCE_S):
             await self.held[what].wait()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        far_reader, far_writer = await asyncio.open_connection(*self._target)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, far_writer, "requests"))
-                group.create_task(self._pump(far_reader, writer, "answers"))
-        finally:
-            writer.close()
-            far_writer.close()
-            self._tasks.discard(task)
+        await relay(reader, writer, self._target_port, self._when_open)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, what: str) -> None:
-        while data := await reader.read(65_536):
-            if not self._open[what].is_set():
-                self.held[what].set()
-                await self._open[what].wait()
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    async def _when_open(self, way: Way, data: bytes) -> bytes:
+        if not self._open[way].is_set():
+            self.held[way].set()
+            await self._open[way].wait()
+        return data

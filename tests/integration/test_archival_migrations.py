@@ -16,6 +16,7 @@ from infrastructure.local.ports import free_ports
 from infrastructure.local.stack import Stack
 from shared import names
 from tests.integration.archive_world import new_database
+from tests.tcp import serving
 
 pytestmark = pytest.mark.integration
 
@@ -102,6 +103,18 @@ async def test_the_wait_for_a_server_is_bounded() -> None:
     (port,) = free_ports(1)
     with pytest.raises(MigrationError, match="did not take a connection"):
         await migrate(f"postgresql://bidding@127.0.0.1:{port}/bidding", wait_s=0.3)
+
+
+async def test_a_server_that_never_answers_is_named_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is stopped: the kernel takes the connection, and the time-out that follows has no text of its own."""
+    monkeypatch.setattr("archival_worker.migrate._CONNECT_TIMEOUT_S", 0.2)
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with serving(silent) as port:
+        with pytest.raises(MigrationError, match=r"did not take a connection within 0.1 s: TimeoutError"):
+            await migrate(f"postgresql://bidding@127.0.0.1:{port}/bidding", wait_s=0.1)
 
 
 async def test_the_wait_for_another_migration_is_bounded(url: str) -> None:

@@ -29,6 +29,7 @@ from tests.integration.feed_world import (
     until_metric,
     ws_url,
 )
+from tests.tcp import Way
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.integration
 @asynccontextmanager
 async def feed_behind_a_gate(stack: Stack, name: str) -> AsyncIterator[tuple[Gate, int]]:
     async with (
-        Gate("127.0.0.1", stack.ports.redis).serve() as gate,
+        Gate(stack.ports.redis).serve() as gate,
         another_feed(
             stack,
             name,
@@ -71,7 +72,7 @@ async def test_who_comes_back_with_a_version_that_never_was_takes_nothing_from_t
 
 @pytest.mark.parametrize("held", ["requests", "answers"])
 async def test_a_bid_between_subscribing_and_the_snapshot_is_neither_lost_nor_doubled(
-    feed_stack: Stack, house: AuctionHouse, held: str
+    feed_stack: Stack, house: AuctionHouse, held: Way
 ) -> None:
     """Where the request is held, the snapshot has the bid already; where the answer is held, it has not."""
     item = await house.open()
@@ -266,7 +267,7 @@ async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(
 async def test_it_starts_without_servers_and_serves_when_they_come(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     await house.bid(item, 100)
-    async with Gate("127.0.0.1", feed_stack.ports.redis).serve() as gate:
+    async with Gate(feed_stack.ports.redis).serve() as gate:
         gate.hold("answers")
         [port] = free_ports(1)
         env = {"BROADCAST_PORT": str(port), "REDIS_URL": f"redis://127.0.0.1:{gate.port}/0", "REDIS_TIMEOUT_MS": "200"}

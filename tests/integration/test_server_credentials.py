@@ -20,6 +20,7 @@ from infrastructure.local.ports import free_ports
 from shared.clients.nats import NatsLink, StreamLimits, open_nats
 from shared.clients.redis import open_redis
 from shared.server_urls import with_credentials
+from tests.tcp import relay, serving
 from tests.waiting import eventually
 
 x509 = pytest.importorskip("cryptography.x509")
@@ -133,28 +134,8 @@ async def tls_in_front_of(port: int, certificate: tuple[Path, Path]) -> AsyncIte
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            writer.write(data)
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(pump(reader, back_writer))
-                group.create_task(pump(back_reader, writer))
-        except* OSError:
-            pass
-        finally:
-            writer.close()
-            back_writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with serving(lambda reader, writer: relay(reader, writer, port), context=context) as tls_port:
+        yield tls_port
 
 
 async def test_redis_with_a_password_and_over_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from infrastructure.local.demo.runner import LOTS_REFUSED_MAX, Demo, DemoError, DemoPlan
 from infrastructure.local.ports import HOST, free_ports
+from tests.tcp import serving
 
 
 class Pretender:
@@ -22,17 +23,16 @@ class Pretender:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, HOST, 0)
-        async with server:
-            yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+        async with serving(self._serve) as port:
+            yield f"http://{HOST}:{port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.requests += 1
         self.asked.set()
         writer.write(self._answer.encode())
-        await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
 
 def plan(url: str, *, lots: int = 3, seconds: float | None = None, give_up_after_s: float = 60.0) -> DemoPlan:

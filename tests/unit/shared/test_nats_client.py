@@ -1,0 +1,31 @@
+"""What a connection to NATS leaves behind that never came about."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from infrastructure.local.ports import HOST
+from shared.clients.nats import NatsLink
+from tests.tcp import serving
+
+GREETING_NEVER_COMES_S = 0.2
+
+
+async def test_a_server_that_accepts_and_never_greets_costs_no_socket() -> None:
+    """A NATS server that is stopped or overloaded: the kernel still takes the connection."""
+    closed = asyncio.Semaphore(0)
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+        closed.release()
+
+    async with serving(silent) as port:
+        link = NatsLink(f"nats://{HOST}:{port}", name="test", timeout_s=GREETING_NEVER_COMES_S)
+        for _ in range(3):
+            with pytest.raises(ConnectionError, match=rf"nats://{HOST}:{port} is not reachable: timed out"):
+                await link.connected()
+            async with asyncio.timeout(10):
+                await closed.acquire()
+        await link.close()
