@@ -95,6 +95,9 @@ def _load_lines(report: RunReport) -> Iterable[str]:
         f"  time of a bid   p50 {latency.p50_ms:.0f} ms, p95 {latency.p95_ms:.0f} ms, "
         f"p99 {latency.p99_ms:.0f} ms, longest {latency.max_ms:.0f} ms"
     )
+    # Said with the figures, since the times of such a load say nothing of what waits when more comes than is served.
+    pause = f" and {load.think_ms:,} ms" if load.think_ms else ""
+    yield f"  closed loop     each user waits for its answer{pause} before the next bid: a slow platform is asked less"
 
 
 def _reasons(counters: Iterable[dict[str, int]]) -> str:
@@ -153,7 +156,7 @@ def as_json(report: RunReport) -> dict[str, Any]:
         "ok": report.ok,
         "started_at": report.started_at,
         "gateway_url": report.gateway_url,
-        "load": asdict(report.load),
+        "load": {**asdict(report.load), "loop": "closed"},
         "seconds": ledger.seconds,
         "bids": ledger.bids,
         "bids_per_s": ledger.bids / ledger.seconds if ledger.seconds else 0.0,

@@ -18,6 +18,7 @@ from infrastructure.local.demo.lots import Lot
 from shared.domain.money import exponent_of
 
 TIMEOUT_S: Final = 10.0
+NO_ANSWER: Final = "NO_ANSWER"
 PAUSE_FIRST_S: Final = 0.5
 PAUSE_MAX_S: Final = 30.0
 
@@ -80,7 +81,7 @@ class Gateway:
         try:
             answer = await self._http.request(method, path, content=content)
         except httpx.HTTPError as error:
-            raise Busy("NO_ANSWER") from error
+            raise Busy(NO_ANSWER) from error
         return read_answer(answer.status_code, answer.content, answer.headers)
 
 
@@ -129,7 +130,8 @@ class Calm:
     """How long to leave the platform alone: longer each time, and again nothing after it answered.
 
     The waits are jittered, so that demos that were refused together do not come back together. ``now_s`` is any
-    monotonic clock; ``answered_s`` is when the platform last did what was asked, or the beginning.
+    monotonic clock; ``answered_s`` is when the platform last did what was asked, or the beginning; ``is_there`` whether
+    anything ever answered, if only that it is busy.
     """
 
     def __init__(self, chance: random.Random, now_s: float) -> None:
@@ -137,6 +139,7 @@ class Calm:
         self._failures = 0
         self._until_s = now_s
         self.answered_s = now_s
+        self.is_there = False
 
     def wait_s(self, now_s: float) -> float:
         """Seconds from now on in which nothing should be asked."""
@@ -144,6 +147,7 @@ class Calm:
 
     def failed(self, busy: Busy, now_s: float) -> None:
         """The platform was busy or away. What was asked before the last wait was over does not prolong it."""
+        self.is_there = self.is_there or busy.code != NO_ANSWER
         if now_s < self._until_s:
             return
         most_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** min(self._failures, 10))
@@ -152,6 +156,7 @@ class Calm:
 
     def succeeded(self, now_s: float) -> None:
         """The platform answered."""
+        self.is_there = True
         self._failures = 0
         self.answered_s = now_s
 

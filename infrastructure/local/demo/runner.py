@@ -40,6 +40,7 @@ class DemoPlan:
         seconds: how long; None: until it is stopped.
         tag: makes the ids of the lots differ from those of other runs.
         give_up_after_s: without any answer for so long, the platform counts as gone.
+        find_within_s: where nothing has ever answered for so long, there is none.
     """
 
     gateway_url: str
@@ -50,6 +51,7 @@ class DemoPlan:
     seed: int
     tag: str
     give_up_after_s: float = 60.0
+    find_within_s: float = 5.0
 
 
 class Demo:
@@ -125,7 +127,10 @@ class Demo:
         url, patience_s = self._plan.gateway_url, self._plan.give_up_after_s
         if self._refused_in_a_row >= LOTS_REFUSED_MAX:
             raise DemoError(f"The platform at {url} does not take the lots: {', '.join(self.tally.troubles)}.")
-        if time.monotonic() - self._calm.answered_s > patience_s:
+        silent_s = time.monotonic() - self._calm.answered_s
+        if not self._calm.is_there and silent_s > self._plan.find_within_s:
+            raise DemoError(f"Nothing answers at {url}: is it the address of a gateway, and is the platform up?")
+        if silent_s > patience_s:
             raise DemoError(f"The platform at {url} has not answered for {patience_s:g} s.")
 
     async def _open(self, gateway: Gateway, lot: Lot) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -35,8 +36,8 @@ class Pretender:
         await writer.wait_closed()
 
 
-def plan(url: str, *, lots: int = 3, seconds: float | None = None, give_up_after_s: float = 60.0) -> DemoPlan:
-    return DemoPlan(url, lots, 5, 50.0, seconds, seed=1, tag="t", give_up_after_s=give_up_after_s)
+def plan(url: str, *, lots: int = 3, seconds: float | None = None) -> DemoPlan:
+    return DemoPlan(url, lots, 5, 50.0, seconds, seed=1, tag="t")
 
 
 async def test_a_busy_platform_is_left_in_peace_for_as_long_as_it_says() -> None:
@@ -62,11 +63,20 @@ async def test_it_stops_at_once_when_it_is_asked_to() -> None:
             await running
 
 
-async def test_a_platform_that_is_gone_is_given_up() -> None:
+async def test_a_platform_that_only_says_that_it_is_busy_is_given_up() -> None:
+    busy = Pretender("503 Service Unavailable", '{"code":"OVERLOADED"}', "")
+    async with busy.listening() as url:
+        with pytest.raises(DemoError, match=r"has not answered for 0.2 s"):
+            async with asyncio.timeout(30):
+                await Demo(replace(plan(url), give_up_after_s=0.2), lambda _: None).run(asyncio.Event())
+
+
+async def test_an_address_where_nothing_ever_answered_is_given_up_sooner() -> None:
     [port] = free_ports(1)
-    with pytest.raises(DemoError, match=r"has not answered for 0.2 s"):
+    nowhere = replace(plan(f"http://{HOST}:{port}"), give_up_after_s=3600.0, find_within_s=0.2)
+    with pytest.raises(DemoError, match=rf"Nothing answers at http://{HOST}:{port}: is it the address of a gateway"):
         async with asyncio.timeout(30):
-            await Demo(plan(f"http://{HOST}:{port}", give_up_after_s=0.2), lambda _: None).run(asyncio.Event())
+            await Demo(nowhere, lambda _: None).run(asyncio.Event())
 
 
 async def test_a_platform_that_takes_no_lots_is_given_up() -> None:

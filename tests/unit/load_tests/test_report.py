@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from load_tests.checks import Check, Verification
 from load_tests.driver import Load, Resolution
@@ -43,6 +44,13 @@ def test_a_proved_run_says_so_with_its_numbers() -> None:
     assert "PROVED:" in text
     assert "NOT PROVED" not in text
     assert "FAILED" not in text
+
+
+@pytest.mark.parametrize(("think_ms", "said"), [(0, "its answer before"), (1500, "its answer and 1,500 ms before")])
+def test_it_says_that_a_slow_platform_is_asked_less(think_ms: int, said: str) -> None:
+    finished = replace(report(), load=replace(report().load, think_ms=think_ms))
+    assert f"closed loop     each user waits for {said} the next bid" in render(finished)
+    assert as_json(finished)["load"]["loop"] == "closed"
 
 
 def test_a_check_that_does_not_hold_is_named_in_the_last_line() -> None:
