@@ -48,7 +48,9 @@ class RelayOptions:
         lease_ms: how long a shard belongs to a gateway that does not answer; renewed every third of it.
         poll_ms: how often owned shards are looked at without being told, for entries of other gateways whose hint got
             lost.
-        entries_per_shard: entries read from one shard in one cycle (the events of 1 to 256 bids each).
+        entries_per_shard: entries read from one shard in one cycle (the events of 1 to 256 bids each), at most.
+        entries_per_cycle: entries read in one cycle, which many shards share: what the relay holds in memory when it
+            catches up with everything after NATS was away.
         ack_timeout_s: how long a PubAck may take before the entry is published again.
         backoff_max_s: the longest pause after failures.
     """
@@ -56,6 +58,7 @@ class RelayOptions:
     lease_ms: int = 6_000
     poll_ms: int = 250
     entries_per_shard: int = 128
+    entries_per_cycle: int = 1_024
     ack_timeout_s: float = 5.0
     backoff_max_s: float = 1.0
 
@@ -211,7 +214,7 @@ class Relay:
         client = await self._nats.connected()
         if client is not self._client or self._jetstream is None:
             await client.subscribe(f"{names.NUDGE_PREFIX}.*", cb=self._on_nudge)
-            in_flight_max = self._options.entries_per_shard * names.SHARD_COUNT
+            in_flight_max = max(self._options.entries_per_cycle, names.SHARD_COUNT)
             self._jetstream = client.jetstream(publish_async_max_pending=in_flight_max)
             self._client = client
         return self._jetstream
@@ -265,10 +268,11 @@ class Relay:
         self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
         if not shards:
             return
+        most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
         pipeline = self._redis.pipeline(transaction=False)
         for shard in shards:
             after = self._owned[shard].published
-            pipeline.xrange(names.outbox_key(shard), f"({after}-0", "+", count=self._options.entries_per_shard)
+            pipeline.xrange(names.outbox_key(shard), f"({after}-0", "+", count=most)
         found = await pipeline.execute()
         in_flight: list[_Published] = []
         try:
@@ -276,7 +280,7 @@ class Relay:
                 owned = self._owned.get(shard)
                 if owned is None:
                     continue
-                if len(entries) == self._options.entries_per_shard:
+                if len(entries) == most:
                     self._dirty.add(shard)
                     self._wake.set()
                 for entry_id, fields in entries:
