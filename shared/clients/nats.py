@@ -85,7 +85,7 @@ async def open_nats(url: str, *, name: str) -> Client:
             disconnected_cb=on_disconnected,
             reconnected_cb=on_reconnected,
         )
-    except BaseException:
+    except asyncio.CancelledError:
         # Whom the caller's time-out cancels between connecting and the greeting leaves its socket open.
         await client.close()
         raise
