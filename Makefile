@@ -1,7 +1,7 @@
 # Everything a newcomer needs: `make up` runs the platform, `make test` checks it. `make help` lists the rest.
 # Nothing has to be installed first except Python 3.11 or newer (with its venv module) and make.
 
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
 # An interpreter named by PYTHON=… replaces an environment of another one; the one found here does not.
 NAMED := $(if $(filter file,$(origin PYTHON)),,--this-python)

@@ -42,6 +42,9 @@ TERMS: Final = (
 STATE: Final = ("status", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid", "reserve_met", "end_us")
 
 _GZIP_LEVEL: Final = 6
+# Of zlib: gzip's header and trailer around the data, of the largest window. No name and no time in the header: they
+# would make every attempt another file.
+_GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 _LINE_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -49,8 +52,9 @@ class ExportWriter:
     """Writes one file; the same content gives the same bytes, whenever and wherever it is written."""
 
     def __init__(self, raw: BinaryIO, item_id: str, place: Place, state: Row) -> None:
-        # No name and no time in the gzip header: they would make every attempt another file.
-        self._file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_GZIP_LEVEL, mtime=0)
+        self._raw = raw
+        # Not a GzipFile: one that is given up writes what it still has when it is collected, to a file closed long ago.
+        self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WBITS)
         self._item_id = item_id
         self._place = place
         self._state = {key: state[key] for key in STATE}
@@ -83,7 +87,7 @@ class ExportWriter:
             self._events += 1
             self._bids += row["type"] == "bid"
             self._voids += row["type"] == "voided"
-            self._file.write(_event_line(content, self._head.hash))
+            self._write(_event_line(content, self._head.hash))
             self._last = row
 
     def _write_terms(self, row: Row) -> None:
@@ -98,7 +102,7 @@ class ExportWriter:
             "terms": {key: body.get(key) for key in TERMS},
             "state": self._state,
         }
-        self._file.write(canonical(first) + b"\n")
+        self._write(canonical(first) + b"\n")
 
     def finish(self) -> None:
         """The last line.
@@ -110,8 +114,11 @@ class ExportWriter:
             raise ExportFailed(f"{self._item_id} ends with {self._head.place}, not with {self._place}")
         if self._state != state_after(self._last):
             raise ExportFailed(f"{self._item_id} is in another state than after its last event; see `bidding audit`")
-        self._file.write(canonical({"summary": self._summary()}) + b"\n")
-        self._file.close()
+        self._write(canonical({"summary": self._summary()}) + b"\n")
+        self._raw.write(self._gzip.flush())
+
+    def _write(self, line: bytes) -> None:
+        self._raw.write(self._gzip.compress(line))
 
     def _summary(self) -> dict[str, Any]:
         return summary_of(self._head, self._events, self._bids, self._voids)

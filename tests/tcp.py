@@ -24,7 +24,7 @@ async def serving(handle: Handler, *, context: ssl.SSLContext | None = None) -> 
     A handler may end in an OSError: the peer went away. Handlers that have not ended when the block ends are cancelled;
     any other error of one is raised then.
     """
-    tasks: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
     closing = False
 
     # Not a coroutine function: asyncio would run it in a task that nobody can await.
@@ -32,20 +32,40 @@ async def serving(handle: Handler, *, context: ssl.SSLContext | None = None) -> 
         if closing:
             writer.transport.abort()
         else:
-            tasks.add(asyncio.create_task(_handled(handle, reader, writer)))
+            connections[asyncio.create_task(_handled(handle, reader, writer))] = writer
 
     server = await asyncio.start_server(accepted, HOST, 0, ssl=context)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:
+        await _accept_no_more(server)
         closing = True
         server.close()
-        for task in tasks:
+        for task in connections:
             task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*connections, return_exceptions=True)
+        for writer in connections.values():
+            # A task that was cancelled before its first step has not even begun to.
+            async with _reset_at_the_end(writer):
+                pass
     for end in ends:
         if isinstance(end, Exception):
             raise end
+
+
+async def _accept_no_more(server: asyncio.Server) -> None:
+    """Stop accepting, and wait until each accepted connection is known; a server that is closed before then loses it.
+
+    1. The loop accepts a connection, and makes a task which is to give it a transport.
+    2. close() lets go of the listening sockets.
+    3. The task begins, finds no listening socket, and fails; the accepted socket is left to the garbage collector.
+    """
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+    # One turn of the loop for the transport, one for telling us; of a TLS connection we hear after its handshake.
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 async def _handled(handle: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,7 +98,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: W
         await sink.drain()
     # What is still buffered is sent.
     sink.close()
-    await sink.wait_closed()
+    await until_closed(sink)
 
 
 async def _until_one_ends(*ways: Coroutine[None, None, None]) -> None:
@@ -101,4 +121,17 @@ async def _reset_at_the_end(writer: asyncio.StreamWriter) -> AsyncIterator[None]
         # Not close(), which waits for ever until a peer that does not read has taken what is buffered.
         writer.transport.abort()
         with contextlib.suppress(OSError):
-            await writer.wait_closed()
+            await until_closed(writer)
+
+
+async def until_closed(writer: asyncio.StreamWriter) -> None:
+    """Wait until it is. The future behind ``wait_closed`` is shared: cancelling one who waits would cancel the others.
+
+    Raises:
+        OSError: it was lost.
+    """
+    waiting = asyncio.ensure_future(writer.wait_closed())
+    # Whoever is cancelled does not come back for the error.
+    waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    await asyncio.wait({waiting})
+    waiting.result()

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 
 PYTHON_MIN = (3, 11)
+# The newest that the tests were run on. Newer ones are not refused: most often all packages exist for them.
+PYTHON_TESTED = (3, 13)
 
 # This file is run by whatever `python3` is, so that even an old one (3.6 and later read it) says what is
 # wrong.
@@ -123,6 +125,24 @@ def pip(*arguments: str, quiet: bool = False) -> bool:
     return run(str(VENV_PYTHON), "-m", "pip", "install", "--quiet", *arguments, quiet=quiet)
 
 
+def about_the_interpreter() -> str:
+    """Advice where it may be the environment's interpreter that packages are missing for; empty where it is not."""
+    major, minor = (int(part) for part in str(venv_settings().get("version", "0.0")).split(".")[:2])
+    first, last = (".".join(map(str, version)) for version in (PYTHON_MIN, PYTHON_TESTED))
+    if (major, minor) > PYTHON_TESTED:
+        problem = f"is newer than those that this version was tested with ({first} to {last})"
+    elif any(VENV.glob("lib/python*t")):
+        problem = (
+            f"without the global interpreter lock is not one that this version was tested with ({first} to {last})"
+        )
+    else:
+        return ""
+    return (
+        f"Python {major}.{minor} {problem};\n"
+        f"some packages may not exist for it. Try one of those: make up PYTHON=python{last}\n"
+    )
+
+
 def install_packages(lock: str) -> None:
     say(f"· packages of requirements/{lock}.lock")
     # --no-deps: the lock is complete, so pip need not resolve anything; --no-compile: modules that are used
@@ -136,7 +156,7 @@ def install_packages(lock: str) -> None:
     )
     if not pip("--only-binary", ":all:", *locked):
         fail(
-            f"Could not install requirements/{lock}.lock; the messages above say why.\n"
+            f"Could not install requirements/{lock}.lock; the messages above say why.\n{about_the_interpreter()}"
             "A proxy or a package mirror is set in pip's own configuration: python3 -m pip config list"
         )
     # The build backend is in the lock, so that this step needs no network.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import errno
 import random
 import socket
-from collections.abc import Iterable
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import psutil
@@ -18,7 +21,10 @@ HOST = "127.0.0.1"
 # Below the range from which Linux and macOS take the source ports of outgoing connections (32768 and 49152
 # up), so that a port found free cannot be taken by a client's connection before its server binds it.
 _FREE_RANGE = range(20_000, 32_000)
-_FREE_ATTEMPTS_MAX = 500
+# Of the ports that were given out, so many are kept: far more than servers are waited for at a time.
+_KEPT_MAX = 256
+_kept: deque[tuple[int, socket.socket]] = deque()
+_keeping = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,10 +40,10 @@ class Ports:
     postgres: int = 5532
 
     @classmethod
-    def free(cls) -> Ports:
-        """Ports that nothing listens on at this moment, all different: for tests and second stacks."""
+    def free(cls, among: Sequence[int] = _FREE_RANGE) -> Ports:
+        """Ports as :func:`free_ports` finds them: for tests and second stacks."""
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**dict(zip(names, free_ports(len(names)), strict=True)))
+        return cls(**dict(zip(names, free_ports(len(names), among), strict=True)))
 
 
 def setting_of(port_name: str) -> str:
@@ -60,19 +66,52 @@ def is_free(port: int, host: str = HOST) -> bool:
     return True
 
 
-def free_ports(count: int) -> list[int]:
-    """`count` different ports, each free when looked at; StackError when the machine has none left."""
-    found: set[int] = set()
-    for _ in range(_FREE_ATTEMPTS_MAX):
+def free_ports(count: int, among: Sequence[int] = _FREE_RANGE) -> list[int]:
+    """`count` different ports that are in use by nobody and were not given out lately; StackError when there are none.
+
+    A server takes its time until it listens. Meanwhile nobody else who asks here gets its port: this process remembers
+    its last 256, and on Linux other processes are kept from them too.
+    """
+    found: list[int] = []
+    for candidate in random.sample(among, len(among)):
         if len(found) == count:
             break
-        candidate = random.choice(_FREE_RANGE)
-        # Also free on every address: a server that binds 0.0.0.0 may follow.
-        if candidate not in found and is_free(candidate) and is_free(candidate, "0.0.0.0"):
-            found.add(candidate)
+        with _keeping:
+            if _keep(candidate):
+                found.append(candidate)
     if len(found) < count:
-        raise StackError(f"Found no {count} free ports between {_FREE_RANGE.start} and {_FREE_RANGE.stop}.")
-    return list(found)
+        raise StackError(f"Found no {count} free ports between {min(among)} and {max(among)}.")
+    return found
+
+
+def _keep(port: int) -> bool:
+    """Keep a port for a server that is about to start; False when it is in use or kept already, by any process.
+
+    It is bound, and not listened on. That keeps away whoever binds without SO_REUSEADDR, as this function does. Servers
+    bind with it, which Linux lets them do beside a socket that has it too and does not listen.
+    """
+    if any(port == other for other, _ in _kept):
+        return False
+    holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # On every address: a server that binds 0.0.0.0 may follow.
+        holder.bind(("0.0.0.0", port))
+    except OSError:
+        holder.close()
+        return False
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not is_free(port):
+        holder.close()  # No server could listen beside it on this system.
+    _kept.append((port, holder))
+    if len(_kept) > _KEPT_MAX:
+        _kept.popleft()[1].close()
+    return True
+
+
+@atexit.register
+def _let_go() -> None:
+    while _kept:
+        _kept.popleft()[1].close()
 
 
 def holder_of(port: int) -> str | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import fields
 from typing import Any
 
-from infrastructure.local.ports import Ports, is_free
+from infrastructure.local.ports import Ports
 
 # Not where other stacks look for theirs: a server that is away for minutes leaves its port free for as long.
 _PORTS = range(12_000, 20_000)
@@ -20,9 +18,7 @@ _STOP_S = 60.0
 
 def ports_apart() -> Ports:
     """Ports that no other test takes, not even while their servers are away."""
-    names = [field.name for field in fields(Ports)]
-    free = (port for port in random.sample(_PORTS, len(_PORTS)) if is_free(port) and is_free(port, "0.0.0.0"))
-    return Ports(**dict(zip(names, free, strict=False)))
+    return Ports.free(_PORTS)
 
 
 class Beside:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -185,8 +186,7 @@ async def test_down_ends_what_a_killed_supervisor_left(bidding: Bidding) -> None
 
 
 async def test_a_port_in_use_is_an_error_that_names_it(bidding: Bidding) -> None:
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", bidding.ports.redis)
-    async with server:
+    with socket.create_server(("127.0.0.1", bidding.ports.redis)):
         for detach in ((), ("--detach",)):
             code, output = await bidding.run("up", "--servers-only", *detach)
             assert code == 1

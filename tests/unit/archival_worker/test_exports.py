@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
@@ -88,6 +89,27 @@ def test_an_export_holds_terms_state_events_and_a_summary(tmp_path: Path) -> Non
 def test_the_same_events_give_the_same_bytes_whatever_the_pages() -> None:
     rows = chained(history())
     assert written(rows) == written(rows, page=1)
+
+
+class Watched(io.BytesIO):
+    """A file that knows whether it was written to after it was closed."""
+
+    late = 0
+
+    def write(self, data: Any, /) -> int:
+        self.late += self.closed
+        return super().write(data)
+
+
+def test_a_file_that_is_given_up_is_left_alone() -> None:
+    rows = chained(history())
+    raw = Watched()
+    writer = ExportWriter(raw, "lot-1", Place(1, 3), json.loads(rows[-1]["body"]))
+    writer.add(rows[:2])
+    raw.close()
+    del writer
+    gc.collect()
+    assert raw.late == 0
 
 
 def test_nothing_gets_out_that_does_not_fit() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -95,6 +97,26 @@ def test_a_failed_installation_leaves_the_environment(bootstrap: ModuleType) -> 
     assert not bootstrap.is_current("embedded", False)
 
 
+@pytest.mark.parametrize(
+    ("version", "folder", "said"),
+    [
+        ("3.13.9", "python3.13", ""),
+        ("3.99.0rc1", "python3.99", "Python 3.99 is newer than those that this version was tested with (3.11 to 3.13)"),
+        ("3.13.9", "python3.13t", "Python 3.13 without the global interpreter lock is not one"),
+    ],
+)
+def test_where_it_may_be_the_interpreter_that_has_no_packages_another_is_recommended(
+    bootstrap: ModuleType, version: str, folder: str, said: str
+) -> None:
+    pretend_installed(bootstrap, version=version)
+    (bootstrap.VENV / "lib" / folder).mkdir(parents=True)
+    (bootstrap.ROOT / "requirements" / "embedded.lock").write_text("no such requirement\n")
+    with pytest.raises(SystemExit) as caught:
+        bootstrap.main(["embedded"])
+    assert said in str(caught.value)
+    assert ("make up PYTHON=python3.13" in str(caught.value)) == bool(said)
+
+
 def test_a_python_without_ensurepip_is_told_what_to_install(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,3 +131,13 @@ def test_a_python_without_ensurepip_is_told_what_to_install(
 def test_an_unknown_lock_is_a_usage_error(bootstrap: ModuleType) -> None:
     with pytest.raises(SystemExit, match="usage"):
         bootstrap.main(["production"])
+
+
+def test_the_versions_that_it_speaks_of_are_those_of_the_metadata_and_of_the_workflow() -> None:
+    expected = [f"3.{minor}" for minor in range(original.PYTHON_MIN[1], original.PYTHON_TESTED[1] + 1)]
+    project = tomllib.loads((original.ROOT / "pyproject.toml").read_text())["project"]
+    language = "Programming Language :: Python :: "
+    assert [each.removeprefix(language) for each in project["classifiers"] if each.startswith(language)] == expected
+    assert project["requires-python"] == f">={expected[0]}"
+    workflow = (original.ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert f"python: {json.dumps(expected)}" in workflow

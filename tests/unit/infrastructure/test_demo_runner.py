@@ -11,7 +11,7 @@ import pytest
 
 from infrastructure.local.demo.runner import LOTS_REFUSED_MAX, Demo, DemoError, DemoPlan
 from infrastructure.local.ports import HOST, free_ports
-from tests.tcp import serving
+from tests.tcp import serving, until_closed
 
 
 class Pretender:
@@ -33,7 +33,7 @@ class Pretender:
         self.asked.set()
         writer.write(self._answer.encode())
         writer.close()
-        await writer.wait_closed()
+        await until_closed(writer)
 
 
 def plan(url: str, *, lots: int = 3, seconds: float | None = None) -> DemoPlan:

@@ -6,12 +6,14 @@ import dataclasses
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from infrastructure.local.errors import PortInUse, StackError
-from infrastructure.local.ports import Ports, Wanted, is_free, require_free, setting_of
+from infrastructure.local.ports import Ports, Wanted, free_ports, is_free, require_free, setting_of
 
 
 @pytest.fixture
@@ -25,6 +27,23 @@ def test_free_ports_are_free_and_differ() -> None:
     ports = dataclasses.astuple(Ports.free())
     assert len(set(ports)) == len(ports)
     assert all(is_free(port) for port in ports)
+
+
+def test_a_port_that_was_given_out_is_not_given_out_again() -> None:
+    """Its server may not be there yet, or away for a moment."""
+    few = free_ports(3)
+    with pytest.raises(StackError, match="Found no 1 free ports"):
+        free_ports(1, few)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port that is kept could not be listened on")
+def test_not_even_to_another_process() -> None:
+    few = free_ports(3)
+    ask = f"from infrastructure.local.ports import free_ports; free_ports(1, {few})"
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    assert "Found no 1 free ports" in asked.stderr
+    for port in few:
+        socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_the_default_ports_differ() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
 
 import pytest
 
@@ -46,10 +46,9 @@ def test_passwords_are_not_shown(url: str, shown: str) -> None:
 
 
 async def test_a_server_that_answers_is_reachable_also_as_the_second_of_two() -> None:
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    (closed,) = free_ports(1)
-    async with server:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (closed,) = free_ports(1)
         await require_reachable("NATS_URL", f"nats://127.0.0.1:{closed},nats://127.0.0.1:{port}")
 
 

@@ -12,6 +12,7 @@ from infrastructure.local import binaries
 from infrastructure.local.errors import BinaryMissing, StackError
 from infrastructure.local.ports import Ports
 from infrastructure.local.postgres import remove_stale_pid_file
+from infrastructure.local.probes import get_request
 from infrastructure.local.servers import nats_spec, redis_spec
 from infrastructure.local.services import reachable_host, service_environment
 from infrastructure.local.stack import Stack
@@ -121,6 +122,8 @@ def test_a_service_is_reached_where_it_listens(setting: str, reached: str) -> No
 def test_an_address_of_version_6_stands_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_HOST", "::")
     assert Stack(Path("unused"), ports=Ports(gateway=6)).urls.gateway_url == "http://[::1]:6"
+    # A gateway refuses a Host that is none, so it would never be found ready.
+    assert b"\r\nHost: [::1]:6\r\n" in get_request("::1", 6, "/ready")
 
 
 def test_a_service_gets_the_addresses_of_its_stack_whatever_it_inherits() -> None:
