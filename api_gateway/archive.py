@@ -154,9 +154,12 @@ class Archive:
         """Raises :class:`Unavailable`, or ``asyncpg.DataError`` for an argument that PostgreSQL cannot read."""
         # A query that hangs is left behind, not waited for: cancelling one asks the same server that does not answer.
         query_task = asyncio.ensure_future(self._pool.fetch(query, *arguments))
-        done, _ = await asyncio.wait({query_task}, timeout=self._timeout_s)
-        if not done:
+        try:
+            done, _ = await asyncio.wait({query_task}, timeout=self._timeout_s)
+        finally:
+            # Also where it is the asker who gives up. No harm where the answer is there.
             query_task.cancel()
+        if not done:
             raise Unavailable("the archive does not answer in time", retry_after_s=2)
         try:
             return query_task.result()

@@ -26,6 +26,7 @@ from archival_worker.holes import HoleFinder
 from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
 from shared import names
+from shared.http_protocol import IdleHttpProtocol
 
 _PROBE_TIMEOUT_S: Final = 2.0
 
@@ -185,6 +186,7 @@ def make_server(app: FastAPI) -> HttpServer:
     """A server for sockets that are bound already."""
     config = uvicorn.Config(
         app,
+        http=IdleHttpProtocol,
         lifespan="off",
         log_level="warning",
         access_log=False,

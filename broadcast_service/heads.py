@@ -11,9 +11,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from broadcast_service.problems import problem
+from shared.http_protocol import IdleHttpProtocol
 
 HEAD_BYTES_MAX: Final = 16 * 1024
 """Twice what the longest address with a token needs. What one read of the socket brings is parsed in any case."""
@@ -22,7 +22,7 @@ HEAD_BYTES_MAX: Final = 16 * 1024
 _LAST: Final = {"connection": "close"}
 
 
-class BoundedHeadProtocol(HttpToolsProtocol):
+class BoundedHeadProtocol(IdleHttpProtocol):
     """One connection over which plain HTTP is spoken, be it only to ask for a WebSocket."""
 
     head_timeout_s = 10.0
@@ -30,7 +30,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
-    """There while a head is awaited. Between two requests the keep-alive time-out of uvicorn holds instead."""
+    """There while a head is awaited. Between two requests the keep-alive time-out holds instead."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

@@ -39,10 +39,18 @@ class Guard:
         Raises:
             RedisError: this run of Redis cannot be admitted now; the connection is closed, and the next one asks again.
         """
-        await connection.on_connect()
-        run = await run_of(connection)
-        if run == self._admitted:
-            return
+        try:
+            await connection.on_connect()
+            run = await run_of(connection)
+            if run != self._admitted:
+                await self._admit(run)
+        except BaseException:
+            # The library closes it for its own errors alone. Cancelled by who waited for it, it would go back to the
+            # pool open, and serve others without having been admitted.
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _admit(self, run: bytes) -> None:
         async with self._lock:
             if run != self._admitted:
                 try:

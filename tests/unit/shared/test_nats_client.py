@@ -1,17 +1,20 @@
-"""What a connection to NATS leaves behind that never came about."""
+"""What a connection to NATS leaves behind that was lost, or never came about."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
-from nats.errors import Error as NatsError
 
 from infrastructure.local.ports import HOST
-from shared.clients.nats import NatsLink, open_nats
+from shared.clients.nats import Client, NatsLink, open_nats
 from tests.tcp import serving
 
 GREETING_NEVER_COMES_S = 0.2
+PATIENCE_S = 20
+SOCKETS_HOLD_LESS_BYTES = 15_000_000
 
 
 async def test_a_server_that_accepts_and_never_greets_costs_no_socket() -> None:
@@ -32,7 +35,68 @@ async def test_a_server_that_accepts_and_never_greets_costs_no_socket() -> None:
         await link.close()
 
 
-async def test_an_address_that_is_none_is_an_error_of_its_own() -> None:
-    """Not one about closing what was never open."""
-    with pytest.raises(NatsError, match="invalid connect url"):
-        await open_nats(f"nats://{HOST}:none", name="test")
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What a NATS server says until a client counts as connected."""
+    writer.write(b'INFO {"max_payload": 1048576}\r\n')
+    try:
+        await reader.readuntil(b"PING\r\n")
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionResetError("the client was not patient enough") from error
+    writer.write(b"PONG\r\n")
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Client]:
+    client = await open_nats(f"nats://{HOST}:{port}", name="test")
+    try:
+        yield client
+    finally:
+        async with asyncio.timeout(PATIENCE_S):
+            await client.close()
+
+
+async def test_a_server_that_stops_greeting_costs_no_socket_either() -> None:
+    """Before Python 3.11.5 each try to reconnect would leave a socket; since then it would leave a warning."""
+    lost, given_up, the_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def greeting_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not lost.is_set():
+            await greet(reader, writer)
+            await lost.wait()
+        else:
+            await reader.read()
+            given_up.set()
+            await the_end.wait()
+
+    async with serving(greeting_once) as port, connected(port) as client:
+        client.options |= {"connect_timeout": GREETING_NEVER_COMES_S, "reconnect_time_wait": GREETING_NEVER_COMES_S}
+        lost.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await given_up.wait()
+
+
+async def test_a_server_that_stops_reading_is_given_up_with_what_waits_for_it() -> None:
+    """Of a host that vanished under load nobody would tell for a quarter of an hour that nothing reaches it."""
+    flooded, came_back, the_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deaf_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer)
+        if flooded.is_set():
+            came_back.set()
+        else:
+            await flooded.wait()
+            writer.write_eof()
+        await the_end.wait()
+
+    async with serving(deaf_at_first) as port, connected(port) as client:
+        publishing = asyncio.create_task(_flood(client, flooded))
+        async with asyncio.timeout(PATIENCE_S):
+            await came_back.wait()
+        await asyncio.wait([publishing])
+
+
+async def _flood(client: Client, flooded: asyncio.Event) -> None:
+    message = b"a" * 1_000_000
+    for _ in range(SOCKETS_HOLD_LESS_BYTES // len(message)):
+        await client.publish("any", message)
+    flooded.set()

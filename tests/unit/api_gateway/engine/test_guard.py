@@ -22,6 +22,10 @@ class FakeConnection:
     def __init__(self, run: str) -> None:
         self._answer = f"# Server\r\nredis_version:8\r\nrun_id:{run}\r\n".encode()
         self.shaken_hands = False
+        self.is_closed = False
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        self.is_closed = True
 
     async def on_connect(self) -> None:
         self.shaken_hands = True
@@ -51,8 +55,13 @@ class Comparison:
 
 async def connect(guard: Guard, run: str) -> None:
     connection = FakeConnection(run)
-    await guard.on_connect(cast(Any, connection))
-    assert connection.shaken_hands
+    is_admitted = False
+    try:
+        await guard.on_connect(cast(Any, connection))
+        is_admitted = True
+    finally:
+        assert connection.shaken_hands
+        assert connection.is_closed is not is_admitted, "who is not admitted must not be used"
 
 
 async def test_each_run_of_redis_is_compared_once_and_all_its_connections_wait_for_that() -> None:
