@@ -48,7 +48,7 @@ _decoder: Final = msgspec.json.Decoder(BidRequest)
 _BID_ID_PREFIX: Final = f"{secrets.token_hex(9)}-"
 _bid_numbers: Final = itertools.count(1)
 
-_REFUSALS: Final[dict[str, str]] = {
+REFUSALS: Final[dict[str, str]] = {
     "NOT_STARTED": "The auction has not started yet",
     "CLOSED": "The auction is closed",
     "PAUSED": "The auction is paused",
@@ -261,7 +261,7 @@ def _render_accepted(verdict: AcceptedBid, item_id: str, exponent: int) -> bytes
 
 def _render_refused(verdict: RefusedBid, exponent: int, amount: int | None) -> bytes:
     minimum = format_amount(verdict.min_next_bid, exponent)
-    message = _REFUSALS.get(verdict.code) or f"Too low, bid at least {minimum}"
+    message = REFUSALS.get(verdict.code) or f"Too low, bid at least {minimum}"
     yours = "null" if amount is None else format_amount(amount, exponent)
     return (
         f'{{"success":false,"code":"{verdict.code}","message":"{message}",'

@@ -31,7 +31,7 @@ from api_gateway.history import History
 from api_gateway.hot_path import HotPath
 from api_gateway.http_protocol import bounded_protocol
 from api_gateway.limits import BodyLimit
-from api_gateway.openapi import install_openapi
+from api_gateway.openapi import DESCRIPTION, TAGS, install_openapi
 from api_gateway.operations import Operations
 from api_gateway.routes import bids, feed_tokens, health, items
 from api_gateway.settings import Settings
@@ -214,7 +214,13 @@ def build_app(settings: Settings) -> ASGIApp:
     app = FastAPI(
         title="Bidding platform",
         version="0.1.0",
-        summary="Real-time auctions: bids are decided atomically, numbered without a gap, and never lost.",
+        summary="The HTTP API of the gateway.",
+        description=DESCRIPTION,
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/", "description": "This gateway"}],
+        openapi_tags=TAGS,
+        # The functions' names: what a generated client calls its methods.
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
     problems.install(app)

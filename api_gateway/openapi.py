@@ -1,11 +1,19 @@
-"""OpenAPI: the application's own, with the hot path's operation and the shared schemas added."""
+"""OpenAPI: the application's own, with the hot path's operation, the shared schemas and every error added.
+
+What the framework and msgspec write is also put into the form that generators of clients understand: an enum has its
+type, a constant is `const`, and no text carries the marks and line breaks of the source.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any, Final
 
 from fastapi import FastAPI
 
+from api_gateway.hot_path import BID_BYTES_MAX
 from api_gateway.problems import MEDIA_TYPE
 from api_gateway.schemas import (
     BidAcceptedAnswer,
@@ -14,14 +22,56 @@ from api_gateway.schemas import (
     ProblemAnswer,
     component_schemas,
     json_content,
+    request_body,
 )
 from shared import names
 
-_PROBLEMS = {
-    "404": "No such item",
-    "413": "The body is too large",
-    "422": "Malformed, or the key was used with other content; nothing was changed",
-    "503": "Not taken (nothing was changed), or OUTCOME_UNKNOWN: repeat with the same key. Retry-After says when",
+DESCRIPTION: Final = """\
+Real-time auctions: bids are decided atomically, numbered without a gap, and never lost.
+
+- **Money** is a JSON number with at most the decimals of the item's currency. It is read from its text, exactly, and
+never rounded. Up to 15 digits pass through the binary floating point of most clients unharmed.
+- **Repeat safely**: give each bid a `bid_id` of your own, or the header `Idempotency-Key`. After a time-out or a 503
+repeat it, or ask `/api/v1/bids/by-key`.
+- **Errors** are problem documents (RFC 9457) with a stable `code`. A bid that the rules refuse is no error: it is a 200
+with `success` false.
+- `HEAD` is answered wherever `GET` is.
+- There is **no authentication**: whoever reaches this API may bid as anybody and operate any item. Put it behind what
+knows who is who.
+"""
+
+TAGS: Final = [
+    {
+        "name": "items",
+        "description": "What is on sale, and the bids on it. Operators pause, resume, cancel and void.",
+    },
+    {"name": "bids", "description": "Place a bid, and learn what became of it."},
+    {"name": "operations", "description": "For those who run the platform: is it well?"},
+    {"name": "live feed", "description": "Tokens for the broadcaster, whose own description is docs/asyncapi.yaml."},
+]
+
+# Name and text of each error. Where a route says no more of a status than that it may answer it, its response refers to
+# these.
+_PROBLEMS: Final[dict[str, tuple[str, str]]] = {
+    "400": ("BadRequest", "What arrived is no request of HTTP/1.1"),
+    "403": ("Forbidden", "Not given to anybody here"),
+    "404": ("NotFound", "There is no such item, bid or key"),
+    "408": ("TooSlow", "The request did not arrive in time; the connection is closed"),
+    "409": ("Conflict", "The id is taken, or the item's state does not allow it; nothing was changed"),
+    "413": ("TooLarge", "The body is too large; the connection is closed"),
+    "422": ("Invalid", "Malformed, or the key was used with other content; nothing was changed"),
+    "431": ("HeadTooLarge", "The request line and headers are too large; the connection is closed"),
+    "500": ("InternalError", "A fault of this service; whether anything was changed is not known"),
+    "503": (
+        "Unavailable",
+        "Not now. A bid changed nothing, unless the code is OUTCOME_UNKNOWN: then repeat it with the same key. "
+        "After another call look at the item",
+    ),
+}
+_ANY: Final = ("400", "408", "431", "500")
+_RETRY_AFTER: Final = {
+    "description": "Seconds after which a repetition may succeed; absent where waiting does not help.",
+    "schema": {"type": "integer", "minimum": 1},
 }
 
 
@@ -31,23 +81,98 @@ def install_openapi(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = generated()
-            schema["paths"]["/api/v1/items/{item_id}/bid"] = {"post": _bid_operation()}
-            schema.setdefault("components", {}).setdefault("schemas", {}).update(component_schemas())
-            app.openapi_schema = schema
+            app.openapi_schema = _completed(generated())
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    document["security"] = []
+    document["paths"]["/api/v1/items/{item_id}/bid"] = {"post": _bid_operation()}
+    for path in document["paths"].values():
+        for operation in path.values():
+            _add_problems(operation)
+    schemas = component_schemas()
+    for schema in schemas.values():
+        for member in schema.get("properties", {}).values():
+            # A generator for TypeScript makes a member with a default compulsory. The texts tell it.
+            member.pop("default", None)
+    # At least one of both, and not null. A choice of schemas would say it too, but generators make two classes of that.
+    schemas["BidRequest"]["if"] = _must_be_number("amount")
+    schemas["BidRequest"]["else"] = _must_be_number("max_amount")
+    document["components"] = {"schemas": schemas, "responses": _problem_responses()}
+    for node in _objects(document):
+        _clarify(node)
+    return document
+
+
+def _must_be_number(member: str) -> dict[str, Any]:
+    return {"required": [member], "properties": {member: {"type": "number"}}}
+
+
+def _add_problems(operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    for status in (*_ANY, "413") if "requestBody" in operation else _ANY:
+        responses.setdefault(status, {})
+    for status, response in responses.items():
+        if status in _PROBLEMS and "content" not in response:
+            responses[status] = {"$ref": f"#/components/responses/{_PROBLEMS[status][0]}"}
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _problem_responses() -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        name: {"description": text, "content": json_content(ProblemAnswer, media_type=MEDIA_TYPE)}
+        for name, text in _PROBLEMS.values()
+    }
+    responses["Unavailable"]["headers"] = {"Retry-After": _RETRY_AFTER}
+    return responses
+
+
+def _objects(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of the document, the inner ones first."""
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _objects(each)
+    if isinstance(node, dict):
+        yield node
+
+
+def _clarify(node: dict[str, Any]) -> None:
+    match node.get("enum"):
+        case [bool() as only]:
+            del node["enum"]
+            node.update(type="boolean", const=only)
+        case [str(), *_]:
+            node["type"] = "string"
+    if isinstance(node.get("description"), str):
+        node["description"] = _plain(node["description"])
+
+
+def _plain(docstring: str) -> str:
+    """Paragraphs and list items of one line each, in Markdown."""
+    text = inspect.cleandoc(docstring).replace("``", "`")
+    return re.sub(r"(?<=\S)\n(?=[^\n-])", " ", text)
+
+
 def _bid_operation() -> dict[str, Any]:
-    problem = json_content(ProblemAnswer, media_type=MEDIA_TYPE)
+    accepted: dict[str, Any] = {
+        "description": "Accepted: the bid counts",
+        "content": json_content(BidAcceptedAnswer),
+        "links": {
+            "Void": {
+                "operationId": "void_bid",
+                "parameters": {"item_id": "$request.path.item_id", "bid_id": "$response.body#/bid_id"},
+            },
+        },
+    }
     return {
         "tags": ["bids"],
         "summary": "Place a bid",
         "description": (
             "Decided atomically. Send a `bid_id` of your own or the header `Idempotency-Key`: repeating the request "
-            "under the same key gives the same answer, word for word, and never a second bid."
+            "under the same key gives the same answer, word for word, and never a second bid. With both, they must be "
+            f"equal. The body may have {BID_BYTES_MAX} bytes."
         ),
         "operationId": "place_bid",
         "parameters": [
@@ -55,19 +180,21 @@ def _bid_operation() -> dict[str, Any]:
                 "name": "item_id",
                 "in": "path",
                 "required": True,
-                "schema": {"type": "string", "pattern": names.ITEM_ID_PATTERN},
+                "description": "The item.",
+                "schema": {"type": "string", "pattern": names.ITEM_ID_PATTERN, "examples": ["demo-1"]},
             },
             {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                "description": "Your own name of this bid, new for each new bid; visible ASCII characters.",
+                "schema": {"type": "string", "pattern": names.IDEMPOTENCY_KEY_PATTERN},
             },
         ],
-        "requestBody": {"required": True, "content": json_content(BidRequest)},
+        "requestBody": request_body(BidRequest, {"user_id": "ann", "amount": 12.5}),
         "responses": {
-            "201": {"description": "Accepted", "content": json_content(BidAcceptedAnswer)},
-            "200": {"description": "Refused by the rules", "content": json_content(BidRefusedAnswer)},
-            **{status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()},
+            "200": {"description": "Refused by the rules: nothing changed", "content": json_content(BidRefusedAnswer)},
+            "201": accepted,
+            **{status: {} for status in ("404", "422", "503")},
         },
     }

@@ -11,6 +11,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from shared.domain import errors
 
@@ -84,6 +85,18 @@ def respond(status: int, code: str, detail: str, *, headers: dict[str, str] | No
     return Response(problem(status, code, detail, **members), status, headers, MEDIA_TYPE)
 
 
+def _allowed(request: Request) -> list[str]:
+    """The methods that the address knows (RFC 9110, section 15.5.6). The framework names those of its first route."""
+
+    def fits(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+
+    found = [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if fits(method)]
+    # Before the application HEAD becomes GET.
+    return [each for method in found for each in ((method, "HEAD") if method == "GET" else (method,))]
+
+
 def install(app: FastAPI) -> None:
     """Every error of the application becomes a problem document."""
 
@@ -92,10 +105,12 @@ def install(app: FastAPI) -> None:
         status, body, headers = problem_of(error)
         return Response(body, status, headers, MEDIA_TYPE)
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _TITLES.get(error.status_code, "Error").upper().replace(" ", "_")
         headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers = {"allow": ", ".join(_allowed(request))}
         return respond(error.status_code, code, str(error.detail), headers=headers)
 
     async def validation_error(_: Request, error: Exception) -> Response:

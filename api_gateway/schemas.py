@@ -12,17 +12,27 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from shared import names
+from shared.domain.auction import Status
 from shared.domain.errors import AmountInvalid
-from shared.domain.money import parse_amount
+from shared.domain.money import MINOR_MAX, parse_amount
 
-_amount = Meta(extra_json_schema={"type": "number", "exclusiveMinimum": 0, "example": 12.5})
-_price = Meta(extra_json_schema={"type": "number", "minimum": 0, "example": 12.5})
-Amount = Annotated[Raw, _amount]
-Price = Annotated[Raw, _price]
-Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "example": "2030-01-31T18:00:00Z"})]
-UserId = Annotated[str, Meta(extra_json_schema={"pattern": names.USER_ID_PATTERN, "example": "ada"})]
-ItemId = Annotated[str, Meta(extra_json_schema={"pattern": names.ITEM_ID_PATTERN, "example": "demo-1"})]
-BidId = Annotated[str, Meta(extra_json_schema={"pattern": names.BID_ID_PATTERN})]
+# The largest amount of a currency without decimals; with decimals it is that much smaller.
+_number: Final = {"type": "number", "maximum": MINOR_MAX, "examples": [12.5]}
+Amount = Annotated[Raw, Meta(extra_json_schema={**_number, "exclusiveMinimum": 0})]
+Price = Annotated[Raw, Meta(extra_json_schema={**_number, "minimum": 0})]
+# Null means the same as absence. It is part of the text that Raw holds, so the types cannot say it.
+_nullable: Final = {**_number, "type": ["number", "null"]}
+OptionalAmount = Annotated[Raw, Meta(extra_json_schema={**_nullable, "exclusiveMinimum": 0})] | UnsetType
+OptionalPrice = Annotated[Raw, Meta(extra_json_schema={**_nullable, "minimum": 0})] | UnsetType
+Count = Annotated[int, Meta(ge=0, extra_json_schema={"format": "int64"})]
+Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "examples": ["2030-01-31T18:00:00Z"]})]
+UserId = Annotated[str, Meta(extra_json_schema={"pattern": names.USER_ID_PATTERN, "examples": ["ann"]})]
+ItemId = Annotated[str, Meta(extra_json_schema={"pattern": names.ITEM_ID_PATTERN, "examples": ["demo-1"]})]
+BidId = Annotated[str, Meta(extra_json_schema={"pattern": names.BID_ID_PATTERN, "examples": ["ann-1"]})]
+Currency = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$", "examples": ["USD"]})]
+# The routes check these themselves, and say more than that a pattern does not match.
+_NO_NUL: Final = Meta(extra_json_schema={"pattern": r"^[^\u0000]*$"})
+_NOT_BLANK: Final = Meta(extra_json_schema={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"})
 
 NULL: Final = Raw(b"null")
 """What an optional amount holds where the client sent null; UNSET where it sent nothing."""
@@ -34,10 +44,12 @@ class BidRequest(msgspec.Struct, gc=False):
     A client-made `bid_id`, or the header Idempotency-Key, makes the request safe to repeat.
     """
 
-    user_id: UserId
-    amount: Amount | UnsetType = UNSET
-    max_amount: Amount | UnsetType = UNSET
-    bid_id: BidId | None = None
+    user_id: Annotated[UserId, Meta(description="Who bids.")]
+    amount: Annotated[Amount | UnsetType, Meta(description="What you bid; optional beside `max_amount`.")] = UNSET
+    max_amount: Annotated[
+        OptionalAmount, Meta(description="Up to where the platform bids for you, at least `amount`. Nobody is told.")
+    ] = UNSET
+    bid_id: Annotated[BidId | None, Meta(description="Your own id of this bid, new for each new bid.")] = None
 
 
 def optional_amount(literal: Raw | UnsetType, exponent: int, field: str, *, minimum_minor: int = 1) -> int | None:
@@ -54,57 +66,65 @@ def optional_amount(literal: Raw | UnsetType, exponent: int, field: str, *, mini
         raise AmountInvalid(error.literal, error.reason, field) from None
 
 
+_CURRENT_BID = Meta(description="The price of the item right after this bid was decided.")
+_MIN_NEXT_BID = Meta(description="What the next bid must reach.")
+_RESERVE_MET = Meta(description="Whether the price reaches the hidden reserve; true where there is none.")
+_SEQ = Meta(description="The number of the bid's event within the item: 1, 2, 3 … without a gap.")
+
+
 class BidAcceptedAnswer(msgspec.Struct):
-    """201: the bid counts, and has the sequence number `seq`. `is_highest` says whether you lead right after it."""
+    """201: the bid counts."""
 
     success: Literal[True]
-    message: str
-    current_bid: Price
-    your_bid: Price
-    is_highest: bool
-    event_id: str
-    bid_id: BidId
-    seq: int
-    min_next_bid: Price
-    reserve_met: bool
+    message: Annotated[str, Meta(description="The verdict in words.")]
+    current_bid: Annotated[Price, _CURRENT_BID]
+    your_bid: Annotated[Price, Meta(description="What your bid came to; with a maximum it may be above your amount.")]
+    is_highest: Annotated[bool, Meta(description="Whether you lead right after it.")]
+    event_id: Annotated[str, Meta(description="The event of the live feed: `item:epoch:seq`.")]
+    bid_id: Annotated[BidId, Meta(description="Yours, or one that the platform made.")]
+    seq: Annotated[Count, Meta(description="Its number; of a maximum that rose unseen, the last event's.")]
+    min_next_bid: Annotated[Price, _MIN_NEXT_BID]
+    reserve_met: Annotated[bool, _RESERVE_MET]
+
+
+RefusalCode = Literal[
+    "NOT_STARTED", "CLOSED", "PAUSED", "CANCELLED", "SOLD", "OWN_ITEM", "TOO_LOW", "MAX_NOT_RAISED"
+]  # fmt: skip
 
 
 class BidRefusedAnswer(msgspec.Struct):
-    """200: the rules refused the bid, and nothing changed.
-
-    Codes: NOT_STARTED, CLOSED, PAUSED, CANCELLED, SOLD, OWN_ITEM, TOO_LOW, MAX_NOT_RAISED.
-    """
+    """200: the rules refused the bid, and nothing changed."""
 
     success: Literal[False]
-    code: str
-    message: str
-    current_bid: Price
-    your_bid: Price | None
-    is_highest: bool
-    min_next_bid: Price
-    you_lead: bool
-    reserve_met: bool
+    code: Annotated[RefusalCode, Meta(description="Why.")]
+    message: Annotated[str, Meta(description="The verdict in words.")]
+    current_bid: Annotated[Price, _CURRENT_BID]
+    your_bid: Annotated[Price | None, Meta(description="The `amount` of the request; null where it had none.")]
+    is_highest: Annotated[bool, Meta(description="False: this bid is not the highest. See `you_lead`.")]
+    min_next_bid: Annotated[Price, _MIN_NEXT_BID]
+    you_lead: Annotated[bool, Meta(description="Whether you lead all the same, with an earlier bid.")]
+    reserve_met: Annotated[bool, _RESERVE_MET]
 
 
 class StepBody(msgspec.Struct, forbid_unknown_fields=True):
     """One step of a ladder: below this price, this increment; the last step has no `below`."""
 
     increment: Amount
-    below: Amount | UnsetType = UNSET
+    below: OptionalAmount = UNSET
 
 
 class IncrementBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`flat`: value is an amount. `percent`: value is a percentage with at most two decimals. `ladder`: steps, or
-    eBay's."""
+    """`flat`: `value` is an amount. `percent`: `value` is a percentage with at most two decimals, up to 100. `ladder`:
+    `steps`; without them those of eBay."""
 
     kind: Literal["flat", "percent", "ladder"]
-    value: Amount | UnsetType = UNSET
+    value: OptionalAmount = UNSET
     steps: list[StepBody] | None = None
 
 
 class SoftCloseBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A bid in the last `trigger_s` seconds moves the end by `extend_s`, at most `max_count` times, never past
-    `hard_end`."""
+    """A bid in the last `trigger_s` seconds moves the end by `extend_s`, counted from the bid (`from_bid`, the default)
+    or from the end as it was; at most `max_count` times (null or 0: any number), never past `hard_end`."""
 
     trigger_s: Annotated[int, Meta(ge=1, le=86_400)]
     extend_s: Annotated[int, Meta(ge=1, le=86_400)]
@@ -114,33 +134,43 @@ class SoftCloseBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewItemBody(msgspec.Struct, forbid_unknown_fields=True):
-    """An item and its terms; only `name` is required. `duration_s` counts the end from the start, by the server's
-    clock."""
+    """An item and its terms; only `name` is required."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200)]
-    id: ItemId | None = None
-    description: Annotated[str, Meta(max_length=5_000)] = ""
-    currency: Annotated[str, Meta(extra_json_schema={"example": "USD"})] = "USD"
-    seller_id: UserId | None = None
-    start_price: Price | UnsetType = UNSET
-    reserve_price: Amount | UnsetType = UNSET
-    buy_now_price: Amount | UnsetType = UNSET
-    increment: IncrementBody | None = None
-    start_time: Instant | None = None
-    end_time: Instant | None = None
-    duration_s: Annotated[int, Meta(ge=1, le=366 * 86_400)] | None = None
-    soft_close: SoftCloseBody | None = None
+    name: Annotated[str, _NOT_BLANK, Meta(min_length=1, max_length=200, description="Its title; not blank.")]
+    id: Annotated[ItemId | None, Meta(description="By default one is made.")] = None
+    description: Annotated[str, _NO_NUL, Meta(max_length=5_000, description="Plain text; by default none.")] = ""
+    currency: Annotated[
+        Currency, Meta(description="ISO 4217, by default USD; its decimals are those of every amount.")
+    ] = "USD"
+    seller_id: Annotated[UserId | None, Meta(description="Who sells, and so may not bid.")] = None
+    start_price: Annotated[OptionalPrice, Meta(description="What the first bid must reach; by default 0.")] = UNSET
+    reserve_price: Annotated[
+        OptionalAmount, Meta(description="Hidden. Below it the item is not sold; at least `start_price`.")
+    ] = UNSET
+    buy_now_price: Annotated[
+        OptionalAmount, Meta(description="An `amount` that reaches it ends the auction, at this price.")
+    ] = UNSET
+    increment: Annotated[
+        IncrementBody | None, Meta(description="What a bid must add; by default the currency's smallest unit.")
+    ] = None
+    start_time: Annotated[Instant | None, Meta(description="By default now.")] = None
+    end_time: Annotated[Instant | None, Meta(description="By default it never ends.")] = None
+    duration_s: Annotated[
+        Annotated[int, Meta(ge=1, le=366 * 86_400)] | None,
+        Meta(description="Instead of `end_time`: seconds from the start, by the server's clock."),
+    ] = None
+    soft_close: Annotated[SoftCloseBody | None, Meta(description="Needs an end.")] = None
 
 
 class StepAnswer(msgspec.Struct):
-    """One step of a ladder, as in :class:`StepBody`."""
+    """One step of a ladder, as in StepBody."""
 
     increment: Price
     below: Price | UnsetType = UNSET
 
 
 class IncrementAnswer(msgspec.Struct):
-    """What a bid must add, as in :class:`IncrementBody`: a `value`, or the `steps` of a ladder."""
+    """What a bid must add, as in IncrementBody: a `value`, or the `steps` of a ladder."""
 
     kind: Literal["flat", "percent", "ladder"]
     value: Price | UnsetType = UNSET
@@ -148,7 +178,7 @@ class IncrementAnswer(msgspec.Struct):
 
 
 class SoftCloseAnswer(msgspec.Struct):
-    """As in :class:`SoftCloseBody`; `max_count` null: any number of times. A pause moves `hard_end` along."""
+    """As in SoftCloseBody; `max_count` null: any number of times. A pause moves `hard_end` along."""
 
     trigger_s: int
     extend_s: int
@@ -158,35 +188,34 @@ class SoftCloseAnswer(msgspec.Struct):
 
 
 class ItemAnswer(msgspec.Struct):
-    """An item as anybody may see it. `seq` counts its events from 0; `current_bid` is the start price until the first
-    bid. `has_reserve` says that there is a reserve; how high it is, nobody is told."""
+    """An item as anybody may see it."""
 
-    id: ItemId
-    name: str
-    description: str
-    currency: str
-    seller_id: str | None
-    start_price: Price
-    current_bid: Price
-    highest_bidder_id: str | None
-    highest_bidder: str | None
-    status: Literal["scheduled", "open", "paused", "sold", "unsold", "cancelled"]
-    start_time: Instant
-    end_time: Instant | None
-    original_end_time: Instant | None
-    created_at: Instant
-    updated_at: Instant
-    seq: int
-    epoch: int
-    bid_count: int
-    min_next_bid: Price
-    suggested_bids: list[Price]
-    has_reserve: bool
-    reserve_met: bool
+    id: Annotated[ItemId, Meta(description="Part of its address.")]
+    name: Annotated[str, Meta(description="Its title.")]
+    description: Annotated[str, Meta(description="Plain text, may be empty.")]
+    currency: Annotated[Currency, Meta(description="ISO 4217; its decimals are those of every amount.")]
+    seller_id: Annotated[UserId | None, Meta(description="Who sells; null where nobody was named.")]
+    start_price: Annotated[Price, Meta(description="What the first bid must reach.")]
+    current_bid: Annotated[Price, Meta(description="The price; until the first bid the start price.")]
+    highest_bidder_id: Annotated[UserId | None, Meta(description="Who leads; null until the first bid.")]
+    highest_bidder: Annotated[str | None, Meta(description="The same bidder's alias, as in the history.")]
+    status: Status
+    start_time: Annotated[Instant, Meta(description="From when bids are taken.")]
+    end_time: Annotated[Instant | None, Meta(description="Until when; a soft close or a pause moves it. Null: no end.")]
+    original_end_time: Annotated[Instant | None, Meta(description="The end before anything moved it.")]
+    created_at: Annotated[Instant, Meta(description="When it was created.")]
+    updated_at: Annotated[Instant, Meta(description="When its last event happened.")]
+    seq: Annotated[Count, Meta(description="How many events it has had in this epoch; 0 is its creation.")]
+    epoch: Annotated[Count, Meta(description="Raised when the item is rebuilt; the pair (epoch, seq) only rises.")]
+    bid_count: Annotated[Count, Meta(description="Bids that stand; automatic ones do not count.")]
+    min_next_bid: Annotated[Price, _MIN_NEXT_BID]
+    suggested_bids: Annotated[list[Price], Meta(description="A few amounts to offer, from `min_next_bid` up.")]
+    has_reserve: Annotated[bool, Meta(description="Whether there is a hidden reserve; how high, nobody is told.")]
+    reserve_met: Annotated[bool, _RESERVE_MET]
     increment: IncrementAnswer
-    soft_close: SoftCloseAnswer | None
-    buy_now_price: Price | None
-    buy_now_available: bool
+    soft_close: Annotated[SoftCloseAnswer | None, Meta(description="Null: late bids do not move the end.")]
+    buy_now_price: Annotated[Price | None, Meta(description="Null: there never was one.")]
+    buy_now_available: Annotated[bool, Meta(description="Whether it can still be bought at that price.")]
 
 
 class ItemPage(msgspec.Struct):
@@ -199,11 +228,11 @@ class ItemPage(msgspec.Struct):
 class HistoryBid(msgspec.Struct):
     """An accepted bid in the public history; `bidder` is an alias that is stable within the item."""
 
-    seq: int
-    bid_id: str
+    seq: Annotated[Count, _SEQ]
+    bid_id: BidId
     bidder: str
     amount: Price
-    kind: Literal["bid", "proxy", "buy_now"]
+    kind: Annotated[Literal["bid", "proxy", "buy_now"], Meta(description="`proxy`: the platform bid for a maximum.")]
     status: Literal["valid", "voided"]
     timestamp: Instant
 
@@ -219,25 +248,72 @@ class HistoryPage(msgspec.Struct):
 class OperationBody(msgspec.Struct, forbid_unknown_fields=True):
     """Why, and who says so; both are kept in the audit."""
 
-    reason: Annotated[str, Meta(min_length=1, max_length=500)]
-    by: UserId = "operator"
+    reason: Annotated[str, _NOT_BLANK, Meta(min_length=1, max_length=500, description="Not blank.")]
+    by: Annotated[UserId, Meta(description="By default `operator`.")] = "operator"
 
 
 class ProblemAnswer(msgspec.Struct):
-    """An error (RFC 9457). `code` is stable; `detail` and `error` say what to do; `field` is the member of the request
-    that is wrong, where it is one."""
+    """An error (RFC 9457). Expect codes that you do not know, and go by `status` then.
 
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    error: str
-    field: str | UnsetType = UNSET
+    400 BAD_REQUEST. 403 IDENTITY_REQUIRED. 404 ITEM_NOT_FOUND, BID_NOT_FOUND, KEY_NOT_FOUND. 408 HEAD_TOO_SLOW,
+    BODY_TOO_SLOW. 409 ITEM_EXISTS, STATE_CONFLICT. 413 BODY_TOO_LARGE. 422 INVALID, AMOUNT_INVALID, CURRENCY_UNKNOWN,
+    TERMS_INVALID, KEY_REUSED. 431 HEAD_TOO_LARGE. 500 INTERNAL_ERROR. 503 UNAVAILABLE, OVERLOADED, OUTBOX_FULL,
+    BEING_REBUILT, PRIVATE_CHANNEL_OFF, OUTCOME_UNKNOWN.
+    """
+
+    type: Annotated[str, Meta(description="A URN of the code.", extra_json_schema={"format": "uri"})]
+    title: Annotated[str, Meta(description="The status in words.")]
+    status: Annotated[int, Meta(ge=400, le=599, description="The HTTP status.")]
+    code: Annotated[str, Meta(description="Stable, for programs.", examples=["ITEM_NOT_FOUND"])]
+    detail: Annotated[str, Meta(description="What to do, for people.")]
+    error: Annotated[str, Meta(description="The same as `detail`, for clients of the older API.")]
+    field: Annotated[str | UnsetType, Meta(description="The member of the request that is wrong, where it is one.")] = (
+        UNSET
+    )
 
 
-_ANSWERS: Final = (BidAcceptedAnswer, BidRefusedAnswer, ItemAnswer, ItemPage, HistoryPage, ProblemAnswer)
-_REQUESTS: Final = (BidRequest, NewItemBody, OperationBody)
+class FeedTokenBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Whose token it is to be."""
+
+    user_id: UserId
+
+
+class FeedTokenAnswer(msgspec.Struct):
+    """A token for the live feed: `?token=` of its address, or `{"op":"authenticate","token":…}`."""
+
+    token: str
+    expires: Instant
+    expires_in: Annotated[Count, Meta(description="Seconds.")]
+
+
+class HealthAnswer(msgspec.Struct):
+    """The process answers."""
+
+    status: Literal["healthy"]
+    service: Literal["api-gateway"]
+    time: Instant
+
+
+class ReadyAnswer(msgspec.Struct):
+    """`degraded` says of each part that is not well what is the matter; bids are taken unless `unavailable`."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    service: Literal["api-gateway"]
+    degraded: dict[str, str]
+
+
+_ANSWERS: Final = (
+    BidAcceptedAnswer,
+    BidRefusedAnswer,
+    ItemAnswer,
+    ItemPage,
+    HistoryPage,
+    ProblemAnswer,
+    FeedTokenAnswer,
+    HealthAnswer,
+    ReadyAnswer,
+)
+_REQUESTS: Final = (BidRequest, NewItemBody, OperationBody, FeedTokenBody)
 
 
 def component_schemas() -> dict[str, Any]:
@@ -255,3 +331,9 @@ def json_content(*models: type[msgspec.Struct], media_type: str = "application/j
     """An OpenAPI ``content`` object for one body, or for one of several."""
     references = [reference(model) for model in models]
     return {media_type: {"schema": references[0] if len(references) == 1 else {"oneOf": references}}}
+
+
+def request_body(model: type[msgspec.Struct], example: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI ``requestBody``. The example is what `/docs` offers to send, so it must succeed."""
+    content = {"schema": reference(model), "example": example}
+    return {"required": True, "content": {"application/json": content}}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
 from api_gateway.context import context_of
 from api_gateway.engine.verdicts import ACCEPTED
 from api_gateway.hot_path import render
-from api_gateway.problems import MEDIA_TYPE, respond
-from api_gateway.schemas import BidAcceptedAnswer, BidRefusedAnswer, ProblemAnswer, json_content
+from api_gateway.problems import respond
+from api_gateway.schemas import BidAcceptedAnswer, BidRefusedAnswer, json_content
 from shared import names
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of
@@ -28,14 +29,29 @@ router = APIRouter(prefix="/api/v1/bids", tags=["bids"])
             "content": json_content(BidAcceptedAnswer, BidRefusedAnswer),
             "description": "The stored verdict, accepted or refused",
         },
-        **{status: {"content": json_content(ProblemAnswer, media_type=MEDIA_TYPE)} for status in (404, 422, 503)},
+        **{status: {} for status in (404, 422, 503)},
     },
 )
-async def by_key(
+async def get_verdict(
     request: Request,
-    key: str,
-    item_id: Annotated[str, Query()],
-    user_id: Annotated[str | None, Query()] = None,
+    key: Annotated[
+        str,
+        Path(
+            description="The bid's Idempotency-Key or `bid_id`.",
+            json_schema_extra={"pattern": names.IDEMPOTENCY_KEY_PATTERN, "examples": ["ann-1"]},
+        ),
+    ],
+    item_id: Annotated[
+        str,
+        Query(description="The item.", json_schema_extra={"pattern": names.ITEM_ID_PATTERN, "examples": ["demo-1"]}),
+    ],
+    user_id: Annotated[
+        str | SkipJsonSchema[None],
+        Query(
+            description="Who bid; without it whoever used the key first.",
+            json_schema_extra={"pattern": names.USER_ID_PATTERN, "examples": ["ann"]},
+        ),
+    ] = None,
 ) -> Response:
     """The verdict that is stored under an Idempotency-Key or bid_id, word for word.
 

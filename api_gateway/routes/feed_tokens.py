@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
 from api_gateway.context import context_of
-from api_gateway.problems import MEDIA_TYPE, respond
-from api_gateway.schemas import Instant, ProblemAnswer, UserId, json_content
+from api_gateway.problems import respond
+from api_gateway.schemas import FeedTokenAnswer, FeedTokenBody, json_content, request_body
 from shared import names
 from shared.domain.errors import InvalidInput
 from shared.feed_tokens import LIFETIME_S, Identity, mint
@@ -19,40 +19,18 @@ from shared.timefmt import to_rfc3339
 router = APIRouter(prefix="/api/v1", tags=["live feed"])
 
 
-class FeedTokenBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Whose token it is to be."""
-
-    user_id: UserId
-
-
-class FeedTokenAnswer(msgspec.Struct):
-    """A token for the live feed: `?token=` of its address, or `{"op":"authenticate","token":…}`.
-
-    `expires_in` is in seconds.
-    """
-
-    token: str
-    expires: Instant
-    expires_in: int
-
-
 _decoder: Final = msgspec.json.Decoder(FeedTokenBody)
-
-
-def _inline(model: type[msgspec.Struct]) -> dict[str, Any]:
-    _, components = msgspec.json.schema_components([model])
-    return {"application/json": {"schema": components[model.__name__]}}
-
-
-_PROBLEM: Final = {"content": json_content(ProblemAnswer, media_type=MEDIA_TYPE)}
 
 
 @router.post(
     "/feed-token",
     status_code=201,
     summary="Become a bidder of the live feed",
-    responses={201: {"content": _inline(FeedTokenAnswer)}, 403: _PROBLEM, 422: _PROBLEM, 503: _PROBLEM},
-    openapi_extra={"requestBody": {"required": True, "content": _inline(FeedTokenBody)}},
+    responses={
+        201: {"description": "The token", "content": json_content(FeedTokenAnswer)},
+        **{status: {} for status in (403, 422, 503)},
+    },
+    openapi_extra={"requestBody": request_body(FeedTokenBody, {"user_id": "ann"})},
 )
 async def make_feed_token(request: Request) -> Response:
     """A token for the private channel of the live feed, for whichever user id is asked for.

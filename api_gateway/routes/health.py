@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from redis.exceptions import RedisError
 
 from api_gateway.context import Context, context_of
+from api_gateway.schemas import HealthAnswer, ReadyAnswer, json_content
 from shared.domain.errors import BiddingError
 from shared.timefmt import from_datetime, to_rfc3339
 
@@ -20,15 +22,26 @@ router = APIRouter(tags=["operations"])
 _CHECK_TIMEOUT_S = 2.0
 
 
-@router.get("/health", summary="Is the process alive?")
-async def health() -> Response:
+@router.get(
+    "/health",
+    summary="Is the process alive?",
+    responses={200: {"description": "It is", "content": json_content(HealthAnswer)}},
+)
+async def get_health() -> Response:
     """Always 200 while the process answers; says nothing of the servers behind it."""
     body = {"status": "healthy", "service": "api-gateway", "time": to_rfc3339(from_datetime(datetime.now(UTC)))}
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-@router.get("/ready", summary="Can it take bids?", responses={503: {"description": "Bids cannot be taken"}})
-async def ready(request: Request) -> Response:
+@router.get(
+    "/ready",
+    summary="Can it take bids?",
+    responses={
+        200: {"description": "Bids are taken", "content": json_content(ReadyAnswer)},
+        503: {"description": "Bids cannot be taken", "content": json_content(ReadyAnswer)},
+    },
+)
+async def get_readiness(request: Request) -> Response:
     """200 while bids can be decided, with whatever else is degraded; 503 without Redis or with shards to rebuild."""
     context = context_of(request)
 
@@ -66,8 +79,13 @@ async def _check(call: Callable[[], Awaitable[None]]) -> str | None:
     return None
 
 
-@router.get("/metrics", summary="Prometheus metrics")
-async def metrics(request: Request) -> Response:
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=PlainTextResponse,
+    response_description="The Prometheus text format, version 0.0.4",
+)
+async def get_metrics(request: Request) -> Response:
     """Counters and gauges in the Prometheus text format."""
     return Response(_exposition(context_of(request)), media_type="text/plain; version=0.0.4")
 

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.context import Context, context_of
 from api_gateway.engine.items import NewItem
 from api_gateway.engine.scripts import Transition
-from api_gateway.problems import MEDIA_TYPE
 from api_gateway.schemas import (
     HistoryPage,
     IncrementBody,
@@ -20,14 +20,14 @@ from api_gateway.schemas import (
     ItemPage,
     NewItemBody,
     OperationBody,
-    ProblemAnswer,
     SoftCloseBody,
     json_content,
     optional_amount,
+    request_body,
 )
 from shared import names
 from shared.aliases import alias_of
-from shared.domain.auction import Terms
+from shared.domain.auction import Status, Terms
 from shared.domain.errors import InvalidInput, TermsInvalid
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
 from shared.domain.money import MINOR_MAX, exponent_of
@@ -44,12 +44,30 @@ _item_decoder = msgspec.json.Decoder(NewItemBody)
 _operation_decoder = msgspec.json.Decoder(OperationBody)
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"content": json_content(ProblemAnswer, media_type=MEDIA_TYPE)} for status in statuses}
+# The patterns are checked by the routes themselves, whose refusal says what is allowed instead of naming a pattern.
+ItemIdPath = Annotated[
+    str,
+    Path(description="The item.", json_schema_extra={"pattern": names.ITEM_ID_PATTERN, "examples": ["demo-1"]}),
+]
+BidIdPath = Annotated[
+    str,
+    Path(description="The bid, by its `bid_id`.", json_schema_extra={"pattern": names.BID_ID_PATTERN}),
+]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="How many at most.")]
+_CURSOR: Final = "The `next_cursor` of the page before, unchanged; without it the first page."
 
 
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+def _answers(
+    status: int, description: str, model: type[msgspec.Struct], *problems: int, **more: Any
+) -> dict[int | str, dict[str, Any]]:
+    """Responses for OpenAPI, which knows what a problem looks like."""
+    told: dict[int | str, dict[str, Any]] = {problem: {} for problem in problems}
+    told[status] = {"description": description, "content": json_content(model), **more}
+    return told
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
 
 
 def _checked(item_id: str) -> str:
@@ -58,36 +76,67 @@ def _checked(item_id: str) -> str:
     return item_id
 
 
+_EXAMPLE: Final = {
+    "name": "Desk lamp",
+    "start_price": 5,
+    "reserve_price": 20,
+    "increment": {"kind": "flat", "value": 0.5},
+    "duration_s": 3_600,
+    "soft_close": {"trigger_s": 60, "extend_s": 120},
+}
+
+
 @router.post(
     "",
     status_code=201,
     summary="Create an item",
-    responses={201: {"content": json_content(ItemAnswer)}, **_problems(409, 413, 422, 503)},
-    openapi_extra={"requestBody": {"required": True, "content": json_content(NewItemBody)}},
+    responses=_answers(
+        201,
+        "The item",
+        ItemAnswer,
+        *(409, 422, 503),
+        headers={"Location": {"description": "Where it is.", "schema": {"type": "string"}, "required": True}},
+        links={
+            name: {"operationId": name, "parameters": {"item_id": "$response.body#/id"}}
+            for name in ("get_item", "place_bid", "get_history", "pause_item", "cancel_item")
+        },
+    ),
+    openapi_extra={"requestBody": request_body(NewItemBody, _EXAMPLE)},
 )
 async def create_item(request: Request) -> Response:
-    """Open an auction. Amounts are JSON numbers with at most the currency's decimals; times are RFC 3339 with an
-    offset."""
+    """Open an auction, now or at `start_time`. Times are RFC 3339 with an offset, between 1970 and 2100.
+
+    With an `id` of your own a repetition after a time-out creates no second item: 409 says that it is there.
+    """
     context = context_of(request)
     try:
         body = _item_decoder.decode(await request.body())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(str(error) or "the body nests too deeply") from None
     item = await context.items.create(new_item(body))
-    return _json(public_item(item), 201)
+    return _json(public_item(item), 201, {"location": f"{router.prefix}/{item.terms.item_id}"})
 
 
 @router.get(
     "",
     summary="List items",
-    responses={200: {"content": json_content(ItemPage)}, **_problems(422, 503)},
+    responses=_answers(
+        200,
+        "A page of items",
+        ItemPage,
+        *(422, 503),
+        links={"next": {"operationId": "list_items", "parameters": {"cursor": "$response.body#/next_cursor"}}},
+    ),
 )
 async def list_items(
     request: Request,
-    status: Literal["scheduled", "open", "paused", "sold", "unsold", "cancelled"] | None = None,
-    sort: Literal["newest", "ending", "price"] = "newest",
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+    status: Annotated[Status | SkipJsonSchema[None], Query(description="Only items of this status.")] = None,
+    sort: Annotated[
+        Literal["newest", "ending", "price"],
+        Query(description="Newest first, soonest end first, or highest price first."),
+    ] = "newest",
+    cursor: Annotated[str | SkipJsonSchema[None], Query(max_length=512, description=_CURSOR)] = None,
+    limit: Limit = 50,
 ) -> Response:
     """Items in the archive, with their live state. A new item appears within milliseconds."""
     context = context_of(request)
@@ -99,9 +148,9 @@ async def list_items(
 @router.get(
     "/{item_id}",
     summary="Read an item",
-    responses={200: {"content": json_content(ItemAnswer)}, **_problems(404, 422, 503)},
+    responses=_answers(200, "The item", ItemAnswer, 404, 422, 503),
 )
-async def get_item(request: Request, item_id: str) -> Response:
+async def get_item(request: Request, item_id: ItemIdPath) -> Response:
     """The item as Redis holds it, so never older than the last accepted bid."""
     return _json(public_item(await context_of(request).items.get(_checked(item_id))))
 
@@ -109,13 +158,24 @@ async def get_item(request: Request, item_id: str) -> Response:
 @router.get(
     "/{item_id}/bids",
     summary="The item's accepted bids, newest first",
-    responses={200: {"content": json_content(HistoryPage)}, **_problems(404, 422, 503)},
+    responses=_answers(
+        200,
+        "A page of bids",
+        HistoryPage,
+        *(404, 422, 503),
+        links={
+            "next": {
+                "operationId": "get_history",
+                "parameters": {"item_id": "$request.path.item_id", "cursor": "$response.body#/next_cursor"},
+            },
+        },
+    ),
 )
 async def get_history(
     request: Request,
-    item_id: str,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+    item_id: ItemIdPath,
+    cursor: Annotated[str | SkipJsonSchema[None], Query(max_length=64, description=_CURSOR)] = None,
+    limit: Limit = 50,
 ) -> Response:
     """Bidders appear under an alias that is stable within the item."""
     context: Context = context_of(request)
@@ -149,25 +209,25 @@ def _operation(body: bytes) -> OperationBody:
 
 
 _OPERATION_DOCS: Final[dict[str, Any]] = {
-    "responses": {200: {"content": json_content(ItemAnswer)}, **_problems(404, 409, 422, 503)},
-    "openapi_extra": {"requestBody": {"required": True, "content": json_content(OperationBody)}},
+    "responses": _answers(200, "The item after it", ItemAnswer, 404, 409, 422, 503),
+    "openapi_extra": {"requestBody": request_body(OperationBody, {"reason": "a question came up"})},
 }
 
 
 @router.post("/{item_id}/pause", summary="Pause an item", **_OPERATION_DOCS)
-async def pause_item(request: Request, item_id: str) -> Response:
+async def pause_item(request: Request, item_id: ItemIdPath) -> Response:
     """Stop the bidding and keep the remaining time."""
     return await _transition(request, "pause", item_id)
 
 
 @router.post("/{item_id}/resume", summary="Resume an item", **_OPERATION_DOCS)
-async def resume_item(request: Request, item_id: str) -> Response:
+async def resume_item(request: Request, item_id: ItemIdPath) -> Response:
     """Go on; the end moves by the length of the pause."""
     return await _transition(request, "resume", item_id)
 
 
 @router.post("/{item_id}/cancel", summary="Cancel an item", **_OPERATION_DOCS)
-async def cancel_item(request: Request, item_id: str) -> Response:
+async def cancel_item(request: Request, item_id: ItemIdPath) -> Response:
     """Withdraw the item; final."""
     return await _transition(request, "cancel", item_id)
 
@@ -181,7 +241,7 @@ async def _transition(request: Request, name: Transition, item_id: str) -> Respo
 
 
 @router.post("/{item_id}/bids/{bid_id}/void", summary="Strike a bid", **_OPERATION_DOCS)
-async def void_bid(request: Request, item_id: str, bid_id: str) -> Response:
+async def void_bid(request: Request, item_id: ItemIdPath, bid_id: BidIdPath) -> Response:
     """Strike a bid and the automatic bid that answered it; the price falls back to the highest bid that remains.
 
     After the close nobody is promoted: the item becomes unsold, and the `voided` event names who is offered it.

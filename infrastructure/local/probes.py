@@ -43,10 +43,15 @@ async def exchange(host: str, port: int, request: bytes, until: bytes | None) ->
             writer.close()
 
 
+def get_request(host: str, port: int, path: str) -> bytes:
+    """The bytes of a GET. An address of version 6 stands in brackets, or the Host would be none (RFC 3986)."""
+    name = f"[{host}]" if ":" in host else host
+    return f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n".encode()
+
+
 async def http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
     """Status and body of a GET; raises like `exchange`, and ValueError for an answer that is not HTTP."""
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
-    head, _, body = (await exchange(host, port, request, None)).partition(b"\r\n\r\n")
+    head, _, body = (await exchange(host, port, get_request(host, port, path), None)).partition(b"\r\n\r\n")
     return int(head.split(b" ", 2)[1]), body
 
 

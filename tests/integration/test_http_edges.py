@@ -21,6 +21,13 @@ def bid_request(item: str, amount: str, *headers: str) -> bytes:
     return "\r\n".join((*lines, "", body)).encode()
 
 
+async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = re.search(r"content-length: (\d+)", head)
+    assert length is not None, head
+    return int(head[9:12]), json.loads(await reader.readexactly(int(length[1])))
+
+
 async def raw(stack: Stack, sent: bytes, *, answers: int) -> list[tuple[int, dict[str, Any]]]:
     """Status and body of so many answers on one connection, and that nothing comes after them."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stack.ports.gateway)
@@ -29,10 +36,7 @@ async def raw(stack: Stack, sent: bytes, *, answers: int) -> list[tuple[int, dic
     try:
         async with asyncio.timeout(10):
             for _ in range(answers):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = re.search(r"content-length: (\d+)", head)
-                assert length is not None, head
-                found.append((int(head[9:12]), json.loads(await reader.readexactly(int(length[1])))))
+                found.append(await answer_of(reader))
             writer.write_eof()
             assert await reader.read() == b""
     finally:
@@ -94,6 +98,19 @@ async def test_head_is_answered_as_get_without_a_body(http: httpx.AsyncClient, p
         b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
         b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
         b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n",
+        # What two readers of one connection could take for different requests (RFC 9112, sections 2.2, 3.2, 5 and 6).
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
+        b"GET /health HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: a b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: a/b\r\n\r\n",
+        b"GET /health HTTP/1.1\nhost: x\n\n",
+        b"GET /health HTTP/1.1\r\nhost: x\r\nx-a: a\r\n b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost : x\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\nx\n0\n\n",
+        b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ncontent-length: 2, 2\r\n\r\n{}",
     ],
 )
 async def test_what_is_no_http_is_a_problem_as_well(gateway_stack: Stack, sent: bytes) -> None:
@@ -114,6 +131,43 @@ async def test_a_bid_is_answered_whatever_comes_after_it(gateway_stack: Stack) -
     endless = bid_request("followed", "6") + b"GET / HTTP/1.1\r\nx-filler: " + b"x" * 60_000
     ((status, body),) = await raw(gateway_stack, endless, answers=1)
     assert (status, body["seq"]) == (201, 2)
+
+
+@pytest.mark.parametrize("host", ["x", "", "127.0.0.1:8080", "[::1]:8080", "a-b.example.com"])
+async def test_every_form_of_a_host_is_heard(gateway_stack: Stack, host: str) -> None:
+    sent = f"GET /health HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
+    ((status, _),) = await raw(gateway_stack, sent, answers=1)
+    assert status == 200
+    ((status, _),) = await raw(gateway_stack, b"GET /health HTTP/1.0\r\n\r\n", answers=1)
+    assert status == 200
+
+
+UPGRADE = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQCAAAAAAIAAAAA")
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+async def test_who_asks_for_http_2_is_answered_in_http_1(gateway_stack: Stack, pieces: int) -> None:
+    """Clients in Java ask with their first request, its body behind it: as if they had not asked (RFC 9110, 7.8)."""
+    item = f"h2c-{pieces}"
+    plain = bid_request(item, "1", *UPGRADE)
+    chunked = (
+        "\r\n".join((f"POST /api/v1/items/{item}/bid HTTP/1.1", "host: x", "transfer-encoding: chunked", *UPGRADE))
+        + '\r\n\r\n1c\r\n{"user_id":"ada","amount":2}\r\n0\r\n\r\n'
+    ).encode()
+    sent = plain + chunked + bid_request(item, "3") + plain
+    size = -(-len(sent) // pieces)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway_stack.ports.gateway)
+    try:
+        for start in range(0, len(sent), size):
+            writer.write(sent[start : start + size])
+            await writer.drain()
+            # One round trip on another connection: the server has very likely read this piece by itself.
+            await raw(gateway_stack, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n", answers=1)
+        async with asyncio.timeout(10):
+            bids = [await answer_of(reader) for _ in range(4)]
+    finally:
+        writer.close()
+    assert [(status, body["your_bid"]) for status, body in bids] == [(201, 1), (201, 2), (201, 3), (200, 1)]
 
 
 async def test_two_keys_are_one_too_many(gateway_stack: Stack) -> None:

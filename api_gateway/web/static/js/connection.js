@@ -6,6 +6,8 @@ const CONNECT_TIMEOUT_MS = 10000;
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 30000;
 const STEADY_AFTER_MS = 5000;
+// Who asked for too much comes back as after so many attempts in vain, and says again in few messages what counts.
+const SLOW_DOWN_ATTEMPT = 4;
 // So many heartbeats may be missed before a connection counts as dead.
 const HEARTBEATS_MISSED = 3;
 
@@ -97,6 +99,8 @@ export class Connection {
       if (socket !== this.#socket) return;
       const frame = parse(data);
       if (frame === null) return;
+      // Something of what was said was not done, and nobody tells what.
+      if (frame.type === "error" && frame.code === "TOO_MANY_OPERATIONS") return this.#slowDown();
       this.#heardMs = performance.now();
       if (frame.server_time !== undefined) noteServerTime(frame.server_time);
       if (liveSinceMs === null) {
@@ -112,7 +116,9 @@ export class Connection {
       // A server that greets and hangs up at once must not be called in a tight loop: only a connection that held
       // starts the waits from the beginning.
       if (liveSinceMs !== null && performance.now() - liveSinceMs > STEADY_AFTER_MS) this.#attempt = 0;
-      if (isFinal(code)) {
+      if (code === 4529) {
+        this.#slowDown();
+      } else if (isFinal(code)) {
         this.#running = false;
         this.#drop();
         this.onState("ended");
@@ -134,6 +140,11 @@ export class Connection {
       lookedMs = nowMs;
       if (inTime && nowMs - this.#heardMs > HEARTBEATS_MISSED * everyMs) this.#retry();
     }, everyMs);
+  }
+
+  #slowDown() {
+    this.#attempt = Math.max(this.#attempt, SLOW_DOWN_ATTEMPT);
+    this.#retry();
   }
 
   #retry() {

@@ -5,6 +5,8 @@ import { Connection } from "./connection.js";
 import { PrivateChannel } from "./private.js";
 
 const SUBSCRIBE_MAX = 100;
+// Whoever scrolls for long must not say more than the feed takes from one viewer.
+const GATHER_MS = 100;
 const STATE_FIELDS = [
   "current_bid", "highest_bidder_id", "highest_bidder", "status", "bid_count", "min_next_bid", "currency", "end_time",
   "reserve_met", "suggested_bids", "extensions", "updated_at",
@@ -202,7 +204,7 @@ export class CatalogueFeed {
       this.#say("subscribe", [...this.#added]);
       this.#added.clear();
       this.#removed.clear();
-    }, 30);
+    }, GATHER_MS);
   }
 
   #say(op, items) {
