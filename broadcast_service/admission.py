@@ -17,7 +17,7 @@ from broadcast_service.service import Service
 from shared import feed_tokens, names
 from shared.feed_tokens import Identity, TokenInvalid
 
-RETRY_AFTER_S: Final = "5"
+_RETRY: Final = {"retry-after": "5"}
 _UNKNOWN_ADDRESS: Final = "unknown"
 
 
@@ -48,6 +48,12 @@ def wishes_of(
     Args:
         last_event_id: wins over ``since``.
     """
+    client = connection.client
+    address = counted_as(client.host) if client is not None else _UNKNOWN_ADDRESS
+    # Before anything else: what is wrong with a request costs time to find out as well.
+    if not service.addresses.attempt(address, service.clock()):
+        detail = "this address asks for connections too often; wait, or follow several items on one"
+        return problem(429, "TOO_MANY_ATTEMPTS_FROM_ADDRESS", detail, headers=_RETRY)
     headers, query = connection.headers, connection.query_params
     if not is_allowed(headers.get("origin"), headers.get("host"), service.origins):
         return problem(403, "ORIGIN_NOT_ALLOWED", "pages of this origin may not use the feed; see FEED_ORIGINS")
@@ -68,19 +74,16 @@ def wishes_of(
             identity = feed_tokens.check(service.settings.feed_token_secret, token)
         except TokenInvalid as error:
             return problem(401, "TOKEN_INVALID", str(error), headers={"www-authenticate": "Bearer"})
-    client = connection.client
-    address = counted_as(client.host) if client is not None else _UNKNOWN_ADDRESS
     return Wishes(address, item_id, since, feed == FULL, identity)
 
 
 def refusal(service: Service, address: str) -> Response | None:
     """Why there is no room now, or None. Not for ever: so with Retry-After."""
-    retry = {"retry-after": RETRY_AFTER_S}
     if service.is_draining:
-        return problem(503, "STOPPING", "the service stops; connect again, to another one", headers=retry)
+        return problem(503, "STOPPING", "the service stops; connect again, to another one", headers=_RETRY)
     if service.is_full:
-        return problem(503, "TOO_MANY_CONNECTIONS", "the feed is full; try again later", headers=retry)
+        return problem(503, "TOO_MANY_CONNECTIONS", "the feed is full; try again later", headers=_RETRY)
     if service.addresses.is_full(address):
         detail = "too many connections from this address; close some, or follow several items on one"
-        return problem(429, "TOO_MANY_CONNECTIONS_FROM_ADDRESS", detail, headers=retry)
+        return problem(429, "TOO_MANY_CONNECTIONS_FROM_ADDRESS", detail, headers=_RETRY)
     return None

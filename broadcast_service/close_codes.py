@@ -27,6 +27,9 @@ class CloseCode:
 SERVICE_RESTART: Final = CloseCode(1012, "service_restart", "the service restarts; reconnect with since", True)
 INTERNAL_ERROR: Final = CloseCode(1011, "internal_error", "the service failed; reconnect with since", True)
 SLOW_VIEWER: Final = CloseCode(4508, "slow_viewer", "frames were not read in time; reconnect with since", True)
+TOO_MANY_OPERATIONS: Final = CloseCode(
+    4529, "too_many_operations", "more was asked for than is allowed; wait, reconnect with since", True
+)
 
 # Final: the same request would be refused again.
 ITEM_NOT_FOUND: Final = CloseCode(4404, "item_not_found", "no item of this id", False)
@@ -36,7 +39,7 @@ MESSAGE_TOO_BIG: Final = CloseCode(1009, "message_too_big", "the message is long
 INVALID_TEXT: Final = CloseCode(1007, "invalid_text", "a text message is not UTF-8", False)
 PROTOCOL_ERROR: Final = CloseCode(1002, "protocol_error", "not a valid WebSocket frame", False)
 
-RECONNECT: Final = (SERVICE_RESTART, INTERNAL_ERROR, SLOW_VIEWER)
+RECONNECT: Final = (SERVICE_RESTART, INTERNAL_ERROR, SLOW_VIEWER, TOO_MANY_OPERATIONS)
 FINAL: Final = (
     ITEM_NOT_FOUND,
     TOO_MANY_ERRORS,

@@ -18,7 +18,9 @@ class Metrics:
     upgrades_refused: Counter[str] = field(default_factory=Counter)
     connections_closed: Counter[str] = field(default_factory=Counter)
     messages_received: int = 0
+    operations: int = 0
     operations_failed: int = 0
+    operations_refused: int = 0
     events_watched: int = 0
     events_unreadable: int = 0
     frames_sent: int = 0
@@ -68,6 +70,8 @@ class Metrics:
         closed = [(f'{{code="{code}"}}', count) for code, count in sorted(self.connections_closed.items())]
         add("connections_closed_total", "counter", "Connections closed by the service.", *closed)
         add("messages_total", "counter", "Messages from JetStream.", ("", self.messages_received))
+        add("operations_total", "counter", "What viewers asked for, as it is counted.", ("", self.operations))
+        add("operations_refused_total", "counter", "Messages that asked for too much.", ("", self.operations_refused))
         add("operations_failed_total", "counter", "Operations of viewers that failed.", ("", self.operations_failed))
         add("events_watched_total", "counter", "Events of items that somebody follows.", ("", self.events_watched))
         add("events_unreadable_total", "counter", "Messages that could not be decoded.", ("", self.events_unreadable))

@@ -24,6 +24,7 @@ from broadcast_service.hub import Hub
 from broadcast_service.metrics import Metrics
 from broadcast_service.outgoing import OutgoingLimits
 from broadcast_service.private import PrivateChannel
+from broadcast_service.quota import operations_rate
 from broadcast_service.settings import Settings
 from broadcast_service.sources.audience_source import AudienceSource
 from broadcast_service.sources.bidders import BidderReader
@@ -63,7 +64,7 @@ class Service:
         self.private = PrivateChannel(self.hub, BidderReader(redis), rate_max=settings.feed_rate_max)
         self.broadcaster.joined = self.private.joined
         self.broadcaster.standing_changed = self.private.standing_changed
-        clock = asyncio.get_running_loop().time
+        self.clock = clock = asyncio.get_running_loop().time
         self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
         self.stream = NatsSource(
             settings.nats_url,
@@ -77,7 +78,12 @@ class Service:
         )
         # In the order in which they came, each with as what its address counts.
         self.connections: dict[Connection, str] = {}
-        self.addresses = Addresses(settings.feed_connections_per_address_max)
+        self.addresses = Addresses(
+            settings.feed_connections_per_address_max, attempts_per_s=settings.feed_attempts_rate_max
+        )
+        self.operations_rate = operations_rate(
+            settings.feed_operations_rate_max, settings.feed_items_per_connection_max
+        )
         self.origins = settings.origins
         self.outgoing_limits = OutgoingLimits(
             frames_max=settings.feed_queue_frames_max,
@@ -140,12 +146,13 @@ class Service:
     # ------------------------------------------------------------------------------------- what happens by itself
 
     async def sweep(self) -> None:
-        """Close viewers that stopped reading and forget tokens that expired, until cancelled."""
+        """Close viewers that stopped reading, and forget expired tokens and who came long ago, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             for connection in list(self.connections):
                 connection.close_if_stalled()
             self.private.expire()
+            self.addresses.forget(self.clock())
 
     async def beat(self) -> None:
         """Tell every connection the time once per ``feed_time_s``, until cancelled."""

@@ -31,7 +31,12 @@ class Settings(BaseSettings):
             private channel off.
         feed_connections_max: connections in all, WebSockets and event streams; past it the answer is 503.
         feed_connections_per_address_max: the same per client address; past it the answer is 429. 0 is no bound.
+        feed_attempts_rate_max: connections that one address may ask for a second, after a burst of as many as it may
+            have at once, or of 100 where that is more; past it the answer is 429. 0 is no bound, and neither is there
+            one where connections per address have none.
         feed_items_per_connection_max: items that one connection may follow.
+        feed_operations_rate_max: what one viewer may ask for a second, see :mod:`broadcast_service.quota`; what is more
+            is refused, and who goes on is closed. 0 is no bound.
         feed_message_bytes_max: longest message that a viewer may send. 100 ids of 64 characters need 6.8 KB.
         feed_head_timeout_s: how long the request line and headers of a connection may take.
         feed_rate_max: frames per second and item for viewers that did not ask for every event; more are put together
@@ -69,7 +74,9 @@ class Settings(BaseSettings):
     feed_token_secret: str = ""
     feed_connections_max: int = Field(default=20_000, ge=1)
     feed_connections_per_address_max: int = Field(default=1_000, ge=0)
+    feed_attempts_rate_max: int = Field(default=20, ge=0)
     feed_items_per_connection_max: int = Field(default=200, ge=1, le=10_000)
+    feed_operations_rate_max: int = Field(default=50, ge=0)
     feed_message_bytes_max: int = Field(default=8 * 1024, ge=256)
     feed_head_timeout_s: float = Field(default=10, gt=0)
     feed_rate_max: int = Field(default=20, ge=0)

@@ -36,6 +36,13 @@ CLOSE_GRACE_S: Final = 3.0
 BUFFER_HIGH_BYTES: Final = 64 * 1024
 """Bytes in the transport's own buffer, above the kernel's, from which on a viewer counts as slow."""
 
+PARSED_BYTES: Final = 1024
+"""What is parsed before any of it is dealt with: 170 of the shortest frames. Each may be the one that ends it all."""
+
+LAST_WORDS_BYTES: Final = 32 * 1024
+"""What is still parsed after a close frame was sent, to find the answer in it: about as much as may be under way then.
+Who says more is not listened to any more."""
+
 RECEIVE_BUFFER_BYTES: Final = 16 * 1024
 """The kernel's buffer for what a WebSocket says (Linux takes twice that). All of it is parsed in one go, during which
 nobody else is served, and viewers have little to say."""
@@ -46,6 +53,9 @@ class Viewer(Protocol):
 
     def on_message(self, text: str | None) -> None:
         """One whole message; None where it was binary."""
+
+    def on_noise(self) -> None:
+        """Anything else that was said and takes time: a ping, a pong without one, a part of a message."""
 
     def on_full(self) -> None:
         """``is_writable`` turned False. The only call that may come from within a write: it must not write itself."""
@@ -72,6 +82,8 @@ class FeedProtocol(WebSocketsSansIOProtocol):
     """Messages that wait for their turn; None while nothing was said."""
     pinged_s = 0.0
     """When the last ping was sent, by the loop's clock; until then, when the WebSocket was taken over."""
+    last_words_bytes = 0
+    """What was parsed after the close frame was sent."""
     is_overdue = False
     """Whether the pong was missing already when it was looked for the last time."""
 
@@ -150,6 +162,18 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         self.transport.set_write_buffer_limits(high=BUFFER_HIGH_BYTES)
         size_buffers(transport, self.send_buffer_bytes)
 
+    def data_received(self, data: bytes) -> None:
+        if self.viewer is None and not self.close_sent:
+            super().data_received(data)
+            return
+        for start in range(0, len(data), PARSED_BYTES):
+            if self.last_words_bytes >= LAST_WORDS_BYTES or self.transport.is_closing():
+                return
+            part = data[start : start + PARSED_BYTES]
+            if self.close_sent:
+                self.last_words_bytes += len(part)
+            super().data_received(part)
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.close_sent:
@@ -223,16 +247,34 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         super().handle_parser_exception()
         self._cut_off_later()
 
+    # Each part of a message is kept until the last one is there, and an empty one has no size that would be too much.
+
+    def handle_text(self, event: Frame) -> None:
+        super().handle_text(event)
+        self._note_part(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        super().handle_bytes(event)
+        self._note_part(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        if not self.close_sent:
+            super().handle_cont(event)
+            self._note_part(event)
+
     def handle_ping(self) -> None:
         pong = b"".join(self.conn.data_to_send())
         # Who pings and does not read gets no pongs: they would pile up.
         if self.is_writable:
             self.transport.write(pong)
+        self._note_noise()
 
     def handle_pong(self, event: Frame) -> None:
         if self.pending_ping_payload is not None and bytes(event.data) == self.pending_ping_payload:
             self.pending_ping_payload = None
             self.is_overdue = False
+        else:
+            self._note_noise()
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
@@ -264,6 +306,14 @@ class FeedProtocol(WebSocketsSansIOProtocol):
     def _deliver(self, text: str | None) -> None:
         if self.viewer is not None and not self.close_sent:
             self.viewer.on_message(text)
+
+    def _note_part(self, event: Frame) -> None:
+        if not event.fin:
+            self._note_noise()
+
+    def _note_noise(self) -> None:
+        if self.viewer is not None and not self.close_sent:
+            self.viewer.on_noise()
 
     def _full(self) -> None:
         self.is_writable = False

@@ -17,10 +17,11 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from broadcast_service.admission import Wishes, refusal, wishes_of
-from broadcast_service.close_codes import INTERNAL_ERROR, TOO_MANY_ERRORS
+from broadcast_service.close_codes import INTERNAL_ERROR, TOO_MANY_ERRORS, TOO_MANY_OPERATIONS
 from broadcast_service.connection import Connection
 from broadcast_service.frames import connected_frame
-from broadcast_service.operations import operate
+from broadcast_service.operations import operate, too_many_operations
+from broadcast_service.quota import Quota, Verdict
 from broadcast_service.service import Service
 from broadcast_service.transport import FeedProtocol, transport_of
 
@@ -33,17 +34,20 @@ ERRORS_MAX: Final = 100
 class Session:
     """What one viewer says, and its end. Implements :class:`~broadcast_service.transport.Viewer`."""
 
-    __slots__ = ("_connection", "_errors", "_full", "_service")
+    __slots__ = ("_connection", "_errors", "_full", "_quota", "_service")
 
     def __init__(self, service: Service, connection: Connection, *, full: bool) -> None:
         self._service = service
         self._connection = connection
         self._full = full
         self._errors = 0
+        self._quota = Quota(service.operations_rate)
 
     def on_message(self, text: str | None) -> None:
+        if not self._is_admitted():
+            return
         try:
-            failed = operate(self._service, self._connection, text, now_us(), full=self._full)
+            failed, too_many = operate(self._service, self._connection, text, now_us(), self._spend, full=self._full)
         except Exception:
             logger.exception("a message of a viewer was not handled")
             self._connection.close(INTERNAL_ERROR)
@@ -52,8 +56,35 @@ class Session:
             self._service.metrics.operations_failed += len(failed)
             self._errors += len(failed)
             self._connection.send(failed)
+        if too_many is not None:
+            self._service.metrics.operations_refused += 1
+            self._connection.send((too_many,))
         if self._errors > ERRORS_MAX:
             self._connection.close(TOO_MANY_ERRORS)
+
+    def on_noise(self) -> None:
+        self._is_admitted()
+
+    def _is_admitted(self) -> bool:
+        service = self._service
+        service.metrics.operations += 1
+        verdict = self._quota.admit(service.clock())
+        if verdict is Verdict.CARRIED_OUT:
+            return True
+        service.metrics.operations_refused += 1
+        if verdict is Verdict.GIVEN_UP:
+            address = service.connections.get(self._connection)
+            logger.warning("connection %s of %s asks for too much: closed", self._connection.client_id, address)
+            self._connection.close(TOO_MANY_OPERATIONS)
+        else:
+            self._connection.send((too_many_operations(service.operations_rate.per_s),))
+        return False
+
+    def _spend(self, operations: int) -> bool:
+        if not self._quota.spend(self._service.clock(), operations):
+            return False
+        self._service.metrics.operations += operations
+        return True
 
     def on_writable(self) -> None:
         self._connection.on_writable()

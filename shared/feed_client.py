@@ -190,7 +190,10 @@ class FeedClient:
             code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (ABNORMAL, "")
             self._note(self._state.closed(code, reason, _now_s()))
         else:
-            await self._carry_out(self._state.received(text, _now_s()))
+            step = self._state.received(text, _now_s())
+            await self._carry_out(step)
+            if step.retry_in_s is not None:
+                self._give_up(socket)
 
     async def _carry_out(self, step: Step) -> None:
         """Send first: an update that is shown must not hide that what follows from it was never said."""
@@ -217,11 +220,16 @@ class FeedClient:
             await socket.wait_closed()
 
     def _forget(self, socket: ClientConnection) -> None:
-        """Without a close frame: whoever does not read would let us wait for the answer to it."""
-        socket.transport.abort()
-        if socket is self._socket:
-            self._socket = None
+        if self._give_up(socket):
             self._note(self._state.closed(ABNORMAL, "", _now_s()))
+
+    def _give_up(self, socket: ClientConnection) -> bool:
+        """Without a close frame: whoever does not read would let us wait for the answer to it. True: it was ours."""
+        socket.transport.abort()
+        if socket is not self._socket:
+            return False
+        self._socket = None
+        return True
 
     def _note(self, step: Step) -> None:
         self._updates.extend(step.updates)

@@ -47,6 +47,9 @@ STEADY_AFTER_S: Final = 5.0
 """A connection that held for less does not start the waits from the beginning: a service that greets and hangs up must
 not be called in a tight loop."""
 
+SLOW_DOWN_ATTEMPT: Final = 4
+"""Who asked for too much comes back as after so many attempts in vain, and says again in few messages what counts."""
+
 GREETING_MAX_S: Final = 10.0
 """How long the first frame may take."""
 
@@ -57,6 +60,8 @@ MESSAGE_BYTES_MAX: Final = 4_000
 FINAL_STANDARD_CODES: Final = frozenset({1002, 1007, 1008, 1009})
 _AGAIN_STATUSES: Final = frozenset({408, 425, 429})
 
+_SLOW_DOWN_CODE: Final = 4529
+_SLOW_DOWN_ERROR: Final = "TOO_MANY_OPERATIONS"
 _NOT_SUBSCRIBED: Final = frozenset({"ITEM_NOT_FOUND", "ITEM_ID_INVALID", "SINCE_INVALID", "TOO_MANY_ITEMS"})
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
@@ -70,7 +75,9 @@ def is_final(code: int) -> bool:
 
 @dataclass(slots=True)
 class Step:
-    """What follows: updates for the user, messages for the service, and after an ended connection the wait."""
+    """What follows: updates for the user, messages for the service, and after an ended connection the wait. Where a
+    message of the service has a wait follow from it, the connection is to be ended.
+    """
 
     updates: list[Update] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -175,6 +182,8 @@ class FeedState:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return step
         self._note_time(frame, now_s)
+        if frame.get("type") == "error" and frame.get("code") == _SLOW_DOWN_ERROR:
+            return self._slow_down(frame)
         match frame.get("type"):
             case "connected":
                 self._greeted_s = now_s
@@ -203,7 +212,9 @@ class FeedState:
         if is_final(code):
             self.connection = ConnectionState.OFFLINE
             raise FeedClosed(code, reason)
-        if held:
+        if code == _SLOW_DOWN_CODE:
+            self._attempt = max(self._attempt, SLOW_DOWN_ATTEMPT)
+        elif held:
             self._attempt = 0
         return self._retry()
 
@@ -312,6 +323,14 @@ class FeedState:
         for each in lost:
             del self._items[each]
             step.updates.append(Refused(code, message, each, ended=True))
+
+    def _slow_down(self, frame: dict[str, Any]) -> Step:
+        """Something of what was said was not done, and nobody tells what: say all of it again, later."""
+        self._disconnect()
+        self._attempt = max(self._attempt, SLOW_DOWN_ATTEMPT)
+        step = self._retry()
+        step.updates.insert(0, Refused(_SLOW_DOWN_ERROR, str(frame.get("message", ""))))
+        return step
 
     def _note_time(self, frame: dict[str, Any], now_s: float) -> None:
         server_us = instant_us(frame.get("server_time"))

@@ -98,6 +98,8 @@ class Standing:
 class Refused:
     """Something could not be done, for example ``ITEM_NOT_FOUND`` or ``TOKEN_EXPIRED``; the feed goes on.
 
+    After ``TOO_MANY_OPERATIONS`` it goes on over a new connection, some seconds later, with all that is followed then.
+
     ``item_id``: where it is about one item; ``ended`` says that this item is not followed any more.
     """
 

@@ -119,6 +119,42 @@ async def test_a_state_knows_when_it_began(street: Street) -> None:
     assert [moment[11:16] for moment in moments] == ["12:00", "12:30", "12:45", "12:45"]
 
 
+@pytest.mark.parametrize(
+    ("heard", "said"),
+    [
+        ("onmessage", {"data": '{"type":"error","code":"TOO_MANY_OPERATIONS","message":"wait"}'}),
+        ("onclose", {"code": 4529}),
+    ],
+)
+async def test_who_is_told_to_ask_for_less_comes_back_later(street: Street, heard: str, said: dict[str, Any]) -> None:
+    waits, shown, states = await evaluated(
+        street,
+        """async ([heard, said]) => {
+          const { Connection } = await import("/static/js/connection.js");
+          let socket;
+          window.WebSocket = class {
+            constructor() { socket = this; }
+            close() {}
+          };
+          const [waits, shown, states] = [[], [], []];
+          window.setTimeout = (_call, milliseconds) => waits.push(milliseconds);
+          Math.random = () => 0.5;
+          new Connection(() => "ws://feed", {
+            onFrame: (frame) => shown.push(frame.type),
+            onState: (state) => states.push(state),
+          }).start();
+          socket.onmessage({ data: '{"type":"connected","heartbeat_s":5}' });
+          waits.length = 0;
+          socket[heard](said);
+          return [waits, shown, states];
+        }""",
+        [heard, said],
+    )
+    assert waits == [8_000], "half a second, doubled four times"
+    assert shown == ["connected"]
+    assert states == ["connecting", "live", "waiting"]
+
+
 async def test_the_colours_of_bidders_do_not_grow_for_ever(street: Street) -> None:
     tones = await evaluated(
         street,

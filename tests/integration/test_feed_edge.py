@@ -27,6 +27,7 @@ from tests.integration.feed_world import (
     closed_with,
     http_get,
     metric,
+    raw_upgrade,
     until,
     ws_url,
 )
@@ -79,18 +80,6 @@ async def test_who_does_not_answer_pings_is_given_up_and_who_does_stays(feed_sta
         await healthy.send('{"op":"ping"}')
         await next_of(healthy, "pong")
         assert await metric(feed_stack, "feed_connections ", port) == 1
-
-
-async def raw_upgrade(port: int, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A WebSocket that answers nothing by itself."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    async with asyncio.timeout(PATIENCE_S):
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
-    return reader, writer
 
 
 def text_message(text: str) -> bytes:

@@ -15,12 +15,12 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
 
-from broadcast_service.close_codes import SLOW_VIEWER
+from broadcast_service.close_codes import SLOW_VIEWER, TOO_MANY_OPERATIONS
 from broadcast_service.connection import Connection, send_to_all
 from broadcast_service.frames import event_frame
 from broadcast_service.metrics import Metrics
 from broadcast_service.outgoing import OutgoingLimits
-from broadcast_service.transport import FeedProtocol, protocol_class, transport_of
+from broadcast_service.transport import LAST_WORDS_BYTES, PARSED_BYTES, FeedProtocol, protocol_class, transport_of
 from tests.unit.broadcast_service.builders import bid
 from tests.waiting import eventually
 
@@ -36,7 +36,10 @@ class World:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.connections: list[Connection] = []
+        self.protocols: list[FeedProtocol] = []
         self.gone: list[Connection] = []
+        self.noises = 0
+        self.noises_max = 0
         self.port = 0
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +57,7 @@ class World:
         )
         transport.take_over(Forward(self, connection))
         self.connections.append(connection)
+        self.protocols.append(transport)
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[World]:
@@ -100,6 +104,11 @@ class Forward:
 
     def on_message(self, text: str | None) -> None:
         raise AssertionError("nobody says anything here")
+
+    def on_noise(self) -> None:
+        self._world.noises += 1
+        if self._world.noises == self._world.noises_max:
+            self._connection.close(TOO_MANY_OPERATIONS)
 
     def on_full(self) -> None:
         self._connection.on_full()
@@ -161,3 +170,32 @@ async def test_who_is_closed_is_told_in_its_own_turn_of_the_loop() -> None:
             return connection in world.gone
 
         assert await eventually(is_gone)
+
+
+async def test_who_talks_on_after_the_end_is_listened_to_no_more() -> None:
+    """Pings and parts of messages are told until the connection is closed for them; then little is even parsed."""
+    ping, pong, first, another = (bytes([head, 0x80, 0, 0, 0, 0]) for head in (0x89, 0x8A, 0x01, 0x00))
+    async with World().serve() as world, world.viewer() as (client, connection):
+        world.noises_max = 400
+        client.transport.write((ping + pong) * 100 + first + another * 99)
+
+        async def all_told() -> bool:
+            return world.noises == 300
+
+        assert await eventually(all_told)
+        assert connection not in world.gone
+        client.transport.write(another * 200_000)
+
+        async def is_gone() -> bool:
+            return connection in world.gone
+
+        assert await eventually(is_gone)
+        assert world.noises == 400
+        protocol = world.protocols[-1]
+
+        async def is_deaf() -> bool:
+            return protocol.last_words_bytes >= LAST_WORDS_BYTES
+
+        assert await eventually(is_deaf)
+        assert protocol.last_words_bytes < LAST_WORDS_BYTES + PARSED_BYTES
+        assert len(protocol.frames) == 200

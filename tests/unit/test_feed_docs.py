@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from broadcast_service import close_codes
+from broadcast_service.quota import SINCE_COST, operations_rate
 from broadcast_service.settings import Settings
 from tests.asyncapi import AsyncApi
 
@@ -86,6 +87,13 @@ def test_the_limits_are_the_defaults() -> None:
     assert limits["connections"] == f"{default('feed_connections_max'):,}"
     assert limits["connections of one address"] == f"{default('feed_connections_per_address_max'):,}"
     assert limits["items of one connection"] == str(default("feed_items_per_connection_max"))
+    operations = operations_rate(default("feed_operations_rate_max"), int(default("feed_items_per_connection_max")))
+    limit = f"{operations.per_s:g} a second; {operations.burst:,} at once"
+    assert limits["[operations](#how-much-a-client-may-say) of one connection"] == limit
+    counts = {row[0]: int(row[1]) for row in rows("Operations") if row[1].isdigit()}
+    assert counts["an item in `subscribe` with `since`"] == SINCE_COST
+    attempts = f"{default('feed_attempts_rate_max'):g} a second; {limits['connections of one address']} at once"
+    assert limits["attempts of one address to connect"] == attempts
     assert limits["message of a client"] == f"{default('feed_message_bytes_max') // 1024:g} KiB"
     assert limits["frames of one item a second"].startswith(f"{default('feed_rate_max'):g},")
     assert limits["frames that wait for a viewer"] == str(default("feed_queue_frames_max"))

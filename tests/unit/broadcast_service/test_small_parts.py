@@ -156,6 +156,7 @@ def test_the_pure_parts_import_no_driver() -> None:
     folder = Path(broadcast_service.__file__).parent
     allowed = {*sys.stdlib_module_names, "msgspec", "shared", "broadcast_service"} - {"asyncio", "socket", "time"}
     pure = (
+        "addresses",
         "audience",
         "channel",
         "close_codes",
@@ -166,6 +167,7 @@ def test_the_pure_parts_import_no_driver() -> None:
         "hub",
         "origins",
         "outgoing",
+        "quota",
         "rate",
     )
     for name in pure:

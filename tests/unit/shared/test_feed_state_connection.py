@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from broadcast_service import close_codes
@@ -10,11 +12,12 @@ from shared.feed_state import (
     BACKOFF_MAX_S,
     GREETING_MAX_S,
     RETRY_AFTER_MAX_S,
+    SLOW_DOWN_ATTEMPT,
     STEADY_AFTER_S,
     Step,
     is_final,
 )
-from shared.feed_updates import ConnectionChanged, ConnectionState, FeedClosed, FeedDenied, StaleItem
+from shared.feed_updates import ConnectionChanged, ConnectionState, FeedClosed, FeedDenied, Refused, StaleItem
 from tests.unit.shared.feed_frames import (
     CONNECTED,
     ITEM,
@@ -82,6 +85,23 @@ class TestComingBack:
         assert client().refused(429, "", 1e9).retry_in_s == RETRY_AFTER_MAX_S + BACKOFF_FIRST_S
         for odd in (float("nan"), float("inf"), -3.0, None):
             assert client().refused(503, "", odd).retry_in_s == BACKOFF_FIRST_S
+
+    @pytest.mark.parametrize("closed_s", [1, 1_000])
+    def test_who_said_too_much_takes_its_time(self, closed_s: float) -> None:
+        state = begun(snapshot(3))
+        wait_s = BACKOFF_FIRST_S * 2**SLOW_DOWN_ATTEMPT
+        assert state.closed(close_codes.TOO_MANY_OPERATIONS.code, "", closed_s).retry_in_s == wait_s
+        assert state.failed().retry_in_s == 2 * wait_s
+
+    def test_what_was_not_done_because_it_was_too_much_is_said_again_later(self) -> None:
+        state = begun(snapshot(3), event(4))
+        refusal = {"type": "error", "code": "TOO_MANY_OPERATIONS", "message": "wait", "item_id": "other"}
+        step = state.received(json.dumps(refusal), 1)
+        assert step.updates == [Refused("TOO_MANY_OPERATIONS", "wait"), ConnectionChanged(ConnectionState.OFFLINE)]
+        assert step.retry_in_s == BACKOFF_FIRST_S * 2**SLOW_DOWN_ATTEMPT
+        assert state.follow(["other"]).messages == [], "nothing more is said on this connection"
+        [operation] = said(state.opened().messages)
+        assert operation == {"op": "subscribe", "items": [ITEM, "other"], "since": {ITEM: "1:4"}}
 
     def test_long_silence_says_that_the_connection_is_dead(self) -> None:
         state = client()
