@@ -114,7 +114,8 @@ def make_app(
     exporter: Exporter | None,
 ) -> FastAPI:
     """``/health``: the process answers. ``/ready``: it archives; 503 otherwise, with what is missing. ``/metrics``."""
-    app = FastAPI(title="Archival worker", docs_url=None, redoc_url=None)
+    # For probes and Prometheus alone: no description, whose generated form would be wrong about `/ready`.
+    app = FastAPI(title="Archival worker", openapi_url=None)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -190,6 +191,7 @@ def make_server(app: FastAPI) -> HttpServer:
         lifespan="off",
         log_level="warning",
         access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=2,
         timeout_keep_alive=5,
         limit_concurrency=64,

@@ -319,6 +319,7 @@ async def test_the_service_reports_itself_and_ends_on_sigterm(start_stack: Stack
     async with httpx.AsyncClient(base_url=stack.urls.archiver_url) as http:
         health = (await http.get("/health")).json()
         assert (health["status"], health["service"]) == ("healthy", "archival-worker")
+        assert (await http.get("/openapi.json")).status_code == 404
         ready = await http.get("/ready")
         assert ready.status_code == 200
         body = ready.json()
