@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from nats.errors import Error as NatsError
 
 from infrastructure.local.ports import HOST
 from shared.clients.nats import Client, NatsLink, open_nats
@@ -33,6 +34,12 @@ async def test_a_server_that_accepts_and_never_greets_costs_no_socket() -> None:
             async with asyncio.timeout(10):
                 await closed.acquire()
         await link.close()
+
+
+async def test_an_address_that_is_none_is_an_error_of_its_own() -> None:
+    """Not one about closing what was never open."""
+    with pytest.raises(NatsError, match="invalid connect url"):
+        await open_nats(f"nats://{HOST}:none", name="test")
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
