@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 from collections.abc import AsyncIterator, Iterator
 
@@ -21,6 +22,19 @@ from tests.stack import StackFactory, end_stacks_of_killed_runs, new_data_dir
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
+
+
+def pytest_collection_finish() -> None:
+    """Imports stay: without them a collection takes milliseconds."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """What a test left open is told of when it is collected, which would be by chance, and held against any test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
