@@ -186,7 +186,7 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
             service.cursors.request_stop()
             await _ended(cursors, _COPY_TIMEOUT_S)
             for task in beside:
-                # A driver may swallow a cancellation that comes at the very end of what it waits for.
+                # Bounded, and then cancelled once more: whatever hangs here must not keep the process.
                 await _ended(task, _CLOSE_TIMEOUT_S)
         finally:
             # Also where a part failed and the group cancels the others: one that misses its cancellation ends anyway.

@@ -88,7 +88,7 @@ class Running:
         """At once: nothing is finished, acknowledged, given back or copied. A defect of the worker surfaces here."""
         running = set(self.tasks)
         while running:
-            # Again and again: a driver may swallow a cancellation that comes at the very end of what it waits for.
+            # Again and again: whatever does not end at once must not keep the test.
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=0.5)
