@@ -205,7 +205,7 @@ class ItemAnswer(msgspec.Struct):
     original_end_time: Annotated[Instant | None, Meta(description="The end before anything moved it.")]
     created_at: Annotated[Instant, Meta(description="When it was created.")]
     updated_at: Annotated[Instant, Meta(description="When its last event happened.")]
-    seq: Annotated[Count, Meta(description="How many events it has had in this epoch; 0 is its creation.")]
+    seq: Annotated[Count, Meta(description="The number of its last event; 0 is its creation. A rebuilt item goes on.")]
     epoch: Annotated[Count, Meta(description="Raised when the item is rebuilt; the pair (epoch, seq) only rises.")]
     bid_count: Annotated[Count, Meta(description="Bids that stand; automatic ones do not count.")]
     min_next_bid: Annotated[Price, _MIN_NEXT_BID]
