@@ -12,6 +12,7 @@ from api_gateway.archive import Archive
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.items import Items
+from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay import Relay
 from api_gateway.engine.shards import Shards
 from api_gateway.history import History
@@ -36,6 +37,7 @@ class Context:
     secure: Callable[[str], Awaitable[None]] | None
     relay: Relay
     shards: Shards
+    memory: MemoryWatch
     archive: Archive
     history: History
     operations: Operations

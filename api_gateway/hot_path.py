@@ -26,7 +26,7 @@ from api_gateway.engine.scripts import ItemMissing
 from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 from api_gateway.limits import ClientGone, refuse
 from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem, problem_of
-from api_gateway.schemas import NULL, BidRequest, optional_amount
+from api_gateway.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused, Unavailable
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
@@ -43,9 +43,11 @@ BID_BYTES_MAX: Final = 8 * 1024
 
 
 _decoder: Final = msgspec.json.Decoder(BidRequest)
+_EXAMPLE: Final = '{"user_id": "ada", "amount": 12.50}'
 
 # Bid ids that the client did not make: a random prefix per process and a counter, without a system call per bid.
-_BID_ID_PREFIX: Final = f"{secrets.token_hex(9)}-"
+# Everybody sees them and can count on, so they begin with what no client can send.
+_BID_ID_PREFIX: Final = f"{names.MADE_BID_ID_MARK}{secrets.token_hex(9)}-"
 _bid_numbers: Final = itertools.count(1)
 
 REFUSALS: Final[dict[str, str]] = {
@@ -180,20 +182,16 @@ def _idempotency_key(scope: Scope) -> str | None:
                 raise InvalidInput("Idempotency-Key: send it once")
             key = value.decode("latin-1")
             if not names.is_idempotency_key(key):
-                raise InvalidInput("Idempotency-Key: 1 to 255 visible ASCII characters")
+                raise InvalidInput("Idempotency-Key: 1 to 255 visible ASCII characters, not all of them dots")
         elif name == b"content-length" and int(value) > BID_BYTES_MAX:
             raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
     return key
 
 
 def _decode(body: bytes) -> BidRequest:
-    try:
-        sent = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        detail = str(error) or "the body nests too deeply"
-        raise InvalidInput(f'{detail}; send for example {{"user_id": "ada", "amount": 12.50}}') from None
+    sent = decode_body(_decoder, body, _EXAMPLE)
     if not names.is_user_id(sent.user_id):
-        raise InvalidInput("user_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+        raise InvalidInput(USER_ID_RULE)
     if sent.amount == NULL:
         raise AmountInvalid("null", "must be a JSON number, for example 12.50", "amount")
     if sent.amount is msgspec.UNSET and (sent.max_amount is msgspec.UNSET or sent.max_amount == NULL):
@@ -215,7 +213,11 @@ def _identify(sent: BidRequest, header_key: str | None) -> tuple[str, str | None
     if sent.bid_id is None:
         return f"{_BID_ID_PREFIX}{next(_bid_numbers):x}", header_key, False
     if not names.is_bid_id(sent.bid_id):
-        raise InvalidInput("bid_id: 1 to 64 characters of A-Z a-z 0-9 _ . : @ -")
+        raise InvalidInput(
+            "bid_id: ids of this kind are made by the gateway; leave bid_id out, or make your own"
+            if names.is_made_bid_id(sent.bid_id)
+            else "bid_id: 1 to 64 characters of A-Z a-z 0-9 _ . : @ -, not all of them dots"
+        )
     if header_key is not None and header_key != sent.bid_id:
         raise InvalidInput("Idempotency-Key and bid_id differ; send one of them, or the same value in both")
     return sent.bid_id, sent.bid_id, True

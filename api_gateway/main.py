@@ -23,6 +23,7 @@ from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.guard import Guard
 from api_gateway.engine.items import Items
+from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.past import Past
 from api_gateway.engine.relay import Relay
 from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
@@ -101,6 +102,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             on_outbox=lambda shard, _: relay.notice(shard),
         )
         closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=lambda shard, _: relay.notice(shard))
+        memory = MemoryWatch(redis)
         history = History(redis, archive)
         operations = Operations(item_scripts, item_index, history, on_outbox=lambda shard, _: relay.notice(shard))
 
@@ -114,6 +116,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         await _in_background(stack, closer.run, "closer")
         await _in_background(stack, acknowledger.run, "acknowledger")
         await _in_background(stack, shards.run, "shards")
+        await _in_background(stack, memory.run, "memory")
         flusher = asyncio.create_task(committer.run(), name="committer")
 
         async def drain() -> None:
@@ -137,6 +140,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             secure=secure,
             relay=relay,
             shards=shards,
+            memory=memory,
             archive=archive,
             history=history,
             operations=operations,
@@ -201,6 +205,19 @@ def head_as_get(app: ASGIApp) -> ASGIApp:
     return answer
 
 
+def one_line_paths(app: ASGIApp) -> ASGIApp:
+    """A path with a line break leads nowhere. The framework's patterns end with ``$``, which lets one follow:
+    ``/pause%0A`` would pause, past whatever a proxy in front has to say about ``/pause``."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and ("\n" in scope["path"] or "\r" in scope["path"]):
+            await problems.respond(422, "INVALID", "the path must not hold a line break")(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return answer
+
+
 def build_app(settings: Settings) -> ASGIApp:
     """The ASGI application: the hot path in front of FastAPI."""
     hot_path: HotPath
@@ -230,7 +247,7 @@ def build_app(settings: Settings) -> ASGIApp:
     app.include_router(feed_tokens.router)
     mount_pages(app, feed_url=settings.broadcast_public_url, feed_port=settings.broadcast_port)
     install_openapi(app)
-    hot_path = HotPath(BodyLimit(head_as_get(app), bytes_max=settings.body_bytes_max))
+    hot_path = HotPath(BodyLimit(one_line_paths(head_as_get(app)), bytes_max=settings.body_bytes_max))
     return hot_path
 
 

@@ -6,14 +6,16 @@ JSON numbers with the currency's decimals.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+import difflib
+import re
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from shared import names
 from shared.domain.auction import Status
-from shared.domain.errors import AmountInvalid
+from shared.domain.errors import AmountInvalid, InvalidInput
 from shared.domain.money import MINOR_MAX, parse_amount
 
 # The largest amount of a currency without decimals; with decimals it is that much smaller.
@@ -28,7 +30,8 @@ Count = Annotated[int, Meta(ge=0, extra_json_schema={"format": "int64"})]
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "examples": ["2030-01-31T18:00:00Z"]})]
 UserId = Annotated[str, Meta(extra_json_schema={"pattern": names.USER_ID_PATTERN, "examples": ["ann"]})]
 ItemId = Annotated[str, Meta(extra_json_schema={"pattern": names.ITEM_ID_PATTERN, "examples": ["demo-1"]})]
-BidId = Annotated[str, Meta(extra_json_schema={"pattern": names.BID_ID_PATTERN, "examples": ["ann-1"]})]
+NewBidId = Annotated[str, Meta(extra_json_schema={"pattern": names.BID_ID_PATTERN, "examples": ["ann-1"]})]
+BidId = Annotated[str, Meta(extra_json_schema={"pattern": names.SHOWN_BID_ID_PATTERN, "examples": ["ann-1"]})]
 Currency = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$", "examples": ["USD"]})]
 # The routes check these themselves, and say more than that a pattern does not match.
 _NO_NUL: Final = Meta(extra_json_schema={"pattern": r"^[^\u0000]*$"})
@@ -37,8 +40,10 @@ _NOT_BLANK: Final = Meta(extra_json_schema={"pattern": r"^[^\u0000]*[^\s\u0000][
 NULL: Final = Raw(b"null")
 """What an optional amount holds where the client sent null; UNSET where it sent nothing."""
 
+USER_ID_RULE: Final = "user_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -, not all of them dots"
 
-class BidRequest(msgspec.Struct, gc=False):
+
+class BidRequest(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A bid: an amount, a hidden maximum up to which the platform bids for you, or both.
 
     A client-made `bid_id`, or the header Idempotency-Key, makes the request safe to repeat.
@@ -49,7 +54,42 @@ class BidRequest(msgspec.Struct, gc=False):
     max_amount: Annotated[
         OptionalAmount, Meta(description="Up to where the platform bids for you, at least `amount`. Nobody is told.")
     ] = UNSET
-    bid_id: Annotated[BidId | None, Meta(description="Your own id of this bid, new for each new bid.")] = None
+    bid_id: Annotated[NewBidId | None, Meta(description="Your own id of this bid, new for each new bid.")] = None
+
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*)`(?: - at `\$\.?([^`]*)`)?\Z", re.DOTALL)
+
+
+def decode_body(decoder: msgspec.json.Decoder[Body], body: bytes, example: str = "") -> Body:
+    """The body of a request; ``example`` is shown with the refusal of one that is none.
+
+    Raises:
+        InvalidInput: it is no JSON, not of this form, or has a member that is unknown here. A misspelt member must not
+            be ignored: without its `max_amount` a bid would be another one, for all to see.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        detail = str(error) or "the body nests too deeply"
+        unknown = _UNKNOWN_FIELD.match(detail) if isinstance(error, msgspec.ValidationError) else None
+    if unknown is not None:
+        raise _unknown_field(decoder.type, unknown[1][:64], inside=unknown[2])
+    raise InvalidInput(f"{detail}; send for example {example}" if example else detail)
+
+
+def _unknown_field(body: type[msgspec.Struct], name: str, *, inside: str | None) -> InvalidInput:
+    if inside:
+        detail = f'"{inside}" has an unknown member "{name}"'
+    else:
+        known = [field.encode_name for field in msgspec.structs.fields(body)]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(known)}"
+        detail = f'the body has an unknown member "{name}"; {hint}'
+    error = InvalidInput(detail)
+    error.field = f"{inside}.{name}" if inside else name
+    return error
 
 
 def optional_amount(literal: Raw | UnsetType, exponent: int, field: str, *, minimum_minor: int = 1) -> int | None:

@@ -38,12 +38,19 @@ from shared.messages import (
     decode_event,
     encode_event,
 )
+from shared.stored_verdicts import (
+    VERDICT_KEEP_S,
+    StoredVerdict,
+    field_of_bid_id,
+    field_of_first,
+    field_of_other,
+)
 
 RECENT_EVENTS: Final = 512
 """Events kept next to the item; as the gateway's scripts keep them."""
 
-VERDICT_KEEP_US: Final = 8 * 86_400 * 1_000_000
-"""How long a verdict is kept after the end of its item, or after the bid; as the gateway's scripts keep it."""
+VERDICT_KEEP_US: Final = VERDICT_KEEP_S * 1_000_000
+"""How long an item's verdicts are kept after its last event, once it is over; as the gateway's scripts keep them."""
 
 Row = Mapping[str, Any]
 
@@ -58,6 +65,7 @@ class Rebuilt:
         bidders: how many bids of each person stand.
         recent: its newest events as JSON, newest first.
         deadline_us: when the closer must look at it, None where never.
+        verdicts_until_us: until when its verdicts are kept, None where it may still take bids.
         fault: why it could not be rebuilt as it was; then it is paused, for an operator to decide.
     """
 
@@ -67,18 +75,17 @@ class Rebuilt:
     bidders: dict[str, int]
     recent: list[bytes]
     deadline_us: int | None
+    verdicts_until_us: int | None = None
     fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The stored verdict of one bid: ``entry`` is kept under its idempotency ``key``, and expires at ``expires_us``."""
+    """The verdict of one accepted bid, and the fields that it may be kept in: the first of them that is free."""
 
     item_id: str
-    user_id: str
-    key: str
-    entry: bytes
-    expires_us: int
+    fields: tuple[str, ...]
+    verdict: StoredVerdict
 
 
 @dataclass(slots=True)
@@ -182,6 +189,14 @@ def terms_of(row: Row) -> Terms:
     )
 
 
+def terms_or_default(row: Row) -> tuple[Terms, str | None]:
+    """The terms of a row of ``read_items``; where they are not archived the default ones, and what is wrong."""
+    try:
+        return terms_of(row), None
+    except (TermsInvalid, ValueError, TypeError, msgspec.DecodeError) as error:
+        return Terms(item_id=row["item_id"], start_us=row["updated_us"], currency=row["currency"]), str(error)
+
+
 def rebuild(
     row: Row,
     turns: Turns,
@@ -196,13 +211,11 @@ def rebuild(
     ``bidders``: how many bids of each person stand.
     Never raises for what is missing in the archive: such an item comes back paused, with its ``fault``.
     """
-    status, fault = Status(row["status"]), None
-    try:
-        terms = terms_of(row)
-    except (TermsInvalid, ValueError, TypeError, msgspec.DecodeError) as error:
+    terms, fault = terms_or_default(row)
+    status = Status(row["status"])
+    if fault is not None and not status.is_final:
         # A bid under terms that nobody knows would be wrong, and an item that is missing would be opened at zero.
-        terms, fault = Terms(item_id=row["item_id"], start_us=row["updated_us"], currency=row["currency"]), str(error)
-        status = status if status.is_final else Status.PAUSED
+        status = Status.PAUSED
     hard_end_us = terms.soft_close.hard_end_us if terms.soft_close else None
     paused_us = (turns.paused_us or row["updated_us"]) if status is Status.PAUSED else None
     standing = hidden.standing_of(row)
@@ -226,10 +239,14 @@ def rebuild(
         "paused_us": _text(paused_us),
         "created_us": str(row["created_us"] or row["updated_us"]),
         "updated_us": str(row["updated_us"]),
+        "keeps_verdicts": "1",
     }
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
     recent = [encode_event(event) for event in recent_events(row, terms, log)]
-    return Rebuilt(row["item_id"], fields, dict(hidden.maxima), dict(bidders), recent, deadline_us, fault)
+    verdicts_until_us = row["updated_us"] + VERDICT_KEEP_US if status.is_final else None
+    return Rebuilt(
+        row["item_id"], fields, dict(hidden.maxima), dict(bidders), recent, deadline_us, verdicts_until_us, fault
+    )
 
 
 def _text(value: int | None) -> str:
@@ -288,15 +305,17 @@ def _meets_reserve(terms: Terms, price: int) -> bool:
     return terms.reserve_price is None or price >= terms.reserve_price
 
 
-def answered(bid: Row, follower: Row | None, terms: Terms, end_us: int | None) -> Answered | None:
-    """The verdict entry of an archived bid, as ``place_bids.lua`` has stored it; None for an automatic bid.
+def answered(bid: Row, follower: Row | None, terms: Terms) -> Answered | None:
+    """The verdict of an archived bid, as ``place_bids.lua`` has stored it.
+
+    None for an automatic bid, and for one whose id a gateway made: it came without a key, and nobody can send its id.
 
     Args:
         bid: a row of ``read_answered_bids``.
         follower: the row after it: perhaps the automatic bid that answered it in the same step.
-        terms, end_us: of its item; the present end.
+        terms: of its item.
     """
-    if bid["kind"] == "proxy":
+    if bid["kind"] == "proxy" or names.is_made_bid_id(bid["bid_id"]):
         return None
     price = amount = bid["amount"]
     if follower is not None and (follower["item_id"], follower["bid_id"]) == (bid["item_id"], answers(bid["bid_id"])):
@@ -306,23 +325,15 @@ def answered(bid: Row, follower: Row | None, terms: Terms, end_us: int | None) -
         f"|{next_minimum(price, terms.increment)}|{int(_meets_reserve(terms, price))}|{bid['kind']}|{bid['epoch']}"
         f"|{bid['ts_us']}"
     )
-    return _answered(bid, bid["bid_id"], f"{amount},\n{verdict}", end_us)
+    stored = StoredVerdict(bid["user_id"], f"{amount},", verdict.encode())
+    return Answered(bid["item_id"], (field_of_bid_id(bid["bid_id"]),), stored)
 
 
-def sealed_answer(fact: Row, end_us: int | None) -> Answered:
-    """The verdict entry of a row of ``read_sealed_answers``, with the fingerprint of what its bidder had asked for."""
+def sealed_answer(fact: Row) -> Answered:
+    """The verdict of a row of ``read_sealed_answers``, with the fingerprint of what its bidder had asked for."""
     asked = ",".join(_text(fact[name]) for name in ("amount", "max_amount"))
-    return _answered(fact, fact["key"], f"{asked}\n{fact['verdict']}", end_us)
-
-
-def _answered(row: Row, key: str, entry: str, end_us: int | None) -> Answered:
-    expires_us = max(row["ts_us"], end_us or 0) + VERDICT_KEEP_US
-    return Answered(row["item_id"], row["user_id"], key, entry.encode(), expires_us)
-
-
-def keys_of(answer: Answered) -> tuple[str, str]:
-    """Where a verdict and its owner are kept."""
-    return (
-        names.idempotency_key(answer.item_id, answer.user_id, answer.key),
-        names.key_owner_key(answer.item_id, answer.key),
-    )
+    user_id, bid_id, key = fact["user_id"], fact["bid_id"], fact["key"]
+    # A header key may look like anything, like the id that the gateway made for the very bid too.
+    is_bid_id = key == bid_id and not names.is_made_bid_id(bid_id)
+    fields = (field_of_bid_id(key),) if is_bid_id else (field_of_first(key), field_of_other(user_id, key))
+    return Answered(fact["item_id"], fields, StoredVerdict(user_id, asked, fact["verdict"].encode()))

@@ -46,10 +46,9 @@ from archival_worker.rebuild import (
     Standing,
     Turns,
     answered,
-    keys_of,
     rebuild,
     sealed_answer,
-    terms_of,
+    terms_or_default,
 )
 from shared import names
 from shared.crash_points import crash_point
@@ -289,12 +288,11 @@ class Recovery:
                 for item, row in rows.items()
             ]
             await self._write_items(rebuilt)
-            faulty = {item.item_id for item in rebuilt if item.fault is not None}
-            sound = {item: row for item, row in rows.items() if item not in faulty}
             bids = self._verdicts_of(connection, self._sql.read_answered_bids, item_ids)
-            await self._write_verdicts(_answers(bids, sound))
+            await self._write_verdicts(_answers(bids, rows))
             facts = self._verdicts_of(connection, self._sql.read_sealed_answers, item_ids)
-            await self._write_verdicts(_sealed_answers(facts, rows))
+            await self._write_verdicts(_sealed_answers(facts))
+            await self._expire_verdicts(rebuilt)
         self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
 
     async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
@@ -322,7 +320,7 @@ class Recovery:
         for item in items:
             key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
             maxima, bidders = names.proxies_key(item.item_id), names.bidders_key(item.item_id)
-            pipeline.delete(key, recent, maxima, bidders)
+            pipeline.delete(key, recent, maxima, bidders, names.verdicts_key(item.item_id))
             pipeline.hset(key, mapping=cast(Any, item.fields))
             if item.maxima:
                 pipeline.hset(maxima, mapping=cast(Any, item.maxima))
@@ -338,24 +336,41 @@ class Recovery:
         await self._execute(pipeline)
 
     async def _write_verdicts(self, answers: AsyncIterator[Answered]) -> None:
-        pipeline, waiting = self._redis.pipeline(transaction=False), 0
+        waiting: list[Answered] = []
         async for answer in answers:
-            verdict_key, owner_key = keys_of(answer)
-            pipeline.set(verdict_key, answer.entry, pxat=answer.expires_us // 1_000)
-            # Of several bidders the first one: the bids come in their order.
-            pipeline.set(owner_key, answer.user_id, pxat=answer.expires_us // 1_000, nx=True)
-            waiting += 1
+            waiting.append(answer)
             self.report.verdicts += 1
-            if waiting == _VERDICTS_PER_STEP:
-                await self._execute(pipeline)
-                pipeline, waiting = self._redis.pipeline(transaction=False), 0
+            if len(waiting) == _VERDICTS_PER_STEP:
+                await self._write_step(waiting)
+                waiting.clear()
+        await self._write_step(waiting)
+
+    async def _write_step(self, answers: Sequence[Answered]) -> None:
+        """Each in its first field; those that find it taken, later users of a header key, in their second one."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for answer in answers:
+            pipeline.hsetnx(names.verdicts_key(answer.item_id), answer.fields[0], cast(Any, answer.verdict.encode()))
+        written = await self._execute(pipeline)
+        pipeline = self._redis.pipeline(transaction=False)
+        for answer, is_written in zip(answers, written or (), strict=bool(written)):
+            for other in () if is_written else answer.fields[1:]:
+                pipeline.hsetnx(names.verdicts_key(answer.item_id), other, cast(Any, answer.verdict.encode()))
         await self._execute(pipeline)
 
-    async def _execute(self, pipeline: Any) -> None:
+    async def _expire_verdicts(self, items: Sequence[Rebuilt]) -> None:
+        """Only now: a hash that is not there yet does not expire."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for item in items:
+            if item.verdicts_until_us is not None:
+                pipeline.pexpireat(names.verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
+        await self._execute(pipeline)
+
+    async def _execute(self, pipeline: Any) -> list[Any]:
+        """The answers; none in a dry run."""
         if not self._options.dry_run:
-            await pipeline.execute()
-        else:
-            await pipeline.reset()
+            return cast("list[Any]", await pipeline.execute())
+        await pipeline.reset()
+        return []
 
 
 def _last_seq(page: Sequence[Delivery]) -> int:
@@ -372,22 +387,24 @@ def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:
     return defaultdict(list, {item: list(group) for item, group in groups})
 
 
-async def _answers(bids: AsyncIterator[Row], items: dict[str, Row]) -> AsyncIterator[Answered]:
-    """The verdicts of bids that come in order; each bid is looked at together with the one after it."""
-    terms = {item: terms_of(row) for item, row in items.items()}
+async def _answers(bids: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
+    """The verdicts of bids that come in order; each bid is looked at together with the one after it.
+
+    Those of an item that comes back without its terms too: its bid ids are taken, whatever else is not known of it.
+    """
+    terms = {item: terms_or_default(row)[0] for item, row in items.items()}
     previous: Row | None = None
     async for bid in _and_none(bids):
-        if previous is not None and previous["item_id"] in items:
-            item_id = previous["item_id"]
-            found = answered(previous, bid, terms[item_id], items[item_id]["end_us"])
+        if previous is not None:
+            found = answered(previous, bid, terms[previous["item_id"]])
             if found is not None:
                 yield found
         previous = bid
 
 
-async def _sealed_answers(facts: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
+async def _sealed_answers(facts: AsyncIterator[Row]) -> AsyncIterator[Answered]:
     async for fact in facts:
-        yield sealed_answer(fact, items[fact["item_id"]]["end_us"])
+        yield sealed_answer(fact)
 
 
 async def _and_none(rows: AsyncIterator[Row]) -> AsyncIterator[Row | None]:

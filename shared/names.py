@@ -25,15 +25,28 @@ ARCHIVER_DURABLE: Final = "archiver"
 # tags), dots, stars and angle brackets (NATS tokens and wildcards), white space and control characters. The patterns
 # are also told to clients (OpenAPI), whose dialect has no \Z; here they must match in full, since $ lets a line break
 # follow.
+#
+# Ids of dots only are none: in an address proxies and clients take `.` and `..` for folders, and another path comes of
+# it.
 ITEM_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
-USER_ID_PATTERN: Final = r"^[A-Za-z0-9_.@-]{1,64}$"
-BID_ID_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,64}$"
+USER_ID_PATTERN: Final = r"^(?!\.+$)[A-Za-z0-9_.@-]{1,64}$"
+BID_ID_PATTERN: Final = r"^(?!\.+$)[A-Za-z0-9_.:@-]{1,64}$"
+"""A bid id that a client may send."""
+STANDING_BID_ID_PATTERN: Final = r"^~?(?!\.+$)[A-Za-z0-9_.:@-]{1,64}$"
+"""A bid id under which a bid may stand: one that a client has sent, or one that a gateway has made."""
+SHOWN_BID_ID_PATTERN: Final = r"^~?(?!\.+$)[A-Za-z0-9_.:@-]{1,64}(/proxy)?$"
+"""The same, or the id of the automatic bid that answered it."""
+MADE_BID_ID_MARK: Final = "~"
+"""How a bid id begins that a gateway makes. Clients cannot send it; it is safe in an address and in JSON."""
 # RFC 9110 visible characters; the field value of Idempotency-Key.
-IDEMPOTENCY_KEY_PATTERN: Final = r"^[\x21-\x7e]{1,255}$"
+IDEMPOTENCY_KEY_PATTERN: Final = r"^(?!\.+$)[\x21-\x7e]{1,255}$"
 
 _ITEM_ID = re.compile(ITEM_ID_PATTERN)
 _USER_ID = re.compile(USER_ID_PATTERN)
 _BID_ID = re.compile(BID_ID_PATTERN)
+_STANDING_BID_ID = re.compile(STANDING_BID_ID_PATTERN)
+# Gateways used to make such ids, which clients could send. Bids stand under them, and no stored verdict says so.
+_MADE_BEFORE = re.compile(r"[0-9a-f]{18}-[0-9a-f]+")
 _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 
@@ -43,17 +56,28 @@ def is_item_id(text: str) -> bool:
 
 
 def is_user_id(text: str) -> bool:
-    """Whether ``text`` is 1 to 64 characters of ``[A-Za-z0-9_.@-]``."""
+    """Whether ``text`` is 1 to 64 characters of ``[A-Za-z0-9_.@-]``, not all of them dots."""
     return _USER_ID.fullmatch(text) is not None
 
 
 def is_bid_id(text: str) -> bool:
-    """Whether ``text`` is 1 to 64 characters of ``[A-Za-z0-9_.:@-]`` (a UUID fits)."""
-    return _BID_ID.fullmatch(text) is not None
+    """Whether a client may give a bid this id: 1 to 64 characters of ``[A-Za-z0-9_.:@-]``, not all of them dots (a UUID
+    fits), and none that a gateway makes."""
+    return _BID_ID.fullmatch(text) is not None and not is_made_bid_id(text)
+
+
+def is_made_bid_id(text: str) -> bool:
+    """Whether gateways make ids of this kind, or made them once (``<18 hex digits>-<hex digits>``)."""
+    return text.startswith(MADE_BID_ID_MARK) or _MADE_BEFORE.fullmatch(text) is not None
+
+
+def is_standing_bid_id(text: str) -> bool:
+    """Whether a bid may stand under this id, whoever made it."""
+    return _STANDING_BID_ID.fullmatch(text) is not None
 
 
 def is_idempotency_key(text: str) -> bool:
-    """Whether ``text`` is 1 to 255 visible ASCII characters."""
+    """Whether ``text`` is 1 to 255 visible ASCII characters, not all of them dots (no address could ask for that)."""
     return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
@@ -89,14 +113,19 @@ def recent_key(item_id: str) -> str:
     return f"{{{shard_of(item_id)}}}:recent:{item_id}"
 
 
-def idempotency_key(item_id: str, user_id: str, key: str) -> str:
-    """String: fingerprint and verdict of the bid that this bidder placed under this key."""
-    return f"{{{shard_of(item_id)}}}:idem:{item_id}:{user_id}:{key}"
+def verdicts_key(item_id: str) -> str:
+    """Hash: the verdicts of the item's accepted bids under their keys (:mod:`shared.stored_verdicts`)."""
+    return f"{{{shard_of(item_id)}}}:verdicts:{item_id}"
 
 
-def key_owner_key(item_id: str, key: str) -> str:
-    """String: the bidder who used this idempotency key on this item first (``bids/by-key`` knows no bidder)."""
-    return f"{{{shard_of(item_id)}}}:keyowner:{item_id}:{key}"
+def refusals_key(item_id: str) -> str:
+    """Hash, bounded, expires: the verdicts of the item's latest refused bids, and whose they are."""
+    return f"{{{shard_of(item_id)}}}:refusals:{item_id}"
+
+
+def older_refusals_key(item_id: str) -> str:
+    """Hash: what :func:`refusals_key` was before it began anew."""
+    return f"{{{shard_of(item_id)}}}:older-refusals:{item_id}"
 
 
 def deadlines_key(shard: str) -> str:

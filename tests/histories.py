@@ -113,7 +113,7 @@ def bids(draw: st.DrawFn, number: int) -> KeyedBid:
     if kind == "bid_id":
         bid_id = f"key-{again}"
         return KeyedBid(Bid(bid_id, user, amount, maximum), bid_id, True)
-    return KeyedBid(Bid(f"b-{number}", user, amount, maximum), f"head-{again}" if kind == "header" else None, False)
+    return KeyedBid(Bid(f"~b-{number}", user, amount, maximum), f"key-{again}" if kind == "header" else None, False)
 
 
 @st.composite

@@ -4,8 +4,8 @@ One task, one flush in flight. The interesting part is what happens when a flush
 
 1. *Nothing was sent* (Redis refuses the connection): every bid of the flush is answered 503; nothing was changed.
 2. *The connection broke after sending*: a bid may have been decided or not. It is never sent again from here. As soon
-   as Redis answers, the bid's idempotency entry and the item's recent events say whether it was accepted; where they do
-   not, the answer is OUTCOME_UNKNOWN and the client asks again under the same key.
+   as Redis answers, what is stored under the bid's key and the item's recent events say whether it was accepted; where
+   they do not, the answer is OUTCOME_UNKNOWN and the client asks again under the same key.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.batcher import Batcher, PendingBid
 from api_gateway.engine.scripts import BidScripts, Decided
+from api_gateway.engine.stored import Asked, read_verdicts
 from api_gateway.engine.verdicts import ACCEPTED, verdict_of_event
 from shared import names
 from shared.crash_points import crash_point
@@ -204,15 +205,11 @@ class Committer:
     async def _look_up(self, item_id: str, bids: Sequence[PendingBid]) -> list[tuple[PendingBid, bytes]]:
         found: list[tuple[PendingBid, bytes]] = []
         recent = {bid.bid_id: bid for bid in bids}
-        keyed = [bid for bid in bids if bid.key is not None]
-        if keyed:
-            keys = [names.idempotency_key(item_id, bid.user_id, bid.key or "") for bid in keyed]
-            entries = cast("list[bytes | None]", await self._redis.mget(keys))
-            for bid, entry in zip(keyed, entries, strict=True):
-                if entry is None:
-                    continue
-                fingerprint, _, verdict = entry.partition(b"\n")
-                found.append((bid, verdict if fingerprint == bid.fingerprint.encode() else b"K"))
+        keyed = [(bid, Asked.by(bid)) for bid in bids if bid.key is not None]
+        stored = await read_verdicts(self._redis, item_id, [asked for _, asked in keyed]) if keyed else []
+        for (bid, _), line in zip(keyed, stored, strict=True):
+            if line is not None:
+                found.append((bid, line))
                 recent.pop(bid.bid_id, None)
         if not recent:
             return found

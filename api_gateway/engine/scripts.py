@@ -86,19 +86,21 @@ class ScriptLimits:
     Attributes:
         outbox_entries_max: entries of a shard that may wait to be archived; past it bids are refused with 503.
         recent_events: events per item kept next to its state.
-        verdict_keep_s: how long a verdict is kept after the end of its item (after the bid, where there is no end). A
-        day,
-            and a week more for an end that is moved by the soft close or by a pause.
+        refusals_kept: verdicts of refused bids kept per item at most, in two halves; at least the latest half is there.
+        refusals_kept_of_one: how many of these may be of one bidder, in two halves as well.
+        refusals_kept_s: how long they are kept after the last one.
     """
 
     outbox_entries_max: int = 50_000
     recent_events: int = 512
-    verdict_keep_s: int = 8 * 86_400
+    refusals_kept: int = 512
+    refusals_kept_of_one: int = 32
+    refusals_kept_s: int = 1_800
 
 
 @lru_cache(maxsize=8_192)
 def item_keys(item_id: str) -> tuple[str, ...]:
-    """``KEYS[1..7]`` of every script that begins with ``lib/item.lua``."""
+    """``KEYS[1..10]`` of every script that begins with ``lib/item.lua``."""
     shard = names.shard_of(item_id)
     return (
         names.item_key(item_id),
@@ -108,6 +110,9 @@ def item_keys(item_id: str) -> tuple[str, ...]:
         names.cursors_key(shard),
         names.deadlines_key(shard),
         names.bidders_key(item_id),
+        names.verdicts_key(item_id),
+        names.refusals_key(item_id),
+        names.older_refusals_key(item_id),
     )
 
 
@@ -135,7 +140,9 @@ class BidScripts:
         self._tail = (
             str(limits.outbox_entries_max),
             str(limits.recent_events),
-            str(limits.verdict_keep_s),
+            str(limits.refusals_kept),
+            str(limits.refusals_kept_of_one),
+            str(limits.refusals_kept_s),
         )
 
     async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
@@ -171,22 +178,17 @@ class BidScripts:
 
     def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
         item_id = call[0].item_id
-        keys = [*item_keys(item_id)]
+        keys = item_keys(item_id)
         arguments = [item_id, *self._tail]
         for bid in call:
-            key_at, fingerprint = "0", ""
-            if bid.key is not None:
-                fingerprint = bid.fingerprint
-                keys.append(names.idempotency_key(item_id, bid.user_id, bid.key))
-                key_at = str(len(keys))
-                keys.append(names.key_owner_key(item_id, bid.key))
+            has_key = bid.key is not None
             arguments += (
                 bid.user_id,
                 "" if bid.amount is None else str(bid.amount),
                 "" if bid.maximum is None else str(bid.maximum),
                 bid.bid_id,
-                key_at,
-                fingerprint,
+                "1" if has_key else "0",
+                bid.fingerprint if has_key else "",
                 "" if bid.key is None or bid.key_is_bid_id else bid.key,
             )
         return (verb, script, str(len(keys)), *keys, *arguments)

@@ -1,4 +1,4 @@
-"""The verdict of one bid, as ``place_bids.lua`` writes it and as the idempotency entry keeps it."""
+"""The verdict of one bid, as ``place_bids.lua`` writes it and as it is kept under the bid's key."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ ACCEPTED: Final = (b"A", b"M")
 """How the line of an accepted bid begins."""
 
 KEY_REUSED: Literal["KEY_REUSED"] = "KEY_REUSED"
+KEY_REUSED_LINE: Final = b"K"
 
 Verdict = AcceptedBid | RefusedBid | Literal["KEY_REUSED"]
 

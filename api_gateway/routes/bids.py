@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
 from api_gateway.context import context_of
+from api_gateway.engine.stored import read_verdict
 from api_gateway.engine.verdicts import ACCEPTED
 from api_gateway.hot_path import render
 from api_gateway.problems import respond
-from api_gateway.schemas import BidAcceptedAnswer, BidRefusedAnswer, json_content
+from api_gateway.schemas import USER_ID_RULE, BidAcceptedAnswer, BidRefusedAnswer, json_content
 from shared import names
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of
@@ -48,7 +48,7 @@ async def get_verdict(
     user_id: Annotated[
         str | SkipJsonSchema[None],
         Query(
-            description="Who bid; without it whoever used the key first.",
+            description="Who bid; without it the bid of this id, or whoever used the key first.",
             json_schema_extra={"pattern": names.USER_ID_PATTERN, "examples": ["ann"]},
         ),
     ] = None,
@@ -57,25 +57,29 @@ async def get_verdict(
 
     503 OUTCOME_UNKNOWN says that the bid was accepted, and that it is not yet as safe as an acknowledged bid is here.
 
-    404 says that no bid under this key was decided yet. Where several bidders used the same key on an item, `user_id`
-    says whose bid is meant; without it the first one's is told.
+    404 says that no bid under this key was decided yet, or that it was refused some time ago: of refusals only the
+    latest are kept. Where several bidders used the same key on an item, `user_id` says whose bid is meant. Without it
+    the bid of this `bid_id` is told, or else that of the first who sent this Idempotency-Key; an accepted one before a
+    refused one.
     """
     if not names.is_item_id(item_id):
         raise InvalidInput("item_id: 1 to 64 characters of A-Z a-z 0-9 _ -")
     if not names.is_idempotency_key(key):
-        raise InvalidInput("key: 1 to 255 visible ASCII characters")
+        raise InvalidInput("key: 1 to 255 visible ASCII characters, not all of them dots")
     if user_id is not None and not names.is_user_id(user_id):
-        raise InvalidInput("user_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+        raise InvalidInput(USER_ID_RULE)
     context = context_of(request)
     item = await context.items.get(item_id, may_open=False)
-    stored = await _stored(request, item_id, user_id, key)
+    try:
+        stored = await read_verdict(context.redis, item_id, user_id, key)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(f"Redis cannot be asked: {error}") from error
     if stored is None:
-        return respond(404, "KEY_NOT_FOUND", "no bid under this key was decided; send the bid with this key")
-    fingerprint, _, line = stored.partition(b"\n")
-    if line.startswith(ACCEPTED):
+        return respond(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
+    if stored.line.startswith(ACCEPTED):
         await _secured(request, item_id)
-    amount = fingerprint.partition(b",")[0]
-    _, body = render(line, item_id, exponent_of(item.terms.currency), int(amount) if amount else None, key)
+    amount = stored.fingerprint.partition(",")[0]
+    _, body = render(stored.line, item_id, exponent_of(item.terms.currency), int(amount) if amount else None, key)
     return Response(body, media_type="application/json")
 
 
@@ -88,16 +92,3 @@ async def _secured(request: Request, item_id: str) -> None:
         await secure(names.shard_of(item_id))
     except (RedisError, OSError, TimeoutError) as error:
         raise OutcomeUnknown from error
-
-
-async def _stored(request: Request, item_id: str, user_id: str | None, key: str) -> bytes | None:
-    redis = context_of(request).redis
-    try:
-        if user_id is None:
-            owner = await cast("Awaitable[bytes | None]", redis.get(names.key_owner_key(item_id, key)))
-            if owner is None:
-                return None
-            user_id = owner.decode()
-        return await cast("Awaitable[bytes | None]", redis.get(names.idempotency_key(item_id, user_id, key)))
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"Redis cannot be asked: {error}") from error

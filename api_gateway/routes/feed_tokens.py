@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from api_gateway.context import context_of
 from api_gateway.problems import respond
-from api_gateway.schemas import FeedTokenAnswer, FeedTokenBody, json_content, request_body
+from api_gateway.schemas import USER_ID_RULE, FeedTokenAnswer, FeedTokenBody, decode_body, json_content, request_body
 from shared import names
 from shared.domain.errors import InvalidInput
 from shared.feed_tokens import LIFETIME_S, Identity, mint
@@ -44,12 +44,9 @@ async def make_feed_token(request: Request) -> Response:
             "tokens come from the site that knows who you are; this one gives them to nobody (OPEN_IDENTITY is off)"
         )
         return respond(403, "IDENTITY_REQUIRED", detail)
-    try:
-        body = _decoder.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f'{error}; send for example {{"user_id": "ada"}}') from None
+    body = decode_body(_decoder, await request.body(), '{"user_id": "ada"}')
     if not names.is_user_id(body.user_id):
-        raise InvalidInput("user_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+        raise InvalidInput(USER_ID_RULE)
     if not settings.feed_token_secret:
         return respond(503, "PRIVATE_CHANNEL_OFF", "there is no FEED_TOKEN_SECRET to sign tokens with")
     expires_s = int(time.time()) + LIFETIME_S

@@ -58,6 +58,7 @@ async def get_readiness(request: Request) -> Response:
         checks["shards"] = f"{len(shards.missing)} of 64 shards are not initialised yet"
     if shards.archive_is_behind:
         checks["outbox"] = f"{shards.backlog_longest} entries wait to be archived in the longest outbox"
+    checks["memory"] = context.memory.shortage
     if context.relay.health.last_error is not None:
         checks["relay"] = context.relay.health.last_error
     degraded = {name: reason for name, reason in checks.items() if reason is not None}
@@ -104,5 +105,7 @@ def _exposition(context: Context) -> str:
         ("bidding_outbox_entries", "gauge", "Outbox entries not known to be archived", shards.backlog_total),
         ("bidding_outbox_longest", "gauge", "The same in the longest outbox of a shard", shards.backlog_longest),
         ("bidding_shards_lost", "gauge", "Shards that must be rebuilt", len(shards.lost)),
+        ("bidding_redis_memory_bytes", "gauge", "Memory that Redis uses", context.memory.used_bytes),
+        ("bidding_redis_memory_max_bytes", "gauge", "Its bound, 0 without one", context.memory.max_bytes),
     )
     return "".join(f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,6 +13,7 @@ from api_gateway.context import Context, context_of
 from api_gateway.engine.items import NewItem
 from api_gateway.engine.scripts import Transition
 from api_gateway.schemas import (
+    USER_ID_RULE,
     HistoryPage,
     IncrementBody,
     ItemAnswer,
@@ -21,6 +21,7 @@ from api_gateway.schemas import (
     NewItemBody,
     OperationBody,
     SoftCloseBody,
+    decode_body,
     json_content,
     optional_amount,
     request_body,
@@ -33,7 +34,7 @@ from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
 from shared.domain.money import MINOR_MAX, exponent_of
 from shared.domain.soft_close import SoftClose
 from shared.item_state import amount_json, public_item
-from shared.timefmt import INSTANT_MAX_US, from_datetime, to_rfc3339
+from shared.timefmt import INSTANT_MAX_US, from_rfc3339, to_rfc3339
 
 router = APIRouter(prefix="/api/v1/items", tags=["items"])
 
@@ -51,7 +52,7 @@ ItemIdPath = Annotated[
 ]
 BidIdPath = Annotated[
     str,
-    Path(description="The bid, by its `bid_id`.", json_schema_extra={"pattern": names.BID_ID_PATTERN}),
+    Path(description="The bid, by its `bid_id`.", json_schema_extra={"pattern": names.STANDING_BID_ID_PATTERN}),
 ]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="How many at most.")]
 _CURSOR: Final = "The `next_cursor` of the page before, unchanged; without it the first page."
@@ -109,10 +110,7 @@ async def create_item(request: Request) -> Response:
     With an `id` of your own a repetition after a time-out creates no second item: 409 says that it is there.
     """
     context = context_of(request)
-    try:
-        body = _item_decoder.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(str(error) or "the body nests too deeply") from None
+    body = decode_body(_item_decoder, await request.body())
     item = await context.items.create(new_item(body))
     return _json(public_item(item), 201, {"location": f"{router.prefix}/{item.terms.item_id}"})
 
@@ -197,14 +195,11 @@ async def get_history(
 
 
 def _operation(body: bytes) -> OperationBody:
-    try:
-        operation = _operation_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f'{error}; send for example {{"reason": "the lot was damaged"}}') from None
+    operation = decode_body(_operation_decoder, body, '{"reason": "the lot was damaged"}')
     if not operation.reason.strip() or "\0" in operation.reason:
         raise InvalidInput("reason: must not be blank, and must not hold NUL")
     if not names.is_user_id(operation.by):
-        raise InvalidInput("by: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+        raise InvalidInput(f"by, as {USER_ID_RULE}")
     return operation
 
 
@@ -246,8 +241,8 @@ async def void_bid(request: Request, item_id: ItemIdPath, bid_id: BidIdPath) -> 
 
     After the close nobody is promoted: the item becomes unsold, and the `voided` event names who is offered it.
     """
-    if not names.is_bid_id(bid_id):
-        raise InvalidInput("bid id: 1 to 64 characters of A-Z a-z 0-9 _ . : @ -")
+    if not names.is_standing_bid_id(bid_id):
+        raise InvalidInput("bid id: 1 to 64 characters of A-Z a-z 0-9 _ . : @ -, maybe behind ~, not all of them dots")
     operation = _operation(await request.body())
     item = await context_of(request).operations.void(
         _checked(item_id), bid_id, reason=operation.reason, by=operation.by
@@ -264,7 +259,7 @@ def new_item(body: NewItemBody) -> NewItem:
     exponent = exponent_of(body.currency)
     item_id = body.id if body.id is not None else f"item-{secrets.token_hex(8)}"
     if body.seller_id is not None and not names.is_user_id(body.seller_id):
-        raise InvalidInput("seller_id: 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+        raise InvalidInput(f"seller_id, as {USER_ID_RULE}")
     if body.end_time is not None and body.duration_s is not None:
         raise TermsInvalid("end_time", "send end_time or duration_s, not both")
     if not body.name.strip():
@@ -303,8 +298,8 @@ def _instant(field: str, text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        instant_us = from_datetime(datetime.fromisoformat(text))
-    except (ValueError, OverflowError) as error:
+        instant_us = from_rfc3339(text)
+    except ValueError as error:
         raise TermsInvalid(field, f"{error}; use RFC 3339, for example 2030-01-31T18:00:00Z") from None
     if not 0 <= instant_us <= INSTANT_MAX_US:
         raise TermsInvalid(field, "must be between 1970 and 2100")

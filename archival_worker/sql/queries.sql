@@ -284,23 +284,23 @@ GROUP BY item_id, user_id
 ORDER BY item_id;
 
 -- name: read_answered_bids
--- The bids whose verdict is still to be kept: until $2 microseconds after the end of their item, or after the bid. Those
--- with sealed facts are left to the next statement.
+-- The bids whose verdict is still to be kept: for as long as their item can take bids, and until $2 microseconds after its last
+-- event once it is over. Those with sealed facts are left to the next statement.
 SELECT b.item_id, b.epoch, b.seq, b.bid_id, b.user_id, b.amount, b.kind, b.leader_id, us_of(b.placed_at) AS ts_us
 FROM bids AS b
 JOIN items AS i USING (item_id)
 WHERE b.item_id = ANY ($1::text[])
-    AND greatest(b.placed_at, i.end_at) + $2::bigint * interval '1 microsecond' > now()
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR i.updated_at + $2::bigint * interval '1 microsecond' > now())
     AND NOT EXISTS (SELECT FROM sealed AS s WHERE s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id)
 ORDER BY b.item_id, b.epoch, b.seq;
 
 -- name: read_sealed_answers
 -- The same for bids with sealed facts, raised maxima among them; those that came under a key.
-SELECT s.item_id, s.user_id, s.amount, s.max_amount, s.key, s.verdict, us_of(s.decided_at) AS ts_us
+SELECT s.item_id, s.user_id, s.bid_id, s.amount, s.max_amount, s.key, s.verdict
 FROM sealed AS s
 JOIN items AS i USING (item_id)
 WHERE s.item_id = ANY ($1::text[]) AND s.key IS NOT NULL
-    AND greatest(s.decided_at, i.end_at) + $2::bigint * interval '1 microsecond' > now()
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR i.updated_at + $2::bigint * interval '1 microsecond' > now())
 ORDER BY s.item_id, s.epoch, s.n, s.at;
 
 -- name: show_read_only

@@ -7,7 +7,6 @@ here and would not be as a double with decimals. Decimals per currency are those
 from __future__ import annotations
 
 import re
-from decimal import Context, Decimal
 from typing import Final
 
 from shared.domain.errors import AmountInvalid, CurrencyUnknown
@@ -179,11 +178,15 @@ DEFAULT_CURRENCY: Final = "USD"
 SCALE: Final = (1, 10, 100, 1_000)
 """Minor units in a major unit, by the decimals of the currency."""
 
-# The JSON number grammar without an exponent; 17 digits are more than MINOR_MAX has.
-_PLAIN: Final = tuple(re.compile(rf"(0|[1-9]\d{{0,16}})(?:\.(\d{{1,{decimals}}}))?\Z") for decimals in (1, 1, 2, 3))
-_WITH_EXPONENT: Final = re.compile(r"(0|[1-9]\d{0,30})(\.\d{1,30})?[eE][+-]?\d{1,2}\Z")
-_EXACT: Final = Context(prec=64)
-"""Holds every digit that the pattern lets in; the usual 28 would round, and hide surplus decimals."""
+# The common spellings: no exponent, and decimals as the currency has them. 17 digits are more than MINOR_MAX has.
+_PLAIN: Final = tuple(
+    re.compile(rf"(0|[1-9][0-9]{{0,16}})(?:\.([0-9]{{1,{decimals}}}))?\Z") for decimals in (1, 1, 2, 3)
+)
+_NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?\Z")
+_DIGITS_MAX: Final = 16
+"""MINOR_MAX has as many."""
+_EXPONENT_DIGITS_MAX: Final = 9
+"""A literal with a longer exponent, leading zeros apart, has not digits enough to be an amount all the same."""
 
 
 def exponent_of(currency: str) -> int:
@@ -210,7 +213,8 @@ def parse_amount(number: str, exponent: int, *, minimum_minor: int = 1) -> int:
         ``minimum_minor`` to ``MINOR_MAX``.
 
     Raises:
-        AmountInvalid: not a JSON number, more decimals than the currency has, or out of range.
+        AmountInvalid: not a JSON number, more decimals than the currency has, or out of range. The value decides and
+            not the spelling: 12.0000 and 120e-1 are 12. The work is bounded by the length of the text.
     """
     match = _PLAIN[exponent].match(number)
     if match is not None and (exponent or match[2] is None):
@@ -221,31 +225,36 @@ def parse_amount(number: str, exponent: int, *, minimum_minor: int = 1) -> int:
     if minor < minimum_minor:
         raise AmountInvalid(number, "must be more than 0" if minimum_minor else "must not be negative")
     if minor > MINOR_MAX:
-        raise AmountInvalid(number, f"must be at most {format_amount(MINOR_MAX, exponent)}")
+        raise AmountInvalid(number, _out_of_range(exponent))
     return minor
 
 
 def _parse_slowly(number: str, exponent: int) -> int:
-    """Numbers with an exponent, and the reason why anything else is refused."""
-    if not _WITH_EXPONENT.match(number):
-        raise AmountInvalid(number, _why_refused(number, exponent))
-    minor = Decimal(number).scaleb(exponent, _EXACT)
-    if minor > MINOR_MAX:
-        raise AmountInvalid(number, f"must be at most {format_amount(MINOR_MAX, exponent)}")
-    if minor != minor.to_integral_value():
+    """Any other spelling of a number, by its value. No number is made of it before it is known to be small."""
+    match = _NUMBER.match(number)
+    if match is None:
+        raise AmountInvalid(number, "must be a JSON number, for example 12.50 (no quotes)")
+    sign, whole, fraction, power = match[1], match[2], match[3] or "", match[4] or "0"
+    digits = (whole + fraction).lstrip("0")
+    significant = digits.rstrip("0")
+    if not significant:
+        return 0
+    if sign:
+        return -1  # whatever it is, less than the least that is allowed
+    is_negative, power_digits = power.startswith("-"), power.lstrip("+-0") or "0"
+    if len(power_digits) > _EXPONENT_DIGITS_MAX:
+        raise AmountInvalid(number, _too_many_decimals(exponent) if is_negative else _out_of_range(exponent))
+    # The value is `significant` times ten to the power of `shift` minor units.
+    shift = int(power_digits) * (-1 if is_negative else 1) - len(fraction) + len(digits) - len(significant) + exponent
+    if len(significant) + shift > _DIGITS_MAX:
+        raise AmountInvalid(number, _out_of_range(exponent))
+    if shift < 0:
         raise AmountInvalid(number, _too_many_decimals(exponent))
-    return int(minor)
+    return int(significant + "0" * shift)
 
 
-def _why_refused(number: str, exponent: int) -> str:
-    if re.match(r"-(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?\Z", number):
-        return "must be more than 0"
-    if re.match(r"(0|[1-9]\d*)\Z", number) or re.match(r"(0|[1-9]\d*)(\.\d+)?[eE]", number):
-        return "is out of range"
-    if re.match(r"(0|[1-9]\d*)\.\d+\Z", number):
-        too_long = len(number.partition(".")[0]) > 17
-        return "is out of range" if too_long else _too_many_decimals(exponent)
-    return "must be a JSON number, for example 12.50 (no quotes)"
+def _out_of_range(exponent: int) -> str:
+    return f"is out of range: it must be at most {format_amount(MINOR_MAX, exponent)}"
 
 
 def _too_many_decimals(exponent: int) -> str:

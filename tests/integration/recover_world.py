@@ -72,8 +72,10 @@ class House:
         raw = await cast(Any, self.redis.lrange(names.recent_key(item_id), 0, -1))
         return [decode_event(event) for event in raw]
 
-    async def verdicts(self) -> dict[bytes, bytes]:
-        return {key: cast(bytes, await self.redis.get(key)) async for key in self.redis.scan_iter("*:idem:*")}
+    async def verdicts(self) -> dict[bytes, dict[bytes, bytes]]:
+        """Those of accepted bids, by item."""
+        keys = [key async for key in self.redis.scan_iter("*:verdicts:*")]
+        return {key: cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(key))) for key in keys}
 
     async def maxima(self, item_id: str) -> dict[bytes, bytes]:
         return cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(names.proxies_key(item_id))))

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from api_gateway.engine.batcher import PendingBid
 from api_gateway.engine.items import NewItem, created_members
@@ -48,9 +49,7 @@ class Engine:
         self._open = redis.register_script(_with_clock("open_item"))
         self._void = redis.register_script(_with_clock("void", "item"))
         self._operations = {name: redis.register_script(_with_clock(name, "item")) for name in OPERATIONS}
-        self._command = BidScripts.__new__(BidScripts)
-        limits = ScriptLimits()
-        self._command._tail = (str(limits.outbox_entries_max), "512", str(limits.verdict_keep_s))
+        self._command = BidScripts(AsyncRedis(), ScriptLimits(), timeout_s=1)  # it only puts commands together
 
     def reset(self, item_terms: Terms, now_us: int) -> None:
         for key in self._redis.scan_iter(f"{{{SHARD}}}:*", count=1_000):
@@ -93,6 +92,11 @@ class Engine:
         answer: Any = self._void(keys=item_keys(ITEM), args=arguments)
         assert answer[0] == 0 or answer == [4, b"closing"], answer
         return bool(answer[0] == 0)
+
+    def kept(self) -> dict[bytes, bytes]:
+        """The verdicts of accepted bids, as they are stored."""
+        found: Any = self._redis.hgetall(names.verdicts_key(ITEM))
+        return dict(found)
 
     def deadline(self) -> float | None:
         """When the closer would look at the item next."""

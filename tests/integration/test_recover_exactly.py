@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from api_gateway.engine.verdicts import AcceptedBid
+from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid
 from archival_worker.archive import Archive
 from archival_worker.deliveries import read_delivery
 from archival_worker.migrate import migrate
@@ -37,8 +38,8 @@ from tests.searching import examples
 pytestmark = pytest.mark.integration
 
 TABLES = ("items", "bids", "events", "sealed", "dead_letters", "recoveries")
-NEVER_BACK = {names.outbox_key(SHARD).encode(), names.cursors_key(SHARD).encode(), CLOCK.encode()}
-VERDICTS, OWNERS = f"{{{SHARD}}}:idem:".encode(), f"{{{SHARD}}}:keyowner:".encode()
+REFUSALS = {names.refusals_key(ITEM).encode(), names.older_refusals_key(ITEM).encode()}
+NEVER_BACK = {names.outbox_key(SHARD).encode(), names.cursors_key(SHARD).encode(), CLOCK.encode()} | REFUSALS
 
 # Without shrinking: a history is short enough to read, and each further one is archived and rebuilt on real servers.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -131,24 +132,12 @@ class Told:
             for keyed, verdict in zip(step.bids, engine.place(step.bids), strict=True):
                 if keyed.key is not None and isinstance(verdict, AcceptedBid):
                     self.verdicts.setdefault((keyed.bid.user_id, keyed.key), (keyed.bid, verdict))
-                    self.owners.setdefault(keyed.key, keyed.bid.user_id)
+                    if keyed.key_is_bid_id:
+                        self.owners.setdefault(keyed.key, keyed.bid.user_id)
             placed = [event.bid_id for event in engine.events() if isinstance(event, BidAccepted)]
             if void is not None and placed:
                 engine.void(placed[void % len(placed)])
         return now_us
-
-
-def accepted_only(found: Stored) -> Stored:
-    """Without the verdicts of refused bids, which are not archived, and without the owners of their keys."""
-    verdicts = {key: entry.partition(b"\n")[2] for key, entry in found.items() if key.startswith(VERDICTS)}
-    refused = {key for key, verdict in verdicts.items() if verdict.startswith(b"R")}
-    owners = {
-        key
-        for key, owner in found.items()
-        if key.startswith(OWNERS)
-        and VERDICTS + b":".join([ITEM.encode(), owner, key.removeprefix(OWNERS + ITEM.encode() + b":")]) in refused
-    }
-    return {key: value for key, value in found.items() if key not in refused | owners}
 
 
 def assert_counted(found: Stored, engine: Engine) -> None:
@@ -164,13 +153,9 @@ def assert_rebuilt(before: Stored, after: Stored) -> None:
     item = names.item_key(ITEM).encode()
     assert int(after[item][b"epoch"]) == 2
     assert after[item] == before[item] | {b"epoch": b"2"}
-    expected = accepted_only(before)
-    assert {key: after.get(key) for key in expected if key != item} == {
-        key: value for key, value in expected.items() if key != item
+    assert {key: value for key, value in after.items() if key != item} == {
+        key: value for key, value in before.items() if key != item
     }
-    # A bid without a key has its verdict under its id afterwards; and an owner whose bids were all refused is unknown.
-    added = {key for key in after.keys() - expected.keys() if not key.startswith((VERDICTS, OWNERS))}
-    assert added == set()
 
 
 @st.composite
@@ -199,7 +184,7 @@ def lively_histories(draw: st.DrawFn) -> list[Step]:
         )
         kind = draw(st.sampled_from(["none", "bid_id", "header"]))
         key = {"none": None, "bid_id": f"bid-{number}", "header": f'"k\\{draw(st.integers(0, 20))}"'}[kind]
-        bid_id = f"bid-{number}" if kind == "bid_id" else f"b-{number}"
+        bid_id = f"bid-{number}" if kind == "bid_id" else f"~b-{number}"
         bid = Bid(bid_id, draw(st.sampled_from(("ada", "ada", "bob", "cyd"))), *asked)
         steps.append(Step(draw(st.integers(0, 5)), None, (KeyedBid(bid, key, kind == "bid_id"),)))
     return steps
@@ -240,7 +225,7 @@ def test_nothing_that_was_accepted_is_forgotten(
 
 def test_who_bought_at_once_left_no_maximum(ruin: Ruin) -> None:
     ruin.begin(Terms(ITEM, NOW_US, start_price=14, buy_now_price=900, increment=Increment("flat", 9)))
-    bought = KeyedBid(Bid("b-1", "ada", 1_001, 5_000), "head-1", key_is_bid_id=False)
+    bought = KeyedBid(Bid("~b-1", "ada", 1_001, 5_000), "head-1", key_is_bid_id=False)
     Told({}, {}).play(ruin.engine, [Step(0, None, (bought,))], [None])
     before = ruin.everything()
     ruin.archive_all(ruin.engine.messages())
@@ -257,3 +242,41 @@ def test_the_terms_come_back_too(ruin: Ruin) -> None:
     ruin.lose_and_recover()
     after = ruin.engine.item()
     assert (after.terms, after.name) == (before.terms, before.name)
+
+
+DAY_US = 86_400_000_000
+
+
+@pytest.mark.parametrize(
+    ("bid_ago_us", "cancelled_ago_us", "ttl_s"),
+    [
+        (60 * DAY_US, None, None),
+        (60 * DAY_US, DAY_US // 24, 23 * 3_600),
+        (60 * DAY_US, 2 * DAY_US, 0),
+    ],
+    ids=["takes bids since long", "over for an hour", "over for two days"],
+)
+def test_verdicts_come_back_for_as_long_as_they_are_kept(
+    ruin: Ruin, bid_ago_us: int, cancelled_ago_us: int | None, ttl_s: int | None
+) -> None:
+    """An item without an end takes bids as long as one likes, and none of them may get an id that was given before."""
+    now_us = time.time_ns() // 1_000
+    ruin.begin(Terms(ITEM, 0))
+    ruin.engine.set_clock(now_us - bid_ago_us)
+    by_id = KeyedBid(Bid("mine", "ada", 100, None), "mine", key_is_bid_id=True)
+    by_header = KeyedBid(Bid("~b-1", "bob", 200, None), "head", key_is_bid_id=False)
+    told = ruin.engine.place((by_id, by_header))
+    if cancelled_ago_us is not None:
+        ruin.engine.set_clock(now_us - cancelled_ago_us)
+        assert ruin.engine.operate("cancel")
+    ruin.archive_all(ruin.engine.messages())
+    ruin.lose_and_recover()
+    ruin.engine.set_clock(now_us)
+    left_s = ruin.redis.ttl(names.verdicts_key(ITEM))
+    if ttl_s == 0:
+        assert ruin.engine.kept() == {}
+        return
+    assert left_s == -1 if ttl_s is None else ttl_s - 60 < left_s <= ttl_s
+    assert ruin.engine.place((by_id, by_header)) == told
+    again = KeyedBid(Bid("mine", "eve", 900, None), "mine", key_is_bid_id=True)
+    assert ruin.engine.place((again,)) == [KEY_REUSED]

@@ -46,7 +46,7 @@ class Moved:
 
 @dataclass
 class Model:
-    """The reference: the pure rules, and a dictionary for the idempotency entries."""
+    """The reference: the pure rules, the verdicts by bidder and key, and who sent a bid id."""
 
     terms: Terms
     state: State
@@ -89,7 +89,8 @@ class Model:
         verdict = self._verdict(bid, outcome, now_us)
         if keyed.key is not None and by_status is None:
             self.stored[(bid.user_id, keyed.key)] = (bid, verdict)
-            self.owners.setdefault(keyed.key, bid.user_id)
+            if keyed.key_is_bid_id:
+                self.owners.setdefault(keyed.key, bid.user_id)
         return verdict
 
     def _verdict(self, bid: Bid, outcome: bidding.Outcome, now_us: int) -> Verdict:

@@ -29,24 +29,28 @@ if end_us and (end_us <= now or end_us <= start_us) then return { 4 } end
 local status = start_us <= now and 'open' or 'scheduled'
 local end_text = end_us and F:format(end_us) or ''
 
+local terms = {}
+for at = 7, #ARGV, 2 do terms[ARGV[at]] = ARGV[at + 1] end
+local price, reserve_met = terms.start_price, terms.reserve_price == ''
+
+-- First the event, which is what may be refused: an item without its `created` event would never be in the archive.
+local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0,"ts_us":%d,%s"start_us":%d,'
+    .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%d,"status":"%s","end_us":%s,'
+    .. '"reserve_met":%s,"currency":"%s"}',
+  item_id, cursors[1], now, ARGV[6], start_us, price, math.max(tonumber(price), 1), status, end_us and end_text or 'null',
+  reserve_met and 'true' or 'false', terms.currency)
+local n = tonumber(cursors[2]) + 1
+redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
+redis.call('HSET', cursors_key, 'next', F:format(n))
 redis.call('HSET', item_key, unpack(ARGV, 7))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', cursors[1], 'seq', '0', 'leader', '', 'leader_max', '0',
   'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'extensions', '0', 'start_us', F:format(start_us), 'end_us', end_text,
-  'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now))
-local f = redis.call('HMGET', item_key, 'start_price', 'reserve_price', 'currency')
-redis.call('HSET', item_key, 'price', f[1], 'reserve_met', f[2] == '' and '1' or '0')
+  'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now), 'price', price,
+  'reserve_met', reserve_met and '1' or '0', 'keeps_verdicts', '1')
 if status == 'scheduled' then
   redis.call('ZADD', deadlines_key, F:format(start_us), item_id)
 elseif end_us then
   redis.call('ZADD', deadlines_key, F:format(end_us), item_id)
 end
-
-local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0,"ts_us":%d,%s"start_us":%d,'
-    .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%d,"status":"%s","end_us":%s,'
-    .. '"reserve_met":%s,"currency":"%s"}',
-  item_id, cursors[1], now, ARGV[6], start_us, f[1], math.max(tonumber(f[1]), 1), status, end_us and end_text or 'null',
-  f[2] == '' and 'true' or 'false', f[3])
-local n = redis.call('HINCRBY', cursors_key, 'next', 1)
-redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
 redis.call('LPUSH', recent_key, event)
 return { 0, n }

@@ -1,11 +1,10 @@
 -- Decides up to 256 bids on one item, in order, in one atomic step: verdicts, sequence numbers, state, outbox.
 -- The rule is shared/domain/bidding.py; this is the same rule next to the data.
 --
--- lib/item.lua comes first: KEYS[1..7], ARGV[1..3].
--- KEYS[k], KEYS[k+1]       for each bid that has a key: its idempotency entry and the owner entry of its key
--- ARGV[4] seconds that a verdict is kept after the end (or after now, where the item has no end)
--- ARGV[5..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, k (0 = no key),
---           fingerprint of the content, the key of the header ('' where there is no key, or it is the bid id itself)
+-- lib/item.lua comes first: KEYS[1..10], ARGV[1..3].
+-- ARGV[4] refusals kept of the item at most   ARGV[5] of these per bidder   ARGV[6] for how many seconds after the last one
+-- ARGV[7..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, '1' where it came with a key
+--           ('0' without), fingerprint of the content, the key of the header ('' where there is no key, or it is the bid id)
 --
 -- Reply: { 0, n, last, verdict, verdict, ... } with n the outbox entry written (0 = none) and last the newest one of the
 --        shard: when that is published, so is the event of every verdict here, also of one that was stored before.
@@ -15,7 +14,7 @@
 --   R|code|current bid|leads|min next bid|reserve met                                refused by the rules
 --   K                        key or bid id used before with other content
 
-local BID_FIELDS = 7
+local FIRST_BID, BID_FIELDS = 7, 7
 local proxies = {}
 local bidders = {}
 local end_moved = false
@@ -171,23 +170,109 @@ local function decide(user, amount, maximum, bid_id)
   return against_leader(bid_id, user, amount, limit)
 end
 
-local keep_s = tonumber(ARGV[4])
-local reply = { 0, 0, tonumber(cursors[2]) }
-for at = 5, #ARGV, BID_FIELDS do
-  local user, bid_id, fingerprint = ARGV[at], ARGV[at + 3], ARGV[at + 5]
-  local key_at = tonumber(ARGV[at + 4])
-  local verdict
-  if key_at > 0 then
-    local stored = redis.call('GET', KEYS[key_at])
-    if stored then
-      local split = string.find(stored, '\n', 1, true)
-      verdict = string.sub(stored, 1, split - 1) == fingerprint and string.sub(stored, split + 1) or 'K'
-    elseif ARGV[at + 6] == '' then
-      -- One bid id names one bid of this item, whoever sends it.
-      local owner = redis.call('GET', KEYS[key_at + 1])
-      if owner and owner ~= user then verdict = 'K' end
+local refusals_key, older_key = KEYS[9], KEYS[10]
+local REFUSALS_KEPT, REFUSALS_OF_ONE, REFUSALS_KEPT_S = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+
+-- The key of the bid whose arguments begin at ARGV[at], and whether it is its bid id; nil without a key.
+local function key_of(at)
+  if ARGV[at + 4] == '0' then return nil, false end
+  if ARGV[at + 6] ~= '' then return ARGV[at + 6], false end
+  return ARGV[at + 3], true
+end
+
+-- Where a verdict of this user under this key may be (shared/stored_verdicts.py).
+local function fields_of(user, key)
+  return 'u:' .. user .. '|' .. key, 'h:' .. key, 'b:' .. key
+end
+
+local asked = {}
+for at = FIRST_BID, #ARGV, BID_FIELDS do
+  local key, n = key_of(at), #asked
+  if key then asked[n + 1], asked[n + 2], asked[n + 3] = fields_of(ARGV[at], key) end
+end
+
+-- What one of the hashes has under the keys of these bids. The bids of this call add theirs to it: a later one of the same call
+-- must find them, and Redis gets them only after the events.
+local function stored_in(hash_key)
+  local found = {}
+  if #asked > 0 then
+    for index, entry in ipairs(redis.call('HMGET', hash_key, unpack(asked))) do
+      if entry then found[asked[index]] = entry end
     end
   end
+  return found
+end
+
+local verdicts, refusals = stored_in(verdicts_key), stored_in(refusals_key)
+local places = { verdicts, refusals, stored_in(older_key) }
+
+-- Verdicts from before there were these hashes are strings of their own, and expire. Such an item says nothing of them.
+local is_older_item
+local function verdict_of_string(user, key, fingerprint, is_bid_id)
+  if is_older_item == nil then is_older_item = not redis.call('HGET', item_key, 'keeps_verdicts') end
+  if not is_older_item then return nil end
+  local tag = string.match(item_key, '^{[^}]*}:')
+  local entry = redis.call('GET', tag .. 'idem:' .. item_id .. ':' .. user .. ':' .. key)
+  if entry then
+    local sent, line = string.match(entry, '^([^\n]*)\n(.*)$')
+    return sent == fingerprint and line or 'K'
+  end
+  local owner = is_bid_id and redis.call('GET', tag .. 'keyowner:' .. item_id .. ':' .. key)
+  return owner and owner ~= user and 'K' or nil
+end
+
+-- The verdict that was given under this key before, or nil. A bidder's header keys and bid ids are one name space. Beyond that
+-- a bid id names one bid of the item, whoever sends it; a header key of somebody else is nobody's business.
+local function known_verdict(user, key, fingerprint, is_bid_id)
+  local is_taken = false
+  local other, first, named = fields_of(user, key)
+  for _, place in ipairs(places) do
+    for _, field in ipairs({ other, first, named }) do
+      if place[field] then
+        local owner, sent, line = string.match(place[field], '^([^\n]*)\n([^\n]*)\n(.*)$')
+        if owner == user then return sent == fingerprint and line or 'K' end
+        is_taken = is_taken or (is_bid_id and field == named)
+      end
+    end
+  end
+  if is_taken then return 'K' end
+  return verdict_of_string(user, key, fingerprint, is_bid_id)
+end
+
+-- Where a verdict is put in one of the hashes.
+local function field_in(place, user, key, is_bid_id)
+  local other, first, named = fields_of(user, key)
+  if is_bid_id then return named end
+  return place[first] and other or first
+end
+
+-- Keeps refusals, in a bounded hash with these fields beside their verdicts: `n` how many there are, `c:<user>` how many the
+-- user had, and `s:<user>|<slot>` which field a refusal of theirs is in. A user's slots are used in turn, so whoever is refused
+-- without end drops only what was theirs. At half the bound the hash becomes the older one, in place of the one before.
+local function keep_refusals(new)
+  local slots = REFUSALS_OF_ONE / 2
+  for at = 1, #new, 3 do
+    local user, field, entry = new[at], new[at + 1], new[at + 2]
+    local before = redis.call('HINCRBY', refusals_key, 'c:' .. user, 1) - 1
+    local slot = 's:' .. user .. '|' .. F:format(math.fmod(before, slots))
+    local count = 0
+    if before < slots then
+      count = redis.call('HINCRBY', refusals_key, 'n', 1)
+    else
+      redis.call('HDEL', refusals_key, redis.call('HGET', refusals_key, slot))
+    end
+    redis.call('HSET', refusals_key, slot, field, field, entry)
+    redis.call('EXPIRE', refusals_key, REFUSALS_KEPT_S)
+    if count >= REFUSALS_KEPT / 2 then redis.call('RENAME', refusals_key, older_key) end
+  end
+end
+
+local reply = { 0, 0, tonumber(cursors[2]) }
+local new_verdicts, new_refusals = {}, {}
+for at = FIRST_BID, #ARGV, BID_FIELDS do
+  local user, bid_id, fingerprint = ARGV[at], ARGV[at + 3], ARGV[at + 5]
+  local key, is_bid_id = key_of(at)
+  local verdict = key and known_verdict(user, key, fingerprint, is_bid_id)
   if not verdict then
     local code = refusal_by_status()
     if code then
@@ -195,27 +280,35 @@ for at = 5, #ARGV, BID_FIELDS do
     else
       local amount, maximum = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
       verdict = decide(user, amount, maximum, bid_id)
-      if is_sealed(amount, maximum, ARGV[at + 6]) and string.sub(verdict, 1, 1) ~= 'R' then seal_bid(at, verdict) end
-      if key_at > 0 then
-        local ttl = keep_s
-        if end_us and end_us > now then ttl = ttl + math.ceil((end_us - now) / 1000000) end
-        redis.call('SET', KEYS[key_at], fingerprint .. '\n' .. verdict, 'EX', string.format('%d', ttl))
-        redis.call('SET', KEYS[key_at + 1], user, 'EX', string.format('%d', ttl), 'NX')
+      local is_refused = string.sub(verdict, 1, 1) == 'R'
+      if is_sealed(amount, maximum, ARGV[at + 6]) and not is_refused then seal_bid(at, verdict) end
+      if key then
+        local place, new = verdicts, new_verdicts
+        if is_refused then
+          place, new = refusals, new_refusals
+          new[#new + 1] = user
+        end
+        local field = field_in(place, user, key, is_bid_id)
+        place[field] = user .. '\n' .. fingerprint .. '\n' .. verdict
+        new[#new + 1] = field
+        new[#new + 1] = place[field]
       end
     end
   end
   reply[#reply + 1] = verdict
 end
 
-for user, maximum in pairs(proxies) do redis.call('HSET', proxies_key, user, maximum) end
-for user, bids in pairs(bidders) do redis.call('HINCRBY', bidders_key, user, bids) end
 if #events > 0 or #sealed > 0 then
-  reply[2] = commit()
+  reply[2] = commit(new_verdicts)
   reply[3] = reply[2]
+  for user, maximum in pairs(proxies) do redis.call('HSET', proxies_key, user, maximum) end
+  for user, bids in pairs(bidders) do redis.call('HINCRBY', bidders_key, user, bids) end
   if status == 'sold' then
     reschedule(nil)
   elseif end_moved or f[1] == 'scheduled' then
     reschedule(end_us)
   end
 end
+-- A refusal is true whether it is kept or not, so it is told even where memory is full.
+if #new_refusals > 0 then pcall(keep_refusals, new_refusals) end
 return reply

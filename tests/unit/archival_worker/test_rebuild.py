@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from api_gateway.engine.batcher import PendingBid
-from api_gateway.engine.scripts import ScriptLimits
+from api_gateway.engine.scripts import Script, ScriptLimits
 from api_gateway.engine.verdicts import AcceptedBid, parse_verdict
 from archival_worker.rebuild import (
     RECENT_EVENTS,
@@ -18,16 +18,15 @@ from archival_worker.rebuild import (
     Standing,
     Turns,
     answered,
-    keys_of,
     rebuild,
     sealed_answer,
     terms_of,
 )
-from shared import names
 from shared.domain.auction import Terms
 from shared.domain.soft_close import SoftClose
 from shared.item_state import decode_item
 from shared.messages import AuctionExtended, BidAccepted, BidVoided, Event, decode_event, encode_event
+from shared.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
 
 ITEM = "lot"
 MINUTE_US = 60_000_000
@@ -110,7 +109,8 @@ def state_after(seq: int, *, bids: int, end_us: int, price: int) -> dict[str, An
 def test_the_constants_are_those_of_the_gateway() -> None:
     limits = ScriptLimits()
     assert limits.recent_events == RECENT_EVENTS
-    assert limits.verdict_keep_s * 1_000_000 == VERDICT_KEEP_US
+    library = Script.read("cancel", library="item").text
+    assert f"\nlocal VERDICT_KEEP_S = {VERDICT_KEEP_US // 1_000_000}\n" in library
 
 
 def test_state_and_terms_come_back_under_the_new_epoch() -> None:
@@ -162,17 +162,26 @@ def test_a_sealed_verdict_is_kept_under_its_key_with_what_was_asked_for() -> Non
     fact = {
         "item_id": ITEM,
         "user_id": "ann",
+        "bid_id": "~x",
         "amount": None,
         "max_amount": 900,
         "key": 'k"/',
         "verdict": "M|x",
-        "ts_us": 5,
     }
-    answer = sealed_answer(fact, END_US)
-    sent = PendingBid(ITEM, "ann", "x", None, 900, 'k"/', False, None)  # type: ignore[arg-type]
-    assert answer.entry == f"{sent.fingerprint}\nM|x".encode()
-    assert keys_of(answer)[0] == names.idempotency_key(ITEM, "ann", 'k"/')
-    assert answer.expires_us == END_US + VERDICT_KEEP_US
+    answer = sealed_answer(fact)
+    sent = PendingBid(ITEM, "ann", "~x", None, 900, 'k"/', False, None)  # type: ignore[arg-type]
+    assert answer.verdict == StoredVerdict("ann", sent.fingerprint, b"M|x")
+    assert answer.fields == (field_of_first('k"/'), field_of_other("ann", 'k"/'))
+
+
+@pytest.mark.parametrize(
+    ("bid_id", "key", "is_header"),
+    [("mine", "mine", False), ("~a-1", "mine", True), ("~a-1", "~a-1", True), ("0" * 18 + "-1", "0" * 18 + "-1", True)],
+)
+def test_a_key_is_a_bid_id_only_where_a_client_made_that(bid_id: str, key: str, is_header: bool) -> None:
+    fact = {"item_id": ITEM, "user_id": "ann", "amount": 5, "max_amount": 9, "verdict": "A"}
+    fields = sealed_answer(fact | {"bid_id": bid_id, "key": key}).fields
+    assert fields == ((field_of_first(key), field_of_other("ann", key)) if is_header else (field_of_bid_id(key),))
 
 
 @pytest.mark.parametrize(
@@ -247,15 +256,14 @@ TERMS = terms_of(item_row())
 
 def verdict_of(answer: Answered | None) -> tuple[str, AcceptedBid]:
     assert answer is not None
-    fingerprint, _, line = answer.entry.partition(b"\n")
-    verdict = parse_verdict(line)
+    verdict = parse_verdict(answer.verdict.line)
     assert isinstance(verdict, AcceptedBid)
-    return fingerprint.decode(), verdict
+    return answer.verdict.fingerprint, verdict
 
 
 def test_a_verdict_is_the_one_that_was_given() -> None:
     bid = bid_row(3, 1_200)
-    fingerprint, verdict = verdict_of(answered(bid, None, TERMS, END_US))
+    fingerprint, verdict = verdict_of(answered(bid, None, TERMS))
     sent = PendingBid(ITEM, "ann", "bid-3", 1_200, None, "bid-3", True, None)  # type: ignore[arg-type]
     assert fingerprint == sent.fingerprint
     assert verdict == AcceptedBid("bid-3", 3, 1_200, 1_200, True, 1_210, True, "bid", 1, START_US + 3)
@@ -264,24 +272,26 @@ def test_a_verdict_is_the_one_that_was_given() -> None:
 def test_a_bid_that_a_maximum_answered_was_told_the_price_after_that() -> None:
     beaten = bid_row(3, 200, leader_id="bob")
     proxy = bid_row(4, 210, bid_id="bid-3/proxy", user_id="bob", kind="proxy")
-    _, verdict = verdict_of(answered(beaten, proxy, TERMS, None))
+    _, verdict = verdict_of(answered(beaten, proxy, TERMS))
     assert (verdict.current_bid, verdict.your_bid, verdict.leads, verdict.min_next_bid) == (210, 200, False, 220)
-    assert answered(proxy, None, TERMS, None) is None, "nobody has sent it"
-    _, tie = verdict_of(answered(beaten, bid_row(4, 210), TERMS, None))
+    assert answered(proxy, None, TERMS) is None, "nobody has sent it"
+    _, tie = verdict_of(answered(beaten, bid_row(4, 210), TERMS))
     assert (tie.current_bid, tie.leads) == (200, False)
 
 
-def test_a_verdict_is_kept_from_the_end_or_from_the_bid() -> None:
-    bid = bid_row(1, 110)
-    with_end, without_end = answered(bid, None, TERMS, END_US), answered(bid, None, TERMS, None)
-    assert with_end is not None
-    assert without_end is not None
-    assert with_end.expires_us == END_US + VERDICT_KEEP_US
-    assert without_end.expires_us == bid["ts_us"] + VERDICT_KEEP_US
-    assert keys_of(with_end) == (
-        names.idempotency_key(ITEM, "ann", "bid-1"),
-        names.key_owner_key(ITEM, "bid-1"),
-    )
+def test_a_bid_of_a_gateways_own_id_has_no_key() -> None:
+    for made in ("~0123456789abcdef01-1b", "0123456789abcdef01-1b"):
+        assert answered(bid_row(1, 110, bid_id=made), None, TERMS) is None
+    kept = answered(bid_row(1, 110), None, TERMS)
+    assert kept is not None
+    assert kept.fields == (field_of_bid_id("bid-1"),)
+
+
+def test_verdicts_are_kept_until_a_day_after_the_last_event_of_an_item_that_is_over() -> None:
+    for status in ("scheduled", "open", "paused", "sold", "unsold", "cancelled"):
+        row, is_over = item_row(status=status), status in ("sold", "unsold", "cancelled")
+        until_us = rebuild(row, Turns(), [], epoch=2).verdicts_until_us
+        assert until_us == (row["updated_us"] + VERDICT_KEEP_US if is_over else None), status
 
 
 def test_terms_without_extras() -> None:

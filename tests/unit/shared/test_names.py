@@ -15,8 +15,9 @@ def test_all_keys_of_an_item_share_its_hash_tag() -> None:
         names.proxies_key(item),
         names.bidders_key(item),
         names.recent_key(item),
-        names.idempotency_key(item, "ada", "k{s00}"),
-        names.key_owner_key(item, "k"),
+        names.verdicts_key(item),
+        names.refusals_key(item),
+        names.older_refusals_key(item),
         names.outbox_key(names.shard_of(item)),
         names.cursors_key(names.shard_of(item)),
         names.deadlines_key(names.shard_of(item)),
@@ -36,7 +37,9 @@ def test_unsafe_item_ids_are_refused(text: str) -> None:
     assert not names.is_item_id(text)
 
 
-@pytest.mark.parametrize("text", ["", "a b", "a*", "a>", "{a}", "a\0", "ada\n", "x" * 65, "é", "a:b"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", "a*", "a>", "{a}", "a\0", "ada\n", "x" * 65, "é", "a:b", ".", "..", "." * 9]
+)
 def test_unsafe_user_ids_are_refused(text: str) -> None:
     assert not names.is_user_id(text)
 
@@ -48,6 +51,22 @@ def test_safe_ids_are_taken() -> None:
     assert names.is_idempotency_key('"!~' + "k" * 252)
     assert not names.is_idempotency_key("a b")
     assert not names.is_idempotency_key("k" * 256)
+    assert not names.is_idempotency_key("..")
+    assert names.is_user_id("...a")
+
+
+@pytest.mark.parametrize("text", ["~", "~a", "a~", ".", "..", "...", "", "a\n", "a/proxy", "x" * 65, "0" * 18 + "-1b"])
+def test_ids_that_a_client_cannot_give_a_bid(text: str) -> None:
+    assert not names.is_bid_id(text)
+
+
+def test_every_bid_can_be_named_by_its_id() -> None:
+    for made in ("~0123456789abcdef01-1b", "0123456789abcdef01-1b"):
+        assert names.is_made_bid_id(made)
+        assert names.is_standing_bid_id(made)
+    assert names.is_standing_bid_id("of-a-client")
+    assert not names.is_made_bid_id("of-a-client")
+    assert not any(map(names.is_standing_bid_id, ("~", "..", "~..", "a\n", "~~a", "a~b")))
 
 
 def test_a_subject_leads_back_to_its_item() -> None:

@@ -3,7 +3,9 @@
 --
 -- KEYS[1] item (hash)      KEYS[2] proxies (hash)     KEYS[3] recent (list)
 -- KEYS[4] outbox (stream)  KEYS[5] cursors (hash)     KEYS[6] deadlines (zset)
--- KEYS[7] bidders (hash): how many bids of each person stand; all share one hash slot
+-- KEYS[7] bidders (hash): how many bids of each person stand
+-- KEYS[8] verdicts (hash): those of accepted bids under their keys, as shared/stored_verdicts.py says
+-- KEYS[9], KEYS[10] refusals and older refusals (hashes), which only place_bids.lua uses; all share one hash slot
 -- ARGV[1] item id          ARGV[2] outbox bound (entries of this shard)   ARGV[3] recent events kept
 --
 -- Early replies: { 1 } no such item, { 2 } this shard has no cursors: Redis lost it, { 3 } outbox at its bound.
@@ -13,9 +15,12 @@
 
 local item_key, proxies_key, recent_key = KEYS[1], KEYS[2], KEYS[3]
 local outbox_key, cursors_key, deadlines_key, bidders_key = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local verdicts_key = KEYS[8]
 local item_id = ARGV[1]
 local AMOUNT_OVER = 9007199254740992 -- 2^53: "no higher bid is possible"
 local F = '%d'
+-- How long the verdicts of accepted bids are kept after the last event of an item that is over: a day, in seconds.
+local VERDICT_KEEP_S = 86400
 
 local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
 if not cursors[1] then return { 2 } end
@@ -81,11 +86,17 @@ local function event(kind, fields)
     reserve_met and 'true' or 'false', currency)
 end
 
--- Writes the state and the events of this decision: one outbox entry, and the item's recent events. Returns the entry.
+-- Writes the state and the events of this decision: one outbox entry, the item's recent events, and what is kept under keys
+-- (`kept`: field, value, ...; nothing by default). Returns the entry.
 -- A decision without an event (a maximum that is raised) changes nothing that anybody can see, the time of the last change
 -- among it.
-local function commit()
-  local n = redis.call('HINCRBY', cursors_key, 'next', 1)
+--
+-- Redis undoes nothing when a command of a script fails, so the order decides what a failure leaves behind. XADD comes first,
+-- before anything else of this script is written: it is what may be refused, by an outbox that is not what the cursors say,
+-- or for want of memory (which Redis checks at a script's first write alone). Then cursors and state, hashes that were read
+-- above. Verdicts come after the event that they tell of, and at once, because a bid whose event is out is repeated otherwise.
+local function commit(kept)
+  local n = tonumber(cursors[2]) + 1
   local id, event_list = F:format(n) .. '-0', '[' .. table.concat(events, ',') .. ']'
   if #sealed == 0 then
     redis.call('XADD', outbox_key, id, 'item', item_id, 'events', event_list)
@@ -93,15 +104,23 @@ local function commit()
     local sealed_list = '[' .. table.concat(sealed, ',') .. ']'
     redis.call('XADD', outbox_key, id, 'item', item_id, 'events', event_list, 'sealed', sealed_list)
   end
+  redis.call('HSET', cursors_key, 'next', F:format(n))
   if #events == 0 then
     redis.call('HSET', item_key, 'leader_max', F:format(leader_max))
-    return n
+  else
+    redis.call('HSET', item_key, 'status', status, 'seq', F:format(seq), 'price', F:format(price), 'leader', leader,
+      'leader_max', F:format(leader_max), 'runner_up', F:format(runner_up), 'bid_count', F:format(bid_count),
+      'bids_counted', F:format(bids_counted), 'reserve_met', reserve_met and '1' or '0', 'updated_us', F:format(now))
   end
-  redis.call('HSET', item_key, 'status', status, 'seq', F:format(seq), 'price', F:format(price), 'leader', leader,
-    'leader_max', F:format(leader_max), 'runner_up', F:format(runner_up), 'bid_count', F:format(bid_count),
-    'bids_counted', F:format(bids_counted), 'reserve_met', reserve_met and '1' or '0', 'updated_us', F:format(now))
-  redis.call('LPUSH', recent_key, unpack(events))
-  redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
+  if kept and #kept > 0 then redis.call('HSET', verdicts_key, unpack(kept)) end
+  if #events > 0 then
+    redis.call('LPUSH', recent_key, unpack(events))
+    redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
+  end
+  if status == 'sold' or status == 'unsold' or status == 'cancelled' then
+    -- The item takes no bids any more, so none of them can get an id that was given before.
+    redis.call('EXPIRE', verdicts_key, VERDICT_KEEP_S)
+  end
   return n
 end
 

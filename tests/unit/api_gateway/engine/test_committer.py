@@ -12,7 +12,8 @@ from api_gateway.engine.batcher import PendingBid
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.scripts import BidScripts, Decided, ItemMissing
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
-from shared.names import idempotency_key, shard_of
+from shared.names import older_refusals_key, refusals_key, shard_of, verdicts_key
+from shared.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
 
 ACCEPTED = b"A|b|1|100|100|1|101|1|bid|1|5"
 REFUSED = b"R|TOO_LOW|100|0|101|1"
@@ -37,21 +38,25 @@ class FakeScripts:
 
 
 class FakeRedis:
-    """The two reads with which the outcome of a lost answer is looked up."""
+    """The reads with which the outcome of a lost answer is looked up; ``stored`` by key and field."""
 
-    def __init__(self, *, stored: dict[str, bytes] | None = None, recent: list[bytes] | None = None) -> None:
+    def __init__(self, *, stored: dict[str, dict[str, bytes]] | None = None, recent: list[bytes] | None = None) -> None:
         self._stored = stored or {}
         self._recent = recent or []
 
-    async def mget(self, keys: list[str]) -> list[bytes | None]:
-        return [self._stored.get(key) for key in keys]
+    async def hmget(self, key: str, fields: list[str]) -> list[bytes | None]:
+        return [self._stored.get(key, {}).get(field) for field in fields]
 
     async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
         return self._recent
 
 
-def bid(bid_id: str, *, item: str = "a", key: str | None = None, amount: int = 100) -> PendingBid:
-    return PendingBid(item, "ada", bid_id, amount, None, key, True, asyncio.get_running_loop().create_future())
+def kept(line: bytes, *, user: str = "ada", amount: int = 100) -> bytes:
+    return StoredVerdict(user, f"{amount},", line).encode()
+
+
+def bid(bid_id: str, *, item: str = "a", key: str | None = None, amount: int = 100, header: bool = False) -> PendingBid:
+    return PendingBid(item, "ada", bid_id, amount, None, key, not header, asyncio.get_running_loop().create_future())
 
 
 class Bench:
@@ -125,17 +130,57 @@ async def test_what_is_known_to_have_changed_nothing_is_said_as_it_is(error: Exc
 
 
 async def test_a_lost_answer_is_found_under_the_key() -> None:
-    one, other = bid("x", key="x"), bid("y", key="y")
     stored = {
-        idempotency_key("a", "ada", "x"): b"100,\n" + ACCEPTED,
-        # The key was used before with another amount.
-        idempotency_key("a", "ada", "y"): b"999,\n" + ACCEPTED,
+        verdicts_key("a"): {
+            field_of_bid_id("x"): kept(ACCEPTED),
+            # The key was used before with another amount.
+            field_of_bid_id("y"): kept(ACCEPTED, amount=999),
+            # Somebody else's bid has this id: ours was told so, or would be.
+            field_of_bid_id("z"): kept(ACCEPTED, user="bob"),
+            field_of_first("h"): kept(ACCEPTED, user="bob"),
+            field_of_other("ada", "h"): kept(ACCEPTED + b"0"),
+        },
+        refusals_key("a"): {field_of_first("r"): kept(REFUSED)},
+        older_refusals_key("a"): {field_of_bid_id("o"): kept(REFUSED + b"0")},
     }
-    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored))
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), queue_max=20)
+    sent = {key: bid(key, key=key) for key in "xyzo"} | {key: bid(f"~{key}", key=key, header=True) for key in "hr"}
+    # A header key is nobody else's business: not that of a bid id, and not of another bidder's header.
+    unknown = [bid("~1", key="z", header=True), bid("h", key="h"), bid("n", key="n")]
+    unknown[1].user_id = "cyd"
+    for one in (*sent.values(), *unknown):
+        bench.committer.place(one)
+    found = {key: await one.verdict for key, one in sent.items()}
+    assert found == {"x": ACCEPTED, "y": b"K", "z": b"K", "h": ACCEPTED + b"0", "r": REFUSED, "o": REFUSED + b"0"}
+    for one in unknown:
+        with pytest.raises(OutcomeUnknown):
+            await one.verdict
+    await bench.stop()
+
+
+async def test_one_item_whose_outcome_is_unknown_is_looked_up_and_the_others_are_answered() -> None:
+    stored = {verdicts_key("a"): {field_of_bid_id("x"): kept(ACCEPTED)}}
+    bench = Bench(FakeScripts([OutcomeUnknown(), Decided([REFUSED], 0, 0, True)]), FakeRedis(stored=stored))
+    lost, answered = bid("x", key="x"), bid("y", item="b", key="y")
+    bench.committer.place(lost)
+    bench.committer.place(answered)
+    assert await answered.verdict == REFUSED
+    assert await lost.verdict == ACCEPTED
+    await bench.stop()
+
+
+async def test_the_event_of_somebody_else_is_no_answer() -> None:
+    """Two bidders, one bid id: only the bidder of the event was accepted."""
+    event = (
+        b'{"type":"bid","item_id":"a","epoch":1,"seq":4,"ts_us":9,"bid_id":"x","user_id":"bob","kind":"bid",'
+        b'"amount":100,"previous_bid":50,"current_bid":100,"highest_bidder_id":"bob","bid_count":4,"min_next_bid":101,'
+        b'"status":"open","end_us":null,"reserve_met":true,"currency":"USD"}'
+    )
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(recent=[event]))
+    one = bid("x")
     bench.committer.place(one)
-    bench.committer.place(other)
-    assert await one.verdict == ACCEPTED
-    assert await other.verdict == b"K"
+    with pytest.raises(OutcomeUnknown):
+        await one.verdict
     await bench.stop()
 
 
@@ -200,8 +245,8 @@ async def test_a_lost_answer_promises_no_more_than_any_other() -> None:
         raise OutcomeUnknown
 
     stored = {
-        idempotency_key("a", "ada", "x"): b"100,\n" + ACCEPTED,
-        idempotency_key("a", "ada", "y"): b"100,\n" + REFUSED,
+        verdicts_key("a"): {field_of_bid_id("x"): kept(ACCEPTED)},
+        refusals_key("a"): {field_of_bid_id("y"): kept(REFUSED)},
     }
     bench = Bench(FakeScripts(OutcomeUnknown(), OutcomeUnknown()), FakeRedis(stored=stored), secure=secure)
     accepted, refused = bid("x", key="x"), bid("y", key="y")

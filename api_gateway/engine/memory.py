@@ -1,0 +1,64 @@
+"""Whether Redis comes near its bound of memory, told well before it refuses bids."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+ALARM_SHARE: Final = 0.8
+"""Of ``maxmemory``; the alert in infrastructure/docker/alerts.yml has the same. At 1 Redis refuses bids."""
+_EVERY_S: Final = 5.0
+
+
+class MemoryWatch:
+    """Asks Redis every few seconds. ``used_bytes`` and ``max_bytes`` are of the last answer; a maximum of 0 is none.
+
+    On a cluster it is the server that the client happens to ask.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self.used_bytes = 0
+        self.max_bytes = 0
+        self._was_short = False
+
+    @property
+    def shortage(self) -> str | None:
+        """What to tell of it, None while there is room."""
+        if not self.max_bytes or self.used_bytes < ALARM_SHARE * self.max_bytes:
+            return None
+        return (
+            f"Redis uses {self.used_bytes * 100 // self.max_bytes} % of its maxmemory of {self.max_bytes} bytes; "
+            "past it bids are refused"
+        )
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled. While Redis is away, what was seen last stands."""
+        while True:
+            try:
+                await self.look()
+            except (RedisError, OSError, TimeoutError) as error:
+                logger.debug("memory: cannot be asked: %s", error)
+            await asyncio.sleep(_EVERY_S * random.uniform(0.75, 1.25))
+
+    async def look(self) -> None:
+        """One look.
+
+        Raises:
+            RedisError, OSError: Redis cannot be asked.
+        """
+        found = await self._redis.info("memory")
+        self.used_bytes, self.max_bytes = int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))
+        shortage = self.shortage
+        if shortage is not None and not self._was_short:
+            logger.error("memory: %s", shortage)
+        elif shortage is None and self._was_short:
+            logger.warning("memory: Redis has room again: %d of %d bytes are used", self.used_bytes, self.max_bytes)
+        self._was_short = shortage is not None
