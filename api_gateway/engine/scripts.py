@@ -45,11 +45,11 @@ class Script:
     sha: str
 
     @classmethod
-    def read(cls, name: str, *, library: str | None = None) -> Script:
-        """The script of ``lua/<name>.lua``, after the text of ``lua/lib/<library>.lua`` where it names one."""
-        text = (_LUA / f"{name}.lua").read_text()
-        if library is not None:
-            text = f"{(_LUA / 'lib' / f'{library}.lua').read_text()}\n{text}"
+    def read(cls, name: str, *, library: str | Sequence[str] = ()) -> Script:
+        """The script of ``lua/<name>.lua``, after the texts of ``lua/lib/<library>.lua`` for each that it names."""
+        libraries = [library] if isinstance(library, str) else library
+        files = [*(_LUA / "lib" / f"{each}.lua" for each in libraries), _LUA / f"{name}.lua"]
+        text = "\n".join(file.read_text() for file in files)
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -114,7 +114,7 @@ def item_keys(item_id: str) -> tuple[str, ...]:
 class BidScripts:
     """``place_bids.lua`` on a connection of its own: one pipelined round trip per flush."""
 
-    _place: Final = Script.read("place_bids", library="item")
+    _place: Final = Script.read("place_bids", library=("item", "bidding"))
 
     def __init__(
         self,

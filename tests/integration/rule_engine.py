@@ -33,8 +33,8 @@ PUBLIC = {
 }
 
 
-def _with_clock(name: str, library: str | None = None) -> str:
-    text = Script.read(name, library=library).text
+def _with_clock(name: str, *libraries: str) -> str:
+    text = Script.read(name, library=libraries).text
     assert text.count(_TIME) == 1
     return text.replace(_TIME, f"redis.call('HMGET', '{CLOCK}', 's', 'us')")
 
@@ -44,7 +44,7 @@ class Engine:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._place = redis.register_script(_with_clock("place_bids", "item"))
+        self._place = redis.register_script(_with_clock("place_bids", "item", "bidding"))
         self._open = redis.register_script(_with_clock("open_item"))
         self._void = redis.register_script(_with_clock("void", "item"))
         self._operations = {name: redis.register_script(_with_clock(name, "item")) for name in OPERATIONS}
