@@ -31,8 +31,8 @@ local end_text = end_us and F:format(end_us) or ''
 
 redis.call('HSET', item_key, unpack(ARGV, 7))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', cursors[1], 'seq', '0', 'leader', '', 'leader_max', '0',
-  'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'extensions', '0', 'start_us', F:format(start_us), 'end_us', end_text,
-  'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now))
+  'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'accepted', '0', 'voids', '0', 'extensions', '0',
+  'start_us', F:format(start_us), 'end_us', end_text, 'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now))
 local f = redis.call('HMGET', item_key, 'start_price', 'reserve_price', 'currency')
 redis.call('HSET', item_key, 'price', f[1], 'reserve_met', f[2] == '' and '1' or '0')
 if status == 'scheduled' then

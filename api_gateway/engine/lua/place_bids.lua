@@ -1,7 +1,7 @@
 -- Decides up to 256 bids on one item, in order, in one atomic step: verdicts, sequence numbers, state, outbox.
 -- The rule is in lib/bidding.lua.
 --
--- lib/item.lua and lib/bidding.lua come first: KEYS[1..7], ARGV[1..3].
+-- lib/item.lua and lib/bidding.lua come first: KEYS[1..8], ARGV[1..3].
 -- KEYS[k], KEYS[k+1]       for each bid that has a key: its idempotency entry and the owner entry of its key
 -- ARGV[4] seconds that a verdict is kept after the end (or after now, where the item has no end)
 -- ARGV[5..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, k (0 = no key),
@@ -71,8 +71,7 @@ for at = 5, #ARGV, BID_FIELDS do
   reply[#reply + 1] = verdict
 end
 
-for user, maximum in pairs(proxies) do redis.call('HSET', proxies_key, user, maximum) end
-for user, bids in pairs(bidders) do redis.call('HINCRBY', bidders_key, user, bids) end
+remember()
 if #events > 0 or #sealed > 0 then
   reply[2] = commit()
   reply[3] = reply[2]
