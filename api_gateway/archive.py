@@ -39,8 +39,8 @@ _SELECT_BIDS: Final = """
     FROM bids"""
 
 
-# Bids in the order in which they were accepted. A raised maximum has no event: its sealed fact repeats the number of the
-# event before it, and of several the entries of the outbox tell the order. $2..$6: after which place, $7: only this bid.
+# Bids in the order in which they were accepted. A raised maximum has no event: its sealed fact repeats the number of
+# the event before it, and of several the outbox entries tell the order. $2..$6: after which place, $7: only this bid.
 _ACCEPTED_BIDS: Final = """
     WITH struck AS MATERIALIZED (
         SELECT body ->> 'bid_id' AS bid_id FROM events WHERE item_id = $1 AND type = 'voided'

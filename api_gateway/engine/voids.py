@@ -1,4 +1,4 @@
-"""Strikes bids: the script does it. Where the item's log in Redis does not reach back to the start, this counts first."""
+"""Strikes bids: the script does it. Where the log in Redis does not reach back to the first bid, this counts first."""
 
 from __future__ import annotations
 
