@@ -7,13 +7,16 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import asyncpg
 import msgspec
 
+from shared.accepted_log import archived_entry
 from shared.domain.errors import InvalidInput, Unavailable
+from shared.domain.voiding import LogEntry
 
 Sort = Literal["newest", "ending", "price"]
 
@@ -32,15 +35,44 @@ _SORTS: Final[dict[str, tuple[str, str, str]]] = {
 
 _SELECT_BIDS: Final = """
     SELECT epoch, seq, bid_id, user_id, amount, kind, (extract(epoch FROM placed_at) * 1000000)::bigint AS ts_us,
-           coalesce(leader_id, user_id) AS leader, status = 'voided' AS voided
+           coalesce(leader_id, user_id) AS leader, status = 'voided' AS voided, status = 'repriced' AS repriced
     FROM bids"""
+
+
+# Bids in the order in which they were accepted. A raised maximum has no event: its sealed fact repeats the number of
+# the event before it, and of several the outbox entries tell the order. $2..$6: after which place, $7: only this bid.
+_ACCEPTED_BIDS: Final = """
+    WITH struck AS MATERIALIZED (
+        SELECT body ->> 'bid_id' AS bid_id FROM events WHERE item_id = $1 AND type = 'voided'
+    )
+    SELECT o.*, o.bid_id IN (SELECT bid_id FROM struck) AS is_struck
+    FROM (
+        SELECT b.seq, 0 AS is_raise, b.epoch, 0::bigint AS n, 0 AS at, b.bid_id, b.user_id, b.kind, b.amount AS shown,
+               b.status, s.amount, s.max_amount, a.amount AS answer, a.user_id AS answered_by, a.status AS answer_status
+        FROM bids AS b
+        LEFT JOIN sealed AS s ON s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id
+        LEFT JOIN bids AS a ON a.item_id = b.item_id AND a.epoch = b.epoch AND a.seq = b.seq + 1
+                           AND a.bid_id = b.bid_id || '/proxy'
+        WHERE b.item_id = $1 AND (b.kind <> 'proxy' OR b.bid_id LIKE '%/anew')
+        UNION ALL
+        SELECT r.seq, 1, r.epoch, r.n, r.at, r.bid_id, r.user_id, NULL, NULL, NULL, r.amount, r.max_amount,
+               NULL, NULL, NULL
+        FROM sealed AS r
+        WHERE r.item_id = $1 AND r.verdict LIKE 'M|%'
+    ) AS o
+    WHERE (o.seq, o.is_raise, o.epoch, o.n, o.at) > ($2, $3, $4, $5, $6) AND ($7::text IS NULL OR o.bid_id = $7)
+    ORDER BY o.seq, o.is_raise, o.epoch, o.n, o.at"""
+_ACCEPTED_PAGE: Final = 10_000
+
+Place = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ArchivedBid:
     """A row of the history; ``amount`` in minor units, ``ts_us`` in microseconds.
 
-    ``leader`` led right after it: its own bidder, unless a standing maximum beat the bid.
+    ``leader`` led right after it: its own bidder, unless a standing maximum beat the bid. ``repriced``: the bid stands,
+    and the price that it set does not, because another one was struck.
     """
 
     epoch: int
@@ -52,6 +84,7 @@ class ArchivedBid:
     ts_us: int
     leader: str
     voided: bool
+    repriced: bool = False
 
 
 class Archive:
@@ -107,23 +140,33 @@ class Archive:
         )
         return [ArchivedBid(**dict(row)) for row in rows]
 
-    async def standing_bids(self, item_id: str, bid_id: str, *, newest: int) -> list[ArchivedBid]:
-        """What a void of ``bid_id`` must know: that bid, the ``newest`` standing ones, and the newest of another
-        bidder."""
-        rows = await self._fetch(
-            f"""
-            WITH standing AS ({_SELECT_BIDS} WHERE item_id = $1 AND status = 'valid'),
-                 top AS (SELECT * FROM standing ORDER BY epoch DESC, seq DESC LIMIT $3)
-            (SELECT * FROM top)
-            UNION (SELECT * FROM standing WHERE bid_id = $2)
-            UNION (SELECT * FROM standing WHERE user_id NOT IN (SELECT user_id FROM top LIMIT 1)
-                   ORDER BY epoch DESC, seq DESC LIMIT 1)
-            """,
-            item_id,
-            bid_id,
-            newest,
-        )
-        return [ArchivedBid(**dict(row)) for row in rows]
+    async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncIterator[tuple[Place, LogEntry]]:
+        """Every accepted bid after this place, oldest first, with its maximum, and the automatic bids after voids.
+
+        For counting them in anew, and for nothing that leaves this process: a maximum is its bidder's secret.
+
+        Raises:
+            Unavailable: PostgreSQL cannot be asked.
+        """
+        place = after or (-1, 0, 0, 0, 0)
+        while True:
+            rows = await self._fetch(f"{_ACCEPTED_BIDS} LIMIT {_ACCEPTED_PAGE}", item_id, *place, None)
+            for row in rows:
+                place = (row["seq"], row["is_raise"], row["epoch"], row["n"], row["at"])
+                yield place, archived_entry(row, 0)
+            if len(rows) < _ACCEPTED_PAGE:
+                return
+
+    async def accepted_bid(self, item_id: str, bid_id: str) -> LogEntry | None:
+        """One accepted bid with its maximum, as :meth:`accepted_bids` has it; None where it is not archived."""
+        rows = await self._fetch(f"{_ACCEPTED_BIDS} LIMIT 1", item_id, -1, 0, 0, 0, 0, bid_id)
+        entry = archived_entry(rows[0], 0) if rows else None
+        return None if entry is None or entry.kind == "anew" else entry
+
+    async def count_voids(self, item_id: str) -> int:
+        """How many voids of the item are archived."""
+        rows = await self._fetch("SELECT count(*) FROM events WHERE item_id = $1 AND type = 'voided'", item_id)
+        return int(rows[0]["count"])
 
     async def version(self, item_id: str) -> tuple[int, int] | None:
         """``(epoch, seq)`` up to which the item is archived, None where it is not in the archive yet."""

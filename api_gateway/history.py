@@ -18,13 +18,12 @@ from redis.exceptions import RedisError
 from api_gateway.archive import Archive, ArchivedBid
 from shared import names
 from shared.domain.errors import InvalidInput, Unavailable
-from shared.domain.voiding import StandingBid, answers
+from shared.domain.voiding import Row, fate_of
 from shared.messages import BidAccepted, BidVoided, Event, decode_event
 
 logger = logging.getLogger(__name__)
 
 _OUTBOX_PAGE = 256
-_STANDING_NEWEST = 50
 _events_decoder = msgspec.json.Decoder(list[Event])
 
 
@@ -85,26 +84,6 @@ class History:
         more = len(newest_first) > limit
         return Page(shown, f"{shown[-1].epoch}:{shown[-1].seq}" if more else None, partial)
 
-    async def standing_bids(self, item_id: str, bid_id: str) -> list[StandingBid]:
-        """The bids that a void of ``bid_id`` needs: that one, the newest, and the newest of another bidder.
-
-        Accepted amounts rise with the sequence number, so the newest standing bids are the highest.
-
-        Raises:
-            Unavailable: the archive or Redis cannot be asked; a void needs both.
-        """
-        version = await self._archive.version(item_id)
-        archived = await self._archive.standing_bids(item_id, bid_id, newest=_STANDING_NEWEST)
-        try:
-            unarchived = await self._unarchived(item_id, version)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Redis cannot be asked: {error}") from error
-        return [
-            StandingBid(bid.seq, bid.bid_id, bid.user_id, bid.amount, bid.leader, bid.kind == "proxy")
-            for bid in _merged(archived, unarchived)
-            if not bid.voided
-        ]
-
     async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[Event]:
         """The item's events from the archived one on, and maybe some before it."""
         raw = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
@@ -138,7 +117,7 @@ class History:
 def _merged(archived: list[ArchivedBid], events: list[Event]) -> list[ArchivedBid]:
     """Archive and events as one list, newest first, each bid once; struck where either of them says so."""
     merged = {(bid.epoch, bid.seq): bid for bid in archived}
-    struck: set[str] = set()
+    voids: list[BidVoided] = []
     for event in events:
         if isinstance(event, BidAccepted):
             merged.setdefault(
@@ -156,7 +135,12 @@ def _merged(archived: list[ArchivedBid], events: list[Event]) -> list[ArchivedBi
                 ),
             )
         elif isinstance(event, BidVoided):
-            struck |= {event.bid_id, answers(event.bid_id)}
-    return [
-        replace(bid, voided=True) if bid.bid_id in struck else bid for _, bid in sorted(merged.items(), reverse=True)
-    ]
+            voids.append(event)
+    return [_as_struck(bid, voids) for _, bid in sorted(merged.items(), reverse=True)]
+
+
+def _as_struck(bid: ArchivedBid, voids: list[BidVoided]) -> ArchivedBid:
+    row = Row(bid.bid_id, bid.user_id, bid.seq, bid.amount, is_automatic=bid.kind == "proxy")
+    fates = {fate_of(void, row) for void in voids if bid.epoch <= void.epoch}
+    voided = bid.voided or "voided" in fates
+    return replace(bid, voided=voided, repriced=not voided and (bid.repriced or "repriced" in fates))

@@ -28,6 +28,7 @@ from api_gateway.engine.past import Past
 from api_gateway.engine.relay import Relay
 from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
 from api_gateway.engine.shards import Shards
+from api_gateway.engine.voids import Voids
 from api_gateway.history import History
 from api_gateway.hot_path import HotPath
 from api_gateway.http_protocol import bounded_protocol
@@ -104,7 +105,12 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=lambda shard, _: relay.notice(shard))
         memory = MemoryWatch(redis)
         history = History(redis, archive)
-        operations = Operations(item_scripts, item_index, history, on_outbox=lambda shard, _: relay.notice(shard))
+        operations = Operations(
+            item_scripts,
+            item_index,
+            Voids(redis, item_scripts, archive),
+            on_outbox=lambda shard, _: relay.notice(shard),
+        )
 
         async def release() -> None:
             with contextlib.suppress(RedisError, OSError, TimeoutError):

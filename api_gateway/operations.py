@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from api_gateway.engine.items import Items
 from api_gateway.engine.scripts import ItemScripts, Transition
-from api_gateway.history import History
+from api_gateway.engine.voids import Voids
 from shared import names
-from shared.domain.errors import BidNotFound, Unavailable
-from shared.domain.voiding import without
+from shared.domain.errors import Unavailable
 from shared.item_state import ItemState
-
-_VOID_TRIES: Final = 20
 
 
 class Operations:
     """Runs operations; the item's new state is the answer."""
 
     def __init__(
-        self, scripts: ItemScripts, items: Items, history: History, *, on_outbox: Callable[[str, int], None]
+        self, scripts: ItemScripts, items: Items, voids: Voids, *, on_outbox: Callable[[str, int], None]
     ) -> None:
         self._scripts = scripts
         self._items = items
-        self._history = history
+        self._voids = voids
         self._on_outbox = on_outbox
 
     async def transition(self, name: Transition, item_id: str, *, reason: str, by: str) -> ItemState:
@@ -40,28 +37,16 @@ class Operations:
         return await self._items.get(item_id, may_open=False)
 
     async def void(self, item_id: str, bid_id: str, *, reason: str, by: str) -> ItemState:
-        """Strike a bid.
-
-        What remains is worked out from the whole history and applied only if no event came in between; on a busy item
-        that may take several tries.
+        """Strike a bid: the item becomes what its other accepted bids make it.
 
         Raises:
-            ItemNotFound, BidNotFound, StateConflict, Unavailable.
+            ItemNotFound, BidNotFound, BidStruck, StateConflict, Unavailable.
         """
-        for _ in range(_VOID_TRIES):
-            item = await self._items.get(item_id, may_open=False)
-            standing = await self._history.standing_bids(item_id, bid_id)
-            struck = next((bid for bid in standing if bid.bid_id == bid_id), None)
-            if struck is None:
-                raise BidNotFound(item_id, bid_id)
-            after = without(item.terms, standing, bid_id)
-            entry = await self._ask(
-                self._scripts.void(item_id, struck, after, seq=item.state.seq, reason=reason, by=by)
-            )
-            if entry:
-                self._on_outbox(names.shard_of(item_id), entry)
-                return await self._items.get(item_id, may_open=False)
-        raise Unavailable("the item is too busy right now; pause it first, then strike the bid")
+        # An item that Redis has lost is told apart from one that never was.
+        await self._items.get(item_id, may_open=False)
+        entry = await self._ask(self._voids.strike(item_id, bid_id, reason=reason, by=by))
+        self._on_outbox(names.shard_of(item_id), entry)
+        return await self._items.get(item_id, may_open=False)
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
         try:

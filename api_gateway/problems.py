@@ -27,6 +27,7 @@ _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (errors.BidNotFound, 404),
     (errors.ItemExists, 409),
     (errors.StateConflict, 409),
+    (errors.BidStruck, 409),
     (errors.Unavailable, 503),
     (errors.OutcomeUnknown, 503),
 )

@@ -273,7 +273,13 @@ class HistoryBid(msgspec.Struct):
     bidder: str
     amount: Price
     kind: Annotated[Literal["bid", "proxy", "buy_now"], Meta(description="`proxy`: the platform bid for a maximum.")]
-    status: Literal["valid", "voided"]
+    status: Annotated[
+        Literal["valid", "voided", "repriced"],
+        Meta(
+            description="`voided`: it was struck, or it was an automatic bid and went with one that was struck. "
+            "`repriced`: the bid stands; the price that it set does not, since another bid was struck."
+        ),
+    ]
     timestamp: Instant
 
 

@@ -70,6 +70,13 @@ class Report:
         return json.dumps(asdict(self) | {"sound": self.is_sound})
 
 
+_VOIDS: Final = {
+    "valid": "no void struck it",
+    "voided": "a void struck it",
+    "repriced": "a void struck another bid, without which its price does not hold",
+}
+
+
 class Auditor:
     """Takes an item's rows in order and compares; stops at the first one that does not fit. Pure."""
 
@@ -152,10 +159,9 @@ class Auditor:
         if self._finding is None and later:
             self._found(min(later), None, "it was exported and is not in the chain any more")
 
-    def judged(self, place: Place, status: str) -> None:
+    def judged(self, place: Place, status: str, expected: str) -> None:
         """A bid has another status than the voids say."""
-        others = "a void struck it" if status == "valid" else "no void struck it"
-        self._found(place, "bid", f"it is marked as {status}, and {others}")
+        self._found(place, "bid", f"it is marked as {status}, and {_VOIDS[expected]}")
 
     def derived(self, item: Row | None) -> None:
         """After the chain was found sound: the item's row, None where it is not there."""
@@ -226,5 +232,5 @@ async def _audit(connection: asyncpg.Connection, item_id: str, page_rows: int) -
     auditor.derived(await connection.fetchrow(sql.read_item, item_id))
     misjudged = await connection.fetchrow(sql.find_misjudged_bid, item_id)
     if misjudged is not None:
-        auditor.judged(Place(misjudged["epoch"], misjudged["seq"]), misjudged["status"])
+        auditor.judged(Place(misjudged["epoch"], misjudged["seq"]), misjudged["status"], misjudged["expected"])
     return auditor.report()

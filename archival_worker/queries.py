@@ -48,6 +48,7 @@ class Queries:
     read_standing: str
     read_bids_after: str
     read_maxima: str
+    read_accepted: str
     read_bidders: str
     read_answered_bids: str
     read_sealed_answers: str

@@ -16,6 +16,7 @@ that anybody was ever shown, and ``seq`` goes on without a gap.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,11 +25,12 @@ from typing import Any, Final
 import msgspec
 
 from shared import names
+from shared.accepted_log import archived_entry, encode_entry
 from shared.domain.auction import Status, Terms
 from shared.domain.errors import TermsInvalid
 from shared.domain.increments import Increment, decode_steps, next_minimum
 from shared.domain.soft_close import SoftClose
-from shared.domain.voiding import answers
+from shared.domain.voiding import answers, bids_anew
 from shared.item_state import item_fields
 from shared.messages import (
     AuctionExtended,
@@ -62,7 +64,8 @@ class Rebuilt:
     Attributes:
         fields: the item's hash.
         maxima: bidders' standing maxima.
-        bidders: how many bids of each person stand.
+        bidders: how many accepted bids of each person stand.
+        accepted: the log of its newest accepted bids, oldest first.
         recent: its newest events as JSON, newest first.
         deadline_us: when the closer must look at it, None where never.
         verdicts_until_us: until when its verdicts are kept, None where it may still take bids.
@@ -73,6 +76,7 @@ class Rebuilt:
     fields: dict[str, str]
     maxima: dict[str, int]
     bidders: dict[str, int]
+    accepted: list[str]
     recent: list[bytes]
     deadline_us: int | None
     verdicts_until_us: int | None = None
@@ -205,10 +209,11 @@ def rebuild(
     *,
     hidden: Hidden = NOTHING_HIDDEN,
     bidders: Mapping[str, int] = NO_BIDDERS,
+    accepted: Sequence[Row] = (),
 ) -> Rebuilt:
     """The item of a row of ``read_items``, after ``turns``, with its rows of ``read_log``, newest first.
 
-    ``bidders``: how many bids of each person stand.
+    ``bidders``: how many accepted bids of each person stand; ``accepted``: its rows of ``read_accepted``.
     Never raises for what is missing in the archive: such an item comes back paused, with its ``fault``.
     """
     terms, fault = terms_or_default(row)
@@ -230,6 +235,8 @@ def rebuild(
         "runner_up": str(standing.runner_up),
         "bid_count": str(row["bid_count"]),
         "bids_counted": str(sum(bidders.values())),
+        "accepted": str(accepted[-1]["position"] if accepted else 0),
+        "voids": str(row["voids"]),
         "reserve_met": "1" if row["reserve_met"] else "0",
         "extensions": str(turns.extensions),
         "start_us": str(terms.start_us),
@@ -245,7 +252,15 @@ def rebuild(
     recent = [encode_event(event) for event in recent_events(row, terms, log)]
     verdicts_until_us = row["updated_us"] + VERDICT_KEEP_US if status.is_final else None
     return Rebuilt(
-        row["item_id"], fields, dict(hidden.maxima), dict(bidders), recent, deadline_us, verdicts_until_us, fault
+        item_id=row["item_id"],
+        fields=fields,
+        maxima=dict(hidden.maxima),
+        bidders=dict(bidders),
+        accepted=[encode_entry(archived_entry(entry, entry["position"])) for entry in accepted],
+        recent=recent,
+        deadline_us=deadline_us,
+        verdicts_until_us=verdicts_until_us,
+        fault=fault,
     )
 
 
@@ -262,17 +277,22 @@ def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[Event]:
     """
     events: list[Event] = []
     bid_count, end_us = row["bid_count"], row["end_us"]
-    for entry in log:
+    for entry, older in itertools.zip_longest(log, log[1:]):
         event: Event
         if entry["body"] is not None:
             event = decode_event(entry["body"].encode())
             bid_count, end_us = event.bid_count, event.end_us
             if isinstance(event, AuctionExtended):
                 end_us = event.previous_end_us
-            elif isinstance(event, BidVoided) and not event.bid_id.endswith(answers("")):
-                bid_count += 1
+            elif isinstance(event, BidVoided) and event.previous_bid_count is not None:
+                bid_count = event.previous_bid_count
+            elif isinstance(event, BidVoided):
+                bid_count += not event.bid_id.endswith(answers(""))
         else:
             event = _bid_event(row, terms, entry, bid_count=bid_count, end_us=end_us)
+            if older is not None and older["body"] is not None and event.bid_id.endswith(bids_anew("")):
+                # It follows a void, in the status in which that was: the item may have been paused.
+                event = msgspec.structs.replace(event, status=decode_event(older["body"].encode()).status)
             bid_count -= event.kind != "proxy"
         events.append(event)
     return events

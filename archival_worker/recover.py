@@ -51,6 +51,7 @@ from archival_worker.rebuild import (
     terms_or_default,
 )
 from shared import names
+from shared.accepted_log import ACCEPTED_KEPT
 from shared.crash_points import crash_point
 
 _RESTORE: Final = (Path(__file__).parent / "lua" / "restore_shard.lua").read_text()
@@ -276,6 +277,7 @@ class Recovery:
             log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
             hidden = await self._read_hidden(connection, item_ids)
             bidders = _by_item(await connection.fetch(self._sql.read_bidders, item_ids))
+            accepted = _by_item(await connection.fetch(self._sql.read_accepted, item_ids, ACCEPTED_KEPT))
             rebuilt = [
                 rebuild(
                     row,
@@ -284,6 +286,7 @@ class Recovery:
                     epoch,
                     hidden=hidden[item],
                     bidders={bidder["user_id"]: bidder["bids"] for bidder in bidders[item]},
+                    accepted=accepted[item],
                 )
                 for item, row in rows.items()
             ]
@@ -320,13 +323,16 @@ class Recovery:
         for item in items:
             key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
             maxima, bidders = names.proxies_key(item.item_id), names.bidders_key(item.item_id)
-            pipeline.delete(key, recent, maxima, bidders, names.verdicts_key(item.item_id))
+            accepted, verdicts = names.accepted_key(item.item_id), names.verdicts_key(item.item_id)
+            pipeline.delete(key, recent, maxima, bidders, accepted, verdicts)
             pipeline.hset(key, mapping=cast(Any, item.fields))
             if item.maxima:
                 pipeline.hset(maxima, mapping=cast(Any, item.maxima))
             if item.bidders:
                 pipeline.hset(bidders, mapping=cast(Any, item.bidders))
             self.report.maxima += len(item.maxima)
+            if item.accepted:
+                pipeline.rpush(accepted, *item.accepted)
             if item.recent:
                 pipeline.rpush(recent, *item.recent)
             if item.deadline_us is not None:

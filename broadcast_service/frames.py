@@ -320,6 +320,31 @@ def standing_frame(
     return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic="standing")
 
 
+def struck_frame(
+    item_id: str, version: Version, *, bid_id: str, amount: int | None, reason: str, ts_us: int, currency: str
+) -> Frame:
+    """A bid of this bidder was struck. For this bidder alone.
+
+    Args:
+        version: of the event that struck it.
+        amount: the price that the bid had set, in minor units; None of a raised maximum, which had set none.
+        ts_us: when, in microseconds.
+    """
+    epoch, seq = version
+    content = {
+        "type": "struck",
+        "item_id": item_id,
+        "epoch": epoch,
+        "seq": seq,
+        "timestamp": to_rfc3339(ts_us),
+        "bid_id": bid_id,
+        "amount": None if amount is None else amount_json(amount, currency),
+        "reason": reason,
+    }
+    # A topic of its own: a later one does not replace it.
+    return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic=f"struck:{seq}")
+
+
 def _event_content(event: Event) -> dict[str, Any]:
     return {
         "type": event.__struct_config__.tag,
@@ -357,6 +382,10 @@ def _own_fields(event: Event) -> dict[str, Any]:
             return {
                 "bid_id": event.bid_id,
                 "voided_seq": event.voided_seq,
+                "user_id": event.bidder_id,
+                "bidder": None if event.bidder_id is None else alias_of(event.item_id, event.bidder_id),
+                "amount": None if event.amount is None else amount_json(event.amount, event.currency),
+                "automatic_until": event.automatic_until,
                 "offered_to": offered,
                 "reason": event.reason,
             }

@@ -7,10 +7,10 @@ many watch. Their own maxima are here as well, and leave only towards connection
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from broadcast_service.frames import UNKNOWN, Frame, Standing, standing_frame
+from broadcast_service.frames import UNKNOWN, Frame, Standing, Version, standing_frame, struck_frame
 from broadcast_service.rate import Pace
 from shared.domain.auction import Status
 from shared.item_state import ItemState
@@ -21,11 +21,25 @@ _DEFAULT_CURRENCY = "USD"
 
 
 @dataclass(frozen=True, slots=True)
+class Struck:
+    """A bid of the bidder that an operator struck; ``amount`` in minor units, None of a raised maximum."""
+
+    version: Version
+    bid_id: str
+    amount: int | None
+    reason: str
+    ts_us: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """What Redis knows of one bidder on one item: whether a bid of theirs stands, and their maximum, in minor units."""
+    """What Redis knows of one bidder on one item: whether a bid of theirs stands, their maximum, in minor units, and
+    which of their bids were struck, as far as events are kept, oldest first."""
 
     has_bid: bool
     maximum: int | None = None
+    struck: tuple[Struck, ...] = ()
 
 
 def standing_of(user_id: str, item: ItemState | None, *, has_bid: bool) -> Standing:
@@ -58,11 +72,13 @@ class _Bidder(Generic[ListenerT]):
     Attributes:
         facts: what was read; None until then, and while it may be out of date.
         bid_since: an event said that they bid, after the last read began: that read may not know it.
+        told_struck: the last struck bid that each listener was told of.
         listeners: each with whether it may see the maximum, and what it was told last.
     """
 
     facts: Facts | None = None
     bid_since: bool = False
+    told_struck: dict[ListenerT, Version] = field(default_factory=dict)
     listeners: dict[ListenerT, tuple[bool, tuple[Standing, int | None] | None]] = field(default_factory=dict)
 
     @property
@@ -99,6 +115,7 @@ class Standings(Generic[ListenerT]):
         if bidder is None:
             return
         bidder.listeners.pop(listener, None)
+        bidder.told_struck.pop(listener, None)
         if not bidder.listeners:
             del self._bidders[user_id]
             self._dirty.discard(user_id)
@@ -131,7 +148,7 @@ class Standings(Generic[ListenerT]):
             if bidder is not None and bidder.bid_since:
                 bidder.bid_since = False
                 if bidder.facts is not None:
-                    bidder.facts = Facts(True, bidder.facts.maximum)
+                    bidder.facts = replace(bidder.facts, has_bid=True)
 
     def learn(self, facts: dict[str, Facts]) -> None:
         """What was read."""
@@ -169,6 +186,10 @@ class Standings(Generic[ListenerT]):
         maximum = maximum_to_tell(user_id, item, facts)
         frames: dict[int | None, Frame] = {}
         for listener, (sees_maximum, before) in list(bidder.listeners.items()):
+            for struck in facts.struck:
+                if struck.version > bidder.told_struck.get(listener, UNKNOWN):
+                    bidder.told_struck[listener] = struck.version
+                    yield listener, self._struck(struck)
             its_maximum = maximum if sees_maximum else None
             if before == (standing, its_maximum):
                 continue
@@ -176,6 +197,17 @@ class Standings(Generic[ListenerT]):
                 frames[its_maximum] = self._frame(standing, item, its_maximum)
             bidder.listeners[listener] = (sees_maximum, (standing, its_maximum))
             yield listener, frames[its_maximum]
+
+    def _struck(self, struck: Struck) -> Frame:
+        return struck_frame(
+            self.item_id,
+            struck.version,
+            bid_id=struck.bid_id,
+            amount=struck.amount,
+            reason=struck.reason,
+            ts_us=struck.ts_us,
+            currency=struck.currency,
+        )
 
     def _frame(self, standing: Standing, item: ItemState | None, maximum: int | None) -> Frame:
         return standing_frame(

@@ -121,9 +121,16 @@ class AuctionCancelled(EventBase, kw_only=True, frozen=True, tag="cancelled", gc
 
 
 class BidVoided(EventBase, kw_only=True, frozen=True, tag="voided", gc=False):
-    """An operator struck a bid (and the automatic bid that answered it); the only event that may lower the price.
+    """An operator struck a bid; the only event that may lower the price. What becomes of other bids' rows is in
+    :func:`shared.domain.voiding.fate_of`.
 
-    ``offered_to``: after the close, whose bid is the highest that remains; that bidder is asked, never promoted.
+    Where the price that remains is one that no row has, ``current_bid`` is the highest row that still holds, and the
+    next event is the leader's automatic bid, made anew. ``offered_to``: after the close, who would have won without the
+    struck bid; that bidder is asked, never promoted.
+
+    The fields with a default are missing in events from before they were told. ``bidder_id``: whose bid it was.
+    ``amount``: the price that it had shown, None of a raised maximum. ``automatic_until``: the bidder's automatic bids
+    between ``voided_seq`` and this number go with it. ``previous_bid``, ``previous_bid_count``: before the void.
     """
 
     bid_id: str
@@ -131,6 +138,11 @@ class BidVoided(EventBase, kw_only=True, frozen=True, tag="voided", gc=False):
     offered_to: str | None
     reason: str
     by: str | None
+    bidder_id: str | None = None
+    amount: int | None = None
+    automatic_until: int | None = None
+    previous_bid: int | None = None
+    previous_bid_count: int | None = None
 
 
 Event = (

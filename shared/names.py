@@ -100,12 +100,17 @@ def proxies_key(item_id: str) -> str:
 
 
 def bidders_key(item_id: str) -> str:
-    """Hash: user id to how many bids of that user stand; automatic ones do not count, as in ``bid_count``.
+    """Hash: user id to how many accepted bids of that user stand: raised maxima count, automatic bids do not.
 
-    It is complete where the item's ``bids_counted`` equals its ``bid_count``: bids from before there was this hash are
-    not in it.
+    It is complete where the item's ``bids_counted`` equals ``accepted`` less ``voids``: bids from before there was this
+    hash are not in it.
     """
     return f"{{{shard_of(item_id)}}}:bidders:{item_id}"
+
+
+def accepted_key(item_id: str) -> str:
+    """List, oldest first: the item's newest accepted bids with their maxima, bounded (:mod:`shared.accepted_log`)."""
+    return f"{{{shard_of(item_id)}}}:accepted:{item_id}"
 
 
 def recent_key(item_id: str) -> str:

@@ -21,10 +21,11 @@ _TERM = r"(start|increment|ladder|reserve|buy-now|seller|starts|end|soft close|h
 
 @dataclass(frozen=True)
 class Row:
-    """One bid and what the page says of it."""
+    """One bid, or the bid that is struck, and what the page says of it."""
 
     now_us: int
-    bid: Bid
+    bid: Bid | None
+    strikes: str | None
     answer: str
     price: int
     leads: str | None
@@ -115,18 +116,25 @@ def _increment(found: dict[str, str]) -> Increment:
 
 
 def _row(cells: dict[str, str], number: int) -> Row:
-    match = re.fullmatch(r"(\w+)(?: (\d[\d.]*))?(?: up to (\d[\d.]*))?", cells["bid"])
-    assert match is not None, cells["bid"]
-    amount, maximum = (None if text is None else cents(text) for text in match.groups()[1:])
+    struck = re.fullmatch(r"strike (\d+)", cells["bid"])
+    bid = None if struck is not None else _bid(cells["bid"], number)
     return Row(
         now_us=_instant(cells["time"]) if "time" in cells else START_US + number * _SECOND_US,
-        bid=Bid(f"bid-{number}", match[1], amount, maximum),
+        bid=bid,
+        strikes=None if struck is None else f"bid-{struck[1]}",
         answer=cells["answer"],
         price=cents(cells["price"]),
         leads=None if cells["leads"] == "-" else cells["leads"],
         minimum=cents(cells["next"]),
         end_us=_instant(cells["end"]) if "end" in cells else None,
     )
+
+
+def _bid(text: str, number: int) -> Bid:
+    match = re.fullmatch(r"(\w+)(?: (\d[\d.]*))?(?: up to (\d[\d.]*))?", text)
+    assert match is not None, text
+    amount, maximum = (None if part is None else cents(part) for part in match.groups()[1:])
+    return Bid(f"bid-{number}", match[1], amount, maximum)
 
 
 def answer_of(verdict: Verdict, state: State) -> str:
@@ -144,7 +152,8 @@ def answer_of(verdict: Verdict, state: State) -> str:
 
 def check(row: Row, terms: Terms, state: State, answer: str) -> None:
     """What the page says after a row, against what is."""
-    assert answer == row.answer, row.bid
-    assert (state.price, state.leader, minimum_bid(terms, state)) == (row.price, row.leads, row.minimum), row.bid
+    what = row.strikes or row.bid
+    assert answer == row.answer, what
+    assert (state.price, state.leader, minimum_bid(terms, state)) == (row.price, row.leads, row.minimum), what
     if row.end_us is not None:
-        assert state.end_us == row.end_us, row.bid
+        assert state.end_us == row.end_us, what

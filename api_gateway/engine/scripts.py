@@ -25,6 +25,8 @@ from api_gateway.engine.batcher import PendingBid
 from shared import names
 from shared.domain.errors import (
     BiddingError,
+    BidNotFound,
+    BidStruck,
     ItemNotFound,
     OutboxFull,
     OutcomeUnknown,
@@ -32,7 +34,7 @@ from shared.domain.errors import (
     StateConflict,
     Unavailable,
 )
-from shared.domain.voiding import AfterVoid, StandingBid
+from shared.domain.voiding import cause_of
 
 _LUA: Final = Path(__file__).parent / "lua"
 
@@ -45,11 +47,11 @@ class Script:
     sha: str
 
     @classmethod
-    def read(cls, name: str, *, library: str | None = None) -> Script:
-        """The script of ``lua/<name>.lua``, after the text of ``lua/lib/<library>.lua`` where it names one."""
-        text = (_LUA / f"{name}.lua").read_text()
-        if library is not None:
-            text = f"{(_LUA / 'lib' / f'{library}.lua').read_text()}\n{text}"
+    def read(cls, name: str, *, library: str | Sequence[str] = ()) -> Script:
+        """The script of ``lua/<name>.lua``, after the texts of ``lua/lib/<library>.lua`` for each that it names."""
+        libraries = [library] if isinstance(library, str) else library
+        files = [*(_LUA / "lib" / f"{each}.lua" for each in libraries), _LUA / f"{name}.lua"]
+        text = "\n".join(file.read_text() for file in files)
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -74,7 +76,7 @@ class ItemMissing(Exception):
     """The item has no hash: it was never opened, or it was known to this gateway and is gone."""
 
 
-_OK, _NO_ITEM, _SHARD_LOST, _OUTBOX_FULL, _CONFLICT, _MOVED_ON = range(6)
+_OK, _NO_ITEM, _SHARD_LOST, _OUTBOX_FULL, _CONFLICT = range(5)
 
 Transition = Literal["pause", "resume", "cancel"]
 
@@ -100,7 +102,7 @@ class ScriptLimits:
 
 @lru_cache(maxsize=8_192)
 def item_keys(item_id: str) -> tuple[str, ...]:
-    """``KEYS[1..10]`` of every script that begins with ``lib/item.lua``."""
+    """``KEYS[1..11]`` of every script that begins with ``lib/item.lua``."""
     shard = names.shard_of(item_id)
     return (
         names.item_key(item_id),
@@ -110,6 +112,7 @@ def item_keys(item_id: str) -> tuple[str, ...]:
         names.cursors_key(shard),
         names.deadlines_key(shard),
         names.bidders_key(item_id),
+        names.accepted_key(item_id),
         names.verdicts_key(item_id),
         names.refusals_key(item_id),
         names.older_refusals_key(item_id),
@@ -119,7 +122,7 @@ def item_keys(item_id: str) -> tuple[str, ...]:
 class BidScripts:
     """``place_bids.lua`` on a connection of its own: one pipelined round trip per flush."""
 
-    _place: Final = Script.read("place_bids", library="item")
+    _place: Final = Script.read("place_bids", library=("item", "bidding"))
 
     def __init__(
         self,
@@ -302,7 +305,7 @@ class ItemScripts:
     _rewind: Final = Script.read("rewind_published")
     _due: Final = Script.read("due")
     _advance_item: Final = Script.read("advance", library="item")
-    _void: Final = Script.read("void", library="item")
+    _void: Final = Script.read("void", library=("item", "bidding"))
     _transitions: Final[dict[Transition, Script]] = {
         "pause": Script.read("pause", library="item"),
         "resume": Script.read("resume", library="item"),
@@ -384,27 +387,24 @@ class ItemScripts:
         answer = await self._run(self._transitions[name], item_keys(item_id), arguments)
         return _entry_of(answer, item_id, name)
 
-    async def void(self, item_id: str, struck: StandingBid, after: AfterVoid, *, seq: int, reason: str, by: str) -> int:
-        """Strike a bid, if the item still stands at ``seq``; atomic. Returns the outbox entry, 0 where it moved on.
+    async def void(self, item_id: str, bid_id: str, *, count: Sequence[str], reason: str, by: str) -> int | None:
+        """Strike an accepted bid; atomic. ``count``: :meth:`api_gateway.engine.counting.Count.arguments`, or nothing.
+
+        Returns the outbox entry; None where nothing was done and the item's bids have to be counted (again).
 
         Raises:
-            As :meth:`transition`.
+            BidNotFound, BidStruck, and as :meth:`transition`.
         """
-        arguments = [
-            *self._head(item_id),
-            _json(reason),
-            _json(by),
-            str(seq),
-            struck.bid_id,
-            str(struck.seq),
-            struck.user_id,
-            str(after.price),
-            after.leader or "",
-            str(after.runner_up),
-            str(after.struck_people),
-        ]
+        arguments = [*self._head(item_id), _json(reason), _json(by), bid_id, *(count or ("",))]
         answer = await self._run(self._void, item_keys(item_id), arguments)
-        return 0 if answer[0] == _MOVED_ON else _entry_of(answer, item_id, "void")
+        match int(answer[0]):
+            case 5 | 6:
+                return None
+            case 7:
+                raise BidNotFound(item_id, bid_id, cause=cause_of(bid_id))
+            case 8:
+                raise BidStruck(item_id, bid_id)
+        return _entry_of(answer, item_id, "void")
 
     async def due(self, shards: Sequence[str], *, count: int) -> dict[str, list[str]]:
         """Items whose next transition has come by Redis TIME, at most ``count`` per shard."""

@@ -29,10 +29,11 @@ from api_gateway.schemas import (
 from shared import names
 from shared.aliases import alias_of
 from shared.domain.auction import Status, Terms
-from shared.domain.errors import InvalidInput, TermsInvalid
+from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
 from shared.domain.money import MINOR_MAX, exponent_of
 from shared.domain.soft_close import SoftClose
+from shared.domain.voiding import cause_of
 from shared.item_state import amount_json, public_item
 from shared.timefmt import INSTANT_MAX_US, from_rfc3339, to_rfc3339
 
@@ -186,7 +187,7 @@ async def get_history(
             "bidder": alias_of(item_id, bid.user_id),
             "amount": amount_json(bid.amount, item.terms.currency),
             "kind": bid.kind,
-            "status": "voided" if bid.voided else "valid",
+            "status": "voided" if bid.voided else "repriced" if bid.repriced else "valid",
             "timestamp": to_rfc3339(bid.ts_us),
         }
         for bid in page.bids
@@ -235,12 +236,17 @@ async def _transition(request: Request, name: Transition, item_id: str) -> Respo
     return _json(public_item(item))
 
 
-@router.post("/{item_id}/bids/{bid_id}/void", summary="Strike a bid", **_OPERATION_DOCS)
+# An automatic bid has a slash in its id; it is to be told why it cannot be struck.
+@router.post("/{item_id}/bids/{bid_id:path}/void", summary="Strike a bid", **_OPERATION_DOCS)
 async def void_bid(request: Request, item_id: ItemIdPath, bid_id: BidIdPath) -> Response:
-    """Strike a bid and the automatic bid that answered it; the price falls back to the highest bid that remains.
+    """Strike an accepted bid, a raised maximum among them: the item becomes what its other accepted bids make it.
 
-    After the close nobody is promoted: the item becomes unsold, and the `voided` event names who is offered it.
+    Automatic bids that came from its maximum go with it; an earlier maximum of the same bidder comes back. The price
+    may fall. After the close nobody is promoted: the item becomes unsold, and the `voided` event names who would have
+    won.
     """
+    if cause_of(bid_id) is not None:
+        raise BidNotFound(_checked(item_id), bid_id, cause=cause_of(bid_id))
     if not names.is_standing_bid_id(bid_id):
         raise InvalidInput("bid id: 1 to 64 characters of A-Z a-z 0-9 _ . : @ -, maybe behind ~, not all of them dots")
     operation = _operation(await request.body())

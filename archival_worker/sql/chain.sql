@@ -144,17 +144,15 @@ ORDER BY h.epoch, h.seq
 LIMIT 1;
 
 -- name: find_misjudged_bid
--- The first bid whose status is not what the item's voids make it (apply_voids in queries.sql).
-SELECT b.epoch, b.seq, b.status
+-- The first bid whose status is not what the item's voids make it (apply_voids in queries.sql), and what that is.
+SELECT b.epoch, b.seq, b.status, coalesce(v.fate, 'valid') AS expected
 FROM bids AS b
-WHERE b.item_id = $1
-    AND (b.status = 'voided') <> EXISTS (
-        SELECT FROM events AS e
-        WHERE e.item_id = $1 AND e.type = 'voided'
-            AND b.bid_id IN (e.body ->> 'bid_id', (e.body ->> 'bid_id') || '/proxy')
-            AND b.seq BETWEEN (e.body ->> 'voided_seq')::bigint AND (e.body ->> 'voided_seq')::bigint + 1
-            AND b.epoch <= e.epoch
-    )
+CROSS JOIN LATERAL (
+    SELECT max(void_fate(e.seq, e.body, b.seq, b.bid_id, b.user_id, b.kind, b.amount)) AS fate
+    FROM events AS e
+    WHERE e.item_id = $1 AND e.type = 'voided' AND b.epoch <= e.epoch
+) AS v
+WHERE b.item_id = $1 AND b.status <> coalesce(v.fate, 'valid')
 ORDER BY b.epoch, b.seq
 LIMIT 1;
 

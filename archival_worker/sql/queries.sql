@@ -118,15 +118,18 @@ WHERE (s.seq, s.leader_id, s.leader_max, s.runner_up, s.user_id, s.bid_id, s.amo
 ORDER BY t.ordinal;
 
 -- name: apply_voids
--- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that voids it.
+-- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that strikes it.
+WITH fates AS (
+    SELECT b.item_id, b.epoch, b.seq, max(void_fate(e.seq, e.body, b.seq, b.bid_id, b.user_id, b.kind, b.amount)) AS fate
+    FROM events AS e
+    JOIN bids AS b ON b.item_id = e.item_id AND b.epoch <= e.epoch
+    WHERE e.type = 'voided' AND e.item_id = ANY ($1::text[])
+    GROUP BY b.item_id, b.epoch, b.seq
+)
 UPDATE bids AS b
-SET status = 'voided'
-FROM events AS e
-WHERE e.type = 'voided' AND e.item_id = ANY ($1::text[])
-    -- The bid, and the automatic bid that answered it (sequenced right after it, under the bid's id and a suffix).
-    AND b.item_id = e.item_id AND b.bid_id IN (e.body ->> 'bid_id', (e.body ->> 'bid_id') || '/proxy')
-    AND b.seq BETWEEN (e.body ->> 'voided_seq')::bigint AND (e.body ->> 'voided_seq')::bigint + 1
-    AND b.epoch <= e.epoch AND b.status = 'valid';
+SET status = f.fate
+FROM fates AS f
+WHERE b.item_id = f.item_id AND b.epoch = f.epoch AND b.seq = f.seq AND b.status <> f.fate;
 
 -- name: store_terms
 -- From `created` events. A row without terms exists where a later event of the item was archived first.
@@ -223,7 +226,8 @@ SELECT item_id FROM items;
 -- name: read_items
 -- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader: what it is, too, where no bid of
 -- the item had a maximum. Instants in microseconds.
-SELECT i.*, us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
+SELECT i.*, (SELECT count(*) FROM events AS e WHERE e.item_id = i.item_id AND e.type = 'voided') AS voids,
+       us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
        us_of(i.end_at) AS end_us, us_of(i.updated_at) AS updated_us,
        coalesce((SELECT max(b.amount) FROM bids AS b
                  WHERE b.item_id = i.item_id AND b.status = 'valid' AND b.user_id <> i.highest_bidder_id), 0) AS runner_up
@@ -267,19 +271,56 @@ JOIN bids AS b ON b.item_id = t.item_id AND (b.epoch, b.seq) > (t.epoch, t.seq)
 ORDER BY b.item_id, b.epoch, b.seq;
 
 -- name: read_maxima
--- Every bidder's newest maximum; null where a bid of theirs was struck since. A bid that took the item at its buy-now price (the
--- ninth field of a verdict is the kind) leaves no maximum.
+-- Of every bidder the newest maximum that was not struck. A bid that took the item at its buy-now price (the ninth field of a
+-- verdict is the kind) leaves no maximum.
 SELECT DISTINCT ON (item_id, user_id) item_id, user_id, max_amount
-FROM sealed
-WHERE item_id = ANY ($1::text[])
-    AND (bid_id IS NULL OR (max_amount IS NOT NULL AND split_part(verdict, '|', 9) IS DISTINCT FROM 'buy_now'))
+FROM sealed AS s
+WHERE item_id = ANY ($1::text[]) AND max_amount IS NOT NULL AND split_part(verdict, '|', 9) IS DISTINCT FROM 'buy_now'
+    AND NOT EXISTS (SELECT FROM events AS e
+                    WHERE e.item_id = s.item_id AND e.type = 'voided' AND e.body ->> 'bid_id' = s.bid_id)
 ORDER BY item_id, user_id, epoch DESC, n DESC, at DESC;
 
+-- name: read_accepted
+-- Of each item the newest $2 entries of its log of accepted bids, oldest first. A raised maximum has no event: its sealed fact
+-- repeats the number of the event before it. `position`: how many bids were accepted up to there; the automatic bids after voids
+-- are in the log and do not count.
+WITH accepted AS (
+    SELECT b.item_id, b.seq, 0 AS is_raise, b.epoch, 0::bigint AS n, 0 AS at, b.bid_id, b.user_id, b.kind, b.amount AS shown,
+           b.status, s.amount, s.max_amount, a.amount AS answer, a.user_id AS answered_by, a.status AS answer_status
+    FROM bids AS b
+    LEFT JOIN sealed AS s ON s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id
+    LEFT JOIN bids AS a ON a.item_id = b.item_id AND a.epoch = b.epoch AND a.seq = b.seq + 1
+                       AND a.bid_id = b.bid_id || '/proxy'
+    WHERE b.item_id = ANY ($1::text[]) AND (b.kind <> 'proxy' OR b.bid_id LIKE '%/anew')
+    UNION ALL
+    SELECT r.item_id, r.seq, 1, r.epoch, r.n, r.at, r.bid_id, r.user_id, NULL, NULL, NULL, r.amount, r.max_amount, NULL, NULL,
+           NULL
+    FROM sealed AS r
+    WHERE r.item_id = ANY ($1::text[]) AND r.verdict LIKE 'M|%'
+), numbered AS (
+    SELECT accepted.*, row_number() OVER (PARTITION BY item_id
+                                          ORDER BY seq DESC, is_raise DESC, epoch DESC, n DESC, at DESC) AS newest,
+           count(*) FILTER (WHERE kind IS DISTINCT FROM 'proxy')
+               OVER (PARTITION BY item_id ORDER BY seq, is_raise, epoch, n, at) AS position
+    FROM accepted
+)
+SELECT o.*, EXISTS (SELECT FROM events AS e
+                    WHERE e.item_id = o.item_id AND e.type = 'voided' AND e.body ->> 'bid_id' = o.bid_id) AS is_struck
+FROM numbered AS o
+WHERE newest <= $2
+ORDER BY item_id, newest DESC;
+
 -- name: read_bidders
--- How many bids of each person stand; automatic ones do not count.
+-- How many accepted bids of each person stand, raised maxima among them; automatic bids do not count.
 SELECT item_id, user_id, count(*) AS bids
-FROM bids
-WHERE item_id = ANY ($1::text[]) AND status = 'valid' AND kind <> 'proxy'
+FROM (
+    SELECT item_id, user_id FROM bids WHERE item_id = ANY ($1::text[]) AND status <> 'voided' AND kind <> 'proxy'
+    UNION ALL
+    SELECT item_id, user_id FROM sealed AS s
+    WHERE item_id = ANY ($1::text[]) AND verdict LIKE 'M|%'
+        AND NOT EXISTS (SELECT FROM events AS e
+                        WHERE e.item_id = s.item_id AND e.type = 'voided' AND e.body ->> 'bid_id' = s.bid_id)
+) AS standing
 GROUP BY item_id, user_id
 ORDER BY item_id;
 

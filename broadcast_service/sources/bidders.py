@@ -1,15 +1,18 @@
-"""What Redis knows of single bidders: whether a bid of theirs stands on an item, and their own standing maximum."""
+"""What Redis knows of single bidders: whether a bid of theirs stands on an item, their own standing maximum, and which
+of their bids were struck."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection
+from dataclasses import replace
 from typing import Final, cast
 
 import msgspec
 from redis.asyncio import Redis
 
-from broadcast_service.standings import Facts
+from broadcast_service.standings import Facts, Struck
 from shared import names
+from shared.messages import BidVoided, DecodeError, decode_event
 
 
 class _Bid(msgspec.Struct):
@@ -20,6 +23,13 @@ class _Bid(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_Bid)
+_VOIDED: Final = b'{"type":"voided"'
+
+STRUCK_MAX: Final = 16
+"""Of one bidder on one item: the newest struck bids that are told."""
+
+ITEMS_MAX: Final = 1_000
+"""Items whose struck bids are remembered."""
 
 
 class BidderReader:
@@ -27,9 +37,11 @@ class BidderReader:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        # By item: how many voids there were when its events were looked through, and what was found. Bounded.
+        self._struck: dict[str, tuple[bytes, dict[str, tuple[Struck, ...]]]] = {}
 
     async def read(self, item_id: str, users: Collection[str]) -> dict[str, Facts]:
-        """The facts of each of these users, of one moment.
+        """The facts of each of these users, of one moment; struck bids as far as the item's recent events tell them.
 
         On an item that was bid on before there was a count of bids by bidder, who is not in it is looked for among the
         recent events: bids that are longer ago than those are not found, and those that were struck are.
@@ -41,17 +53,38 @@ class BidderReader:
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(names.proxies_key(item_id), asked)
         pipeline.hmget(names.bidders_key(item_id), asked)
-        pipeline.hmget(names.item_key(item_id), ["bid_count", "bids_counted"])
-        maxima, bids, (bid_count, bids_counted) = await pipeline.execute()
+        pipeline.hmget(names.item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count"])
+        maxima, bids, (bids_counted, accepted, voids, bid_count) = await pipeline.execute()
+        struck = await self._struck_bids(item_id, voids)
         facts = {
-            user_id: Facts(maximum is not None or count is not None, _minor(maximum))
+            user_id: Facts(maximum is not None or count is not None, _minor(maximum), struck.get(user_id, ()))
             for user_id, maximum, count in zip(asked, maxima, bids, strict=True)
         }
         rest = {user_id for user_id, known in facts.items() if not known.has_bid}
-        if rest and bid_count != bids_counted:
+        standing = int(bid_count or 0) if accepted is None else int(accepted) - int(voids or 0)
+        if rest and standing != int(bids_counted or 0):
             for user_id in rest & await self._recent_bidders(item_id):
-                facts[user_id] = Facts(True)
+                facts[user_id] = replace(facts[user_id], has_bid=True, maximum=None)
         return facts
+
+    async def _struck_bids(self, item_id: str, voids: bytes | None) -> dict[str, tuple[Struck, ...]]:
+        """By bidder. The events are looked through once after each void, not for each read."""
+        if not voids or voids == b"0":
+            return {}
+        known = self._struck.get(item_id)
+        if known is not None and known[0] == voids:
+            return known[1]
+        events = await cast(Awaitable[list[bytes]], self._redis.lrange(names.recent_key(item_id), 0, -1))
+        found: dict[str, tuple[Struck, ...]] = {}
+        for raw in reversed(events):
+            event = _void_of(raw)
+            if event is not None and event.bidder_id is not None:
+                struck = Struck(event.version, event.bid_id, event.amount, event.reason, event.ts_us, event.currency)
+                found[event.bidder_id] = (*found.get(event.bidder_id, ()), struck)[-STRUCK_MAX:]
+        while len(self._struck) >= ITEMS_MAX:
+            self._struck.pop(next(iter(self._struck)))
+        self._struck[item_id] = (voids, found)
+        return found
 
     async def _recent_bidders(self, item_id: str) -> set[str]:
         events = await cast(Awaitable[list[bytes]], self._redis.lrange(names.recent_key(item_id), 0, -1))
@@ -64,6 +97,16 @@ class BidderReader:
             if event.type == "bid":
                 found.add(event.user_id)
         return found
+
+
+def _void_of(raw: bytes) -> BidVoided | None:
+    if not raw.startswith(_VOIDED):
+        return None
+    try:
+        event = decode_event(raw)
+    except DecodeError:
+        return None
+    return event if isinstance(event, BidVoided) else None
 
 
 def _minor(text: bytes | None) -> int | None:

@@ -111,15 +111,25 @@ def place_bid(terms: Terms, state: State, bid: Bid, now_us: int) -> Outcome:
     buy_now = _taken_at_buy_now(terms, state, bid)
     if buy_now is not None:
         return _buy_now(terms, state, bid, buy_now)
-    if state.leader is None:
-        decided = _first_bid(terms, state, bid)
-    elif bid.user_id == state.leader:
-        decided = _leader_bids_again(terms, state, bid)
-    else:
-        decided = _against_leader(terms, state, bid)
+    decided = count_in(terms, state, bid)
     if not decided.events:
         return decided
     return _soft_close(terms, decided, now_us)
+
+
+def count_in(terms: Terms, state: State, bid: Bid, *, buys_now: bool = False) -> Outcome:
+    """What a bid that is accepted does to the visible price and to the maxima, whatever the hour and the status.
+
+    A void counts in anew the bids that remain (:mod:`shared.domain.voiding`). One of them may be below the minimum
+    there, where increments fall as the price rises; it was accepted, so it counts. The price never falls in here.
+    """
+    if buys_now:
+        return _buy_now(terms, state, bid, terms.buy_now_price or 0)
+    if state.leader is None:
+        return _first_bid(terms, state, bid)
+    if bid.user_id == state.leader:
+        return _leader_bids_again(terms, state, bid)
+    return _against_leader(terms, state, bid)
 
 
 def _refusal_by_bid(terms: Terms, state: State, bid: Bid) -> str | None:
@@ -174,6 +184,11 @@ def _against_leader(terms: Terms, state: State, bid: Bid) -> Outcome:
             price = max(price, bid.amount)
         return _newcomer_leads(terms, replace(state, runner_up=standing), bid, price)
 
+    verdict = Accepted(seq=state.seq + 1, your_bid=limit, leads=False, kind="bid")
+    if limit <= state.price:
+        # Only where it is counted in anew: nothing to be seen, but it was placed.
+        quiet = replace(state, runner_up=max(state.runner_up, limit), bid_count=state.bid_count + 1)
+        return Outcome(verdict, (), quiet)
     # The standing maximum beats the newcomer at once. The newcomer's bid still counts, at its full height ...
     events: list[DomainEvent] = [_placed(state.seq + 1, bid, "bid", limit, state.price)]
     after = replace(state, price=limit, runner_up=limit, bid_count=state.bid_count + 1, seq=state.seq + 1)
@@ -183,7 +198,6 @@ def _against_leader(terms: Terms, state: State, bid: Bid) -> Outcome:
         answer = min(limit + terms.increment.at(limit), standing)
         events.append(BidPlaced(after.seq + 1, f"{bid.bid_id}/proxy", state.leader, "proxy", answer, limit))
         after = replace(after, price=answer, seq=after.seq + 1)
-    verdict = Accepted(seq=state.seq + 1, your_bid=limit, leads=False, kind="bid")
     return Outcome(verdict, tuple(events), after)
 
 
@@ -207,7 +221,7 @@ def _newcomer_leads(terms: Terms, state: State, bid: Bid, price: int) -> Outcome
     """The bidder leads at ``price``, or at the reserve where the maximum reaches it."""
     again = bid.user_id == state.leader
     maximum = max(bid.limit, state.leader_max) if again else bid.limit
-    price = _lifted_to_reserve(terms, state, price, maximum)
+    price = max(state.price, _lifted_to_reserve(terms, state, price, maximum))
     after = replace(
         state,
         price=price,
@@ -230,6 +244,7 @@ def _lifted_to_reserve(terms: Terms, state: State, price: int, maximum: int) -> 
 
 def _buy_now(terms: Terms, state: State, bid: Bid, price: int) -> Outcome:
     """Sold in the same step: the bid and the close are two events of one decision."""
+    price = max(state.price, price)
     after = replace(
         state,
         status=Status.SOLD,

@@ -77,14 +77,34 @@ class ItemNotFound(BiddingError):
 
 
 class BidNotFound(BiddingError):
-    """No standing bid of this id on the item: there never was one, or it is struck already."""
+    """No bid of this id was accepted on the item.
+
+    ``cause``: the id is that of an automatic bid; it came with this bid, which can be struck.
+    """
 
     code = "BID_NOT_FOUND"
+
+    def __init__(self, item_id: str, bid_id: str, *, cause: str | None = None) -> None:
+        self.item_id = item_id
+        self.bid_id = bid_id
+        text = f"item {item_id!r} has no accepted bid {bid_id!r}"
+        if cause is not None:
+            text += (
+                "; an automatic bid cannot be struck by itself: strike the bid whose maximum made it, or the rival's "
+                f"{cause!r} that it came with"
+            )
+        super().__init__(text)
+
+
+class BidStruck(BiddingError):
+    """The bid is struck already."""
+
+    code = "BID_STRUCK"
 
     def __init__(self, item_id: str, bid_id: str) -> None:
         self.item_id = item_id
         self.bid_id = bid_id
-        super().__init__(f"item {item_id!r} has no standing bid {bid_id!r}; it never had, or it is struck already")
+        super().__init__(f"bid {bid_id!r} on item {item_id!r} is struck already; nothing was changed")
 
 
 class ItemExists(BiddingError):

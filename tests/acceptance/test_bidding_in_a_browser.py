@@ -222,7 +222,7 @@ async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, h
     await ada.sees("#maximum", "Your maximum: $50.00. Nobody else sees it.")
 
     # Raised elsewhere, which is no event: only the private channel tells it.
-    await house.bid("armillary", "ada", max_amount=90)
+    raised = await house.bid("armillary", "ada", max_amount=90)
     await ada.sees("#maximum", "Your maximum: $90.00.")
     await ada.page.get_by_role("radio", name="Leave a maximum").check()
     await ada.sees("#amount-hint", "More than $90.00, your maximum so far")
@@ -233,7 +233,19 @@ async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, h
     sockets[-1].send(json.dumps({"type": "viewers", "item_id": "armillary", "viewers": 77, "exact": True}))
     await ada.sees("#viewers", "77")
     await ada.sees("#maximum", "Your maximum: $90.00.")
-    # A maximum goes with the bid that is struck.
+    # A maximum goes with the bid that left it, and the one before comes back.
+    await house.operate("armillary", f"bids/{raised['bid_id']}/void", "not meant")
+    await ada.sees("#struck", "The maximum that you had raised was struck by the auctioneer: Not meant.")
+    await ada.sees("#maximum", "Your maximum: $50.00.")
     await house.operate("armillary", f"bids/{first['bid_id']}/void", "entered by mistake")
     await ada.sees("#leader", "Nobody yet")
+    await ada.sees("#struck", "Your bid of $10.00 was struck by the auctioneer: Entered by mistake.")
     await expect(ada.at("#maximum")).to_be_hidden()
+    await expect(ada.at("#struck p")).to_have_count(2)
+    # Whoever comes back is told as well, and nobody else is.
+    await ada.open_lot("armillary")
+    await ada.sees("#struck", "Your bid of $10.00 was struck by the auctioneer: Entered by mistake.")
+    bob = await street.person("bob")
+    await bob.open_lot("armillary")
+    await bob.sees("#history-rows .is-struck", "$10.00")
+    await expect(bob.at("#struck")).to_be_hidden()

@@ -9,12 +9,14 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from api_gateway.engine.batcher import PendingBid
+from api_gateway.engine.counting import Count
 from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.scripts import BidScripts, Script, ScriptLimits, item_keys
 from api_gateway.engine.verdicts import Verdict, parse_verdict
 from shared import names
-from shared.domain.auction import Status, Terms
-from shared.domain.voiding import StandingBid, answers, without
+from shared.accepted_log import decode_entry
+from shared.domain.auction import Terms
+from shared.domain.voiding import Fate, LogEntry, Row, fate_of
 from shared.item_state import ItemState, decode_item, item_fields
 from shared.messages import BidAccepted, BidVoided, Event, decode_event, frame_batch
 from tests.histories import KeyedBid
@@ -30,12 +32,12 @@ PUBLIC = {
     *("type", "item_id", "epoch", "seq", "ts_us", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid"),
     *("status", "end_us", "reserve_met", "currency", "bid_id", "user_id", "kind", "amount", "previous_bid"),
     *("previous_end_us", "original_end_us", "extensions", "winner_id", "reason", "by"),
-    *("voided_seq", "offered_to"),
+    *("voided_seq", "offered_to", "bidder_id", "automatic_until", "previous_bid_count"),
 }
 
 
-def _with_clock(name: str, library: str | None = None) -> str:
-    text = Script.read(name, library=library).text
+def _with_clock(name: str, *libraries: str) -> str:
+    text = Script.read(name, library=libraries).text
     assert text.count(_TIME) == 1
     return text.replace(_TIME, f"redis.call('HMGET', '{CLOCK}', 's', 'us')")
 
@@ -45,9 +47,9 @@ class Engine:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._place = redis.register_script(_with_clock("place_bids", "item"))
+        self._place = redis.register_script(_with_clock("place_bids", "item", "bidding"))
         self._open = redis.register_script(_with_clock("open_item"))
-        self._void = redis.register_script(_with_clock("void", "item"))
+        self._void = redis.register_script(_with_clock("void", "item", "bidding"))
         self._operations = {name: redis.register_script(_with_clock(name, "item")) for name in OPERATIONS}
         self._command = BidScripts(AsyncRedis(), ScriptLimits(), timeout_s=1)  # it only puts commands together
 
@@ -79,19 +81,37 @@ class Engine:
         assert answer[0] in (0, 4), answer
         return bool(answer[0] == 0)
 
-    def void(self, bid_id: str) -> bool:
-        """Strike a bid as the gateway does, with what remains worked out from the history; False if not allowed."""
-        item = self.item()
-        standing = standing_bids(self.events())
-        if bid_id not in standing or item.state.status is Status.CANCELLED:
-            return False
-        struck, after = standing[bid_id], without(item.terms, standing.values(), bid_id)
-        remains: list[Any] = [after.price, after.leader or "", after.runner_up, after.struck_people]
-        struck_bid: list[Any] = [bid_id, struck.seq, struck.user_id]
-        arguments = [ITEM, "50000", "512", '"a mistake"', '"op"', item.state.seq, *struck_bid, *remains]
+    def void(self, bid_id: str, *, count_up_to: int | None = None) -> bool:
+        """Strike a bid; False if not allowed.
+
+        ``count_up_to``: count this many entries of the log as the gateway does it where the log has lost them.
+        """
+        status = self.void_with(bid_id, [""] if count_up_to is None else self.counted(bid_id, count_up_to))
+        assert status in (0, 4, 7, 8)
+        return status == 0
+
+    def void_with(self, bid_id: str, count: list[str]) -> int:
+        """Strike a bid; ``count`` are ``ARGV[7..]`` of the script. Its reply."""
+        arguments = [ITEM, "50000", "512", '"a mistake"', '"op"', bid_id, *count]
         answer: Any = self._void(keys=item_keys(ITEM), args=arguments)
-        assert answer[0] == 0 or answer == [4, b"closing"], answer
-        return bool(answer[0] == 0)
+        return int(answer[0])
+
+    def counted(self, bid_id: str, entries: int) -> list[str]:
+        log = self.log()
+        struck = next(entry for entry in log if entry.bid.bid_id == bid_id)
+        count = Count(self.item().terms, struck)
+        for entry in log[:entries]:
+            count.add(entry)
+        voids: Any = self._redis.hget(names.item_key(ITEM), "voids")
+        return count.arguments(int(voids))
+
+    def log(self) -> list[LogEntry]:
+        lines: Any = self._redis.lrange(names.accepted_key(ITEM), 0, -1)
+        return [decode_entry(line) for line in lines]
+
+    def forget(self, entries: int) -> None:
+        """Trim the log, as if later bids had pushed these out."""
+        self._redis.ltrim(names.accepted_key(ITEM), entries, -1)
 
     def kept(self) -> dict[bytes, bytes]:
         """The verdicts of accepted bids, as they are stored."""
@@ -147,15 +167,14 @@ class Engine:
         return found
 
 
-def standing_bids(events: list[Event]) -> dict[str, StandingBid]:
-    """The bids that are not struck, by their ids."""
-    bids: dict[str, StandingBid] = {}
+def rows_of(events: list[Event]) -> dict[str, tuple[Row, Fate | None]]:
+    """Every visible bid by its id, and what the voids made of it."""
+    rows: dict[str, tuple[Row, Fate | None]] = {}
     for event in events:
         if isinstance(event, BidAccepted):
-            leader = event.highest_bidder_id or event.user_id
-            is_automatic = event.kind == "proxy"
-            bids[event.bid_id] = StandingBid(event.seq, event.bid_id, event.user_id, event.amount, leader, is_automatic)
+            row = Row(event.bid_id, event.user_id, event.seq, event.amount, event.kind == "proxy")
+            rows[event.bid_id] = (row, None)
         elif isinstance(event, BidVoided):
-            bids.pop(event.bid_id, None)
-            bids.pop(answers(event.bid_id), None)
-    return bids
+            for bid_id, (row, fate) in rows.items():
+                rows[bid_id] = (row, "voided" if fate == "voided" else fate_of(event, row) or fate)
+    return rows

@@ -167,7 +167,7 @@ async def test_a_void_falls_back_to_what_remains(http: httpx.AsyncClient, redis:
     # Ada's maximum still stands behind the price.
     assert (await bid(http, "voids", "dee", amount=49.5))["is_highest"] is False
     again = await operate(http, "voids", f"bids/{third['bid_id']}/void")
-    assert (again.status_code, again.json()["code"]) == (404, "BID_NOT_FOUND")
+    assert (again.status_code, again.json()["code"]) == (409, "BID_STRUCK")
     # With bob's bid goes the automatic bid that answered it, but not what came later.
     assert (await operate(http, "voids", f"bids/{second['bid_id']}/void")).status_code == 200
     history = (await http.get("/api/v1/items/voids/bids")).json()["bids"]

@@ -196,6 +196,34 @@ async def test_who_has_no_bid_any_more_stands_nowhere(world: Stack, http: httpx.
         assert await ann.standing() == "leading"
 
 
+async def test_a_bidder_is_told_what_was_struck_and_why_and_nobody_else(world: Stack, http: httpx.AsyncClient) -> None:
+    item = await open_item(http)
+    struck = (await bid(http, item, "ann", amount=12))["bid_id"]
+    raised = (await bid(http, item, "ann", max_amount=30))["bid_id"]
+    await bid(http, item, "bob", amount=20)
+    async with (
+        Bidder.at(world, watch(item, token(world, "ann"))) as ann,
+        Bidder.at(world, watch(item, token(world, "bob"))) as bob,
+    ):
+        await ann.standing()
+        await bob.standing()
+        answer = await http.post(f"/api/v1/items/{item}/bids/{struck}/void", json={"reason": "a test"})
+        told = await ann.next_of("struck")
+        assert told.items() >= {"bid_id": struck, "amount": 12.0, "reason": "a test", "item_id": item}.items()
+        await http.post(f"/api/v1/items/{item}/bids/{raised}/void", json={"reason": "another"})
+        told = await ann.next_of("struck")
+        assert told.items() >= {"bid_id": raised, "amount": None, "reason": "another"}.items()
+        assert told["seq"] > answer.json()["seq"]
+        assert await ann.standing() == "none"
+        await bob.next_of("voided")
+        await bob.next_of("voided")
+        await bob.pong()
+        assert '"struck"' not in "".join(bob.texts)
+    async with Bidder.at(world, watch(item, token(world, "ann"))) as ann:
+        again = [await ann.next_of("struck") for _ in range(2)]
+        assert [each["bid_id"] for each in again] == [struck, raised], "whoever comes back is told as well"
+
+
 async def test_an_item_from_before_bids_were_counted_by_bidder(
     world: Stack, http: httpx.AsyncClient, redis: Redis
 ) -> None:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from redis import Redis
 
 from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, Verdict
-from shared.domain import bidding, lifecycle
+from shared.domain import bidding, lifecycle, voiding
 from shared.domain.auction import State, Status, Terms, minimum_bid, opening_state
 from shared.domain.bidding import Bid, BidPlaced, Closed, Extended
-from shared.domain.errors import StateConflict
+from shared.domain.errors import BidNotFound, BidStruck, StateConflict
+from shared.domain.increments import Increment
 from shared.messages import (
     AuctionCancelled,
     AuctionClosed,
     AuctionExtended,
     AuctionPaused,
     BidAccepted,
+    BidVoided,
     Event,
 )
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
-from tests.integration.rule_engine import ITEM, Engine
+from tests.integration.rule_engine import ITEM, Engine, rows_of
 from tests.searching import examples
 
 OPERATIONS = {
@@ -52,7 +55,20 @@ class Model:
     state: State
     stored: dict[tuple[str, str], tuple[Bid, Verdict]] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
-    events: list[bidding.DomainEvent | Moved] = field(default_factory=list)
+    events: list[bidding.DomainEvent | Moved | voiding.Voided] = field(default_factory=list)
+    log: tuple[voiding.LogEntry, ...] = ()
+
+    def void(self, bid_id: str, now_us: int) -> bool:
+        """Strike a bid; whether the state allowed it."""
+        try:
+            after = voiding.void(self.terms, self.state, self.log, bid_id, now_us)
+        except (StateConflict, BidNotFound, BidStruck):
+            return False
+        self.events.append(after.voided)
+        if after.anew is not None:
+            self.events.append(after.anew)
+        self.state, self.log = after.state, after.log
+        return True
 
     def operate(self, name: str, now_us: int) -> bool:
         """Run an operation; whether the state allowed it."""
@@ -86,6 +102,9 @@ class Model:
         # is no event, and the state is only written with one.
         self.state = outcome.state
         self.events.extend(outcome.events)
+        if isinstance(outcome.verdict, bidding.Accepted):
+            position = sum(entry.kind != "anew" for entry in self.log) + 1
+            self.log += (voiding.logged(position, bid, outcome),)
         verdict = self._verdict(bid, outcome, now_us)
         if keyed.key is not None and by_status is None:
             self.stored[(bid.user_id, keyed.key)] = (bid, verdict)
@@ -119,7 +138,7 @@ def engine(redis_url: str) -> Iterator[Engine]:
         yield Engine(redis)
 
 
-def _check_events(expected: list[bidding.DomainEvent | Moved], found: list[Event]) -> None:
+def _check_events(expected: list[bidding.DomainEvent | Moved | voiding.Voided], found: list[Event]) -> None:
     assert [event.seq for event in found] == [event.seq for event in expected]
     for model, event in zip(expected, found, strict=True):
         if isinstance(model, BidPlaced):
@@ -139,6 +158,10 @@ def _check_events(expected: list[bidding.DomainEvent | Moved], found: list[Event
             assert (event.__struct_config__.tag, event.status) == (model.type, model.status)
             if isinstance(event, AuctionPaused):
                 assert event.reason == 'because it "rains", 100 %'
+        elif isinstance(model, voiding.Voided):
+            assert isinstance(event, BidVoided)
+            told = {name: getattr(event, name) for name in voiding.Voided.__slots__}
+            assert told == asdict(model)
         else:
             assert isinstance(model, Closed)
             assert isinstance(event, AuctionClosed)
@@ -199,6 +222,80 @@ def test_what_every_history_keeps(engine: Engine, item_terms: Terms, steps: list
     assert cancelled in ([], [len(events)])
     if placed:
         assert engine.item().state.price == amounts[-1]
+
+
+def play(engine: Engine, model: Model, step: Step, now_us: int) -> None:
+    """One step through both."""
+    engine.set_clock(now_us)
+    if step.operation is not None:
+        assert engine.operate(step.operation) == model.operate(step.operation, now_us)
+    expected = [model.place(keyed, now_us) for keyed in step.bids]
+    assert engine.place(step.bids) == expected
+
+
+def assert_equal(engine: Engine, model: Model) -> None:
+    assert engine.item().state == model.state
+    assert engine.log() == list(model.log)
+    _check_events(model.events, engine.events())
+
+
+@settings(max_examples=examples(250))
+@given(item_terms=terms(), steps=histories(), data=st.data())
+def test_a_bid_is_struck_as_in_the_reference(
+    engine: Engine, item_terms: Terms, steps: list[Step], data: st.DataObject
+) -> None:
+    """Many voids between the bids, also of raised maxima, of struck bids and of bids that were long ago."""
+    item_terms = replace(item_terms, item_id=ITEM)
+    engine.reset(item_terms, NOW_US)
+    model = Model(item_terms, opening_state(item_terms, NOW_US))
+    now_us = NOW_US
+    for step in steps:
+        now_us += step.elapsed_us
+        play(engine, model, step, now_us)
+        ids = [entry.bid.bid_id for entry in model.log]
+        for bid_id in data.draw(st.lists(st.sampled_from([*ids, "never", *ids[-2:]]), max_size=3)):
+            known = next(
+                (e for e in model.log if e.bid.bid_id == bid_id and e.kind != "anew" and not e.is_struck), None
+            )
+            # As if the log had lost some entries: those and maybe more are counted by the gateway.
+            counted = None
+            if known is not None and data.draw(st.booleans()):
+                least = model.log.index(known) + 1
+                counted = data.draw(st.integers(least, len(model.log)))
+                while counted < len(model.log) and model.log[counted].kind == "anew":
+                    counted += 1
+            assert engine.void(bid_id, count_up_to=counted) == model.void(bid_id, now_us)
+            assert_equal(engine, model)
+    assert_equal(engine, model)
+    assert engine.deadline() == _next_transition(model)
+    assert_rows(engine)
+
+
+def assert_rows(engine: Engine) -> None:
+    """What the events tell of rows is what the log has, and the price is that of the highest that stands."""
+    told = {bid_id: row.amount for bid_id, (row, fate) in rows_of(engine.events()).items() if fate is None}
+    assert told == {row.bid_id: row.amount for entry in engine.log() for row in entry.rows()}
+    state = engine.item().state
+    if not state.status.is_final:
+        assert state.price == max(told.values(), default=engine.item().terms.start_price)
+    assert all(amount <= state.price for amount in told.values())
+
+
+def test_a_void_goes_on_from_where_the_caller_has_counted(engine: Engine) -> None:
+    """Bids in between do not keep it from coming through; another void does, and a log that lost its place."""
+    engine.reset(Terms(item_id=ITEM, start_us=NOW_US, increment=Increment("flat", 1)), NOW_US)
+    placed = [Bid(f"b-{n}", user, None, 100 * n) for n, user in enumerate(("ann", "bob", "cyd", "dee", "ann"), start=1)]
+    engine.place(tuple(KeyedBid(bid, None, False) for bid in placed[:3]))
+    count = engine.counted("b-2", 3)
+    engine.place(tuple(KeyedBid(bid, None, False) for bid in placed[3:]))
+    engine.forget(2)
+    assert engine.void_with("b-2", count) == 0
+    assert (engine.item().state.price, engine.item().state.leader_max) == (401, 500)
+    assert engine.void_with("b-3", count) == 5, "there was another void"
+    assert engine.void_with("b-3", [""]) == 6, "the log does not reach back to the first bid"
+    stale = engine.counted("b-4", 1)
+    engine.forget(2)
+    assert engine.void_with("b-4", stale) == 5, "the log lost the place"
 
 
 def test_a_void_between_the_end_and_the_close_promotes_nobody(engine: Engine) -> None:

@@ -40,6 +40,11 @@ def test_example(engine: Engine, example: Example) -> None:
     engine.reset(terms, START_US)
     for row in example.rows:
         engine.set_clock(row.now_us)
+        if row.bid is None:
+            assert row.strikes is not None
+            assert engine.void(row.strikes)
+            check(row, terms, engine.item().state, "struck")
+            continue
         (verdict,) = engine.place((KeyedBid(row.bid, None, False),))
         state = engine.item().state
         check(row, terms, state, _answer(verdict, state))

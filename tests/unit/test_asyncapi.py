@@ -97,6 +97,11 @@ def all_frames() -> Iterator[tuple[str, Frame]]:
         ITEM, (0, -1), "none", current_bid=None, min_next_bid=None, currency="USD", your_maximum=None
     )
     yield "standing", unknown
+    for amount in (1_200, None):
+        struck = frames.struck_frame(
+            "lot-1", (1, 9), bid_id="b-1", amount=amount, reason="a typo", ts_us=1_800_000_000_000_000, currency="USD"
+        )
+        yield "struck", struck
 
 
 class TestTheDocument:

@@ -44,9 +44,9 @@ redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '
 redis.call('HSET', cursors_key, 'next', F:format(n))
 redis.call('HSET', item_key, unpack(ARGV, 7))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', cursors[1], 'seq', '0', 'leader', '', 'leader_max', '0',
-  'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'extensions', '0', 'start_us', F:format(start_us), 'end_us', end_text,
-  'original_end_us', end_text, 'created_us', F:format(now), 'updated_us', F:format(now), 'price', price,
-  'reserve_met', reserve_met and '1' or '0', 'keeps_verdicts', '1')
+  'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'accepted', '0', 'voids', '0', 'extensions', '0',
+  'start_us', F:format(start_us), 'end_us', end_text, 'original_end_us', end_text, 'created_us', F:format(now),
+  'updated_us', F:format(now), 'price', price, 'reserve_met', reserve_met and '1' or '0', 'keeps_verdicts', '1')
 if status == 'scheduled' then
   redis.call('ZADD', deadlines_key, F:format(start_us), item_id)
 elseif end_us then

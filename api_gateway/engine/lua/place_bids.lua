@@ -1,7 +1,7 @@
 -- Decides up to 256 bids on one item, in order, in one atomic step: verdicts, sequence numbers, state, outbox.
--- The rule is shared/domain/bidding.py; this is the same rule next to the data.
+-- The rule is in lib/bidding.lua.
 --
--- lib/item.lua comes first: KEYS[1..10], ARGV[1..3].
+-- lib/item.lua and lib/bidding.lua come first: KEYS[1..11], ARGV[1..3].
 -- ARGV[4] refusals kept of the item at most   ARGV[5] of these per bidder   ARGV[6] for how many seconds after the last one
 -- ARGV[7..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, '1' where it came with a key
 --           ('0' without), fingerprint of the content, the key of the header ('' where there is no key, or it is the bid id)
@@ -15,122 +15,6 @@
 --   K                        key or bid id used before with other content
 
 local FIRST_BID, BID_FIELDS = 7, 7
-local proxies = {}
-local bidders = {}
-local end_moved = false
-
-local function placed(bid_id, user, kind, amount, previous)
-  event('bid', string.format('"bid_id":"%s","user_id":"%s","kind":"%s","amount":%d,"previous_bid":%d,',
-    bid_id, user, kind, amount, previous))
-end
-
-local function accepted(mark, bid_id, at_seq, yours, leads, kind)
-  return string.format('%s|%s|%d|%d|%d|%s|%d|%s|%s|%s|%d', mark, bid_id, at_seq, price, yours,
-    leads and '1' or '0', minimum(), reserve_met and '1' or '0', kind, epoch, now)
-end
-
-local function refused(code, user)
-  return string.format('R|%s|%d|%s|%d|%s', code, price, user == leader and '1' or '0', minimum(),
-    reserve_met and '1' or '0')
-end
-
--- One more bid of a person, and whose.
-local function count_bid(user)
-  bid_count, bids_counted = bid_count + 1, bids_counted + 1
-  bidders[user] = (bidders[user] or 0) + 1
-end
-
--- A maximum that reaches an unmet reserve shows the reserve; one below it is shown in full.
-local function lifted(to, maximum)
-  if not reserve_price or reserve_met then return to end
-  return math.max(to, math.min(maximum, reserve_price))
-end
-
-local function soft_close()
-  local trigger, extend = tonumber(f[21]), tonumber(f[22])
-  if not end_us or not trigger or end_us - now >= trigger then return end
-  local max_count = tonumber(f[24])
-  if max_count > 0 and extensions >= max_count then return end
-  local new_end = (f[23] == 'from_bid' and now or end_us) + extend
-  if hard_end_us then new_end = math.min(new_end, hard_end_us) end
-  if new_end <= end_us then return end
-  local previous = end_us
-  end_us, extensions, end_moved = new_end, extensions + 1, true
-  event('extended', string.format('"previous_end_us":%d,"original_end_us":%s,"extensions":%d,',
-    previous, f[15], extensions))
-end
-
--- The bidder leads at `to`, or at the reserve where the maximum reaches it.
-local function lead(bid_id, user, limit, to)
-  local maximum = user == leader and math.max(limit, leader_max) or limit
-  local previous = price
-  price = lifted(to, maximum)
-  leader, leader_max = user, maximum
-  count_bid(user)
-  if reserve_price and price >= reserve_price then reserve_met = true end
-  placed(bid_id, user, 'bid', price, previous)
-  -- Not after the soft close: the bid's own answer carries the bid's own sequence number.
-  local at_seq = seq
-  soft_close()
-  return accepted('A', bid_id, at_seq, price, true, 'bid')
-end
-
-local function buy_now(bid_id, user)
-  local previous = price
-  if user ~= leader then runner_up = leader_max end
-  price, leader, leader_max, reserve_met = buy_now_price, user, buy_now_price, true
-  status = 'sold'
-  count_bid(user)
-  placed(bid_id, user, 'buy_now', price, previous)
-  local at_seq = seq
-  event('closed', string.format('"winner_id":"%s",', user))
-  return accepted('A', bid_id, at_seq, price, true, 'buy_now')
-end
-
-local function against_leader(bid_id, user, amount, limit)
-  local standing = leader_max
-  if limit > standing then
-    runner_up = standing
-    return lead(bid_id, user, limit, math.max(math.min(standing + increment(standing), limit), amount or 0))
-  end
-  -- The standing maximum beats the newcomer at once: the bid counts at its full height, then the maximum answers.
-  -- On a tie the earlier maximum leads at that very amount, without an answer.
-  local previous = price
-  price, runner_up = limit, limit
-  count_bid(user)
-  placed(bid_id, user, 'bid', limit, previous)
-  local at_seq = seq
-  if limit < standing then
-    price = math.min(limit + increment(limit), standing)
-    placed(bid_id .. '/proxy', leader, 'proxy', price, limit)
-  end
-  soft_close()
-  return accepted('A', bid_id, at_seq, limit, false, 'bid')
-end
-
-local function leader_again(bid_id, user, amount, limit)
-  if amount then return lead(bid_id, user, limit, amount) end
-  local to = price
-  if price == leader_max and runner_up > 0 then
-    -- The old maximum had capped the price: complete the increment over the runner-up.
-    to = math.max(to, math.min(runner_up + increment(runner_up), limit))
-  end
-  if lifted(to, limit) > price then return lead(bid_id, user, limit, to) end
-  leader_max = limit
-  return accepted('M', bid_id, seq, price, true, 'bid')
-end
-
--- The code with which any bid at this instant is refused. It depends on the hour, not on the bid, so it is not kept
--- under the bid's key: the same bid may be sent again when the item opens.
-local function refusal_by_status()
-  if status == 'sold' then return 'SOLD' end
-  if status == 'unsold' then return 'CLOSED' end
-  if status == 'cancelled' then return 'CANCELLED' end
-  if status == 'paused' then return 'PAUSED' end
-  if now < start_us then return 'NOT_STARTED' end
-  if end_us and now >= end_us then return 'CLOSED' end
-  return nil
-end
 
 -- Whether a bid has what no event tells: a maximum, a key of its own, or an amount that differs from the price it set.
 -- A plain bid has not, and costs nothing here.
@@ -150,27 +34,7 @@ local function seal_bid(at, verdict)
     ARGV[at + 1] == '' and 'null' or ARGV[at + 1], ARGV[at + 2] == '' and 'null' or ARGV[at + 2], key, verdict))
 end
 
-local function decide(user, amount, maximum, bid_id)
-  if user == seller_id then return refused('OWN_ITEM', user) end
-  status = 'open' -- a scheduled item whose start has come
-  if amount and buy_now_price and amount >= buy_now_price then
-    local offered
-    if reserve_price then offered = not reserve_met else offered = leader == '' end
-    if offered then return buy_now(bid_id, user) end
-  end
-  local limit = maximum or amount
-  if user == leader and not amount then
-    if limit <= leader_max then return refused('MAX_NOT_RAISED', user) end
-  elseif (amount or limit) < minimum() then
-    return refused('TOO_LOW', user)
-  end
-  if maximum then proxies[user] = string.format('%d', maximum) end
-  if leader == '' then return lead(bid_id, user, limit, amount or minimum()) end
-  if user == leader then return leader_again(bid_id, user, amount, limit) end
-  return against_leader(bid_id, user, amount, limit)
-end
-
-local refusals_key, older_key = KEYS[9], KEYS[10]
+local refusals_key, older_key = KEYS[10], KEYS[11]
 local REFUSALS_KEPT, REFUSALS_OF_ONE, REFUSALS_KEPT_S = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
 -- The key of the bid whose arguments begin at ARGV[at], and whether it is its bid id; nil without a key.
@@ -301,8 +165,7 @@ end
 if #events > 0 or #sealed > 0 then
   reply[2] = commit(new_verdicts)
   reply[3] = reply[2]
-  for user, maximum in pairs(proxies) do redis.call('HSET', proxies_key, user, maximum) end
-  for user, bids in pairs(bidders) do redis.call('HINCRBY', bidders_key, user, bids) end
+  remember()
   if status == 'sold' then
     reschedule(nil)
   elseif end_moved or f[1] == 'scheduled' then

@@ -1,43 +1,172 @@
--- Strikes a bid. The caller has worked out what remains from the whole history (shared/domain/voiding.py), which this script
--- cannot read; so it applies that only if no event came in between.
+-- Strikes an accepted bid: the item becomes what its other accepted bids make it. The rule is shared/domain/voiding.py.
 --
--- lib/item.lua comes first: KEYS[1..7], ARGV[1..3].
--- ARGV[4] the reason, ARGV[5] who, both as JSON strings
--- ARGV[6] the seq up to which the caller knows the history
--- ARGV[7] bid id   ARGV[8] its seq   ARGV[9] its bidder
--- ARGV[10] the price that remains   ARGV[11] who leads then ('' = nobody)   ARGV[12] the runner-up's height
--- ARGV[13] by how much the number of people's bids falls
--- Reply: { 0, n } with n the outbox entry, { 4, status } where the state does not allow it, { 5 } the history moved on.
+-- The bids that remain are counted in anew, from the item's log of accepted bids. Where the log does not reach back to the first
+-- bid, the caller has counted in those up to a position, from the archive, and this goes on from there, within the same step
+-- as it writes: so it comes through however fast others bid, as long as that position is still in the log.
+--
+-- lib/item.lua and lib/bidding.lua come first: KEYS[1..8], ARGV[1..3].
+-- ARGV[4] the reason, ARGV[5] who, both as JSON strings   ARGV[6] bid id
+-- ARGV[7] the position up to which the caller has counted ('' = not at all; the rest is not there then)
+-- ARGV[8] how many voids of the item the caller knows
+-- ARGV[9..14] what the bids up to there make without the struck ones and this one: price, leader ('' = nobody), the leader's
+--             maximum, runner-up, count, reserve met (0 or 1)
+-- ARGV[15] whether a row that stands has that price (0 or 1)   ARGV[16] the highest row up to it that stands ('' = none)
+-- ARGV[17..20] the bid: its seq, bidder, limit, and the price that it showed ('' = none)
+-- ARGV[21] before which seq its automatic bids come from its maximum ('0' = none do, '' = not known up to the position)
+-- ARGV[22] the newest maximum of its bidder without it ('' = none)
+-- Reply: { 0, n } with n the outbox entry, { 4, status } where the state does not allow it, { 5 } the log or the voids went on:
+--        count again, { 6 } the log does not reach back to the first bid: count first, { 7 } no such bid was accepted,
+--        { 8 } it is struck already.
 
 if status == 'cancelled' then return { 4, status } end
 -- Between the end and the close, the next bidder would be promoted and then sold to.
 if status == 'open' and end_us and now >= end_us then return { 4, 'closing' } end
-if seq ~= tonumber(ARGV[6]) then return { 5 } end
-local struck, next_leader = ARGV[9], ARGV[11]
-local offered = 'null'
-redis.call('HDEL', proxies_key, struck)
-price, runner_up, bid_count = tonumber(ARGV[10]), tonumber(ARGV[12]), bid_count - tonumber(ARGV[13])
--- A bid from before bids were counted by bidder may not be among them.
-local counted = tonumber(redis.call('HGET', bidders_key, struck) or '0')
-local uncounted = math.min(counted, tonumber(ARGV[13]))
-bids_counted = bids_counted - uncounted
-if counted > uncounted then
-  redis.call('HSET', bidders_key, struck, F:format(counted - uncounted))
+local target, from = ARGV[6], tonumber(ARGV[7]) or 0
+local is_final = status == 'sold' or status == 'unsold'
+
+local ENTRY = '^(%d+)|(%d+)|([^|]*)|([^|]*)|(%d*)|(%d*)|(%a)|(%d*)|(%d*)|([^|]*)|(%d)(%d)(%d)$'
+local entries, struck = {}, nil
+for index, line in ipairs(redis.call('LRANGE', accepted_key, 0, -1)) do
+  local e = {}
+  local position, at, amount, maximum, row, answer_amount, is_struck, row_stands, answer_stands
+  position, at, e.bid_id, e.user, amount, maximum, e.kind, row, answer_amount, e.by, is_struck, row_stands, answer_stands =
+    string.match(line, ENTRY)
+  e.position, e.seq, e.amount, e.maximum = tonumber(position), tonumber(at), tonumber(amount), tonumber(maximum)
+  e.row, e.answer = tonumber(row), tonumber(answer_amount)
+  e.is_struck, e.row_stands, e.answer_stands = is_struck == '1', row_stands == '1', answer_stands == '1'
+  e.line, e.limit = line, e.maximum or e.amount
+  entries[index] = e
+  if e.bid_id == target and e.kind ~= 'a' then struck = e end
+end
+
+-- The first position that the log has for certain: of the bid that an automatic one followed, nothing may be left.
+local first = entries[1] and entries[1].position + (entries[1].kind == 'a' and 1 or 0) or accepted_count + 1
+if ARGV[7] == '' then
+  if first > 1 then return { 6 } end
+  if not struck then return { 7 } end
+elseif voids ~= tonumber(ARGV[8]) or first > from + 1 then
+  return { 5 }
+end
+if struck and struck.is_struck then return { 8 } end
+
+-- 1. What is struck, and until when automatic bids came from its maximum.
+local until_seq
+if ARGV[7] == '' then
+  until_seq = seq + 1
 else
-  redis.call('HDEL', bidders_key, struck)
+  until_seq = tonumber(ARGV[21]) or seq + 1
+  struck = struck or { bid_id = target, position = 0 }
+  struck.seq, struck.user, struck.limit, struck.row = tonumber(ARGV[17]), ARGV[18], tonumber(ARGV[19]), tonumber(ARGV[20])
 end
-if status == 'sold' or status == 'unsold' then
-  -- Nobody is promoted after the close: the next bidder is offered the item at the height of their own bid.
-  if next_leader ~= '' then offered = '"' .. next_leader .. '"' end
-  status, next_leader = 'unsold', ''
+if ARGV[7] == '' or ARGV[21] == '' then
+  for _, e in ipairs(entries) do
+    if e.position > from and e ~= struck and e.kind ~= 'a' and not e.is_struck and e.user == struck.user
+      and e.limit >= struck.limit then
+      until_seq = e.position < struck.position and 0 or e.seq + 1
+      break
+    end
+  end
 end
-leader = next_leader
-leader_max = 0
-if leader ~= '' then
-  leader_max = math.max(price, tonumber(redis.call('HGET', proxies_key, leader) or '0'))
+struck.is_struck, struck.row_stands, struck.answer_stands = true, false, false
+for _, e in ipairs(entries) do
+  if e.kind == 'a' then
+    if e.user == struck.user and e.seq > struck.seq and e.seq < until_seq then e.row_stands = false end
+  elseif e.by == struck.user and e.seq + 1 > struck.seq and e.seq + 1 < until_seq then
+    e.answer_stands = false
+  end
 end
-reserve_met = not reserve_price or (leader ~= '' and price >= reserve_price)
-event('voided', string.format('"bid_id":"%s","voided_seq":%s,"offered_to":%s,"reason":%s,"by":%s,',
-  ARGV[7], ARGV[8], offered, ARGV[4], ARGV[5]))
-seal(struck, '')
-return { 0, commit() }
+
+-- 2. The bids that remain, in their order. Nothing is sequenced while they are counted in.
+local before, count_before = price, bid_count
+local is_shown, highest, maximum = true, nil, nil
+if ARGV[7] == '' then
+  price, leader, leader_max, runner_up, bid_count, reserve_met = start_price, '', 0, 0, 0, not reserve_price
+else
+  price, leader, leader_max, runner_up = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
+  bid_count, reserve_met, is_shown = tonumber(ARGV[13]), ARGV[14] == '1', ARGV[15] == '1'
+  highest, maximum = tonumber(ARGV[16]), tonumber(ARGV[22])
+end
+local last = {}
+placed = function(_, user, kind, amount) last = { user = user, kind = kind, amount = amount } end
+soft_close = function() end
+for _, e in ipairs(entries) do
+  if e.position > from then
+    if e.kind == 'a' then
+      is_shown = is_shown or (e.row_stands and e.row == price and e.user == leader)
+    elseif not e.is_struck then
+      local was, was_first = price, leader == ''
+      if e.kind == 'n' then
+        take(e.user)
+        last = { user = e.user, kind = 'buy_now', amount = price }
+      else
+        count_in(e.user, e.amount, e.limit, e.bid_id)
+        if e.user == struck.user and e.maximum then maximum = e.maximum end
+      end
+      if price > was or was_first then
+        if last.kind == 'proxy' then
+          is_shown = e.answer_stands and e.answer == last.amount and e.by == last.user
+        else
+          is_shown = e.row_stands and e.row == last.amount
+        end
+      end
+    end
+  end
+end
+
+-- 3. The event, and where no row has the new price, the leader's maximum bids anew.
+local remains = price
+if not is_shown and not is_final and leader ~= '' then
+  price = highest or start_price
+  for _, e in ipairs(entries) do
+    if e.row_stands and e.row <= remains then price = math.max(price, e.row) end
+    if e.answer_stands and e.answer <= remains then price = math.max(price, e.answer) end
+  end
+end
+local current = price
+local offered = 'null'
+if is_final then
+  -- Nobody is promoted after the close: who would have won is offered the item.
+  if leader ~= '' and reserve_met then offered = '"' .. leader .. '"' end
+  status, leader, leader_max = 'unsold', '', 0
+end
+event('voided', string.format('"bid_id":"%s","voided_seq":%d,"bidder_id":"%s","amount":%s,"automatic_until":%s,'
+    .. '"previous_bid":%d,"previous_bid_count":%d,"offered_to":%s,"reason":%s,"by":%s,',
+  target, struck.seq, struck.user, struck.row and F:format(struck.row) or 'null',
+  until_seq > 0 and F:format(until_seq) or 'null', before, count_before, offered, ARGV[4], ARGV[5]))
+local anew
+if not is_shown and not is_final and leader ~= '' then
+  price = remains
+  event('bid', string.format('"bid_id":"%s/anew","user_id":"%s","kind":"proxy","amount":%d,"previous_bid":%d,',
+    target, leader, price, current))
+  anew = string.format('%d|%d|%s/anew|%s|%d||a|%d|||010', accepted_count, seq, target, leader, price, price)
+end
+seal(struck.user, '')
+
+-- 4. What stays of it in Redis. First what is refused where memory is full, so that nothing is done by halves.
+-- A bid from before bids were counted by bidder may not be among them.
+local counted = tonumber(redis.call('HGET', bidders_key, struck.user) or '0')
+bids_counted = bids_counted - math.min(counted, 1)
+local n = commit()
+redis.call('HSET', item_key, 'voids', F:format(voids + 1))
+for index, e in ipairs(entries) do
+  if e.row_stands and e.row > current then e.row_stands = false end
+  if e.answer_stands and e.answer > current then e.answer_stands = false end
+  local marks = string.format('%d%d%d', e.is_struck and 1 or 0, e.row_stands and 1 or 0, e.answer_stands and 1 or 0)
+  if marks ~= string.sub(e.line, -3) then
+    redis.call('LSET', accepted_key, index - 1, string.sub(e.line, 1, -4) .. marks)
+  end
+end
+if anew and redis.call('RPUSH', accepted_key, anew) > ACCEPTED_KEPT then
+  redis.call('LTRIM', accepted_key, -ACCEPTED_KEPT, -1)
+end
+if maximum then
+  redis.call('HSET', proxies_key, struck.user, F:format(maximum))
+else
+  redis.call('HDEL', proxies_key, struck.user)
+end
+if counted > 1 then
+  redis.call('HSET', bidders_key, struck.user, F:format(counted - 1))
+else
+  redis.call('HDEL', bidders_key, struck.user)
+end
+return { 0, n }

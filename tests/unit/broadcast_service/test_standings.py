@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from broadcast_service.rate import Pace
-from broadcast_service.standings import Facts, Standings, maximum_to_tell, standing_of
+from broadcast_service.standings import Facts, Standings, Struck, maximum_to_tell, standing_of
 from shared.domain.auction import Status
 from shared.item_state import ItemState
 from tests.unit.broadcast_service.builders import ITEM, content, item
@@ -204,3 +204,36 @@ def test_an_event_before_a_read_is_in_it() -> None:
     standings.changed(set())
     standings.learn({"ann": Facts(False)})
     assert told(standings, item(7)) == {"a": ("none", None)}
+
+
+def struck(seq: int, amount: int | None = 1_200) -> Struck:
+    return Struck((1, seq), f"b-{seq}", amount, "a mistake", 1_800_000_000_000_000, "USD")
+
+
+def struck_told(standings: Standings[str]) -> list[tuple[str, int]]:
+    frames = [(listener, content(frame)) for listener, frame in standings.flush(item(9), 0)]
+    return [(listener, body["seq"]) for listener, body in frames if body["type"] == "struck"]
+
+
+def test_a_struck_bid_is_told_once_to_each_connection_of_its_bidder() -> None:
+    standings = board()
+    for listener, user in (("a", "ann"), ("other", "ann"), ("b", "bob")):
+        standings.listen(listener, user, sees_maximum=False)
+    standings.learn({"ann": Facts(True, struck=(struck(3),)), "bob": Facts(True)})
+    assert struck_told(standings) == [("a", 3), ("other", 3)]
+    standings.changed(set())
+    standings.learn({"ann": Facts(False, struck=(struck(3), struck(7, None))), "bob": Facts(True)})
+    assert struck_told(standings) == [("a", 7), ("other", 7)]
+    standings.leave("a", "ann")
+    standings.listen("a", "ann", sees_maximum=False)
+    standings.learn({"ann": Facts(False, struck=(struck(3), struck(7)))})
+    assert struck_told(standings) == [("a", 3), ("a", 7)], "a new connection is told anew"
+
+
+def test_what_was_struck_is_told_with_its_reason() -> None:
+    standings = board()
+    standings.listen("a", "ann", sees_maximum=False)
+    standings.learn({"ann": Facts(False, struck=(struck(3), struck(4, None)))})
+    (first, second, _) = [content(frame) for _, frame in standings.flush(item(9), 0)]
+    assert (first["bid_id"], first["amount"], first["reason"]) == ("b-3", 12.0, "a mistake")
+    assert second["amount"] is None

@@ -3,9 +3,10 @@
 --
 -- KEYS[1] item (hash)      KEYS[2] proxies (hash)     KEYS[3] recent (list)
 -- KEYS[4] outbox (stream)  KEYS[5] cursors (hash)     KEYS[6] deadlines (zset)
--- KEYS[7] bidders (hash): how many bids of each person stand
--- KEYS[8] verdicts (hash): those of accepted bids under their keys, as shared/stored_verdicts.py says
--- KEYS[9], KEYS[10] refusals and older refusals (hashes), which only place_bids.lua uses; all share one hash slot
+-- KEYS[7] bidders (hash): how many accepted bids of each person stand
+-- KEYS[8] accepted (list): the item's newest accepted bids (shared/accepted_log.py)
+-- KEYS[9] verdicts (hash): those of accepted bids under their keys, as shared/stored_verdicts.py says
+-- KEYS[10], KEYS[11] refusals and older refusals (hashes), which only place_bids.lua uses; all share one hash slot
 -- ARGV[1] item id          ARGV[2] outbox bound (entries of this shard)   ARGV[3] recent events kept
 --
 -- Early replies: { 1 } no such item, { 2 } this shard has no cursors: Redis lost it, { 3 } outbox at its bound.
@@ -15,12 +16,13 @@
 
 local item_key, proxies_key, recent_key = KEYS[1], KEYS[2], KEYS[3]
 local outbox_key, cursors_key, deadlines_key, bidders_key = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local verdicts_key = KEYS[8]
+local accepted_key, verdicts_key = KEYS[8], KEYS[9]
 local item_id = ARGV[1]
 local AMOUNT_OVER = 9007199254740992 -- 2^53: "no higher bid is possible"
 local F = '%d'
 -- How long the verdicts of accepted bids are kept after the last event of an item that is over: a day, in seconds.
 local VERDICT_KEEP_S = 86400
+local ACCEPTED_KEPT = 1024 -- entries of the log of accepted bids
 
 local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
 if not cursors[1] then return { 2 } end
@@ -29,7 +31,7 @@ local f = redis.call('HMGET', item_key,
   'start_price', 'increment_kind', 'increment_value', 'increment_steps', 'start_us', 'end_us',   -- 9..14
   'original_end_us', 'reserve_price', 'reserve_met', 'buy_now_price', 'seller_id', 'currency',   -- 15..20
   'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count', 'hard_end_us', 'extensions', -- 21..26
-  'paused_us', 'bids_counted') -- 27, 28
+  'paused_us', 'bids_counted', 'accepted', 'voids') -- 27..30
 if not f[1] then return { 1 } end
 if tonumber(cursors[2]) - tonumber(cursors[3]) >= tonumber(ARGV[2]) then return { 3 } end
 
@@ -43,8 +45,10 @@ local increment_kind, increment_value, increment_steps = f[10], tonumber(f[11]),
 local reserve_price, reserve_met, buy_now_price = tonumber(f[16]), f[17] == '1', tonumber(f[18])
 local seller_id, currency = f[19], f[20]
 local extensions, hard_end_us, paused_us = tonumber(f[26]), tonumber(f[25]), tonumber(f[27])
--- How many of the `bid_count` bids are in the bidders hash: all, but for an item that was bid on before there was one.
-local bids_counted = tonumber(f[28]) or 0
+-- How many accepted bids there were, raised maxima among them, how many of them are struck, and how many of the others are in
+-- the bidders hash: all, but for an item that was bid on before there was one. (Before `accepted` was counted, too, its first
+-- number is one that no log begins with.)
+local bids_counted, accepted_count, voids = tonumber(f[28]) or 0, tonumber(f[29]) or bid_count, tonumber(f[30]) or 0
 
 local events = {}
 -- What nobody but the archive may know, one JSON object each (shared/sealed.py): it goes into the outbox beside the events, so

@@ -19,6 +19,7 @@ const CHART_EVERY_MS = 250;
 export class History {
   #bids = new Map(); // by seq
   #struck = new Map(); // bids that an operator struck: the reason by bid id
+  #repriced = new Set(); // ids of bids that stand, at another price than they had set: a void lowered it
   #rows = new Map(); // by seq
   #ownAliases = new Set(); // as far as we have met ourselves: the platform tells nobody who is behind an alias
   #tones = new Tones();
@@ -122,7 +123,7 @@ export class History {
       this.#epoch = state.epoch;
     }
     if (frame.type === "bid") this.#add(frame);
-    if (frame.type === "voided") this.#strike(frame.bid_id, frame.reason ?? "");
+    if (frame.type === "voided") this.#void(frame);
     // Several bids may come as one frame where an item is very busy; a reconnection may jump as well.
     if (state.seq > this.#covered + 1) this.#refill(state);
     else this.#covered = Math.max(this.#covered, state.seq);
@@ -152,6 +153,7 @@ export class History {
     if (!Number.isInteger(bid.seq) || typeof bid.amount !== "number") return;
     this.#meetSelf(bid);
     if (bid.status === "voided" && !this.#struck.has(bid.bid_id)) this.#strike(bid.bid_id, "");
+    if (bid.status === "repriced") this.#reprice(bid.bid_id);
     // The first telling of a bid stays; only an alias may be missing in it.
     const known = this.#bids.get(bid.seq);
     if (known?.bidder !== undefined || (known && bid.bidder === undefined)) return;
@@ -167,6 +169,24 @@ export class History {
     const own = bid.user_id === this.#bidder || (!byProxy && ownBids(this.#bidder).has(bid.bid_id));
     if (!own) return;
     this.#ownAliases.add(bid.bidder);
+    this.#forgetRows();
+  }
+
+  /** Strikes a bid, the automatic bids that came from its maximum, and what is above the price that remains. */
+  #void(voided) {
+    this.#strike(voided.bid_id, voided.reason ?? "");
+    if (!voided.bidder) return; // An event of an older house.
+    for (const bid of this.#bids.values()) {
+      if (bid.seq >= voided.seq || this.#struck.has(bid.bid_id)) continue;
+      const isAbove = bid.amount > voided.current_bid;
+      const isLater = bid.seq > voided.voided_seq && bid.seq < (voided.automatic_until ?? 0);
+      if (bid.kind !== "proxy" && isAbove) this.#reprice(bid.bid_id);
+      else if (bid.kind === "proxy" && (isAbove || (isLater && bid.bidder === voided.bidder))) this.#strike(bid.bid_id, "");
+    }
+  }
+
+  #reprice(bidId) {
+    this.#repriced.add(bidId);
     this.#forgetRows();
   }
 
@@ -238,24 +258,26 @@ export class History {
     const alias = publicName(bid.bidder, bid.user_id) ?? "—";
     const isOwn = this.#ownAliases.has(bid.bidder) || bid.user_id === this.#bidder;
     const struck = this.#struck.has(bid.bid_id);
+    const repriced = !struck && this.#repriced.has(bid.bid_id);
     const at = Date.parse(bid.timestamp);
     const when = Number.isNaN(at) ? "" : timeText(at);
     return element(
       "tr",
-      { class: [isOwn ? "is-own" : "", struck ? "is-struck" : ""].join(" ").trim() || null },
-      this.#bidderCell(bid, { alias, isOwn, struck }),
+      { class: [isOwn ? "is-own" : "", struck ? "is-struck" : "", repriced ? "is-repriced" : ""].join(" ").trim() || null },
+      this.#bidderCell(bid, { alias, isOwn, struck, repriced }),
       element("td", { class: "amount" }, formatMoney(bid.amount, this.#currency)),
       element("td", { class: "when" }, element("time", { datetime: bid.timestamp ?? null }, when)),
     );
   }
 
-  #bidderCell(bid, { alias, isOwn, struck }) {
+  #bidderCell(bid, { alias, isOwn, struck, repriced }) {
     const paddle = element("span", { class: `paddle-dot tone-${this.#tones.of(alias)}`, "aria-hidden": "true" });
     const cell = element("td", { class: "who" }, paddle, element("span", { class: "name" }, isOwn ? "You" : alias));
     const tag = (text) => cell.append(element("span", { class: "tag" }, text));
     if (bid.kind === "proxy") tag("Automatic");
     if (bid.kind === "buy_now") tag("Bought now");
     if (struck) tag("Struck");
+    if (repriced) tag("Stands at another price");
     const reason = this.#struck.get(bid.bid_id);
     if (reason) cell.append(element("p", { class: "row-note" }, sentence(reason)));
     return cell;
@@ -264,7 +286,8 @@ export class History {
   #drawChart(newestFirst) {
     const money = (amount) => formatMoney(amount, this.#currency);
     const points = newestFirst
-      .filter((bid) => !this.#struck.has(bid.bid_id) && !Number.isNaN(Date.parse(bid.timestamp)))
+      .filter(({ bid_id: id }) => !this.#struck.has(id) && !this.#repriced.has(id))
+      .filter((bid) => !Number.isNaN(Date.parse(bid.timestamp)))
       .map((bid) => this.#point(bid, money))
       .reverse();
     const isWorth = points.length >= 2;

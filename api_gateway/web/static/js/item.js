@@ -16,6 +16,7 @@ import { plateFor } from "./plate.js";
 import { forgetMaximum, rememberStake, stakeOf } from "./stakes.js";
 import { newerStanding, standingOf } from "./standing.js";
 import { STATUS_LABELS, URGENT_MS, isFinalStatus, shownPrice } from "./status.js";
+import { StruckNotice } from "./struck.js";
 
 const TICK_MS = 250;
 const CHART_EVERY_MS = 5000;
@@ -54,11 +55,13 @@ class ItemPage {
         this.history.bidder = userId;
         this.#toldStanding = null;
         this.#told = null;
+        this.struck.forget();
         this.#feed?.identify(userId);
         this.draw();
       },
     });
     this.panel = new Panel();
+    this.struck = new StruckNotice();
     this.countdown = new Countdown();
     this.history = new History(itemId, { bidder: this.form.userId });
     this.link = new LinkMark();
@@ -135,12 +138,15 @@ class ItemPage {
   #take(frame) {
     if (frame.type === "viewers") this.#viewers = { count: frame.viewers, isExact: frame.exact !== false };
     if (frame.type === "standing") this.#hear(frame);
-    if (frame.type === "viewers" || frame.type === "standing") this.draw();
+    this.struck.take(frame, this.form.userId);
+    if (["viewers", "standing", "struck"].includes(frame.type)) this.draw();
     const state = stateOf(frame);
     if (state === null) return;
     this.#circumstances.take(frame);
-    // A bidder's maximum goes with the bid that is struck.
-    if (frame.type === "voided" && this.history.isOwnBid(frame.bid_id)) forgetMaximum(this.itemId, this.form.userId);
+    // A maximum goes with the bid that left it, and an earlier one may come back. Where the house tells maxima, it tells
+    // which one stands now; elsewhere nobody can say, so none is shown.
+    const isOwn = frame.type === "voided" && this.history.isOwnBid(frame.bid_id);
+    if (isOwn && typeof this.#toldStanding?.your_maximum !== "number") forgetMaximum(this.itemId, this.form.userId);
     this.#offer(state);
     this.history.take(frame, state);
     if (frame.type === "bid") this.form.heard(frame);
@@ -204,6 +210,7 @@ class ItemPage {
       circumstances: this.#circumstances,
       isOwn: (alias) => this.history.isOwn(alias),
     });
+    this.struck.draw(money);
     this.form.update(item, currency);
     this.history.currency = currency;
     this.history.isRunning = item.status === "open";

@@ -40,6 +40,7 @@ export class PrivateChannel {
         this.#known = frame.user_id;
         return false;
       case "standing":
+      case "struck":
         return this.#known !== null && this.#known === this.#bidder;
       case "error":
         if (String(frame.code).startsWith("TOKEN_")) this.#expired();

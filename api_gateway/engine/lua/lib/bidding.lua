@@ -1,0 +1,193 @@
+-- How one bid is decided: the rule is shared/domain/bidding.py, and this is the same rule next to the data. For scripts that begin
+-- with lib/item.lua: it comes after that, and reads and changes the item's state, which are locals there. It writes nothing.
+
+local proxies = {}
+local bidders = {}
+local end_moved = false
+
+-- The accepted bids of this call, for the item's log of them (shared/accepted_log.py), and what the one that is being decided
+-- has shown so far: the price that it set, the automatic bid that answered it, and whose that is.
+local logged = {}
+local shown, shown_seq, answer, answered_by
+
+local function placed(bid_id, user, kind, amount, previous)
+  if kind == 'proxy' then
+    answer, answered_by = amount, user
+  else
+    shown, shown_seq = amount, seq + 1
+  end
+  event('bid', string.format('"bid_id":"%s","user_id":"%s","kind":"%s","amount":%d,"previous_bid":%d,',
+    bid_id, user, kind, amount, previous))
+end
+
+local function accepted(mark, bid_id, at_seq, yours, leads, kind)
+  return string.format('%s|%s|%d|%d|%d|%s|%d|%s|%s|%s|%d', mark, bid_id, at_seq, price, yours,
+    leads and '1' or '0', minimum(), reserve_met and '1' or '0', kind, epoch, now)
+end
+
+local function refused(code, user)
+  return string.format('R|%s|%d|%s|%d|%s', code, price, user == leader and '1' or '0', minimum(),
+    reserve_met and '1' or '0')
+end
+
+-- A maximum that reaches an unmet reserve shows the reserve; one below it is shown in full.
+local function lifted(to, maximum)
+  if not reserve_price or reserve_met then return to end
+  return math.max(to, math.min(maximum, reserve_price))
+end
+
+local function soft_close()
+  local trigger, extend = tonumber(f[21]), tonumber(f[22])
+  if not end_us or not trigger or end_us - now >= trigger then return end
+  local max_count = tonumber(f[24])
+  if max_count > 0 and extensions >= max_count then return end
+  local new_end = (f[23] == 'from_bid' and now or end_us) + extend
+  if hard_end_us then new_end = math.min(new_end, hard_end_us) end
+  if new_end <= end_us then return end
+  local previous = end_us
+  end_us, extensions, end_moved = new_end, extensions + 1, true
+  event('extended', string.format('"previous_end_us":%d,"original_end_us":%s,"extensions":%d,',
+    previous, f[15], extensions))
+end
+
+-- The bidder leads at `to`, or at the reserve where the maximum reaches it.
+local function lead(bid_id, user, limit, to)
+  local maximum = user == leader and math.max(limit, leader_max) or limit
+  local previous = price
+  price = math.max(price, lifted(to, maximum))
+  leader, leader_max = user, maximum
+  bid_count = bid_count + 1
+  if reserve_price and price >= reserve_price then reserve_met = true end
+  placed(bid_id, user, 'bid', price, previous)
+  -- Not after the soft close: the bid's own answer carries the bid's own sequence number.
+  local at_seq = seq
+  soft_close()
+  return accepted('A', bid_id, at_seq, price, true, 'bid')
+end
+
+-- The bidder leads at the buy-now price.
+local function take(user)
+  if user ~= leader then runner_up = leader_max end
+  price = math.max(price, buy_now_price)
+  leader, leader_max, reserve_met = user, price, true
+  bid_count = bid_count + 1
+end
+
+local function buy_now(bid_id, user)
+  local previous = price
+  take(user)
+  status = 'sold'
+  placed(bid_id, user, 'buy_now', price, previous)
+  local at_seq = seq
+  event('closed', string.format('"winner_id":"%s",', user))
+  return accepted('A', bid_id, at_seq, price, true, 'buy_now')
+end
+
+local function against_leader(bid_id, user, amount, limit)
+  local standing = leader_max
+  if limit > standing then
+    runner_up = standing
+    return lead(bid_id, user, limit, math.max(math.min(standing + increment(standing), limit), amount or 0))
+  end
+  if limit <= price then
+    -- Only where it is counted in anew (void.lua): nothing to be seen, but it was placed.
+    runner_up, bid_count = math.max(runner_up, limit), bid_count + 1
+    return accepted('A', bid_id, seq, limit, false, 'bid')
+  end
+  -- The standing maximum beats the newcomer at once: the bid counts at its full height, then the maximum answers.
+  -- On a tie the earlier maximum leads at that very amount, without an answer.
+  local previous = price
+  price, runner_up = limit, limit
+  bid_count = bid_count + 1
+  placed(bid_id, user, 'bid', limit, previous)
+  local at_seq = seq
+  if limit < standing then
+    price = math.min(limit + increment(limit), standing)
+    placed(bid_id .. '/proxy', leader, 'proxy', price, limit)
+  end
+  soft_close()
+  return accepted('A', bid_id, at_seq, limit, false, 'bid')
+end
+
+local function leader_again(bid_id, user, amount, limit)
+  if amount then return lead(bid_id, user, limit, amount) end
+  local to, maximum = price, math.max(leader_max, limit)
+  if price == leader_max and runner_up > 0 then
+    -- The old maximum had capped the price: complete the increment over the runner-up.
+    to = math.max(to, math.min(runner_up + increment(runner_up), maximum))
+  end
+  if lifted(to, maximum) > price then return lead(bid_id, user, limit, to) end
+  leader_max = maximum
+  return accepted('M', bid_id, seq, price, true, 'bid')
+end
+
+-- The code with which any bid at this instant is refused. It depends on the hour, not on the bid, so it is not kept
+-- under the bid's key: the same bid may be sent again when the item opens.
+local function refusal_by_status()
+  if status == 'sold' then return 'SOLD' end
+  if status == 'unsold' then return 'CLOSED' end
+  if status == 'cancelled' then return 'CANCELLED' end
+  if status == 'paused' then return 'PAUSED' end
+  if now < start_us then return 'NOT_STARTED' end
+  if end_us and now >= end_us then return 'CLOSED' end
+  return nil
+end
+
+-- What a bid that is accepted does to the visible price and to the maxima, whatever the hour and the status.
+local function count_in(user, amount, limit, bid_id)
+  if leader == '' then return lead(bid_id, user, limit, amount or minimum()) end
+  if user == leader then return leader_again(bid_id, user, amount, limit) end
+  return against_leader(bid_id, user, amount, limit)
+end
+
+-- Remembers an accepted bid for the log; `kind` is 'b' (a bid), 'n' (it bought at once) or 'a' (void.lua).
+local function log_bid(user, amount, maximum, bid_id, kind)
+  logged[#logged + 1] = string.format('%d|%d|%s|%s|%s|%s|%s|%s|%s|%s|0%d%d', accepted_count, shown_seq or seq, bid_id, user,
+    amount and F:format(amount) or '', maximum and F:format(maximum) or '', kind, shown and F:format(shown) or '',
+    answer and F:format(answer) or '', answered_by or '', shown and 1 or 0, answer and 1 or 0)
+end
+
+-- Counts a bid in and remembers it: in the log, as its bidder's, and its maximum.
+local function accept(user, amount, maximum, bid_id, buys_now)
+  shown, shown_seq, answer, answered_by = nil, nil, nil, nil
+  local verdict
+  if buys_now then
+    verdict = buy_now(bid_id, user)
+  else
+    if maximum then proxies[user] = F:format(maximum) end
+    verdict = count_in(user, amount, maximum or amount, bid_id)
+  end
+  accepted_count, bids_counted = accepted_count + 1, bids_counted + 1
+  bidders[user] = (bidders[user] or 0) + 1
+  log_bid(user, amount, maximum, bid_id, buys_now and 'n' or 'b')
+  return verdict
+end
+
+local function decide(user, amount, maximum, bid_id)
+  if user == seller_id then return refused('OWN_ITEM', user) end
+  status = 'open' -- a scheduled item whose start has come
+  if amount and buy_now_price and amount >= buy_now_price then
+    local offered
+    if reserve_price then offered = not reserve_met else offered = leader == '' end
+    if offered then return accept(user, amount, maximum, bid_id, true) end
+  end
+  local limit = maximum or amount
+  if user == leader and not amount then
+    if limit <= leader_max then return refused('MAX_NOT_RAISED', user) end
+  elseif (amount or limit) < minimum() then
+    return refused('TOO_LOW', user)
+  end
+  return accept(user, amount, maximum, bid_id, false)
+end
+
+-- Writes what was remembered. A void counts the item's bids anew from the log, so it reaches as far back as the log does by
+-- itself; before that the archive knows them. It is bounded, so that no void keeps Redis from other work for long.
+local function remember()
+  for user, maximum in pairs(proxies) do redis.call('HSET', proxies_key, user, maximum) end
+  for user, bids in pairs(bidders) do redis.call('HINCRBY', bidders_key, user, bids) end
+  if #logged == 0 then return end
+  if redis.call('RPUSH', accepted_key, unpack(logged)) > ACCEPTED_KEPT then
+    redis.call('LTRIM', accepted_key, -ACCEPTED_KEPT, -1)
+  end
+  redis.call('HSET', item_key, 'accepted', F:format(accepted_count), 'bids_counted', F:format(bids_counted))
+end
