@@ -172,7 +172,8 @@ def _bid_operation() -> dict[str, Any]:
         "description": (
             "Decided atomically. Send a `bid_id` of your own or the header `Idempotency-Key`: repeating the request "
             "under the same key gives the same answer, word for word, and never a second bid. With both, they must be "
-            f"equal. The body may have {BID_BYTES_MAX} bytes."
+            "equal. Of refusals only the latest are kept, for half an hour; an older one that is repeated is decided "
+            f"anew. Members that are not listed are refused. The body may have {BID_BYTES_MAX} bytes."
         ),
         "operationId": "place_bid",
         "parameters": [

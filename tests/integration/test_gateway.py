@@ -452,6 +452,23 @@ async def test_ready_says_what_is_degraded(start_stack: StackFactory) -> None:
         assert (await http.get("/health")).json()["status"] == "healthy"
 
 
+async def test_ready_says_that_redis_fills_up(http: httpx.AsyncClient, redis: Redis) -> None:
+    used = (await redis.info("memory"))["used_memory"]
+    await redis.config_set("maxmemory", int(used * 1.1))
+    try:
+
+        async def told() -> bool:
+            answer = await http.get("/ready")
+            return answer.status_code == 200 and "maxmemory" in answer.json()["degraded"].get("memory", "")
+
+        await eventually(told)
+        metrics = dict(line.split() for line in (await http.get("/metrics")).text.splitlines() if line[0] != "#")
+        used, bound = (float(metrics[f"bidding_redis_memory_{name}bytes"]) for name in ("", "max_"))
+        assert 0.8 * bound < used
+    finally:
+        await redis.config_set("maxmemory", "0")
+
+
 async def test_a_redis_that_lost_its_data_takes_no_bids(start_stack: StackFactory) -> None:
     stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))
     async with (
