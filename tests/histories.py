@@ -134,3 +134,35 @@ def histories(draw: st.DrawFn) -> list[Step]:
         )
         steps.append(Step(elapsed, operation, tuple(batch)))
     return steps
+
+
+@st.composite
+def late_terms(draw: st.DrawFn) -> Terms:
+    """Terms whose soft close has a hard end, so near that bids run into it."""
+    end_us = NOW_US + draw(st.integers(8, 20)) * SECOND_US
+    soft_close = SoftClose(
+        trigger_us=draw(st.integers(5, 30)) * SECOND_US,
+        extend_us=draw(st.integers(1, 30)) * SECOND_US,
+        mode=draw(st.sampled_from(["from_bid", "from_end"])),
+        max_count=draw(st.sampled_from([0, 0, 2])),
+        hard_end_us=end_us + draw(st.integers(0, 20)) * SECOND_US,
+    )
+    return Terms("item", NOW_US, increment=Increment("flat", 1), end_us=end_us, soft_close=soft_close)
+
+
+@st.composite
+def resting_histories(draw: st.DrawFn) -> list[Step]:
+    """The bidding is paused and resumed again and again.
+
+    Where operations come at random, a pause is seldom followed by a resume before the end, and hardly ever of an item
+    with a hard end.
+    """
+    steps = []
+    for number in range(1, 1 + draw(st.integers(4, 9))):
+        operation = ("pause", "resume", None)[(number - 1) % 3]
+        elapsed = draw(st.sampled_from([0, SECOND_US, 2 * SECOND_US, 3 * SECOND_US - 1, 30 * SECOND_US]))
+        if operation != "resume":
+            elapsed = min(elapsed, 3 * SECOND_US)
+        bid = Bid(f"b-{number}", draw(st.sampled_from(USERS)), number * 100 + draw(st.integers(0, 50)))
+        steps.append(Step(elapsed, operation, (KeyedBid(bid, None, False),)))
+    return steps

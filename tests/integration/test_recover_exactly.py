@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from api_gateway.archive import Archive as BidsOfGateway
 from api_gateway.engine.verdicts import KEY_REUSED, AcceptedBid
 from archival_worker.archive import Archive
 from archival_worker.deliveries import read_delivery
@@ -32,7 +33,7 @@ from shared.domain.soft_close import SoftClose
 from shared.messages import decode_event
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.archive_world import new_database, running_servers
-from tests.integration.rule_engine import CLOCK, ITEM, SHARD, Engine
+from tests.integration.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of
 from tests.integration.test_rules_equal import Model
 from tests.searching import examples
 
@@ -57,6 +58,7 @@ class Ruin:
     again: AsyncRedis
     archive: Archive
     runner: asyncio.Runner
+    pool: asyncpg.Pool
 
     def begin(self, item_terms: Terms) -> None:
         self.engine.reset(item_terms, NOW_US)
@@ -79,6 +81,22 @@ class Ruin:
             stored = await self.archive.store(batch)
             assert stored.dead_letters == []
             assert stored.clashes == 0
+
+    def assert_archive_knows_the_bids(self) -> None:
+        """Every row has the status that the reference gives it, and who strikes a bid reads the log as Redis has it."""
+        self.runner.run(self._assert_archive_knows_the_bids())
+
+    async def _assert_archive_knows_the_bids(self) -> None:
+        async with self.archive.connection() as connection:
+            rows = await connection.fetch("SELECT bid_id, status FROM bids")
+        expected = {bid_id: fate or "valid" for bid_id, (_, fate) in rows_of(self.engine.events()).items()}
+        assert {row["bid_id"]: row["status"] for row in rows} == expected
+        log = [replace(entry, position=0) for entry in self.engine.log()]
+        bids = BidsOfGateway(self.pool)
+        assert [entry async for _, entry in bids.accepted_bids(ITEM, after=None)] == log
+        for entry in log[-1:]:
+            found = await bids.accepted_bid(ITEM, entry.bid.bid_id)
+            assert found == (None if entry.kind == "anew" else entry)
 
     def lose_and_recover(self) -> None:
         for key in self.redis.scan_iter(f"{{{SHARD}}}:*", count=1_000):
@@ -114,7 +132,7 @@ def ruin() -> Iterator[Ruin]:
 
         again, pool = runner.run(prepared())
         with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
-            yield Ruin(Engine(redis), redis, again, Archive(pool), runner)
+            yield Ruin(Engine(redis), redis, again, Archive(pool), runner, pool)
         runner.run(again.aclose())
         runner.run(pool.close())
 
@@ -213,6 +231,7 @@ def test_nothing_that_was_accepted_is_forgotten(
     before, state = ruin.everything(), ruin.engine.item().state
     assert_counted(before, ruin.engine)
     ruin.archive_all(data.draw(st.permutations(ruin.engine.messages())))
+    ruin.assert_archive_knows_the_bids()
 
     ruin.lose_and_recover()
     assert_rebuilt(before, ruin.everything())

@@ -17,6 +17,7 @@ from shared.domain.auction import State, Status, Terms, minimum_bid, opening_sta
 from shared.domain.bidding import Bid, BidPlaced, Closed, Extended
 from shared.domain.errors import BidNotFound, BidStruck, StateConflict
 from shared.domain.increments import Increment
+from shared.domain.soft_close import SoftClose
 from shared.messages import (
     AuctionCancelled,
     AuctionClosed,
@@ -26,7 +27,7 @@ from shared.messages import (
     BidVoided,
     Event,
 )
-from tests.histories import NOW_US, KeyedBid, Step, histories, terms
+from tests.histories import NOW_US, SECOND_US, KeyedBid, Step, histories, late_terms, resting_histories, terms
 from tests.integration.rule_engine import ITEM, Engine, rows_of
 from tests.searching import examples
 
@@ -222,6 +223,59 @@ def test_what_every_history_keeps(engine: Engine, item_terms: Terms, steps: list
     assert cancelled in ([], [len(events)])
     if placed:
         assert engine.item().state.price == amounts[-1]
+
+
+def test_a_resume_moves_the_hard_end_as_well(engine: Engine) -> None:
+    """A bid after it is extended up to the hard end as it is now, not as it was agreed."""
+    end_us, pause_us = NOW_US + 100 * SECOND_US, 500 * SECOND_US
+    soft_close = SoftClose(60 * SECOND_US, 300 * SECOND_US, "from_end", 0, hard_end_us=end_us + 40 * SECOND_US)
+    item_terms = Terms(ITEM, NOW_US, increment=Increment("flat", 1), end_us=end_us, soft_close=soft_close)
+    engine.reset(item_terms, NOW_US)
+    model = Model(item_terms, opening_state(item_terms, NOW_US))
+    for number, (at_us, operation) in enumerate(
+        [(50, "pause"), (50 + 500, "resume"), (50 + 500 + 40, None), (50 + 500 + 41, None)], start=1
+    ):
+        step = Step(0, operation, (KeyedBid(Bid(f"b-{number}", f"u{number % 2}", 10 * number), None, False),))
+        play(engine, model, step, NOW_US + at_us * SECOND_US)
+    state = engine.item().state
+    assert state == model.state
+    assert state.hard_end_us == end_us + 40 * SECOND_US + pause_us
+    assert (state.end_us, state.extensions) == (state.hard_end_us, 1)
+
+
+@dataclass
+class Seen:
+    """How often histories came by what is seldom."""
+
+    resumes: int = 0
+    bounded_after: int = 0
+
+
+SEEN = Seen()
+
+
+@settings(max_examples=examples(100))
+@given(item_terms=late_terms(), steps=resting_histories())
+def pauses_are_equal(engine: Engine, item_terms: Terms, steps: list[Step]) -> None:
+    item_terms = replace(item_terms, item_id=ITEM)
+    engine.reset(item_terms, NOW_US)
+    model, now_us = Model(item_terms, opening_state(item_terms, NOW_US)), NOW_US
+    agreed_us = model.state.hard_end_us
+    for step in steps:
+        now_us += step.elapsed_us
+        before = model.state
+        play(engine, model, step, now_us)
+        SEEN.resumes += before.status is Status.PAUSED and model.state.status is Status.OPEN
+        SEEN.bounded_after += agreed_us != model.state.hard_end_us == model.state.end_us != before.end_us
+    assert_equal(engine, model)
+    assert engine.deadline() == _next_transition(model)
+
+
+def test_pauses_and_a_hard_end(engine: Engine) -> None:
+    """And the histories do come by it: items with a hard end are resumed, and bids run into it where it is then."""
+    pauses_are_equal(engine)
+    assert SEEN.resumes >= 100
+    assert SEEN.bounded_after >= 20
 
 
 def play(engine: Engine, model: Model, step: Step, now_us: int) -> None:

@@ -37,6 +37,5 @@ export class StruckNotice {
 /** A raised maximum had set no price; nobody but the bidder ever saw it. */
 export function struckText({ amount, reason }, money) {
   const what = typeof amount === "number" ? `Your bid of ${money(amount)}` : "The maximum that you had raised";
-  const why = sentence(reason ?? "");
-  return `${what} was struck by the auctioneer${why ? `: ${why}` : "."}`;
+  return `${what} was struck by the auctioneer${reason ? `: ${sentence(reason)}` : "."}`;
 }
