@@ -84,6 +84,8 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         stack.push_async_callback(bid_scripts.close)
 
         async def leave_redis() -> None:
+            if not guard.run:
+                return  # nobody was admitted since the last time
             guard.forget()
             await bid_scripts.close()
             with contextlib.suppress(RedisError, OSError):
