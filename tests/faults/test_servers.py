@@ -112,8 +112,8 @@ async def test_row_11_a_wiped_redis_takes_no_bids(start_stack: StackFactory) -> 
 
 
 async def test_row_11_a_shard_that_is_not_archived_yet_does_not_begin_anew(start_stack: StackFactory) -> None:
-    """Its only bid is acknowledged, and nobody has heard of it: NATS was away. That other shards are known to be lost must
-    hold it back, too."""
+    """Its only bid is acknowledged, and nobody has heard of it: NATS was away. That other shards are known to be lost
+    must hold it back, too."""
     async with fault_run(start_stack, viewers=0) as run, run.redis() as redis:
         async with run.bidders.bidding():
             await run.bidders.more(20)
