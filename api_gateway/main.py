@@ -87,7 +87,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             if not guard.run:
                 return  # nobody was admitted since the last time
             guard.forget()
-            await bid_scripts.close()
+            await bid_scripts.leave()
             with contextlib.suppress(RedisError, OSError):
                 await redis.connection_pool.disconnect()
 

@@ -256,6 +256,11 @@ class BidScripts:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
+    async def leave(self) -> None:
+        """Drop the connection, if it was admitted: one that is being made is asked about anyway."""
+        if self._connection is not None and self._run_of(self._connection):
+            await self._drop()
+
     async def close(self) -> None:
         """Close the connection; the next flush makes another. The pool stays with its owner."""
         await self._drop()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
 from infrastructure.local.services import API_GATEWAY
 from shared import names
 from tests.faults.harness import fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
-_ROOM_BYTES = 700_000
+_ROOM_BYTES = 300_000
 
 
+@pytest.mark.timeout(240)
 async def test_row_32_a_full_redis_empties_itself_once_nats_is_back(start_stack: StackFactory) -> None:
     """Meanwhile the gateway is killed, so nobody has the leases, and an item ends. Nobody helps."""
     async with fault_run(start_stack, items=2, viewers=0) as run, run.redis() as redis:

@@ -159,7 +159,7 @@ async def test_a_replica_that_is_away_keeps_refusals_and_bids_waiting_no_longer_
     start_stack: StackFactory,
 ) -> None:
     """Row 36. Bids come all the while the replica stands still: none waits behind the others' wait."""
-    timeout_s, waves, items = 2.0, 20, 20
+    timeout_s, waves, items = 2.0, 15, 12
     env = {"BID_ACK": "replica", "BID_ACK_TIMEOUT_MS": str(int(timeout_s * 1_000))}
     stack = await start_stack(services=(API_GATEWAY,), env=env)
 
@@ -184,12 +184,15 @@ async def test_a_replica_that_is_away_keeps_refusals_and_bids_waiting_no_longer_
                 accepted.append(asyncio.create_task(timed(http, item, user_id="bob", amount=10 + wave)))
                 refused.append(asyncio.create_task(timed(http, item, user_id="cyd", amount=1)))
             await asyncio.sleep(0.1)
-        unknown, too_low = await asyncio.gather(*accepted), await asyncio.gather(*refused)
-        assert {(status, code) for status, code, _ in unknown} == {(503, "OUTCOME_UNKNOWN")}
-        assert {(status, code) for status, code, _ in too_low} == {(200, "TOO_LOW")}
-        slowest, slowest_refusal = max(took for _, _, took in unknown), max(took for _, _, took in too_low)
-        assert slowest < timeout_s + 1.5, f"{slowest:.2f} s"
-        assert slowest_refusal < 1.5, f"{slowest_refusal:.2f} s"
+        higher, lower = await asyncio.gather(*accepted), await asyncio.gather(*refused)
+        # Where a higher bid overtook it, a bid is refused like the others.
+        unknown = [took_s for status, code, took_s in higher if (status, code) == (503, "OUTCOME_UNKNOWN")]
+        too_low = [took_s for status, code, took_s in [*higher, *lower] if (status, code) == (200, "TOO_LOW")]
+        assert len(unknown) + len(too_low) == 2 * waves * items
+        assert len(too_low) >= waves * items, "none of these may wait"
+        assert len(unknown) >= 50
+        assert max(unknown) < timeout_s + 1.5, f"{max(unknown):.2f} s"
+        assert max(too_low) < 1.5, f"{max(too_low):.2f} s"
 
         replica.send_signal(signal.SIGCONT)
 
