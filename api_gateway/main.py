@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_gateway import problems
 from api_gateway.archive import Archive
 from api_gateway.context import Context
-from api_gateway.engine.acknowledge import LogAcknowledger, ReplicaAcknowledger
+from api_gateway.engine.acknowledge import Acknowledger, LogAcknowledger, ReplicaAcknowledger
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.guard import Guard
@@ -55,7 +54,8 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
     """Open the resources and run the background tasks; servers may be away and are waited for in the background."""
     async with contextlib.AsyncExitStack() as stack:
         timeout_s = settings.redis_timeout_ms / 1000
-        unguarded = open_redis(settings.redis_url, timeout_s=timeout_s, connections_max=2)
+        # One connection: that it is still to the run of Redis that was asked about is asked on it again.
+        unguarded = open_redis(settings.redis_url, timeout_s=timeout_s, connections_max=1)
         stack.push_async_callback(unguarded.aclose)
         pool = await open_postgres(settings.postgres_url, name="api-gateway")
         stack.push_async_callback(pool.close)
@@ -71,29 +71,49 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             past,
             on_initialised=lambda: relay.reconsider(),
             outbox_alarm_entries=settings.outbox_alarm_entries,
+            on_not_admitted=lambda: leave_redis(),
         )
-        redis = open_redis(settings.redis_url, timeout_s=timeout_s, on_connect=Guard(shards.compare).on_connect)
+        guard = Guard(shards.compare)
+        redis = open_redis(settings.redis_url, timeout_s=timeout_s, on_connect=guard.on_connect)
         stack.push_async_callback(redis.aclose)
         item_scripts = ItemScripts(redis, limits)
         bid_scripts = BidScripts(
             redis,
             limits,
             timeout_s=timeout_s,
-            replicas=settings.bid_ack_replicas if settings.bid_ack == "replica" else 0,
-            replicas_timeout_ms=settings.bid_ack_timeout_ms,
+            run_of=guard.run_of,
         )
         stack.push_async_callback(bid_scripts.close)
-        relay = Relay(redis, item_scripts, nats, on_published=lambda shard, entry: acknowledger.published(shard, entry))
-        acknowledger = LogAcknowledger(redis, timeout_s=settings.bid_ack_timeout_ms / 1000)
-        secure = _secure(settings, redis, acknowledger)
+
+        async def leave_redis() -> None:
+            if not guard.run:
+                return  # nobody was admitted since the last time
+            guard.forget()
+            await bid_scripts.leave()
+            with contextlib.suppress(RedisError, OSError):
+                await redis.connection_pool.disconnect()
+
+        acknowledger: Acknowledger | None = None
+        log = LogAcknowledger(redis, timeout_s=settings.bid_ack_timeout_ms / 1000)
+        relay = Relay(redis, item_scripts, nats, on_published=log.published)
+        if settings.bid_ack == "log":
+            acknowledger = log
+        elif settings.bid_ack == "replica":
+            acknowledger = ReplicaAcknowledger(
+                redis,
+                replicas=settings.bid_ack_replicas,
+                timeout_ms=settings.bid_ack_timeout_ms,
+                run_of=guard.run_of,
+            )
         committer = Committer(
             bid_scripts,
             redis,
             queue_max=settings.bid_queue_max,
             resolve_s=settings.resolve_ms / 1000,
             on_outbox=lambda shard, _: relay.notice(shard),
-            confirm=acknowledger.confirm if settings.bid_ack == "log" else None,
-            secure=secure,
+            on_given_out=shards.given_out,
+            confirm=None if acknowledger is None else acknowledger.confirm,
+            secure=None if acknowledger is None else acknowledger.secure,
         )
         item_index = Items(
             redis,
@@ -120,7 +140,8 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         stack.push_async_callback(release)
         await _in_background(stack, relay.run, "relay")
         await _in_background(stack, closer.run, "closer")
-        await _in_background(stack, acknowledger.run, "acknowledger")
+        if acknowledger is not None:
+            await _in_background(stack, acknowledger.run, "acknowledger")
         await _in_background(stack, shards.run, "shards")
         await _in_background(stack, memory.run, "memory")
         flusher = asyncio.create_task(committer.run(), name="committer")
@@ -134,7 +155,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         hot_path.open(committer, item_index)
 
         async def figures() -> Sequence[Metric]:
-            return _figures(committer, shards)
+            return _figures(committer, relay, shards)
 
         await stack.enter_async_context(presence("api_gateway", settings.gateway_port, figures))
         yield Context(
@@ -143,7 +164,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             nats=nats,
             items=item_index,
             committer=committer,
-            secure=secure,
+            secure=None if acknowledger is None else acknowledger.secure,
             relay=relay,
             shards=shards,
             memory=memory,
@@ -154,18 +175,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         )
 
 
-def _secure(settings: Settings, redis: Redis, acknowledger: LogAcknowledger) -> Callable[[str], Awaitable[None]] | None:
-    """What a verdict that was found in Redis waits for, at the level of acknowledgement that is asked for."""
-    if settings.bid_ack == "log":
-        return acknowledger.secure
-    if settings.bid_ack == "replica":
-        return ReplicaAcknowledger(
-            redis, replicas=settings.bid_ack_replicas, timeout_ms=settings.bid_ack_timeout_ms
-        ).secure
-    return None
-
-
-def _figures(committer: Committer, shards: Shards) -> Sequence[Metric]:
+def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequence[Metric]:
     """What CloudWatch is told, where it is told anything. Every gateway sees the outboxes of all of them."""
     health = shards.health
     return (
@@ -174,6 +184,8 @@ def _figures(committer: Committer, shards: Shards) -> Sequence[Metric]:
         Gauge("OutboxEntries", health.backlog_total),
         Gauge("OutboxLongest", health.backlog_longest),
         Gauge("ShardsLost", len(health.lost)),
+        Gauge("RedisNotAdmitted", int(health.not_admitted is not None)),
+        Total("EntriesForeign", relay.health.foreign_total),
     )
 
 

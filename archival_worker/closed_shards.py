@@ -25,11 +25,12 @@ STALE_FIELD: Final = "stale"
 _ENTRIES_PER_STEP: Final = 500
 _KEYS_PER_STEP: Final = 1_000
 
-_CLOSE: Final = """
+# First what takes no memory: that Redis allows while it is full, and then the rest of the script, too.
+CLOSE: Final = """
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'stale', epoch)
 redis.call('HDEL', KEYS[1], 'epoch')
+redis.call('HSET', KEYS[1], 'stale', epoch)
 return 1
 """
 
@@ -57,7 +58,7 @@ class ClosedShards:
             raise RecoveryRefused(f"neither the archive nor the stream nor its shard's outbox knows an item {item_id}")
         if not dry_run:
             keys = [names.cursors_key(names.shard_of(item_id)), names.item_key(item_id)]
-            await self._redis.eval(_CLOSE, len(keys), *keys)
+            await self._redis.eval(CLOSE, len(keys), *keys)
 
     async def _is_known(self, item_id: str, jetstream: JetStreamContext | None) -> bool:
         if await self._archive.knows(item_id):

@@ -95,13 +95,10 @@ def _is_entry(entry: Entry) -> bool:
 
 
 def _entry_of(message_id: str | None) -> Entry | None:
-    """The entry of ``<shard>:<epoch>:<n>``, or None where the id is not one of ours."""
-    shard, _, rest = (message_id or "").partition(":")
-    epoch, _, n = rest.partition(":")
-    if not (epoch.isascii() and epoch.isdigit() and n.isascii() and n.isdigit()) or len(epoch + n) > 32:
-        return None
-    entry = Entry(shard, int(epoch), int(n))
-    return entry if _is_entry(entry) else None
+    """The entry that a Nats-Msg-Id names, or None where the id is not one of ours."""
+    named = names.entry_of_message_id(message_id)
+    entry = None if named is None else Entry(*named)
+    return entry if entry is not None and _is_entry(entry) else None
 
 
 def _fault_of(batch: SealedBatch) -> str | None:

@@ -22,7 +22,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Final
 
 from nats.errors import Error as NatsError
 from redis.asyncio import Redis
@@ -37,6 +37,13 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 10.0
 REPUBLISH_FIELD: Final = "republish"
+
+# Redis may be full of what is to be published again. It refuses what may take memory only as the first write of a
+# script, so this one begins with a write that takes none.
+REPUBLISH: Final = f"""
+redis.call('HDEL', KEYS[1], '{REPUBLISH_FIELD}')
+return redis.call('HSET', KEYS[1], '{REPUBLISH_FIELD}', '1')
+"""
 """Field of a shard's cursors; the relay's rewind removes it."""
 
 
@@ -125,7 +132,7 @@ class HoleFinder:
         # What was published before the relay was asked says nothing about whether it has published it again.
         self._before = replace(look, published={shard: n for shard, n in published.items() if shard not in found})
         for shard in found:
-            await cast("Awaitable[Any]", self._redis.hset(names.cursors_key(shard), REPUBLISH_FIELD, "1"))
+            await self._redis.eval(REPUBLISH, 1, names.cursors_key(shard))
         unmoved = holes(archived, published, before.archived)
         self._alarm(found | {shard: position for shard, position in unmoved.items() if shard in self.alarms})
         return found

@@ -172,11 +172,6 @@ class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
     item_id: str
     events: list[Event]
 
-    @property
-    def message_id(self) -> str:
-        """The message's Nats-Msg-Id."""
-        return names.message_id(self.shard, self.shard_epoch, self.n)
-
 
 _batch_decoder = msgspec.json.Decoder(EventBatch)
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

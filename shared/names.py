@@ -7,7 +7,8 @@ and the same code runs on a single server and on a cluster.
 from __future__ import annotations
 
 import re
-from typing import Final
+from hashlib import blake2b
+from typing import Final, NamedTuple
 from zlib import crc32
 
 SHARD_COUNT: Final = 64
@@ -144,7 +145,11 @@ def outbox_key(shard: str) -> str:
 
 
 def cursors_key(shard: str) -> str:
-    """Hash: ``epoch``, ``next`` (last n given out), ``published``, ``archived``, ``stream_id``, ``stream_seq``."""
+    """Hash: ``epoch``, ``next`` (last n given out), ``published``, ``archived``, ``stream_id``, ``stream_seq``.
+
+    And ``run``: the run of Redis that was last found to have all of the shard; ``stale`` (the former epoch) where the
+    shard is closed, and ``republish`` where the archive misses entries.
+    """
     return f"{{{shard}}}:cursors"
 
 
@@ -159,7 +164,7 @@ def rebuilding_key(shard: str) -> str:
 
 
 def mark_key(shard: str) -> str:
-    """String that expires at once: a write whose arrival at the replicas says that all before it have arrived."""
+    """String that expires soon: a write whose arrival at the replicas says that all before it have arrived."""
     return f"{{{shard}}}:mark"
 
 
@@ -173,9 +178,36 @@ def item_of_subject(subject: str) -> str:
     return subject.rpartition(".")[2]
 
 
-def message_id(shard: str, shard_epoch: int, entry: int) -> str:
-    """The Nats-Msg-Id of an outbox entry: the same entry always publishes under the same id."""
-    return f"{shard}:{shard_epoch}:{entry}"
+class OutboxEntry(NamedTuple):
+    """The ``n``-th entry of a shard's outbox, counted from 1 within the shard's ``epoch``."""
+
+    shard: str
+    epoch: int
+    n: int
+
+
+# The digest may be missing: messages from before there was one are in the stream for days.
+_MESSAGE_ID = re.compile(r"(s[0-9]{2}):([0-9]{1,10}):([0-9]{1,16})(?::[0-9a-f]{16})?", re.ASCII)
+
+
+def message_id(shard: str, shard_epoch: int, entry: int, payload: bytes | None = None) -> str:
+    """The Nats-Msg-Id of an outbox entry, ``<shard>:<epoch>:<n>:<digest of the payload>``.
+
+    The same entry always publishes under the same id. Another content under the same number has another id: after a
+    failover to a replica that lacks the newest entries a number may be given out twice, and JetStream would take the
+    second for a repetition of the first. Without a payload: the place alone, for who only reads.
+    """
+    place = f"{shard}:{shard_epoch}:{entry}"
+    return place if payload is None else f"{place}:{blake2b(payload, digest_size=8).hexdigest()}"
+
+
+def entry_of_message_id(text: str | None) -> OutboxEntry | None:
+    """The outbox entry that a Nats-Msg-Id names, or None where it is not one of ours.
+
+    Also of ids without a digest. ``shard`` and ``epoch`` need not exist: only the form is looked at.
+    """
+    found = _MESSAGE_ID.fullmatch(text or "")
+    return OutboxEntry(found[1], int(found[2]), int(found[3])) if found else None
 
 
 def event_id(item_id: str, epoch: int, seq: int) -> str:

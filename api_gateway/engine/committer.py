@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.batcher import Batcher, PendingBid
+from api_gateway.engine.lineage import Lineage
 from api_gateway.engine.scripts import BidScripts, Decided
 from api_gateway.engine.stored import Asked, read_verdicts
 from api_gateway.engine.verdicts import ACCEPTED, verdict_of_event
@@ -47,15 +48,17 @@ class Committer:
         queue_max: int,
         resolve_s: float,
         on_outbox: Callable[[str, int], None],
-        confirm: Callable[[str, int], Awaitable[None]] | None = None,
+        on_given_out: Callable[[str, int, int], None] | None = None,
+        confirm: Callable[[str, Lineage, int], Awaitable[None]] | None = None,
         secure: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """
         Args:
             resolve_s: bounds the search after an ambiguous failure.
             on_outbox: called for every outbox entry written.
-            confirm: awaited with ``(shard, entry)`` before an accepted bid is answered; it raises OutcomeUnknown where
-                the entry is not safe in time.
+            on_given_out: called for it with shard, epoch and number.
+            confirm: awaited with ``(shard, lineage, entry)`` before an accepted bid is answered; it raises
+                OutcomeUnknown where the entry is not safe in time.
             secure: awaited with the shard before an accepted bid is answered whose own entry is not known, since the
                 answer of its flush got lost; it raises OutcomeUnknown where it is not safe in time.
         """
@@ -64,6 +67,7 @@ class Committer:
         self._batcher = Batcher(queue_max=queue_max)
         self._resolve_s = resolve_s
         self._on_outbox = on_outbox
+        self._on_given_out = on_given_out
         self._confirm = confirm
         self._secure = secure
         self._wake = asyncio.Event()
@@ -127,7 +131,10 @@ class Committer:
             if isinstance(result, Decided):
                 self.decided_total += len(call)
                 if result.entry:
-                    self._on_outbox(names.shard_of(call[0].item_id), result.entry)
+                    shard = names.shard_of(call[0].item_id)
+                    if self._on_given_out is not None:
+                        self._on_given_out(shard, result.lineage.epoch, result.entry)
+                    self._on_outbox(shard, result.entry)
                 self._answer(call, result)
             elif isinstance(result, OutcomeUnknown):
                 self._resolve_later([call])
@@ -135,22 +142,23 @@ class Committer:
                 _fail_all([call], result)
 
     def _answer(self, call: Sequence[PendingBid], result: Decided) -> None:
-        """Hand out the verdicts; accepted bids wait where their acknowledgement promises more than the Lua commit."""
+        """Hand out the verdicts; accepted bids wait where their acknowledgement promises more than the Lua commit.
+
+        Refused ones never wait: they changed nothing that could get lost.
+        """
         accepted: list[tuple[PendingBid, bytes]] = []
         for bid, verdict in zip(call, result.verdicts, strict=True):
             if bid.verdict.done():
                 continue
-            if not verdict.startswith(ACCEPTED):
-                bid.verdict.set_result(verdict)
-            elif not result.replicated:
-                bid.verdict.set_exception(OutcomeUnknown())
-            elif self._confirm is None:
+            if self._confirm is None or not verdict.startswith(ACCEPTED):
                 bid.verdict.set_result(verdict)
             else:
                 accepted.append((bid, verdict))
         if accepted and self._confirm is not None:
             shard = names.shard_of(call[0].item_id)
-            self._in_background(self._answer_confirmed(self._confirm(shard, result.last_entry), accepted))
+            self._in_background(
+                self._answer_confirmed(self._confirm(shard, result.lineage, result.last_entry), accepted)
+            )
 
     async def _answer_confirmed(self, confirmed: Awaitable[None], accepted: Sequence[tuple[PendingBid, bytes]]) -> None:
         try:

@@ -1,10 +1,10 @@
 """Stands before every connection to Redis: no script runs on a Redis that went back in time.
 
 An older copy of Redis has cursors, so its scripts would go on, and give numbers out again. Redis has to be started to
-run on another copy. So each new connection asks which run of Redis it has reached; the first one that reaches a run
-which is not known yet waits until that run's shards were compared with what is known elsewhere, and those that are
-behind are closed. All other connections to it wait for the same comparison. Between two starts of Redis this costs one
-command per connection, and nothing per bid.
+run on another copy, or another Redis has to be promoted. So each new connection asks which run of Redis it has reached,
+and whether it is a primary; the first one that reaches a run which is not known yet waits until that run's shards were
+compared with what is known elsewhere, and those that are behind are closed. All other connections to it wait for the
+same comparison. Between two starts of Redis this costs two commands per connection, and nothing per bid.
 """
 
 from __future__ import annotations
@@ -12,64 +12,107 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared import names
 from shared.domain.errors import Unavailable
 
-Compare = Callable[[], Awaitable[None]]
+Compare = Callable[[str], Awaitable[None]]
+
+
+class NotAdmitted(RedisConnectionError):
+    """Redis is there, and must not be used: it may be an older copy, or is no primary. The text says why."""
 
 
 class Guard:
     """Admits runs of Redis."""
 
     def __init__(self, compare: Compare) -> None:
-        """``compare`` closes the shards that are behind, through connections that are not guarded.
+        """``compare(run)`` closes the shards of that run that are behind, through connections that are not guarded.
 
-        It raises Unavailable where nothing could be compared.
+        It raises Unavailable where it cannot be told now whether some are.
         """
         self._compare = compare
-        self._admitted: bytes | None = None
+        self._admitted = ""
         self._lock = asyncio.Lock()
+        self._runs: WeakKeyDictionary[AbstractConnection, str] = WeakKeyDictionary()
+
+    @property
+    def run(self) -> str:
+        """The run of Redis that was admitted last, '' before the first one."""
+        return self._admitted
+
+    def run_of(self, connection: AbstractConnection) -> str:
+        """The run that this connection has reached, '' where it was never admitted."""
+        return self._runs.get(connection, "")
+
+    def forget(self) -> None:
+        """Take no run's word any longer: the next connection is compared again."""
+        self._admitted = ""
 
     async def on_connect(self, connection: AbstractConnection) -> None:
-        """For ``redis_connect_func``: the usual handshake, then the question.
+        """For ``redis_connect_func``: the usual handshake, then the questions.
 
         Raises:
-            RedisError: this run of Redis cannot be admitted now; the connection is closed, and the next one asks again.
+            NotAdmitted: this run of Redis cannot be admitted now; the connection is closed, the next one asks again.
+            RedisError: it does not answer.
         """
+        self._runs.pop(connection, None)
         try:
             await connection.on_connect()
-            run = await run_of(connection)
-            if run != self._admitted:
-                await self._admit(run)
+            run, marked = await _asked(connection)
+            # A replica that becomes the primary keeps its run. What marks its data then is the run of its last primary.
+            if run != self._admitted or marked not in ("", run):
+                await self._admit(run, is_sure=run == self._admitted)
+            self._runs[connection] = run
         except BaseException:
             # The library closes it for its own errors alone. Cancelled by who waited for it, it would go back to the
             # pool open, and serve others without having been admitted.
             await connection.disconnect(nowait=True)
             raise
 
-    async def _admit(self, run: bytes) -> None:
+    async def _admit(self, run: str, *, is_sure: bool) -> None:
+        """``is_sure``: whether this run was admitted already, and is to be compared again all the same."""
         async with self._lock:
-            if run != self._admitted:
+            if is_sure or run != self._admitted:
                 try:
-                    await self._compare()
+                    await self._compare(run)
                 except Unavailable as error:
-                    raise RedisConnectionError(str(error)) from error
+                    raise NotAdmitted(str(error)) from error
                 self._admitted = run
 
 
-async def run_of(connection: AbstractConnection) -> bytes:
-    """The id of the running Redis, another one after each start.
+async def _asked(connection: AbstractConnection) -> tuple[str, str]:
+    """The id of the running Redis, another one after each start; and the run that marks the data of its first shard.
 
     Raises:
+        NotAdmitted: it is a replica.
         RedisError: it does not tell.
     """
-    await connection.send_command("INFO", "server")
+    info = await _answer(connection, "INFO")
+    run = info_field(info, "run_id")
+    if info_field(info, "role") != "master":
+        raise NotAdmitted("the Redis that was reached is a replica; try again later")
+    marked = await _answer(connection, "HGET", names.cursors_key(names.SHARDS[0]), "run")
+    return run, marked
+
+
+async def _answer(connection: AbstractConnection, *words: str) -> str:
+    await connection.send_command(*words)
     answer: Any = await connection.read_response()
-    text: bytes = answer.encode() if isinstance(answer, str) else answer
-    for line in text.splitlines():
-        if line.startswith(b"run_id:"):
-            return line.removeprefix(b"run_id:")
-    raise RedisConnectionError("Redis does not tell its run_id")
+    return answer.decode() if isinstance(answer, bytes) else str(answer or "")
+
+
+def info_field(info: str, name: str) -> str:
+    """A field of the answer to INFO.
+
+    Raises:
+        RedisError: it is not there.
+    """
+    for line in info.splitlines():
+        if line.startswith(f"{name}:"):
+            return line.removeprefix(f"{name}:")
+    raise RedisConnectionError(f"Redis does not tell its {name}")

@@ -77,7 +77,7 @@ class Past:
 
     async def _published(self) -> dict[str, Place]:
         answers = await asyncio.gather(*(self._last(f"{names.SUBJECT_PREFIX}.{shard}.*") for shard in names.SHARDS))
-        places = {shard: _place_of(message_id) for shard, message_id in zip(names.SHARDS, answers, strict=True)}
+        places = {shard: _place_of(shard, message_id) for shard, message_id in zip(names.SHARDS, answers, strict=True)}
         return {shard: place for shard, place in places.items() if place is not None}
 
     async def _last(self, subject: str) -> str | None:
@@ -113,10 +113,10 @@ class Past:
         return await self._archive.version(item_id) is not None
 
 
-def _place_of(message_id: str | None) -> Place | None:
-    """The place of ``<shard>:<epoch>:<n>``. A message of somebody else's is still a sign that the shard is not new."""
+def _place_of(shard: str, message_id: str | None) -> Place | None:
+    """The place that a message of the shard has in its outbox. One of somebody else's is no place, but still a sign
+    that the shard is not new."""
     if message_id is None:
         return None
-    _, _, rest = message_id.partition(":")
-    epoch, _, n = rest.partition(":")
-    return Place(int(epoch), int(n)) if epoch.isdecimal() and n.isdecimal() else Place(0, 0)
+    entry = names.entry_of_message_id(message_id)
+    return Place(entry.epoch, entry.n) if entry is not None and entry.shard == shard else Place(0, 0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1
@@ -22,6 +23,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from api_gateway.engine.batcher import PendingBid
+from api_gateway.engine.guard import NotAdmitted
+from api_gateway.engine.lineage import Lineage
 from shared import names
 from shared.domain.errors import (
     BiddingError,
@@ -37,6 +40,7 @@ from shared.domain.errors import (
 from shared.domain.voiding import cause_of
 
 _LUA: Final = Path(__file__).parent / "lua"
+_INCLUDE: Final = re.compile(r"^---@include (\w+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,18 @@ class Script:
 
     @classmethod
     def read(cls, name: str, *, library: str | Sequence[str] = ()) -> Script:
-        """The script of ``lua/<name>.lua``, after the texts of ``lua/lib/<library>.lua`` for each that it names."""
+        """The script of ``lua/<name>.lua``, after the texts of ``lua/lib/<library>.lua`` for each that it names.
+
+        A line ``---@include <library>`` in a script is replaced by the text of that library.
+        """
         libraries = [library] if isinstance(library, str) else library
-        files = [*(_LUA / "lib" / f"{each}.lua" for each in libraries), _LUA / f"{name}.lua"]
-        text = "\n".join(file.read_text() for file in files)
+        text = _INCLUDE.sub(lambda found: _library(found[1]), (_LUA / f"{name}.lua").read_text())
+        text = "\n".join([*map(_library, libraries), text])
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _library(name: str) -> str:
+    return (_LUA / "lib" / f"{name}.lua").read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +74,21 @@ class Decided:
         verdicts: one per bid, in order.
         entry: the outbox entry that was written, 0 where nothing changed.
         last_entry: the shard's newest entry; when it is published, so is the event of every verdict.
-        replicated: whether as many replicas as wanted have the call's writes.
+        lineage: of whose outbox these entries are.
     """
 
     verdicts: Sequence[bytes]
     entry: int
     last_entry: int
-    replicated: bool
+    lineage: Lineage
 
 
 class ItemMissing(Exception):
     """The item has no hash: it was never opened, or it was known to this gateway and is gone."""
 
+
+_READ_ONLY: Final = "can't write against a read only replica"
+_OUT_OF_MEMORY: Final = "OOM command not allowed"
 
 _OK, _NO_ITEM, _SHARD_LOST, _OUTBOX_FULL, _CONFLICT = range(5)
 
@@ -130,12 +144,10 @@ class BidScripts:
         limits: ScriptLimits,
         *,
         timeout_s: float,
-        replicas: int = 0,
-        replicas_timeout_ms: int = 1_000,
+        run_of: Callable[[AbstractConnection], str] = lambda _: "",
     ) -> None:
-        """``replicas``: how many must confirm each flush (one WAIT per flush); 0 asks none."""
-        self._replicas = replicas
-        self._replicas_timeout_ms = replicas_timeout_ms
+        """``run_of`` tells which run of Redis a connection has reached (``Guard.run_of``)."""
+        self._run_of = run_of
         self._pool = redis.connection_pool
         self._limits = limits
         self._timeout_s = timeout_s
@@ -160,24 +172,27 @@ class BidScripts:
         """
         connection = await self._connected()
         commands = [self._command("EVALSHA", self._place.sha, call) for call in calls]
-        answers = await self._exchange(connection, commands)
-        missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        results = await self._decide(connection, commands)
+        missing = [index for index, result in enumerate(results) if isinstance(result, NoScriptError)]
         if missing:
             # EVAL runs the text and loads it, so the next flush is back to the digest.
             again = [self._command("EVAL", self._place.text, calls[index]) for index in missing]
-            for index, answer in zip(missing, await self._exchange(connection, again), strict=True):
-                answers[index] = answer
-        replicated = self._replicas == 0 or await self._replicated(connection)
-        return [_decided(answer, replicated) for answer in answers]
+            for index, result in zip(missing, await self._decide(connection, again), strict=True):
+                results[index] = result
+        return results
 
-    async def _replicated(self, connection: AbstractConnection) -> bool:
-        """Whether enough replicas confirmed everything that this connection wrote, within the time allowed.
-
-        Raises:
-            OutcomeUnknown: the connection broke.
-        """
-        (count,) = await self._exchange(connection, [("WAIT", str(self._replicas), str(self._replicas_timeout_ms))])
-        return isinstance(count, int) and count >= self._replicas
+    async def _decide(
+        self, connection: AbstractConnection, commands: Sequence[tuple[str, ...]]
+    ) -> list[Decided | Exception]:
+        if not connection.is_connected:
+            raise OutcomeUnknown  # dropped meanwhile; sending would connect it again, to whatever is there now
+        answers = await self._exchange(connection, commands)
+        # Of the connection as it is now: answers come by the one on which the commands were sent, or not at all.
+        run = self._run_of(connection)
+        if any(isinstance(answer, ResponseError) and _READ_ONLY in str(answer) for answer in answers):
+            # What was the primary is a replica now. When it becomes the primary again, it must be admitted again.
+            await self._drop()
+        return [_decided(answer, run) for answer in answers]
 
     def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
         item_id = call[0].item_id
@@ -204,14 +219,20 @@ class BidScripts:
             await self._drop()
         if self._connection is None:
             self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        if not self._connection.is_connected:
+        connection = self._connection
+        if not connection.is_connected:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    await self._connection.connect()
+                    await connection.connect()
             except (RedisError, OSError, TimeoutError) as error:
                 await self._drop()
+                if isinstance(error, NotAdmitted):
+                    raise Unavailable(str(error), retry_after_s=2) from error
                 raise Unavailable(f"Redis is not reachable: {error}") from error
-        return self._connection
+            if self._connection is not connection:
+                await connection.disconnect(nowait=True)
+                raise Unavailable("Redis was left while it was being reached; try again", retry_after_s=1)
+        return connection
 
     async def _exchange(self, connection: AbstractConnection, commands: Sequence[tuple[str, ...]]) -> list[Any]:
         """Send the commands in one write and read their answers; errors of single commands are among the answers."""
@@ -240,8 +261,13 @@ class BidScripts:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
+    async def leave(self) -> None:
+        """Drop the connection, if it was admitted: one that is being made is asked about anyway."""
+        if self._connection is not None and self._run_of(self._connection):
+            await self._drop()
+
     async def close(self) -> None:
-        """Close the connection. The pool stays with its owner."""
+        """Close the connection; the next flush makes another. The pool stays with its owner."""
         await self._drop()
 
 
@@ -251,12 +277,14 @@ def _is_hung_up(connection: AbstractConnection) -> bool:
     return reader is not None and (reader.at_eof() or reader.exception() is not None)
 
 
-def _decided(answer: Any, replicated: bool) -> Decided | Exception:
+def _decided(answer: Any, run: str) -> Decided | Exception:
+    if isinstance(answer, NoScriptError):
+        return answer
     if isinstance(answer, ResponseError):
         return _translated(answer)
     status = answer[0]
     if status == _OK:
-        return Decided(answer[3:], answer[1], answer[2], replicated)
+        return Decided(answer[4:], answer[1], answer[2], Lineage(run, answer[3]))
     if status == _NO_ITEM:
         return ItemMissing()
     return _refused_by_script(status)
@@ -288,7 +316,7 @@ def _translated(error: ResponseError) -> Exception:
     text = str(error)
     # All of these are checked before a script's first write takes effect.
     refusals = ("OOM", "MISCONF", "LOADING", "BUSY", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
-    if text.startswith(refusals) or "OOM command not allowed" in text:
+    if text.startswith(refusals) or _OUT_OF_MEMORY in text or _READ_ONLY in text:
         return Unavailable(f"Redis cannot take bids: {text}", retry_after_s=2)
     return OutcomeUnknown()
 
@@ -298,7 +326,9 @@ class ItemScripts:
 
     _open: Final = Script.read("open_item")
     _init_shard: Final = Script.read("init_shard")
+    _admit_shard: Final = Script.read("admit_shard")
     _close_shard: Final = Script.read("close_shard")
+    _stop_shard: Final = Script.read("stop_shard")
     _lease: Final = Script.read("lease")
     _release: Final = Script.read("release")
     _advance: Final = Script.read("advance_published")
@@ -448,30 +478,50 @@ class ItemScripts:
         """``ARGV[1..3]`` of every script that begins with ``lib/item.lua``."""
         return [item_id, str(self._limits.outbox_entries_max), str(self._limits.recent_events)]
 
-    async def init_shard(self, shard: str) -> bool:
-        """Give a shard of an empty Redis its cursors; False where it has them already."""
-        return bool(await self._run(self._init_shard, [names.cursors_key(shard)], ["1"]))
+    async def init_shard(self, shard: str, *, run: str = "") -> bool:
+        """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: that of Redis."""
+        return bool(await self._run(self._init_shard, [names.cursors_key(shard)], ["1", run]))
+
+    async def admit_shards(self, places: Mapping[str, tuple[int, int]], *, run: str) -> None:
+        """Write down that this run of Redis has given out these entries, (epoch, n) of each shard, where it has."""
+        await self._run_many(
+            self._admit_shard,
+            [([names.cursors_key(shard)], [run, str(epoch), str(n)]) for shard, (epoch, n) in places.items()],
+        )
 
     async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
         """Close a shard that has not given out this entry, though it is known elsewhere; False where it has."""
         return bool(await self._run(self._close_shard, [names.cursors_key(shard)], [str(epoch), str(n)]))
 
+    async def stop_shard(self, shard: str, lineage: Lineage, *, token: str) -> bool:
+        """Close a shard whose entries cannot be published; False where lease, epoch or run is no longer ours."""
+        keys = [names.lease_key(shard), names.cursors_key(shard)]
+        return bool(await self._run(self._stop_shard, keys, [token, str(lineage.epoch), lineage.run]))
+
     async def lease(self, shards: Sequence[str], token: str, ttl_ms: int) -> list[bool]:
         """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""
-        return await self._run_many(self._lease, [([names.lease_key(shard)], [token, str(ttl_ms)]) for shard in shards])
+        calls = [([names.lease_key(shard), names.cursors_key(shard)], [token, str(ttl_ms)]) for shard in shards]
+        return await self._run_many(self._lease, calls)
 
     async def release(self, shards: Sequence[str], token: str) -> None:
         """Give leases back where they are still ours."""
         await self._run_many(self._release, [([names.lease_key(shard)], [token]) for shard in shards])
 
     async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
-        """Move `published` cursors up; False where the lease or the epoch is no longer ours."""
+        """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours."""
         return await self._run_many(
             self._advance,
             [
                 (
                     [names.lease_key(advance.shard), names.cursors_key(advance.shard)],
-                    [token, str(advance.epoch), str(advance.entry), stream_id, str(advance.stream_seq)],
+                    [
+                        token,
+                        str(advance.lineage.epoch),
+                        str(advance.entry),
+                        stream_id,
+                        str(advance.stream_seq),
+                        advance.lineage.run,
+                    ],
                 )
                 for advance in advances
             ],
@@ -488,7 +538,7 @@ class Advance:
     """A shard's new `published` cursor: ``entry`` and all before it have a PubAck, the last with ``stream_seq``."""
 
     shard: str
-    epoch: int
+    lineage: Lineage
     entry: int
     stream_seq: int
 

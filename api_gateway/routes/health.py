@@ -51,8 +51,12 @@ async def get_readiness(request: Request) -> Response:
     checks = {"redis": await _check(redis), "postgres": await _check(context.archive.ping)}
     checks["nats"] = None if context.nats.is_connected else "not connected; events wait in the outbox"
     shards = context.shards.health
+    if shards.not_admitted is not None:
+        checks["redis"] = shards.not_admitted
     if shards.lost:
         older = f"; {len(shards.stale)} of them because Redis is an older copy" if shards.stale else ""
+        if context.relay.health.foreign_total:
+            older += "; the stream has other messages in the place of entries, see the log"
         checks["shards"] = f"{len(shards.lost)} of 64 shards were lost and must be rebuilt{older}"
     elif shards.missing:
         checks["shards"] = f"{len(shards.missing)} of 64 shards are not initialised yet"
@@ -102,10 +106,17 @@ def _exposition(context: Context) -> str:
         ("bidding_relay_entries_total", "counter", "Outbox entries published", relay.entries_published_total),
         ("bidding_relay_failures_total", "counter", "Failed relay cycles", relay.failures_total),
         ("bidding_relay_rewinds_total", "counter", "Shards published again after a loss", relay.rewinds_total),
+        ("bidding_relay_foreign_total", "counter", "Entries whose place another message has", relay.foreign_total),
         ("bidding_outbox_entries", "gauge", "Outbox entries not known to be archived", shards.backlog_total),
         ("bidding_outbox_longest", "gauge", "The same in the longest outbox of a shard", shards.backlog_longest),
         ("bidding_shards_lost", "gauge", "Shards that must be rebuilt", len(shards.lost)),
         ("bidding_redis_memory_bytes", "gauge", "Memory that Redis uses", context.memory.used_bytes),
         ("bidding_redis_memory_max_bytes", "gauge", "Its bound, 0 without one", context.memory.max_bytes),
+        (
+            "bidding_redis_not_admitted",
+            "gauge",
+            "1 while Redis may be an older copy, and the stream cannot be asked",
+            int(shards.not_admitted is not None),
+        ),
     )
     return "".join(f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows)

@@ -43,6 +43,11 @@ class FaultyProxy:
             self.cuts += 1
             writer.transport.abort()
 
+    def lead_to(self, port: int) -> None:
+        """Another server of this machine is behind it from now on; connections to the former one are reset."""
+        self._target_port = port
+        self.cut()
+
     @contextlib.asynccontextmanager
     async def eating_answers(self) -> AsyncIterator[None]:
         """Requests reach the server, answers reach nobody; at the end the connections that wait for them are cut."""

@@ -112,18 +112,21 @@ async def test_row_11_a_wiped_redis_takes_no_bids(start_stack: StackFactory) -> 
 
 
 async def test_row_11_a_shard_that_is_not_archived_yet_does_not_begin_anew(start_stack: StackFactory) -> None:
-    """Its only bid is acknowledged and in the stream. That other shards are known to be lost must hold it back too."""
+    """Its only bid is acknowledged, and nobody has heard of it: NATS was away. That other shards are known to be lost
+    must hold it back, too."""
     async with fault_run(start_stack, viewers=0) as run, run.redis() as redis:
         async with run.bidders.bidding():
             await run.bidders.more(20)
         await run.prove()
         await run.kill(ARCHIVAL_WORKER)
+        await run.kill("nats")
         assert shard_of("late") not in {shard_of(item) for item in run.items}
         async with httpx.AsyncClient(base_url=run.stack.urls.gateway_url) as http:
             first = await http.post("/api/v1/items/late/bid", json={"user_id": "ann", "amount": 50})
             assert first.status_code == 201
             await redis.flushall()
             run.fault("FLUSHALL")
+            await run.start("nats")
 
             await eventually(lambda: _says_lost(http))
             again = await http.post("/api/v1/items/late/bid", json={"user_id": "bob", "amount": 1})

@@ -140,7 +140,7 @@ class Engine:
         _, _, count, *rest = self._command._command("EVALSHA", "", pending)
         answer: Any = self._place(keys=rest[: int(count)], args=rest[int(count) :])
         assert answer[0] == 0
-        return [parse_verdict(line) for line in answer[3:]]
+        return [parse_verdict(line) for line in answer[4:]]
 
     def item(self) -> ItemState:
         fields: Any = self._redis.hgetall(names.item_key(ITEM))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -98,10 +100,10 @@ async def test_log_works_through_a_gateway_that_does_not_relay(start_stack: Stac
 
 
 @asynccontextmanager
-async def replica_of(stack: Stack) -> AsyncIterator[None]:
-    """A second Redis that follows the stack's."""
+async def replica_of(stack: Stack) -> AsyncIterator[asyncio.subprocess.Process]:
+    """One more Redis that follows the stack's."""
     port = Ports.free().redis
-    folder = stack.data_dir / "replica"
+    folder = stack.data_dir / f"replica-{port}"
     folder.mkdir()
     process = await asyncio.create_subprocess_exec(
         str(find_redis(os.environ)),
@@ -113,11 +115,15 @@ async def replica_of(stack: Stack) -> AsyncIterator[None]:
         async with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
 
             async def follows() -> bool:
-                return bool((await redis.info("replication")).get("slave0", {}).get("state") == "online")
+                others = (await redis.info("replication")).values()
+                return any(
+                    isinstance(one, dict) and (one.get("port"), one.get("state")) == (port, "online") for one in others
+                )
 
             await eventually(follows)
-        yield
+        yield process
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         await process.wait()
 
@@ -135,3 +141,62 @@ async def test_replica_answers_once_a_replica_has_the_bid(start_stack: StackFact
             again = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
             assert (again.status_code, again.json()["seq"]) == (201, 1)
             assert (await bid(http, "copied", user_id="bob", amount=6)).status_code == 201
+
+
+async def test_fewer_replicas_than_asked_for_confirm_nothing(start_stack: StackFactory) -> None:
+    env = {"BID_ACK": "replica", "BID_ACK_REPLICAS": "2", "BID_ACK_TIMEOUT_MS": "400"}
+    stack = await start_stack(services=(API_GATEWAY,), env=env)
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http, replica_of(stack):
+        one = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
+        assert (one.status_code, one.json()["code"]) == (503, "OUTCOME_UNKNOWN")
+        assert await by_key(http, "copied", "b-1") == (503, "OUTCOME_UNKNOWN")
+        async with replica_of(stack):
+            assert await by_key(http, "copied", "b-1") == (200, "")
+            assert (await bid(http, "copied", user_id="bob", amount=6)).status_code == 201
+
+
+async def test_a_replica_that_is_away_keeps_refusals_and_bids_waiting_no_longer_than_it_may(
+    start_stack: StackFactory,
+) -> None:
+    """Row 36. Bids come all the while the replica stands still: none waits behind the others' wait."""
+    timeout_s, waves, items = 2.0, 15, 12
+    env = {"BID_ACK": "replica", "BID_ACK_TIMEOUT_MS": str(int(timeout_s * 1_000))}
+    stack = await start_stack(services=(API_GATEWAY,), env=env)
+
+    async def timed(http: httpx.AsyncClient, item: str, **body: Any) -> tuple[int, str, float]:
+        began_s = time.monotonic()
+        answer = await bid(http, item, **body)
+        return answer.status_code, answer.json().get("code", ""), time.monotonic() - began_s
+
+    limits = httpx.Limits(max_connections=1_000, max_keepalive_connections=1_000)
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20, limits=limits) as http,
+        replica_of(stack) as replica,
+    ):
+        for number in range(items):
+            assert (await bid(http, f"away-{number}", user_id="ada", amount=5)).status_code == 201
+        replica.send_signal(signal.SIGSTOP)
+        accepted: list[asyncio.Task[tuple[int, str, float]]] = []
+        refused: list[asyncio.Task[tuple[int, str, float]]] = []
+        for wave in range(waves):
+            for number in range(items):
+                item = f"away-{number}"
+                accepted.append(asyncio.create_task(timed(http, item, user_id="bob", amount=10 + wave)))
+                refused.append(asyncio.create_task(timed(http, item, user_id="cyd", amount=1)))
+            await asyncio.sleep(0.1)
+        higher, lower = await asyncio.gather(*accepted), await asyncio.gather(*refused)
+        # Where a higher bid overtook it, a bid is refused like the others.
+        unknown = [took_s for status, code, took_s in higher if (status, code) == (503, "OUTCOME_UNKNOWN")]
+        too_low = [took_s for status, code, took_s in [*higher, *lower] if (status, code) == (200, "TOO_LOW")]
+        assert len(unknown) + len(too_low) == 2 * waves * items
+        assert len(too_low) >= waves * items, "none of these may wait"
+        assert len(unknown) >= 50
+        assert max(unknown) < timeout_s + 1.5, f"{max(unknown):.2f} s"
+        assert max(too_low) < 1.5, f"{max(too_low):.2f} s"
+
+        replica.send_signal(signal.SIGCONT)
+
+        async def confirmed() -> bool:
+            return (await bid(http, "away-0", user_id="dan", amount=500, bid_id="once")).status_code == 201
+
+        await eventually(confirmed)

@@ -7,6 +7,7 @@ import base64
 import json
 import signal
 from collections.abc import AsyncIterator
+from hashlib import blake2b
 from typing import Any, cast
 
 import asyncpg
@@ -17,6 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from api_gateway.engine.items import NewItem, created_members
+from api_gateway.engine.lineage import Lineage
 from api_gateway.engine.scripts import Advance, ItemScripts, ScriptLimits
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
@@ -369,7 +371,8 @@ async def test_every_event_reaches_jetstream_in_order(http: httpx.AsyncClient, g
             message = await subscription.next_msg(timeout=10)
             batch = json.loads(message.data)
             assert message.headers is not None
-            assert message.headers["Nats-Msg-Id"] == f"{batch['shard']}:{batch['shard_epoch']}:{batch['n']}"
+            place = f"{batch['shard']}:{batch['shard_epoch']}:{batch['n']}"
+            assert message.headers["Nats-Msg-Id"] == f"{place}:{blake2b(message.data, digest_size=8).hexdigest()}"
             seen += [event["seq"] for event in batch["events"] if event["type"] == "bid"]
     finally:
         await connection.close()
@@ -419,7 +422,8 @@ async def test_the_cursor_of_one_stream_is_not_moved_by_another(redis: Redis) ->
     await scripts.init_shard(shard)
 
     async def advance(entry: int, stream_id: str) -> bool:
-        (moved,) = await scripts.advance_published([Advance(shard, 1, entry, 1)], token="mine", stream_id=stream_id)
+        advance = Advance(shard, Lineage("", 1), entry, 1)
+        (moved,) = await scripts.advance_published([advance], token="mine", stream_id=stream_id)
         return moved
 
     assert await advance(1, "old")

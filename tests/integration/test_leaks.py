@@ -25,7 +25,7 @@ async def test_a_command_that_is_given_up_leaves_no_connection_that_was_not_comp
     """The library gives such a connection back to its pool as it is: open, so that nobody is asked about it again."""
     comparing = asyncio.Event()
 
-    async def compare() -> None:
+    async def compare(run: str) -> None:
         if comparing.is_set():
             raise Unavailable("nobody to be asked")
         comparing.set()

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from api_gateway.engine.lineage import Lineage
 from api_gateway.engine.relay import Relay, RelayOptions
 from api_gateway.engine.scripts import ItemScripts, ScriptLimits
 from shared import names
@@ -23,7 +24,7 @@ async def test_what_many_shards_have_waiting_is_carried_in_bounded_loads(start_s
     moves: list[tuple[str, int]] = []
     carried = asyncio.Event()
 
-    def moved(shard: str, entry: int) -> None:
+    def moved(shard: str, _: Lineage, entry: int) -> None:
         moves.append((shard, entry))
         if moves.count((long, 7)) and moves.count((short, 3)):
             carried.set()

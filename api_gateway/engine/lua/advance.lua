@@ -2,10 +2,15 @@
 -- late, twice or from two places is harmless, because what is due is decided here, by Redis TIME, next to the bids: a bid
 -- and the close are two steps of one slot, so no bid has a sequence number after `closed`.
 --
--- lib/item.lua comes first: KEYS[1..8], ARGV[1..3]. The rule is `advance` in shared/domain/lifecycle.py.
+-- It works at `maxmemory`: what ends is archived, and leaves; and no bidder is told of an end that does not come.
+--
+-- lib/item.lua comes first: KEYS[1..9], ARGV[1..3]. The rule is `advance` in shared/domain/lifecycle.py.
 -- Reply: { 0, n, next } with n the outbox entry written (0 = nothing was due) and next the microsecond of the item's next
 --        transition ('' = none).
 
+---@include full
+
+write_though_full(cursors_key)
 if status == 'scheduled' and now >= start_us then
   status = 'open'
   event('opened', '')

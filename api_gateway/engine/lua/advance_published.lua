@@ -2,19 +2,28 @@
 --
 -- A relay that was stopped past its lease and wakes up may have published entries a second time; that is harmless (they
 -- carry the same Nats-Msg-Id). What must not happen is that its stale knowledge moves the cursor, so this checks the lease
--- in the same step. Nor may it move where the stream is another one than the cursor tells of: what that one had, this one
--- lacks. The relay goes back first (rewind_published.lua), and whoever forgot that, because the shard has just come to it or
--- because Redis was away in the middle of it, is stopped here.
+-- in the same step. Nor may it move where the entries are not those that the relay has read: in another epoch, or in another
+-- run of Redis, which may lack them, and give their numbers to others:
+--   1. The relay reads entry 58 and publishes it. Redis fails over to a replica that has 57, and the lease.
+--   2. The replica gives 58 to another bid.
+--   3. The PubAck of the first 58 arrives. Were the cursor moved, the second 58 would never be published.
+-- Nor may it move where the stream is another one than the cursor tells of: what that one had, this one lacks. The relay goes
+-- back first (rewind_published.lua), and whoever forgot that, because the shard has just come to it or because Redis was away
+-- in the middle of it, is stopped here.
 --
 -- KEYS[1] lease   KEYS[2] cursors (hash)
 -- ARGV[1] token   ARGV[2] shard epoch   ARGV[3] n: this entry and all before it have a PubAck
--- ARGV[4] identity of the JetStream stream   ARGV[5] highest stream sequence acknowledged
--- Reply: 1 moved or already there, 0 lease or epoch no longer ours, or another stream
+-- ARGV[4] identity of the JetStream stream   ARGV[5] highest stream sequence acknowledged   ARGV[6] run of Redis
+-- Reply: 1 moved or already there, 0 lease, epoch or run no longer ours, or another stream
+
+---@include full
+
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local cursors = redis.call('HMGET', KEYS[2], 'epoch', 'published', 'stream_id')
-if cursors[1] ~= ARGV[2] then return 0 end
+local cursors = redis.call('HMGET', KEYS[2], 'epoch', 'published', 'stream_id', 'run')
+if cursors[1] ~= ARGV[2] or (cursors[4] or '') ~= ARGV[6] then return 0 end
 if cursors[3] and cursors[3] ~= '' and cursors[3] ~= ARGV[4] then return 0 end
 if tonumber(ARGV[3]) > tonumber(cursors[2]) then
+  write_though_full(KEYS[2])
   redis.call('HSET', KEYS[2], 'published', ARGV[3], 'stream_id', ARGV[4], 'stream_seq', ARGV[5])
 end
 return 1

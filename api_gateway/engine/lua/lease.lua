@@ -1,7 +1,19 @@
 -- Takes or renews a lease.
 --
--- KEYS[1] lease (string)   ARGV[1] token   ARGV[2] time to live in milliseconds   Reply: 1 ours, 0 somebody else's
+-- A lease whose time to live is longer than anybody asks for was made before Redis' clock stepped back, by a relay that is
+-- perhaps long dead: Redis ends keys by the clock on the wall. It counts as free, and so does one that would never end. If
+-- its holder lives after all, it is told with its next renewal.
+--
+-- KEYS[1] lease (string)   KEYS[2] cursors of the shard (hash)   ARGV[1] token   ARGV[2] time to live in milliseconds
+-- Reply: 1 ours, 0 somebody else's
+
+---@include full
+
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
+if holder and holder ~= ARGV[1] then
+  local left_ms = redis.call('PTTL', KEYS[1])
+  if left_ms >= 0 and left_ms <= tonumber(ARGV[2]) then return 0 end
+end
+write_though_full(KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1

@@ -6,8 +6,9 @@
 -- ARGV[7..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, '1' where it came with a key
 --           ('0' without), fingerprint of the content, the key of the header ('' where there is no key, or it is the bid id)
 --
--- Reply: { 0, n, last, verdict, verdict, ... } with n the outbox entry written (0 = none) and last the newest one of the
---        shard: when that is published, so is the event of every verdict here, also of one that was stored before.
+-- Reply: { 0, n, last, epoch, verdict, verdict, ... } with n the outbox entry written (0 = none), last the newest one of the
+--        shard, and the shard's epoch: when that is published, so is the event of every verdict here, also of one that was
+--        stored before.
 -- Verdict, fields joined by '|':
 --   A|bid id|seq|current bid|your bid|leads|min next bid|reserve met|kind|epoch|ts   accepted
 --   M|...                    the same, a maximum raised without any event; its outbox entry has no event either
@@ -131,7 +132,7 @@ local function keep_refusals(new)
   end
 end
 
-local reply = { 0, 0, tonumber(cursors[2]) }
+local reply = { 0, 0, tonumber(cursors[2]), tonumber(cursors[1]) }
 local new_verdicts, new_refusals = {}, {}
 for at = FIRST_BID, #ARGV, BID_FIELDS do
   local user, bid_id, fingerprint = ARGV[at], ARGV[at + 3], ARGV[at + 5]

@@ -1,4 +1,4 @@
--- Gives a lease back, if it is still ours.
+-- Gives a lease back, if it is still ours. Works at `maxmemory`: DEL takes none.
 --
 -- KEYS[1] lease (string)   ARGV[1] token   Reply: 1 given back, 0 somebody else's
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

@@ -4,7 +4,7 @@
 -- bid, the caller has counted in those up to a position, from the archive, and this goes on from there, within the same step
 -- as it writes: so it comes through however fast others bid, as long as that position is still in the log.
 --
--- lib/item.lua and lib/bidding.lua come first: KEYS[1..8], ARGV[1..3].
+-- lib/item.lua and lib/bidding.lua come first: KEYS[1..9], ARGV[1..3].
 -- ARGV[4] the reason, ARGV[5] who, both as JSON strings   ARGV[6] bid id
 -- ARGV[7] the position up to which the caller has counted ('' = not at all; the rest is not there then)
 -- ARGV[8] how many voids of the item the caller knows

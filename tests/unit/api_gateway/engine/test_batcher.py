@@ -43,6 +43,25 @@ def test_the_queue_is_bounded() -> None:
     assert batcher.offer(bid("a", 4)), "what is in flight no longer waits"
 
 
+def test_what_is_left_over_of_an_item_goes_behind_the_others_and_before_what_comes_later() -> None:
+    batcher = Batcher(queue_max=10_000)
+    busy = [bid("busy", number) for number in range(BIDS_PER_CALL_MAX + 2)]
+    others = [bid(f"other-{number}", number) for number in range(BIDS_PER_FLUSH_MAX)]
+    for one in [*busy, *others]:
+        batcher.offer(one)
+    first = batcher.take()
+    assert first[0] == busy[:BIDS_PER_CALL_MAX]
+    batcher.offer(bid("late", 1))
+    newest = bid("busy", 10_000)
+    batcher.offer(newest)
+    batcher.done()
+    second = batcher.take()
+    waited = BIDS_PER_FLUSH_MAX - (len(first) - 1)
+    assert [call[0].item_id for call in second[:waited]] == [one.item_id for one in others[-waited:]]
+    assert second[waited] == [*busy[BIDS_PER_CALL_MAX:], newest], "in the order in which they came"
+    assert [call[0].item_id for call in second[waited + 1 :]] == ["late"]
+
+
 def test_a_busy_item_does_not_starve_the_others() -> None:
     batcher = Batcher(queue_max=10_000)
     for number in range(BIDS_PER_CALL_MAX * 12):

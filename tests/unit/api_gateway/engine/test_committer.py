@@ -10,12 +10,14 @@ import pytest
 
 from api_gateway.engine.batcher import PendingBid
 from api_gateway.engine.committer import Committer
+from api_gateway.engine.lineage import Lineage
 from api_gateway.engine.scripts import BidScripts, Decided, ItemMissing
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
 from shared.names import older_refusals_key, refusals_key, shard_of, verdicts_key
 from shared.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
 
 ACCEPTED = b"A|b|1|100|100|1|101|1|bid|1|5"
+LINEAGE = Lineage("a run", 1)
 REFUSED = b"R|TOO_LOW|100|0|101|1"
 
 
@@ -80,7 +82,7 @@ class Bench:
 
 
 async def test_verdicts_go_to_their_bids() -> None:
-    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 7, 7, True)]))
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 7, 7, LINEAGE)]))
     first, second = bid("x"), bid("y")
     bench.committer.place(first)
     bench.committer.place(second)
@@ -91,7 +93,7 @@ async def test_verdicts_go_to_their_bids() -> None:
 
 
 async def test_bids_that_come_during_a_flush_share_the_next_one() -> None:
-    scripts = FakeScripts([Decided([REFUSED], 0, 0, True)], [Decided([REFUSED] * 2, 0, 0, True)])
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)], [Decided([REFUSED] * 2, 0, 0, LINEAGE)])
     scripts.gate.clear()
     bench = Bench(scripts)
     bids = [bid("x"), bid("y"), bid("z")]
@@ -107,7 +109,7 @@ async def test_bids_that_come_during_a_flush_share_the_next_one() -> None:
 
 
 async def test_a_full_queue_sheds_at_once() -> None:
-    scripts = FakeScripts([Decided([REFUSED], 0, 0, True)])
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
     scripts.gate.clear()
     bench = Bench(scripts, queue_max=1)
     bench.committer.place(bid("x"))
@@ -160,7 +162,7 @@ async def test_a_lost_answer_is_found_under_the_key() -> None:
 
 async def test_one_item_whose_outcome_is_unknown_is_looked_up_and_the_others_are_answered() -> None:
     stored = {verdicts_key("a"): {field_of_bid_id("x"): kept(ACCEPTED)}}
-    bench = Bench(FakeScripts([OutcomeUnknown(), Decided([REFUSED], 0, 0, True)]), FakeRedis(stored=stored))
+    bench = Bench(FakeScripts([OutcomeUnknown(), Decided([REFUSED], 0, 0, LINEAGE)]), FakeRedis(stored=stored))
     lost, answered = bid("x", key="x"), bid("y", item="b", key="y")
     bench.committer.place(lost)
     bench.committer.place(answered)
@@ -202,14 +204,14 @@ async def test_a_lost_answer_is_found_among_the_recent_events() -> None:
 
 
 async def test_accepted_bids_wait_for_their_confirmation_and_refused_ones_do_not() -> None:
-    asked: list[tuple[str, int]] = []
+    asked: list[tuple[Lineage, int]] = []
     confirmed = asyncio.Event()
 
-    async def confirm(shard: str, entry: int) -> None:
-        asked.append((shard, entry))
+    async def confirm(shard: str, lineage: Lineage, entry: int) -> None:
+        asked.append((lineage, entry))
         await confirmed.wait()
 
-    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 0, 12, True)]), confirm=confirm)
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 0, 12, LINEAGE)]), confirm=confirm)
     accepted, refused = bid("x"), bid("y")
     bench.committer.place(accepted)
     bench.committer.place(refused)
@@ -218,12 +220,15 @@ async def test_accepted_bids_wait_for_their_confirmation_and_refused_ones_do_not
     confirmed.set()
     assert await accepted.verdict == ACCEPTED
     # A stored verdict is confirmed by the shard's newest entry, since its own is not known.
-    assert [entry for _, entry in asked] == [12]
+    assert asked == [(LINEAGE, 12)]
     await bench.stop()
 
 
-async def test_without_replicas_an_accepted_bid_is_unknown_and_a_refused_one_is_refused() -> None:
-    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 3, 3, False)]))
+async def test_without_a_confirmation_an_accepted_bid_is_unknown_and_a_refused_one_is_refused() -> None:
+    async def confirm(shard: str, lineage: Lineage, entry: int) -> None:
+        raise OutcomeUnknown
+
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 3, 3, LINEAGE)]), confirm=confirm)
     accepted, refused = bid("x"), bid("y")
     bench.committer.place(accepted)
     bench.committer.place(refused)
@@ -270,7 +275,7 @@ async def test_a_lost_answer_promises_no_more_than_any_other() -> None:
 
 
 async def test_a_bug_does_not_stop_the_only_flusher() -> None:
-    bench = Bench(FakeScripts([], [Decided([REFUSED], 0, 0, True)]))  # one answer too few
+    bench = Bench(FakeScripts([], [Decided([REFUSED], 0, 0, LINEAGE)]))  # one answer too few
     first = bid("x")
     bench.committer.place(first)
     with pytest.raises(OutcomeUnknown):

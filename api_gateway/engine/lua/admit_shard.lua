@@ -1,0 +1,15 @@
+-- Writes down that this run of Redis has all of a shard that is known elsewhere. From here on a gateway that cannot ask
+-- elsewhere takes this run's word; a copy of the data brings the mark along, but runs under another id.
+--
+-- KEYS[1] cursors (hash)   ARGV[1] run of Redis   ARGV[2], ARGV[3] epoch and n up to which it was looked at
+-- Reply: 1 written, 0 the shard is closed, lost, or behind what was looked at
+
+---@include full
+
+local cursors = redis.call('HMGET', KEYS[1], 'epoch', 'next')
+if not cursors[1] then return 0 end
+local epoch, known_epoch = tonumber(cursors[1]), tonumber(ARGV[2])
+if epoch < known_epoch or (epoch == known_epoch and tonumber(cursors[2]) < tonumber(ARGV[3])) then return 0 end
+write_though_full(KEYS[1])
+redis.call('HSET', KEYS[1], 'run', ARGV[1])
+return 1
