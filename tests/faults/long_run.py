@@ -41,6 +41,14 @@ TERMS: Mapping[str, Mapping[str, Any]] = {
 }
 """One item of each in every round. The last one is cancelled in the end."""
 
+SHORT_TERMS: Mapping[str, Mapping[str, Any]] = {
+    **TERMS,
+    "late": {**TERMS["late"], "duration_s": 10, "soft_close": {"trigger_s": 3, "extend_s": 2, "max_count": 2}},
+    "ending": {**TERMS["ending"], "duration_s": 8, "soft_close": {"trigger_s": 2, "extend_s": 2, "max_count": 2}},
+    "withdrawn": TERMS["withdrawn"],
+}
+"""The same for a round of seconds."""
+
 
 class LineToRedis:
     """The line between one gateway and Redis: its answers are eaten, it is slow, or nobody can connect."""
@@ -74,10 +82,20 @@ class LongRun:
     Args:
         round_s: how long parts fail in each round; judging comes on top.
         viewers: per item.
+        terms: of the items of each round; the last one is cancelled in the end.
     """
 
-    def __init__(self, run: FaultRun, nemesis: Nemesis, *, round_s: float = 45.0, viewers: int = 2) -> None:
+    def __init__(
+        self,
+        run: FaultRun,
+        nemesis: Nemesis,
+        *,
+        round_s: float = 45.0,
+        viewers: int = 2,
+        terms: Mapping[str, Mapping[str, Any]] = TERMS,
+    ) -> None:
         self._run = run
+        self._terms = terms
         self._nemesis = nemesis
         self._round_s = round_s
         self._viewers = viewers
@@ -101,7 +119,7 @@ class LongRun:
         run = self._run
         self.rounds += 1
         retired = list(run.items)
-        names = {f"{kind}-{self.rounds}": terms for kind, terms in TERMS.items()}
+        names = {f"{kind}-{self.rounds}": terms for kind, terms in self._terms.items()}
         await run.auction(names, viewers=self._viewers)
         await run.retire(retired)
         async with run.bidders.bidding():

@@ -397,6 +397,11 @@ STORIES: list[tuple[str, Mutation, str]] = [
         lambda h: bid(h, "e", outcome="unknown", user_id="x", told=None, seq=None),
         "by nobody",
     ),
+    (
+        "another's bid under the id that was told",
+        lambda h: row(h, 10, user_id="cid"),
+        "are lost",
+    ),
     # The history page.
     ("a bid that is not listed", lambda h: replace(h, listed=(h.listed or [])[1:]), "are not on the history page"),
     (

@@ -66,7 +66,7 @@ class Kinds:
 
     keys: Sequence[KeyKind] = ("bid_id", "header", "none")
     maxima: float = 0.4
-    buys_now: float = 0.003
+    buys_now: float = 0.02
     repeats: float = 0.1
     lookups: float = 0.3
     misuse: float = 0.0

@@ -88,7 +88,11 @@ def ledger_of(records: Records, replay: Replay) -> Ledger:
         bid = decision.bid
         if bid is None:
             continue
-        found = by_id.get(bid.bid_id) or by_key.get((bid.user_id, decision.key or "")) or by_told.get(bid.bid_id)
+        found = by_id.get(bid.bid_id) or by_key.get((bid.user_id, decision.key or ""))
+        told = by_told.get(bid.bid_id)
+        # Not where somebody else's bid stands under the id that this client was told: then its own is lost.
+        if found is None and told is not None and told.content == (bid.user_id, bid.amount, bid.maximum):
+            found = told
         if found is None:
             nameless.append((position, decision))
         else:
