@@ -11,7 +11,7 @@ BOOTSTRAP := infrastructure/local/bootstrap.py
 PACKAGES := $(wildcard api_gateway archival_worker broadcast_service cache_node infrastructure load_tests shared tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint types bench load faults fuzz terraform lock clean install install-dev
+.PHONY: help up down test lint types bench load faults nemesis fuzz terraform lock clean install install-dev
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ load: install-dev ## 100 users bid on one item for 30 s, then the proof that not
 
 faults: install-dev ## the fault tests: kill, cut and wipe the parts while bids flow; the table goes to build/faults.md
 	@FAULTS_REPORT="$${FAULTS_REPORT:-build/faults}" exec $(BIN)/python -m pytest tests/faults -m "faults or not faults" $(ARGS)
+
+nemesis: install-dev ## any two parts fail at any time, under every kind of bid: MINUTES=20 SEED=<number of a run to repeat>
+	@NEMESIS_MINUTES="$${MINUTES:-$(MINUTES)}" FAULTS_SEED="$${SEED:-$(SEED)}" exec $(BIN)/python -m pytest \
+		tests/faults/test_nemesis.py -k for_minutes -m faults -o log_cli=true -o log_cli_level=INFO $(ARGS)
 
 fuzz: install-dev ## the property tests with new examples, FUZZ=20 times as many as in `make test`
 	@FUZZ="$${FUZZ:-20}" exec $(BIN)/python -m pytest -m hypothesis --timeout 3600 $(ARGS)

@@ -1,4 +1,4 @@
-"""Clients of a fault run: bidders over HTTP and viewers over WebSockets, who write down all that they are told."""
+"""Bidders of a fault run, who write down all that they are told. Viewers and operators are in ``clients/``."""
 
 from __future__ import annotations
 
@@ -8,40 +8,36 @@ import itertools
 import json
 import random
 import time
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 import httpx
-import websockets
-from websockets.asyncio.client import connect
 
-from tests.faults.history import Frame, Outcome, Read, Request, Viewer
+from tests.faults.clients.answers import answer_of, minor, outcome_of, public_of_json
+from tests.faults.clients.watchers import NOT_EVENTS, Watcher
+from tests.faults.clients.wishes import EVERY, Heard, Kinds, Wish, misuse_of, wish_of
+from tests.faults.history import Answer, Outcome, Read, Request
 from tests.waiting import eventually
 
-NOT_EVENTS = ("snapshot", "state", "resumed")
-"""Types of frames that carry an item's state and are no event of it."""
+__all__ = ["NOT_EVENTS", "PAUSE_S", "Bidders", "Watcher", "minor"]
 
 PAUSE_S = 0.02
 _REPEATS_MAX = 3
 # A client that hears nothing for so long asks again, perhaps another gateway.
 _TIMEOUT_S = 5.0
-
-
-def minor(amount: Decimal | int) -> int:
-    """Cents of an amount in an answer or a frame."""
-    cents = Decimal(amount) * 100
-    assert cents == int(cents)
-    return int(cents)
+# Of so many accepted bids a client or an operator may still make something.
+_REMEMBERED_MAX = 100
 
 
 class Bidders:
     """A crowd that bids on and on; each bidder a little above the price that it heard of, now and then too low.
 
-    A bid of unknown outcome is repeated under its id, a few times at once and finally by :meth:`resolve`. Which gateway
-    a bidder talks to is drawn from :attr:`gateways`, which may be changed while it runs. ``pause_s``: how long a bidder
-    rests at most after a bid. ``readers``: how many more only ask for the state of items.
+    A bid with a key, of unknown outcome, is asked for or repeated, a few times at once and finally by :meth:`resolve`;
+    of one without a key nobody will know. Which gateway a bidder talks to is drawn from :attr:`gateways`, which may be
+    changed while it runs. ``pause_s``: how long a bidder rests at most after a bid. ``readers``: how many more only ask
+    for the state of items. ``kinds``: what they send.
     """
 
     def __init__(
@@ -53,19 +49,25 @@ class Bidders:
         seed: int,
         readers: int = 0,
         pause_s: float = PAUSE_S,
+        kinds: Kinds = EVERY,
     ) -> None:
         self.gateways = list(gateways)
+        self.kinds = kinds
         self.reads: dict[str, list[Read]] = defaultdict(list)
         self.requests: dict[str, list[Request]] = {item_id: [] for item_id in items}
+        self.accepted: dict[str, deque[tuple[Wish, str | None]]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_MAX))
+        """Per item, the latest bids that were accepted, and the id that the platform gave to each."""
         self.codes: Counter[str] = Counter()
+        self.outcomes: dict[str, Counter[Outcome]] = defaultdict(Counter)
+        """Per kind of bid, how often which outcome was told."""
         self.headers_of: dict[str, httpx.Headers] = {}
         self._items = list(items)
         self._bidders = bidders
         self._readers = readers
         self._seed = seed
         self._pause_s = pause_s
-        self._prices: dict[str, int] = defaultdict(int)
-        self._open: dict[str, tuple[str, str, int]] = {}
+        self._heard: dict[str, Heard] = defaultdict(Heard)
+        self._open: dict[str, Wish] = {}
         self._numbers = itertools.count()
         self._told = asyncio.Event()
         self._running = False
@@ -77,8 +79,23 @@ class Bidders:
 
     @property
     def unresolved(self) -> int:
-        """Bids whose outcome no client knows."""
+        """Bids whose outcome no client knows, though they have a key to ask by."""
         return len(self._open)
+
+    def move_to(self, items: Mapping[str, int | None]) -> None:
+        """From now on bid on these items alone, each with its buy-now price in cents where there is one."""
+        for item_id, buy_now in items.items():
+            self.requests.setdefault(item_id, [])
+            self._heard[item_id] = Heard(buy_now=buy_now)
+        self._items = list(items)
+
+    def forget(self, items: Iterable[str]) -> None:
+        """Drop what was written down of these items; they have been judged."""
+        for item_id in items:
+            self.requests.pop(item_id, None)
+            self.reads.pop(item_id, None)
+            self.accepted.pop(item_id, None)
+            self._heard.pop(item_id, None)
 
     async def more(self, acknowledged: int, *, within_s: float = 30.0) -> None:
         """Wait until so many bids more were acknowledged."""
@@ -114,15 +131,38 @@ class Bidders:
 
     async def _bid(self, http: httpx.AsyncClient, user_id: str, chance: random.Random) -> None:
         while self._running:
-            item_id = chance.choice(self._items)
-            amount = max(1, self._prices[item_id] + chance.choice((-5, 1, 1, 2, 10, 25)))
-            bid_id = f"{self._seed}-{next(self._numbers)}"
-            for _ in range(_REPEATS_MAX):
-                outcome = await self.place(http, chance.choice(self.gateways), bid_id, item_id, user_id, amount)
-                if outcome in ("ok", "refused") or not self._running:
-                    break
-                await asyncio.sleep(PAUSE_S)
+            item_id = self._choose(chance)
+            name = f"{self._seed}-{next(self._numbers)}"
+            wish = wish_of(chance, self.kinds, name, item_id, user_id, self._heard[item_id])
+            outcome = await self._until_told(http, wish, chance)
+            if wish.key != "none" and outcome in ("ok", "refused") and chance.random() < self.kinds.repeats:
+                await self.send(http, chance.choice(self.gateways), wish)
+            if self.accepted[item_id] and chance.random() < self.kinds.misuse:
+                taken, told_id = chance.choice(self.accepted[item_id])
+                wrong = misuse_of(chance, f"{name}-misuse", taken, told_id, user_id)
+                if wrong is not None:
+                    await self.send(http, chance.choice(self.gateways), wrong)
             await asyncio.sleep(chance.uniform(0, self._pause_s))
+
+    def _choose(self, chance: random.Random) -> str:
+        """An item; one that is over now and then, where there are others."""
+        item_id = chance.choice(self._items)
+        if self._heard[item_id].is_over and chance.random() < 0.95:
+            item_id = chance.choice([each for each in self._items if not self._heard[each].is_over] or self._items)
+        return item_id
+
+    async def _until_told(self, http: httpx.AsyncClient, wish: Wish, chance: random.Random) -> Outcome:
+        """Send it; where nobody knows what became of it, ask or send it again a few times, if it has a key."""
+        outcome: Outcome = "unknown"
+        for _ in range(_REPEATS_MAX):
+            if outcome == "unknown" and wish.name in self._open and chance.random() < self.kinds.lookups:
+                outcome = await self.look_up(http, chance.choice(self.gateways), wish)
+            if outcome not in ("ok", "refused"):
+                outcome = await self.send(http, chance.choice(self.gateways), wish)
+            if outcome in ("ok", "refused", "rejected") or wish.key == "none" or not self._running:
+                break
+            await asyncio.sleep(PAUSE_S)
+        return outcome
 
     async def _read(self, http: httpx.AsyncClient, chance: random.Random) -> None:
         while self._running:
@@ -133,135 +173,99 @@ class Bidders:
                 assert answer.status_code in (200, 503), f"{answer.status_code}: {answer.text}"
                 if answer.status_code == 200:
                     item = json.loads(answer.text, parse_float=Decimal)
-                    read = Read(item["epoch"], item["seq"], minor(item["current_bid"]), invoked_s, time.monotonic())
+                    price, public = minor(item["current_bid"]), public_of_json(item)
+                    read = Read(item["epoch"], item["seq"], price, invoked_s, time.monotonic(), public)
                     self.reads[item_id].append(read)
             await asyncio.sleep(chance.uniform(0, self._pause_s))
 
     async def place(
         self, http: httpx.AsyncClient, gateway: str, bid_id: str, item_id: str, user_id: str, amount: int
     ) -> Outcome:
+        """Send one plain bid and write down what came of it."""
+        return await self.send(http, gateway, Wish(bid_id, item_id, user_id, amount))
+
+    async def send(self, http: httpx.AsyncClient, gateway: str, wish: Wish) -> Outcome:
         """Send one bid and write down what came of it."""
-        text = f'{{"user_id":"{user_id}","bid_id":"{bid_id}","amount":{amount // 100}.{amount % 100:02d}}}'
-        self._open.setdefault(bid_id, (item_id, user_id, amount))
+        if wish.key != "none" and not wish.is_misuse:
+            self._open.setdefault(wish.name, wish)
         invoked_s = time.monotonic()
         answer = None
         with contextlib.suppress(httpx.HTTPError):
-            answer = await http.post(f"{gateway}/api/v1/items/{item_id}/bid", content=text.encode())
+            url = f"{gateway}/api/v1/items/{wish.item_id}/bid"
+            answer = await http.post(url, content=wish.body(), headers=wish.headers())
+        return self._note(wish, answer, invoked_s, is_lookup=False)
+
+    async def look_up(self, http: httpx.AsyncClient, gateway: str, wish: Wish) -> Outcome:
+        """Ask by its key what became of a bid."""
+        invoked_s = time.monotonic()
+        answer = None
+        with contextlib.suppress(httpx.HTTPError):
+            parameters = {"item_id": wish.item_id, "user_id": wish.user_id}
+            answer = await http.get(f"{gateway}/api/v1/bids/by-key/{wish.name}", params=parameters)
+        return self._note(wish, answer, invoked_s, is_lookup=True)
+
+    def _note(self, wish: Wish, answer: httpx.Response | None, invoked_s: float, *, is_lookup: bool) -> Outcome:
         completed_s = time.monotonic()
-        outcome, seq = self._judge(item_id, answer)
+        body = {} if answer is None else json.loads(answer.text, parse_float=Decimal)
+        outcome, code = outcome_of(answer, body, is_lookup=is_lookup)
+        told = None
+        if outcome in ("ok", "refused"):
+            told = answer_of(body)
+            self._hear(wish.item_id, told, code)
         # Sent before and of unknown outcome: that this repeat changed nothing says nothing of the first.
-        if outcome != "unknown" and not (outcome == "declined" and self._was_unknown(item_id, bid_id)):
-            self._open.pop(bid_id, None)
-        self.requests[item_id].append(Request(bid_id, user_id, amount, invoked_s, completed_s, outcome, seq))
-        self._told.set()
+        if outcome in ("ok", "refused", "rejected") or (
+            outcome == "declined" and not is_lookup and not self._was_unknown(wish.item_id, wish.name)
+        ):
+            self._open.pop(wish.name, None)
+        self.requests[wish.item_id].append(
+            Request(
+                wish.name,
+                wish.user_id,
+                wish.amount,
+                invoked_s,
+                completed_s,
+                outcome,
+                body.get("seq") if outcome == "ok" else None,
+                wish.max_amount,
+                wish.key,
+                code,
+                told,
+                is_lookup,
+                wish.is_misuse,
+            )
+        )
+        if outcome == "ok" and told is not None and not wish.is_misuse:
+            self.accepted[wish.item_id].append((wish, told.bid_id))
+        self._count(wish, answer, outcome, code, is_lookup=is_lookup)
         return outcome
+
+    def _count(
+        self, wish: Wish, answer: httpx.Response | None, outcome: Outcome, code: str | None, *, is_lookup: bool
+    ) -> None:
+        self.outcomes["look-up" if is_lookup else wish.kind][outcome] += 1
+        if not is_lookup:
+            told = outcome if outcome in ("ok", "refused") else (code or "NO_ANSWER")
+            self.codes[told] += 1
+            if answer is not None:
+                self.headers_of[told] = answer.headers
+        self._told.set()
+
+    def _hear(self, item_id: str, told: Answer, code: str | None) -> None:
+        is_over = self._heard[item_id].is_over or code in ("CLOSED", "SOLD", "CANCELLED")
+        self._heard[item_id] = replace(self._heard[item_id], minimum=told.min_next_bid, is_over=is_over)
 
     def _was_unknown(self, item_id: str, bid_id: str) -> bool:
         recent = self.requests[item_id][-200:]
         return any(each.bid_id == bid_id and each.outcome == "unknown" for each in recent)
 
-    def _judge(self, item_id: str, answer: httpx.Response | None) -> tuple[Outcome, int | None]:
-        if answer is None:
-            self.codes["NO_ANSWER"] += 1
-            return "unknown", None
-        body = json.loads(answer.text, parse_float=Decimal)
-        if answer.status_code in (200, 201):
-            self._prices[item_id] = max(self._prices[item_id], minor(body["current_bid"]))
-            outcome: Outcome = "ok" if answer.status_code == 201 else "refused"
-            self.codes[outcome] += 1
-            return outcome, body.get("seq") if outcome == "ok" else None
-        code = body.get("code", str(answer.status_code))
-        self.codes[code] += 1
-        self.headers_of[code] = answer.headers
-        assert answer.status_code == 503, f"{answer.status_code}: {answer.text}"
-        return ("unknown" if code == "OUTCOME_UNKNOWN" else "declined"), None
-
     async def resolve(self) -> int:
-        """Repeat every bid of unknown outcome under its id, as its client would, until it is known."""
-        waiting = list(self._open.items())
+        """Repeat every bid of unknown outcome under its key, as its client would, until it is known."""
+        waiting = list(self._open.values())
         async with httpx.AsyncClient(timeout=_TIMEOUT_S) as http:
-            for bid_id, sent in waiting:
+            for wish in waiting:
 
-                async def decided(bid_id: str = bid_id, sent: tuple[str, str, int] = sent) -> bool:
-                    return await self.place(http, self.gateways[0], bid_id, *sent) in ("ok", "refused")
+                async def decided(wish: Wish = wish) -> bool:
+                    return await self.send(http, self.gateways[0], wish) in ("ok", "refused", "rejected")
 
                 await eventually(decided, seconds=60)
         return len(waiting)
-
-
-class Watcher:
-    """A viewer who comes back with ``since`` whenever the connection ends."""
-
-    def __init__(self, name: str, feed_url: str, item_id: str) -> None:
-        self.name = name
-        self.item_id = item_id
-        self.close_codes: list[int] = []
-        self.frame_types: Counter[str] = Counter()
-        self._url = f"{feed_url.replace('http://', 'ws://')}/ws/items/{item_id}"
-        self._connections: list[list[Frame]] = []
-        self._latest: Frame | None = None
-        self._shown = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def connections(self) -> int:
-        """How often it has connected."""
-        return len(self._connections)
-
-    def view(self) -> Viewer:
-        """What it was shown, for the judge."""
-        return Viewer(self.name, [list(frames) for frames in self._connections if frames])
-
-    async def start(self) -> None:
-        """Watch in the background; returns after the first snapshot."""
-        self._task = asyncio.create_task(self._watch())
-        await self.reached(0)
-
-    async def reached(self, seq: int, *, within_s: float = 30.0) -> None:
-        """Wait until it was shown the state of ``seq`` or a later one."""
-        async with asyncio.timeout(within_s):
-            while self._latest is None or self._latest.seq < seq:
-                assert self._task is not None
-                assert not self._task.done(), "the viewer gave up"
-                self._shown.clear()
-                await self._shown.wait()
-
-    async def joined(self, connections: int, *, within_s: float = 30.0) -> None:
-        """Wait until it was let in so often: with a snapshot, or with what it had missed."""
-        async with asyncio.timeout(within_s):
-            while self.frame_types["snapshot"] + self.frame_types["resumed"] < connections:
-                self._shown.clear()
-                await self._shown.wait()
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                self._task.result()
-
-    async def _watch(self) -> None:
-        while True:
-            # Every single event, so that one which is missed is noticed.
-            since = "" if self._latest is None else f"&since={self._latest.epoch}:{self._latest.seq}"
-            try:
-                async with connect(f"{self._url}?feed=full{since}", open_timeout=10, max_queue=None) as socket:
-                    self._connections.append([])
-                    async for text in socket:
-                        self._take(json.loads(text, parse_float=Decimal))
-                self.close_codes.append(socket.close_code or 1006)
-            except websockets.ConnectionClosed as closed:
-                self.close_codes.append(closed.rcvd.code if closed.rcvd else 1006)
-            except (OSError, websockets.WebSocketException, TimeoutError, EOFError):
-                pass
-            await asyncio.sleep(PAUSE_S)
-
-    def _take(self, frame: dict[str, Any]) -> None:
-        self.frame_types[frame["type"]] += 1
-        self._shown.set()
-        if "seq" not in frame or frame.get("current_bid") is None:
-            return
-        is_event = frame["type"] not in NOT_EVENTS
-        latest = Frame(frame["epoch"], frame["seq"], minor(frame["current_bid"]), is_event)
-        self._connections[-1].append(latest)
-        self._latest = latest

@@ -46,10 +46,10 @@ def long_outage(_long_outage: Beside | None) -> Beside:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line per fault run that ended well: with its seed it can be repeated."""
-    if not report.REPORTS:
+    if not report.REPORTS and not report.DETAILS:
         return
     terminalreporter.section("faults")
-    for line in report.lines(report.REPORTS):
+    for line in [*report.lines(report.REPORTS), *report.DETAILS]:
         terminalreporter.write_line(line)
     if path := os.environ.get("FAULTS_REPORT"):
         passed, failed = (len(terminalreporter.stats.get(outcome, ())) for outcome in ("passed", "failed"))

@@ -23,6 +23,7 @@ import random
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -38,9 +39,12 @@ from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
 from shared.clients.nats import open_nats
 from shared.clients.redis import open_redis
-from shared.names import item_key, lease_key, outbox_key, shard_of, subject_of
+from shared.names import item_key, lease_key, outbox_key, shard_of
 from tests.faults.bidders import PAUSE_S, Bidders, Watcher
-from tests.faults.history import History, Row, Viewer, violations
+from tests.faults.clients.operators import Operators
+from tests.faults.clients.wishes import EVERY, Kinds
+from tests.faults.evidence import evidence, is_archived
+from tests.faults.history import History, Viewer, violations
 from tests.faults.report import REPORTS, Report, current_test
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -59,27 +63,33 @@ _QUICK = {
 
 _READY_TIMEOUT_S = 90.0
 
-_ROWS = "SELECT epoch, seq, bid_id, user_id, amount FROM bids WHERE item_id = $1"
-_OTHERS = "SELECT seq FROM events WHERE item_id = $1"
-_PRICE = "SELECT current_bid FROM items WHERE item_id = $1"
-_DEAD = "SELECT count(*) FROM dead_letters WHERE subject = $1"
-_ARCHIVED = """
-SELECT (SELECT count(*) FROM bids WHERE item_id = $1) + (SELECT count(*) FROM events WHERE item_id = $1)
-"""
-
 
 class FaultRun:
     """One stack with its crowd. Faults are injected through its methods, so that the timeline knows of them."""
 
     def __init__(
-        self, stack: Stack, *, seed: int, items: Sequence[str], bidders: int, readers: int, viewers: int, pause_s: float
+        self,
+        stack: Stack,
+        *,
+        seed: int,
+        items: Sequence[str],
+        bidders: int,
+        readers: int,
+        viewers: int,
+        pause_s: float,
+        kinds: Kinds = EVERY,
+        operators: int = 0,
+        operator_pause_s: float = 0.5,
     ) -> None:
         self.stack = stack
         self.seed = seed
         self.items = list(items)
         self.chance = random.Random(seed)
         self.bidders = Bidders(
-            [stack.urls.gateway_url], items, bidders=bidders, readers=readers, seed=seed, pause_s=pause_s
+            [stack.urls.gateway_url], items, bidders=bidders, readers=readers, seed=seed, pause_s=pause_s, kinds=kinds
+        )
+        self.operators = Operators(
+            self.bidders, items, operators=operators, seed=seed, pause_s=operator_pause_s if operators else 0
         )
         self.watchers = [
             Watcher(f"viewer-{number}", stack.urls.broadcast_url, self.items[number % len(self.items)])
@@ -87,9 +97,13 @@ class FaultRun:
         ]
         self.more_viewers: dict[str, Sequence[Viewer]] = {}
         """Per item, what viewers beside the watchers were shown: for the judge."""
+        self.wall_offset_s: float | None = time.time() - time.monotonic()
+        """What leads from this process's clock to that of Redis; None for a run that moves the clock of Redis."""
+        self._has_operators = operators > 0
         self.timeline: list[str] = []
         self.faults = 0
         self.histories: list[History] = []
+        self._of_retired: Counter[str] = Counter()
         self.is_proven = False
         self._began_s = time.monotonic()
         for process in stack.processes.values():
@@ -180,6 +194,39 @@ class FaultRun:
         async with httpx.AsyncClient(base_url=gateway or self.stack.urls.gateway_url, timeout=20) as http:
             await asyncio.gather(*(one(http, item_id, terms) for item_id, terms in items.items()))
 
+    async def auction(self, items: Mapping[str, Mapping[str, Any]], *, viewers: int = 1) -> None:
+        """Create items and move everybody to them: bidders, operators, and so many viewers for each."""
+        await self.create(items)
+        prices = {item_id: terms.get("buy_now_price") for item_id, terms in items.items()}
+        self.bidders.move_to({each: None if price is None else round(price * 100) for each, price in prices.items()})
+        self.operators.move_to(items)
+        joined = [
+            Watcher(f"viewer-{number} of {item_id}", self.stack.urls.broadcast_url, item_id)
+            for item_id in items
+            for number in range(viewers)
+        ]
+        self.watchers += joined
+        await asyncio.gather(*(watcher.start() for watcher in joined))
+
+    async def retire(self, items: Sequence[str]) -> None:
+        """Forget items that were judged, so that a long run does not grow."""
+        for watcher in [each for each in self.watchers if each.item_id in items]:
+            await watcher.stop()
+            self.watchers.remove(watcher)
+        self.bidders.forget(items)
+        self.operators.forget(items)
+        self.items = [each for each in self.items if each not in items]
+        self._of_retired = Counter(self.sums)
+        self.histories = []
+
+    @property
+    def sums(self) -> Mapping[str, int]:
+        """Of everything that was judged: ``acknowledged``, ``lost``, ``doubled``, ``hidden``."""
+        sums = Counter(self._of_retired)
+        for name in ("acknowledged", "lost", "doubled", "hidden"):
+            sums[name] += sum(getattr(history, name) for history in self.histories)
+        return sums
+
     async def add_gateway(self, name: str, **env: str) -> str:
         """One more gateway; returns its URL. Bidders do not know of it yet."""
         (port,) = free_ports(1)
@@ -193,6 +240,7 @@ class FaultRun:
         histories = await self.settle(within_s=within_s)
         broken = [violation for history in histories for violation in violations(history)]
         assert not broken, "\n".join(broken)
+        assert all(history.replay.is_whole for history in histories if history.events), "all must have been replayed"
         assert self.bidders.unresolved == 0
         self.is_proven = True
         return histories
@@ -216,31 +264,22 @@ class FaultRun:
         """Wait until PostgreSQL has as many events of each item as Redis; what is missing then is for the judge."""
 
         async def complete() -> bool:
-            for item_id in self.items:
-                seq = await redis.hget(item_key(item_id), "seq")
-                if seq is not None and await postgres.fetchval(_ARCHIVED, item_id) < int(seq) + 1:
-                    return False
-            return True
+            return all([await is_archived(redis, postgres, item_id) for item_id in self.items])
 
         with contextlib.suppress(TimeoutError):
             await eventually(complete, seconds=within_s)
 
     async def _history(self, redis: Redis, postgres: asyncpg.Connection, item_id: str) -> History:
-        price, seq = await redis.hmget(item_key(item_id), ["price", "seq"])
-        return History(
-            item_id=item_id,
+        return dataclasses.replace(
+            await evidence(redis, postgres, self.bidders.gateways[0], item_id),
             requests=self.bidders.requests[item_id],
-            rows=[Row(*row) for row in await postgres.fetch(_ROWS, item_id)],
-            other_seqs=[row["seq"] for row in await postgres.fetch(_OTHERS, item_id)],
-            redis_price=None if price is None else int(price),
-            redis_seq=None if seq is None else int(seq),
-            archived_price=await postgres.fetchval(_PRICE, item_id),
-            dead_letters=await postgres.fetchval(_DEAD, subject_of(item_id)),
             viewers=[
                 *(watcher.view() for watcher in self.watchers if watcher.item_id == item_id),
                 *self.more_viewers.get(item_id, ()),
             ],
             reads=self.bidders.reads[item_id],
+            operations=self.operators.operations[item_id] if self._has_operators else None,
+            wall_offset_s=self.wall_offset_s,
         )
 
     # ------------------------------------------------------------------ behind the services' back
@@ -299,9 +338,7 @@ def _report(run: FaultRun, test: str) -> Report:
         seed=run.seed,
         faults=run.faults,
         answers=sum(run.bidders.codes.values()),
-        acknowledged=sum(history.acknowledged for history in run.histories),
-        lost=sum(history.lost for history in run.histories),
-        doubled=sum(history.doubled for history in run.histories),
+        **run.sums,
     )
 
 
@@ -323,18 +360,33 @@ async def fault_run(
     ports: Ports | None = None,
     pause_s: float = PAUSE_S,
     test: str | None = None,
+    kinds: Kinds = EVERY,
+    operators: int = 0,
+    operator_pause_s: float = 0.5,
 ) -> AsyncIterator[FaultRun]:
     """A running stack with ``items`` open items, ``viewers`` on them, and ``bidders`` who wait to be let loose.
 
-    ``readers`` ask for items all the while. Each bidder rests up to ``pause_s`` after a bid. ``test`` is the name in
-    the table where it is not that of the test that runs now. An error that leaves the block carries the seed and the
-    timeline.
+    ``readers`` ask for items all the while. Each bidder rests up to ``pause_s`` after a bid and sends what ``kinds``
+    says; each of the ``operators`` rests up to ``operator_pause_s``, and works while ``run.operators.operating()``.
+    ``test`` is the name in the table where it is not that of the test that runs now. An error that leaves the block
+    carries the seed and the timeline.
     """
     seed = chosen_seed()
     test = test or current_test()
     stack = await start_stack(env={**_QUICK, **(env or {})}, redis_appendfsync=redis_appendfsync, ports=ports)
     names = [f"lot-{number}" for number in range(items)]
-    run = FaultRun(stack, seed=seed, items=names, bidders=bidders, readers=readers, viewers=viewers, pause_s=pause_s)
+    run = FaultRun(
+        stack,
+        seed=seed,
+        items=names,
+        bidders=bidders,
+        readers=readers,
+        viewers=viewers,
+        pause_s=pause_s,
+        kinds=kinds,
+        operators=operators,
+        operator_pause_s=operator_pause_s,
+    )
     try:
         async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20) as http:
             for name in names:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-NUMBERS = ("faults", "answers", "acknowledged", "lost", "doubled")
+NUMBERS = ("faults", "answers", "acknowledged", "lost", "doubled", "hidden")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,9 +29,12 @@ class Report:
     acknowledged: int
     lost: int
     doubled: int
+    hidden: int = 0
 
 
 REPORTS: list[Report] = []
+DETAILS: list[str] = []
+"""Lines about single runs, for the terminal alone."""
 
 
 def current_test() -> str:
@@ -54,7 +57,7 @@ def lines(reports: Sequence[Report]) -> Iterator[str]:
     without = "" if all(each.is_proven for each in reports) else " (without the runs that are meant to lose bids)"
     yield (
         f"{total['faults']:,} faults, {total['acknowledged']:,} bids acknowledged, {total['lost']:,} lost, "
-        f"{total['doubled']:,} doubled{without}"
+        f"{total['doubled']:,} doubled, {total['hidden']:,} hidden{without}"
     )
 
 

@@ -15,9 +15,9 @@ RUNS = [
 
 
 def test_runs_that_are_meant_to_lose_bids_are_not_summed() -> None:
-    assert sums(RUNS) == {"faults": 3, "answers": 350, "acknowledged": 1_120, "lost": 0, "doubled": 0}
+    assert sums(RUNS) == {"faults": 3, "answers": 350, "acknowledged": 1_120, "lost": 0, "doubled": 0, "hidden": 0}
     *_, last = lines(RUNS)
-    assert last.startswith("3 faults, 1,120 bids acknowledged, 0 lost, 0 doubled")
+    assert last.startswith("3 faults, 1,120 bids acknowledged, 0 lost, 0 doubled, 0 hidden")
     assert "meant to lose bids" in last
     *_, last = lines(RUNS[:2])
     assert "meant to lose bids" not in last
@@ -32,6 +32,6 @@ def test_the_files_say_what_the_terminal_says(tmp_path: Path) -> None:
     assert [run["test"] for run in content["runs"]] == ["test_a", "test_b", "test_unsafe"]
     table = files[1].read_text()
     assert table == markdown(RUNS)
-    assert "| *all of them* |  | 3 | 350 | 1,120 | 0 | 0 |" in table
+    assert "| *all of them* |  | 3 | 350 | 1,120 | 0 | 0 | 0 |" in table
     assert table.index("*all of them*") < table.index("test_unsafe")
     assert len({line.count("|") for line in table.splitlines()}) == 1

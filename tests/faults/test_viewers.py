@@ -7,6 +7,7 @@ import contextlib
 import httpx
 import pytest
 
+from tests.faults.clients.wishes import PLAIN
 from tests.faults.crowd import Crowd, RawViewer, open_files
 from tests.faults.harness import FaultRun, fault_run
 from tests.stack import StackFactory
@@ -41,7 +42,7 @@ async def test_row_19_a_viewer_that_stops_reading_beside_a_thousand(start_stack:
     generous on purpose: waiting for the slow one would cost the others many seconds.
     """
     with open_files(4 * _HEALTHY):
-        async with fault_run(start_stack, items=1, bidders=2, pause_s=0.15, env=_ENV) as run:
+        async with fault_run(start_stack, items=1, bidders=2, pause_s=0.15, env=_ENV, kinds=PLAIN) as run:
             crowd = Crowd(run.stack.ports.broadcast, run.items[0])
             await crowd.join(_HEALTHY)
             run.note(f"{_HEALTHY} viewers have joined")
