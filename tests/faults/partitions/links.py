@@ -65,11 +65,15 @@ class Links:
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
 
+    async def keep(self, proxy: FaultyProxy) -> FaultyProxy:
+        """Open one more proxy, for as long as the others."""
+        return await self._open.enter_async_context(proxy)
+
     async def between(self, stack: Stack) -> Mapping[str, Mapping[str, str]]:
         """Put the proxies there; what each service has to be told."""
         env: dict[str, dict[str, str]] = defaultdict(dict)
         for line in LINES:
-            proxy = await self._open.enter_async_context(FaultyProxy(getattr(stack.ports, line.server)))
+            proxy = await self.keep(FaultyProxy(getattr(stack.ports, line.server)))
             self.proxies[line] = proxy
             env[line.service][f"{line.server.upper()}_URL"] = _URLS[line.server].format(host=HOST, port=proxy.port)
         return env
