@@ -13,13 +13,13 @@ from tests.tcp import Way, relay, serving
 class FaultyProxy:
     """Stands between a client and the server on ``target_port`` of this machine.
 
-    Clients connect to ``port``. ``eaten`` counts the bytes of answers that were dropped, ``held`` the chunks that had to
-    wait because a way was stopped, ``cuts`` the connections that were cut; ``on_answer`` is called before an answer is
-    passed on. ``target_port`` may be changed: connections that come from then on lead to another server.
+    Clients connect to ``port``. ``eaten`` counts the bytes of answers that were dropped, ``held`` the chunks that had
+    to wait because a way was stopped, ``cuts`` the connections that were cut; ``on_answer`` is called before an answer
+    is passed on.
     """
 
     def __init__(self, target_port: int) -> None:
-        self.target_port = target_port
+        self._target_port = target_port
         self._server = contextlib.AsyncExitStack()
         self._writers: set[asyncio.StreamWriter] = set()
         self._eats = False
@@ -77,7 +77,7 @@ class FaultyProxy:
 
     def lead_to(self, target_port: int) -> None:
         """From now on to another server, as a name that points elsewhere after a failover."""
-        self.target_port = target_port
+        self._target_port = target_port
         self.cut()
 
     def refuse(self) -> None:
@@ -113,7 +113,7 @@ class FaultyProxy:
             return
         self._writers.add(writer)
         try:
-            await relay(reader, writer, self.target_port, self._spoil)
+            await relay(reader, writer, self._target_port, self._spoil)
         finally:
             self._writers.discard(writer)
 

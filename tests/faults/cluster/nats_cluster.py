@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from nats.errors import Error as NatsError
 from nats.js.api import PeerInfo
 
 from infrastructure.local import binaries, probes
@@ -143,7 +144,7 @@ class NatsCluster:
         try:
             async with run.jetstream() as jetstream, asyncio.timeout(5):
                 info = await jetstream.stream_info(STREAM)
-        except Exception as error:  # noqa: BLE001
+        except (NatsError, OSError, TimeoutError) as error:
             run.note(f"the stream cannot be asked: {type(error).__name__}: {error}")
             return "", []
         assert info.config.num_replicas == 3

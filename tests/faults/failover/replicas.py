@@ -81,7 +81,7 @@ class Failover:
         """The primary is gone; the replica takes its place, as it is, and gets a replica of its own."""
         redis = open_redis(url_of(self._replica_port))
         try:
-            await redis.execute_command("REPLICAOF", "NO", "ONE")
+            await redis.replicaof("NO", "ONE")
         finally:
             await redis.aclose()
         run.redis_url = url_of(self._replica_port)

@@ -32,8 +32,8 @@ async def test_row_30_a_failover_to_a_replica_that_lacks_the_newest_entries(
 ) -> None:
     """What went back takes no bids until `recover`; what was published or archived comes back; no number twice.
 
-    With `redis`, a bid that only the dead primary knew is lost, which is what that level says; so there the bidders rest
-    until the stream has everything. With the other two they never stop: nothing acknowledged may be lost.
+    With `redis`, a bid that only the dead primary knew is lost, which is what that level says; so there the bidders
+    rest until the stream has everything. With the other two they never stop: nothing acknowledged may be lost.
     """
     env = {"BID_ACK": ack, "BID_ACK_TIMEOUT_MS": "1500"}
     async with Failover() as failover, fault_run(start_stack, env=env, lines=failover.between) as run:

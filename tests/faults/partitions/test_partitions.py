@@ -38,9 +38,7 @@ async def test_row_38_the_judge_and_the_log_are_out_of_reach(start_stack: StackF
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("service", [API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE])
-async def test_row_38_a_service_is_parted_from_each_server_in_each_way(
-    start_stack: StackFactory, service: str
-) -> None:
+async def test_row_38_a_service_is_parted_from_each_server_in_each_way(start_stack: StackFactory, service: str) -> None:
     """One after the other, in the order of the seed; everything must have caught up before the next one begins."""
     async with Links() as links, fault_run(start_stack, bidders=4, lines=links.between) as run:
         cases = [(line, how) for line in LINES if line.service == service for how in PARTITIONS]
@@ -96,8 +94,8 @@ async def _part_and_heal(run: FaultRun, links: Links, line: Line, how: Partition
         assert run.bidders.acknowledged == accepted
     else:
         await run.bidders.more(10)
-        told = +(Counter(run.bidders.codes) - before)
-        assert set(told) <= {"ok", "refused"}, f"{line}, {how}: bids must not notice, and were told {told}"
+        others = +(Counter(run.bidders.codes) - before)
+        assert set(others) <= {"ok", "refused"}, f"{line}, {how}: bids must not notice, and were told {others}"
     assert not links.around(run), "a service has found a way past its proxy"
     links.proxies[line].heal(late=late)
     run.note(f"{line}: healed, and what was kept {'arrives late' if late else 'is forgotten'}")
