@@ -59,7 +59,7 @@ _QUICK = {
 }
 
 _READY_TIMEOUT_S = 90.0
-_RECOVER_TIMEOUT_S = 90.0
+_RECOVER_TIMEOUT_S = 180.0
 
 Lines = Callable[[Stack], Awaitable[Mapping[str, Mapping[str, str]]]]
 """Called when the servers run and the services do not; returns what each service gets into its environment."""

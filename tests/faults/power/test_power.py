@@ -65,6 +65,7 @@ def _put_back(run: FaultRun, kept: Path) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 @needs_own_disk
 async def test_row_40_nats_loses_power(start_stack: StackFactory) -> None:
     """With what `bidding up` sets, a flush each 10 s: what is lost is in the outbox still."""
@@ -92,6 +93,7 @@ async def test_row_40_nats_loses_power(start_stack: StackFactory) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 @needs_own_disk
 @pytest.mark.parametrize(("sync", "loses"), [("always", False), ("1h", True)])
 async def test_row_40_nats_loses_power_and_redis_everything(
@@ -132,6 +134,7 @@ async def test_row_40_nats_loses_power_and_redis_everything(
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 @needs_own_disk
 @pytest.mark.parametrize(("fsync", "loses"), [("on", False), ("off", True)])
 async def test_row_40_postgresql_loses_power(start_stack: StackFactory, fsync: str, loses: bool) -> None:

@@ -76,6 +76,7 @@ async def _times_never_fall(run: FaultRun) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(240)
 async def test_row_42_ends_and_pauses_when_the_clock_jumps(start_stack: StackFactory) -> None:
     """Ahead: what ends within the hour is closed, once and for good. Back: the end waits for the clock of Redis, and a
     pause never takes time away from an item."""
@@ -123,6 +124,7 @@ async def test_row_42_ends_and_pauses_when_the_clock_jumps(start_stack: StackFac
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(240)
 async def test_row_42_no_lease_outlives_the_clock(start_stack: StackFactory) -> None:
     """The owner of all shards dies, and the clock goes back an hour: its leases must not last for that hour."""
     clocks = _Clocks()
@@ -141,6 +143,7 @@ async def test_row_42_no_lease_outlives_the_clock(start_stack: StackFactory) -> 
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(240)
 async def test_row_42_leases_and_a_clock_that_goes_ahead(start_stack: StackFactory) -> None:
     """Every lease has run out at once, while both gateways live: whoever takes them, nothing is lost or doubled."""
     clocks = _Clocks()
