@@ -91,9 +91,11 @@ class Links:
     def around(self, run: FaultRun) -> list[str]:
         """Connections of the services that go past the proxies; there must be none, or nothing was parted."""
         servers = {getattr(run.stack.ports, line.server): line.server for line in LINES}
+        pids = {service: run.stack.pid(service) for service in sorted({line.service for line in LINES})}
+        assert None not in pids.values(), f"not all services run: {pids}"
         return [
             f"{service} to {servers[connection.raddr.port]}"
-            for service in sorted({line.service for line in LINES})
-            for connection in psutil.Process(run.stack.pid(service)).net_connections("tcp")
+            for service, pid in pids.items()
+            for connection in psutil.Process(pid).net_connections("tcp")
             if connection.raddr and connection.raddr.port in servers
         ]
