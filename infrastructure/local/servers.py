@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,7 @@ jetstream {{
   # Said, since otherwise it is three quarters of the free disk, and on a small one our stream of 2 GiB cannot be made.
   max_file_store: 4GB
   # Losing the last seconds is no loss: the outbox in Redis is kept until PostgreSQL has the events.
-  sync_interval: "10s"
+  sync_interval: {sync}
 }}
 """
 
@@ -120,13 +121,25 @@ def redis_spec(
 
 
 def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> ProcessSpec:
-    """NATS with JetStream's files in `<data_dir>/nats`; BinaryMissing when there is no nats-server."""
+    """NATS with JetStream's files in `<data_dir>/nats`; BinaryMissing when there is no nats-server.
+
+    NATS_SYNC_INTERVAL says how often what is written is forced to disk, such as `10s` (the default), or `always`.
+    """
+    sync = environment.get("NATS_SYNC_INTERVAL") or "10s"
+    if not re.fullmatch(r"always|[0-9]+(ms|s|m|h)", sync):
+        raise StackError(f"NATS_SYNC_INTERVAL must be always, or a time such as 10s, not {sync!r}.")
     executable = binaries.find_nats(environment)
     folder = data_dir / "nats"
     folder.mkdir(parents=True, exist_ok=True)
     config = _config_file(data_dir, "nats.conf")
     config.write_text(
-        _NATS_CONFIG.format(host=HOST, port=ports.nats, monitor=ports.nats_monitor, folder=_quoted(folder))
+        _NATS_CONFIG.format(
+            host=HOST,
+            port=ports.nats,
+            monitor=ports.nats_monitor,
+            folder=_quoted(folder),
+            sync=sync if sync == "always" else f'"{sync}"',
+        )
     )
     return ProcessSpec(
         name="nats",

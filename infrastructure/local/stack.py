@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -86,6 +87,9 @@ class Stack:
         self.reporter = reporter or Reporter()
         self.services = tuple(services)
         self._broadcasters = broadcasters
+        self.server_env: dict[str, dict[str, str]] = {}
+        """Per server of its own, what is added to its environment from its next start on."""
+        self._more_servers: set[str] = set()
         self._migrates = bool(services) if migrate is None else migrate
         self._appendfsync = redis_appendfsync
         self._external = {"redis": redis_url, "nats": nats_url, "postgres": postgres_url}
@@ -172,8 +176,9 @@ class Stack:
         if not self._lock.is_held:
             return
         self._set_phase("stopping")
-        servers = [process for name, process in self._processes.items() if name in self.servers]
-        services = [process for name, process in self._processes.items() if name not in self.servers]
+        names = {*self.servers, *self._more_servers}
+        servers = [process for name, process in self._processes.items() if name in names]
+        services = [process for name, process in self._processes.items() if name not in names]
         try:
             for batch in (services, servers):
                 await asyncio.gather(*(self._stop_one(process) for process in batch))
@@ -266,12 +271,21 @@ class Stack:
 
         `port` is the one whose /ready tells that it is up; `env` must make the service listen there.
         """
-        if name in self._processes:
-            raise StackError(f"There is a process named {name} already.")
+        self._require_new(name)
         spec = service_spec(name, module, HOST, port, self.data_dir, self.service_env | dict(env or {}))
         await self._start_together([spec])
 
+    async def add_server(self, spec: ProcessSpec) -> None:
+        """Start one more server, say a replica; it ends after the services. StackError where the name is taken."""
+        self._require_new(spec.name)
+        self._more_servers.add(spec.name)
+        await self._start_together([spec])
+
     # ------------------------------------------------------------------ inside
+
+    def _require_new(self, name: str) -> None:
+        if name in self._processes:
+            raise StackError(f"There is a process named {name} already.")
 
     def _wanted_ports(self) -> list[Wanted]:
         names = [name for process in (*self.services, *self.servers) for name in PORTS_OF[process]]
@@ -321,7 +335,8 @@ class Stack:
         }
         work = asyncio.ensure_future(asyncio.to_thread(makers[name]))
         try:
-            return await asyncio.shield(work)
+            spec = await asyncio.shield(work)
+            return dataclasses.replace(spec, env={**spec.env, **self.server_env.get(name, {})})
         except asyncio.CancelledError:
             # The thread cannot be interrupted, and the next start must not meet it at work.
             await asyncio.wait([work])

@@ -22,9 +22,10 @@ import os
 import random
 import secrets
 import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -35,7 +36,7 @@ from redis.asyncio import Redis
 from infrastructure.local.errors import ProcessFailed
 from infrastructure.local.ports import HOST, Ports, free_ports
 from infrastructure.local.servers import AppendFsync
-from infrastructure.local.services import API_GATEWAY
+from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER, PORTS_OF
 from infrastructure.local.stack import Stack
 from shared.clients.nats import open_nats
 from shared.clients.redis import open_redis
@@ -62,6 +63,10 @@ _QUICK = {
 }
 
 _READY_TIMEOUT_S = 90.0
+_RECOVER_TIMEOUT_S = 180.0
+
+Lines = Callable[[Stack], Awaitable[Mapping[str, Mapping[str, str]]]]
+"""Called when the servers run and the services do not; returns what each service gets into its environment."""
 
 
 class FaultRun:
@@ -82,6 +87,8 @@ class FaultRun:
         operator_pause_s: float = 0.5,
     ) -> None:
         self.stack = stack
+        self.redis_url = stack.urls.redis_url
+        self.nats_url = stack.urls.nats_url
         self.seed = seed
         self.items = list(items)
         self.chance = random.Random(seed)
@@ -233,6 +240,27 @@ class FaultRun:
         await self.stack.add_service(name, API_GATEWAY, port, {"GATEWAY_PORT": str(port), **env})
         return f"http://{HOST}:{port}"
 
+    async def recover(self, *options: str) -> tuple[int, str]:
+        """`bidding recover`, as an operator calls it beside the running services; its exit code and what it said."""
+        self.note("recover begins")
+        command = (sys.executable, "-P", "-m", ARCHIVAL_WORKER, "recover", *options)
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            env=dict(self.stack.processes[ARCHIVAL_WORKER].spec.env),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(_RECOVER_TIMEOUT_S):
+                output, _ = await child.communicate()
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        text = output.decode(errors="replace")
+        self.note(f"recover ended with {child.returncode}: {' / '.join(text.splitlines()[1:])[:600]}")
+        return child.returncode or 0, text
+
     # ------------------------------------------------------------------ the end
 
     async def prove(self, *, within_s: float = 60.0) -> list[History]:
@@ -287,7 +315,7 @@ class FaultRun:
     @contextlib.asynccontextmanager
     async def redis(self) -> AsyncIterator[Redis]:
         """A connection to the Redis of the stack."""
-        redis = open_redis(self.stack.urls.redis_url, timeout_s=10)
+        redis = open_redis(self.redis_url, timeout_s=10)
         try:
             yield redis
         finally:
@@ -306,7 +334,7 @@ class FaultRun:
     @contextlib.asynccontextmanager
     async def jetstream(self) -> AsyncIterator[JetStreamContext]:
         """JetStream of the stack."""
-        client = await open_nats(self.stack.urls.nats_url, name="faults")
+        client = await open_nats(self.nats_url, name="faults")
         try:
             yield client.jetstream()
         finally:
@@ -347,6 +375,14 @@ def chosen_seed() -> int:
     return int(os.environ.get("FAULTS_SEED") or secrets.randbelow(1_000_000))
 
 
+async def _start_services(stack: Stack, env: Mapping[str, Mapping[str, str]]) -> None:
+    await stack.migrate()
+    ports = {name: getattr(stack.ports, PORTS_OF[name][0]) for name in ALL_SERVICES}
+    await asyncio.gather(
+        *(stack.add_service(name, name, port, env.get(name, {})) for name, port in ports.items()),
+    )
+
+
 @contextlib.asynccontextmanager
 async def fault_run(
     start_stack: StackFactory,
@@ -360,6 +396,7 @@ async def fault_run(
     ports: Ports | None = None,
     pause_s: float = PAUSE_S,
     test: str | None = None,
+    lines: Lines | None = None,
     kinds: Kinds = EVERY,
     operators: int = 0,
     operator_pause_s: float = 0.5,
@@ -368,12 +405,17 @@ async def fault_run(
 
     ``readers`` ask for items all the while. Each bidder rests up to ``pause_s`` after a bid and sends what ``kinds``
     says; each of the ``operators`` rests up to ``operator_pause_s``, and works while ``run.operators.operating()``.
-    ``test`` is the name in the table where it is not that of the test that runs now. An error that leaves the block
-    carries the seed and the timeline.
+    ``test`` is the name in the table where it is not that of the test that runs now. ``lines`` puts something between
+    the services and the servers. An error that leaves the block carries the seed and the timeline.
     """
     seed = chosen_seed()
     test = test or current_test()
-    stack = await start_stack(env={**_QUICK, **(env or {})}, redis_appendfsync=redis_appendfsync, ports=ports)
+    services = ALL_SERVICES if lines is None else ()
+    stack = await start_stack(
+        env={**_QUICK, **(env or {})}, redis_appendfsync=redis_appendfsync, ports=ports, services=services
+    )
+    if lines is not None:
+        await _start_services(stack, await lines(stack))
     names = [f"lot-{number}" for number in range(items)]
     run = FaultRun(
         stack,

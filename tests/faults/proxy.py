@@ -1,4 +1,4 @@
-"""A TCP proxy that behaves badly on demand: it delays, cuts, or eats the answers of a server."""
+"""A TCP proxy that behaves badly on demand: it delays, cuts, eats the answers of a server, or lets nothing pass."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tests.tcp import Way, relay, serving
 class FaultyProxy:
     """Stands between a client and the server on ``target_port`` of this machine.
 
-    Clients connect to ``port``. ``eaten`` counts the bytes of answers that were dropped, ``cuts`` the connections that
-    were cut; ``on_answer`` is called before an answer is passed on.
+    Clients connect to ``port``. ``eaten`` counts the bytes of answers that were dropped, ``held`` the chunks that had
+    to wait because a way was stopped, ``cuts`` the connections that were cut; ``on_answer`` is called before an answer
+    is passed on.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -24,6 +25,11 @@ class FaultyProxy:
         self._eats = False
         self._refuses = False
         self._ate = asyncio.Event()
+        self._passes: dict[Way, asyncio.Event] = {"requests": asyncio.Event(), "answers": asyncio.Event()}
+        for way in self._passes.values():
+            way.set()
+        self._resets = 0
+        self.held = 0
         self.on_answer: Callable[[], object] | None = None
         self.delay_s = 0.0
         self.eaten = 0
@@ -74,6 +80,39 @@ class FaultyProxy:
         finally:
             self._refuses = False
 
+    def lead_to(self, target_port: int) -> None:
+        """From now on to another server, as a name that points elsewhere after a failover."""
+        self._target_port = target_port
+        self.cut()
+
+    def refuse(self) -> None:
+        """Cut what is open, and reset what comes, until :meth:`heal`."""
+        self._refuses = True
+        self.cut()
+
+    def stop(self, *ways: Way) -> None:
+        """Let nothing pass on these ways, until :meth:`heal`: connections stay, and nobody is told.
+
+        The bytes are kept, in the proxy and in the kernel's buffers until these are full, as TCP keeps what nobody has
+        confirmed.
+        """
+        for way in ways:
+            self._passes[way].clear()
+
+    def heal(self, *, late: bool = True) -> None:
+        """Let everything pass again.
+
+        Args:
+            late: what was kept arrives now, whatever its senders believe by now, as TCP sends it once more. Otherwise
+                the connections are reset, as by a firewall that has forgotten them, and what was kept never arrives.
+        """
+        self._refuses = False
+        if not late:
+            self._resets += 1
+            self.cut()
+        for way in self._passes.values():
+            way.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refuses:
             return
@@ -84,6 +123,12 @@ class FaultyProxy:
             self._writers.discard(writer)
 
     async def _spoil(self, way: Way, data: bytes) -> bytes:
+        if not self._passes[way].is_set():
+            self.held += 1
+            resets = self._resets
+            await self._passes[way].wait()
+            if resets != self._resets:
+                raise ConnectionResetError("what was kept is forgotten")
         if way == "requests":
             return data
         if self.delay_s:

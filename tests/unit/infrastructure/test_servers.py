@@ -60,6 +60,18 @@ def test_nats_listens_here_alone_and_stores_in_the_data_directory(tmp_path: Path
     assert int(allowed[1]) * 2**30 > StreamLimits().bytes_max
 
 
+@pytest.mark.parametrize(("chosen", "line"), [("", '"10s"'), ("always", "always"), ("500ms", '"500ms"')])
+def test_how_often_nats_forces_to_disk(tmp_path: Path, chosen: str, line: str) -> None:
+    environment = {**os.environ, "NATS_SYNC_INTERVAL": chosen}
+    config = Path(nats_spec(tmp_path, Ports(), environment).argv[2]).read_text()
+    assert f"sync_interval: {line}\n" in config
+
+
+def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="NATS_SYNC_INTERVAL must be always, or a time such as 10s, not '10'"):
+        nats_spec(tmp_path, Ports(), {**os.environ, "NATS_SYNC_INTERVAL": "10"})
+
+
 def test_the_packaged_valkey_is_run_by_default(tmp_path: Path) -> None:
     fake_server(tmp_path, "redis-server", "Redis server v=8.0.0")
     for choice in ("auto", "", "packaged"):

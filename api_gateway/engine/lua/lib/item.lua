@@ -31,12 +31,16 @@ local f = redis.call('HMGET', item_key,
   'start_price', 'increment_kind', 'increment_value', 'increment_steps', 'start_us', 'end_us',   -- 9..14
   'original_end_us', 'reserve_price', 'reserve_met', 'buy_now_price', 'seller_id', 'currency',   -- 15..20
   'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count', 'hard_end_us', 'extensions', -- 21..26
-  'paused_us', 'bids_counted', 'accepted', 'voids') -- 27..30
+  'paused_us', 'bids_counted', 'accepted', 'voids', 'updated_us') -- 27..31
 if not f[1] then return { 1 } end
 if tonumber(cursors[2]) - tonumber(cursors[3]) >= tonumber(ARGV[2]) then return { 3 } end
 
 local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- Never before the item's own last event (decision 0040). Otherwise, where the clock goes back:
+-- 1. An item opens at its start, or is created "now", and takes bids.
+-- 2. TIME goes back behind that start, by NTP or by a failover to a slower machine.
+-- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that is ended then has a length below zero.
+local now = math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), tonumber(f[31]) or 0)
 
 local status, epoch, seq, price = f[1], f[2], tonumber(f[3]), tonumber(f[4])
 local leader, leader_max, runner_up, bid_count = f[5], tonumber(f[6]), tonumber(f[7]), tonumber(f[8])
