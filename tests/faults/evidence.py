@@ -34,7 +34,7 @@ _ITEM = """
 SELECT *, us_of(start_at) AS start_us, us_of(original_end_at) AS original_end_us, us_of(end_at) AS end_us
 FROM items WHERE item_id = $1
 """
-# What arrives after its item was rebuilt without it belongs there. If it was acknowledged, it is missing in the archive.
+# What arrives after its item was rebuilt without it belongs there. If it was acknowledged, it is missing in `bids`.
 _DEAD = "SELECT count(*) FROM dead_letters WHERE subject = $1 AND reason <> 'former_epoch'"
 _STORED = """
 SELECT (SELECT count(*) FROM bids WHERE item_id = $1) + (SELECT count(*) FROM events WHERE item_id = $1)

@@ -80,11 +80,6 @@ class FaultyProxy:
         finally:
             self._refuses = False
 
-    def lead_to(self, target_port: int) -> None:
-        """From now on to another server, as a name that points elsewhere after a failover."""
-        self._target_port = target_port
-        self.cut()
-
     def refuse(self) -> None:
         """Cut what is open, and reset what comes, until :meth:`heal`."""
         self._refuses = True
