@@ -23,6 +23,7 @@ from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.guard import Guard
 from api_gateway.engine.items import Items
+from api_gateway.engine.lost_items import LostItems
 from api_gateway.engine.past import Past
 from api_gateway.engine.relay import Relay
 from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
@@ -67,6 +68,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             unguarded,
             ItemScripts(unguarded, limits),
             past,
+            LostItems(unguarded),
             on_initialised=lambda: relay.reconsider(),
             outbox_alarm_entries=settings.outbox_alarm_entries,
         )
@@ -97,6 +99,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             redis,
             item_scripts,
             past,
+            LostItems(redis),
             open_catalogue=settings.open_catalogue,
             on_outbox=lambda shard, _: relay.notice(shard),
         )
@@ -164,6 +167,7 @@ def _figures(committer: Committer, shards: Shards) -> Sequence[Metric]:
         Gauge("OutboxEntries", health.backlog_total),
         Gauge("OutboxLongest", health.backlog_longest),
         Gauge("ShardsLost", len(health.lost)),
+        Gauge("ItemsLost", health.items_lost),
     )
 
 

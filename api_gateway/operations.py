@@ -11,7 +11,7 @@ from api_gateway.engine.items import Items
 from api_gateway.engine.scripts import ItemScripts, Transition
 from api_gateway.history import History
 from shared import names
-from shared.domain.errors import BidNotFound, Unavailable
+from shared.domain.errors import BidNotFound, ItemNotFound, Unavailable
 from shared.domain.voiding import without
 from shared.item_state import ItemState
 
@@ -35,7 +35,7 @@ class Operations:
         Raises:
             ItemNotFound, StateConflict, Unavailable.
         """
-        entry = await self._ask(self._scripts.transition(name, item_id, reason=reason, by=by))
+        entry = await self._ask(item_id, self._scripts.transition(name, item_id, reason=reason, by=by))
         self._on_outbox(names.shard_of(item_id), entry)
         return await self._items.get(item_id, may_open=False)
 
@@ -56,15 +56,18 @@ class Operations:
                 raise BidNotFound(item_id, bid_id)
             after = without(item.terms, standing, bid_id)
             entry = await self._ask(
-                self._scripts.void(item_id, struck, after, seq=item.state.seq, reason=reason, by=by)
+                item_id, self._scripts.void(item_id, struck, after, seq=item.state.seq, reason=reason, by=by)
             )
             if entry:
                 self._on_outbox(names.shard_of(item_id), entry)
                 return await self._items.get(item_id, may_open=False)
         raise Unavailable("the item is too busy right now; pause it first, then strike the bid")
 
-    async def _ask(self, call: Awaitable[Any]) -> Any:
+    async def _ask(self, item_id: str, call: Awaitable[Any]) -> Any:
         try:
             return await call
+        except ItemNotFound:
+            # Redis does not have it. Whether it never had is another question.
+            return await self._items.absent(item_id)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"Redis cannot be asked: {error}; look at the item's status") from error

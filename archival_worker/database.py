@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NoReturn
 
 import asyncpg
@@ -42,7 +42,7 @@ async def connection_of(
         ArchiveUnavailable: PostgreSQL cannot be asked now, or refuses.
         MessageRefused: it refuses the data itself; only with ``blames_data``.
     """
-    try:
+    with translated(blames_data=blames_data):
         async with pool.acquire(timeout=acquire_timeout_s) as connection:
             try:
                 yield connection
@@ -57,6 +57,13 @@ async def connection_of(
                 # still carries, and asking the server to cancel may take as long as the statement did.
                 connection.terminate()
                 raise
+
+
+@contextmanager
+def translated(*, blames_data: bool = False) -> Iterator[None]:
+    """The driver's errors as this service's, as :func:`connection_of` raises them."""
+    try:
+        yield
     except _DRIVER_ERRORS as error:
         _translate(error, blames_data)
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.engine.lost_items import LostItems
 from api_gateway.engine.past import Known, Past, Place
 from api_gateway.engine.scripts import ItemScripts
 from shared import names
@@ -30,11 +31,15 @@ _COMPARE_EVERY_S = 15.0
 
 
 class _Cursors(NamedTuple):
-    """A shard's cursors as this Redis has them; ``stale`` where the shard was closed because it went back."""
+    """A shard's cursors as this Redis has them; ``stale`` where the shard was closed because it went back.
+
+    ``items_lost``: how many of its items are noted as lost.
+    """
 
     place: Place | None
     archived: int
     stale: bool
+    items_lost: int
 
 
 @dataclass(slots=True)
@@ -42,12 +47,14 @@ class ShardHealth:
     """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive, and of these the
     ``stale`` ones are an older copy of what they were.
 
+    ``items_lost``: items that Redis has lost while their shards live, as far as somebody asked for them.
     ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
     """
 
     missing: set[str] = field(default_factory=lambda: set(names.SHARDS))
     lost: set[str] = field(default_factory=set)
     stale: set[str] = field(default_factory=set)
+    items_lost: int = 0
     backlog_total: int = 0
     backlog_longest: int = 0
     archive_is_behind: bool = False
@@ -69,11 +76,13 @@ class Shards:
         redis: Redis,
         scripts: ItemScripts,
         past: Past,
+        lost_items: LostItems,
         *,
         on_initialised: Callable[[], None],
         outbox_alarm_entries: int,
     ) -> None:
-        """``redis``, and that of ``scripts``: without a guard, which asks this object."""
+        """``redis``, and that of ``scripts`` and ``lost_items``: without a guard, which asks this object."""
+        self._lost_items = lost_items
         self._outbox_alarm_entries = outbox_alarm_entries
         self._redis = redis
         self._scripts = scripts
@@ -103,6 +112,9 @@ class Shards:
             RedisError, Unavailable, OSError: nothing is known; look again.
         """
         cursors = await self._cursors()
+        self.health.items_lost = await self._lost_items.review(
+            [shard for shard, found in cursors.items() if found.place is not None and found.items_lost]
+        )
         missing = {shard for shard, found in cursors.items() if found.place is None}
         self._note_backlog([found.place.n - found.archived for found in cursors.values() if found.place is not None])
         was_missing, self.health.missing = self.health.missing, set(missing)
@@ -170,10 +182,13 @@ class Shards:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in names.SHARDS:
             pipeline.hmget(names.cursors_key(shard), ["epoch", "next", "archived", "stale"])
+            pipeline.scard(names.lost_key(shard))
+        answers = await pipeline.execute()
         found: dict[str, _Cursors] = {}
-        for shard, (epoch, entry, archived, stale) in zip(names.SHARDS, await pipeline.execute(), strict=True):
+        for shard, cursors, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+            epoch, entry, archived, stale = cursors
             place = None if epoch is None or entry is None else Place(int(epoch), int(entry))
-            found[shard] = _Cursors(place, int(archived or 0), stale is not None)
+            found[shard] = _Cursors(place, int(archived or 0), stale is not None, items_lost)
             if place is None:
                 self._seen.pop(shard, None)
             elif place.n > 0:

@@ -56,6 +56,8 @@ async def get_readiness(request: Request) -> Response:
         checks["shards"] = f"{len(shards.lost)} of 64 shards were lost and must be rebuilt{older}"
     elif shards.missing:
         checks["shards"] = f"{len(shards.missing)} of 64 shards are not initialised yet"
+    if shards.items_lost:
+        checks["items"] = f"{shards.items_lost} items were lost alone and must be rebuilt: `bidding recover --item`"
     if shards.archive_is_behind:
         checks["outbox"] = f"{shards.backlog_longest} entries wait to be archived in the longest outbox"
     if context.relay.health.last_error is not None:
@@ -104,5 +106,6 @@ def _exposition(context: Context) -> str:
         ("bidding_outbox_entries", "gauge", "Outbox entries not known to be archived", shards.backlog_total),
         ("bidding_outbox_longest", "gauge", "The same in the longest outbox of a shard", shards.backlog_longest),
         ("bidding_shards_lost", "gauge", "Shards that must be rebuilt", len(shards.lost)),
+        ("bidding_items_lost", "gauge", "Items that were lost alone and must be rebuilt", shards.items_lost),
     )
     return "".join(f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows)

@@ -24,6 +24,10 @@ class SlowReader:
         self.may_answer = asyncio.Semaphore(0)
         self.reading: dict[str, int] = defaultdict(int)
         self.reads = 0
+        self.lost = False
+
+    async def is_lost(self, item_id: str) -> bool:
+        return self.lost
 
     async def read(self, item_id: str, wanted: Wanted) -> Recovery | None:
         self.reads += 1
@@ -56,6 +60,9 @@ class Diary:
 
     def missing(self, item_id: str) -> None:
         self.told.put_nowait(("missing", item_id))
+
+    def lost(self, item_id: str) -> None:
+        self.told.put_nowait(("lost", item_id))
 
     def load_failed(self, item_id: str) -> None:
         self.told.put_nowait(("failed", item_id))

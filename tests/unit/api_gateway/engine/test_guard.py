@@ -9,6 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api_gateway.engine.guard import Guard
+from api_gateway.engine.lost_items import LostItems
 from api_gateway.engine.past import Known, Past, Place
 from api_gateway.engine.scripts import ItemScripts
 from api_gateway.engine.shards import Shards
@@ -92,7 +93,7 @@ async def test_a_run_that_cannot_be_compared_is_not_admitted_but_asked_about_aga
 
 
 class FakeRedis:
-    """The cursors of all shards, as a pipeline of HMGETs finds them; also that pipeline."""
+    """The cursors of all shards, as a pipeline finds them, and that none has lost an item; also that pipeline."""
 
     def __init__(self) -> None:
         self.places = {shard: Place(1, 0) for shard in names.SHARDS}
@@ -103,8 +104,14 @@ class FakeRedis:
     def hmget(self, key: str, fields: list[str]) -> None:
         return
 
-    async def execute(self) -> list[list[bytes | None]]:
-        return [[b"%d" % place.epoch, b"%d" % place.n, b"0", None] for place in self.places.values()]
+    def scard(self, key: str) -> None:
+        return
+
+    async def execute(self) -> list[list[bytes | None] | int]:
+        found: list[list[bytes | None] | int] = []
+        for place in self.places.values():
+            found += ([b"%d" % place.epoch, b"%d" % place.n, b"0", None], 0)
+        return found
 
 
 class FakeScripts:
@@ -135,6 +142,7 @@ class Bench:
             cast(Any, self.redis),
             cast(ItemScripts, self.scripts),
             cast(Past, self.past),
+            LostItems(cast(Any, self.redis)),
             on_initialised=lambda: None,
             outbox_alarm_entries=10,
         )
