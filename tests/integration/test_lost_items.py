@@ -58,6 +58,7 @@ async def metric(house: House, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("open_catalogue", ["true", "false"])
 async def test_one_code_for_an_item_that_is_lost_alone(start_stack: StackFactory, open_catalogue: str) -> None:
     stack = await start_stack(services=ALL_SERVICES, env={"OPEN_CATALOGUE": open_catalogue})
@@ -111,7 +112,7 @@ async def test_one_code_for_an_item_that_is_lost_alone(start_stack: StackFactory
             assert [line async for line in _until(lines, '"type":"snapshot"')]
 
         async def is_ready() -> bool:
-            return (await house.http.get("/ready")).json()["degraded"] == {}
+            return bool((await house.http.get("/ready")).json()["degraded"] == {})
 
         await eventually(is_ready)
         assert await metric(house, "bidding_items_lost") == 0

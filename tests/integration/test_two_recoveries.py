@@ -63,6 +63,7 @@ async def everything(house: House) -> dict[bytes, Any]:
     return found
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("place", ["recover.begun:3", "recover.writing:1", "recover.opening:2"])
 async def test_the_first_stops_and_what_the_second_wrote_stands(start_stack: StackFactory, place: str) -> None:
     async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:

@@ -154,3 +154,12 @@ async def test_items_that_nobody_watches_any_more_are_not_read() -> None:
         loader.request("left")
         reader.may_answer.release()
         assert await diary.told.get() == ("loaded", "left")
+
+
+async def test_an_item_that_is_lost_is_told_from_one_that_never_was() -> None:
+    reader, diary = SlowReader(None, None), Diary()
+    async with running(reader, diary) as loader:
+        for reader.lost, expected in ((True, "lost"), (False, "missing")):
+            loader.request(ITEM)
+            reader.may_answer.release()
+            assert await diary.told.get() == (expected, ITEM)
