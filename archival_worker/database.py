@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 import asyncpg
@@ -48,15 +48,29 @@ async def connection_of(
                 yield connection
             except asyncpg.ReadOnlySQLTransactionError:
                 # After a failover this is a line to the server that was the primary: a new one may lead to the new one.
-                connection.terminate()
+                _cut(connection)
                 raise
             except (asyncpg.PostgresError, BiddingError):
                 raise
             except BaseException:
                 # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection
                 # still carries, and asking the server to cancel may take as long as the statement did.
-                connection.terminate()
+                _cut(connection)
                 raise
+
+
+def is_gone(connection: Connection) -> bool:
+    """Whether the connection broke. The pool takes one that did away from whoever holds it."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
+def _cut(connection: Connection) -> None:
+    """Close it at once, unless that has happened; whatever went wrong must not be hidden by that."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 @contextmanager

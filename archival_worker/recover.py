@@ -34,7 +34,7 @@ from archival_worker.archive import Archive
 from archival_worker.backlog import first_unarchived, read_backlog
 from archival_worker.claims import ClaimedWrites, Run
 from archival_worker.closed_shards import STALE_FIELD, ClosedShards
-from archival_worker.database import Connection
+from archival_worker.database import Connection, is_gone
 from archival_worker.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, RecoveryRefused
 from archival_worker.queries import Queries, load_queries
@@ -153,7 +153,7 @@ class Recovery:
             try:
                 return await self._run()
             except ArchiveUnavailable as error:
-                if not connection.is_closed():
+                if not is_gone(connection):
                     raise
                 # Whatever else broke with it: that this run is alone is what it may not rely on any more.
                 raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error
