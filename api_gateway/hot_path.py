@@ -139,7 +139,7 @@ class HotPath:
             # Somebody else may have opened it meanwhile, in another currency.
             exponent = await self._items.find_exponent(item_id)
             if exponent is None:
-                raise Unavailable(f"item {item_id!r} is not in Redis; try again")
+                raise await self._items.lost(item_id)
             amount, maximum = _amounts(sent, exponent)
         bid = PendingBid(
             item_id,
@@ -155,8 +155,8 @@ class HotPath:
         try:
             line = await bid.verdict
         except ItemMissing:
-            self._items.known.pop(item_id, None)
-            raise Unavailable(f"item {item_id!r} is not in Redis; try again") from None
+            # It was there a moment ago, since its currency is known, and no item is ever removed.
+            raise await self._items.lost(item_id) from None
         return render(line, item_id, exponent, amount, key)
 
     async def _read(self, receive: Receive) -> bytes:

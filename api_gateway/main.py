@@ -22,6 +22,7 @@ from api_gateway.engine.closer import Closer
 from api_gateway.engine.committer import Committer
 from api_gateway.engine.guard import Guard
 from api_gateway.engine.items import Items
+from api_gateway.engine.lost_items import LostItems
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.past import Past
 from api_gateway.engine.relay import Relay
@@ -69,6 +70,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             unguarded,
             ItemScripts(unguarded, limits),
             past,
+            LostItems(unguarded),
             on_initialised=lambda: relay.reconsider(),
             outbox_alarm_entries=settings.outbox_alarm_entries,
             on_not_admitted=lambda: leave_redis(),
@@ -119,6 +121,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             redis,
             item_scripts,
             past,
+            LostItems(redis),
             open_catalogue=settings.open_catalogue,
             on_outbox=lambda shard, _: relay.notice(shard),
         )
@@ -184,6 +187,7 @@ def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequence[Met
         Gauge("OutboxEntries", health.backlog_total),
         Gauge("OutboxLongest", health.backlog_longest),
         Gauge("ShardsLost", len(health.lost)),
+        Gauge("ItemsLost", health.items_lost),
         Gauge("RedisNotAdmitted", int(health.not_admitted is not None)),
         Total("EntriesForeign", relay.health.foreign_total),
     )

@@ -11,7 +11,7 @@ from api_gateway.engine.items import Items
 from api_gateway.engine.scripts import ItemScripts, Transition
 from api_gateway.engine.voids import Voids
 from shared import names
-from shared.domain.errors import Unavailable
+from shared.domain.errors import ItemNotFound, Unavailable
 from shared.item_state import ItemState
 
 
@@ -32,7 +32,7 @@ class Operations:
         Raises:
             ItemNotFound, StateConflict, Unavailable.
         """
-        entry = await self._ask(self._scripts.transition(name, item_id, reason=reason, by=by))
+        entry = await self._ask(item_id, self._scripts.transition(name, item_id, reason=reason, by=by))
         self._on_outbox(names.shard_of(item_id), entry)
         return await self._items.get(item_id, may_open=False)
 
@@ -42,14 +42,15 @@ class Operations:
         Raises:
             ItemNotFound, BidNotFound, BidStruck, StateConflict, Unavailable.
         """
-        # An item that Redis has lost is told apart from one that never was.
-        await self._items.get(item_id, may_open=False)
-        entry = await self._ask(self._voids.strike(item_id, bid_id, reason=reason, by=by))
+        entry = await self._ask(item_id, self._voids.strike(item_id, bid_id, reason=reason, by=by))
         self._on_outbox(names.shard_of(item_id), entry)
         return await self._items.get(item_id, may_open=False)
 
-    async def _ask(self, call: Awaitable[Any]) -> Any:
+    async def _ask(self, item_id: str, call: Awaitable[Any]) -> Any:
         try:
             return await call
+        except ItemNotFound:
+            # Redis does not have it. Whether it never had is another question.
+            return await self._items.absent(item_id)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"Redis cannot be asked: {error}; look at the item's status") from error

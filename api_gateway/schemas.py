@@ -259,10 +259,12 @@ class ItemAnswer(msgspec.Struct):
 
 
 class ItemPage(msgspec.Struct):
-    """A page of items; `next_cursor` is null on the last one."""
+    """A page of items; `next_cursor` is null on the last one. `being_rebuilt` are the ids of items that belong on this
+    page and were lost: they come back."""
 
     items: list[ItemAnswer]
     next_cursor: str | None
+    being_rebuilt: list[ItemId]
 
 
 class HistoryBid(msgspec.Struct):

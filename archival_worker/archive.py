@@ -1,4 +1,5 @@
-"""The SQL side: one transaction per batch, and what it must be told from: stored, known already, clash, poison."""
+"""The SQL side: one transaction per batch, and what it must be told from: stored, known already, clash, poison, and of
+an epoch that is over."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from archival_worker import columns
-from archival_worker.database import Connection, connection_of
-from archival_worker.deliveries import Delivery
+from archival_worker.database import Connection, connection_of, translated
+from archival_worker.deliveries import Delivery, Entry
 from archival_worker.errors import ArchiveUnavailable, MessageRefused
 from archival_worker.queries import Queries, load_queries
 from archival_worker.sorted_batch import DeadLetter, SortedBatch
@@ -32,10 +33,12 @@ class Position(NamedTuple):
 
 
 class Letters(NamedTuple):
-    """How many dead letters wait for somebody, and how many of these say that a number was given out twice."""
+    """How many dead letters wait for somebody; how many of these say that a number was given out twice, and how many
+    came after their shard was rebuilt without them."""
 
     all: int
     clashes: int
+    former: int
 
 
 @dataclass(slots=True)
@@ -123,8 +126,11 @@ class Archive:
             deliveries: any number.
             may_be_late: events may have been stored that come after these, a void of one of these bids among them.
         """
-        batch = SortedBatch.of(deliveries)
-        watermarks = await self._lock_cursors(connection, batch.shards)
+        shards = sorted({delivery.entry.shard for delivery in deliveries if delivery.entry is not None})
+        watermarks = await self._lock_cursors(connection, shards)
+        fences = await self._read_fences(connection, shards)
+        batch = SortedBatch.of(deliveries, fences)
+        known = await self._judge_former(connection, batch, fences)
         copied = await self._copy_bids(connection, batch)
         bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
@@ -134,7 +140,7 @@ class Archive:
         await self._store_items(connection, batch)
         letters = await self._insert_dead_letters(connection, batch.dead_letters)
         positions = await self._move_cursors(connection, watermarks, batch)
-        duplicates = batch.rows - bids - events - sealed - batch.clashes
+        duplicates = known + batch.rows - bids - events - sealed - batch.clashes
         return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions)
 
     async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
@@ -144,6 +150,61 @@ class Archive:
         return {
             row["shard"]: Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])) for row in rows
         }
+
+    async def _read_fences(self, connection: Connection, shards: Sequence[str]) -> dict[str, int]:
+        """Of each shard that was ever rebuilt, the newest epoch that it was given. After ``_lock_cursors``."""
+        rows = await connection.fetch(self._sql.read_fences, shards)
+        return {row["shard"]: row["epoch"] for row in rows}
+
+    async def is_former(self, connection: Connection, entry: Entry) -> bool:
+        """Whether the entry is of an epoch that is over, and stays so for the rest of the transaction.
+
+        Raises:
+            ArchiveUnavailable: the schema is not complete.
+        """
+        await self._lock_cursors(connection, [entry.shard])
+        fences = await self._read_fences(connection, [entry.shard])
+        return entry.epoch < fences.get(entry.shard, 0)
+
+    async def begin_recovery(self, connection: Connection, shard: str) -> int:
+        """Write down a new epoch of a shard, and give it back: above every one that the shard ever had.
+
+        From COMMIT on nothing of a former epoch is stored any more; what was stored before it can be read after it.
+
+        Args:
+            connection: of :meth:`transaction`.
+
+        Raises:
+            ArchiveUnavailable: the schema is not complete.
+        """
+        await self._lock_cursors(connection, [shard])
+        epoch: int = await connection.fetchval(self._sql.begin_recovery, shard)
+        return epoch
+
+    async def _judge_former(self, connection: Connection, batch: SortedBatch, fences: Mapping[str, int]) -> int:
+        """Quarantine messages of epochs that are over; how many rows of them are stored already, which is no harm.
+
+        They move no cursor: what their shard's outbox has now is another one.
+        """
+        if not batch.former:
+            return 0
+        former = SortedBatch.of(batch.former)
+        unknown: list[int] = []
+        if former.bids:
+            bids = columns.bid_columns([bid for bid, _ in former.bids])
+            rows = await connection.fetch(self._sql.find_bid_clashes, *bids[:6])
+            unknown += (id(former.bids[row["ordinal"] - 1][1]) for row in rows)
+        if former.events:
+            events = columns.event_columns([event for event, _ in former.events])
+            rows = await connection.fetch(self._sql.find_event_clashes, *events[:5])
+            unknown += (id(former.events[row["ordinal"] - 1][1]) for row in rows)
+        if former.sealed:
+            facts = columns.sealed_columns([fact for fact, _ in former.sealed])
+            rows = await connection.fetch(self._sql.find_sealed_clashes, *facts)
+            unknown += (id(former.sealed[row["ordinal"] - 1][1]) for row in rows)
+        late = set(unknown)
+        batch.quarantine([delivery for delivery in batch.former if id(delivery) in late], fences)
+        return former.rows - len(unknown)
 
     async def _copy_bids(self, connection: Connection, batch: SortedBatch) -> int:
         """Store the bids by COPY: all of them, or none where one is known already or its place is taken.
@@ -233,7 +294,7 @@ class Archive:
     ) -> dict[str, Position]:
         after = {}
         for shard, mark in watermarks.items():
-            for epoch, entries in sorted(batch.entries[shard].items()):
+            for epoch, entries in sorted(batch.entries.get(shard, {}).items()):
                 mark = mark.add(epoch, entries)
             after[shard] = mark
         moved = [(shard, mark) for shard, mark in after.items() if mark != watermarks[shard]]
@@ -275,7 +336,7 @@ class Archive:
         """
         async with self.connection() as connection:
             row = await connection.fetchrow(self._sql.count_dead_letters)
-        return Letters(row["letters"], row["clashes"])
+        return Letters(row["letters"], row["clashes"], row["former"])
 
     async def check_writable(self) -> None:
         """Return where PostgreSQL answers and takes writes.
@@ -300,6 +361,18 @@ class Archive:
             yield connection
 
     @asynccontextmanager
+    async def safely(self, connection: Connection) -> AsyncIterator[None]:
+        """The same over a connection of :meth:`connection` that the caller holds, whose driver errors leave it here.
+
+        Raises:
+            ArchiveUnavailable, MessageRefused: as above.
+        """
+        with translated(blames_data=True):
+            async with connection.transaction():
+                await connection.execute(self._sql.make_safe)
+                yield
+
+    @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool, without a transaction; driver errors leave as this module's."""
         async with connection_of(self._pool, acquire_timeout_s=self._acquire_timeout_s, blames_data=True) as connection:
@@ -319,4 +392,4 @@ def _storable(text: str) -> str:
 def _may_fill_gap(mark: tuple[str, Watermark], batch: SortedBatch) -> bool:
     """Whether later entries of the shard may have been stored before this batch's."""
     shard, watermark = mark
-    return bool(watermark.ahead) or any(epoch < watermark.epoch for epoch in batch.entries[shard])
+    return bool(watermark.ahead) or any(epoch < watermark.epoch for epoch in batch.entries.get(shard, {}))

@@ -7,6 +7,7 @@ single item is gone. Closed is a shard whose cursors have no ``epoch``, and have
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, cast
 
 from nats.js import JetStreamContext
@@ -14,6 +15,7 @@ from redis.asyncio import Redis
 
 from archival_worker.archive import Archive
 from archival_worker.backlog import has_message
+from archival_worker.claims import ClaimedWrites, Run
 from archival_worker.deliveries import Delivery, read_delivery
 from archival_worker.errors import RecoveryRefused
 from shared import names
@@ -25,14 +27,7 @@ STALE_FIELD: Final = "stale"
 _ENTRIES_PER_STEP: Final = 500
 _KEYS_PER_STEP: Final = 1_000
 
-# First what takes no memory: that Redis allows while it is full, and then the rest of the script, too.
-CLOSE: Final = """
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if not epoch or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-redis.call('HDEL', KEYS[1], 'epoch')
-redis.call('HSET', KEYS[1], 'stale', epoch)
-return 1
-"""
+CLOSE: Final = (Path(__file__).parent / "lua" / "close_for_item.lua").read_text()
 
 
 class ClosedShards:
@@ -78,20 +73,22 @@ class ClosedShards:
         answers = await pipeline.execute()
         return {shard: int(epoch) for shard, epoch in zip(names.SHARDS, answers, strict=True) if epoch is not None}
 
-    async def archive(self, shards: Mapping[str, int]) -> int:
-        """Archive what their outboxes have; how many events of it were not archived yet.
+    async def archive(self, shards: Mapping[str, int]) -> tuple[int, int]:
+        """Archive what their outboxes have; how many events of it were not archived yet, and how many dead letters came
+        of it.
 
         Nearly always none. But an entry that was never published, or has left the stream since, is nowhere else.
 
         Raises:
             ArchiveUnavailable: some of it is not stored; do it again.
         """
-        stored = 0
+        stored, put_aside = 0, 0
         for shard, epoch in shards.items():
             async for entries in self._pages(shard):
                 done = await self._archive.store([_delivery_of(shard, epoch, *entry) for entry in entries])
                 stored += done.bids + done.events
-        return stored
+                put_aside += len(done.dead_letters)
+        return stored, put_aside
 
     async def _pages(self, shard: str) -> AsyncIterator[list[tuple[bytes, dict[bytes, bytes]]]]:
         """The entries of a shard's outbox, oldest first, in pages that are not empty."""
@@ -100,21 +97,31 @@ class ClosedShards:
             yield cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
             start = f"({entries[-1][0].decode()}"
 
-    async def discard(self, shards: Iterable[str]) -> None:
-        """Remove everything of these shards, their cursors at last: a run that is killed in between finds them closed
-        again."""
-        cursors = {names.cursors_key(shard).encode() for shard in shards}
-        if not cursors:
+    async def discard(self, shards: Iterable[str], run: Run) -> None:
+        """Remove everything of these shards, which are the run's, but for their cursors and the mark: a run that is
+        killed in between finds them closed again, and opening them replaces both.
+
+        Raises:
+            RecoveryOvertaken: another run has one of them.
+        """
+        writes = {f"{{{shard}}}:".encode(): run.writes(shard) for shard in shards}
+        if not writes:
             return
-        prefixes = tuple(key.removesuffix(b"cursors") for key in cursors)
-        found: list[bytes] = []
+        kept = {key.encode() for shard in shards for key in (names.cursors_key(shard), names.rebuilding_key(shard))}
+        found = 0
         async for key in self._redis.scan_iter(match="{s??}:*", count=_KEYS_PER_STEP):
-            if key.startswith(prefixes) and key not in cursors:
-                found.append(key)
-            if len(found) >= _KEYS_PER_STEP:
-                await self._redis.unlink(*found)
-                found.clear()
-        await self._redis.unlink(*found, *cursors)
+            of_shard = writes.get(key[: key.index(b":") + 1])
+            if of_shard is not None and key not in kept:
+                of_shard.unlink(key)
+                found += 1
+            if found >= _KEYS_PER_STEP:
+                await self._discard(writes.values())
+                found = 0
+        await self._discard(writes.values())
+
+    async def _discard(self, writes: Iterable[ClaimedWrites]) -> None:
+        for each in writes:
+            await each.execute()
 
 
 def _delivery_of(shard: str, epoch: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Delivery:

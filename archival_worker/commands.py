@@ -143,7 +143,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has stored.")
+@click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has settled.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def list_letters(settings: Settings, with_stored: bool, as_json: bool) -> None:
@@ -157,13 +157,14 @@ def list_letters(settings: Settings, with_stored: bool, as_json: bool) -> None:
 
 @dead_letters.command("retry")
 @click.argument("ids", nargs=-1, type=click.IntRange(min=1))
-@click.option("--all", "every", is_flag=True, help="All that were not stored yet.")
+@click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
 @click.pass_obj
 def retry_letters(settings: Settings, ids: tuple[int, ...], every: bool) -> None:
     """Store the letters of these IDS again, the way that every message goes.
 
     A letter stays in the table with what came of it. A `clash` is stored only once its place in the archive is mended:
-    until then it is evidence, and nothing removes it.
+    until then it is evidence, and nothing removes it. One of a `former_epoch` is never stored; its retry says that
+    somebody has looked at it.
 
     Exit codes: 0 all of them are stored, 1 some are not.
     """

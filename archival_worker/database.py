@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 import asyncpg
@@ -42,21 +42,42 @@ async def connection_of(
         ArchiveUnavailable: PostgreSQL cannot be asked now, or refuses.
         MessageRefused: it refuses the data itself; only with ``blames_data``.
     """
-    try:
+    with translated(blames_data=blames_data):
         async with pool.acquire(timeout=acquire_timeout_s) as connection:
             try:
                 yield connection
             except asyncpg.ReadOnlySQLTransactionError:
                 # After a failover this is a line to the server that was the primary: a new one may lead to the new one.
-                connection.terminate()
+                _cut(connection)
                 raise
             except (asyncpg.PostgresError, BiddingError):
                 raise
             except BaseException:
                 # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection
                 # still carries, and asking the server to cancel may take as long as the statement did.
-                connection.terminate()
+                _cut(connection)
                 raise
+
+
+def is_gone(connection: Connection) -> bool:
+    """Whether the connection broke. The pool takes one that did away from whoever holds it."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
+def _cut(connection: Connection) -> None:
+    """Close it at once, unless that has happened; whatever went wrong must not be hidden by that."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+@contextmanager
+def translated(*, blames_data: bool = False) -> Iterator[None]:
+    """The driver's errors as this service's, as :func:`connection_of` raises them."""
+    try:
+        yield
     except _DRIVER_ERRORS as error:
         _translate(error, blames_data)
 

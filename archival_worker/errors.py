@@ -43,6 +43,19 @@ class RecoveryRefused(BiddingError):
     code = "RECOVERY_REFUSED"
 
 
+class RecoveryOvertaken(BiddingError):
+    """Another run of `recover` has taken a shard over from this one. This one has written nothing to it since."""
+
+    code = "RECOVERY_OVERTAKEN"
+
+    def __init__(self, shard: str) -> None:
+        self.shard = shard
+        super().__init__(
+            f"another run of `recover` has taken shard {shard} over, or has opened it; this run stops, and what the "
+            "other one wrote stands"
+        )
+
+
 class MigrationError(BiddingError):
     """The schema cannot be brought up to date; nothing of the failed migration was applied."""
 

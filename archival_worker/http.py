@@ -42,13 +42,19 @@ class Report:
     ack_pending: int | None
     dead_letters: int | None
     clashes: int | None
+    former: int | None
 
     @property
     def alarms(self) -> dict[str, str]:
         """What somebody must look at, though the worker goes on."""
-        if not self.clashes:
-            return {}
-        return {"clashes": f"{self.clashes} events have a place that was given out twice: see `dead-letters list`"}
+        alarms = {}
+        if self.clashes:
+            alarms["clashes"] = f"{self.clashes} events have a place that was given out twice: see `dead-letters list`"
+        if self.former:
+            alarms["former_epochs"] = (
+                f"{self.former} messages came after their items were rebuilt without them: see `dead-letters list`"
+            )
+        return alarms
 
 
 class Probes:
@@ -71,6 +77,7 @@ class Probes:
             ack_pending=info.num_ack_pending if info else None,
             dead_letters=letters.all if isinstance(letters, Letters) else None,
             clashes=letters.clashes if isinstance(letters, Letters) else None,
+            former=letters.former if isinstance(letters, Letters) else None,
         )
 
     async def _ask_redis(self) -> str | None:
@@ -136,6 +143,7 @@ def make_app(
             "ack_pending": report.ack_pending,
             "dead_letters": report.dead_letters,
             "clashes": report.clashes,
+            "former_epochs": report.former,
             "cursors_to_copy": cursors.pending,
             "items_to_chain": chainer.waiting,
             "exports_open": exporter.open if exporter is not None else None,
@@ -166,6 +174,7 @@ def make_app(
             "ack_pending": report.ack_pending,
             "dead_letters_stored": report.dead_letters,
             "clashes_stored": report.clashes,
+            "former_epochs_stored": report.former,
             "exports_open": exporter.open if exporter is not None else None,
         }
         gauges |= {name: float(value) for name, value in known.items() if value is not None}

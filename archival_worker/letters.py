@@ -1,7 +1,8 @@
 """The dead letters: which there are, and another try at one whose cause is mended.
 
 A retry goes the way of every message. So what is sound by now is stored, under the place that it always had, and what
-is not is a dead letter as before. The letter itself stays in any case, with what came of it.
+is not is a dead letter as before. What is of an epoch that is over stays out for ever; a retry says that somebody has
+looked at it. The letter itself stays in any case, with what came of it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from archival_worker.queries import Queries, load_queries
 from shared import names
 from shared.messages import MESSAGE_START, frame_batch
 
-Outcome = Literal["stored", "poison", "clash"]
+Outcome = Literal["stored", "poison", "clash", "former_epoch"]
 
 _TEXTS: Final[dict[Outcome, str]] = {
     "stored": "stored",
     "poison": "still cannot be read or stored",
     "clash": "its place in the archive is still taken by another event",
+    "former_epoch": "its epoch is over: the item was rebuilt without it, so it stays out, and counts as looked at",
 }
 
 
@@ -59,7 +61,7 @@ class DeadLetters:
         self._sql = queries or load_queries()
 
     async def list(self, *, with_stored: bool = False, only: int | None = None) -> Sequence[Letter]:
-        """The letters, oldest first; without ``with_stored`` only those that no retry has stored.
+        """The letters, oldest first; without ``with_stored`` only those that no retry has settled.
 
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be read now.
@@ -84,12 +86,15 @@ class DeadLetters:
                     return Retried(letter_id, "stored", "had been stored by an earlier retry")
                 delivery = read_letter(row)
                 outcome: Outcome = "poison"
-                if delivery.batch is not None:
+                if delivery.entry is not None and await self._archive.is_former(connection, delivery.entry):
+                    outcome = "former_epoch"
+                elif delivery.batch is not None:
                     stored = await self._archive.write(connection, [delivery], may_be_late=True)
                     # A poison of which one event clashes is stored as far as it goes; the event is a letter of its own.
                     outcome = "clash" if stored.clashes and row["reason"] == "clash" else "stored"
                 await connection.execute(self._sql.mark_dead_letter, letter_id, outcome)
-            return Retried(letter_id, outcome, delivery.fault or _TEXTS[outcome])
+            text = _TEXTS[outcome] if outcome == "former_epoch" else delivery.fault or _TEXTS[outcome]
+            return Retried(letter_id, outcome, text)
         except MessageRefused as error:
             async with self._archive.transaction() as connection:
                 await connection.execute(self._sql.mark_dead_letter, letter_id, "poison")

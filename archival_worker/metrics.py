@@ -68,7 +68,7 @@ class Metrics:
             lines.append(f"archiver_{name}_total {total}")
         rows = {"bids": self.bids, "events": self.events, "sealed": self.sealed}
         lines += _labelled("archiver_rows_total", "Rows stored.", "table", rows.items())
-        letters = {reason: self.dead_letters_by[reason] for reason in ("clash", "poison")}
+        letters = {reason: self.dead_letters_by[reason] for reason in ("clash", "former_epoch", "poison")}
         lines += _labelled("archiver_dead_letters_total", "New dead letters.", "reason", letters.items())
         failures = {what: self.failures_by[what] for what in sorted({"archive", "stream", "redis", *self.failures_by})}
         lines += _labelled("archiver_failures_total", "Failed attempts.", "at", failures.items())

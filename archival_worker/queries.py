@@ -18,6 +18,7 @@ class Queries:
 
     make_safe: str
     lock_cursors: str
+    read_fences: str
     read_cursors: str
     move_cursors: str
     find_events_among: str
@@ -39,6 +40,7 @@ class Queries:
     mark_dead_letter: str
     known_shards: str
     begin_recovery: str
+    next_run: str
     end_recovery: str
     has_item: str
     read_item_ids: str

@@ -7,11 +7,13 @@ A shard is lost where Redis has no cursors of it and the archive knows it. The g
 1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as a
    worker stores it (which may run meanwhile, and will find these messages stored). From here on PostgreSQL alone is
    read. This waits until no gateway can still be publishing what it had read from the old Redis.
-2. Per shard: a new shard epoch is written down in PostgreSQL, a mark is set in Redis, and every item is written, with
-   its latest events and the verdicts of its bids.
-3. The cursors are written, the mark removed, in one step. That opens the shard.
+2. The lost shards are claimed in Redis, and new shard epochs are written down in PostgreSQL. From then on nothing of a
+   former epoch gets into the archive.
+3. Per shard, every item is written, with its latest events and the verdicts of its bids. Then the cursors are written
+   and the claim is removed, in one step. That opens the shard.
 
-A run that is killed leaves shards that are done, and marks at those that are not; the next run goes on with these.
+A run that is killed leaves shards that are done, and claims of those that are not; the next run goes on with these. It
+takes them over from a run that only seems to be dead, too: :mod:`archival_worker.claims`.
 The `shard_cursors` of the archive are left alone: they move to the new epoch with its first entry.
 """
 
@@ -21,9 +23,8 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, cast
 
 from nats.js import JetStreamContext
@@ -31,10 +32,11 @@ from redis.asyncio import Redis
 
 from archival_worker.archive import Archive
 from archival_worker.backlog import first_unarchived, read_backlog
+from archival_worker.claims import ClaimedWrites, Run
 from archival_worker.closed_shards import STALE_FIELD, ClosedShards
-from archival_worker.database import Connection
+from archival_worker.database import Connection, is_gone
 from archival_worker.deliveries import Delivery
-from archival_worker.errors import RecoveryRefused
+from archival_worker.errors import ArchiveUnavailable, RecoveryRefused
 from archival_worker.queries import Queries, load_queries
 from archival_worker.rebuild import (
     RECENT_EVENTS,
@@ -53,8 +55,6 @@ from archival_worker.rebuild import (
 from shared import names
 from shared.accepted_log import ACCEPTED_KEPT
 from shared.crash_points import crash_point
-
-_RESTORE: Final = (Path(__file__).parent / "lua" / "restore_shard.lua").read_text()
 
 _ITEMS_PER_STEP: Final = 100
 _VERDICTS_PER_STEP: Final = 1_000
@@ -75,6 +75,7 @@ class Report:
         items, events, maxima, verdicts: written to Redis.
         paused: items that came back paused because the archive lacks their terms, and why.
         from_stream, from_outbox: events that the stream, or the outbox of a closed shard, had and the archive did not.
+        put_aside: messages of these that became dead letters.
         untouched: shards that lack cursors and were left alone, and why.
     """
 
@@ -86,6 +87,7 @@ class Report:
     paused: dict[str, str] = field(default_factory=dict)
     from_stream: int = 0
     from_outbox: int = 0
+    put_aside: int = 0
     untouched: dict[str, str] = field(default_factory=dict)
 
 
@@ -130,6 +132,7 @@ class Recovery:
         item_id = options.item_id if options.dry_run else None
         # A dry run closes nothing, and tells what would come of it.
         self._would_close = None if item_id is None else names.shard_of(item_id)
+        self._claims: Run | None = None
         self.report = Report()
 
     async def run(self) -> Report:
@@ -137,6 +140,7 @@ class Recovery:
 
         Raises:
             RecoveryRefused: no shard is lost, or another run is under way. Nothing was changed.
+            RecoveryOvertaken: the lock of this run broke, and another run is at work. What that one wrote stands.
             ArchiveUnavailable, StreamUnavailable, RedisError, OSError: a server is away. Shards that are reported as
                 done are done; run it again for the others.
         """
@@ -144,7 +148,15 @@ class Recovery:
             # The lock belongs to the connection and goes with it, whatever happens.
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RECOVERY_LOCK):
                 raise RecoveryRefused("another recovery is under way")
-            return await self._run()
+            if not self._options.dry_run:
+                self._claims = await Run.begin(self._redis, self._archive, connection, self._sql)
+            try:
+                return await self._run()
+            except ArchiveUnavailable as error:
+                if not is_gone(connection):
+                    raise
+                # Whatever else broke with it: that this run is alone is what it may not rely on any more.
+                raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error
 
     async def _run(self) -> Report:
         started_s = time.monotonic()
@@ -155,7 +167,8 @@ class Recovery:
         await self._drain_stream(started_s)
         closed = await self._closed.find()
         if not self._options.dry_run:
-            self.report.from_outbox = await self._closed.archive(closed)
+            self.report.from_outbox, put_aside = await self._closed.archive(closed)
+            self.report.put_aside += put_aside
         epochs = await self._lost_shards()
         if not epochs and not (self._options.dry_run and self.report.from_stream):
             raise RecoveryRefused("the archive knows nothing of the shards without cursors: they are new, not lost")
@@ -165,11 +178,33 @@ class Recovery:
         discarded = [shard for shard in closed if shard in epochs]
         if discarded:
             self._tell(f"{len(discarded)} of them are closed; what Redis has of them is discarded")
-        if not self._options.dry_run:
-            await self._closed.discard(discarded)
+        for shard in epochs:
+            leftovers = await self._leftovers(shard, items[shard])
+            if leftovers:
+                self.report.untouched[shard] = leftovers
+                self._tell(f"{shard}: left alone: {leftovers}")
+        epochs = {shard: epoch for shard, epoch in epochs.items() if shard not in self.report.untouched}
+        if self._claims is not None:
+            epochs = await self._begin(self._claims, epochs)
+            # Again: until the new epochs were written down, a worker may have stored an item that was not there before.
+            items = await self._items_by_shard(epochs)
+            await self._closed.discard([shard for shard in discarded if shard in epochs], self._claims)
         for shard, epoch in epochs.items():
             await self._recover_shard(shard, epoch, items[shard])
+        if self.report.put_aside:
+            self._tell(f"{self.report.put_aside} messages were put aside: see `dead-letters list`")
         return self.report
+
+    async def _begin(self, claims: Run, shards: Iterable[str]) -> dict[str, int]:
+        """Make these shards this run's; each with its new epoch. Before anything is read of what is to be rebuilt."""
+        begun: dict[str, int] = {}
+        for shard in shards:
+            if await claims.claim(shard):
+                begun[shard] = await claims.give_epoch(shard)
+                crash_point("recover.begun")
+            else:
+                self._tell(f"{shard}: is open: another run has rebuilt it")
+        return begun
 
     async def _without_cursors(self) -> list[str]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -179,7 +214,7 @@ class Recovery:
         return [shard for shard, there in cursors if not there or shard == self._would_close]
 
     async def _lost_shards(self) -> dict[str, int]:
-        """The lost shards, and the epoch that each of them gets."""
+        """The lost shards, and the epoch that each of them would get now."""
         missing = set(await self._without_cursors())
         async with self._archive.connection() as connection:
             rows = await connection.fetch(self._sql.known_shards)
@@ -220,30 +255,25 @@ class Recovery:
             else:
                 stored = await self._archive.store(page)
                 self.report.from_stream += stored.bids + stored.events
+                self.report.put_aside += len(stored.dead_letters)
             first = max(first, _last_seq(page) + 1)
         return first
 
     # ------------------------------------------------------------------------------------------------- one shard
 
     async def _recover_shard(self, shard: str, epoch: int, items: Sequence[str]) -> None:
-        leftovers = await self._leftovers(shard, items)
-        if leftovers:
-            self.report.untouched[shard] = leftovers
-            self._tell(f"{shard}: left alone: {leftovers}")
-            return
-        if not self._options.dry_run:
-            # Before anything else is written: an epoch is never given out twice.
-            async with self._archive.transaction() as connection:
-                await connection.execute(self._sql.begin_recovery, shard, epoch)
-            await self._redis.set(names.rebuilding_key(shard), str(epoch))
-            await self._redis.delete(names.deadlines_key(shard))
+        if self._claims is not None:
+            writes = self._claims.writes(shard)
+            writes.delete(names.deadlines_key(shard))
+            await writes.execute()
         verdicts_before, items_before = self.report.verdicts, self.report.items
         for step in _steps(items, _ITEMS_PER_STEP):
-            await self._recover_items(step, epoch)
+            await self._recover_items(shard, step, epoch)
             crash_point("recover.items")
         written = self.report.items - items_before
-        if not self._options.dry_run:
-            await self._open_shard(shard, epoch)
+        if self._claims is not None:
+            crash_point("recover.opening")
+            await self._claims.open(shard, epoch)
             async with self._archive.transaction() as connection:
                 verdicts = self.report.verdicts - verdicts_before
                 await connection.execute(self._sql.end_recovery, shard, epoch, written, verdicts)
@@ -265,12 +295,7 @@ class Recovery:
                 return f"Redis still has {there} of its items; only its cursors are gone"
         return None
 
-    async def _open_shard(self, shard: str, epoch: int) -> None:
-        keys = [names.cursors_key(shard), names.outbox_key(shard), names.rebuilding_key(shard)]
-        if not await cast(Any, self._redis.eval(_RESTORE, len(keys), *keys, str(epoch))):
-            raise RecoveryRefused(f"shard {shard} got its cursors from somebody else meanwhile; look at it by hand")
-
-    async def _recover_items(self, item_ids: Sequence[str], epoch: int) -> None:
+    async def _recover_items(self, shard: str, item_ids: Sequence[str], epoch: int) -> None:
         async with self._archive.transaction() as connection:
             rows = {row["item_id"]: row for row in await connection.fetch(self._sql.read_items, item_ids)}
             turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
@@ -290,12 +315,12 @@ class Recovery:
                 )
                 for item, row in rows.items()
             ]
-            await self._write_items(rebuilt)
+            await self._write_items(shard, rebuilt)
             bids = self._verdicts_of(connection, self._sql.read_answered_bids, item_ids)
-            await self._write_verdicts(_answers(bids, rows))
+            await self._write_verdicts(shard, _answers(bids, rows))
             facts = self._verdicts_of(connection, self._sql.read_sealed_answers, item_ids)
-            await self._write_verdicts(_sealed_answers(facts))
-            await self._expire_verdicts(rebuilt)
+            await self._write_verdicts(shard, _sealed_answers(facts))
+            await self._expire_verdicts(shard, rebuilt)
         self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
 
     async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
@@ -318,8 +343,8 @@ class Recovery:
         rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_US, prefetch=_VERDICTS_PER_STEP)
         return cast("AsyncIterator[Row]", rows)
 
-    async def _write_items(self, items: Sequence[Rebuilt]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
+    async def _write_items(self, shard: str, items: Sequence[Rebuilt]) -> None:
+        pipeline = self._writes(shard)
         for item in items:
             key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
             maxima, bidders = names.proxies_key(item.item_id), names.bidders_key(item.item_id)
@@ -341,42 +366,35 @@ class Recovery:
         self.report.items += len(items)
         await self._execute(pipeline)
 
-    async def _write_verdicts(self, answers: AsyncIterator[Answered]) -> None:
-        waiting: list[Answered] = []
+    async def _write_verdicts(self, shard: str, answers: AsyncIterator[Answered]) -> None:
+        pipeline, waiting = self._writes(shard), 0
         async for answer in answers:
-            waiting.append(answer)
+            pipeline.put(names.verdicts_key(answer.item_id), answer.fields, answer.verdict.encode())
+            waiting += 1
             self.report.verdicts += 1
-            if len(waiting) == _VERDICTS_PER_STEP:
-                await self._write_step(waiting)
-                waiting.clear()
-        await self._write_step(waiting)
-
-    async def _write_step(self, answers: Sequence[Answered]) -> None:
-        """Each in its first field; those that find it taken, later users of a header key, in their second one."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for answer in answers:
-            pipeline.hsetnx(names.verdicts_key(answer.item_id), answer.fields[0], cast(Any, answer.verdict.encode()))
-        written = await self._execute(pipeline)
-        pipeline = self._redis.pipeline(transaction=False)
-        for answer, is_written in zip(answers, written or (), strict=bool(written)):
-            for other in () if is_written else answer.fields[1:]:
-                pipeline.hsetnx(names.verdicts_key(answer.item_id), other, cast(Any, answer.verdict.encode()))
+            if waiting == _VERDICTS_PER_STEP:
+                await self._execute(pipeline)
+                waiting = 0
         await self._execute(pipeline)
 
-    async def _expire_verdicts(self, items: Sequence[Rebuilt]) -> None:
+    async def _expire_verdicts(self, shard: str, items: Sequence[Rebuilt]) -> None:
         """Only now: a hash that is not there yet does not expire."""
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self._writes(shard)
         for item in items:
             if item.verdicts_until_us is not None:
-                pipeline.pexpireat(names.verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
+                pipeline.expire_at(names.verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
         await self._execute(pipeline)
 
-    async def _execute(self, pipeline: Any) -> list[Any]:
-        """The answers; none in a dry run."""
-        if not self._options.dry_run:
-            return cast("list[Any]", await pipeline.execute())
-        await pipeline.reset()
-        return []
+    def _writes(self, shard: str) -> ClaimedWrites:
+        """What is to be written to the shard; every write of a run to Redis goes through one of these."""
+        return ClaimedWrites(self._redis, shard, "") if self._claims is None else self._claims.writes(shard)
+
+    async def _execute(self, pipeline: ClaimedWrites) -> None:
+        if self._options.dry_run:
+            pipeline.forget()
+        else:
+            crash_point("recover.writing")
+            await pipeline.execute()
 
 
 def _last_seq(page: Sequence[Delivery]) -> int:

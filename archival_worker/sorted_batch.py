@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
 
 from archival_worker.columns import PlacedFact, type_of
 from archival_worker.deliveries import Delivery
 from shared.messages import BidAccepted, BidVoided, Event, encode_event
 
+NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Something that could not be stored as what it says it is. ``reason``: ``poison`` or ``clash``."""
+    """Something that could not be stored as what it says it is. ``reason``: ``poison``, ``clash`` or
+    ``former_epoch``."""
 
     reason: str
     detail: str
@@ -22,23 +27,36 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class SortedBatch:
-    """What is to be stored; ``clashed`` are the identities of events and facts whose place is taken."""
+    """What is to be stored.
 
-    shards: list[str] = field(default_factory=list)
+    Attributes:
+        entries: the numbers of outbox entries, by shard and epoch, that count for the shard's cursor.
+        clashed: the identities of events and facts whose place is taken.
+        former: messages of an epoch that is over, which are in none of the other lists.
+    """
+
     entries: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     bids: list[tuple[BidAccepted, Delivery]] = field(default_factory=list)
     events: list[tuple[Event, Delivery]] = field(default_factory=list)
     sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     clashed: set[int] = field(default_factory=set)
+    former: list[Delivery] = field(default_factory=list)
 
     @classmethod
-    def of(cls, deliveries: Sequence[Delivery]) -> SortedBatch:
-        """The batch of these messages; what is a poison already becomes a dead letter."""
+    def of(cls, deliveries: Sequence[Delivery], fences: Mapping[str, int] = NO_FENCES) -> SortedBatch:
+        """The batch of these messages; what is a poison already becomes a dead letter.
+
+        ``fences``: of each shard that was rebuilt, the newest epoch that it was given.
+        """
         batch = cls()
         for delivery in deliveries:
             entry = delivery.entry
-            if entry is not None:
+            is_former = entry is not None and entry.epoch < fences.get(entry.shard, 0)
+            if is_former and delivery.batch is not None:
+                batch.former.append(delivery)
+                continue
+            if entry is not None and not is_former:
                 batch.entries.setdefault(entry.shard, {}).setdefault(entry.epoch, []).append(entry.n)
             if delivery.batch is None or entry is None:
                 fault = delivery.fault or "unknown"
@@ -52,7 +70,6 @@ class SortedBatch:
             item_id = delivery.batch.item_id
             for at, fact in enumerate(delivery.batch.sealed, start=1):
                 batch.sealed.append((PlacedFact(item_id, entry, at, fact), delivery))
-        batch.shards = sorted(batch.entries)
         return batch
 
     @property
@@ -90,6 +107,17 @@ class SortedBatch:
             self.clashed.add(id(row))
             detail = f"sealed fact {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, delivery.data))
+
+    def quarantine(self, deliveries: Sequence[Delivery], fences: Mapping[str, int]) -> None:
+        """Messages of an epoch that is over, and of which something is not stored: dead letters as they came."""
+        for delivery in deliveries:
+            entry = delivery.entry
+            assert entry is not None
+            detail = (
+                f"entry {entry.epoch}:{entry.n} of shard {entry.shard} came after the shard was rebuilt under epoch "
+                f"{fences[entry.shard]}; nobody is shown it, and no bid in it counts"
+            )
+            self.dead_letters.append(DeadLetter("former_epoch", detail, delivery, delivery.data))
 
     def sound_events(self) -> list[Event]:
         """All events but those that clashed."""

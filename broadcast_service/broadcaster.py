@@ -1,7 +1,7 @@
 """Carries out what the hub decides: frames to connections, loads to the loader. Everything here is synchronous.
 
-The listener of both sources: events come from :mod:`broadcast_service.sources.nats_source`, snapshots from
-:mod:`broadcast_service.sources.loader`.
+The listener of all sources: events come from :mod:`broadcast_service.sources.nats_source`, snapshots from
+:mod:`broadcast_service.sources.loader`, the epochs of shards from :mod:`broadcast_service.sources.shards`.
 
 Whoever has to say something to single viewers sets two hooks before anything flows. Both are called when the frames
 that they are about were handed to the connections:
@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from broadcast_service.close_codes import ITEM_NOT_FOUND
 from broadcast_service.connection import Connection, send_to_all
@@ -32,7 +32,7 @@ from broadcast_service.hub import Hub
 from broadcast_service.metrics import Metrics
 from shared import names
 from shared.domain.errors import ItemNotFound
-from shared.messages import DecodeError, decode_batch
+from shared.messages import DecodeError, EventBatch, decode_batch
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,12 @@ class Broadcaster:
             self._metrics.events_unreadable += 1
             logger.error("item %s: a message is about %s", item_id, batch.item_id)
             return
+        self.carry_out(self.hub.epoch_heard(batch.shard, batch.shard_epoch))
+        if self.hub.is_over(batch.shard, batch.shard_epoch):
+            # A relay that slept while its shard was rebuilt: this is in no archive, and in no item.
+            self._metrics.messages_former += 1
+            logger.warning("item %s: a message of epoch %d of shard %s, which is over", *_place(batch))
+            return
         if not batch.events:
             self.carry_out(self.hub.maximum_raised(item_id))
             return
@@ -120,6 +126,14 @@ class Broadcaster:
 
     def on_stream_down(self) -> None:
         self.carry_out(self.hub.stream_down(self._clock()))
+
+    # ---------------------------------------------------------------------------------------- from the shards
+
+    def shards_watched(self) -> set[str]:
+        return self.hub.shards_watched()
+
+    def shards_seen(self, epochs: Mapping[str, int], rebuilt: Collection[str]) -> None:
+        self.carry_out(self.hub.shards_seen(epochs, rebuilt))
 
     # ------------------------------------------------------------------------------------------- from the audience
 
@@ -141,5 +155,12 @@ class Broadcaster:
     def missing(self, item_id: str) -> None:
         self.carry_out(self.hub.missing(item_id, self._clock()))
 
+    def lost(self, item_id: str) -> None:
+        self.carry_out(self.hub.lost(item_id, self._clock()))
+
     def load_failed(self, item_id: str) -> None:
         self.carry_out(self.hub.load_failed(item_id))
+
+
+def _place(batch: EventBatch) -> tuple[str, int, str]:
+    return batch.item_id, batch.shard_epoch, batch.shard

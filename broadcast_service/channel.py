@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple
 from broadcast_service.conflation import Conflated
 from broadcast_service.effects import Effect, Joined, Load, Send, StandingChanged, ViewerT, Wake
 from broadcast_service.feed import Advance, ItemFeed, Recovery, Wanted
-from broadcast_service.frames import Frame, Version, resumed_frame, stale_frame, viewers_frame
+from broadcast_service.frames import Frame, Version, lost_frame, resumed_frame, stale_frame, viewers_frame
 from broadcast_service.rate import Pace
 from shared.messages import AuctionExtended, BidAccepted
 
@@ -41,6 +41,7 @@ class Channel(Generic[ViewerT]):
         "_is_woken",
         "_told",
         "_told_frame",
+        "_told_lost",
         "feed",
         "history_from",
         "is_stale",
@@ -65,6 +66,8 @@ class Channel(Generic[ViewerT]):
         # The number of viewers that was told last.
         self._told: tuple[int, bool] | None = None
         self._told_frame: Frame | None = None
+        # Pending viewers who were told that the item is lost.
+        self._told_lost: set[ViewerT] = set()
 
     def __len__(self) -> int:
         """Viewers, live or pending."""
@@ -88,12 +91,14 @@ class Channel(Generic[ViewerT]):
         """The viewer gets nothing until it joins, whatever it was before."""
         self._full.pop(viewer, None)
         self._conflated.discard(viewer)
+        self._told_lost.discard(viewer)
         self.pending[viewer] = wish
 
     def drop(self, viewer: ViewerT) -> None:
         """The viewer is gone."""
         self._full.pop(viewer, None)
         self._conflated.discard(viewer)
+        self._told_lost.discard(viewer)
         self.pending.pop(viewer, None)
 
     # -------------------------------------------------------------------------------------------------- frames
@@ -138,6 +143,12 @@ class Channel(Generic[ViewerT]):
         # A maximum that was raised meanwhile has left no event that could be missed.
         self._note_leader()
         return self._release(now_s) + self._tell_stale()
+
+    def tell_lost(self) -> list[Effect[ViewerT]]:
+        """Tell whoever waits, and was not told yet, that Redis has lost the item."""
+        untold = [viewer for viewer in self.pending if viewer not in self._told_lost]
+        self._told_lost.update(untold)
+        return [Send((lost_frame(self.feed.item_id),), untold)] if untold else []
 
     def tell_viewers(self, viewers: int, *, exact: bool) -> list[Effect[ViewerT]]:
         """Tell the viewers how many they are, if that is news; newcomers are told the same until it changes."""
@@ -228,6 +239,7 @@ class Channel(Generic[ViewerT]):
         # Viewers that come from the same place share their frames; after a restart that is nearly everybody.
         groups: dict[Version | None, list[ViewerT]] = {}
         conflated: list[ViewerT] = []
+        self._told_lost.difference_update(viewers)
         for viewer in viewers:
             since, full = self.pending.pop(viewer)
             groups.setdefault(since, []).append(viewer)

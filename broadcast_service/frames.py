@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from shared.aliases import alias_of
+from shared.domain.errors import ShardLost
 from shared.item_state import ItemState, amount_json, public_event_state, public_item
 from shared.messages import (
     AuctionCancelled,
@@ -190,6 +191,12 @@ def error_frame(code: str, message: str, *, item_id: str | None = None) -> Frame
     if item_id is not None:
         content["item_id"] = item_id
     return Frame(FrameKind.CONTROL, content)
+
+
+def lost_frame(item_id: str) -> Frame:
+    """Redis has lost the item, or its shard: the viewer stays, and its first frame about the item comes later."""
+    text = "this item was lost and is being rebuilt; its state follows as soon as it is back"
+    return error_frame(ShardLost.code, text, item_id=item_id)
 
 
 # ------------------------------------------------------------------------------------------------------ about an item

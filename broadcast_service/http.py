@@ -72,6 +72,7 @@ async def metrics(request: Request) -> Response:
         stream_up=service.stream.is_up,
         bidders=len(service.private),
         addresses=len(service.addresses),
+        items_lost=service.hub.lost_count,
     )
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -5,7 +5,7 @@ carry out, in order and before the next call. What the viewers of one item see i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Generic
 
 from broadcast_service.channel import Channel, Wish
@@ -13,6 +13,7 @@ from broadcast_service.effects import Effect, Load, NotFound, Send, ViewerT
 from broadcast_service.feed import ItemFeed, Recovery, Wanted
 from broadcast_service.frames import UNKNOWN, Version
 from broadcast_service.rate import Pace
+from shared import names
 from shared.item_state import ItemState
 from shared.messages import Event
 
@@ -52,6 +53,11 @@ class Hub(Generic[ViewerT]):
         # While events flow: which flow it is, counted from 1. None while they do not.
         self._flow: int | None = None
         self._flows = 0
+        # The newest epoch of each shard that was heard of, and the shards that take no bids now.
+        self._epochs: dict[str, int] = {}
+        self._closed: set[str] = set()
+        # Items that Redis has lost, and that somebody waits for.
+        self._lost: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ viewers
 
@@ -181,6 +187,51 @@ class Hub(Generic[ViewerT]):
         self._flow = None
         return [effect for channel in self._channels.values() for effect in channel.go_stale(now_s)]
 
+    # ------------------------------------------------------------------------------------------- epochs of shards
+
+    def is_over(self, shard: str, epoch: int) -> bool:
+        """Whether messages of this epoch of the shard are none any more: it is rebuilt, or was rebuilt, without
+        whatever of them is not archived. What of them is, comes with the snapshot."""
+        return shard in self._closed or epoch < self._epochs.get(shard, 0)
+
+    def epoch_heard(self, shard: str, epoch: int) -> list[Effect[ViewerT]]:
+        """A message of this epoch came: of the shard's other items there may be something new as well."""
+        if epoch <= self._epochs.get(shard, 0):
+            return []
+        self._epochs[shard] = epoch
+        return self._loads_behind({shard})
+
+    def shards_seen(self, epochs: Mapping[str, int], rebuilt: Collection[str]) -> list[Effect[ViewerT]]:
+        """How Redis has the shards of watched items now.
+
+        Args:
+            epochs: of each shard that lives.
+            rebuilt: those at which somebody is at work.
+        """
+        self._closed = set(rebuilt)
+        risen = {shard for shard, epoch in epochs.items() if epoch > self._epochs.get(shard, 0)}
+        self._epochs |= {shard: epochs[shard] for shard in risen}
+        effects = self._loads_behind(risen) if risen else []
+        # Not on a shard that is gone as a whole: it comes back under a higher epoch.
+        return effects + [Load(item_id) for item_id in self._lost if names.shard_of(item_id) in epochs]
+
+    def shards_watched(self) -> set[str]:
+        """The shards of all items that somebody follows."""
+        return {names.shard_of(item_id) for item_id in self._channels}
+
+    def _loads_behind(self, shards: Collection[str]) -> list[Effect[ViewerT]]:
+        return [
+            Load(item_id)
+            for item_id, channel in self._channels.items()
+            if names.shard_of(item_id) in shards and self._is_behind(item_id, channel.feed.version)
+        ]
+
+    def _is_behind(self, item_id: str, version: Version | None) -> bool:
+        """Whether an item was rebuilt since: it gets the epoch that its shard gets."""
+        if version is None or version == UNKNOWN:
+            return False
+        return version[0] < self._epochs.get(names.shard_of(item_id), 0)
+
     # ---------------------------------------------------------------------------------------------- snapshots
 
     def history_wanted(self, item_id: str) -> Wanted:
@@ -202,9 +253,12 @@ class Hub(Generic[ViewerT]):
         channel = self._channels.get(item_id)
         if channel is None:
             return []
+        self._lost.discard(item_id)
         leader = channel.feed.leader
         advance = channel.feed.recover(recovery)
         effects = channel.advance(advance, leader, now_s)
+        if self._is_behind(item_id, recovery.item.version):
+            effects.append(Load(item_id))  # read before the item was rebuilt
         if not advance.load:
             effects += channel.caught_up(now_s, self._flow)
         if channel.pending:
@@ -217,6 +271,7 @@ class Hub(Generic[ViewerT]):
         channel = self._channels.get(item_id)
         if channel is None:
             return []
+        self._lost.discard(item_id)
         known = channel.feed.version not in (None, UNKNOWN)
         if known or self._open_catalogue:
             channel.feed.absent()
@@ -226,7 +281,26 @@ class Hub(Generic[ViewerT]):
         for viewer in viewers:
             self._items_of[viewer].discard(item_id)
         del self._channels[item_id]
+        self._lost.discard(item_id)
         return [NotFound(item_id, viewers)]
+
+    def lost(self, item_id: str, now_s: float) -> list[Effect[ViewerT]]:
+        """Redis has lost the item. Who waits for it is told, once, and goes on waiting: the item comes back.
+
+        What this process knows of it has to do where it knows something, as while Redis is away.
+        """
+        channel = self._channels.get(item_id)
+        if channel is None:
+            return []
+        if channel.feed.version not in (None, UNKNOWN):
+            return self.missing(item_id, now_s)
+        self._lost.add(item_id)
+        return channel.tell_lost()
+
+    @property
+    def lost_count(self) -> int:
+        """Items that Redis has lost, and that somebody here waits for."""
+        return len(self._lost)
 
     def load_failed(self, item_id: str) -> list[Effect[ViewerT]]:
         """Redis cannot be asked now (the load will be tried again).
@@ -247,6 +321,7 @@ class Hub(Generic[ViewerT]):
         channel.drop(viewer)
         if not len(channel):
             del self._channels[item_id]
+            self._lost.discard(item_id)
 
 
 def _frozen(effect: Effect[ViewerT]) -> Effect[ViewerT]:

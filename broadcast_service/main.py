@@ -47,17 +47,19 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[LifespanState]:
-        # One connection for each worker that reads, and some for /ready and for event streams that begin.
+        # One connection for each worker that reads, one for the shards, and some for /ready and for event streams that
+        # begin.
         redis = open_redis(
             settings.redis_url,
             timeout_s=settings.redis_timeout_ms / 1000,
-            connections_max=loader.WORKERS + private.READERS + 8,
+            connections_max=loader.WORKERS + private.READERS + 9,
         )
         service = Service(settings, redis)
         app.state.service = service
         tasks = [
             asyncio.create_task(service.loader.run(), name="loader"),
             asyncio.create_task(service.stream.run(), name="stream"),
+            asyncio.create_task(service.shards.run(), name="shards"),
             asyncio.create_task(service.private.run(), name="private"),
             asyncio.create_task(service.sweep(), name="sweep"),
             asyncio.create_task(service.beat(), name="beat"),

@@ -23,6 +23,7 @@ class Metrics:
     operations_refused: int = 0
     events_watched: int = 0
     events_unreadable: int = 0
+    messages_former: int = 0
     frames_sent: int = 0
     frames_queued: int = 0
     loads: int = 0
@@ -43,7 +44,15 @@ class Metrics:
         self.latency_buckets[-1] += 1
 
     def render(
-        self, *, connections: int, items: int, subscriptions: int, stream_up: bool, bidders: int = 0, addresses: int = 0
+        self,
+        *,
+        connections: int,
+        items: int,
+        subscriptions: int,
+        stream_up: bool,
+        bidders: int = 0,
+        addresses: int = 0,
+        items_lost: int = 0,
     ) -> str:
         """The text format of Prometheus, version 0.0.4."""
         lines: list[str] = []
@@ -75,6 +84,13 @@ class Metrics:
         add("operations_failed_total", "counter", "Operations of viewers that failed.", ("", self.operations_failed))
         add("events_watched_total", "counter", "Events of items that somebody follows.", ("", self.events_watched))
         add("events_unreadable_total", "counter", "Messages that could not be decoded.", ("", self.events_unreadable))
+        add(
+            "messages_former_total",
+            "counter",
+            "Messages of a former epoch of their shard, left out.",
+            ("", self.messages_former),
+        )
+        add("items_lost", "gauge", "Items that Redis has lost and somebody waits for.", ("", items_lost))
         add("frames_sent_total", "counter", "Frames handed to viewers.", ("", self.frames_sent))
         add("frames_queued_total", "counter", "Frames that had to wait for a slow viewer.", ("", self.frames_queued))
         add("loads_total", "counter", "Items read from Redis.", ("", self.loads))

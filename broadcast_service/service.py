@@ -29,7 +29,9 @@ from broadcast_service.settings import Settings
 from broadcast_service.sources.audience_source import AudienceSource
 from broadcast_service.sources.bidders import BidderReader
 from broadcast_service.sources.loader import Loader
+from broadcast_service.sources.losses import Losses
 from broadcast_service.sources.nats_source import NatsSource
+from broadcast_service.sources.shards import ShardWatch
 from broadcast_service.sources.snapshots import SnapshotReader
 
 SWEEP_EVERY_S: Final = 1.0
@@ -50,7 +52,8 @@ class Service:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.settings = settings
-        self.reader = SnapshotReader(redis, events_max=settings.feed_replay_events_max)
+        losses = Losses(redis, lambda subject: self.stream.has_message(subject))
+        self.reader = SnapshotReader(redis, losses, events_max=settings.feed_replay_events_max)
         self.metrics = Metrics()
         self.hub: Hub[Connection] = Hub(
             open_catalogue=settings.open_catalogue,
@@ -61,6 +64,7 @@ class Service:
         self.broadcaster = Broadcaster(self.hub, self.metrics)
         self.loader = Loader(self.reader, self.broadcaster, self.metrics)
         self.broadcaster.request_load = self.loader.request
+        self.shards = ShardWatch(redis, self.broadcaster)
         self.private = PrivateChannel(self.hub, BidderReader(redis), rate_max=settings.feed_rate_max)
         self.broadcaster.joined = self.private.joined
         self.broadcaster.standing_changed = self.private.standing_changed

@@ -63,11 +63,12 @@ async def _stream(request: Request, service: Service, item_id: str) -> Response:
 
 
 async def _may_exist(service: Service, item_id: str) -> bool:
-    """Whether there is something to watch. Where Redis cannot tell, the stream waits for it like a WebSocket."""
+    """Whether there is something to watch. Where Redis cannot tell, or has lost it, the stream waits for it like a
+    WebSocket."""
     if service.settings.open_catalogue or service.hub.state_of(item_id) is not None:
         return True
     try:
-        return await service.reader.read(item_id) is not None
+        return await service.reader.read(item_id) is not None or await service.reader.is_lost(item_id)
     except (RedisError, OSError, TimeoutError, KeyError, ValueError):
         return True
 

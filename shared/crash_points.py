@@ -1,4 +1,4 @@
-"""Named places in the code where a fault test may kill the process; off unless the environment asks.
+"""Named places in the code where a fault test may kill or suspend the process; off unless the environment asks.
 
 ``CRASH_AT=relay.published:3`` kills the process (SIGKILL: no clean-up, no answer) when it comes to that place for the
 third time. The places are those between two steps where a crash is most dangerous:
@@ -7,7 +7,12 @@ third time. The places are those between two steps where a crash is most dangero
 - ``relay.published``: JetStream has acknowledged entries; the `published` cursor does not know yet.
 - ``relay.advanced``: the cursor has moved.
 - ``archive.committed``: PostgreSQL has committed a batch; JetStream and Redis do not know yet.
+- ``recover.begun``: a lost shard is claimed, and has a new epoch in PostgreSQL; nothing of it is rebuilt.
+- ``recover.writing``: what is to be written was read from PostgreSQL, and is not written to Redis yet.
 - ``recover.items``: some items of a lost shard are rebuilt; the shard is still closed.
+- ``recover.opening``: all of them are, and the shard is about to be opened.
+
+``STOP_AT`` in place of ``CRASH_AT`` suspends the process there (SIGSTOP), until somebody lets it go on.
 """
 
 from __future__ import annotations
@@ -16,18 +21,28 @@ import os
 import signal
 from typing import Final, Literal
 
-Place = Literal["bids.decided", "relay.published", "relay.advanced", "archive.committed", "recover.items"]
+Place = Literal[
+    "bids.decided",
+    "relay.published",
+    "relay.advanced",
+    "archive.committed",
+    "recover.begun",
+    "recover.writing",
+    "recover.items",
+    "recover.opening",
+]
 
-_place, _, _times = os.environ.get("CRASH_AT", "").partition(":")
+_IS_STOP: Final = "STOP_AT" in os.environ
+_place, _, _times = os.environ.get("STOP_AT" if _IS_STOP else "CRASH_AT", "").partition(":")
 _ARMED: Final = _place
 _left = int(_times or "1")
 
 
 def crash_point(place: Place) -> None:
-    """Die here, if the environment says so."""
+    """Die or stand still here, if the environment says so."""
     global _left
     if place != _ARMED:
         return
     _left -= 1
-    if _left <= 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if _left == 0 or (_left < 0 and not _IS_STOP):
+        os.kill(os.getpid(), signal.SIGSTOP if _IS_STOP else signal.SIGKILL)

@@ -159,8 +159,15 @@ def lease_key(shard: str) -> str:
 
 
 def rebuilding_key(shard: str) -> str:
-    """String: there while the shard is rebuilt after Redis lost it; what the shard has is then half of the truth."""
+    """String, ``<number of the run>:<token>``: there while a run of `recover` rebuilds the shard after Redis lost it;
+    what the shard has is then half of the truth."""
     return f"{{{shard}}}:rebuilding"
+
+
+def lost_key(shard: str) -> str:
+    """Set: items of a living shard that the archive or the stream knows and Redis has lost, as far as gateways found
+    out; bounded."""
+    return f"{{{shard}}}:lost"
 
 
 def mark_key(shard: str) -> str:

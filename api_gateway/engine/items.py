@@ -13,6 +13,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.engine.lost_items import LostItems
 from api_gateway.engine.past import Past
 from api_gateway.engine.scripts import ItemScripts
 from shared import names
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 KNOWN_ITEMS_MAX: Final = 200_000
 _OUTBOX_PAGE: Final = 512
 _ASKING_MAX: Final = 8
-_TOLD_LOST_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,14 @@ class Items:
         redis: Redis,
         scripts: ItemScripts,
         past: Past,
+        lost_items: LostItems,
         *,
         open_catalogue: bool,
         on_outbox: Callable[[str, int], None],
     ) -> None:
         self._past = past
         self._opening: dict[str, asyncio.Task[None]] = {}
-        self._told_lost: set[str] = set()
+        self._lost_items = lost_items
         self._asking = 0
         self._redis = redis
         self._scripts = scripts
@@ -101,7 +102,7 @@ class Items:
                 is safe.
         """
         if not self._open_catalogue:
-            await self._absent(item_id)
+            await self.absent(item_id)
         # Of many first bids on one item, one asks and opens.
         opening = self._opening.get(item_id)
         if opening is None:
@@ -114,10 +115,10 @@ class Items:
         with contextlib.suppress(ItemExists):  # another request, or another gateway, opened it in between
             await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
 
-    def _lost(self, item_id: str) -> ShardLost:
-        if item_id not in self._told_lost and len(self._told_lost) < _TOLD_LOST_MAX:
-            self._told_lost.add(item_id)
-            logger.critical("item %s is known, but Redis has lost it: no bids until it is rebuilt", item_id)
+    async def lost(self, item_id: str) -> ShardLost:
+        """The error for an item of a living shard that is known to have been there, and is gone. It is noted."""
+        self.known.pop(item_id, None)
+        await self._lost_items.note(item_id)
         return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
     async def _is_known(self, item_id: str) -> bool:
@@ -166,7 +167,7 @@ class Items:
         fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
         if not fields:
             if not may_open:
-                await self._absent(item_id)
+                await self.absent(item_id)
             await self.open_by_default(item_id)
             fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
             if not fields:
@@ -218,22 +219,34 @@ class Items:
         if await self._is_known(item_id):
             if await self._ask(self._redis.exists(key)):
                 raise ItemExists(item_id)  # opened in between
-            raise self._lost(item_id)
+            raise await self.lost(item_id)
 
-    async def _absent(self, item_id: str) -> NoReturn:
-        """There is no such item, or Redis has lost it, or its whole shard.
+    async def absent(self, item_id: str) -> NoReturn:
+        """Raise what is to be said of an item that Redis does not have: there is no such item, or Redis has lost it, or
+        its whole shard.
 
         Whoever asks for what never was must not keep the archive busy: a few questions at a time, and where there are
-        more, or nobody can tell, there is no such item.
+        more, or nobody can tell, there is no such item. What was found to be lost once needs no question.
+
+        Raises:
+            ItemNotFound, ShardLost: one of them.
+            Unavailable: Redis cannot be asked.
         """
-        key = names.cursors_key(names.shard_of(item_id))
-        if not await self._ask(self._redis.hexists(key, "epoch")):
+        shard = names.shard_of(item_id)
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        pipeline.hexists(names.cursors_key(shard), "epoch")
+        pipeline.sismember(names.lost_key(shard), item_id)
+        pipeline.exists(names.item_key(item_id))
+        lives, is_noted, is_there = await self._ask(pipeline.execute())
+        if not lives:
             raise _shard_lost()
+        if is_noted and not is_there:
+            raise await self.lost(item_id)
         if self._asking < _ASKING_MAX:
             self._asking += 1
             try:
                 if await self._is_known(item_id) and not await self._ask(self._redis.exists(names.item_key(item_id))):
-                    raise self._lost(item_id)
+                    raise await self.lost(item_id)
             except ShardLost:
                 raise
             except Unavailable as error:
@@ -241,6 +254,25 @@ class Items:
             finally:
                 self._asking -= 1
         raise ItemNotFound(item_id)
+
+    async def note_missing(self, listed: list[str], missing: list[str]) -> None:
+        """Of a page of the archive's list Redis lacks these items.
+
+        Raises:
+            ShardLost: it lacks all of them, and the shard of one is gone: there is no list to be shown.
+            Unavailable: Redis cannot be asked.
+        """
+        if not missing:
+            return
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for item_id in missing:
+            pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        lives = await self._ask(pipeline.execute())
+        alone = [item_id for item_id, is_alive in zip(missing, lives, strict=True) if is_alive]
+        if len(missing) == len(listed) and len(alone) < len(missing):
+            raise _shard_lost()
+        if alone:
+            await self._lost_items.note(*alone)
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
         try:

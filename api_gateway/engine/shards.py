@@ -21,6 +21,7 @@ from typing import NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.engine.lost_items import LostItems
 from api_gateway.engine.past import Known, Past, Place
 from api_gateway.engine.scripts import ItemScripts
 from shared import names
@@ -40,13 +41,17 @@ _BEING_REPLACED = "Redis is being replaced by another one; try again"
 
 
 class _Cursors(NamedTuple):
-    """A shard's cursors as this Redis has them; ``stale`` where the shard was closed because it went back. ``run``: the
-    run of Redis that was last admitted with this shard, '' where none was since it was made."""
+    """A shard's cursors as this Redis has them.
+
+    ``stale``: the shard was closed because it went back. ``run``: the run of Redis that was last admitted with this
+    shard, '' where none was since it was made. ``items_lost``: how many of its items are noted as lost.
+    """
 
     place: Place | None
     archived: int
     stale: bool
     run: str
+    items_lost: int
 
 
 class _Found(NamedTuple):
@@ -71,6 +76,7 @@ class ShardHealth:
     """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive, and of these the
     ``stale`` ones are an older copy of what they were.
 
+    ``items_lost``: items that Redis has lost while their shards live, as far as somebody asked for them.
     ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
     ``not_admitted``: why this run of Redis takes no bids, None where it does.
     """
@@ -78,6 +84,7 @@ class ShardHealth:
     missing: set[str] = field(default_factory=lambda: set(names.SHARDS))
     lost: set[str] = field(default_factory=set)
     stale: set[str] = field(default_factory=set)
+    items_lost: int = 0
     backlog_total: int = 0
     backlog_longest: int = 0
     archive_is_behind: bool = False
@@ -100,6 +107,7 @@ class Shards:
         redis: Redis,
         scripts: ItemScripts,
         past: Past,
+        lost_items: LostItems,
         *,
         on_initialised: Callable[[], None],
         outbox_alarm_entries: int,
@@ -107,11 +115,13 @@ class Shards:
     ) -> None:
         """
         Args:
-            redis: it, and that of ``scripts``: one connection without a guard, which asks this object.
+            redis: it, and that of ``scripts`` and ``lost_items``: one connection without a guard, which asks this
+                object.
             on_initialised: told when shards got their cursors, or another run of Redis.
             on_not_admitted: awaited when the run that is there now may be an older copy, and it cannot be told yet: no
                 connection to it may be used, also none that was made while it was something else.
         """
+        self._lost_items = lost_items
         self._outbox_alarm_entries = outbox_alarm_entries
         self._on_not_admitted = on_not_admitted
         self._admitted = ""
@@ -151,6 +161,9 @@ class Shards:
             RedisError, Unavailable, OSError: nothing is known; look again.
         """
         run, cursors = look = await self._cursors()
+        self.health.items_lost = await self._lost_items.review(
+            [shard for shard, found in cursors.items() if found.place is not None and found.items_lost]
+        )
         missing = {shard for shard, found in cursors.items() if found.place is None}
         self._note_backlog([found.place.n - found.archived for found in cursors.values() if found.place is not None])
         if look.runs - {run}:
@@ -249,11 +262,13 @@ class Shards:
         pipeline.info("server")
         for shard in names.SHARDS:
             pipeline.hmget(names.cursors_key(shard), ["epoch", "next", "archived", "stale", "run"])
+            pipeline.scard(names.lost_key(shard))
         info, *answers = await pipeline.execute()
         found: dict[str, _Cursors] = {}
-        for shard, (epoch, entry, archived, stale, run) in zip(names.SHARDS, answers, strict=True):
+        for shard, cursors, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+            epoch, entry, archived, stale, run = cursors
             place = None if epoch is None or entry is None else Place(int(epoch), int(entry))
-            found[shard] = _Cursors(place, int(archived or 0), stale is not None, (run or b"").decode())
+            found[shard] = _Cursors(place, int(archived or 0), stale is not None, (run or b"").decode(), items_lost)
             if place is None:
                 self._seen.pop(shard, None)
             elif place.n > 0:

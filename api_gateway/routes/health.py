@@ -60,6 +60,8 @@ async def get_readiness(request: Request) -> Response:
         checks["shards"] = f"{len(shards.lost)} of 64 shards were lost and must be rebuilt{older}"
     elif shards.missing:
         checks["shards"] = f"{len(shards.missing)} of 64 shards are not initialised yet"
+    if shards.items_lost:
+        checks["items"] = f"{shards.items_lost} items were lost alone and must be rebuilt: `bidding recover --item`"
     if shards.archive_is_behind:
         checks["outbox"] = f"{shards.backlog_longest} entries wait to be archived in the longest outbox"
     checks["memory"] = context.memory.shortage
@@ -118,5 +120,6 @@ def _exposition(context: Context) -> str:
             "1 while Redis may be an older copy, and the stream cannot be asked",
             int(shards.not_admitted is not None),
         ),
+        ("bidding_items_lost", "gauge", "Items that were lost alone and must be rebuilt", shards.items_lost),
     )
     return "".join(f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows)

@@ -137,11 +137,18 @@ async def list_items(
     cursor: Annotated[str | SkipJsonSchema[None], Query(max_length=512, description=_CURSOR)] = None,
     limit: Limit = 50,
 ) -> Response:
-    """Items in the archive, with their live state. A new item appears within milliseconds."""
+    """Items in the archive, with their live state. A new item appears within milliseconds.
+
+    Items that Redis has lost have no state to be shown: a page names them in `being_rebuilt` instead. 503 BEING_REBUILT
+    says that Redis has lost more than single items, and has nothing of this page.
+    """
     context = context_of(request)
     ids, next_cursor = await context.archive.list_items(status=status, sort=sort, cursor=cursor, limit=limit)
     live = await context.items.get_many(ids) if ids else []
-    return _json({"items": [public_item(item) for item in live if item is not None], "next_cursor": next_cursor})
+    missing = [item_id for item_id, item in zip(ids, live, strict=True) if item is None]
+    await context.items.note_missing(ids, missing)
+    shown = [public_item(item) for item in live if item is not None]
+    return _json({"items": shown, "next_cursor": next_cursor, "being_rebuilt": missing})
 
 
 @router.get(

@@ -20,6 +20,18 @@ WHERE shard = ANY ($1::text[])
 ORDER BY shard
 FOR UPDATE;
 
+-- name: read_fences
+-- The newest epoch that a recovery gave each of these shards: what is of an older one is over (archive.py: `write`). A statement
+-- of its own, after lock_cursors: one that waited for a lock still sees all other tables as they were before it waited.
+--
+--   1. A worker has a message of epoch 1, and has not stored it yet.
+--   2. `recover` writes epoch 2 down, reads what the shard's items are to be, and rebuilds them without that message.
+--   3. The worker stores it: as valid, shown by nobody, with a number that epoch 2 gives out anew.
+--
+-- Both lock the shard's row in shard_cursors first. So either the worker commits before 2, and the items are rebuilt with its
+-- message; or 2 commits before the worker reads this, and the message is put aside.
+SELECT shard, max(shard_epoch) AS epoch FROM recoveries WHERE shard = ANY ($1::text[]) GROUP BY shard;
+
 -- name: read_cursors
 SELECT shard, shard_epoch, archived_n FROM shard_cursors;
 
@@ -182,15 +194,17 @@ ON CONFLICT DO NOTHING
 RETURNING reason, detail, subject, stream_seq;
 
 -- name: count_dead_letters
-SELECT count(*) AS letters, count(*) FILTER (WHERE reason = 'clash') AS clashes
+-- Settled is what a retry has stored, and what a retry has found to be of an epoch that is over.
+SELECT count(*) AS letters, count(*) FILTER (WHERE reason = 'clash') AS clashes,
+       count(*) FILTER (WHERE reason = 'former_epoch') AS former
 FROM dead_letters
-WHERE outcome IS DISTINCT FROM 'stored';
+WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch');
 
 -- name: list_dead_letters
--- $1: those that a retry has stored as well. $2: only this one.
+-- $1: those that a retry has settled as well. $2: only this one.
 SELECT id, reason, subject, n, at, detail, retried_at, outcome
 FROM dead_letters
-WHERE ($1::boolean OR outcome IS DISTINCT FROM 'stored') AND ($2::bigint IS NULL OR id = $2)
+WHERE ($1::boolean OR outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch')) AND ($2::bigint IS NULL OR id = $2)
 ORDER BY id;
 
 -- name: lock_dead_letter
@@ -212,7 +226,17 @@ LEFT JOIN recoveries AS r USING (shard)
 GROUP BY c.shard;
 
 -- name: begin_recovery
-INSERT INTO recoveries (shard, shard_epoch) VALUES ($1, $2);
+-- After lock_cursors of the shard, so that no two runs are given the same epoch, and for the reason at read_fences.
+INSERT INTO recoveries (shard, shard_epoch)
+SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), 1) + 1
+FROM shard_cursors AS c
+LEFT JOIN recoveries AS r USING (shard)
+WHERE c.shard = $1
+GROUP BY c.shard
+RETURNING shard_epoch;
+
+-- name: next_run
+SELECT nextval('recovery_runs');
 
 -- name: end_recovery
 UPDATE recoveries SET finished_at = now(), items = $3, verdicts = $4 WHERE shard = $1 AND shard_epoch = $2;

@@ -24,6 +24,8 @@ class Reader(Protocol):
 
     async def read(self, item_id: str, wanted: Wanted) -> Recovery | None: ...
 
+    async def is_lost(self, item_id: str) -> bool: ...
+
 
 class Listener(Protocol):
     """Who is told what was loaded. Every request is followed, at least once, by one of these calls."""
@@ -35,6 +37,8 @@ class Listener(Protocol):
     def loaded(self, item_id: str, recovery: Recovery, *, again: bool) -> None: ...
 
     def missing(self, item_id: str) -> None: ...
+
+    def lost(self, item_id: str) -> None: ...
 
     def load_failed(self, item_id: str) -> None: ...
 
@@ -89,6 +93,7 @@ class Loader:
         self._metrics.loads += 1
         try:
             recovery = await self._reader.read(item_id, self._listener.history_wanted(item_id))
+            is_lost = recovery is None and await self._reader.is_lost(item_id)
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_failing:
                 # Once, not for every item that is watched.
@@ -111,7 +116,10 @@ class Loader:
             self._listener.loaded(item_id, recovery, again=again)
         elif not again:
             # Otherwise the item may have come into being since; the next read tells.
-            self._listener.missing(item_id)
+            if is_lost:
+                self._listener.lost(item_id)
+            else:
+                self._listener.missing(item_id)
 
     def _failed(self, item_id: str) -> None:
         """Try again later, with growing pauses; the item stays queued, so that requests in between change nothing."""

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 import nats.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from broadcast_service.metrics import Metrics
 from shared import names
@@ -32,6 +33,7 @@ HEARTBEATS_MISSED_MAX: Final = 3
 CHECK_EVERY_S: Final = 0.1
 RETRY_S: Final = 0.5
 UNUSED_CONSUMER_KEPT_S: Final = 10.0
+ASK_TIMEOUT_S: Final = 1.0
 
 
 class Listener(Protocol):
@@ -82,6 +84,22 @@ class NatsSource:
         if self._is_up and self._client is not None:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._client.publish(subject, data)
+
+    async def has_message(self, subject: str) -> bool:
+        """Whether the stream holds a message under this subject; within a second.
+
+        Raises:
+            nats.errors.Error, OSError, TimeoutError: it cannot be asked now.
+        """
+        client = self._client
+        if client is None or not self._is_up:
+            raise TimeoutError("NATS is not there")
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            try:
+                await client.jetstream().get_last_msg(names.STREAM, subject)
+            except NotFoundError:
+                return False
+        return True
 
     async def run(self) -> None:
         """Connect, follow, and start over after every failure, until cancelled."""

@@ -10,6 +10,7 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from broadcast_service.feed import Recovery, Wanted
+from broadcast_service.sources.losses import Losses
 from shared import names
 from shared.item_state import ItemState, decode_item
 from shared.messages import DecodeError, Event, decode_event
@@ -26,10 +27,12 @@ class SnapshotReader:
 
     Args:
         events_max: how many events a recovery may carry.
+        losses: tells an item that is lost from one that never was.
     """
 
-    def __init__(self, redis: Redis, *, events_max: int) -> None:
+    def __init__(self, redis: Redis, losses: Losses, *, events_max: int) -> None:
         self._redis = redis
+        self._losses = losses
         self._events_max = events_max
 
     async def read(self, item_id: str, wanted: Wanted = NOTHING_WANTED) -> Recovery | None:
@@ -57,6 +60,14 @@ class SnapshotReader:
             self._redis.lrange(names.recent_key(item_id), 0, behind + _SLACK_EVENTS - 1),
         )
         return Recovery(item, tuple(_decode(item, newest_first)))
+
+    async def is_lost(self, item_id: str) -> bool:
+        """Whether an item that Redis does not have was there once; see :class:`Losses`.
+
+        Raises:
+            redis.RedisError, OSError, TimeoutError: Redis could not be asked.
+        """
+        return await self._losses.is_lost(item_id)
 
     async def is_up(self) -> bool:
         """Whether Redis answers."""

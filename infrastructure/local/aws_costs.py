@@ -171,7 +171,7 @@ def _of_list(what: str, count: int, size: str, table: Mapping[str, float], price
 def _alarms(values: Mapping[str, Any]) -> int:
     """As modules/observability/alarms.tf makes them: of AWS' figures, per node of Redis, per service, and our own."""
     nodes = 1 if values["redis_engine"] == "memorydb" else 1 + values["redis_replicas"]
-    return 9 + 2 * nodes + (3 + int(values["nats_servers"])) + 5
+    return 9 + 2 * nodes + (3 + int(values["nats_servers"])) + 6
 
 
 def _product(what: str, *factors: tuple[float, str]) -> Line:

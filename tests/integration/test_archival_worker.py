@@ -12,12 +12,16 @@ import asyncpg
 import httpx
 import pytest
 
+from archival_worker.archive import Position
 from archival_worker.batcher import BatchLimits
+from archival_worker.cursors import CopyOptions, CursorCopier
+from archival_worker.metrics import Metrics
 from archival_worker.retention import Retention, RetentionOptions
 from archival_worker.source import SourceOptions
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import StreamLimits
+from shared.clients.redis import open_redis
 from shared.messages import Event
 from tests.integration.archive_world import World, new_world, until
 from tests.stack import StackFactory
@@ -200,6 +204,36 @@ async def test_the_watermark_stops_at_a_gap_and_the_outbox_with_it(world: World)
     await world.publish(4, bid("lot-1", 4))
     await until(lambda: told_up_to(6), "archived past the closed gap")
     assert await world.outbox_ids("lot-1") == [b"7-0"]
+
+
+async def test_an_older_position_does_not_replace_a_newer_one_that_waits(world: World) -> None:
+    """Two batches end in the order in which their transactions do, and that is not the order of the numbers."""
+    await world.fill_outbox("lot-1", 9)
+    shard = names.shard_of("lot-1")
+
+    async def nothing_archived() -> dict[str, Position]:
+        return {}
+
+    redis = open_redis(world.stack.urls.redis_url)
+    copier = CursorCopier(redis, nothing_archived, Metrics(), CopyOptions(interval_s=0.01))
+    for position in (Position(1, 5), Position(1, 3), Position(1, 0)):
+        copier.offer({shard: position})
+    assert copier.pending == 1
+    copying = asyncio.create_task(copier.run())
+
+    async def is_copied() -> bool:
+        return copier.pending == 0 and (await world.redis_cursors("lot-1"))[b"archived"] != b"0"
+
+    await until(is_copied, "the position in Redis")
+    assert (await world.redis_cursors("lot-1"))[b"archived"] == b"5"
+    assert await world.outbox_ids("lot-1") == [b"6-0", b"7-0", b"8-0", b"9-0"]
+    # And a higher number of an older epoch is an older position.
+    copier.offer({shard: Position(2, 1)})
+    copier.offer({shard: Position(1, 8)})
+    copier.request_stop()
+    await asyncio.wait_for(copying, 10)
+    assert (await world.redis_cursors("lot-1"))[b"archived"] == b"5"
+    await redis.aclose()
 
 
 async def test_events_of_an_older_shard_epoch_are_stored_and_do_not_move_the_cursor(world: World) -> None:

@@ -10,9 +10,10 @@ import pytest_asyncio
 
 from archival_worker.audit import AuditImpossible
 from archival_worker.chainer import Chainer, ChainOptions
+from archival_worker.errors import ArchiveUnavailable
 from infrastructure.local.stack import Stack
 from tests.integration.chain_world import World, auction, chain_world
-from tests.unit.archival_worker.events import bid, voided
+from tests.unit.archival_worker.events import bid, created, delivery, voided
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -159,3 +160,15 @@ async def test_a_void_changes_the_row_of_a_bid_and_not_its_hash(world: World) ->
     await world.tamper("UPDATE bids SET status = 'valid' WHERE seq = 4")
     report = await world.audit()
     assert "bid 1:4 does not fit: it is marked as valid, and a void struck it" in report.text()
+
+
+async def test_items_whose_chaining_failed_wait_again(world: World) -> None:
+    for item in ("lot-1", "lot-2", "lot-3"):
+        await world.archive.store([delivery(1, created(item))])
+    world.chainer.offer(["lot-1", "lot-2", "lot-3"])
+    await world.pool.execute("ALTER TABLE chains RENAME TO chains_away")
+    with pytest.raises(ArchiveUnavailable):
+        await world.chainer.once()
+    assert world.chainer.waiting == 3
+    await world.pool.execute("ALTER TABLE chains_away RENAME TO chains")
+    assert await world.chain() == 3, "without an offer or a scan"

@@ -85,6 +85,27 @@ async def test_an_export_that_never_got_through_is_superseded(world: World) -> N
     assert [tuple(row) for row in rows] == [(3, "superseded"), (4, "due")]
 
 
+async def test_a_chain_that_ends_otherwise_than_it_did_is_not_exported(world: World, tmp_path: Path) -> None:
+    """The log is whole and fits itself: somebody wrote it anew from the first event on, hashes and all."""
+    exporter = Exporter(world.pool, DirectorySink(tmp_path), world.metrics, QUICK)
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    due = await world.export_row()
+    await world.tamper("UPDATE bids SET user_id = 'eve' WHERE seq = 2")
+    for table in ("event_hashes", "chains", "exports"):
+        await world.pool.execute(f"DELETE FROM {table}")
+    # Due with the head that it had, as a worker had claimed it before.
+    world.chainer.offer(["lot-1"])
+    await world.chain()
+    await world.pool.execute("UPDATE exports SET head = $1", due["head"])
+    assert (await world.audit()).is_sound
+    assert await exporter.once()
+    row = await world.export_row()
+    assert (row["state"], row["confirmed_at"], row["object_key"]) == ("failing", None, None)
+    assert "was another one when it was closed" in row["last_error"]
+    assert files_in(tmp_path) == [], "nor is it left where it would be taken for one"
+
+
 class Failing:
     """A sink that is away for some attempts."""
 

@@ -18,6 +18,7 @@ from infrastructure.local.errors import AlreadyRunning, PortInUse, ProcessFailed
 from infrastructure.local.ports import Ports, free_ports
 from infrastructure.local.processes import poll_until
 from infrastructure.local.reporting import Reporter
+from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, living, run_path
 from infrastructure.local.supervisor import Supervisor
@@ -167,6 +168,28 @@ async def test_a_data_directory_that_cannot_be_written_stops_the_start(start_sta
     with pytest.raises(StackError, match="Could not start with the data directory"):
         await stack.start()
     assert family(stack) == []
+
+
+class Steps(Reporter):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def step_started(self, label: str) -> None:
+        self.seen.append(f"{label} begins")
+
+    def step_done(self, label: str, seconds: float, note: str) -> None:
+        self.seen.append(f"{label} is done")
+
+
+async def test_no_server_is_stopped_before_every_service_is(start_stack: StackFactory) -> None:
+    """A service finishes what it has in hand, and needs its servers for that."""
+    stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))
+    stack.reporter = steps = Steps()
+    await stack.stop()
+    services = {f"stop {name} is done" for name in (API_GATEWAY, ARCHIVAL_WORKER)}
+    servers = {f"stop {name} begins" for name in stack.servers}
+    assert services | servers <= set(steps.seen)
+    assert max(map(steps.seen.index, services)) < min(map(steps.seen.index, servers)), steps.seen
 
 
 class Notices(Reporter):

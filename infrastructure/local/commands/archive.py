@@ -86,7 +86,7 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @_server_options
-@click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has stored.")
+@click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has settled.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str | None) -> None:
     """Show the dead letters, oldest first."""
@@ -97,7 +97,8 @@ def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str |
 @dead_letters.command("retry", epilog="Exit codes: 0 all of them are stored, 1 some are not.")
 @_server_options
 @click.argument("ids", nargs=-1, type=click.IntRange(min=1))
-@click.option("--all", "every", is_flag=True, help="All that were not stored yet.")
+@click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
 def retry_letters(data_dir: Path, ids: tuple[int, ...], every: bool, **urls: str | None) -> None:
-    """Store the letters of these IDS again. A clash is stored only once its place in the archive is mended."""
+    """Store the letters of these IDS again. A clash is stored only once its place in the archive is mended,
+    and what is of a former epoch never."""
     _run(["dead-letters", "retry", *map(str, ids), *(["--all"] if every else [])], data_dir, urls)

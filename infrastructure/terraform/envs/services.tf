@@ -64,6 +64,7 @@ locals {
     services     = { gateway = "api_gateway", broadcaster = "broadcast_service", archiver = "archival_worker" }
     outbox       = "OutboxLongest"
     shards_lost  = "ShardsLost"
+    items_lost   = "ItemsLost"
     consumer_lag = "ConsumerLag"
     dead_letters = "DeadLetters"
     connections  = "Connections"

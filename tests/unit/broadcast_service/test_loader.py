@@ -24,6 +24,10 @@ class SlowReader:
         self.may_answer = asyncio.Semaphore(0)
         self.reading: dict[str, int] = defaultdict(int)
         self.reads = 0
+        self.lost = False
+
+    async def is_lost(self, item_id: str) -> bool:
+        return self.lost
 
     async def read(self, item_id: str, wanted: Wanted) -> Recovery | None:
         self.reads += 1
@@ -56,6 +60,9 @@ class Diary:
 
     def missing(self, item_id: str) -> None:
         self.told.put_nowait(("missing", item_id))
+
+    def lost(self, item_id: str) -> None:
+        self.told.put_nowait(("lost", item_id))
 
     def load_failed(self, item_id: str) -> None:
         self.told.put_nowait(("failed", item_id))
@@ -147,3 +154,12 @@ async def test_items_that_nobody_watches_any_more_are_not_read() -> None:
         loader.request("left")
         reader.may_answer.release()
         assert await diary.told.get() == ("loaded", "left")
+
+
+async def test_an_item_that_is_lost_is_told_from_one_that_never_was() -> None:
+    reader, diary = SlowReader(None, None), Diary()
+    async with running(reader, diary) as loader:
+        for reader.lost, expected in ((True, "lost"), (False, "missing")):
+            loader.request(ITEM)
+            reader.may_answer.release()
+            assert await diary.told.get() == (expected, ITEM)

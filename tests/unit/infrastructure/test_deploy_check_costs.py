@@ -111,7 +111,8 @@ def test_the_alarms_look_at_metrics_that_the_services_report() -> None:
     }
     text = (TERRAFORM_DIR / "envs" / "services.tf").read_text().split("own_metrics = {", 1)[1].split("\n  }", 1)[0]
     watched = hcl.parse(text).attributes
-    owners = {"outbox": "gateway", "shards_lost": "gateway", "consumer_lag": "archiver", "dead_letters": "archiver"}
+    owners = {"outbox": "gateway", "shards_lost": "gateway", "items_lost": "gateway"}
+    owners |= {"consumer_lag": "archiver", "dead_letters": "archiver"}
     for name, owner in (owners | {"connections": "broadcaster"}).items():
         assert f'"{watched[name]}"' in sources[owner].read_text(), name
     for owner, service in watched["services"].items():

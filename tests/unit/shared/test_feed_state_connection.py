@@ -60,6 +60,22 @@ class TestComingBack:
             ("bid", 8, True)
         ]
 
+    def test_a_service_or_an_item_that_was_stale_is_not_so_on_the_next_connection(self) -> None:
+        """What the last connection said of itself does not hold for this one, which says so itself where it does."""
+        for stale in (
+            {"type": "heartbeat", "stale": True},
+            {"type": "stale", "item_id": ITEM, "epoch": 1, "seq": 3, "stale": True},
+        ):
+            state = begun(snapshot(3))
+            take(state, stale)
+            assert (state.connection, state.is_current(ITEM)) == (ConnectionState.STALE, False)
+            state.closed(1006, "", 10)
+            state.opened()
+            take(state, CONNECTED)
+            assert state.connection is ConnectionState.LIVE
+            take(state, marker("1:3", 3))
+            assert state.is_current(ITEM)
+
     def test_the_waits_grow_by_chance_up_to_a_bound(self) -> None:
         state = client(chance=lambda: 1.0)
         waits = [state.failed().retry_in_s for _ in range(12)]

@@ -21,6 +21,7 @@ class Catalogue {
   #feed = null;
   #cursor = null;
   #loads = 0;
+  #restored = 0; // Lots that belong here and are lost for now.
   #inView = new Set();
   #words = []; // What is searched for.
   link = new LinkMark();
@@ -63,6 +64,7 @@ class Catalogue {
     this.viewed.disconnect();
     this.grid.replaceChildren();
     this.#cursor = null;
+    this.#restored = 0;
     this.#load();
   }
 
@@ -140,6 +142,7 @@ class Catalogue {
       if (load !== this.#loads) return; // Another filter was chosen meanwhile.
       this.#cursor = page.next_cursor ?? null;
       for (const item of page.items) this.#add(item);
+      this.#restored += page.being_rebuilt?.length ?? 0;
       if (this.#mayHold()) this.#load();
       else this.#report({});
     } catch (error) {
@@ -177,7 +180,8 @@ class Catalogue {
     this.grid.setAttribute("aria-busy", String(busy));
     byId("loading").hidden = !(busy && count === 0);
     byId("trouble").hidden = error === null;
-    if (error !== null) setText(byId("trouble-text"), error.message);
+    const isLost = error?.code === "BEING_REBUILT";
+    if (error !== null) setText(byId("trouble-text"), isLost ? "The lots are being restored." : error.message);
     byId("empty").hidden = !none || isNarrowed;
     byId("filter-row").hidden = !byId("empty").hidden;
     byId("none-such").hidden = !none || !isNarrowed;
@@ -191,7 +195,9 @@ class Catalogue {
     byId("more").hidden = this.#cursor === null || (count === 0 && this.#words.length === 0);
     byId("more").setAttribute("aria-disabled", String(busy));
     const more = this.#cursor === null ? "" : "+";
-    setText(byId("count"), count === 0 ? "" : `${count}${more} ${count === 1 ? "lot" : "lots"}`);
+    const restored = this.#restored === 0 ? "" : `, ${this.#restored} more being restored`;
+    const lots = `${count}${more} ${count === 1 ? "lot" : "lots"}${restored}`;
+    setText(byId("count"), count + this.#restored === 0 ? "" : lots);
   }
 }
 

@@ -32,7 +32,10 @@ const ASKED_JITTER_MS = 2000;
 const WARNINGS = [[URGENT_MS, "Two minutes are left."], [15_000, "15 seconds are left."]];
 const TITLE_MARKS = { outbid: "Outbid · ", won: "Won · " };
 
+const RESTORED = "This lot is being restored after a failure. It comes back by itself; bids are not taken until then.";
+
 class ItemPage {
+  #isRestored = false; // Whether the house has lost the lot for now.
   #terms = {};
   #register = new Register();
   #circumstances = new Circumstances();
@@ -100,7 +103,8 @@ class ItemPage {
           showMissing(error.message);
           return false;
         }
-        setText(byId("loading"), "The house does not answer yet. Trying again…");
+        const isLost = error.code === "BEING_REBUILT";
+        setText(byId("loading"), isLost ? RESTORED : "The house does not answer yet. Trying again…");
         await pause(Math.max(error.retryAfterMs ?? 0, backoffMs(attempt)));
       }
     }
@@ -136,12 +140,14 @@ class ItemPage {
   }
 
   #take(frame) {
+    if (frame.type === "error" && frame.code === "BEING_REBUILT") this.#isRestored = true;
     if (frame.type === "viewers") this.#viewers = { count: frame.viewers, isExact: frame.exact !== false };
     if (frame.type === "standing") this.#hear(frame);
     this.struck.take(frame, this.form.userId);
     if (["viewers", "standing", "struck"].includes(frame.type)) this.draw();
     const state = stateOf(frame);
     if (state === null) return;
+    this.#isRestored = false;
     this.#circumstances.take(frame);
     // A maximum goes with the bid that left it, and an earlier one may come back. Where the house tells maxima, it tells
     // which one stands now; elsewhere nobody can say, so none is shown.
@@ -219,7 +225,7 @@ class ItemPage {
   }
 
   #drawLink() {
-    const note = isFinalStatus(this.#now.status) ? "" : this.link.note;
+    const note = this.#isRestored ? RESTORED : isFinalStatus(this.#now.status) ? "" : this.link.note;
     byId("link-note").hidden = note === "";
     setText(byId("link-note"), note);
   }

@@ -10,6 +10,7 @@ locals {
   own_alarms = {
     outbox        = { service = "gateway", metric = var.own_metrics.outbox, threshold = var.limits.outbox_entries, minutes = 5, meaning = "Events wait in the outbox: the archive or NATS is behind. Bids are refused at 50,000 per shard." }
     shards-lost   = { service = "gateway", metric = var.own_metrics.shards_lost, threshold = 0, minutes = 1, meaning = "Redis has lost shards; their bids are refused. Run recover." }
+    items-lost    = { service = "gateway", metric = var.own_metrics.items_lost, threshold = 0, minutes = 1, meaning = "Redis has lost single items; their bids are refused. Run recover --item." }
     consumer-lag  = { service = "archiver", metric = var.own_metrics.consumer_lag, threshold = var.limits.consumer_lag, minutes = 10, meaning = "The archival worker cannot keep up, or PostgreSQL is slow." }
     dead-letters  = { service = "archiver", metric = var.own_metrics.dead_letters, threshold = 0, minutes = 1, meaning = "An event could not be stored. List and retry the dead letters." }
     feed-capacity = { service = "broadcaster", metric = var.own_metrics.connections, threshold = var.limits.connections, minutes = 5, meaning = "A broadcaster is nearly full; the autoscaler is behind or at its bound." }

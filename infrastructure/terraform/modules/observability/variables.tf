@@ -85,6 +85,7 @@ variable "own_metrics" {
     services     = map(string)
     outbox       = string
     shards_lost  = string
+    items_lost   = string
     consumer_lag = string
     dead_letters = string
     connections  = string

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from api_gateway.engine.guard import Guard, NotAdmitted
+from api_gateway.engine.lost_items import LostItems
 from api_gateway.engine.past import Known, Past, Place
 from api_gateway.engine.scripts import ItemScripts
 from api_gateway.engine.shards import Shards
@@ -126,7 +127,8 @@ async def test_what_was_forgotten_is_compared_again() -> None:
 
 
 class FakeRedis:
-    """The cursors of all shards, as a pipeline of HMGETs finds them; also that pipeline, and the pool."""
+    """The cursors of all shards, as a pipeline finds them, and that none has lost an item; also that pipeline, and the
+    pool."""
 
     def __init__(self) -> None:
         self.run = "a"
@@ -150,13 +152,19 @@ class FakeRedis:
     def hmget(self, key: str, fields: list[str]) -> None:
         return
 
+    def scard(self, key: str) -> None:
+        return
+
     async def execute(self) -> list[Any]:
         def cursors(shard: str, place: Place | None) -> list[bytes | None]:
             if place is None:
                 return [None] * 5
             return [b"%d" % place.epoch, b"%d" % place.n, b"0", None, self.marks[shard].encode() or None]
 
-        return [{"run_id": self.run}, *(cursors(shard, place) for shard, place in self.places.items())]
+        found: list[Any] = [{"run_id": self.run}]
+        for shard, place in self.places.items():
+            found += (cursors(shard, place), 0)
+        return found
 
 
 class FakeScripts:
@@ -202,6 +210,7 @@ class Bench:
             cast(Any, self.redis),
             cast(ItemScripts, self.scripts),
             cast(Past, self.past),
+            LostItems(cast(Any, self.redis)),
             on_initialised=self._note,
             outbox_alarm_entries=10,
         )

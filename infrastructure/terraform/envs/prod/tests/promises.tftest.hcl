@@ -183,7 +183,7 @@ run "promises" {
   # Somebody is told.
   assert {
     condition = length(setsubtract(
-      [for each in ["gateway-5xx", "gateway-p99", "outbox", "consumer-lag", "dead-letters", "shards-lost", "postgres-cpu", "postgres-storage", "redis-memory-bidding-prod-001"] : "bidding-prod-${each}"],
+      [for each in ["gateway-5xx", "gateway-p99", "outbox", "consumer-lag", "dead-letters", "shards-lost", "items-lost", "postgres-cpu", "postgres-storage", "redis-memory-bidding-prod-001"] : "bidding-prod-${each}"],
       output.posture.alarms
     )) == 0
     error_message = "An alarm is missing."

@@ -1,0 +1,12 @@
+-- Claims a shard without cursors for one run of `recover`, away from an earlier run that may still be at it. From here on the
+-- earlier one writes nothing more: everything that a run writes is checked against the mark (write_claimed.lua,
+-- restore_shard.lua).
+--
+-- KEYS[1] cursors (hash)   KEYS[2] the mark of a rebuilding under way (string)
+-- ARGV[1] the run's number: of two runs the later one has the higher number   ARGV[2] its mark, "<number>:<token>"
+-- Reply: 1 claimed, 0 the shard has its cursors: it lives, 2 a later run has it
+if redis.call('HEXISTS', KEYS[1], 'epoch') == 1 then return 0 end
+local mark = redis.call('GET', KEYS[2])
+if mark and mark ~= ARGV[2] and tonumber(string.match(mark, '^%d+') or '0') >= tonumber(ARGV[1]) then return 2 end
+redis.call('SET', KEYS[2], ARGV[2])
+return 1

@@ -1,0 +1,13 @@
+-- Carries out commands on a shard that is rebuilt, as long as the shard is claimed by the run that sends them.
+--
+-- KEYS[1] the mark of a rebuilding under way (string)   KEYS[2..] the key of each command, in order
+-- ARGV[1] the run's mark   then for each command: its name, how many arguments follow its key, and these
+-- Reply: 1 done, 0 the mark is another one: nothing was done
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local at = 2
+for number = 2, #KEYS do
+  local count = tonumber(ARGV[at + 1])
+  redis.call(ARGV[at], KEYS[number], unpack(ARGV, at + 2, at + 1 + count))
+  at = at + 2 + count
+end
+return 1

@@ -1,0 +1,112 @@
+"""A shard is rebuilt, or an item is lost: what viewers are shown, and what they are never shown."""
+
+from __future__ import annotations
+
+from broadcast_service.effects import Load, NotFound, Send
+from broadcast_service.feed import Recovery
+from shared import names
+from tests.unit.broadcast_service.builders import ITEM, bid, bids, content, item, shown
+from tests.unit.broadcast_service.hubs import new_hub, only_sends, sends
+from tests.unit.broadcast_service.test_broadcaster import World
+from tests.unit.broadcast_service.test_connection import Pipe
+
+SHARD = names.shard_of(ITEM)
+
+
+def test_a_shard_with_another_epoch_has_its_items_looked_at_once() -> None:
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    hub.loaded(ITEM, Recovery(item(3)), 0.0)
+    assert hub.shards_watched() == {SHARD}
+    assert hub.shards_seen({SHARD: 1}, []) == []
+    assert hub.shards_seen({}, [SHARD]) == [], "it is being rebuilt"
+    assert hub.shards_seen({SHARD: 2}, []) == [Load(ITEM)]
+    assert hub.shards_seen({SHARD: 2}, []) == []
+    assert sends(hub.loaded(ITEM, Recovery(item(3, epoch=2)), 0.0)) == [([("snapshot", 3)], {"ann"})]
+    assert hub.epoch_heard(SHARD, 2) == []
+
+
+def test_what_was_read_before_the_item_was_rebuilt_is_read_again() -> None:
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    hub.shards_seen({SHARD: 2}, [])
+    effects = hub.loaded(ITEM, Recovery(item(3)), 0.0)
+    assert Load(ITEM) in effects
+    assert [shown(effect.frames) for effect in effects if isinstance(effect, Send)] == [[("snapshot", 3)]]
+    assert Load(ITEM) not in hub.loaded(ITEM, Recovery(item(3, epoch=2)), 0.0)
+
+
+def test_messages_of_a_former_epoch_are_over_and_those_of_the_present_one_are_not() -> None:
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    assert not hub.is_over(SHARD, 1)
+    hub.shards_seen({SHARD: 1}, [])
+    assert not hub.is_over(SHARD, 1)
+    hub.shards_seen({}, [SHARD])
+    assert hub.is_over(SHARD, 1), "from the claim on nothing of it gets into the archive"
+    hub.shards_seen({SHARD: 2}, [])
+    assert (hub.is_over(SHARD, 1), hub.is_over(SHARD, 2)) == (True, False)
+
+
+def test_a_message_of_a_newer_epoch_tells_it_too() -> None:
+    hub = new_hub()
+    neighbour = next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == SHARD)
+    for each in (ITEM, neighbour):
+        hub.subscribe("ann", each)
+        hub.loaded(each, Recovery(item(3, item_id=each)), 0.0)
+    assert hub.epoch_heard(SHARD, 1) == []
+    assert set(hub.epoch_heard(SHARD, 2)) == {Load(ITEM), Load(neighbour)}
+    assert hub.epoch_heard(SHARD, 2) == []
+
+
+def test_a_late_message_with_a_higher_number_is_not_shown() -> None:
+    world = World(rate_max=0)
+    pipe = Pipe()
+    world.enter(pipe)
+    world.broadcaster.loaded(ITEM, Recovery(item(3)), again=False)
+    world.broadcaster.shards_seen({SHARD: 2}, [])
+    assert world.loads.count(ITEM) == 2
+    # Redis has not answered yet, so for all that is shown the item is in the former epoch.
+    world.publish(bid(4))
+    assert pipe.seqs == [3]
+    assert world.metrics.messages_former == 1
+    world.broadcaster.loaded(ITEM, Recovery(item(3, epoch=2)), again=False)
+    world.publish(bid(5))
+    assert (pipe.seqs, world.metrics.messages_former) == ([3, 3], 2)
+
+
+def test_who_waits_for_a_lost_item_is_told_once_and_served_when_it_is_back() -> None:
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    [send] = only_sends(hub.lost(ITEM, 0.0))
+    assert (content(send.frames[0])["code"], set(send.viewers)) == ("BEING_REBUILT", {"ann"})
+    assert (hub.lost(ITEM, 0.0), hub.lost_count) == ([], 1)
+    hub.subscribe("bob", ITEM)
+    [send] = only_sends(hub.lost(ITEM, 0.0))
+    assert set(send.viewers) == {"bob"}
+    assert hub.shards_seen({}, [SHARD]) == [], "not while its shard is gone"
+    assert hub.shards_seen({SHARD: 2}, []) == [Load(ITEM)]
+    assert sends(hub.loaded(ITEM, Recovery(item(3, epoch=2)), 0.0)) == [([("snapshot", 3)], {"ann", "bob"})]
+    assert (hub.lost_count, hub.shards_seen({SHARD: 2}, [])) == (0, [])
+
+
+def test_a_lost_item_that_nobody_waits_for_any_more_is_forgotten() -> None:
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    hub.lost(ITEM, 0.0)
+    hub.leave("ann")
+    assert (hub.lost_count, hub.shards_seen({SHARD: 2}, [])) == (0, [])
+    hub.subscribe("ann", ITEM)
+    hub.lost(ITEM, 0.0)
+    assert hub.missing(ITEM, 0.0) == [NotFound(ITEM, ["ann"])], "after all it never was"
+    assert hub.lost_count == 0
+
+
+def test_what_is_known_here_of_a_lost_item_has_to_do() -> None:
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    hub.loaded(ITEM, Recovery(item(3), bids(3, 3)), 0.0)
+    hub.stream_down(0.0)
+    hub.subscribe("bob", ITEM)
+    assert sends(hub.lost(ITEM, 0.0)) == [([("snapshot", 3), ("stale", 3)], {"bob"})]
+    assert hub.lost_count == 0
