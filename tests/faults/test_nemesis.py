@@ -15,7 +15,7 @@ from tests.faults.clients.wishes import HOSTILE
 from tests.faults.harness import fault_run
 from tests.faults.long_run import SHORT_TERMS, TERMS, LineToRedis, LongRun
 from tests.faults.nemesis import Nemesis
-from tests.faults.proxy import FaultyProxy
+from tests.faults.partitions.links import LINES, Line, Links, Parted
 from tests.faults.report import DETAILS
 from tests.stack import StackFactory
 
@@ -46,14 +46,24 @@ async def _long_run(
     At the end there must be no violation, and the table is told.
     """
     async with (
+        Links() as links,
         fault_run(
-            start_stack, items=0, viewers=0, bidders=6, readers=1, operators=2, kinds=HOSTILE, operator_pause_s=1.0
+            start_stack,
+            items=0,
+            viewers=0,
+            bidders=6,
+            readers=1,
+            operators=2,
+            kinds=HOSTILE,
+            operator_pause_s=1.0,
+            lines=links.between,
         ) as run,
-        FaultyProxy(run.stack.ports.redis) as proxy,
     ):
         run.bidders.gateways.append(await run.add_gateway("second-gateway"))
-        await run.reconfigure(API_GATEWAY, REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
-        nemesis = Nemesis(run, _VICTIMS, hands=2, faults=[LineToRedis(proxy)], long=long)
+        to_redis = Line(API_GATEWAY, "redis")
+        parted = [Parted(links, line) for line in LINES if line != to_redis]
+        faults = [LineToRedis(links.proxies[to_redis]), *parted]
+        nemesis = Nemesis(run, _VICTIMS, hands=2, faults=faults, long=long)
         rounds = LongRun(run, nemesis, round_s=round_s, terms=terms)
         try:
             yield rounds

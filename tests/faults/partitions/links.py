@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, Self
@@ -99,3 +100,20 @@ class Links:
             for connection in psutil.Process(pid).net_connections("tcp")
             if connection.raddr and connection.raddr.port in servers
         ]
+
+
+class Parted:
+    """A fault of the nemesis: one line is parted, in a way that chance says."""
+
+    def __init__(self, links: Links, line: Line) -> None:
+        self.name = f"{line} is parted"
+        self._links = links
+        self._line = line
+
+    async def inject(self, chance: random.Random) -> None:
+        """Part the two."""
+        self._links.part(self._line, chance.choice(PARTITIONS))
+
+    async def heal(self) -> None:
+        """As before."""
+        self._links.proxies[self._line].heal()

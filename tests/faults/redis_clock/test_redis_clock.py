@@ -44,6 +44,7 @@ class _Clocks:
         self.clock.jump_to(shift_s)
         off_s = await self.clock.shift_s(run)
         assert abs(off_s - shift_s) < 60, f"Redis is {off_s} s off"
+        run.wall_offset_s = None  # the judge cannot compare its clock with ours any more
         run.fault(f"the clock of Redis is {shift_s} s off")
 
 
