@@ -14,7 +14,7 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAS
 from tests.faults.clients.wishes import HOSTILE
 from tests.faults.harness import fault_run
 from tests.faults.long_run import SHORT_TERMS, TERMS, LineToRedis, LongRun
-from tests.faults.nemesis import Nemesis
+from tests.faults.nemesis import Fault, Nemesis
 from tests.faults.partitions.links import LINES, Line, Links, Parted
 from tests.faults.report import DETAILS
 from tests.stack import StackFactory
@@ -62,7 +62,7 @@ async def _long_run(
         run.bidders.gateways.append(await run.add_gateway("second-gateway"))
         to_redis = Line(API_GATEWAY, "redis")
         parted = [Parted(links, line) for line in LINES if line != to_redis]
-        faults = [LineToRedis(links.proxies[to_redis]), *parted]
+        faults: list[Fault] = [LineToRedis(links.proxies[to_redis]), *parted]
         nemesis = Nemesis(run, _VICTIMS, hands=2, faults=faults, long=long)
         rounds = LongRun(run, nemesis, round_s=round_s, terms=terms)
         try:
