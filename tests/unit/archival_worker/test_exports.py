@@ -194,7 +194,9 @@ def test_an_item_that_was_rebuilt_goes_on_in_the_next_epoch(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no gzip", gzip.compress(b""), gzip.compress(b'{"a":1}\n'), gzip.compress(b"x")]
+    "data",
+    [b"", b"no gzip", gzip.compress(b""), gzip.compress(b'{"a":1}\n'), gzip.compress(b"x")],
+    ids=["nothing", "no gzip", "an empty one", "another JSON", "no JSON"],
 )
 def test_what_is_no_export_at_all_is_told_apart(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(NotAnExport):
