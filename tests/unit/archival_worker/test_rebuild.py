@@ -58,6 +58,7 @@ def item_row(**changes: Any) -> dict[str, Any]:
         "status": "open",
         "reserve_met": False,
         "runner_up": 0,
+        "voids": 0,
         "start_us": START_US,
         "original_end_us": END_US,
         "created_us": START_US - 5,
