@@ -20,7 +20,16 @@ import msgspec
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from api_gateway.engine.batcher import PendingBid
 from api_gateway.engine.guard import NotAdmitted
@@ -88,7 +97,7 @@ class ItemMissing(Exception):
 
 
 _READ_ONLY: Final = "can't write against a read only replica"
-_OUT_OF_MEMORY: Final = "OOM command not allowed"
+_OUT_OF_MEMORY: Final = "command not allowed when used memory"
 
 _OK, _NO_ITEM, _SHARD_LOST, _OUTBOX_FULL, _CONFLICT = range(5)
 
@@ -313,10 +322,12 @@ def _json(text: str) -> str:
 
 def _translated(error: ResponseError) -> Exception:
     """What an error answer says about the bids: refused before the script ran, or unknown."""
+    # All of these are checked before a script's first write takes effect. The client takes the first word off an error
+    # that it has a class for; inside a script, Redis 6.2 hides that word.
     text = str(error)
-    # All of these are checked before a script's first write takes effect.
-    refusals = ("OOM", "MISCONF", "LOADING", "BUSY", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
-    if text.startswith(refusals) or _OUT_OF_MEMORY in text or _READ_ONLY in text:
+    refusals = ("MISCONF", "LOADING", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
+    classes = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
+    if isinstance(error, classes) or text.startswith(refusals) or _OUT_OF_MEMORY in text or _READ_ONLY in text:
         return Unavailable(f"Redis cannot take bids: {text}", retry_after_s=2)
     return OutcomeUnknown()
 
