@@ -13,7 +13,6 @@ from tests.faults.proxy import FaultyProxy
 from tests.tcp import Way, serving
 from tests.waiting import eventually
 
-
 # Whether the end is told as a reset or not depends on what was under way.
 _ENDED = (ConnectionResetError, asyncio.IncompleteReadError)
 
