@@ -67,7 +67,7 @@ Lines = Callable[[Stack], Awaitable[Mapping[str, Mapping[str, str]]]]
 _ROWS = "SELECT epoch, seq, bid_id, user_id, amount FROM bids WHERE item_id = $1"
 _OTHERS = "SELECT seq FROM events WHERE item_id = $1"
 _PRICE = "SELECT current_bid FROM items WHERE item_id = $1"
-# What arrives after its item was rebuilt without it belongs there. If it was acknowledged, it is missing in the archive.
+# What arrives after its item was rebuilt without it belongs there. If it was acknowledged, the archive lacks it.
 _DEAD = "SELECT count(*) FROM dead_letters WHERE subject = $1 AND reason <> 'former_epoch'"
 _ARCHIVED = """
 SELECT (SELECT count(*) FROM bids WHERE item_id = $1) + (SELECT count(*) FROM events WHERE item_id = $1)
