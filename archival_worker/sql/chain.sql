@@ -145,14 +145,21 @@ LIMIT 1;
 
 -- name: find_misjudged_bid
 -- The first bid whose status is not what the item's voids make it (apply_voids in queries.sql), and what that is.
-SELECT b.epoch, b.seq, b.status, coalesce(v.fate, 'valid') AS expected
+WITH voids AS MATERIALIZED (
+    SELECT item_id, epoch, seq, body ->> 'bid_id' AS struck_id, (body ->> 'voided_seq')::bigint AS voided_seq,
+           body ->> 'bidder_id' AS bidder_id, (body ->> 'automatic_until')::bigint AS automatic_until,
+           (body ->> 'current_bid')::bigint AS price
+    FROM events
+    WHERE type = 'voided' AND item_id = $1
+)
+SELECT b.epoch, b.seq, b.status, coalesce(f.fate, 'valid') AS expected
 FROM bids AS b
 CROSS JOIN LATERAL (
-    SELECT max(void_fate(e.seq, e.body, b.seq, b.bid_id, b.user_id, b.kind, b.amount)) AS fate
-    FROM events AS e
-    WHERE e.item_id = $1 AND e.type = 'voided' AND b.epoch <= e.epoch
-) AS v
-WHERE b.item_id = $1 AND b.status <> coalesce(v.fate, 'valid')
+    SELECT max(void_fate(v.seq, v.struck_id, v.voided_seq, v.bidder_id, v.automatic_until, v.price,
+                         b.seq, b.bid_id, b.user_id, b.kind, b.amount)) AS fate
+    FROM voids AS v WHERE b.epoch <= v.epoch
+) AS f
+WHERE b.item_id = $1 AND b.status <> coalesce(f.fate, 'valid')
 ORDER BY b.epoch, b.seq
 LIMIT 1;
 

@@ -130,18 +130,26 @@ WHERE (s.seq, s.leader_id, s.leader_max, s.runner_up, s.user_id, s.bid_id, s.amo
 ORDER BY t.ordinal;
 
 -- name: apply_voids
--- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that strikes it.
-WITH fates AS (
-    SELECT b.item_id, b.epoch, b.seq, max(void_fate(e.seq, e.body, b.seq, b.bid_id, b.user_id, b.kind, b.amount)) AS fate
-    FROM events AS e
-    JOIN bids AS b ON b.item_id = e.item_id AND b.epoch <= e.epoch
-    WHERE e.type = 'voided' AND e.item_id = ANY ($1::text[])
-    GROUP BY b.item_id, b.epoch, b.seq
+-- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that strikes it. One pass over the
+-- item's bids: a join back from a list of fates is planned as a loop in a loop, and takes minutes on a long history.
+WITH voids AS MATERIALIZED (
+    SELECT item_id, epoch, seq, body ->> 'bid_id' AS struck_id, (body ->> 'voided_seq')::bigint AS voided_seq,
+           body ->> 'bidder_id' AS bidder_id, (body ->> 'automatic_until')::bigint AS automatic_until,
+           (body ->> 'current_bid')::bigint AS price
+    FROM events
+    WHERE type = 'voided' AND item_id = ANY ($1::text[])
 )
 UPDATE bids AS b
-SET status = f.fate
-FROM fates AS f
-WHERE b.item_id = f.item_id AND b.epoch = f.epoch AND b.seq = f.seq AND b.status <> f.fate;
+SET status = (
+    SELECT max(void_fate(v.seq, v.struck_id, v.voided_seq, v.bidder_id, v.automatic_until, v.price,
+                         b.seq, b.bid_id, b.user_id, b.kind, b.amount))
+    FROM voids AS v WHERE v.item_id = b.item_id AND b.epoch <= v.epoch
+)
+WHERE b.item_id = ANY (ARRAY(SELECT DISTINCT item_id FROM voids)) AND b.status <> 'voided' AND b.status <> (
+    SELECT max(void_fate(v.seq, v.struck_id, v.voided_seq, v.bidder_id, v.automatic_until, v.price,
+                         b.seq, b.bid_id, b.user_id, b.kind, b.amount))
+    FROM voids AS v WHERE v.item_id = b.item_id AND b.epoch <= v.epoch
+);
 
 -- name: store_terms
 -- From `created` events. A row without terms exists where a later event of the item was archived first.

@@ -26,7 +26,19 @@ local is_final = status == 'sold' or status == 'unsold'
 
 local ENTRY = '^(%d+)|(%d+)|([^|]*)|([^|]*)|(%d*)|(%d*)|(%a)|(%d*)|(%d*)|([^|]*)|(%d)(%d)(%d)$'
 local entries, struck = {}, nil
-for index, line in ipairs(redis.call('LRANGE', accepted_key, 0, -1)) do
+local lines = redis.call('LRANGE', accepted_key, 0, -1)
+-- The first position that the log has for certain: of the bid that an automatic one followed, nothing may be left.
+local first = accepted_count + 1
+if lines[1] then
+  local position, kind = string.match(lines[1], '^(%d+)|%d+|[^|]*|[^|]*|%d*|%d*|(%a)')
+  first = tonumber(position) + (kind == 'a' and 1 or 0)
+end
+if ARGV[7] == '' then
+  if first > 1 then return { 6 } end
+elseif voids ~= tonumber(ARGV[8]) or first > from + 1 then
+  return { 5 }
+end
+for index, line in ipairs(lines) do
   local e = {}
   local position, at, amount, maximum, row, answer_amount, is_struck, row_stands, answer_stands
   position, at, e.bid_id, e.user, amount, maximum, e.kind, row, answer_amount, e.by, is_struck, row_stands, answer_stands =
@@ -39,14 +51,7 @@ for index, line in ipairs(redis.call('LRANGE', accepted_key, 0, -1)) do
   if e.bid_id == target and e.kind ~= 'a' then struck = e end
 end
 
--- The first position that the log has for certain: of the bid that an automatic one followed, nothing may be left.
-local first = entries[1] and entries[1].position + (entries[1].kind == 'a' and 1 or 0) or accepted_count + 1
-if ARGV[7] == '' then
-  if first > 1 then return { 6 } end
-  if not struck then return { 7 } end
-elseif voids ~= tonumber(ARGV[8]) or first > from + 1 then
-  return { 5 }
-end
+if ARGV[7] == '' and not struck then return { 7 } end
 if struck and struck.is_struck then return { 8 } end
 
 -- 1. What is struck, and until when automatic bids came from its maximum.
