@@ -123,8 +123,10 @@ async def replica_of(stack: Stack) -> AsyncIterator[asyncio.subprocess.Process]:
 
             async def follows() -> bool:
                 others = (await redis.info("replication")).values()
+                # Valkey calls a replica "online" before that has taken anything; then its offset is still 0.
                 return any(
-                    isinstance(one, dict) and (one.get("port"), one.get("state")) == (port, "online") for one in others
+                    isinstance(one, dict) and (one.get("port"), one.get("state")) == (port, "online") and one["offset"]
+                    for one in others
                 )
 
             await eventually(follows)

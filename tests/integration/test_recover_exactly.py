@@ -60,8 +60,8 @@ class Ruin:
     runner: asyncio.Runner
     pool: asyncpg.Pool
 
-    def begin(self, item_terms: Terms) -> None:
-        self.engine.reset(item_terms, NOW_US)
+    def begin(self, item_terms: Terms, *, at_us: int = NOW_US) -> None:
+        self.engine.reset(item_terms, at_us)
         self.runner.run(self._forget())
 
     async def _forget(self) -> None:
@@ -285,8 +285,8 @@ def test_verdicts_come_back_for_as_long_as_they_are_kept(
 ) -> None:
     """An item without an end takes bids as long as one likes, and none of them may get an id that was given before."""
     now_us = time.time_ns() // 1_000
-    ruin.begin(Terms(ITEM, 0))
-    ruin.engine.set_clock(now_us - bid_ago_us)
+    # From the beginning: an item's time never goes back.
+    ruin.begin(Terms(ITEM, 0), at_us=now_us - bid_ago_us)
     by_id = KeyedBid(Bid("mine", "ada", 100, None), "mine", key_is_bid_id=True)
     by_header = KeyedBid(Bid("~b-1", "bob", 200, None), "head", key_is_bid_id=False)
     told = ruin.engine.place((by_id, by_header))

@@ -334,7 +334,7 @@ async def test_a_flood_of_refused_bids_takes_little_memory(lot: Lot) -> None:
     assert await lot.place(lot.bid("ada", 1_000, bid_id="early")) == [accepted]
     assert [key async for key in lot.redis.scan_iter(f"*:{lot.item_id}*")] != []
     keys = {key.decode().split(":")[1] async for key in lot.redis.scan_iter(f"*:{lot.item_id}")}
-    assert keys == {"item", "recent", "bidders", "verdicts", "refusals", "older-refusals"}
+    assert keys == {"item", "recent", "bidders", "accepted", "verdicts", "refusals", "older-refusals"}
 
 
 async def test_a_refusal_by_the_hour_is_not_kept(lot: Lot) -> None:
