@@ -132,14 +132,33 @@ class Items:
         """
         if await self._is_in_outbox(item_id, after="published"):
             return True
+        published: int | None = None
         try:
-            if await self._past.has_published(item_id):
+            published = await self._past.published_epoch(item_id)
+            if published is not None and not await self._is_over(item_id, published):
                 return True
         except Unavailable:
             # The outbox has all that is not archived, published or not; it is long while NATS is away.
             if await self._is_in_outbox(item_id, after="archived"):
                 return True
-        return await self._past.has_archived(item_id)
+        try:
+            return await self._past.has_archived(item_id)
+        except Unavailable:
+            if published is not None:
+                # Most likely it is. It is not noted, because the archive alone can tell.
+                raise ShardLost(
+                    "whether this item was lost cannot be told now; try again later", retry_after_s=5
+                ) from None
+            raise
+
+    async def _is_over(self, item_id: str, epoch: int) -> bool:
+        """Whether a message of this epoch says nothing of an item that is not archived: its shard was rebuilt since.
+        What came too late for that is in the stream for days, and stays out of the archive (decision 0038)."""
+        shard = names.shard_of(item_id)
+        present = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(names.cursors_key(shard), "epoch")))
+        if present is None:
+            raise _shard_lost()
+        return 0 < epoch < int(present)
 
     async def _is_in_outbox(self, item_id: str, *, after: Literal["published", "archived"]) -> bool:
         shard = names.shard_of(item_id)
