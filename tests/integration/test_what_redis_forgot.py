@@ -180,3 +180,25 @@ async def test_where_the_catalogue_is_closed_a_lost_item_is_no_stranger(start_st
         # Where nobody can tell, there is no such item.
         await house.stack.stop_process("postgres")
         assert (await house.bid("stranger", "eve", "three", amount=9)).status_code == 404
+
+
+async def test_a_complete_copy_of_redis_is_not_used_after_a_recovery_has_begun(
+    start_stack: StackFactory, tmp_path: Path
+) -> None:
+    """The new epochs are written down, so the archive takes nothing of the former ones any more, whoever gave up."""
+    async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:
+        await house.accepted(PLAIN, "ann", "one", amount=1)
+        await house.all_archived()
+        await house.stack.stop_process("redis")
+        shutil.copytree(house.stack.data_dir / "redis", tmp_path / "redis")
+        await house.stack.start_process("redis")
+        await house.lose_redis()
+        code, output = await house.recover(crash_at="recover.begun:1")
+        assert code != 0, output
+        await put_back(house, tmp_path / "redis")
+        await assert_refused_for_now(house, PLAIN)
+        code, output = await house.recover()
+        assert code == 0, output
+        assert (await house.accepted(PLAIN, "bob", "two", amount=2))["seq"] == 2
+        await house.all_archived()
+        assert await house.query("SELECT * FROM dead_letters") == []
