@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 KNOWN_ITEMS_MAX: Final = 200_000
 _OUTBOX_PAGE: Final = 512
 _ASKING_MAX: Final = 8
+_CANNOT_BE_TOLD: Final = "whether this item was lost cannot be told now; try again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,31 @@ class Items:
         await self._lost_items.note(item_id)
         return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
+    async def gone(self, item_id: str) -> NoReturn:
+        """Raise what is to be said of an item that Redis does not have, and had a moment ago, as this process knows.
+
+        It is not noted as lost on that word alone. What was neither published nor archived when Redis lost it is
+        nowhere, so no rebuilding brings it back, and nobody would ever strike the note off.
+
+        Raises:
+            ShardLost: it is lost, or that cannot be told now.
+            ItemNotFound, Unavailable: there is no such item any more; in an open catalogue the next bid opens it.
+        """
+        self.known.pop(item_id, None)
+        try:
+            is_known = await self._is_known(item_id)
+        except ShardLost:
+            raise
+        except Unavailable as error:
+            raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from error
+        if is_known:
+            raise await self.lost(item_id)
+        if self._open_catalogue:
+            raise Unavailable(
+                "this item was lost, and nothing is known of it anywhere; it begins anew", retry_after_s=1
+            )
+        raise ItemNotFound(item_id)
+
     async def _is_known(self, item_id: str) -> bool:
         """Whether there was ever an event of the item.
 
@@ -146,9 +172,7 @@ class Items:
         except Unavailable:
             if published is not None:
                 # Most likely it is. It is not noted, because the archive alone can tell.
-                raise ShardLost(
-                    "whether this item was lost cannot be told now; try again later", retry_after_s=5
-                ) from None
+                raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from None
             raise
 
     async def _is_over(self, item_id: str, epoch: int) -> bool:
