@@ -380,8 +380,8 @@ class Relay:
     ) -> _Published:
         entry = int(entry_id.partition(b"-")[0])
         if self._on_read is not None:
-            # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it is
-            # on its way and in no stream yet, nobody else knows that its number was given out.
+            # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it
+            # is on its way and in no stream yet, nobody else knows that its number was given out.
             self._on_read(shard, lineage.epoch, entry)
         item_id = fields[b"item"].decode()
         payload = frame_batch(shard, lineage.epoch, entry, item_id, fields[b"events"], fields.get(b"sealed"))
