@@ -175,14 +175,14 @@ class Archive:
 
     async def shard_places(self) -> list[tuple[str, int, int]]:
         """``(shard, epoch, n)`` of every shard that anything is archived of: its highest entry that is, or where a
-        recovery let it begin anew."""
+        recovery lets it begin anew: also one that was given up, since nothing of former epochs is archived any more."""
         rows = await self._fetch(
             """
             WITH places AS (
                 SELECT shard, shard_epoch, greatest(archived_n, (SELECT max(n) FROM unnest(ahead) AS n)) AS n
                 FROM shard_cursors WHERE archived_n > 0 OR cardinality(ahead) > 0
                 UNION ALL
-                SELECT shard, shard_epoch, 0 FROM recoveries WHERE finished_at IS NOT NULL
+                SELECT shard, shard_epoch, 0 FROM recoveries
             )
             SELECT DISTINCT ON (shard) shard, shard_epoch, n FROM places ORDER BY shard, shard_epoch DESC, n DESC
             """

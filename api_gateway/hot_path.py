@@ -139,7 +139,7 @@ class HotPath:
             # Somebody else may have opened it meanwhile, in another currency.
             exponent = await self._items.find_exponent(item_id)
             if exponent is None:
-                raise await self._items.lost(item_id)
+                await self._items.gone(item_id)
             amount, maximum = _amounts(sent, exponent)
         bid = PendingBid(
             item_id,
@@ -156,7 +156,7 @@ class HotPath:
             line = await bid.verdict
         except ItemMissing:
             # It was there a moment ago, since its currency is known, and no item is ever removed.
-            raise await self._items.lost(item_id) from None
+            await self._items.gone(item_id)
         return render(line, item_id, exponent, amount, key)
 
     async def _read(self, receive: Receive) -> bytes:

@@ -97,7 +97,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
 
         acknowledger: Acknowledger | None = None
         log = LogAcknowledger(redis, timeout_s=settings.bid_ack_timeout_ms / 1000)
-        relay = Relay(redis, item_scripts, nats, on_published=log.published)
+        relay = Relay(redis, item_scripts, nats, on_published=log.published, on_read=shards.given_out)
         if settings.bid_ack == "log":
             acknowledger = log
         elif settings.bid_ack == "replica":

@@ -37,19 +37,21 @@ async def first_unarchived(jetstream: JetStreamContext) -> int:
     return info.ack_floor.stream_seq + 1 if info.ack_floor is not None else 1
 
 
-async def has_message(jetstream: JetStreamContext, subject: str) -> bool:
-    """Whether the stream holds a message under this subject.
+async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int = 0) -> bool:
+    """Whether the newest message that the stream holds under this subject is of this epoch or a later one, or does not
+    tell its epoch.
 
     Raises:
         StreamUnavailable: JetStream cannot be asked now.
     """
     try:
-        await jetstream.get_last_msg(names.STREAM, subject)
+        message = await jetstream.get_last_msg(names.STREAM, subject)
     except NotFoundError:
         return False
     except (NatsError, OSError, TimeoutError) as error:
         raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
-    return True
+    entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+    return entry is None or entry.epoch >= epoch
 
 
 async def read_backlog(jetstream: JetStreamContext, first_seq: int) -> AsyncIterator[list[Delivery]]:

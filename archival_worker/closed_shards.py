@@ -58,8 +58,11 @@ class ClosedShards:
     async def _is_known(self, item_id: str, jetstream: JetStreamContext | None) -> bool:
         if await self._archive.knows(item_id):
             return True
-        if jetstream is not None and await has_message(jetstream, names.subject_of(item_id)):
-            return True
+        if jetstream is not None:
+            # What came too late for a rebuilding is in the stream for days, and stays out of the archive.
+            epoch = int(await self._redis.hget(names.cursors_key(names.shard_of(item_id)), "epoch") or 0)
+            if await has_message(jetstream, names.subject_of(item_id), epoch=epoch):
+                return True
         async for entries in self._pages(names.shard_of(item_id)):
             if any(fields[b"item"] == item_id.encode() for _, fields in entries):
                 return True

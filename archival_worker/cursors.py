@@ -33,6 +33,7 @@ _MOVED: Final = 1
 _OTHER_EPOCH: Final = 2
 _NO_CURSORS: Final = 3
 _BEHIND: Final = 4
+_UNPUBLISHED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,12 @@ class CopyOptions:
         interval_s: positions are collected for so long before they are sent.
         resync_s: all positions are read from PostgreSQL and sent again so often, because Redis may have lost the newest
             (a failover), or another archiver may have died between COMMIT and copy.
+        unpublished_s: a position that the relay has not reached yet is sent again after that. Its PubAcks are mostly
+            known before anything is archived.
     """
 
     interval_s: float = 0.05
+    unpublished_s: float = 0.25
     resync_s: float = 30.0
 
 
@@ -151,6 +155,9 @@ class CursorCopier:
                 raise reply
         answers = {shard: _Reply(*map(int, reply)) for shard, reply in replies.items()}
         self._metrics.cursor_copies += sum(reply.code == _MOVED for reply in answers.values())
+        early = {shard: positions[shard] for shard, reply in answers.items() if reply.code == _UNPUBLISHED}
+        if early:
+            asyncio.get_running_loop().call_later(self._options.unpublished_s, self.offer, early)
         return answers
 
     async def _run_script(self, verb: str, script: str, positions: Mapping[str, Position]) -> dict[str, Any]:

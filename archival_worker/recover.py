@@ -23,7 +23,7 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -169,7 +169,7 @@ class Recovery:
         if not self._options.dry_run:
             self.report.from_outbox, put_aside = await self._closed.archive(closed)
             self.report.put_aside += put_aside
-        epochs = await self._lost_shards()
+        epochs = await self._lost_shards(closed)
         if not epochs and not (self._options.dry_run and self.report.from_stream):
             raise RecoveryRefused("the archive knows nothing of the shards without cursors: they are new, not lost")
         items = await self._items_by_shard(epochs)
@@ -213,12 +213,20 @@ class Recovery:
         cursors = zip(names.SHARDS, await pipeline.execute(), strict=True)
         return [shard for shard, there in cursors if not there or shard == self._would_close]
 
-    async def _lost_shards(self) -> dict[str, int]:
-        """The lost shards, and the epoch that each of them would get now."""
+    async def _lost_shards(self, closed: Collection[str]) -> dict[str, int]:
+        """The lost shards, and the epoch that each of them would get now.
+
+        What is ``closed`` is lost, also where the archive knows nothing of it: it went back to its very beginning, and
+        no gateway opens it, since it has cursors.
+        """
         missing = set(await self._without_cursors())
         async with self._archive.connection() as connection:
             rows = await connection.fetch(self._sql.known_shards)
-        return {row["shard"]: row["next_epoch"] for row in rows if row["shard"] in missing and row["is_known"]}
+        return {
+            row["shard"]: row["next_epoch"]
+            for row in rows
+            if row["shard"] in missing and (row["is_known"] or row["shard"] in closed)
+        }
 
     async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:
         """The ids of all items of these shards. Ids alone fit into memory, by the hundred bytes each."""

@@ -58,6 +58,8 @@ class Hub(Generic[ViewerT]):
         self._closed: set[str] = set()
         # Items that Redis has lost, and that somebody waits for.
         self._lost: set[str] = set()
+        # Items that Redis has in a former epoch still, and that were read once more already.
+        self._behind: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ viewers
 
@@ -208,22 +210,35 @@ class Hub(Generic[ViewerT]):
             epochs: of each shard that lives.
             rebuilt: those at which somebody is at work.
         """
+        # 1. A shard is opened. 2. Somebody joins, by a snapshot. 3. A bid comes, before this is called: its message was
+        # taken for one of the former epoch, and nothing else tells that viewer. So all of its items are looked at.
+        opened = self._closed.intersection(epochs)
         self._closed = set(rebuilt)
         risen = {shard for shard, epoch in epochs.items() if epoch > self._epochs.get(shard, 0)}
         self._epochs |= {shard: epochs[shard] for shard in risen}
-        effects = self._loads_behind(risen) if risen else []
-        # Not on a shard that is gone as a whole: it comes back under a higher epoch.
-        return effects + [Load(item_id) for item_id in self._lost if names.shard_of(item_id) in epochs]
+        effects = self._loads_behind(risen, opened) if risen or opened else []
+        # Not on a shard that is gone as a whole: it comes back under a higher epoch. Nor, for items of a former epoch,
+        # on one that is an older copy: that is so until somebody rebuilds it.
+        found: set[Effect[ViewerT]] = set(effects)
+        again = [item_id for item_id in self._lost if names.shard_of(item_id) in epochs]
+        again += (item_id for item_id in self._behind if self._is_current(names.shard_of(item_id), epochs))
+        return effects + [load for item_id in again if (load := Load(item_id)) not in found]
+
+    def _is_current(self, shard: str, epochs: Mapping[str, int]) -> bool:
+        return shard in epochs and epochs[shard] >= self._epochs.get(shard, 0)
 
     def shards_watched(self) -> set[str]:
         """The shards of all items that somebody follows."""
         return {names.shard_of(item_id) for item_id in self._channels}
 
-    def _loads_behind(self, shards: Collection[str]) -> list[Effect[ViewerT]]:
+    def _loads_behind(self, risen: Collection[str], opened: Collection[str] = ()) -> list[Effect[ViewerT]]:
+        """Of shards whose epoch has risen, the items that are of a former one here, or not known to exist; of opened
+        ones, all."""
         return [
             Load(item_id)
             for item_id, channel in self._channels.items()
-            if names.shard_of(item_id) in shards and self._is_behind(item_id, channel.feed.version)
+            if (shard := names.shard_of(item_id)) in opened
+            or (shard in risen and (channel.feed.version == UNKNOWN or self._is_behind(item_id, channel.feed.version)))
         ]
 
     def _is_behind(self, item_id: str, version: Version | None) -> bool:
@@ -257,8 +272,12 @@ class Hub(Generic[ViewerT]):
         leader = channel.feed.leader
         advance = channel.feed.recover(recovery)
         effects = channel.advance(advance, leader, now_s)
-        if self._is_behind(item_id, recovery.item.version):
-            effects.append(Load(item_id))  # read before the item was rebuilt
+        if not self._is_behind(item_id, recovery.item.version):
+            self._behind.discard(item_id)
+        elif item_id not in self._behind:
+            # Read before the item was rebuilt. Where it is not rebuilt, it is read at the pace of `shards_seen`.
+            self._behind.add(item_id)
+            effects.append(Load(item_id))
         if not advance.load:
             effects += channel.caught_up(now_s, self._flow)
         if channel.pending:
@@ -280,8 +299,7 @@ class Hub(Generic[ViewerT]):
         viewers = [*(viewer for part in channel.live() for viewer in part), *channel.pending]
         for viewer in viewers:
             self._items_of[viewer].discard(item_id)
-        del self._channels[item_id]
-        self._lost.discard(item_id)
+        self._forget(item_id)
         return [NotFound(item_id, viewers)]
 
     def lost(self, item_id: str, now_s: float) -> list[Effect[ViewerT]]:
@@ -320,8 +338,12 @@ class Hub(Generic[ViewerT]):
             return
         channel.drop(viewer)
         if not len(channel):
-            del self._channels[item_id]
-            self._lost.discard(item_id)
+            self._forget(item_id)
+
+    def _forget(self, item_id: str) -> None:
+        del self._channels[item_id]
+        self._lost.discard(item_id)
+        self._behind.discard(item_id)
 
 
 def _frozen(effect: Effect[ViewerT]) -> Effect[ViewerT]:

@@ -52,7 +52,7 @@ class Service:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.settings = settings
-        losses = Losses(redis, lambda subject: self.stream.has_message(subject))
+        losses = Losses(redis, lambda subject, epoch: self.stream.has_message(subject, epoch))
         self.reader = SnapshotReader(redis, losses, events_max=settings.feed_replay_events_max)
         self.metrics = Metrics()
         self.hub: Hub[Connection] = Hub(

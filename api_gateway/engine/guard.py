@@ -86,7 +86,8 @@ class Guard:
 
 
 async def _asked(connection: AbstractConnection) -> tuple[str, str]:
-    """The id of the running Redis, another one after each start; and the run that marks the data of its first shard.
+    """The id of the running Redis, another one after each start; and the run that marks the data of its first shard,
+    '' where there is none that lives.
 
     Raises:
         NotAdmitted: it is a replica.
@@ -96,8 +97,15 @@ async def _asked(connection: AbstractConnection) -> tuple[str, str]:
     run = info_field(info, "run_id")
     if info_field(info, "role") != "master":
         raise NotAdmitted("the Redis that was reached is a replica; try again later")
-    marked = await _answer(connection, "HGET", names.cursors_key(names.SHARDS[0]), "run")
-    return run, marked
+    epoch, marked = await _fields(connection, names.cursors_key(names.SHARDS[0]), "epoch", "run")
+    # A closed shard keeps the mark that it had then. It is admitted by nobody, so every connection would be compared.
+    return run, marked if epoch else ""
+
+
+async def _fields(connection: AbstractConnection, key: str, *fields: str) -> list[str]:
+    await connection.send_command("HMGET", key, *fields)
+    answers: Any = await connection.read_response()
+    return [answer.decode() if isinstance(answer, bytes) else str(answer or "") for answer in answers]
 
 
 async def _answer(connection: AbstractConnection, *words: str) -> str:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 KNOWN_ITEMS_MAX: Final = 200_000
 _OUTBOX_PAGE: Final = 512
 _ASKING_MAX: Final = 8
+_CANNOT_BE_TOLD: Final = "whether this item was lost cannot be told now; try again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,31 @@ class Items:
         await self._lost_items.note(item_id)
         return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
+    async def gone(self, item_id: str) -> NoReturn:
+        """Raise what is to be said of an item that Redis does not have, and had a moment ago, as this process knows.
+
+        It is not noted as lost on that word alone. What was neither published nor archived when Redis lost it is
+        nowhere, so no rebuilding brings it back, and nobody would ever strike the note off.
+
+        Raises:
+            ShardLost: it is lost, or that cannot be told now.
+            ItemNotFound, Unavailable: there is no such item any more; in an open catalogue the next bid opens it.
+        """
+        self.known.pop(item_id, None)
+        try:
+            is_known = await self._is_known(item_id)
+        except ShardLost:
+            raise
+        except Unavailable as error:
+            raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from error
+        if is_known:
+            raise await self.lost(item_id)
+        if self._open_catalogue:
+            raise Unavailable(
+                "this item was lost, and nothing is known of it anywhere; it begins anew", retry_after_s=1
+            )
+        raise ItemNotFound(item_id)
+
     async def _is_known(self, item_id: str) -> bool:
         """Whether there was ever an event of the item.
 
@@ -132,14 +158,31 @@ class Items:
         """
         if await self._is_in_outbox(item_id, after="published"):
             return True
+        published: int | None = None
         try:
-            if await self._past.has_published(item_id):
+            published = await self._past.published_epoch(item_id)
+            if published is not None and not await self._is_over(item_id, published):
                 return True
         except Unavailable:
             # The outbox has all that is not archived, published or not; it is long while NATS is away.
             if await self._is_in_outbox(item_id, after="archived"):
                 return True
-        return await self._past.has_archived(item_id)
+        try:
+            return await self._past.has_archived(item_id)
+        except Unavailable:
+            if published is not None:
+                # Most likely it is. It is not noted, because the archive alone can tell.
+                raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from None
+            raise
+
+    async def _is_over(self, item_id: str, epoch: int) -> bool:
+        """Whether a message of this epoch says nothing of an item that is not archived: its shard was rebuilt since.
+        What came too late for that is in the stream for days, and stays out of the archive (decision 0038)."""
+        shard = names.shard_of(item_id)
+        present = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(names.cursors_key(shard), "epoch")))
+        if present is None:
+            raise _shard_lost()
+        return 0 < epoch < int(present)
 
     async def _is_in_outbox(self, item_id: str, *, after: Literal["published", "archived"]) -> bool:
         shard = names.shard_of(item_id)

@@ -96,13 +96,16 @@ class Past:
             raise Unavailable(f"the stream cannot be asked: {type(error).__name__}", retry_after_s=2) from error
         return str((message.headers or {}).get(Header.MSG_ID, ""))
 
-    async def has_published(self, item_id: str) -> bool:
-        """Whether the stream has an event of the item.
+    async def published_epoch(self, item_id: str) -> int | None:
+        """The epoch of its shard in which the item's newest message in the stream was published; None where there is
+        no message, and 0 where it does not tell.
 
         Raises:
-            Unavailable: it cannot be asked.
+            Unavailable: the stream cannot be asked.
         """
-        return await self._last(names.subject_of(item_id)) is not None
+        message_id = await self._last(names.subject_of(item_id))
+        place = _place_of(names.shard_of(item_id), message_id)
+        return None if place is None else place.epoch
 
     async def has_archived(self, item_id: str) -> bool:
         """Whether PostgreSQL has an event of the item.

@@ -150,9 +150,15 @@ class Relay:
         options: RelayOptions = RelayOptions(),
         stream_limits: StreamLimits | None = None,
         on_published: Callable[[str, Lineage, int], None] | None = None,
+        on_read: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        """``on_published(shard, lineage, entry)`` is told of every move of a cursor."""
+        """
+        Args:
+            on_published: told of every move of a cursor, with shard, lineage and entry.
+            on_read: told of every entry before it is sent, with shard, epoch and number.
+        """
         self._on_published = on_published
+        self._on_read = on_read
         self._redis = redis
         self._scripts = scripts
         self._nats = nats
@@ -373,6 +379,10 @@ class Relay:
         self, jetstream: JetStreamContext, shard: str, lineage: Lineage, entry_id: bytes, fields: dict[bytes, bytes]
     ) -> _Published:
         entry = int(entry_id.partition(b"-")[0])
+        if self._on_read is not None:
+            # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it
+            # is on its way and in no stream yet, nobody else knows that its number was given out.
+            self._on_read(shard, lineage.epoch, entry)
         item_id = fields[b"item"].decode()
         payload = frame_batch(shard, lineage.epoch, entry, item_id, fields[b"events"], fields.get(b"sealed"))
         subject = names.subject_of(item_id)

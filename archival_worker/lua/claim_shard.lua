@@ -8,5 +8,8 @@
 if redis.call('HEXISTS', KEYS[1], 'epoch') == 1 then return 0 end
 local mark = redis.call('GET', KEYS[2])
 if mark and mark ~= ARGV[2] and tonumber(string.match(mark, '^%d+') or '0') >= tonumber(ARGV[1]) then return 2 end
+-- First what takes no memory, and changes nothing: that Redis allows while it is full, and then the rest of the script, too. A
+-- closed shard gives up what it has only once it is claimed.
+redis.call('HDEL', KEYS[1], '')
 redis.call('SET', KEYS[2], ARGV[2])
 return 1

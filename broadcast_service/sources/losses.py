@@ -27,10 +27,12 @@ KEPT_MAX: Final = 10_000
 
 class Losses:
     """Args:
-    has_message: whether the stream has a message under a subject; raises an error of NATS, OSError or TimeoutError.
+    has_message: whether the newest message under a subject in the stream is of this epoch of its shard or a later
+        one; raises an error of NATS, OSError or TimeoutError. One of a former epoch, of an item that is not there
+        now, came most likely too late for the rebuilding of its shard, and is of nothing that was ever there.
     """
 
-    def __init__(self, redis: Redis, has_message: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(self, redis: Redis, has_message: Callable[[str, int], Awaitable[bool]]) -> None:
         self._redis = redis
         self._has_message = has_message
         self._asking = asyncio.Semaphore(ASKING_MAX)
@@ -46,18 +48,18 @@ class Losses:
         """
         shard = names.shard_of(item_id)
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hexists(names.cursors_key(shard), "epoch")
+        pipeline.hget(names.cursors_key(shard), "epoch")
         pipeline.sismember(names.lost_key(shard), item_id)
         pipeline.exists(names.recent_key(item_id), names.bidders_key(item_id), names.proxies_key(item_id))
         pipeline.exists(names.item_key(item_id))
-        lives, is_noted, other_keys, is_there = await pipeline.execute()
-        if not lives:
+        epoch, is_noted, other_keys, is_there = await pipeline.execute()
+        if epoch is None:
             return True
         if is_there:
             return False  # opened in between
-        return bool(is_noted or other_keys) or await self._is_in_stream(item_id)
+        return bool(is_noted or other_keys) or await self._is_in_stream(item_id, int(epoch))
 
-    async def _is_in_stream(self, item_id: str) -> bool:
+    async def _is_in_stream(self, item_id: str, epoch: int) -> bool:
         clock = asyncio.get_running_loop().time
         if self._strangers.get(item_id, 0.0) > clock() or self._silent_until_s > clock():
             return False
@@ -65,7 +67,7 @@ class Losses:
             if self._silent_until_s > clock():
                 return False
             try:
-                found = await self._has_message(names.subject_of(item_id))
+                found = await self._has_message(names.subject_of(item_id), epoch)
             except (NatsError, OSError, TimeoutError):
                 self._silent_until_s = clock() + KEPT_S
                 return False

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header
 from nats.js.errors import NotFoundError
 
 from broadcast_service.metrics import Metrics
@@ -85,8 +85,9 @@ class NatsSource:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._client.publish(subject, data)
 
-    async def has_message(self, subject: str) -> bool:
-        """Whether the stream holds a message under this subject; within a second.
+    async def has_message(self, subject: str, epoch: int = 0) -> bool:
+        """Whether the newest message that the stream holds under this subject is of this epoch of its shard or a later
+        one, or does not tell its epoch; within a second.
 
         Raises:
             nats.errors.Error, OSError, TimeoutError: it cannot be asked now.
@@ -96,10 +97,11 @@ class NatsSource:
             raise TimeoutError("NATS is not there")
         async with asyncio.timeout(ASK_TIMEOUT_S):
             try:
-                await client.jetstream().get_last_msg(names.STREAM, subject)
+                message = await client.jetstream().get_last_msg(names.STREAM, subject)
             except NotFoundError:
                 return False
-        return True
+        entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+        return entry is None or entry.epoch >= epoch
 
     async def run(self) -> None:
         """Connect, follow, and start over after every failure, until cancelled."""

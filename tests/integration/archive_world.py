@@ -133,10 +133,12 @@ class World:
         sql = "SELECT archived_n FROM shard_cursors WHERE shard = $1"
         return cast(int, await self.value(sql, names.shard_of(item_id)))
 
-    async def fill_outbox(self, item_id: str, entries: int, *, epoch: int = 1) -> None:
-        """Redis after the gateway's scripts wrote so many entries of the item's shard."""
+    async def fill_outbox(self, item_id: str, entries: int, *, epoch: int = 1, published: int | None = None) -> None:
+        """Redis after the gateway's scripts wrote so many entries of the item's shard, and its relay published them:
+        all of them, or the first ``published``."""
         shard = names.shard_of(item_id)
-        cursors = {"epoch": epoch, "next": entries, "published": 0, "archived": 0}
+        published = entries if published is None else published
+        cursors = {"epoch": epoch, "next": entries, "published": published, "archived": 0}
         await cast(Any, self.redis).hset(names.cursors_key(shard), mapping=cursors)
         for n in range(1, entries + 1):
             await self.redis.xadd(names.outbox_key(shard), {"item": item_id, "events": "[]"}, id=f"{n}-0")

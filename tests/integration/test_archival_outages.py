@@ -288,8 +288,10 @@ async def test_a_cursor_that_redis_lost_is_copied_again(world: World) -> None:
     await world.redis.script_flush()
     # A failover to a replica that had not heard of it.
     cursors = names.cursors_key(names.shard_of("lot-1"))
-    await cast(Any, world.redis).hset(cursors, mapping={"published": 0, "archived": 0})
+    await cast(Any, world.redis).hset(cursors, mapping={"published": 3, "archived": 0})
     assert await archived_in_redis(world, 0)
+    await until(lambda: archived_in_redis(world, 3), "the cursor in Redis, as far as its relay has published again")
+    await cast(Any, world.redis).hset(cursors, "published", 5)
     await until(lambda: archived_in_redis(world, 5), "the cursor in Redis again")
 
 

@@ -7,11 +7,14 @@ import json
 import logging
 import random
 import signal
+from typing import Any, cast
 
 import asyncpg
 import httpx
 import pytest
 
+from api_gateway.engine.acknowledge import LogAcknowledger
+from api_gateway.engine.lineage import Lineage
 from archival_worker.archive import Position
 from archival_worker.batcher import BatchLimits
 from archival_worker.cursors import CopyOptions, CursorCopier
@@ -22,6 +25,7 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import StreamLimits
 from shared.clients.redis import open_redis
+from shared.domain.errors import OutcomeUnknown
 from shared.messages import Event
 from tests.integration.archive_world import World, new_world, until
 from tests.stack import StackFactory
@@ -200,10 +204,40 @@ async def test_the_watermark_stops_at_a_gap_and_the_outbox_with_it(world: World)
 
     await until(lambda: told_up_to(3), "archived up to the gap")
     assert await world.outbox_ids("lot-1") == [b"4-0", b"5-0", b"6-0", b"7-0"]
-    assert (await world.redis_cursors("lot-1"))[b"published"] == b"3", "what is archived is published"
     await world.publish(4, bid("lot-1", 4))
     await until(lambda: told_up_to(6), "archived past the closed gap")
     assert await world.outbox_ids("lot-1") == [b"7-0"]
+
+
+async def test_a_number_that_was_archived_of_a_lost_primary_publishes_nothing_of_the_next_one(world: World) -> None:
+    """What the relay of a primary had sent on its way arrives after the replica was promoted and compared. The number
+    is another bid's by then, which nobody has published yet, because the lease is the dead relay's."""
+    await world.fill_outbox("lot-1", 2, published=1)
+    shard, run = names.shard_of("lot-1"), "the promoted one"
+    await cast(Any, world.redis).hset(names.cursors_key(shard), "run", run)
+    log = LogAcknowledger(world.redis, timeout_s=1.0)
+    looking = asyncio.create_task(log.run())
+    acknowledged = asyncio.create_task(log.confirm(shard, Lineage(run, 1), 2))
+    await world.start_worker()
+    await world.publish(1, created("lot-1"))
+    await world.publish(2, bid("lot-1", 1, user_id="whoever bid at the lost primary"))
+    await world.all_archived()
+    assert await world.archived("lot-1") == 2
+
+    async def told_up_to(n: int) -> bool:
+        return int((await world.redis_cursors("lot-1"))[b"archived"]) == n
+
+    await until(lambda: told_up_to(1), "archived up to what is published")
+    with pytest.raises(OutcomeUnknown):
+        await acknowledged
+    assert await world.outbox_ids("lot-1") == [b"2-0"]
+    assert (await world.redis_cursors("lot-1"))[b"published"] == b"1"
+
+    # Its relay has it acknowledged: it is in the stream now, under an id of its own.
+    await cast(Any, world.redis).hset(names.cursors_key(shard), "published", "2")
+    await asyncio.wait_for(until(lambda: told_up_to(2), "the rest"), 5)
+    assert await world.outbox_ids("lot-1") == []
+    looking.cancel()
 
 
 async def test_an_older_position_does_not_replace_a_newer_one_that_waits(world: World) -> None:

@@ -13,10 +13,12 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from infrastructure.local.services import ALL_SERVICES
 from shared import names
+from shared.messages import encode_event, frame_batch
 from tests.acceptance.test_one_bid_end_to_end import feed_url
 from tests.integration.feed_world import greeted, receive, receive_type
 from tests.integration.recover_world import RENEWED, House, house_of
 from tests.stack import StackFactory
+from tests.unit.archival_worker.events import created
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -152,6 +154,39 @@ async def test_one_code_for_a_wiped_redis(start_stack: StackFactory) -> None:
             assert (again["epoch"], again["seq"], again["recovered"]) == (RENEWED, 1, False), "told by itself"
         await eventually(house.is_ready)
         assert len((await house.http.get("/api/v1/items")).json()["items"]) == 2
+
+
+async def test_an_item_that_came_too_late_for_a_rebuilding_is_no_lost_item(start_stack: StackFactory) -> None:
+    """Its messages are in the stream for days, and in no archive: nothing could ever bring it back."""
+    stack = await start_stack(services=ALL_SERVICES, env={"OPEN_CATALOGUE": "false"})
+    async with house_of(stack) as house:
+        await house.create(LOT)
+        await house.all_archived()
+        await house.lose_redis()
+        code, output = await house.recover()
+        assert code == 0, output
+        await eventually(house.is_ready)
+        shard = names.shard_of(LOT)
+        ghost = next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == shard)
+        client = await nats.connect(stack.urls.nats_url)
+        for item, epoch in ((ghost, 1), (LOT, RENEWED)):
+            await client.jetstream().publish(
+                names.subject_of(item),
+                frame_batch(shard, epoch, 9, item, b"[%b]" % encode_event(created(item, epoch=epoch))),
+                headers={"Nats-Msg-Id": names.message_id(shard, epoch, 9)},
+            )
+        await client.close()
+        assert (await house.http.get(f"/api/v1/items/{ghost}")).status_code == 404
+        assert (await house.bid(ghost, "eve", "first", amount=50)).status_code == 404
+        async with connect(f"{feed_url(stack)}/ws/items/{ghost}") as viewer:
+            assert (await error_of(viewer))["code"] == "ITEM_NOT_FOUND"
+        code, output = await house.recover("--item", ghost)
+        assert (code != 0, "knows an item" in output) == (True, True), output
+        assert await house.redis.scard(names.lost_key(shard)) == 0
+        # One of the present epoch is known by the stream alone.
+        await house.redis.delete(names.item_key(LOT))
+        assert told(await house.http.get(f"/api/v1/items/{LOT}")) == REBUILT
+        await house.create(ghost)
 
 
 async def test_who_is_unknown_is_no_lost_item(start_stack: StackFactory) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import psutil
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from archival_worker.claims import ClaimedWrites, Run
 from archival_worker.errors import RecoveryOvertaken
@@ -146,6 +147,30 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
     with pytest.raises(RecoveryOvertaken):
         await write(third, "3").execute()
     assert not await third.claim(SHARD), "it lives"
+    await redis.aclose()
+
+
+async def test_a_shard_is_rebuilt_while_redis_is_full(world: World) -> None:
+    """One that is closed frees what it has only once it is claimed, and takes no more than that afterwards."""
+    redis = open_redis(world.stack.urls.redis_url)
+    key, verdicts = names.item_key("lot-1"), names.verdicts_key("lot-1")
+    await redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(OutOfMemoryError):
+            await redis.set("anything", "1")
+        run = await Run.begin(redis, cast(Any, None), Held(1), load_queries())
+        assert await run.claim(SHARD)
+        writes = run.writes(SHARD)
+        writes.hset(key, mapping={"price": "1"})
+        await writes.execute()
+        writes.put(verdicts, ("b:id",), b"ann")
+        await writes.execute()
+        await run.open(SHARD, 2)
+    finally:
+        await redis.config_set("maxmemory", "0")
+    again = cast(Any, redis)
+    assert (await again.hget(key, "price"), await again.hget(verdicts, "b:id")) == (b"1", b"ann")
+    assert await again.hget(names.cursors_key(SHARD), "epoch") == b"2"
     await redis.aclose()
 
 

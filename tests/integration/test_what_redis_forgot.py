@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import nats
 import pytest
@@ -180,3 +181,55 @@ async def test_where_the_catalogue_is_closed_a_lost_item_is_no_stranger(start_st
         # Where nobody can tell, there is no such item.
         await house.stack.stop_process("postgres")
         assert (await house.bid("stranger", "eve", "three", amount=9)).status_code == 404
+
+
+async def test_a_complete_copy_of_redis_is_not_used_after_a_recovery_has_begun(
+    start_stack: StackFactory, tmp_path: Path
+) -> None:
+    """The new epochs are written down, so the archive takes nothing of the former ones any more, whoever gave up."""
+    async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:
+        await house.accepted(PLAIN, "ann", "one", amount=1)
+        await house.all_archived()
+        await house.stack.stop_process("redis")
+        shutil.copytree(house.stack.data_dir / "redis", tmp_path / "redis")
+        await house.stack.start_process("redis")
+        await house.lose_redis()
+        code, output = await house.recover(crash_at="recover.begun:1")
+        assert code != 0, output
+        await put_back(house, tmp_path / "redis")
+        await assert_refused_for_now(house, PLAIN)
+        code, output = await house.recover()
+        assert code == 0, output
+        assert (await house.accepted(PLAIN, "bob", "two", amount=2))["seq"] == 2
+        await house.all_archived()
+        assert await house.query("SELECT * FROM dead_letters") == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_shard_that_went_back_to_its_beginning_is_opened_by_a_recovery(start_stack: StackFactory) -> None:
+    """Its first bids were neither published nor archived when a replica was promoted that lacks them. Who had seen them
+    closes the shard, and neither the stream nor the archive knows anything of it."""
+    async with house_of(await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))) as house:
+        await eventually(house.is_ready)
+        await house.stack.stop_process("nats")
+        await house.accepted(PLAIN, "ann", "one", amount=1)
+        shard = names.shard_of(PLAIN)
+        kept = {names.cursors_key(shard), names.lease_key(shard)}
+        keys = [key.decode() async for key in house.redis.scan_iter(f"{{{shard}}}:*")]
+        await house.redis.delete(*(key for key in keys if key not in kept))
+        await cast(Any, house.redis.hset(names.cursors_key(shard), "next", "0"))
+
+        async def is_closed() -> bool:
+            return bool(await cast(Any, house.redis.hexists(names.cursors_key(shard), "stale")))
+
+        await eventually(is_closed, seconds=40)
+        await house.stack.start_process("nats")
+        await assert_refused_for_now(house, PLAIN)
+        code, output = await house.recover()
+        assert code == 0, output
+        await eventually(house.is_ready)
+        # The gateway remembers the item, and nobody else does.
+        again = await house.bid(PLAIN, "bob", "two", amount=2)
+        assert (again.status_code, again.json()["code"]) == (503, "UNAVAILABLE"), again.text
+        assert (await house.accepted(PLAIN, "bob", "two", amount=2))["event_id"] == f"{PLAIN}:{RENEWED}:1"
+        assert not await house.redis.exists(names.lost_key(shard))

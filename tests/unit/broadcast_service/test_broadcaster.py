@@ -58,8 +58,8 @@ class World:
         self.broadcaster.carry_out(self.hub.subscribe(connection, ITEM, full=full))
         return connection
 
-    def publish(self, *events: Event) -> None:
-        data = frame_batch(names.shard_of(ITEM), 1, 1, ITEM, b"[%b]" % b",".join(map(encode_event, events)))
+    def publish(self, *events: Event, shard_epoch: int = 1) -> None:
+        data = frame_batch(names.shard_of(ITEM), shard_epoch, 1, ITEM, b"[%b]" % b",".join(map(encode_event, events)))
         self.broadcaster.on_message(names.subject_of(ITEM), data)
 
 

@@ -36,6 +36,46 @@ def test_what_was_read_before_the_item_was_rebuilt_is_read_again() -> None:
     assert Load(ITEM) not in hub.loaded(ITEM, Recovery(item(3, epoch=2)), 0.0)
 
 
+def test_an_item_that_stays_in_a_former_epoch_is_not_read_for_ever() -> None:
+    """As on an older copy of Redis, until somebody rebuilds it: each read would ask for the next one at once."""
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    hub.shards_seen({SHARD: 2}, [])
+    assert Load(ITEM) in hub.loaded(ITEM, Recovery(item(3)), 0.0)
+    assert Load(ITEM) not in hub.loaded(ITEM, Recovery(item(3)), 0.0)
+    assert hub.shards_seen({SHARD: 1}, []) == [], "an older copy"
+    assert hub.shards_seen({SHARD: 2}, []) == [Load(ITEM)]
+    assert hub.shards_seen({SHARD: 3}, []) == [Load(ITEM)]
+    assert Load(ITEM) not in hub.loaded(ITEM, Recovery(item(3, epoch=3)), 0.0)
+    assert hub.shards_seen({SHARD: 3}, []) == []
+
+
+def test_a_bid_right_after_a_shard_was_opened_is_shown_to_who_joined_in_between() -> None:
+    world = World(rate_max=0)
+    world.broadcaster.hub.shards_seen({SHARD: 1}, [])
+    world.broadcaster.shards_seen({}, [SHARD])
+    # The shard is opened, which nobody has looked at yet, and the first viewer comes.
+    pipe = Pipe()
+    world.enter(pipe)
+    world.broadcaster.loaded(ITEM, Recovery(item(3, epoch=2)), again=False)
+    world.publish(bid(4, epoch=2), shard_epoch=2)
+    before = world.loads.count(ITEM)
+    world.broadcaster.shards_seen({SHARD: 2}, [])
+    assert world.loads.count(ITEM) == before + 1
+    world.broadcaster.loaded(ITEM, Recovery(item(4, epoch=2), bids(4, 4, epoch=2)), again=False)
+    assert pipe.seqs == [3, 4]
+
+
+def test_an_item_that_was_not_known_to_exist_is_looked_for_when_its_shard_is_rebuilt() -> None:
+    """Nobody could tell that it was lost: the stream did not answer."""
+    hub = new_hub(open_catalogue=True)
+    hub.shards_seen({SHARD: 1}, [])
+    hub.subscribe("ann", ITEM)
+    hub.missing(ITEM, 0.0)
+    assert hub.shards_seen({SHARD: 1}, []) == []
+    assert hub.shards_seen({SHARD: 2}, []) == [Load(ITEM)]
+
+
 def test_messages_of_a_former_epoch_are_over_and_those_of_the_present_one_are_not() -> None:
     hub = new_hub()
     hub.subscribe("ann", ITEM)

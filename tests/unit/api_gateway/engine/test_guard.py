@@ -20,10 +20,10 @@ from shared.domain.errors import Unavailable
 class FakeConnection:
     """A new connection to the run of Redis that a test names, whose data bears the mark of another one, or none."""
 
-    def __init__(self, run: str, *, role: str = "master", marked: str = "") -> None:
-        self._answers: dict[str, bytes | None] = {
+    def __init__(self, run: str, *, role: str = "master", marked: str = "", epoch: str = "1") -> None:
+        self._answers: dict[str, bytes | list[bytes | None]] = {
             "INFO": f"# Server\r\nredis_version:8\r\nrun_id:{run}\r\n\r\n# Replication\r\nrole:{role}\r\n".encode(),
-            "HGET": marked.encode() or None,
+            "HMGET": [epoch.encode() or None, marked.encode() or None],
         }
         self._asked = ""
         self.shaken_hands = False
@@ -38,7 +38,7 @@ class FakeConnection:
     async def send_command(self, *words: str) -> None:
         self._asked = words[0]
 
-    async def read_response(self) -> bytes | None:
+    async def read_response(self) -> bytes | list[bytes | None]:
         return self._answers[self._asked]
 
 
@@ -85,6 +85,10 @@ async def test_each_run_of_redis_is_compared_once_and_all_its_connections_wait_f
     assert comparison.begun == 1
     await connect(guard, "b")
     assert comparison.runs == ["a", "b"]
+    await connect(guard, "b", marked="a", epoch="")
+    assert comparison.runs == ["a", "b"], "a closed shard keeps its mark until it is rebuilt"
+    await connect(guard, "b", marked="a")
+    assert comparison.runs == ["a", "b", "b"]
 
 
 async def test_a_run_that_cannot_be_compared_is_not_admitted_but_asked_about_again() -> None:

@@ -103,4 +103,13 @@ async def test_it_says_who_could_not_be_asked() -> None:
 async def test_a_stream_without_messages_was_asked() -> None:
     found = await past(FakeArchive(), FakeStream()).shards()
     assert found == Known({}, archive_asked=True, stream_asked=True)
-    assert not await past(FakeArchive(), FakeStream()).has_published("lot-1")
+    assert await past(FakeArchive(), FakeStream()).published_epoch("lot-1") is None
+
+
+@pytest.mark.parametrize(("shard", "epoch"), [(names.shard_of("lot-1"), 7), ("s99", 0)])
+async def test_the_newest_message_of_an_item_tells_its_epoch(shard: str, epoch: int) -> None:
+    stream = FakeStream()
+    stream.last[names.subject_of("lot-1")] = {Header.MSG_ID: f"{shard}:7:12"}
+    assert await past(FakeArchive(), stream).published_epoch("lot-1") == epoch
+    stream.last[names.subject_of("lot-1")] = None
+    assert await past(FakeArchive(), stream).published_epoch("lot-1") == 0

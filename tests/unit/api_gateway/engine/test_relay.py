@@ -177,12 +177,14 @@ class Bench:
         self.redis.entries, self.redis.cursors = list(entries), Cursors(**cursors)
         self.scripts = FakeScripts(self.redis)
         self.moves: list[tuple[Lineage, int]] = []
+        self.read: list[tuple[str, int, int]] = []
         self.relay = Relay(
             cast(Any, self.redis),
             cast(ItemScripts, self.scripts),
             cast(NatsLink, self.stream),
             options=RelayOptions(lease_ms=150, poll_ms=5, ack_timeout_s=0.1, backoff_max_s=0.01),
             on_published=lambda shard, lineage, entry: self.moves.append((lineage, entry)),
+            on_read=lambda *place: self.read.append(place),
         )
 
     @asynccontextmanager
@@ -214,6 +216,19 @@ async def test_the_cursor_stops_before_an_entry_without_a_puback_whatever_came_a
     assert [entry for _, entry in bench.moves] == [1, 3]
     assert bench.stream.ids == [1, 2, 3, 2, 3]
     assert bench.relay.health.failures_total == 1
+
+
+async def test_what_is_sent_is_told_before_and_whatever_becomes_of_it() -> None:
+    """It may arrive after a failover to a replica that lacks it: then this process knows that it was given out."""
+    bench = Bench(1, 2, epoch=4)
+    bench.stream.answers = [NatsTimeoutError(), NatsTimeoutError()]
+    async with bench.running():
+
+        async def sent() -> bool:
+            return len(bench.stream.ids) >= 2
+
+        await eventually(sent)
+    assert bench.read[:2] == [(SHARD, 4, 1), (SHARD, 4, 2)]
 
 
 async def test_the_same_entry_has_the_same_id_and_another_content_another_one() -> None:
