@@ -65,7 +65,7 @@ class Count:
         return replace(entry, answer_stands=False) if entry.answered_by == bidder else entry
 
     def arguments(self, voids: int) -> list[str]:
-        """``ARGV[7..22]`` of ``void.lua``. ``voids``: how many of the item are known here."""
+        """``ARGV[7..23]`` of ``void.lua``. ``voids``: how many of the item are known here."""
         state, struck = self.replay.state, self.struck
         highest = bisect_right(self._rows, state.price)
         return [
@@ -85,4 +85,5 @@ class Count:
             "" if struck.shown is None else str(struck.shown),
             "" if self.until is None else str(self.until),
             "" if self.maximum is None else str(self.maximum),
+            str(self._rows[highest]) if highest < len(self._rows) else "",
         ]

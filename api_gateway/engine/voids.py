@@ -46,6 +46,7 @@ class _Tail:
     version: tuple[int, int]
     accepted: int
     voids: int
+    counts_voids: bool
     log: list[LogEntry]
 
     @property
@@ -59,11 +60,6 @@ class _Tail:
     def last(self) -> int:
         """The position of the newest bid."""
         return self.log[-1].position if self.log else self.accepted
-
-
-async def _nothing() -> AsyncIterator[tuple[Place, LogEntry]]:
-    return
-    yield  # what makes it a generator
 
 
 class Voids:
@@ -95,7 +91,7 @@ class Voids:
     async def _counted(self, item_id: str, bid_id: str) -> list[str]:
         tail = await self._tail(item_id)
         struck = next((e for e in tail.log if e.bid.bid_id == bid_id and e.kind != "anew"), None)
-        struck = struck or await self._archive.accepted_bid(item_id, bid_id)
+        struck = struck or await self._archived_bid(item_id, bid_id, tail)
         if struck is None:
             raise BidNotFound(item_id, bid_id, cause=cause_of(bid_id))
         if struck.is_struck:
@@ -114,6 +110,21 @@ class Voids:
                 count.add(entry)
         return count.arguments(voids)
 
+    async def _archived_bid(self, item_id: str, bid_id: str, tail: _Tail) -> LogEntry | None:
+        """A bid from before the log begins.
+
+        The archive may lag. It would not know a bid that was accepted, nor that one was struck a moment ago: where two
+        operators strike a bid at once, the second one would strike it again.
+        """
+        struck = await self._archive.accepted_bid(item_id, bid_id)
+        if struck is None:
+            await self._until_archived(item_id, tail, voids=0)
+            struck = await self._archive.accepted_bid(item_id, bid_id)
+        if struck is not None and not struck.is_struck:
+            await self._until_archived(item_id, tail, voids=tail.voids)
+            struck = await self._archive.accepted_bid(item_id, bid_id)
+        return struck
+
     async def _count_archived(self, item_id: str, count: Count, place: Place | None, tail: _Tail) -> Place | None:
         """Count from ``place`` on what was accepted before the log begins; the place of the last one.
 
@@ -121,15 +132,12 @@ class Voids:
             Unavailable: the archive does not have all of it, and did not get it in a few seconds.
         """
         oldest = tail.log[0].bid.bid_id if tail.log else None
-        loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + _ARCHIVE_WAIT_S
+        give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
+        # What is not whole is not counted: of what comes late, something would be left out.
+        await self._until_archived(item_id, tail, voids=tail.voids)
         while True:
-            is_whole = await self._archive.count_voids(item_id) >= tail.voids
-            if oldest is None:
-                is_whole &= (await self._archive.version(item_id) or (0, 0)) >= tail.version
-            # What is not whole is not counted: of what comes late, something would be left out.
             has_oldest = oldest is None
-            async for where, entry in self._archive.accepted_bids(item_id, after=place) if is_whole else _nothing():
+            async for where, entry in self._archive.accepted_bids(item_id, after=place):
                 has_oldest = entry.bid.bid_id == oldest
                 if has_oldest:
                     break
@@ -137,14 +145,34 @@ class Voids:
                 place = where
                 if count.entries % _COUNTED_AT_ONCE == 0:
                     await asyncio.sleep(0)  # the bids of others go on meanwhile
-            if is_whole and has_oldest:
+            if has_oldest:
                 if count.entries < tail.first - 1:
                     raise Unavailable("the archive lags behind: this bid can be struck when it has caught up")
                 count.position = tail.first - 1
                 return place
-            if loop.time() > give_up_s:
-                raise Unavailable("the archive lags behind: this bid can be struck when it has caught up")
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await self._look_again(give_up_s)
+
+    async def _until_archived(self, item_id: str, tail: _Tail, *, voids: int) -> None:
+        """Wait until all is archived that was accepted before the log begins, and so many voids.
+
+        An item from before voids were counted had more of them than Redis says: there, until all events are. Epochs are
+        not compared: a rebuilt item goes on in a new one, of which nothing may be archived yet.
+
+        Raises:
+            Unavailable: not in a few seconds.
+        """
+        wanted = tail.log[0].seq if tail.log and tail.counts_voids else tail.version[1]
+        give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
+        while True:
+            _, seq = await self._archive.version(item_id) or (0, -1)
+            if seq >= wanted and await self._archive.count_voids(item_id) >= voids:
+                return
+            await self._look_again(give_up_s)
+
+    async def _look_again(self, give_up_s: float) -> None:
+        if asyncio.get_running_loop().time() > give_up_s:
+            raise Unavailable("the archive lags behind: this bid can be struck when it has caught up")
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _tail(self, item_id: str) -> _Tail:
         pipeline = self._redis.pipeline(transaction=True)
@@ -159,4 +187,5 @@ class Voids:
         item = decode_item(fields)
         accepted = int(fields.get(b"accepted") or item.state.bid_count)
         voids = int(fields.get(b"voids") or 0)
-        return _Tail(item.terms, item.version, accepted, voids, [decode_entry(line) for line in lines])
+        counts_voids = b"keeps_verdicts" in fields  # the two came together, and `recover` writes both
+        return _Tail(item.terms, item.version, accepted, voids, counts_voids, [decode_entry(line) for line in lines])

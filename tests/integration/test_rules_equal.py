@@ -352,6 +352,31 @@ def test_a_void_goes_on_from_where_the_caller_has_counted(engine: Engine) -> Non
     assert engine.void_with("b-4", stale) == 5, "the log lost the place"
 
 
+def test_a_row_between_the_counted_price_and_the_new_one_is_not_passed_over(engine: Engine) -> None:
+    """The caller counts up to a price below cyd's row of 70. Dee's bid, which came in between, lifts it above."""
+    bids = (Bid("of-ann", "ann", None, 50), Bid("of-zed", "zed", None, 90), Bid("of-cyd", "cyd", None, 70))
+    terms = Terms(item_id=ITEM, start_us=NOW_US, increment=Increment("flat", 1))
+    log, state = [], opening_state(terms, NOW_US)
+    for position, bid in enumerate((*bids, Bid("of-dee", "dee", None, 75)), start=1):
+        outcome = bidding.place_bid(terms, state, bid, NOW_US)
+        log.append(voiding.logged(position, bid, outcome))
+        state = outcome.state
+    wanted = voiding.void(terms, state, log, "of-zed", NOW_US)
+    assert (wanted.voided.current_bid, wanted.state.price) == (70, 71)
+
+    engine.reset(terms, NOW_US)
+    engine.place(tuple(KeyedBid(bid, None, False) for bid in bids))
+    count = engine.counted("of-zed", 3)
+    engine.place((KeyedBid(Bid("of-dee", "dee", None, 75), None, False),))
+    again = engine.counted("of-zed", 4)
+    engine.forget(3)
+    assert engine.void_with("of-zed", count) == 5, "count again"
+    assert engine.void_with("of-zed", again) == 0
+    *_, voided, anew = engine.events()
+    assert isinstance(voided, BidVoided)
+    assert (voided.current_bid, anew.current_bid) == (70, 71)
+
+
 def test_a_void_between_the_end_and_the_close_promotes_nobody(engine: Engine) -> None:
     """The item is open by its status then, and would be sold to whoever is next."""
     engine.reset(Terms(item_id=ITEM, start_us=NOW_US, end_us=NOW_US + 10), NOW_US)

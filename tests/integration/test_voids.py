@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from archival_worker.audit import audit
+from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.accepted_log import ACCEPTED_KEPT
@@ -249,8 +250,6 @@ async def test_a_bid_of_long_ago_is_counted_from_the_archive_while_others_bid(
             assert answers[-1].status_code == 200, answers[-1].text
         answers.append(await strike(http, item, ann["bid_id"]))
         assert answers[-1].status_code == 409, answers[-1].text
-        answers.append(await strike(http, item, "never"))
-        assert answers[-1].status_code == 404, answers[-1].text
     length: Any = redis.llen(names.accepted_key(item))
     assert await length <= ACCEPTED_KEPT
     assert all(hidden not in answer.text and "876543210" not in answer.text for answer in answers)
@@ -259,6 +258,56 @@ async def test_a_bid_of_long_ago_is_counted_from_the_archive_while_others_bid(
     maxima: Any = redis.hgetall(names.proxies_key(item))
     assert await maxima == {}
     await assert_archive_agrees(gateway_stack, http, item)
+    assert (await strike(http, item, "never")).status_code == 404
+
+
+async def beyond_the_log(redis: Redis, stack: Stack, http: httpx.AsyncClient, item: str) -> None:
+    """The log of the item lost all but its newest entry, as if later bids had pushed them out; all is archived."""
+    lines: Any = redis.ltrim(names.accepted_key(item), -1, -1)
+    await lines
+    await assert_archive_agrees(stack, http, item)
+
+
+async def test_a_bid_beyond_the_log_is_struck_once_though_the_archive_lags(
+    http: httpx.AsyncClient, redis: Redis, gateway_stack: Stack
+) -> None:
+    """Two operators strike the same bid at once; what the archive says of it is older than the first void."""
+    item = await opened(http, increment={"kind": "flat", "value": 1})
+    ann = (await bid(http, item, "ann", max_amount=20))["bid_id"]
+    await bid(http, item, "bob", amount=30)
+    await bid(http, item, "cyd", amount=40)
+    await beyond_the_log(redis, gateway_stack, http, item)
+    gateway_stack.kill(ARCHIVAL_WORKER, signal.SIGSTOP)
+    try:
+        strikes = [asyncio.create_task(strike(http, item, ann)) for _ in range(3)]
+        await asyncio.wait(strikes, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gateway_stack.kill(ARCHIVAL_WORKER, signal.SIGCONT)
+    answers = [await each for each in strikes]
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409], [each.text for each in answers]
+    assert len(await void_events(redis, item)) == 1
+    await assert_archive_agrees(gateway_stack, http, item)
+
+
+async def test_a_bid_that_is_neither_in_the_log_nor_archived_yet_is_not_said_to_be_unknown(
+    http: httpx.AsyncClient, redis: Redis, gateway_stack: Stack
+) -> None:
+    item = await opened(http, increment={"kind": "flat", "value": 1})
+    await bid(http, item, "ann", amount=10)
+    await beyond_the_log(redis, gateway_stack, http, item)
+    await gateway_stack.stop_process(ARCHIVAL_WORKER)
+    try:
+        bob = (await bid(http, item, "bob", amount=30))["bid_id"]
+        await bid(http, item, "cyd", amount=40)
+        lines: Any = redis.ltrim(names.accepted_key(item), -1, -1)
+        await lines
+        answer = await strike(http, item, bob)
+        assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE"), answer.text
+    finally:
+        await gateway_stack.start_process(ARCHIVAL_WORKER)
+    await assert_archive_agrees(gateway_stack, http, item)
+    assert (await strike(http, item, "never")).status_code == 404
+    assert (await strike(http, item, bob)).status_code == 200
 
 
 async def test_without_the_archive_only_what_redis_remembers_can_be_struck(

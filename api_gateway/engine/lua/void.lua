@@ -14,6 +14,7 @@
 -- ARGV[17..20] the bid: its seq, bidder, limit, and the price that it showed ('' = none)
 -- ARGV[21] before which seq its automatic bids come from its maximum ('0' = none do, '' = not known up to the position)
 -- ARGV[22] the newest maximum of its bidder without it ('' = none)
+-- ARGV[23] the lowest row up to the position that stands above that price ('' = none)
 -- Reply: { 0, n } with n the outbox entry, { 4, status } where the state does not allow it, { 5 } the log or the voids went on:
 --        count again, { 6 } the log does not reach back to the first bid: count first, { 7 } no such bid was accepted,
 --        { 8 } it is struck already.
@@ -121,6 +122,8 @@ end
 -- 3. The event, and where no row has the new price, the leader's maximum bids anew.
 local remains = price
 if not is_shown and not is_final and leader ~= '' then
+  -- Bids after the position have lifted the price over a row that the caller left out of ARGV[16].
+  if tonumber(ARGV[23]) and tonumber(ARGV[23]) <= remains then return { 5 } end
   price = highest or start_price
   for _, e in ipairs(entries) do
     if e.row_stands and e.row <= remains then price = math.max(price, e.row) end

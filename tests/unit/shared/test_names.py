@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from zlib import crc32
 
 import pytest
 
 from shared import names
+from shared.domain.voiding import answers, bids_anew
 
 
 def test_all_keys_of_an_item_share_its_hash_tag() -> None:
@@ -72,3 +74,11 @@ def test_every_bid_can_be_named_by_its_id() -> None:
 def test_a_subject_leads_back_to_its_item() -> None:
     assert names.item_of_subject(names.subject_of("lot-1")) == "lot-1"
     assert names.subject_of("lot-1") == f"auction.events.{names.shard_of('lot-1')}.lot-1"
+
+
+@pytest.mark.parametrize("placed", ["ann-1", "x" * 64, "~" + "0" * 18 + "-1b"])
+def test_clients_are_told_the_form_of_every_id_that_a_history_shows(placed: str) -> None:
+    """The bid's, that of the automatic bid which answered it, and that of the one which followed when it was struck."""
+    for shown in (placed, answers(placed), bids_anew(placed)):
+        assert re.search(names.SHOWN_BID_ID_PATTERN, shown)
+    assert not re.search(names.SHOWN_BID_ID_PATTERN, f"{placed}/other")
