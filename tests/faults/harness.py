@@ -105,6 +105,7 @@ class FaultRun:
         self.more_viewers: dict[str, Sequence[Viewer]] = {}
         """Per item, what viewers beside the watchers were shown: for the judge."""
         self.wall_offset_s: float | None = time.time() - time.monotonic()
+        self._lost_s: list[float] = []
         """What leads from this process's clock to that of Redis; None for a run that moves the clock of Redis."""
         self._has_operators = operators > 0
         self.timeline: list[str] = []
@@ -129,6 +130,10 @@ class FaultRun:
         """Write a fault into the timeline."""
         self.faults += 1
         self.note(what)
+
+    def lost(self) -> None:
+        """Redis has just lost something: what was decided a moment before may be nowhere any more."""
+        self._lost_s.append(time.monotonic())
 
     def some(self, least: int, most: int) -> int:
         """A number out of the seed."""
@@ -308,6 +313,7 @@ class FaultRun:
             reads=self.bidders.reads[item_id],
             operations=self.operators.operations[item_id] if self._has_operators else None,
             wall_offset_s=self.wall_offset_s,
+            lost_s=tuple(self._lost_s),
         )
 
     # ------------------------------------------------------------------ behind the services' back

@@ -10,7 +10,7 @@ import pytest
 from shared.domain.auction import Terms
 from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
-from tests.faults.history import Frame, History, Listed, Operation, Read, Request, Row, Viewer, violations
+from tests.faults.history import Answer, Frame, History, Listed, Operation, Read, Request, Row, Viewer, violations
 from tests.faults.judging.honest import SECOND_US, Honest
 
 Mutation = Callable[[History], History]
@@ -437,3 +437,22 @@ def test_a_bid_that_was_sent_again_is_judged_by_its_first_sending() -> None:
     history = sound()
     repeat = Request("a", "ann", 100, 5.0, 5.1, "ok", 1)
     assert violations(replace(history, requests=[*history.requests, repeat])) == []
+
+
+@pytest.mark.parametrize(
+    ("price", "lost_at_s", "is_right"),
+    [(500, 3.5, True), (500, None, False), (500, 2.9, False), (100, 3.5, False)],
+    ids=["of what was lost", "nothing was lost", "asked after the loss", "of what was left"],
+)
+def test_a_refusal_may_tell_of_a_bid_that_redis_has_lost_since(
+    price: int, lost_at_s: float | None, is_right: bool
+) -> None:
+    """What nobody had acknowledged may be lost with Redis; whoever was refused because of it was told no lie."""
+    item = Honest(Terms("lot", 0, increment=Increment("flat", 10)))
+    item.bid("a", "ann", 300)
+    refused = Request(
+        "low", "bob", 310, 3.0, 3.1, "refused", code="TOO_LOW", told=Answer(price, price + 10, False, True)
+    )
+    history = item.history()
+    history = replace(history, requests=[*history.requests, refused], lost_s=() if lost_at_s is None else (lost_at_s,))
+    assert (violations(history) == []) == is_right, violations(history)

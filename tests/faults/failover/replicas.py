@@ -88,6 +88,7 @@ class Failover:
         for line, proxy in self.links.proxies.items():
             if line.server == "redis":
                 proxy.lead_to(self._replica_port)
+        run.lost()
         run.fault("the replica is the primary")
         await self._follow(run.stack, self._replica_port)
 

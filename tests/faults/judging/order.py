@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -153,7 +154,10 @@ def _complaint(kind: str, was_true: bool) -> str:
 
 
 def _observers(records: Records, replay: Replay, ledger: Ledger) -> Iterator[_Observer]:
+    kept = _Kept(records, replay)
     for read in records.reads:
+        if kept.is_lost(read.invoked_s, read.price):
+            continue
         named = f"{read.epoch}:{read.seq} at {read.price}"
 
         def shows(place: int, epoch: int = read.epoch, seq: int = read.seq, price: int = read.price) -> bool:
@@ -171,14 +175,39 @@ def _observers(records: Records, replay: Replay, ledger: Ledger) -> Iterator[_Ob
 
         yield _Observer(read.invoked_s, read.completed_s, named, "read", both)
     for sent in ledger.sent.values():
-        yield from _of_a_bid(records, replay, sent)
+        yield from _of_a_bid(records, replay, sent, kept)
     standing = _Standing(replay)
     for operation in records.operations or ():
         if operation.outcome == "refused":
             yield _conflict(records, replay, standing, operation)
 
 
-def _of_a_bid(records: Records, replay: Replay, sent: Sent) -> Iterator[_Observer]:
+class _Kept:
+    """What Redis had left after each of its losses, by the price of the item.
+
+    Who asked before a loss may have been told a price that no bid has any more: one above what was left. Bids that were
+    acknowledged are judged all the same; this is about reads and refusals, which promise nothing.
+    """
+
+    def __init__(self, records: Records, replay: Replay) -> None:
+        self._lost_s = sorted(records.lost_s)
+        states = [state for place in range(len(replay.decisions) + 1) if (state := replay.state(place)) is not None]
+        self._prices = [before.price for before, after in itertools.pairwise(states) if after.epoch > before.epoch] or [
+            state.price for state in states[-1:]
+        ]
+
+    def is_lost(self, invoked_s: float, price: int) -> bool:
+        """Whether a price that was told to a request of this moment may be one that was lost since."""
+        losses = len(self._lost_s)
+        before = bisect.bisect_left(self._lost_s, invoked_s)
+        if before == losses or not self._prices:
+            return False
+        # The losses and the epochs of an item go together, unless it has been rebuilt without a bid since.
+        left = self._prices[before] if len(self._prices) == losses else min(self._prices)
+        return price > left
+
+
+def _of_a_bid(records: Records, replay: Replay, sent: Sent, kept: _Kept) -> Iterator[_Observer]:
     first_s = min(each.invoked_s for each in sent.requests)
     for request in sent.requests:
         if request.outcome == "absent":
@@ -193,6 +222,8 @@ def _of_a_bid(records: Records, replay: Replay, sent: Sent) -> Iterator[_Observe
             named = f"{sent.name}: {request.code or 'refused'}"
             if request.told is not None:
                 told = request.told
+                if kept.is_lost(request.invoked_s, told.current_bid):
+                    continue
                 named += f" with {told.current_bid}, {told.min_next_bid}, {told.leads}, {told.reserve_met}"
             yield _Observer(since_s, request.completed_s, named, "refusal", _refuses(records, replay, request, since_s))
 

@@ -214,6 +214,8 @@ class Records:
         operations: every request of an operator; None where they were not written down.
         listed: all pages of its history; None where they were not read.
         wall_offset_s: what must be added to the clock of the requests for that of Redis; None where that clock moved.
+        lost_s: when Redis lost what it had. A read or a refusal tells of a state at that moment, and what it tells of
+            may be lost by right, where it was not acknowledged.
     """
 
     item_id: str
@@ -234,3 +236,4 @@ class Records:
     operations: Sequence[Operation] | None = None
     listed: Sequence[Listed] | None = None
     wall_offset_s: float | None = None
+    lost_s: Sequence[float] = ()

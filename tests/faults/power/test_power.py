@@ -117,6 +117,7 @@ async def test_row_40_nats_loses_power_and_redis_everything(
                 await run.kill("nats")
                 async with run.redis() as redis:
                     await redis.flushall()
+                    run.lost()
                 run.fault("NATS has lost power and Redis everything")
                 disk.power_again()
                 await run.start("nats")

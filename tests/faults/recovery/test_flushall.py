@@ -40,6 +40,7 @@ async def test_row_41_redis_is_wiped_and_rebuilt_again_and_again_under_load(star
 async def _wipe_and_rebuild(run: FaultRun) -> None:
     async with run.redis() as redis:
         await redis.flushall()
+    run.lost()
     run.fault("FLUSHALL")
     await run.bidders.told("BEING_REBUILT", 20)
     # An operator takes a moment; bidders do not wait for it.

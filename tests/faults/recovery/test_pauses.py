@@ -54,6 +54,7 @@ async def _wipe_and_rebuild(run: FaultRun) -> None:
     await asyncio.sleep(run.chance.uniform(0, 3))
     async with run.redis() as redis:
         await redis.flushall()
+    run.lost()
     run.fault("FLUSHALL")
     for _ in range(6):
         code, said = await run.recover()
