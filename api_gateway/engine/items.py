@@ -206,23 +206,54 @@ class Items:
             ItemNotFound: no such item, and it may not be opened.
             Unavailable: Redis cannot be asked, or has lost the item's shard.
         """
-        key = names.item_key(item_id)
-        fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
+        fields = await self._read(item_id)
         if not fields:
             if not may_open:
                 await self.absent(item_id)
             await self.open_by_default(item_id)
-            fields = await self._ask(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key)))
+            fields = await self._read(item_id)
             if not fields:
                 raise ItemNotFound(item_id)
         return decode_item(fields)
 
+    async def _read(self, item_id: str) -> dict[bytes, bytes]:
+        """The item's hash, empty where there is none.
+
+        Raises:
+            ShardLost: its shard is closed. What Redis has of it is an older copy, or half rebuilt: a price below one
+                that was told already, and no verdicts of bids that come back.
+        """
+        pipeline = self._redis.pipeline()
+        pipeline.hgetall(names.item_key(item_id))
+        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        fields, is_open = await self._ask(pipeline.execute())
+        if fields and not is_open:
+            raise _shard_lost()
+        return cast("dict[bytes, bytes]", fields)
+
+    async def require_same(self, item: ItemState) -> None:
+        """Whatever was not found beside this item since it was read is not there.
+
+        Raises:
+            ShardLost: its shard was closed meanwhile, or rebuilt: epochs only rise.
+            Unavailable: Redis cannot be asked.
+        """
+        key = names.cursors_key(names.shard_of(item.terms.item_id))
+        epoch = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "epoch")))
+        if epoch is None or int(epoch) != item.state.epoch:
+            raise _shard_lost()
+
     async def get_many(self, item_ids: list[str]) -> list[ItemState | None]:
-        """Several items in one round trip; None for those that Redis does not hold."""
+        """Several items in one round trip; None for those that Redis does not hold, or whose shard is closed."""
         pipeline = self._redis.pipeline(transaction=False)
         for item_id in item_ids:
             pipeline.hgetall(names.item_key(item_id))
-        return [decode_item(fields) if fields else None for fields in await self._ask(pipeline.execute())]
+            pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        found = await self._ask(pipeline.execute())
+        return [
+            decode_item(fields) if fields and is_open else None
+            for fields, is_open in zip(found[::2], found[1::2], strict=True)
+        ]
 
     async def create(self, item: NewItem) -> ItemState:
         """Open an item.

@@ -75,6 +75,9 @@ async def get_verdict(
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(f"Redis cannot be asked: {error}") from error
     if stored is None:
+        # 1. The item is read, its shard is open. 2. Redis fails over to a replica that lacks the bid, and the shard is
+        # closed. 3. The key is looked for, in vain: but the bid was published, and comes back.
+        await context.items.require_same(item)
         return respond(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
     if stored.line.startswith(ACCEPTED):
         await _secured(request, item_id)

@@ -42,14 +42,18 @@ class SnapshotReader:
         long. Events that were decided between the two are newer than the item and left to the stream.
 
         Returns:
-            None where the item does not exist.
+            None where the item does not exist, or its shard is closed.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
             KeyError, ValueError: the hash was not written by this platform.
         """
-        fields = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(names.item_key(item_id)))
-        if not fields:
+        pipeline = self._redis.pipeline()
+        pipeline.hgetall(names.item_key(item_id))
+        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        fields, is_open = await pipeline.execute()
+        if not fields or not is_open:
+            # A closed shard has an older copy, or is half rebuilt: what viewers were shown may be newer.
             return None
         item = decode_item(fields)
         behind = min(_events_wanted(wanted, item), self._events_max)
