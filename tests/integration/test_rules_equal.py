@@ -352,6 +352,16 @@ def test_a_void_goes_on_from_where_the_caller_has_counted(engine: Engine) -> Non
     assert engine.void_with("b-4", stale) == 5, "the log lost the place"
 
 
+def test_what_the_caller_has_counted_is_not_counted_once_more(engine: Engine) -> None:
+    """Also where the log still has it."""
+    engine.reset(Terms(item_id=ITEM, start_us=NOW_US, increment=Increment("flat", 1)), NOW_US)
+    bids = (Bid("of-ann", "ann", None, 300), Bid("of-bob", "bob", 50), Bid("of-cyd", "cyd", 60))
+    engine.place(tuple(KeyedBid(bid, None, False) for bid in bids))
+    assert engine.void_with("of-ann", engine.counted("of-ann", 3)) == 0
+    state = engine.item().state
+    assert (state.price, state.leader, state.bid_count, state.runner_up) == (60, "cyd", 2, 50)
+
+
 def test_a_row_between_the_counted_price_and_the_new_one_is_not_passed_over(engine: Engine) -> None:
     """The caller counts up to a price below cyd's row of 70. Dee's bid, which came in between, lifts it above."""
     bids = (Bid("of-ann", "ann", None, 50), Bid("of-zed", "zed", None, 90), Bid("of-cyd", "cyd", None, 70))

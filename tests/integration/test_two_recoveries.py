@@ -121,15 +121,26 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
         writes.hset(key, mapping={"price": value})
         return writes
 
+    def write_verdict(run: Run) -> ClaimedWrites:
+        writes = run.writes(SHARD)
+        writes.put(names.verdicts_key("lot-1"), ("b:late",), b"of a run that is over")
+        return writes
+
     with pytest.raises(RecoveryOvertaken):
         await write(first, "unclaimed").execute()
     assert await first.claim(SHARD)
     assert await first.claim(SHARD), "a claim may be repeated"
     await write(first, "1").execute()
     assert await second.claim(SHARD)
-    for attempt in (write(first, "2").execute, lambda: first.claim(SHARD), lambda: first.open(SHARD, 2)):
+    for attempt in (
+        write(first, "2").execute,
+        write_verdict(first).execute,
+        lambda: first.claim(SHARD),
+        lambda: first.open(SHARD, 2),
+    ):
         with pytest.raises(RecoveryOvertaken, match=SHARD):
             await attempt()
+    assert not await redis.hexists(names.verdicts_key("lot-1"), "b:late")
     assert await cast(Any, redis).hget(key, "price") == b"1"
     assert not await redis.exists(names.cursors_key(SHARD))
 

@@ -257,14 +257,16 @@ async def test_verdicts_stay_while_bids_may_come(lot: Lot, length_us: int | None
     assert (await lot.place(lot.bid("ada", 10, bid_id="k")))[0].startswith("A|k|1|")
 
 
-async def test_verdicts_stay_for_a_day_after_the_close(lot: Lot) -> None:
-    await lot.open(length_us=300_000)
+@pytest.mark.parametrize(("reserve_price", "status"), [(None, b"sold"), (1_000, b"unsold")])
+async def test_verdicts_stay_for_a_day_after_the_close(lot: Lot, reserve_price: int | None, status: bytes) -> None:
+    await lot.open(length_us=300_000, reserve_price=reserve_price)
     await lot.place(lot.bid("ada", 10, bid_id="k"))
     assert await ttl(lot) == -1
     await asyncio.sleep(0.4)
     (entry,) = await lot.items.advance([lot.item_id])
     assert isinstance(entry, int)
     assert entry > 0
+    assert (await lot.hash(names.item_key(lot.item_id)))[b"status"] == status
     assert VERDICT_KEEP_S - 60 < await ttl(lot) <= VERDICT_KEEP_S
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 
-from broadcast_service.sources.nats_source import _Consumer, consumer_sequence
+from broadcast_service.sources.nats_source import NatsSource, _Consumer, consumer_sequence
 
 
 class Answers:
@@ -101,3 +103,35 @@ def test_a_message_of_somebody_else_has_no_number() -> None:
     assert consumer_sequence("$JS.ACK.domain.hash.EVENTS.c.1.107.7.175.0.token") == 7
     assert consumer_sequence("$JS.ACK.EVENTS.c.1.107.7.175.0") == 7
     assert consumer_sequence("_INBOX.x") is None
+
+
+class Newest:
+    """A client, and the newest message of any subject; None for no message."""
+
+    def __init__(self, headers: dict[str, str] | None) -> None:
+        self._headers = headers
+
+    def jetstream(self) -> Newest:
+        return self
+
+    async def get_last_msg(self, stream: str, subject: str) -> Any:
+        if self._headers is None:
+            raise NotFoundError
+        return SimpleNamespace(headers=self._headers)
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_there"),
+    [
+        (None, False),
+        ({}, True),
+        ({"Nats-Msg-Id": "of somebody else"}, True),
+        ({"Nats-Msg-Id": "s01:1:9"}, False),
+        ({"Nats-Msg-Id": "s01:2:9"}, True),
+        ({"Nats-Msg-Id": "s01:3:9"}, True),
+    ],
+)
+async def test_a_message_of_a_former_epoch_is_none(headers: dict[str, str] | None, is_there: bool) -> None:
+    source = NatsSource("nats://nowhere", cast(Any, Heard()), cast(Any, None), heartbeat_s=1)
+    source._client, source._is_up = cast(Any, Newest(headers)), True
+    assert await source.has_message("auction.events.s01.a", 2) is is_there

@@ -53,15 +53,15 @@ def acknowledger(timeout_s: float = 1.0, *, published: int = 0) -> LogAcknowledg
 
 async def test_everything_up_to_the_published_entry_is_confirmed() -> None:
     log = acknowledger()
-    waiting = [asyncio.create_task(log.confirm("s01", OURS, entry)) for entry in (5, 3, 4, 9)]
+    waiting = [asyncio.create_task(log.confirm("s01", OURS, entry)) for entry in (5, 3, 4, 6, 9)]
     await asyncio.sleep(0)
     log.published("s01", OURS, 5)
     done, _ = await asyncio.wait(waiting, timeout=0.05)
     assert done == set(waiting[:3])
     log.published("s02", OURS, 9)
-    assert not waiting[3].done()
+    assert not any(still.done() for still in waiting[3:])
     log.published("s01", OURS, 9)
-    await waiting[3]
+    await asyncio.gather(*waiting)
 
 
 @pytest.mark.parametrize("other", [Lineage("run-1", 2), Lineage("run-2", 1)])
@@ -246,3 +246,16 @@ async def test_a_question_that_fails_is_asked_again_on_another_connection() -> N
         replicas.counts.put_nowait(1)
         await waiting
         assert replicas.connected == 2
+
+
+async def test_who_waits_for_replicas_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acknowledge, "WAITING_MAX", 2)
+    replicas = Replicas()
+    async with asking(replicas) as acknowledger:
+        for questions in (1, 2):
+            waiting = [asyncio.create_task(acknowledger.confirm("s01", OURS, 1)) for _ in range(2)]
+            await begun(replicas, questions)
+            with pytest.raises(OutcomeUnknown):
+                await acknowledger.confirm("s01", OURS, 1)
+            replicas.counts.put_nowait(1)
+            await asyncio.wait_for(asyncio.gather(*waiting), 5)

@@ -128,6 +128,7 @@ class FakeStream:
     created: str = "one"
     last_seq: int = 100
     is_connected: bool = True
+    on_publish: Callable[[], None] = lambda: None
 
     @property
     def client(self) -> FakeStream:
@@ -153,6 +154,7 @@ class FakeStream:
 
     async def publish_async(self, subject: str, payload: bytes, *, headers: dict[Header, str]) -> Any:
         self.published.append((headers[Header.MSG_ID], payload))
+        self.on_publish()
         answer = self.answers.pop(0) if self.answers else PubAck(stream=names.STREAM, seq=len(self.published))
         future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
         if isinstance(answer, Exception):
@@ -381,6 +383,14 @@ async def test_nothing_is_published_after_the_lease_ran_out() -> None:
         await bench.reached(2)
 
 
+def stand_still() -> None:
+    """Past the lease of a bench."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + 0.2
+    while loop.time() < until_s:
+        pass
+
+
 async def test_entries_that_were_read_before_the_process_stood_still_are_not_published() -> None:
     bench = Bench(1)
     async with bench.running():
@@ -388,13 +398,6 @@ async def test_entries_that_were_read_before_the_process_stood_still_are_not_pub
         bench.scripts.may_lease.clear()
         await asyncio.sleep(0.1)
         published_before = len(bench.stream.published)
-        loop = asyncio.get_running_loop()
-
-        def stand_still() -> None:
-            until_s = loop.time() + 0.2
-            while loop.time() < until_s:
-                pass
-
         bench.redis.entries.append(2)
         bench.redis.on_read = stand_still
         bench.relay.notice(SHARD)
@@ -403,6 +406,21 @@ async def test_entries_that_were_read_before_the_process_stood_still_are_not_pub
         bench.redis.on_read = lambda: None
         bench.scripts.may_lease.set()
         await bench.reached(2)
+
+
+async def test_when_the_process_stands_still_in_the_middle_the_other_entries_are_not_published() -> None:
+    bench = Bench(1)
+    async with bench.running():
+        await bench.reached(1)
+        bench.scripts.may_lease.clear()
+        bench.stream.on_publish = stand_still
+        bench.redis.entries += [2, 3]
+        bench.relay.notice(SHARD)
+        await asyncio.sleep(0.1)
+        assert 3 not in bench.stream.ids
+        bench.stream.on_publish = lambda: None
+        bench.scripts.may_lease.set()
+        await bench.reached(3)
 
 
 async def test_a_cursor_that_may_not_be_moved_is_read_again() -> None:

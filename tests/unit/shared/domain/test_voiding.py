@@ -115,6 +115,17 @@ def test_the_automatic_bids_of_others_are_made_anew_where_no_row_has_the_new_pri
     assert item.state.bid_count == 2
 
 
+def test_the_answer_right_before_a_maximum_was_raised_came_from_the_earlier_one() -> None:
+    """A raised maximum has no event, so it has the number of that answer."""
+    item = Auction.of()
+    item.bid("of-bob", "bob", up_to=100)
+    item.bid("of-ann", "ann", 50)
+    item.bid("raised", "bob", up_to=200)
+    item.void("of-bob")
+    assert item.standing == (51, "bob")
+    assert item.valid == [("of-ann", 50), ("of-bob/anew", 51)]
+
+
 def test_a_struck_tie_leader_leaves_the_lead_to_the_other() -> None:
     item = Auction.of()
     item.bid("of-ann", "ann", up_to=40)
@@ -187,6 +198,8 @@ def test_an_event_that_names_no_bidder_strikes_the_bid_and_its_answer() -> None:
     old = Voided(9, "b", 4, None, None, None, 1, None)  # type: ignore[arg-type]
     rows = [Row("b", "bob", 4, 20, False), Row("b/proxy", "ann", 5, 21, True), Row("c", "cyd", 6, 30, False)]
     assert [fate_of(old, row) for row in rows] == ["voided", "voided", None]
+    namesakes = [Row("b", "ann", 3, 10, False), Row("b", "ann", 6, 30, False), Row("b/proxy", "ann", 7, 31, True)]
+    assert [fate_of(old, row) for row in namesakes] == [None, None, None], "bids of the same id have other numbers"
 
 
 # ------------------------------------------------------------------------------------------------- any history
