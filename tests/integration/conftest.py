@@ -46,7 +46,9 @@ async def gateway_stack() -> AsyncIterator[Stack]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(gateway_stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(base_url=gateway_stack.urls.gateway_url, timeout=30, limits=limits) as client:
+    # Thousands of requests at once wait for one of these connections, beside tests of other files.
+    timeout = httpx.Timeout(30, pool=200)
+    async with httpx.AsyncClient(base_url=gateway_stack.urls.gateway_url, timeout=timeout, limits=limits) as client:
         yield client
 
 

@@ -94,7 +94,8 @@ async def test_an_older_copy_of_redis_is_recognised_and_gives_out_no_number_agai
         assert "Redis went back: 1 shards" in log
 
         code, told = await house.recover("--dry-run")
-        assert (code, "1 of them are closed" in told) == (0, archived), told
+        # A closed shard is lost by itself, whether the archive knows of it or not.
+        assert (code, "1 of them are closed" in told) == (0, True), told
         code, told = await house.recover()
         assert code == 0, told
         assert await house.item("lot-1") == before | {"epoch": RENEWED}
