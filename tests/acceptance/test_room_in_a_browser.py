@@ -168,7 +168,8 @@ async def test_a_short_break_asks_the_gateway_nothing(house: House, street: Stre
 
     await ada.page.route_web_socket("**/ws/**", join)
     await ada.page.clock.install(time=0)
-    await ada.open_lot("heliograph")
+    async with ada.page.expect_response("**/api/v1/feed-token"):
+        await ada.open_lot("heliograph")
     # From here on time passes only where the test says so, however slow the machine is.
     await ada.page.clock.pause_at(100)
     asked.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -37,11 +38,12 @@ async def test_what_many_shards_have_waiting_is_carried_in_bounded_loads(start_s
             for number in range(1, bids + 1):
                 await house.decide(item, 100 * number)
         redis, link = open_redis(stack.urls.redis_url), NatsLink(stack.urls.nats_url, name="relay")
-        options = RelayOptions(entries_per_shard=3, entries_per_cycle=4)
+        # A PubAck that a slow disk holds back would divide a cycle.
+        options = RelayOptions(entries_per_shard=3, entries_per_cycle=4, ack_timeout_s=60)
         relay = Relay(redis, ItemScripts(redis, ScriptLimits()), link, options=options, on_published=moved)
         running = asyncio.create_task(relay.run())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await carried.wait()
         finally:
             running.cancel()
@@ -49,7 +51,11 @@ async def test_what_many_shards_have_waiting_is_carried_in_bounded_loads(start_s
             await relay.release()
             await link.close()
             await redis.aclose()
-    assert [entry for shard, entry in moves if shard == short] == [2, 3]
+    # In the first cycle the relay may look at all shards, and takes one entry of each.
+    of_short = [entry for shard, entry in moves if shard == short]
+    assert of_short in ([2, 3], [1, 3])
     of_long = [entry for shard, entry in moves if shard == long]
-    assert of_long[:2] == [2, 4], "as long as the other shard has something, each gets its share"
-    assert of_long[2:] in ([7], [6, 7])
+    assert of_long[:2] == [of_short[0], of_short[0] + 2], "while the other shard has something, each gets its share"
+    steps = [after - before for before, after in itertools.pairwise([0, *of_long])]
+    assert max(steps) <= 3
+    assert of_long[-1] == 7
