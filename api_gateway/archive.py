@@ -14,9 +14,9 @@ from typing import Any, Final, Literal
 import asyncpg
 import msgspec
 
-from shared.accepted_log import archived_entry
 from shared.domain.errors import InvalidInput, Unavailable
 from shared.domain.voiding import LogEntry
+from shared.redis_layout.accepted_log import archived_entry
 
 Sort = Literal["newest", "ending", "price"]
 

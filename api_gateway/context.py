@@ -9,12 +9,12 @@ from fastapi import Request
 from redis.asyncio import Redis
 
 from api_gateway.archive import Archive
+from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.closer import Closer
-from api_gateway.engine.committer import Committer
 from api_gateway.engine.items import Items
+from api_gateway.engine.loss.shards import Shards
 from api_gateway.engine.memory import MemoryWatch
-from api_gateway.engine.relay import Relay
-from api_gateway.engine.shards import Shards
+from api_gateway.engine.relay.relay import Relay
 from api_gateway.history import History
 from api_gateway.operations import Operations
 from api_gateway.settings import Settings

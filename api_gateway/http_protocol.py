@@ -15,7 +15,7 @@ from typing import Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from api_gateway.problems import MEDIA_TYPE, problem
-from shared.http_protocol import IdleHttpProtocol
+from shared.http.protocol import IdleHttpProtocol
 
 _SWEEP_S = 1.0
 # Name or address, and port; RFC 3986 allows more signs in a name, which no host has.

@@ -17,18 +17,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api_gateway import problems
 from api_gateway.archive import Archive
 from api_gateway.context import Context
-from api_gateway.engine.acknowledge import Acknowledger, LogAcknowledger, ReplicaAcknowledger
+from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger, ReplicaAcknowledger
+from api_gateway.engine.bids.committer import Committer
+from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closer import Closer
-from api_gateway.engine.committer import Committer
-from api_gateway.engine.guard import Guard
 from api_gateway.engine.items import Items
-from api_gateway.engine.lost_items import LostItems
+from api_gateway.engine.loss.guard import Guard
+from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.shards import Shards
+from api_gateway.engine.loss.witnesses import Past
 from api_gateway.engine.memory import MemoryWatch
-from api_gateway.engine.past import Past
-from api_gateway.engine.relay import Relay
+from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
-from api_gateway.engine.shards import Shards
-from api_gateway.engine.voids import Voids
 from api_gateway.history import History
 from api_gateway.hot_path import HotPath
 from api_gateway.http_protocol import bounded_protocol
@@ -38,11 +38,11 @@ from api_gateway.operations import Operations
 from api_gateway.routes import bids, feed_tokens, health, items
 from api_gateway.settings import Settings
 from api_gateway.web.pages import mount_pages
+from shared.aws.cloudwatch import Gauge, Metric, Total
+from shared.aws.presence import presence
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
-from shared.cloudwatch import Gauge, Metric, Total
-from shared.presence import presence
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ import logging
 import click
 import uvloop
 
-from archival_worker.audit_commands import audit, verify_export
-from archival_worker.commands import dead_letters, recover
+from archival_worker.commands.audit import audit, verify_export
+from archival_worker.commands.recovery import dead_letters, recover
 from archival_worker.errors import ExportsMisconfigured, MigrationError
 from archival_worker.main import run
-from archival_worker.migrate import migrate
 from archival_worker.settings import Settings
+from archival_worker.store.migrate import migrate
 
 
 @click.group(invoke_without_command=True)

@@ -17,16 +17,16 @@ from nats.js.api import ConsumerInfo
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from archival_worker.archive import Archive, Letters
-from archival_worker.chainer import Chainer
-from archival_worker.cursors import CursorCopier
+from archival_worker.chain.chainer import Chainer
+from archival_worker.chain.exports import Exporter
 from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
-from archival_worker.exports import Exporter
-from archival_worker.holes import HoleFinder
 from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
+from archival_worker.outbox.cursors import CursorCopier
+from archival_worker.outbox.missing_entries import HoleFinder
+from archival_worker.store.archive import Archive, Letters
 from shared import names
-from shared.http_protocol import IdleHttpProtocol
+from shared.http.protocol import IdleHttpProtocol
 
 _PROBE_TIMEOUT_S: Final = 2.0
 

@@ -13,25 +13,25 @@ from typing import Any, Final
 
 import asyncpg
 
-from archival_worker.archive import Archive
-from archival_worker.batcher import BatchLimits
-from archival_worker.chainer import Chainer
-from archival_worker.cursors import CursorCopier
-from archival_worker.exports import Exporter
-from archival_worker.holes import HoleFinder
+from archival_worker.chain.chainer import Chainer
+from archival_worker.chain.exports import Exporter
+from archival_worker.chain.sinks import open_sink
+from archival_worker.consume.batcher import BatchLimits
+from archival_worker.consume.retention import Retention
+from archival_worker.consume.source import SourceOptions
+from archival_worker.consume.worker import Worker, WorkerOptions
 from archival_worker.http import HttpServer, Probes, make_app, make_server
 from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
-from archival_worker.retention import Retention
+from archival_worker.outbox.cursors import CursorCopier
+from archival_worker.outbox.missing_entries import HoleFinder
 from archival_worker.settings import Settings
-from archival_worker.sinks import open_sink
-from archival_worker.source import SourceOptions
-from archival_worker.worker import Worker, WorkerOptions
+from archival_worker.store.archive import Archive
+from shared.aws.cloudwatch import Gauge, Metric, Total
+from shared.aws.presence import presence
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
-from shared.cloudwatch import Gauge, Metric, Total
 from shared.crash_points import crash_point
-from shared.presence import presence
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ import click
 from redis import Redis
 
 from bench.gateway import Contender, Result, cores_apart, measure, spread
-from infrastructure.local.binaries import find_redis
-from infrastructure.local.ports import HOST, Ports, free_ports
 from infrastructure.local.processes import poll_until
+from infrastructure.local.servers.binaries import find_redis
+from infrastructure.local.servers.ports import HOST, Ports, free_ports
 from infrastructure.local.stack import Stack
 
 LEVELS = (

@@ -24,7 +24,7 @@ import click
 import msgspec
 
 from bench.gateway import Contender, cores_apart, measure, spread
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import StreamLimits, ensure_stream, open_nats

@@ -39,7 +39,7 @@ from bench.client import bid_requests
 from bench.gateway import SERVER_CORE, cores_apart
 from bench.paced import bid_at_pace, bid_many
 from bench.plain_fanout import frame as plain_frame
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 
 SETTLE_S: Final = 1.5

@@ -28,8 +28,8 @@ import psutil
 import uvloop
 
 from bench.client import Tally, bid_requests, load
-from infrastructure.local.ports import Ports
-from infrastructure.local.servers import AppendFsync
+from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.stack import Stack
 
 SERVER_CORE = 0

@@ -6,7 +6,7 @@ import asyncio
 
 from archival_worker import main
 from archival_worker.__main__ import cli
-from archival_worker.chainer import Chainer
+from archival_worker.chain.chainer import Chainer
 
 
 class _NoChain(Chainer):

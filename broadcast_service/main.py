@@ -19,16 +19,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
-from broadcast_service import http, private, sse, watch
-from broadcast_service.problems import problem
+from broadcast_service.endpoints import private, sse, watch
+from broadcast_service.endpoints import probes as http
+from broadcast_service.endpoints.problems import problem
 from broadcast_service.service import Service
 from broadcast_service.settings import Settings
 from broadcast_service.sources import loader
-from broadcast_service.streams import http_protocol_class
-from broadcast_service.transport import CLOSE_GRACE_S, protocol_class
+from broadcast_service.transport.streams import http_protocol_class
+from broadcast_service.transport.websockets import CLOSE_GRACE_S, protocol_class
+from shared.aws.cloudwatch import Gauge, Metric, Total
+from shared.aws.presence import presence
 from shared.clients.redis import open_redis
-from shared.cloudwatch import Gauge, Metric, Total
-from shared.presence import presence
 
 logger = logging.getLogger(__name__)
 

@@ -11,20 +11,17 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from broadcast_service import audience
-from broadcast_service.addresses import Addresses
-from broadcast_service.audience import Audience, Sum
-from broadcast_service.broadcaster import Broadcaster
-from broadcast_service.close_codes import SERVICE_RESTART, CloseCode
-from broadcast_service.connection import Connection
-from broadcast_service.feed import ItemFeed
-from broadcast_service.frames import Version, heartbeat_frame
-from broadcast_service.heartbeats import Rounds, visit
-from broadcast_service.hub import Hub
+from broadcast_service.core import audience
+from broadcast_service.core.addresses import Addresses
+from broadcast_service.core.audience import Audience, Sum
+from broadcast_service.core.close_codes import SERVICE_RESTART, CloseCode
+from broadcast_service.core.feed import ItemFeed
+from broadcast_service.core.frames import Version, heartbeat_frame
+from broadcast_service.core.hub import Hub
+from broadcast_service.core.outgoing import OutgoingLimits
+from broadcast_service.core.quota import operations_rate
+from broadcast_service.endpoints.private import PrivateChannel
 from broadcast_service.metrics import Metrics
-from broadcast_service.outgoing import OutgoingLimits
-from broadcast_service.private import PrivateChannel
-from broadcast_service.quota import operations_rate
 from broadcast_service.settings import Settings
 from broadcast_service.sources.audience_source import AudienceSource
 from broadcast_service.sources.bidders import BidderReader
@@ -33,6 +30,9 @@ from broadcast_service.sources.losses import Losses
 from broadcast_service.sources.nats_source import NatsSource
 from broadcast_service.sources.shards import ShardWatch
 from broadcast_service.sources.snapshots import SnapshotReader
+from broadcast_service.transport.broadcaster import Broadcaster
+from broadcast_service.transport.connection import Connection
+from broadcast_service.transport.heartbeats import Rounds, visit
 
 SWEEP_EVERY_S: Final = 1.0
 DRAIN_SLICE: Final = 100
@@ -42,7 +42,7 @@ _NOWHERE: Final = ""
 
 
 class Pinged(Protocol):
-    """A WebSocket that is pinged; see :class:`~broadcast_service.transport.FeedProtocol`."""
+    """A WebSocket that is pinged; see :class:`~broadcast_service.transport.websockets.FeedProtocol`."""
 
     def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None: ...
 
@@ -109,7 +109,7 @@ class Service:
 
         Args:
             pinged: its WebSocket, where it is one.
-            address: as what its address counts; see :mod:`broadcast_service.addresses`.
+            address: as what its address counts; see :mod:`broadcast_service.core.addresses`.
         """
         self.connections[connection] = address
         if pinged is not None:

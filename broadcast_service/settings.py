@@ -35,8 +35,8 @@ class Settings(BaseSettings):
             have at once, or of 100 where that is more; past it the answer is 429. 0 is no bound, and neither is there
             one where connections per address have none.
         feed_items_per_connection_max: items that one connection may follow.
-        feed_operations_rate_max: what one viewer may ask for a second, see :mod:`broadcast_service.quota`; what is more
-            is refused, and who goes on is closed. 0 is no bound.
+        feed_operations_rate_max: what one viewer may ask for a second, see :mod:`broadcast_service.core.quota`; what is
+            more is refused, and who goes on is closed. 0 is no bound.
         feed_message_bytes_max: longest message that a viewer may send. 100 ids of 64 characters need 6.8 KB.
         feed_head_timeout_s: how long the request line and headers of a connection may take.
         feed_rate_max: frames per second and item for viewers that did not ask for every event; more are put together

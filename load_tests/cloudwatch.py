@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from shared.clients.aws import AwsError, open_cloudwatch
-from shared.cloudwatch import Question, read_back
+from shared.aws.clients import AwsError, open_cloudwatch
+from shared.aws.cloudwatch import Question, read_back
 
 DECIDED: Final = Question("api_gateway", "BidsDecided", "Sum")
 ARCHIVED: Final = Question("archival_worker", "BidsArchived", "Sum")

@@ -28,8 +28,8 @@ from redis.exceptions import RedisError
 from infrastructure.docker.addresses import compose_aws, compose_urls, compose_variables
 from infrastructure.local.commands.options import data_dir_option, http_url
 from infrastructure.local.errors import StackError
-from infrastructure.local.ports import Ports
 from infrastructure.local.reporting import Reporter
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from load_tests import cloudwatch
 from load_tests.driver import (

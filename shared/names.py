@@ -110,7 +110,10 @@ def bidders_key(item_id: str) -> str:
 
 
 def accepted_key(item_id: str) -> str:
-    """List, oldest first: the item's newest accepted bids with their maxima, bounded (:mod:`shared.accepted_log`)."""
+    """List, oldest first: the item's newest accepted bids with their maxima, bounded.
+
+    See :mod:`shared.redis_layout.accepted_log`.
+    """
     return f"{{{shard_of(item_id)}}}:accepted:{item_id}"
 
 
@@ -120,7 +123,7 @@ def recent_key(item_id: str) -> str:
 
 
 def verdicts_key(item_id: str) -> str:
-    """Hash: the verdicts of the item's accepted bids under their keys (:mod:`shared.stored_verdicts`)."""
+    """Hash: the verdicts of the item's accepted bids under their keys (:mod:`shared.redis_layout.stored_verdicts`)."""
     return f"{{{shard_of(item_id)}}}:verdicts:{item_id}"
 
 

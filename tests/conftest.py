@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from tests import searching
 from tests.stack import StackFactory, end_stacks_of_killed_runs, new_data_dir

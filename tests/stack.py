@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from infrastructure.local.ports import Ports
-from infrastructure.local.servers import AppendFsync
+from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, end_leftovers, run_path

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Literal
 
-from infrastructure.local.ports import HOST
+from infrastructure.local.servers.ports import HOST
 
 _CHUNK_BYTES = 65_536
 

@@ -13,15 +13,15 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.engine.lost_items import LostItems
-from api_gateway.engine.past import Past
+from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.witnesses import Past
 from api_gateway.engine.scripts import ItemScripts
 from shared import names
 from shared.domain.auction import Terms
 from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInvalid, Unavailable
 from shared.domain.increments import encode_steps
 from shared.domain.money import exponent_of
-from shared.item_state import ItemState, decode_item, item_fields
+from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
 
 logger = logging.getLogger(__name__)
 

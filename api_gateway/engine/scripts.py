@@ -31,9 +31,9 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from api_gateway.engine.batcher import PendingBid
-from api_gateway.engine.guard import NotAdmitted
-from api_gateway.engine.lineage import Lineage
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.loss.guard import NotAdmitted
+from api_gateway.engine.relay.lineage import Lineage
 from shared import names
 from shared.domain.errors import (
     BiddingError,
@@ -429,7 +429,9 @@ class ItemScripts:
         return _entry_of(answer, item_id, name)
 
     async def void(self, item_id: str, bid_id: str, *, count: Sequence[str], reason: str, by: str) -> int | None:
-        """Strike an accepted bid; atomic. ``count``: :meth:`api_gateway.engine.counting.Count.arguments`, or nothing.
+        """Strike an accepted bid; atomic.
+
+        ``count``: :meth:`api_gateway.engine.bids.counting.Count.arguments`, or nothing.
 
         Returns the outbox entry; None where nothing was done and the item's bids have to be counted (again).
 

@@ -34,7 +34,7 @@ from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
 from shared.domain.money import MINOR_MAX, exponent_of
 from shared.domain.soft_close import SoftClose
 from shared.domain.voiding import cause_of
-from shared.item_state import amount_json, public_item
+from shared.redis_layout.item_hash import amount_json, public_item
 from shared.timefmt import INSTANT_MAX_US, from_rfc3339, to_rfc3339
 
 router = APIRouter(prefix="/api/v1/items", tags=["items"])

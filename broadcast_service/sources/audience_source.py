@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from broadcast_service.audience import SUBJECT, Audience
+from broadcast_service.core.audience import SUBJECT, Audience
 
 SLICE: Final = 500
 """Items that are looked at before events and viewers have their turn again: about a millisecond."""
@@ -23,7 +23,7 @@ class Bus(Protocol):
 
 
 class Tell(Protocol):
-    """Who tells the viewers of an item; :meth:`~broadcast_service.broadcaster.Broadcaster.tell_viewers`."""
+    """Who tells the viewers of an item; :meth:`~broadcast_service.transport.broadcaster.Broadcaster.tell_viewers`."""
 
     def __call__(self, item_id: str, viewers: int, *, exact: bool) -> None: ...
 

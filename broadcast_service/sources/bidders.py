@@ -10,7 +10,7 @@ from typing import Final, cast
 import msgspec
 from redis.asyncio import Redis
 
-from broadcast_service.standings import Facts, Struck
+from broadcast_service.core.standings import Facts, Struck
 from shared import names
 from shared.messages import BidVoided, DecodeError, decode_event
 

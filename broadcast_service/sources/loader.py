@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from redis.exceptions import RedisError
 
-from broadcast_service.feed import Recovery, Wanted
+from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
 
 logger = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ from typing import Final, cast
 
 from redis.asyncio import Redis
 
-from broadcast_service.feed import Recovery, Wanted
+from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.sources.losses import Losses
 from shared import names
-from shared.item_state import ItemState, decode_item
 from shared.messages import DecodeError, Event, decode_event
+from shared.redis_layout.item_hash import ItemState, decode_item
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Final
 import click
 
 from infrastructure.docker.programs import PROGRAMS, Program
-from shared.clients.aws import AwsError, open_secrets, read_secret
-from shared.credentials import CredentialsInvalid, completed, local_secrets
-from shared.discovery import find_servers
+from shared.aws.clients import AwsError, open_secrets, read_secret
+from shared.aws.credentials import CredentialsInvalid, completed, local_secrets
+from shared.aws.discovery import find_servers
 
 EXIT_USAGE: Final = 64
 EXIT_CONFIGURATION: Final = 78

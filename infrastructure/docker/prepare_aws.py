@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from shared.clients.aws import AwsError, ensure_bucket, open_s3
+from shared.aws.clients import AwsError, ensure_bucket, open_s3
 
 
 def main() -> None:

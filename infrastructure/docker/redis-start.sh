@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts Redis of the compose stack. Before that, a transaction that a loss of power tore apart goes, for the reasons in
-# infrastructure/local/append_only.py; whatever else may be wrong with the file is left to Redis.
+# infrastructure/local/servers/append_only.py; whatever else may be wrong with the file is left to Redis.
 set -eu
 data=${REDIS_DATA:-/data}
 

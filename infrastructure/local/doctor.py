@@ -15,10 +15,10 @@ from typing import Literal
 
 import psutil
 
-from infrastructure.local import binaries
 from infrastructure.local.errors import StackError
-from infrastructure.local.ports import Ports, holder_of, is_free, setting_of
 from infrastructure.local.remote import require_reachable, without_password
+from infrastructure.local.servers import binaries
+from infrastructure.local.servers.ports import Ports, holder_of, is_free, setting_of
 from infrastructure.local.services import ALL_SERVICES, PORTS_OF, PURPOSES
 from infrastructure.local.state import RunRecord, living, run_path
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from infrastructure.local.errors import ProcessFailed
-from infrastructure.local.probes import Probe
+from infrastructure.local.servers.probes import Probe
 
 _POLL_INTERVAL_S = 0.05
 _KILL_WAIT_S = 10.0

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from infrastructure.local.ports import HOST, Ports
-from infrastructure.local.probes import http_ready
 from infrastructure.local.processes import ProcessSpec
+from infrastructure.local.servers.ports import HOST, Ports
+from infrastructure.local.servers.probes import http_ready
 
 API_GATEWAY = "api_gateway"
 BROADCAST_SERVICE = "broadcast_service"

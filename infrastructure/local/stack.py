@@ -25,12 +25,12 @@ from typing import Any, Self
 
 from infrastructure.local.errors import ProcessFailed, StackError
 from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
-from infrastructure.local.ports import HOST, Ports, Wanted, free_ports, require_free
-from infrastructure.local.postgres import is_initialised, postgres_spec, postgres_url
 from infrastructure.local.processes import ManagedProcess, ProcessSpec, log_tail
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.reporting import Reporter
-from infrastructure.local.servers import AppendFsync, nats_spec, nats_url, redis_spec, redis_url
+from infrastructure.local.servers.ports import HOST, Ports, Wanted, free_ports, require_free
+from infrastructure.local.servers.postgres import is_initialised, postgres_spec, postgres_url
+from infrastructure.local.servers.redis_and_nats import AppendFsync, nats_spec, nats_url, redis_spec, redis_url
 from infrastructure.local.services import (
     ALL_SERVICES,
     ARCHIVAL_WORKER,

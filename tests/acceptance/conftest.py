@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import House, Street, running_browser
 from tests.stack import new_data_dir

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 
 # Not where other stacks look for theirs: a server that is away for minutes leaves its port free for as long.
 _PORTS = range(12_000, 20_000)

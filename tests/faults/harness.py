@@ -34,8 +34,8 @@ from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
 from infrastructure.local.errors import ProcessFailed
-from infrastructure.local.ports import HOST, Ports, free_ports
-from infrastructure.local.servers import AppendFsync
+from infrastructure.local.servers.ports import HOST, Ports, free_ports
+from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER, PORTS_OF
 from infrastructure.local.stack import Stack
 from shared.clients.nats import open_nats

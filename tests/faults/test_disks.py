@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from infrastructure.local.servers import AppendFsync
+from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from tests.faults.disks import limit_files, needs_own_disk, needs_prlimit, own_disk_or_skip
 from tests.faults.harness import FaultRun, fault_run

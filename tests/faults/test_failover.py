@@ -15,14 +15,14 @@ import pytest
 from nats.js.api import Header
 from redis.asyncio import Redis
 
-from infrastructure.local.binaries import find_redis
-from infrastructure.local.ports import HOST, Ports, free_ports
+from infrastructure.local.servers.binaries import find_redis
+from infrastructure.local.servers.ports import HOST, Ports, free_ports
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.nats import open_nats
 from shared.messages import frame_batch
 from tests.faults.proxy import FaultyProxy
-from tests.integration.recover_world import RENEWED, House
+from tests.integration.loss.recover_world import RENEWED, House
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

@@ -1,6 +1,6 @@
 """docs/asyncapi.yaml: sound in itself, and what the service's own code makes and takes.
 
-Frames of a running broadcaster are compared with it in tests/integration/test_asyncapi.py.
+Frames of a running broadcaster are compared with it in tests/integration/feed/test_asyncapi.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from broadcast_service import frames, operations
-from broadcast_service.frames import Frame
+from broadcast_service.core import frames
+from broadcast_service.core.frames import Frame
+from broadcast_service.endpoints import operations
 from shared.messages import (
     AuctionCancelled,
     AuctionClosed,

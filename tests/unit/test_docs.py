@@ -12,8 +12,8 @@ import click
 import pytest
 from pydantic.fields import FieldInfo
 
-from infrastructure.local import binaries
 from infrastructure.local.cli import LAZY
+from infrastructure.local.servers import binaries
 from shared.messages import decode_batch
 from shared.names import message_id, subject_of
 

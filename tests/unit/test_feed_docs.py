@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broadcast_service import close_codes
-from broadcast_service.quota import SINCE_COST, operations_rate
+from broadcast_service.core import close_codes
+from broadcast_service.core.quota import SINCE_COST, operations_rate
 from broadcast_service.settings import Settings
 from tests.asyncapi import AsyncApi
 

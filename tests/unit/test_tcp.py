@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 
-from infrastructure.local.ports import HOST
+from infrastructure.local.servers.ports import HOST
 from tests.tcp import serving, until_closed
 
 # A connection goes through asyncio in a few turns of the loop: accepted, given a transport, and to us, in a task.

@@ -45,7 +45,7 @@ local function key_of(at)
   return ARGV[at + 3], true
 end
 
--- Where a verdict of this user under this key may be (shared/stored_verdicts.py).
+-- Where a verdict of this user under this key may be (shared/redis_layout/stored_verdicts.py).
 local function fields_of(user, key)
   return 'u:' .. user .. '|' .. key, 'h:' .. key, 'b:' .. key
 end

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from infrastructure.local.commands.options import data_dir_option
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, run_path

@@ -13,7 +13,10 @@ from typing import Any
 
 import click
 
-from infrastructure.local import aws_costs, deploy, deploy_aws, hcl
+from infrastructure.deploy_check import aws as deploy_aws
+from infrastructure.deploy_check import costs as aws_costs
+from infrastructure.deploy_check import hcl
+from infrastructure.deploy_check import local as deploy
 from infrastructure.local.doctor import Finding
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

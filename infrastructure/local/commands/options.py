@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from infrastructure.local.ports import Ports, setting_of
+from infrastructure.local.servers.ports import Ports, setting_of
 from infrastructure.local.services import PURPOSES
 
 Command = TypeVar("Command", bound=Callable[..., Any])

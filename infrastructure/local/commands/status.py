@@ -14,10 +14,10 @@ import click
 import psutil
 
 from infrastructure.local.commands.options import data_dir_option
-from infrastructure.local.ports import HOST, Ports
-from infrastructure.local.probes import Probe, http_ready, postgres_ready, redis_ready
 from infrastructure.local.processes import family_of
 from infrastructure.local.remote import without_password
+from infrastructure.local.servers.ports import HOST, Ports
+from infrastructure.local.servers.probes import Probe, http_ready, postgres_ready, redis_ready
 from infrastructure.local.services import BROADCAST_SERVICE, PORTS_OF
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
 

@@ -19,7 +19,7 @@ import click
 from infrastructure.local.commands.options import data_dir_option, external_urls, port_options, ports_from
 from infrastructure.local.errors import AlreadyRunning, StackError
 from infrastructure.local.processes import keep_short
-from infrastructure.local.servers import AppendFsync
+from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, make_data_dir, run_path

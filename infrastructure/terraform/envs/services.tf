@@ -58,7 +58,7 @@ resource "aws_secretsmanager_secret_version" "application" {
 }
 
 locals {
-  # What the services report about themselves: shared/cloudwatch.py.
+  # What the services report about themselves: shared/aws/cloudwatch.py.
   own_metrics = {
     namespace    = "Bidding/${var.environment}"
     services     = { gateway = "api_gateway", broadcaster = "broadcast_service", archiver = "archival_worker" }

@@ -16,15 +16,15 @@ import psutil
 from nats.errors import Error as NatsError
 from nats.js.api import PeerInfo
 
-from infrastructure.local import binaries, probes
-from infrastructure.local.ports import HOST, free_ports
 from infrastructure.local.processes import ProcessSpec
-from infrastructure.local.servers import plain_environment
+from infrastructure.local.servers import binaries, probes
+from infrastructure.local.servers.ports import HOST, free_ports
+from infrastructure.local.servers.redis_and_nats import plain_environment
 from infrastructure.local.stack import Stack
 from shared.names import STREAM
 from tests.faults.harness import FaultRun
 from tests.faults.proxy import FaultyProxy
-from tests.integration.test_nats_on_fargate import MODULE, SECRETS, rendered
+from tests.integration.stack.test_nats_on_fargate import MODULE, SECRETS, rendered
 from tests.waiting import eventually
 
 _USER = "bidding"

@@ -8,11 +8,11 @@ from typing import Self
 
 from redis.asyncio import Redis
 
-from infrastructure.local import binaries, probes
-from infrastructure.local.ports import HOST, free_ports
 from infrastructure.local.processes import ProcessSpec
-from infrastructure.local.servers import plain_environment
-from infrastructure.local.servers import redis_url as url_of
+from infrastructure.local.servers import binaries, probes
+from infrastructure.local.servers.ports import HOST, free_ports
+from infrastructure.local.servers.redis_and_nats import plain_environment
+from infrastructure.local.servers.redis_and_nats import redis_url as url_of
 from infrastructure.local.stack import Stack
 from shared.clients.redis import open_redis
 from tests.faults.harness import FaultRun

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple, Self
 
 import psutil
 
-from infrastructure.local.ports import HOST
-from infrastructure.local.postgres import DATABASE, ROLE
+from infrastructure.local.servers.ports import HOST
+from infrastructure.local.servers.postgres import DATABASE, ROLE
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
 from infrastructure.local.stack import Stack
 from tests.faults.harness import FaultRun

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infrastructure.local.ports import HOST
+from infrastructure.local.servers.ports import HOST
 from tests.faults.proxy import FaultyProxy
 from tests.tcp import Way, serving
 from tests.waiting import eventually

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from archival_worker.deliveries import Delivery, read_delivery
+from archival_worker.consume.deliveries import Delivery, read_delivery
 from shared import names
 from shared.messages import AuctionClosed, BidAccepted, BidVoided, Event, ItemCreated, frame_batch
 from shared.sealed import SealedFact

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archival_worker.archive import Stored
 from archival_worker.metrics import Metrics
+from archival_worker.store.archive import Stored
 
 
 def values(text: str) -> dict[str, float]:

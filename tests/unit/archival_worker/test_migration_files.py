@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from archival_worker.errors import MigrationError
-from archival_worker.migrate import read_migrations
+from archival_worker.store.migrate import read_migrations
 
 
 def test_the_projects_own_files_are_in_order() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from broadcast_service.frames import Frame
+from broadcast_service.core.frames import Frame
 from shared.domain.auction import State, Status, Terms
-from shared.item_state import ItemState
 from shared.messages import (
     AuctionClosed,
     AuctionExtended,
@@ -17,6 +16,7 @@ from shared.messages import (
     Event,
     ItemCreated,
 )
+from shared.redis_layout.item_hash import ItemState
 
 ITEM = "vase"
 START_US = 1_700_000_000_000_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from broadcast_service.effects import Effect, Load, NotFound, Send, Wake
-from broadcast_service.feed import ItemFeed
-from broadcast_service.hub import Hub
+from broadcast_service.core.effects import Effect, Load, NotFound, Send, Wake
+from broadcast_service.core.feed import ItemFeed
+from broadcast_service.core.hub import Hub
 from tests.unit.broadcast_service.builders import shown
 
 Viewer = str

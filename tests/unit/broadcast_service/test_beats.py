@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from broadcast_service.close_codes import SERVICE_RESTART
-from broadcast_service.connection import Connection
+from broadcast_service.core.close_codes import SERVICE_RESTART
 from broadcast_service.service import Service
-from tests.unit.broadcast_service.test_connection import Clock, Pipe
+from broadcast_service.transport.connection import Connection
 from tests.unit.broadcast_service.test_service import new_service
+from tests.unit.broadcast_service.transport.test_connection import Clock, Pipe
 
 
 def enter(service: Service, pipe: Pipe, address: str = "") -> Connection:

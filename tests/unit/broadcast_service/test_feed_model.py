@@ -15,10 +15,10 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from broadcast_service.effects import Effect, Joined, Load, NotFound, Send, StandingChanged, Wake
-from broadcast_service.feed import ItemFeed, Recovery
-from broadcast_service.frames import Frame, FrameKind, Version
-from broadcast_service.hub import Hub
+from broadcast_service.core.effects import Effect, Joined, Load, NotFound, Send, StandingChanged, Wake
+from broadcast_service.core.feed import ItemFeed, Recovery
+from broadcast_service.core.frames import Frame, FrameKind, Version
+from broadcast_service.core.hub import Hub
 from shared.messages import Event
 from tests.searching import examples
 from tests.unit.broadcast_service.builders import ITEM, bid, content, created, extended, item, paused, price_at

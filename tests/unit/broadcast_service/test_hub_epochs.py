@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from broadcast_service.effects import Load, NotFound, Send
-from broadcast_service.feed import Recovery
+from broadcast_service.core.effects import Load, NotFound, Send
+from broadcast_service.core.feed import Recovery
 from shared import names
 from tests.unit.broadcast_service.builders import ITEM, bid, bids, content, item, shown
 from tests.unit.broadcast_service.hubs import new_hub, only_sends, sends
-from tests.unit.broadcast_service.test_broadcaster import World
-from tests.unit.broadcast_service.test_connection import Pipe
+from tests.unit.broadcast_service.transport.test_broadcaster import World
+from tests.unit.broadcast_service.transport.test_connection import Pipe
 
 SHARD = names.shard_of(ITEM)
 

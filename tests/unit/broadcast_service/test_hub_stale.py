@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from broadcast_service.effects import Load, Send, Wake
-from broadcast_service.feed import Recovery
-from broadcast_service.hub import Hub
+from broadcast_service.core.effects import Load, Send, Wake
+from broadcast_service.core.feed import Recovery
+from broadcast_service.core.hub import Hub
 from tests.unit.broadcast_service.builders import ITEM, bids, content, item, shown
 from tests.unit.broadcast_service.hubs import Viewer, new_hub, only_sends, sends
 

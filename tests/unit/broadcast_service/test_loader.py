@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from broadcast_service.feed import Recovery, Wanted
+from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
 from broadcast_service.sources.loader import WORKERS, Loader
 from tests.unit.broadcast_service.builders import ITEM, item

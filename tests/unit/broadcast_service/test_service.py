@@ -7,15 +7,15 @@ import asyncio
 import msgspec
 from redis.asyncio import Redis
 
-from broadcast_service.close_codes import SERVICE_RESTART
-from broadcast_service.connection import Connection
-from broadcast_service.feed import Recovery
+from broadcast_service.core.close_codes import SERVICE_RESTART
+from broadcast_service.core.feed import Recovery
 from broadcast_service.service import DRAIN_SLICE, Service
 from broadcast_service.settings import Settings
+from broadcast_service.transport.connection import Connection
 from shared import names
 from shared.messages import encode_event, frame_batch
 from tests.unit.broadcast_service.builders import ITEM, bid, item
-from tests.unit.broadcast_service.test_connection import Clock, Pipe
+from tests.unit.broadcast_service.transport.test_connection import Clock, Pipe
 
 
 def new_service(**settings: object) -> Service:

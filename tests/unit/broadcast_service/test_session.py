@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from broadcast_service.close_codes import TOO_MANY_ERRORS, TOO_MANY_OPERATIONS
-from broadcast_service.connection import Connection
-from broadcast_service.quota import REFUSED_MAX, SINCE_COST
+from broadcast_service.core.close_codes import TOO_MANY_ERRORS, TOO_MANY_OPERATIONS
+from broadcast_service.core.quota import REFUSED_MAX, SINCE_COST
+from broadcast_service.endpoints.watch import ERRORS_MAX, Session
 from broadcast_service.service import Service
-from broadcast_service.watch import ERRORS_MAX, Session
+from broadcast_service.transport.connection import Connection
 from shared import feed_tokens
 from shared.feed_tokens import Identity
-from tests.unit.broadcast_service.test_connection import Clock, Pipe
 from tests.unit.broadcast_service.test_service import new_service
+from tests.unit.broadcast_service.transport.test_connection import Clock, Pipe
 
 SECRET = "a secret that is long enough for HS256"
 ITEMS_MAX = 20

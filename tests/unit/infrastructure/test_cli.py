@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from infrastructure.local import cli
 from infrastructure.local.commands.logs import Follower
 from infrastructure.local.commands.status import age_text
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.state import ProcessRecord, RunRecord, own_record, run_path
 
 

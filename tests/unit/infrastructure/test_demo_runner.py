@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from infrastructure.local.demo.runner import LOTS_REFUSED_MAX, Demo, DemoError, DemoPlan
-from infrastructure.local.ports import HOST, free_ports
+from infrastructure.local.servers.ports import HOST, free_ports
 from tests.tcp import serving, until_closed
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from infrastructure.local import deploy, hcl
+from infrastructure.deploy_check import hcl
+from infrastructure.deploy_check import local as deploy
+from infrastructure.deploy_check.local import TERRAFORM_DIR
 from infrastructure.local.cli import main
-from infrastructure.local.deploy import TERRAFORM_DIR
 from infrastructure.local.doctor import Finding
 
 GOOD = """

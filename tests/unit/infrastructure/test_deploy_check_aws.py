@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from moto.server import ThreadedMotoServer
 
-from infrastructure.local import deploy_aws
+from infrastructure.deploy_check import aws as deploy_aws
 from infrastructure.local.cli import main
 from infrastructure.local.doctor import Finding
-from infrastructure.local.ports import free_ports
+from infrastructure.local.servers.ports import free_ports
 
 REGION = "us-east-1"
 FIRST_QUESTIONS = {

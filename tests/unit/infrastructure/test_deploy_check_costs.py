@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from infrastructure.local import aws_costs, hcl
-from infrastructure.local.deploy import TERRAFORM_DIR, configured
+from infrastructure.deploy_check import costs as aws_costs
+from infrastructure.deploy_check import hcl
+from infrastructure.deploy_check.local import TERRAFORM_DIR, configured
 
 PRICES = aws_costs.load_prices()
 REFERENCE_USD = (164, 231)

@@ -18,8 +18,8 @@ from infrastructure.docker import healthcheck, make_env
 from infrastructure.docker.addresses import compose_urls, compose_variables, read_env_file
 from infrastructure.docker.entrypoint import EXIT_CONFIGURATION, EXIT_USAGE, StartRefused, choose, prepared
 from infrastructure.docker.programs import PROGRAMS
-from infrastructure.local.ports import free_ports
-from shared.credentials import local_secrets
+from infrastructure.local.servers.ports import free_ports
+from shared.aws.credentials import local_secrets
 
 ROOT = Path(__file__).parents[3]
 SERVICES = [name for name, program in PROGRAMS.items() if program.port]

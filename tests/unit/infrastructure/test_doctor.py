@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from infrastructure.local import doctor
 from infrastructure.local.cli import main
-from infrastructure.local.ports import Ports, free_ports
+from infrastructure.local.servers.ports import Ports, free_ports
 from infrastructure.local.state import own_record, run_path
 from tests.unit.infrastructure.test_state import run_record
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from infrastructure.local import cli
 from infrastructure.local.errors import StackError
 from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
-from infrastructure.local.ports import Ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import broadcaster_names
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from infrastructure.local import hcl
-from infrastructure.local.deploy import TERRAFORM_DIR
+from infrastructure.deploy_check import hcl
+from infrastructure.deploy_check.local import TERRAFORM_DIR
 
 VALUES = """
 # a comment

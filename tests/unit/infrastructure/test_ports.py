@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from infrastructure.local.errors import PortInUse, StackError
-from infrastructure.local.ports import Ports, Wanted, free_ports, is_free, require_free, setting_of
+from infrastructure.local.servers.ports import Ports, Wanted, free_ports, is_free, require_free, setting_of
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_port_that_was_given_out_is_not_given_out_again() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port that is kept could not be listened on")
 def test_not_even_to_another_process() -> None:
     few = free_ports(3)
-    ask = f"from infrastructure.local.ports import free_ports; free_ports(1, {few})"
+    ask = f"from infrastructure.local.servers.ports import free_ports; free_ports(1, {few})"
     asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
     assert "Found no 1 free ports" in asked.stderr
     for port in few:

@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from infrastructure.local.errors import ProcessFailed
-from infrastructure.local.probes import Readiness
 from infrastructure.local.processes import (
     LOG_BYTES_MAX,
     ManagedProcess,
@@ -24,6 +23,7 @@ from infrastructure.local.processes import (
     keep_short,
     log_tail,
 )
+from infrastructure.local.servers.probes import Readiness
 
 READY_THEN_SLEEP = "import pathlib, time; pathlib.Path('ready').touch(); time.sleep(600)"
 DEAF = (

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from infrastructure.local.errors import StackError
-from infrastructure.local.ports import free_ports
 from infrastructure.local.remote import endpoints, require_reachable, without_password
+from infrastructure.local.servers.ports import free_ports
 
 
 @pytest.mark.parametrize(

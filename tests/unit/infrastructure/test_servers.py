@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.local import binaries
 from infrastructure.local.errors import BinaryMissing, StackError
-from infrastructure.local.ports import Ports
-from infrastructure.local.postgres import remove_stale_pid_file
-from infrastructure.local.probes import get_request
-from infrastructure.local.servers import nats_spec, redis_spec
+from infrastructure.local.servers import binaries
+from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.postgres import remove_stale_pid_file
+from infrastructure.local.servers.probes import get_request
+from infrastructure.local.servers.redis_and_nats import nats_spec, redis_spec
 from infrastructure.local.services import reachable_host, service_environment
 from infrastructure.local.stack import Stack
 from infrastructure.local.supervisor import PAUSE_FIRST_S, PAUSE_MAX_S, next_pause_s

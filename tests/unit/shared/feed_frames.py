@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from shared.feed_state import FeedState, Step
-from shared.feed_updates import ItemUpdate
+from shared.feed_client.state import FeedState, Step
+from shared.feed_client.updates import ItemUpdate
 
 ITEM = "vase"
 TIME = "2026-03-01T12:00:00.000000Z"

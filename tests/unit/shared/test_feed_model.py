@@ -14,8 +14,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.feed_state import FeedState, Step
-from shared.feed_updates import ItemUpdate, Version
+from shared.feed_client.state import FeedState, Step
+from shared.feed_client.updates import ItemUpdate, Version
 from tests.searching import examples
 
 ITEM = "vase"

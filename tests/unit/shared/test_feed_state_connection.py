@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from broadcast_service import close_codes
-from shared.feed_state import (
+from broadcast_service.core import close_codes
+from shared.feed_client.state import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
     GREETING_MAX_S,
@@ -17,7 +17,7 @@ from shared.feed_state import (
     Step,
     is_final,
 )
-from shared.feed_updates import ConnectionChanged, ConnectionState, FeedClosed, FeedDenied, Refused, StaleItem
+from shared.feed_client.updates import ConnectionChanged, ConnectionState, FeedClosed, FeedDenied, Refused, StaleItem
 from tests.unit.shared.feed_frames import (
     CONNECTED,
     ITEM,

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from shared.feed_state import MESSAGE_BYTES_MAX
-from shared.feed_updates import Authenticated, Refused, Standing, Viewers
+from shared.feed_client.state import MESSAGE_BYTES_MAX
+from shared.feed_client.updates import Authenticated, Refused, Standing, Viewers
 from tests.unit.shared.feed_frames import CONNECTED, ITEM, TIME, begun, client, event, said, shown, snapshot, take
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from nats.errors import Error as NatsError
 
-from infrastructure.local.ports import HOST
+from infrastructure.local.servers.ports import HOST
 from shared.clients.nats import Client, NatsLink, open_nats
 from tests.tcp import serving
 

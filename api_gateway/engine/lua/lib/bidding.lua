@@ -5,7 +5,7 @@ local proxies = {}
 local bidders = {}
 local end_moved = false
 
--- The accepted bids of this call, for the item's log of them (shared/accepted_log.py), and what the one that is being decided
+-- The accepted bids of this call, for the item's log of them (shared/redis_layout/accepted_log.py), and what the one that is being decided
 -- has shown so far: the price that it set, the automatic bid that answered it, and whose that is.
 local logged = {}
 local shown, shown_seq, answer, answered_by

@@ -4,8 +4,8 @@
 -- KEYS[1] item (hash)      KEYS[2] proxies (hash)     KEYS[3] recent (list)
 -- KEYS[4] outbox (stream)  KEYS[5] cursors (hash)     KEYS[6] deadlines (zset)
 -- KEYS[7] bidders (hash): how many accepted bids of each person stand
--- KEYS[8] accepted (list): the item's newest accepted bids (shared/accepted_log.py)
--- KEYS[9] verdicts (hash): those of accepted bids under their keys, as shared/stored_verdicts.py says
+-- KEYS[8] accepted (list): the item's newest accepted bids (shared/redis_layout/accepted_log.py)
+-- KEYS[9] verdicts (hash): those of accepted bids under their keys, as shared/redis_layout/stored_verdicts.py says
 -- KEYS[10], KEYS[11] refusals and older refusals (hashes), which only place_bids.lua uses; all share one hash slot
 -- ARGV[1] item id          ARGV[2] outbox bound (entries of this shard)   ARGV[3] recent events kept
 --

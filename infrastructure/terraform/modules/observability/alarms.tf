@@ -6,7 +6,7 @@ locals {
   balancer        = { LoadBalancer = var.alb_arn_suffix }
   database        = { DBInstanceIdentifier = var.postgres_identifier }
 
-  # The services' own figures; shared/cloudwatch.py reports them.
+  # The services' own figures; shared/aws/cloudwatch.py reports them.
   own_alarms = {
     outbox        = { service = "gateway", metric = var.own_metrics.outbox, threshold = var.limits.outbox_entries, minutes = 5, meaning = "Events wait in the outbox: the archive or NATS is behind. Bids are refused at 50,000 per shard." }
     shards-lost   = { service = "gateway", metric = var.own_metrics.shards_lost, threshold = 0, minutes = 1, meaning = "Redis has lost shards; their bids are refused. Run recover." }

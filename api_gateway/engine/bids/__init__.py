@@ -1,0 +1,1 @@
+"""Group commit: from the queue to the verdict."""

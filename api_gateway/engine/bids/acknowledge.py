@@ -1,0 +1,283 @@
+"""Levels of acknowledgement beyond the Lua commit: when may an accepted bid be answered 201?
+
+``log``: when JetStream has the bid's outbox entry, so the bid survives the loss of Redis itself. The relay that owns
+the shard may be in another gateway, so the shard's cursor is looked at as well.
+
+``replica``: when enough replicas have it. They are asked on a connection of its own, so that nobody's flush waits for a
+replica that is away, and for all that wait at once.
+
+Both confirm an entry of a lineage, never a bare number: what another run of Redis, or another epoch, did with the same
+number says nothing about this one. A verdict that was found in Redis, and not decided just now, is an acknowledgement
+like any other: ``secure`` of both levels waits until all that the shard has decided so far is as safe.
+
+A bid that is not confirmed in time is not refused: its outcome is unknown to the client, who repeats it under its key.
+Refusals wait for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError
+
+from api_gateway.engine.relay.lineage import Lineage
+from api_gateway.engine.scripts import Script
+from shared import names
+from shared.domain.errors import OutcomeUnknown
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.01
+_PAUSE_FAILED_S = 0.1
+WAITING_MAX: Final = 20_000
+"""Confirmations that are waited for at once; past it the outcome is unknown at once."""
+
+
+class Acknowledger(Protocol):
+    """Says when what was decided is as safe as an acknowledgement promises. Never true too early; late at most by its
+    time-out."""
+
+    async def confirm(self, shard: str, lineage: Lineage, entry: int) -> None:
+        """Return when the entry, and all before it, is safe.
+
+        Raises:
+            OutcomeUnknown: it is not, within the time allowed; it may be later.
+        """
+        ...
+
+    async def secure(self, shard: str) -> None:
+        """Return when everything that the shard has decided so far is safe.
+
+        Raises:
+            OutcomeUnknown: as :meth:`confirm`.
+            RedisError, OSError: Redis cannot be asked.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        ...
+
+
+async def newest_entry(redis: Redis, shard: str) -> tuple[Lineage, int]:
+    """The newest entry that the shard has given out.
+
+    Raises:
+        OutcomeUnknown: the shard is lost or closed, so nothing that it says is an acknowledgement.
+        RedisError, OSError: the cursors cannot be read.
+    """
+    fields = ["run", "epoch", "next"]
+    run, epoch, entry = await cast("Awaitable[list[bytes | None]]", redis.hmget(names.cursors_key(shard), fields))
+    if epoch is None or entry is None:
+        raise OutcomeUnknown
+    return Lineage((run or b"").decode(), int(epoch)), int(entry)
+
+
+class LogAcknowledger:
+    """Waits for outbox entries to be published. Bounded by ``WAITING_MAX``."""
+
+    def __init__(self, redis: Redis, *, timeout_s: float) -> None:
+        """A relay of this process may call :meth:`published`, which is faster than looking."""
+        self._redis = redis
+        self._timeout_s = timeout_s
+        self._waiting: dict[tuple[str, Lineage], list[tuple[int, int, asyncio.Future[None]]]] = {}
+        self._count = 0
+        self._order = itertools.count()
+        self._wake = asyncio.Event()
+
+    def published(self, shard: str, lineage: Lineage, entry: int) -> None:
+        """The entry and all before it have a PubAck."""
+        waiting = self._waiting.get((shard, lineage))
+        if waiting is None:
+            return
+        while waiting and waiting[0][0] <= entry:
+            future = heapq.heappop(waiting)[2]
+            if not future.done():
+                future.set_result(None)
+        if not waiting:
+            del self._waiting[shard, lineage]
+
+    async def confirm(self, shard: str, lineage: Lineage, entry: int) -> None:
+        """As :class:`Acknowledger` has it."""
+        if self._count >= WAITING_MAX:
+            raise OutcomeUnknown
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting.setdefault((shard, lineage), []), (entry, next(self._order), future))
+        self._count += 1
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await future
+        except TimeoutError:
+            raise OutcomeUnknown from None
+        finally:
+            self._count -= 1
+
+    async def secure(self, shard: str) -> None:
+        """As :class:`Acknowledger` has it."""
+        await self.confirm(shard, *await newest_entry(self._redis, shard))
+
+    async def run(self) -> None:
+        """Look at the cursors of the shards for which somebody waits; until cancelled.
+
+        Also of those that this process relays: a flush of many items takes its time, and the first of them may be
+        published before the last is answered, so before anybody waits to be told.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await asyncio.sleep(_POLL_S)
+                self._drop_abandoned()
+                if self._waiting:
+                    await self._look(sorted({shard for shard, _ in self._waiting}))
+
+    async def _look(self, shards: list[str]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hmget(names.cursors_key(shard), ["run", "epoch", "published"])
+        try:
+            answers = await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.info("acknowledgement: cursors cannot be read: %s", error)
+            return
+        for shard, (run, epoch, published) in zip(shards, answers, strict=True):
+            if epoch is not None and published is not None:
+                self.published(shard, Lineage((run or b"").decode(), int(epoch)), int(published))
+
+    def _drop_abandoned(self) -> None:
+        """Forget those whose time ran out, so that a shard nobody publishes is not looked at for ever."""
+        for key, waiting in list(self._waiting.items()):
+            alive = [entry for entry in waiting if not entry[2].done()]
+            if alive:
+                heapq.heapify(alive)
+                self._waiting[key] = alive
+            else:
+                del self._waiting[key]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits for what a run of Redis has decided before now."""
+
+    run: str
+    done: asyncio.Future[None] = field(repr=False)
+
+
+class ReplicaAcknowledger:
+    """Asks the replicas, one question at a time, on a connection of its own.
+
+    WAIT is about the writes of its own connection. So a mark is written first: replicas take writes in the order of the
+    primary, and who has the mark has all before it. Who comes while a question is under way waits for the next one.
+    """
+
+    _mark: Final = Script.read("mark")
+
+    def __init__(
+        self, redis: Redis, *, replicas: int, timeout_ms: int, run_of: Callable[[AbstractConnection], str]
+    ) -> None:
+        """
+        Args:
+            replicas: how many must have it.
+            timeout_ms: how long each who waits waits at most.
+            run_of: which run of Redis a connection has reached (``Guard.run_of``).
+        """
+        self._redis = redis
+        self._replicas = replicas
+        self._timeout_ms = timeout_ms
+        self._run_of = run_of
+        self._waiting: list[_Waiter] = []
+        self._count = 0
+        self._wake = asyncio.Event()
+        self._connection: AbstractConnection | None = None
+
+    async def confirm(self, shard: str, lineage: Lineage, entry: int) -> None:
+        """As :class:`Acknowledger` has it."""
+        if self._count >= WAITING_MAX:
+            raise OutcomeUnknown
+        waiter = _Waiter(lineage.run, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self._count += 1
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1_000):
+                await waiter.done
+        except TimeoutError:
+            raise OutcomeUnknown from None
+        finally:
+            self._count -= 1
+
+    async def secure(self, shard: str) -> None:
+        """As :class:`Acknowledger` has it."""
+        await self.confirm(shard, *await newest_entry(self._redis, shard))
+
+    async def run(self) -> None:
+        """Ask while somebody waits; until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while waiting := [waiter for waiter in self._waiting if not waiter.done.done()]:
+                    self._waiting = []
+                    try:
+                        await self._ask(waiting)
+                    except (RedisError, OSError, TimeoutError) as error:
+                        logger.info("acknowledgement: the replicas cannot be asked: %s", error)
+                        await self._drop()
+                        await asyncio.sleep(_PAUSE_FAILED_S)
+                    finally:
+                        # Those who were not answered are asked for again, as long as they wait.
+                        self._waiting += waiting
+                self._waiting = []
+        finally:
+            await self._drop()
+
+    async def _ask(self, waiting: list[_Waiter]) -> None:
+        connection = await self._connected()
+        run = self._run_of(connection)
+        if any(waiter.run != run for waiter in waiting):
+            # One of the two is no longer the Redis that is there. A new connection reaches the one that is.
+            await self._drop()
+            connection = await self._connected()
+            run = self._run_of(connection)
+        async with asyncio.timeout(self._timeout_ms / 1_000 + 1):
+            await self._write_mark(connection)
+            await connection.send_command("WAIT", self._replicas, self._timeout_ms)
+            count: Any = await connection.read_response(timeout=self._timeout_ms / 1_000 + 1)
+        for waiter in waiting:
+            if waiter.run != run:
+                # 1. A bid is decided by the primary. 2. It fails over to a replica that has not got the bid.
+                # 3. The mark reaches that one's replicas. It says nothing about the bid.
+                if not waiter.done.done():
+                    waiter.done.set_exception(OutcomeUnknown())
+            elif count >= self._replicas and not waiter.done.done():
+                waiter.done.set_result(None)
+
+    async def _write_mark(self, connection: AbstractConnection) -> None:
+        shard = names.SHARDS[0]
+        arguments = (2, names.mark_key(shard), names.cursors_key(shard), self._timeout_ms)
+        try:
+            await connection.send_command("EVALSHA", self._mark.sha, *arguments)
+            await connection.read_response()
+        except NoScriptError:
+            await connection.send_command("EVAL", self._mark.text, *arguments)
+            await connection.read_response()
+
+    async def _connected(self) -> AbstractConnection:
+        if self._connection is None:
+            self._connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        await self._connection.connect()
+        return self._connection
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)

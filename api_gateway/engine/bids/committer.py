@@ -1,0 +1,248 @@
+"""Group commit, the half with the network: flushes the batcher's bids and hands out their verdicts.
+
+One task, one flush in flight. The interesting part is what happens when a flush fails:
+
+1. *Nothing was sent* (Redis refuses the connection): every bid of the flush is answered 503; nothing was changed.
+2. *The connection broke after sending*: a bid may have been decided or not. It is never sent again from here. As soon
+   as Redis answers, what is stored under the bid's key and the item's recent events say whether it was accepted; where
+   they do not, the answer is OUTCOME_UNKNOWN and the client asks again under the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.bids.batcher import Batcher, PendingBid
+from api_gateway.engine.bids.stored import Asked, read_verdicts
+from api_gateway.engine.bids.verdicts import ACCEPTED, verdict_of_event
+from api_gateway.engine.relay.lineage import Lineage
+from api_gateway.engine.scripts import BidScripts, Decided
+from shared import names
+from shared.crash_points import crash_point
+from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
+from shared.messages import BidAccepted, DecodeError, decode_event
+
+logger = logging.getLogger(__name__)
+
+_RESOLVE_PAUSE_S = 0.1
+
+
+class Committer:
+    """Decides bids in groups.
+
+    ``place`` answers at most once per bid and never repeats a script call, so a bid is decided at most once; with its
+    idempotency key a client makes that exactly once.
+    """
+
+    def __init__(
+        self,
+        scripts: BidScripts,
+        redis: Redis,
+        *,
+        queue_max: int,
+        resolve_s: float,
+        on_outbox: Callable[[str, int], None],
+        on_given_out: Callable[[str, int, int], None] | None = None,
+        confirm: Callable[[str, Lineage, int], Awaitable[None]] | None = None,
+        secure: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """
+        Args:
+            resolve_s: bounds the search after an ambiguous failure.
+            on_outbox: called for every outbox entry written.
+            on_given_out: called for it with shard, epoch and number.
+            confirm: awaited with ``(shard, lineage, entry)`` before an accepted bid is answered; it raises
+                OutcomeUnknown where the entry is not safe in time.
+            secure: awaited with the shard before an accepted bid is answered whose own entry is not known, since the
+                answer of its flush got lost; it raises OutcomeUnknown where it is not safe in time.
+        """
+        self._scripts = scripts
+        self._redis = redis
+        self._batcher = Batcher(queue_max=queue_max)
+        self._resolve_s = resolve_s
+        self._on_outbox = on_outbox
+        self._on_given_out = on_given_out
+        self._confirm = confirm
+        self._secure = secure
+        self._wake = asyncio.Event()
+        self._answering: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.decided_total = 0
+        self.flushes_total = 0
+        self.shed_total = 0
+
+    def __len__(self) -> int:
+        """Bids waiting for a flush."""
+        return len(self._batcher)
+
+    def place(self, bid: PendingBid) -> None:
+        """Queue a bid; its ``verdict`` is resolved later.
+
+        Raises:
+            Overloaded: the queue is at its bound, or the gateway is shutting down.
+        """
+        if self._closing or not self._batcher.offer(bid):
+            self.shed_total += 1
+            raise Overloaded("too many bids are waiting, or the gateway is shutting down; try again")
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Flush until :meth:`close` is called and the queue is empty."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while calls := self._batcher.take():
+                try:
+                    await self._flush(calls)
+                except Exception:  # a bug must not stop the gateway's only flusher
+                    logger.exception("bids: flush failed")
+                    _fail_all(calls, OutcomeUnknown())
+                finally:
+                    self._batcher.done()
+            if self._closing:
+                return
+
+    async def close(self) -> None:
+        """Take no more bids; those that wait are still decided before :meth:`run` returns."""
+        self._closing = True
+        self._wake.set()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=self._resolve_s)
+
+    async def _flush(self, calls: Sequence[Sequence[PendingBid]]) -> None:
+        self.flushes_total += 1
+        try:
+            results = await self._scripts.place(calls)
+        except Unavailable as error:
+            _fail_all(calls, error)
+            return
+        except OutcomeUnknown:
+            logger.warning("bids: the answer of Redis got lost, looking up %d items", len(calls))
+            self._resolve_later(calls)
+            return
+        crash_point("bids.decided")
+        for call, result in zip(calls, results, strict=True):
+            if isinstance(result, Decided):
+                self.decided_total += len(call)
+                if result.entry:
+                    shard = names.shard_of(call[0].item_id)
+                    if self._on_given_out is not None:
+                        self._on_given_out(shard, result.lineage.epoch, result.entry)
+                    self._on_outbox(shard, result.entry)
+                self._answer(call, result)
+            elif isinstance(result, OutcomeUnknown):
+                self._resolve_later([call])
+            else:
+                _fail_all([call], result)
+
+    def _answer(self, call: Sequence[PendingBid], result: Decided) -> None:
+        """Hand out the verdicts; accepted bids wait where their acknowledgement promises more than the Lua commit.
+
+        Refused ones never wait: they changed nothing that could get lost.
+        """
+        accepted: list[tuple[PendingBid, bytes]] = []
+        for bid, verdict in zip(call, result.verdicts, strict=True):
+            if bid.verdict.done():
+                continue
+            if self._confirm is None or not verdict.startswith(ACCEPTED):
+                bid.verdict.set_result(verdict)
+            else:
+                accepted.append((bid, verdict))
+        if accepted and self._confirm is not None:
+            shard = names.shard_of(call[0].item_id)
+            self._in_background(
+                self._answer_confirmed(self._confirm(shard, result.lineage, result.last_entry), accepted)
+            )
+
+    async def _answer_confirmed(self, confirmed: Awaitable[None], accepted: Sequence[tuple[PendingBid, bytes]]) -> None:
+        try:
+            await confirmed
+        except OutcomeUnknown:
+            _fail_all([[bid for bid, _ in accepted]], OutcomeUnknown())
+            return
+        for bid, verdict in accepted:
+            _tell(bid, verdict)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="answer-bids")
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    def _resolve_later(self, calls: Sequence[Sequence[PendingBid]]) -> None:
+        self._in_background(self._resolve(calls))
+
+    async def _resolve(self, calls: Sequence[Sequence[PendingBid]]) -> None:
+        """Find out what became of bids whose answer got lost, within the time allowed."""
+        deadline = asyncio.get_running_loop().time() + self._resolve_s
+        for call in calls:
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._resolve_item(call)
+                    break
+                except OutcomeUnknown:
+                    break
+                except (RedisError, OSError, TimeoutError):
+                    if asyncio.get_running_loop().time() >= deadline:
+                        break
+                    await asyncio.sleep(_RESOLVE_PAUSE_S)
+        _fail_all(calls, OutcomeUnknown())
+
+    async def _resolve_item(self, call: Sequence[PendingBid]) -> None:
+        """Answer the bids of one item that Redis can tell about; the others stay open."""
+        found = await self._look_up(call[0].item_id, [bid for bid in call if not bid.verdict.done()])
+        accepted = []
+        for bid, verdict in found:
+            if verdict.startswith(ACCEPTED):
+                accepted.append((bid, verdict))
+            else:
+                _tell(bid, verdict)
+        if not accepted:
+            return
+        if self._secure is not None:
+            await self._secure(names.shard_of(call[0].item_id))
+        for bid, verdict in accepted:
+            _tell(bid, verdict)
+
+    async def _look_up(self, item_id: str, bids: Sequence[PendingBid]) -> list[tuple[PendingBid, bytes]]:
+        found: list[tuple[PendingBid, bytes]] = []
+        recent = {bid.bid_id: bid for bid in bids}
+        keyed = [(bid, Asked.by(bid)) for bid in bids if bid.key is not None]
+        stored = await read_verdicts(self._redis, item_id, [asked for _, asked in keyed]) if keyed else []
+        for (bid, _), line in zip(keyed, stored, strict=True):
+            if line is not None:
+                found.append((bid, line))
+                recent.pop(bid.bid_id, None)
+        if not recent:
+            return found
+        latest = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
+        for raw in latest:
+            try:
+                event = decode_event(raw)
+            except DecodeError:
+                logger.error("item %s: an event in the recent list cannot be read", item_id)
+                continue
+            if not isinstance(event, BidAccepted):
+                continue
+            sent = recent.pop(event.bid_id, None)
+            if sent is not None and sent.user_id == event.user_id:
+                found.append((sent, verdict_of_event(event)))
+        return found
+
+
+def _tell(bid: PendingBid, verdict: bytes) -> None:
+    if not bid.verdict.done():
+        bid.verdict.set_result(verdict)
+
+
+def _fail_all(calls: Sequence[Sequence[PendingBid]], error: Exception) -> None:
+    for call in calls:
+        for bid in call:
+            if not bid.verdict.done():
+                bid.verdict.set_exception(error)

@@ -1,0 +1,191 @@
+"""Strikes bids: the script does it. Where the log in Redis does not reach back to the first bid, this counts first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.bids.counting import Count
+from api_gateway.engine.scripts import ItemScripts
+from shared import names
+from shared.domain.auction import Terms
+from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, Unavailable
+from shared.domain.voiding import LogEntry, cause_of
+from shared.redis_layout.accepted_log import decode_entry
+from shared.redis_layout.item_hash import decode_item
+
+_TRIES: Final = 20
+_ARCHIVE_WAIT_S: Final = 5.0
+_LOOK_AGAIN_S: Final = 0.1
+_COUNTED_AT_ONCE: Final = 500
+
+
+Place = tuple[int, int, int, int, int]
+"""Where the archive has an accepted bid among the others of the item; for going on from there."""
+
+
+class AcceptedBids(Protocol):
+    """What a void asks the archive; :class:`api_gateway.archive.Archive`. Raises :class:`Unavailable`."""
+
+    async def version(self, item_id: str) -> tuple[int, int] | None: ...
+    async def count_voids(self, item_id: str) -> int: ...
+    async def accepted_bid(self, item_id: str, bid_id: str) -> LogEntry | None: ...
+    def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncIterator[tuple[Place, LogEntry]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The item and its log as Redis had them at one moment."""
+
+    terms: Terms
+    version: tuple[int, int]
+    accepted: int
+    voids: int
+    counts_voids: bool
+    log: list[LogEntry]
+
+    @property
+    def first(self) -> int:
+        """The first position that the log has for certain, as in ``void.lua``."""
+        if not self.log:
+            return self.accepted + 1
+        return self.log[0].position + (self.log[0].kind == "anew")
+
+    @property
+    def last(self) -> int:
+        """The position of the newest bid."""
+        return self.log[-1].position if self.log else self.accepted
+
+
+class Voids:
+    """Strikes bids, one step of the script each."""
+
+    def __init__(self, redis: Redis, scripts: ItemScripts, archive: AcceptedBids) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._archive = archive
+
+    async def strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> int:
+        """Strike a bid. Returns the outbox entry.
+
+        Raises:
+            ItemNotFound, BidNotFound, BidStruck, StateConflict: nothing was changed.
+            Unavailable: nothing was changed; the archive cannot be asked, or lags too far behind.
+            RedisError, OSError: unknown whether it was done; a repeat is refused if it was.
+        """
+        count: list[str] = []
+        for _ in range(_TRIES):
+            entry = await self._scripts.void(item_id, bid_id, count=count, reason=reason, by=by)
+            if entry is not None:
+                return entry
+            # Other bids do not disturb what is counted here: the script goes on from it, within the step in which it
+            # writes. Only 1,024 bids between the two, or another void, do.
+            count = await self._counted(item_id, bid_id)
+        raise Unavailable("the item is too busy right now; pause it first, then strike the bid")
+
+    async def _counted(self, item_id: str, bid_id: str) -> list[str]:
+        tail = await self._tail(item_id)
+        struck = next((e for e in tail.log if e.bid.bid_id == bid_id and e.kind != "anew"), None)
+        struck = struck or await self._archived_bid(item_id, bid_id, tail)
+        if struck is None:
+            raise BidNotFound(item_id, bid_id, cause=cause_of(bid_id))
+        if struck.is_struck:
+            raise BidStruck(item_id, bid_id)
+        count, place, voids = Count(tail.terms, struck), None, tail.voids
+        while True:
+            place = await self._count_archived(item_id, count, place, tail)
+            newest = await self._tail(item_id)
+            if newest.first <= tail.last + 1:
+                break
+            tail = newest  # while the first bids were counted, others pushed these out
+        for entry in tail.log:
+            count.add(entry)
+        for entry in newest.log:
+            if entry.position > count.position:
+                count.add(entry)
+        return count.arguments(voids)
+
+    async def _archived_bid(self, item_id: str, bid_id: str, tail: _Tail) -> LogEntry | None:
+        """A bid from before the log begins.
+
+        The archive may lag. It would not know a bid that was accepted, nor that one was struck a moment ago: where two
+        operators strike a bid at once, the second one would strike it again.
+        """
+        struck = await self._archive.accepted_bid(item_id, bid_id)
+        if struck is None:
+            await self._until_archived(item_id, tail, voids=0)
+            struck = await self._archive.accepted_bid(item_id, bid_id)
+        if struck is not None and not struck.is_struck:
+            await self._until_archived(item_id, tail, voids=tail.voids)
+            struck = await self._archive.accepted_bid(item_id, bid_id)
+        return struck
+
+    async def _count_archived(self, item_id: str, count: Count, place: Place | None, tail: _Tail) -> Place | None:
+        """Count from ``place`` on what was accepted before the log begins; the place of the last one.
+
+        Raises:
+            Unavailable: the archive does not have all of it, and did not get it in a few seconds.
+        """
+        oldest = tail.log[0].bid.bid_id if tail.log else None
+        give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
+        # What is not whole is not counted: of what comes late, something would be left out.
+        await self._until_archived(item_id, tail, voids=tail.voids)
+        while True:
+            has_oldest = oldest is None
+            async for where, entry in self._archive.accepted_bids(item_id, after=place):
+                has_oldest = entry.bid.bid_id == oldest
+                if has_oldest:
+                    break
+                count.add(entry)
+                place = where
+                if count.entries % _COUNTED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # the bids of others go on meanwhile
+            if has_oldest:
+                if count.entries < tail.first - 1:
+                    raise Unavailable("the archive lags behind: this bid can be struck when it has caught up")
+                count.position = tail.first - 1
+                return place
+            await self._look_again(give_up_s)
+
+    async def _until_archived(self, item_id: str, tail: _Tail, *, voids: int) -> None:
+        """Wait until all is archived that was accepted before the log begins, and so many voids.
+
+        An item from before voids were counted had more of them than Redis says: there, until all events are. Epochs are
+        not compared: a rebuilt item goes on in a new one, of which nothing may be archived yet.
+
+        Raises:
+            Unavailable: not in a few seconds.
+        """
+        wanted = tail.log[0].seq if tail.log and tail.counts_voids else tail.version[1]
+        give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
+        while True:
+            _, seq = await self._archive.version(item_id) or (0, -1)
+            if seq >= wanted and await self._archive.count_voids(item_id) >= voids:
+                return
+            await self._look_again(give_up_s)
+
+    async def _look_again(self, give_up_s: float) -> None:
+        if asyncio.get_running_loop().time() > give_up_s:
+            raise Unavailable("the archive lags behind: this bid can be struck when it has caught up")
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _tail(self, item_id: str) -> _Tail:
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hgetall(names.item_key(item_id))
+        pipeline.lrange(names.accepted_key(item_id), 0, -1)
+        try:
+            fields, lines = await cast("Awaitable[Any]", pipeline.execute())
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Unavailable(f"Redis cannot be asked: {error}") from error
+        if not fields:
+            raise ItemNotFound(item_id)
+        item = decode_item(fields)
+        accepted = int(fields.get(b"accepted") or item.state.bid_count)
+        voids = int(fields.get(b"voids") or 0)
+        counts_voids = b"keeps_verdicts" in fields  # the two came together, and `recover` writes both
+        return _Tail(item.terms, item.version, accepted, voids, counts_voids, [decode_entry(line) for line in lines])

@@ -1,0 +1,1 @@
+"""What Redis may have lost: who knows it, and which shards take no bids."""

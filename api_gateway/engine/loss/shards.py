@@ -1,0 +1,299 @@
+"""Giving shards their cursors, once per shard, and closing those that went back in time.
+
+Every script refuses a shard without cursors. A fresh deployment gets them here; a Redis that was wiped must not,
+because its items would start again at zero. The archive and the stream tell the two apart: a shard that one of them has
+entries of is not new. They also tell an older copy of Redis: it has not given out yet what they have.
+
+A run of Redis is admitted by the stream's word, since only the stream has what was published a moment ago. Then each
+shard's cursors are marked with the id of that run. So where the stream cannot be asked, the run that was admitted
+before goes on, whoever asks; one that was started or promoted since has another id than its data, and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.witnesses import Known, Past, Place
+from api_gateway.engine.scripts import ItemScripts
+from shared import names
+from shared.domain.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_S = 2.0
+_PAUSE_FAILED_S = 0.5
+_COMPARE_EVERY_S = 15.0
+
+_NOT_ADMITTED = (
+    "Redis was started or replaced, and may be an older copy of what it was; "
+    "bids are taken again once NATS, which can tell, is reachable"
+)
+_BEING_REPLACED = "Redis is being replaced by another one; try again"
+
+
+class _Cursors(NamedTuple):
+    """A shard's cursors as this Redis has them.
+
+    ``stale``: the shard was closed because it went back. ``run``: the run of Redis that was last admitted with this
+    shard, '' where none was since it was made. ``items_lost``: how many of its items are noted as lost.
+    """
+
+    place: Place | None
+    archived: int
+    stale: bool
+    run: str
+    items_lost: int
+
+
+class _Found(NamedTuple):
+    """All cursors, and the run of Redis that has them."""
+
+    run: str
+    cursors: Mapping[str, _Cursors]
+
+    @property
+    def open(self) -> dict[str, _Cursors]:
+        """The shards that take bids."""
+        return {shard: found for shard, found in self.cursors.items() if found.place is not None}
+
+    @property
+    def runs(self) -> set[str]:
+        """The runs with which open shards are marked."""
+        return {found.run for found in self.open.values()}
+
+
+@dataclass(slots=True)
+class ShardHealth:
+    """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive, and of these the
+    ``stale`` ones are an older copy of what they were.
+
+    ``items_lost``: items that Redis has lost while their shards live, as far as somebody asked for them.
+    ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
+    ``not_admitted``: why this run of Redis takes no bids, None where it does.
+    """
+
+    missing: set[str] = field(default_factory=lambda: set(names.SHARDS))
+    lost: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
+    items_lost: int = 0
+    backlog_total: int = 0
+    backlog_longest: int = 0
+    archive_is_behind: bool = False
+    not_admitted: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether bids can be taken on every shard."""
+        return not self.missing
+
+
+_NOWHERE = Place(0, 0)
+
+
+class Shards:
+    """Watches that every shard has its cursors, and that none is behind what is known of it elsewhere."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: ItemScripts,
+        past: Past,
+        lost_items: LostItems,
+        *,
+        on_initialised: Callable[[], None],
+        outbox_alarm_entries: int,
+        on_not_admitted: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """
+        Args:
+            redis: it, and that of ``scripts`` and ``lost_items``: one connection without a guard, which asks this
+                object.
+            on_initialised: told when shards got their cursors, or another run of Redis.
+            on_not_admitted: awaited when the run that is there now may be an older copy, and it cannot be told yet: no
+                connection to it may be used, also none that was made while it was something else.
+        """
+        self._lost_items = lost_items
+        self._outbox_alarm_entries = outbox_alarm_entries
+        self._on_not_admitted = on_not_admitted
+        self._admitted = ""
+        self._redis = redis
+        self._scripts = scripts
+        self._past = past
+        self._on_initialised = on_initialised
+        self._seen: dict[str, Place] = {}
+        self._compare_at_s = 0.0
+        self.health = ShardHealth()
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled. While a server is away, look again later."""
+        while True:
+            pause_s = _PAUSE_S
+            try:
+                await self.look()
+                if asyncio.get_running_loop().time() >= self._compare_at_s:
+                    await self.compare()
+            except (RedisError, Unavailable, OSError, TimeoutError) as error:
+                logger.warning("shards: cannot be checked: %s: %s", type(error).__name__, error)
+                pause_s = _PAUSE_FAILED_S
+            if self.health.not_admitted is not None and self._on_not_admitted is not None:
+                await self._on_not_admitted()
+            await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
+
+    def given_out(self, shard: str, epoch: int, n: int) -> None:
+        """A script has given out this entry. A Redis that has not, is an older copy, whoever else knows."""
+        place = Place(epoch, n)
+        if place > self._seen.get(shard, _NOWHERE):
+            self._seen[shard] = place
+
+    async def look(self) -> None:
+        """One look: initialise what is new, name what is lost.
+
+        Raises:
+            RedisError, Unavailable, OSError: nothing is known; look again.
+        """
+        run, cursors = look = await self._cursors()
+        self.health.items_lost = await self._lost_items.review(
+            [shard for shard, found in cursors.items() if found.place is not None and found.items_lost]
+        )
+        missing = {shard for shard, found in cursors.items() if found.place is None}
+        self._note_backlog([found.place.n - found.archived for found in cursors.values() if found.place is not None])
+        if look.runs - {run}:
+            # Another run of Redis, or shards that were made since it was admitted.
+            self._compare_at_s = 0.0
+        was_missing, self.health.missing = self.health.missing, set(missing)
+        if missing:
+            known = await self._past.shards()
+            if not known.is_complete:
+                raise Unavailable(f"whether {len(missing)} shards are new or lost is not known before both were asked")
+            # Where one shard is lost, none that is missing beside it may begin anew: it may have had bids that are
+            # acknowledged and not archived yet. Recovery archives what the stream has of them; what is missing and
+            # unknown even then is new.
+            lost = missing if missing & known.places.keys() else set()
+            if lost - self.health.lost:
+                logger.critical(
+                    "Redis has lost %d shards; their items take no bids until they are rebuilt",
+                    len(lost),
+                )
+            for shard in missing - lost:
+                await self._scripts.init_shard(shard, run=run)
+            missing = lost
+        if missing or was_missing:
+            self._on_initialised()
+        self.health.missing = set(missing)
+        self.health.lost = set(missing)
+        self.health.stale = {shard for shard in missing if cursors[shard].stale}
+
+    async def compare(self, run: str | None = None) -> None:
+        """Close the shards of which more is known elsewhere than this Redis has given out, and admit the others.
+
+        "Elsewhere" is the archive, the stream, and what this process has seen.
+
+        Args:
+            run: which run of Redis it is about, where the caller has just reached one.
+
+        Raises:
+            RedisError, OSError: the cursors cannot be read.
+            Unavailable: the stream cannot be asked, and this run of Redis was not admitted before; or Redis is being
+                replaced.
+        """
+        # First what is known, then the cursors: they only ever rise, so whatever is sound has passed what is known.
+        known = await self._past.shards()
+        places = _highest(known.places, self._seen)
+        found = await self._cursors()
+        if run is not None and found.run != run:
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise Unavailable(_BEING_REPLACED, retry_after_s=1)
+        if not (known.stream_asked or self._was_admitted(found)):
+            self.health.not_admitted = _NOT_ADMITTED
+            raise Unavailable(_NOT_ADMITTED, retry_after_s=2)
+        behind: list[str] = []
+        unmarked: dict[str, Place] = {}
+        for shard, cursors in found.open.items():
+            place = places.get(shard, _NOWHERE)
+            assert cursors.place is not None
+            if cursors.place < place and await self._scripts.close_shard(shard, epoch=place.epoch, n=place.n):
+                behind.append(f"{shard} at {cursors.place.epoch}:{cursors.place.n}, known {place.epoch}:{place.n}")
+            elif cursors.run != found.run:
+                unmarked[shard] = place
+        if unmarked:
+            await self._scripts.admit_shards(unmarked, run=found.run)
+        if (behind or unmarked) and (await self._cursors()).run != found.run:
+            raise Unavailable(_BEING_REPLACED, retry_after_s=1)
+        if behind:
+            logger.critical(
+                "Redis went back: %d shards are an older copy and are closed until they are rebuilt (%s)",
+                len(behind),
+                "; ".join(behind[:5]),
+            )
+        self._admitted, self.health.not_admitted = found.run, None
+        if unmarked:
+            self._on_initialised()
+        self._note_comparison(known)
+
+    def _was_admitted(self, found: _Found) -> bool:
+        """Whether this run of Redis was admitted before, with the data that it has.
+
+        A mark of another run: the data is a copy of what that run had, at some time. No mark: the shard was made after
+        the run was admitted, by somebody who does not know of runs; where no shard has a mark, this process must have
+        admitted the run itself.
+        """
+        if not found.open:
+            return True  # nothing that could be given out twice
+        is_known = found.run in found.runs or found.run == self._admitted
+        return is_known and found.runs <= {found.run, ""}
+
+    def _note_comparison(self, known: Known) -> None:
+        """Where somebody could not be asked, they are asked again soon."""
+        every_s = _COMPARE_EVERY_S if known.is_complete else _PAUSE_S
+        self._compare_at_s = asyncio.get_running_loop().time() + every_s * random.uniform(0.75, 1.25)
+
+    async def _cursors(self) -> _Found:
+        """The cursors of all shards; what was seen is remembered for as long as this process lives."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.info("server")
+        for shard in names.SHARDS:
+            pipeline.hmget(names.cursors_key(shard), ["epoch", "next", "archived", "stale", "run"])
+            pipeline.scard(names.lost_key(shard))
+        info, *answers = await pipeline.execute()
+        found: dict[str, _Cursors] = {}
+        for shard, cursors, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+            epoch, entry, archived, stale, run = cursors
+            place = None if epoch is None or entry is None else Place(int(epoch), int(entry))
+            found[shard] = _Cursors(place, int(archived or 0), stale is not None, (run or b"").decode(), items_lost)
+            if place is None:
+                self._seen.pop(shard, None)
+            elif place.n > 0:
+                self._seen[shard] = max(place, self._seen.get(shard, place))
+        return _Found(str(info["run_id"]), found)
+
+    def _note_backlog(self, backlogs: list[int]) -> None:
+        health = self.health
+        health.backlog_total = sum(backlogs)
+        health.backlog_longest = max(backlogs, default=0)
+        is_behind = health.backlog_longest >= self._outbox_alarm_entries
+        if is_behind and not health.archive_is_behind:
+            logger.error(
+                "the archive is behind: %d entries wait in the longest outbox; bids are refused past the bound",
+                health.backlog_longest,
+            )
+        elif health.archive_is_behind and not is_behind:
+            logger.warning("the archive is catching up: %d entries wait in all", health.backlog_total)
+        health.archive_is_behind = is_behind
+
+
+def _highest(*many: Mapping[str, Place]) -> dict[str, Place]:
+    """The highest place of each shard."""
+    places: dict[str, Place] = {}
+    for one in many:
+        for shard, place in one.items():
+            places[shard] = max(place, places.get(shard, place))
+    return places

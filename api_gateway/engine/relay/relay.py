@@ -1,0 +1,510 @@
+"""The relay: publishes every outbox entry to JetStream, in order per shard, and moves the `published` cursor.
+
+Each shard has a lease, so one gateway relays it at a time. The lease keeps the work from being done twice; it is not
+what makes it safe. Publishing an entry twice is harmless, because the entry always has the same Nats-Msg-Id and every
+consumer drops what it knows. What the lease does guard is the cursor, inside ``advance_published.lua``.
+
+A process may stand still for any time between any two lines. So nothing that was read is published after the lease ran
+out by this process' own clock, nor under an epoch that was not read together with it; and a cursor is only moved for
+the lineage that was published.
+
+A PubAck that says ``duplicate`` is only believed when the message that JetStream has is ours.
+
+A cycle reads what the owned shards have, publishes all of it with many messages in flight, waits for the PubAcks with
+a time limit of its own (nats-py's asynchronous publish has none), and moves each cursor to the last entry whose PubAck
+and all before it arrived. Whatever failed is simply read again in the next cycle, after a pause that grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import Header, PubAck
+from nats.js.errors import APIError, NotFoundError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.relay.lineage import Lineage
+from api_gateway.engine.scripts import Advance, ItemScripts
+from shared import names
+from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
+from shared.crash_points import crash_point
+from shared.messages import frame_batch
+
+logger = logging.getLogger(__name__)
+
+_LOOK_FOR_LOSS_S = 0.2
+_CHECK_STREAM_EVERY_S = 2.0
+_QUESTIONS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOptions:
+    """Bounds and intervals of the relay.
+
+    Attributes:
+        lease_ms: how long a shard belongs to a gateway that does not answer; renewed every third of it.
+        poll_ms: how often owned shards are looked at without being told, for entries of other gateways whose hint got
+            lost.
+        entries_per_shard: entries read from one shard in one cycle (the events of 1 to 256 bids each), at most.
+        entries_per_cycle: entries read in one cycle, which many shards share: what the relay holds in memory when it
+            catches up with everything after NATS was away.
+        ack_timeout_s: how long a PubAck may take before the entry is published again.
+        backoff_max_s: the longest pause after failures.
+    """
+
+    lease_ms: int = 6_000
+    poll_ms: int = 250
+    entries_per_shard: int = 128
+    entries_per_cycle: int = 1_024
+    ack_timeout_s: float = 5.0
+    backoff_max_s: float = 1.0
+
+
+@dataclass(slots=True)
+class _Owned:
+    """A shard that this gateway relays. ``published`` mirrors the cursor of ``lineage``.
+
+    ``is_checked``: since this gateway has the shard, its cursor was compared with the stream. Before that nothing of it
+    is published: its last owner may have published into a stream that is gone since.
+    """
+
+    lineage: Lineage
+    published: int
+    is_checked: bool = False
+
+
+@dataclass(slots=True)
+class RelayHealth:
+    """What ``/ready`` and ``/metrics`` tell about the relay.
+
+    ``foreign_total``: entries in whose place JetStream has another message; their shards were closed.
+    """
+
+    shards_owned: int = 0
+    entries_published_total: int = 0
+    failures_total: int = 0
+    rewinds_total: int = 0
+    foreign_total: int = 0
+    connected: bool = False
+    last_error: str | None = None
+
+
+class ForeignMessage(Exception):
+    """JetStream has another message under the id of an entry, so the entry is not published, and never will be."""
+
+
+@dataclass(slots=True)
+class _Published:
+    """An entry on its way. Of one that JetStream says it had already: ``is_ours`` and ``is_foreign`` are what a look at
+    that message has shown, both False before."""
+
+    shard: str
+    lineage: Lineage
+    entry: int
+    subject: str
+    payload: bytes = field(repr=False)
+    ack: asyncio.Future[PubAck] = field(repr=False)
+    is_ours: bool = False
+    is_foreign: bool = False
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it does not count as published, None where it does. A PubAck that has not come is not waited for any
+        longer."""
+        if not self.ack.done():
+            self.ack.cancel()
+            return TimeoutError("no PubAck in time")
+        if self.ack.cancelled():
+            return TimeoutError("no PubAck in time")
+        if (error := self.ack.exception()) is not None:
+            return error
+        if self.is_foreign:
+            return ForeignMessage(
+                f"shard {self.shard}: JetStream has another message in the place of entry {self.entry}"
+            )
+        if self.ack.result().duplicate and not self.is_ours:
+            return TimeoutError("no answer about a message that JetStream had already")
+        return None
+
+
+class Relay:
+    """At-least-once, in order per shard: an entry's PubAck is known before the cursor passes it."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: ItemScripts,
+        nats: NatsLink,
+        *,
+        options: RelayOptions = RelayOptions(),
+        stream_limits: StreamLimits | None = None,
+        on_published: Callable[[str, Lineage, int], None] | None = None,
+        on_read: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            on_published: told of every move of a cursor, with shard, lineage and entry.
+            on_read: told of every entry before it is sent, with shard, epoch and number.
+        """
+        self._on_published = on_published
+        self._on_read = on_read
+        self._redis = redis
+        self._scripts = scripts
+        self._nats = nats
+        self._options = options
+        self._stream_limits = stream_limits or StreamLimits()
+        self._client: Client | None = None
+        self._jetstream: JetStreamContext | None = None
+        self._token = secrets.token_hex(16)
+        self._owned: dict[str, _Owned] = {}
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._look = asyncio.Event()
+        self._stream_id = ""
+        self._stream_checked_at_s = 0.0
+        self._leased_until_s = 0.0
+        self.health = RelayHealth()
+
+    def notice(self, shard: str) -> None:
+        """The shard's outbox grew: relay it now, or tell its owner."""
+        if shard in self._owned:
+            self._dirty.add(shard)
+            self._wake.set()
+        elif (client := self._nats.client) is not None:
+            task = asyncio.ensure_future(client.publish(f"{names.NUDGE_PREFIX}.{shard}"))
+            task.add_done_callback(_ignore_lost_hint)
+
+    def owned_shards(self) -> Collection[str]:
+        """The shards whose lease this gateway holds right now."""
+        return self._owned.keys()
+
+    def reconsider(self) -> None:
+        """Shards got their cursors: look for work on them now, not with the next renewal of the leases."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Relay until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hold_leases(), name="relay-leases")
+            group.create_task(self._pump(), name="relay-pump")
+
+    async def release(self) -> None:
+        """Give the leases back, so that another gateway need not wait for them to run out."""
+        if self._owned:
+            await self._scripts.release(list(self._owned), self._token)
+        self._owned.clear()
+
+    async def _on_nudge(self, message: Any) -> None:
+        shard = message.subject.rpartition(".")[2]
+        if shard in self._owned:
+            self._dirty.add(shard)
+            self._wake.set()
+
+    async def _hold_leases(self) -> None:
+        """Take free shards, renew ours, forget those that another gateway took."""
+        pause_s = self._options.lease_ms / 3_000
+        while True:
+            try:
+                asked_at_s = asyncio.get_running_loop().time()
+                results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms)
+                self._leased_until_s = asked_at_s + self._options.lease_ms / 1_000
+                held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours}
+                for shard in set(self._owned) - held:
+                    del self._owned[shard]
+                await self._forget_former_lineages()
+                await self._adopt(sorted(held - set(self._owned)))
+                self.health.shards_owned = len(self._owned)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed("leases", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * random.uniform(0.8, 1.0)):
+                    await self._look.wait()
+            self._look.clear()
+
+    async def _forget_former_lineages(self) -> None:
+        """Shards that were lost, or rebuilt, or came with another run of Redis since: what is known here about their
+        cursors is of another outbox."""
+        owned = list(self._owned)
+        for shard, (run, epoch) in zip(owned, await self._cursors(owned, "run", "epoch"), strict=True):
+            known = self._owned.get(shard)
+            if known is not None and _lineage(run, epoch) != known.lineage:
+                del self._owned[shard]
+
+    async def _adopt(self, shards: Sequence[str]) -> None:
+        """Begin to relay shards at their cursors; one that has no cursors yet is tried again with the next renewal."""
+        cursors = await self._cursors(shards, "run", "epoch", "published")
+        for shard, (run, epoch, published) in zip(shards, cursors, strict=True):
+            lineage = _lineage(run, epoch)
+            if lineage is not None and published is not None:
+                self._owned[shard] = _Owned(lineage, int(published))
+                self._dirty.add(shard)
+                self._wake.set()
+
+    async def _cursors(self, shards: Sequence[str], *fields: str) -> list[list[bytes | None]]:
+        if not shards:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hmget(names.cursors_key(shard), fields)
+        return cast("list[list[bytes | None]]", await pipeline.execute())
+
+    async def _connected(self) -> JetStreamContext:
+        """JetStream over the present client, which hears the other gateways' hints.
+
+        Raises:
+            OSError: NATS is not reachable now.
+        """
+        client = await self._nats.connected()
+        if client is not self._client or self._jetstream is None:
+            await client.subscribe(f"{names.NUDGE_PREFIX}.*", cb=self._on_nudge)
+            in_flight_max = max(self._options.entries_per_cycle, names.SHARD_COUNT)
+            self._jetstream = client.jetstream(publish_async_max_pending=in_flight_max)
+            self._client = client
+        return self._jetstream
+
+    async def _pump(self) -> None:
+        """Cycle while there is work; otherwise sleep until told or until the next look."""
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._options.poll_ms / 1_000):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._dirty.update(self._owned)
+            self._wake.clear()
+            try:
+                jetstream = await self._connected()
+                await self._check_stream(jetstream)
+                await self._cycle(jetstream)
+                failures = 0
+                self.health.connected = True
+                self.health.last_error = None
+            except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage) as error:
+                failures += 1
+                self._failed("publish", error)
+                await self._back_off(failures)
+            except Exception as error:
+                # A bug must not end the gateway's only relay: it is loud, and everything is read again.
+                logger.exception("relay: unexpected failure")
+                failures += 1
+                self._failed("publish", error)
+                await self._back_off(failures)
+
+    async def _back_off(self, failures: int) -> None:
+        self._dirty.update(self._owned)
+        self._wake.set()
+        pause_s = min(self._options.backoff_max_s, 0.05 * 2 ** min(failures, 10))
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    def _failed(self, what: str, error: BaseException) -> None:
+        self.health.failures_total += 1
+        text = f"{what}: {type(error).__name__}: {error}"
+        if self.health.last_error != text:
+            logger.warning("relay: %s", text)
+        self.health.last_error = text
+        self.health.connected = self._nats.is_connected
+
+    async def _cycle(self, jetstream: JetStreamContext) -> None:
+        """Publish what the noticed shards have, and move their cursors."""
+        noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
+        shards = {shard: owned for shard, owned in noticed if owned.is_checked}
+        self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
+        if not shards:
+            return
+        most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard, owned in shards.items():
+            pipeline.xrange(names.outbox_key(shard), f"({owned.published}-0", "+", count=most)
+            # After the entries: a lineage that is the same now was the same when they were read.
+            pipeline.hmget(names.cursors_key(shard), ["run", "epoch"])
+        found = await pipeline.execute()
+        if not self._is_leased():
+            self._dirty.update(shards)
+            self._look.set()
+            return
+        in_flight: list[_Published] = []
+        try:
+            for (shard, owned), entries, (run, epoch) in zip(shards.items(), found[::2], found[1::2], strict=True):
+                if _lineage(run, epoch) != owned.lineage:
+                    # 1. The relay stands still. 2. The shard is rebuilt, or Redis fails over. 3. It reads on at its old
+                    # number in another outbox. What it read then is not what it would be published as.
+                    self._forget(shard, owned)
+                    continue
+                if len(entries) == most:
+                    self._dirty.add(shard)
+                    self._wake.set()
+                for entry_id, fields in entries:
+                    if self._owned.get(shard) is not owned or not self._is_leased():
+                        # 1. The relay stands still past its lease. 2. Another one publishes these, and the shard is
+                        # rebuilt in another epoch. 3. It wakes up, with entries that it read before all that.
+                        self._dirty.add(shard)
+                        break
+                    in_flight.append(await self._publish(jetstream, shard, owned.lineage, entry_id, fields))
+            await self._acknowledged(in_flight)
+            await self._verify(jetstream, in_flight)
+        finally:
+            error = await self._settle(in_flight)
+        if error is not None:
+            raise error
+
+    def _is_leased(self) -> bool:
+        """Whether the leases are ours for certain. Redis began to count later than this process."""
+        return asyncio.get_running_loop().time() < self._leased_until_s
+
+    def _forget(self, shard: str, owned: _Owned) -> None:
+        """What is known of this shard is no longer so; the lease, if it is still ours, brings it back."""
+        if self._owned.get(shard) is owned:
+            del self._owned[shard]
+            self._look.set()
+
+    async def _acknowledged(self, in_flight: list[_Published]) -> None:
+        """Wait for the PubAcks, until the time is up or the connection is lost: what is still missing will not come."""
+        deadline_s = asyncio.get_running_loop().time() + self._options.ack_timeout_s
+        waiting = {published.ack for published in in_flight}
+        while waiting and self._nats.is_connected and asyncio.get_running_loop().time() < deadline_s:
+            _, waiting = await asyncio.wait(waiting, timeout=_LOOK_FOR_LOSS_S)
+
+    async def _publish(
+        self, jetstream: JetStreamContext, shard: str, lineage: Lineage, entry_id: bytes, fields: dict[bytes, bytes]
+    ) -> _Published:
+        entry = int(entry_id.partition(b"-")[0])
+        if self._on_read is not None:
+            # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it
+            # is on its way and in no stream yet, nobody else knows that its number was given out.
+            self._on_read(shard, lineage.epoch, entry)
+        item_id = fields[b"item"].decode()
+        payload = frame_batch(shard, lineage.epoch, entry, item_id, fields[b"events"], fields.get(b"sealed"))
+        subject = names.subject_of(item_id)
+        ack = await jetstream.publish_async(
+            subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry, payload)}
+        )
+        return _Published(shard, lineage, entry, subject, payload, ack)
+
+    async def _verify(self, jetstream: JetStreamContext, in_flight: list[_Published]) -> None:
+        """Look at the messages that JetStream says it had already: nearly always ours, whose PubAck got lost."""
+        doubtful = [one for one in in_flight if _is_duplicate(one.ack)]
+        if not doubtful:
+            return
+        questions = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+        async def look(one: _Published) -> None:
+            async with questions:
+                try:
+                    message = await jetstream.get_msg(names.STREAM, seq=one.ack.result().seq)
+                except NotFoundError:
+                    # Purged since, as archived messages are. Its id had the digest of what we sent.
+                    one.is_ours = True
+                else:
+                    one.is_ours = message.data == one.payload and message.subject == one.subject
+                    one.is_foreign = not one.is_ours
+
+        async with asyncio.timeout(self._options.ack_timeout_s):
+            await asyncio.gather(*map(look, doubtful))
+
+    async def _settle(self, in_flight: list[_Published]) -> BaseException | None:
+        """Move each shard's cursor past its entries with a PubAck, up to the first without one. Returns the first
+        error."""
+        reached: dict[str, Advance] = {}
+        stuck: set[str] = set()
+        foreign: list[_Published] = []
+        error: BaseException | None = None
+        for published in in_flight:
+            failure = published.failure
+            if published.is_foreign and published.shard not in stuck:
+                foreign.append(published)
+            if failure is not None:
+                error = error or failure
+                stuck.add(published.shard)
+            elif published.shard not in stuck:
+                seq = published.ack.result().seq
+                reached[published.shard] = Advance(published.shard, published.lineage, published.entry, seq)
+        await self._advance(reached.values())
+        for published in foreign:
+            await self._stop(published)
+        return error
+
+    async def _advance(self, advances: Iterable[Advance]) -> None:
+        advances = list(advances)
+        if not advances:
+            return
+        crash_point("relay.published")
+        moved = await self._scripts.advance_published(advances, token=self._token, stream_id=self._stream_id)
+        crash_point("relay.advanced")
+        for advance, ours in zip(advances, moved, strict=True):
+            owned = self._owned.get(advance.shard)
+            if ours and owned is not None and owned.lineage == advance.lineage:
+                self.health.entries_published_total += advance.entry - owned.published
+                owned.published = advance.entry
+            elif owned is not None:
+                self._forget(advance.shard, owned)
+            if ours and self._on_published is not None:
+                self._on_published(advance.shard, advance.lineage, advance.entry)
+
+    async def _stop(self, published: _Published) -> None:
+        """Close the shard: one of two different entries under one number is not what it says, and this relay cannot
+        tell which."""
+        self.health.foreign_total += 1
+        closed = await self._scripts.stop_shard(published.shard, published.lineage, token=self._token)
+        logger.critical(
+            "relay: JetStream has another message in the place of entry %d:%d of shard %s; %s",
+            published.lineage.epoch,
+            published.entry,
+            published.shard,
+            "it is closed until it is rebuilt" if closed else "it is no longer ours",
+        )
+        self._owned.pop(published.shard, None)
+
+    async def _check_stream(self, jetstream: JetStreamContext) -> None:
+        """Every few seconds: is it still the stream into which we published? If it lost messages, publish them again.
+
+        A stream that was made anew has another creation time; one that lost its tail (power loss without fsync) has a
+        last sequence below one that was acknowledged. Where the archiver misses entries that were published, it has
+        left a mark at the shard's cursors (``republish``).
+        """
+        now_s = asyncio.get_running_loop().time()
+        owned = dict(self._owned)
+        is_fresh = now_s - self._stream_checked_at_s < _CHECK_STREAM_EVERY_S
+        if is_fresh and all(one.is_checked for one in owned.values()):
+            return
+        info = await ensure_stream(jetstream, self._stream_limits)
+        self._stream_id = str(info.created)
+        cursors = await self._cursors(list(owned), "stream_id", "stream_seq", "republish")
+        for (shard, one), (stream_id, stream_seq, republish) in zip(owned.items(), cursors, strict=True):
+            same = stream_id in (None, b"", self._stream_id.encode())
+            if same and int(stream_seq or 0) <= info.state.last_seq and republish is None:
+                one.is_checked = True
+                continue
+            one.is_checked = False
+            logger.error("relay: JetStream lost messages of shard %s, publishing again from the archived cursor", shard)
+            self.health.rewinds_total += 1
+            if await self._scripts.rewind_published(shard, token=self._token, stream_id=self._stream_id):
+                await self._adopt([shard])
+        # Only now: a check that failed half-way is made again before anything is published.
+        self._stream_checked_at_s = now_s
+
+
+def _lineage(run: bytes | None, epoch: bytes | None) -> Lineage | None:
+    """Out of a shard's cursors; None where the shard is lost or closed."""
+    return None if epoch is None else Lineage((run or b"").decode(), int(epoch))
+
+
+def _is_duplicate(ack: asyncio.Future[PubAck]) -> bool:
+    """Whether JetStream says that it had the message already."""
+    return ack.done() and not ack.cancelled() and ack.exception() is None and bool(ack.result().duplicate)
+
+
+def _ignore_lost_hint(task: asyncio.Future[None]) -> None:
+    """A nudge is a hint; the owner looks by itself within the poll interval."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,1 @@
+"""The chain of hashes over the archive, its audit, and exports of closed items."""

@@ -1,0 +1,236 @@
+"""Recomputes an item's chain from PostgreSQL and names the first row that does not fit it, or is not what follows from
+it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import asyncpg
+
+from archival_worker.chain.derived import disagreement
+from archival_worker.chain.hashes import NOWHERE, START, Head, Place, Row, content_of, follows, next_hash
+from archival_worker.store.queries import load_chain_queries
+
+_PAGE_ROWS: Final = 5_000
+_TIMEOUT_S: Final = 60.0
+
+
+class AuditImpossible(Exception):
+    """Nothing can be said: PostgreSQL is away or lacks the schema, or does not know the item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The first row that does not fit: its place ``<epoch>:<seq>``, its type where it is there, and what is wrong."""
+
+    place: str
+    type: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an audit found.
+
+    Attributes:
+        item_id: whose chain it is.
+        fits: how many events fit, from the first one on.
+        up_to: the place of the last one that fits, ``<epoch>:<seq>``, or None.
+        head: its hash in hex, or None.
+        waiting: events past the chain's end; it follows within a second, unless one before them is missing.
+        finding: what does not fit, or None.
+    """
+
+    item_id: str
+    fits: int
+    up_to: str | None
+    head: str | None
+    waiting: int
+    finding: Finding | None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found."""
+        return self.finding is None
+
+    def text(self) -> str:
+        """For people."""
+        fit = f"{self.fits} events fit" + (f", up to {self.up_to}" if self.up_to else "")
+        if self.finding is None:
+            waiting = f"; {self.waiting} wait to be chained" if self.waiting else ""
+            return f"{self.item_id}: {fit}{waiting}. Head: {self.head or 'none'}"
+        what = f"{self.finding.type or 'event'} {self.finding.place}"
+        return f"{self.item_id}: {what} does not fit: {self.finding.reason} ({fit})"
+
+    def json(self) -> str:
+        """For programs."""
+        return json.dumps(asdict(self) | {"sound": self.is_sound})
+
+
+_VOIDS: Final = {
+    "valid": "no void struck it",
+    "voided": "a void struck it",
+    "repriced": "a void struck another bid, without which its price does not hold",
+}
+
+
+class Auditor:
+    """Takes an item's rows in order and compares; stops at the first one that does not fit. Pure."""
+
+    def __init__(self, item_id: str, chain: Head, exported: Mapping[Place, bytes]) -> None:
+        """
+        Args:
+            chain: how far the chain is said to go.
+            exported: the hashes that went out with confirmed exports.
+        """
+        self._item_id = item_id
+        self._chain = chain
+        self._exported = exported
+        self._head = START
+        self._fits = 0
+        self._waiting = 0
+        self._last = NOWHERE
+        self._finding: Finding | None = None
+        self._created: list[Row] = []
+        self._last_row: Row | None = None
+
+    def add(self, rows: Iterable[Row]) -> bool:
+        """The next rows, with the hash that is stored for each; whether to go on."""
+        for row in rows:
+            place = Place(row["epoch"], row["seq"])
+            self._last_row = row
+            if row["type"] == "created":
+                self._created.append(row)
+            if place > self._chain.place and row["hash"] is None:
+                self._waiting += 1
+            elif (reason := self._fault_of(place, row)) is not None:
+                self._found(*reason)
+                return False
+        return True
+
+    def _fault_of(self, place: Place, row: Row) -> tuple[Place, str | None, str] | None:
+        """The place, type and reason of what does not fit; None where the row does, and is now the end of the chain."""
+        last = self._head.place
+        if place == last:
+            return place, row["type"], "a bid and another event hold the same place"
+        if not follows(last, place):
+            # Of an item that was rebuilt, nobody can tell where the epoch before should have ended.
+            missing = Place(last.epoch, last.seq + 1) if last != NOWHERE else Place(place.epoch, 0)
+            return missing, None, f"it is missing; the next row is {row['type']} {place}"
+        if row["hash"] is None:
+            return place, row["type"], "it has no hash, but the chain goes past it: it was put in later"
+        digest = next_hash(self._head.hash, content_of(row))
+        if digest != row["hash"]:
+            return place, row["type"], "its content is not what was hashed when it was archived"
+        if place in self._exported and self._exported[place] != digest:
+            return place, row["type"], "the chain up to it is not the one that was exported"
+        if place > self._chain.place:
+            return place, row["type"], f"it has a hash, but the chain is said to end at {self._chain.place}"
+        self._head = Head(place, digest)
+        self._fits += 1
+        return None
+
+    def _found(self, place: Place, kind: str | None, reason: str) -> None:
+        if self._finding is None or place < self._last:
+            self._finding = Finding(str(place), kind, reason)
+            self._last = place
+
+    def ended(self, orphan: Place | None) -> None:
+        """After all rows.
+
+        Args:
+            orphan: the first place that has a hash and no row.
+        """
+        head, place = self._head, self._head.place
+        if orphan is not None:
+            self._found(orphan, None, "its row is missing; its hash is there")
+        if self._finding is None and place != self._chain.place:
+            self._found(
+                Place(max(place.epoch, 1), place.seq + 1),
+                None,
+                f"it is missing; the chain goes up to {self._chain.place}",
+            )
+        if self._finding is None and head.hash != self._chain.hash:
+            self._found(place, None, "the hash at the end of the chain is not this one's")
+        later = [each for each in self._exported if each > place]
+        if self._finding is None and later:
+            self._found(min(later), None, "it was exported and is not in the chain any more")
+
+    def judged(self, place: Place, status: str, expected: str) -> None:
+        """A bid has another status than the voids say."""
+        self._found(place, "bid", f"it is marked as {status}, and {_VOIDS[expected]}")
+
+    def derived(self, item: Row | None) -> None:
+        """After the chain was found sound: the item's row, None where it is not there."""
+        if self._finding is not None or self._last_row is None:
+            return
+        last = Place(self._last_row["epoch"], self._last_row["seq"])
+        if item is None:
+            return self._found(last, "item", "the row of the item is missing")
+        place = Place(item["epoch"], item["seq"])
+        if place > last:
+            missing = Place(last.epoch, last.seq + 1)
+            return self._found(missing, None, f"it is missing; the item's row says that its log goes up to {place}")
+        if place < last:
+            return self._found(last, "item", f"the item's row is at {place}, and its log goes on")
+        reason = disagreement(item, self._created, self._last_row)
+        if reason is not None:
+            self._found(last, "item", reason)
+
+    def report(self) -> Report:
+        """What was found."""
+        head, place = self._head, self._head.place
+        is_empty = place == NOWHERE
+        return Report(
+            item_id=self._item_id,
+            fits=self._fits,
+            up_to=None if is_empty else str(place),
+            head=None if is_empty else head.hash.hex(),
+            waiting=self._waiting,
+            finding=self._finding,
+        )
+
+
+async def audit(postgres_url: str, item_id: str, *, page_rows: int = _PAGE_ROWS) -> Report:
+    """Read one consistent state of the item and check all of it.
+
+    Raises:
+        AuditImpossible: PostgreSQL cannot be asked, or does not know the item.
+    """
+    try:
+        connection = await asyncpg.connect(postgres_url, timeout=10, command_timeout=_TIMEOUT_S)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await _audit(connection, item_id, page_rows)
+        finally:
+            connection.terminate()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        raise AuditImpossible(f"PostgreSQL: {type(error).__name__}: {error}") from error
+
+
+async def _audit(connection: asyncpg.Connection, item_id: str, page_rows: int) -> Report:
+    sql = load_chain_queries()
+    chain = await connection.fetchrow(sql.read_chain, item_id)
+    exported = {
+        Place(row["epoch"], row["seq"]): row["head"] for row in await connection.fetch(sql.read_confirmed, item_id)
+    }
+    head = START if chain is None else Head(Place(chain["epoch"], chain["seq"]), chain["hash"])
+    auditor = Auditor(item_id, head, exported)
+    place, is_known = NOWHERE, chain is not None or bool(exported)
+    while rows := await connection.fetch(sql.read_rows, item_id, *place, page_rows):
+        is_known = True
+        place = Place(rows[-1]["epoch"], rows[-1]["seq"])
+        if not auditor.add(rows):
+            break
+    if not is_known:
+        raise AuditImpossible(f"the archive knows no item {item_id}")
+    orphan = await connection.fetchrow(sql.find_orphan_hash, item_id)
+    auditor.ended(None if orphan is None else Place(orphan["epoch"], orphan["seq"]))
+    auditor.derived(await connection.fetchrow(sql.read_item, item_id))
+    misjudged = await connection.fetchrow(sql.find_misjudged_bid, item_id)
+    if misjudged is not None:
+        auditor.judged(Place(misjudged["epoch"], misjudged["seq"]), misjudged["status"], misjudged["expected"])
+    return auditor.report()

@@ -1,0 +1,37 @@
+"""What is derived from an item's log and must agree with it: the row of the item, which no hash covers. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from archival_worker.chain.export_file import TERMS, state_after
+from archival_worker.chain.hashes import Row
+
+# Where the row of an item has another name for a member of the `created` event: it has two ends.
+_COLUMN_OF: Final = {"end_us": "original_end_us"}
+
+
+def disagreement(item: Row, created: Sequence[Row], last: Row) -> str | None:
+    """What the item's row (of ``read_item``) says otherwise than its log; None where they agree.
+
+    Args:
+        created: the events that created it, normally one. An item that was begun anew after Redis was lost has two, and
+            the terms of one of them.
+        last: its last event.
+    """
+    found = _difference(item, {key: (key, value) for key, value in state_after(last).items()})
+    if found is not None or not created:
+        return found
+    bodies = [json.loads(row["body"]) for row in created]
+    terms = [{key: (_COLUMN_OF.get(key, key), body.get(key)) for key in TERMS} for body in bodies]
+    differences = [_difference(item, each) for each in terms]
+    return differences[0] if all(differences) else None
+
+
+def _difference(item: Row, expected: dict[str, tuple[str, Any]]) -> str | None:
+    for key, (column, value) in expected.items():
+        if item[column] != value:
+            return f"the item's row has {key} {item[column]!r}, and its log {value!r}"
+    return None

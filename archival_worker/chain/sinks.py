@@ -1,0 +1,154 @@
+"""Where exports go: a directory, or a bucket of S3. Both blocking, to be run in a thread."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+
+from archival_worker.errors import ExportFailed, ExportsMisconfigured
+from shared.aws.clients import open_s3
+
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What identifies a file's content: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: bytes
+
+
+def digest_of(chunks: Iterable[bytes]) -> Digest:
+    """Size and SHA-256 of what the chunks are together."""
+    hasher, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        hasher.update(chunk)
+        size += len(chunk)
+    return Digest(size, hasher.digest())
+
+
+def chunks_of(file: BinaryIO) -> Iterator[bytes]:
+    """The rest of a file, a mebibyte at a time."""
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk
+
+
+class Sink(Protocol):
+    """Takes finished files. At least once: the same key again replaces the same content."""
+
+    def put(self, path: Path, key: str, digest: Digest) -> None:
+        """Store the file under the key and return when it is confirmed: what is stored there was found to be it.
+
+        Raises:
+            ExportFailed: it is not stored, or not confirmed. Nobody finds half of a file under the key.
+        """
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class DirectorySink:
+    """Files in a folder, each written under another name first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, path: Path, key: str, digest: Digest) -> None:
+        target = self._folder / key
+        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with path.open("rb") as source, scratch.open("wb") as copy:
+                    for chunk in chunks_of(source):
+                        copy.write(chunk)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                scratch.replace(target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+            with target.open("rb") as stored:
+                found = digest_of(chunks_of(stored))
+        except OSError as error:
+            raise ExportFailed(f"{error.strerror or error}: {target}") from error
+        if found != digest:
+            raise ExportFailed(f"{target} was written and reads back otherwise")
+
+    def close(self) -> None:
+        return
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is on the disk only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class S3Sink:
+    """Objects in a bucket. S3 checks the content against its SHA-256 and keeps nothing of a broken upload."""
+
+    def __init__(self, client: Any, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    def put(self, path: Path, key: str, digest: Digest) -> None:
+        checksum = base64.b64encode(digest.sha256).decode()
+        where = {"Bucket": self._bucket, "Key": key}
+        try:
+            with path.open("rb") as body:
+                self._client.put_object(
+                    **where,
+                    Body=body,
+                    ContentLength=digest.size,
+                    ContentType="application/gzip",
+                    ChecksumSHA256=checksum,
+                    Metadata={"sha256": digest.sha256.hex()},
+                )
+            head = self._client.head_object(**where, ChecksumMode="ENABLED")
+            found = head.get("ChecksumSHA256")
+            is_it = head["ContentLength"] == digest.size and (
+                # Not every server that speaks S3 tells the checksum: then the object is read back.
+                found == checksum if found else self._read_back(where) == digest
+            )
+        except Exception as error:
+            # botocore makes its exceptions at run time and they share no base that could be named without it.
+            raise ExportFailed(f"S3, s3://{self._bucket}/{key}: {type(error).__name__}: {error}") from error
+        if not is_it:
+            raise ExportFailed(f"s3://{self._bucket}/{key} was stored and is not what was sent")
+
+    def _read_back(self, where: dict[str, str]) -> Digest:
+        with contextlib.closing(self._client.get_object(**where)["Body"]) as body:
+            return digest_of(body.iter_chunks(_CHUNK_BYTES))
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def open_sink(*, folder: str, bucket: str, endpoint_url: str, timeout_s: float) -> Sink | None:
+    """The bucket where one is named, else the folder where one is named, else None: no exports.
+
+    Raises:
+        ExportsMisconfigured: a bucket is named and boto3 is missing, or cannot be set up.
+    """
+    if bucket:
+        try:
+            return S3Sink(open_s3(endpoint_url=endpoint_url or None, timeout_s=timeout_s), bucket)
+        except ImportError as error:
+            raise ExportsMisconfigured(
+                "EXPORT_S3_BUCKET is set but boto3 is not installed; install the extra `aws` of this project, "
+                "or set EXPORT_DIR instead"
+            ) from error
+        except Exception as error:
+            raise ExportsMisconfigured(f"S3 (EXPORT_S3_BUCKET): {type(error).__name__}: {error}") from error
+    return DirectorySink(Path(folder)) if folder else None

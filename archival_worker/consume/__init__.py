@@ -1,0 +1,1 @@
+"""From JetStream into batches: the durable consumer and its loop."""

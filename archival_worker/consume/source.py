@@ -1,0 +1,217 @@
+"""Reads the event stream through a durable pull consumer: requests, deliveries, acknowledgements, and how they fail.
+
+Requests are made here, without nats-py's ``fetch``: that waits for a request to be over before it returns, while here
+messages of the next request arrive during a write; and it does not tell a consumer that was deleted from a quiet one.
+
+Requests are short, so there is a sign of life at least twice a second. A connection that hangs, a server that was
+replaced, a consumer that is gone: whatever the reason, silence ends the source with :class:`StreamUnavailable`, and the
+worker begins anew with the stream and the consumer. And an orderly end need not cut an open request off, which would
+leave messages on their way that nobody receives or gives back until the ack wait is over; it lets the request run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, Header
+from nats.js.errors import NotFoundError
+
+from archival_worker.consume.deliveries import Delivery, read_delivery
+from archival_worker.errors import StreamUnavailable
+from shared import names
+
+logger = logging.getLogger(__name__)
+
+_NAK: Final = b"-NAK"
+_NANOSECONDS: Final = 1_000_000_000
+
+# Statuses that end a request in the ordinary way: nothing there, expired, or its bound of bytes or messages reached.
+_ENDED: Final = ("404", "408")
+_CONFLICT: Final = "409"
+_ENDED_BY_BOUND: Final = ("message size exceeds maxbytes", "batch completed")
+
+_NATS_ERRORS: Final = (NatsError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How the consumer is made and asked.
+
+    Attributes:
+        ack_wait_s: a message that is not acknowledged for so long is delivered again, to any archiver. Longer than a
+            transaction may take.
+        ack_pending_max: messages out for acknowledgement, over all archivers.
+        pull_expires_s: how long a request stays open, and so how long an orderly stop may take in an idle worker.
+        pull_bytes_max: bytes that one request may bring, a bound of memory. More than the largest message.
+        patience_s: how much later than that JetStream may answer before it counts as silent.
+    """
+
+    ack_wait_s: float = 30.0
+    ack_pending_max: int = 50_000
+    pull_expires_s: float = 0.5
+    pull_bytes_max: int = 8 * 1024**2
+    patience_s: float = 2.0
+
+
+async def ensure_consumer(jetstream: JetStreamContext, options: SourceOptions) -> ConsumerInfo:
+    """The durable consumer, made if it does not exist; one that exists keeps its configuration.
+
+    Raises:
+        StreamUnavailable: JetStream is not reachable, or has no such stream.
+    """
+    try:
+        try:
+            return cast(ConsumerInfo, await jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE))
+        except NotFoundError:
+            config = ConsumerConfig(
+                name=names.ARCHIVER_DURABLE,
+                durable_name=names.ARCHIVER_DURABLE,
+                deliver_policy=DeliverPolicy.ALL,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=options.ack_wait_s,
+                max_ack_pending=options.ack_pending_max,
+                max_deliver=-1,
+                filter_subject=names.SUBJECT_ALL,
+            )
+            return await jetstream.add_consumer(names.STREAM, config)
+    except _NATS_ERRORS as error:
+        raise StreamUnavailable(f"consumer {names.ARCHIVER_DURABLE}: {type(error).__name__}: {error}") from error
+
+
+class PullSource:
+    """One subscription's worth of requests. Deliveries are at-least-once and in any order.
+
+    ``on_delivery`` and ``on_ended`` are called from the event loop, between awaits of the worker; ``on_ended`` when a
+    request is over before its messages have come, or when something failed: :meth:`check` tells which.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        options: SourceOptions,
+        *,
+        on_delivery: Callable[[Delivery], None],
+        on_ended: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._on_delivery = on_delivery
+        self._on_ended = on_ended
+        self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.STREAM}.{names.ARCHIVER_DURABLE}"
+        self._inbox = client.new_inbox()
+        self._subscription: Subscription | None = None
+        self._pull = 0
+        self._heard_s = 0.0
+        self._failure: str | None = None
+
+    async def open(self) -> None:
+        """Subscribe to the answers.
+
+        Raises:
+            StreamUnavailable: the connection is closed.
+        """
+        try:
+            self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._received)
+        except _NATS_ERRORS as error:
+            raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def pull(self, messages: int) -> None:
+        """Ask for at most so many messages, in place of the request before.
+
+        Raises:
+            StreamUnavailable: the connection is closed or its buffer full.
+        """
+        self._pull += 1
+        self._heard_s = asyncio.get_running_loop().time()
+        request = {
+            "batch": messages,
+            "max_bytes": self._options.pull_bytes_max,
+            "expires": int(self._options.pull_expires_s * _NANOSECONDS),
+        }
+        await self._publish(self._next_subject, json.dumps(request).encode(), f"{self._inbox}.{self._pull}")
+
+    async def _received(self, message: Msg) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
+        headers = message.headers
+        status = headers.get(Header.STATUS) if headers else None
+        if status is None:
+            message_id = headers.get(Header.MSG_ID) if headers else None
+            self._on_delivery(read_delivery(message.subject, message.data, message.reply, message_id))
+        elif message.subject == f"{self._inbox}.{self._pull}":
+            # Of an earlier request it would say nothing about the one that is open.
+            description = (headers or {}).get(Header.DESCRIPTION, "")
+            ended = status in _ENDED or (status == _CONFLICT and description.lower() in _ENDED_BY_BOUND)
+            if not ended:
+                self._failure = f"{status} {description}".strip()
+            self._on_ended()
+
+    @property
+    def silent_at_s(self) -> float:
+        """When silence would be a failure, in the event loop's time, while a request is open."""
+        return self._heard_s + self._options.pull_expires_s + self._options.patience_s
+
+    def check(self, *, pulling: bool) -> None:
+        """Return while all is well.
+
+        Args:
+            pulling: whether a request is open, so that there must be signs of life.
+
+        Raises:
+            StreamUnavailable: disconnected, silent, or the server ended a request for good (consumer deleted, shutting
+                down, no such stream).
+        """
+        if self._failure is not None:
+            raise StreamUnavailable(f"the stream ended a request: {self._failure}")
+        if not self._client.is_connected:
+            raise StreamUnavailable("NATS is disconnected")
+        if pulling and asyncio.get_running_loop().time() >= self.silent_at_s:
+            silent_s = self._options.pull_expires_s + self._options.patience_s
+            raise StreamUnavailable(f"no sign of life from JetStream for {silent_s:g} s")
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell JetStream that these are stored: one small write each, no answer awaited.
+
+        One that gets lost costs a redelivery.
+
+        Raises:
+            StreamUnavailable: the connection is closed or its buffer full.
+        """
+        for delivery in deliveries:
+            await self._publish(delivery.reply, b"")
+
+    async def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Have JetStream deliver these again at once, to whoever asks; while it is away, the ack wait does that."""
+        if not self._client.is_connected:
+            return
+        try:
+            for delivery in deliveries:
+                await self._publish(delivery.reply, _NAK)
+        except StreamUnavailable as error:
+            logger.info("messages not given back, JetStream will notice: %s", error)
+
+    async def _publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        try:
+            await self._client.publish(subject, payload, reply)
+        except _NATS_ERRORS as error:
+            raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Unsubscribe. What is still on its way is received by nobody."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        try:
+            # Not drain(), which flushes: where a flush times out and the server answers later, nats-py's reader breaks.
+            await subscription.unsubscribe()
+        except _NATS_ERRORS as error:
+            logger.debug("unsubscribe: %s", error)

@@ -1,0 +1,205 @@
+"""The loop: pull, collect, store, acknowledge. At-least-once from the stream, exactly once in the tables.
+
+A session lasts while both PostgreSQL and JetStream work. When either fails, whatever is in hand goes back to the
+stream, the worker pauses (longer each time, with jitter) and begins a new session. It keeps nothing across sessions,
+so there is nothing that could be wrong after one: what was not acknowledged comes again, and what was stored is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from archival_worker.backoff import Backoff, set_within
+from archival_worker.consume.batcher import Batcher, BatchLimits, Pace, Pull, Wait, Write
+from archival_worker.consume.deliveries import Delivery
+from archival_worker.consume.source import PullSource, SourceOptions, ensure_consumer
+from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.metrics import Metrics
+from archival_worker.outbox.cursors import CursorCopier
+from archival_worker.store.archive import Archive, Stored
+from shared.clients.nats import StreamLimits, ensure_stream
+
+logger = logging.getLogger(__name__)
+
+_LETTERS_LOGGED_MAX: Final = 20
+_SOUND_AFTER_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """Bounds of the parts that the worker is made of."""
+
+    batch: BatchLimits = field(default_factory=BatchLimits)
+    source: SourceOptions = field(default_factory=SourceOptions)
+    stream: StreamLimits = field(default_factory=StreamLimits)
+
+
+async def _nothing() -> None:
+    return
+
+
+def _to_nobody(item_ids: Iterable[str]) -> None:
+    return
+
+
+class Worker:
+    """Moves messages from the stream to the archive until asked to stop.
+
+    Several may run at once, in as many processes: JetStream hands each message to one of them at a time.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Client]],
+        archive: Archive,
+        cursors: CursorCopier,
+        metrics: Metrics,
+        options: WorkerOptions = WorkerOptions(),
+        *,
+        after_commit: Callable[[], Awaitable[None]] = _nothing,
+        on_items: Callable[[Iterable[str]], None] = _to_nobody,
+    ) -> None:
+        """
+        Args:
+            connect: gives a connected client or raises StreamUnavailable.
+            after_commit: awaited between COMMIT and acknowledgement, the instant at which a crash is the hardest.
+            on_items: told the items of each batch that is committed, each once.
+        """
+        self._connect = connect
+        self._archive = archive
+        self._cursors = cursors
+        self._metrics = metrics
+        self._options = options
+        self._after_commit = after_commit
+        self._on_items = on_items
+        self._stop = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._backoff = Backoff()
+        self._pace = Pace(options.batch.rows_max)
+
+    def request_stop(self) -> None:
+        """Make :meth:`run` return: a batch that is being written is finished and acknowledged, the rest given back."""
+        self._stop.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until asked to stop. Failures of the servers are waited out, for ever."""
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            started_s = loop.time()
+            try:
+                await self._session()
+            except ArchiveUnavailable as error:
+                await self._pause("archive", error, loop.time() - started_s)
+            except StreamUnavailable as error:
+                await self._pause("stream", error, loop.time() - started_s)
+
+    async def _pause(self, where: str, error: Exception, lasted_s: float) -> None:
+        if lasted_s > _SOUND_AFTER_S:
+            self._backoff.succeeded()
+        self._metrics.failures_by[where] += 1
+        pause_s = self._backoff.failed()
+        logger.warning("%s; next attempt in %.1f s", error, pause_s)
+        await set_within(self._stop, pause_s)
+
+    async def _session(self) -> None:
+        """From the first look at the servers to the first failure, or to the request to stop."""
+        # Before anything is pulled: a message that cannot be stored is better left in the stream.
+        await self._archive.check_writable()
+        client = await self._connect()
+        jetstream = client.jetstream()
+        try:
+            await ensure_stream(jetstream, self._options.stream)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise StreamUnavailable(f"the stream: {type(error).__name__}: {error}") from error
+        await ensure_consumer(jetstream, self._options.source)
+
+        loop = asyncio.get_running_loop()
+        batcher: Batcher[Delivery] = Batcher(self._options.batch, self._pace)
+
+        def on_delivery(delivery: Delivery) -> None:
+            if batcher.received(delivery, delivery.rows, loop.time()):
+                self._wake.set()
+
+        def on_ended() -> None:
+            batcher.pull_ended()
+            self._wake.set()
+
+        source = PullSource(client, self._options.source, on_delivery=on_delivery, on_ended=on_ended)
+        await source.open()
+        try:
+            logger.info("reading the stream")
+            self._metrics.consuming = True
+            await self._consume(source, batcher)
+        except (ArchiveUnavailable, StreamUnavailable):
+            await self._end(source, batcher)
+            raise
+        else:
+            await self._end(source, batcher)
+        finally:
+            self._metrics.consuming = False
+
+    async def _consume(self, source: PullSource, batcher: Batcher[Delivery]) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            source.check(pulling=batcher.pulling)
+            match batcher.next(loop.time()):
+                case Pull(messages=count):
+                    await source.pull(count)
+                case Write(messages=deliveries):
+                    await self._write(source, deliveries)
+                case Wait(until_s=until_s):
+                    # Nothing is awaited between the question and this line, so no delivery is missed.
+                    self._wake.clear()
+                    due_s = source.silent_at_s if until_s is None else min(until_s, source.silent_at_s)
+                    await set_within(self._wake, max(0.0, due_s - loop.time()))
+
+    async def _write(self, source: PullSource, deliveries: list[Delivery]) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        try:
+            stored = await self._archive.store(deliveries)
+        except ArchiveUnavailable:
+            self._pace.failed(sum(delivery.rows for delivery in deliveries))
+            self._metrics.given_back += len(deliveries)
+            await source.give_back(deliveries)
+            raise
+        self._metrics.wrote(len(deliveries), stored, loop.time() - started_s)
+        self._backoff.succeeded()
+        self._pace.succeeded()
+        await self._after_commit()
+        _report(stored)
+        # The cursor first, as it only gets noted here: it must be copied even where the acknowledgement fails.
+        self._cursors.offer(stored.positions)
+        self._on_items({delivery.batch.item_id for delivery in deliveries if delivery.batch is not None})
+        await source.acknowledge(deliveries)
+        self._metrics.acks += len(deliveries)
+
+    async def _end(self, source: PullSource, batcher: Batcher[Delivery]) -> None:
+        """Let an open request run out and give back what is not written: nobody has to wait for the ack wait."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(StreamUnavailable):
+            while batcher.pulling:
+                source.check(pulling=True)
+                self._wake.clear()
+                await set_within(self._wake, max(0.0, source.silent_at_s - loop.time()))
+        await source.close()
+        unwritten = batcher.drain()
+        self._metrics.given_back += len(unwritten)
+        await source.give_back(unwritten)
+
+
+def _report(stored: Stored) -> None:
+    """A dead letter is never silent; thousands at once are told by their number."""
+    for reason, detail in stored.dead_letters[:_LETTERS_LOGGED_MAX]:
+        logger.error("dead letter, %s: %s", reason, detail)
+    if len(stored.dead_letters) > _LETTERS_LOGGED_MAX:
+        logger.error("and %d more dead letters in this batch", len(stored.dead_letters) - _LETTERS_LOGGED_MAX)

@@ -1,0 +1,1 @@
+"""What the archive tells the outbox: archived cursors, and entries that are missing."""

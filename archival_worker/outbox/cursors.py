@@ -1,0 +1,202 @@
+"""Copies the archived cursors from PostgreSQL to Redis, where the outbox is trimmed.
+
+A copy apart from the write path: where Redis is away, archiving goes on, the newest position of each shard is kept
+(so this is bounded by the number of shards), and repeated until it gets through. Copies are also collected for some
+milliseconds, because each one that moves a cursor is a write that Redis brings to disk between two bids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from archival_worker.backoff import Backoff, set_within
+from archival_worker.errors import ArchiveUnavailable
+from archival_worker.metrics import Metrics
+from archival_worker.store.archive import Position
+from shared import names
+
+logger = logging.getLogger(__name__)
+
+_SCRIPT: Final = (Path(__file__).parent / "lua" / "advance_archived.lua").read_text()
+_SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+_MOVED: Final = 1
+_OTHER_EPOCH: Final = 2
+_NO_CURSORS: Final = 3
+_BEHIND: Final = 4
+_UNPUBLISHED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """Intervals, in seconds.
+
+    Attributes:
+        interval_s: positions are collected for so long before they are sent.
+        resync_s: all positions are read from PostgreSQL and sent again so often, because Redis may have lost the newest
+            (a failover), or another archiver may have died between COMMIT and copy.
+        unpublished_s: a position that the relay has not reached yet is sent again after that. Its PubAcks are mostly
+            known before anything is archived.
+    """
+
+    interval_s: float = 0.05
+    unpublished_s: float = 0.25
+    resync_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """The script's answer: what it did, and the cursors in Redis as they are now."""
+
+    code: int
+    epoch: int
+    archived: int
+
+
+class CursorCopier:
+    """At least once, eventually: the newest position of each shard gets to Redis, however often Redis is away."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        read_all: Callable[[], Awaitable[Mapping[str, Position]]],
+        metrics: Metrics,
+        options: CopyOptions = CopyOptions(),
+    ) -> None:
+        self._redis = redis
+        self._read_all = read_all
+        self._metrics = metrics
+        self._options = options
+        self._pending: dict[str, Position] = {}
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self.alarms: dict[str, str] = {}
+        """Shards whose cursors in Redis and PostgreSQL contradict each other, and how."""
+
+    @property
+    def pending(self) -> int:
+        """Shards whose newest position is not in Redis yet."""
+        return len(self._pending)
+
+    def offer(self, positions: Mapping[str, Position]) -> None:
+        """Positions that are committed: copy them soon."""
+        for shard, position in positions.items():
+            if position.n > 0 and position > self._pending.get(shard, Position(0, 0)):
+                self._pending[shard] = position
+        if self._pending:
+            self._wake.set()
+
+    def request_stop(self) -> None:
+        """Make :meth:`run` return after one last copy."""
+        self._stop.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Copy until asked to stop. A first full copy comes at the start."""
+        backoff = Backoff()
+        loop = asyncio.get_running_loop()
+        resync_at = loop.time()
+        while not self._stop.is_set():
+            try:
+                # First, as it needs no PostgreSQL: what is committed is to be trimmed while PostgreSQL is away, too.
+                await self._copy_pending()
+                if loop.time() >= resync_at:
+                    await self._resync()
+                    resync_at = loop.time() + self._options.resync_s
+                backoff.succeeded()
+            except (RedisError, OSError, TimeoutError, ArchiveUnavailable) as error:
+                self._metrics.failures_by["archive" if isinstance(error, ArchiveUnavailable) else "redis"] += 1
+                logger.warning("cannot copy archived cursors: %s: %s", type(error).__name__, error)
+                await set_within(self._stop, backoff.failed())
+                continue
+            # The request to stop may have come before the wake-up call was cleared.
+            if not self._stop.is_set() and await set_within(self._wake, max(0.0, resync_at - loop.time())):
+                # A pause, so that the positions of several batches travel together.
+                await set_within(self._stop, self._options.interval_s)
+        await self._copy_last()
+
+    async def _copy_last(self) -> None:
+        try:
+            await self._copy_pending()
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("archived cursors of %d shards not copied: %s; the next start does it", self.pending, error)
+
+    async def _copy_pending(self) -> None:
+        self._wake.clear()
+        if not self._pending:
+            return
+        sent, self._pending = self._pending, {}
+        try:
+            await self._send(sent)
+        except BaseException:
+            newer, self._pending = self._pending, sent
+            self.offer(newer)
+            raise
+
+    async def _send(self, positions: Mapping[str, Position]) -> dict[str, _Reply]:
+        """Run the script for each shard in one round trip."""
+        replies = await self._run_script("evalsha", _SHA, positions)
+        missing = [shard for shard, reply in replies.items() if isinstance(reply, NoScriptError)]
+        if missing:
+            # EVAL runs the text and loads it; the script did not run before, and running it twice would be harmless.
+            again = await self._run_script("eval", _SCRIPT, {shard: positions[shard] for shard in missing})
+            replies |= again
+        for reply in replies.values():
+            if isinstance(reply, Exception):
+                raise reply
+        answers = {shard: _Reply(*map(int, reply)) for shard, reply in replies.items()}
+        self._metrics.cursor_copies += sum(reply.code == _MOVED for reply in answers.values())
+        early = {shard: positions[shard] for shard, reply in answers.items() if reply.code == _UNPUBLISHED}
+        if early:
+            asyncio.get_running_loop().call_later(self._options.unpublished_s, self.offer, early)
+        return answers
+
+    async def _run_script(self, verb: str, script: str, positions: Mapping[str, Position]) -> dict[str, Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        run = getattr(pipeline, verb)
+        for shard, position in positions.items():
+            run(script, 2, names.cursors_key(shard), names.outbox_key(shard), position.epoch, position.n)
+        return dict(zip(positions, await pipeline.execute(raise_on_error=False), strict=True))
+
+    async def _resync(self) -> None:
+        """Send every position, and compare: neither side may have lost what the other builds on."""
+        positions = await self._read_all()
+        replies = await self._send(positions)
+        alarms: dict[str, str] = {}
+        ahead: list[str] = []
+        for shard, (epoch, n) in positions.items():
+            reply = replies[shard]
+            if reply.code == _NO_CURSORS and n > 0:
+                alarms[shard] = f"Redis has no cursors, but {n} entries of epoch {epoch} are archived: Redis lost data"
+            elif reply.code == _OTHER_EPOCH and reply.epoch < epoch:
+                alarms[shard] = f"Redis is at shard epoch {reply.epoch}, but the archive at {epoch}: Redis went back"
+            elif reply.code == _BEHIND:
+                alarms[shard] = (
+                    f"Redis has given out {reply.archived} entries of epoch {epoch}, but {n} are archived: "
+                    "Redis went back"
+                )
+            elif reply.archived > n and reply.epoch >= epoch:
+                ahead.append(shard)
+        if ahead:
+            # Perhaps another archiver moved both between our reading the one and the other; PostgreSQL is always first.
+            again = await self._read_all()
+            for shard in ahead:
+                reply = replies[shard]
+                if again[shard] < (reply.epoch, reply.archived):
+                    alarms[shard] = (
+                        f"Redis was told that {reply.archived} entries of epoch {reply.epoch} are archived, "
+                        f"but PostgreSQL has {again[shard].n} of epoch {again[shard].epoch}: PostgreSQL lost data"
+                    )
+        for shard, text in alarms.items():
+            if self.alarms.get(shard) != text:
+                logger.error("shard %s: %s", shard, text)
+        self.alarms = alarms

@@ -1,0 +1,171 @@
+"""Finds entries that are published but will never come, and asks the relay for them again.
+
+Messages can leave the stream unarchived: it was purged by hand, they aged out while PostgreSQL was away for days, or
+the server lost its newest ones. The outbox still has them. What gives it away, while everything else goes on:
+
+1. A first look notes each shard's archived and published cursors, and after them the last message of the stream: what
+   was published is not behind that one.
+2. A later look finds that the workers have acknowledged everything up to that message. So whatever of it was there is
+   committed; and a shard whose archived cursor still stands where it was, below what was published at the first look,
+   waits for entries that the stream does not have.
+
+Then a mark at the shard's cursors tells its relay to publish again from the archived one on. The next look notes what
+that gave, and the one after it judges anew.
+
+(JetStream drops what it saw within its duplicate window, two minutes, even if the message is gone. So the mark is set
+again until the cursor moves.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nats.errors import Error as NatsError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.store.archive import Position
+from shared import names
+from shared.clients.nats import Client
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 10.0
+REPUBLISH_FIELD: Final = "republish"
+
+# Redis may be full of what is to be published again. It refuses what may take memory only as the first write of a
+# script, so this one begins with a write that takes none.
+REPUBLISH: Final = f"""
+redis.call('HDEL', KEYS[1], '{REPUBLISH_FIELD}')
+return redis.call('HSET', KEYS[1], '{REPUBLISH_FIELD}', '1')
+"""
+"""Field of a shard's cursors; the relay's rewind removes it."""
+
+
+def holes(
+    archived: Mapping[str, Position], published: Mapping[str, Position], before: Mapping[str, Position]
+) -> dict[str, Position]:
+    """The shards whose archived position is below the published one and did not move since the look ``before``.
+    Pure."""
+    return {
+        shard: position
+        for shard, position in archived.items()
+        if (there := published.get(shard)) is not None
+        # A lower epoch: nothing is archived since the shard began, or began anew after Redis was lost.
+        and position.epoch <= there.epoch
+        and there.n > (position.n if position.epoch == there.epoch else 0)
+        and before.get(shard) == position
+    }
+
+
+def published_since(before: Mapping[str, Position], now: Mapping[str, Position]) -> dict[str, Position]:
+    """What was published ``before`` and still is: not where the relay has gone back since, or Redis was lost. Pure."""
+    return {
+        shard: min(position, now[shard])
+        for shard, position in before.items()
+        if shard in now and now[shard].epoch == position.epoch
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look has noted for the next one. ``last_seq``: the stream's last message then."""
+
+    archived: Mapping[str, Position]
+    published: Mapping[str, Position]
+    last_seq: int
+
+
+class HoleFinder:
+    """Looks from time to time. Several archivers may: asking twice is asking once."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        connect: Callable[[], Awaitable[Client]],
+        read_all: Callable[[], Awaitable[Mapping[str, Position]]],
+        *,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        self._redis = redis
+        self._connect = connect
+        self._read_all = read_all
+        self._look_every_s = look_every_s
+        self._before: _Look | None = None
+        self.alarms: dict[str, str] = {}
+        """Shards that wait for entries which the stream does not have."""
+
+    async def run(self) -> None:
+        """Look until cancelled; whoever is away is looked at later."""
+        while True:
+            await asyncio.sleep(self._look_every_s)
+            try:
+                await self.once()
+            except (ArchiveUnavailable, StreamUnavailable, RedisError, NatsError, OSError, TimeoutError) as error:
+                self._before = None
+                logger.info("no look for missing entries: %s: %s", type(error).__name__, error)
+
+    async def once(self) -> dict[str, Position]:
+        """One look; the shards for which entries were asked for again.
+
+        Raises:
+            ArchiveUnavailable, StreamUnavailable, RedisError, NatsError, OSError, TimeoutError: nothing can be told
+            now.
+        """
+        acknowledged = await self._acknowledged()
+        archived = dict(await self._read_all())
+        published = await self._published()
+        look = _Look(archived, published, await self._last_seq())
+        before = self._before
+        if before is None or look.last_seq < before.last_seq:
+            # The first look, or another stream.
+            self._before = look
+            return {}
+        if acknowledged is not None and acknowledged < before.last_seq:
+            return {}
+        found = holes(archived, published_since(before.published, published), before.archived)
+        # What was published before the relay was asked says nothing about whether it has published it again.
+        self._before = replace(look, published={shard: n for shard, n in published.items() if shard not in found})
+        for shard in found:
+            await self._redis.eval(REPUBLISH, 1, names.cursors_key(shard))
+        unmoved = holes(archived, published, before.archived)
+        self._alarm(found | {shard: position for shard, position in unmoved.items() if shard in self.alarms})
+        return found
+
+    def _alarm(self, found: Mapping[str, Position]) -> None:
+        alarms = {
+            shard: f"entries after {position.n} are published but not in the stream; asked the relay for them again"
+            for shard, position in found.items()
+        }
+        for shard, text in alarms.items():
+            if self.alarms.get(shard) != text:
+                logger.error("shard %s: %s", shard, text)
+        self.alarms = alarms
+
+    async def _acknowledged(self) -> int | None:
+        """Up to which message of the stream everything is acknowledged; None where nothing is left to do."""
+        client = await self._connect()
+        info = await client.jetstream().consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
+        if not info.num_pending and not info.num_ack_pending:
+            return None
+        return info.ack_floor.stream_seq if info.ack_floor is not None else 0
+
+    async def _last_seq(self) -> int:
+        client = await self._connect()
+        return (await client.jetstream().stream_info(names.STREAM)).state.last_seq
+
+    async def _published(self) -> dict[str, Position]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.hmget(names.cursors_key(shard), ["epoch", "published"])
+        answers = await pipeline.execute()
+        return {
+            shard: Position(int(epoch), int(published))
+            for shard, (epoch, published) in zip(names.SHARDS, answers, strict=True)
+            if epoch is not None and published is not None
+        }

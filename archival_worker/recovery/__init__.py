@@ -1,0 +1,1 @@
+"""Rebuilds what Redis has lost."""

@@ -1,0 +1,198 @@
+"""What makes the writes of one run of `recover` its own: another run may take a shard over, and then this one stops.
+
+The advisory lock keeps two runs apart only while its connection lives. Where that breaks, because PostgreSQL was
+restarted, say, the first run does not notice by itself, and a second one may begin beside it:
+
+1. Run 1 is about to open shard A, and is suspended. PostgreSQL restarts: its lock is gone.
+2. Run 2 rebuilds A and opens it. Bids go on.
+3. Run 1 wakes up and writes, or opens A once more, with the state of step 1.
+
+So every run has a number, higher than that of every run before it. In Redis a shard carries the number of the run that
+has claimed it, and each write checks it in the same step (``lua/write_claimed.lua``); a claim is never taken over by an
+earlier run. In PostgreSQL epochs are given out over the connection that holds the lock and over no other, so a run
+whose lock is gone gives out none. The claim comes before the epoch: an epoch that is written down keeps all former ones
+out of the archive, and must not be written down for a shard that somebody has opened meanwhile.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from archival_worker.errors import RecoveryOvertaken
+from archival_worker.store.archive import Archive
+from archival_worker.store.database import Connection
+from archival_worker.store.queries import Queries
+from shared import names
+
+_LUA: Final = Path(__file__).parent / "lua"
+_CLAIM: Final = (_LUA / "claim_shard.lua").read_text()
+_WRITE: Final = (_LUA / "write_claimed.lua").read_text()
+_WRITE_VERDICTS: Final = (_LUA / "write_verdicts.lua").read_text()
+_RESTORE: Final = (_LUA / "restore_shard.lua").read_text()
+
+_CLAIMED: Final = 1
+_OTHERS: Final = 2
+
+_ARGUMENTS_PER_COMMAND: Final = 1_000
+"""What Lua can unpack at once has a limit, of some thousands; even, for the fields of a hash."""
+_ARGUMENTS_PER_CALL: Final = 4_000
+"""A script stands in the way of everybody else for as long as it runs: a millisecond or two."""
+
+_NUMBER: Final = re.compile(rb"\d+")
+
+Argument = str | bytes | int | float
+
+
+class ClaimedWrites:
+    """Writes to one shard, collected and then sent at once; each is done only while the shard is the run's.
+
+    All writes of a run go through one of these. The methods are named as the commands and take what redis-py takes.
+    """
+
+    def __init__(self, redis: Redis, shard: str, mark: str) -> None:
+        self._redis: Any = redis
+        self._shard = shard
+        self._mark = mark
+        self._calls: list[tuple[str, list[str | bytes], list[Argument]]] = []
+
+    def call(self, command: str, key: str | bytes, *arguments: Argument) -> None:
+        """Any command on a single key of the shard, with at most 1,000 arguments after the key."""
+        assert len(arguments) <= _ARGUMENTS_PER_COMMAND
+        self._add(_WRITE, key, command, len(arguments), *arguments)
+
+    def put(self, key: str, fields: Sequence[str], verdict: bytes) -> None:
+        """A verdict into the first of these fields of a hash that is free."""
+        self._add(_WRITE_VERDICTS, key, len(fields), *fields, verdict)
+
+    def _add(self, script: str, key: str | bytes, *values: Argument) -> None:
+        last = self._calls[-1] if self._calls else None
+        if last is None or last[0] != script or len(last[2]) + len(values) > _ARGUMENTS_PER_CALL:
+            last = (script, [names.rebuilding_key(self._shard)], [self._mark])
+            self._calls.append(last)
+        last[1].append(key)
+        last[2].extend(values)
+
+    def _call_in_pieces(self, command: str, key: str | bytes, arguments: list[Argument]) -> None:
+        for at in range(0, len(arguments), _ARGUMENTS_PER_COMMAND):
+            self.call(command, key, *arguments[at : at + _ARGUMENTS_PER_COMMAND])
+
+    def delete(self, *keys: str | bytes) -> None:
+        """DEL."""
+        for key in keys:
+            self.call("DEL", key)
+
+    def unlink(self, *keys: str | bytes) -> None:
+        """UNLINK."""
+        for key in keys:
+            self.call("UNLINK", key)
+
+    def hset(self, key: str, *, mapping: Mapping[Any, Any]) -> None:
+        """HSET of fields and values."""
+        self._call_in_pieces("HSET", key, [part for field in mapping.items() for part in field])
+
+    def rpush(self, key: str, *values: Argument) -> None:
+        """RPUSH."""
+        self._call_in_pieces("RPUSH", key, list(values))
+
+    def zadd(self, key: str, mapping: Mapping[str, int]) -> None:
+        """ZADD of members and scores."""
+        self._call_in_pieces("ZADD", key, [part for member, score in mapping.items() for part in (score, member)])
+
+    def expire_at(self, key: str, millisecond: int) -> None:
+        """PEXPIREAT."""
+        self.call("PEXPIREAT", key, millisecond)
+
+    async def execute(self) -> None:
+        """Send what was collected, in order.
+
+        Raises:
+            RecoveryOvertaken: another run has the shard; some of it may be done, but nothing after that.
+        """
+        if not self._calls:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for script, keys, values in self._calls:
+            # The whole text each time: it is short, and a script that was flushed would end the run.
+            pipeline.eval(script, len(keys), *keys, *values)
+        self._calls.clear()
+        if not all(await pipeline.execute()):
+            raise RecoveryOvertaken(self._shard)
+
+    def forget(self) -> None:
+        """Drop what was collected."""
+        self._calls.clear()
+
+
+class Run:
+    """One run. Whoever makes it holds the advisory lock, by ``connection``."""
+
+    def __init__(self, redis: Redis, archive: Archive, connection: Connection, number: int) -> None:
+        self._redis: Any = redis
+        self._archive = archive
+        self._connection = connection
+        self._number = number
+        # Numbers would be enough, but for a PostgreSQL that was put back to an older state.
+        self._mark = f"{number}:{secrets.token_hex(8)}"
+
+    @classmethod
+    async def begin(cls, redis: Redis, archive: Archive, connection: Connection, queries: Queries) -> Run:
+        """A run with a number above all that were given out, and above all that Redis has.
+
+        Raises:
+            RedisError, OSError: Redis cannot be asked now.
+        """
+        number: int = await connection.fetchval(queries.next_run)
+        pipeline: Any = redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.get(names.rebuilding_key(shard))
+        for mark in await pipeline.execute():
+            found = _NUMBER.match(mark or b"")
+            # Only where PostgreSQL was put back since.
+            number = max(number, int(found[0]) + 1 if found else 0)
+        return cls(redis, archive, connection, number)
+
+    async def claim(self, shard: str) -> bool:
+        """Take the shard; False where it is open.
+
+        Raises:
+            RecoveryOvertaken: a later run has it.
+        """
+        keys = [names.cursors_key(shard), names.rebuilding_key(shard)]
+        reply = await self._redis.eval(_CLAIM, len(keys), *keys, self._number, self._mark)
+        if reply == _OTHERS:
+            raise RecoveryOvertaken(shard)
+        return bool(reply == _CLAIMED)
+
+    async def give_epoch(self, shard: str) -> int:
+        """Write down a new epoch of a shard that is claimed: nothing of a former one is archived any more.
+
+        Raises:
+            ArchiveUnavailable: it is not written down, or that is unknown; the lock may be gone with its connection.
+        """
+        async with self._archive.safely(self._connection):
+            return await self._archive.begin_recovery(self._connection, shard)
+
+    def writes(self, shard: str) -> ClaimedWrites:
+        """What is to be written to a shard that is claimed."""
+        return ClaimedWrites(self._redis, shard, self._mark)
+
+    async def open(self, shard: str, epoch: int) -> None:
+        """The last step: the shard takes bids, under its new epoch.
+
+        Raises:
+            RecoveryOvertaken: another run has taken it over, and may have opened it.
+        """
+        keys = [
+            names.cursors_key(shard),
+            names.outbox_key(shard),
+            names.rebuilding_key(shard),
+            names.lost_key(shard),
+        ]
+        if await self._redis.eval(_RESTORE, len(keys), *keys, epoch, self._mark) != 1:
+            raise RecoveryOvertaken(shard)

@@ -1,0 +1,134 @@
+"""Shards that are closed though Redis still has them: nothing may happen on them until they are rebuilt.
+
+A gateway closes a shard where Redis was put back to an older copy of it; ``recover --item`` closes one of which a
+single item is gone. Closed is a shard whose cursors have no ``epoch``, and have it under ``stale`` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from nats.js import JetStreamContext
+from redis.asyncio import Redis
+
+from archival_worker.consume.backlog import has_message
+from archival_worker.consume.deliveries import Delivery, read_delivery
+from archival_worker.errors import RecoveryRefused
+from archival_worker.recovery.claims import ClaimedWrites, Run
+from archival_worker.store.archive import Archive
+from shared import names
+from shared.messages import frame_batch
+
+STALE_FIELD: Final = "stale"
+"""Field of a closed shard's cursors: the epoch that it had."""
+
+_ENTRIES_PER_STEP: Final = 500
+_KEYS_PER_STEP: Final = 1_000
+
+CLOSE: Final = (Path(__file__).parent / "lua" / "close_for_item.lua").read_text()
+
+
+class ClosedShards:
+    """Finds them, saves what they have for the archive, and removes them."""
+
+    def __init__(self, redis: Redis, archive: Archive) -> None:
+        self._redis: Any = redis
+        self._archive = archive
+
+    async def close_for(self, item_id: str, jetstream: JetStreamContext | None, *, dry_run: bool) -> None:
+        """Close the shard of an item that Redis has lost alone.
+
+        Raises:
+            RecoveryRefused: Redis has the item, or nobody knows one of this id. Nothing was changed.
+            ArchiveUnavailable, StreamUnavailable: whether somebody knows it cannot be told now. Nothing was changed.
+        """
+        if not names.is_item_id(item_id):
+            raise RecoveryRefused(f"{item_id!r} is no item's id")
+        if await self._redis.exists(names.item_key(item_id)):
+            raise RecoveryRefused(f"Redis has item {item_id}")
+        if not await self._is_known(item_id, jetstream):
+            # A slip of the pen must not take a whole shard's items off sale.
+            raise RecoveryRefused(f"neither the archive nor the stream nor its shard's outbox knows an item {item_id}")
+        if not dry_run:
+            keys = [names.cursors_key(names.shard_of(item_id)), names.item_key(item_id)]
+            await self._redis.eval(CLOSE, len(keys), *keys)
+
+    async def _is_known(self, item_id: str, jetstream: JetStreamContext | None) -> bool:
+        if await self._archive.knows(item_id):
+            return True
+        if jetstream is not None:
+            # What came too late for a rebuilding is in the stream for days, and stays out of the archive.
+            epoch = int(await self._redis.hget(names.cursors_key(names.shard_of(item_id)), "epoch") or 0)
+            if await has_message(jetstream, names.subject_of(item_id), epoch=epoch):
+                return True
+        async for entries in self._pages(names.shard_of(item_id)):
+            if any(fields[b"item"] == item_id.encode() for _, fields in entries):
+                return True
+        return False
+
+    async def find(self) -> dict[str, int]:
+        """The closed shards, and the epoch in which they were."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.hget(names.cursors_key(shard), STALE_FIELD)
+        answers = await pipeline.execute()
+        return {shard: int(epoch) for shard, epoch in zip(names.SHARDS, answers, strict=True) if epoch is not None}
+
+    async def archive(self, shards: Mapping[str, int]) -> tuple[int, int]:
+        """Archive what their outboxes have; how many events of it were not archived yet, and how many dead letters came
+        of it.
+
+        Nearly always none. But an entry that was never published, or has left the stream since, is nowhere else.
+
+        Raises:
+            ArchiveUnavailable: some of it is not stored; do it again.
+        """
+        stored, put_aside = 0, 0
+        for shard, epoch in shards.items():
+            async for entries in self._pages(shard):
+                done = await self._archive.store([_delivery_of(shard, epoch, *entry) for entry in entries])
+                stored += done.bids + done.events
+                put_aside += len(done.dead_letters)
+        return stored, put_aside
+
+    async def _pages(self, shard: str) -> AsyncIterator[list[tuple[bytes, dict[bytes, bytes]]]]:
+        """The entries of a shard's outbox, oldest first, in pages that are not empty."""
+        start = "-"
+        while entries := await self._redis.xrange(names.outbox_key(shard), start, "+", count=_ENTRIES_PER_STEP):
+            yield cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
+            start = f"({entries[-1][0].decode()}"
+
+    async def discard(self, shards: Iterable[str], run: Run) -> None:
+        """Remove everything of these shards, which are the run's, but for their cursors and the mark: a run that is
+        killed in between finds them closed again, and opening them replaces both.
+
+        Raises:
+            RecoveryOvertaken: another run has one of them.
+        """
+        writes = {f"{{{shard}}}:".encode(): run.writes(shard) for shard in shards}
+        if not writes:
+            return
+        kept = {key.encode() for shard in shards for key in (names.cursors_key(shard), names.rebuilding_key(shard))}
+        found = 0
+        async for key in self._redis.scan_iter(match="{s??}:*", count=_KEYS_PER_STEP):
+            of_shard = writes.get(key[: key.index(b":") + 1])
+            if of_shard is not None and key not in kept:
+                of_shard.unlink(key)
+                found += 1
+            if found >= _KEYS_PER_STEP:
+                await self._discard(writes.values())
+                found = 0
+        await self._discard(writes.values())
+
+    async def _discard(self, writes: Iterable[ClaimedWrites]) -> None:
+        for each in writes:
+            await each.execute()
+
+
+def _delivery_of(shard: str, epoch: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Delivery:
+    """An outbox entry as the stream would have delivered it."""
+    n, item_id = int(entry_id.partition(b"-")[0]), fields[b"item"].decode()
+    message = frame_batch(shard, epoch, n, item_id, fields[b"events"], fields.get(b"sealed"))
+    return read_delivery(names.subject_of(item_id), message, "", names.message_id(shard, epoch, n))

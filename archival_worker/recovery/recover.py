@@ -1,0 +1,445 @@
+"""Rebuilds the shards that Redis has lost, from PostgreSQL and from what JetStream holds beyond it.
+
+A shard is lost where Redis has no cursors of it and the archive knows it. The gateways refuse its bids
+(``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. A closed shard is as good as lost
+(:mod:`archival_worker.recovery.closed_shards`). In order:
+
+1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as a
+   worker stores it (which may run meanwhile, and will find these messages stored). From here on PostgreSQL alone is
+   read. This waits until no gateway can still be publishing what it had read from the old Redis.
+2. The lost shards are claimed in Redis, and new shard epochs are written down in PostgreSQL. From then on nothing of a
+   former epoch gets into the archive.
+3. Per shard, every item is written, with its latest events and the verdicts of its bids. Then the cursors are written
+   and the claim is removed, in one step. That opens the shard.
+
+A run that is killed leaves shards that are done, and claims of those that are not; the next run goes on with these. It
+takes them over from a run that only seems to be dead, too: :mod:`archival_worker.recovery.claims`.
+The `shard_cursors` of the archive are left alone: they move to the new epoch with its first entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from nats.js import JetStreamContext
+from redis.asyncio import Redis
+
+from archival_worker.consume.backlog import first_unarchived, read_backlog
+from archival_worker.consume.deliveries import Delivery
+from archival_worker.errors import ArchiveUnavailable, RecoveryRefused
+from archival_worker.recovery.claims import ClaimedWrites, Run
+from archival_worker.recovery.closed_shards import STALE_FIELD, ClosedShards
+from archival_worker.recovery.rebuild import (
+    RECENT_EVENTS,
+    VERDICT_KEEP_US,
+    Answered,
+    Hidden,
+    Rebuilt,
+    Row,
+    Standing,
+    Turns,
+    answered,
+    rebuild,
+    sealed_answer,
+    terms_or_default,
+)
+from archival_worker.store.archive import Archive
+from archival_worker.store.database import Connection, is_gone
+from archival_worker.store.queries import Queries, load_queries
+from shared import names
+from shared.crash_points import crash_point
+from shared.redis_layout.accepted_log import ACCEPTED_KEPT
+
+_ITEMS_PER_STEP: Final = 100
+_VERDICTS_PER_STEP: Final = 1_000
+_BIDS_PER_STEP: Final = 10_000
+RECOVERY_LOCK: Final = 7_301_985_221
+"""The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
+
+SETTLE_S: Final = 6.0
+"""Longer than a relay waits for the PubAcks of what it has read: after that it has noticed that the shard is gone."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was done, or, after a dry run, what would be.
+
+    Attributes:
+        shards: rebuilt now.
+        items, events, maxima, verdicts: written to Redis.
+        paused: items that came back paused because the archive lacks their terms, and why.
+        from_stream, from_outbox: events that the stream, or the outbox of a closed shard, had and the archive did not.
+        put_aside: messages of these that became dead letters.
+        untouched: shards that lack cursors and were left alone, and why.
+    """
+
+    shards: list[str] = field(default_factory=list)
+    items: int = 0
+    events: int = 0
+    maxima: int = 0
+    verdicts: int = 0
+    paused: dict[str, str] = field(default_factory=dict)
+    from_stream: int = 0
+    from_outbox: int = 0
+    put_aside: int = 0
+    untouched: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverOptions:
+    """How to go about it.
+
+    Attributes:
+        dry_run: change nothing, neither in Redis nor in PostgreSQL.
+        settle_s: how long after the start the stream is still looked at for what gateways publish late.
+        whole_stream: read the stream from its beginning, where PostgreSQL was put back to an older state.
+        item_id: an item that Redis has lost alone, while its shard lives: the shard is closed, and rebuilt with it.
+    """
+
+    dry_run: bool = False
+    settle_s: float = SETTLE_S
+    whole_stream: bool = False
+    item_id: str | None = None
+
+
+class Recovery:
+    """One run. Progress goes to ``tell``, a line at a time."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        archive: Archive,
+        jetstream: JetStreamContext | None,
+        options: RecoverOptions = RecoverOptions(),
+        *,
+        tell: Callable[[str], None],
+        queries: Queries | None = None,
+    ) -> None:
+        """``jetstream`` None: the stream is not there to be read; only what is archived comes back."""
+        self._redis = redis
+        self._archive = archive
+        self._jetstream = jetstream
+        self._options = options
+        self._tell = tell
+        self._sql = queries or load_queries()
+        self._closed = ClosedShards(redis, archive)
+        item_id = options.item_id if options.dry_run else None
+        # A dry run closes nothing, and tells what would come of it.
+        self._would_close = None if item_id is None else names.shard_of(item_id)
+        self._claims: Run | None = None
+        self.report = Report()
+
+    async def run(self) -> Report:
+        """Rebuild every lost shard.
+
+        Raises:
+            RecoveryRefused: no shard is lost, or another run is under way. Nothing was changed.
+            RecoveryOvertaken: the lock of this run broke, and another run is at work. What that one wrote stands.
+            ArchiveUnavailable, StreamUnavailable, RedisError, OSError: a server is away. Shards that are reported as
+                done are done; run it again for the others.
+        """
+        async with self._archive.connection() as connection:
+            # The lock belongs to the connection and goes with it, whatever happens.
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RECOVERY_LOCK):
+                raise RecoveryRefused("another recovery is under way")
+            if not self._options.dry_run:
+                self._claims = await Run.begin(self._redis, self._archive, connection, self._sql)
+            try:
+                return await self._run()
+            except ArchiveUnavailable as error:
+                if not is_gone(connection):
+                    raise
+                # Whatever else broke with it: that this run is alone is what it may not rely on any more.
+                raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error
+
+    async def _run(self) -> Report:
+        started_s = time.monotonic()
+        if self._options.item_id is not None:
+            await self._closed.close_for(self._options.item_id, self._jetstream, dry_run=self._options.dry_run)
+        if not await self._without_cursors():
+            raise RecoveryRefused("every shard has its cursors: Redis has lost nothing, and nothing was changed")
+        await self._drain_stream(started_s)
+        closed = await self._closed.find()
+        if not self._options.dry_run:
+            self.report.from_outbox, put_aside = await self._closed.archive(closed)
+            self.report.put_aside += put_aside
+        epochs = await self._lost_shards(closed)
+        if not epochs and not (self._options.dry_run and self.report.from_stream):
+            raise RecoveryRefused("the archive knows nothing of the shards without cursors: they are new, not lost")
+        items = await self._items_by_shard(epochs)
+        total = sum(map(len, items.values()))
+        self._tell(f"{len(epochs)} shards are lost, with {total} items in the archive")
+        discarded = [shard for shard in closed if shard in epochs]
+        if discarded:
+            self._tell(f"{len(discarded)} of them are closed; what Redis has of them is discarded")
+        for shard in epochs:
+            leftovers = await self._leftovers(shard, items[shard])
+            if leftovers:
+                self.report.untouched[shard] = leftovers
+                self._tell(f"{shard}: left alone: {leftovers}")
+        epochs = {shard: epoch for shard, epoch in epochs.items() if shard not in self.report.untouched}
+        if self._claims is not None:
+            epochs = await self._begin(self._claims, epochs)
+            # Again: until the new epochs were written down, a worker may have stored an item that was not there before.
+            items = await self._items_by_shard(epochs)
+            await self._closed.discard([shard for shard in discarded if shard in epochs], self._claims)
+        for shard, epoch in epochs.items():
+            await self._recover_shard(shard, epoch, items[shard])
+        if self.report.put_aside:
+            self._tell(f"{self.report.put_aside} messages were put aside: see `dead-letters list`")
+        return self.report
+
+    async def _begin(self, claims: Run, shards: Iterable[str]) -> dict[str, int]:
+        """Make these shards this run's; each with its new epoch. Before anything is read of what is to be rebuilt."""
+        begun: dict[str, int] = {}
+        for shard in shards:
+            if await claims.claim(shard):
+                begun[shard] = await claims.give_epoch(shard)
+                crash_point("recover.begun")
+            else:
+                self._tell(f"{shard}: is open: another run has rebuilt it")
+        return begun
+
+    async def _without_cursors(self) -> list[str]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.hexists(names.cursors_key(shard), "epoch")
+        cursors = zip(names.SHARDS, await pipeline.execute(), strict=True)
+        return [shard for shard, there in cursors if not there or shard == self._would_close]
+
+    async def _lost_shards(self, closed: Collection[str]) -> dict[str, int]:
+        """The lost shards, and the epoch that each of them would get now.
+
+        What is ``closed`` is lost, also where the archive knows nothing of it: it went back to its very beginning, and
+        no gateway opens it, since it has cursors.
+        """
+        missing = set(await self._without_cursors())
+        async with self._archive.connection() as connection:
+            rows = await connection.fetch(self._sql.known_shards)
+        return {
+            row["shard"]: row["next_epoch"]
+            for row in rows
+            if row["shard"] in missing and (row["is_known"] or row["shard"] in closed)
+        }
+
+    async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:
+        """The ids of all items of these shards. Ids alone fit into memory, by the hundred bytes each."""
+        found: dict[str, list[str]] = defaultdict(list)
+        async with self._archive.transaction() as connection:
+            async for row in connection.cursor(self._sql.read_item_ids.rstrip(";"), prefetch=10_000):
+                shard = names.shard_of(row["item_id"])
+                if shard in shards:
+                    found[shard].append(row["item_id"])
+        return found
+
+    # ------------------------------------------------------------------------------------------------ the stream
+
+    async def _drain_stream(self, started_s: float) -> None:
+        """Bring the archive up to what the stream holds; once more after gateways had the time to notice the loss."""
+        jetstream = self._jetstream
+        if jetstream is None:
+            self._tell("the stream is left out: what was not archived does not come back")
+            return
+        first = 1 if self._options.whole_stream else await first_unarchived(jetstream)
+        first = await self._drain_from(jetstream, first)
+        left_s = self._options.settle_s - (time.monotonic() - started_s)
+        if left_s > 0 and not self._options.dry_run:
+            self._tell(f"waiting {left_s:.0f} s for what gateways may still be publishing")
+            await asyncio.sleep(left_s)
+            await self._drain_from(jetstream, first)
+        self._tell(f"the stream had {self.report.from_stream} events that were not archived")
+
+    async def _drain_from(self, jetstream: JetStreamContext, first: int) -> int:
+        """Store what the stream has from this sequence number on; the number after the last one."""
+        async for page in read_backlog(jetstream, first):
+            if self._options.dry_run:
+                self.report.from_stream += sum(len(d.batch.events) for d in page if d.batch is not None)
+            else:
+                stored = await self._archive.store(page)
+                self.report.from_stream += stored.bids + stored.events
+                self.report.put_aside += len(stored.dead_letters)
+            first = max(first, _last_seq(page) + 1)
+        return first
+
+    # ------------------------------------------------------------------------------------------------- one shard
+
+    async def _recover_shard(self, shard: str, epoch: int, items: Sequence[str]) -> None:
+        if self._claims is not None:
+            writes = self._claims.writes(shard)
+            writes.delete(names.deadlines_key(shard))
+            await writes.execute()
+        verdicts_before, items_before = self.report.verdicts, self.report.items
+        for step in _steps(items, _ITEMS_PER_STEP):
+            await self._recover_items(shard, step, epoch)
+            crash_point("recover.items")
+        written = self.report.items - items_before
+        if self._claims is not None:
+            crash_point("recover.opening")
+            await self._claims.open(shard, epoch)
+            async with self._archive.transaction() as connection:
+                verdicts = self.report.verdicts - verdicts_before
+                await connection.execute(self._sql.end_recovery, shard, epoch, written, verdicts)
+        self.report.shards.append(shard)
+        done = "would get" if self._options.dry_run else "is back in"
+        self._tell(f"{shard}: {done} epoch {epoch}, {written} items")
+
+    async def _leftovers(self, shard: str, items: Sequence[str]) -> str | None:
+        """What Redis still has of a shard without cursors, where that was not left by an earlier run of this."""
+        if shard == self._would_close or await self._redis.exists(names.rebuilding_key(shard)):
+            return None
+        if await self._redis.hexists(names.cursors_key(shard), STALE_FIELD):
+            return None  # a dry run; otherwise it is discarded by now
+        if await self._redis.exists(names.outbox_key(shard)):
+            return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
+        for step in _steps(items, _VERDICTS_PER_STEP):
+            there = await self._redis.exists(*map(names.item_key, step))
+            if there:
+                return f"Redis still has {there} of its items; only its cursors are gone"
+        return None
+
+    async def _recover_items(self, shard: str, item_ids: Sequence[str], epoch: int) -> None:
+        async with self._archive.transaction() as connection:
+            rows = {row["item_id"]: row for row in await connection.fetch(self._sql.read_items, item_ids)}
+            turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
+            log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
+            hidden = await self._read_hidden(connection, item_ids)
+            bidders = _by_item(await connection.fetch(self._sql.read_bidders, item_ids))
+            accepted = _by_item(await connection.fetch(self._sql.read_accepted, item_ids, ACCEPTED_KEPT))
+            rebuilt = [
+                rebuild(
+                    row,
+                    Turns.after(turns[item]),
+                    log[item],
+                    epoch,
+                    hidden=hidden[item],
+                    bidders={bidder["user_id"]: bidder["bids"] for bidder in bidders[item]},
+                    accepted=accepted[item],
+                )
+                for item, row in rows.items()
+            ]
+            await self._write_items(shard, rebuilt)
+            bids = self._verdicts_of(connection, self._sql.read_answered_bids, item_ids)
+            await self._write_verdicts(shard, _answers(bids, rows))
+            facts = self._verdicts_of(connection, self._sql.read_sealed_answers, item_ids)
+            await self._write_verdicts(shard, _sealed_answers(facts))
+            await self._expire_verdicts(shard, rebuilt)
+        self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
+
+    async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
+        """What no event tells: replayed from each item's newest sealed fact on, over the plain bids since."""
+        facts = await connection.fetch(self._sql.read_standing, item_ids)
+        standing = {fact["item_id"]: Standing.of(fact) for fact in facts}
+        places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
+        async for bid in connection.cursor(self._sql.read_bids_after.rstrip(";"), *places, prefetch=_BIDS_PER_STEP):
+            standing[bid["item_id"]].add(bid)
+        maxima = _by_item(await connection.fetch(self._sql.read_maxima, item_ids))
+        return {
+            item: Hidden(
+                standing.get(item),
+                {row["user_id"]: row["max_amount"] for row in maxima[item] if row["max_amount"] is not None},
+            )
+            for item in item_ids
+        }
+
+    def _verdicts_of(self, connection: Connection, query: str, item_ids: Sequence[str]) -> AsyncIterator[Row]:
+        rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_US, prefetch=_VERDICTS_PER_STEP)
+        return cast("AsyncIterator[Row]", rows)
+
+    async def _write_items(self, shard: str, items: Sequence[Rebuilt]) -> None:
+        pipeline = self._writes(shard)
+        for item in items:
+            key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
+            maxima, bidders = names.proxies_key(item.item_id), names.bidders_key(item.item_id)
+            accepted, verdicts = names.accepted_key(item.item_id), names.verdicts_key(item.item_id)
+            pipeline.delete(key, recent, maxima, bidders, accepted, verdicts)
+            pipeline.hset(key, mapping=cast(Any, item.fields))
+            if item.maxima:
+                pipeline.hset(maxima, mapping=cast(Any, item.maxima))
+            if item.bidders:
+                pipeline.hset(bidders, mapping=cast(Any, item.bidders))
+            self.report.maxima += len(item.maxima)
+            if item.accepted:
+                pipeline.rpush(accepted, *item.accepted)
+            if item.recent:
+                pipeline.rpush(recent, *item.recent)
+            if item.deadline_us is not None:
+                pipeline.zadd(names.deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
+            self.report.events += len(item.recent)
+        self.report.items += len(items)
+        await self._execute(pipeline)
+
+    async def _write_verdicts(self, shard: str, answers: AsyncIterator[Answered]) -> None:
+        pipeline, waiting = self._writes(shard), 0
+        async for answer in answers:
+            pipeline.put(names.verdicts_key(answer.item_id), answer.fields, answer.verdict.encode())
+            waiting += 1
+            self.report.verdicts += 1
+            if waiting == _VERDICTS_PER_STEP:
+                await self._execute(pipeline)
+                waiting = 0
+        await self._execute(pipeline)
+
+    async def _expire_verdicts(self, shard: str, items: Sequence[Rebuilt]) -> None:
+        """Only now: a hash that is not there yet does not expire."""
+        pipeline = self._writes(shard)
+        for item in items:
+            if item.verdicts_until_us is not None:
+                pipeline.expire_at(names.verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
+        await self._execute(pipeline)
+
+    def _writes(self, shard: str) -> ClaimedWrites:
+        """What is to be written to the shard; every write of a run to Redis goes through one of these."""
+        return ClaimedWrites(self._redis, shard, "") if self._claims is None else self._claims.writes(shard)
+
+    async def _execute(self, pipeline: ClaimedWrites) -> None:
+        if self._options.dry_run:
+            pipeline.forget()
+        else:
+            crash_point("recover.writing")
+            await pipeline.execute()
+
+
+def _last_seq(page: Sequence[Delivery]) -> int:
+    return max(delivery.stream_seq for delivery in page)
+
+
+def _steps(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:
+    """Rows that come sorted by item, by item."""
+    groups = itertools.groupby(rows, key=lambda row: cast(str, row["item_id"]))
+    return defaultdict(list, {item: list(group) for item, group in groups})
+
+
+async def _answers(bids: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
+    """The verdicts of bids that come in order; each bid is looked at together with the one after it.
+
+    Those of an item that comes back without its terms too: its bid ids are taken, whatever else is not known of it.
+    """
+    terms = {item: terms_or_default(row)[0] for item, row in items.items()}
+    previous: Row | None = None
+    async for bid in _and_none(bids):
+        if previous is not None:
+            found = answered(previous, bid, terms[previous["item_id"]])
+            if found is not None:
+                yield found
+        previous = bid
+
+
+async def _sealed_answers(facts: AsyncIterator[Row]) -> AsyncIterator[Answered]:
+    async for fact in facts:
+        yield sealed_answer(fact)
+
+
+async def _and_none(rows: AsyncIterator[Row]) -> AsyncIterator[Row | None]:
+    async for row in rows:
+        yield row
+    yield None

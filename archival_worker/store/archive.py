@@ -1,0 +1,395 @@
+"""The SQL side: one transaction per batch, and what it must be told from: stored, known already, clash, poison, and of
+an epoch that is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from archival_worker.consume.deliveries import Delivery, Entry
+from archival_worker.errors import ArchiveUnavailable, MessageRefused
+from archival_worker.outbox.watermark import Watermark, flattened, unflattened
+from archival_worker.store import columns
+from archival_worker.store.database import Connection, connection_of, translated
+from archival_worker.store.queries import Queries, load_queries
+from archival_worker.store.sorted_batch import DeadLetter, SortedBatch
+from shared.messages import ItemCreated
+
+logger = logging.getLogger(__name__)
+
+_DETAIL_MAX: Final = 500
+
+
+class Position(NamedTuple):
+    """A shard's archived cursor: everything of ``epoch`` up to entry ``n`` is committed."""
+
+    epoch: int
+    n: int
+
+
+class Letters(NamedTuple):
+    """How many dead letters wait for somebody; how many of these say that a number was given out twice, and how many
+    came after their shard was rebuilt without them."""
+
+    all: int
+    clashes: int
+    former: int
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a transaction did.
+
+    Attributes:
+        bids, events, sealed: rows that are new.
+        copied: how many of the bids came by COPY.
+        duplicates: rows that were there already, word for word.
+        clashes: events and sealed facts whose place is taken by something else, known dead letters among them.
+        dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
+        positions: the archived cursor of every shard that was touched, moved or not.
+    """
+
+    bids: int = 0
+    events: int = 0
+    sealed: int = 0
+    copied: int = 0
+    duplicates: int = 0
+    clashes: int = 0
+    dead_letters: list[tuple[str, str]] = field(default_factory=list)
+    positions: dict[str, Position] = field(default_factory=dict)
+
+    def add(self, other: Stored) -> None:
+        """Count another, later transaction in."""
+        self.bids += other.bids
+        self.events += other.events
+        self.sealed += other.sealed
+        self.copied += other.copied
+        self.duplicates += other.duplicates
+        self.clashes += other.clashes
+        self.dead_letters += other.dead_letters
+        self.positions |= other.positions
+
+
+class Archive:
+    """Stores deliveries; atomic per transaction, and idempotent: the same delivery again changes nothing."""
+
+    def __init__(self, pool: asyncpg.Pool, *, queries: Queries | None = None, acquire_timeout_s: float = 10.0) -> None:
+        self._pool = pool
+        self._sql = queries or load_queries()
+        self._acquire_timeout_s = acquire_timeout_s
+        # Whether to try the next batch by COPY. It is most likely as the last one was, new or known; and a COPY that
+        # fails half-way leaves dead rows behind, so a whole stream that is read again must not fail batch by batch.
+        self._expects_new = True
+
+    async def store(self, deliveries: Sequence[Delivery]) -> Stored:
+        """Store a batch and return after its COMMIT.
+
+        One transaction, unless PostgreSQL refuses the data of some message: then the batch is halved until that
+        message is alone, and becomes a dead letter, while all others are stored.
+
+        Raises:
+            ArchiveUnavailable: some or all of the batch is not stored, or it is unknown; store it again.
+        """
+        try:
+            return await self._store_at_once(deliveries)
+        except MessageRefused as error:
+            if len(deliveries) == 1:
+                return await self._put_aside(deliveries[0], str(error))
+            half = len(deliveries) // 2
+            stored = await self.store(deliveries[:half])
+            stored.add(await self.store(deliveries[half:]))
+            return stored
+
+    async def _put_aside(self, delivery: Delivery, fault: str) -> Stored:
+        try:
+            return await self._store_at_once([delivery.as_poison(fault)])
+        except MessageRefused as error:
+            # Not even as a dead letter: something is wrong with the table, not with the message.
+            raise ArchiveUnavailable(f"a dead letter is refused: {error}") from error
+
+    async def _store_at_once(self, deliveries: Sequence[Delivery]) -> Stored:
+        async with self.transaction() as connection:
+            return await self.write(connection, deliveries)
+
+    async def write(
+        self, connection: Connection, deliveries: Sequence[Delivery], *, may_be_late: bool = False
+    ) -> Stored:
+        """Store deliveries within the caller's transaction: all of them, or none where it is rolled back.
+
+        Args:
+            connection: of :meth:`transaction`.
+            deliveries: any number.
+            may_be_late: events may have been stored that come after these, a void of one of these bids among them.
+        """
+        shards = sorted({delivery.entry.shard for delivery in deliveries if delivery.entry is not None})
+        watermarks = await self._lock_cursors(connection, shards)
+        fences = await self._read_fences(connection, shards)
+        batch = SortedBatch.of(deliveries, fences)
+        known = await self._judge_former(connection, batch, fences)
+        copied = await self._copy_bids(connection, batch)
+        bids = copied or await self._insert_bids(connection, batch)
+        events = await self._insert_events(connection, batch)
+        sealed = await self._insert_sealed(connection, batch)
+        if may_be_late or batch.has_void or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
+            await connection.execute(self._sql.apply_voids, batch.items)
+        await self._store_items(connection, batch)
+        letters = await self._insert_dead_letters(connection, batch.dead_letters)
+        positions = await self._move_cursors(connection, watermarks, batch)
+        duplicates = known + batch.rows - bids - events - sealed - batch.clashes
+        return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions)
+
+    async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
+        rows = await connection.fetch(self._sql.lock_cursors, shards)
+        if len(rows) != len(shards):
+            raise ArchiveUnavailable("shard_cursors lacks rows; run `python -m archival_worker migrate`")
+        return {
+            row["shard"]: Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])) for row in rows
+        }
+
+    async def _read_fences(self, connection: Connection, shards: Sequence[str]) -> dict[str, int]:
+        """Of each shard that was ever rebuilt, the newest epoch that it was given. After ``_lock_cursors``."""
+        rows = await connection.fetch(self._sql.read_fences, shards)
+        return {row["shard"]: row["epoch"] for row in rows}
+
+    async def is_former(self, connection: Connection, entry: Entry) -> bool:
+        """Whether the entry is of an epoch that is over, and stays so for the rest of the transaction.
+
+        Raises:
+            ArchiveUnavailable: the schema is not complete.
+        """
+        await self._lock_cursors(connection, [entry.shard])
+        fences = await self._read_fences(connection, [entry.shard])
+        return entry.epoch < fences.get(entry.shard, 0)
+
+    async def begin_recovery(self, connection: Connection, shard: str) -> int:
+        """Write down a new epoch of a shard, and give it back: above every one that the shard ever had.
+
+        From COMMIT on nothing of a former epoch is stored any more; what was stored before it can be read after it.
+
+        Args:
+            connection: of :meth:`transaction`.
+
+        Raises:
+            ArchiveUnavailable: the schema is not complete.
+        """
+        await self._lock_cursors(connection, [shard])
+        epoch: int = await connection.fetchval(self._sql.begin_recovery, shard)
+        return epoch
+
+    async def _judge_former(self, connection: Connection, batch: SortedBatch, fences: Mapping[str, int]) -> int:
+        """Quarantine messages of epochs that are over; how many rows of them are stored already, which is no harm.
+
+        They move no cursor: what their shard's outbox has now is another one.
+        """
+        if not batch.former:
+            return 0
+        former = SortedBatch.of(batch.former)
+        unknown: list[int] = []
+        if former.bids:
+            bids = columns.bid_columns([bid for bid, _ in former.bids])
+            rows = await connection.fetch(self._sql.find_bid_clashes, *bids[:6])
+            unknown += (id(former.bids[row["ordinal"] - 1][1]) for row in rows)
+        if former.events:
+            events = columns.event_columns([event for event, _ in former.events])
+            rows = await connection.fetch(self._sql.find_event_clashes, *events[:5])
+            unknown += (id(former.events[row["ordinal"] - 1][1]) for row in rows)
+        if former.sealed:
+            facts = columns.sealed_columns([fact for fact, _ in former.sealed])
+            rows = await connection.fetch(self._sql.find_sealed_clashes, *facts)
+            unknown += (id(former.sealed[row["ordinal"] - 1][1]) for row in rows)
+        late = set(unknown)
+        batch.quarantine([delivery for delivery in batch.former if id(delivery) in late], fences)
+        return former.rows - len(unknown)
+
+    async def _copy_bids(self, connection: Connection, batch: SortedBatch) -> int:
+        """Store the bids by COPY: all of them, or none where one is known already or its place is taken.
+
+        COPY is faster, but cannot skip a row. So it decides nothing: whatever it stumbles over is undone and left to
+        :meth:`_insert_bids`.
+        """
+        if not (batch.bids and self._expects_new):
+            return 0
+        self._expects_new = False
+        bids = [bid for bid, _ in batch.bids]
+        taken = await connection.fetch(self._sql.find_events_among, *columns.place_ranges(bids))
+        if taken and not {(bid.item_id, *bid.version) for bid in bids}.isdisjoint(map(tuple, taken)):
+            return 0
+        # Not a nested transaction(): where the server hangs, its way out would wait for the server once more.
+        await connection.execute(self._sql.before_copy)
+        try:
+            records = columns.bid_records(bids)
+            await connection.copy_records_to_table("bids", columns=columns.BID_COLUMNS, records=records)
+        except (asyncpg.UniqueViolationError, OverflowError, ValueError):
+            # Known, or clashing, or what the driver cannot encode.
+            await connection.execute(self._sql.undo_copy)
+            return 0
+        self._expects_new = True
+        return len(bids)
+
+    async def _insert_bids(self, connection: Connection, batch: SortedBatch) -> int:
+        if not batch.bids:
+            return 0
+        rows = columns.bid_columns([bid for bid, _ in batch.bids])
+        inserted = _count(await connection.execute(self._sql.insert_bids, *rows))
+        self._expects_new = inserted == len(batch.bids)
+        if inserted < len(batch.bids):
+            clashes = await connection.fetch(self._sql.find_bid_clashes, *rows[:6])
+            batch.put_aside([batch.bids[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _insert_events(self, connection: Connection, batch: SortedBatch) -> int:
+        if not batch.events:
+            return 0
+        rows = columns.event_columns([event for event, _ in batch.events])
+        inserted = _count(await connection.execute(self._sql.insert_events, *rows))
+        if inserted < len(batch.events):
+            clashes = await connection.fetch(self._sql.find_event_clashes, *rows[:5])
+            batch.put_aside([batch.events[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _insert_sealed(self, connection: Connection, batch: SortedBatch) -> int:
+        if not batch.sealed:
+            return 0
+        rows = columns.sealed_columns([row for row, _ in batch.sealed])
+        inserted = _count(await connection.execute(self._sql.insert_sealed, *rows))
+        if inserted < len(batch.sealed):
+            clashes = await connection.fetch(self._sql.find_sealed_clashes, *rows)
+            batch.put_facts_aside([batch.sealed[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _store_items(self, connection: Connection, batch: SortedBatch) -> None:
+        events = batch.sound_events()
+        created = [event for event in events if type(event) is ItemCreated]
+        if created:
+            await connection.execute(self._sql.store_terms, *columns.term_columns(created))
+        if events:
+            await connection.execute(self._sql.store_states, *columns.state_columns(events))
+
+    async def _insert_dead_letters(
+        self, connection: Connection, letters: Sequence[DeadLetter]
+    ) -> list[tuple[str, str]]:
+        if not letters:
+            return []
+        entries = [letter.delivery.entry for letter in letters]
+        rows = await connection.fetch(
+            self._sql.insert_dead_letters,
+            [letter.reason for letter in letters],
+            [_storable(letter.detail)[:_DETAIL_MAX] for letter in letters],
+            [_storable(letter.delivery.subject) for letter in letters],
+            [letter.delivery.stream_seq for letter in letters],
+            [entry and entry.shard for entry in entries],
+            [entry and entry.epoch for entry in entries],
+            [entry and entry.n for entry in entries],
+            [letter.data for letter in letters],
+        )
+        return [(row["reason"], f"{row['detail']} ({row['subject']}, #{row['stream_seq']})") for row in rows]
+
+    async def _move_cursors(
+        self, connection: Connection, watermarks: Mapping[str, Watermark], batch: SortedBatch
+    ) -> dict[str, Position]:
+        after = {}
+        for shard, mark in watermarks.items():
+            for epoch, entries in sorted(batch.entries.get(shard, {}).items()):
+                mark = mark.add(epoch, entries)
+            after[shard] = mark
+        moved = [(shard, mark) for shard, mark in after.items() if mark != watermarks[shard]]
+        if moved:
+            await connection.execute(
+                self._sql.move_cursors,
+                [shard for shard, _ in moved],
+                [mark.epoch for _, mark in moved],
+                [mark.archived for _, mark in moved],
+                # As text: an array of arrays must be rectangular, and these differ in length.
+                ["{" + ",".join(map(str, flattened(mark.ahead))) + "}" for _, mark in moved],
+            )
+        return {shard: Position(mark.epoch, mark.archived) for shard, mark in after.items()}
+
+    async def positions(self) -> dict[str, Position]:
+        """The archived cursor of every shard; epoch 0 where nothing was archived yet.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self.connection() as connection:
+            rows = await connection.fetch(self._sql.read_cursors)
+        return {row["shard"]: Position(row["shard_epoch"], row["archived_n"]) for row in rows}
+
+    async def knows(self, item_id: str) -> bool:
+        """Whether anything of the item is archived.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self.connection() as connection:
+            return await connection.fetchval(self._sql.has_item, item_id) is True
+
+    async def dead_letters(self) -> Letters:
+        """How many dead letters there are that no retry has stored.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self.connection() as connection:
+            row = await connection.fetchrow(self._sql.count_dead_letters)
+        return Letters(row["letters"], row["clashes"], row["former"])
+
+    async def check_writable(self) -> None:
+        """Return where PostgreSQL answers and takes writes.
+
+        Raises:
+            ArchiveUnavailable: it does not.
+        """
+        async with self.connection() as connection:
+            if await connection.fetchval(self._sql.show_read_only) == "on":
+                connection.terminate()  # the next one may lead to a server that takes writes
+                raise ArchiveUnavailable("PostgreSQL is read-only")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction whose COMMIT is on disk when it returns; driver errors leave as this module's.
+
+        Raises:
+            ArchiveUnavailable, MessageRefused: nothing of it was stored, or, at its end, that is unknown.
+        """
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute(self._sql.make_safe)
+            yield connection
+
+    @asynccontextmanager
+    async def safely(self, connection: Connection) -> AsyncIterator[None]:
+        """The same over a connection of :meth:`connection` that the caller holds, whose driver errors leave it here.
+
+        Raises:
+            ArchiveUnavailable, MessageRefused: as above.
+        """
+        with translated(blames_data=True):
+            async with connection.transaction():
+                await connection.execute(self._sql.make_safe)
+                yield
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, without a transaction; driver errors leave as this module's."""
+        async with connection_of(self._pool, acquire_timeout_s=self._acquire_timeout_s, blames_data=True) as connection:
+            yield connection
+
+
+def _count(status: str) -> int:
+    """The rows of a command tag such as ``INSERT 0 498``."""
+    return int(status.rpartition(" ")[2])
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds neither NUL nor half a surrogate pair."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
+def _may_fill_gap(mark: tuple[str, Watermark], batch: SortedBatch) -> bool:
+    """Whether later entries of the shard may have been stored before this batch's."""
+    shard, watermark = mark
+    return bool(watermark.ahead) or any(epoch < watermark.epoch for epoch in batch.entries.get(shard, {}))

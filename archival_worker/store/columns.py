@@ -1,0 +1,191 @@
+"""Events as columns: what the statements of ``queries.sql`` take, one list per column. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from archival_worker.consume.deliveries import Entry
+from shared.messages import BidAccepted, Event, EventBase, ItemCreated, encode_event
+from shared.sealed import SealedFact
+
+Columns = tuple[list[Any], ...]
+E = TypeVar("E", bound=EventBase)
+
+BID_COLUMNS: Final = (
+    "item_id",
+    "epoch",
+    "seq",
+    "bid_id",
+    "user_id",
+    "amount",
+    "previous_bid",
+    "kind",
+    "leader_id",
+    "placed_at",
+)
+"""The columns of ``bids`` in the order of :func:`bid_columns` and :func:`bid_records`."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def bid_columns(bids: Sequence[BidAccepted]) -> Columns:
+    """For ``insert_bids``; the first six are those of ``find_bid_clashes``."""
+    return (
+        [bid.item_id for bid in bids],
+        [bid.epoch for bid in bids],
+        [bid.seq for bid in bids],
+        [bid.bid_id for bid in bids],
+        [bid.user_id for bid in bids],
+        [bid.amount for bid in bids],
+        [bid.previous_bid for bid in bids],
+        [bid.kind for bid in bids],
+        [None if bid.highest_bidder_id == bid.user_id else bid.highest_bidder_id for bid in bids],
+        [bid.ts_us for bid in bids],
+    )
+
+
+def bid_records(bids: Sequence[BidAccepted]) -> list[tuple[Any, ...]]:
+    """For a COPY into ``bids``: one tuple per row.
+
+    Raises:
+        OverflowError: an instant that Python's calendar does not have; PostgreSQL's may.
+    """
+    *fields, at_us = bid_columns(bids)
+    # Added, not converted from a float: exact to the microsecond.
+    instants = [_EPOCH + timedelta(microseconds=us) for us in at_us]
+    return list(zip(*fields, instants, strict=True))
+
+
+def place_ranges(events: Iterable[EventBase]) -> Columns:
+    """For ``find_events_among``: per item and epoch, the lowest and the highest ``seq``."""
+    ranges: dict[tuple[str, int], list[int]] = {}
+    for event in events:
+        known = ranges.setdefault((event.item_id, event.epoch), [event.seq, event.seq])
+        if event.seq < known[0]:
+            known[0] = event.seq
+        elif event.seq > known[1]:
+            known[1] = event.seq
+    return (
+        [item_id for item_id, _ in ranges],
+        [epoch for _, epoch in ranges],
+        [first for first, _ in ranges.values()],
+        [last for _, last in ranges.values()],
+    )
+
+
+def event_columns(events: Sequence[Event]) -> Columns:
+    """For ``insert_events``; the first five are those of ``find_event_clashes``."""
+    return (
+        [event.item_id for event in events],
+        [event.epoch for event in events],
+        [event.seq for event in events],
+        [type_of(event) for event in events],
+        [encode_event(event).decode() for event in events],
+        [event.ts_us for event in events],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFact:
+    """A sealed fact and where it belongs: it is the ``at``-th of an outbox entry, counted from 1."""
+
+    item_id: str
+    entry: Entry
+    at: int
+    fact: SealedFact
+
+
+def sealed_columns(placed: Sequence[PlacedFact]) -> Columns:
+    """For ``insert_sealed`` and ``find_sealed_clashes``."""
+    facts = [row.fact for row in placed]
+    return (
+        [row.item_id for row in placed],
+        [row.entry.epoch for row in placed],
+        [row.entry.n for row in placed],
+        [row.at for row in placed],
+        [fact.seq for fact in facts],
+        [fact.leader_id for fact in facts],
+        [fact.leader_max for fact in facts],
+        [fact.runner_up for fact in facts],
+        [fact.user_id for fact in facts],
+        [fact.bid_id for fact in facts],
+        [fact.amount for fact in facts],
+        [fact.max_amount for fact in facts],
+        [fact.key for fact in facts],
+        [fact.verdict for fact in facts],
+        [fact.ts_us for fact in facts],
+    )
+
+
+def type_of(event: EventBase) -> str:
+    """``bid``, ``created``, ``extended`` …: the event's type on the wire."""
+    tag = event.__struct_config__.tag
+    assert isinstance(tag, str), "every event of the wire has a tag"
+    return tag
+
+
+def term_columns(created: Iterable[ItemCreated]) -> Columns:
+    """For ``store_terms``: one row per item, of its newest ``created`` event."""
+    rows = [
+        (
+            event.item_id,
+            event.name,
+            event.description,
+            event.seller_id,
+            event.currency,
+            event.start_price,
+            event.reserve_price,
+            event.buy_now_price,
+            event.increment_kind,
+            event.increment_value,
+            event.increment_steps,
+            event.soft_close,
+            event.auto_opened,
+            event.start_us,
+            event.end_us,
+            event.ts_us,
+            event.epoch,
+            event.seq,
+            event.current_bid,
+            event.min_next_bid,
+            event.status,
+            event.reserve_met,
+        )
+        for event in newest_per_item(created)
+    ]
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def state_columns(events: Iterable[EventBase]) -> Columns:
+    """For ``store_states``: one row per item, of its newest event."""
+    rows = [
+        (
+            event.item_id,
+            event.epoch,
+            event.seq,
+            event.current_bid,
+            event.highest_bidder_id,
+            event.bid_count,
+            event.min_next_bid,
+            event.status,
+            event.reserve_met,
+            event.end_us,
+            event.ts_us,
+            event.currency,
+        )
+        for event in newest_per_item(events)
+    ]
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def newest_per_item(events: Iterable[E]) -> list[E]:
+    """The event of the highest ``(epoch, seq)`` of each item."""
+    newest: dict[str, E] = {}
+    for event in events:
+        known = newest.get(event.item_id)
+        if known is None or known.version < event.version:
+            newest[event.item_id] = event
+    return list(newest.values())

@@ -1,0 +1,122 @@
+"""The dead letters: which there are, and another try at one whose cause is mended.
+
+A retry goes the way of every message. So what is sound by now is stored, under the place that it always had, and what
+is not is a dead letter as before. What is of an epoch that is over stays out for ever; a retry says that somebody has
+looked at it. The letter itself stays in any case, with what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from archival_worker.consume.deliveries import Delivery, Entry, read_delivery
+from archival_worker.errors import LetterUnknown, MessageRefused
+from archival_worker.store.archive import Archive
+from archival_worker.store.queries import Queries, load_queries
+from shared import names
+from shared.messages import MESSAGE_START, frame_batch
+
+Outcome = Literal["stored", "poison", "clash", "former_epoch"]
+
+_TEXTS: Final[dict[Outcome, str]] = {
+    "stored": "stored",
+    "poison": "still cannot be read or stored",
+    "clash": "its place in the archive is still taken by another event",
+    "former_epoch": "its epoch is over: the item was rebuilt without it, so it stays out, and counts as looked at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One row for a reader. ``item_id`` and ``n`` are None where the message does not tell them."""
+
+    id: int
+    reason: str
+    subject: str
+    item_id: str | None
+    n: int | None
+    at: datetime
+    detail: str
+    retried_at: datetime | None
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What came of a retry; ``text`` says it."""
+
+    id: int
+    outcome: Outcome
+    text: str
+
+
+class DeadLetters:
+    """Reads and retries; atomic per letter, and harmless if repeated."""
+
+    def __init__(self, archive: Archive, *, queries: Queries | None = None) -> None:
+        self._archive = archive
+        self._sql = queries or load_queries()
+
+    async def list(self, *, with_stored: bool = False, only: int | None = None) -> Sequence[Letter]:
+        """The letters, oldest first; without ``with_stored`` only those that no retry has settled.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self._archive.connection() as connection:
+            rows = await connection.fetch(self._sql.list_dead_letters, with_stored, only)
+        return [Letter(item_id=_item_of(row["subject"]), **dict(row)) for row in rows]
+
+    async def retry(self, letter_id: int) -> Retried:
+        """Store what the letter holds, as if it came now.
+
+        Raises:
+            LetterUnknown: there is no such letter.
+            ArchiveUnavailable: nothing was changed, or it is unknown; try again.
+        """
+        try:
+            async with self._archive.transaction() as connection:
+                row = await connection.fetchrow(self._sql.lock_dead_letter, letter_id)
+                if row is None:
+                    raise LetterUnknown(letter_id)
+                if row["outcome"] == "stored":
+                    return Retried(letter_id, "stored", "had been stored by an earlier retry")
+                delivery = read_letter(row)
+                outcome: Outcome = "poison"
+                if delivery.entry is not None and await self._archive.is_former(connection, delivery.entry):
+                    outcome = "former_epoch"
+                elif delivery.batch is not None:
+                    stored = await self._archive.write(connection, [delivery], may_be_late=True)
+                    # A poison of which one event clashes is stored as far as it goes; the event is a letter of its own.
+                    outcome = "clash" if stored.clashes and row["reason"] == "clash" else "stored"
+                await connection.execute(self._sql.mark_dead_letter, letter_id, outcome)
+            text = _TEXTS[outcome] if outcome == "former_epoch" else delivery.fault or _TEXTS[outcome]
+            return Retried(letter_id, outcome, text)
+        except MessageRefused as error:
+            async with self._archive.transaction() as connection:
+                await connection.execute(self._sql.mark_dead_letter, letter_id, "poison")
+            return Retried(letter_id, "poison", f"PostgreSQL still refuses it: {error}")
+
+
+def read_letter(row: Any) -> Delivery:
+    """The message that a row of ``lock_dead_letter`` keeps, as it would be delivered. Pure.
+
+    A `clash` keeps one event, which is made a message again; of a sealed fact it keeps the whole message.
+    """
+    shard, epoch, n = row["shard"], row["shard_epoch"], row["n"]
+    entry = Entry(shard, epoch, n) if shard is not None else None
+    data: bytes = row["data"]
+    if row["reason"] == "clash" and entry is not None and not data.startswith(MESSAGE_START):
+        data = frame_batch(shard, epoch, n, names.item_of_subject(row["subject"]), b"[%b]" % data)
+    message_id = names.message_id(*entry) if entry is not None else None
+    delivery = read_delivery(row["subject"], data, "", message_id)
+    # What clashes again is the same letter again: found by the bytes of the event, and not stored twice.
+    return replace(delivery, entry=entry)
+
+
+def _item_of(subject: str) -> str | None:
+    item_id = names.item_of_subject(subject)
+    return item_id if names.is_item_id(item_id) else None

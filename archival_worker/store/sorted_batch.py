@@ -1,0 +1,126 @@
+"""A batch of messages, sorted by the table where each part of them goes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from archival_worker.consume.deliveries import Delivery
+from archival_worker.store.columns import PlacedFact, type_of
+from shared.messages import BidAccepted, BidVoided, Event, encode_event
+
+NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Something that could not be stored as what it says it is. ``reason``: ``poison``, ``clash`` or
+    ``former_epoch``."""
+
+    reason: str
+    detail: str
+    delivery: Delivery
+    data: bytes
+
+
+@dataclass(slots=True)
+class SortedBatch:
+    """What is to be stored.
+
+    Attributes:
+        entries: the numbers of outbox entries, by shard and epoch, that count for the shard's cursor.
+        clashed: the identities of events and facts whose place is taken.
+        former: messages of an epoch that is over, which are in none of the other lists.
+    """
+
+    entries: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    bids: list[tuple[BidAccepted, Delivery]] = field(default_factory=list)
+    events: list[tuple[Event, Delivery]] = field(default_factory=list)
+    sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    clashed: set[int] = field(default_factory=set)
+    former: list[Delivery] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, deliveries: Sequence[Delivery], fences: Mapping[str, int] = NO_FENCES) -> SortedBatch:
+        """The batch of these messages; what is a poison already becomes a dead letter.
+
+        ``fences``: of each shard that was rebuilt, the newest epoch that it was given.
+        """
+        batch = cls()
+        for delivery in deliveries:
+            entry = delivery.entry
+            is_former = entry is not None and entry.epoch < fences.get(entry.shard, 0)
+            if is_former and delivery.batch is not None:
+                batch.former.append(delivery)
+                continue
+            if entry is not None and not is_former:
+                batch.entries.setdefault(entry.shard, {}).setdefault(entry.epoch, []).append(entry.n)
+            if delivery.batch is None or entry is None:
+                fault = delivery.fault or "unknown"
+                batch.dead_letters.append(DeadLetter("poison", fault, delivery, delivery.data))
+                continue
+            for event in delivery.batch.events:
+                if type(event) is BidAccepted:
+                    batch.bids.append((event, delivery))
+                else:
+                    batch.events.append((event, delivery))
+            item_id = delivery.batch.item_id
+            for at, fact in enumerate(delivery.batch.sealed, start=1):
+                batch.sealed.append((PlacedFact(item_id, entry, at, fact), delivery))
+        return batch
+
+    @property
+    def rows(self) -> int:
+        """Rows to be stored, dead letters not counted."""
+        return len(self.bids) + len(self.events) + len(self.sealed)
+
+    @property
+    def clashes(self) -> int:
+        """Rows that are not stored because their place is taken."""
+        return len(self.clashed)
+
+    @property
+    def items(self) -> list[str]:
+        """The items of its events, each once."""
+        return list({event.item_id for event, _ in (*self.bids, *self.events)})
+
+    @property
+    def has_void(self) -> bool:
+        """Whether a bid is struck in it."""
+        return any(type(event) is BidVoided for event, _ in self.events)
+
+    def put_aside(self, clashes: Sequence[tuple[Event, Delivery]]) -> None:
+        """These are not what is stored under their key: dead letters, and no part of their items' state."""
+        for event, delivery in clashes:
+            self.clashed.add(id(event))
+            detail = f"{type_of(event)} {event.event_id}: its place in the archive is taken by another event"
+            if type(event) is BidAccepted:
+                detail = f"bid {event.bid_id} as {event.event_id}: place or bid id is taken by another bid or event"
+            self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
+
+    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact, Delivery]]) -> None:
+        """The same for sealed facts. The letter is the whole message; what is sealed is in no text that is shown."""
+        for row, delivery in clashes:
+            self.clashed.add(id(row))
+            detail = f"sealed fact {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
+            self.dead_letters.append(DeadLetter("clash", detail, delivery, delivery.data))
+
+    def quarantine(self, deliveries: Sequence[Delivery], fences: Mapping[str, int]) -> None:
+        """Messages of an epoch that is over, and of which something is not stored: dead letters as they came."""
+        for delivery in deliveries:
+            entry = delivery.entry
+            assert entry is not None
+            detail = (
+                f"entry {entry.epoch}:{entry.n} of shard {entry.shard} came after the shard was rebuilt under epoch "
+                f"{fences[entry.shard]}; nobody is shown it, and no bid in it counts"
+            )
+            self.dead_letters.append(DeadLetter("former_epoch", detail, delivery, delivery.data))
+
+    def sound_events(self) -> list[Event]:
+        """All events but those that clashed."""
+        events: list[Event] = [event for event, _ in self.bids]
+        events += (event for event, _ in self.events)
+        return [event for event in events if id(event) not in self.clashed] if self.clashed else events

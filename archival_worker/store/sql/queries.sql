@@ -1,0 +1,380 @@
+-- The archive's statements, one after each "name" line; archival_worker/store/queries.py reads them.
+--
+-- Rows come in as one array per column: one round trip and one plan per table and batch, whatever its size. New bids, which
+-- are nearly all rows, come by COPY instead (archival_worker/store/archive.py), and by insert_bids where that cannot be.
+
+-- name: make_safe
+-- First in a transaction, for this transaction alone. A worker whose machine vanishes must not keep its locks until TCP
+-- notices. And a COMMIT must be on disk when it returns, because the outbox is trimmed on its word: a server that is set up
+-- for less is asked for more, one that is set up for replicas keeps its setting.
+SELECT
+    set_config('idle_in_transaction_session_timeout', '30s', true),
+    set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), true);
+
+-- name: lock_cursors
+-- Before anything else in a transaction, in shard order. Every row that is written belongs to one shard, so from here on
+-- two archivers that hold the same messages (redelivery) neither deadlock nor race.
+SELECT shard, shard_epoch, archived_n, ahead
+FROM shard_cursors
+WHERE shard = ANY ($1::text[])
+ORDER BY shard
+FOR UPDATE;
+
+-- name: read_fences
+-- The newest epoch that a recovery gave each of these shards: what is of an older one is over (archive.py: `write`). A statement
+-- of its own, after lock_cursors: one that waited for a lock still sees all other tables as they were before it waited.
+--
+--   1. A worker has a message of epoch 1, and has not stored it yet.
+--   2. `recover` writes epoch 2 down, reads what the shard's items are to be, and rebuilds them without that message.
+--   3. The worker stores it: as valid, shown by nobody, with a number that epoch 2 gives out anew.
+--
+-- Both lock the shard's row in shard_cursors first. So either the worker commits before 2, and the items are rebuilt with its
+-- message; or 2 commits before the worker reads this, and the message is put aside.
+SELECT shard, max(shard_epoch) AS epoch FROM recoveries WHERE shard = ANY ($1::text[]) GROUP BY shard;
+
+-- name: read_cursors
+SELECT shard, shard_epoch, archived_n FROM shard_cursors;
+
+-- name: move_cursors
+UPDATE shard_cursors AS c
+SET shard_epoch = t.shard_epoch, archived_n = t.archived_n, ahead = t.ahead::bigint[]
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[]) AS t (shard, shard_epoch, archived_n, ahead)
+WHERE c.shard = t.shard;
+
+-- name: find_events_among
+-- Events that are stored within these ranges of places. A COPY of bids looks here first: no constraint keeps a bid from the
+-- place of another event. A range per item is few index probes, however many bids are in it.
+SELECT among.item_id, among.epoch, among.seq
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS t (item_id, epoch, first, last)
+CROSS JOIN LATERAL (
+    SELECT item_id, epoch, seq FROM events AS e
+    WHERE e.item_id = t.item_id AND e.epoch = t.epoch AND e.seq BETWEEN t.first AND t.last OFFSET 0
+) AS among;
+
+-- name: before_copy
+-- The cursors stay locked, whatever becomes of the COPY.
+SAVEPOINT before_copy;
+
+-- name: undo_copy
+ROLLBACK TO SAVEPOINT before_copy;
+
+-- name: insert_bids
+-- What COPY cannot do: known bids are skipped, and so is one whose place is taken, by another bid or by an event of another type.
+-- OFFSET 0 keeps the look-up one index probe per row; the planner would otherwise read the whole table for a large batch.
+INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, placed_at)
+SELECT item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+            $9::text[], $10::bigint[])
+    AS t (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, at_us)
+WHERE NOT EXISTS (
+    SELECT FROM events AS e WHERE e.item_id = t.item_id AND e.epoch = t.epoch AND e.seq = t.seq OFFSET 0
+)
+ON CONFLICT DO NOTHING;
+
+-- name: find_bid_clashes
+-- Run when insert_bids stored fewer rows than it was given: which of them (counted from 1) are not what is stored?
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
+    WITH ORDINALITY AS t (item_id, epoch, seq, bid_id, user_id, amount, ordinal)
+LEFT JOIN LATERAL (
+    SELECT bid_id, user_id, amount FROM bids AS b
+    WHERE b.item_id = t.item_id AND b.epoch = t.epoch AND b.seq = t.seq OFFSET 0
+) AS stored ON true
+WHERE (stored.bid_id, stored.user_id, stored.amount) IS DISTINCT FROM (t.bid_id, t.user_id, t.amount)
+ORDER BY t.ordinal;
+
+-- name: insert_events
+INSERT INTO events (item_id, epoch, seq, type, body, at)
+SELECT item_id, epoch, seq, type, body::jsonb, instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
+    AS t (item_id, epoch, seq, type, body, at_us)
+WHERE NOT EXISTS (
+    SELECT FROM bids AS b WHERE b.item_id = t.item_id AND b.epoch = t.epoch AND b.seq = t.seq OFFSET 0
+)
+ON CONFLICT DO NOTHING;
+
+-- name: find_event_clashes
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[])
+    WITH ORDINALITY AS t (item_id, epoch, seq, type, body, ordinal)
+LEFT JOIN LATERAL (
+    SELECT type, body FROM events AS e
+    WHERE e.item_id = t.item_id AND e.epoch = t.epoch AND e.seq = t.seq OFFSET 0
+) AS stored ON true
+WHERE (stored.type, stored.body) IS DISTINCT FROM (t.type, t.body::jsonb)
+ORDER BY t.ordinal;
+
+-- name: insert_sealed
+INSERT INTO sealed (item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key,
+                    verdict, decided_at)
+SELECT item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key, verdict,
+       instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[],
+            $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::bigint[])
+    AS t (item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key, verdict,
+          at_us)
+ON CONFLICT DO NOTHING;
+
+-- name: find_sealed_clashes
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[],
+            $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::bigint[])
+    WITH ORDINALITY
+    AS t (item_id, epoch, n, at, seq, leader_id, leader_max, runner_up, user_id, bid_id, amount, max_amount, key, verdict,
+          at_us, ordinal)
+LEFT JOIN sealed AS s ON (s.item_id, s.epoch, s.n, s.at) = (t.item_id, t.epoch, t.n, t.at)
+WHERE (s.seq, s.leader_id, s.leader_max, s.runner_up, s.user_id, s.bid_id, s.amount, s.max_amount, s.key, s.verdict,
+       us_of(s.decided_at))
+    IS DISTINCT FROM (t.seq, t.leader_id, t.leader_max, t.runner_up, t.user_id, t.bid_id, t.amount, t.max_amount, t.key,
+                      t.verdict, t.at_us)
+ORDER BY t.ordinal;
+
+-- name: apply_voids
+-- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that strikes it. One pass over the
+-- item's bids: a join back from a list of fates is planned as a loop in a loop, and takes minutes on a long history.
+WITH voids AS MATERIALIZED (
+    SELECT item_id, epoch, seq, body ->> 'bid_id' AS struck_id, (body ->> 'voided_seq')::bigint AS voided_seq,
+           body ->> 'bidder_id' AS bidder_id, (body ->> 'automatic_until')::bigint AS automatic_until,
+           (body ->> 'current_bid')::bigint AS price
+    FROM events
+    WHERE type = 'voided' AND item_id = ANY ($1::text[])
+)
+UPDATE bids AS b
+SET status = (
+    SELECT max(void_fate(v.seq, v.struck_id, v.voided_seq, v.bidder_id, v.automatic_until, v.price,
+                         b.seq, b.bid_id, b.user_id, b.kind, b.amount))
+    FROM voids AS v WHERE v.item_id = b.item_id AND b.epoch <= v.epoch
+)
+WHERE b.item_id = ANY (ARRAY(SELECT DISTINCT item_id FROM voids)) AND b.status <> 'voided' AND b.status <> (
+    SELECT max(void_fate(v.seq, v.struck_id, v.voided_seq, v.bidder_id, v.automatic_until, v.price,
+                         b.seq, b.bid_id, b.user_id, b.kind, b.amount))
+    FROM voids AS v WHERE v.item_id = b.item_id AND b.epoch <= v.epoch
+);
+
+-- name: store_terms
+-- From `created` events. A row without terms exists where a later event of the item was archived first.
+INSERT INTO items AS i (
+    item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
+    increment_value, increment_steps, soft_close, auto_opened, start_at, original_end_at, created_at,
+    epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met, end_at, updated_at)
+SELECT
+    item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
+    increment_value, increment_steps, soft_close, auto_opened, instant_of(start_us), instant_of(end_us),
+    instant_of(at_us),
+    epoch, seq, current_bid, NULL, 0, min_next_bid, status, reserve_met, instant_of(end_us), instant_of(at_us)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+            $9::text[], $10::bigint[], $11::text[], $12::text[], $13::boolean[], $14::bigint[], $15::bigint[],
+            $16::bigint[], $17::integer[], $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::boolean[])
+    AS t (item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
+          increment_value, increment_steps, soft_close, auto_opened, start_us, end_us, at_us,
+          epoch, seq, current_bid, min_next_bid, status, reserve_met)
+ON CONFLICT (item_id) DO UPDATE
+SET name = excluded.name, description = excluded.description, seller_id = excluded.seller_id,
+    currency = excluded.currency, start_price = excluded.start_price, reserve_price = excluded.reserve_price,
+    buy_now_price = excluded.buy_now_price, increment_kind = excluded.increment_kind,
+    increment_value = excluded.increment_value, increment_steps = excluded.increment_steps,
+    soft_close = excluded.soft_close, auto_opened = excluded.auto_opened, start_at = excluded.start_at,
+    original_end_at = excluded.original_end_at, created_at = excluded.created_at
+WHERE i.created_at IS NULL;
+
+-- name: store_states
+-- One row per item: its newest event of the batch. What is stored wins unless this is newer.
+INSERT INTO items AS i (item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met,
+                        end_at, updated_at, currency)
+SELECT item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met,
+       instant_of(end_us), instant_of(at_us), currency
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+            $9::boolean[], $10::bigint[], $11::bigint[], $12::text[])
+    AS t (item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met, end_us,
+          at_us, currency)
+ON CONFLICT (item_id) DO UPDATE
+SET epoch = excluded.epoch, seq = excluded.seq, current_bid = excluded.current_bid,
+    highest_bidder_id = excluded.highest_bidder_id, bid_count = excluded.bid_count,
+    min_next_bid = excluded.min_next_bid, status = excluded.status, reserve_met = excluded.reserve_met,
+    end_at = excluded.end_at, updated_at = excluded.updated_at
+WHERE (i.epoch, i.seq) < (excluded.epoch, excluded.seq);
+
+-- name: insert_dead_letters
+INSERT INTO dead_letters (reason, detail, subject, stream_seq, shard, shard_epoch, n, data)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer[], $7::bigint[], $8::bytea[])
+ON CONFLICT DO NOTHING
+RETURNING reason, detail, subject, stream_seq;
+
+-- name: count_dead_letters
+-- Settled is what a retry has stored, and what a retry has found to be of an epoch that is over.
+SELECT count(*) AS letters, count(*) FILTER (WHERE reason = 'clash') AS clashes,
+       count(*) FILTER (WHERE reason = 'former_epoch') AS former
+FROM dead_letters
+WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch');
+
+-- name: list_dead_letters
+-- $1: those that a retry has settled as well. $2: only this one.
+SELECT id, reason, subject, n, at, detail, retried_at, outcome
+FROM dead_letters
+WHERE ($1::boolean OR outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch')) AND ($2::bigint IS NULL OR id = $2)
+ORDER BY id;
+
+-- name: lock_dead_letter
+SELECT id, reason, subject, stream_seq, shard, shard_epoch, n, data, outcome
+FROM dead_letters
+WHERE id = $1
+FOR UPDATE;
+
+-- name: mark_dead_letter
+UPDATE dead_letters SET retried_at = now(), outcome = $2 WHERE id = $1;
+
+-- name: known_shards
+-- Shards of which the archive knows anything, and the epoch that a rebuilt one gets: above every epoch that the shard or
+-- one of its items ever had. (An item has the epoch that its shard had when the item was opened or rebuilt.)
+SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), 1) + 1 AS next_epoch,
+       c.archived_n > 0 OR c.shard_epoch > 0 OR cardinality(c.ahead) > 0 OR count(r.shard) > 0 AS is_known
+FROM shard_cursors AS c
+LEFT JOIN recoveries AS r USING (shard)
+GROUP BY c.shard;
+
+-- name: begin_recovery
+-- After lock_cursors of the shard, so that no two runs are given the same epoch, and for the reason at read_fences.
+INSERT INTO recoveries (shard, shard_epoch)
+SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), 1) + 1
+FROM shard_cursors AS c
+LEFT JOIN recoveries AS r USING (shard)
+WHERE c.shard = $1
+GROUP BY c.shard
+RETURNING shard_epoch;
+
+-- name: next_run
+SELECT nextval('recovery_runs');
+
+-- name: end_recovery
+UPDATE recoveries SET finished_at = now(), items = $3, verdicts = $4 WHERE shard = $1 AND shard_epoch = $2;
+
+-- name: has_item
+SELECT EXISTS (SELECT FROM items WHERE item_id = $1);
+
+-- name: read_item_ids
+SELECT item_id FROM items;
+
+-- name: read_items
+-- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader: what it is, too, where no bid of
+-- the item had a maximum. Instants in microseconds.
+SELECT i.*, (SELECT count(*) FROM events AS e WHERE e.item_id = i.item_id AND e.type = 'voided') AS voids,
+       us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
+       us_of(i.end_at) AS end_us, us_of(i.updated_at) AS updated_us,
+       coalesce((SELECT max(b.amount) FROM bids AS b
+                 WHERE b.item_id = i.item_id AND b.status = 'valid' AND b.user_id <> i.highest_bidder_id), 0) AS runner_up
+FROM items AS i
+WHERE i.item_id = ANY ($1::text[])
+ORDER BY i.item_id;
+
+-- name: read_turns
+-- The events that move an item's end, or stop its clock, oldest first.
+SELECT item_id, type, us_of(at) AS ts_us, (body ->> 'extensions')::integer AS extensions
+FROM events
+WHERE item_id = ANY ($1::text[]) AND type IN ('paused', 'resumed', 'extended')
+ORDER BY item_id, epoch, seq;
+
+-- name: read_log
+-- Of each item the newest $2 events, bids and others, newest first.
+SELECT wanted.item_id, log.*
+FROM unnest($1::text[]) AS wanted (item_id),
+LATERAL (
+    (SELECT epoch, seq, NULL::text AS body, bid_id, user_id, amount, previous_bid, kind, leader_id, us_of(placed_at) AS ts_us
+     FROM bids AS b WHERE b.item_id = wanted.item_id ORDER BY epoch DESC, seq DESC LIMIT $2)
+    UNION ALL
+    (SELECT epoch, seq, body::text, NULL, NULL, NULL, NULL, NULL, NULL, us_of(at)
+     FROM events AS e WHERE e.item_id = wanted.item_id ORDER BY epoch DESC, seq DESC LIMIT $2)
+    ORDER BY epoch DESC, seq DESC LIMIT $2
+) AS log
+ORDER BY wanted.item_id, log.epoch DESC, log.seq DESC;
+
+-- name: read_standing
+-- Of each item its newest sealed fact: from there on all bids are plain ones.
+SELECT DISTINCT ON (item_id) item_id, epoch, seq, leader_id, leader_max, runner_up
+FROM sealed
+WHERE item_id = ANY ($1::text[])
+ORDER BY item_id, epoch DESC, n DESC, at DESC;
+
+-- name: read_bids_after
+-- The bids of items $1 after the places ($2, $3), in order.
+SELECT b.item_id, b.user_id, b.amount, b.kind, b.leader_id
+FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS t (item_id, epoch, seq)
+JOIN bids AS b ON b.item_id = t.item_id AND (b.epoch, b.seq) > (t.epoch, t.seq)
+ORDER BY b.item_id, b.epoch, b.seq;
+
+-- name: read_maxima
+-- Of every bidder the newest maximum that was not struck. A bid that took the item at its buy-now price (the ninth field of a
+-- verdict is the kind) leaves no maximum.
+SELECT DISTINCT ON (item_id, user_id) item_id, user_id, max_amount
+FROM sealed AS s
+WHERE item_id = ANY ($1::text[]) AND max_amount IS NOT NULL AND split_part(verdict, '|', 9) IS DISTINCT FROM 'buy_now'
+    AND NOT EXISTS (SELECT FROM events AS e
+                    WHERE e.item_id = s.item_id AND e.type = 'voided' AND e.body ->> 'bid_id' = s.bid_id)
+ORDER BY item_id, user_id, epoch DESC, n DESC, at DESC;
+
+-- name: read_accepted
+-- Of each item the newest $2 entries of its log of accepted bids, oldest first. A raised maximum has no event: its sealed fact
+-- repeats the number of the event before it. `position`: how many bids were accepted up to there; the automatic bids after voids
+-- are in the log and do not count.
+WITH accepted AS (
+    SELECT b.item_id, b.seq, 0 AS is_raise, b.epoch, 0::bigint AS n, 0 AS at, b.bid_id, b.user_id, b.kind, b.amount AS shown,
+           b.status, s.amount, s.max_amount, a.amount AS answer, a.user_id AS answered_by, a.status AS answer_status
+    FROM bids AS b
+    LEFT JOIN sealed AS s ON s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id
+    LEFT JOIN bids AS a ON a.item_id = b.item_id AND a.epoch = b.epoch AND a.seq = b.seq + 1
+                       AND a.bid_id = b.bid_id || '/proxy'
+    WHERE b.item_id = ANY ($1::text[]) AND (b.kind <> 'proxy' OR b.bid_id LIKE '%/anew')
+    UNION ALL
+    SELECT r.item_id, r.seq, 1, r.epoch, r.n, r.at, r.bid_id, r.user_id, NULL, NULL, NULL, r.amount, r.max_amount, NULL, NULL,
+           NULL
+    FROM sealed AS r
+    WHERE r.item_id = ANY ($1::text[]) AND r.verdict LIKE 'M|%'
+), numbered AS (
+    SELECT accepted.*, row_number() OVER (PARTITION BY item_id
+                                          ORDER BY seq DESC, is_raise DESC, epoch DESC, n DESC, at DESC) AS newest,
+           count(*) FILTER (WHERE kind IS DISTINCT FROM 'proxy')
+               OVER (PARTITION BY item_id ORDER BY seq, is_raise, epoch, n, at) AS position
+    FROM accepted
+)
+SELECT o.*, EXISTS (SELECT FROM events AS e
+                    WHERE e.item_id = o.item_id AND e.type = 'voided' AND e.body ->> 'bid_id' = o.bid_id) AS is_struck
+FROM numbered AS o
+WHERE newest <= $2
+ORDER BY item_id, newest DESC;
+
+-- name: read_bidders
+-- How many accepted bids of each person stand, raised maxima among them; automatic bids do not count.
+SELECT item_id, user_id, count(*) AS bids
+FROM (
+    SELECT item_id, user_id FROM bids WHERE item_id = ANY ($1::text[]) AND status <> 'voided' AND kind <> 'proxy'
+    UNION ALL
+    SELECT item_id, user_id FROM sealed AS s
+    WHERE item_id = ANY ($1::text[]) AND verdict LIKE 'M|%'
+        AND NOT EXISTS (SELECT FROM events AS e
+                        WHERE e.item_id = s.item_id AND e.type = 'voided' AND e.body ->> 'bid_id' = s.bid_id)
+) AS standing
+GROUP BY item_id, user_id
+ORDER BY item_id;
+
+-- name: read_answered_bids
+-- The bids whose verdict is still to be kept: for as long as their item can take bids, and until $2 microseconds after its last
+-- event once it is over. Those with sealed facts are left to the next statement.
+SELECT b.item_id, b.epoch, b.seq, b.bid_id, b.user_id, b.amount, b.kind, b.leader_id, us_of(b.placed_at) AS ts_us
+FROM bids AS b
+JOIN items AS i USING (item_id)
+WHERE b.item_id = ANY ($1::text[])
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR i.updated_at + $2::bigint * interval '1 microsecond' > now())
+    AND NOT EXISTS (SELECT FROM sealed AS s WHERE s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id)
+ORDER BY b.item_id, b.epoch, b.seq;
+
+-- name: read_sealed_answers
+-- The same for bids with sealed facts, raised maxima among them; those that came under a key.
+SELECT s.item_id, s.user_id, s.bid_id, s.amount, s.max_amount, s.key, s.verdict
+FROM sealed AS s
+JOIN items AS i USING (item_id)
+WHERE s.item_id = ANY ($1::text[]) AND s.key IS NOT NULL
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR i.updated_at + $2::bigint * interval '1 microsecond' > now())
+ORDER BY s.item_id, s.epoch, s.n, s.at;
+
+-- name: show_read_only
+SHOW transaction_read_only;

@@ -1,0 +1,402 @@
+"""What is sent to viewers: public frames, each serialised once however many viewers it has. Pure.
+
+Amounts are exact JSON numbers with the currency's decimals and times RFC 3339. A reserve price, a hidden maximum or
+the name of an operator is in no frame: the functions below name every field that goes out.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Final, Literal
+
+import msgspec
+
+from shared.aliases import alias_of
+from shared.domain.errors import ShardLost
+from shared.messages import (
+    AuctionCancelled,
+    AuctionClosed,
+    AuctionExtended,
+    AuctionOpened,
+    AuctionPaused,
+    AuctionResumed,
+    BidAccepted,
+    BidVoided,
+    Event,
+    ItemCreated,
+)
+from shared.redis_layout.item_hash import ItemState, amount_json, public_event_state, public_item
+from shared.timefmt import to_rfc3339
+
+Version = tuple[int, int]
+"""``(epoch, seq)``: the higher one is the newer one."""
+
+UNKNOWN: Final[Version] = (0, -1)
+"""The version of an item that does not exist yet: older than every event."""
+
+
+class FrameKind(Enum):
+    """What may be done with a frame that waits for a slow viewer."""
+
+    CONTROL = "control"
+    """Belongs to the connection; never dropped."""
+    STATUS = "status"
+    """Says how something is now; the next one of the same topic replaces it."""
+    SNAPSHOT = "snapshot"
+    """The full state of an item; only a newer snapshot replaces it."""
+    EVENT = "event"
+    """One event of an item; may be merged with later ones."""
+
+
+class Frame:
+    """One JSON text.
+
+    Attributes:
+        item_id, version: of which item, at which version; empty and :data:`UNKNOWN` for frames that are about none.
+        event: what the frame was made of, for kind EVENT.
+        events, bids: how many events the frame stands for, and how many accepted bids are among them.
+        extensions: how often the item was extended up to the event.
+        topic: what the frame is about, for kind STATUS.
+        wire, sse: the text as it goes over a WebSocket, and as a server-sent event; written by whoever sends the frame
+            in that form for the first time.
+    """
+
+    __slots__ = (
+        "_text",
+        "bids",
+        "event",
+        "events",
+        "extensions",
+        "item_id",
+        "kind",
+        "sse",
+        "topic",
+        "version",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        kind: FrameKind,
+        content: dict[str, Any] | None,
+        *,
+        item_id: str = "",
+        version: Version = UNKNOWN,
+        event: Event | None = None,
+        events: int = 0,
+        bids: int = 0,
+        extensions: int = 0,
+        topic: str = "",
+    ) -> None:
+        """``content`` None: the event as it is, encoded when it is needed. Of a conflated item most never are."""
+        self.kind = kind
+        self.item_id = item_id
+        self.version = version
+        self.event = event
+        self.events = events
+        self.bids = bids
+        self.extensions = extensions
+        self.topic = topic
+        self._text = None if content is None else _encode(content)
+        self.wire: bytes | None = None
+        self.sse: bytes | None = None
+
+    @property
+    def text(self) -> bytes:
+        """The JSON, encoded."""
+        if self._text is None:
+            assert self.event is not None
+            self._text = _encode(_event_content(self.event))
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Frame({self.text.decode()})"
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def version_text(version: Version) -> str:
+    """``<epoch>:<seq>``, what viewers send back as ``since``."""
+    return f"{version[0]}:{version[1]}"
+
+
+# ---------------------------------------------------------------------------------------------- about the connection
+
+
+def connected_frame(client_id: str, item_id: str | None, now_us: int, *, heartbeat_s: float, full: bool) -> Frame:
+    """The first frame of every connection; ``itemId`` is null where the connection is for many items.
+
+    Args:
+        heartbeat_s: how often a heartbeat comes; a client takes three times that long a silence for a dead connection.
+        full: whether every event is shown, or at most so many frames a second and item.
+    """
+    return Frame(
+        FrameKind.CONTROL,
+        {
+            "type": "connected",
+            "itemId": item_id,
+            "clientId": client_id,
+            "server_time": to_rfc3339(now_us),
+            "heartbeat_s": heartbeat_s,
+            "feed": "full" if full else "conflated",
+        },
+    )
+
+
+def heartbeat_frame(now_us: int, *, stale: bool) -> Frame:
+    """The connection lives, and this is the server's time. ``stale``: this broadcaster hears no events now."""
+    content: dict[str, Any] = {"type": "heartbeat", "server_time": to_rfc3339(now_us)}
+    if stale:
+        content["stale"] = True
+    return Frame(FrameKind.STATUS, content, topic="heartbeat")
+
+
+def authenticated_frame(user_id: str, expires_us: int) -> Frame:
+    """The token was accepted: standings of this user follow, until it expires."""
+    return Frame(FrameKind.CONTROL, {"type": "authenticated", "user_id": user_id, "expires": to_rfc3339(expires_us)})
+
+
+def resumed_frame(item_id: str, since: Version, version: Version, replayed: int) -> Frame:
+    """Says that ``since`` was understood: exactly ``replayed`` frames follow, up to ``version``, then the live ones."""
+    epoch, seq = version
+    return Frame(
+        FrameKind.CONTROL,
+        {
+            "type": "resumed",
+            "item_id": item_id,
+            "recovered": True,
+            "since": version_text(since),
+            "replayed": replayed,
+            "epoch": epoch,
+            "seq": seq,
+        },
+        item_id=item_id,
+    )
+
+
+def unsubscribed_frame(items: list[str]) -> Frame:
+    """No frame about these items follows."""
+    return Frame(FrameKind.CONTROL, {"type": "unsubscribed", "items": items})
+
+
+def pong_frame(now_us: int) -> Frame:
+    """The answer to ``{"op":"ping"}``, for clients that cannot send WebSocket pings."""
+    return Frame(FrameKind.CONTROL, {"type": "pong", "server_time": to_rfc3339(now_us)})
+
+
+def error_frame(code: str, message: str, *, item_id: str | None = None) -> Frame:
+    """An operation was not carried out. ``code`` is a stable name, ``message`` says what to do."""
+    content = {"type": "error", "code": code, "message": message}
+    if item_id is not None:
+        content["item_id"] = item_id
+    return Frame(FrameKind.CONTROL, content)
+
+
+def lost_frame(item_id: str) -> Frame:
+    """Redis has lost the item, or its shard: the viewer stays, and its first frame about the item comes later."""
+    text = "this item was lost and is being rebuilt; its state follows as soon as it is back"
+    return error_frame(ShardLost.code, text, item_id=item_id)
+
+
+# ------------------------------------------------------------------------------------------------------ about an item
+
+
+def snapshot_frame(item: ItemState, *, recovered: bool | None = None) -> Frame:
+    """The full public state.
+
+    Args:
+        recovered: False where the viewer asked for, or should have got, the events before it and cannot have them; None
+            where it asked for none.
+    """
+    state = public_item(item)
+    content: dict[str, Any] = {
+        "type": "snapshot",
+        "item_id": state.pop("id"),
+        **state,
+        "extensions": item.state.extensions,
+    }
+    if recovered is not None:
+        content["recovered"] = recovered
+    return Frame(FrameKind.SNAPSHOT, content, item_id=item.terms.item_id, version=item.version)
+
+
+def unknown_frame(item_id: str, *, recovered: bool | None = None) -> Frame:
+    """The snapshot of an item that does not exist yet; its first event follows as soon as somebody bids."""
+    epoch, seq = UNKNOWN
+    content = {"type": "snapshot", "item_id": item_id, "status": "unknown", "epoch": epoch, "seq": seq}
+    if recovered is not None:
+        content["recovered"] = recovered
+    return Frame(FrameKind.SNAPSHOT, content, item_id=item_id)
+
+
+def event_frame(event: Event, *, extensions: int = 0) -> Frame:
+    """One event and the public state after it. ``created`` has no frame of its own: viewers get a snapshot instead.
+
+    Args:
+        extensions: how often the item was extended up to this event; shown where a ``state`` stands for it.
+    """
+    if isinstance(event, ItemCreated):
+        raise ValueError("a created event carries the reserve price and is never shown as it is")
+    return Frame(
+        FrameKind.EVENT,
+        None,
+        item_id=event.item_id,
+        version=event.version,
+        event=event,
+        events=1,
+        bids=1 if isinstance(event, BidAccepted) else 0,
+        extensions=extensions,
+    )
+
+
+def state_frame(event: Event, *, events: int, bids: int, extensions: int) -> Frame:
+    """The state after ``event``, in place of it and of events before it that were too many for the viewer.
+
+    Args:
+        events: how many events it stands for, with ``event`` itself.
+        bids: how many of them are accepted bids; shown as ``bids_since_last``.
+        extensions: how often the item was extended up to ``event``.
+    """
+    content = {
+        "type": "state",
+        "event_id": event.event_id,
+        "bids_since_last": bids,
+        "extensions": extensions,
+        **public_event_state(event),
+    }
+    return Frame(
+        FrameKind.EVENT,
+        content,
+        item_id=event.item_id,
+        version=event.version,
+        event=event,
+        events=events,
+        bids=bids,
+        extensions=extensions,
+    )
+
+
+def stale_frame(item_id: str, version: Version, stale: bool) -> Frame:
+    """``stale``: events do not flow, so the item may be ahead of ``version``. Otherwise: all is shown again."""
+    epoch, seq = version
+    content = {"type": "stale", "item_id": item_id, "stale": stale, "epoch": epoch, "seq": seq}
+    return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic="stale")
+
+
+def viewers_frame(item_id: str, viewers: int, exact: bool) -> Frame:
+    """How many watch the item. Not ``exact`` where broadcasters told each other, which takes a moment."""
+    content = {"type": "viewers", "item_id": item_id, "viewers": viewers, "exact": exact}
+    return Frame(FrameKind.STATUS, content, item_id=item_id, topic="viewers")
+
+
+Standing = Literal["leading", "outbid", "won", "lost", "none"]
+
+
+def standing_frame(
+    item_id: str,
+    version: Version,
+    standing: Standing,
+    *,
+    current_bid: int | None,
+    min_next_bid: int | None,
+    currency: str,
+    your_maximum: int | None,
+) -> Frame:
+    """How a bidder stands. For this bidder alone.
+
+    Args:
+        current_bid, min_next_bid: minor units; None for an item that does not exist yet.
+        your_maximum: the bidder's own maximum in minor units; None where there is none or it may not be told.
+    """
+    epoch, seq = version
+
+    def amount(minor: int | None) -> msgspec.Raw | None:
+        return None if minor is None else amount_json(minor, currency)
+
+    content = {
+        "type": "standing",
+        "item_id": item_id,
+        "epoch": epoch,
+        "seq": seq,
+        "standing": standing,
+        "current_bid": amount(current_bid),
+        "min_next_bid": amount(min_next_bid),
+        "your_maximum": amount(your_maximum),
+    }
+    return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic="standing")
+
+
+def struck_frame(
+    item_id: str, version: Version, *, bid_id: str, amount: int | None, reason: str, ts_us: int, currency: str
+) -> Frame:
+    """A bid of this bidder was struck. For this bidder alone.
+
+    Args:
+        version: of the event that struck it.
+        amount: the price that the bid had set, in minor units; None of a raised maximum, which had set none.
+        ts_us: when, in microseconds.
+    """
+    epoch, seq = version
+    content = {
+        "type": "struck",
+        "item_id": item_id,
+        "epoch": epoch,
+        "seq": seq,
+        "timestamp": to_rfc3339(ts_us),
+        "bid_id": bid_id,
+        "amount": None if amount is None else amount_json(amount, currency),
+        "reason": reason,
+    }
+    # A topic of its own: a later one does not replace it.
+    return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic=f"struck:{seq}")
+
+
+def _event_content(event: Event) -> dict[str, Any]:
+    return {
+        "type": event.__struct_config__.tag,
+        "event_id": event.event_id,
+        **_own_fields(event),
+        **public_event_state(event),
+    }
+
+
+def _own_fields(event: Event) -> dict[str, Any]:
+    """What an event has beyond the state, as far as anybody may see it."""
+    match event:
+        case BidAccepted():
+            return {
+                "bid_id": event.bid_id,
+                "user_id": event.user_id,
+                "bidder": alias_of(event.item_id, event.user_id),
+                "amount": amount_json(event.amount, event.currency),
+                "previous_bid": amount_json(event.previous_bid, event.currency),
+                "kind": event.kind,
+            }
+        case AuctionExtended():
+            return {
+                "previous_end_time": to_rfc3339(event.previous_end_us),
+                "original_end_time": to_rfc3339(event.original_end_us),
+                "extensions": event.extensions,
+            }
+        case AuctionPaused() | AuctionResumed() | AuctionCancelled():
+            return {"reason": event.reason}
+        case AuctionClosed():
+            winner = event.winner_id
+            return {"winner_id": winner, "winner": None if winner is None else alias_of(event.item_id, winner)}
+        case BidVoided():
+            offered = None if event.offered_to is None else alias_of(event.item_id, event.offered_to)
+            return {
+                "bid_id": event.bid_id,
+                "voided_seq": event.voided_seq,
+                "user_id": event.bidder_id,
+                "bidder": None if event.bidder_id is None else alias_of(event.item_id, event.bidder_id),
+                "amount": None if event.amount is None else amount_json(event.amount, event.currency),
+                "automatic_until": event.automatic_until,
+                "offered_to": offered,
+                "reason": event.reason,
+            }
+        case AuctionOpened():
+            return {}
+        case ItemCreated():
+            raise ValueError("a created event carries the reserve price and is never shown as it is")

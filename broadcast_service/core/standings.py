@@ -1,0 +1,222 @@
+"""How bidders stand on one item, and who has to be told. Pure; the clock is an argument.
+
+Only bidders who follow the item and said who they are (:mod:`broadcast_service.endpoints.private`) are in here: a few,
+however many watch. Their own maxima are here as well, and leave only towards connections of the same bidder that
+may see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from broadcast_service.core.frames import UNKNOWN, Frame, Standing, Version, standing_frame, struck_frame
+from broadcast_service.core.pace import Pace
+from shared.domain.auction import Status
+from shared.redis_layout.item_hash import ItemState
+
+ListenerT = TypeVar("ListenerT", bound=Hashable)
+
+_DEFAULT_CURRENCY = "USD"
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A bid of the bidder that an operator struck; ``amount`` in minor units, None of a raised maximum."""
+
+    version: Version
+    bid_id: str
+    amount: int | None
+    reason: str
+    ts_us: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Redis knows of one bidder on one item: whether a bid of theirs stands, their maximum, in minor units, and
+    which of their bids were struck, as far as events are kept, oldest first."""
+
+    has_bid: bool
+    maximum: int | None = None
+    struck: tuple[Struck, ...] = ()
+
+
+def standing_of(user_id: str, item: ItemState | None, *, has_bid: bool) -> Standing:
+    """How the user stands; ``none`` where no bid of theirs stands."""
+    if item is None:
+        return "none"
+    state = item.state
+    if state.leader == user_id:
+        if state.status is Status.SOLD:
+            return "won"
+        return "lost" if state.status.is_final else "leading"
+    if not has_bid:
+        return "none"
+    return "lost" if state.status.is_final else "outbid"
+
+
+def maximum_to_tell(user_id: str, item: ItemState | None, facts: Facts) -> int | None:
+    """The bidder's own maximum; None where there is none, or a later bid of theirs went past it."""
+    if item is None or facts.maximum is None:
+        return None
+    if item.state.leader == user_id and facts.maximum < item.state.price:
+        return None
+    return facts.maximum
+
+
+@dataclass(slots=True)
+class _Bidder(Generic[ListenerT]):
+    """One user.
+
+    Attributes:
+        facts: what was read; None until then, and while it may be out of date.
+        bid_since: an event said that they bid, after the last read began: that read may not know it.
+        told_struck: the last struck bid that each listener was told of.
+        listeners: each with whether it may see the maximum, and what it was told last.
+    """
+
+    facts: Facts | None = None
+    bid_since: bool = False
+    told_struck: dict[ListenerT, Version] = field(default_factory=dict)
+    listeners: dict[ListenerT, tuple[bool, tuple[Standing, int | None] | None]] = field(default_factory=dict)
+
+    @property
+    def sees_maximum(self) -> bool:
+        return any(sees for sees, _ in self.listeners.values())
+
+
+class Standings(Generic[ListenerT]):
+    """The bidders of one item who want to know how they stand.
+
+    A standing is told when it is known and when it changed, at most at the given pace; what changes faster is told as
+    it is in the end.
+    """
+
+    def __init__(self, item_id: str, pace: Pace) -> None:
+        self.item_id = item_id
+        self._pace = pace
+        self._bidders: dict[str, _Bidder[ListenerT]] = {}
+        self._dirty: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._bidders)
+
+    # ----------------------------------------------------------------------------------------------- who listens
+
+    def listen(self, listener: ListenerT, user_id: str, *, sees_maximum: bool) -> None:
+        """Tell this listener how the user stands, now and from now on; again where it listens already."""
+        self._bidders.setdefault(user_id, _Bidder()).listeners[listener] = (sees_maximum, None)
+        self._dirty.add(user_id)
+
+    def leave(self, listener: ListenerT, user_id: str) -> None:
+        """Tell it no more."""
+        bidder = self._bidders.get(user_id)
+        if bidder is None:
+            return
+        bidder.listeners.pop(listener, None)
+        bidder.told_struck.pop(listener, None)
+        if not bidder.listeners:
+            del self._bidders[user_id]
+            self._dirty.discard(user_id)
+
+    # ------------------------------------------------------------------------------------------------- what is known
+
+    def changed(self, users: Collection[str]) -> list[str]:
+        """An event concerned these users, which means that they bid; no users: everybody may stand otherwise now.
+
+        Returns:
+            Of whom something may be new that no event tells, and has to be read before they are told: maxima, and where
+            it is everybody, whether they have a bid that stands: one may be struck, or was not shown.
+        """
+        to_read: list[str] = []
+        for user_id in users or self._bidders:
+            bidder = self._bidders.get(user_id)
+            if bidder is None:
+                continue
+            bidder.bid_since = bidder.bid_since or bool(users)
+            if bidder.sees_maximum or not users:
+                bidder.facts = None
+                to_read.append(user_id)
+            self._dirty.add(user_id)
+        return to_read
+
+    def reading(self, users: Iterable[str]) -> None:
+        """A read of these users begins, which will know all that events told up to now."""
+        for user_id in users:
+            bidder = self._bidders.get(user_id)
+            if bidder is not None and bidder.bid_since:
+                bidder.bid_since = False
+                if bidder.facts is not None:
+                    bidder.facts = replace(bidder.facts, has_bid=True)
+
+    def learn(self, facts: dict[str, Facts]) -> None:
+        """What was read."""
+        for user_id, read in facts.items():
+            bidder = self._bidders.get(user_id)
+            if bidder is not None:
+                bidder.facts = read
+                self._dirty.add(user_id)
+
+    # ------------------------------------------------------------------------------------------------- what to send
+
+    def due_s(self) -> float | None:
+        """When to call :meth:`flush`; None while there is nothing to tell."""
+        return self._pace.due_s if self._dirty else None
+
+    def flush(self, item: ItemState | None, now_s: float) -> list[tuple[ListenerT, Frame]]:
+        """The frames that are due, each for one listener. ``item``: as the viewers were shown it last."""
+        if not self._dirty or not self._pace.is_free(now_s):
+            return []
+        told: list[tuple[ListenerT, Frame]] = []
+        for user_id in self._dirty:
+            bidder = self._bidders.get(user_id)
+            # Of whom nothing is known yet, the read that is under way will tell.
+            if bidder is not None and bidder.facts is not None:
+                told += self._tell(user_id, bidder, bidder.facts, item)
+        self._dirty.clear()
+        if told:
+            self._pace.take(now_s, 1)
+        return told
+
+    def _tell(
+        self, user_id: str, bidder: _Bidder[ListenerT], facts: Facts, item: ItemState | None
+    ) -> Iterable[tuple[ListenerT, Frame]]:
+        standing = standing_of(user_id, item, has_bid=facts.has_bid or bidder.bid_since)
+        maximum = maximum_to_tell(user_id, item, facts)
+        frames: dict[int | None, Frame] = {}
+        for listener, (sees_maximum, before) in list(bidder.listeners.items()):
+            for struck in facts.struck:
+                if struck.version > bidder.told_struck.get(listener, UNKNOWN):
+                    bidder.told_struck[listener] = struck.version
+                    yield listener, self._struck(struck)
+            its_maximum = maximum if sees_maximum else None
+            if before == (standing, its_maximum):
+                continue
+            if its_maximum not in frames:
+                frames[its_maximum] = self._frame(standing, item, its_maximum)
+            bidder.listeners[listener] = (sees_maximum, (standing, its_maximum))
+            yield listener, frames[its_maximum]
+
+    def _struck(self, struck: Struck) -> Frame:
+        return struck_frame(
+            self.item_id,
+            struck.version,
+            bid_id=struck.bid_id,
+            amount=struck.amount,
+            reason=struck.reason,
+            ts_us=struck.ts_us,
+            currency=struck.currency,
+        )
+
+    def _frame(self, standing: Standing, item: ItemState | None, maximum: int | None) -> Frame:
+        return standing_frame(
+            self.item_id,
+            UNKNOWN if item is None else item.version,
+            standing,
+            current_bid=None if item is None else item.state.price,
+            min_next_bid=None if item is None else item.min_next_bid,
+            currency=_DEFAULT_CURRENCY if item is None else item.terms.currency,
+            your_maximum=maximum,
+        )

@@ -1,0 +1,194 @@
+"""What a viewer may say, one JSON text each::
+
+    {"op": "subscribe", "items": ["a", "b"], "since": {"a": "1:17"}, "feed": "full"}
+    {"op": "unsubscribe", "items": ["a"]}
+    {"op": "ping"}
+    {"op": "authenticate", "token": "..."}
+    {"op": "standing", "items": ["a"]}
+
+The first two only where the connection is for many items; ``since`` may be left out, and so may ``feed``, which is then
+what the address said. What cannot be carried out is answered with a frame
+``{"type": "error", "code", "message"}``, and with ``item_id`` where it is about one item; the rest of the same
+operation is carried out all the same, unless the viewer follows, or asks for, too much.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from broadcast_service.core.frames import Frame, Version, error_frame, pong_frame, unsubscribed_frame
+from broadcast_service.core.hub import TooManyItems
+from broadcast_service.core.quota import SINCE_COST
+from broadcast_service.endpoints.private import NotAuthenticated
+from broadcast_service.service import Service
+from broadcast_service.transport.connection import Connection
+from shared import feed_tokens, names
+from shared.feed_tokens import TokenInvalid
+
+FULL: Final = "full"
+"""The value of ``feed`` for every event."""
+
+SINCE_HINT: Final = "since must be <epoch>:<seq> of the last frame that was received, for example 1:17"
+ITEM_HINT: Final = "an item id is 1 to 64 characters of A-Z a-z 0-9 _ -"
+OPERATION_HINT: Final = (
+    'say {"op":"subscribe","items":["id"]}, {"op":"unsubscribe","items":["id"]}, {"op":"authenticate","token":"..."}, '
+    '{"op":"standing","items":["id"]} or {"op":"ping"}, as one JSON text'
+)
+
+_SINCE: Final = re.compile(r"([0-9]{1,15}):(-1|[0-9]{1,15})\Z")
+
+
+class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_fields=True):
+    """Follow these items; ``since`` maps some of them to the version that the viewer has already."""
+
+    items: list[str]
+    since: dict[str, str] = {}
+    feed: Literal["full", "conflated"] | None = None
+
+
+class Unsubscribe(msgspec.Struct, tag_field="op", tag="unsubscribe", forbid_unknown_fields=True):
+    """Follow these items no longer."""
+
+    items: list[str]
+
+
+class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=True):
+    """Answered with ``{"type":"pong","server_time"}``."""
+
+
+class Authenticate(msgspec.Struct, tag_field="op", tag="authenticate", forbid_unknown_fields=True):
+    """Tell who the bidder is; answered with ``authenticated`` and a ``standing`` for every item that is followed."""
+
+    token: str
+
+
+class AskStanding(msgspec.Struct, tag_field="op", tag="standing", forbid_unknown_fields=True):
+    """Tell the standing on these items again, read anew."""
+
+    items: list[str]
+
+
+_decoder: Final = msgspec.json.Decoder(Subscribe | Unsubscribe | Ping | Authenticate | AskStanding)
+
+
+class SinceInvalid(ValueError):
+    """Not ``<epoch>:<seq>``."""
+
+
+def parse_since(text: str) -> Version:
+    """``"1:17"`` gives ``(1, 17)``; ``"0:-1"`` is the version of an item that did not exist.
+
+    Raises:
+        SinceInvalid: anything else.
+    """
+    match = _SINCE.match(text)
+    if match is None:
+        raise SinceInvalid(SINCE_HINT)
+    return int(match[1]), int(match[2])
+
+
+Spend = Callable[[int], bool]
+"""Whether the viewer may ask for so many operations more; see :class:`~broadcast_service.core.quota.Quota`."""
+
+
+class Outcome(NamedTuple):
+    """Error frames: one for each thing that is wrong, and one where the rest was too much to ask for now."""
+
+    failed: list[Frame]
+    too_many: Frame | None = None
+
+
+DONE: Final = Outcome([])
+
+
+def too_many_operations(per_s: float, *, item_id: str | None = None) -> Frame:
+    """What a viewer is told that asks for too much.
+
+    Args:
+        item_id: of the operation, the first item for which nothing was done.
+    """
+    text = f"more was asked for than {per_s:g} operations a second; wait some seconds before you say more"
+    return error_frame("TOO_MANY_OPERATIONS", text, item_id=item_id)
+
+
+def operate(
+    service: Service, connection: Connection, text: str | None, now_us: int, spend: Spend, *, full: bool
+) -> Outcome:
+    """Carry out one message (None: it was binary).
+
+    Args:
+        full: whether the connection gets every event of an item where the message does not say it.
+    """
+    try:
+        operation = _decoder.decode(text if text is not None else b"")
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        return _wrong(error_frame("OPERATION_INVALID", f"{error}; {OPERATION_HINT}"))
+    match operation:
+        case Subscribe() | Unsubscribe() if connection.single:
+            return _wrong(error_frame("ONE_ITEM_ONLY", "this connection is for one item; connect to /ws to name items"))
+        case Subscribe():
+            return _subscribe(service, connection, operation, spend, full=full)
+        case Unsubscribe(items):
+            gone = [item_id for item_id in items if service.unfollow(connection, item_id)]
+            connection.send((unsubscribed_frame(gone),))
+        case Ping():
+            connection.send((pong_frame(now_us),))
+        case Authenticate(token):
+            return _authenticate(service, connection, token, spend)
+        case AskStanding(items):
+            return _ask_standing(service, connection, items, spend)
+    return DONE
+
+
+def _wrong(error: Frame) -> Outcome:
+    return Outcome([error])
+
+
+def _subscribe(service: Service, connection: Connection, wish: Subscribe, spend: Spend, *, full: bool) -> Outcome:
+    full = full if wish.feed is None else wish.feed == FULL
+    since = wish.since
+    errors: list[Frame] = []
+    for item_id in wish.items:
+        if not spend(SINCE_COST if item_id in since else 1):
+            return Outcome(errors, too_many_operations(service.operations_rate.per_s, item_id=item_id))
+        if not names.is_item_id(item_id):
+            errors.append(error_frame("ITEM_ID_INVALID", ITEM_HINT, item_id=item_id))
+            continue
+        try:
+            version = parse_since(since[item_id]) if item_id in since else None
+            service.follow(connection, item_id, version, full=full)
+        except SinceInvalid as error:
+            errors.append(error_frame("SINCE_INVALID", str(error), item_id=item_id))
+        except TooManyItems as error:
+            errors.append(error_frame("TOO_MANY_ITEMS", str(error), item_id=item_id))
+            break
+    return Outcome(errors)
+
+
+def _authenticate(service: Service, connection: Connection, token: str, spend: Spend) -> Outcome:
+    # The standing on each item is read anew.
+    if not spend(len(service.hub.items_of(connection))):
+        return Outcome([], too_many_operations(service.operations_rate.per_s))
+    try:
+        identity = feed_tokens.check(service.settings.feed_token_secret, token)
+    except TokenInvalid as error:
+        return _wrong(error_frame("TOKEN_INVALID", str(error)))
+    service.private.authenticate(connection, identity)
+    return DONE
+
+
+def _ask_standing(service: Service, connection: Connection, items: list[str], spend: Spend) -> Outcome:
+    errors: list[Frame] = []
+    for item_id in items:
+        if not spend(1):
+            return Outcome(errors, too_many_operations(service.operations_rate.per_s, item_id=item_id))
+        try:
+            if not service.private.ask(connection, item_id):
+                errors.append(error_frame("NOT_FOLLOWED", "subscribe to the item first", item_id=item_id))
+        except NotAuthenticated:
+            return _wrong(error_frame("NOT_AUTHENTICATED", 'say {"op":"authenticate","token":"..."} first'))
+    return Outcome(errors)

@@ -1,0 +1,107 @@
+"""The plain HTTP endpoints: health, readiness, numbers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+from redis.exceptions import RedisError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broadcast_service.core.origins import is_allowed
+from broadcast_service.endpoints.operations import ITEM_HINT
+from broadcast_service.endpoints.problems import problem
+from broadcast_service.service import Service
+from shared import names
+
+SERVICE_NAME = "broadcast-service"
+
+
+async def health(_: Request) -> Response:
+    """The process runs. Says nothing about Redis or NATS: restarting this process would not bring them back."""
+    return _json({"status": "healthy", "service": SERVICE_NAME, "time": datetime.now(UTC).isoformat()})
+
+
+async def ready(request: Request) -> Response:
+    """Whether viewers should be sent here, and what is degraded.
+
+    503 until everything was there once, while the process stops, and whenever Redis is away, from where newcomers get
+    their snapshots. When NATS is lost later it stays 200, and degraded: viewers keep their connections, newcomers get
+    the current state, and all are caught up afterwards.
+    """
+    service: Service = request.state.service
+    try:
+        redis_up = await service.reader.is_up()
+    except (RedisError, OSError, TimeoutError):
+        redis_up = False
+    parts = {"redis": redis_up, "nats": service.stream.is_up}
+    service.was_ready = service.was_ready or all(parts.values())
+    degraded = [name for name, is_up in parts.items() if not is_up]
+    takes_viewers = redis_up and service.was_ready and not service.is_draining
+    status = "unavailable" if not takes_viewers else "degraded" if degraded else "ready"
+    body = {
+        "status": status,
+        "service": SERVICE_NAME,
+        **{name: "up" if is_up else "down" for name, is_up in parts.items()},
+        "degraded": degraded,
+    }
+    return _json(body, 200 if takes_viewers else 503)
+
+
+async def item_stats(request: Request) -> Response:
+    """How many viewers follow the item, in this process and in all; 0 also for one that does not exist."""
+    item_id: str = request.path_params["item_id"]
+    if not names.is_item_id(item_id):
+        return problem(422, "ITEM_ID_INVALID", ITEM_HINT)
+    service: Service = request.state.service
+    viewers, exact = service.audience_of(item_id)
+    subscribers = service.hub.subscribers(item_id)
+    return _json({"itemId": item_id, "subscribers": subscribers, "viewers": viewers, "exact": exact})
+
+
+async def metrics(request: Request) -> Response:
+    """Counters for Prometheus."""
+    service: Service = request.state.service
+    text = service.metrics.render(
+        connections=len(service.connections),
+        items=service.hub.item_count,
+        subscriptions=service.hub.subscription_count,
+        stream_up=service.stream.is_up,
+        bidders=len(service.private),
+        addresses=len(service.addresses),
+        items_lost=service.hub.lost_count,
+    )
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+class Cors:
+    """Lets the pages that may use the feed read its answers to GET, from the port that they were served on."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        allowed = origin is not None and is_allowed(origin, headers.get("host"), self._origins)
+
+        async def send_with_cors(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer = MutableHeaders(scope=message)
+                answer.add_vary_header("Origin")
+                if allowed and origin is not None:
+                    answer["access-control-allow-origin"] = origin
+            await send(message)
+
+        await self._app(scope, receive, send_with_cors)

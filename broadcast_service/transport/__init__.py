@@ -1,0 +1,1 @@
+"""How frames get to viewers: connections, and the protocols below ASGI."""

@@ -1,0 +1,166 @@
+"""Carries out what the hub decides: frames to connections, loads to the loader. Everything here is synchronous.
+
+The listener of all sources: events come from :mod:`broadcast_service.sources.nats_source`, snapshots from
+:mod:`broadcast_service.sources.loader`, the epochs of shards from :mod:`broadcast_service.sources.shards`.
+
+Whoever has to say something to single viewers sets two hooks before anything flows. Both are called when the frames
+that they are about were handed to the connections:
+
+``joined(item_id, viewers)``
+    These viewers just got their first frame about the item. ``viewers`` may belong to the hub: do not keep it.
+``standing_changed(item_id, user_ids)``
+    How these users stand on the item may have changed: the leader before, the leader now, and who bid in between; or
+    the leader alone, whose maximum was raised. An empty set means everybody: the item was opened, closed, paused,
+    resumed or cancelled, a bid was voided, or there was a new snapshot. Once for all that was sent together, so no more
+    often than the frames of the item, but for a raised maximum. What is the case now is in ``hub.state_of(item_id)``
+    and ``hub.leader_of(item_id)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from broadcast_service.core.close_codes import ITEM_NOT_FOUND
+from broadcast_service.core.effects import Effect, Joined, Load, NotFound, Send, StandingChanged, Wake
+from broadcast_service.core.feed import Recovery, Wanted
+from broadcast_service.core.frames import error_frame
+from broadcast_service.core.hub import Hub
+from broadcast_service.metrics import Metrics
+from broadcast_service.transport.connection import Connection, send_to_all
+from shared import names
+from shared.domain.errors import ItemNotFound
+from shared.messages import DecodeError, EventBatch, decode_batch
+
+logger = logging.getLogger(__name__)
+
+CallAt = Callable[[float, Callable[[str], None], str], object]
+
+
+class Broadcaster:
+    """``request_load`` is set by the composition root before anything flows (the loader needs this object as well).
+
+    Args:
+        clock: the monotonic clock of ``call_at``, in seconds; both are those of the running loop if not given.
+        call_at: calls a function with an argument at a time of the clock.
+    """
+
+    request_load: Callable[[str], None]
+    joined: Callable[[str, Collection[Connection]], None] | None = None
+    standing_changed: Callable[[str, frozenset[str]], None] | None = None
+
+    def __init__(
+        self,
+        hub: Hub[Connection],
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] | None = None,
+        call_at: CallAt | None = None,
+    ) -> None:
+        self.hub = hub
+        self._metrics = metrics
+        self._clock = clock or asyncio.get_running_loop().time
+        self._call_at: CallAt = call_at or asyncio.get_running_loop().call_at
+
+    def carry_out(self, effects: Iterable[Effect[Connection]]) -> None:
+        """Do what the hub returned, in its order."""
+        for effect in effects:
+            match effect:
+                case Send(frames, viewers):
+                    send_to_all(frames, viewers, self._metrics)
+                case Wake(item_id, at_s):
+                    self._call_at(at_s, self.flush, item_id)
+                case StandingChanged(item_id, users):
+                    if self.standing_changed is not None:
+                        self.standing_changed(item_id, users)
+                case Joined(item_id, viewers):
+                    if self.joined is not None:
+                        self.joined(item_id, viewers)
+                case Load(item_id):
+                    self.request_load(item_id)
+                case NotFound(item_id, viewers):
+                    missing = ItemNotFound(item_id)
+                    error = error_frame(missing.code, str(missing), item_id=item_id)
+                    for viewer in viewers:
+                        viewer.refuse(error, ITEM_NOT_FOUND)
+
+    def flush(self, item_id: str) -> None:
+        """It is time for what waits of an item."""
+        self.carry_out(self.hub.flush(item_id, self._clock()))
+
+    # ---------------------------------------------------------------------------------------- from the stream
+
+    def on_message(self, subject: str, data: bytes) -> None:
+        self._metrics.messages_received += 1
+        item_id = names.item_of_subject(subject)
+        if not self.hub.watches(item_id):
+            return
+        try:
+            batch = decode_batch(data)
+        except DecodeError as error:
+            self._metrics.events_unreadable += 1
+            logger.error("item %s: a message cannot be read: %s", item_id, error)
+            self.carry_out(self.hub.unreadable(item_id))
+            return
+        if batch.item_id != item_id:
+            self._metrics.events_unreadable += 1
+            logger.error("item %s: a message is about %s", item_id, batch.item_id)
+            return
+        self.carry_out(self.hub.epoch_heard(batch.shard, batch.shard_epoch))
+        if self.hub.is_over(batch.shard, batch.shard_epoch):
+            # A relay that slept while its shard was rebuilt: this is in no archive, and in no item.
+            self._metrics.messages_former += 1
+            logger.warning("item %s: a message of epoch %d of shard %s, which is over", *_place(batch))
+            return
+        if not batch.events:
+            self.carry_out(self.hub.maximum_raised(item_id))
+            return
+        self._metrics.events_watched += len(batch.events)
+        self.carry_out(self.hub.publish(item_id, batch.events, self._clock()))
+        self._metrics.observe_latency(time.time() - batch.events[-1].ts_us / 1_000_000)
+
+    def on_stream_up(self) -> None:
+        self.carry_out(self.hub.stream_up())
+
+    def on_stream_down(self) -> None:
+        self.carry_out(self.hub.stream_down(self._clock()))
+
+    # ---------------------------------------------------------------------------------------- from the shards
+
+    def shards_watched(self) -> set[str]:
+        return self.hub.shards_watched()
+
+    def shards_seen(self, epochs: Mapping[str, int], rebuilt: Collection[str]) -> None:
+        self.carry_out(self.hub.shards_seen(epochs, rebuilt))
+
+    # ------------------------------------------------------------------------------------------- from the audience
+
+    def tell_viewers(self, item_id: str, viewers: int, *, exact: bool) -> None:
+        """How many watch the item, here and elsewhere."""
+        self.carry_out(self.hub.tell_viewers(item_id, viewers, exact=exact))
+
+    # ---------------------------------------------------------------------------------------- from the loader
+
+    def watches(self, item_id: str) -> bool:
+        return self.hub.watches(item_id)
+
+    def history_wanted(self, item_id: str) -> Wanted:
+        return self.hub.history_wanted(item_id)
+
+    def loaded(self, item_id: str, recovery: Recovery, *, again: bool) -> None:
+        self.carry_out(self.hub.loaded(item_id, recovery, self._clock(), again=again))
+
+    def missing(self, item_id: str) -> None:
+        self.carry_out(self.hub.missing(item_id, self._clock()))
+
+    def lost(self, item_id: str) -> None:
+        self.carry_out(self.hub.lost(item_id, self._clock()))
+
+    def load_failed(self, item_id: str) -> None:
+        self.carry_out(self.hub.load_failed(item_id))
+
+
+def _place(batch: EventBatch) -> tuple[str, int, str]:
+    return batch.item_id, batch.shard_epoch, batch.shard

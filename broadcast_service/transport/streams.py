@@ -1,0 +1,118 @@
+"""uvicorn's HTTP protocol, where a response may go on as an event stream that is written to like a WebSocket.
+
+See :mod:`broadcast_service.transport.websockets` for why. The head of the response goes out through ASGI, like that of
+every other one; after that the application has returned, and there is no task that waits for a slow reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from broadcast_service.transport.bounded_http import BoundedHeadProtocol
+from broadcast_service.transport.websockets import CLOSE_GRACE_S, EXTENSION, Viewer, size_buffers
+
+
+class FeedHttpProtocol(BoundedHeadProtocol):
+    """Plain HTTP, where a response may become an event stream that is written to like a WebSocket.
+
+    A stream implements :class:`~broadcast_service.transport.connection.Transport`; what is written are chunks of
+    the body.
+    """
+
+    send_buffer_bytes = 0
+    is_writable = False
+    viewer: Viewer | None = None
+    is_stream = False
+
+    def take_over(self, viewer: Viewer) -> None:
+        """From now on the response is the viewer's. To be called once, when its head was sent; the application then
+        returns, and the response goes on.
+        """
+        if self.transport.is_closing():
+            self.loop.call_soon(viewer.on_gone)
+            return
+        size_buffers(self.transport, self.send_buffer_bytes, receive=False)
+        # Whatever the client has begun to say: from here on it is not listened to.
+        self._await_no_head()
+        self.is_stream = True
+        self.viewer = viewer
+        # To uvicorn the response is complete: it neither waits for the application nor closes the connection.
+        self.cycle.response_complete = True
+        self.is_writable = not self.flow.write_paused
+        if self.is_writable:
+            viewer.on_writable()
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def finish(self, code: int, reason: str) -> None:
+        """End the stream in good order. Code and reason have no place in HTTP; the client reconnects by itself."""
+        if not self.is_stream or self.transport.is_closing():
+            return
+        self.is_writable = False
+        self.transport.write(b"0\r\n\r\n")
+        self.transport.close()
+        # `close` waits for a reader that may have stopped reading.
+        self.loop.call_later(CLOSE_GRACE_S, self.transport.abort)
+
+    # -------------------------------------------------------------------------------------- called by uvicorn
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        # The application's task was only created; it runs after this.
+        cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: self}
+
+    def data_received(self, data: bytes) -> None:
+        # Nothing that a reader of a stream could say has a meaning.
+        if not self.is_stream:
+            super().data_received(data)
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self._forget()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.is_writable = False
+        if self.viewer is not None:
+            self.viewer.on_full()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.viewer is not None and not self.transport.is_closing():
+            self.is_writable = True
+            self.viewer.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.is_writable = False
+        viewer, self.viewer = self.viewer, None
+        if viewer is not None:
+            viewer.on_gone()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Cut the cycles of references, which would keep all of it until the garbage collector comes by."""
+        gone = cast(Any, self)
+        gone.parser = gone.scope = gone.headers = gone.cycle = None
+
+
+def http_protocol_class(*, send_buffer_bytes: int, head_timeout_s: float) -> type[FeedHttpProtocol]:
+    """The protocol for ``uvicorn.Config(http=...)`` with these settings."""
+    settings = {"send_buffer_bytes": send_buffer_bytes, "head_timeout_s": head_timeout_s}
+    return type("ConfiguredHttpProtocol", (FeedHttpProtocol,), settings)
+
+
+def stream_of(scope: Mapping[str, Any]) -> FeedHttpProtocol:
+    """The protocol behind an ASGI request.
+
+    Raises:
+        RuntimeError: the server was not configured with :func:`http_protocol_class`.
+    """
+    transport = scope.get("extensions", {}).get(EXTENSION)
+    if not isinstance(transport, FeedHttpProtocol):
+        raise RuntimeError(
+            "the feed must run under uvicorn with http=broadcast_service.transport.streams.http_protocol_class(...)"
+        )
+    return transport

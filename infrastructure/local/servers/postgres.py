@@ -1,0 +1,215 @@
+"""PostgreSQL as a private server.
+
+Who may connect. The server listens on 127.0.0.1 alone, has no Unix socket, and lets in only the role
+`bidding`, without a password: like the Redis and NATS beside it, it is for one person's machine. That role
+owns the database `bidding` and may create others (tests do), but is no superuser, so another user of the same
+machine who connects can neither read files nor run programs through it. The superuser has no way in over the
+network.
+
+PostgreSQL refuses to run as root. Started by root, as in most containers, it runs as a system user of its
+own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from infrastructure.local.errors import StackError
+from infrastructure.local.processes import ProcessSpec
+from infrastructure.local.servers import binaries, probes
+from infrastructure.local.servers.ports import HOST, Ports
+from infrastructure.local.servers.redis_and_nats import plain_environment
+
+ROLE = "bidding"
+DATABASE = "bidding"
+# Tried in this order when root needs somebody to run PostgreSQL as; the first is created where possible.
+_SYSTEM_USERS = ("pgserver", "nobody")
+_READY_MARKER = "bidding-ready"
+_INIT_TIMEOUT_S = 120
+
+_HBA = """\
+# Written by `bidding up` when it made this database.
+# TYPE  DATABASE  USER     ADDRESS        METHOD
+host    all       bidding  127.0.0.1/32   trust
+"""
+
+# CREATE DATABASE cannot run in a transaction: single-user mode takes one statement per line.
+_FIRST_STATEMENTS = f"""\
+CREATE ROLE {ROLE} LOGIN CREATEDB IN ROLE pg_monitor
+CREATE DATABASE {DATABASE} OWNER {ROLE}
+"""
+
+_SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "log_line_prefix": "%m [%p] ",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+def postgres_url(port: int) -> str:
+    return f"postgresql://{ROLE}@{HOST}:{port}/{DATABASE}"
+
+
+def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> ProcessSpec:
+    """PostgreSQL with its files in `<data_dir>/postgres`, made at the first call (blocks for a second or
+    two).
+
+    Raises BinaryMissing without PostgreSQL, StackError when the database cannot be made.
+    """
+    folder = data_dir / "postgres"
+    bin_dir = binaries.find_postgres(environment)
+    account = _account_for_root(bin_dir, folder) if os.geteuid() == 0 else None
+    env = plain_environment(environment) | {"LC_ALL": "C"}
+    if not is_initialised(data_dir):
+        _initialise(bin_dir, folder, env, account)
+    remove_stale_pid_file(folder)
+    settings = _SETTINGS | {"port": str(ports.postgres)}
+    return ProcessSpec(
+        name="postgres",
+        argv=(
+            str(bin_dir / "postgres"),
+            "-D",
+            str(folder),
+            *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+        ),
+        env=env,
+        log=data_dir / "logs" / "postgres.log",
+        ready=probes.postgres_ready(postgres_url(ports.postgres)),
+        address=f"{HOST}:{ports.postgres}",
+        cwd=folder,
+        # "Fast": connections are cut, transactions rolled back, and a checkpoint makes the next start quick.
+        stop_signal=signal.SIGINT,
+        stop_timeout_s=20.0,
+        ready_timeout_s=120.0,
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+    )
+
+
+def is_initialised(data_dir: Path) -> bool:
+    """Has the database been made, to the end?"""
+    return (data_dir / "postgres" / _READY_MARKER).exists()
+
+
+def _initialise(bin_dir: Path, folder: Path, env: Mapping[str, str], account: pwd.struct_passwd | None) -> None:
+    """Make the database cluster, its role and its database. An interrupted earlier attempt is thrown away.
+
+    The marker file is written last: without it nothing of ours was ever stored there.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, mode=0o700)
+    if account is not None:
+        os.chown(folder, account.pw_uid, account.pw_gid)
+
+    def run(arguments: list[str], statements: str = "") -> None:
+        try:
+            done = subprocess.run(
+                arguments,
+                input=statements,
+                capture_output=True,
+                text=True,
+                env=dict(env),
+                cwd=folder,
+                timeout=_INIT_TIMEOUT_S,
+                check=False,
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise StackError(f"Could not make the PostgreSQL database in {folder}: {error}") from error
+        # Single-user mode reports a failed statement only in its output.
+        if done.returncode != 0 or "ERROR:" in done.stderr:
+            raise StackError(f"Could not make the PostgreSQL database in {folder}:\n{done.stderr.strip()}")
+
+    # Sorting by bytes, the same on every machine; texts are UTF-8.
+    locale = ["--encoding=UTF8", "--locale=C"]
+    run(
+        [
+            str(bin_dir / "initdb"),
+            "-D",
+            str(folder),
+            "-U",
+            "postgres",
+            "--auth=reject",
+            "--no-instructions",
+            *locale,
+        ]
+    )
+    run([str(bin_dir / "postgres"), "--single", "-D", str(folder), "template1"], _FIRST_STATEMENTS)
+    (folder / "pg_hba.conf").write_text(_HBA)
+    (folder / _READY_MARKER).touch()
+
+
+def remove_stale_pid_file(folder: Path) -> None:
+    """Remove the pid file of a server that was killed, when its number belongs to something else by now.
+
+    PostgreSQL would take that something for itself, running, and refuse to start. The caller holds the lock
+    of the data directory, and has ended leftovers of an earlier run.
+    """
+    pid_file = folder / "postmaster.pid"
+    try:
+        pid = int(pid_file.read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if process.name().startswith("postgres"):
+            return
+    pid_file.unlink(missing_ok=True)
+
+
+def _account_for_root(bin_dir: Path, folder: Path) -> pwd.struct_passwd:
+    """The user whom PostgreSQL runs as when we are root, able to reach its programs and its data."""
+    account = _find_account()
+    for path in (bin_dir, folder):
+        _let_pass(path)
+    for path in (bin_dir, bin_dir.parent / "lib", bin_dir.parent / "share"):
+        _let_read(path)
+    return account
+
+
+def _find_account() -> pwd.struct_passwd:
+    for name in _SYSTEM_USERS:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+        if name == _SYSTEM_USERS[0] and (useradd := shutil.which("useradd")):
+            subprocess.run([useradd, "--system", "--no-create-home", name], capture_output=True, check=False)
+            with contextlib.suppress(KeyError):
+                return pwd.getpwnam(name)
+    raise StackError(
+        "PostgreSQL does not run as root, and there is no other user to run it as.\n"
+        "Start as a normal user, or make one (useradd --system pgserver), or set POSTGRES_URL."
+    )
+
+
+def _let_pass(path: Path) -> None:
+    """Let other users pass through (not list) the folders above `path`: only where they may not yet."""
+    for parent in path.absolute().parents:
+        if parent.exists() and not parent.stat().st_mode & stat.S_IXOTH:
+            parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
+
+
+def _let_read(path: Path) -> None:
+    """Let other users read a folder of the PostgreSQL installation: root's umask may have kept them out."""
+    for entry in (path, *path.rglob("*")):
+        mode = entry.stat().st_mode
+        wanted = mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+        if mode != wanted and not entry.is_symlink():
+            entry.chmod(wanted)

@@ -1,0 +1,158 @@
+"""Redis and NATS as private servers: their configuration files and how to run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from infrastructure.local.errors import StackError
+from infrastructure.local.processes import ProcessSpec
+from infrastructure.local.servers import binaries, probes
+from infrastructure.local.servers.append_only import drop_torn_transaction
+from infrastructure.local.servers.ports import HOST, Ports
+
+AppendFsync = Literal["always", "everysec", "no"]
+
+_REDIS_CONFIG = """\
+# Written at every start by `bidding up`; changes here are lost.
+bind {host}
+port {port}
+protected-mode yes
+dir {folder}
+daemonize no
+logfile ""
+loglevel notice
+
+# Every accepted bid is in the append-only file, on disk ("always") before its answer leaves the server.
+appendonly yes
+appendfsync {fsync}
+no-appendfsync-on-rewrite no
+aof-use-rdb-preamble yes
+aof-load-truncated yes
+auto-aof-rewrite-percentage 100
+auto-aof-rewrite-min-size 64mb
+# No snapshots beside it: they would tell nothing that the append-only file does not.
+save ""
+
+# Bids and the outbox are never thrown away to make room: a full Redis refuses writes.
+maxmemory {memory}
+maxmemory-policy noeviction
+tcp-keepalive 60
+"""
+
+_NATS_CONFIG = """\
+# Written at every start by `bidding up`; changes here are lost.
+server_name: "bidding-local"
+host: "{host}"
+port: {port}
+http: "{host}:{monitor}"
+
+# One message carries the events of one outbox entry, at most 256: some 200 KB.
+max_payload: 1MB
+
+jetstream {{
+  store_dir: {folder}
+  # Said, since otherwise it is three quarters of the free disk, and on a small one our stream of 2 GiB cannot be made.
+  max_file_store: 4GB
+  # Losing the last seconds is no loss: the outbox in Redis is kept until PostgreSQL has the events.
+  sync_interval: {sync}
+}}
+"""
+
+
+def redis_url(port: int) -> str:
+    return f"redis://{HOST}:{port}/0"
+
+
+def nats_url(port: int) -> str:
+    return f"nats://{HOST}:{port}"
+
+
+def _quoted(path: Path) -> str:
+    """A path as Redis and NATS read it in a configuration file, spaces and all."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _config_file(data_dir: Path, name: str) -> Path:
+    # Apart from the server's data, which may be thrown away to see what then happens.
+    folder = data_dir / "config"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def redis_spec(
+    data_dir: Path, ports: Ports, environment: Mapping[str, str], appendfsync: AppendFsync = "always"
+) -> ProcessSpec:
+    """Redis with an append-only file in `<data_dir>/redis`; BinaryMissing when there is no redis-server.
+
+    REDIS_MAXMEMORY bounds its memory in Redis' notation, such as `512mb` (default `0`: the machine's memory).
+    """
+    if appendfsync not in get_args(AppendFsync):
+        raise StackError(f"appendfsync must be one of {', '.join(get_args(AppendFsync))}, not {appendfsync!r}.")
+    executable = binaries.find_redis(environment)
+    folder = data_dir / "redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _config_file(data_dir, "redis.conf")
+    config.write_text(
+        _REDIS_CONFIG.format(
+            host=HOST,
+            port=ports.redis,
+            folder=_quoted(folder),
+            fsync=appendfsync,
+            memory=environment.get("REDIS_MAXMEMORY") or "0",
+        )
+    )
+    return ProcessSpec(
+        name="redis",
+        argv=(str(executable), str(config)),
+        env=plain_environment(environment),
+        log=data_dir / "logs" / "redis.log",
+        ready=probes.redis_ready(HOST, ports.redis),
+        address=f"{HOST}:{ports.redis}",
+        stop_signal=signal.SIGTERM,
+        # Reading a large append-only file back takes its time.
+        ready_timeout_s=120.0,
+        prepare=lambda: drop_torn_transaction(executable, folder),
+    )
+
+
+def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> ProcessSpec:
+    """NATS with JetStream's files in `<data_dir>/nats`; BinaryMissing when there is no nats-server.
+
+    NATS_SYNC_INTERVAL says how often what is written is forced to disk, such as `10s` (the default), or `always`.
+    """
+    sync = environment.get("NATS_SYNC_INTERVAL") or "10s"
+    if not re.fullmatch(r"always|[0-9]+(ms|s|m|h)", sync):
+        raise StackError(f"NATS_SYNC_INTERVAL must be always, or a time such as 10s, not {sync!r}.")
+    executable = binaries.find_nats(environment)
+    folder = data_dir / "nats"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _config_file(data_dir, "nats.conf")
+    config.write_text(
+        _NATS_CONFIG.format(
+            host=HOST,
+            port=ports.nats,
+            monitor=ports.nats_monitor,
+            folder=_quoted(folder),
+            sync=sync if sync == "always" else f'"{sync}"',
+        )
+    )
+    return ProcessSpec(
+        name="nats",
+        argv=(str(executable), "--config", str(config)),
+        env=plain_environment(environment),
+        log=data_dir / "logs" / "nats.log",
+        ready=probes.http_ready(HOST, ports.nats_monitor, "/healthz"),
+        address=f"{HOST}:{ports.nats}",
+        ready_timeout_s=60.0,
+    )
+
+
+def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a server process needs of the environment, and nothing that could change its behaviour."""
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
+    return {name: environment[name] for name in kept if name in environment} or {"PATH": os.defpath}

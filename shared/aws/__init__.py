@@ -1,0 +1,1 @@
+"""What uses AWS: metrics, secrets, service discovery."""

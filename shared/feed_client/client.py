@@ -1,0 +1,261 @@
+"""A client of the live feed that comes back::
+
+    async with FeedClient("ws://127.0.0.1:8081", items=["demo-1"]) as feed:
+        async for update in feed:
+            if isinstance(update, ItemUpdate):
+                show(update.price)
+
+It reconnects with jitter, resumes each item where it was, takes silence for a dead connection, and shows no version
+twice and none that is older than what was shown. All decisions are in :mod:`shared.feed_client.state`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.http11 import Response
+
+from shared.feed_client.state import FeedState, Step
+from shared.feed_client.updates import ConnectionState, FeedClosed, FeedDenied, Update
+
+OPEN_TIMEOUT_S: Final = 10.0
+SEND_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 2.0
+ABNORMAL: Final = 1006
+"""The code of a connection that ended without a close frame."""
+
+_DETAIL_CHARACTERS_MAX: Final = 300
+
+
+class FeedClient:
+    """An asynchronous iterator of :data:`~shared.feed_client.updates.Update`, which ends when the block is left.
+
+    Nothing is read while nobody iterates: a user who is too slow for the feed is one for the service, which sends
+    fewer and newer states to it. Waiting for the next update may be cancelled, for example by a time-out, and begun
+    anew. Only one task may iterate.
+
+    Args:
+        url: of the service, ``ws://host:port`` or ``wss://…``; ``http`` and ``https`` do as well.
+        items: what to follow from the start; :meth:`follow` adds to it.
+        token: of the private channel.
+        full: every event of every item, not at most some states a second.
+        chance: random numbers from 0 to 1, for the waits between attempts.
+
+    Raises:
+        ValueError: the URL is none of a feed, or one of the items is no item id.
+        FeedClosed, FeedDenied: while iterating: the service says that it is no use to come back.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        items: Iterable[str] = (),
+        *,
+        token: str | None = None,
+        full: bool = False,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._state = FeedState(items, token=token, full=full, chance=chance)
+        self._address = _address(url, self._state.query)
+        self._socket: ClientConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._updates: deque[Update] = deque()
+        self._retry_at_s = 0.0
+        self._is_ended = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_ended = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await socket.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Update:
+        while not self._updates:
+            if self._is_ended:
+                raise StopAsyncIteration
+            try:
+                await (self._connect() if self._socket is None else self._read(self._socket))
+            except (FeedClosed, FeedDenied):
+                self._is_ended = True
+                raise
+        return self._updates.popleft()
+
+    # ------------------------------------------------------------------------------------------------ to be looked at
+
+    @property
+    def connection(self) -> ConnectionState:
+        """How far what is shown can be trusted."""
+        return self._state.connection
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """What is followed."""
+        return self._state.items
+
+    def item(self, item_id: str) -> Mapping[str, Any] | None:
+        """The newest known public state of an item; None before the first one."""
+        return self._state.item(item_id)
+
+    def is_current(self, item_id: str) -> bool:
+        """Whether what is known is what the service knows, as far as it can tell."""
+        return self._state.is_current(item_id)
+
+    def server_now_us(self) -> int | None:
+        """Microseconds since 1970 by the service's clock; None before it said anything."""
+        return self._state.clock.now_us(_now_s())
+
+    def remaining_s(self, item_id: str) -> float | None:
+        """Seconds to the end of an item by the service's clock; None without an end or a clock."""
+        return self._state.remaining_s(item_id, _now_s())
+
+    # --------------------------------------------------------------------------------------------------- to be changed
+
+    async def follow(self, *items: str) -> None:
+        """Follow these items too. ValueError for what is no item id."""
+        await self._carry_out(self._state.follow(items))
+
+    async def unfollow(self, *items: str) -> None:
+        """Follow these items no longer."""
+        await self._carry_out(self._state.unfollow(items))
+
+    async def authenticate(self, token: str) -> None:
+        """Open the private channel with this token, now and after each reconnection."""
+        await self._carry_out(self._state.authenticate(token))
+
+    async def ask_standing(self, *items: str) -> None:
+        """Have the own standing told again, whether it changed or not."""
+        await self._carry_out(self._state.ask_standing(items))
+
+    # --------------------------------------------------------------------------------------------------------- inside
+
+    async def _connect(self) -> None:
+        # A task of its own: whoever waits only a moment at a time would otherwise never get through.
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._open())
+        try:
+            await asyncio.shield(self._connecting)
+        finally:
+            if self._connecting.done():
+                self._connecting = None
+
+    async def _open(self) -> None:
+        await asyncio.sleep(max(0.0, self._retry_at_s - _now_s()))
+        self._note(self._state.connecting())
+        try:
+            self._socket = await connect(
+                self._address,
+                compression=None,
+                open_timeout=OPEN_TIMEOUT_S,
+                close_timeout=CLOSE_TIMEOUT_S,
+            )
+        except InvalidStatus as refusal:
+            answer = refusal.response
+            self._note(self._state.refused(answer.status_code, _detail(answer), _retry_after_s(answer)))
+        except (OSError, TimeoutError, EOFError, InvalidHandshake):
+            self._note(self._state.failed())
+        else:
+            await self._carry_out(self._state.opened())
+
+    async def _read(self, socket: ClientConnection) -> None:
+        try:
+            async with asyncio.timeout(self._state.silence_max_s):
+                text = await socket.recv()
+        except TimeoutError:
+            # It looks alive and says nothing: a half-open connection, or a service that hangs.
+            await self._drop(socket)
+        except ConnectionClosed as closed:
+            # Only a code that the service sent is its word; one of our own side is a failure like any other.
+            if socket is not self._socket:
+                return  # Given up by another task, which sent something and waited in vain.
+            self._socket = None
+            code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (ABNORMAL, "")
+            self._note(self._state.closed(code, reason, _now_s()))
+        else:
+            step = self._state.received(text, _now_s())
+            await self._carry_out(step)
+            if step.retry_in_s is not None:
+                self._give_up(socket)
+
+    async def _carry_out(self, step: Step) -> None:
+        """Send first: an update that is shown must not hide that what follows from it was never said."""
+        self._note(step)
+        socket = self._socket
+        if socket is None or not step.messages:
+            return
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                for message in step.messages:
+                    await socket.send(message)
+        except ConnectionClosed:
+            return  # Reading tells why. All of it is said again on the next connection.
+        except TimeoutError:
+            await self._drop(socket)
+        except asyncio.CancelledError:
+            # Half of it may have been said, and nobody would say the rest: begin anew.
+            self._forget(socket)
+            raise
+
+    async def _drop(self, socket: ClientConnection) -> None:
+        self._forget(socket)
+        with contextlib.suppress(OSError):
+            await socket.wait_closed()
+
+    def _forget(self, socket: ClientConnection) -> None:
+        if self._give_up(socket):
+            self._note(self._state.closed(ABNORMAL, "", _now_s()))
+
+    def _give_up(self, socket: ClientConnection) -> bool:
+        """Without a close frame: whoever does not read would let us wait for the answer to it. True: it was ours."""
+        socket.transport.abort()
+        if socket is not self._socket:
+            return False
+        self._socket = None
+        return True
+
+    def _note(self, step: Step) -> None:
+        self._updates.extend(step.updates)
+        if step.retry_in_s is not None:
+            self._retry_at_s = _now_s() + step.retry_in_s
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _address(url: str, query: str) -> str:
+    scheme, _, rest = url.partition("://")
+    scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
+    if scheme not in ("ws", "wss") or not rest or "?" in rest or "#" in rest:
+        raise ValueError(f"{url!r} is no address of a feed, such as ws://127.0.0.1:8081")
+    return f"{scheme}://{rest.rstrip('/')}/ws" + (f"?{query}" if query else "")
+
+
+def _detail(answer: Response) -> str:
+    """What the service said, cut short; it is for people."""
+    return (answer.body or b"").decode(errors="replace")[:_DETAIL_CHARACTERS_MAX]
+
+
+def _retry_after_s(answer: Response) -> float | None:
+    try:
+        return float(answer.headers.get("Retry-After", ""))
+    except ValueError:
+        return None  # Absent, or a date, which the usual waits do for.

@@ -1,0 +1,1 @@
+"""The contract in Redis: what the services keep there, and read of each other."""

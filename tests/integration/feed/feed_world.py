@@ -1,0 +1,318 @@
+"""What the tests of the live feed need around the broadcaster.
+
+An auction house that decides in Redis, by the gateway's own scripts, and publishes as its relay does, one step at a
+time; what a viewer reads; and a connection to Redis that can be held up at the moment that a test chooses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.items import NewItem, created_members
+from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptLimits, Transition
+from infrastructure.local.servers.ports import Ports, free_ports
+from infrastructure.local.stack import Stack
+from shared import names
+from shared.clients.nats import Client, ensure_stream, open_nats
+from shared.clients.redis import open_redis
+from shared.domain.auction import Terms
+from shared.messages import frame_batch
+from shared.redis_layout.item_hash import item_fields
+from tests.stack import new_data_dir
+from tests.tcp import Way, relay, serving
+
+FEED = "broadcast_service"
+PATIENCE_S = 10.0
+_ASK_EVERY_S = 0.02
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One outbox entry: what the relay makes one message of."""
+
+    item_id: str
+    n: int
+    events: bytes
+
+
+class AuctionHouse:
+    """Decides in Redis; ``publish`` is a step of its own, so that a test may leave it out, delay or repeat it."""
+
+    def __init__(self, redis: Redis, nats: Client) -> None:
+        self._redis = redis
+        self._nats = nats
+        limits = ScriptLimits()
+        self._scripts = ItemScripts(redis, limits)
+        self._bids = BidScripts(redis, limits, timeout_s=5)
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, redis_url: str, nats_url: str) -> AsyncIterator[Self]:
+        redis = open_redis(redis_url)
+        nats = await open_nats(nats_url, name="auction-house")
+        house = cls(redis, nats)
+        try:
+            await ensure_stream(nats.jetstream())
+            # As every gateway does when it starts: what is in a shard without cursors counts as lost.
+            for shard in names.SHARDS:
+                await house._scripts.init_shard(shard)
+            yield house
+        finally:
+            await house._bids.close()
+            await nats.close()
+            await redis.aclose()
+
+    async def open(self, item_id: str | None = None, **terms: Any) -> str:
+        """A new item, open for bids, whose ``created`` event is published."""
+        item_id = item_id or f"item-{uuid.uuid4().hex[:12]}"
+        await self.publish(await self.create(item_id, **terms))
+        return item_id
+
+    async def create(self, item_id: str, **terms: Any) -> Entry:
+        """A new item; its event is not published."""
+        item = NewItem(Terms(item_id, 0, **terms), name="A vase", description="blue")
+        opened = await self._scripts.open_item(
+            item_id,
+            start_us=item.start_us,
+            end_us=item.terms.end_us,
+            length_us=item.length_us,
+            event_members=created_members(item),
+            fields=item_fields(item.terms, name=item.name, description=item.description),
+        )
+        assert opened.created
+        return await self._entry(item_id, opened.entry)
+
+    async def decide(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
+        """Bids of these minor units, all of which must be accepted, in one outbox entry; not published."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        bids = [
+            PendingBid(item_id, user, f"bid-{next(self._numbers)}", amount, None, None, False, future)
+            for amount in amounts
+        ]
+        [decided] = await self._bids.place([bids])
+        assert isinstance(decided, Decided), decided
+        assert all(verdict.startswith(b"A|") for verdict in decided.verdicts), decided
+        return await self._entry(item_id, decided.entry)
+
+    async def bid(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
+        """Decide and publish."""
+        entry = await self.decide(item_id, *amounts, user=user)
+        await self.publish(entry)
+        return entry
+
+    async def operate(self, name: Transition, item_id: str, reason: str) -> None:
+        """What an operator does, published."""
+        n = await self._scripts.transition(name, item_id, reason=reason, by="operator-1")
+        await self.publish(await self._entry(item_id, n))
+
+    async def publish(self, entry: Entry) -> None:
+        """As the relay does, until JetStream has it."""
+        shard = names.shard_of(entry.item_id)
+        await self._nats.jetstream().publish(
+            names.subject_of(entry.item_id),
+            frame_batch(shard, 1, entry.n, entry.item_id, entry.events),
+            headers={"Nats-Msg-Id": names.message_id(shard, 1, entry.n)},
+        )
+
+    async def publish_raw(self, item_id: str, data: bytes) -> None:
+        """Anything, where an event of the item should be."""
+        await self._nats.jetstream().publish(names.subject_of(item_id), data)
+
+    async def delete_consumers(self) -> None:
+        """All that follow the stream are gone, without a word to those who listen."""
+        jetstream = self._nats.jetstream()
+        for consumer in await jetstream.consumers_info(names.STREAM):
+            await jetstream.delete_consumer(names.STREAM, consumer.name)
+
+    async def shorten_recent(self, item_id: str, kept: int) -> None:
+        """Keep only so many recent events, as if many more had followed the others."""
+        await cast(Any, self._redis.ltrim(names.recent_key(item_id), 0, kept - 1))
+
+    async def _entry(self, item_id: str, n: int) -> Entry:
+        key = names.outbox_key(names.shard_of(item_id))
+        [(_, fields)] = await cast(Any, self._redis.xrange(key, f"{n}-0", f"{n}-0"))
+        return Entry(item_id, n, fields[b"events"])
+
+
+@contextmanager
+def running_feed(postgres_url: str) -> Iterator[Stack]:
+    """Redis and NATS of the test module alone, so that nobody else publishes its events, and a broadcaster."""
+    stack = Stack(
+        new_data_dir(),
+        ports=Ports.free(),
+        services=(FEED,),
+        env={"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"},
+        postgres_url=postgres_url,
+    )
+    try:
+        asyncio.run(stack.start())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+def ws_url(stack: Stack, path: str, port: int | None = None) -> str:
+    return f"ws://127.0.0.1:{port or stack.ports.broadcast}{path}"
+
+
+@asynccontextmanager
+async def another_feed(stack: Stack, name: str, **env: str) -> AsyncIterator[int]:
+    """One more broadcaster on the same servers, with settings of its own; its port."""
+    [port] = free_ports(1)
+    await stack.add_service(name, FEED, port, {"BROADCAST_PORT": str(port), **env})
+    try:
+        yield port
+    finally:
+        await stack.stop_process(name)
+
+
+async def raw_upgrade(port: int, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A WebSocket that answers nothing by itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    return reader, writer
+
+
+async def http_get(stack: Stack, path: str, port: int | None = None, **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"http://127.0.0.1:{port or stack.ports.broadcast}{path}", headers=headers)
+
+
+async def metric(stack: Stack, name: str, port: int | None = None) -> float:
+    text = (await http_get(stack, "/metrics", port)).text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+async def until_metric(stack: Stack, name: str, at_least: float, port: int | None = None) -> None:
+    async def reached() -> bool:
+        return await metric(stack, name, port) >= at_least
+
+    assert await until(reached), f"{name} stayed below {at_least}"
+
+
+async def closed_with(viewer: ClientConnection) -> int:
+    """Read to the end; the close code that the service sent."""
+
+    async def read_all() -> None:
+        while True:
+            await viewer.recv()
+
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(ConnectionClosed) as closed:
+            await read_all()
+    assert closed.value.rcvd is not None, "cut off without a close frame"
+    return closed.value.rcvd.code
+
+
+def seqs(frames: list[Json]) -> list[int]:
+    return [frame["seq"] for frame in frames]
+
+
+async def until(check: Callable[[], Awaitable[bool]]) -> bool:
+    """Ask again and again, for a while, whether something that nobody announces has happened."""
+    for _ in range(int(PATIENCE_S / _ASK_EVERY_S)):
+        if await check():
+            return True
+        await asyncio.sleep(_ASK_EVERY_S)
+    return False
+
+
+NOISE = frozenset({"heartbeat", "viewers"})
+"""Frames that come by the clock, in between whatever else is said."""
+
+
+async def receive(viewer: ClientConnection, *, without: frozenset[str] = NOISE) -> Json:
+    """The next frame, but for those of the types ``without``."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            frame = cast(Json, json.loads(await viewer.recv()))
+            if frame["type"] not in without:
+                return frame
+
+
+async def receive_many(viewer: ClientConnection, count: int) -> list[Json]:
+    return [await receive(viewer) for _ in range(count)]
+
+
+async def receive_type(viewer: ClientConnection, kind: str) -> Json:
+    """The next frame of this type; all before it are passed over."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            frame = cast(Json, json.loads(await viewer.recv()))
+            if frame["type"] == kind:
+                return frame
+
+
+async def receive_until_seq(viewer: ClientConnection, seq: int) -> list[Json]:
+    """Frames up to the one with this seq, or a later one."""
+    frames = [await receive(viewer)]
+    while frames[-1].get("seq", -1) < seq:
+        frames.append(await receive(viewer))
+    return frames
+
+
+async def greeted(viewer: ClientConnection) -> Json:
+    """Past ``connected``: the second frame."""
+    assert (await receive(viewer))["type"] == "connected"
+    return await receive(viewer)
+
+
+class Gate:
+    """A TCP proxy whose requests or answers can be held back: a slow network at the moment that a test chooses."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._open: dict[Way, asyncio.Event] = {"requests": asyncio.Event(), "answers": asyncio.Event()}
+        self.held: dict[Way, asyncio.Event] = {"requests": asyncio.Event(), "answers": asyncio.Event()}
+        for event in self._open.values():
+            event.set()
+        self.port = 0
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[Self]:
+        async with serving(self._connected) as self.port:
+            yield self
+
+    def hold(self, what: Way) -> None:
+        self.held[what].clear()
+        self._open[what].clear()
+
+    def release(self, what: Way) -> None:
+        self._open[what].set()
+
+    async def something_held(self, what: Way) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.held[what].wait()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await relay(reader, writer, self._target_port, self._when_open)
+
+    async def _when_open(self, way: Way, data: bytes) -> bytes:
+        if not self._open[way].is_set():
+            self.held[way].set()
+            await self._open[way].wait()
+        return data

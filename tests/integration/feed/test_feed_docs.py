@@ -1,0 +1,101 @@
+"""The minimal clients of docs/feed.md do what the page says, over connections that are cut."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import async_playwright
+
+from infrastructure.local.stack import Stack
+from tests.acceptance.browsing import CHROMIUM
+from tests.faults.proxy import FaultyProxy
+from tests.integration.feed.feed_world import AuctionHouse
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+PAGE = (Path(__file__).parents[2] / "docs" / "feed.md").read_text()
+PATIENCE_S = 60.0
+
+
+def code(language: str) -> str:
+    [block] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return str(block)
+
+
+async def test_the_client_in_python(feed_stack: Stack, house: AuctionHouse, tmp_path: Path) -> None:
+    item = await house.open()
+    program = tmp_path / "client.py"
+    program.write_text(code("python"))
+    async with FaultyProxy(feed_stack.ports.broadcast) as proxy:
+        client = await asyncio.create_subprocess_exec(
+            sys.executable, str(program), f"ws://127.0.0.1:{proxy.port}", item, stdout=PIPE, stderr=DEVNULL
+        )
+        assert client.stdout is not None
+        seen: list[tuple[str, int]] = []
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                for number in range(1, 6):
+                    await house.bid(item, 100 * number)
+                    if number % 2 == 0:
+                        proxy.cut()
+                    while not seen or seen[-1][1] < number:
+                        kind, seq, price = (await client.stdout.readline()).decode().split()
+                        assert float(price) == int(seq)
+                        seen.append((kind, int(seq)))
+        finally:
+            client.kill()
+            await client.wait()
+        assert seen[0][0] == "snapshot"
+        assert seen[1:] == [("bid", seq) for seq in range(seen[0][1] + 1, 6)]
+        assert proxy.cuts >= 2
+
+
+async def test_the_client_in_python_gives_up_where_it_is_no_use(feed_stack: Stack, tmp_path: Path) -> None:
+    program = tmp_path / "client.py"
+    program.write_text(code("python"))
+    client = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(program),
+        f"ws://127.0.0.1:{feed_stack.ports.broadcast}",
+        "nowhere",
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        _, errors = await client.communicate()
+    assert client.returncode == 1
+    assert b"4404" in errors
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH")
+async def test_the_client_in_javascript(feed_stack: Stack, house: AuctionHouse) -> None:
+    item = await house.open()
+    async with FaultyProxy(feed_stack.ports.broadcast) as proxy, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            page = await browser.new_page()
+            await page.goto(f"{feed_stack.urls.broadcast_url}/health")
+            watch = f"window.shown = []; watch('ws://127.0.0.1:{proxy.port}', '{item}', (frame) => shown.push(frame));"
+            await page.evaluate(f"() => {{ {code('js')} {watch} }}")
+
+            async def reached(seq: int) -> Any:
+                return await page.evaluate("(seq) => shown.length > 0 && shown.at(-1).seq >= seq", seq)
+
+            for number in range(1, 6):
+                await house.bid(item, 100 * number)
+                if number % 2 == 0:
+                    proxy.cut()
+                await eventually(lambda number=number: reached(number), seconds=PATIENCE_S)  # type: ignore[misc]
+            seen = await page.evaluate("() => shown.map((frame) => [frame.type, frame.seq, frame.current_bid])")
+        finally:
+            await browser.close()
+    assert seen[0][0] == "snapshot"
+    assert seen[1:] == [["bid", seq, seq] for seq in range(seen[0][1] + 1, 6)]
+    assert proxy.cuts >= 2

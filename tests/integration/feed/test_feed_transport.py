@@ -1,0 +1,207 @@
+"""Connections on real sockets, without a service around them: when frames go straight to the socket, and when not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+from websockets.asyncio.client import ClientConnection, connect
+
+from broadcast_service.core.close_codes import SLOW_VIEWER, TOO_MANY_OPERATIONS
+from broadcast_service.core.frames import event_frame
+from broadcast_service.core.outgoing import OutgoingLimits
+from broadcast_service.metrics import Metrics
+from broadcast_service.transport.connection import Connection, send_to_all
+from broadcast_service.transport.websockets import (
+    LAST_WORDS_BYTES,
+    PARSED_BYTES,
+    FeedProtocol,
+    protocol_class,
+    transport_of,
+)
+from tests.unit.broadcast_service.builders import bid
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+FRAMES_MAX = 5_000
+"""More than all buffers between two sockets of this machine hold, with the sizes below."""
+
+
+class World:
+    """A server that takes every WebSocket over and does nothing by itself."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.connections: list[Connection] = []
+        self.protocols: list[FeedProtocol] = []
+        self.gone: list[Connection] = []
+        self.noises = 0
+        self.noises_max = 0
+        self.port = 0
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        transport = transport_of(scope)
+        connection = Connection(
+            transport,
+            "c",
+            single=True,
+            limits=OutgoingLimits(frames_max=2 * FRAMES_MAX, bytes_max=100_000_000),
+            metrics=self.metrics,
+            clock=asyncio.get_running_loop().time,
+        )
+        transport.take_over(Forward(self, connection))
+        self.connections.append(connection)
+        self.protocols.append(transport)
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[World]:
+        config = uvicorn.Config(
+            self.app,
+            ws=protocol_class(send_buffer_bytes=4_096),
+            ws_ping_interval=None,
+            lifespan="off",
+            interface="asgi3",
+        )
+        config.load()
+        made = cast(type[FeedProtocol], config.ws_protocol_class)
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(lambda: made(config, state, {}), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+
+    @contextlib.asynccontextmanager
+    async def viewer(self) -> AsyncIterator[tuple[ClientConnection, Connection]]:
+        """Somebody who reads only when the test does, and the connection on this side."""
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.connect(("127.0.0.1", self.port))
+        sock.setblocking(False)
+        before = len(self.connections)
+        async with connect(f"ws://127.0.0.1:{self.port}/", sock=sock, max_queue=1, close_timeout=0.1) as client:
+
+            async def taken_over() -> bool:
+                return len(self.connections) > before
+
+            await eventually(taken_over)
+            yield client, self.connections[-1]
+
+
+class Forward:
+    """What a session does with what the transport tells it."""
+
+    def __init__(self, world: World, connection: Connection) -> None:
+        self._world = world
+        self._connection = connection
+
+    def on_message(self, text: str | None) -> None:
+        raise AssertionError("nobody says anything here")
+
+    def on_noise(self) -> None:
+        self._world.noises += 1
+        if self._world.noises == self._world.noises_max:
+            self._connection.close(TOO_MANY_OPERATIONS)
+
+    def on_full(self) -> None:
+        self._connection.on_full()
+
+    def on_writable(self) -> None:
+        self._connection.on_writable()
+
+    def on_gone(self) -> None:
+        self._world.gone.append(self._connection)
+
+
+async def test_frames_go_straight_to_the_socket_until_it_is_full_and_again_when_it_was_read() -> None:
+    async with World().serve() as world, world.viewer() as (client, connection):
+        assert connection.is_direct
+        sent = 0
+        while connection.is_direct and sent < FRAMES_MAX:
+            sent += 1
+            send_to_all((event_frame(bid(sent)),), [connection], world.metrics)
+        assert not connection.is_direct
+        assert connection.is_behind
+        assert world.metrics.frames_queued == 0, "all of it was taken"
+        for _ in range(10):
+            sent += 1
+            send_to_all((event_frame(bid(sent)),), [connection], world.metrics)
+        assert world.metrics.frames_queued == 10
+        async with asyncio.timeout(30):
+            seqs = [json.loads(await client.recv())["seq"] for _ in range(sent)]
+        assert seqs == list(range(1, sent + 1))
+
+        async def is_direct() -> bool:
+            return connection.is_direct
+
+        assert await eventually(is_direct)
+        assert not connection.is_behind
+
+
+async def test_who_leaves_is_written_to_no_more() -> None:
+    async with World().serve() as world:
+        async with world.viewer() as (_, connection):
+            assert connection.is_direct
+
+        async def is_gone() -> bool:
+            return connection in world.gone
+
+        assert await eventually(is_gone)
+        assert not connection.is_direct
+        send_to_all((event_frame(bid(1)),), [connection], world.metrics)
+        assert world.metrics.frames_sent == 0
+
+
+async def test_who_is_closed_is_told_in_its_own_turn_of_the_loop() -> None:
+    """Not from within the loop over all viewers, which must not change under it."""
+    async with World().serve() as world, world.viewer() as (_, connection):
+        connection.close(SLOW_VIEWER)
+        assert not connection.is_direct
+        assert world.gone == []
+
+        async def is_gone() -> bool:
+            return connection in world.gone
+
+        assert await eventually(is_gone)
+
+
+async def test_who_talks_on_after_the_end_is_listened_to_no_more() -> None:
+    """Pings and parts of messages are told until the connection is closed for them; then little is even parsed."""
+    ping, pong, first, another = (bytes([head, 0x80, 0, 0, 0, 0]) for head in (0x89, 0x8A, 0x01, 0x00))
+    async with World().serve() as world, world.viewer() as (client, connection):
+        world.noises_max = 400
+        client.transport.write((ping + pong) * 100 + first + another * 99)
+
+        async def all_told() -> bool:
+            return world.noises == 300
+
+        assert await eventually(all_told)
+        assert connection not in world.gone
+        client.transport.write(another * 200_000)
+
+        async def is_gone() -> bool:
+            return connection in world.gone
+
+        assert await eventually(is_gone)
+        assert world.noises == 400
+        protocol = world.protocols[-1]
+
+        async def is_deaf() -> bool:
+            return protocol.last_words_bytes >= LAST_WORDS_BYTES
+
+        assert await eventually(is_deaf)
+        assert protocol.last_words_bytes < LAST_WORDS_BYTES + PARSED_BYTES
+        assert len(protocol.frames) == 200

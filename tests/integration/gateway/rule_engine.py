@@ -1,0 +1,182 @@
+"""The scripts on a real Redis, with the clock in a key, for driving them beside the reference rules."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.counting import Count
+from api_gateway.engine.bids.verdicts import Verdict, parse_verdict
+from api_gateway.engine.items import NewItem, created_members
+from api_gateway.engine.scripts import BidScripts, Script, ScriptLimits, item_keys
+from shared import names
+from shared.domain.auction import Terms
+from shared.domain.voiding import Fate, LogEntry, Row, fate_of
+from shared.messages import BidAccepted, BidVoided, Event, decode_event, frame_batch
+from shared.redis_layout.accepted_log import decode_entry
+from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
+from tests.histories import KeyedBid
+
+ITEM = "equal-rules"
+SHARD = names.shard_of(ITEM)
+CLOCK = f"{{{SHARD}}}:clock"
+OPERATIONS = ("advance", "pause", "resume", "cancel")
+
+# The scripts read Redis TIME. Here they read a key instead, so that a history can stand at the very edge of a window.
+_TIME = "redis.call('TIME')"
+PUBLIC = {
+    *("type", "item_id", "epoch", "seq", "ts_us", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid"),
+    *("status", "end_us", "reserve_met", "currency", "bid_id", "user_id", "kind", "amount", "previous_bid"),
+    *("previous_end_us", "original_end_us", "extensions", "winner_id", "reason", "by"),
+    *("voided_seq", "offered_to", "bidder_id", "automatic_until", "previous_bid_count"),
+}
+
+
+def _with_clock(name: str, *libraries: str) -> str:
+    text = Script.read(name, library=libraries).text
+    assert text.count(_TIME) == 1
+    return text.replace(_TIME, f"redis.call('HMGET', '{CLOCK}', 's', 'us')")
+
+
+class Engine:
+    """The scripts on a real Redis, with the clock in a key."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._place = redis.register_script(_with_clock("place_bids", "item", "bidding"))
+        self._open = redis.register_script(_with_clock("open_item"))
+        self._void = redis.register_script(_with_clock("void", "item", "bidding"))
+        self._operations = {name: redis.register_script(_with_clock(name, "item")) for name in OPERATIONS}
+        self._command = BidScripts(AsyncRedis(), ScriptLimits(), timeout_s=1)  # it only puts commands together
+
+    def reset(self, item_terms: Terms, now_us: int) -> None:
+        for key in self._redis.scan_iter(f"{{{SHARD}}}:*", count=1_000):
+            self._redis.delete(key)
+        self._redis.hset(names.cursors_key(SHARD), mapping={"epoch": 1, "next": 0, "published": 0, "archived": 0})
+        self.set_clock(now_us)
+        keys = [
+            names.item_key(ITEM),
+            names.recent_key(ITEM),
+            names.outbox_key(SHARD),
+            names.cursors_key(SHARD),
+            names.deadlines_key(SHARD),
+        ]
+        fields = item_fields(item_terms, name="Item", description="")
+        flat = [text for pair in fields.items() for text in pair]
+        end = "" if item_terms.end_us is None else str(item_terms.end_us)
+        members = created_members(NewItem(item_terms, name="Item"))
+        answer: Any = self._open(keys=keys, args=[ITEM, "50000", str(item_terms.start_us), end, "", members, *flat])
+        assert answer[0] == 0, answer
+
+    def set_clock(self, now_us: int) -> None:
+        self._redis.hset(CLOCK, mapping={"s": now_us // 1_000_000, "us": now_us % 1_000_000})
+
+    def operate(self, name: str) -> bool:
+        arguments = [ITEM, "50000", "512", '"because it \\"rains\\", 100 %"', '"op"']
+        answer: Any = self._operations[name](keys=item_keys(ITEM), args=arguments)
+        assert answer[0] in (0, 4), answer
+        return bool(answer[0] == 0)
+
+    def void(self, bid_id: str, *, count_up_to: int | None = None) -> bool:
+        """Strike a bid; False if not allowed.
+
+        ``count_up_to``: count this many entries of the log as the gateway does it where the log has lost them.
+        """
+        status = self.void_with(bid_id, [""] if count_up_to is None else self.counted(bid_id, count_up_to))
+        if status == 5:  # what came after the place matters for what was counted: count again, as the gateway does
+            status = self.void_with(bid_id, self.counted(bid_id, len(self.log())))
+        assert status in (0, 4, 7, 8)
+        return status == 0
+
+    def void_with(self, bid_id: str, count: list[str]) -> int:
+        """Strike a bid; ``count`` are ``ARGV[7..]`` of the script. Its reply."""
+        arguments = [ITEM, "50000", "512", '"a mistake"', '"op"', bid_id, *count]
+        answer: Any = self._void(keys=item_keys(ITEM), args=arguments)
+        return int(answer[0])
+
+    def counted(self, bid_id: str, entries: int) -> list[str]:
+        log = self.log()
+        struck = next(entry for entry in log if entry.bid.bid_id == bid_id)
+        count = Count(self.item().terms, struck)
+        for entry in log[:entries]:
+            count.add(entry)
+        voids: Any = self._redis.hget(names.item_key(ITEM), "voids")
+        return count.arguments(int(voids))
+
+    def log(self) -> list[LogEntry]:
+        lines: Any = self._redis.lrange(names.accepted_key(ITEM), 0, -1)
+        return [decode_entry(line) for line in lines]
+
+    def forget(self, entries: int) -> None:
+        """Trim the log, as if later bids had pushed these out."""
+        self._redis.ltrim(names.accepted_key(ITEM), entries, -1)
+
+    def kept(self) -> dict[bytes, bytes]:
+        """The verdicts of accepted bids, as they are stored."""
+        found: Any = self._redis.hgetall(names.verdicts_key(ITEM))
+        return dict(found)
+
+    def deadline(self) -> float | None:
+        """When the closer would look at the item next."""
+        score: Any = self._redis.zscore(names.deadlines_key(SHARD), ITEM)
+        return None if score is None else float(score)
+
+    def place(self, keyed_bids: tuple[KeyedBid, ...]) -> list[Verdict]:
+        pending = [
+            PendingBid(
+                ITEM,
+                keyed.bid.user_id,
+                keyed.bid.bid_id,
+                keyed.bid.amount,
+                keyed.bid.maximum,
+                keyed.key,
+                keyed.key_is_bid_id,
+                None,  # type: ignore[arg-type]
+            )
+            for keyed in keyed_bids
+        ]
+        _, _, count, *rest = self._command._command("EVALSHA", "", pending)
+        answer: Any = self._place(keys=rest[: int(count)], args=rest[int(count) :])
+        assert answer[0] == 0
+        return [parse_verdict(line) for line in answer[4:]]
+
+    def item(self) -> ItemState:
+        fields: Any = self._redis.hgetall(names.item_key(ITEM))
+        return decode_item(fields)
+
+    def messages(self) -> list[bytes]:
+        """What the relay would publish: one message per outbox entry."""
+        entries: Any = self._redis.xrange(names.outbox_key(SHARD))
+        epoch: Any = self._redis.hget(names.cursors_key(SHARD), "epoch")
+        return [
+            frame_batch(SHARD, int(epoch), n, ITEM, fields[b"events"], fields.get(b"sealed"))
+            for n, (_, fields) in enumerate(entries, start=1)
+        ]
+
+    def events(self) -> list[Event]:
+        entries: Any = self._redis.xrange(names.outbox_key(SHARD))
+        found = []
+        for number, (entry_id, fields) in enumerate(entries, start=1):
+            assert entry_id == b"%d-0" % number, "outbox entries are numbered without a gap"
+            for event in json.loads(fields[b"events"]):
+                if event["type"] != "created":
+                    assert set(event) <= PUBLIC, "an event may carry public members only"
+                    found.append(decode_event(json.dumps(event).encode()))
+        return found
+
+
+def rows_of(events: list[Event]) -> dict[str, tuple[Row, Fate | None]]:
+    """Every visible bid by its id, and what the voids made of it."""
+    rows: dict[str, tuple[Row, Fate | None]] = {}
+    for event in events:
+        if isinstance(event, BidAccepted):
+            row = Row(event.bid_id, event.user_id, event.seq, event.amount, event.kind == "proxy")
+            rows[event.bid_id] = (row, None)
+        elif isinstance(event, BidVoided):
+            for bid_id, (row, fate) in rows.items():
+                rows[bid_id] = (row, "voided" if fate == "voided" else fate_of(event, row) or fate)
+    return rows

@@ -1,0 +1,223 @@
+"""Levels of acknowledgement: what is answered while the confirmation is there, late, or missing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from redis.asyncio import Redis
+
+from api_gateway.engine.bids.acknowledge import ReplicaAcknowledger
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.committer import Committer
+from api_gateway.engine.scripts import BidScripts, ScriptLimits
+from infrastructure.local.servers.binaries import find_redis
+from infrastructure.local.servers.ports import Ports
+from infrastructure.local.services import API_GATEWAY
+from infrastructure.local.stack import Stack
+from shared import names
+from shared.clients.redis import open_redis
+from shared.domain.errors import OutcomeUnknown
+from tests.integration.feed.feed_world import AuctionHouse
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+
+async def bid(http: httpx.AsyncClient, item: str, **body: Any) -> httpx.Response:
+    return await http.post(f"/api/v1/items/{item}/bid", json=body)
+
+
+async def by_key(http: httpx.AsyncClient, item: str, key: str) -> tuple[int, str]:
+    answer = await http.get(f"/api/v1/bids/by-key/{key}", params={"item_id": item})
+    return answer.status_code, answer.json().get("code", "")
+
+
+async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "400"})
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
+        Redis.from_url(stack.urls.redis_url, protocol=2, decode_responses=True) as redis,
+    ):
+        first = await bid(http, "logged", user_id="ada", amount=5, bid_id="b-1")
+        assert first.status_code == 201
+        found: Any = await redis.hmget(names.cursors_key(names.shard_of("logged")), ["next", "published"])
+        assert found[0] == found[1], "the answer came before the PubAck"
+
+        await stack.stop_process("nats")
+        unknown = await bid(http, "logged", user_id="bob", amount=6, bid_id="b-2")
+        assert (unknown.status_code, unknown.json()["code"]) == (503, "OUTCOME_UNKNOWN")
+        # It stands all the same, and what depends on no event is answered at once.
+        assert (await http.get("/api/v1/items/logged")).json()["current_bid"] == 6
+        assert (await bid(http, "logged", user_id="cyd", amount=6)).json()["code"] == "TOO_LOW"
+        # Its repetition is not acknowledged either, as long as the event is not safe.
+        assert (await bid(http, "logged", user_id="bob", amount=6, bid_id="b-2")).status_code == 503
+        # Nor is it told under its key; that would be an acknowledgement too.
+        assert await by_key(http, "logged", "b-2") == (503, "OUTCOME_UNKNOWN")
+
+        await stack.start_process("nats")
+
+        async def acknowledged() -> httpx.Response | None:
+            answer = await bid(http, "logged", user_id="bob", amount=6, bid_id="b-2")
+            return answer if answer.status_code == 201 else None
+
+        answer = await eventually(acknowledged, seconds=30)
+        assert answer is not None
+        assert answer.json()["seq"] == 2
+        assert await by_key(http, "logged", "b-2") == (200, "")
+
+
+async def test_log_waits_for_a_raised_maximum_as_well(start_stack: StackFactory) -> None:
+    """It has no event, but the archive needs it as much as one."""
+    stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "400"})
+    async with (
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
+        Redis.from_url(stack.urls.redis_url, protocol=2, decode_responses=True) as redis,
+    ):
+
+        async def cursors() -> list[str]:
+            found: Any = await redis.hmget(names.cursors_key(names.shard_of("raised")), ["next", "published"])
+            return list(found)
+
+        first = await bid(http, "raised", user_id="ada", max_amount=5)
+        raised = await bid(http, "raised", user_id="ada", max_amount=50)
+        assert (raised.status_code, raised.json()["seq"]) == (201, first.json()["seq"])
+        assert await cursors() == ["3", "3"], "the answer came before the PubAck"
+        await stack.stop_process("nats")
+        again = await bid(http, "raised", user_id="ada", max_amount=60, bid_id="b-1")
+        assert (again.status_code, again.json()["code"]) == (503, "OUTCOME_UNKNOWN")
+        assert await cursors() == ["4", "3"]
+
+
+async def test_log_works_through_a_gateway_that_does_not_relay(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "3000"})
+    port = Ports.free().gateway
+    await stack.add_service("second_gateway", API_GATEWAY, port, env={"GATEWAY_PORT": str(port)})
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
+        metrics = (await http.get("/metrics")).text
+        assert "bidding_relay_shards 0\n" in metrics, "the first gateway must hold every lease"
+        answers = await asyncio.gather(*(bid(http, "elsewhere", user_id=f"u{n}", amount=n) for n in range(1, 51)))
+        assert {answer.status_code for answer in answers} <= {200, 201}
+        assert any(answer.status_code == 201 for answer in answers)
+
+
+@asynccontextmanager
+async def replica_of(stack: Stack) -> AsyncIterator[asyncio.subprocess.Process]:
+    """One more Redis that follows the stack's."""
+    port = Ports.free().redis
+    folder = stack.data_dir / f"replica-{port}"
+    folder.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        str(find_redis(os.environ)),
+        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
+        *("--replicaof", "127.0.0.1", str(stack.ports.redis)),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
+
+            async def follows() -> bool:
+                others = (await redis.info("replication")).values()
+                # Valkey calls a replica "online" before that has taken anything; then its offset is still 0.
+                return any(
+                    isinstance(one, dict) and (one.get("port"), one.get("state")) == (port, "online") and one["offset"]
+                    for one in others
+                )
+
+            await eventually(follows)
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        await process.wait()
+
+
+async def test_replica_answers_once_a_replica_has_the_bid(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "replica", "BID_ACK_TIMEOUT_MS": "300"})
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http:
+        alone = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
+        assert (alone.status_code, alone.json()["code"]) == (503, "OUTCOME_UNKNOWN")
+        assert (await bid(http, "copied", user_id="bob", amount=1, bid_id="b-2")).json()["code"] == "TOO_LOW"
+        assert await by_key(http, "copied", "b-1") == (503, "OUTCOME_UNKNOWN")
+        assert await by_key(http, "copied", "b-2") == (200, "TOO_LOW")
+        async with replica_of(stack):
+            assert await by_key(http, "copied", "b-1") == (200, "")
+            again = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
+            assert (again.status_code, again.json()["seq"]) == (201, 1)
+            assert (await bid(http, "copied", user_id="bob", amount=6)).status_code == 201
+
+
+async def test_fewer_replicas_than_asked_for_confirm_nothing(start_stack: StackFactory) -> None:
+    env = {"BID_ACK": "replica", "BID_ACK_REPLICAS": "2", "BID_ACK_TIMEOUT_MS": "400"}
+    stack = await start_stack(services=(API_GATEWAY,), env=env)
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http, replica_of(stack):
+        one = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
+        assert (one.status_code, one.json()["code"]) == (503, "OUTCOME_UNKNOWN")
+        assert await by_key(http, "copied", "b-1") == (503, "OUTCOME_UNKNOWN")
+        async with replica_of(stack):
+            assert await by_key(http, "copied", "b-1") == (200, "")
+            assert (await bid(http, "copied", user_id="bob", amount=6)).status_code == 201
+
+
+async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(start_stack: StackFactory) -> None:
+    """Row 36. Bids come while the replica stands still: none waits behind the others' wait, and refusals not at all.
+
+    Without HTTP, whose clients would need more of the machine than what is looked at.
+    """
+    timeout_s, waves, items = 1.0, 30, 10
+    stack = await start_stack(services=())
+    async with (
+        AuctionHouse.at(stack.urls.redis_url, stack.urls.nats_url) as house,
+        open_redis(stack.urls.redis_url) as redis,
+        replica_of(stack) as replica,
+    ):
+        for number in range(items):
+            await house.create(f"away-{number}")
+        scripts = BidScripts(redis, ScriptLimits(), timeout_s=5)
+        replicas = ReplicaAcknowledger(redis, replicas=1, timeout_ms=int(timeout_s * 1_000), run_of=lambda _: "")
+        committer = Committer(
+            scripts, redis, queue_max=10_000, resolve_s=1, on_outbox=lambda *_: None, confirm=replicas.confirm
+        )
+        tasks = [asyncio.create_task(replicas.run()), asyncio.create_task(committer.run())]
+
+        async def place(user: str, number: int, amount: int) -> tuple[str, float]:
+            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            began_s = time.monotonic()
+            bid_id = f"{user}-{number}-{amount}"
+            committer.place(PendingBid(f"away-{number}", user, bid_id, amount, None, None, False, future))
+            try:
+                return (await future).decode()[0], time.monotonic() - began_s
+            except OutcomeUnknown:
+                return "unknown", time.monotonic() - began_s
+
+        assert {outcome for outcome, _ in [await place("ada", number, 5) for number in range(items)]} == {"A"}
+        replica.send_signal(signal.SIGSTOP)
+        higher: list[asyncio.Task[tuple[str, float]]] = []
+        lower: list[asyncio.Task[tuple[str, float]]] = []
+        for wave in range(waves):
+            higher += [asyncio.create_task(place("bob", number, 100 + wave)) for number in range(items)]
+            lower += [asyncio.create_task(place("cyd", number, 1)) for number in range(items)]
+            await asyncio.sleep(0.05)
+        unknown, refused = await asyncio.gather(*higher), await asyncio.gather(*lower)
+        assert {outcome for outcome, _ in unknown} == {"unknown"}
+        assert {outcome for outcome, _ in refused} == {"R"}
+        slowest, slowest_refusal = max(took for _, took in unknown), max(took for _, took in refused)
+        assert slowest < timeout_s + 0.7, f"{slowest:.2f} s"
+        assert slowest_refusal < timeout_s / 2, f"{slowest_refusal:.2f} s"
+
+        replica.send_signal(signal.SIGCONT)
+
+        async def confirmed() -> bool:
+            return (await place("dan", 0, 10_000 + int(time.monotonic() * 100)))[0] == "A"
+
+        await eventually(confirmed)
+        await committer.close()
+        await asyncio.wait(tasks[1:])
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+        await scripts.close()

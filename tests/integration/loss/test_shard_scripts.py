@@ -1,0 +1,288 @@
+"""The scripts on a shard's lease and cursors, on a real Redis: each guard by itself, and all of them without memory."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
+
+import archival_worker
+from api_gateway.engine.relay.lineage import Lineage
+from api_gateway.engine.scripts import Advance, ItemScripts, Script, ScriptLimits
+from archival_worker.outbox.missing_entries import REPUBLISH
+from archival_worker.recovery.closed_shards import CLOSE
+from shared import names
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+OURS = Lineage("run-1", 1)
+LEASE_MS = 6_000
+ADVANCE_ARCHIVED = (Path(archival_worker.__file__).parent / "lua" / "advance_archived.lua").read_text()
+
+
+@pytest_asyncio.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, protocol=2) as client:
+        yield client
+
+
+@pytest.fixture
+def scripts(redis: Redis) -> ItemScripts:
+    return ItemScripts(redis, ScriptLimits())
+
+
+@pytest.fixture
+def shard() -> str:
+    """None of the 64, so that nobody else touches it."""
+    return f"x{secrets.token_hex(4)}"
+
+
+async def cursors(redis: Redis, shard: str) -> dict[str, str]:
+    found = await cast(Any, redis.hgetall(names.cursors_key(shard)))
+    return {name.decode(): value.decode() for name, value in found.items()}
+
+
+async def begin(redis: Redis, shard: str, *, token: str = "mine", **fields: str) -> None:
+    """A shard of OURS, leased to ``token``."""
+    values = {"epoch": "1", "next": "9", "published": "4", "archived": "2", "run": OURS.run} | fields
+    await cast(Any, redis.hset(names.cursors_key(shard), mapping=cast(Mapping[Any, Any], values)))
+    await redis.set(names.lease_key(shard), token, px=LEASE_MS)
+
+
+# ---------------------------------------------------------------------- the lease
+
+
+async def test_a_lease_is_its_holders_until_it_ends(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+    assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
+    assert await scripts.lease([shard], "other", LEASE_MS) == [False]
+    assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
+    assert await redis.get(names.lease_key(shard)) == b"mine"
+    await redis.pexpire(names.lease_key(shard), 1)
+
+    async def ended() -> bool:
+        return (await scripts.lease([shard], "other", LEASE_MS)) == [True]
+
+    await eventually(ended)
+    assert await scripts.lease([shard], "mine", LEASE_MS) == [False]
+
+
+@pytest.mark.parametrize(("left_ms", "is_free"), [(3_600_000, True), (LEASE_MS + 1_000, True), (LEASE_MS - 500, False)])
+async def test_a_lease_that_lasts_longer_than_any_is_free(
+    redis: Redis, scripts: ItemScripts, shard: str, left_ms: int, is_free: bool
+) -> None:
+    """Redis' clock stepped back by an hour: its holder, which died since, would keep the shard for that hour."""
+    await redis.set(names.lease_key(shard), "dead", px=left_ms)
+    assert await scripts.lease([shard], "mine", LEASE_MS) == [is_free]
+    if is_free:
+        assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
+
+
+async def test_a_lease_that_would_never_end_is_free(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+    await redis.set(names.lease_key(shard), "dead")
+    assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
+    assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
+
+
+async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+    await scripts.lease([shard], "mine", LEASE_MS)
+    await scripts.release([shard], "other")
+    assert await redis.get(names.lease_key(shard)) == b"mine"
+    await scripts.release([shard], "mine")
+    assert await redis.get(names.lease_key(shard)) is None
+
+
+# ---------------------------------------------------------------------- the cursor `published`
+
+
+@pytest.mark.parametrize(
+    ("token", "lineage", "stream_id", "moves"),
+    [
+        ("mine", OURS, "one", True),
+        ("other", OURS, "one", False),
+        ("mine", Lineage("run-2", 1), "one", False),
+        ("mine", Lineage("", 1), "one", False),
+        ("mine", Lineage("run-1", 2), "one", False),
+        ("mine", OURS, "two", False),
+    ],
+)
+async def test_only_the_holder_of_the_lease_moves_the_cursor_and_only_of_what_it_has_read(
+    redis: Redis, scripts: ItemScripts, shard: str, token: str, lineage: Lineage, stream_id: str, moves: bool
+) -> None:
+    await begin(redis, shard, stream_id="one", stream_seq="70")
+    before = await cursors(redis, shard)
+    advances = [Advance(shard, lineage, 6, 77)]
+    assert await scripts.advance_published(advances, token=token, stream_id=stream_id) == [moves]
+    moved = {"published": "6", "stream_id": "one", "stream_seq": "77"}
+    assert await cursors(redis, shard) == (before | moved if moves else before)
+
+
+async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+    await begin(redis, shard)
+    await redis.delete(names.lease_key(shard))
+    before = await cursors(redis, shard)
+    assert await scripts.advance_published([Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
+    assert not await scripts.rewind_published(shard, token="mine", stream_id="new")
+    assert not await scripts.stop_shard(shard, OURS, token="mine")
+    assert await cursors(redis, shard) == before
+
+
+async def test_the_cursor_never_moves_down(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+    await begin(redis, shard, stream_seq="70")
+    before = await cursors(redis, shard)
+    for entry in (4, 3):
+        assert await scripts.advance_published([Advance(shard, OURS, entry, 9)], token="mine", stream_id="one") == [
+            True
+        ]
+    assert await cursors(redis, shard) == before
+
+
+async def test_it_goes_back_to_what_is_archived(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+    await begin(redis, shard, republish="1", stream_id="one", stream_seq="70")
+    assert not await scripts.rewind_published(shard, token="other", stream_id="two")
+    assert (await cursors(redis, shard))["published"] == "4"
+    assert await scripts.rewind_published(shard, token="mine", stream_id="two")
+    found = await cursors(redis, shard)
+    assert (found["published"], found["stream_id"], found["stream_seq"]) == ("2", "two", "0")
+    assert "republish" not in found
+
+
+# ---------------------------------------------------------------------- cursors as a whole
+
+
+async def test_a_shard_is_made_once_and_never_over_what_is_left_of_it(
+    redis: Redis, scripts: ItemScripts, shard: str
+) -> None:
+    assert await scripts.init_shard(shard, run="run-1")
+    assert await cursors(redis, shard) == {
+        **{"epoch": "1", "next": "0", "published": "0", "archived": "0", "stream_id": "", "stream_seq": "0"},
+        "run": "run-1",
+    }
+    await redis.hset(names.cursors_key(shard), "next", "5")
+    assert not await scripts.init_shard(shard, run="run-2")
+    assert (await cursors(redis, shard))["next"] == "5"
+    # One that is closed has no epoch, and is none the newer for it.
+    await redis.hdel(names.cursors_key(shard), "epoch")
+    assert not await scripts.init_shard(shard, run="run-2")
+    assert "epoch" not in await cursors(redis, shard)
+
+
+@pytest.mark.parametrize(
+    ("known", "closes"), [((1, 10), True), ((2, 0), True), ((1, 9), False), ((1, 8), False), ((0, 99), False)]
+)
+async def test_a_shard_is_closed_only_by_an_entry_that_it_has_not_given_out(
+    redis: Redis, scripts: ItemScripts, shard: str, known: tuple[int, int], closes: bool
+) -> None:
+    await begin(redis, shard)
+    before = await cursors(redis, shard)
+    assert await scripts.close_shard(shard, epoch=known[0], n=known[1]) is closes
+    found = await cursors(redis, shard)
+    if closes:
+        assert found.pop("stale") == before.pop("epoch") == "1"
+    assert found == before
+    if closes:
+        assert not await scripts.close_shard(shard, epoch=99, n=99), "it is closed already"
+        assert (await cursors(redis, shard))["stale"] == "1"
+
+
+async def test_a_shard_without_cursors_is_not_closed(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+    assert not await scripts.close_shard(shard, epoch=1, n=1)
+    assert not await scripts.stop_shard(shard, OURS, token="mine")
+    await scripts.admit_shards({shard: (0, 0)}, run="run-1")
+    assert await cursors(redis, shard) == {}
+
+
+@pytest.mark.parametrize(("known", "is_admitted"), [((1, 9), True), ((0, 99), True), ((1, 10), False), ((2, 0), False)])
+async def test_a_run_is_admitted_where_it_has_given_out_what_is_known(
+    redis: Redis, scripts: ItemScripts, shard: str, known: tuple[int, int], is_admitted: bool
+) -> None:
+    await begin(redis, shard)
+    await scripts.admit_shards({shard: known}, run="run-2")
+    assert (await cursors(redis, shard))["run"] == ("run-2" if is_admitted else "run-1")
+
+
+@pytest.mark.parametrize(
+    ("token", "lineage", "stops"),
+    [
+        ("mine", OURS, True),
+        ("other", OURS, False),
+        ("mine", Lineage("run-2", 1), False),
+        ("mine", Lineage("run-1", 2), False),
+    ],
+)
+async def test_a_shard_is_stopped_by_its_relay_alone(
+    redis: Redis, scripts: ItemScripts, shard: str, token: str, lineage: Lineage, stops: bool
+) -> None:
+    await begin(redis, shard)
+    before = await cursors(redis, shard)
+    assert await scripts.stop_shard(shard, lineage, token=token) is stops
+    found = await cursors(redis, shard)
+    if stops:
+        assert found.pop("stale") == before.pop("epoch")
+    assert found == before
+
+
+# ---------------------------------------------------------------------- without memory
+
+
+@asynccontextmanager
+async def full(redis: Redis) -> AsyncIterator[None]:
+    """Redis may use less than it does."""
+    await redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(OutOfMemoryError):
+            await redis.set("anything", "1")
+        yield
+    finally:
+        await redis.config_set("maxmemory", "0")
+
+
+async def test_what_makes_room_works_without_memory(start_stack: StackFactory, shard: str) -> None:
+    """Redis refuses the first write of a script if it may take memory, and none after it."""
+    stack = await start_stack(services=())
+    async with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
+        scripts = ItemScripts(redis, ScriptLimits())
+        await begin(redis, shard)
+        for n in range(1, 10):
+            await redis.xadd(names.outbox_key(shard), {"item": "lot"}, id=f"{n}-0")
+        async with full(redis):
+            # Those that must: none of these scripts is loaded yet either.
+            assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
+            assert await scripts.advance_published([Advance(shard, OURS, 6, 7)], token="mine", stream_id="one") == [
+                True
+            ]
+            assert await scripts.rewind_published(shard, token="mine", stream_id="two")
+            await scripts.admit_shards({shard: (1, 9)}, run="run-2")
+            keys = [names.cursors_key(shard), names.outbox_key(shard)]
+            assert await cast(Any, redis.eval(ADVANCE_ARCHIVED, 2, *keys, "1", "7")) == [5, 1, 2], "not published again"
+            again = Advance(shard, Lineage("run-2", 1), 7, 8)
+            assert await scripts.advance_published([again], token="mine", stream_id="two") == [True]
+            assert await cast(Any, redis.eval(ADVANCE_ARCHIVED, 2, *keys, "1", "7")) == [1, 1, 7]
+            assert await redis.xlen(names.outbox_key(shard)) == 2
+            assert await cast(Any, redis.eval(REPUBLISH, 1, names.cursors_key(shard))) == 1
+            assert (await cursors(redis, shard))["republish"] == "1"
+            mark = [names.mark_key(shard), names.cursors_key(shard)]
+            assert await cast(Any, redis.eval(Script.read("mark").text, 2, *mark, "1000")) == 1
+            assert await scripts.stop_shard(shard, Lineage("run-2", 1), token="mine")
+            await scripts.release([shard], "mine")
+            assert await scripts.lease([shard], "other", LEASE_MS) == [True], "and from the beginning"
+            await redis.delete(names.cursors_key(shard))
+        await begin(redis, shard)
+        async with full(redis):
+            assert await scripts.close_shard(shard, epoch=9, n=9)
+        await begin(redis, shard)
+        async with full(redis):
+            assert await cast(Any, redis.eval(CLOSE, 2, names.cursors_key(shard), "no such item")) == 1
+        # Those that must not.
+        async with full(redis):
+            with pytest.raises(OutOfMemoryError):
+                await scripts.init_shard(f"{shard}-new")
+        assert not await redis.exists(names.cursors_key(f"{shard}-new"))

@@ -1,0 +1,261 @@
+"""Who is told when that a bid is safe, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+
+from api_gateway.engine.bids import acknowledge
+from api_gateway.engine.bids.acknowledge import LogAcknowledger, ReplicaAcknowledger
+from api_gateway.engine.relay.lineage import Lineage
+from shared.domain.errors import OutcomeUnknown
+from tests.waiting import eventually
+
+OURS = Lineage("run-1", 1)
+
+
+class FakeRedis:
+    """The cursors, as a pipeline of HMGETs finds them; also that pipeline."""
+
+    def __init__(self, published: int, lineage: Lineage = OURS) -> None:
+        self.published = published
+        self.lineage: Lineage | None = lineage
+        self._asked = 0
+
+    def pipeline(self, *, transaction: bool) -> FakeRedis:
+        self._asked = 0
+        return self
+
+    def _cursors(self) -> list[bytes | None]:
+        if self.lineage is None:
+            return [None, None, b"%d" % self.published]
+        return [self.lineage.run.encode(), b"%d" % self.lineage.epoch, b"%d" % self.published]
+
+    def hmget(self, key: str, fields: list[str]) -> asyncio.Future[list[bytes | None]]:
+        self._asked += 1
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_result(self._cursors())
+        return answer
+
+    async def execute(self) -> list[list[bytes | None]]:
+        return [self._cursors()] * self._asked
+
+
+def acknowledger(timeout_s: float = 1.0, *, published: int = 0) -> LogAcknowledger:
+    return LogAcknowledger(cast(Any, FakeRedis(published)), timeout_s=timeout_s)
+
+
+async def test_everything_up_to_the_published_entry_is_confirmed() -> None:
+    log = acknowledger()
+    waiting = [asyncio.create_task(log.confirm("s01", OURS, entry)) for entry in (5, 3, 4, 6, 9)]
+    await asyncio.sleep(0)
+    log.published("s01", OURS, 5)
+    done, _ = await asyncio.wait(waiting, timeout=0.05)
+    assert done == set(waiting[:3])
+    log.published("s02", OURS, 9)
+    assert not any(still.done() for still in waiting[3:])
+    log.published("s01", OURS, 9)
+    await asyncio.gather(*waiting)
+
+
+@pytest.mark.parametrize("other", [Lineage("run-1", 2), Lineage("run-2", 1)])
+async def test_the_same_number_of_another_epoch_or_run_confirms_nothing(other: Lineage) -> None:
+    """It was given to something else after the shard was rebuilt, or after a failover that lost this one."""
+    redis = FakeRedis(99, other)
+    log = LogAcknowledger(cast(Any, redis), timeout_s=0.2)
+    looking = asyncio.create_task(log.run())
+    waiting = asyncio.create_task(log.confirm("s01", OURS, 7))
+    await asyncio.sleep(0)
+    log.published("s01", other, 99)
+    with pytest.raises(OutcomeUnknown):
+        await waiting
+    await log.confirm("s01", other, 7)
+    looking.cancel()
+
+
+async def test_what_is_not_published_in_time_is_unknown() -> None:
+    log = acknowledger(timeout_s=0.01)
+    with pytest.raises(OutcomeUnknown):
+        await log.confirm("s01", OURS, 1)
+    log.published("s01", OURS, 1)  # too late, and harmless
+
+
+async def test_what_was_published_before_anybody_waited_is_found_by_looking() -> None:
+    """The relay may be faster than the answer of a large flush; nobody tells again of an entry that is published."""
+    log = acknowledger(timeout_s=10, published=7)
+    looking = asyncio.create_task(log.run())
+    log.published("s01", OURS, 7)
+    await asyncio.wait_for(log.confirm("s01", OURS, 7), 5)
+    looking.cancel()
+
+
+async def test_a_closed_shard_secures_nothing() -> None:
+    redis = FakeRedis(7)
+    redis.lineage = None
+    log = LogAcknowledger(cast(Any, redis), timeout_s=10)
+    with pytest.raises(OutcomeUnknown):
+        await log.secure("s01")
+
+
+async def test_who_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acknowledge, "WAITING_MAX", 2)
+    log = acknowledger()
+    waiting = [asyncio.create_task(log.confirm("s01", OURS, 1)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(OutcomeUnknown):
+        await log.confirm("s01", OURS, 1)
+    log.published("s01", OURS, 1)
+    await asyncio.gather(*waiting)
+    late = asyncio.create_task(log.confirm("s01", OURS, 2))
+    await asyncio.sleep(0)
+    log.published("s01", OURS, 2)
+    await late
+
+
+class Replicas:
+    """A primary with replicas, as a pool that makes connections to it. Marks are written; WAIT answers when the test
+    says how many replicas have them."""
+
+    def __init__(self) -> None:
+        self.run = "run-1"
+        self.commands: list[str] = []
+        self.counts: asyncio.Queue[int | Exception] = asyncio.Queue()
+        self.connected = 0
+        self.loaded = False
+
+    @property
+    def connection_pool(self) -> Replicas:
+        return self
+
+    def make_connection(self) -> FakeConnection:
+        self.connected += 1
+        return FakeConnection(self, self.run)
+
+
+class FakeConnection:
+    def __init__(self, replicas: Replicas, run: str) -> None:
+        self._replicas = replicas
+        self.run = run
+
+    async def connect(self) -> None:
+        return
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        return
+
+    async def send_command(self, *words: Any) -> None:
+        self._replicas.commands.append(words[0])
+
+    async def read_response(self, **_: float) -> int:
+        match self._replicas.commands[-1]:
+            case "EVALSHA" if not self._replicas.loaded:
+                raise NoScriptError
+            case "EVAL":
+                self._replicas.loaded = True
+                return 1
+            case "EVALSHA":
+                return 1
+        count = await self._replicas.counts.get()
+        if isinstance(count, Exception):
+            raise count
+        return count
+
+
+@asynccontextmanager
+async def asking(replicas: Replicas, *, wanted: int = 1, timeout_ms: int = 5_000) -> AsyncIterator[ReplicaAcknowledger]:
+    acknowledger = ReplicaAcknowledger(
+        cast(Any, replicas), replicas=wanted, timeout_ms=timeout_ms, run_of=lambda connection: cast(Any, connection).run
+    )
+    running = asyncio.create_task(acknowledger.run())
+    yield acknowledger
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def begun(replicas: Replicas, questions: int) -> None:
+    async def asked() -> bool:
+        return replicas.commands.count("WAIT") >= questions
+
+    await eventually(asked)
+
+
+async def test_one_question_answers_all_who_waited_before_it_and_nobody_after() -> None:
+    replicas = Replicas()
+    async with asking(replicas) as acknowledger:
+        first = [asyncio.create_task(acknowledger.confirm("s01", OURS, n)) for n in range(100)]
+        await begun(replicas, 1)
+        late = asyncio.create_task(acknowledger.confirm("s02", OURS, 1))
+        await asyncio.sleep(0)
+        replicas.counts.put_nowait(1)
+        await asyncio.gather(*first)
+        await begun(replicas, 2)
+        assert not late.done(), "what was decided after the mark was written is not known to be anywhere"
+        replicas.counts.put_nowait(1)
+        await late
+    assert replicas.commands == ["EVALSHA", "EVAL", "WAIT", "EVALSHA", "WAIT"]
+
+
+async def test_fewer_replicas_than_wanted_are_none() -> None:
+    replicas = Replicas()
+    async with asking(replicas, wanted=2) as acknowledger:
+        waiting = asyncio.create_task(acknowledger.confirm("s01", OURS, 1))
+        for count in (0, 1, 1):
+            replicas.counts.put_nowait(count)
+        await begun(replicas, 4)
+        assert not waiting.done()
+        replicas.counts.put_nowait(2)
+        await waiting
+
+
+async def test_each_waits_for_its_own_time_and_not_for_the_question_before() -> None:
+    replicas = Replicas()
+    async with asking(replicas, timeout_ms=100) as acknowledger:
+        began_s = asyncio.get_running_loop().time()
+        outcomes = await asyncio.gather(
+            *(acknowledger.confirm("s01", OURS, n) for n in range(500)), return_exceptions=True
+        )
+        assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+        assert asyncio.get_running_loop().time() - began_s < 1.0
+
+
+async def test_another_run_than_the_one_that_decided_proves_nothing() -> None:
+    """A failover between the decision and the mark: the new primary's replicas know nothing of the bid."""
+    replicas = Replicas()
+    replicas.run = "run-2"
+    async with asking(replicas) as acknowledger:
+        waiting = asyncio.create_task(acknowledger.confirm("s01", OURS, 1))
+        replicas.counts.put_nowait(1)
+        with pytest.raises(OutcomeUnknown):
+            await waiting
+        assert replicas.connected == 2, "the connection may have been the one that is out of date"
+        replicas.counts.put_nowait(1)
+        await acknowledger.confirm("s01", Lineage("run-2", 1), 1)
+
+
+async def test_a_question_that_fails_is_asked_again_on_another_connection() -> None:
+    replicas = Replicas()
+    async with asking(replicas) as acknowledger:
+        waiting = asyncio.create_task(acknowledger.confirm("s01", OURS, 1))
+        replicas.counts.put_nowait(RedisConnectionError("gone"))
+        replicas.counts.put_nowait(1)
+        await waiting
+        assert replicas.connected == 2
+
+
+async def test_who_waits_for_replicas_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acknowledge, "WAITING_MAX", 2)
+    replicas = Replicas()
+    async with asking(replicas) as acknowledger:
+        for questions in (1, 2):
+            waiting = [asyncio.create_task(acknowledger.confirm("s01", OURS, 1)) for _ in range(2)]
+            await begun(replicas, questions)
+            with pytest.raises(OutcomeUnknown):
+                await acknowledger.confirm("s01", OURS, 1)
+            replicas.counts.put_nowait(1)
+            await asyncio.wait_for(asyncio.gather(*waiting), 5)

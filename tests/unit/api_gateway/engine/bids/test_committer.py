@@ -1,0 +1,286 @@
+"""Group commit without a network: what each bid is told when a flush works, fails, or gets lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.committer import Committer
+from api_gateway.engine.relay.lineage import Lineage
+from api_gateway.engine.scripts import BidScripts, Decided, ItemMissing
+from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
+from shared.names import older_refusals_key, refusals_key, shard_of, verdicts_key
+from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
+
+ACCEPTED = b"A|b|1|100|100|1|101|1|bid|1|5"
+LINEAGE = Lineage("a run", 1)
+REFUSED = b"R|TOO_LOW|100|0|101|1"
+
+
+class FakeScripts:
+    """``place`` as :class:`BidScripts` has it, answering what the test wants; flushes wait at ``gate``."""
+
+    def __init__(self, *answers: list[Decided | Exception] | Exception) -> None:
+        self._answers = list(answers)
+        self.flushed: list[list[list[str]]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
+        self.flushed.append([[bid.bid_id for bid in call] for call in calls])
+        await self.gate.wait()
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class FakeRedis:
+    """The reads with which the outcome of a lost answer is looked up; ``stored`` by key and field."""
+
+    def __init__(self, *, stored: dict[str, dict[str, bytes]] | None = None, recent: list[bytes] | None = None) -> None:
+        self._stored = stored or {}
+        self._recent = recent or []
+
+    async def hmget(self, key: str, fields: list[str]) -> list[bytes | None]:
+        return [self._stored.get(key, {}).get(field) for field in fields]
+
+    async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
+        return self._recent
+
+
+def kept(line: bytes, *, user: str = "ada", amount: int = 100) -> bytes:
+    return StoredVerdict(user, f"{amount},", line).encode()
+
+
+def bid(bid_id: str, *, item: str = "a", key: str | None = None, amount: int = 100, header: bool = False) -> PendingBid:
+    return PendingBid(item, "ada", bid_id, amount, None, key, not header, asyncio.get_running_loop().create_future())
+
+
+class Bench:
+    """A running committer and what it told the relay."""
+
+    def __init__(self, scripts: FakeScripts, redis: FakeRedis | None = None, **options: Any) -> None:
+        self.outbox: list[tuple[str, int]] = []
+        self.committer = Committer(
+            cast(BidScripts, scripts),
+            cast(Any, redis or FakeRedis()),
+            queue_max=options.pop("queue_max", 10),
+            resolve_s=0.05,
+            on_outbox=lambda shard, entry: self.outbox.append((shard, entry)),
+            **options,
+        )
+        self.task = asyncio.create_task(self.committer.run())
+
+    async def stop(self) -> None:
+        await self.committer.close()
+        await asyncio.wait_for(self.task, 2)
+
+
+async def test_verdicts_go_to_their_bids() -> None:
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 7, 7, LINEAGE)]))
+    first, second = bid("x"), bid("y")
+    bench.committer.place(first)
+    bench.committer.place(second)
+    assert await first.verdict == ACCEPTED
+    assert await second.verdict == REFUSED
+    assert [entry for _, entry in bench.outbox] == [7]
+    await bench.stop()
+
+
+async def test_bids_that_come_during_a_flush_share_the_next_one() -> None:
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)], [Decided([REFUSED] * 2, 0, 0, LINEAGE)])
+    scripts.gate.clear()
+    bench = Bench(scripts)
+    bids = [bid("x"), bid("y"), bid("z")]
+    bench.committer.place(bids[0])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bench.committer.place(bids[1])
+    bench.committer.place(bids[2])
+    scripts.gate.set()
+    await asyncio.gather(*(one.verdict for one in bids))
+    assert scripts.flushed == [[["x"]], [["y", "z"]]]
+    await bench.stop()
+
+
+async def test_a_full_queue_sheds_at_once() -> None:
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
+    scripts.gate.clear()
+    bench = Bench(scripts, queue_max=1)
+    bench.committer.place(bid("x"))
+    with pytest.raises(Overloaded):
+        bench.committer.place(bid("y"))
+    scripts.gate.set()
+    await bench.stop()
+    with pytest.raises(Overloaded):
+        bench.committer.place(bid("z"))
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), OutboxFull("full"), ItemMissing()])
+async def test_what_is_known_to_have_changed_nothing_is_said_as_it_is(error: Exception) -> None:
+    bench = Bench(FakeScripts(error if isinstance(error, Unavailable) else [error], [error]))
+    one = bid("x")
+    bench.committer.place(one)
+    with pytest.raises(type(error)):
+        await one.verdict
+    await bench.stop()
+
+
+async def test_a_lost_answer_is_found_under_the_key() -> None:
+    stored = {
+        verdicts_key("a"): {
+            field_of_bid_id("x"): kept(ACCEPTED),
+            # The key was used before with another amount.
+            field_of_bid_id("y"): kept(ACCEPTED, amount=999),
+            # Somebody else's bid has this id: ours was told so, or would be.
+            field_of_bid_id("z"): kept(ACCEPTED, user="bob"),
+            field_of_first("h"): kept(ACCEPTED, user="bob"),
+            field_of_other("ada", "h"): kept(ACCEPTED + b"0"),
+        },
+        refusals_key("a"): {field_of_first("r"): kept(REFUSED)},
+        older_refusals_key("a"): {field_of_bid_id("o"): kept(REFUSED + b"0")},
+    }
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), queue_max=20)
+    sent = {key: bid(key, key=key) for key in "xyzo"} | {key: bid(f"~{key}", key=key, header=True) for key in "hr"}
+    # A header key is nobody else's business: not that of a bid id, and not of another bidder's header.
+    unknown = [bid("~1", key="z", header=True), bid("h", key="h"), bid("n", key="n")]
+    unknown[1].user_id = "cyd"
+    for one in (*sent.values(), *unknown):
+        bench.committer.place(one)
+    found = {key: await one.verdict for key, one in sent.items()}
+    assert found == {"x": ACCEPTED, "y": b"K", "z": b"K", "h": ACCEPTED + b"0", "r": REFUSED, "o": REFUSED + b"0"}
+    for one in unknown:
+        with pytest.raises(OutcomeUnknown):
+            await one.verdict
+    await bench.stop()
+
+
+async def test_one_item_whose_outcome_is_unknown_is_looked_up_and_the_others_are_answered() -> None:
+    stored = {verdicts_key("a"): {field_of_bid_id("x"): kept(ACCEPTED)}}
+    bench = Bench(FakeScripts([OutcomeUnknown(), Decided([REFUSED], 0, 0, LINEAGE)]), FakeRedis(stored=stored))
+    lost, answered = bid("x", key="x"), bid("y", item="b", key="y")
+    bench.committer.place(lost)
+    bench.committer.place(answered)
+    assert await answered.verdict == REFUSED
+    assert await lost.verdict == ACCEPTED
+    await bench.stop()
+
+
+async def test_the_event_of_somebody_else_is_no_answer() -> None:
+    """Two bidders, one bid id: only the bidder of the event was accepted."""
+    event = (
+        b'{"type":"bid","item_id":"a","epoch":1,"seq":4,"ts_us":9,"bid_id":"x","user_id":"bob","kind":"bid",'
+        b'"amount":100,"previous_bid":50,"current_bid":100,"highest_bidder_id":"bob","bid_count":4,"min_next_bid":101,'
+        b'"status":"open","end_us":null,"reserve_met":true,"currency":"USD"}'
+    )
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(recent=[event]))
+    one = bid("x")
+    bench.committer.place(one)
+    with pytest.raises(OutcomeUnknown):
+        await one.verdict
+    await bench.stop()
+
+
+async def test_a_lost_answer_is_found_among_the_recent_events() -> None:
+    event = (
+        b'{"type":"bid","item_id":"a","epoch":1,"seq":4,"ts_us":9,"bid_id":"x","user_id":"ada","kind":"bid",'
+        b'"amount":100,"previous_bid":50,"current_bid":100,"highest_bidder_id":"ada","bid_count":4,"min_next_bid":101,'
+        b'"status":"open","end_us":null,"reserve_met":true,"currency":"USD"}'
+    )
+    mine, foreign, lost = bid("x"), bid("x-of-bob"), bid("z")
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(recent=[event, b"not an event"]))
+    for one in (mine, foreign, lost):
+        bench.committer.place(one)
+    assert await mine.verdict == b"A|x|4|100|100|1|101|1|bid|1|9"
+    for one in (foreign, lost):
+        with pytest.raises(OutcomeUnknown):
+            await one.verdict
+    await bench.stop()
+
+
+async def test_accepted_bids_wait_for_their_confirmation_and_refused_ones_do_not() -> None:
+    asked: list[tuple[Lineage, int]] = []
+    confirmed = asyncio.Event()
+
+    async def confirm(shard: str, lineage: Lineage, entry: int) -> None:
+        asked.append((lineage, entry))
+        await confirmed.wait()
+
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 0, 12, LINEAGE)]), confirm=confirm)
+    accepted, refused = bid("x"), bid("y")
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    assert not accepted.verdict.done()
+    confirmed.set()
+    assert await accepted.verdict == ACCEPTED
+    # A stored verdict is confirmed by the shard's newest entry, since its own is not known.
+    assert asked == [(LINEAGE, 12)]
+    await bench.stop()
+
+
+async def test_without_a_confirmation_an_accepted_bid_is_unknown_and_a_refused_one_is_refused() -> None:
+    async def confirm(shard: str, lineage: Lineage, entry: int) -> None:
+        raise OutcomeUnknown
+
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 3, 3, LINEAGE)]), confirm=confirm)
+    accepted, refused = bid("x"), bid("y")
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    with pytest.raises(OutcomeUnknown):
+        await accepted.verdict
+    await bench.stop()
+
+
+async def test_a_lost_answer_promises_no_more_than_any_other() -> None:
+    safe = asyncio.Event()
+    asked: list[str] = []
+
+    async def secure(shard: str) -> None:
+        asked.append(shard)
+        await safe.wait()
+
+    async def never(shard: str) -> None:
+        raise OutcomeUnknown
+
+    stored = {
+        verdicts_key("a"): {field_of_bid_id("x"): kept(ACCEPTED)},
+        refusals_key("a"): {field_of_bid_id("y"): kept(REFUSED)},
+    }
+    bench = Bench(FakeScripts(OutcomeUnknown(), OutcomeUnknown()), FakeRedis(stored=stored), secure=secure)
+    accepted, refused = bid("x", key="x"), bid("y", key="y")
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    assert not accepted.verdict.done()
+    safe.set()
+    assert await accepted.verdict == ACCEPTED
+    assert asked == [shard_of("a")]
+    await bench.stop()
+
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(stored=stored), secure=never)
+    accepted, refused = bid("x", key="x"), bid("y", key="y")
+    bench.committer.place(accepted)
+    bench.committer.place(refused)
+    assert await refused.verdict == REFUSED
+    with pytest.raises(OutcomeUnknown):
+        await accepted.verdict
+    await bench.stop()
+
+
+async def test_a_bug_does_not_stop_the_only_flusher() -> None:
+    bench = Bench(FakeScripts([], [Decided([REFUSED], 0, 0, LINEAGE)]))  # one answer too few
+    first = bid("x")
+    bench.committer.place(first)
+    with pytest.raises(OutcomeUnknown):
+        await first.verdict
+    second = bid("y")
+    bench.committer.place(second)
+    assert await second.verdict == REFUSED
+    await bench.stop()

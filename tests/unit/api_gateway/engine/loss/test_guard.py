@@ -1,0 +1,330 @@
+"""Which runs of Redis are admitted, and which shards are closed, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from api_gateway.engine.loss.guard import Guard, NotAdmitted
+from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.shards import Shards
+from api_gateway.engine.loss.witnesses import Known, Past, Place
+from api_gateway.engine.scripts import ItemScripts
+from shared import names
+from shared.domain.errors import Unavailable
+
+
+class FakeConnection:
+    """A new connection to the run of Redis that a test names, whose data bears the mark of another one, or none."""
+
+    def __init__(self, run: str, *, role: str = "master", marked: str = "", epoch: str = "1") -> None:
+        self._answers: dict[str, bytes | list[bytes | None]] = {
+            "INFO": f"# Server\r\nredis_version:8\r\nrun_id:{run}\r\n\r\n# Replication\r\nrole:{role}\r\n".encode(),
+            "HMGET": [epoch.encode() or None, marked.encode() or None],
+        }
+        self._asked = ""
+        self.shaken_hands = False
+        self.is_closed = False
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        self.is_closed = True
+
+    async def on_connect(self) -> None:
+        self.shaken_hands = True
+
+    async def send_command(self, *words: str) -> None:
+        self._asked = words[0]
+
+    async def read_response(self) -> bytes | list[bytes | None]:
+        return self._answers[self._asked]
+
+
+class Comparison:
+    """What the guard has asked for; it lasts until it is let go, and fails where the test says so."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.runs: list[str] = []
+        self.fails = False
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def __call__(self, run: str) -> None:
+        self.begun += 1
+        self.runs.append(run)
+        await self.may_end.wait()
+        if self.fails:
+            raise Unavailable("nobody to be asked")
+
+
+async def connect(guard: Guard, run: str, **options: str) -> None:
+    connection = FakeConnection(run, **options)
+    is_admitted = False
+    try:
+        await guard.on_connect(cast(Any, connection))
+        is_admitted = True
+        assert guard.run_of(cast(Any, connection)) == run
+    finally:
+        assert connection.shaken_hands
+        assert connection.is_closed is not is_admitted, "who is not admitted must not be used"
+
+
+async def test_each_run_of_redis_is_compared_once_and_all_its_connections_wait_for_that() -> None:
+    comparison = Comparison()
+    guard = Guard(comparison)
+    comparison.may_end.clear()
+    waiting = [asyncio.create_task(connect(guard, "a")) for _ in range(5)]
+    done, _ = await asyncio.wait(waiting, timeout=0.05)
+    assert (done, comparison.begun) == (set(), 1)
+    comparison.may_end.set()
+    await asyncio.gather(*waiting)
+    await connect(guard, "a", marked="a")
+    assert comparison.begun == 1
+    await connect(guard, "b")
+    assert comparison.runs == ["a", "b"]
+    await connect(guard, "b", marked="a", epoch="")
+    assert comparison.runs == ["a", "b"], "a closed shard keeps its mark until it is rebuilt"
+    await connect(guard, "b", marked="a")
+    assert comparison.runs == ["a", "b", "b"]
+
+
+async def test_a_run_that_cannot_be_compared_is_not_admitted_but_asked_about_again() -> None:
+    comparison = Comparison()
+    guard = Guard(comparison)
+    comparison.fails = True
+    for _ in range(2):
+        with pytest.raises(NotAdmitted, match="nobody to be asked"):
+            await connect(guard, "a")
+    comparison.fails = False
+    await connect(guard, "a")
+    assert comparison.begun == 3
+
+
+async def test_a_replica_is_not_admitted() -> None:
+    comparison = Comparison()
+    with pytest.raises(NotAdmitted, match="is a replica"):
+        await connect(Guard(comparison), "a", role="slave")
+    assert comparison.begun == 0
+
+
+async def test_a_run_that_followed_another_one_meanwhile_is_compared_again() -> None:
+    """A primary that was made a replica, and promoted again, is the same run; its data bears the other one's mark."""
+    comparison = Comparison()
+    guard = Guard(comparison)
+    await connect(guard, "a", marked="a")
+    comparison.fails = True
+    with pytest.raises(NotAdmitted):
+        await connect(guard, "a", marked="b")
+
+
+async def test_what_was_forgotten_is_compared_again() -> None:
+    comparison = Comparison()
+    guard = Guard(comparison)
+    await connect(guard, "a")
+    assert guard.run == "a"
+    guard.forget()
+    await connect(guard, "a")
+    assert comparison.runs == ["a", "a"]
+
+
+class FakeRedis:
+    """The cursors of all shards, as a pipeline finds them, and that none has lost an item; also that pipeline, and the
+    pool."""
+
+    def __init__(self) -> None:
+        self.run = "a"
+        self.places: dict[str, Place | None] = {shard: Place(1, 0) for shard in names.SHARDS}
+        self.marks = dict.fromkeys(names.SHARDS, "a")
+        self.disconnected = 0
+
+    @property
+    def connection_pool(self) -> FakeRedis:
+        return self
+
+    async def disconnect(self, *, inuse_connections: bool) -> None:
+        self.disconnected += 1
+
+    def pipeline(self, *, transaction: bool) -> FakeRedis:
+        return self
+
+    def info(self, section: str) -> None:
+        return
+
+    def hmget(self, key: str, fields: list[str]) -> None:
+        return
+
+    def scard(self, key: str) -> None:
+        return
+
+    async def execute(self) -> list[Any]:
+        def cursors(shard: str, place: Place | None) -> list[bytes | None]:
+            if place is None:
+                return [None] * 5
+            return [b"%d" % place.epoch, b"%d" % place.n, b"0", None, self.marks[shard].encode() or None]
+
+        found: list[Any] = [{"run_id": self.run}]
+        for shard, place in self.places.items():
+            found += (cursors(shard, place), 0)
+        return found
+
+
+class FakeScripts:
+    """Notes what is closed, made and admitted; ``moves`` happens before each."""
+
+    def __init__(self, redis: FakeRedis) -> None:
+        self._redis = redis
+        self.closed: dict[str, Place] = {}
+        self.made: list[str] = []
+        self.moves: Callable[[], None] = lambda: None
+
+    async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
+        self.moves()
+        self.closed[shard] = Place(epoch, n)
+        return True
+
+    async def admit_shards(self, places: Mapping[str, Place], *, run: str) -> None:
+        self.moves()
+        for shard in places:
+            self._redis.marks[shard] = run
+
+    async def init_shard(self, shard: str, *, run: str) -> bool:
+        self.made.append(shard)
+        return True
+
+
+class FakePast:
+    """What a test wants to be known."""
+
+    def __init__(self) -> None:
+        self.known = Known({}, archive_asked=True, stream_asked=True)
+
+    async def shards(self) -> Known:
+        return self.known
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.redis, self.past = FakeRedis(), FakePast()
+        self.scripts = FakeScripts(self.redis)
+        self.initialised = 0
+        self.shards = Shards(
+            cast(Any, self.redis),
+            cast(ItemScripts, self.scripts),
+            cast(Past, self.past),
+            LostItems(cast(Any, self.redis)),
+            on_initialised=self._note,
+            outbox_alarm_entries=10,
+        )
+
+    def _note(self) -> None:
+        self.initialised += 1
+
+    def knows(self, places: dict[str, Place] | None = None, *, archive: bool, stream: bool) -> None:
+        self.past.known = Known(places or {}, archive_asked=archive, stream_asked=stream)
+
+
+@pytest.mark.parametrize(
+    ("place", "is_closed"),
+    [
+        (Place(1, 7), False),
+        (Place(1, 8), True),
+        (Place(2, 0), True),
+        (Place(0, 99), False),
+        (Place(0, 0), False),
+    ],
+)
+async def test_a_shard_is_closed_where_more_of_it_is_known_elsewhere(place: Place, is_closed: bool) -> None:
+    bench = Bench()
+    bench.redis.places["s07"] = Place(1, 7)
+    bench.knows({"s07": place}, archive=True, stream=False)
+    await bench.shards.compare()
+    assert bench.scripts.closed == ({"s07": place} if is_closed else {})
+
+
+async def test_what_this_process_has_seen_counts_whoever_else_was_asked() -> None:
+    bench = Bench()
+    bench.redis.places["s07"] = Place(1, 7)
+    await bench.shards.look()
+    bench.shards.given_out("s07", 1, 9)
+    bench.shards.given_out("s07", 1, 8)
+    bench.redis.places["s07"] = Place(1, 9)
+    await bench.shards.compare()
+    assert bench.scripts.closed == {}, "the same Redis as before"
+    bench.redis.places["s07"] = Place(1, 8)
+    bench.knows({"s07": Place(1, 6)}, archive=True, stream=True)
+    await bench.shards.compare()
+    assert bench.scripts.closed == {"s07": Place(1, 9)}
+
+
+@pytest.mark.parametrize("archive", [True, False])
+async def test_another_run_is_admitted_by_the_streams_word_alone(archive: bool) -> None:
+    """The archive may be far behind: what was published a moment ago is in the stream only."""
+    bench = Bench()
+    bench.redis.places["s07"] = Place(1, 7)
+    await bench.shards.compare("a")
+    bench.redis.run = "b"
+    bench.knows({"s07": Place(1, 7)}, archive=archive, stream=False)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="may be an older copy"):
+            await bench.shards.compare("b")
+    assert bench.shards.health.not_admitted is not None
+    assert set(bench.redis.marks.values()) == {"a"}
+    bench.knows({"s07": Place(1, 7)}, archive=archive, stream=True)
+    await bench.shards.compare("b")
+    assert bench.shards.health.not_admitted is None
+    assert set(bench.redis.marks.values()) == {"b"}
+    assert bench.initialised == 1, "relays must take it up"
+
+
+async def test_who_starts_while_nobody_can_be_asked_takes_the_word_of_a_run_that_was_admitted() -> None:
+    bench = Bench()
+    bench.redis.places["s07"] = Place(1, 7)
+    bench.redis.marks["s08"] = ""  # rebuilt since
+    bench.knows(archive=False, stream=False)
+    await bench.shards.compare("a")
+    assert set(bench.redis.marks.values()) == {"a"}
+
+
+@pytest.mark.parametrize("marks", [{}, {"s07": "b"}, {"s07": "b", "s08": "a"}])
+async def test_marks_of_another_run_or_none_at_all_admit_nobody(marks: dict[str, str]) -> None:
+    bench = Bench()
+    bench.redis.marks = dict.fromkeys(names.SHARDS, "") | marks
+    bench.knows(archive=True, stream=False)
+    with pytest.raises(Unavailable, match="may be an older copy"):
+        await bench.shards.compare("a")
+
+
+async def test_a_redis_without_any_shard_needs_nobodys_word() -> None:
+    """Nothing can be given out twice; whether its shards are new is another question."""
+    bench = Bench()
+    bench.redis.places = dict.fromkeys(names.SHARDS)
+    bench.knows(archive=False, stream=False)
+    await bench.shards.compare("a")
+    with pytest.raises(Unavailable):
+        await bench.shards.look()
+
+
+async def test_the_run_that_was_reached_must_be_the_one_that_is_compared() -> None:
+    bench = Bench()
+    with pytest.raises(Unavailable, match="being replaced"):
+        await bench.shards.compare("b")
+    assert bench.redis.disconnected == 1, "the connection that leads elsewhere must be left"
+    bench.redis.run = "b"
+    bench.scripts.moves = lambda: setattr(bench.redis, "run", "c")
+    with pytest.raises(Unavailable, match="being replaced"):
+        await bench.shards.compare("b")
+
+
+async def test_no_shard_begins_anew_beside_lost_ones() -> None:
+    bench = Bench()
+    bench.redis.places = dict.fromkeys(names.SHARDS)
+    bench.knows({"s07": Place(1, 7)}, archive=True, stream=True)
+    await bench.shards.look()
+    assert bench.scripts.made == [], "any of them may have had bids that nobody knows of yet"
+    assert bench.shards.health.lost == set(names.SHARDS)
+    bench.knows(archive=True, stream=True)
+    await bench.shards.look()
+    assert sorted(bench.scripts.made) == sorted(names.SHARDS)
