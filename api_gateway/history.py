@@ -20,10 +20,10 @@ from shared import names
 from shared.domain.errors import InvalidInput, Unavailable
 from shared.domain.voiding import Row, fate_of
 from shared.messages import BidAccepted, BidVoided, Event, decode_event
+from shared.redis_layout.outbox import read_pages
 
 logger = logging.getLogger(__name__)
 
-_OUTBOX_PAGE = 256
 _events_decoder = msgspec.json.Decoder(list[Event])
 
 
@@ -99,19 +99,12 @@ class History:
 
     async def _outbox(self, item_id: str) -> list[Event]:
         """The item's events in its shard's outbox; read only while the archive lags far behind."""
-        key = names.outbox_key(names.shard_of(item_id))
-        wanted, start, found = item_id.encode(), "-", list[Event]()
-        while True:
-            entries = cast(
-                "list[tuple[bytes, dict[bytes, bytes]]]",
-                await self._redis.xrange(key, start, "+", count=_OUTBOX_PAGE),
-            )
-            for _, fields in entries:
-                if fields[b"item"] == wanted:
-                    found.extend(_events_decoder.decode(fields[b"events"]))
-            if len(entries) < _OUTBOX_PAGE:
-                return found
-            start = f"({entries[-1][0].decode()}"
+        found: list[Event] = []
+        async for entries in read_pages(self._redis, names.shard_of(item_id)):
+            for entry in entries:
+                if entry.item_id == item_id:
+                    found.extend(_events_decoder.decode(entry.events))
+        return found
 
 
 def _merged(archived: list[ArchivedBid], events: list[Event]) -> list[ArchivedBid]:

@@ -21,15 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
-from api_gateway.engine.bids.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
+from api_gateway.engine.bids.scripts import ItemMissing
 from api_gateway.engine.items import Items
-from api_gateway.engine.scripts import ItemMissing
 from api_gateway.limits import ClientGone, refuse
 from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem, problem_of
 from api_gateway.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused, Unavailable
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
+from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 
 logger = logging.getLogger(__name__)
 

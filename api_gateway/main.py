@@ -19,8 +19,10 @@ from api_gateway.archive import Archive
 from api_gateway.context import Context
 from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger, ReplicaAcknowledger
 from api_gateway.engine.bids.committer import Committer
+from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closer import Closer
+from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import Items
 from api_gateway.engine.loss.guard import Guard
 from api_gateway.engine.loss.lost_items import LostItems
@@ -28,7 +30,7 @@ from api_gateway.engine.loss.shards import Shards
 from api_gateway.engine.loss.witnesses import Past
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.relay import Relay
-from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from api_gateway.history import History
 from api_gateway.hot_path import HotPath
 from api_gateway.http_protocol import bounded_protocol
@@ -68,7 +70,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         past = Past(archive, nats)
         shards = Shards(
             unguarded,
-            ItemScripts(unguarded, limits),
+            ShardScripts(unguarded),
             past,
             LostItems(unguarded),
             on_initialised=lambda: relay.reconsider(),
@@ -97,7 +99,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
 
         acknowledger: Acknowledger | None = None
         log = LogAcknowledger(redis, timeout_s=settings.bid_ack_timeout_ms / 1000)
-        relay = Relay(redis, item_scripts, nats, on_published=log.published, on_read=shards.given_out)
+        relay = Relay(redis, ShardScripts(redis), nats, on_published=log.published, on_read=shards.given_out)
         if settings.bid_ack == "log":
             acknowledger = log
         elif settings.bid_ack == "replica":

@@ -8,8 +8,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from api_gateway.engine.bids.voids import Voids
+from api_gateway.engine.item_scripts import ItemScripts, Transition
 from api_gateway.engine.items import Items
-from api_gateway.engine.scripts import ItemScripts, Transition
 from shared import names
 from shared.domain.errors import ItemNotFound, Unavailable
 from shared.redis_layout.item_hash import ItemState

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from redis.exceptions import RedisError
 
-from api_gateway.engine.scripts import ItemScripts
+from api_gateway.engine.item_scripts import ItemScripts
 from shared.domain.errors import BiddingError
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.engine.item_scripts import ItemScripts
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.witnesses import Past
-from api_gateway.engine.scripts import ItemScripts
 from shared import names
 from shared.domain.auction import Terms
 from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInvalid, Unavailable

@@ -10,13 +10,14 @@ from redis.exceptions import RedisError
 
 from api_gateway.context import context_of
 from api_gateway.engine.bids.stored import read_verdict
-from api_gateway.engine.bids.verdicts import ACCEPTED
 from api_gateway.hot_path import render
 from api_gateway.problems import respond
 from api_gateway.schemas import USER_ID_RULE, BidAcceptedAnswer, BidRefusedAnswer, json_content
 from shared import names
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of
+from shared.redis_layout.stored_verdicts import amount_of
+from shared.redis_layout.verdicts import ACCEPTED
 
 router = APIRouter(prefix="/api/v1/bids", tags=["bids"])
 
@@ -81,8 +82,8 @@ async def get_verdict(
         return respond(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
     if stored.line.startswith(ACCEPTED):
         await _secured(request, item_id)
-    amount = stored.fingerprint.partition(",")[0]
-    _, body = render(stored.line, item_id, exponent_of(item.terms.currency), int(amount) if amount else None, key)
+    exponent, asked = exponent_of(item.terms.currency), amount_of(stored.fingerprint)
+    _, body = render(stored.line, item_id, exponent, asked, key)
     return Response(body, media_type="application/json")
 
 

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.context import Context, context_of
+from api_gateway.engine.item_scripts import Transition
 from api_gateway.engine.items import NewItem
-from api_gateway.engine.scripts import Transition
 from api_gateway.schemas import (
     USER_ID_RULE,
     HistoryPage,

@@ -11,23 +11,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha1
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from archival_worker.backoff import Backoff, set_within
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Position
 from shared import names
+from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
 
-_SCRIPT: Final = (Path(__file__).parent / "lua" / "advance_archived.lua").read_text()
-_SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+ADVANCE_ARCHIVED: Final = Script.read(Path(__file__).parent / "lua" / "advance_archived.lua")
 
 _MOVED: Final = 1
 _OTHER_EPOCH: Final = 2
@@ -144,28 +143,20 @@ class CursorCopier:
 
     async def _send(self, positions: Mapping[str, Position]) -> dict[str, _Reply]:
         """Run the script for each shard in one round trip."""
-        replies = await self._run_script("evalsha", _SHA, positions)
-        missing = [shard for shard, reply in replies.items() if isinstance(reply, NoScriptError)]
-        if missing:
-            # EVAL runs the text and loads it; the script did not run before, and running it twice would be harmless.
-            again = await self._run_script("eval", _SCRIPT, {shard: positions[shard] for shard in missing})
-            replies |= again
-        for reply in replies.values():
+        calls = [
+            ([names.cursors_key(shard), names.outbox_key(shard)], [position.epoch, position.n])
+            for shard, position in positions.items()
+        ]
+        replies = await ADVANCE_ARCHIVED.run_each(self._redis, calls)
+        for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        answers = {shard: _Reply(*map(int, reply)) for shard, reply in replies.items()}
+        answers = {shard: _Reply(*map(int, reply)) for shard, reply in zip(positions, replies, strict=True)}
         self._metrics.cursor_copies += sum(reply.code == _MOVED for reply in answers.values())
         early = {shard: positions[shard] for shard, reply in answers.items() if reply.code == _UNPUBLISHED}
         if early:
             asyncio.get_running_loop().call_later(self._options.unpublished_s, self.offer, early)
         return answers
-
-    async def _run_script(self, verb: str, script: str, positions: Mapping[str, Position]) -> dict[str, Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        run = getattr(pipeline, verb)
-        for shard, position in positions.items():
-            run(script, 2, names.cursors_key(shard), names.outbox_key(shard), position.epoch, position.n)
-        return dict(zip(positions, await pipeline.execute(raise_on_error=False), strict=True))
 
     async def _resync(self) -> None:
         """Send every position, and compare: neither side may have lost what the other builds on."""

@@ -22,6 +22,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -32,19 +33,13 @@ from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
 from archival_worker.store.archive import Position
 from shared import names
 from shared.clients.nats import Client
+from shared.redis_layout.cursors import read_cursors
+from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 10.0
-REPUBLISH_FIELD: Final = "republish"
-
-# Redis may be full of what is to be published again. It refuses what may take memory only as the first write of a
-# script, so this one begins with a write that takes none.
-REPUBLISH: Final = f"""
-redis.call('HDEL', KEYS[1], '{REPUBLISH_FIELD}')
-return redis.call('HSET', KEYS[1], '{REPUBLISH_FIELD}', '1')
-"""
-"""Field of a shard's cursors; the relay's rewind removes it."""
+REPUBLISH: Final = Script.read(Path(__file__).parent / "lua" / "ask_to_republish.lua")
 
 
 def holes(
@@ -132,7 +127,7 @@ class HoleFinder:
         # What was published before the relay was asked says nothing about whether it has published it again.
         self._before = replace(look, published={shard: n for shard, n in published.items() if shard not in found})
         for shard in found:
-            await self._redis.eval(REPUBLISH, 1, names.cursors_key(shard))
+            await REPUBLISH.run(self._redis, [names.cursors_key(shard)], [])
         unmoved = holes(archived, published, before.archived)
         self._alarm(found | {shard: position for shard, position in unmoved.items() if shard in self.alarms})
         return found
@@ -160,12 +155,9 @@ class HoleFinder:
         return (await client.jetstream().stream_info(names.STREAM)).state.last_seq
 
     async def _published(self) -> dict[str, Position]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in names.SHARDS:
-            pipeline.hmget(names.cursors_key(shard), ["epoch", "published"])
-        answers = await pipeline.execute()
+        found = await read_cursors(self._redis, names.SHARDS)
         return {
-            shard: Position(int(epoch), int(published))
-            for shard, (epoch, published) in zip(names.SHARDS, answers, strict=True)
-            if epoch is not None and published is not None
+            shard: Position(cursors.epoch, cursors.published)
+            for shard, cursors in found.items()
+            if cursors.epoch is not None
         }

@@ -29,12 +29,13 @@ from archival_worker.store.archive import Archive
 from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries
 from shared import names
+from shared.redis_layout.scripts import Argument, Script
 
 _LUA: Final = Path(__file__).parent / "lua"
-_CLAIM: Final = (_LUA / "claim_shard.lua").read_text()
-_WRITE: Final = (_LUA / "write_claimed.lua").read_text()
-_WRITE_VERDICTS: Final = (_LUA / "write_verdicts.lua").read_text()
-_RESTORE: Final = (_LUA / "restore_shard.lua").read_text()
+_CLAIM: Final = Script.read(_LUA / "claim_shard.lua")
+_WRITE: Final = Script.read(_LUA / "write_claimed.lua")
+_WRITE_VERDICTS: Final = Script.read(_LUA / "write_verdicts.lua")
+_RESTORE: Final = Script.read(_LUA / "restore_shard.lua")
 
 _CLAIMED: Final = 1
 _OTHERS: Final = 2
@@ -45,8 +46,6 @@ _ARGUMENTS_PER_CALL: Final = 4_000
 """A script stands in the way of everybody else for as long as it runs: a millisecond or two."""
 
 _NUMBER: Final = re.compile(rb"\d+")
-
-Argument = str | bytes | int | float
 
 
 class ClaimedWrites:
@@ -59,7 +58,7 @@ class ClaimedWrites:
         self._redis: Any = redis
         self._shard = shard
         self._mark = mark
-        self._calls: list[tuple[str, list[str | bytes], list[Argument]]] = []
+        self._calls: list[tuple[Script, list[str | bytes], list[Argument]]] = []
 
     def call(self, command: str, key: str | bytes, *arguments: Argument) -> None:
         """Any command on a single key of the shard, with at most 1,000 arguments after the key."""
@@ -70,9 +69,9 @@ class ClaimedWrites:
         """A verdict into the first of these fields of a hash that is free."""
         self._add(_WRITE_VERDICTS, key, len(fields), *fields, verdict)
 
-    def _add(self, script: str, key: str | bytes, *values: Argument) -> None:
+    def _add(self, script: Script, key: str | bytes, *values: Argument) -> None:
         last = self._calls[-1] if self._calls else None
-        if last is None or last[0] != script or len(last[2]) + len(values) > _ARGUMENTS_PER_CALL:
+        if last is None or last[0] is not script or len(last[2]) + len(values) > _ARGUMENTS_PER_CALL:
             last = (script, [names.rebuilding_key(self._shard)], [self._mark])
             self._calls.append(last)
         last[1].append(key)
@@ -119,7 +118,7 @@ class ClaimedWrites:
         pipeline = self._redis.pipeline(transaction=False)
         for script, keys, values in self._calls:
             # The whole text each time: it is short, and a script that was flushed would end the run.
-            pipeline.eval(script, len(keys), *keys, *values)
+            pipeline.eval(script.text, len(keys), *keys, *values)
         self._calls.clear()
         if not all(await pipeline.execute()):
             raise RecoveryOvertaken(self._shard)
@@ -164,7 +163,7 @@ class Run:
             RecoveryOvertaken: a later run has it.
         """
         keys = [names.cursors_key(shard), names.rebuilding_key(shard)]
-        reply = await self._redis.eval(_CLAIM, len(keys), *keys, self._number, self._mark)
+        reply = await _CLAIM.run(self._redis, keys, [self._number, self._mark])
         if reply == _OTHERS:
             raise RecoveryOvertaken(shard)
         return bool(reply == _CLAIMED)
@@ -194,5 +193,5 @@ class Run:
             names.rebuilding_key(shard),
             names.lost_key(shard),
         ]
-        if await self._redis.eval(_RESTORE, len(keys), *keys, epoch, self._mark) != 1:
+        if await _RESTORE.run(self._redis, keys, [epoch, self._mark]) != 1:
             raise RecoveryOvertaken(shard)

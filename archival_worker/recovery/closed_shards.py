@@ -6,9 +6,9 @@ single item is gone. Closed is a shard whose cursors have no ``epoch``, and have
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
@@ -20,14 +20,13 @@ from archival_worker.recovery.claims import ClaimedWrites, Run
 from archival_worker.store.archive import Archive
 from shared import names
 from shared.messages import frame_batch
+from shared.redis_layout.cursors import read_cursors, read_epoch
+from shared.redis_layout.outbox import Entry, read_pages
+from shared.redis_layout.scripts import Script
 
-STALE_FIELD: Final = "stale"
-"""Field of a closed shard's cursors: the epoch that it had."""
-
-_ENTRIES_PER_STEP: Final = 500
 _KEYS_PER_STEP: Final = 1_000
 
-CLOSE: Final = (Path(__file__).parent / "lua" / "close_for_item.lua").read_text()
+CLOSE: Final = Script.read(Path(__file__).parent / "lua" / "close_for_item.lua")
 
 
 class ClosedShards:
@@ -53,28 +52,25 @@ class ClosedShards:
             raise RecoveryRefused(f"neither the archive nor the stream nor its shard's outbox knows an item {item_id}")
         if not dry_run:
             keys = [names.cursors_key(names.shard_of(item_id)), names.item_key(item_id)]
-            await self._redis.eval(CLOSE, len(keys), *keys)
+            await CLOSE.run(self._redis, keys, [])
 
     async def _is_known(self, item_id: str, jetstream: JetStreamContext | None) -> bool:
         if await self._archive.knows(item_id):
             return True
         if jetstream is not None:
             # What came too late for a rebuilding is in the stream for days, and stays out of the archive.
-            epoch = int(await self._redis.hget(names.cursors_key(names.shard_of(item_id)), "epoch") or 0)
-            if await has_message(jetstream, names.subject_of(item_id), epoch=epoch):
+            epoch = await read_epoch(self._redis, names.shard_of(item_id))
+            if await has_message(jetstream, names.subject_of(item_id), epoch=epoch or 0):
                 return True
-        async for entries in self._pages(names.shard_of(item_id)):
-            if any(fields[b"item"] == item_id.encode() for _, fields in entries):
+        async for entries in read_pages(self._redis, names.shard_of(item_id)):
+            if any(entry.item_id == item_id for entry in entries):
                 return True
         return False
 
     async def find(self) -> dict[str, int]:
         """The closed shards, and the epoch in which they were."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in names.SHARDS:
-            pipeline.hget(names.cursors_key(shard), STALE_FIELD)
-        answers = await pipeline.execute()
-        return {shard: int(epoch) for shard, epoch in zip(names.SHARDS, answers, strict=True) if epoch is not None}
+        found = await read_cursors(self._redis, names.SHARDS)
+        return {shard: cursors.stale for shard, cursors in found.items() if cursors.stale is not None}
 
     async def archive(self, shards: Mapping[str, int]) -> tuple[int, int]:
         """Archive what their outboxes have; how many events of it were not archived yet, and how many dead letters came
@@ -87,18 +83,11 @@ class ClosedShards:
         """
         stored, put_aside = 0, 0
         for shard, epoch in shards.items():
-            async for entries in self._pages(shard):
-                done = await self._archive.store([_delivery_of(shard, epoch, *entry) for entry in entries])
+            async for entries in read_pages(self._redis, shard):
+                done = await self._archive.store([_delivery_of(shard, epoch, entry) for entry in entries])
                 stored += done.bids + done.events
                 put_aside += len(done.dead_letters)
         return stored, put_aside
-
-    async def _pages(self, shard: str) -> AsyncIterator[list[tuple[bytes, dict[bytes, bytes]]]]:
-        """The entries of a shard's outbox, oldest first, in pages that are not empty."""
-        start = "-"
-        while entries := await self._redis.xrange(names.outbox_key(shard), start, "+", count=_ENTRIES_PER_STEP):
-            yield cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
-            start = f"({entries[-1][0].decode()}"
 
     async def discard(self, shards: Iterable[str], run: Run) -> None:
         """Remove everything of these shards, which are the run's, but for their cursors and the mark: a run that is
@@ -127,8 +116,7 @@ class ClosedShards:
             await each.execute()
 
 
-def _delivery_of(shard: str, epoch: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Delivery:
+def _delivery_of(shard: str, epoch: int, entry: Entry) -> Delivery:
     """An outbox entry as the stream would have delivered it."""
-    n, item_id = int(entry_id.partition(b"-")[0]), fields[b"item"].decode()
-    message = frame_batch(shard, epoch, n, item_id, fields[b"events"], fields.get(b"sealed"))
-    return read_delivery(names.subject_of(item_id), message, "", names.message_id(shard, epoch, n))
+    message = frame_batch(shard, epoch, entry.n, entry.item_id, entry.events, entry.sealed)
+    return read_delivery(names.subject_of(entry.item_id), message, "", names.message_id(shard, epoch, entry.n))

@@ -28,6 +28,7 @@ from shared import names
 from shared.domain.auction import Status, Terms
 from shared.domain.errors import TermsInvalid
 from shared.domain.increments import Increment, decode_steps, next_minimum
+from shared.domain.maxima import Maxima
 from shared.domain.soft_close import SoftClose
 from shared.domain.voiding import answers, bids_anew
 from shared.messages import (
@@ -40,19 +41,15 @@ from shared.messages import (
 )
 from shared.redis_layout.accepted_log import archived_entry, encode_entry
 from shared.redis_layout.item_hash import item_fields
+from shared.redis_layout.limits import VERDICT_KEEP_S
 from shared.redis_layout.stored_verdicts import (
-    VERDICT_KEEP_S,
     StoredVerdict,
     field_of_bid_id,
     field_of_first,
     field_of_other,
+    fingerprint_of,
 )
-
-RECENT_EVENTS: Final = 512
-"""Events kept next to the item; as the gateway's scripts keep them."""
-
-VERDICT_KEEP_US: Final = VERDICT_KEEP_S * 1_000_000
-"""How long an item's verdicts are kept after its last event, once it is over; as the gateway's scripts keep them."""
+from shared.redis_layout.verdicts import AcceptedBid
 
 Row = Mapping[str, Any]
 
@@ -92,32 +89,14 @@ class Answered:
     verdict: StoredVerdict
 
 
-@dataclass(slots=True)
-class Standing:
-    """Who leads up to which maximum, and the highest maximum of the others; the hidden part of an item's state."""
+def maxima_of(fact: Row) -> Maxima:
+    """As a row of ``read_standing`` left them."""
+    return Maxima(fact["leader_id"] or "", fact["leader_max"], fact["runner_up"])
 
-    leader: str
-    leader_max: int
-    runner_up: int
 
-    @classmethod
-    def of(cls, fact: Row) -> Standing:
-        """As a row of ``read_standing`` left it."""
-        return cls(fact["leader_id"] or "", fact["leader_max"], fact["runner_up"])
-
-    def add(self, bid: Row) -> None:
-        """After a bid without a maximum, a row of ``read_bids_after``: its amount is what its bidder goes up to."""
-        user, amount = bid["user_id"], bid["amount"]
-        if bid["kind"] == "proxy":
-            return
-        if bid["leader_id"] is not None:
-            self.runner_up = amount
-        elif user == self.leader and bid["kind"] == "bid":
-            self.leader_max = max(self.leader_max, amount)
-        else:
-            if user != self.leader:
-                self.runner_up = self.leader_max
-            self.leader, self.leader_max = user, amount
+def maxima_after(before: Maxima, bid: Row) -> Maxima:
+    """After a bid without a maximum, a row of ``read_bids_after``."""
+    return before.after(bid["user_id"], bid["amount"], bid["kind"], leads=bid["leader_id"] is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +106,16 @@ class Hidden:
     ``standing`` None: no bid of the item ever had a maximum. ``maxima``: by bidder.
     """
 
-    standing: Standing | None = None
+    standing: Maxima | None = None
     maxima: Mapping[str, int] = field(default_factory=dict)
 
-    def standing_of(self, row: Row) -> Standing:
+    def standing_of(self, row: Row) -> Maxima:
         """The standing that goes with a row of ``read_items``."""
         leader, price = row["highest_bidder_id"] or "", row["current_bid"]
         if self.standing is not None and self.standing.leader == leader:
             return self.standing
         # Without maxima each bid is its own. The same where the facts do not fit, because a message is a dead letter.
-        return Standing(leader, price, row["runner_up"]) if leader else Standing("", 0, 0)
+        return Maxima(leader, price, row["runner_up"]) if leader else Maxima("", 0, 0)
 
 
 NOTHING_HIDDEN: Final = Hidden()
@@ -250,7 +229,7 @@ def rebuild(
     }
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
     recent = [encode_event(event) for event in recent_events(row, terms, log)]
-    verdicts_until_us = row["updated_us"] + VERDICT_KEEP_US if status.is_final else None
+    verdicts_until_us = row["updated_us"] + VERDICT_KEEP_S * 1_000_000 if status.is_final else None
     return Rebuilt(
         item_id=row["item_id"],
         fields=fields,
@@ -340,18 +319,25 @@ def answered(bid: Row, follower: Row | None, terms: Terms) -> Answered | None:
     price = amount = bid["amount"]
     if follower is not None and (follower["item_id"], follower["bid_id"]) == (bid["item_id"], answers(bid["bid_id"])):
         price = follower["amount"]
-    verdict = (
-        f"A|{bid['bid_id']}|{bid['seq']}|{price}|{amount}|{int(bid['leader_id'] is None)}"
-        f"|{next_minimum(price, terms.increment)}|{int(_meets_reserve(terms, price))}|{bid['kind']}|{bid['epoch']}"
-        f"|{bid['ts_us']}"
+    verdict = AcceptedBid(
+        bid_id=bid["bid_id"],
+        seq=bid["seq"],
+        current_bid=price,
+        your_bid=amount,
+        leads=bid["leader_id"] is None,
+        min_next_bid=next_minimum(price, terms.increment),
+        reserve_met=_meets_reserve(terms, price),
+        kind=bid["kind"],
+        epoch=bid["epoch"],
+        ts_us=bid["ts_us"],
     )
-    stored = StoredVerdict(bid["user_id"], f"{amount},", verdict.encode())
+    stored = StoredVerdict(bid["user_id"], fingerprint_of(amount, None), verdict.encode())
     return Answered(bid["item_id"], (field_of_bid_id(bid["bid_id"]),), stored)
 
 
 def sealed_answer(fact: Row) -> Answered:
     """The verdict of a row of ``read_sealed_answers``, with the fingerprint of what its bidder had asked for."""
-    asked = ",".join(_text(fact[name]) for name in ("amount", "max_amount"))
+    asked = fingerprint_of(fact["amount"], fact["max_amount"])
     user_id, bid_id, key = fact["user_id"], fact["bid_id"], fact["key"]
     # A header key may look like anything, like the id that the gateway made for the very bid too.
     is_bid_id = key == bid_id and not names.is_made_bid_id(bid_id)

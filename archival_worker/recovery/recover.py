@@ -34,17 +34,16 @@ from archival_worker.consume.backlog import first_unarchived, read_backlog
 from archival_worker.consume.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, RecoveryRefused
 from archival_worker.recovery.claims import ClaimedWrites, Run
-from archival_worker.recovery.closed_shards import STALE_FIELD, ClosedShards
+from archival_worker.recovery.closed_shards import ClosedShards
 from archival_worker.recovery.rebuild import (
-    RECENT_EVENTS,
-    VERDICT_KEEP_US,
     Answered,
     Hidden,
     Rebuilt,
     Row,
-    Standing,
     Turns,
     answered,
+    maxima_after,
+    maxima_of,
     rebuild,
     sealed_answer,
     terms_or_default,
@@ -54,7 +53,8 @@ from archival_worker.store.database import Connection, is_gone
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
-from shared.redis_layout.accepted_log import ACCEPTED_KEPT
+from shared.redis_layout.cursors import read_cursors
+from shared.redis_layout.limits import ACCEPTED_KEPT, RECENT_EVENTS, VERDICT_KEEP_S
 
 _ITEMS_PER_STEP: Final = 100
 _VERDICTS_PER_STEP: Final = 1_000
@@ -293,7 +293,7 @@ class Recovery:
         """What Redis still has of a shard without cursors, where that was not left by an earlier run of this."""
         if shard == self._would_close or await self._redis.exists(names.rebuilding_key(shard)):
             return None
-        if await self._redis.hexists(names.cursors_key(shard), STALE_FIELD):
+        if (await read_cursors(self._redis, [shard]))[shard].stale is not None:
             return None  # a dry run; otherwise it is discarded by now
         if await self._redis.exists(names.outbox_key(shard)):
             return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
@@ -334,10 +334,11 @@ class Recovery:
     async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
         """What no event tells: replayed from each item's newest sealed fact on, over the plain bids since."""
         facts = await connection.fetch(self._sql.read_standing, item_ids)
-        standing = {fact["item_id"]: Standing.of(fact) for fact in facts}
+        standing = {fact["item_id"]: maxima_of(fact) for fact in facts}
         places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
         async for bid in connection.cursor(self._sql.read_bids_after.rstrip(";"), *places, prefetch=_BIDS_PER_STEP):
-            standing[bid["item_id"]].add(bid)
+            item_id = bid["item_id"]
+            standing[item_id] = maxima_after(standing[item_id], bid)
         maxima = _by_item(await connection.fetch(self._sql.read_maxima, item_ids))
         return {
             item: Hidden(
@@ -348,7 +349,7 @@ class Recovery:
         }
 
     def _verdicts_of(self, connection: Connection, query: str, item_ids: Sequence[str]) -> AsyncIterator[Row]:
-        rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_US, prefetch=_VERDICTS_PER_STEP)
+        rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_S * 1_000_000, prefetch=_VERDICTS_PER_STEP)
         return cast("AsyncIterator[Row]", rows)
 
     async def _write_items(self, shard: str, items: Sequence[Rebuilt]) -> None:

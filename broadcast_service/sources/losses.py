@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from redis.asyncio import Redis
 
 from shared import names
+from shared.redis_layout.cursors import ask_epoch
 
 ASKING_MAX: Final = 4
 KEPT_S: Final = 5.0
@@ -48,7 +49,7 @@ class Losses:
         """
         shard = names.shard_of(item_id)
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hget(names.cursors_key(shard), "epoch")
+        ask_epoch(pipeline, shard)
         pipeline.sismember(names.lost_key(shard), item_id)
         pipeline.exists(names.recent_key(item_id), names.bidders_key(item_id), names.proxies_key(item_id))
         pipeline.exists(names.item_key(item_id))

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import names
+from shared.redis_layout.cursors import ask_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class ShardWatch:
             return
         pipeline = self._redis.pipeline(transaction=False)
         for shard in shards:
-            pipeline.hget(names.cursors_key(shard), "epoch")
+            ask_epoch(pipeline, shard)
             pipeline.exists(names.rebuilding_key(shard))
         answers = await pipeline.execute()
         epochs = {shard: int(epoch) for shard, epoch in zip(shards, answers[::2], strict=True) if epoch is not None}

@@ -13,6 +13,7 @@ from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.sources.losses import Losses
 from shared import names
 from shared.messages import DecodeError, Event, decode_event
+from shared.redis_layout.cursors import ask_epoch
 from shared.redis_layout.item_hash import ItemState, decode_item
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,9 @@ class SnapshotReader:
         """
         pipeline = self._redis.pipeline()
         pipeline.hgetall(names.item_key(item_id))
-        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
-        fields, is_open = await pipeline.execute()
-        if not fields or not is_open:
+        ask_epoch(pipeline, names.shard_of(item_id))
+        fields, epoch = await pipeline.execute()
+        if not fields or epoch is None:
             # A closed shard has an older copy, or is half rebuilt: what viewers were shown may be newer.
             return None
         item = decode_item(fields)

@@ -15,9 +15,6 @@ from typing import Any, Final, Literal, Protocol
 from shared.domain.bidding import Bid
 from shared.domain.voiding import LogEntry
 
-ACCEPTED_KEPT: Final = 1_024
-"""Entries kept beside an item; as in ``lib/item.lua``."""
-
 
 class Row(Protocol):
     """A row of a query; asyncpg's record is no mapping."""

@@ -1,7 +1,7 @@
 """The verdicts that Redis keeps of an item's bids, so that a repeated bid gets its answer again. Pure.
 
 Three hashes per item have the same fields. ``verdicts`` keeps every accepted bid for as long as the item can take bids,
-and ``VERDICT_KEEP_S`` longer. ``refusals`` and ``older-refusals`` keep some refused bids for some time.
+and ``limits.VERDICT_KEEP_S`` longer. ``refusals`` and ``older-refusals`` keep some refused bids for some time.
 ``place_bids.lua`` reads and writes them, ``bids/by-key`` reads them, and ``recover`` writes the first.
 
     b:<bid id>         the bid that was sent with this ``bid_id``
@@ -16,10 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
-
-VERDICT_KEEP_S: Final = 86_400
-"""How long verdicts of accepted bids are kept after the last event of an item that is over; as in ``lib/item.lua``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +35,17 @@ class StoredVerdict:
         """Read the value of a field."""
         user_id, fingerprint, line = value.split(b"\n", 2)
         return cls(user_id.decode(), fingerprint.decode(), line)
+
+
+def fingerprint_of(amount: int | None, maximum: int | None) -> str:
+    """What must be equal for a bid under a known key to be the same bid."""
+    return f"{'' if amount is None else amount},{'' if maximum is None else maximum}"
+
+
+def amount_of(fingerprint: str) -> int | None:
+    """The amount that was asked for, None where there was a maximum alone."""
+    amount = fingerprint.partition(",")[0]
+    return int(amount) if amount else None
 
 
 def field_of_bid_id(bid_id: str) -> str:

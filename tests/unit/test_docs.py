@@ -153,3 +153,22 @@ def test_decision_records_are_numbered_and_listed() -> None:
         positions = [text.find(f"\n## {part}\n") for part in ("Context", "Decision", "Consequences")]
         assert -1 not in positions, name
         assert positions == sorted(positions), name
+
+
+def test_files_that_pages_name_are_there() -> None:
+    """By their whole path or the end of it; the changelog tells of files that were."""
+    there = {
+        str(path.relative_to(ROOT))
+        for folder in ("api_gateway", "archival_worker", "broadcast_service", "shared", "infrastructure", "load_tests")
+        for path in (ROOT / folder).rglob("*")
+    }
+    there |= {str(path.relative_to(ROOT)) for folder in ("bench", "tests") for path in (ROOT / folder).rglob("*.py")}
+    named = re.compile(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|lua|sql))`")
+    gone = [
+        f"{page.name}: {path}"
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for path in named.findall(page.read_text())
+        if path not in there and not any(known.endswith(f"/{path}") for known in there)
+    ]
+    assert gone == []

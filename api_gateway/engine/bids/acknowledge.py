@@ -20,18 +20,19 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError
 
-from api_gateway.engine.relay.lineage import Lineage
-from api_gateway.engine.scripts import Script
 from shared import names
 from shared.domain.errors import OutcomeUnknown
+from shared.redis_layout.cursors import Lineage, read_cursors
+from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +75,10 @@ async def newest_entry(redis: Redis, shard: str) -> tuple[Lineage, int]:
         OutcomeUnknown: the shard is lost or closed, so nothing that it says is an acknowledgement.
         RedisError, OSError: the cursors cannot be read.
     """
-    fields = ["run", "epoch", "next"]
-    run, epoch, entry = await cast("Awaitable[list[bytes | None]]", redis.hmget(names.cursors_key(shard), fields))
-    if epoch is None or entry is None:
+    cursors = (await read_cursors(redis, [shard]))[shard]
+    if cursors.lineage is None:
         raise OutcomeUnknown
-    return Lineage((run or b"").decode(), int(epoch)), int(entry)
+    return cursors.lineage, cursors.next
 
 
 class LogAcknowledger:
@@ -141,17 +141,14 @@ class LogAcknowledger:
                     await self._look(sorted({shard for shard, _ in self._waiting}))
 
     async def _look(self, shards: list[str]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in shards:
-            pipeline.hmget(names.cursors_key(shard), ["run", "epoch", "published"])
         try:
-            answers = await pipeline.execute()
+            found = await read_cursors(self._redis, shards)
         except (RedisError, OSError, TimeoutError) as error:
             logger.info("acknowledgement: cursors cannot be read: %s", error)
             return
-        for shard, (run, epoch, published) in zip(shards, answers, strict=True):
-            if epoch is not None and published is not None:
-                self.published(shard, Lineage((run or b"").decode(), int(epoch)), int(published))
+        for shard, cursors in found.items():
+            if cursors.lineage is not None:
+                self.published(shard, cursors.lineage, cursors.published)
 
     def _drop_abandoned(self) -> None:
         """Forget those whose time ran out, so that a shard nobody publishes is not looked at for ever."""
@@ -179,7 +176,7 @@ class ReplicaAcknowledger:
     primary, and who has the mark has all before it. Who comes while a question is under way waits for the next one.
     """
 
-    _mark: Final = Script.read("mark")
+    _mark: Final = Script.read(Path(__file__).parent / "lua" / "mark.lua")
 
     def __init__(
         self, redis: Redis, *, replicas: int, timeout_ms: int, run_of: Callable[[AbstractConnection], str]

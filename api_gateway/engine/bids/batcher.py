@@ -11,6 +11,8 @@ from asyncio import Future
 from dataclasses import dataclass
 from typing import Final
 
+from shared.redis_layout.stored_verdicts import fingerprint_of
+
 BIDS_PER_CALL_MAX: Final = 256
 """Bids of one item in one script call, so that a call occupies Redis for a millisecond or two."""
 
@@ -38,7 +40,7 @@ class PendingBid:
     @property
     def fingerprint(self) -> str:
         """What must be equal for a repeated key to be the same bid."""
-        return f"{'' if self.amount is None else self.amount},{'' if self.maximum is None else self.maximum}"
+        return fingerprint_of(self.amount, self.maximum)
 
 
 class Batcher:

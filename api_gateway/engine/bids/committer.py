@@ -19,14 +19,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.bids.batcher import Batcher, PendingBid
+from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.bids.stored import Asked, read_verdicts
-from api_gateway.engine.bids.verdicts import ACCEPTED, verdict_of_event
-from api_gateway.engine.relay.lineage import Lineage
-from api_gateway.engine.scripts import BidScripts, Decided
 from shared import names
 from shared.crash_points import crash_point
 from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from shared.messages import BidAccepted, DecodeError, decode_event
+from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.verdicts import ACCEPTED, AcceptedBid
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ class Committer:
                 continue
             sent = recent.pop(event.bid_id, None)
             if sent is not None and sent.user_id == event.user_id:
-                found.append((sent, verdict_of_event(event)))
+                found.append((sent, AcceptedBid.of_event(event).encode()))
         return found
 
 

@@ -9,9 +9,9 @@ from typing import cast
 from redis.asyncio import Redis
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.verdicts import KEY_REUSED_LINE
 from shared import names
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, fields_for, find_verdict
+from shared.redis_layout.verdicts import KEY_REUSED_LINE
 
 
 @dataclass(frozen=True, slots=True)

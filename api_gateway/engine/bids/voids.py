@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.bids.counting import Count
-from api_gateway.engine.scripts import ItemScripts
+from api_gateway.engine.item_scripts import ItemScripts
 from shared import names
 from shared.domain.auction import Terms
 from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, Unavailable

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.witnesses import Known, Past, Place
-from api_gateway.engine.scripts import ItemScripts
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
 
@@ -105,7 +105,7 @@ class Shards:
     def __init__(
         self,
         redis: Redis,
-        scripts: ItemScripts,
+        scripts: ShardScripts,
         past: Past,
         lost_items: LostItems,
         *,

@@ -15,10 +15,10 @@ local item_key, recent_key, outbox_key, cursors_key, deadlines_key = KEYS[1], KE
 local item_id = ARGV[1]
 local F = '%d'
 
-local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
-if not cursors[1] then return { 2 } end
+local epoch, last_entry, archived_entry = unpack(redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived'))
+if not epoch then return { 2 } end
 if redis.call('EXISTS', item_key) == 1 then return { 1 } end
-if tonumber(cursors[2]) - tonumber(cursors[3]) >= tonumber(ARGV[2]) then return { 3 } end
+if tonumber(last_entry) - tonumber(archived_entry) >= tonumber(ARGV[2]) then return { 3 } end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -37,13 +37,13 @@ local price, reserve_met = terms.start_price, terms.reserve_price == ''
 local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0,"ts_us":%d,%s"start_us":%d,'
     .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%d,"status":"%s","end_us":%s,'
     .. '"reserve_met":%s,"currency":"%s"}',
-  item_id, cursors[1], now, ARGV[6], start_us, price, math.max(tonumber(price), 1), status, end_us and end_text or 'null',
+  item_id, epoch, now, ARGV[6], start_us, price, math.max(tonumber(price), 1), status, end_us and end_text or 'null',
   reserve_met and 'true' or 'false', terms.currency)
-local n = tonumber(cursors[2]) + 1
+local n = tonumber(last_entry) + 1
 redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
 redis.call('HSET', cursors_key, 'next', F:format(n))
 redis.call('HSET', item_key, unpack(ARGV, 7))
-redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', cursors[1], 'seq', '0', 'leader', '', 'leader_max', '0',
+redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', epoch, 'seq', '0', 'leader', '', 'leader_max', '0',
   'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'accepted', '0', 'voids', '0', 'extensions', '0',
   'start_us', F:format(start_us), 'end_us', end_text, 'original_end_us', end_text, 'created_us', F:format(now),
   'updated_us', F:format(now), 'price', price, 'reserve_met', reserve_met and '1' or '0', 'keeps_verdicts', '1')

@@ -132,7 +132,7 @@ local function keep_refusals(new)
   end
 end
 
-local reply = { 0, 0, tonumber(cursors[2]), tonumber(cursors[1]) }
+local reply = { 0, 0, last_entry, tonumber(shard_epoch) }
 local new_verdicts, new_refusals = {}, {}
 for at = FIRST_BID, #ARGV, BID_FIELDS do
   local user, bid_id, fingerprint = ARGV[at], ARGV[at + 3], ARGV[at + 5]
@@ -169,7 +169,7 @@ if #events > 0 or #sealed > 0 then
   remember()
   if status == 'sold' then
     reschedule(nil)
-  elseif end_moved or f[1] == 'scheduled' then
+  elseif end_moved or status_before == 'scheduled' then
     reschedule(end_us)
   end
 end

@@ -24,7 +24,7 @@ import random
 import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -34,12 +34,13 @@ from nats.js.errors import APIError, NotFoundError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.engine.relay.lineage import Lineage
-from api_gateway.engine.scripts import Advance, ItemScripts
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
 from shared.crash_points import crash_point
 from shared.messages import frame_batch
+from shared.redis_layout.cursors import Lineage, ask_lineage, decode_lineage, read_cursors
+from shared.redis_layout.outbox import Entry, ask_entries, decode_entries
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ class Relay:
     def __init__(
         self,
         redis: Redis,
-        scripts: ItemScripts,
+        scripts: ShardScripts,
         nats: NatsLink,
         *,
         options: RelayOptions = RelayOptions(),
@@ -235,29 +236,18 @@ class Relay:
     async def _forget_former_lineages(self) -> None:
         """Shards that were lost, or rebuilt, or came with another run of Redis since: what is known here about their
         cursors is of another outbox."""
-        owned = list(self._owned)
-        for shard, (run, epoch) in zip(owned, await self._cursors(owned, "run", "epoch"), strict=True):
+        for shard, cursors in (await read_cursors(self._redis, list(self._owned))).items():
             known = self._owned.get(shard)
-            if known is not None and _lineage(run, epoch) != known.lineage:
+            if known is not None and cursors.lineage != known.lineage:
                 del self._owned[shard]
 
     async def _adopt(self, shards: Sequence[str]) -> None:
         """Begin to relay shards at their cursors; one that has no cursors yet is tried again with the next renewal."""
-        cursors = await self._cursors(shards, "run", "epoch", "published")
-        for shard, (run, epoch, published) in zip(shards, cursors, strict=True):
-            lineage = _lineage(run, epoch)
-            if lineage is not None and published is not None:
-                self._owned[shard] = _Owned(lineage, int(published))
+        for shard, cursors in (await read_cursors(self._redis, shards)).items():
+            if cursors.lineage is not None:
+                self._owned[shard] = _Owned(cursors.lineage, cursors.published)
                 self._dirty.add(shard)
                 self._wake.set()
-
-    async def _cursors(self, shards: Sequence[str], *fields: str) -> list[list[bytes | None]]:
-        if not shards:
-            return []
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in shards:
-            pipeline.hmget(names.cursors_key(shard), fields)
-        return cast("list[list[bytes | None]]", await pipeline.execute())
 
     async def _connected(self) -> JetStreamContext:
         """JetStream over the present client, which hears the other gateways' hints.
@@ -325,9 +315,9 @@ class Relay:
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
         pipeline = self._redis.pipeline(transaction=False)
         for shard, owned in shards.items():
-            pipeline.xrange(names.outbox_key(shard), f"({owned.published}-0", "+", count=most)
+            ask_entries(pipeline, shard, after=owned.published, count=most)
             # After the entries: a lineage that is the same now was the same when they were read.
-            pipeline.hmget(names.cursors_key(shard), ["run", "epoch"])
+            ask_lineage(pipeline, shard)
         found = await pipeline.execute()
         if not self._is_leased():
             self._dirty.update(shards)
@@ -335,22 +325,23 @@ class Relay:
             return
         in_flight: list[_Published] = []
         try:
-            for (shard, owned), entries, (run, epoch) in zip(shards.items(), found[::2], found[1::2], strict=True):
-                if _lineage(run, epoch) != owned.lineage:
+            for (shard, owned), answer, lineage in zip(shards.items(), found[::2], found[1::2], strict=True):
+                if decode_lineage(lineage) != owned.lineage:
                     # 1. The relay stands still. 2. The shard is rebuilt, or Redis fails over. 3. It reads on at its old
                     # number in another outbox. What it read then is not what it would be published as.
                     self._forget(shard, owned)
                     continue
+                entries = decode_entries(answer)
                 if len(entries) == most:
                     self._dirty.add(shard)
                     self._wake.set()
-                for entry_id, fields in entries:
+                for entry in entries:
                     if self._owned.get(shard) is not owned or not self._is_leased():
                         # 1. The relay stands still past its lease. 2. Another one publishes these, and the shard is
                         # rebuilt in another epoch. 3. It wakes up, with entries that it read before all that.
                         self._dirty.add(shard)
                         break
-                    in_flight.append(await self._publish(jetstream, shard, owned.lineage, entry_id, fields))
+                    in_flight.append(await self._publish(jetstream, shard, owned.lineage, entry))
             await self._acknowledged(in_flight)
             await self._verify(jetstream, in_flight)
         finally:
@@ -375,21 +366,17 @@ class Relay:
         while waiting and self._nats.is_connected and asyncio.get_running_loop().time() < deadline_s:
             _, waiting = await asyncio.wait(waiting, timeout=_LOOK_FOR_LOSS_S)
 
-    async def _publish(
-        self, jetstream: JetStreamContext, shard: str, lineage: Lineage, entry_id: bytes, fields: dict[bytes, bytes]
-    ) -> _Published:
-        entry = int(entry_id.partition(b"-")[0])
+    async def _publish(self, jetstream: JetStreamContext, shard: str, lineage: Lineage, entry: Entry) -> _Published:
         if self._on_read is not None:
             # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it
             # is on its way and in no stream yet, nobody else knows that its number was given out.
-            self._on_read(shard, lineage.epoch, entry)
-        item_id = fields[b"item"].decode()
-        payload = frame_batch(shard, lineage.epoch, entry, item_id, fields[b"events"], fields.get(b"sealed"))
-        subject = names.subject_of(item_id)
+            self._on_read(shard, lineage.epoch, entry.n)
+        payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed)
+        subject = names.subject_of(entry.item_id)
         ack = await jetstream.publish_async(
-            subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry, payload)}
+            subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry.n, payload)}
         )
-        return _Published(shard, lineage, entry, subject, payload, ack)
+        return _Published(shard, lineage, entry.n, subject, payload, ack)
 
     async def _verify(self, jetstream: JetStreamContext, in_flight: list[_Published]) -> None:
         """Look at the messages that JetStream says it had already: nearly always ours, whose PubAck got lost."""
@@ -479,10 +466,10 @@ class Relay:
             return
         info = await ensure_stream(jetstream, self._stream_limits)
         self._stream_id = str(info.created)
-        cursors = await self._cursors(list(owned), "stream_id", "stream_seq", "republish")
-        for (shard, one), (stream_id, stream_seq, republish) in zip(owned.items(), cursors, strict=True):
-            same = stream_id in (None, b"", self._stream_id.encode())
-            if same and int(stream_seq or 0) <= info.state.last_seq and republish is None:
+        for shard, cursors in (await read_cursors(self._redis, list(owned))).items():
+            one = owned[shard]
+            same = cursors.stream_id in ("", self._stream_id)
+            if same and cursors.stream_seq <= info.state.last_seq and not cursors.republish:
                 one.is_checked = True
                 continue
             one.is_checked = False
@@ -492,11 +479,6 @@ class Relay:
                 await self._adopt([shard])
         # Only now: a check that failed half-way is made again before anything is published.
         self._stream_checked_at_s = now_s
-
-
-def _lineage(run: bytes | None, epoch: bytes | None) -> Lineage | None:
-    """Out of a shard's cursors; None where the shard is lost or closed."""
-    return None if epoch is None else Lineage((run or b"").decode(), int(epoch))
 
 
 def _is_duplicate(ack: asyncio.Future[PubAck]) -> bool:

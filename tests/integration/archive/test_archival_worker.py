@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from api_gateway.engine.bids.acknowledge import LogAcknowledger
-from api_gateway.engine.relay.lineage import Lineage
 from archival_worker.consume.batcher import BatchLimits
 from archival_worker.consume.retention import Retention, RetentionOptions
 from archival_worker.consume.source import SourceOptions
@@ -27,6 +26,7 @@ from shared.clients.nats import StreamLimits
 from shared.clients.redis import open_redis
 from shared.domain.errors import OutcomeUnknown
 from shared.messages import Event
+from shared.redis_layout.cursors import Lineage
 from tests.integration.archive.archive_world import World, new_world, until
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import bid, closed, created, delivery, message_id, voided

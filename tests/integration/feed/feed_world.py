@@ -23,8 +23,10 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.scripts import BidScripts, Decided
+from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits, Transition
 from api_gateway.engine.items import NewItem, created_members
-from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptLimits, Transition
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from infrastructure.local.servers.ports import Ports, free_ports
 from infrastructure.local.stack import Stack
 from shared import names
@@ -73,7 +75,7 @@ class AuctionHouse:
             await ensure_stream(nats.jetstream())
             # As every gateway does when it starts: what is in a shard without cursors counts as lost.
             for shard in names.SHARDS:
-                await house._scripts.init_shard(shard)
+                await ShardScripts(redis).init_shard(shard)
             yield house
         finally:
             await house._bids.close()

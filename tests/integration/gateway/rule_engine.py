@@ -10,15 +10,17 @@ from redis.asyncio import Redis as AsyncRedis
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.counting import Count
-from api_gateway.engine.bids.verdicts import Verdict, parse_verdict
+from api_gateway.engine.bids.scripts import BidScripts
+from api_gateway.engine.item_scripts import LUA, ScriptLimits, item_keys
 from api_gateway.engine.items import NewItem, created_members
-from api_gateway.engine.scripts import BidScripts, Script, ScriptLimits, item_keys
 from shared import names
 from shared.domain.auction import Terms
 from shared.domain.voiding import Fate, LogEntry, Row, fate_of
 from shared.messages import BidAccepted, BidVoided, Event, decode_event, frame_batch
 from shared.redis_layout.accepted_log import decode_entry
 from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
+from shared.redis_layout.scripts import Script
+from shared.redis_layout.verdicts import Verdict, parse_verdict
 from tests.histories import KeyedBid
 
 ITEM = "equal-rules"
@@ -37,7 +39,7 @@ PUBLIC = {
 
 
 def _with_clock(name: str, *libraries: str) -> str:
-    text = Script.read(name, library=libraries).text
+    text = Script.read(LUA / f"{name}.lua", libraries=libraries).text
     assert text.count(_TIME) == 1
     return text.replace(_TIME, f"redis.call('HMGET', '{CLOCK}', 's', 'us')")
 

@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from api_gateway.engine.bids.acknowledge import ReplicaAcknowledger
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
-from api_gateway.engine.scripts import BidScripts, ScriptLimits
+from api_gateway.engine.bids.scripts import BidScripts
+from api_gateway.engine.item_scripts import ScriptLimits
 from infrastructure.local.servers.binaries import find_redis
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import API_GATEWAY

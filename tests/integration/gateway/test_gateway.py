@@ -17,13 +17,14 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
+from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import NewItem, created_members
-from api_gateway.engine.relay.lineage import Lineage
-from api_gateway.engine.scripts import Advance, ItemScripts, ScriptLimits
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.domain.auction import Terms
+from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.item_hash import item_fields
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -416,7 +417,7 @@ async def test_who_takes_a_shard_over_sees_that_the_stream_is_another_one(start_
 
 
 async def test_the_cursor_of_one_stream_is_not_moved_by_another(redis: Redis) -> None:
-    scripts = ItemScripts(redis, ScriptLimits())
+    scripts = ShardScripts(redis)
     shard = "fence"  # none of the 64, so that no relay touches it
     await redis.set(names.lease_key(shard), "mine")
     await scripts.init_shard(shard)

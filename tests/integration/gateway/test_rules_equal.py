@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from api_gateway.engine.bids.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, Verdict
 from shared.domain import bidding, lifecycle, voiding
 from shared.domain.auction import State, Status, Terms, minimum_bid, opening_state
 from shared.domain.bidding import Bid, BidPlaced, Closed, Extended
@@ -27,6 +26,7 @@ from shared.messages import (
     BidVoided,
     Event,
 )
+from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, Verdict
 from tests.histories import NOW_US, SECOND_US, KeyedBid, Step, histories, late_terms, resting_histories, terms
 from tests.integration.gateway.rule_engine import ITEM, Engine, rows_of
 from tests.searching import examples

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from api_gateway.engine.bids.verdicts import AcceptedBid
 from shared.domain.auction import Terms
 from shared.domain.bidding import Bid
+from shared.redis_layout.verdicts import AcceptedBid
 from tests.histories import KeyedBid
 from tests.integration.gateway.rule_engine import ITEM, Engine
 

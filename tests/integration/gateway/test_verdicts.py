@@ -15,17 +15,19 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.bids.stored import read_verdict
+from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.memory import MemoryWatch
-from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptLimits
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.auction import Terms
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Unavailable
 from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
 from shared.redis_layout.item_hash import item_fields
-from shared.redis_layout.stored_verdicts import VERDICT_KEEP_S
+from shared.redis_layout.limits import VERDICT_KEEP_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,12 +46,13 @@ class Lot:
     def __post_init__(self) -> None:
         self.shard = names.shard_of(self.item_id)
         self.items = ItemScripts(self.redis, self.limits)
+        self.shards = ShardScripts(self.redis)
         self._bids = BidScripts(self.redis, self.limits, timeout_s=10)
 
     async def open(self, **terms: Any) -> None:
         length_us = terms.pop("length_us", None)
         item = Terms(self.item_id, 0, increment=Increment("flat", 1), end_us=length_us, **terms)
-        await self.items.init_shard(self.shard)
+        await self.shards.init_shard(self.shard)
         answer = await self.items.open_item(
             self.item_id,
             start_us=None,
@@ -203,7 +206,7 @@ async def test_full_memory_is_seen_before_anything_is_written(lot: Lot) -> None:
 
 
 async def test_an_item_is_not_opened_without_its_event(lot: Lot) -> None:
-    await lot.items.init_shard(lot.shard)
+    await lot.shards.init_shard(lot.shard)
     await lot.redis.xadd(names.outbox_key(lot.shard), {"item": "x", "events": "[]"}, id="900-0")
     with pytest.raises(Exception, match="XADD"):
         await lot.open()

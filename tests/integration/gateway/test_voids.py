@@ -19,7 +19,7 @@ from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import BidVoided, decode_event
-from shared.redis_layout.accepted_log import ACCEPTED_KEPT
+from shared.redis_layout.limits import ACCEPTED_KEPT
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from api_gateway.engine.bids.verdicts import AcceptedBid, RefusedBid, Verdict
 from shared.domain.auction import State
+from shared.redis_layout.verdicts import AcceptedBid, RefusedBid, Verdict
 from tests.histories import KeyedBid
 from tests.integration.gateway.rule_engine import ITEM, Engine
 from tests.worked_examples import START_US, Example, check, examples

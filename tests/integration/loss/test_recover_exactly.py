@@ -17,7 +17,6 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from api_gateway.archive import Archive as BidsOfGateway
-from api_gateway.engine.bids.verdicts import KEY_REUSED, AcceptedBid
 from archival_worker.consume.deliveries import read_delivery
 from archival_worker.recovery.recover import Recovery
 from archival_worker.store.archive import Archive
@@ -31,6 +30,7 @@ from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
 from shared.messages import decode_event
 from shared.redis_layout.accepted_log import decode_entry
+from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.archive.archive_world import new_database, running_servers
 from tests.integration.gateway.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of

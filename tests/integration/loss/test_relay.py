@@ -7,12 +7,12 @@ import itertools
 
 import pytest
 
-from api_gateway.engine.relay.lineage import Lineage
 from api_gateway.engine.relay.relay import Relay, RelayOptions
-from api_gateway.engine.scripts import ItemScripts, ScriptLimits
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
+from shared.redis_layout.cursors import Lineage
 from tests.integration.feed.feed_world import AuctionHouse
 from tests.stack import StackFactory
 
@@ -40,7 +40,7 @@ async def test_what_many_shards_have_waiting_is_carried_in_bounded_loads(start_s
         redis, link = open_redis(stack.urls.redis_url), NatsLink(stack.urls.nats_url, name="relay")
         # A PubAck that a slow disk holds back would divide a cycle.
         options = RelayOptions(entries_per_shard=3, entries_per_cycle=4, ack_timeout_s=60)
-        relay = Relay(redis, ItemScripts(redis, ScriptLimits()), link, options=options, on_published=moved)
+        relay = Relay(redis, ShardScripts(redis), link, options=options, on_published=moved)
         running = asyncio.create_task(relay.run())
         try:
             async with asyncio.timeout(90):

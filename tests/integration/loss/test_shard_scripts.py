@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,12 +12,13 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-import archival_worker
-from api_gateway.engine.relay.lineage import Lineage
-from api_gateway.engine.scripts import Advance, ItemScripts, Script, ScriptLimits
+from api_gateway.engine.bids.acknowledge import ReplicaAcknowledger
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+from archival_worker.outbox.cursors import ADVANCE_ARCHIVED
 from archival_worker.outbox.missing_entries import REPUBLISH
 from archival_worker.recovery.closed_shards import CLOSE
 from shared import names
+from shared.redis_layout.cursors import Lineage
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.integration
 
 OURS = Lineage("run-1", 1)
 LEASE_MS = 6_000
-ADVANCE_ARCHIVED = (Path(archival_worker.__file__).parent / "lua" / "advance_archived.lua").read_text()
 
 
 @pytest_asyncio.fixture
@@ -36,8 +35,8 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def scripts(redis: Redis) -> ItemScripts:
-    return ItemScripts(redis, ScriptLimits())
+def scripts(redis: Redis) -> ShardScripts:
+    return ShardScripts(redis)
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ async def begin(redis: Redis, shard: str, *, token: str = "mine", **fields: str)
 # ---------------------------------------------------------------------- the lease
 
 
-async def test_a_lease_is_its_holders_until_it_ends(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+async def test_a_lease_is_its_holders_until_it_ends(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
     assert await scripts.lease([shard], "other", LEASE_MS) == [False]
     assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
@@ -77,7 +76,7 @@ async def test_a_lease_is_its_holders_until_it_ends(redis: Redis, scripts: ItemS
 
 @pytest.mark.parametrize(("left_ms", "is_free"), [(3_600_000, True), (LEASE_MS + 1_000, True), (LEASE_MS - 500, False)])
 async def test_a_lease_that_lasts_longer_than_any_is_free(
-    redis: Redis, scripts: ItemScripts, shard: str, left_ms: int, is_free: bool
+    redis: Redis, scripts: ShardScripts, shard: str, left_ms: int, is_free: bool
 ) -> None:
     """Redis' clock stepped back by an hour: its holder, which died since, would keep the shard for that hour."""
     await redis.set(names.lease_key(shard), "dead", px=left_ms)
@@ -86,13 +85,13 @@ async def test_a_lease_that_lasts_longer_than_any_is_free(
         assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
 
 
-async def test_a_lease_that_would_never_end_is_free(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+async def test_a_lease_that_would_never_end_is_free(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await redis.set(names.lease_key(shard), "dead")
     assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
     assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
 
 
-async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await scripts.lease([shard], "mine", LEASE_MS)
     await scripts.release([shard], "other")
     assert await redis.get(names.lease_key(shard)) == b"mine"
@@ -115,7 +114,7 @@ async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ItemScr
     ],
 )
 async def test_only_the_holder_of_the_lease_moves_the_cursor_and_only_of_what_it_has_read(
-    redis: Redis, scripts: ItemScripts, shard: str, token: str, lineage: Lineage, stream_id: str, moves: bool
+    redis: Redis, scripts: ShardScripts, shard: str, token: str, lineage: Lineage, stream_id: str, moves: bool
 ) -> None:
     await begin(redis, shard, stream_id="one", stream_seq="70")
     before = await cursors(redis, shard)
@@ -125,7 +124,7 @@ async def test_only_the_holder_of_the_lease_moves_the_cursor_and_only_of_what_it
     assert await cursors(redis, shard) == (before | moved if moves else before)
 
 
-async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await begin(redis, shard)
     await redis.delete(names.lease_key(shard))
     before = await cursors(redis, shard)
@@ -135,7 +134,7 @@ async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: It
     assert await cursors(redis, shard) == before
 
 
-async def test_the_cursor_never_moves_down(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+async def test_the_cursor_never_moves_down(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await begin(redis, shard, stream_seq="70")
     before = await cursors(redis, shard)
     for entry in (4, 3):
@@ -145,7 +144,7 @@ async def test_the_cursor_never_moves_down(redis: Redis, scripts: ItemScripts, s
     assert await cursors(redis, shard) == before
 
 
-async def test_it_goes_back_to_what_is_archived(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+async def test_it_goes_back_to_what_is_archived(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await begin(redis, shard, republish="1", stream_id="one", stream_seq="70")
     assert not await scripts.rewind_published(shard, token="other", stream_id="two")
     assert (await cursors(redis, shard))["published"] == "4"
@@ -159,7 +158,7 @@ async def test_it_goes_back_to_what_is_archived(redis: Redis, scripts: ItemScrip
 
 
 async def test_a_shard_is_made_once_and_never_over_what_is_left_of_it(
-    redis: Redis, scripts: ItemScripts, shard: str
+    redis: Redis, scripts: ShardScripts, shard: str
 ) -> None:
     assert await scripts.init_shard(shard, run="run-1")
     assert await cursors(redis, shard) == {
@@ -179,7 +178,7 @@ async def test_a_shard_is_made_once_and_never_over_what_is_left_of_it(
     ("known", "closes"), [((1, 10), True), ((2, 0), True), ((1, 9), False), ((1, 8), False), ((0, 99), False)]
 )
 async def test_a_shard_is_closed_only_by_an_entry_that_it_has_not_given_out(
-    redis: Redis, scripts: ItemScripts, shard: str, known: tuple[int, int], closes: bool
+    redis: Redis, scripts: ShardScripts, shard: str, known: tuple[int, int], closes: bool
 ) -> None:
     await begin(redis, shard)
     before = await cursors(redis, shard)
@@ -193,7 +192,7 @@ async def test_a_shard_is_closed_only_by_an_entry_that_it_has_not_given_out(
         assert (await cursors(redis, shard))["stale"] == "1"
 
 
-async def test_a_shard_without_cursors_is_not_closed(redis: Redis, scripts: ItemScripts, shard: str) -> None:
+async def test_a_shard_without_cursors_is_not_closed(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     assert not await scripts.close_shard(shard, epoch=1, n=1)
     assert not await scripts.stop_shard(shard, OURS, token="mine")
     await scripts.admit_shards({shard: (0, 0)}, run="run-1")
@@ -202,7 +201,7 @@ async def test_a_shard_without_cursors_is_not_closed(redis: Redis, scripts: Item
 
 @pytest.mark.parametrize(("known", "is_admitted"), [((1, 9), True), ((0, 99), True), ((1, 10), False), ((2, 0), False)])
 async def test_a_run_is_admitted_where_it_has_given_out_what_is_known(
-    redis: Redis, scripts: ItemScripts, shard: str, known: tuple[int, int], is_admitted: bool
+    redis: Redis, scripts: ShardScripts, shard: str, known: tuple[int, int], is_admitted: bool
 ) -> None:
     await begin(redis, shard)
     await scripts.admit_shards({shard: known}, run="run-2")
@@ -219,7 +218,7 @@ async def test_a_run_is_admitted_where_it_has_given_out_what_is_known(
     ],
 )
 async def test_a_shard_is_stopped_by_its_relay_alone(
-    redis: Redis, scripts: ItemScripts, shard: str, token: str, lineage: Lineage, stops: bool
+    redis: Redis, scripts: ShardScripts, shard: str, token: str, lineage: Lineage, stops: bool
 ) -> None:
     await begin(redis, shard)
     before = await cursors(redis, shard)
@@ -249,7 +248,7 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
     """Redis refuses the first write of a script if it may take memory, and none after it."""
     stack = await start_stack(services=())
     async with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
-        scripts = ItemScripts(redis, ScriptLimits())
+        scripts = ShardScripts(redis)
         await begin(redis, shard)
         for n in range(1, 10):
             await redis.xadd(names.outbox_key(shard), {"item": "lot"}, id=f"{n}-0")
@@ -262,15 +261,15 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
             assert await scripts.rewind_published(shard, token="mine", stream_id="two")
             await scripts.admit_shards({shard: (1, 9)}, run="run-2")
             keys = [names.cursors_key(shard), names.outbox_key(shard)]
-            assert await cast(Any, redis.eval(ADVANCE_ARCHIVED, 2, *keys, "1", "7")) == [5, 1, 2], "not published again"
+            assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "7"]) == [5, 1, 2], "not published again"
             again = Advance(shard, Lineage("run-2", 1), 7, 8)
             assert await scripts.advance_published([again], token="mine", stream_id="two") == [True]
-            assert await cast(Any, redis.eval(ADVANCE_ARCHIVED, 2, *keys, "1", "7")) == [1, 1, 7]
+            assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "7"]) == [1, 1, 7]
             assert await redis.xlen(names.outbox_key(shard)) == 2
-            assert await cast(Any, redis.eval(REPUBLISH, 1, names.cursors_key(shard))) == 1
+            assert await REPUBLISH.run(redis, [names.cursors_key(shard)], []) == 1
             assert (await cursors(redis, shard))["republish"] == "1"
             mark = [names.mark_key(shard), names.cursors_key(shard)]
-            assert await cast(Any, redis.eval(Script.read("mark").text, 2, *mark, "1000")) == 1
+            assert await ReplicaAcknowledger._mark.run(redis, mark, ["1000"]) == 1
             assert await scripts.stop_shard(shard, Lineage("run-2", 1), token="mine")
             await scripts.release([shard], "mine")
             assert await scripts.lease([shard], "other", LEASE_MS) == [True], "and from the beginning"
@@ -280,7 +279,7 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
             assert await scripts.close_shard(shard, epoch=9, n=9)
         await begin(redis, shard)
         async with full(redis):
-            assert await cast(Any, redis.eval(CLOSE, 2, names.cursors_key(shard), "no such item")) == 1
+            assert await CLOSE.run(redis, [names.cursors_key(shard), "no such item"], []) == 1
         # Those that must not.
         async with full(redis):
             with pytest.raises(OutOfMemoryError):

@@ -37,17 +37,17 @@ local function lifted(to, maximum)
 end
 
 local function soft_close()
-  local trigger, extend = tonumber(f[21]), tonumber(f[22])
+  local trigger, extend = tonumber(soft_trigger_us), tonumber(soft_extend_us)
   if not end_us or not trigger or end_us - now >= trigger then return end
-  local max_count = tonumber(f[24])
+  local max_count = tonumber(soft_max_count)
   if max_count > 0 and extensions >= max_count then return end
-  local new_end = (f[23] == 'from_bid' and now or end_us) + extend
+  local new_end = (soft_mode == 'from_bid' and now or end_us) + extend
   if hard_end_us then new_end = math.min(new_end, hard_end_us) end
   if new_end <= end_us then return end
   local previous = end_us
   end_us, extensions, end_moved = new_end, extensions + 1, true
   event('extended', string.format('"previous_end_us":%d,"original_end_us":%s,"extensions":%d,',
-    previous, f[15], extensions))
+    previous, original_end_us, extensions))
 end
 
 -- The bidder leads at `to`, or at the reserve where the maximum reaches it.

@@ -20,39 +20,42 @@ local accepted_key, verdicts_key = KEYS[8], KEYS[9]
 local item_id = ARGV[1]
 local AMOUNT_OVER = 9007199254740992 -- 2^53: "no higher bid is possible"
 local F = '%d'
--- How long the verdicts of accepted bids are kept after the last event of an item that is over: a day, in seconds.
-local VERDICT_KEEP_S = 86400
-local ACCEPTED_KEPT = 1024 -- entries of the log of accepted bids
+---@limit VERDICT_KEEP_S
+---@limit ACCEPTED_KEPT
 
-local cursors = redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived')
-if not cursors[1] then return { 2 } end
-local f = redis.call('HMGET', item_key,
-  'status', 'epoch', 'seq', 'price', 'leader', 'leader_max', 'runner_up', 'bid_count',           -- 1..8
-  'start_price', 'increment_kind', 'increment_value', 'increment_steps', 'start_us', 'end_us',   -- 9..14
-  'original_end_us', 'reserve_price', 'reserve_met', 'buy_now_price', 'seller_id', 'currency',   -- 15..20
-  'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count', 'hard_end_us', 'extensions', -- 21..26
-  'paused_us', 'bids_counted', 'accepted', 'voids', 'updated_us') -- 27..31
-if not f[1] then return { 1 } end
-if tonumber(cursors[2]) - tonumber(cursors[3]) >= tonumber(ARGV[2]) then return { 3 } end
+local shard_epoch, last_entry, archived_entry = unpack(redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived'))
+if not shard_epoch then return { 2 } end
+last_entry = tonumber(last_entry)
+-- As they were read; what this script changes is in the locals below.
+local status, epoch, seq, price, leader, leader_max, runner_up, bid_count, start_price, increment_kind, increment_value,
+  increment_steps_text, start_us, end_us, original_end_us, reserve_price, reserve_met, buy_now_price, seller_id, currency,
+  soft_trigger_us, soft_extend_us, soft_mode, soft_max_count, hard_end_us, extensions, paused_us, bids_counted, accepted_count,
+  voids, updated_us = unpack(redis.call('HMGET', item_key,
+  'status', 'epoch', 'seq', 'price', 'leader', 'leader_max', 'runner_up', 'bid_count', 'start_price', 'increment_kind',
+  'increment_value', 'increment_steps', 'start_us', 'end_us', 'original_end_us', 'reserve_price', 'reserve_met',
+  'buy_now_price', 'seller_id', 'currency', 'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count',
+  'hard_end_us', 'extensions', 'paused_us', 'bids_counted', 'accepted', 'voids', 'updated_us'))
+if not status then return { 1 } end
+if last_entry - tonumber(archived_entry) >= tonumber(ARGV[2]) then return { 3 } end
 
 local time = redis.call('TIME')
 -- Never before the item's own last event (decision 0040). Otherwise, where the clock goes back:
 -- 1. An item opens at its start, or is created "now", and takes bids.
 -- 2. TIME goes back behind that start, by NTP or by a failover to a slower machine.
 -- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that is ended then has a length below zero.
-local now = math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), tonumber(f[31]) or 0)
+local now = math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), tonumber(updated_us) or 0)
 
-local status, epoch, seq, price = f[1], f[2], tonumber(f[3]), tonumber(f[4])
-local leader, leader_max, runner_up, bid_count = f[5], tonumber(f[6]), tonumber(f[7]), tonumber(f[8])
-local start_price, start_us, end_us = tonumber(f[9]), tonumber(f[13]), tonumber(f[14])
-local increment_kind, increment_value, increment_steps = f[10], tonumber(f[11]), nil
-local reserve_price, reserve_met, buy_now_price = tonumber(f[16]), f[17] == '1', tonumber(f[18])
-local seller_id, currency = f[19], f[20]
-local extensions, hard_end_us, paused_us = tonumber(f[26]), tonumber(f[25]), tonumber(f[27])
+local status_before = status
+seq, price, leader_max, runner_up, bid_count = tonumber(seq), tonumber(price), tonumber(leader_max), tonumber(runner_up),
+  tonumber(bid_count)
+start_price, start_us, end_us, hard_end_us = tonumber(start_price), tonumber(start_us), tonumber(end_us), tonumber(hard_end_us)
+increment_value, reserve_price, buy_now_price = tonumber(increment_value), tonumber(reserve_price), tonumber(buy_now_price)
+extensions, paused_us, reserve_met = tonumber(extensions), tonumber(paused_us), reserve_met == '1'
+local increment_steps
 -- How many accepted bids there were, raised maxima among them, how many of them are struck, and how many of the others are in
 -- the bidders hash: all, but for an item that was bid on before there was one. (Before `accepted` was counted, too, its first
 -- number is one that no log begins with.)
-local bids_counted, accepted_count, voids = tonumber(f[28]) or 0, tonumber(f[29]) or bid_count, tonumber(f[30]) or 0
+bids_counted, accepted_count, voids = tonumber(bids_counted) or 0, tonumber(accepted_count) or bid_count, tonumber(voids) or 0
 
 local events = {}
 -- What nobody but the archive may know, one JSON object each (shared/sealed.py): it goes into the outbox beside the events, so
@@ -68,7 +71,7 @@ local function increment(at)
   end
   if not increment_steps then
     increment_steps = {}
-    for below, step in string.gmatch(f[12], '(%d+):(%d+)') do
+    for below, step in string.gmatch(increment_steps_text, '(%d+):(%d+)') do
       increment_steps[#increment_steps + 1] = { tonumber(below), tonumber(step) }
     end
   end
@@ -104,7 +107,7 @@ end
 -- or for want of memory (which Redis checks at a script's first write alone). Then cursors and state, hashes that were read
 -- above. Verdicts come after the event that they tell of, and at once, because a bid whose event is out is repeated otherwise.
 local function commit(kept)
-  local n = tonumber(cursors[2]) + 1
+  local n = last_entry + 1
   local id, event_list = F:format(n) .. '-0', '[' .. table.concat(events, ',') .. ']'
   if #sealed == 0 then
     redis.call('XADD', outbox_key, id, 'item', item_id, 'events', event_list)

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from api_gateway.engine.closer import Closer
-from api_gateway.engine.scripts import ItemScripts
+from api_gateway.engine.item_scripts import ItemScripts
 from shared.domain.errors import BiddingError, ItemNotFound
 
 

@@ -6,7 +6,7 @@ import pytest
 from redis._parsers.base import BaseParser
 from redis.exceptions import ResponseError
 
-from api_gateway.engine.scripts import _translated
+from api_gateway.engine.bids.scripts import _translated
 from shared.domain.errors import OutcomeUnknown, Unavailable
 
 _FULL = "OOM command not allowed when used memory > 'maxmemory'."

@@ -8,25 +8,27 @@ import msgspec
 import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.verdicts import AcceptedBid, parse_verdict
-from api_gateway.engine.scripts import Script, ScriptLimits
+from api_gateway.engine.item_scripts import LUA, ScriptLimits
 from archival_worker.recovery.rebuild import (
-    RECENT_EVENTS,
-    VERDICT_KEEP_US,
     Answered,
     Hidden,
-    Standing,
     Turns,
     answered,
+    maxima_after,
+    maxima_of,
     rebuild,
     sealed_answer,
     terms_of,
 )
 from shared.domain.auction import Terms
+from shared.domain.maxima import Maxima
 from shared.domain.soft_close import SoftClose
 from shared.messages import AuctionExtended, BidAccepted, BidVoided, Event, decode_event, encode_event
 from shared.redis_layout.item_hash import decode_item
+from shared.redis_layout.limits import RECENT_EVENTS, VERDICT_KEEP_S
+from shared.redis_layout.scripts import Script
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
+from shared.redis_layout.verdicts import AcceptedBid, parse_verdict
 
 ITEM = "lot"
 MINUTE_US = 60_000_000
@@ -110,8 +112,8 @@ def state_after(seq: int, *, bids: int, end_us: int, price: int) -> dict[str, An
 def test_the_constants_are_those_of_the_gateway() -> None:
     limits = ScriptLimits()
     assert limits.recent_events == RECENT_EVENTS
-    library = Script.read("cancel", library="item").text
-    assert f"\nlocal VERDICT_KEEP_S = {VERDICT_KEEP_US // 1_000_000}\n" in library
+    library = Script.read(LUA / "cancel.lua", libraries=["item"]).text
+    assert f"\nlocal VERDICT_KEEP_S = {VERDICT_KEEP_S}\n" in library
 
 
 def test_state_and_terms_come_back_under_the_new_epoch() -> None:
@@ -128,35 +130,35 @@ def test_state_and_terms_come_back_under_the_new_epoch() -> None:
 
 def test_hidden_maxima_come_back_where_they_fit_what_is_public() -> None:
     row = item_row(seq=7, current_bid=300, highest_bidder_id="ann", bid_count=6, runner_up=290)
-    hidden = Hidden(Standing("ann", 900, 295), {"ann": 900, "bob": 295})
+    hidden = Hidden(Maxima("ann", 900, 295), {"ann": 900, "bob": 295})
     rebuilt = rebuild(row, Turns(), [], epoch=4, hidden=hidden)
     assert (rebuilt.fields["leader_max"], rebuilt.fields["runner_up"]) == ("900", "295")
     assert rebuilt.maxima == {"ann": 900, "bob": 295}
     # A message that is a dead letter may have been the one in which the lead changed.
-    misfit = rebuild(row, Turns(), [], epoch=4, hidden=Hidden(Standing("bob", 900, 295)))
+    misfit = rebuild(row, Turns(), [], epoch=4, hidden=Hidden(Maxima("bob", 900, 295)))
     assert (misfit.fields["leader"], misfit.fields["leader_max"], misfit.fields["runner_up"]) == ("ann", "300", "290")
-    nobody = rebuild(item_row(seq=2, current_bid=100), Turns(), [], epoch=4, hidden=Hidden(Standing("", 0, 40)))
+    nobody = rebuild(item_row(seq=2, current_bid=100), Turns(), [], epoch=4, hidden=Hidden(Maxima("", 0, 40)))
     assert (nobody.fields["leader"], nobody.fields["leader_max"], nobody.fields["runner_up"]) == ("", "0", "40")
 
 
 @pytest.mark.parametrize(
     ("bid", "expected"),
     [
-        (("bob", 60, "bid", None), Standing("bob", 60, 50)),
-        (("bob", 40, "bid", "ann"), Standing("ann", 50, 40)),
-        (("ann", 30, "bid", None), Standing("ann", 50, 20)),
-        (("ann", 70, "bid", None), Standing("ann", 70, 20)),
-        (("ann", 41, "proxy", None), Standing("ann", 50, 20)),
-        (("bob", 45, "buy_now", None), Standing("bob", 45, 50)),
-        (("ann", 45, "buy_now", None), Standing("ann", 45, 20)),
+        (("bob", 60, "bid", None), Maxima("bob", 60, 50)),
+        (("bob", 40, "bid", "ann"), Maxima("ann", 50, 40)),
+        (("ann", 30, "bid", None), Maxima("ann", 50, 20)),
+        (("ann", 70, "bid", None), Maxima("ann", 70, 20)),
+        (("ann", 41, "proxy", None), Maxima("ann", 50, 20)),
+        (("bob", 45, "buy_now", None), Maxima("bob", 45, 50)),
+        (("ann", 45, "buy_now", None), Maxima("ann", 45, 20)),
     ],
 )
 def test_a_plain_bid_moves_the_hidden_state_as_the_rules_say(
-    bid: tuple[str, int, str, str | None], expected: Standing
+    bid: tuple[str, int, str, str | None], expected: Maxima
 ) -> None:
-    standing = Standing.of({"leader_id": "ann", "leader_max": 50, "runner_up": 20})
-    standing.add(dict(zip(("user_id", "amount", "kind", "leader_id"), bid, strict=True)))
-    assert standing == expected
+    standing = maxima_of({"leader_id": "ann", "leader_max": 50, "runner_up": 20})
+    row = dict(zip(("user_id", "amount", "kind", "leader_id"), bid, strict=True))
+    assert maxima_after(standing, row) == expected
 
 
 def test_a_sealed_verdict_is_kept_under_its_key_with_what_was_asked_for() -> None:
@@ -294,7 +296,7 @@ def test_verdicts_are_kept_until_a_day_after_the_last_event_of_an_item_that_is_o
     for status in ("scheduled", "open", "paused", "sold", "unsold", "cancelled"):
         row, is_over = item_row(status=status), status in ("sold", "unsold", "cancelled")
         until_us = rebuild(row, Turns(), [], epoch=2).verdicts_until_us
-        assert until_us == (row["updated_us"] + VERDICT_KEEP_US if is_over else None), status
+        assert until_us == (row["updated_us"] + VERDICT_KEEP_S * 1_000_000 if is_over else None), status
 
 
 def test_terms_without_extras() -> None:

@@ -13,8 +13,8 @@ from redis.exceptions import NoScriptError
 
 from api_gateway.engine.bids import acknowledge
 from api_gateway.engine.bids.acknowledge import LogAcknowledger, ReplicaAcknowledger
-from api_gateway.engine.relay.lineage import Lineage
 from shared.domain.errors import OutcomeUnknown
+from shared.redis_layout.cursors import Cursors, Lineage
 from tests.waiting import eventually
 
 OURS = Lineage("run-1", 1)
@@ -33,9 +33,11 @@ class FakeRedis:
         return self
 
     def _cursors(self) -> list[bytes | None]:
-        if self.lineage is None:
-            return [None, None, b"%d" % self.published]
-        return [self.lineage.run.encode(), b"%d" % self.lineage.epoch, b"%d" % self.published]
+        lineage, n = self.lineage, b"%d" % self.published
+        found = {"next": n, "published": n}
+        if lineage is not None:
+            found |= {"run": lineage.run.encode(), "epoch": b"%d" % lineage.epoch}
+        return [found.get(field) for field in Cursors._fields]
 
     def hmget(self, key: str, fields: list[str]) -> asyncio.Future[list[bytes | None]]:
         self._asked += 1

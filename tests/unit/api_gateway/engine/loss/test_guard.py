@@ -12,7 +12,7 @@ from api_gateway.engine.loss.guard import Guard, NotAdmitted
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.shards import Shards
 from api_gateway.engine.loss.witnesses import Known, Past, Place
-from api_gateway.engine.scripts import ItemScripts
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
 
@@ -212,7 +212,7 @@ class Bench:
         self.initialised = 0
         self.shards = Shards(
             cast(Any, self.redis),
-            cast(ItemScripts, self.scripts),
+            cast(ShardScripts, self.scripts),
             cast(Past, self.past),
             LostItems(cast(Any, self.redis)),
             on_initialised=self._note,

@@ -14,11 +14,11 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import Header, PubAck
 from nats.js.errors import NotFoundError
 
-from api_gateway.engine.relay.lineage import Lineage
 from api_gateway.engine.relay.relay import Relay, RelayOptions
-from api_gateway.engine.scripts import Advance, ItemScripts
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink
+from shared.redis_layout.cursors import Lineage
 from tests.waiting import eventually
 
 ITEM = "lot"
@@ -38,6 +38,8 @@ class Cursors:
     stream_id: str = ""
     stream_seq: int = 0
     republish: str | None = None
+    next: int = 0
+    stale: int | None = None
 
     def read(self, fields: Sequence[str]) -> list[bytes | None]:
         values = [getattr(self, name) for name in fields]
@@ -182,7 +184,7 @@ class Bench:
         self.read: list[tuple[str, int, int]] = []
         self.relay = Relay(
             cast(Any, self.redis),
-            cast(ItemScripts, self.scripts),
+            cast(ShardScripts, self.scripts),
             cast(NatsLink, self.stream),
             options=RelayOptions(lease_ms=150, poll_ms=5, ack_timeout_s=0.1, backoff_max_s=0.01),
             on_published=lambda shard, lineage, entry: self.moves.append((lineage, entry)),

@@ -1,5 +1,5 @@
 -- For scripts that must work while Redis is at `maxmemory`: what makes room, what leads to it, and what keeps a shard safe.
--- Put in the place of the line that includes it (scripts.py).
+-- Put in the place of the line that includes it.
 --
 -- Redis (6.2 to 7.4, and Valkey) refuses a command that may take memory only as the first write of a script; a half-done
 -- script would be worse than a full server. So these scripts begin to write with a command that takes none. Removing a field

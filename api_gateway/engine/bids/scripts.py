@@ -1,0 +1,223 @@
+"""``place_bids.lua``, and the one connection on which bids are decided."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from hiredis import pack_command
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.item_scripts import LUA, NO_ITEM, OK, ScriptLimits, item_keys, refused_by_script
+from api_gateway.engine.loss.guard import NotAdmitted
+from shared.domain.errors import OutcomeUnknown, Unavailable
+from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.scripts import Script
+
+_READ_ONLY: Final = "can't write against a read only replica"
+_OUT_OF_MEMORY: Final = "command not allowed when used memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The script's answer for one item.
+
+    Attributes:
+        verdicts: one per bid, in order.
+        entry: the outbox entry that was written, 0 where nothing changed.
+        last_entry: the shard's newest entry; when it is published, so is the event of every verdict.
+        lineage: of whose outbox these entries are.
+    """
+
+    verdicts: Sequence[bytes]
+    entry: int
+    last_entry: int
+    lineage: Lineage
+
+
+class ItemMissing(Exception):
+    """The item has no hash: it was never opened, or it was known to this gateway and is gone."""
+
+
+class BidScripts:
+    """``place_bids.lua`` on a connection of its own: one pipelined round trip per flush."""
+
+    _place: Final = Script.read(LUA / "place_bids.lua", libraries=("item", "bidding"))
+
+    def __init__(
+        self,
+        redis: Redis,
+        limits: ScriptLimits,
+        *,
+        timeout_s: float,
+        run_of: Callable[[AbstractConnection], str] = lambda _: "",
+    ) -> None:
+        """``run_of`` tells which run of Redis a connection has reached (``Guard.run_of``)."""
+        self._run_of = run_of
+        self._pool = redis.connection_pool
+        self._limits = limits
+        self._timeout_s = timeout_s
+        self._connection: AbstractConnection | None = None
+        self._tail = (
+            str(limits.outbox_entries_max),
+            str(limits.recent_events),
+            str(limits.refusals_kept),
+            str(limits.refusals_kept_of_one),
+            str(limits.refusals_kept_s),
+        )
+
+    async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
+        """Decide the bids of several items; atomic per item.
+
+        Returns one result per call: :class:`Decided`, or the error for all of its bids. An :class:`Unavailable` error
+        says that nothing was changed.
+
+        Raises:
+            Unavailable: Redis could not be reached; no bid was decided.
+            OutcomeUnknown: the connection broke after the calls were sent; each call ran once or not at all.
+        """
+        connection = await self._connected()
+        commands = [self._command("EVALSHA", self._place.sha, call) for call in calls]
+        results = await self._decide(connection, commands)
+        missing = [index for index, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if missing:
+            # EVAL runs the text and loads it, so the next flush is back to the digest.
+            again = [self._command("EVAL", self._place.text, calls[index]) for index in missing]
+            for index, result in zip(missing, await self._decide(connection, again), strict=True):
+                results[index] = result
+        return results
+
+    async def _decide(
+        self, connection: AbstractConnection, commands: Sequence[tuple[str, ...]]
+    ) -> list[Decided | Exception]:
+        if not connection.is_connected:
+            raise OutcomeUnknown  # dropped meanwhile; sending would connect it again, to whatever is there now
+        answers = await self._exchange(connection, commands)
+        # Of the connection as it is now: answers come by the one on which the commands were sent, or not at all.
+        run = self._run_of(connection)
+        if any(isinstance(answer, ResponseError) and _READ_ONLY in str(answer) for answer in answers):
+            # What was the primary is a replica now. When it becomes the primary again, it must be admitted again.
+            await self._drop()
+        return [_decided(answer, run) for answer in answers]
+
+    def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
+        item_id = call[0].item_id
+        keys = item_keys(item_id)
+        arguments = [item_id, *self._tail]
+        for bid in call:
+            has_key = bid.key is not None
+            arguments += (
+                bid.user_id,
+                "" if bid.amount is None else str(bid.amount),
+                "" if bid.maximum is None else str(bid.maximum),
+                bid.bid_id,
+                "1" if has_key else "0",
+                bid.fingerprint if has_key else "",
+                "" if bid.key is None or bid.key_is_bid_id else bid.key,
+            )
+        return (verb, script, str(len(keys)), *keys, *arguments)
+
+    async def _connected(self) -> AbstractConnection:
+        """The connection of the bids; everything that fails in here happened before any bid was sent."""
+        if self._connection is not None and _is_hung_up(self._connection):
+            # Redis was restarted since the last flush. Seen now, this costs a connection; after sending, the outcome of
+            # every bid of the flush would be unknown.
+            await self._drop()
+        if self._connection is None:
+            self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection = self._connection
+        if not connection.is_connected:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await connection.connect()
+            except (RedisError, OSError, TimeoutError) as error:
+                await self._drop()
+                if isinstance(error, NotAdmitted):
+                    raise Unavailable(str(error), retry_after_s=2) from error
+                raise Unavailable(f"Redis is not reachable: {error}") from error
+            if self._connection is not connection:
+                await connection.disconnect(nowait=True)
+                raise Unavailable("Redis was left while it was being reached; try again", retry_after_s=1)
+        return connection
+
+    async def _exchange(self, connection: AbstractConnection, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        """Send the commands in one write and read their answers; errors of single commands are among the answers."""
+        answers: list[Any] = []
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                # hiredis packs in C; the client's own packing would cost more than the rest of this method.
+                packed = b"".join([pack_command(cast(Any, command)) for command in commands])
+                await connection.send_packed_command(packed, check_health=False)
+                for _ in commands:
+                    try:
+                        # The time-out around the loop holds for all answers; one per answer would be paid per item.
+                        answers.append(await connection.read_response(disable_decoding=True, timeout=math.inf))
+                    except ResponseError as error:
+                        answers.append(error)
+        except (RedisError, OSError, TimeoutError, asyncio.CancelledError) as error:
+            # Answers of this exchange may still be on their way: the connection must not serve another call.
+            await self._drop()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise OutcomeUnknown from error
+        return answers
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def leave(self) -> None:
+        """Drop the connection, if it was admitted: one that is being made is asked about anyway."""
+        if self._connection is not None and self._run_of(self._connection):
+            await self._drop()
+
+    async def close(self) -> None:
+        """Close the connection; the next flush makes another. The pool stays with its owner."""
+        await self._drop()
+
+
+def _is_hung_up(connection: AbstractConnection) -> bool:
+    """Whether the other end is known to have closed the connection; the library only notices when it reads."""
+    reader = connection._reader
+    return reader is not None and (reader.at_eof() or reader.exception() is not None)
+
+
+def _decided(answer: Any, run: str) -> Decided | Exception:
+    if isinstance(answer, NoScriptError):
+        return answer
+    if isinstance(answer, ResponseError):
+        return _translated(answer)
+    status = answer[0]
+    if status == OK:
+        return Decided(answer[4:], answer[1], answer[2], Lineage(run, answer[3]))
+    if status == NO_ITEM:
+        return ItemMissing()
+    return refused_by_script(status)
+
+
+def _translated(error: ResponseError) -> Exception:
+    """What an error answer says about the bids: refused before the script ran, or unknown."""
+    # All of these are checked before a script's first write takes effect. The client takes the first word off an error
+    # that it has a class for; inside a script, Redis 6.2 hides that word.
+    text = str(error)
+    refusals = ("MISCONF", "LOADING", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
+    classes = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
+    if isinstance(error, classes) or text.startswith(refusals) or _OUT_OF_MEMORY in text or _READ_ONLY in text:
+        return Unavailable(f"Redis cannot take bids: {text}", retry_after_s=2)
+    return OutcomeUnknown()

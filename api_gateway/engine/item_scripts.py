@@ -1,0 +1,224 @@
+"""The scripts on items that are not on the hot path: one method per script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from redis.asyncio import Redis
+
+from shared import names
+from shared.domain.errors import (
+    BiddingError,
+    BidNotFound,
+    BidStruck,
+    ItemNotFound,
+    OutboxFull,
+    ShardLost,
+    StateConflict,
+    Unavailable,
+)
+from shared.domain.voiding import cause_of
+from shared.redis_layout.limits import RECENT_EVENTS
+from shared.redis_layout.scripts import Script
+
+LUA: Final = Path(__file__).parent / "lua"
+"""Where the scripts on items are."""
+
+OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT = range(5)
+"""How a script's answer begins."""
+
+Transition = Literal["pause", "resume", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptLimits:
+    """Bounds that the scripts apply.
+
+    Attributes:
+        outbox_entries_max: entries of a shard that may wait to be archived; past it bids are refused with 503.
+        recent_events: events per item kept next to its state.
+        refusals_kept: verdicts of refused bids kept per item at most, in two halves; at least the latest half is there.
+        refusals_kept_of_one: how many of these may be of one bidder, in two halves as well.
+        refusals_kept_s: how long they are kept after the last one.
+    """
+
+    outbox_entries_max: int = 50_000
+    recent_events: int = RECENT_EVENTS
+    refusals_kept: int = 512
+    refusals_kept_of_one: int = 32
+    refusals_kept_s: int = 1_800
+
+
+@lru_cache(maxsize=8_192)
+def item_keys(item_id: str) -> tuple[str, ...]:
+    """``KEYS[1..11]`` of every script that begins with ``lib/item.lua``."""
+    shard = names.shard_of(item_id)
+    return (
+        names.item_key(item_id),
+        names.proxies_key(item_id),
+        names.recent_key(item_id),
+        names.outbox_key(shard),
+        names.cursors_key(shard),
+        names.deadlines_key(shard),
+        names.bidders_key(item_id),
+        names.accepted_key(item_id),
+        names.verdicts_key(item_id),
+        names.refusals_key(item_id),
+        names.older_refusals_key(item_id),
+    )
+
+
+def refused_by_script(status: int) -> Unavailable:
+    if status == SHARD_LOST:
+        return ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)
+    return OutboxFull("the archive cannot keep up, bids are not taken for now", retry_after_s=5)
+
+
+def _entry_of(answer: Any, item_id: str, operation: str) -> int:
+    status = int(answer[0])
+    if status == OK:
+        return int(answer[1])
+    if status == NO_ITEM:
+        raise ItemNotFound(item_id)
+    if status == CONFLICT:
+        raise StateConflict(item_id, answer[1].decode(), operation)
+    raise refused_by_script(status)
+
+
+def _json(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+class ItemScripts:
+    """The scripts that are not on the hot path; they use the pool like any other command."""
+
+    _open: Final = Script.read(LUA / "open_item.lua")
+    _due: Final = Script.read(LUA / "due.lua")
+    _advance: Final = Script.read(LUA / "advance.lua", libraries=["item"])
+    _void: Final = Script.read(LUA / "void.lua", libraries=["item", "bidding"])
+    _transitions: Final[dict[Transition, Script]] = {
+        "pause": Script.read(LUA / "pause.lua", libraries=["item"]),
+        "resume": Script.read(LUA / "resume.lua", libraries=["item"]),
+        "cancel": Script.read(LUA / "cancel.lua", libraries=["item"]),
+    }
+
+    def __init__(self, redis: Redis, limits: ScriptLimits) -> None:
+        self._redis = redis
+        self._limits = limits
+
+    async def open_item(
+        self,
+        item_id: str,
+        *,
+        start_us: int | None,
+        end_us: int | None,
+        length_us: int | None,
+        event_members: str,
+        fields: dict[str, str],
+    ) -> OpenResult:
+        """Create an item; atomic. ``event_members`` are the JSON members of the `created` event.
+
+        Raises:
+            ShardLost, OutboxFull: nothing was created.
+            RedisError, OSError: unknown whether it was created; the id makes a second try safe.
+        """
+        shard = names.shard_of(item_id)
+        keys = [
+            names.item_key(item_id),
+            names.recent_key(item_id),
+            names.outbox_key(shard),
+            names.cursors_key(shard),
+            names.deadlines_key(shard),
+        ]
+        flat = [text for pair in fields.items() for text in pair]
+        head = [
+            item_id,
+            str(self._limits.outbox_entries_max),
+            "" if start_us is None else str(start_us),
+            "" if end_us is None else str(end_us),
+            "" if length_us is None else str(length_us),
+            event_members,
+        ]
+        answer = await self._open.run(self._redis, keys, [*head, *flat])
+        status = int(answer[0])
+        if status in (SHARD_LOST, OUTBOX_FULL):
+            raise refused_by_script(status)
+        return OpenResult(created=status == OK, exists=status == NO_ITEM, entry=int(answer[1]) if status == OK else 0)
+
+    async def transition(self, name: Transition, item_id: str, *, reason: str, by: str) -> int:
+        """Pause, resume or cancel an item; atomic. Returns the outbox entry.
+
+        Raises:
+            ItemNotFound, StateConflict, ShardLost, OutboxFull: nothing was changed.
+            RedisError, OSError: unknown whether it was done; the item's status tells.
+        """
+        arguments = [*self._head(item_id), _json(reason), _json(by)]
+        answer = await self._transitions[name].run(self._redis, item_keys(item_id), arguments)
+        return _entry_of(answer, item_id, name)
+
+    async def void(self, item_id: str, bid_id: str, *, count: Sequence[str], reason: str, by: str) -> int | None:
+        """Strike an accepted bid; atomic.
+
+        ``count``: :meth:`api_gateway.engine.bids.counting.Count.arguments`, or nothing.
+
+        Returns the outbox entry; None where nothing was done and the item's bids have to be counted (again).
+
+        Raises:
+            BidNotFound, BidStruck, and as :meth:`transition`.
+        """
+        arguments = [*self._head(item_id), _json(reason), _json(by), bid_id, *(count or ("",))]
+        answer = await self._void.run(self._redis, item_keys(item_id), arguments)
+        match int(answer[0]):
+            case 5 | 6:
+                return None
+            case 7:
+                raise BidNotFound(item_id, bid_id, cause=cause_of(bid_id))
+            case 8:
+                raise BidStruck(item_id, bid_id)
+        return _entry_of(answer, item_id, "void")
+
+    async def due(self, shards: Sequence[str], *, count: int) -> dict[str, list[str]]:
+        """Items whose next transition has come by Redis TIME, at most ``count`` per shard."""
+        answers = await self._due.run_each(self._redis, [([names.deadlines_key(shard)], [count]) for shard in shards])
+        found: dict[str, list[str]] = {}
+        for shard, answer in zip(shards, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            if answer:
+                found[shard] = [item_id.decode() for item_id in answer]
+        return found
+
+    async def advance(self, item_ids: Sequence[str]) -> list[int | BiddingError]:
+        """Open or close the items whose time has come; atomic for each, and harmless if it has not.
+
+        One round trip, so that Redis forces all of them onto its disk at once. Returns for each the outbox entry, 0
+        where nothing was due, or ItemNotFound, ShardLost or OutboxFull: then nothing was changed.
+        """
+        calls = [(item_keys(item_id), self._head(item_id)) for item_id in item_ids]
+        results: list[int | BiddingError] = []
+        for item_id, answer in zip(item_ids, await self._advance.run_each(self._redis, calls), strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            try:
+                results.append(_entry_of(answer, item_id, "advance"))
+            except BiddingError as error:
+                results.append(error)
+        return results
+
+    def _head(self, item_id: str) -> list[str]:
+        """``ARGV[1..3]`` of every script that begins with ``lib/item.lua``."""
+        return [item_id, str(self._limits.outbox_entries_max), str(self._limits.recent_events)]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenResult:
+    """``created``, or ``exists`` already, or neither: the end was not in the future."""
+
+    created: bool
+    exists: bool
+    entry: int

@@ -1,0 +1,106 @@
+"""The scripts on shards: their leases and their cursors. One method per script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from redis.asyncio import Redis
+
+from shared import names
+from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.scripts import Call, Script
+
+_LUA: Final = Path(__file__).parent / "lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A shard's new `published` cursor: ``entry`` and all before it have a PubAck, the last with ``stream_seq``."""
+
+    shard: str
+    lineage: Lineage
+    entry: int
+    stream_seq: int
+
+
+class ShardScripts:
+    """They use the pool like any other command.
+
+    Each method raises RedisError, OSError or TimeoutError where it is unknown what was done; again is harmless.
+    """
+
+    _init: Final = Script.read(_LUA / "init_shard.lua")
+    _admit: Final = Script.read(_LUA / "admit_shard.lua")
+    _close: Final = Script.read(_LUA / "close_shard.lua")
+    _stop: Final = Script.read(_LUA / "stop_shard.lua")
+    _lease: Final = Script.read(_LUA / "lease.lua")
+    _release: Final = Script.read(_LUA / "release.lua")
+    _advance: Final = Script.read(_LUA / "advance_published.lua")
+    _rewind: Final = Script.read(_LUA / "rewind_published.lua")
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def _run_each(self, script: Script, calls: Sequence[Call]) -> list[bool]:
+        answers = await script.run_each(self._redis, calls)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [bool(answer) for answer in answers]
+
+    async def init_shard(self, shard: str, *, run: str = "") -> bool:
+        """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: that of Redis."""
+        return bool(await self._init.run(self._redis, [names.cursors_key(shard)], ["1", run]))
+
+    async def admit_shards(self, places: Mapping[str, tuple[int, int]], *, run: str) -> None:
+        """Write down that this run of Redis has given out these entries, (epoch, n) of each shard, where it has."""
+        await self._run_each(
+            self._admit,
+            [([names.cursors_key(shard)], [run, str(epoch), str(n)]) for shard, (epoch, n) in places.items()],
+        )
+
+    async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
+        """Close a shard that has not given out this entry, though it is known elsewhere; False where it has."""
+        return bool(await self._close.run(self._redis, [names.cursors_key(shard)], [str(epoch), str(n)]))
+
+    async def stop_shard(self, shard: str, lineage: Lineage, *, token: str) -> bool:
+        """Close a shard whose entries cannot be published; False where lease, epoch or run is no longer ours."""
+        keys = [names.lease_key(shard), names.cursors_key(shard)]
+        return bool(await self._stop.run(self._redis, keys, [token, str(lineage.epoch), lineage.run]))
+
+    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int) -> list[bool]:
+        """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""
+        calls = [([names.lease_key(shard), names.cursors_key(shard)], [token, str(ttl_ms)]) for shard in shards]
+        return await self._run_each(self._lease, calls)
+
+    async def release(self, shards: Sequence[str], token: str) -> None:
+        """Give leases back where they are still ours."""
+        await self._run_each(self._release, [([names.lease_key(shard)], [token]) for shard in shards])
+
+    async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
+        """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours."""
+        return await self._run_each(
+            self._advance,
+            [
+                (
+                    [names.lease_key(advance.shard), names.cursors_key(advance.shard)],
+                    [
+                        token,
+                        str(advance.lineage.epoch),
+                        str(advance.entry),
+                        stream_id,
+                        str(advance.stream_seq),
+                        advance.lineage.run,
+                    ],
+                )
+                for advance in advances
+            ],
+        )
+
+    async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
+        """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
+        keys = [names.lease_key(shard), names.cursors_key(shard)]
+        return bool(await self._rewind.run(self._redis, keys, [token, stream_id]))

@@ -1,0 +1,21 @@
+"""Bounds of what Redis keeps beside an item. The scripts get them from here (:meth:`.scripts.Script.read`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+RECENT_EVENTS: Final = 512
+"""Events kept beside an item."""
+
+ACCEPTED_KEPT: Final = 1_024
+"""Entries of an item's log of accepted bids."""
+
+VERDICT_KEEP_S: Final = 86_400
+"""How long verdicts of accepted bids are kept after the last event of an item that is over."""
+
+IN_SCRIPTS: Final[Mapping[str, int]] = MappingProxyType(
+    {"ACCEPTED_KEPT": ACCEPTED_KEPT, "RECENT_EVENTS": RECENT_EVENTS, "VERDICT_KEEP_S": VERDICT_KEEP_S}
+)
+"""What a script may name in a line ``---@limit <name>``."""
