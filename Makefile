@@ -11,7 +11,7 @@ BOOTSTRAP := infrastructure/local/bootstrap.py
 PACKAGES := $(wildcard api_gateway archival_worker broadcast_service cache_node infrastructure load_tests shared tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint types bench load faults nemesis fuzz terraform lock clean install install-dev
+.PHONY: help up down test test-quick lint types bench load faults nemesis fuzz terraform lock clean install install-dev
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,10 +26,14 @@ down: install ## stop what `bidding up --detach` started
 test: install-dev ## all tests, against servers that the test run starts itself
 	@exec $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-lint: install-dev ## style, formatting and import contracts
+test-quick: install-dev ## the tests without servers, in about a minute
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit $(ARGS)
+
+lint: install-dev ## style, formatting and import contracts, of Python and JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/oxlint --deny-warnings api_gateway/web/static
 
 types: install-dev ## mypy --strict over all packages and tests
 	$(BIN)/mypy $(PACKAGES)

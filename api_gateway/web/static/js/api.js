@@ -33,15 +33,18 @@ export class ApiError extends Error {
   }
 }
 
-async function request(path, { method = "GET", body, timeoutMs = READ_TIMEOUT_MS } = {}) {
+/** With a body it is a POST, without one a GET. */
+async function request(path, { body, timeoutMs = READ_TIMEOUT_MS } = {}) {
   const sentMs = performance.now();
   let response;
   let text;
   try {
     response = await fetch(path, {
-      method,
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      ...(body !== undefined && {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+      }),
       signal: AbortSignal.timeout(timeoutMs),
       cache: "no-store",
     });
@@ -127,7 +130,7 @@ async function persistently(attempt, onRepeat) {
 export function createItem(terms, { mayExist, onRepeat }) {
   return persistently(async (unknown) => {
     try {
-      await request("/api/v1/items", { method: "POST", body: terms });
+      await request("/api/v1/items", { body: terms });
     } catch (error) {
       if (error.code !== "ITEM_EXISTS") throw error;
       // A conflict, and not an unknown outcome: the id is somebody else's.
@@ -143,7 +146,7 @@ export function createItem(terms, { mayExist, onRepeat }) {
  */
 export function placeBid(itemId, bid, onRepeat) {
   return persistently(
-    () => request(`${itemPath(itemId)}/bid`, { method: "POST", body: bid, timeoutMs: BID_TIMEOUT_MS }),
+    () => request(`${itemPath(itemId)}/bid`, { body: bid, timeoutMs: BID_TIMEOUT_MS }),
     onRepeat,
   );
 }
@@ -165,7 +168,7 @@ export async function findVerdict(itemId, bid) {
  */
 export async function feedToken(userId) {
   try {
-    return await request("/api/v1/feed-token", { method: "POST", body: { user_id: userId } });
+    return await request("/api/v1/feed-token", { body: { user_id: userId } });
   } catch (error) {
     if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429) return null;
     throw error;

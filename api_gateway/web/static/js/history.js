@@ -239,8 +239,8 @@ export class History {
     if (waitMs <= 0) {
       this.#chartedMs = performance.now();
       this.#drawChart(newestFirst);
-    } else {
-      this.#chartTimer ??= setTimeout(() => {
+    } else if (this.#chartTimer === null) {
+      this.#chartTimer = setTimeout(() => {
         this.#chartTimer = null;
         this.draw();
       }, waitMs);
