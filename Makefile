@@ -44,8 +44,10 @@ bench: install-dev ## bids per second beside a bare echo and an idiomatic gatewa
 load: install-dev ## 100 users bid on one item for 30 s, then the proof that nothing was lost
 	@exec $(BIN)/python -m load_tests $(ARGS)
 
+# Two tests at a time, on two cores: they wait more than they compute. ARGS="-n 0" for one after the other.
 faults: install-dev ## the fault tests: kill, cut and wipe the parts while bids flow; the table goes to build/faults.md
-	@FAULTS_REPORT="$${FAULTS_REPORT:-build/faults}" exec $(BIN)/python -m pytest tests/faults -m "faults or not faults" $(ARGS)
+	@FAULTS_REPORT="$${FAULTS_REPORT:-build/faults}" exec $(BIN)/python -m pytest -n 2 --dist loadgroup \
+		tests/faults -m "faults or not faults" $(ARGS)
 
 nemesis: install-dev ## any two parts fail at any time, under every kind of bid: MINUTES=20 SEED=<number of a run to repeat>
 	@NEMESIS_MINUTES="$${MINUTES:-$(MINUTES)}" FAULTS_SEED="$${SEED:-$(SEED)}" exec $(BIN)/python -m pytest \

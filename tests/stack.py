@@ -7,10 +7,15 @@ since every stack writes down its processes.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.servers.redis_and_nats import AppendFsync
@@ -19,6 +24,8 @@ from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, end_leftovers, run_path
 
 _PREFIX = "bidding-test-"
+# With the number of the process that made it.
+_TEMPLATE_PREFIX = "bidding-template-"
 
 
 def new_data_dir() -> Path:
@@ -37,6 +44,38 @@ def end_stacks_of_killed_runs() -> None:
         if record is not None and record.supervisor.find() is None:
             asyncio.run(end_leftovers(record))
             shutil.rmtree(data_dir, ignore_errors=True)
+    for template in Path(tempfile.gettempdir()).glob(f"{_TEMPLATE_PREFIX}*"):
+        if not psutil.pid_exists(int(template.name.removeprefix(_TEMPLATE_PREFIX).partition("-")[0])):
+            shutil.rmtree(template, ignore_errors=True)
+
+
+class _Template:
+    """A database that is made and migrated once per process: a copy of it costs a tenth of that."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
+    async def copy_to(self, data_dir: Path) -> None:
+        """Give a stack that has not started yet this database."""
+        if self._folder is None:
+            self._folder = await self._made()
+        # With its owner: PostgreSQL has a user of its own.
+        copy = ("cp", "-a", str(self._folder / "postgres"), str(data_dir))
+        await asyncio.to_thread(subprocess.run, copy, check=True, capture_output=True, timeout=60)
+
+    async def _made(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPLATE_PREFIX}{os.getpid()}-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        stack = Stack(folder, ports=Ports.free(), services=())
+        try:
+            await stack.start()
+            await stack.migrate()
+        finally:
+            await stack.stop()
+        return folder
+
+
+_TEMPLATE = _Template()
 
 
 class StackFactory:
@@ -54,10 +93,21 @@ class StackFactory:
         data_dir: Path | None = None,
         redis_appendfsync: AppendFsync = "always",
     ) -> Stack:
-        """A running stack, by default with all services, on free ports and in a folder of its own."""
+        """A running stack, by default with all services, on free ports and in a folder of its own.
+
+        Its database is a copy of one that is migrated, unless it has a folder of its own.
+        """
+        ready_made = data_dir is None
         stack = self.make(
-            services=services, env=env, ports=ports, data_dir=data_dir, redis_appendfsync=redis_appendfsync
+            services=services,
+            env=env,
+            ports=ports,
+            data_dir=data_dir,
+            redis_appendfsync=redis_appendfsync,
+            migrate=False if ready_made else None,
         )
+        if ready_made:
+            await _TEMPLATE.copy_to(stack.data_dir)
         await stack.start()
         return stack
 
@@ -69,6 +119,7 @@ class StackFactory:
         ports: Ports | None = None,
         data_dir: Path | None = None,
         redis_appendfsync: AppendFsync = "always",
+        migrate: bool | None = None,
     ) -> Stack:
         """The same, not started yet."""
         stack = Stack(
@@ -76,6 +127,7 @@ class StackFactory:
             ports=ports or Ports.free(),
             services=services,
             env=env,
+            migrate=migrate,
             redis_appendfsync=redis_appendfsync,
         )
         self._stacks.append(stack)

@@ -27,13 +27,18 @@ class Beside:
     def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._work = work
         self._outcome: Future[None] = Future()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
+        self._has_begun = False
         self._task: asyncio.Task[None] | None = None
         # A daemon: a test session that cannot even clean up must not hang on it.
         self._thread = threading.Thread(target=self._run, name="beside", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, unless it has begun."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
 
     async def outcome(self) -> None:

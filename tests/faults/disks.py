@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -17,9 +18,20 @@ import pytest
 _ENDED_S = 15.0
 _TOOLS = ("mkfs.ext4", "mount", "umount", "losetup")
 
-needs_own_disk = pytest.mark.skipif(
+_Test = TypeVar("_Test", bound=Callable[..., object])
+_skip_without_tools = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, _TOOLS)), reason="needs root and " + ", ".join(_TOOLS)
 )
+# `sync` forces all disks of the machine: where several processes run tests, one of them runs all that call it.
+_in_one_process = pytest.mark.xdist_group("disks")
+
+
+def needs_own_disk(test: _Test) -> _Test:
+    """For a test that uses an :class:`OwnDisk`."""
+    marked: _Test = _in_one_process(_skip_without_tools(test))
+    return marked
+
+
 needs_prlimit = pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit, of util-linux")
 
 

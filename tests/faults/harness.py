@@ -316,6 +316,11 @@ class FaultRun:
             lost_s=tuple(self._lost_s),
         )
 
+    def end(self) -> None:
+        """Kill services and added servers: how they end in good order takes seconds, and is not what this is about."""
+        for name in self.stack.processes.keys() - {*self.stack.servers}:
+            self.stack.kill(name)
+
     # ------------------------------------------------------------------ behind the services' back
 
     @contextlib.asynccontextmanager
@@ -382,7 +387,6 @@ def chosen_seed() -> int:
 
 
 async def _start_services(stack: Stack, env: Mapping[str, Mapping[str, str]]) -> None:
-    await stack.migrate()
     ports = {name: getattr(stack.ports, PORTS_OF[name][0]) for name in ALL_SERVICES}
     await asyncio.gather(
         *(stack.add_service(name, name, port, env.get(name, {})) for name, port in ports.items()),
@@ -418,7 +422,10 @@ async def fault_run(
     test = test or current_test()
     services = ALL_SERVICES if lines is None else ()
     stack = await start_stack(
-        env={**_QUICK, **(env or {})}, redis_appendfsync=redis_appendfsync, ports=ports, services=services
+        env={**_QUICK, **(env or {})},
+        redis_appendfsync=redis_appendfsync,
+        ports=ports,
+        services=services,
     )
     if lines is not None:
         await _start_services(stack, await lines(stack))
@@ -449,3 +456,4 @@ async def fault_run(
     finally:
         for watcher in run.watchers:
             await watcher.stop()
+        run.end()

@@ -7,9 +7,10 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 NUMBERS = ("faults", "answers", "acknowledged", "lost", "doubled", "hidden")
 
@@ -35,11 +36,28 @@ class Report:
 REPORTS: list[Report] = []
 DETAILS: list[str] = []
 """Lines about single runs, for the terminal alone."""
+PROPERTY = "fault runs"
+"""Of a test's report: what :func:`take` gave."""
+
+
+def take() -> dict[str, Any]:
+    """What was seen since the last call, as plain values that can be sent to another process."""
+    # One by one: the long outage may add to them at any moment, from a thread of its own.
+    return {
+        "reports": [dataclasses.asdict(REPORTS.pop(0)) for _ in range(len(REPORTS))],
+        "details": [DETAILS.pop(0) for _ in range(len(DETAILS))],
+    }
+
+
+def given(seen: Mapping[str, Any]) -> tuple[list[Report], list[str]]:
+    """What :func:`take` took, in the process that it was sent to."""
+    return [Report(**each) for each in seen["reports"]], list(seen["details"])
 
 
 def current_test() -> str:
-    """The name of the test that runs now, with its parameters."""
-    return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].rpartition(" (")[0]
+    """The name of the test that runs now, with its parameters, and without the group that pytest-xdist adds."""
+    name = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].rpartition(" (")[0]
+    return name.partition("@")[0]
 
 
 def sums(reports: Sequence[Report]) -> dict[str, int]:

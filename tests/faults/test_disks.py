@@ -22,6 +22,9 @@ from tests.waiting import eventually
 
 _WAL_SEGMENT_BYTES = 16 * 1024**2
 _PAGE_BYTES = 8 * 1024
+# Less than a file of the write-ahead log, more than the 1 MB of shared memory that a start of PostgreSQL takes. That
+# memory is a file for the kernel, no disk that is full denies it, and PostgreSQL may hang where it does not get it.
+_FILE_BYTES = 4 * 1024**2
 
 # Seven rows of 1,160 bytes fill a page to the last 20 bytes: the table grows faster than its indexes, and no page of it
 # has room left.
@@ -114,8 +117,8 @@ async def test_row_28_the_disk_is_full_under_postgresql(start_stack: StackFactor
             limit_files(_pid(run, "postgres"), -1)
             run.note("there is space again")
             await eventually(lambda: _all_archived(run, postgres), seconds=60)
-            limit_files(_pid(run, "postgres"), len(run.log("postgres")) + 64 * 1024)
-            run.fault("no file can grow past 64 KB, the write-ahead log among them")
+            limit_files(_pid(run, "postgres"), len(run.log("postgres")) + _FILE_BYTES)
+            run.fault("no file can grow past 4 MB, the write-ahead log among them")
             await asyncio.gather(
                 _write_ahead(postgres), run.died("postgres", within_s=60), run.bidders.more(50, within_s=60)
             )
@@ -139,7 +142,7 @@ async def _fill_up_to(postgres: asyncpg.Connection, size: int) -> None:
 async def _write_ahead(postgres: asyncpg.Connection) -> None:
     """Write into the log of writes alone, until the server is gone.
 
-    Bids need not get there: where the log has just begun a new file, its first 64 KB are room enough for what is left
+    Bids need not get there: where the log has just begun a new file, its first 4 MB are room enough for what is left
     of transactions that fail for want of room in a table.
     """
     with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.faults.report import Report, lines, markdown, sums, write
+import pytest
+
+from tests.faults import report
+from tests.faults.report import Report, current_test, given, lines, markdown, sums, take, write
 
 RUNS = [
     Report("test_a", is_proven=True, seed=1, faults=2, answers=300, acknowledged=1_100, lost=0, doubled=0),
@@ -35,3 +38,16 @@ def test_the_files_say_what_the_terminal_says(tmp_path: Path) -> None:
     assert "| *all of them* |  | 3 | 350 | 1,120 | 0 | 0 | 0 |" in table
     assert table.index("*all of them*") < table.index("test_unsafe")
     assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_what_was_seen_is_sent_to_another_process_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "REPORTS", list(RUNS))
+    monkeypatch.setattr(report, "DETAILS", ["a line"])
+    assert given(json.loads(json.dumps(take()))) == (RUNS, ["a line"])
+    assert given(take()) == ([], [])
+
+
+def test_a_test_has_the_same_name_in_one_process_and_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    for test in ("tests/faults/x.py::test_a[no-True] (call)", "tests/faults/x.py::test_a[no-True]@disks (call)"):
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", test)
+        assert current_test() == "test_a[no-True]"

@@ -1,6 +1,8 @@
 """Three NATS servers as infrastructure/terraform sets them up, with a proxy on every line between and before them.
 
-What is added to the configuration is `client_advertise`: servers tell clients of each other, and must name the proxies.
+What is added to the configuration are two addresses that servers tell others of. `client_advertise` names the proxy,
+since clients learn of every server. `advertise` leads nowhere: a server that hears of another one's route connects to
+it, and would go past the proxies whenever it is faster than the routes of its configuration.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class NatsCluster:
         self._routes: dict[tuple[str, str], FaultyProxy] = {}
         self._ports: dict[str, tuple[int, int, int]] = {}
         self._folders: dict[str, Path] = {}
+        self._nowhere: FaultyProxy
 
     async def __aenter__(self) -> Self:
         return self
@@ -56,6 +59,8 @@ class NatsCluster:
     async def start(self, stack: Stack) -> None:
         """In place of the one server of the stack, which ends."""
         await stack.stop_process("nats")
+        self._nowhere = await self._open.enter_async_context(FaultyProxy(0))
+        self._nowhere.refuse()
         for name in _NAMES:
             client, route, monitor = free_ports(3)
             self._ports[name] = client, route, monitor
@@ -78,6 +83,8 @@ class NatsCluster:
         for used, free in listens:
             assert used in text
             text = text.replace(used, f"{HOST}:{free}")
+        assert "\ncluster {\n" in text
+        text = text.replace("\ncluster {\n", f'\ncluster {{\n  advertise: "{HOST}:{self._nowhere.port}"\n')
         text = text.replace(":6222", "").replace("@PASSWORD@", SECRETS["NATS_PASSWORD"])
         text = text.replace("@ROUTE_PASSWORD@", SECRETS["NATS_ROUTE_PASSWORD"])
         config = stack.data_dir / "config" / f"{name}.conf"
