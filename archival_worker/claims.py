@@ -193,6 +193,7 @@ class Run:
             names.outbox_key(shard),
             names.rebuilding_key(shard),
             names.lost_key(shard),
+            names.opened_key(shard),
         ]
         if await self._redis.eval(_RESTORE, len(keys), *keys, epoch, self._mark) != 1:
             raise RecoveryOvertaken(shard)

@@ -164,7 +164,8 @@ class CursorCopier:
         pipeline = self._redis.pipeline(transaction=False)
         run = getattr(pipeline, verb)
         for shard, position in positions.items():
-            run(script, 2, names.cursors_key(shard), names.outbox_key(shard), position.epoch, position.n)
+            keys = (names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard))
+            run(script, len(keys), *keys, position.epoch, position.n)
         return dict(zip(positions, await pipeline.execute(raise_on_error=False), strict=True))
 
     async def _resync(self) -> None:
