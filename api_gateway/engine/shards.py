@@ -174,10 +174,10 @@ class Shards:
             known = await self._past.shards()
             if not known.is_complete:
                 raise Unavailable(f"whether {len(missing)} shards are new or lost is not known before both were asked")
-            # Where one shard is lost, none that is missing beside it may begin anew: it may have had bids that are
-            # acknowledged and not archived yet. Recovery archives what the stream has of them; what is missing and
-            # unknown even then is new.
-            lost = missing if missing & known.places.keys() else set()
+            # Where one shard is lost, or closed, none that is missing beside it may begin anew: it may have had bids
+            # that are acknowledged and not archived yet, and others on their way. Recovery rebuilds all of them.
+            closed = {shard for shard in missing if cursors[shard].stale}
+            lost = missing if missing & known.places.keys() or closed else set()
             if lost - self.health.lost:
                 logger.critical(
                     "Redis has lost %d shards; their items take no bids until they are rebuilt",

@@ -138,6 +138,7 @@ class FakeRedis:
         self.run = "a"
         self.places: dict[str, Place | None] = {shard: Place(1, 0) for shard in names.SHARDS}
         self.marks = dict.fromkeys(names.SHARDS, "a")
+        self.stale: set[str] = set()
         self.disconnected = 0
 
     @property
@@ -162,7 +163,7 @@ class FakeRedis:
     async def execute(self) -> list[Any]:
         def cursors(shard: str, place: Place | None) -> list[bytes | None]:
             if place is None:
-                return [None] * 5
+                return [None, None, None, b"1" if shard in self.stale else None, None]
             return [b"%d" % place.epoch, b"%d" % place.n, b"0", None, self.marks[shard].encode() or None]
 
         found: list[Any] = [{"run_id": self.run}]
@@ -328,3 +329,15 @@ async def test_no_shard_begins_anew_beside_lost_ones() -> None:
     bench.knows(archive=True, stream=True)
     await bench.shards.look()
     assert sorted(bench.scripts.made) == sorted(names.SHARDS)
+
+
+async def test_no_shard_begins_anew_beside_a_closed_one_of_which_nobody_else_knows() -> None:
+    """It went back to its very beginning, as its neighbours may have; and who is closed is not ready."""
+    bench = Bench()
+    bench.redis.places["s07"] = bench.redis.places["s08"] = None
+    bench.redis.stale.add("s07")
+    bench.knows(archive=True, stream=True)
+    await bench.shards.look()
+    assert bench.scripts.made == []
+    assert bench.shards.health.lost == {"s07", "s08"}
+    assert bench.shards.health.stale == {"s07"}

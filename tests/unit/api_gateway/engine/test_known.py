@@ -1,4 +1,4 @@
-"""How many questions about items that Redis does not have are under way at once, and how long one waits for its turn."""
+"""How many questions about items that Redis does not have are under way, and how long one waits for its turn."""
 
 from __future__ import annotations
 
