@@ -245,8 +245,10 @@ class Recovery:
         missing = set(await self._without_cursors())
         async with self._archive.connection() as connection:
             rows = [row for row in await connection.fetch(self._sql.known_shards) if row["shard"] in missing]
-        if not any(row["is_known"] or row["shard"] in closed for row in rows):
+        known = {row["shard"] for row in rows if row["is_known"] or row["shard"] in closed}
+        if not known:
             return {}
+        rows.sort(key=lambda row: row["shard"] not in known)  # first those of which something comes back
         return {row["shard"]: max(row["next_epoch"], floors.get(row["shard"], 0) + 1) for row in rows}
 
     async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:

@@ -41,7 +41,8 @@ pytestmark = pytest.mark.integration
 
 TABLES = ("items", "bids", "events", "sealed", "dead_letters", "recoveries")
 REFUSALS = {names.refusals_key(ITEM).encode(), names.older_refusals_key(ITEM).encode()}
-NEVER_BACK = {names.outbox_key(SHARD).encode(), names.cursors_key(SHARD).encode(), CLOCK.encode()} | REFUSALS
+OF_THE_OUTBOX = {key(SHARD).encode() for key in (names.outbox_key, names.opened_key, names.cursors_key)}
+NEVER_BACK = OF_THE_OUTBOX | {CLOCK.encode()} | REFUSALS
 
 # Without shrinking: a history is short enough to read, and each further one is archived and rebuilt on real servers.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
