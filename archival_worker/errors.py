@@ -56,6 +56,15 @@ class RecoveryOvertaken(BiddingError):
         )
 
 
+class ShardChanged(BiddingError):
+    """A shard was closed, or closed once more, after this run has looked at what it has. Nothing was changed."""
+
+    code = "SHARD_CHANGED"
+
+    def __init__(self) -> None:
+        super().__init__("a gateway has closed it in the meantime, and its outbox may have more; run it again")
+
+
 class MigrationError(BiddingError):
     """The schema cannot be brought up to date; nothing of the failed migration was applied."""
 

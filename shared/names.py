@@ -147,6 +147,11 @@ def outbox_key(shard: str) -> str:
     return f"{{{shard}}}:outbox"
 
 
+def opened_key(shard: str) -> str:
+    """Sorted set: the items whose `created` event is not archived yet, by the number of its outbox entry."""
+    return f"{{{shard}}}:opened"
+
+
 def cursors_key(shard: str) -> str:
     """Hash: ``epoch``, ``next`` (last n given out), ``published``, ``archived``, ``stream_id``, ``stream_seq``.
 

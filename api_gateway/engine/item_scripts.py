@@ -134,6 +134,7 @@ class ItemScripts:
             names.outbox_key(shard),
             names.cursors_key(shard),
             names.deadlines_key(shard),
+            names.opened_key(shard),
         ]
         flat = [text for pair in fields.items() for text in pair]
         head = [

@@ -7,13 +7,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from api_gateway.engine.item_scripts import ItemScripts
+from api_gateway.engine.loss.known_items import CANNOT_BE_TOLD, KnownItems, TooManyQuestions, ask, shard_lost
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.witnesses import Past
 from shared import names
@@ -26,9 +26,6 @@ from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
 logger = logging.getLogger(__name__)
 
 KNOWN_ITEMS_MAX: Final = 200_000
-_OUTBOX_PAGE: Final = 512
-_ASKING_MAX: Final = 8
-_CANNOT_BE_TOLD: Final = "whether this item was lost cannot be told now; try again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +61,9 @@ class Items:
         open_catalogue: bool,
         on_outbox: Callable[[str, int], None],
     ) -> None:
-        self._past = past
+        self._known = KnownItems(redis, past)
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._lost_items = lost_items
-        self._asking = 0
         self._redis = redis
         self._scripts = scripts
         self._open_catalogue = open_catalogue
@@ -85,7 +81,7 @@ class Items:
         if known is not None:
             return known
         key = names.item_key(item_id)
-        currency = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "currency")))
+        currency = await ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "currency")))
         if currency is None:
             return None
         if len(self.known) >= KNOWN_ITEMS_MAX:
@@ -134,11 +130,11 @@ class Items:
         """
         self.known.pop(item_id, None)
         try:
-            is_known = await self._is_known(item_id)
+            is_known = await self._known.is_known(item_id)
         except ShardLost:
             raise
         except Unavailable as error:
-            raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from error
+            raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from error
         if is_known:
             raise await self.lost(item_id)
         if self._open_catalogue:
@@ -146,58 +142,6 @@ class Items:
                 "this item was lost, and nothing is known of it anywhere; it begins anew", retry_after_s=1
             )
         raise ItemNotFound(item_id)
-
-    async def _is_known(self, item_id: str) -> bool:
-        """Whether there was ever an event of the item.
-
-        Events go from the outbox to the stream and on to the archive; who looks in this order misses none.
-
-        Raises:
-            ShardLost: Redis has lost the whole shard.
-            Unavailable: it is not known to those who could be asked, and one could not.
-        """
-        if await self._is_in_outbox(item_id, after="published"):
-            return True
-        published: int | None = None
-        try:
-            published = await self._past.published_epoch(item_id)
-            if published is not None and not await self._is_over(item_id, published):
-                return True
-        except Unavailable:
-            # The outbox has all that is not archived, published or not; it is long while NATS is away.
-            if await self._is_in_outbox(item_id, after="archived"):
-                return True
-        try:
-            return await self._past.has_archived(item_id)
-        except Unavailable:
-            if published is not None:
-                # Most likely it is. It is not noted, because the archive alone can tell.
-                raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from None
-            raise
-
-    async def _is_over(self, item_id: str, epoch: int) -> bool:
-        """Whether a message of this epoch says nothing of an item that is not archived: its shard was rebuilt since.
-        What came too late for that is in the stream for days, and stays out of the archive (decision 0038)."""
-        shard = names.shard_of(item_id)
-        present = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(names.cursors_key(shard), "epoch")))
-        if present is None:
-            raise _shard_lost()
-        return 0 < epoch < int(present)
-
-    async def _is_in_outbox(self, item_id: str, *, after: Literal["published", "archived"]) -> bool:
-        shard = names.shard_of(item_id)
-        cursors: Any = self._redis.hmget(names.cursors_key(shard), ["epoch", after])
-        epoch, cursor = await self._ask(cursors)
-        if epoch is None:
-            raise _shard_lost()
-        start, wanted = f"({(cursor or b'0').decode()}-0", item_id.encode()
-        while True:
-            entries = await self._ask(self._redis.xrange(names.outbox_key(shard), start, "+", count=_OUTBOX_PAGE))
-            if any(fields[b"item"] == wanted for _, fields in entries):
-                return True
-            if len(entries) < _OUTBOX_PAGE:
-                return False
-            start = f"({entries[-1][0].decode()}"
 
     async def get(self, item_id: str, *, may_open: bool = True) -> ItemState:
         """The item as it stands.
@@ -226,9 +170,9 @@ class Items:
         pipeline = self._redis.pipeline()
         pipeline.hgetall(names.item_key(item_id))
         pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
-        fields, is_open = await self._ask(pipeline.execute())
+        fields, is_open = await ask(pipeline.execute())
         if fields and not is_open:
-            raise _shard_lost()
+            raise shard_lost()
         return cast("dict[bytes, bytes]", fields)
 
     async def require_same(self, item: ItemState) -> None:
@@ -239,9 +183,9 @@ class Items:
             Unavailable: Redis cannot be asked.
         """
         key = names.cursors_key(names.shard_of(item.terms.item_id))
-        epoch = await self._ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "epoch")))
+        epoch = await ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "epoch")))
         if epoch is None or int(epoch) != item.state.epoch:
-            raise _shard_lost()
+            raise shard_lost()
 
     async def get_many(self, item_ids: list[str]) -> list[ItemState | None]:
         """Several items in one round trip; None for those that Redis does not hold, or whose shard is closed."""
@@ -249,7 +193,7 @@ class Items:
         for item_id in item_ids:
             pipeline.hgetall(names.item_key(item_id))
             pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
-        found = await self._ask(pipeline.execute())
+        found = await ask(pipeline.execute())
         return [
             decode_item(fields) if fields and is_open else None
             for fields, is_open in zip(found[::2], found[1::2], strict=True)
@@ -268,7 +212,7 @@ class Items:
         item_id, terms = item.terms.item_id, item.terms
         if not item.id_is_random:
             await self._require_new(item_id)
-        result = await self._ask(
+        result = await ask(
             self._scripts.open_item(
                 item_id,
                 start_us=item.start_us,
@@ -288,10 +232,10 @@ class Items:
     async def _require_new(self, item_id: str) -> None:
         """Raises ItemExists, ShardLost or Unavailable where it is not known that nobody ever had this id."""
         key = names.item_key(item_id)
-        if await self._ask(self._redis.exists(key)):
+        if await ask(self._redis.exists(key)):
             raise ItemExists(item_id)
-        if await self._is_known(item_id):
-            if await self._ask(self._redis.exists(key)):
+        if await self._known.is_known(item_id):
+            if await ask(self._redis.exists(key)):
                 raise ItemExists(item_id)  # opened in between
             raise await self.lost(item_id)
 
@@ -299,34 +243,29 @@ class Items:
         """Raise what is to be said of an item that Redis does not have: there is no such item, or Redis has lost it, or
         its whole shard.
 
-        Whoever asks for what never was must not keep the archive busy: a few questions at a time, and where there are
-        more, or nobody can tell, there is no such item. What was found to be lost once needs no question.
+        Where nobody can tell, there is no such item. What was found to be lost once needs no question.
 
         Raises:
             ItemNotFound, ShardLost: one of them.
-            Unavailable: Redis cannot be asked.
+            Unavailable: Redis cannot be asked, or too many ask for what is not there.
         """
         shard = names.shard_of(item_id)
         pipeline: Any = self._redis.pipeline(transaction=False)
         pipeline.hexists(names.cursors_key(shard), "epoch")
         pipeline.sismember(names.lost_key(shard), item_id)
         pipeline.exists(names.item_key(item_id))
-        lives, is_noted, is_there = await self._ask(pipeline.execute())
+        lives, is_noted, is_there = await ask(pipeline.execute())
         if not lives:
-            raise _shard_lost()
+            raise shard_lost()
         if is_noted and not is_there:
             raise await self.lost(item_id)
-        if self._asking < _ASKING_MAX:
-            self._asking += 1
-            try:
-                if await self._is_known(item_id) and not await self._ask(self._redis.exists(names.item_key(item_id))):
-                    raise await self.lost(item_id)
-            except ShardLost:
-                raise
-            except Unavailable as error:
-                logger.debug("item %s: %s", item_id, error)
-            finally:
-                self._asking -= 1
+        try:
+            if await self._known.is_known(item_id) and not await ask(self._redis.exists(names.item_key(item_id))):
+                raise await self.lost(item_id)
+        except (ShardLost, TooManyQuestions):
+            raise
+        except Unavailable as error:
+            logger.debug("item %s: %s", item_id, error)
         raise ItemNotFound(item_id)
 
     async def note_missing(self, listed: list[str], missing: list[str]) -> None:
@@ -341,22 +280,12 @@ class Items:
         pipeline: Any = self._redis.pipeline(transaction=False)
         for item_id in missing:
             pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
-        lives = await self._ask(pipeline.execute())
+        lives = await ask(pipeline.execute())
         alone = [item_id for item_id, is_alive in zip(missing, lives, strict=True) if is_alive]
         if len(missing) == len(listed) and len(alone) < len(missing):
-            raise _shard_lost()
+            raise shard_lost()
         if alone:
             await self._lost_items.note(*alone)
-
-    async def _ask(self, call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Redis cannot be asked: {error}") from error
-
-
-def _shard_lost() -> ShardLost:
-    return ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)
 
 
 def created_members(item: NewItem) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -18,6 +18,7 @@ from shared import names
 _PAGE: Final = 500
 _FETCH_TIMEOUT_S: Final = 5.0
 _IDLE_S: Final = 60.0
+_EPOCH_MAX: Final = 2**30
 
 
 async def first_unarchived(jetstream: JetStreamContext) -> int:
@@ -52,6 +53,27 @@ async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int =
         raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
     entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
     return entry is None or entry.epoch >= epoch
+
+
+async def newest_epochs(jetstream: JetStreamContext, shards: Iterable[str]) -> dict[str, int]:
+    """The epoch of the newest message that the stream holds of each of these shards, where it tells one.
+
+    Raises:
+        StreamUnavailable: JetStream cannot be asked now.
+    """
+    found: dict[str, int] = {}
+    for shard in shards:
+        try:
+            message = await jetstream.get_last_msg(names.STREAM, f"{names.SUBJECT_PREFIX}.{shard}.*")
+        except NotFoundError:
+            continue
+        except (NatsError, OSError, TimeoutError) as error:
+            raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
+        entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+        # Whoever else publishes into the stream must not use up the epochs.
+        if entry is not None and entry.shard == shard and entry.epoch < _EPOCH_MAX:
+            found[shard] = entry.epoch
+    return found
 
 
 async def read_backlog(jetstream: JetStreamContext, first_seq: int) -> AsyncIterator[list[Delivery]]:

@@ -144,7 +144,10 @@ class CursorCopier:
     async def _send(self, positions: Mapping[str, Position]) -> dict[str, _Reply]:
         """Run the script for each shard in one round trip."""
         calls = [
-            ([names.cursors_key(shard), names.outbox_key(shard)], [position.epoch, position.n])
+            (
+                [names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard)],
+                [position.epoch, position.n],
+            )
             for shard, position in positions.items()
         ]
         replies = await ADVANCE_ARCHIVED.run_each(self._redis, calls)

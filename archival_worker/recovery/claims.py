@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from archival_worker.errors import RecoveryOvertaken
+from archival_worker.errors import RecoveryOvertaken, ShardChanged
 from archival_worker.store.archive import Archive
 from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries
@@ -39,6 +39,7 @@ _RESTORE: Final = Script.read(_LUA / "restore_shard.lua")
 
 _CLAIMED: Final = 1
 _OTHERS: Final = 2
+_CHANGED: Final = 3
 
 _ARGUMENTS_PER_COMMAND: Final = 1_000
 """What Lua can unpack at once has a limit, of some thousands; even, for the fields of a hash."""
@@ -156,26 +157,36 @@ class Run:
             number = max(number, int(found[0]) + 1 if found else 0)
         return cls(redis, archive, connection, number)
 
-    async def claim(self, shard: str) -> bool:
+    async def claim(self, shard: str, *, stale: int | None = None) -> bool:
         """Take the shard; False where it is open.
+
+        Args:
+            stale: the epoch in which it was closed when its outbox was archived; None where it was not closed.
 
         Raises:
             RecoveryOvertaken: a later run has it.
+            ShardChanged: it was closed since. What its outbox has now may be nowhere else.
         """
         keys = [names.cursors_key(shard), names.rebuilding_key(shard)]
-        reply = await _CLAIM.run(self._redis, keys, [self._number, self._mark])
+        closed_in = "" if stale is None else str(stale)
+        reply = await _CLAIM.run(self._redis, keys, [self._number, self._mark, closed_in])
         if reply == _OTHERS:
             raise RecoveryOvertaken(shard)
+        if reply == _CHANGED:
+            raise ShardChanged
         return bool(reply == _CLAIMED)
 
-    async def give_epoch(self, shard: str) -> int:
+    async def give_epoch(self, shard: str, *, above: int = 0) -> int:
         """Write down a new epoch of a shard that is claimed: nothing of a former one is archived any more.
+
+        Args:
+            above: an epoch that the shard had, as others than PostgreSQL know.
 
         Raises:
             ArchiveUnavailable: it is not written down, or that is unknown; the lock may be gone with its connection.
         """
         async with self._archive.safely(self._connection):
-            return await self._archive.begin_recovery(self._connection, shard)
+            return await self._archive.begin_recovery(self._connection, shard, above=above)
 
     def writes(self, shard: str) -> ClaimedWrites:
         """What is to be written to a shard that is claimed."""
@@ -192,6 +203,7 @@ class Run:
             names.outbox_key(shard),
             names.rebuilding_key(shard),
             names.lost_key(shard),
+            names.opened_key(shard),
         ]
         if await _RESTORE.run(self._redis, keys, [epoch, self._mark]) != 1:
             raise RecoveryOvertaken(shard)

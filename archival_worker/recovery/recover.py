@@ -1,8 +1,8 @@
 """Rebuilds the shards that Redis has lost, from PostgreSQL and from what JetStream holds beyond it.
 
-A shard is lost where Redis has no cursors of it and the archive knows it. The gateways refuse its bids
-(``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. A closed shard is as good as lost
-(:mod:`archival_worker.recovery.closed_shards`). In order:
+A shard is lost where Redis has no cursors of it and the archive knows it, or one of the others without cursors. The
+gateways refuse its bids (``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. A closed shard is
+as good as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
 
 1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as a
    worker stores it (which may run meanwhile, and will find these messages stored). From here on PostgreSQL alone is
@@ -30,9 +30,9 @@ from typing import Any, Final, cast
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
-from archival_worker.consume.backlog import first_unarchived, read_backlog
+from archival_worker.consume.backlog import first_unarchived, newest_epochs, read_backlog
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.errors import ArchiveUnavailable, RecoveryRefused
+from archival_worker.errors import ArchiveUnavailable, RecoveryRefused, ShardChanged
 from archival_worker.recovery.claims import ClaimedWrites, Run
 from archival_worker.recovery.closed_shards import ClosedShards
 from archival_worker.recovery.rebuild import (
@@ -169,7 +169,8 @@ class Recovery:
         if not self._options.dry_run:
             self.report.from_outbox, put_aside = await self._closed.archive(closed)
             self.report.put_aside += put_aside
-        epochs = await self._lost_shards(closed)
+        floors = await self._epochs_elsewhere(closed)
+        epochs = await self._lost_shards(closed, floors)
         if not epochs and not (self._options.dry_run and self.report.from_stream):
             raise RecoveryRefused("the archive knows nothing of the shards without cursors: they are new, not lost")
         items = await self._items_by_shard(epochs)
@@ -185,7 +186,7 @@ class Recovery:
                 self._tell(f"{shard}: left alone: {leftovers}")
         epochs = {shard: epoch for shard, epoch in epochs.items() if shard not in self.report.untouched}
         if self._claims is not None:
-            epochs = await self._begin(self._claims, epochs)
+            epochs = await self._begin(self._claims, epochs, closed, floors)
             # Again: until the new epochs were written down, a worker may have stored an item that was not there before.
             items = await self._items_by_shard(epochs)
             await self._closed.discard([shard for shard in discarded if shard in epochs], self._claims)
@@ -195,16 +196,31 @@ class Recovery:
             self._tell(f"{self.report.put_aside} messages were put aside: see `dead-letters list`")
         return self.report
 
-    async def _begin(self, claims: Run, shards: Iterable[str]) -> dict[str, int]:
+    async def _begin(
+        self, claims: Run, shards: Iterable[str], closed: Mapping[str, int], floors: Mapping[str, int]
+    ) -> dict[str, int]:
         """Make these shards this run's; each with its new epoch. Before anything is read of what is to be rebuilt."""
         begun: dict[str, int] = {}
         for shard in shards:
-            if await claims.claim(shard):
-                begun[shard] = await claims.give_epoch(shard)
+            try:
+                is_ours = await claims.claim(shard, stale=closed.get(shard))
+            except ShardChanged as error:
+                self.report.untouched[shard] = str(error)
+                self._tell(f"{shard}: left alone: {error}")
+                continue
+            if is_ours:
+                begun[shard] = await claims.give_epoch(shard, above=floors.get(shard, 0))
                 crash_point("recover.begun")
             else:
                 self._tell(f"{shard}: is open: another run has rebuilt it")
         return begun
+
+    async def _epochs_elsewhere(self, closed: Mapping[str, int]) -> dict[str, int]:
+        """The epochs in which Redis and the stream last had the shards that are missing. PostgreSQL may have forgotten
+        them, where it was put back to an older state."""
+        missing = await self._without_cursors()
+        streamed = {} if self._jetstream is None else await newest_epochs(self._jetstream, missing)
+        return {shard: max(closed.get(shard, 0), streamed.get(shard, 0)) for shard in missing}
 
     async def _without_cursors(self) -> list[str]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -213,20 +229,27 @@ class Recovery:
         cursors = zip(names.SHARDS, await pipeline.execute(), strict=True)
         return [shard for shard, there in cursors if not there or shard == self._would_close]
 
-    async def _lost_shards(self, closed: Collection[str]) -> dict[str, int]:
+    async def _lost_shards(self, closed: Collection[str], floors: Mapping[str, int]) -> dict[str, int]:
         """The lost shards, and the epoch that each of them would get now.
 
-        What is ``closed`` is lost, also where the archive knows nothing of it: it went back to its very beginning, and
-        no gateway opens it, since it has cursors.
+        Where one of those without cursors is known, or closed, all of them are lost. Of the others nobody knows
+        anything, but bids may be on their way:
+
+        1. A relay reads the first bids of a shard, and sleeps. Redis loses everything.
+        2. Were this shard left to begin anew in epoch 1, it would give the numbers of these bids to others.
+        3. The relay wakes up, and publishes them, in epoch 1.
+
+        A shard is closed also where the archive knows nothing of it: it went back to its very beginning, and no gateway
+        opens it, since it has cursors.
         """
         missing = set(await self._without_cursors())
         async with self._archive.connection() as connection:
-            rows = await connection.fetch(self._sql.known_shards)
-        return {
-            row["shard"]: row["next_epoch"]
-            for row in rows
-            if row["shard"] in missing and (row["is_known"] or row["shard"] in closed)
-        }
+            rows = [row for row in await connection.fetch(self._sql.known_shards) if row["shard"] in missing]
+        known = {row["shard"] for row in rows if row["is_known"] or row["shard"] in closed}
+        if not known:
+            return {}
+        rows.sort(key=lambda row: row["shard"] not in known)  # first those of which something comes back
+        return {row["shard"]: max(row["next_epoch"], floors.get(row["shard"], 0) + 1) for row in rows}
 
     async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:
         """The ids of all items of these shards. Ids alone fit into memory, by the hundred bytes each."""

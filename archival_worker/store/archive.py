@@ -166,19 +166,20 @@ class Archive:
         fences = await self._read_fences(connection, [entry.shard])
         return entry.epoch < fences.get(entry.shard, 0)
 
-    async def begin_recovery(self, connection: Connection, shard: str) -> int:
+    async def begin_recovery(self, connection: Connection, shard: str, *, above: int = 0) -> int:
         """Write down a new epoch of a shard, and give it back: above every one that the shard ever had.
 
         From COMMIT on nothing of a former epoch is stored any more; what was stored before it can be read after it.
 
         Args:
             connection: of :meth:`transaction`.
+            above: an epoch that it had, and that PostgreSQL may have forgotten.
 
         Raises:
             ArchiveUnavailable: the schema is not complete.
         """
         await self._lock_cursors(connection, [shard])
-        epoch: int = await connection.fetchval(self._sql.begin_recovery, shard)
+        epoch: int = await connection.fetchval(self._sql.begin_recovery, shard, above)
         return epoch
 
     async def _judge_former(self, connection: Connection, batch: SortedBatch, fences: Mapping[str, int]) -> int:

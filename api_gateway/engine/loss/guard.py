@@ -4,14 +4,16 @@ An older copy of Redis has cursors, so its scripts would go on, and give numbers
 run on another copy, or another Redis has to be promoted. So each new connection asks which run of Redis it has reached,
 and whether it is a primary; the first one that reaches a run which is not known yet waits until that run's shards were
 compared with what is known elsewhere, and those that are behind are closed. All other connections to it wait for the
-same comparison. Between two starts of Redis this costs two commands per connection, and nothing per bid.
+same comparison. A primary that was made a replica, and promoted again, is the same run with other data; Redis gives its
+data another replication id then, so that is asked for, too. Between two starts of Redis this costs two commands per
+connection, and nothing per bid.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from redis.asyncio.connection import AbstractConnection
@@ -27,6 +29,14 @@ class NotAdmitted(RedisConnectionError):
     """Redis is there, and must not be used: it may be an older copy, or is no primary. The text says why."""
 
 
+class _Reached(NamedTuple):
+    """A Redis that was reached. ``run``: another one after each start. ``history``: the replication id, another one
+    after each promotion; also an hour after the last replica has gone, which costs one comparison."""
+
+    run: str
+    history: str
+
+
 class Guard:
     """Admits runs of Redis."""
 
@@ -36,14 +46,14 @@ class Guard:
         It raises Unavailable where it cannot be told now whether some are.
         """
         self._compare = compare
-        self._admitted = ""
+        self._admitted = _Reached("", "")
         self._lock = asyncio.Lock()
         self._runs: WeakKeyDictionary[AbstractConnection, str] = WeakKeyDictionary()
 
     @property
     def run(self) -> str:
         """The run of Redis that was admitted last, '' before the first one."""
-        return self._admitted
+        return self._admitted.run
 
     def run_of(self, connection: AbstractConnection) -> str:
         """The run that this connection has reached, '' where it was never admitted."""
@@ -51,7 +61,7 @@ class Guard:
 
     def forget(self) -> None:
         """Take no run's word any longer: the next connection is compared again."""
-        self._admitted = ""
+        self._admitted = _Reached("", "")
 
     async def on_connect(self, connection: AbstractConnection) -> None:
         """For ``redis_connect_func``: the usual handshake, then the questions.
@@ -63,31 +73,30 @@ class Guard:
         self._runs.pop(connection, None)
         try:
             await connection.on_connect()
-            run, marked = await _asked(connection)
+            reached, marked = await _asked(connection)
             # A replica that becomes the primary keeps its run. What marks its data then is the run of its last primary.
-            if run != self._admitted or marked not in ("", run):
-                await self._admit(run, is_sure=run == self._admitted)
-            self._runs[connection] = run
+            if reached != self._admitted or marked not in ("", reached.run):
+                await self._admit(reached, is_sure=reached == self._admitted)
+            self._runs[connection] = reached.run
         except BaseException:
             # The library closes it for its own errors alone. Cancelled by who waited for it, it would go back to the
             # pool open, and serve others without having been admitted.
             await connection.disconnect(nowait=True)
             raise
 
-    async def _admit(self, run: str, *, is_sure: bool) -> None:
+    async def _admit(self, reached: _Reached, *, is_sure: bool) -> None:
         """``is_sure``: whether this run was admitted already, and is to be compared again all the same."""
         async with self._lock:
-            if is_sure or run != self._admitted:
+            if is_sure or reached != self._admitted:
                 try:
-                    await self._compare(run)
+                    await self._compare(reached.run)
                 except Unavailable as error:
                     raise NotAdmitted(str(error)) from error
-                self._admitted = run
+                self._admitted = reached
 
 
-async def _asked(connection: AbstractConnection) -> tuple[str, str]:
-    """The id of the running Redis, another one after each start; and the run that marks the data of its first shard,
-    '' where there is none that lives.
+async def _asked(connection: AbstractConnection) -> tuple[_Reached, str]:
+    """Which Redis it is; and the run that marks the data of its first shard, '' where there is none that lives.
 
     Raises:
         NotAdmitted: it is a replica.
@@ -99,7 +108,7 @@ async def _asked(connection: AbstractConnection) -> tuple[str, str]:
         raise NotAdmitted("the Redis that was reached is a replica; try again later")
     epoch, marked = await _fields(connection, names.cursors_key(names.SHARDS[0]), "epoch", "run")
     # A closed shard keeps the mark that it had then. It is admitted by nobody, so every connection would be compared.
-    return run, marked if epoch else ""
+    return _Reached(run, info_field(info, "master_replid")), marked if epoch else ""
 
 
 async def _fields(connection: AbstractConnection, key: str, *fields: str) -> list[str]:

@@ -55,9 +55,11 @@ class _Cursors(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """All cursors, and the run of Redis that has them."""
+    """All cursors, and the run of Redis that has them; ``history``: whose data it is, as Redis counts that
+    (``guard.py``)."""
 
     run: str
+    history: str
     cursors: Mapping[str, _Cursors]
 
     @property
@@ -125,6 +127,7 @@ class Shards:
         self._outbox_alarm_entries = outbox_alarm_entries
         self._on_not_admitted = on_not_admitted
         self._admitted = ""
+        self._history = ""
         self._redis = redis
         self._scripts = scripts
         self._past = past
@@ -160,24 +163,26 @@ class Shards:
         Raises:
             RedisError, Unavailable, OSError: nothing is known; look again.
         """
-        run, cursors = look = await self._cursors()
+        look = await self._cursors()
+        run, cursors = look.run, look.cursors
         self.health.items_lost = await self._lost_items.review(
             [shard for shard, found in cursors.items() if found.place is not None and found.items_lost]
         )
         missing = {shard for shard, found in cursors.items() if found.place is None}
         self._note_backlog([found.place.n - found.archived for found in cursors.values() if found.place is not None])
-        if look.runs - {run}:
-            # Another run of Redis, or shards that were made since it was admitted.
+        if look.runs - {run} or look.history != self._history:
+            # Another run of Redis, or shards that were made since it was admitted; or it followed another one.
             self._compare_at_s = 0.0
+        self._history = look.history
         was_missing, self.health.missing = self.health.missing, set(missing)
         if missing:
             known = await self._past.shards()
             if not known.is_complete:
                 raise Unavailable(f"whether {len(missing)} shards are new or lost is not known before both were asked")
-            # Where one shard is lost, none that is missing beside it may begin anew: it may have had bids that are
-            # acknowledged and not archived yet. Recovery archives what the stream has of them; what is missing and
-            # unknown even then is new.
-            lost = missing if missing & known.places.keys() else set()
+            # Where one shard is lost, or closed, none that is missing beside it may begin anew: it may have had bids
+            # that are acknowledged and not archived yet, and others on their way. Recovery rebuilds all of them.
+            closed = {shard for shard in missing if cursors[shard].stale}
+            lost = missing if missing & known.places.keys() or closed else set()
             if lost - self.health.lost:
                 logger.critical(
                     "Redis has lost %d shards; their items take no bids until they are rebuilt",
@@ -206,9 +211,13 @@ class Shards:
                 replaced.
         """
         # First what is known, then the cursors: they only ever rise, so whatever is sound has passed what is known.
-        known = await self._past.shards()
-        places = _highest(known.places, self._seen)
+        known = await self._past.shards(look_back=run is not None)
         found = await self._cursors()
+        if run is None and found.runs - {found.run}:
+            # It is about to be admitted; a second look costs more, and tells more.
+            known = await self._past.shards(look_back=True)
+            found = await self._cursors()
+        places = _highest(known.places, self._seen)
         if run is not None and found.run != run:
             await self._redis.connection_pool.disconnect(inuse_connections=False)
             raise Unavailable(_BEING_REPLACED, retry_after_s=1)
@@ -260,10 +269,11 @@ class Shards:
         """The cursors of all shards; what was seen is remembered for as long as this process lives."""
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.info("server")
+        pipeline.info("replication")
         for shard in names.SHARDS:
             pipeline.hmget(names.cursors_key(shard), ["epoch", "next", "archived", "stale", "run"])
             pipeline.scard(names.lost_key(shard))
-        info, *answers = await pipeline.execute()
+        server, replication, *answers = await pipeline.execute()
         found: dict[str, _Cursors] = {}
         for shard, cursors, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
             epoch, entry, archived, stale, run = cursors
@@ -273,7 +283,7 @@ class Shards:
                 self._seen.pop(shard, None)
             elif place.n > 0:
                 self._seen[shard] = max(place, self._seen.get(shard, place))
-        return _Found(str(info["run_id"]), found)
+        return _Found(str(server["run_id"]), str(replication.get("master_replid", "")), found)
 
     def _note_backlog(self, backlogs: list[int]) -> None:
         health = self.health

@@ -11,10 +11,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from nats.errors import Error as NatsError
-from nats.js.api import Header
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header
 from nats.js.errors import APIError, NotFoundError
 
 from api_gateway.archive import Archive
@@ -25,6 +25,11 @@ from shared.domain.errors import Unavailable
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+LOOK_BACK_MESSAGES: Final = 4_096
+"""Four times what a relay may have on its way at once."""
+_PAGE: Final = 512
+_IDLE_S: Final = 10.0
 
 
 class Place(NamedTuple):
@@ -56,9 +61,20 @@ class Past:
         self._nats = nats
         self._timeout_s = timeout_s
 
-    async def shards(self) -> Known:
-        """How far each shard is known to have been. Never raises: it says who could not be asked."""
-        archived, published = await asyncio.gather(self._tried(self._archived()), self._tried(self._published()))
+    async def shards(self, *, look_back: bool = False) -> Known:
+        """How far each shard is known to have been. Never raises: it says who could not be asked.
+
+        Args:
+            look_back: look at the newest messages of the whole stream, too, not only at the last one of each shard.
+
+        A shard's last message need not be its highest entry: a relay that slept past its lease publishes again what it
+        had read, and JetStream knows ids for two minutes only; what comes late of a former epoch is of a lower place;
+        and after a loss all is published again from the archived cursor on. What is higher is archived then, or among
+        the newest messages. It is not where the archive cannot be asked, or is further behind than those reach.
+        """
+        archived, published = await asyncio.gather(
+            self._tried(self._archived()), self._tried(self._published(look_back=look_back))
+        )
         places: dict[str, Place] = {}
         for found in (archived or {}, published or {}):
             for shard, place in found.items():
@@ -75,10 +91,54 @@ class Past:
     async def _archived(self) -> dict[str, Place]:
         return {shard: Place(epoch, n) for shard, epoch, n in await self._archive.shard_places()}
 
-    async def _published(self) -> dict[str, Place]:
+    async def _published(self, *, look_back: bool) -> dict[str, Place]:
         answers = await asyncio.gather(*(self._last(f"{names.SUBJECT_PREFIX}.{shard}.*") for shard in names.SHARDS))
         places = {shard: _place_of(shard, message_id) for shard, message_id in zip(names.SHARDS, answers, strict=True)}
-        return {shard: place for shard, place in places.items() if place is not None}
+        found = {shard: place for shard, place in places.items() if place is not None}
+        if look_back:
+            for shard, place in (await self._newest()).items():
+                found[shard] = max(place, found.get(shard, place))
+        return found
+
+    async def _newest(self) -> dict[str, Place]:
+        """The highest place of each shard among the newest messages of the stream.
+
+        Raises:
+            Unavailable: the stream cannot be read.
+        """
+        places: dict[str, Place] = {}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                jetstream = (await self._nats.connected()).jetstream()
+                state = (await jetstream.stream_info(names.STREAM)).state
+                source = await jetstream.pull_subscribe(
+                    names.SUBJECT_ALL,
+                    stream=names.STREAM,
+                    config=ConsumerConfig(
+                        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                        opt_start_seq=max(1, state.first_seq, state.last_seq - LOOK_BACK_MESSAGES + 1),
+                        ack_policy=AckPolicy.NONE,
+                        headers_only=True,
+                        inactive_threshold=_IDLE_S,
+                        mem_storage=True,
+                    ),
+                )
+                pending = (await source.consumer_info()).num_pending or 0
+            # What is published meanwhile is not needed.
+            left = min(pending, LOOK_BACK_MESSAGES)
+            while left > 0:
+                for message in await source.fetch(min(_PAGE, left), timeout=self._timeout_s):
+                    left -= 1
+                    entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+                    if entry is not None and message.subject.startswith(f"{names.SUBJECT_PREFIX}.{entry.shard}."):
+                        place = Place(entry.epoch, entry.n)
+                        places[entry.shard] = max(place, places.get(entry.shard, place))
+            await source.unsubscribe()
+        except NotFoundError:
+            return {}  # no stream
+        except (NatsError, APIError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the stream cannot be read: {type(error).__name__}", retry_after_s=2) from error
+        return places
 
     async def _last(self, subject: str) -> str | None:
         """The Nats-Msg-Id of the last message under a subject, '' where it has none; None where there is no message.

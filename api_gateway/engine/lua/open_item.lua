@@ -3,6 +3,7 @@
 -- was lost, archived or not.
 --
 -- KEYS[1] item (hash)  KEYS[2] recent (list)  KEYS[3] outbox (stream)  KEYS[4] cursors (hash)  KEYS[5] deadlines (zset)
+-- KEYS[6] opened (zset)
 -- ARGV[1] item id      ARGV[2] outbox bound   ARGV[3] start in microseconds ('' = now)   ARGV[4] end ('' = never)
 -- ARGV[5] length in microseconds where the end is counted from the start ('' = ARGV[4] holds)
 -- ARGV[6] the `created` event's own fields as JSON members, each followed by a comma, without start_us
@@ -42,6 +43,8 @@ local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0
 local n = tonumber(last_entry) + 1
 redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
 redis.call('HSET', cursors_key, 'next', F:format(n))
+-- Whoever asks for an item that is lost finds it here until the archive has it (known.py). The outbox may be long.
+redis.call('ZADD', KEYS[6], F:format(n), item_id)
 redis.call('HSET', item_key, unpack(ARGV, 7))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', epoch, 'seq', '0', 'leader', '', 'leader_max', '0',
   'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'accepted', '0', 'voids', '0', 'extensions', '0',

@@ -105,6 +105,10 @@ class ForeignMessage(Exception):
     """JetStream has another message under the id of an entry, so the entry is not published, and never will be."""
 
 
+class StreamWentBack(Exception):
+    """JetStream has stored a message at a number that it had given to another one."""
+
+
 @dataclass(slots=True)
 class _Published:
     """An entry on its way. Of one that JetStream says it had already: ``is_ours`` and ``is_foreign`` are what a look at
@@ -174,6 +178,8 @@ class Relay:
         self._look = asyncio.Event()
         self._stream_id = ""
         self._stream_checked_at_s = 0.0
+        self._highest_seq = 0
+        self._lost_from_seq: int | None = None
         self._leased_until_s = 0.0
         self.health = RelayHealth()
 
@@ -280,7 +286,7 @@ class Relay:
                 failures = 0
                 self.health.connected = True
                 self.health.last_error = None
-            except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage) as error:
+            except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
                 failures += 1
                 self._failed("publish", error)
                 await self._back_off(failures)
@@ -402,12 +408,14 @@ class Relay:
     async def _settle(self, in_flight: list[_Published]) -> BaseException | None:
         """Move each shard's cursor past its entries with a PubAck, up to the first without one. Returns the first
         error."""
+        failures = [published.failure for published in in_flight]
+        error: BaseException | None = self._look_for_lost_tail(in_flight)
+        if error is not None:
+            return error
         reached: dict[str, Advance] = {}
         stuck: set[str] = set()
         foreign: list[_Published] = []
-        error: BaseException | None = None
-        for published in in_flight:
-            failure = published.failure
+        for published, failure in zip(in_flight, failures, strict=True):
             if published.is_foreign and published.shard not in stuck:
                 foreign.append(published)
             if failure is not None:
@@ -420,6 +428,25 @@ class Relay:
         for published in foreign:
             await self._stop(published)
         return error
+
+    def _look_for_lost_tail(self, in_flight: Sequence[_Published]) -> StreamWentBack | None:
+        """Whether the stream went on at a number that it had given before. It numbers messages in the order in which
+        they are sent, so then it has lost its tail, since the last look (:meth:`_check_stream`), which must come first:
+
+        1. An entry is stored as message 100, and the stream loses its messages from 91 on.
+        2. The next entry of the shard becomes message 91. Were the cursor moved, it would bear 91 in place of 100, and
+           nothing would tell any more that the first one is gone.
+        """
+        acks = (published.ack for published in in_flight)
+        stored = (ack.result() for ack in acks if ack.done() and not ack.cancelled() and ack.exception() is None)
+        for seq in (ack.seq for ack in stored if not ack.duplicate):
+            if seq <= self._highest_seq:
+                self._lost_from_seq = min(seq, self._lost_from_seq or seq)
+                for owned in self._owned.values():
+                    owned.is_checked = False
+                return StreamWentBack(f"JetStream has given number {seq} twice; it was at {self._highest_seq}")
+            self._highest_seq = seq
+        return None
 
     async def _advance(self, advances: Iterable[Advance]) -> None:
         advances = list(advances)
@@ -455,9 +482,9 @@ class Relay:
     async def _check_stream(self, jetstream: JetStreamContext) -> None:
         """Every few seconds: is it still the stream into which we published? If it lost messages, publish them again.
 
-        A stream that was made anew has another creation time; one that lost its tail (power loss without fsync) has a
-        last sequence below one that was acknowledged. Where the archiver misses entries that were published, it has
-        left a mark at the shard's cursors (``republish``).
+        A stream that was made anew has another creation time. One that lost its tail (power loss without fsync) has a
+        last sequence below one that was acknowledged, or has given such a one out again. Where the archiver misses
+        entries that were published, it has left a mark at the shard's cursors (``republish``).
         """
         now_s = asyncio.get_running_loop().time()
         owned = dict(self._owned)
@@ -466,10 +493,13 @@ class Relay:
             return
         info = await ensure_stream(jetstream, self._stream_limits)
         self._stream_id = str(info.created)
+        last_seq = info.state.last_seq
+        if self._lost_from_seq is not None:
+            last_seq = min(last_seq, self._lost_from_seq - 1)
         for shard, cursors in (await read_cursors(self._redis, list(owned))).items():
             one = owned[shard]
             same = cursors.stream_id in ("", self._stream_id)
-            if same and cursors.stream_seq <= info.state.last_seq and not cursors.republish:
+            if same and cursors.stream_seq <= last_seq and not cursors.republish:
                 one.is_checked = True
                 continue
             one.is_checked = False
@@ -479,6 +509,7 @@ class Relay:
                 await self._adopt([shard])
         # Only now: a check that failed half-way is made again before anything is published.
         self._stream_checked_at_s = now_s
+        self._highest_seq, self._lost_from_seq = min(self._highest_seq, last_seq), None
 
 
 def _is_duplicate(ack: asyncio.Future[PubAck]) -> bool:

@@ -14,7 +14,7 @@
 -- entries: the outbox of a quiet shard would never become empty, and its length could not be used as an alarm. What an exact
 -- trim costs more is marking entries in one node of at most 4 KiB.
 --
--- KEYS[1] cursors (hash)   KEYS[2] outbox (stream)
+-- KEYS[1] cursors (hash)   KEYS[2] outbox (stream)   KEYS[3] items whose `created` event is not archived (zset)
 -- ARGV[1] shard epoch      ARGV[2] n: everything up to this entry is committed
 -- Reply: { code, epoch, archived } with the cursors as they are now, and code
 --        1 moved   0 was as far already   2 other epoch   3 no cursors (then epoch and archived are 0)
@@ -37,5 +37,6 @@ if n <= archived then return { code, epoch, archived } end
 -- The trim comes first because it is the one write here that Redis allows while it is out of memory, and after a script's
 -- first write it allows the others too. A Redis that is full of outbox can only be helped from here.
 redis.call('XTRIM', outbox_key, 'MINID', string.format('%.0f', n + 1))
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', n))
 redis.call('HSET', cursors_key, 'archived', string.format('%.0f', n))
 return { code, epoch, n }

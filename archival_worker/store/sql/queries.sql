@@ -234,9 +234,10 @@ LEFT JOIN recoveries AS r USING (shard)
 GROUP BY c.shard;
 
 -- name: begin_recovery
--- After lock_cursors of the shard, so that no two runs are given the same epoch, and for the reason at read_fences.
+-- After lock_cursors of the shard, so that no two runs are given the same epoch, and for the reason at read_fences. $2: an epoch
+-- that Redis or the stream knows. A PostgreSQL that was put back has forgotten the newest ones, which viewers were shown.
 INSERT INTO recoveries (shard, shard_epoch)
-SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), 1) + 1
+SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), $2::integer, 1) + 1
 FROM shard_cursors AS c
 LEFT JOIN recoveries AS r USING (shard)
 WHERE c.shard = $1

@@ -66,6 +66,7 @@ class Engine:
             names.outbox_key(SHARD),
             names.cursors_key(SHARD),
             names.deadlines_key(SHARD),
+            names.opened_key(SHARD),
         ]
         fields = item_fields(item_terms, name="Item", description="")
         flat = [text for pair in fields.items() for text in pair]

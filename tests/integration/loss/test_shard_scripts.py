@@ -232,6 +232,18 @@ async def test_a_shard_is_stopped_by_its_relay_alone(
 # ---------------------------------------------------------------------- without memory
 
 
+async def test_an_item_is_named_as_opened_until_the_archive_has_it(redis: Redis, shard: str) -> None:
+    """By what is archived, and no further than the outbox is trimmed."""
+    await begin(redis, shard)
+    keys = [names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard)]
+    opened = cast(Any, redis)
+    await opened.zadd(names.opened_key(shard), {"a": 3, "b": 4, "c": 5})
+    assert await opened.eval(ADVANCE_ARCHIVED, 3, *keys, "1", "3") == [1, 1, 3]
+    assert await opened.zrange(names.opened_key(shard), 0, -1) == [b"b", b"c"]
+    assert await opened.eval(ADVANCE_ARCHIVED, 3, *keys, "1", "9") == [5, 1, 4], "the rest is not published"
+    assert await opened.zrange(names.opened_key(shard), 0, -1) == [b"c"]
+
+
 @asynccontextmanager
 async def full(redis: Redis) -> AsyncIterator[None]:
     """Redis may use less than it does."""
@@ -260,7 +272,7 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
             ]
             assert await scripts.rewind_published(shard, token="mine", stream_id="two")
             await scripts.admit_shards({shard: (1, 9)}, run="run-2")
-            keys = [names.cursors_key(shard), names.outbox_key(shard)]
+            keys = [names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard)]
             assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "7"]) == [5, 1, 2], "not published again"
             again = Advance(shard, Lineage("run-2", 1), 7, 8)
             assert await scripts.advance_published([again], token="mine", stream_id="two") == [True]

@@ -234,3 +234,44 @@ async def test_a_shard_that_went_back_to_its_beginning_is_opened_by_a_recovery(s
         assert (again.status_code, again.json()["code"]) == (503, "UNAVAILABLE"), again.text
         assert (await house.accepted(PLAIN, "bob", "two", amount=2))["event_id"] == f"{PLAIN}:{RENEWED}:1"
         assert not await house.redis.exists(names.lost_key(shard))
+
+
+async def pages_read(house: House) -> int:
+    """How many pages of outboxes were read since Redis was started."""
+    stats = await cast(Any, house.redis.info("commandstats"))
+    return sum(int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for command in ("xrange", "xrevrange"))
+
+
+@pytest.mark.parametrize("open_catalogue", ["true", "false"])
+async def test_who_asks_for_random_ids_makes_nobody_read_a_long_outbox(
+    start_stack: StackFactory, open_catalogue: str
+) -> None:
+    """While NATS is away an outbox is long, and anybody may ask for what never was, as a reader, bidder or seller."""
+    stack = await start_stack(services=(API_GATEWAY,), env={"OPEN_CATALOGUE": open_catalogue})
+    async with house_of(stack) as house:
+        await eventually(house.is_ready)
+        await house.stack.stop_process("nats")
+        await house.create(PLAIN)
+        shard = names.shard_of(PLAIN)
+        pipeline = house.redis.pipeline(transaction=False)
+        for n in range(2, 20_000):
+            pipeline.xadd(names.outbox_key(shard), {"item": "other", "events": "[]"}, id=f"{n}-0")
+        await pipeline.execute()
+        await cast(Any, house.redis.hset(names.cursors_key(shard), "next", "20000"))
+        before = await pages_read(house)
+        strangers = [f"x{n}" for n in range(20_000) if names.shard_of(f"x{n}") == shard][:30]
+        for item in strangers[:10]:
+            await house.http.get(f"/api/v1/items/{item}")
+            await house.bid(item, "eve", "one", amount=1)
+        created = [await house.http.post("/api/v1/items", json={"id": item, "name": "A"}) for item in strangers[10:20]]
+        assert {answer.status_code for answer in created} == {201}
+        # One that is lost is found all the same, though its only event is the oldest of them.
+        await house.redis.delete(names.item_key(PLAIN))
+        assert (await house.http.get(f"/api/v1/items/{PLAIN}")).json()["code"] == "BEING_REBUILT"
+        # Where the archive cannot tell either, whether the outbox has it is looked for in its newest part.
+        await house.stack.stop_process("postgres")
+        for item in strangers[20:]:
+            assert (await house.http.post("/api/v1/items", json={"id": item, "name": "A"})).status_code == 503
+        await house.redis.delete(names.item_key(strangers[10]))
+        assert (await house.http.get(f"/api/v1/items/{strangers[10]}")).json()["code"] == "BEING_REBUILT"
+        assert await pages_read(house) - before <= 15

@@ -17,7 +17,14 @@ from shared.feed_client.state import (
     Step,
     is_final,
 )
-from shared.feed_client.updates import ConnectionChanged, ConnectionState, FeedClosed, FeedDenied, Refused, StaleItem
+from shared.feed_client.updates import (
+    ConnectionChanged,
+    ConnectionState,
+    FeedClosed,
+    FeedDenied,
+    Refused,
+    StaleItem,
+)
 from tests.unit.shared.feed_frames import (
     CONNECTED,
     ITEM,

@@ -24,6 +24,7 @@ def test_all_keys_of_an_item_share_its_hash_tag() -> None:
         names.cursors_key(names.shard_of(item)),
         names.deadlines_key(names.shard_of(item)),
         names.lease_key(names.shard_of(item)),
+        names.opened_key(names.shard_of(item)),
     ]
     assert all(key.startswith(tag + ":") for key in keys)
     assert len(set(keys)) == len(keys)

@@ -20,9 +20,14 @@ from shared.domain.errors import Unavailable
 class FakeConnection:
     """A new connection to the run of Redis that a test names, whose data bears the mark of another one, or none."""
 
-    def __init__(self, run: str, *, role: str = "master", marked: str = "", epoch: str = "1") -> None:
+    def __init__(
+        self, run: str, *, role: str = "master", marked: str = "", epoch: str = "1", history: str = "h"
+    ) -> None:
         self._answers: dict[str, bytes | list[bytes | None]] = {
-            "INFO": f"# Server\r\nredis_version:8\r\nrun_id:{run}\r\n\r\n# Replication\r\nrole:{role}\r\n".encode(),
+            "INFO": (
+                f"# Server\r\nredis_version:8\r\nrun_id:{run}\r\n\r\n# Replication\r\nrole:{role}\r\n"
+                f"master_replid:{history}\r\nmaster_replid2:0\r\n"
+            ).encode(),
             "HMGET": [epoch.encode() or None, marked.encode() or None],
         }
         self._asked = ""
@@ -120,6 +125,20 @@ async def test_a_run_that_followed_another_one_meanwhile_is_compared_again() -> 
         await connect(guard, "a", marked="b")
 
 
+async def test_a_run_whose_data_has_another_history_is_compared_once_more() -> None:
+    """The other primary had a copy of its data, with its mark."""
+    comparison = Comparison()
+    guard = Guard(comparison)
+    await connect(guard, "a", marked="a", history="one")
+    comparison.may_end.clear()
+    waiting = [asyncio.create_task(connect(guard, "a", marked="a", history="two")) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    comparison.may_end.set()
+    await asyncio.gather(*waiting)
+    await connect(guard, "a", marked="a", history="two")
+    assert comparison.runs == ["a", "a"]
+
+
 async def test_what_was_forgotten_is_compared_again() -> None:
     comparison = Comparison()
     guard = Guard(comparison)
@@ -135,9 +154,10 @@ class FakeRedis:
     pool."""
 
     def __init__(self) -> None:
-        self.run = "a"
+        self.run, self.history = "a", "h"
         self.places: dict[str, Place | None] = {shard: Place(1, 0) for shard in names.SHARDS}
         self.marks = dict.fromkeys(names.SHARDS, "a")
+        self.stale: set[str] = set()
         self.disconnected = 0
 
     @property
@@ -162,10 +182,10 @@ class FakeRedis:
     async def execute(self) -> list[Any]:
         def cursors(shard: str, place: Place | None) -> list[bytes | None]:
             if place is None:
-                return [None] * 5
+                return [None, None, None, b"1" if shard in self.stale else None, None]
             return [b"%d" % place.epoch, b"%d" % place.n, b"0", None, self.marks[shard].encode() or None]
 
-        found: list[Any] = [{"run_id": self.run}]
+        found: list[Any] = [{"run_id": self.run}, {"master_replid": self.history}]
         for shard, place in self.places.items():
             found += (cursors(shard, place), 0)
         return found
@@ -200,8 +220,10 @@ class FakePast:
 
     def __init__(self) -> None:
         self.known = Known({}, archive_asked=True, stream_asked=True)
+        self.looks_back: list[bool] = []
 
-    async def shards(self) -> Known:
+    async def shards(self, *, look_back: bool = False) -> Known:
+        self.looks_back.append(look_back)
         return self.known
 
 
@@ -328,3 +350,38 @@ async def test_no_shard_begins_anew_beside_lost_ones() -> None:
     bench.knows(archive=True, stream=True)
     await bench.shards.look()
     assert sorted(bench.scripts.made) == sorted(names.SHARDS)
+
+
+async def test_no_shard_begins_anew_beside_a_closed_one_of_which_nobody_else_knows() -> None:
+    """It went back to its very beginning, as its neighbours may have; and who is closed is not ready."""
+    bench = Bench()
+    bench.redis.places["s07"] = bench.redis.places["s08"] = None
+    bench.redis.stale.add("s07")
+    bench.knows(archive=True, stream=True)
+    await bench.shards.look()
+    assert bench.scripts.made == []
+    assert bench.shards.health.lost == {"s07", "s08"}
+    assert bench.shards.health.stale == {"s07"}
+
+
+async def test_whoever_is_to_be_admitted_is_compared_with_more_than_the_last_messages() -> None:
+    bench = Bench()
+    await bench.shards.compare()
+    assert bench.past.looks_back == [False], "it is admitted"
+    await bench.shards.compare("a")
+    bench.redis.marks["s07"] = "b"
+    await bench.shards.compare()
+    assert bench.past.looks_back == [False, True, False, True]
+    assert bench.redis.marks["s07"] == "a"
+
+
+async def test_a_history_that_changed_is_looked_into_at_once() -> None:
+    bench = Bench()
+    await bench.shards.look()
+    await bench.shards.compare()
+    due_s = bench.shards._compare_at_s
+    await bench.shards.look()
+    assert bench.shards._compare_at_s == due_s > 0
+    bench.redis.history = "other"
+    await bench.shards.look()
+    assert bench.shards._compare_at_s == 0

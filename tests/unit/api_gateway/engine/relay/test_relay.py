@@ -213,8 +213,8 @@ def duplicate(seq: int) -> PubAck:
 
 async def test_the_cursor_stops_before_an_entry_without_a_puback_whatever_came_after_it() -> None:
     bench = Bench(1, 2, 3)
-    stored = PubAck(stream=names.STREAM, seq=1)
-    bench.stream.answers = [stored, NatsTimeoutError(), stored]
+    first, third = (PubAck(stream=names.STREAM, seq=seq) for seq in (1, 3))
+    bench.stream.answers = [first, NatsTimeoutError(), third]
     async with bench.running():
         await bench.reached(3)
     assert [entry for _, entry in bench.moves] == [1, 3]
@@ -283,6 +283,45 @@ async def test_a_stream_that_loses_its_tail_while_the_relay_runs_gets_it_again(
     assert bench.stream.ids[:4] == [1, 2, 1, 2]
 
 
+async def test_a_stream_that_lost_its_tail_is_known_by_the_next_puback() -> None:
+    """It goes on at a number that was given before. The next look at the stream may find it longer than it ever was."""
+    bench = Bench(1, 2)
+    async with bench.running():
+        await bench.reached(2)
+        bench.stream.answers = [PubAck(stream=names.STREAM, seq=2)]
+        bench.redis.entries.append(3)
+        bench.relay.notice(SHARD)
+        await bench.reached(3)
+    assert bench.stream.ids == [1, 2, 3, 1, 2, 3]
+    assert (bench.scripts.rewinds, bench.relay.health.rewinds_total) == (1, 1)
+    assert [entry for _, entry in bench.moves] == [2, 3], "not before it was looked into"
+
+
+async def test_what_was_published_before_the_tail_that_was_lost_is_not_published_again() -> None:
+    bench = Bench(1, 2)
+    bench.stream.answers = [PubAck(stream=names.STREAM, seq=seq) for seq in (11, 12)]
+    async with bench.running():
+        await bench.reached(2)
+        bench.redis.cursors.stream_seq = 5  # what the lost messages were of is another shard
+        bench.stream.answers = [PubAck(stream=names.STREAM, seq=seq) for seq in (6, 7)]
+        bench.redis.entries.append(3)
+        bench.relay.notice(SHARD)
+        await bench.reached(3)
+    assert bench.stream.ids == [1, 2, 3, 3]
+    assert bench.scripts.rewinds == 0
+
+
+async def test_a_duplicate_tells_an_old_number_and_nothing_of_the_stream() -> None:
+    bench = Bench(1, 2)
+    async with bench.running():
+        await bench.reached(2)
+        bench.stream.answers, bench.stream.looks = [duplicate(1)], [NotFoundError()]
+        bench.redis.entries.append(3)
+        bench.relay.notice(SHARD)
+        await bench.reached(3)
+    assert (bench.stream.ids, bench.scripts.rewinds) == ([1, 2, 3], 0)
+
+
 class Stored:
     """A message that JetStream has already: what was published as the n-th, where nothing else is said."""
 
@@ -325,8 +364,8 @@ async def test_a_duplicate_that_is_not_ours_stops_the_shard(
     other: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(1, 2, 3)
-    stored = PubAck(stream=names.STREAM, seq=1)
-    bench.stream.answers = [stored, duplicate(9), stored]
+    first, third = (PubAck(stream=names.STREAM, seq=seq) for seq in (10, 11))
+    bench.stream.answers = [first, duplicate(9), third]
     bench.stream.looks = [Stored(bench.stream, 2, **other)]
     async with bench.running():
 

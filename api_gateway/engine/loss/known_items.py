@@ -1,0 +1,152 @@
+"""Whether an item that Redis does not have was ever there: asked of everybody who may know, within bounds.
+
+Anybody may ask for random ids, as a reader, a bidder or a seller. So what one question costs does not depend on how
+much waits in the outbox, few questions are under way at once, and more wait for their turn, up to a bound and not long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api_gateway.engine.loss.witnesses import Past
+from shared import names
+from shared.domain.errors import ShardLost, Unavailable
+
+T = TypeVar("T")
+
+CANNOT_BE_TOLD: Final = "whether this item was lost cannot be told now; try again later"
+
+QUESTIONS_AT_ONCE: Final = 16
+QUESTIONS_WAITING_MAX: Final = 1_024
+"""As many ids may be asked about in all; who asks for the same one waits for the same answer."""
+TURN_S: Final = 2.0
+_ENTRIES_LOOKED_AT: Final = 512
+
+
+class TooManyQuestions(Unavailable):
+    """So many items are asked for that are not there, that this one has to wait. Nothing is known of it."""
+
+    def __init__(self) -> None:
+        super().__init__("too many items that Redis does not have are asked for; try again", retry_after_s=2)
+
+
+class KnownItems:
+    """Asks the outbox, the stream and the archive."""
+
+    def __init__(self, redis: Redis, past: Past) -> None:
+        self._redis: Any = redis
+        self._past = past
+        self._asked: dict[str, asyncio.Task[bool]] = {}
+        self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+
+    async def is_known(self, item_id: str) -> bool:
+        """Whether there was ever an event of the item.
+
+        Raises:
+            ShardLost: Redis has lost the whole shard, or only the archive could tell that the item is no lost one.
+            TooManyQuestions: nobody was asked.
+            Unavailable: it is not known to those who could be asked, and one could not.
+        """
+        asked = self._asked.get(item_id)
+        if asked is None:
+            if len(self._asked) >= QUESTIONS_WAITING_MAX:
+                raise TooManyQuestions
+            asked = self._asked[item_id] = asyncio.create_task(self._in_turn(item_id), name="is-item-known")
+            asked.add_done_callback(lambda task: self._answered(item_id, task))
+        # Who gives up does not end it for the others.
+        return await asyncio.shield(asked)
+
+    def _answered(self, item_id: str, task: asyncio.Task[bool]) -> None:
+        del self._asked[item_id]
+        if not task.cancelled():
+            task.exception()  # there may be nobody left to be told
+
+    async def _in_turn(self, item_id: str) -> bool:
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise TooManyQuestions from None
+        try:
+            return await self._find(item_id)
+        finally:
+            self._turns.release()
+
+    async def _find(self, item_id: str) -> bool:
+        """Events go from the outbox to the stream and on to the archive; who looks in this order misses none.
+
+        Of the outbox only the items are looked at that were opened in it: of every other one the archive has the event
+        that opened it.
+        """
+        if await self._is_opened(item_id):
+            return True
+        published: int | None = None
+        try:
+            published = await self._past.published_epoch(item_id)
+            if published is not None and not await self._is_over(item_id, published):
+                return True
+        except ShardLost:
+            raise
+        except Unavailable:
+            pass  # it has nothing that is neither in the outbox nor archived
+        try:
+            return await self._past.has_archived(item_id)
+        except Unavailable:
+            if await self._is_in_outbox(item_id):
+                return True
+            if published is not None:
+                # Most likely it is. It is not noted, because the archive alone can tell.
+                raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from None
+            raise
+
+    async def _is_opened(self, item_id: str) -> bool:
+        """Whether the event that opened the item waits in the outbox to be archived."""
+        shard = names.shard_of(item_id)
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hexists(names.cursors_key(shard), "epoch")
+        pipeline.zscore(names.opened_key(shard), item_id)
+        lives, entry = await ask(pipeline.execute())
+        if not lives:
+            raise shard_lost()
+        return entry is not None
+
+    async def _is_over(self, item_id: str, epoch: int) -> bool:
+        """Whether a message of this epoch says nothing of an item that is not archived: its shard was rebuilt since.
+        What came too late for that is in the stream for days, and stays out of the archive (decision 0038).
+
+        Such a message may also be the last one of an item of the present epoch. That item was opened or rebuilt in this
+        epoch, so the outbox, which was asked before, or the archive, which is asked next, has it.
+        """
+        present = await ask(self._redis.hget(names.cursors_key(names.shard_of(item_id)), "epoch"))
+        if present is None:
+            raise shard_lost()
+        return 0 < epoch < int(present)
+
+    async def _is_in_outbox(self, item_id: str) -> bool:
+        """Whether one of the newest entries of the outbox is the item's. Only where the archive cannot tell: no item
+        begins anew then, and this tells one that is lost for certain from one of which nothing is known."""
+        key, wanted = names.outbox_key(names.shard_of(item_id)), item_id.encode()
+        entries = await ask(self._redis.xrevrange(key, count=_ENTRIES_LOOKED_AT))
+        return any(fields[b"item"] == wanted for _, fields in entries)
+
+
+async def ask(call: Awaitable[T]) -> T:
+    """The answer of Redis.
+
+    Raises:
+        Unavailable: Redis cannot be asked.
+    """
+    try:
+        return await call
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(f"Redis cannot be asked: {error}") from error
+
+
+def shard_lost() -> ShardLost:
+    """What is to be said of any item of a shard that has no epoch."""
+    return ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)

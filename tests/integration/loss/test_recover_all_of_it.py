@@ -1,0 +1,156 @@
+"""What `recover` must not leave behind: shards of which nobody knows, what was closed a moment ago, and high epochs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import nats
+import pytest
+
+from archival_worker.recovery.closed_shards import ClosedShards
+from archival_worker.recovery.recover import RecoverOptions, Recovery, Report
+from archival_worker.store.archive import Archive
+from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
+from shared import names
+from shared.clients.postgres import open_postgres
+from shared.clients.redis import open_redis
+from shared.messages import Event, encode_event
+from tests.integration.archive.archive_world import World
+from tests.integration.loss.recover_world import RENEWED, house_of
+from tests.stack import StackFactory
+from tests.unit.archival_worker.events import bid, created, delivery, message, message_id
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+LOT, OTHER = "lot-1", "lot-2"
+AT_ONCE = RecoverOptions(settle_s=0)
+
+
+@pytest.mark.timeout(300)
+async def test_what_comes_late_of_a_shard_that_nobody_knew_takes_no_number_of_its_new_epoch(
+    start_stack: StackFactory,
+) -> None:
+    """1. A relay has read the first bids of a shard, and sleeps. 2. Redis loses everything; `recover` rebuilds what is
+    known, and of this shard nothing is. 3. It gets its cursors, and bids. 4. The relay wakes up and publishes."""
+    stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))
+    async with house_of(stack) as house:
+        await house.accepted(LOT, "ann", "one", amount=1)
+        await house.all_archived()
+        await house.lose_redis()
+        code, output = await house.recover()
+        assert code == 0, output
+        await eventually(house.is_ready)
+        client = await nats.connect(stack.urls.nats_url)
+        late: list[tuple[Event, ...]] = [(created(OTHER),), (bid(OTHER, 1, user_id="ann"),)]
+        for n, events in enumerate(late, start=1):
+            await client.jetstream().publish(
+                names.subject_of(OTHER), message(n, *events), headers={"Nats-Msg-Id": message_id(n, OTHER)}
+            )
+        await client.close()
+
+        async def has_come() -> bool:
+            (row,) = await house.query(
+                "SELECT (SELECT count(*) FROM dead_letters) AS letters, "
+                "(SELECT count(*) FROM items WHERE item_id = $1) AS items",
+                OTHER,
+            )
+            return bool(row["letters"] == 2 or row["items"])
+
+        await eventually(has_come, seconds=30)
+        told = await house.accepted(OTHER, "bob", "two", amount=5)
+        await house.all_archived()
+        stored = await house.query("SELECT bid_id, epoch, seq FROM bids WHERE item_id = $1", OTHER)
+        assert [tuple(row) for row in stored] == [("two", RENEWED, 1)]
+        assert told["event_id"] == f"{OTHER}:{RENEWED}:1"
+        letters = await house.query("SELECT reason, n FROM dead_letters ORDER BY n")
+        assert [tuple(row) for row in letters] == [("former_epoch", 1), ("former_epoch", 2)]
+        (begun,) = await house.query("SELECT count(*) AS shards FROM recoveries WHERE finished_at IS NOT NULL")
+        assert begun["shards"] == len(names.SHARDS)
+
+
+@asynccontextmanager
+async def archive_of(world: World) -> AsyncIterator[Archive]:
+    pool = await open_postgres(world.postgres_url, name="test", timeout_s=10)
+    try:
+        yield Archive(pool)
+    finally:
+        pool.terminate()
+
+
+async def recovered(world: World, archive: Archive, closed: type[ClosedShards] = ClosedShards) -> Report:
+    redis = open_redis(world.stack.urls.redis_url)
+    recovery = Recovery(redis, archive, world.jetstream, AT_ONCE, tell=lambda _: None)
+    recovery._closed = closed(redis, archive)
+    try:
+        return await recovery.run()
+    finally:
+        await redis.aclose()
+
+
+async def put_entry(world: World, n: int, event: Event) -> None:
+    """Into the outbox of a shard that lives."""
+    redis, shard = cast(Any, world.redis), names.shard_of(event.item_id)
+    await redis.hset(names.cursors_key(shard), mapping={"epoch": 1, "next": n, "published": 0, "archived": 0})
+    fields = {"item": event.item_id, "events": b"[%b]" % encode_event(event)}
+    await redis.xadd(names.outbox_key(shard), fields, id=f"{n}-0")
+
+
+async def close(redis: Any, item_id: str, epoch: int) -> None:
+    """As a gateway closes a shard that went back."""
+    key = names.cursors_key(names.shard_of(item_id))
+    await redis.hset(key, "stale", str(epoch))
+    await redis.hdel(key, "epoch")
+
+
+class ClosedMeanwhile(ClosedShards):
+    """A gateway closes another shard when the outboxes of the closed ones were archived."""
+
+    async def archive(self, shards: Mapping[str, int]) -> tuple[int, int]:
+        done = await super().archive(shards)
+        if names.shard_of(OTHER) not in shards:
+            await close(self._redis, OTHER, 1)
+        return done
+
+
+async def test_the_outbox_of_a_shard_that_is_closed_in_the_middle_of_it_is_not_dropped(world: World) -> None:
+    async with archive_of(world) as archive:
+        for item in (LOT, OTHER):
+            await put_entry(world, 1, created(item))
+            await put_entry(world, 2, bid(item, 1))
+            await archive.store([delivery(1, created(item))])
+        await close(world.redis, LOT, 1)
+        report = await recovered(world, archive, ClosedMeanwhile)
+        shard = names.shard_of(OTHER)
+        if shard in report.untouched:
+            assert "again" in report.untouched[shard]
+            assert await world.redis.xlen(names.outbox_key(shard)) == 2
+            report = await recovered(world, archive)
+        assert shard in report.shards
+        stored = await world.query("SELECT item_id FROM bids ORDER BY 1")
+        assert [row["item_id"] for row in stored] == [LOT, OTHER], "nothing else has these bids"
+
+
+@pytest.mark.parametrize("known_by", ["redis", "stream"])
+async def test_the_new_epoch_is_above_those_that_postgresql_has_forgotten(world: World, known_by: str) -> None:
+    """It was put back to a state from before the last recoveries."""
+    shard = names.shard_of(LOT)
+    async with archive_of(world) as archive:
+        await archive.store([delivery(1, created(LOT))])
+        if known_by == "redis":
+            await put_entry(world, 1, created(LOT))
+            await close(world.redis, LOT, 5)
+            await world.redis.delete(names.outbox_key(shard))
+        else:
+            # Acknowledged by a worker before, so that no run reads it again.
+            await world.publish(9, bid(LOT, 7, epoch=5), shard_epoch=5)
+            await world.jetstream.pull_subscribe(names.SUBJECT_ALL, durable=names.ARCHIVER_DURABLE, stream=names.STREAM)
+            source = await world.jetstream.pull_subscribe_bind(names.ARCHIVER_DURABLE, names.STREAM)
+            for delivered in await source.fetch(1, timeout=5):
+                await delivered.ack_sync()
+        report = await recovered(world, archive)
+        assert shard in report.shards
+        assert await cast(Any, world.redis).hget(names.cursors_key(shard), "epoch") == b"6"
+        assert await world.query("SELECT shard_epoch FROM recoveries WHERE shard = $1", shard) == [{"shard_epoch": 6}]

@@ -1,0 +1,135 @@
+"""How many questions about items that Redis does not have are under way, and how long one waits for its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from api_gateway.engine.loss import known_items as known
+from api_gateway.engine.loss.known_items import QUESTIONS_AT_ONCE, QUESTIONS_WAITING_MAX, KnownItems, TooManyQuestions
+from api_gateway.engine.loss.witnesses import Past
+from shared.domain.errors import ShardLost, Unavailable
+
+
+class FakeRedis:
+    """A shard that lives, or not, and whose outbox opened no item; its newest entry is of ``newest``."""
+
+    def __init__(self, *, lives: bool = True, newest: str = "other") -> None:
+        self._lives, self._newest = lives, newest
+        self.outbox_reads: list[int] = []
+
+    def pipeline(self, *, transaction: bool) -> FakeRedis:
+        return self
+
+    def hexists(self, key: str, field: str) -> None:
+        return
+
+    def zscore(self, key: str, member: str) -> None:
+        return
+
+    async def execute(self) -> list[Any]:
+        return [self._lives, None]
+
+    async def xrevrange(self, key: str, *, count: int) -> list[Any]:
+        self.outbox_reads.append(count)
+        return [(b"7-0", {b"item": self._newest.encode()})]
+
+
+class FakePast:
+    """An archive that answers when it may, and knows one item; a stream that is away."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.at_once = self.at_once_max = 0
+        self.may_answer = asyncio.Event()
+        self.is_away = False
+
+    async def published_epoch(self, item_id: str) -> int | None:
+        raise Unavailable("away")
+
+    async def has_archived(self, item_id: str) -> bool:
+        self.asked.append(item_id)
+        self.at_once += 1
+        self.at_once_max = max(self.at_once, self.at_once_max)
+        try:
+            await self.may_answer.wait()
+        finally:
+            self.at_once -= 1
+        if self.is_away:
+            raise Unavailable("away")
+        return item_id == "known"
+
+
+def items(past: FakePast, redis: FakeRedis | None = None) -> KnownItems:
+    return KnownItems(cast(Any, redis or FakeRedis()), cast(Past, past))
+
+
+async def asleep() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_few_are_asked_about_at_once_and_the_others_wait_for_their_turn() -> None:
+    past = FakePast()
+    asks = items(past)
+    tasks = [asyncio.create_task(asks.is_known(f"x{n}")) for n in range(200)]
+    tasks.append(asyncio.create_task(asks.is_known("known")))
+    await asyncio.sleep(0.05)
+    assert len(past.asked) == QUESTIONS_AT_ONCE
+    past.may_answer.set()
+    assert await asyncio.gather(*tasks) == [*([False] * 200), True]
+    assert past.at_once_max == QUESTIONS_AT_ONCE
+
+
+async def test_who_asks_for_the_same_item_gets_the_same_answer_and_may_give_up_alone() -> None:
+    past = FakePast()
+    asks = items(past)
+    tasks = [asyncio.create_task(asks.is_known("known")) for _ in range(50)]
+    await asyncio.sleep(0.01)
+    tasks[0].cancel()
+    past.may_answer.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert (answers[1:], past.asked) == ([True] * 49, ["known"])
+    assert await asks.is_known("known")
+    assert past.asked == ["known", "known"], "an answer is not kept"
+
+
+async def test_beyond_the_bound_nobody_waits_and_nobody_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "TURN_S", 0.05)
+    past = FakePast()
+    asks = items(past)
+    tasks = [asyncio.create_task(asks.is_known(f"x{n}")) for n in range(QUESTIONS_WAITING_MAX)]
+    await asleep()
+    with pytest.raises(TooManyQuestions) as refused:
+        await asks.is_known("one-more")
+    assert (refused.value.code, refused.value.retry_after_s) == ("UNAVAILABLE", 2)
+    await asyncio.wait(tasks, timeout=0.3)
+    over = [task.exception() for task in tasks if task.done()]
+    assert len(over) == QUESTIONS_WAITING_MAX - QUESTIONS_AT_ONCE
+    assert {type(error) for error in over} == {TooManyQuestions}
+    past.may_answer.set()
+    assert not await asks.is_known("one-more"), "those that were given up make room"
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("newest", "is_lost"), [("x", True), ("other", False)])
+async def test_where_nobody_can_tell_the_newest_entries_are_looked_at_once(newest: str, is_lost: bool) -> None:
+    past, redis = FakePast(), FakeRedis(newest=newest)
+    past.is_away = True
+    past.may_answer.set()
+    if is_lost:
+        assert await items(past, redis).is_known("x")
+    else:
+        with pytest.raises(Unavailable, match="away"):
+            await items(past, redis).is_known("x")
+    assert redis.outbox_reads == [512]
+
+
+async def test_of_a_lost_shard_nobody_is_asked() -> None:
+    past = FakePast()
+    with pytest.raises(ShardLost):
+        await items(past, FakeRedis(lives=False)).is_known("x")
+    assert past.asked == []
