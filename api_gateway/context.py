@@ -1,4 +1,4 @@
-"""What the routes work with: opened and closed by ``main.py``, found on the application's state."""
+"""What the routes work with: opened and closed by ``main.py``, found in the state that every request is given."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ class Context:
 
 def context_of(request: Request) -> Context:
     """The context of the application that serves this request."""
-    context = request.app.state.context
+    context = request.state.context
     assert isinstance(context, Context)
     return context

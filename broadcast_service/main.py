@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypedDict
 
 import uvicorn
@@ -47,7 +48,7 @@ def create_app(settings: Settings) -> Starlette:
     """The application; nothing is opened before its lifespan begins."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[LifespanState]:
+    async def lifespan(_: Starlette) -> AsyncIterator[LifespanState]:
         # One connection for each worker that reads, one for the shards, and some for /ready and for event streams that
         # begin.
         redis = open_redis(
@@ -56,23 +57,11 @@ def create_app(settings: Settings) -> Starlette:
             connections_max=loader.WORKERS + private.READERS + 9,
         )
         service = Service(settings, redis)
-        app.state.service = service
-        tasks = [
-            asyncio.create_task(service.loader.run(), name="loader"),
-            asyncio.create_task(service.stream.run(), name="stream"),
-            asyncio.create_task(service.shards.run(), name="shards"),
-            asyncio.create_task(service.private.run(), name="private"),
-            asyncio.create_task(service.sweep(), name="sweep"),
-            asyncio.create_task(service.beat(), name="beat"),
-            asyncio.create_task(service.ping(), name="ping"),
-        ]
-        if settings.feed_viewers_s:
-            # Ends before the stream does: it has something to say then.
-            tasks.append(asyncio.create_task(service.viewers.run(), name="viewers"))
+        tasks = [asyncio.create_task(work(), name=name) for name, work in service.work().items()]
         for task in tasks:
             task.add_done_callback(_end_process_on_failure)
         try:
-            async with presence("broadcast_service", settings.broadcast_port, lambda: _figures(service)):
+            async with presence("broadcast_service", settings.broadcast_port, partial(_figures, service)):
                 yield {"service": service}
         finally:
             for task in reversed(tasks):
@@ -107,14 +96,10 @@ async def _figures(service: Service) -> Sequence[Metric]:
 class FeedServer(uvicorn.Server):
     """uvicorn, but viewers are sent away in an orderly manner before anything else is taken down."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
-        super().__init__(config)
-        self._app = app
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        service: Service = self._app.state.service
+        service: Service = self.lifespan.state["service"]
         logger.info("closing %d connections", len(service.connections))
         await service.drain()
         await super().shutdown(sockets)
@@ -122,9 +107,8 @@ class FeedServer(uvicorn.Server):
 
 def create_server(settings: Settings) -> FeedServer:
     """The server, not running yet."""
-    app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        create_app(settings),
         host=settings.broadcast_host,
         port=settings.broadcast_port,
         loop="uvloop",
@@ -150,7 +134,7 @@ def create_server(settings: Settings) -> FeedServer:
         access_log=False,
         server_header=False,
     )
-    return FeedServer(config, app)
+    return FeedServer(config)
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -52,30 +53,33 @@ class Service:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.settings = settings
-        losses = Losses(redis, lambda subject, epoch: self.stream.has_message(subject, epoch))
-        self.reader = SnapshotReader(redis, losses, events_max=settings.feed_replay_events_max)
         self.metrics = Metrics()
-        self.hub: Hub[Connection] = Hub(
-            open_catalogue=settings.open_catalogue,
-            items_per_viewer_max=settings.feed_items_per_connection_max,
-            rate_max=settings.feed_rate_max,
-            make_feed=lambda item_id: ItemFeed(item_id, ring_events_max=settings.feed_ring_events_max),
-        )
-        self.broadcaster = Broadcaster(self.hub, self.metrics)
-        self.loader = Loader(self.reader, self.broadcaster, self.metrics)
-        self.broadcaster.request_load = self.loader.request
-        self.shards = ShardWatch(redis, self.broadcaster)
-        self.private = PrivateChannel(self.hub, BidderReader(redis), rate_max=settings.feed_rate_max)
-        self.broadcaster.joined = self.private.joined
-        self.broadcaster.standing_changed = self.private.standing_changed
         self.clock = clock = asyncio.get_running_loop().time
         self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
         self.stream = NatsSource(
             settings.nats_url,
-            self.broadcaster,
             self.metrics,
             heartbeat_s=settings.feed_heartbeat_s,
-            subjects={audience.SUBJECT: lambda data: self.audience.hear(data, clock())},
+            subjects={audience.SUBJECT: self._hear},
+        )
+        self.reader = SnapshotReader(
+            redis, Losses(redis, self.stream.has_message), events_max=settings.feed_replay_events_max
+        )
+        self.loader = Loader(self.reader, self.metrics)
+        self.shards = ShardWatch(redis)
+        self.hub: Hub[Connection] = Hub(
+            open_catalogue=settings.open_catalogue,
+            items_per_viewer_max=settings.feed_items_per_connection_max,
+            rate_max=settings.feed_rate_max,
+            make_feed=partial(ItemFeed, ring_events_max=settings.feed_ring_events_max),
+        )
+        self.private = PrivateChannel(self.hub, BidderReader(redis), rate_max=settings.feed_rate_max)
+        self.broadcaster = Broadcaster(
+            self.hub,
+            self.metrics,
+            request_load=self.loader.request,
+            joined=self.private.joined,
+            standing_changed=self.private.standing_changed,
         )
         self.viewers = AudienceSource(
             self.audience, self.hub.counts, self.broadcaster.tell_viewers, self.stream, clock=clock
@@ -147,7 +151,26 @@ class Service:
         )
         return Sum(viewers, alone and self.stream.is_up)
 
+    def _hear(self, data: bytes) -> None:
+        self.audience.hear(data, self.clock())
+
     # ------------------------------------------------------------------------------------- what happens by itself
+
+    def work(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on as long as the service runs, by name; to be cancelled in the reverse order."""
+        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "loader": partial(self.loader.run, self.broadcaster),
+            "stream": partial(self.stream.run, self.broadcaster),
+            "shards": partial(self.shards.run, self.broadcaster),
+            "private": self.private.run,
+            "sweep": self.sweep,
+            "beat": self.beat,
+            "ping": self.ping,
+        }
+        if self.settings.feed_viewers_s:
+            # Ends before the stream does: it has something to say then.
+            work["viewers"] = self.viewers.run
+        return work
 
     async def sweep(self) -> None:
         """Close viewers that stopped reading, and forget expired tokens and who came long ago, until cancelled."""

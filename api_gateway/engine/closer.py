@@ -34,7 +34,7 @@ class Closer:
         scripts: ItemScripts,
         *,
         owned_shards: Callable[[], Collection[str]],
-        on_outbox: Callable[[str, int], None],
+        on_outbox: Callable[[str], None],
         look_s: float = 0.1,
     ) -> None:
         """``look_s``: how often the deadlines are looked at, so how late an opening or a close may be at most when
@@ -97,5 +97,5 @@ class Closer:
                 stuck.append(item_id)
             elif result:
                 self.advanced_total += 1
-                self._on_outbox(shard, result)
+                self._on_outbox(shard)
         return stuck

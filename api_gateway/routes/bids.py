@@ -9,11 +9,12 @@ from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
 from api_gateway.context import context_of
+from api_gateway.documented import BidAcceptedAnswer, BidRefusedAnswer, json_content
 from api_gateway.engine.bids.stored import read_verdict
 from api_gateway.engine.bids.verdicts import ACCEPTED
 from api_gateway.hot_path import render
 from api_gateway.problems import respond
-from api_gateway.schemas import USER_ID_RULE, BidAcceptedAnswer, BidRefusedAnswer, json_content
+from api_gateway.schemas import USER_ID_RULE
 from shared import names
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of

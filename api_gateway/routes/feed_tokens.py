@@ -9,8 +9,9 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from api_gateway.context import context_of
+from api_gateway.documented import json_content, request_body
 from api_gateway.problems import respond
-from api_gateway.schemas import USER_ID_RULE, FeedTokenAnswer, FeedTokenBody, decode_body, json_content, request_body
+from api_gateway.schemas import USER_ID_RULE, FeedTokenAnswer, FeedTokenBody, decode_body
 from shared import names
 from shared.domain.errors import InvalidInput
 from shared.feed_tokens import LIFETIME_S, Identity, mint

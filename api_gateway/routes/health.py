@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -13,7 +13,8 @@ from fastapi.responses import PlainTextResponse
 from redis.exceptions import RedisError
 
 from api_gateway.context import Context, context_of
-from api_gateway.schemas import HealthAnswer, ReadyAnswer, json_content
+from api_gateway.documented import json_content
+from api_gateway.schemas import HealthAnswer, ReadyAnswer
 from shared.domain.errors import BiddingError
 from shared.timefmt import from_datetime, to_rfc3339
 
@@ -29,7 +30,7 @@ _CHECK_TIMEOUT_S = 2.0
 )
 async def get_health() -> Response:
     """Always 200 while the process answers; says nothing of the servers behind it."""
-    body = {"status": "healthy", "service": "api-gateway", "time": to_rfc3339(from_datetime(datetime.now(UTC)))}
+    body = HealthAnswer("healthy", "api-gateway", to_rfc3339(from_datetime(datetime.now(UTC))))
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
@@ -69,11 +70,8 @@ async def get_readiness(request: Request) -> Response:
         checks["relay"] = context.relay.health.last_error
     degraded = {name: reason for name, reason in checks.items() if reason is not None}
     takes_bids = "redis" not in degraded and "shards" not in degraded
-    body: dict[str, Any] = {
-        "status": "ready" if not degraded else "degraded" if takes_bids else "unavailable",
-        "service": "api-gateway",
-        "degraded": degraded,
-    }
+    status: Literal["ready", "degraded", "unavailable"] = "degraded" if takes_bids else "unavailable"
+    body = ReadyAnswer(status if degraded else "ready", "api-gateway", degraded)
     return Response(msgspec.json.encode(body), 200 if takes_bids else 503, media_type="application/json")
 
 

@@ -60,14 +60,12 @@ class NatsSource:
     def __init__(
         self,
         url: str,
-        listener: Listener,
         metrics: Metrics,
         *,
         heartbeat_s: float,
         subjects: Mapping[str, Callable[[bytes], object]] = MappingProxyType({}),
     ) -> None:
         self._url = url
-        self._listener = listener
         self._metrics = metrics
         self._heartbeat_s = heartbeat_s
         self._subjects = subjects
@@ -103,7 +101,7 @@ class NatsSource:
         entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
         return entry is None or entry.epoch >= epoch
 
-    async def run(self) -> None:
+    async def run(self, listener: Listener) -> None:
         """Connect, follow, and start over after every failure, until cancelled."""
         while True:
             try:
@@ -120,7 +118,7 @@ class NatsSource:
                     await client.subscribe(subject, cb=_teller(tell))
                 self._client = client
                 while not client.is_closed:
-                    await self._follow_or_wait(client)
+                    await self._follow_or_wait(client, listener)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 logger.warning("nats: connecting anew: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(RETRY_S)
@@ -128,22 +126,22 @@ class NatsSource:
                 self._client = None
                 await _close(client)
 
-    async def _follow_or_wait(self, client: Client) -> None:
+    async def _follow_or_wait(self, client: Client, listener: Listener) -> None:
         if client.is_connected:
             try:
-                await self._follow(client)
+                await self._follow(client, listener)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 logger.warning("nats: the events cannot be followed: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(RETRY_S)
         else:
             await asyncio.sleep(CHECK_EVERY_S)
 
-    async def _follow(self, client: Client) -> None:
+    async def _follow(self, client: Client, listener: Listener) -> None:
         """One consumer, from its making until something is wrong with it."""
         reconnects = client.stats["reconnects"]
         jetstream = client.jetstream()
         await ensure_stream(jetstream)
-        consumer = _Consumer(client, self._listener)
+        consumer = _Consumer(client, listener)
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, cb=consumer.on_message)
         try:
@@ -151,7 +149,7 @@ class NatsSource:
             self._metrics.consumers_created += 1
             self._is_up = True
             logger.info("nats: following the events")
-            self._listener.on_stream_up()
+            listener.on_stream_up()
             while (wrong := self._what_is_wrong(client, consumer, reconnects)) is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(consumer.broken.wait(), CHECK_EVERY_S)
@@ -159,7 +157,7 @@ class NatsSource:
         finally:
             if self._is_up:
                 self._is_up = False
-                self._listener.on_stream_down()
+                listener.on_stream_down()
             with contextlib.suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
 

@@ -151,11 +151,13 @@ class Relay:
         stream_limits: StreamLimits | None = None,
         on_published: Callable[[str, Lineage, int], None] | None = None,
         on_read: Callable[[str, int, int], None] | None = None,
+        look: asyncio.Event | None = None,
     ) -> None:
         """
         Args:
             on_published: told of every move of a cursor, with shard, lineage and entry.
             on_read: told of every entry before it is sent, with shard, epoch and number.
+            look: set by who gave shards their cursors: there is work on them now, not with the next renewal.
         """
         self._on_published = on_published
         self._on_read = on_read
@@ -170,7 +172,7 @@ class Relay:
         self._owned: dict[str, _Owned] = {}
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
-        self._look = asyncio.Event()
+        self._look = look or asyncio.Event()
         self._stream_id = ""
         self._stream_checked_at_s = 0.0
         self._leased_until_s = 0.0
@@ -188,10 +190,6 @@ class Relay:
     def owned_shards(self) -> Collection[str]:
         """The shards whose lease this gateway holds right now."""
         return self._owned.keys()
-
-    def reconsider(self) -> None:
-        """Shards got their cursors: look for work on them now, not with the next renewal of the leases."""
-        self._look.set()
 
     async def run(self) -> None:
         """Relay until cancelled."""

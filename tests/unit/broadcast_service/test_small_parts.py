@@ -184,8 +184,8 @@ class Nobody:
 
 
 async def test_a_stream_that_cannot_be_reached_is_named_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
-    source = NatsSource("nats://ann:hunter2@127.0.0.1:none", Nobody(), Metrics(), heartbeat_s=1)
-    task = asyncio.create_task(source.run())
+    source = NatsSource("nats://ann:hunter2@127.0.0.1:none", Metrics(), heartbeat_s=1)
+    task = asyncio.create_task(source.run(Nobody()))
 
     async def is_told() -> bool:
         return "cannot connect to" in caplog.text
