@@ -19,6 +19,7 @@ from api_gateway.history import History
 from api_gateway.operations import Operations
 from api_gateway.settings import Settings
 from shared.clients.nats import NatsLink
+from shared.http.metrics import Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Context:
     """The open resources of one gateway.
 
     ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
-    the commit in Redis is what it promises.
+    the commit in Redis is what it promises. ``bid_seconds``: how long bids took that were decided.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Context:
     history: History
     operations: Operations
     closer: Closer
+    bid_seconds: Histogram
 
 
 def context_of(request: Request) -> Context:

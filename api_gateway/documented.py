@@ -18,14 +18,12 @@ from api_gateway.schemas import (
     Currency,
     FeedTokenAnswer,
     FeedTokenBody,
-    HealthAnswer,
     HistoryPage,
     Instant,
     ItemId,
     NewItemBody,
     OperationBody,
     Price,
-    ReadyAnswer,
     UserId,
 )
 from shared.domain.auction import Status
@@ -152,6 +150,22 @@ class ProblemAnswer(msgspec.Struct):
     field: Annotated[str | UnsetType, Meta(description="The member of the request that is wrong, where it is one.")] = (
         UNSET
     )
+
+
+class HealthAnswer(msgspec.Struct):
+    """The process answers."""
+
+    status: Literal["healthy"]
+    service: Literal["api-gateway"]
+    time: Instant
+
+
+class ReadyAnswer(msgspec.Struct):
+    """`degraded` says of each part that is not well what is the matter; bids are taken unless `unavailable`."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    service: Literal["api-gateway"]
+    degraded: dict[str, str]
 
 
 _ANSWERS: Final = (

@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+from time import perf_counter
 from typing import Final, Literal
 
 import msgspec
@@ -24,11 +25,12 @@ from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 from api_gateway.engine.scripts import ItemMissing
 from api_gateway.limits import ClientGone, refuse
-from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem, problem_of
+from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, problem_of
 from api_gateway.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
+from shared.http.problems import MEDIA_TYPE, problem_body
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class HotPath:
                 status, body = await self._decide(item_id, scope, receive)
                 headers = [_JSON]
             else:
-                status, body = 405, problem(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")
+                status, body = 405, problem_body(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")
                 headers.append((b"allow", b"POST"))
         except BodyTooLarge as error:
             await refuse(413, error.code, str(error), receive, send)
@@ -102,7 +104,7 @@ class HotPath:
             return
         except Exception:
             logger.exception("bid on item %s", item_id)
-            status, body = 500, problem(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
+            status, body = 500, problem_body(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -110,6 +112,7 @@ class HotPath:
     async def _decide(self, item_id: str, scope: Scope, receive: Receive) -> tuple[int, bytes]:
         # What the lifespan has opened; the server gives it to every request.
         context: Context = scope["state"]["context"]
+        began_s = perf_counter()
         items = context.items
         header_key = _idempotency_key(scope)
         body = await self._read(receive)
@@ -150,7 +153,9 @@ class HotPath:
         except ItemMissing:
             # It was there a moment ago, since its currency is known, and no item is ever removed.
             await items.gone(item_id)
-        return render(line, item_id, exponent, amount, key)
+        answer = render(line, item_id, exponent, amount, key)
+        context.bid_seconds.observe(perf_counter() - began_s)
+        return answer
 
     async def _read(self, receive: Receive) -> bytes:
         """The whole body; one message in all but odd cases. How long it may take is bounded by the protocol."""

@@ -34,7 +34,6 @@ from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.scripts import BidScripts, ItemScripts, ScriptLimits
 from api_gateway.history import History
 from api_gateway.hot_path import HotPath
-from api_gateway.http_protocol import bounded_protocol
 from api_gateway.limits import BodyLimit
 from api_gateway.openapi import DESCRIPTION, TAGS, install_openapi
 from api_gateway.operations import Operations
@@ -46,11 +45,17 @@ from shared.aws.presence import presence
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.http.metrics import Histogram
+from shared.http.problems import problem
+from shared.http.protocol import bounded_protocol
 
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 20
 RESTART_PAUSE_S = 1.0
+
+BID_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Upper bounds of the histogram of bids, in seconds."""
 
 
 @contextlib.asynccontextmanager
@@ -148,6 +153,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             history=history,
             operations=operations,
             closer=closer,
+            bid_seconds=Histogram(*BID_BOUNDS_S),
         )
 
 
@@ -227,7 +233,7 @@ def one_line_paths(app: ASGIApp) -> ASGIApp:
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ("\n" in scope["path"] or "\r" in scope["path"]):
-            await problems.respond(422, "INVALID", "the path must not hold a line break")(scope, receive, send)
+            await problem(422, "INVALID", "the path must not hold a line break")(scope, receive, send)
             return
         await app(scope, receive, send)
 
@@ -277,7 +283,9 @@ def main() -> None:
         host=settings.gateway_host,
         port=settings.gateway_port,
         loop="uvloop",
-        http=bounded_protocol(head_bytes_max=settings.head_bytes_max, timeout_s=settings.body_timeout_s),
+        http=bounded_protocol(
+            head_bytes_max=settings.head_bytes_max, timeout_s=settings.body_timeout_s, answers_silence=True
+        ),
         ws="none",
         access_log=False,
         log_config=None,

@@ -206,19 +206,3 @@ class FeedTokenAnswer(msgspec.Struct):
     token: str
     expires: Instant
     expires_in: Annotated[Count, Meta(description="Seconds.")]
-
-
-class HealthAnswer(msgspec.Struct):
-    """The process answers."""
-
-    status: Literal["healthy"]
-    service: Literal["api-gateway"]
-    time: Instant
-
-
-class ReadyAnswer(msgspec.Struct):
-    """`degraded` says of each part that is not well what is the matter; bids are taken unless `unavailable`."""
-
-    status: Literal["ready", "degraded", "unavailable"]
-    service: Literal["api-gateway"]
-    degraded: dict[str, str]

@@ -22,7 +22,6 @@ from starlette.routing import Route, WebSocketRoute
 
 from broadcast_service.endpoints import private, sse, watch
 from broadcast_service.endpoints import probes as http
-from broadcast_service.endpoints.problems import problem
 from broadcast_service.service import Service
 from broadcast_service.settings import Settings
 from broadcast_service.sources import loader
@@ -31,6 +30,7 @@ from broadcast_service.transport.websockets import CLOSE_GRACE_S, protocol_class
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.clients.redis import open_redis
+from shared.http.problems import problem
 
 logger = logging.getLogger(__name__)
 

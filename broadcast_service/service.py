@@ -183,7 +183,7 @@ class Service:
 
     async def beat(self) -> None:
         """Tell every connection the time once per ``feed_time_s``, until cancelled."""
-        await visit(Rounds(lambda: self.connections), self.settings.feed_time_s, self._beat)
+        await visit(Rounds(self.connections.keys), self.settings.feed_time_s, self._beat)
 
     def _beat(self, connections: Sequence[Connection]) -> None:
         frames = (heartbeat_frame(time.time_ns() // 1000, stale=not self.stream.is_up),)

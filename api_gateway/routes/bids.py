@@ -13,11 +13,11 @@ from api_gateway.documented import BidAcceptedAnswer, BidRefusedAnswer, json_con
 from api_gateway.engine.bids.stored import read_verdict
 from api_gateway.engine.bids.verdicts import ACCEPTED
 from api_gateway.hot_path import render
-from api_gateway.problems import respond
 from api_gateway.schemas import USER_ID_RULE
 from shared import names
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of
+from shared.http.problems import problem
 
 router = APIRouter(prefix="/api/v1/bids", tags=["bids"])
 
@@ -79,7 +79,7 @@ async def get_verdict(
         # 1. The item is read, its shard is open. 2. Redis fails over to a replica that lacks the bid, and the shard is
         # closed. 3. The key is looked for, in vain: but the bid was published, and comes back.
         await context.items.require_same(item)
-        return respond(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
+        return problem(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
     if stored.line.startswith(ACCEPTED):
         await _secured(request, item_id)
     amount = stored.fingerprint.partition(",")[0]
