@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -48,11 +47,11 @@ from shared.clients.redis import open_redis
 from shared.http.metrics import Histogram
 from shared.http.problems import problem
 from shared.http.protocol import bounded_protocol
+from shared.supervision import Work, in_background
 
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 20
-RESTART_PAUSE_S = 1.0
 
 BID_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the histogram of bids, in seconds."""
@@ -128,13 +127,16 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         operations = Operations(item_scripts, item_index, Voids(redis, item_scripts, archive), on_outbox=relay.notice)
         # After the relay has stopped, which would take the leases again.
         stack.push_async_callback(_release, relay)
-        await _in_background(stack, relay.run, "relay")
-        await _in_background(stack, closer.run, "closer")
-        if acknowledger is not None:
-            await _in_background(stack, acknowledger.run, "acknowledger")
         leave = partial(_leave_redis, guard, bid_scripts, redis)
-        await _in_background(stack, partial(shards.run, leave), "shards")
-        await _in_background(stack, memory.run, "memory")
+        work: dict[str, Work] = {
+            "relay": relay.run,
+            "closer": closer.run,
+            "shards": partial(shards.run, leave),
+            "memory": memory.run,
+        }
+        if acknowledger is not None:
+            work["acknowledger"] = acknowledger.run
+        await stack.enter_async_context(in_background(work, keeps_state=False))
         flusher = asyncio.create_task(committer.run(), name="committer")
         stack.push_async_callback(_drain, committer, flusher, timeout_s + 1)
         figures = partial(_figures, committer, relay, shards)
@@ -191,29 +193,6 @@ async def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequen
         Gauge("RedisNotAdmitted", int(health.not_admitted is not None)),
         Total("EntriesForeign", relay.health.foreign_total),
     )
-
-
-async def _kept_running(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-    """A bug in one look must not end the relay, or the closing of items, for as long as the process lives."""
-    while True:
-        try:
-            await work()
-        except Exception:
-            logger.critical("%s failed, and begins anew", name, exc_info=True)
-        await asyncio.sleep(RESTART_PAUSE_S)
-
-
-async def _in_background(
-    stack: contextlib.AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]], name: str
-) -> None:
-    """Run ``work``, which ends only when it is cancelled, until the stack is closed."""
-    task = asyncio.create_task(_kept_running(work, name), name=name)
-
-    async def stop() -> None:
-        task.cancel()
-        await asyncio.wait([task], timeout=5)
-
-    stack.push_async_callback(stop)
 
 
 def head_as_get(app: ASGIApp) -> ASGIApp:

@@ -17,13 +17,13 @@ from redis.exceptions import RedisError
 
 from archival_worker.chain.chainer import Chainer
 from archival_worker.chain.exports import Exporter
-from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
-from archival_worker.link import NatsLink
+from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
 from archival_worker.outbox.missing_entries import HoleFinder
 from archival_worker.store.archive import Archive, Letters
 from shared import names
+from shared.clients.nats import NatsLink, StreamUnavailable
 from shared.http.metrics import metrics_answer
 from shared.http.probes import health, readiness
 from shared.http.protocol import BoundedHttpProtocol

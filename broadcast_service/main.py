@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +29,7 @@ from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.clients.redis import open_redis
 from shared.http.problems import problem
+from shared.supervision import in_background
 
 logger = logging.getLogger(__name__)
 
@@ -57,16 +56,15 @@ def create_app(settings: Settings) -> Starlette:
             connections_max=loader.WORKERS + private.READERS + 9,
         )
         service = Service(settings, redis)
-        tasks = [asyncio.create_task(work(), name=name) for name, work in service.work().items()]
-        for task in tasks:
-            task.add_done_callback(_end_process_on_failure)
+        figures = partial(_figures, service)
         try:
-            async with presence("broadcast_service", settings.broadcast_port, partial(_figures, service)):
+            # Viewers of a broadcaster whose task has failed would silently see nothing more.
+            async with (
+                in_background(service.work(), keeps_state=True),
+                presence("broadcast_service", settings.broadcast_port, figures),
+            ):
                 yield {"service": service}
         finally:
-            for task in reversed(tasks):
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await redis.aclose()
 
     return Starlette(
@@ -189,14 +187,6 @@ def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
-
-
-def _end_process_on_failure(task: asyncio.Task[None]) -> None:
-    """A task that should run for ever ended. Viewers would silently see nothing more: better to be started anew."""
-    if task.cancelled():
-        return
-    logger.critical("task %s ended", task.get_name(), exc_info=task.exception())
-    signal.raise_signal(signal.SIGTERM)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

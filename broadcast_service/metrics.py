@@ -33,7 +33,6 @@ class Metrics:
     frames_queued: int = 0
     loads: int = 0
     loads_failed: int = 0
-    consumers_created: int = 0
     latency: Histogram = field(default_factory=lambda: Histogram(*LATENCY_BOUNDS_S))
 
     def observe_latency(self, seconds: float) -> None:
@@ -51,6 +50,7 @@ class Metrics:
         bidders: int = 0,
         addresses: int = 0,
         items_lost: int = 0,
+        consumers_created: int = 0,
     ) -> str:
         """The text format of Prometheus, version 0.0.4."""
         return exposition(
@@ -63,6 +63,7 @@ class Metrics:
                 gauge("feed_stream_up", "Whether events from JetStream flow.", stream_up),
                 gauge("feed_items_lost", "Items that Redis has lost and somebody waits for.", items_lost),
                 *self._totals(),
+                counter("feed_consumers_created_total", "JetStream consumers made.", consumers_created),
                 self.latency.family(
                     "feed_latency_seconds", "From the decision in Redis to the frame handed to the viewers."
                 ),
@@ -88,6 +89,5 @@ class Metrics:
             ("frames_queued", "Frames that had to wait for a slow viewer.", self.frames_queued),
             ("loads", "Items read from Redis.", self.loads),
             ("loads_failed", "Reads from Redis that failed.", self.loads_failed),
-            ("consumers_created", "JetStream consumers made.", self.consumers_created),
         ):
             yield counter(f"feed_{name}_total", text, total)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -28,12 +28,13 @@ from broadcast_service.sources.audience_source import AudienceSource
 from broadcast_service.sources.bidders import BidderReader
 from broadcast_service.sources.loader import Loader
 from broadcast_service.sources.losses import Losses
-from broadcast_service.sources.nats_source import NatsSource
 from broadcast_service.sources.shards import ShardWatch
 from broadcast_service.sources.snapshots import SnapshotReader
 from broadcast_service.transport.broadcaster import Broadcaster
 from broadcast_service.transport.connection import Connection
 from broadcast_service.transport.heartbeats import Rounds, visit
+from shared.streams.follower import Follower
+from shared.supervision import Work
 
 SWEEP_EVERY_S: Final = 1.0
 DRAIN_SLICE: Final = 100
@@ -56,9 +57,9 @@ class Service:
         self.metrics = Metrics()
         self.clock = clock = asyncio.get_running_loop().time
         self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
-        self.stream = NatsSource(
+        self.stream = Follower(
             settings.nats_url,
-            self.metrics,
+            name="broadcast-service",
             heartbeat_s=settings.feed_heartbeat_s,
             subjects={audience.SUBJECT: self._hear},
         )
@@ -156,9 +157,9 @@ class Service:
 
     # ------------------------------------------------------------------------------------- what happens by itself
 
-    def work(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> dict[str, Work]:
         """What goes on as long as the service runs, by name; to be cancelled in the reverse order."""
-        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        work: dict[str, Work] = {
             "loader": partial(self.loader.run, self.broadcaster),
             "stream": partial(self.stream.run, self.broadcaster),
             "shards": partial(self.shards.run, self.broadcaster),

@@ -18,11 +18,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from archival_worker.backoff import Backoff, set_within
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Position
 from shared import names
+from shared.backoff import Backoff, set_within
 
 logger = logging.getLogger(__name__)
 

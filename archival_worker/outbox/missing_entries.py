@@ -28,10 +28,10 @@ from nats.errors import Error as NatsError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.errors import ArchiveUnavailable
 from archival_worker.store.archive import Position
 from shared import names
-from shared.clients.nats import Client
+from shared.clients.nats import Client, StreamUnavailable
 
 logger = logging.getLogger(__name__)
 

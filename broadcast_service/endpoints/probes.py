@@ -67,6 +67,7 @@ async def metrics(request: Request) -> Response:
         bidders=len(service.private),
         addresses=len(service.addresses),
         items_lost=service.hub.lost_count,
+        consumers_created=service.stream.consumers_made,
     )
     return metrics_answer(text)
 

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
+from shared.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Loader:
         # Bounded by the number of watched items: an item is in it at most once.
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._stages: dict[str, _Stage] = {}
-        self._retry_s = RETRY_FIRST_S
+        self._backoff = Backoff(first_s=RETRY_FIRST_S, most_s=RETRY_MAX_S)
         self._is_failing = False
 
     def request(self, item_id: str) -> None:
@@ -109,7 +110,7 @@ class Loader:
         if self._is_failing:
             logger.info("Redis answers again")
         self._is_failing = False
-        self._retry_s = RETRY_FIRST_S
+        self._backoff.succeeded()
         again = self._stages.pop(item_id) is _Stage.ASKED_AGAIN
         if again:
             self.request(item_id)
@@ -126,5 +127,4 @@ class Loader:
         """Try again later, with growing pauses; the item stays queued, so that requests in between change nothing."""
         self._metrics.loads_failed += 1
         self._stages[item_id] = _Stage.QUEUED
-        asyncio.get_running_loop().call_later(self._retry_s, self._queue.put_nowait, item_id)
-        self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+        asyncio.get_running_loop().call_later(self._backoff.failed(), self._queue.put_nowait, item_id)

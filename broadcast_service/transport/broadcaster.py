@@ -1,6 +1,6 @@
 """Carries out what the hub decides: frames to connections, loads to the loader. Everything here is synchronous.
 
-The listener of all sources: events come from :mod:`broadcast_service.sources.nats_source`, snapshots from
+The listener of all sources: events come from :mod:`shared.streams.follower`, snapshots from
 :mod:`broadcast_service.sources.loader`, the epochs of shards from :mod:`broadcast_service.sources.shards`.
 
 Whoever has to say something to single viewers gives two functions. Both are called when the frames that they are about

@@ -37,6 +37,7 @@ from redis.exceptions import RedisError
 from api_gateway.engine.relay.lineage import Lineage
 from api_gateway.engine.scripts import Advance, ItemScripts
 from shared import names
+from shared.backoff import Backoff
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
 from shared.crash_points import crash_point
 from shared.messages import frame_batch
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
 _QUESTIONS_AT_ONCE = 32
+_BACKOFF_FIRST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,7 @@ class Relay:
 
     async def _pump(self) -> None:
         """Cycle while there is work; otherwise sleep until told or until the next look."""
-        failures = 0
+        backoff = Backoff(first_s=_BACKOFF_FIRST_S, most_s=self._options.backoff_max_s)
         while True:
             try:
                 async with asyncio.timeout(self._options.poll_ms / 1_000):
@@ -285,25 +287,22 @@ class Relay:
                 jetstream = await self._connected()
                 await self._check_stream(jetstream)
                 await self._cycle(jetstream)
-                failures = 0
+                backoff.succeeded()
                 self.health.connected = True
                 self.health.last_error = None
             except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage) as error:
-                failures += 1
                 self._failed("publish", error)
-                await self._back_off(failures)
+                await self._back_off(backoff)
             except Exception as error:
                 # A bug must not end the gateway's only relay: it is loud, and everything is read again.
                 logger.exception("relay: unexpected failure")
-                failures += 1
                 self._failed("publish", error)
-                await self._back_off(failures)
+                await self._back_off(backoff)
 
-    async def _back_off(self, failures: int) -> None:
+    async def _back_off(self, backoff: Backoff) -> None:
         self._dirty.update(self._owned)
         self._wake.set()
-        pause_s = min(self._options.backoff_max_s, 0.05 * 2 ** min(failures, 10))
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+        await asyncio.sleep(backoff.failed())
 
     def _failed(self, what: str, error: BaseException) -> None:
         self.health.failures_total += 1
