@@ -25,6 +25,7 @@ class Metrics:
     events: int = 0
     sealed: int = 0
     duplicates: int = 0
+    unknown_events: int = 0
     acks: int = 0
     given_back: int = 0
     purged: int = 0
@@ -45,6 +46,7 @@ class Metrics:
         self.events += stored.events
         self.sealed += stored.sealed
         self.duplicates += stored.duplicates
+        self.unknown_events += len(stored.unknown)
         self.dead_letters_by.update(reason for reason, _ in stored.dead_letters)
         self.writes.observe(took_s)
 
@@ -57,6 +59,7 @@ class Metrics:
             ("messages", "Messages committed.", self.messages),
             ("batches", "Transactions' worth of messages committed.", self.batches),
             ("duplicates", "Rows that were stored already.", self.duplicates),
+            ("unknown_events", "Events of types that only a newer version knows, stored whole.", self.unknown_events),
             ("acks", "Messages acknowledged.", self.acks),
             ("given_back", "Messages given back to the stream unwritten.", self.given_back),
             ("purged_messages", "Archived messages purged from the stream.", self.purged),

@@ -204,5 +204,10 @@ def _report(stored: Stored) -> None:
     """A dead letter is never silent; thousands at once are told by their number."""
     for reason, detail in stored.dead_letters[:_LETTERS_LOGGED_MAX]:
         logger.error("dead letter, %s: %s", reason, detail)
+    if stored.unknown:
+        types = ", ".join(sorted(set(stored.unknown))[:_LETTERS_LOGGED_MAX])
+        logger.warning(
+            "%d events of unknown types stored whole (%s); is this version older?", len(stored.unknown), types
+        )
     if len(stored.dead_letters) > _LETTERS_LOGGED_MAX:
         logger.error("and %d more dead letters in this batch", len(stored.dead_letters) - _LETTERS_LOGGED_MAX)

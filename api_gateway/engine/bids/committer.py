@@ -26,7 +26,7 @@ from api_gateway.engine.scripts import BidScripts, Decided
 from shared import names
 from shared.crash_points import crash_point
 from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
-from shared.messages import BidAccepted, DecodeError, decode_event
+from shared.messages import BidAccepted, DecodeError, decode_any_event
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class Committer:
         latest = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
         for raw in latest:
             try:
-                event = decode_event(raw)
+                event = decode_any_event(raw)
             except DecodeError:
                 logger.error("item %s: an event in the recent list cannot be read", item_id)
                 continue

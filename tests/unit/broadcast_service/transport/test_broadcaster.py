@@ -137,6 +137,22 @@ def test_hooks_are_called_after_the_frames() -> None:
     assert calls == [(f"joined {ITEM}", 1), (f"{ITEM}: ['user-1', 'user-2']", 2), raised]
 
 
+def test_after_an_event_of_an_unknown_type_viewers_get_the_item_as_it_is_now() -> None:
+    world = World()
+    pipe = Pipe()
+    world.enter(pipe)
+    world.broadcaster.history_wanted(ITEM)
+    world.broadcaster.loaded(ITEM, Recovery(item(1)), again=False)
+    world.loads.clear()
+    newer = encode_event(bid(2)).replace(b'"type":"bid"', b'"type":"relisted"')
+    data = frame_batch(names.shard_of(ITEM), 1, 1, ITEM, b"[%b]" % newer)
+    world.broadcaster.on_message(names.subject_of(ITEM), data)
+    assert world.loads == [ITEM], "Redis is asked at once, and not when the gap shows"
+    world.broadcaster.history_wanted(ITEM)
+    world.broadcaster.loaded(ITEM, Recovery(item(2)), again=False)
+    assert pipe.seqs == [1, 2]
+
+
 def test_a_transport_that_fails_is_given_up_and_the_others_are_served() -> None:
     world = World()
     pipes = [Pipe(), Broken(), Pipe()]
