@@ -1,4 +1,4 @@
-"""What the event stream holds, read beside its consumers and without a trace."""
+"""What the event stream holds, read beside its consumers; the consumer that it takes goes by itself after a minute."""
 
 from __future__ import annotations
 
