@@ -80,7 +80,7 @@ class ArchivedBid:
     bid_id: str
     user_id: str
     amount: int
-    kind: str
+    kind: Literal["bid", "proxy", "buy_now"]
     ts_us: int
     leader: str
     voided: bool

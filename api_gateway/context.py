@@ -1,4 +1,4 @@
-"""What the routes work with: opened and closed by ``main.py``, found on the application's state."""
+"""What the routes work with: opened and closed by ``main.py``, found in the state that every request is given."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from api_gateway.history import History
 from api_gateway.operations import Operations
 from api_gateway.settings import Settings
 from shared.clients.nats import NatsLink
+from shared.http.metrics import Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Context:
     """The open resources of one gateway.
 
     ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
-    the commit in Redis is what it promises.
+    the commit in Redis is what it promises. ``bid_seconds``: how long bids took that were decided.
     """
 
     settings: Settings
@@ -42,10 +43,11 @@ class Context:
     history: History
     operations: Operations
     closer: Closer
+    bid_seconds: Histogram
 
 
 def context_of(request: Request) -> Context:
     """The context of the application that serves this request."""
-    context = request.app.state.context
+    context = request.state.context
     assert isinstance(context, Context)
     return context

@@ -19,12 +19,12 @@ from api_gateway.archive import Archive, ArchivedBid
 from shared import names
 from shared.domain.errors import InvalidInput, Unavailable
 from shared.domain.voiding import Row, fate_of
-from shared.messages import BidAccepted, BidVoided, Event, decode_event
+from shared.messages import AnyEvent, BidAccepted, BidVoided, decode_any_event
 from shared.redis_layout.outbox import read_pages
 
 logger = logging.getLogger(__name__)
 
-_events_decoder = msgspec.json.Decoder(list[Event])
+_events_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class History:
         more = len(newest_first) > limit
         return Page(shown, f"{shown[-1].epoch}:{shown[-1].seq}" if more else None, partial)
 
-    async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[Event]:
+    async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[AnyEvent]:
         """The item's events from the archived one on, and maybe some before it."""
         raw = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
-        events = [decode_event(event) for event in raw]
+        events = [decode_any_event(event) for event in raw]
         if events and version is not None:
             oldest = events[-1]
             # Also where it is of an earlier epoch: a rebuilt item keeps its seq, so the list has no hole.
@@ -97,17 +97,17 @@ class History:
             return events
         return [*events, *await self._outbox(item_id)]
 
-    async def _outbox(self, item_id: str) -> list[Event]:
+    async def _outbox(self, item_id: str) -> list[AnyEvent]:
         """The item's events in its shard's outbox; read only while the archive lags far behind."""
-        found: list[Event] = []
+        found: list[AnyEvent] = []
         async for entries in read_pages(self._redis, names.shard_of(item_id)):
             for entry in entries:
                 if entry.item_id == item_id:
-                    found.extend(_events_decoder.decode(entry.events))
+                    found.extend(decode_any_event(bytes(raw)) for raw in _events_decoder.decode(entry.events))
         return found
 
 
-def _merged(archived: list[ArchivedBid], events: list[Event]) -> list[ArchivedBid]:
+def _merged(archived: list[ArchivedBid], events: list[AnyEvent]) -> list[ArchivedBid]:
     """Archive and events as one list, newest first, each bid once; struck where either of them says so."""
     merged = {(bid.epoch, bid.seq): bid for bid in archived}
     voids: list[BidVoided] = []

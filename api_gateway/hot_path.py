@@ -2,7 +2,7 @@
 
 ``POST /api/v1/items/{id}/bid`` is the one call that must not pay for a framework's per-request machinery (routing,
 dependencies, model building, response classes), which costs several times the decision itself. Everything else goes to
-the application behind it. The endpoint is documented in the application's OpenAPI all the same (``schemas.py``).
+the application behind it. The endpoint is documented in the application's OpenAPI all the same (``documented.py``).
 
 The body is decoded by msgspec and the amounts stay the text that the client sent, because every JSON decoder that makes
 numbers of them goes through a binary float.
@@ -14,21 +14,22 @@ import asyncio
 import itertools
 import logging
 import secrets
+from time import perf_counter
 from typing import Final, Literal
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.scripts import ItemMissing
-from api_gateway.engine.items import Items
 from api_gateway.limits import ClientGone, refuse
-from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem, problem_of
+from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, problem_of
 from api_gateway.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
 from shared import names
-from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused, Unavailable
+from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
+from shared.http.problems import MEDIA_TYPE, problem_body
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 
 logger = logging.getLogger(__name__)
@@ -72,13 +73,6 @@ class HotPath:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._committer: Committer | None = None
-        self._items: Items | None = None
-
-    def open(self, committer: Committer, items: Items) -> None:
-        """Begin to take bids; called by the composition root once its resources are open."""
-        self._committer = committer
-        self._items = items
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -98,7 +92,7 @@ class HotPath:
                 status, body = await self._decide(item_id, scope, receive)
                 headers = [_JSON]
             else:
-                status, body = 405, problem(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")
+                status, body = 405, problem_body(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")
                 headers.append((b"allow", b"POST"))
         except BodyTooLarge as error:
             await refuse(413, error.code, str(error), receive, send)
@@ -110,17 +104,19 @@ class HotPath:
             return
         except Exception:
             logger.exception("bid on item %s", item_id)
-            status, body = 500, problem(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
+            status, body = 500, problem_body(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _decide(self, item_id: str, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        if self._committer is None or self._items is None:
-            raise Unavailable("the gateway is starting")
+        # What the lifespan has opened; the server gives it to every request.
+        context: Context = scope["state"]["context"]
+        began_s = perf_counter()
+        items = context.items
         header_key = _idempotency_key(scope)
         body = await self._read(receive)
-        exponent = self._items.known.get(item_id)
+        exponent = items.known.get(item_id)
         if exponent is None and not names.is_item_id(item_id):
             raise InvalidInput("item id: 1 to 64 characters of A-Z a-z 0-9 _ -")
         # Everything that can be wrong without knowing the item is refused before Redis hears of it.
@@ -128,18 +124,18 @@ class HotPath:
         bid_id, key, key_is_bid_id = _identify(sent, header_key)
         is_new = False
         if exponent is None:
-            exponent = await self._items.find_exponent(item_id)
+            exponent = await items.find_exponent(item_id)
             if exponent is None:
                 # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
                 # not open anything.
                 exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
         amount, maximum = _amounts(sent, exponent)
         if is_new:
-            await self._items.open_by_default(item_id)
+            await items.open_by_default(item_id)
             # Somebody else may have opened it meanwhile, in another currency.
-            exponent = await self._items.find_exponent(item_id)
+            exponent = await items.find_exponent(item_id)
             if exponent is None:
-                await self._items.gone(item_id)
+                await items.gone(item_id)
             amount, maximum = _amounts(sent, exponent)
         bid = PendingBid(
             item_id,
@@ -151,13 +147,15 @@ class HotPath:
             key_is_bid_id,
             asyncio.get_running_loop().create_future(),
         )
-        self._committer.place(bid)
+        context.committer.place(bid)
         try:
             line = await bid.verdict
         except ItemMissing:
             # It was there a moment ago, since its currency is known, and no item is ever removed.
-            await self._items.gone(item_id)
-        return render(line, item_id, exponent, amount, key)
+            await items.gone(item_id)
+        answer = render(line, item_id, exponent, amount, key)
+        context.bid_seconds.observe(perf_counter() - began_s)
+        return answer
 
     async def _read(self, receive: Receive) -> bytes:
         """The whole body; one message in all but odd cases. How long it may take is bounded by the protocol."""

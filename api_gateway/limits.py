@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_gateway.problems import MEDIA_TYPE, problem
+from shared.http.problems import MEDIA_TYPE, problem_body
 
 DISCARDED_BYTES_MAX: Final = 32 * 1024**2
 DISCARD_S: Final = 5.0
@@ -20,7 +20,7 @@ async def refuse(status: int, code: str, detail: str, receive: Receive, send: Se
     A connection that is closed with unread bytes is reset, and the client may lose the answer over it. So the answer
     goes out first, and what still arrives is thrown away for a while (bounded in bytes and in time) before the close.
     """
-    body = problem(status, code, detail)
+    body = problem_body(status, code, detail)
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", b"%d" % len(body)),

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from operator import attrgetter
 
 import uvicorn
 from fastapi import FastAPI
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,7 +35,6 @@ from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from api_gateway.history import History
 from api_gateway.hot_path import HotPath
-from api_gateway.http_protocol import bounded_protocol
 from api_gateway.limits import BodyLimit
 from api_gateway.openapi import DESCRIPTION, TAGS, install_openapi
 from api_gateway.operations import Operations
@@ -45,15 +46,21 @@ from shared.aws.presence import presence
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.http.metrics import Histogram
+from shared.http.problems import problem
+from shared.http.protocol import bounded_protocol
+from shared.supervision import Work, in_background
 
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 20
-RESTART_PAUSE_S = 1.0
+
+BID_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Upper bounds of the histogram of bids, in seconds."""
 
 
 @contextlib.asynccontextmanager
-async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[Context]:
+async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Open the resources and run the background tasks; servers may be away and are waited for in the background."""
     async with contextlib.AsyncExitStack() as stack:
         timeout_s = settings.redis_timeout_ms / 1000
@@ -68,38 +75,27 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
         limits = ScriptLimits(outbox_entries_max=settings.outbox_entries_max)
         archive = Archive(pool)
         past = Past(archive, nats)
+        cursors_made = asyncio.Event()
         shards = Shards(
             unguarded,
             ShardScripts(unguarded),
             past,
             LostItems(unguarded),
-            on_initialised=lambda: relay.reconsider(),
+            on_initialised=cursors_made.set,
             outbox_alarm_entries=settings.outbox_alarm_entries,
-            on_not_admitted=lambda: leave_redis(),
         )
         guard = Guard(shards.compare)
         redis = open_redis(settings.redis_url, timeout_s=timeout_s, on_connect=guard.on_connect)
         stack.push_async_callback(redis.aclose)
         item_scripts = ItemScripts(redis, limits)
-        bid_scripts = BidScripts(
-            redis,
-            limits,
-            timeout_s=timeout_s,
-            run_of=guard.run_of,
-        )
+        bid_scripts = BidScripts(redis, limits, timeout_s=timeout_s, run_of=guard.run_of)
         stack.push_async_callback(bid_scripts.close)
-
-        async def leave_redis() -> None:
-            if not guard.run:
-                return  # nobody was admitted since the last time
-            guard.forget()
-            await bid_scripts.leave()
-            with contextlib.suppress(RedisError, OSError):
-                await redis.connection_pool.disconnect()
 
         acknowledger: Acknowledger | None = None
         log = LogAcknowledger(redis, timeout_s=settings.bid_ack_timeout_ms / 1000)
-        relay = Relay(redis, ShardScripts(redis), nats, on_published=log.published, on_read=shards.given_out)
+        relay = Relay(
+            redis, ShardScripts(redis), nats, on_published=log.published, on_read=shards.given_out, look=cursors_made
+        )
         if settings.bid_ack == "log":
             acknowledger = log
         elif settings.bid_ack == "replica":
@@ -114,7 +110,7 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             redis,
             queue_max=settings.bid_queue_max,
             resolve_s=settings.resolve_ms / 1000,
-            on_outbox=lambda shard, _: relay.notice(shard),
+            on_outbox=relay.notice,
             on_given_out=shards.given_out,
             confirm=None if acknowledger is None else acknowledger.confirm,
             secure=None if acknowledger is None else acknowledger.secure,
@@ -125,43 +121,27 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             past,
             LostItems(redis),
             open_catalogue=settings.open_catalogue,
-            on_outbox=lambda shard, _: relay.notice(shard),
+            on_outbox=relay.notice,
         )
-        closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=lambda shard, _: relay.notice(shard))
+        closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=relay.notice)
         memory = MemoryWatch(redis)
         history = History(redis, archive)
-        operations = Operations(
-            item_scripts,
-            item_index,
-            Voids(redis, item_scripts, archive),
-            on_outbox=lambda shard, _: relay.notice(shard),
-        )
-
-        async def release() -> None:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await relay.release()
-
+        operations = Operations(item_scripts, item_index, Voids(redis, item_scripts, archive), on_outbox=relay.notice)
         # After the relay has stopped, which would take the leases again.
-        stack.push_async_callback(release)
-        await _in_background(stack, relay.run, "relay")
-        await _in_background(stack, closer.run, "closer")
+        stack.push_async_callback(_release, relay)
+        leave = partial(_leave_redis, guard, bid_scripts, redis)
+        work: dict[str, Work] = {
+            "relay": relay.run,
+            "closer": closer.run,
+            "shards": partial(shards.run, leave),
+            "memory": memory.run,
+        }
         if acknowledger is not None:
-            await _in_background(stack, acknowledger.run, "acknowledger")
-        await _in_background(stack, shards.run, "shards")
-        await _in_background(stack, memory.run, "memory")
+            work["acknowledger"] = acknowledger.run
+        await stack.enter_async_context(in_background(work, keeps_state=False))
         flusher = asyncio.create_task(committer.run(), name="committer")
-
-        async def drain() -> None:
-            # Bids that were taken are decided before anything is closed; their events stay in the outbox until relayed.
-            await committer.close()
-            await asyncio.wait([flusher], timeout=timeout_s + 1)
-
-        stack.push_async_callback(drain)
-        hot_path.open(committer, item_index)
-
-        async def figures() -> Sequence[Metric]:
-            return _figures(committer, relay, shards)
-
+        stack.push_async_callback(_drain, committer, flusher, timeout_s + 1)
+        figures = partial(_figures, committer, relay, shards)
         await stack.enter_async_context(presence("api_gateway", settings.gateway_port, figures))
         yield Context(
             settings=settings,
@@ -177,10 +157,32 @@ async def open_context(settings: Settings, hot_path: HotPath) -> AsyncIterator[C
             history=history,
             operations=operations,
             closer=closer,
+            bid_seconds=Histogram(*BID_BOUNDS_S),
         )
 
 
-def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequence[Metric]:
+async def _leave_redis(guard: Guard, bid_scripts: BidScripts, redis: Redis) -> None:
+    """Use no connection any longer that was made before the run of Redis could be doubted."""
+    if not guard.run:
+        return  # nobody was admitted since the last time
+    guard.forget()
+    await bid_scripts.leave()
+    with contextlib.suppress(RedisError, OSError):
+        await redis.connection_pool.disconnect()
+
+
+async def _release(relay: Relay) -> None:
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        await relay.release()
+
+
+async def _drain(committer: Committer, flusher: asyncio.Task[None], within_s: float) -> None:
+    """Bids that were taken are decided before anything is closed; their events stay in the outbox until relayed."""
+    await committer.close()
+    await asyncio.wait([flusher], timeout=within_s)
+
+
+async def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequence[Metric]:
     """What CloudWatch is told, where it is told anything. Every gateway sees the outboxes of all of them."""
     health = shards.health
     return (
@@ -193,29 +195,6 @@ def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequence[Met
         Gauge("RedisNotAdmitted", int(health.not_admitted is not None)),
         Total("EntriesForeign", relay.health.foreign_total),
     )
-
-
-async def _kept_running(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-    """A bug in one look must not end the relay, or the closing of items, for as long as the process lives."""
-    while True:
-        try:
-            await work()
-        except Exception:
-            logger.critical("%s failed, and begins anew", name, exc_info=True)
-        await asyncio.sleep(RESTART_PAUSE_S)
-
-
-async def _in_background(
-    stack: contextlib.AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]], name: str
-) -> None:
-    """Run ``work``, which ends only when it is cancelled, until the stack is closed."""
-    task = asyncio.create_task(_kept_running(work, name), name=name)
-
-    async def stop() -> None:
-        task.cancel()
-        await asyncio.wait([task], timeout=5)
-
-    stack.push_async_callback(stop)
 
 
 def head_as_get(app: ASGIApp) -> ASGIApp:
@@ -235,7 +214,7 @@ def one_line_paths(app: ASGIApp) -> ASGIApp:
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ("\n" in scope["path"] or "\r" in scope["path"]):
-            await problems.respond(422, "INVALID", "the path must not hold a line break")(scope, receive, send)
+            await problem(422, "INVALID", "the path must not hold a line break")(scope, receive, send)
             return
         await app(scope, receive, send)
 
@@ -244,13 +223,11 @@ def one_line_paths(app: ASGIApp) -> ASGIApp:
 
 def build_app(settings: Settings) -> ASGIApp:
     """The ASGI application: the hot path in front of FastAPI."""
-    hot_path: HotPath
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_context(settings, hot_path) as context:
-            app.state.context = context
-            yield
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Context]]:
+        async with open_context(settings) as context:
+            yield {"context": context}
 
     app = FastAPI(
         title="Bidding platform",
@@ -261,7 +238,7 @@ def build_app(settings: Settings) -> ASGIApp:
         servers=[{"url": "/", "description": "This gateway"}],
         openapi_tags=TAGS,
         # The functions' names: what a generated client calls its methods.
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=attrgetter("name"),
         lifespan=lifespan,
     )
     problems.install(app)
@@ -271,8 +248,7 @@ def build_app(settings: Settings) -> ASGIApp:
     app.include_router(feed_tokens.router)
     mount_pages(app, feed_url=settings.broadcast_public_url, feed_port=settings.broadcast_port)
     install_openapi(app)
-    hot_path = HotPath(BodyLimit(one_line_paths(head_as_get(app)), bytes_max=settings.body_bytes_max))
-    return hot_path
+    return HotPath(BodyLimit(one_line_paths(head_as_get(app)), bytes_max=settings.body_bytes_max))
 
 
 def main() -> None:
@@ -288,7 +264,9 @@ def main() -> None:
         host=settings.gateway_host,
         port=settings.gateway_port,
         loop="uvloop",
-        http=bounded_protocol(head_bytes_max=settings.head_bytes_max, timeout_s=settings.body_timeout_s),
+        http=bounded_protocol(
+            head_bytes_max=settings.head_bytes_max, timeout_s=settings.body_timeout_s, answers_silence=True
+        ),
         ws="none",
         access_log=False,
         log_config=None,

@@ -13,18 +13,18 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from api_gateway.hot_path import BID_BYTES_MAX
-from api_gateway.problems import MEDIA_TYPE
-from api_gateway.schemas import (
+from api_gateway.documented import (
     BidAcceptedAnswer,
     BidRefusedAnswer,
-    BidRequest,
     ProblemAnswer,
     component_schemas,
     json_content,
     request_body,
 )
+from api_gateway.hot_path import BID_BYTES_MAX
+from api_gateway.schemas import BidRequest
 from shared import names
+from shared.http.problems import MEDIA_TYPE
 
 DESCRIPTION: Final = """\
 Real-time auctions: bids are decided atomically, numbered without a gap, and never lost.

@@ -18,9 +18,7 @@ from shared.redis_layout.item_hash import ItemState
 class Operations:
     """Runs operations; the item's new state is the answer."""
 
-    def __init__(
-        self, scripts: ItemScripts, items: Items, voids: Voids, *, on_outbox: Callable[[str, int], None]
-    ) -> None:
+    def __init__(self, scripts: ItemScripts, items: Items, voids: Voids, *, on_outbox: Callable[[str], None]) -> None:
         self._scripts = scripts
         self._items = items
         self._voids = voids
@@ -32,8 +30,8 @@ class Operations:
         Raises:
             ItemNotFound, StateConflict, Unavailable.
         """
-        entry = await self._ask(item_id, self._scripts.transition(name, item_id, reason=reason, by=by))
-        self._on_outbox(names.shard_of(item_id), entry)
+        await self._ask(item_id, self._scripts.transition(name, item_id, reason=reason, by=by))
+        self._on_outbox(names.shard_of(item_id))
         return await self._items.get(item_id, may_open=False)
 
     async def void(self, item_id: str, bid_id: str, *, reason: str, by: str) -> ItemState:
@@ -42,8 +40,8 @@ class Operations:
         Raises:
             ItemNotFound, BidNotFound, BidStruck, StateConflict, Unavailable.
         """
-        entry = await self._ask(item_id, self._voids.strike(item_id, bid_id, reason=reason, by=by))
-        self._on_outbox(names.shard_of(item_id), entry)
+        await self._ask(item_id, self._voids.strike(item_id, bid_id, reason=reason, by=by))
+        self._on_outbox(names.shard_of(item_id))
         return await self._items.get(item_id, may_open=False)
 
     async def _ask(self, item_id: str, call: Awaitable[Any]) -> Any:

@@ -1,21 +1,19 @@
-"""Errors as ``application/problem+json`` (RFC 9457), with an ``error`` text for clients of the older API.
+"""Every error of the application becomes a problem document.
 
 Domain errors know no HTTP; the one table below gives them their status.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from shared.domain import errors
-
-MEDIA_TYPE: Final = "application/problem+json"
+from shared.http.problems import MEDIA_TYPE, TITLES, problem, problem_body
 
 INTERNAL_ERROR: Final = "INTERNAL_ERROR"
 INTERNAL_ERROR_DETAIL: Final = "something went wrong here; whether anything was changed is not known"
@@ -32,42 +30,10 @@ _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (errors.OutcomeUnknown, 503),
 )
 
-_TITLES: Final = {
-    400: "Bad request",
-    401: "Not authenticated",
-    403: "Not allowed",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "Request too slow",
-    409: "Conflict",
-    413: "Request too large",
-    415: "Unsupported media type",
-    422: "Invalid request",
-    431: "Request head too large",
-    429: "Too many requests",
-    500: "Internal error",
-    503: "Temporarily unavailable",
-}
-
 
 def status_of(error: errors.BiddingError) -> int:
     """The HTTP status of a domain error; 500 for one that the table does not know."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-
-
-def problem(status: int, code: str, detail: str, **members: Any) -> bytes:
-    """The body of an error answer. ``detail`` says what to do; ``members`` are added as they are."""
-    return msgspec.json.encode(
-        {
-            "type": f"urn:bidding:problem:{code.lower().replace('_', '-')}",
-            "title": _TITLES.get(status, "Error"),
-            "status": status,
-            "code": code,
-            "detail": detail,
-            "error": detail,
-            **members,
-        }
-    )
 
 
 def problem_of(error: errors.BiddingError) -> tuple[int, bytes, dict[str, str]]:
@@ -78,12 +44,7 @@ def problem_of(error: errors.BiddingError) -> tuple[int, bytes, dict[str, str]]:
         headers["retry-after"] = str(error.retry_after_s)
     field = error.field if isinstance(error, errors.InvalidInput) else None
     members = {} if field is None else {"field": field}
-    return status, problem(status, error.code, str(error), **members), headers
-
-
-def respond(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> Response:
-    """An error answer for ordinary routes."""
-    return Response(problem(status, code, detail, **members), status, headers, MEDIA_TYPE)
+    return status, problem_body(status, error.code, str(error), **members), headers
 
 
 def _allowed(request: Request) -> list[str]:
@@ -108,22 +69,22 @@ def install(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = _TITLES.get(error.status_code, "Error").upper().replace(" ", "_")
+        code = TITLES.get(error.status_code, "Error").upper().replace(" ", "_")
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers = {"allow": ", ".join(_allowed(request))}
-        return respond(error.status_code, code, str(error.detail), headers=headers)
+        return problem(error.status_code, code, str(error.detail), headers=headers)
 
     async def validation_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
         detail = f"{where}: {first['msg']}" if where else str(first["msg"])
-        return respond(422, "INVALID", detail, field=where)
+        return problem(422, "INVALID", detail, field=where)
 
     async def internal_error(_: Request, error: Exception) -> Response:
         # The framework raises it again after the answer, so that the server logs it.
-        return respond(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
+        return problem(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
 
     app.add_exception_handler(Exception, internal_error)
     app.add_exception_handler(errors.BiddingError, bidding_error)

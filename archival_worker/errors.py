@@ -21,12 +21,6 @@ class MessageRefused(BiddingError):
     code = "MESSAGE_REFUSED"
 
 
-class StreamUnavailable(BiddingError):
-    """JetStream cannot be read now: no connection, or the stream or the consumer is gone. Try later, from the start."""
-
-    code = "STREAM_UNAVAILABLE"
-
-
 class LetterUnknown(BiddingError):
     """There is no dead letter of this number."""
 

@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import uvicorn
 from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
 from nats.errors import Error as NatsError
 from nats.js.api import ConsumerInfo
 from redis.asyncio import Redis
@@ -19,16 +17,19 @@ from redis.exceptions import RedisError
 
 from archival_worker.chain.chainer import Chainer
 from archival_worker.chain.exports import Exporter
-from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
-from archival_worker.link import NatsLink
+from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
 from archival_worker.outbox.missing_entries import HoleFinder
 from archival_worker.store.archive import Archive, Letters
 from shared import names
-from shared.http.protocol import IdleHttpProtocol
+from shared.clients.nats import NatsLink, StreamUnavailable
+from shared.http.metrics import metrics_answer
+from shared.http.probes import health, readiness
+from shared.http.protocol import BoundedHttpProtocol
 
 _PROBE_TIMEOUT_S: Final = 2.0
+SERVICE_NAME: Final = "archival-worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +126,14 @@ def make_app(
     app = FastAPI(title="Archival worker", openapi_url=None)
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "healthy", "service": "archival-worker", "time": datetime.now(UTC).isoformat()}
+    async def get_health() -> Response:
+        return health(SERVICE_NAME)
 
     @app.get("/ready")
     async def ready() -> Response:
         report = await probes.ask()
         is_ready = metrics.consuming and not (report.redis or report.nats or report.postgres)
-        body: dict[str, Any] = {
-            "status": "ready" if is_ready else "unavailable",
-            "service": "archival-worker",
+        told: dict[str, Any] = {
             "redis": report.redis or "ok",
             "nats": report.nats or "ok",
             "postgres": report.postgres or "ok",
@@ -153,7 +152,7 @@ def make_app(
             | chainer.alarms
             | (exporter.alarms if exporter else {}),
         }
-        return JSONResponse(body, 200 if is_ready else 503)
+        return readiness(SERVICE_NAME, works=is_ready, is_degraded=False, **told)
 
     @app.get("/metrics")
     async def prometheus() -> Response:
@@ -178,7 +177,7 @@ def make_app(
             "exports_open": exporter.open if exporter is not None else None,
         }
         gauges |= {name: float(value) for name, value in known.items() if value is not None}
-        return PlainTextResponse(metrics.text(gauges), media_type="text/plain; version=0.0.4")
+        return metrics_answer(metrics.text(gauges))
 
     return app
 
@@ -196,7 +195,7 @@ def make_server(app: FastAPI) -> HttpServer:
     """A server for sockets that are bound already."""
     config = uvicorn.Config(
         app,
-        http=IdleHttpProtocol,
+        http=BoundedHttpProtocol,
         lifespan="off",
         log_level="warning",
         access_log=False,

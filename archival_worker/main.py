@@ -18,20 +18,21 @@ from archival_worker.chain.exports import Exporter
 from archival_worker.chain.sinks import open_sink
 from archival_worker.consume.batcher import BatchLimits
 from archival_worker.consume.retention import Retention
-from archival_worker.consume.source import SourceOptions
 from archival_worker.consume.worker import Worker, WorkerOptions
 from archival_worker.http import HttpServer, Probes, make_app, make_server
-from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
 from archival_worker.outbox.missing_entries import HoleFinder
 from archival_worker.settings import Settings
 from archival_worker.store.archive import Archive
+from shared import names
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
+from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.crash_points import crash_point
+from shared.streams.puller import PullOptions
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
         cursors = CursorCopier(redis, archive.positions, metrics)
         options = WorkerOptions(
             batch=BatchLimits(rows_max=settings.archiver_batch_rows, linger_s=settings.archiver_linger_ms / 1_000),
-            source=SourceOptions(ack_wait_s=settings.archiver_ack_wait_s),
+            source=PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=settings.archiver_ack_wait_s),
         )
         holes = HoleFinder(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
         probes = Probes(redis, link, archive)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from archival_worker.store.archive import Stored
+from prometheus_client.core import Metric
 
-_WRITE_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+from archival_worker.store.archive import Stored
+from shared.http.metrics import Histogram, counter, counters, exposition, gauge
+
+_WRITE_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(slots=True)
@@ -22,6 +25,7 @@ class Metrics:
     events: int = 0
     sealed: int = 0
     duplicates: int = 0
+    unknown_events: int = 0
     acks: int = 0
     given_back: int = 0
     purged: int = 0
@@ -31,8 +35,7 @@ class Metrics:
     export_failures: int = 0
     dead_letters_by: Counter[str] = field(default_factory=Counter)
     failures_by: Counter[str] = field(default_factory=Counter)
-    write_s: float = 0.0
-    write_buckets: list[int] = field(default_factory=lambda: [0] * len(_WRITE_BUCKETS_S))
+    writes: Histogram = field(default_factory=lambda: Histogram(*_WRITE_BOUNDS_S))
     consuming: bool = False
 
     def wrote(self, messages: int, stored: Stored, took_s: float) -> None:
@@ -43,19 +46,20 @@ class Metrics:
         self.events += stored.events
         self.sealed += stored.sealed
         self.duplicates += stored.duplicates
+        self.unknown_events += len(stored.unknown)
         self.dead_letters_by.update(reason for reason, _ in stored.dead_letters)
-        self.write_s += took_s
-        for at, bound_s in enumerate(_WRITE_BUCKETS_S):
-            if took_s <= bound_s:
-                self.write_buckets[at] += 1
+        self.writes.observe(took_s)
 
     def text(self, gauges: dict[str, float]) -> str:
         """Everything in Prometheus' text format; ``gauges`` are added under ``archiver_<name>``."""
-        lines: list[str] = []
+        return exposition(self._families(gauges))
+
+    def _families(self, gauges: dict[str, float]) -> Iterator[Metric]:
         for name, help_text, total in (
             ("messages", "Messages committed.", self.messages),
             ("batches", "Transactions' worth of messages committed.", self.batches),
             ("duplicates", "Rows that were stored already.", self.duplicates),
+            ("unknown_events", "Events of types that only a newer version knows, stored whole.", self.unknown_events),
             ("acks", "Messages acknowledged.", self.acks),
             ("given_back", "Messages given back to the stream unwritten.", self.given_back),
             ("purged_messages", "Archived messages purged from the stream.", self.purged),
@@ -64,31 +68,13 @@ class Metrics:
             ("exports", "Exports of closed items confirmed.", self.exports),
             ("export_failures", "Attempts to export that failed.", self.export_failures),
         ):
-            lines += _header(f"archiver_{name}_total", help_text, "counter")
-            lines.append(f"archiver_{name}_total {total}")
+            yield counter(f"archiver_{name}_total", help_text, total)
         rows = {"bids": self.bids, "events": self.events, "sealed": self.sealed}
-        lines += _labelled("archiver_rows_total", "Rows stored.", "table", rows.items())
+        yield counters("archiver_rows_total", "Rows stored.", "table", rows)
         letters = {reason: self.dead_letters_by[reason] for reason in ("clash", "former_epoch", "poison")}
-        lines += _labelled("archiver_dead_letters_total", "New dead letters.", "reason", letters.items())
+        yield counters("archiver_dead_letters_total", "New dead letters.", "reason", letters)
         failures = {what: self.failures_by[what] for what in sorted({"archive", "stream", "redis", *self.failures_by})}
-        lines += _labelled("archiver_failures_total", "Failed attempts.", "at", failures.items())
-        lines += _header(
-            "archiver_write_seconds", "Time from the start of a batch's transactions to COMMIT.", "histogram"
-        )
-        for bound_s, count in zip(_WRITE_BUCKETS_S, self.write_buckets, strict=True):
-            lines.append(f'archiver_write_seconds_bucket{{le="{bound_s:g}"}} {count}')
-        lines.append(f'archiver_write_seconds_bucket{{le="+Inf"}} {self.batches}')
-        lines.append(f"archiver_write_seconds_sum {self.write_s:.6f}")
-        lines.append(f"archiver_write_seconds_count {self.batches}")
+        yield counters("archiver_failures_total", "Failed attempts.", "at", failures)
+        yield self.writes.family("archiver_write_seconds", "Time from the start of a batch's transactions to COMMIT.")
         for name, value in (("consuming", float(self.consuming)), *gauges.items()):
-            lines += _header(f"archiver_{name}", "", "gauge")
-            lines.append(f"archiver_{name} {value:g}")
-        return "\n".join(lines) + "\n"
-
-
-def _header(name: str, help_text: str, kind: str) -> list[str]:
-    return ([f"# HELP {name} {help_text}"] if help_text else []) + [f"# TYPE {name} {kind}"]
-
-
-def _labelled(name: str, help_text: str, label: str, totals: Iterable[tuple[str, int]]) -> list[str]:
-    return [*_header(name, help_text, "counter"), *(f'{name}{{{label}="{value}"}} {total}' for value, total in totals)]
+            yield gauge(f"archiver_{name}", "", value)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypedDict
 
 import uvicorn
@@ -21,7 +20,6 @@ from starlette.routing import Route, WebSocketRoute
 
 from broadcast_service.endpoints import private, sse, watch
 from broadcast_service.endpoints import probes as http
-from broadcast_service.endpoints.problems import problem
 from broadcast_service.service import Service
 from broadcast_service.settings import Settings
 from broadcast_service.sources import loader
@@ -30,6 +28,8 @@ from broadcast_service.transport.websockets import CLOSE_GRACE_S, protocol_class
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.clients.redis import open_redis
+from shared.http.problems import problem
+from shared.supervision import in_background
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> Starlette:
     """The application; nothing is opened before its lifespan begins."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[LifespanState]:
+    async def lifespan(_: Starlette) -> AsyncIterator[LifespanState]:
         # One connection for each worker that reads, one for the shards, and some for /ready and for event streams that
         # begin.
         redis = open_redis(
@@ -56,28 +56,15 @@ def create_app(settings: Settings) -> Starlette:
             connections_max=loader.WORKERS + private.READERS + 9,
         )
         service = Service(settings, redis)
-        app.state.service = service
-        tasks = [
-            asyncio.create_task(service.loader.run(), name="loader"),
-            asyncio.create_task(service.stream.run(), name="stream"),
-            asyncio.create_task(service.shards.run(), name="shards"),
-            asyncio.create_task(service.private.run(), name="private"),
-            asyncio.create_task(service.sweep(), name="sweep"),
-            asyncio.create_task(service.beat(), name="beat"),
-            asyncio.create_task(service.ping(), name="ping"),
-        ]
-        if settings.feed_viewers_s:
-            # Ends before the stream does: it has something to say then.
-            tasks.append(asyncio.create_task(service.viewers.run(), name="viewers"))
-        for task in tasks:
-            task.add_done_callback(_end_process_on_failure)
+        figures = partial(_figures, service)
         try:
-            async with presence("broadcast_service", settings.broadcast_port, lambda: _figures(service)):
+            # Viewers of a broadcaster whose task has failed would silently see nothing more.
+            async with (
+                in_background(service.work(), keeps_state=True),
+                presence("broadcast_service", settings.broadcast_port, figures),
+            ):
                 yield {"service": service}
         finally:
-            for task in reversed(tasks):
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await redis.aclose()
 
     return Starlette(
@@ -107,14 +94,10 @@ async def _figures(service: Service) -> Sequence[Metric]:
 class FeedServer(uvicorn.Server):
     """uvicorn, but viewers are sent away in an orderly manner before anything else is taken down."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
-        super().__init__(config)
-        self._app = app
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        service: Service = self._app.state.service
+        service: Service = self.lifespan.state["service"]
         logger.info("closing %d connections", len(service.connections))
         await service.drain()
         await super().shutdown(sockets)
@@ -122,9 +105,8 @@ class FeedServer(uvicorn.Server):
 
 def create_server(settings: Settings) -> FeedServer:
     """The server, not running yet."""
-    app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        create_app(settings),
         host=settings.broadcast_host,
         port=settings.broadcast_port,
         loop="uvloop",
@@ -150,7 +132,7 @@ def create_server(settings: Settings) -> FeedServer:
         access_log=False,
         server_header=False,
     )
-    return FeedServer(config, app)
+    return FeedServer(config)
 
 
 def main() -> None:
@@ -205,14 +187,6 @@ def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
-
-
-def _end_process_on_failure(task: asyncio.Task[None]) -> None:
-    """A task that should run for ever ended. Viewers would silently see nothing more: better to be started anew."""
-    if task.cancelled():
-        return
-    logger.critical("task %s ended", task.get_name(), exc_info=task.exception())
-    signal.raise_signal(signal.SIGTERM)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

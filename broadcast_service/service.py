@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, Protocol
 from uuid import uuid4
 
@@ -27,12 +28,13 @@ from broadcast_service.sources.audience_source import AudienceSource
 from broadcast_service.sources.bidders import BidderReader
 from broadcast_service.sources.loader import Loader
 from broadcast_service.sources.losses import Losses
-from broadcast_service.sources.nats_source import NatsSource
 from broadcast_service.sources.shards import ShardWatch
 from broadcast_service.sources.snapshots import SnapshotReader
 from broadcast_service.transport.broadcaster import Broadcaster
 from broadcast_service.transport.connection import Connection
 from broadcast_service.transport.heartbeats import Rounds, visit
+from shared.streams.follower import Follower
+from shared.supervision import Work
 
 SWEEP_EVERY_S: Final = 1.0
 DRAIN_SLICE: Final = 100
@@ -52,30 +54,33 @@ class Service:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.settings = settings
-        losses = Losses(redis, lambda subject, epoch: self.stream.has_message(subject, epoch))
-        self.reader = SnapshotReader(redis, losses, events_max=settings.feed_replay_events_max)
         self.metrics = Metrics()
+        self.clock = clock = asyncio.get_running_loop().time
+        self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
+        self.stream = Follower(
+            settings.nats_url,
+            name="broadcast-service",
+            heartbeat_s=settings.feed_heartbeat_s,
+            subjects={audience.SUBJECT: self._hear},
+        )
+        self.reader = SnapshotReader(
+            redis, Losses(redis, self.stream.has_message), events_max=settings.feed_replay_events_max
+        )
+        self.loader = Loader(self.reader, self.metrics)
+        self.shards = ShardWatch(redis)
         self.hub: Hub[Connection] = Hub(
             open_catalogue=settings.open_catalogue,
             items_per_viewer_max=settings.feed_items_per_connection_max,
             rate_max=settings.feed_rate_max,
-            make_feed=lambda item_id: ItemFeed(item_id, ring_events_max=settings.feed_ring_events_max),
+            make_feed=partial(ItemFeed, ring_events_max=settings.feed_ring_events_max),
         )
-        self.broadcaster = Broadcaster(self.hub, self.metrics)
-        self.loader = Loader(self.reader, self.broadcaster, self.metrics)
-        self.broadcaster.request_load = self.loader.request
-        self.shards = ShardWatch(redis, self.broadcaster)
         self.private = PrivateChannel(self.hub, BidderReader(redis), rate_max=settings.feed_rate_max)
-        self.broadcaster.joined = self.private.joined
-        self.broadcaster.standing_changed = self.private.standing_changed
-        self.clock = clock = asyncio.get_running_loop().time
-        self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
-        self.stream = NatsSource(
-            settings.nats_url,
-            self.broadcaster,
+        self.broadcaster = Broadcaster(
+            self.hub,
             self.metrics,
-            heartbeat_s=settings.feed_heartbeat_s,
-            subjects={audience.SUBJECT: lambda data: self.audience.hear(data, clock())},
+            request_load=self.loader.request,
+            joined=self.private.joined,
+            standing_changed=self.private.standing_changed,
         )
         self.viewers = AudienceSource(
             self.audience, self.hub.counts, self.broadcaster.tell_viewers, self.stream, clock=clock
@@ -147,7 +152,26 @@ class Service:
         )
         return Sum(viewers, alone and self.stream.is_up)
 
+    def _hear(self, data: bytes) -> None:
+        self.audience.hear(data, self.clock())
+
     # ------------------------------------------------------------------------------------- what happens by itself
+
+    def work(self) -> dict[str, Work]:
+        """What goes on as long as the service runs, by name; to be cancelled in the reverse order."""
+        work: dict[str, Work] = {
+            "loader": partial(self.loader.run, self.broadcaster),
+            "stream": partial(self.stream.run, self.broadcaster),
+            "shards": partial(self.shards.run, self.broadcaster),
+            "private": self.private.run,
+            "sweep": self.sweep,
+            "beat": self.beat,
+            "ping": self.ping,
+        }
+        if self.settings.feed_viewers_s:
+            # Ends before the stream does: it has something to say then.
+            work["viewers"] = self.viewers.run
+        return work
 
     async def sweep(self) -> None:
         """Close viewers that stopped reading, and forget expired tokens and who came long ago, until cancelled."""
@@ -160,7 +184,7 @@ class Service:
 
     async def beat(self) -> None:
         """Tell every connection the time once per ``feed_time_s``, until cancelled."""
-        await visit(Rounds(lambda: self.connections), self.settings.feed_time_s, self._beat)
+        await visit(Rounds(self.connections.keys), self.settings.feed_time_s, self._beat)
 
     def _beat(self, connections: Sequence[Connection]) -> None:
         frames = (heartbeat_frame(time.time_ns() // 1000, stale=not self.stream.is_up),)

@@ -11,7 +11,7 @@ A bidder's hidden maximum is in no event. The message has it in a list beside th
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -145,6 +145,17 @@ class BidVoided(EventBase, kw_only=True, frozen=True, tag="voided", gc=False):
     previous_bid_count: int | None = None
 
 
+class UnknownEvent(EventBase, kw_only=True, frozen=True, tag="\0unknown", gc=False):
+    """An event of a type that a newer version writes and this one does not know.
+
+    Its public state is read like that of any event, so whoever keeps the newest state loses nothing. ``type_name`` is
+    its type on the wire, ``body`` the whole event as it was written.
+    """
+
+    type_name: str
+    body: bytes
+
+
 Event = (
     ItemCreated
     | BidAccepted
@@ -156,6 +167,8 @@ Event = (
     | AuctionCancelled
     | BidVoided
 )
+AnyEvent = Event | UnknownEvent
+"""What the archive keeps; everybody else works with the events that they know."""
 
 
 class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
@@ -176,6 +189,15 @@ class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
 _batch_decoder = msgspec.json.Decoder(EventBatch)
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_type_decoder = msgspec.json.Decoder(_Typed)
+KNOWN_TYPES: Final = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Event))
+BatchT = TypeVar("BatchT", bound=EventBatch)
+
 DecodeError = msgspec.DecodeError
 """Raised by the decoders for anything that is not a well-formed message of this version."""
 
@@ -195,24 +217,89 @@ def frame_batch(
 
 
 def decode_batch(data: bytes) -> EventBatch:
-    """Decode one JetStream message.
+    """Decode one JetStream message, of which every event must be of a known type.
 
     Raises:
-        DecodeError: the data is not a message of this version (a poison message).
+        DecodeError: the data is not a message of this version (a poison message), or has an event of an unknown type.
     """
     return _batch_decoder.decode(data)
 
 
 def decode_event(data: bytes) -> Event:
-    """Decode one event, as kept in an item's list of recent events.
+    """Decode one event of a known type, as kept in an item's list of recent events.
 
     Raises:
-        DecodeError: the data is not an event.
+        DecodeError: the data is not an event, or one of an unknown type.
     """
     return _event_decoder.decode(data)
 
 
-def encode_event(event: Event) -> bytes:
-    """One event as JSON, the inverse of :func:`decode_event`."""
+def decode_any_event(data: bytes) -> AnyEvent:
+    """The same, and an :class:`UnknownEvent` where the type is unknown.
+
+    Raises:
+        DecodeError: the data is not an event, or one of a known type whose members are not what they should be.
+    """
+    try:
+        return _event_decoder.decode(data)
+    except msgspec.ValidationError:
+        if _type_decoder.decode(data).type in KNOWN_TYPES:
+            raise
+    return _unknown(data)
+
+
+def decode_any_batch(decoder: msgspec.json.Decoder[BatchT], data: bytes) -> BatchT:
+    """Decode one JetStream message; events of unknown types become :class:`UnknownEvent`.
+
+    What is known costs nothing more: a message is looked at again only where ``decoder`` refuses it.
+
+    Raises:
+        DecodeError: as :func:`decode_any_event`, or the rest is not a message of this version.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        raws = msgspec.json.decode(members.get("events", b"[]"), type=list[msgspec.Raw])
+        if all(_type_decoder.decode(raw).type in KNOWN_TYPES for raw in raws):
+            raise error from None
+    members["events"] = msgspec.Raw(b"[]")
+    rest = decoder.decode(msgspec.json.encode(members))
+    return msgspec.structs.replace(rest, events=[decode_any_event(bytes(raw)) for raw in raws])
+
+
+def _unknown(data: bytes) -> UnknownEvent:
+    members = msgspec.json.decode(data, type=dict[str, Any])
+    if _has_fraction(members):
+        # No event has one, and the hashes of the archive are over integers and texts.
+        raise msgspec.ValidationError("an event of an unknown type holds a number that is no integer")
+    named = {"type": UnknownEvent.__struct_config__.tag, "type_name": members["type"], "body": data}
+    return msgspec.convert(members | named, UnknownEvent)
+
+
+def _has_fraction(value: Any) -> bool:
+    match value:
+        case float():
+            return True
+        case dict():
+            return any(map(_has_fraction, value.values()))
+        case list():
+            return any(map(_has_fraction, value))
+    return False
+
+
+def encode_event(event: AnyEvent) -> bytes:
+    """One event as JSON, the inverse of :func:`decode_any_event`."""
+    if type(event) is UnknownEvent:
+        return event.body
     encoded: bytes = msgspec.json.encode(event)
     return encoded
+
+
+def type_of(event: EventBase) -> str:
+    """``bid``, ``created``, ``extended`` …: the event's type on the wire."""
+    if isinstance(event, UnknownEvent):
+        return event.type_name
+    tag = event.__struct_config__.tag
+    assert isinstance(tag, str), "every event of the wire has a tag"
+    return tag

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.messages import EventBatch
+from shared.messages import AnyEvent, EventBatch, decode_any_batch
 
 
 class SealedFact(msgspec.Struct, kw_only=True, frozen=True, gc=False):
@@ -42,6 +42,7 @@ class SealedFact(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 class SealedBatch(EventBatch, kw_only=True, frozen=True):
     """One JetStream message with its sealed facts, in the order in which they were decided."""
 
+    events: list[AnyEvent]  # type: ignore[assignment]
     sealed: list[SealedFact] = msgspec.field(default_factory=list)
 
 
@@ -49,9 +50,9 @@ _decoder = msgspec.json.Decoder(SealedBatch)
 
 
 def decode_sealed_batch(data: bytes) -> SealedBatch:
-    """Decode one JetStream message, with what it has for the archive alone.
+    """Decode one JetStream message, with what it has for the archive alone. Events of unknown types are told as such.
 
     Raises:
         msgspec.DecodeError: the data is not a message of this version (a poison message).
     """
-    return _decoder.decode(data)
+    return decode_any_batch(_decoder, data)

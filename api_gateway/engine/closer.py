@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 from collections.abc import Callable, Collection, Sequence
 
 from redis.exceptions import RedisError
 
 from api_gateway.engine.item_scripts import ItemScripts
+from shared.backoff import Backoff
 from shared.domain.errors import BiddingError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Closer:
         scripts: ItemScripts,
         *,
         owned_shards: Callable[[], Collection[str]],
-        on_outbox: Callable[[str, int], None],
+        on_outbox: Callable[[str], None],
         look_s: float = 0.1,
     ) -> None:
         """``look_s``: how often the deadlines are looked at, so how late an opening or a close may be at most when
@@ -50,16 +50,15 @@ class Closer:
 
     async def run(self) -> None:
         """Look until cancelled; while Redis is away, look again later."""
-        failures = 0
+        backoff = Backoff(first_s=2 * self._look_s, most_s=_BACKOFF_MAX_S)
         while True:
             try:
                 more = await self.look()
-                failures = 0
+                backoff.succeeded()
             except (RedisError, OSError, TimeoutError) as error:
-                failures += 1
-                if failures == 1:
+                if not backoff.failures:
                     logger.warning("closer: %s: %s", type(error).__name__, error)
-                await asyncio.sleep(min(_BACKOFF_MAX_S, self._look_s * 2 ** min(failures, 8)) * random.uniform(0.5, 1))
+                await asyncio.sleep(backoff.failed())
                 continue
             if not more:
                 await asyncio.sleep(self._look_s)
@@ -97,5 +96,5 @@ class Closer:
                 stuck.append(item_id)
             elif result:
                 self.advanced_total += 1
-                self._on_outbox(shard, result)
+                self._on_outbox(shard)
         return stuck

@@ -59,7 +59,7 @@ class Items:
         lost_items: LostItems,
         *,
         open_catalogue: bool,
-        on_outbox: Callable[[str, int], None],
+        on_outbox: Callable[[str], None],
     ) -> None:
         self._known = KnownItems(redis, past)
         self._opening: dict[str, asyncio.Task[None]] = {}
@@ -226,7 +226,7 @@ class Items:
             raise ItemExists(item_id)
         if not result.created:
             raise TermsInvalid("end_time", "must be in the future and after start_time")
-        self._on_outbox(names.shard_of(item_id), result.entry)
+        self._on_outbox(names.shard_of(item_id))
         return await self.get(item_id, may_open=False)
 
     async def _require_new(self, item_id: str) -> None:

@@ -9,13 +9,14 @@ from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
 from api_gateway.context import context_of
+from api_gateway.documented import BidAcceptedAnswer, BidRefusedAnswer, json_content
 from api_gateway.engine.bids.stored import read_verdict
 from api_gateway.hot_path import render
-from api_gateway.problems import respond
-from api_gateway.schemas import USER_ID_RULE, BidAcceptedAnswer, BidRefusedAnswer, json_content
+from api_gateway.schemas import USER_ID_RULE
 from shared import names
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of
+from shared.http.problems import problem
 from shared.redis_layout.stored_verdicts import amount_of
 from shared.redis_layout.verdicts import ACCEPTED
 
@@ -79,7 +80,7 @@ async def get_verdict(
         # 1. The item is read, its shard is open. 2. Redis fails over to a replica that lacks the bid, and the shard is
         # closed. 3. The key is looked for, in vain: but the bid was published, and comes back.
         await context.items.require_same(item)
-        return respond(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
+        return problem(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
     if stored.line.startswith(ACCEPTED):
         await _secured(request, item_id)
     exponent, asked = exponent_of(item.terms.currency), amount_of(stored.fingerprint)

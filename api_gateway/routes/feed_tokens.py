@@ -9,11 +9,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from api_gateway.context import context_of
-from api_gateway.problems import respond
-from api_gateway.schemas import USER_ID_RULE, FeedTokenAnswer, FeedTokenBody, decode_body, json_content, request_body
+from api_gateway.documented import json_content, request_body
+from api_gateway.schemas import USER_ID_RULE, FeedTokenAnswer, FeedTokenBody, decode_body
 from shared import names
 from shared.domain.errors import InvalidInput
 from shared.feed_tokens import LIFETIME_S, Identity, mint
+from shared.http.problems import problem
 from shared.timefmt import to_rfc3339
 
 router = APIRouter(prefix="/api/v1", tags=["live feed"])
@@ -43,12 +44,12 @@ async def make_feed_token(request: Request) -> Response:
         detail = (
             "tokens come from the site that knows who you are; this one gives them to nobody (OPEN_IDENTITY is off)"
         )
-        return respond(403, "IDENTITY_REQUIRED", detail)
+        return problem(403, "IDENTITY_REQUIRED", detail)
     body = decode_body(_decoder, await request.body(), '{"user_id": "ada"}')
     if not names.is_user_id(body.user_id):
         raise InvalidInput(USER_ID_RULE)
     if not settings.feed_token_secret:
-        return respond(503, "PRIVATE_CHANNEL_OFF", "there is no FEED_TOKEN_SECRET to sign tokens with")
+        return problem(503, "PRIVATE_CHANNEL_OFF", "there is no FEED_TOKEN_SECRET to sign tokens with")
     expires_s = int(time.time()) + LIFETIME_S
     answer = FeedTokenAnswer(
         token=mint(settings.feed_token_secret, Identity(body.user_id, expires_s)),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
+from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
 from api_gateway.context import Context, context_of
-from api_gateway.schemas import HealthAnswer, ReadyAnswer, json_content
+from api_gateway.documented import HealthAnswer, ReadyAnswer, json_content
 from shared.domain.errors import BiddingError
-from shared.timefmt import from_datetime, to_rfc3339
+from shared.http.metrics import counter, exposition, gauge, metrics_answer
+from shared.http.probes import health, readiness
 
 router = APIRouter(tags=["operations"])
 
 _CHECK_TIMEOUT_S = 2.0
+SERVICE_NAME = "api-gateway"
 
 
 @router.get(
@@ -29,8 +29,7 @@ _CHECK_TIMEOUT_S = 2.0
 )
 async def get_health() -> Response:
     """Always 200 while the process answers; says nothing of the servers behind it."""
-    body = {"status": "healthy", "service": "api-gateway", "time": to_rfc3339(from_datetime(datetime.now(UTC)))}
-    return Response(msgspec.json.encode(body), media_type="application/json")
+    return health(SERVICE_NAME)
 
 
 @router.get(
@@ -69,12 +68,7 @@ async def get_readiness(request: Request) -> Response:
         checks["relay"] = context.relay.health.last_error
     degraded = {name: reason for name, reason in checks.items() if reason is not None}
     takes_bids = "redis" not in degraded and "shards" not in degraded
-    body: dict[str, Any] = {
-        "status": "ready" if not degraded else "degraded" if takes_bids else "unavailable",
-        "service": "api-gateway",
-        "degraded": degraded,
-    }
-    return Response(msgspec.json.encode(body), 200 if takes_bids else 503, media_type="application/json")
+    return readiness(SERVICE_NAME, works=takes_bids, is_degraded=bool(degraded), degraded=degraded)
 
 
 async def _check(call: Callable[[], Awaitable[None]]) -> str | None:
@@ -94,32 +88,27 @@ async def _check(call: Callable[[], Awaitable[None]]) -> str | None:
 )
 async def get_metrics(request: Request) -> Response:
     """Counters and gauges in the Prometheus text format."""
-    return Response(_exposition(context_of(request)), media_type="text/plain; version=0.0.4")
+    return metrics_answer(exposition(_families(context_of(request))))
 
 
-def _exposition(context: Context) -> str:
+def _families(context: Context) -> Iterator[Metric]:
     committer, relay, shards = context.committer, context.relay.health, context.shards.health
-    rows = (
-        ("bidding_bids_decided_total", "counter", "Bids decided, accepted or refused", committer.decided_total),
-        ("bidding_flushes_total", "counter", "Round trips of group commit", committer.flushes_total),
-        ("bidding_bids_shed_total", "counter", "Bids answered 503 because the queue was full", committer.shed_total),
-        ("bidding_bids_waiting", "gauge", "Bids waiting for a flush", len(committer)),
-        ("bidding_relay_shards", "gauge", "Shards that this gateway relays", relay.shards_owned),
-        ("bidding_relay_entries_total", "counter", "Outbox entries published", relay.entries_published_total),
-        ("bidding_relay_failures_total", "counter", "Failed relay cycles", relay.failures_total),
-        ("bidding_relay_rewinds_total", "counter", "Shards published again after a loss", relay.rewinds_total),
-        ("bidding_relay_foreign_total", "counter", "Entries whose place another message has", relay.foreign_total),
-        ("bidding_outbox_entries", "gauge", "Outbox entries not known to be archived", shards.backlog_total),
-        ("bidding_outbox_longest", "gauge", "The same in the longest outbox of a shard", shards.backlog_longest),
-        ("bidding_shards_lost", "gauge", "Shards that must be rebuilt", len(shards.lost)),
-        ("bidding_redis_memory_bytes", "gauge", "Memory that Redis uses", context.memory.used_bytes),
-        ("bidding_redis_memory_max_bytes", "gauge", "Its bound, 0 without one", context.memory.max_bytes),
-        (
-            "bidding_redis_not_admitted",
-            "gauge",
-            "1 while Redis may be an older copy, and the stream cannot be asked",
-            int(shards.not_admitted is not None),
-        ),
-        ("bidding_items_lost", "gauge", "Items that were lost alone and must be rebuilt", shards.items_lost),
-    )
-    return "".join(f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows)
+    yield counter("bidding_bids_decided_total", "Bids decided, accepted or refused", committer.decided_total)
+    yield counter("bidding_flushes_total", "Round trips of group commit", committer.flushes_total)
+    yield counter("bidding_bids_shed_total", "Bids answered 503 because the queue was full", committer.shed_total)
+    yield gauge("bidding_bids_waiting", "Bids waiting for a flush", len(committer))
+    yield context.bid_seconds.family("bidding_bid_seconds", "From the head of a bid's request to its verdict")
+    yield gauge("bidding_relay_shards", "Shards that this gateway relays", relay.shards_owned)
+    yield counter("bidding_relay_entries_total", "Outbox entries published", relay.entries_published_total)
+    yield counter("bidding_relay_failures_total", "Failed relay cycles", relay.failures_total)
+    yield counter("bidding_relay_rewinds_total", "Shards published again after a loss", relay.rewinds_total)
+    yield counter("bidding_relay_foreign_total", "Entries whose place another message has", relay.foreign_total)
+    yield gauge("bidding_outbox_entries", "Outbox entries not known to be archived", shards.backlog_total)
+    yield gauge("bidding_outbox_longest", "The same in the longest outbox of a shard", shards.backlog_longest)
+    yield gauge("bidding_shards_lost", "Shards that must be rebuilt", len(shards.lost))
+    yield gauge("bidding_redis_memory_bytes", "Memory that Redis uses", context.memory.used_bytes)
+    yield gauge("bidding_redis_memory_max_bytes", "Its bound, 0 without one", context.memory.max_bytes)
+    not_admitted = int(shards.not_admitted is not None)
+    text = "1 while Redis may be an older copy, and the stream cannot be asked"
+    yield gauge("bidding_redis_not_admitted", text, not_admitted)
+    yield gauge("bidding_items_lost", "Items that were lost alone and must be rebuilt", shards.items_lost)

@@ -10,21 +10,19 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.context import Context, context_of
+from api_gateway.documented import ItemAnswer, ItemPage, json_content, request_body
 from api_gateway.engine.item_scripts import Transition
 from api_gateway.engine.items import NewItem
 from api_gateway.schemas import (
     USER_ID_RULE,
+    HistoryBid,
     HistoryPage,
     IncrementBody,
-    ItemAnswer,
-    ItemPage,
     NewItemBody,
     OperationBody,
     SoftCloseBody,
     decode_body,
-    json_content,
     optional_amount,
-    request_body,
 )
 from shared import names
 from shared.aliases import alias_of
@@ -188,18 +186,18 @@ async def get_history(
     item = await context.items.get(_checked(item_id), may_open=False)
     page = await context.history.page(item_id, cursor=cursor, limit=limit)
     bids = [
-        {
-            "seq": bid.seq,
-            "bid_id": bid.bid_id,
-            "bidder": alias_of(item_id, bid.user_id),
-            "amount": amount_json(bid.amount, item.terms.currency),
-            "kind": bid.kind,
-            "status": "voided" if bid.voided else "repriced" if bid.repriced else "valid",
-            "timestamp": to_rfc3339(bid.ts_us),
-        }
+        HistoryBid(
+            seq=bid.seq,
+            bid_id=bid.bid_id,
+            bidder=alias_of(item_id, bid.user_id),
+            amount=amount_json(bid.amount, item.terms.currency),
+            kind=bid.kind,
+            status="voided" if bid.voided else "repriced" if bid.repriced else "valid",
+            timestamp=to_rfc3339(bid.ts_us),
+        )
         for bid in page.bids
     ]
-    return _json({"bids": bids, "next_cursor": page.next_cursor, "partial": page.partial})
+    return _json(HistoryPage(bids, page.next_cursor, page.partial))
 
 
 def _operation(body: bytes) -> OperationBody:

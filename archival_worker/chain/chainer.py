@@ -14,12 +14,12 @@ from typing import Final
 
 import asyncpg
 
-from archival_worker.backoff import Backoff, set_within
 from archival_worker.chain.hashes import Head, Place, extended
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.database import Connection, connection_of
 from archival_worker.store.queries import load_chain_queries
+from shared.backoff import Backoff, set_within
 
 logger = logging.getLogger(__name__)
 

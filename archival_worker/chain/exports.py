@@ -18,7 +18,6 @@ from typing import BinaryIO, Final, ParamSpec
 
 import asyncpg
 
-from archival_worker.backoff import Backoff, set_within
 from archival_worker.chain.export_file import ExportWriter
 from archival_worker.chain.hashes import NOWHERE, Place
 from archival_worker.chain.sinks import Digest, Sink, chunks_of, digest_of
@@ -27,6 +26,7 @@ from archival_worker.metrics import Metrics
 from archival_worker.store.database import connection_of
 from archival_worker.store.queries import load_chain_queries
 from shared import names
+from shared.backoff import Backoff, set_within
 
 logger = logging.getLogger(__name__)
 

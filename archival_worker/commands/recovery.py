@@ -15,11 +15,11 @@ import click
 from redis.exceptions import RedisError
 
 from archival_worker.errors import RecoveryRefused
-from archival_worker.link import NatsLink
 from archival_worker.recovery.recover import SETTLE_S, RecoverOptions, Recovery, Report
 from archival_worker.settings import Settings
 from archival_worker.store.archive import Archive
 from archival_worker.store.dead_letters import DeadLetters, Letter, Outcome
+from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.domain.errors import BiddingError

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from archival_worker.errors import StreamUnavailable
 from archival_worker.metrics import Metrics
 from shared import names
+from shared.clients.nats import StreamUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -12,20 +12,22 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from archival_worker.backoff import Backoff, set_within
 from archival_worker.consume.batcher import Batcher, BatchLimits, Pace, Pull, Wait, Write
-from archival_worker.consume.deliveries import Delivery
-from archival_worker.consume.source import PullSource, SourceOptions, ensure_consumer
-from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.consume.deliveries import Delivery, read_delivery
+from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
 from archival_worker.store.archive import Archive, Stored
-from shared.clients.nats import StreamLimits, ensure_stream
+from shared import names
+from shared.backoff import Backoff, set_within
+from shared.clients.nats import StreamLimits, StreamUnavailable, ensure_stream
+from shared.streams.puller import Pulled, Puller, PullOptions, ensure_consumer
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class WorkerOptions:
     """Bounds of the parts that the worker is made of."""
 
     batch: BatchLimits = field(default_factory=BatchLimits)
-    source: SourceOptions = field(default_factory=SourceOptions)
+    source: PullOptions = field(default_factory=partial(PullOptions, names.ARCHIVER_DURABLE))
     stream: StreamLimits = field(default_factory=StreamLimits)
 
 
@@ -125,7 +127,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         batcher: Batcher[Delivery] = Batcher(self._options.batch, self._pace)
 
-        def on_delivery(delivery: Delivery) -> None:
+        def on_message(message: Pulled) -> None:
+            delivery = read_delivery(*message)
             if batcher.received(delivery, delivery.rows, loop.time()):
                 self._wake.set()
 
@@ -133,7 +136,7 @@ class Worker:
             batcher.pull_ended()
             self._wake.set()
 
-        source = PullSource(client, self._options.source, on_delivery=on_delivery, on_ended=on_ended)
+        source = Puller(client, self._options.source, on_message=on_message, on_ended=on_ended)
         await source.open()
         try:
             logger.info("reading the stream")
@@ -147,7 +150,7 @@ class Worker:
         finally:
             self._metrics.consuming = False
 
-    async def _consume(self, source: PullSource, batcher: Batcher[Delivery]) -> None:
+    async def _consume(self, source: Puller, batcher: Batcher[Delivery]) -> None:
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             source.check(pulling=batcher.pulling)
@@ -162,7 +165,7 @@ class Worker:
                     due_s = source.silent_at_s if until_s is None else min(until_s, source.silent_at_s)
                     await set_within(self._wake, max(0.0, due_s - loop.time()))
 
-    async def _write(self, source: PullSource, deliveries: list[Delivery]) -> None:
+    async def _write(self, source: Puller, deliveries: list[Delivery]) -> None:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         try:
@@ -170,7 +173,7 @@ class Worker:
         except ArchiveUnavailable:
             self._pace.failed(sum(delivery.rows for delivery in deliveries))
             self._metrics.given_back += len(deliveries)
-            await source.give_back(deliveries)
+            await source.give_back(delivery.reply for delivery in deliveries)
             raise
         self._metrics.wrote(len(deliveries), stored, loop.time() - started_s)
         self._backoff.succeeded()
@@ -180,10 +183,10 @@ class Worker:
         # The cursor first, as it only gets noted here: it must be copied even where the acknowledgement fails.
         self._cursors.offer(stored.positions)
         self._on_items({delivery.batch.item_id for delivery in deliveries if delivery.batch is not None})
-        await source.acknowledge(deliveries)
+        await source.acknowledge(delivery.reply for delivery in deliveries)
         self._metrics.acks += len(deliveries)
 
-    async def _end(self, source: PullSource, batcher: Batcher[Delivery]) -> None:
+    async def _end(self, source: Puller, batcher: Batcher[Delivery]) -> None:
         """Let an open request run out and give back what is not written: nobody has to wait for the ack wait."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(StreamUnavailable):
@@ -194,12 +197,17 @@ class Worker:
         await source.close()
         unwritten = batcher.drain()
         self._metrics.given_back += len(unwritten)
-        await source.give_back(unwritten)
+        await source.give_back(delivery.reply for delivery in unwritten)
 
 
 def _report(stored: Stored) -> None:
     """A dead letter is never silent; thousands at once are told by their number."""
     for reason, detail in stored.dead_letters[:_LETTERS_LOGGED_MAX]:
         logger.error("dead letter, %s: %s", reason, detail)
+    if stored.unknown:
+        types = ", ".join(sorted(set(stored.unknown))[:_LETTERS_LOGGED_MAX])
+        logger.warning(
+            "%d events of unknown types stored whole (%s); is this version older?", len(stored.unknown), types
+        )
     if len(stored.dead_letters) > _LETTERS_LOGGED_MAX:
         logger.error("and %d more dead letters in this batch", len(stored.dead_letters) - _LETTERS_LOGGED_MAX)

@@ -17,11 +17,11 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from archival_worker.backoff import Backoff, set_within
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Position
 from shared import names
+from shared.backoff import Backoff, set_within
 from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)

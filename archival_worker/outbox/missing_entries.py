@@ -29,10 +29,10 @@ from nats.errors import Error as NatsError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from archival_worker.errors import ArchiveUnavailable, StreamUnavailable
+from archival_worker.errors import ArchiveUnavailable
 from archival_worker.store.archive import Position
 from shared import names
-from shared.clients.nats import Client
+from shared.clients.nats import Client, StreamUnavailable
 from shared.redis_layout.cursors import read_cursors
 from shared.redis_layout.scripts import Script
 

@@ -32,11 +32,11 @@ from shared.domain.maxima import Maxima
 from shared.domain.soft_close import SoftClose
 from shared.domain.voiding import answers, bids_anew
 from shared.messages import (
+    AnyEvent,
     AuctionExtended,
     BidAccepted,
     BidVoided,
-    Event,
-    decode_event,
+    decode_any_event,
     encode_event,
 )
 from shared.redis_layout.accepted_log import archived_entry, encode_entry
@@ -247,19 +247,19 @@ def _text(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
-def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[Event]:
+def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[AnyEvent]:
     """The item's newest events as they were on the wire, newest first.
 
     The archive keeps the whole body of every event but bids. A bid's public state is what its row says, and what is
     worked out backwards from the item's present state and from the events around it: how many bids there were, and the
     end.
     """
-    events: list[Event] = []
+    events: list[AnyEvent] = []
     bid_count, end_us = row["bid_count"], row["end_us"]
     for entry, older in itertools.zip_longest(log, log[1:]):
-        event: Event
+        event: AnyEvent
         if entry["body"] is not None:
-            event = decode_event(entry["body"].encode())
+            event = decode_any_event(entry["body"].encode())
             bid_count, end_us = event.bid_count, event.end_us
             if isinstance(event, AuctionExtended):
                 end_us = event.previous_end_us
@@ -271,7 +271,7 @@ def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[Event]:
             event = _bid_event(row, terms, entry, bid_count=bid_count, end_us=end_us)
             if older is not None and older["body"] is not None and event.bid_id.endswith(bids_anew("")):
                 # It follows a void, in the status in which that was: the item may have been paused.
-                event = msgspec.structs.replace(event, status=decode_event(older["body"].encode()).status)
+                event = msgspec.structs.replace(event, status=decode_any_event(older["body"].encode()).status)
             bid_count -= event.kind != "proxy"
         events.append(event)
     return events

@@ -52,6 +52,7 @@ class Stored:
         clashes: events and sealed facts whose place is taken by something else, known dead letters among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
         positions: the archived cursor of every shard that was touched, moved or not.
+        unknown: the types of events whose type this version does not know; they are stored whole.
     """
 
     bids: int = 0
@@ -62,6 +63,7 @@ class Stored:
     clashes: int = 0
     dead_letters: list[tuple[str, str]] = field(default_factory=list)
     positions: dict[str, Position] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     def add(self, other: Stored) -> None:
         """Count another, later transaction in."""
@@ -73,6 +75,7 @@ class Stored:
         self.clashes += other.clashes
         self.dead_letters += other.dead_letters
         self.positions |= other.positions
+        self.unknown += other.unknown
 
 
 class Archive:
@@ -141,7 +144,7 @@ class Archive:
         letters = await self._insert_dead_letters(connection, batch.dead_letters)
         positions = await self._move_cursors(connection, watermarks, batch)
         duplicates = known + batch.rows - bids - events - sealed - batch.clashes
-        return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions)
+        return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions, batch.unknown)
 
     async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
         rows = await connection.fetch(self._sql.lock_cursors, shards)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from archival_worker.consume.deliveries import Entry
-from shared.messages import BidAccepted, Event, EventBase, ItemCreated, encode_event
+from shared.messages import AnyEvent, BidAccepted, EventBase, ItemCreated, encode_event, type_of
 from shared.sealed import SealedFact
 
 Columns = tuple[list[Any], ...]
@@ -76,7 +76,7 @@ def place_ranges(events: Iterable[EventBase]) -> Columns:
     )
 
 
-def event_columns(events: Sequence[Event]) -> Columns:
+def event_columns(events: Sequence[AnyEvent]) -> Columns:
     """For ``insert_events``; the first five are those of ``find_event_clashes``."""
     return (
         [event.item_id for event in events],
@@ -118,13 +118,6 @@ def sealed_columns(placed: Sequence[PlacedFact]) -> Columns:
         [fact.verdict for fact in facts],
         [fact.ts_us for fact in facts],
     )
-
-
-def type_of(event: EventBase) -> str:
-    """``bid``, ``created``, ``extended`` …: the event's type on the wire."""
-    tag = event.__struct_config__.tag
-    assert isinstance(tag, str), "every event of the wire has a tag"
-    return tag
 
 
 def term_columns(created: Iterable[ItemCreated]) -> Columns:

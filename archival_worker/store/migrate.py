@@ -13,8 +13,8 @@ from typing import Final
 
 import asyncpg
 
-from archival_worker.backoff import Backoff
 from archival_worker.errors import MigrationChanged, MigrationError
+from shared.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Final
 
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.store.columns import PlacedFact, type_of
-from shared.messages import BidAccepted, BidVoided, Event, encode_event
+from archival_worker.store.columns import PlacedFact
+from shared.messages import AnyEvent, BidAccepted, BidVoided, UnknownEvent, encode_event, type_of
 
 NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
 
@@ -33,15 +33,17 @@ class SortedBatch:
         entries: the numbers of outbox entries, by shard and epoch, that count for the shard's cursor.
         clashed: the identities of events and facts whose place is taken.
         former: messages of an epoch that is over, which are in none of the other lists.
+        unknown: the types of those events whose type this version does not know.
     """
 
     entries: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     bids: list[tuple[BidAccepted, Delivery]] = field(default_factory=list)
-    events: list[tuple[Event, Delivery]] = field(default_factory=list)
+    events: list[tuple[AnyEvent, Delivery]] = field(default_factory=list)
     sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     clashed: set[int] = field(default_factory=set)
     former: list[Delivery] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, deliveries: Sequence[Delivery], fences: Mapping[str, int] = NO_FENCES) -> SortedBatch:
@@ -67,6 +69,8 @@ class SortedBatch:
                     batch.bids.append((event, delivery))
                 else:
                     batch.events.append((event, delivery))
+                    if type(event) is UnknownEvent:
+                        batch.unknown.append(event.type_name)
             item_id = delivery.batch.item_id
             for at, fact in enumerate(delivery.batch.sealed, start=1):
                 batch.sealed.append((PlacedFact(item_id, entry, at, fact), delivery))
@@ -92,7 +96,7 @@ class SortedBatch:
         """Whether a bid is struck in it."""
         return any(type(event) is BidVoided for event, _ in self.events)
 
-    def put_aside(self, clashes: Sequence[tuple[Event, Delivery]]) -> None:
+    def put_aside(self, clashes: Sequence[tuple[AnyEvent, Delivery]]) -> None:
         """These are not what is stored under their key: dead letters, and no part of their items' state."""
         for event, delivery in clashes:
             self.clashed.add(id(event))
@@ -119,8 +123,8 @@ class SortedBatch:
             )
             self.dead_letters.append(DeadLetter("former_epoch", detail, delivery, delivery.data))
 
-    def sound_events(self) -> list[Event]:
+    def sound_events(self) -> list[AnyEvent]:
         """All events but those that clashed."""
-        events: list[Event] = [event for event, _ in self.bids]
+        events: list[AnyEvent] = [event for event, _ in self.bids]
         events += (event for event, _ in self.events)
         return [event for event in events if id(event) not in self.clashed] if self.clashed else events

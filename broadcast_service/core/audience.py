@@ -3,14 +3,6 @@
 Each broadcaster tells the others now and then how many viewers it has of each item. Nobody counts for all: every one
 adds up what it heard, and forgets what it did not hear again for three periods, since then the other one is gone, or
 cannot be heard.
-
-How it is put together::
-
-    audience = Audience(broadcaster_id, period_s)                      # a new random id for each process
-    stream = NatsSource(..., subjects={SUBJECT: lambda data: audience.hear(data, loop.time())})
-    source = AudienceSource(audience, hub.counts, broadcaster.tell_viewers, stream, clock=loop.time)
-    tasks: source.run(), unless period_s is 0; to be cancelled before the one of stream.run()
-    /stats/items/{id}: audience.viewers(item_id, hub.subscribers(item_id), loop.time()), with `stream.is_up`
 """
 
 from __future__ import annotations

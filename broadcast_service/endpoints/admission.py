@@ -12,10 +12,10 @@ from broadcast_service.core.addresses import counted_as
 from broadcast_service.core.frames import Version
 from broadcast_service.core.origins import is_allowed
 from broadcast_service.endpoints.operations import FULL, ITEM_HINT, SinceInvalid, parse_since
-from broadcast_service.endpoints.problems import problem
 from broadcast_service.service import Service
 from shared import feed_tokens, names
 from shared.feed_tokens import Identity, TokenInvalid
+from shared.http.problems import problem
 
 _RETRY: Final = {"retry-after": "5"}
 _UNKNOWN_ADDRESS: Final = "unknown"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-import msgspec
 from redis.exceptions import RedisError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -13,16 +10,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broadcast_service.core.origins import is_allowed
 from broadcast_service.endpoints.operations import ITEM_HINT
-from broadcast_service.endpoints.problems import problem
 from broadcast_service.service import Service
 from shared import names
+from shared.http import probes as shared_probes
+from shared.http.metrics import metrics_answer
+from shared.http.probes import json_answer, readiness
+from shared.http.problems import problem
 
 SERVICE_NAME = "broadcast-service"
 
 
 async def health(_: Request) -> Response:
     """The process runs. Says nothing about Redis or NATS: restarting this process would not bring them back."""
-    return _json({"status": "healthy", "service": SERVICE_NAME, "time": datetime.now(UTC).isoformat()})
+    return shared_probes.health(SERVICE_NAME)
 
 
 async def ready(request: Request) -> Response:
@@ -41,14 +41,8 @@ async def ready(request: Request) -> Response:
     service.was_ready = service.was_ready or all(parts.values())
     degraded = [name for name, is_up in parts.items() if not is_up]
     takes_viewers = redis_up and service.was_ready and not service.is_draining
-    status = "unavailable" if not takes_viewers else "degraded" if degraded else "ready"
-    body = {
-        "status": status,
-        "service": SERVICE_NAME,
-        **{name: "up" if is_up else "down" for name, is_up in parts.items()},
-        "degraded": degraded,
-    }
-    return _json(body, 200 if takes_viewers else 503)
+    told = {name: "up" if is_up else "down" for name, is_up in parts.items()}
+    return readiness(SERVICE_NAME, works=takes_viewers, is_degraded=bool(degraded), **told, degraded=degraded)
 
 
 async def item_stats(request: Request) -> Response:
@@ -59,7 +53,7 @@ async def item_stats(request: Request) -> Response:
     service: Service = request.state.service
     viewers, exact = service.audience_of(item_id)
     subscribers = service.hub.subscribers(item_id)
-    return _json({"itemId": item_id, "subscribers": subscribers, "viewers": viewers, "exact": exact})
+    return json_answer({"itemId": item_id, "subscribers": subscribers, "viewers": viewers, "exact": exact})
 
 
 async def metrics(request: Request) -> Response:
@@ -73,12 +67,9 @@ async def metrics(request: Request) -> Response:
         bidders=len(service.private),
         addresses=len(service.addresses),
         items_lost=service.hub.lost_count,
+        consumers_created=service.stream.consumers_made,
     )
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+    return metrics_answer(text)
 
 
 class Cors:

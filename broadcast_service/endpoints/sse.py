@@ -20,12 +20,12 @@ from starlette.types import Receive, Scope, Send
 from broadcast_service.core.close_codes import INTERNAL_ERROR
 from broadcast_service.core.frames import Frame, FrameKind, version_text
 from broadcast_service.endpoints.admission import Wishes, refusal, wishes_of
-from broadcast_service.endpoints.problems import problem
 from broadcast_service.endpoints.watch import Session, greet
 from broadcast_service.service import Service
 from broadcast_service.transport.connection import Connection
 from broadcast_service.transport.streams import stream_of
 from shared.domain.errors import ItemNotFound
+from shared.http.problems import problem
 
 RETRY_MS: Final = (1_000, 3_000)
 """How long a browser waits before it comes back: each its own time, so that not all come at once."""

@@ -13,7 +13,7 @@ SLICE: Final = 500
 
 
 class Bus(Protocol):
-    """Core NATS, as :class:`~broadcast_service.sources.nats_source.NatsSource` offers it."""
+    """Core NATS, as :class:`~shared.streams.follower.Follower` offers it."""
 
     @property
     def is_up(self) -> bool: ...

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
+from shared.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +54,13 @@ class _Stage(Enum):
 class Loader:
     """``request`` may be called at any time, also before ``run``; ``run`` works until it is cancelled."""
 
-    def __init__(self, reader: Reader, listener: Listener, metrics: Metrics) -> None:
+    def __init__(self, reader: Reader, metrics: Metrics) -> None:
         self._reader = reader
-        self._listener = listener
         self._metrics = metrics
         # Bounded by the number of watched items: an item is in it at most once.
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._stages: dict[str, _Stage] = {}
-        self._retry_s = RETRY_FIRST_S
+        self._backoff = Backoff(first_s=RETRY_FIRST_S, most_s=RETRY_MAX_S)
         self._is_failing = False
 
     def request(self, item_id: str) -> None:
@@ -74,25 +74,25 @@ class Loader:
             case _Stage.QUEUED | _Stage.ASKED_AGAIN:
                 pass
 
-    async def run(self) -> None:
+    async def run(self, listener: Listener) -> None:
         """Serve requests until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
-                group.create_task(self._work())
+                group.create_task(self._work(listener))
 
-    async def _work(self) -> None:
+    async def _work(self, listener: Listener) -> None:
         while True:
             item_id = await self._queue.get()
-            if not self._listener.watches(item_id):
+            if not listener.watches(item_id):
                 del self._stages[item_id]
                 continue
-            await self._load(item_id)
+            await self._load(item_id, listener)
 
-    async def _load(self, item_id: str) -> None:
+    async def _load(self, item_id: str, listener: Listener) -> None:
         self._stages[item_id] = _Stage.READING
         self._metrics.loads += 1
         try:
-            recovery = await self._reader.read(item_id, self._listener.history_wanted(item_id))
+            recovery = await self._reader.read(item_id, listener.history_wanted(item_id))
             is_lost = recovery is None and await self._reader.is_lost(item_id)
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_failing:
@@ -100,31 +100,31 @@ class Loader:
                 logger.warning("Redis cannot be asked, trying on: %s: %s", type(error).__name__, error)
             self._is_failing = True
             self._failed(item_id)
+            listener.load_failed(item_id)
             return
         except (KeyError, ValueError) as error:
             logger.error("item %s: its hash cannot be read: %s: %s", item_id, type(error).__name__, error)
             self._failed(item_id)
+            listener.load_failed(item_id)
             return
         if self._is_failing:
             logger.info("Redis answers again")
         self._is_failing = False
-        self._retry_s = RETRY_FIRST_S
+        self._backoff.succeeded()
         again = self._stages.pop(item_id) is _Stage.ASKED_AGAIN
         if again:
             self.request(item_id)
         if recovery is not None:
-            self._listener.loaded(item_id, recovery, again=again)
+            listener.loaded(item_id, recovery, again=again)
         elif not again:
             # Otherwise the item may have come into being since; the next read tells.
             if is_lost:
-                self._listener.lost(item_id)
+                listener.lost(item_id)
             else:
-                self._listener.missing(item_id)
+                listener.missing(item_id)
 
     def _failed(self, item_id: str) -> None:
         """Try again later, with growing pauses; the item stays queued, so that requests in between change nothing."""
         self._metrics.loads_failed += 1
         self._stages[item_id] = _Stage.QUEUED
-        asyncio.get_running_loop().call_later(self._retry_s, self._queue.put_nowait, item_id)
-        self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
-        self._listener.load_failed(item_id)
+        asyncio.get_running_loop().call_later(self._backoff.failed(), self._queue.put_nowait, item_id)

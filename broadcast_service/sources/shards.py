@@ -35,26 +35,25 @@ class Listener(Protocol):
 class ShardWatch:
     """``run`` looks until it is cancelled, at most at all 64 shards, in one round trip."""
 
-    def __init__(self, redis: Redis, listener: Listener) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._listener = listener
 
-    async def run(self) -> None:
+    async def run(self, listener: Listener) -> None:
         """Look every second; what cannot be seen now is seen later."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                await self.look()
+                await self.look(listener)
             except (RedisError, OSError, TimeoutError) as error:
                 logger.debug("the shards cannot be looked at: %s: %s", type(error).__name__, error)
 
-    async def look(self) -> None:
+    async def look(self, listener: Listener) -> None:
         """One look.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
         """
-        shards = sorted(self._listener.shards_watched())
+        shards = sorted(listener.shards_watched())
         if not shards:
             return
         pipeline = self._redis.pipeline(transaction=False)
@@ -64,4 +63,4 @@ class ShardWatch:
         answers = await pipeline.execute()
         epochs = {shard: int(epoch) for shard, epoch in zip(shards, answers[::2], strict=True) if epoch is not None}
         marked = zip(shards, answers[1::2], strict=True)
-        self._listener.shards_seen(epochs, [shard for shard, is_marked in marked if is_marked and shard not in epochs])
+        listener.shards_seen(epochs, [shard for shard, is_marked in marked if is_marked and shard not in epochs])

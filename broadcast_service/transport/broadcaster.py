@@ -1,10 +1,10 @@
 """Carries out what the hub decides: frames to connections, loads to the loader. Everything here is synchronous.
 
-The listener of all sources: events come from :mod:`broadcast_service.sources.nats_source`, snapshots from
+The listener of all sources: events come from :mod:`shared.streams.follower`, snapshots from
 :mod:`broadcast_service.sources.loader`, the epochs of shards from :mod:`broadcast_service.sources.shards`.
 
-Whoever has to say something to single viewers sets two hooks before anything flows. Both are called when the frames
-that they are about were handed to the connections:
+Whoever has to say something to single viewers gives two functions. Both are called when the frames that they are about
+were handed to the connections:
 
 ``joined(item_id, viewers)``
     These viewers just got their first frame about the item. ``viewers`` may belong to the hub: do not keep it.
@@ -40,27 +40,29 @@ CallAt = Callable[[float, Callable[[str], None], str], object]
 
 
 class Broadcaster:
-    """``request_load`` is set by the composition root before anything flows (the loader needs this object as well).
-
-    Args:
-        clock: the monotonic clock of ``call_at``, in seconds; both are those of the running loop if not given.
-        call_at: calls a function with an argument at a time of the clock.
+    """Args:
+    request_load: has an item read anew; see :meth:`~broadcast_service.sources.loader.Loader.request`.
+    joined, standing_changed: see above.
+    clock: the monotonic clock of ``call_at``, in seconds; both are those of the running loop if not given.
+    call_at: calls a function with an argument at a time of the clock.
     """
-
-    request_load: Callable[[str], None]
-    joined: Callable[[str, Collection[Connection]], None] | None = None
-    standing_changed: Callable[[str, frozenset[str]], None] | None = None
 
     def __init__(
         self,
         hub: Hub[Connection],
         metrics: Metrics,
         *,
+        request_load: Callable[[str], None],
+        joined: Callable[[str, Collection[Connection]], None],
+        standing_changed: Callable[[str, frozenset[str]], None],
         clock: Callable[[], float] | None = None,
         call_at: CallAt | None = None,
     ) -> None:
         self.hub = hub
         self._metrics = metrics
+        self._request_load = request_load
+        self._joined = joined
+        self._standing_changed = standing_changed
         self._clock = clock or asyncio.get_running_loop().time
         self._call_at: CallAt = call_at or asyncio.get_running_loop().call_at
 
@@ -73,13 +75,11 @@ class Broadcaster:
                 case Wake(item_id, at_s):
                     self._call_at(at_s, self.flush, item_id)
                 case StandingChanged(item_id, users):
-                    if self.standing_changed is not None:
-                        self.standing_changed(item_id, users)
+                    self._standing_changed(item_id, users)
                 case Joined(item_id, viewers):
-                    if self.joined is not None:
-                        self.joined(item_id, viewers)
+                    self._joined(item_id, viewers)
                 case Load(item_id):
-                    self.request_load(item_id)
+                    self._request_load(item_id)
                 case NotFound(item_id, viewers):
                     missing = ItemNotFound(item_id)
                     error = error_frame(missing.code, str(missing), item_id=item_id)

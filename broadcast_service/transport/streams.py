@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from broadcast_service.transport.bounded_http import BoundedHeadProtocol
 from broadcast_service.transport.websockets import CLOSE_GRACE_S, EXTENSION, Viewer, size_buffers
+from shared.http.protocol import BoundedHttpProtocol
 
 
-class FeedHttpProtocol(BoundedHeadProtocol):
+class FeedHttpProtocol(BoundedHttpProtocol):
     """Plain HTTP, where a response may become an event stream that is written to like a WebSocket.
 
     A stream implements :class:`~broadcast_service.transport.connection.Transport`; what is written are chunks of
@@ -34,7 +34,7 @@ class FeedHttpProtocol(BoundedHeadProtocol):
             return
         size_buffers(self.transport, self.send_buffer_bytes, receive=False)
         # Whatever the client has begun to say: from here on it is not listened to.
-        self._await_no_head()
+        self.unwatch()
         self.is_stream = True
         self.viewer = viewer
         # To uvicorn the response is complete: it neither waits for the application nor closes the connection.
@@ -100,7 +100,7 @@ class FeedHttpProtocol(BoundedHeadProtocol):
 
 def http_protocol_class(*, send_buffer_bytes: int, head_timeout_s: float) -> type[FeedHttpProtocol]:
     """The protocol for ``uvicorn.Config(http=...)`` with these settings."""
-    settings = {"send_buffer_bytes": send_buffer_bytes, "head_timeout_s": head_timeout_s}
+    settings = {"send_buffer_bytes": send_buffer_bytes, "timeout_s": head_timeout_s}
     return type("ConfiguredHttpProtocol", (FeedHttpProtocol,), settings)
 
 

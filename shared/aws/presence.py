@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import socket
 import uuid
 from collections.abc import AsyncIterator, Coroutine
@@ -19,6 +18,7 @@ from shared.aws import discovery
 from shared.aws.clients import AwsError, open_cloud_map, open_cloudwatch
 from shared.aws.cloudwatch import Read, Reporter
 from shared.aws.settings import AwsSettings
+from shared.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,14 @@ async def presence(
 
 async def _registered(client: Any, service_id: str, instance: discovery.Instance) -> None:
     """Register, as often as it takes; until cancelled, then deregister."""
-    pause_s = 1.0
+    backoff = Backoff(first_s=1.0, most_s=_RETRY_MOST_S)
     while True:
         try:
             await asyncio.to_thread(discovery.register, client, service_id, instance)
             break
         except AwsError as error:
             logger.warning("not registered yet: %s", error)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(pause_s * 2, _RETRY_MOST_S)
+            await asyncio.sleep(backoff.failed())
     logger.info("registered at %s as %s:%d", service_id, instance.address, instance.port)
     try:
         await asyncio.Event().wait()

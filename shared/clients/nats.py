@@ -15,9 +15,16 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import NotFoundError
 
 from shared import names
+from shared.domain.errors import BiddingError
 from shared.server_urls import credentials_of, without_password
 
 logger = logging.getLogger(__name__)
+
+
+class StreamUnavailable(BiddingError, ConnectionError):
+    """JetStream cannot be read now: no connection, or the stream or the consumer is gone. Try later, from the start."""
+
+    code = "STREAM_UNAVAILABLE"
 
 
 def _replicas_asked_for() -> int:
@@ -141,14 +148,14 @@ class NatsLink:
         """The client, connected.
 
         Raises:
-            ConnectionError: NATS is not reachable now; a client that was connected once goes on trying by itself.
+            StreamUnavailable: NATS is not reachable now; a client that was connected once goes on trying by itself.
         """
         # Of many who find none, one opens it: each of the others would leave a connection that nobody closes.
         async with self._opening:
             if self._client is None or self._client.is_closed:
                 self._client = await self._open()
         if not self._client.is_connected:
-            raise ConnectionError("NATS is disconnected")
+            raise StreamUnavailable("NATS is disconnected")
         return self._client
 
     async def _open(self) -> Client:
@@ -157,7 +164,7 @@ class NatsLink:
                 return await open_nats(self._url, name=self._name)
         except (NatsError, OSError, TimeoutError) as error:
             shown = without_password(self._url)
-            raise ConnectionError(f"NATS at {shown} is not reachable: {str(error) or 'timed out'}") from error
+            raise StreamUnavailable(f"NATS at {shown} is not reachable: {str(error) or 'timed out'}") from error
 
     async def close(self) -> None:
         """Send what is buffered, where that is possible, and close."""
@@ -196,4 +203,4 @@ async def ensure_stream(jetstream: JetStreamContext, limits: StreamLimits | None
         return await jetstream.add_stream(config)
 
 
-__all__ = ["Client", "NatsLink", "StreamLimits", "ensure_stream", "open_nats"]
+__all__ = ["Client", "NatsLink", "StreamLimits", "StreamUnavailable", "ensure_stream", "open_nats"]

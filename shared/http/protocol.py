@@ -1,33 +1,186 @@
-"""uvicorn's HTTP protocol, where no connection stays for ever over which nothing is under way."""
+"""uvicorn's HTTP protocol, with bounds on how a request arrives and on how long a connection may be idle.
+
+Under httptools uvicorn bounds neither the size of the request line and headers nor the time in which they and the body
+arrive. A client that never ends them would hold a connection, and memory, for ever. The size of bodies is bounded by
+the application; their time here. One look a second at the connections whose request is incomplete costs less than a
+timer for each request.
+
+uvicorn begins the keep-alive time-out only after an answer, and ends it with the first byte that comes: also with one
+that begins no request, such as a line break behind a body (RFC 9112, section 2.2) or the rest of a body that was
+refused before it was there. If the client then vanished without a word, the connection would stay for ever, and so
+would one over which nothing was ever asked. Here it is closed after ``timeout_keep_alive`` without an answer due.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import re
+from http import HTTPStatus
+from itertools import takewhile
+from typing import Any, ClassVar, Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.http.problems import MEDIA_TYPE, problem_body
 
-class IdleHttpProtocol(HttpToolsProtocol):
-    """One connection, which is closed when it was silent for ``timeout_keep_alive`` and no answer is due.
+_SWEEP_S: Final = 1.0
+# Name or address, and port; RFC 3986 allows more signs in a name, which no host has.
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
 
-    uvicorn begins that time-out only after an answer, and ends it with the first byte that comes: also with one that
-    begins no request, such as a line break behind a body (RFC 9112, section 2.2) or the rest of a body that was
-    refused before it was there. Of a client that then vanishes without a word the connection would stay for ever, and
-    so would one over which nothing was ever asked.
+# What of a request is arriving.
+_NOTHING: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
+
+
+class _Watch:
+    """The connections of one protocol class whose request is incomplete, oldest first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        self.loop = loop
+        self._timeout_s = timeout_s
+        self._since_s: dict[BoundedHttpProtocol, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, one: BoundedHttpProtocol) -> None:
+        """Its time runs from now on."""
+        self._since_s.pop(one, None)
+        self._since_s[one] = self.loop.time()
+        if self._timer is None:
+            self._timer = self.loop.call_later(_SWEEP_S, self._sweep)
+
+    def end(self, one: BoundedHttpProtocol) -> None:
+        self._since_s.pop(one, None)
+
+    def _sweep(self) -> None:
+        late_s = self.loop.time() - self._timeout_s
+        for one, _ in list(takewhile(lambda entry: entry[1] < late_s, self._since_s.items())):
+            one.unwatch()
+            one.refuse_slow()
+        self._timer = self.loop.call_later(_SWEEP_S, self._sweep) if self._since_s else None
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection. It answers 431 to a head over ``head_bytes_max``; 408 to a head, or then a body, that takes
+    longer than ``timeout_s`` (and up to a second more); 400 to what is not HTTP/1.1. Then it is closed.
+
+    The bytes count from the head's first chunk that does not end it. A chunk that does is parsed whatever its size: it
+    is at most one read of the socket (64 KiB).
     """
+
+    head_bytes_max: ClassVar[int] = 16 * 1024
+    timeout_s: ClassVar[float] = 10.0
+    answers_silence: ClassVar[bool] = False
+    """Whether a client that has said nothing is answered 408. Browsers open connections ahead: to them it would be the
+    answer to a request that comes just now."""
+
+    _watch: ClassVar[_Watch | None] = None
+    _arriving = _HEAD
+    _head_bytes = 0
+    # Whether the head or body that is arriving began in this chunk.
+    _is_new = False
+    _is_watched = False
+    # The head of a request that asks for another protocol, without that; it is read again, with what follows it.
+    _plain_head: bytes | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._await_request()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        cls = type(self)
+        # Of this class alone: a subclass may have another time-out.
+        watch = cls.__dict__.get("_watch")
+        if watch is None or watch.loop is not self.loop:
+            cls._watch = _Watch(self.loop, self.timeout_s)
+        self._watch_anew()
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.unwatch()
         super().connection_lost(exc)
         # Where it was reset, uvicorn would let the time-out keep all of this in memory.
         self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        if self._arriving == _HEAD and self._head_bytes:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.head_bytes_max:
+                self._refuse_large()
+                return
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        self._await_request()
+        if self._arriving == _NOTHING:
+            if self._is_watched:
+                self.unwatch()
+        elif self._is_new or (self._arriving == _HEAD and not self._head_bytes):
+            self._is_new = False
+            if self._arriving == _HEAD:
+                self._head_bytes = len(data)
+            self._watch_anew()
+            if self._head_bytes > self.head_bytes_max:
+                self._refuse_large()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser, as uvicorn does, but lose no body of a request that asks for a protocol nobody speaks here.
+
+        Clients in Java ask for h2c with their first request. The parser takes that for the last one of HTTP/1.1, and
+        what follows its head for the other protocol's. A server may ignore the wish (RFC 9110, section 7.8): the
+        request is read again without it.
+        """
+        try:
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except HttpParserUpgrade as stop:
+                    if self._plain_head is None:
+                        if self._should_upgrade():
+                            self._arriving = _NOTHING
+                            self.handle_websocket_upgrade()
+                        return
+                    data = self._plain_head + data[stop.args[0] :]
+                    self._plain_head = None
+                    self.parser = HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        except HttpParserError:
+            self.logger.warning("not a request of HTTP/1.1")
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        self._arriving, self._head_bytes, self._is_new = _HEAD, 0, True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._check_host()
+        if self.parser.should_upgrade() and not self._should_upgrade() and self._asks_for_upgrade():
+            version = self.parser.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+            lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self._plain_head = b"\r\n".join((*lines, b"", b""))
+            return
+        self._arriving, self._head_bytes, self._is_new = _BODY, 0, True
+        super().on_headers_complete()
+
+    def _asks_for_upgrade(self) -> bool:
+        return any(name == b"upgrade" for name, _ in self.headers)
+
+    def _check_host(self) -> None:
+        """Exactly one Host, and one that is a host (RFC 9112, section 3.2); HTTP/1.0 may leave it out.
+
+        Raises:
+            ValueError: the parser makes a refusal of it.
+        """
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (hosts and _HOST.fullmatch(hosts[0]) is None):
+            raise ValueError("not one host")
+        if not hosts and self.parser.get_http_version() == "1.1":
+            raise ValueError("no host")
+
+    def on_message_complete(self) -> None:
+        if self._plain_head is not None:
+            return
+        self._arriving = _NOTHING
+        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -43,3 +196,61 @@ class IdleHttpProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    # ------------------------------------------------------------------------------------------------- refusals
+
+    def _watch_anew(self) -> None:
+        assert self._watch is not None
+        self._is_watched = True
+        self._watch.begin(self)
+
+    def unwatch(self) -> None:
+        """Nothing of a request is waited for any longer. Between two requests the keep-alive time-out holds."""
+        if self._is_watched and self._watch is not None:
+            self._is_watched = False
+            self._watch.end(self)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "BAD_REQUEST", "this is not a request of HTTP/1.1")
+
+    def refuse_slow(self) -> None:
+        """The time for what is arriving is over."""
+        if self._arriving == _BODY:
+            self._refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time")
+        elif self._head_bytes or self.answers_silence:
+            self._refuse(408, "HEAD_TOO_SLOW", "the request line and headers did not arrive in time")
+        else:
+            self.transport.close()
+
+    def _refuse_large(self) -> None:
+        self._refuse(431, "HEAD_TOO_LARGE", f"the request line and headers may have {self.head_bytes_max} bytes")
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer what is arriving, and close. Where another answer is due or under way, close after that one."""
+        self.unwatch()
+        if self.transport.is_closing():
+            return
+        if self._owes_an_answer():
+            self.cycle.keep_alive = False
+            return
+        body = problem_body(status, code, detail)
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _owes_an_answer(self) -> bool:
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        # Of a body that is arriving the cycle is its own, unless others are before it.
+        return self._arriving != _BODY or self.cycle.response_started or bool(self.pipeline)
+
+
+def bounded_protocol(
+    *, head_bytes_max: int, timeout_s: float, answers_silence: bool = False
+) -> type[BoundedHttpProtocol]:
+    """The protocol for ``uvicorn.Config(http=...)`` with these settings."""
+    settings = {"head_bytes_max": head_bytes_max, "timeout_s": timeout_s, "answers_silence": answers_silence}
+    return type("ConfiguredHttpProtocol", (BoundedHttpProtocol,), settings)

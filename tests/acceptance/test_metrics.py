@@ -20,7 +20,7 @@ FOLDER = ROOT / "infrastructure" / "docker"
 # Only an archival worker with a place for exports counts them; this platform has none.
 WITH_EXPORTS = {"archiver_exports_open"}
 
-_NAME = re.compile(r"\b(?:bidding|feed|archiver)_[a-z_]+")
+_NAME = re.compile(r"\b(?:bidding|feed|archiver|process)_[a-z_]+")
 _OF_A_HISTOGRAM = re.compile(r"_(?:bucket|sum|count)$")
 
 

@@ -58,7 +58,8 @@ def test_the_close_codes_are_those_of_the_service() -> None:
 
 
 def codes_in_code(call: str) -> set[str]:
-    sources = [path.read_text() for path in (ROOT / "broadcast_service").rglob("*.py")]
+    folders = (ROOT / "broadcast_service", ROOT / "shared" / "http")
+    sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
     return {code for source in sources for code in re.findall(rf'\b{call}\([^"()]*"([A-Z_]+)"', source)}
 
 
@@ -72,7 +73,7 @@ def test_the_codes_of_refused_upgrades_are_those_of_the_service() -> None:
     documented = {
         code for _, codes, _ in rows("When the upgrade is refused") for code in re.findall(r"[A-Z_]{4,}", codes)
     }
-    assert documented == codes_in_code("problem") | {"ITEM_NOT_FOUND"}
+    assert documented == codes_in_code("problem") | codes_in_code("_refuse") | {"ITEM_NOT_FOUND"}
 
 
 def test_the_limits_are_the_defaults() -> None:

@@ -36,3 +36,26 @@ def test_the_domain_imports_only_the_standard_library() -> None:
 def test_the_bootstrap_imports_only_the_standard_library() -> None:
     names = {name.partition(".")[0] for name in imported(ROOT / "infrastructure" / "local" / "bootstrap.py")}
     assert names <= sys.stdlib_module_names
+
+
+COMPOSITION_ROOTS = (
+    "api_gateway/main.py",
+    "archival_worker/main.py",
+    "broadcast_service/main.py",
+    "broadcast_service/service.py",
+)
+
+
+def test_a_composition_root_hands_over_what_is_there_already() -> None:
+    """A lambda there reads a name that comes later, or hides that two parts do not fit; a hook that is set later is
+    missing until then."""
+    for name in COMPOSITION_ROOTS:
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            assert not isinstance(node, ast.Lambda), f"{name}:{node.lineno}: a lambda"
+            if not isinstance(node, ast.Assign):
+                continue
+            late = [
+                each for each in node.targets if isinstance(each, ast.Attribute) and ast.unparse(each.value) != "self"
+            ]
+            hooks = [each for each in late if each.attr != "should_exit"]
+            assert hooks == [], f"{name}:{node.lineno}: {ast.unparse(node)}"

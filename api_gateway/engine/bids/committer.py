@@ -24,7 +24,7 @@ from api_gateway.engine.bids.stored import Asked, read_verdicts
 from shared import names
 from shared.crash_points import crash_point
 from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
-from shared.messages import BidAccepted, DecodeError, decode_event
+from shared.messages import BidAccepted, DecodeError, decode_any_event
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.verdicts import ACCEPTED, AcceptedBid
 
@@ -47,7 +47,7 @@ class Committer:
         *,
         queue_max: int,
         resolve_s: float,
-        on_outbox: Callable[[str, int], None],
+        on_outbox: Callable[[str], None],
         on_given_out: Callable[[str, int, int], None] | None = None,
         confirm: Callable[[str, Lineage, int], Awaitable[None]] | None = None,
         secure: Callable[[str], Awaitable[None]] | None = None,
@@ -55,7 +55,7 @@ class Committer:
         """
         Args:
             resolve_s: bounds the search after an ambiguous failure.
-            on_outbox: called for every outbox entry written.
+            on_outbox: told the shard of every outbox entry that is written.
             on_given_out: called for it with shard, epoch and number.
             confirm: awaited with ``(shard, lineage, entry)`` before an accepted bid is answered; it raises
                 OutcomeUnknown where the entry is not safe in time.
@@ -134,7 +134,7 @@ class Committer:
                     shard = names.shard_of(call[0].item_id)
                     if self._on_given_out is not None:
                         self._on_given_out(shard, result.lineage.epoch, result.entry)
-                    self._on_outbox(shard, result.entry)
+                    self._on_outbox(shard)
                 self._answer(call, result)
             elif isinstance(result, OutcomeUnknown):
                 self._resolve_later([call])
@@ -224,7 +224,7 @@ class Committer:
         latest = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
         for raw in latest:
             try:
-                event = decode_event(raw)
+                event = decode_any_event(raw)
             except DecodeError:
                 logger.error("item %s: an event in the recent list cannot be read", item_id)
                 continue

@@ -113,19 +113,15 @@ class Shards:
         *,
         on_initialised: Callable[[], None],
         outbox_alarm_entries: int,
-        on_not_admitted: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """
         Args:
             redis: it, and that of ``scripts`` and ``lost_items``: one connection without a guard, which asks this
                 object.
             on_initialised: told when shards got their cursors, or another run of Redis.
-            on_not_admitted: awaited when the run that is there now may be an older copy, and it cannot be told yet: no
-                connection to it may be used, also none that was made while it was something else.
         """
         self._lost_items = lost_items
         self._outbox_alarm_entries = outbox_alarm_entries
-        self._on_not_admitted = on_not_admitted
         self._admitted = ""
         self._history = ""
         self._redis = redis
@@ -136,8 +132,13 @@ class Shards:
         self._compare_at_s = 0.0
         self.health = ShardHealth()
 
-    async def run(self) -> None:
-        """Look every few seconds, until cancelled. While a server is away, look again later."""
+    async def run(self, on_not_admitted: Callable[[], Awaitable[None]]) -> None:
+        """Look every few seconds, until cancelled. While a server is away, look again later.
+
+        Args:
+            on_not_admitted: awaited when the run that is there now may be an older copy, and it cannot be told yet: no
+                connection to it may be used, also none that was made while it was something else.
+        """
         while True:
             pause_s = _PAUSE_S
             try:
@@ -147,8 +148,8 @@ class Shards:
             except (RedisError, Unavailable, OSError, TimeoutError) as error:
                 logger.warning("shards: cannot be checked: %s: %s", type(error).__name__, error)
                 pause_s = _PAUSE_FAILED_S
-            if self.health.not_admitted is not None and self._on_not_admitted is not None:
-                await self._on_not_admitted()
+            if self.health.not_admitted is not None:
+                await on_not_admitted()
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
 
     def given_out(self, shard: str, epoch: int, n: int) -> None:

@@ -36,6 +36,7 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from shared import names
+from shared.backoff import Backoff
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
 from shared.crash_points import crash_point
 from shared.messages import frame_batch
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
 _QUESTIONS_AT_ONCE = 32
+_BACKOFF_FIRST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,13 @@ class Relay:
         stream_limits: StreamLimits | None = None,
         on_published: Callable[[str, Lineage, int], None] | None = None,
         on_read: Callable[[str, int, int], None] | None = None,
+        look: asyncio.Event | None = None,
     ) -> None:
         """
         Args:
             on_published: told of every move of a cursor, with shard, lineage and entry.
             on_read: told of every entry before it is sent, with shard, epoch and number.
+            look: set by who gave shards their cursors: there is work on them now, not with the next renewal.
         """
         self._on_published = on_published
         self._on_read = on_read
@@ -175,7 +179,7 @@ class Relay:
         self._owned: dict[str, _Owned] = {}
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
-        self._look = asyncio.Event()
+        self._look = look or asyncio.Event()
         self._stream_id = ""
         self._stream_checked_at_s = 0.0
         self._highest_seq = 0
@@ -195,10 +199,6 @@ class Relay:
     def owned_shards(self) -> Collection[str]:
         """The shards whose lease this gateway holds right now."""
         return self._owned.keys()
-
-    def reconsider(self) -> None:
-        """Shards got their cursors: look for work on them now, not with the next renewal of the leases."""
-        self._look.set()
 
     async def run(self) -> None:
         """Relay until cancelled."""
@@ -271,7 +271,7 @@ class Relay:
 
     async def _pump(self) -> None:
         """Cycle while there is work; otherwise sleep until told or until the next look."""
-        failures = 0
+        backoff = Backoff(first_s=_BACKOFF_FIRST_S, most_s=self._options.backoff_max_s)
         while True:
             try:
                 async with asyncio.timeout(self._options.poll_ms / 1_000):
@@ -283,25 +283,22 @@ class Relay:
                 jetstream = await self._connected()
                 await self._check_stream(jetstream)
                 await self._cycle(jetstream)
-                failures = 0
+                backoff.succeeded()
                 self.health.connected = True
                 self.health.last_error = None
             except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
-                failures += 1
                 self._failed("publish", error)
-                await self._back_off(failures)
+                await self._back_off(backoff)
             except Exception as error:
                 # A bug must not end the gateway's only relay: it is loud, and everything is read again.
                 logger.exception("relay: unexpected failure")
-                failures += 1
                 self._failed("publish", error)
-                await self._back_off(failures)
+                await self._back_off(backoff)
 
-    async def _back_off(self, failures: int) -> None:
+    async def _back_off(self, backoff: Backoff) -> None:
         self._dirty.update(self._owned)
         self._wake.set()
-        pause_s = min(self._options.backoff_max_s, 0.05 * 2 ** min(failures, 10))
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+        await asyncio.sleep(backoff.failed())
 
     def _failed(self, what: str, error: BaseException) -> None:
         self.health.failures_total += 1

@@ -94,6 +94,7 @@ WHERE NOT EXISTS (
 ON CONFLICT DO NOTHING;
 
 -- name: find_event_clashes
+-- Another version may have stored the same event with more members, or without those that are null here.
 SELECT t.ordinal::integer AS ordinal
 FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[])
     WITH ORDINALITY AS t (item_id, epoch, seq, type, body, ordinal)
@@ -101,7 +102,8 @@ LEFT JOIN LATERAL (
     SELECT type, body FROM events AS e
     WHERE e.item_id = t.item_id AND e.epoch = t.epoch AND e.seq = t.seq OFFSET 0
 ) AS stored ON true
-WHERE (stored.type, stored.body) IS DISTINCT FROM (t.type, t.body::jsonb)
+WHERE stored.type IS DISTINCT FROM t.type
+   OR NOT (stored.body @> jsonb_strip_nulls(t.body::jsonb) OR t.body::jsonb @> jsonb_strip_nulls(stored.body))
 ORDER BY t.ordinal;
 
 -- name: insert_sealed

@@ -18,9 +18,7 @@ from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
 from archival_worker.consume.batcher import BatchLimits
-from archival_worker.consume.source import SourceOptions
 from archival_worker.consume.worker import Worker, WorkerOptions
-from archival_worker.link import NatsLink
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CopyOptions, CursorCopier
 from archival_worker.store.archive import Archive
@@ -28,16 +26,17 @@ from archival_worker.store.migrate import migrate
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from shared import names
-from shared.clients.nats import Client, StreamLimits, ensure_stream, open_nats
+from shared.clients.nats import Client, NatsLink, StreamLimits, ensure_stream, open_nats
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.messages import Event
+from shared.streams.puller import PullOptions
 from tests.stack import new_data_dir
 from tests.unit.archival_worker.events import message, message_id
 
 PATIENCE_S = 30.0
 
-SOURCE = SourceOptions()
+SOURCE = PullOptions(names.ARCHIVER_DURABLE)
 BATCH = BatchLimits()
 COPY = CopyOptions(interval_s=0.01)
 STREAM = StreamLimits()
@@ -168,7 +167,7 @@ class World:
     async def start_worker(
         self,
         *,
-        source: SourceOptions = SOURCE,
+        source: PullOptions = SOURCE,
         batch: BatchLimits = BATCH,
         after_commit: Callable[[], Awaitable[None]] | None = None,
         copy: CopyOptions = COPY,

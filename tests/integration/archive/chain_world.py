@@ -12,11 +12,11 @@ import asyncpg
 from archival_worker.chain.audit import Report, audit
 from archival_worker.chain.chainer import Chainer, ChainOptions
 from archival_worker.metrics import Metrics
-from archival_worker.store.archive import Archive
+from archival_worker.store.archive import Archive, Stored
 from archival_worker.store.migrate import migrate
 from infrastructure.local.stack import Stack
 from shared.clients.postgres import open_postgres
-from shared.messages import Event
+from shared.messages import AnyEvent, Event
 from tests.integration.archive.archive_world import new_database
 from tests.unit.archival_worker.events import bid, closed, created, delivery
 
@@ -32,14 +32,15 @@ class World:
     metrics: Metrics
     entries: int = 0
 
-    async def store(self, *events: Event) -> None:
+    async def store(self, *events: AnyEvent) -> Stored:
         """Each event as an outbox entry of its own, in one batch."""
         deliveries = []
         for event in events:
             self.entries += 1
             deliveries.append(delivery(self.entries, event))
-        await self.archive.store(deliveries)
+        stored = await self.archive.store(deliveries)
         self.chainer.offer({event.item_id for event in events})
+        return stored
 
     async def chain(self, chainer: Chainer | None = None) -> int:
         """Until nothing is left to do; how many events were added."""

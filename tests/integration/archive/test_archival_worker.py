@@ -16,7 +16,6 @@ import pytest
 from api_gateway.engine.bids.acknowledge import LogAcknowledger
 from archival_worker.consume.batcher import BatchLimits
 from archival_worker.consume.retention import Retention, RetentionOptions
-from archival_worker.consume.source import SourceOptions
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CopyOptions, CursorCopier
 from archival_worker.store.archive import Position
@@ -27,6 +26,7 @@ from shared.clients.redis import open_redis
 from shared.domain.errors import OutcomeUnknown
 from shared.messages import Event
 from shared.redis_layout.cursors import Lineage
+from shared.streams.puller import PullOptions
 from tests.integration.archive.archive_world import World, new_world, until
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import bid, closed, created, delivery, message_id, voided
@@ -102,7 +102,7 @@ async def test_a_worker_killed_between_commit_and_acknowledgement_leaves_no_dupl
         await asyncio.Event().wait()
 
     await world.fill_outbox("lot-1", 4)
-    first = await world.start_worker(source=SourceOptions(ack_wait_s=1.0), after_commit=hang)
+    first = await world.start_worker(source=PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=1.0), after_commit=hang)
     await world.publish_all([(1, [created("lot-1")]), (2, [bid("lot-1", 1)]), (3, [bid("lot-1", 2)])])
     await asyncio.wait_for(committed.wait(), 10)
     await first.kill()
@@ -110,7 +110,7 @@ async def test_a_worker_killed_between_commit_and_acknowledgement_leaves_no_dupl
     assert (await world.redis_cursors("lot-1"))[b"archived"] == b"0", "it died before it could tell Redis"
     assert not await world.settled()
 
-    second = await world.start_worker(source=SourceOptions(ack_wait_s=1.0))
+    second = await world.start_worker(source=PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=1.0))
     await world.publish(4, bid("lot-1", 3))
     await world.all_archived()
     assert await world.count("bids") == 3

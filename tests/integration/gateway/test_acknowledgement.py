@@ -182,7 +182,7 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
         scripts = BidScripts(redis, ScriptLimits(), timeout_s=5)
         replicas = ReplicaAcknowledger(redis, replicas=1, timeout_ms=int(timeout_s * 1_000), run_of=lambda _: "")
         committer = Committer(
-            scripts, redis, queue_max=10_000, resolve_s=1, on_outbox=lambda *_: None, confirm=replicas.confirm
+            scripts, redis, queue_max=10_000, resolve_s=1, on_outbox=lambda _: None, confirm=replicas.confirm
         )
         tasks = [asyncio.create_task(replicas.run()), asyncio.create_task(committer.run())]
 

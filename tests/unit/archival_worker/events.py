@@ -8,7 +8,17 @@ import msgspec
 
 from archival_worker.consume.deliveries import Delivery, read_delivery
 from shared import names
-from shared.messages import AuctionClosed, BidAccepted, BidVoided, Event, ItemCreated, frame_batch
+from shared.messages import (
+    AnyEvent,
+    AuctionClosed,
+    BidAccepted,
+    BidVoided,
+    Event,
+    EventBase,
+    ItemCreated,
+    decode_any_event,
+    frame_batch,
+)
 from shared.sealed import SealedFact
 
 START_US = 1_750_000_000_123_456
@@ -75,6 +85,15 @@ def bid(
     )
 
 
+def of_the_future(
+    item_id: str, seq: int, *, epoch: int = 1, type_name: str = "relisted", **members: object
+) -> AnyEvent:
+    """An event as a newer version writes it: all that every event has, and what nobody here knows."""
+    state = msgspec.to_builtins(bid(item_id, seq, epoch=epoch))
+    known = {name: state[name] for name in EventBase.__struct_fields__}
+    return decode_any_event(msgspec.json.encode({"type": type_name} | known | members))
+
+
 def closed(item_id: str, seq: int, *, epoch: int = 1) -> Event:
     return AuctionClosed(
         item_id=item_id,
@@ -131,13 +150,13 @@ def sealed(item_id: str, seq: int, maximum: int, *, user_id: str = "ada") -> Sea
     )
 
 
-def message(n: int, *events: Event, shard_epoch: int = 1) -> bytes:
+def message(n: int, *events: AnyEvent, shard_epoch: int = 1) -> bytes:
     """The message of one outbox entry, as the relay publishes it."""
     return message_of(events[0].item_id, n, events, shard_epoch=shard_epoch)
 
 
 def message_of(
-    item_id: str, n: int, events: Sequence[Event] = (), facts: Sequence[SealedFact] = (), *, shard_epoch: int = 1
+    item_id: str, n: int, events: Sequence[AnyEvent] = (), facts: Sequence[SealedFact] = (), *, shard_epoch: int = 1
 ) -> bytes:
     """The same with sealed facts, and perhaps without any event."""
     sealed_json = msgspec.json.encode(facts) if facts else None
@@ -148,7 +167,7 @@ def message_id(n: int, item_id: str, *, shard_epoch: int = 1) -> str:
     return names.message_id(names.shard_of(item_id), shard_epoch, n)
 
 
-def delivery(n: int, *events: Event, shard_epoch: int = 1, stream_seq: int = 7) -> Delivery:
+def delivery(n: int, *events: AnyEvent, shard_epoch: int = 1, stream_seq: int = 7) -> Delivery:
     """A message as JetStream delivers it."""
     item_id = events[0].item_id
     reply = f"$JS.ACK.{names.STREAM}.{names.ARCHIVER_DURABLE}.1.{stream_seq}.1.1750000000000000000.0"

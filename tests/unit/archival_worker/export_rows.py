@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from archival_worker.store.columns import type_of
-from shared.messages import BidAccepted, Event, encode_event
+from shared.messages import BidAccepted, Event, encode_event, type_of
 from tests.unit.archival_worker.events import bid, closed, created
 
 

@@ -70,8 +70,8 @@ class Diary:
 
 @asynccontextmanager
 async def running(reader: SlowReader, diary: Diary) -> AsyncIterator[Loader]:
-    loader = Loader(reader, diary, Metrics())
-    task = asyncio.create_task(loader.run())
+    loader = Loader(reader, Metrics())
+    task = asyncio.create_task(loader.run(diary))
     try:
         async with asyncio.timeout(10):
             yield loader

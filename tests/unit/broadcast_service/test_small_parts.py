@@ -17,7 +17,7 @@ from broadcast_service.core.origins import is_allowed
 from broadcast_service.endpoints.operations import SinceInvalid, parse_since
 from broadcast_service.metrics import LATENCY_BOUNDS_S, Metrics
 from broadcast_service.settings import Settings
-from broadcast_service.sources.nats_source import NatsSource, consumer_sequence
+from shared.streams.follower import Follower, consumer_sequence
 from tests.waiting import eventually
 
 
@@ -184,8 +184,8 @@ class Nobody:
 
 
 async def test_a_stream_that_cannot_be_reached_is_named_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
-    source = NatsSource("nats://ann:hunter2@127.0.0.1:none", Nobody(), Metrics(), heartbeat_s=1)
-    task = asyncio.create_task(source.run())
+    source = Follower("nats://ann:hunter2@127.0.0.1:none", name="feed", heartbeat_s=1)
+    task = asyncio.create_task(source.run(Nobody()))
 
     async def is_told() -> bool:
         return "cannot connect to" in caplog.text

@@ -28,7 +28,7 @@ class FakeScripts:
 
 
 def closer(scripts: FakeScripts) -> Closer:
-    return Closer(cast(ItemScripts, scripts), owned_shards=lambda: ["s00"], on_outbox=lambda shard, entry: None)
+    return Closer(cast(ItemScripts, scripts), owned_shards=lambda: ["s00"], on_outbox=lambda shard: None)
 
 
 async def test_items_that_cannot_be_closed_do_not_hold_up_those_behind_them(caplog: pytest.LogCaptureFixture) -> None:

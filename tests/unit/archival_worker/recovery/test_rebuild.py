@@ -23,12 +23,21 @@ from archival_worker.recovery.rebuild import (
 from shared.domain.auction import Terms
 from shared.domain.maxima import Maxima
 from shared.domain.soft_close import SoftClose
-from shared.messages import AuctionExtended, BidAccepted, BidVoided, Event, decode_event, encode_event
+from shared.messages import (
+    AnyEvent,
+    AuctionExtended,
+    BidAccepted,
+    BidVoided,
+    decode_any_event,
+    decode_event,
+    encode_event,
+)
 from shared.redis_layout.item_hash import decode_item
 from shared.redis_layout.limits import RECENT_EVENTS, VERDICT_KEEP_S
 from shared.redis_layout.scripts import Script
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
 from shared.redis_layout.verdicts import AcceptedBid, parse_verdict
+from tests.unit.archival_worker.events import of_the_future
 
 ITEM = "lot"
 MINUTE_US = 60_000_000
@@ -88,7 +97,7 @@ def bid_row(seq: int, amount: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def event_row(event: Event) -> dict[str, Any]:
+def event_row(event: AnyEvent) -> dict[str, Any]:
     return {"item_id": ITEM, "epoch": event.epoch, "seq": event.seq, "body": encode_event(event).decode()}
 
 
@@ -245,6 +254,15 @@ def test_bids_become_the_events_that_they_were() -> None:
     assert isinstance(newest, BidAccepted)
     assert (newest.reserve_met, newest.min_next_bid, newest.highest_bidder_id) == (True, 1_010, "ann")
     assert not events[2].reserve_met
+
+
+def test_an_event_that_only_a_newer_version_knows_comes_back_word_for_word() -> None:
+    newer = of_the_future(ITEM, 2, bid_count=1, colour="red")
+    row = item_row(seq=3, current_bid=120, highest_bidder_id="ann", bid_count=2)
+    rebuilt = rebuild(row, Turns(), [bid_row(3, 120), event_row(newer), bid_row(1, 110)], epoch=2)
+    assert rebuilt.recent[1] == encode_event(newer)
+    events = [decode_any_event(raw) for raw in rebuilt.recent]
+    assert [(event.seq, event.bid_count) for event in events] == [(3, 2), (2, 1), (1, 1)]
 
 
 def test_an_item_without_terms_comes_back_paused() -> None:

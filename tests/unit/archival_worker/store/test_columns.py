@@ -16,9 +16,8 @@ from archival_worker.store.columns import (
     place_ranges,
     state_columns,
     term_columns,
-    type_of,
 )
-from shared.messages import BidAccepted, ItemCreated
+from shared.messages import BidAccepted, ItemCreated, type_of
 from tests.unit.archival_worker.events import bid, closed, created
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection
+from typing import Any
 
 from broadcast_service.core.close_codes import INTERNAL_ERROR
 from broadcast_service.core.feed import Recovery
@@ -41,14 +42,25 @@ class Time:
         self.now_s = until_s
 
 
+def _nobody(*told: object) -> None:
+    """Has nothing to say to single viewers."""
+
+
 class World:
-    def __init__(self, rate_max: float = 10) -> None:
+    def __init__(self, rate_max: float = 10, *, joined: Any = _nobody, standing_changed: Any = _nobody) -> None:
         self.time = Time()
         self.metrics = Metrics()
         self.hub: Hub[Connection] = Hub(rate_max=rate_max)
-        self.broadcaster = Broadcaster(self.hub, self.metrics, clock=self.time.clock, call_at=self.time.call_at)
         self.loads: list[str] = []
-        self.broadcaster.request_load = self.loads.append
+        self.broadcaster = Broadcaster(
+            self.hub,
+            self.metrics,
+            request_load=self.loads.append,
+            joined=joined,
+            standing_changed=standing_changed,
+            clock=self.time.clock,
+            call_at=self.time.call_at,
+        )
         self.broadcaster.on_stream_up()
 
     def enter(self, pipe: Pipe, *, full: bool = False) -> Connection:
@@ -106,7 +118,6 @@ def test_the_loss_of_the_stream_and_its_return() -> None:
 
 
 def test_hooks_are_called_after_the_frames() -> None:
-    world = World()
     pipe = Pipe()
     calls: list[tuple[str, int]] = []
 
@@ -117,14 +128,29 @@ def test_hooks_are_called_after_the_frames() -> None:
     def standing_changed(item_id: str, users: frozenset[str]) -> None:
         calls.append((f"{item_id}: {sorted(users)}", len(pipe.seqs)))
 
-    world.broadcaster.joined = joined
-    world.broadcaster.standing_changed = standing_changed
+    world = World(joined=joined, standing_changed=standing_changed)
     world.enter(pipe)
     world.broadcaster.loaded(ITEM, Recovery(item(1)), again=False)
     world.publish(bid(2))
     world.publish()
     raised = (f"{ITEM}: ['user-2']", 2)
     assert calls == [(f"joined {ITEM}", 1), (f"{ITEM}: ['user-1', 'user-2']", 2), raised]
+
+
+def test_after_an_event_of_an_unknown_type_viewers_get_the_item_as_it_is_now() -> None:
+    world = World()
+    pipe = Pipe()
+    world.enter(pipe)
+    world.broadcaster.history_wanted(ITEM)
+    world.broadcaster.loaded(ITEM, Recovery(item(1)), again=False)
+    world.loads.clear()
+    newer = encode_event(bid(2)).replace(b'"type":"bid"', b'"type":"relisted"')
+    data = frame_batch(names.shard_of(ITEM), 1, 1, ITEM, b"[%b]" % newer)
+    world.broadcaster.on_message(names.subject_of(ITEM), data)
+    assert world.loads == [ITEM], "Redis is asked at once, and not when the gap shows"
+    world.broadcaster.history_wanted(ITEM)
+    world.broadcaster.loaded(ITEM, Recovery(item(2)), again=False)
+    assert pipe.seqs == [1, 2]
 
 
 def test_a_transport_that_fails_is_given_up_and_the_others_are_served() -> None:

@@ -16,11 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from api_gateway.http_protocol import bounded_protocol
 from archival_worker.http import make_server
 from broadcast_service.transport.streams import http_protocol_class
 from infrastructure.local.servers.ports import HOST
-from shared.http.protocol import IdleHttpProtocol
+from shared.http.protocol import BoundedHttpProtocol, bounded_protocol
 from tests.waiting import eventually
 
 QUICK_S = 0.2
@@ -32,7 +31,7 @@ LARGE = b"a" * 16 * 1024**2
 PROTOCOLS = {
     "gateway": bounded_protocol(head_bytes_max=1_000, timeout_s=LONG_S),
     "feed": http_protocol_class(send_buffer_bytes=0, head_timeout_s=LONG_S),
-    "archiver": IdleHttpProtocol,
+    "archiver": BoundedHttpProtocol,
 }
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -44,10 +43,17 @@ async def answer_at_once(scope: Any, _: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def wait_for_the_body(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+
+
 @asynccontextmanager
-async def serving(protocol: type[Any], *, keep_alive_s: float) -> AsyncIterator[tuple[int, set[Any]]]:
+async def serving(
+    protocol: type[Any], *, keep_alive_s: float, app: Any = answer_at_once
+) -> AsyncIterator[tuple[int, set[Any]]]:
     """A server of this protocol: its port, and its connections."""
-    config: Any = uvicorn.Config(answer_at_once, lifespan="off", ws="none", log_config=None)
+    config: Any = uvicorn.Config(app, lifespan="off", ws="none", log_config=None)
     config.timeout_keep_alive = keep_alive_s
     state = ServerState()
     connections: set[Any] = state.connections
@@ -73,7 +79,7 @@ def _is_empty(connections: set[Any]) -> Callable[[], Awaitable[bool]]:
 
 
 def test_the_archiver_speaks_it() -> None:
-    assert make_server(FastAPI()).config.http is IdleHttpProtocol
+    assert make_server(FastAPI()).config.http is BoundedHttpProtocol
 
 
 @pytest.mark.parametrize("service", PROTOCOLS)
@@ -97,6 +103,51 @@ async def test_a_client_that_goes_silent_is_hung_up_on(service: str, request_: b
         writer.write(later)
         async with asyncio.timeout(10):
             await reader.read()
+        writer.close()
+
+
+@pytest.mark.parametrize("service", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("pieces", "status", "code"),
+    [
+        ((GET[:-2], b"x-filler: " + b"a" * 20_000, b"a"), b"431", b"HEAD_TOO_LARGE"),
+        ((GET[:-2], b"x"), b"408", b"HEAD_TOO_SLOW"),
+        ((GET[:-2] + b"content-length: 9\r\n\r\n", b"x"), b"408", b"BODY_TOO_SLOW"),
+        ((GET[:-2] + b"host: y\r\n\r\n",), b"400", b"BAD_REQUEST"),
+        ((b"GET / HTTP/1.1\r\n\r\n",), b"400", b"BAD_REQUEST"),
+        ((b"\0",), b"400", b"BAD_REQUEST"),
+    ],
+    ids=["large head", "slow head", "slow body", "two hosts", "no host", "no HTTP"],
+)
+async def test_what_arrives_without_end_or_sense_is_refused(
+    service: str, pieces: tuple[bytes, ...], status: bytes, code: bytes
+) -> None:
+    quick = type("Quick", (PROTOCOLS[service],), {"timeout_s": QUICK_S})
+    async with serving(quick, keep_alive_s=LONG_S, app=wait_for_the_body) as (port, connections):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert code in answer
+        await eventually(_is_empty(connections))
+
+
+@pytest.mark.parametrize("service", PROTOCOLS)
+async def test_a_client_that_takes_its_time_between_requests_is_left_alone(service: str) -> None:
+    quick = type("Quick", (PROTOCOLS[service],), {"timeout_s": QUICK_S})
+    async with serving(quick, keep_alive_s=LONG_S) as (port, _):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        for _ in range(2):
+            writer.write(GET)
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\nok")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await reader.read()
         writer.close()
 
 

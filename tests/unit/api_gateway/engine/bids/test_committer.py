@@ -66,12 +66,14 @@ class Bench:
 
     def __init__(self, scripts: FakeScripts, redis: FakeRedis | None = None, **options: Any) -> None:
         self.outbox: list[tuple[str, int]] = []
+        self.noticed: list[str] = []
         self.committer = Committer(
             cast(BidScripts, scripts),
             cast(Any, redis or FakeRedis()),
             queue_max=options.pop("queue_max", 10),
             resolve_s=0.05,
-            on_outbox=lambda shard, entry: self.outbox.append((shard, entry)),
+            on_outbox=self.noticed.append,
+            on_given_out=lambda shard, epoch, entry: self.outbox.append((shard, entry)),
             **options,
         )
         self.task = asyncio.create_task(self.committer.run())
@@ -89,6 +91,7 @@ async def test_verdicts_go_to_their_bids() -> None:
     assert await first.verdict == ACCEPTED
     assert await second.verdict == REFUSED
     assert [entry for _, entry in bench.outbox] == [7]
+    assert bench.noticed == [shard for shard, _ in bench.outbox]
     await bench.stop()
 
 

@@ -15,17 +15,18 @@ class Backoff:
     def __init__(self, *, first_s: float = 0.1, most_s: float = 5.0) -> None:
         self._first_s = first_s
         self._most_s = most_s
-        self._failures = 0
+        self.failures = 0
+        """In a row."""
 
     def failed(self) -> float:
         """Count a failure; the seconds to pause, from half of to the whole of the doubled pause."""
-        pause_s = min(self._most_s, self._first_s * (1 << min(self._failures, _DOUBLINGS_MAX)))
-        self._failures += 1
+        pause_s = min(self._most_s, self._first_s * (1 << min(self.failures, _DOUBLINGS_MAX)))
+        self.failures += 1
         return pause_s * random.uniform(0.5, 1.0)
 
     def succeeded(self) -> None:
         """Begin with short pauses again."""
-        self._failures = 0
+        self.failures = 0
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:

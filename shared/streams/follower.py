@@ -19,19 +19,19 @@ from typing import Final, Protocol
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header
-from nats.js.errors import NotFoundError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from broadcast_service.metrics import Metrics
 from shared import names
+from shared.backoff import Backoff
 from shared.clients.nats import Client, ensure_stream, open_nats
 from shared.server_urls import without_password
+from shared.streams.reader import has_message
 
 logger = logging.getLogger(__name__)
 
 HEARTBEATS_MISSED_MAX: Final = 3
 CHECK_EVERY_S: Final = 0.1
-RETRY_S: Final = 0.5
+RETRY_MOST_S: Final = 0.5
 UNUSED_CONSUMER_KEPT_S: Final = 10.0
 ASK_TIMEOUT_S: Final = 1.0
 
@@ -49,10 +49,11 @@ class Listener(Protocol):
         """Messages do not arrive any more."""
 
 
-class NatsSource:
+class Follower:
     """``run`` works until it is cancelled, whether NATS is there or not.
 
     Args:
+        name: of the connection, shown in the server's monitoring.
         heartbeat_s: how often JetStream speaks where there are no events; three missed ones end the consumer.
         subjects: subjects of core NATS to listen to on the same connection, and who is told of their messages.
     """
@@ -60,15 +61,14 @@ class NatsSource:
     def __init__(
         self,
         url: str,
-        listener: Listener,
-        metrics: Metrics,
         *,
+        name: str,
         heartbeat_s: float,
         subjects: Mapping[str, Callable[[bytes], object]] = MappingProxyType({}),
     ) -> None:
         self._url = url
-        self._listener = listener
-        self._metrics = metrics
+        self._name = name
+        self.consumers_made = 0
         self._heartbeat_s = heartbeat_s
         self._subjects = subjects
         self._client: Client | None = None
@@ -96,23 +96,19 @@ class NatsSource:
         if client is None or not self._is_up:
             raise TimeoutError("NATS is not there")
         async with asyncio.timeout(ASK_TIMEOUT_S):
-            try:
-                message = await client.jetstream().get_last_msg(names.STREAM, subject)
-            except NotFoundError:
-                return False
-        entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
-        return entry is None or entry.epoch >= epoch
+            return await has_message(client.jetstream(), subject, epoch=epoch)
 
-    async def run(self) -> None:
+    async def run(self, listener: Listener) -> None:
         """Connect, follow, and start over after every failure, until cancelled."""
+        backoff = Backoff(most_s=RETRY_MOST_S)
         while True:
             try:
                 # Returns when NATS is there for the first time; from then on the client itself reconnects for ever.
-                client = await open_nats(self._url, name="broadcast-service")
+                client = await open_nats(self._url, name=self._name)
             except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
                 shown = without_password(self._url)
                 logger.warning("nats: cannot connect to %s: %s: %s", shown, type(error).__name__, error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(backoff.failed())
                 continue
             try:
                 # The client itself renews these wherever it reconnects.
@@ -120,38 +116,39 @@ class NatsSource:
                     await client.subscribe(subject, cb=_teller(tell))
                 self._client = client
                 while not client.is_closed:
-                    await self._follow_or_wait(client)
+                    await self._follow_or_wait(client, listener, backoff)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 logger.warning("nats: connecting anew: %s: %s", type(error).__name__, error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(backoff.failed())
             finally:
                 self._client = None
                 await _close(client)
 
-    async def _follow_or_wait(self, client: Client) -> None:
+    async def _follow_or_wait(self, client: Client, listener: Listener, backoff: Backoff) -> None:
         if client.is_connected:
             try:
-                await self._follow(client)
+                await self._follow(client, listener)
+                backoff.succeeded()
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 logger.warning("nats: the events cannot be followed: %s: %s", type(error).__name__, error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(backoff.failed())
         else:
             await asyncio.sleep(CHECK_EVERY_S)
 
-    async def _follow(self, client: Client) -> None:
+    async def _follow(self, client: Client, listener: Listener) -> None:
         """One consumer, from its making until something is wrong with it."""
         reconnects = client.stats["reconnects"]
         jetstream = client.jetstream()
         await ensure_stream(jetstream)
-        consumer = _Consumer(client, self._listener)
+        consumer = _Consumer(client, listener)
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, cb=consumer.on_message)
         try:
             await jetstream.add_consumer(names.STREAM, self._config(inbox))
-            self._metrics.consumers_created += 1
+            self.consumers_made += 1
             self._is_up = True
             logger.info("nats: following the events")
-            self._listener.on_stream_up()
+            listener.on_stream_up()
             while (wrong := self._what_is_wrong(client, consumer, reconnects)) is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(consumer.broken.wait(), CHECK_EVERY_S)
@@ -159,7 +156,7 @@ class NatsSource:
         finally:
             if self._is_up:
                 self._is_up = False
-                self._listener.on_stream_down()
+                listener.on_stream_down()
             with contextlib.suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
 

@@ -4,8 +4,8 @@ Requests are made here, without nats-py's ``fetch``: that waits for a request to
 messages of the next request arrive during a write; and it does not tell a consumer that was deleted from a quiet one.
 
 Requests are short, so there is a sign of life at least twice a second. A connection that hangs, a server that was
-replaced, a consumer that is gone: whatever the reason, silence ends the source with :class:`StreamUnavailable`, and the
-worker begins anew with the stream and the consumer. And an orderly end need not cut an open request off, which would
+replaced, a consumer that is gone: whatever the reason, silence ends the puller with :class:`StreamUnavailable`, and its
+owner begins anew with the stream and the consumer. And an orderly end need not cut an open request off, which would
 leave messages on their way that nobody receives or gives back until the ack wait is over; it lets the request run out.
 """
 
@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -26,9 +26,8 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, Header
 from nats.js.errors import NotFoundError
 
-from archival_worker.consume.deliveries import Delivery, read_delivery
-from archival_worker.errors import StreamUnavailable
 from shared import names
+from shared.clients.nats import StreamUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +43,20 @@ _NATS_ERRORS: Final = (NatsError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
-class SourceOptions:
+class PullOptions:
     """How the consumer is made and asked.
 
     Attributes:
-        ack_wait_s: a message that is not acknowledged for so long is delivered again, to any archiver. Longer than a
-            transaction may take.
-        ack_pending_max: messages out for acknowledgement, over all archivers.
+        durable: the consumer's name; all who use it share its messages.
+        ack_wait_s: a message that is not acknowledged for so long is delivered again, to whoever asks. Longer than what
+            is done with it may take.
+        ack_pending_max: messages out for acknowledgement, over all who pull.
         pull_expires_s: how long a request stays open, and so how long an orderly stop may take in an idle worker.
         pull_bytes_max: bytes that one request may bring, a bound of memory. More than the largest message.
         patience_s: how much later than that JetStream may answer before it counts as silent.
     """
 
+    durable: str
     ack_wait_s: float = 30.0
     ack_pending_max: int = 50_000
     pull_expires_s: float = 0.5
@@ -63,7 +64,7 @@ class SourceOptions:
     patience_s: float = 2.0
 
 
-async def ensure_consumer(jetstream: JetStreamContext, options: SourceOptions) -> ConsumerInfo:
+async def ensure_consumer(jetstream: JetStreamContext, options: PullOptions) -> ConsumerInfo:
     """The durable consumer, made if it does not exist; one that exists keeps its configuration.
 
     Raises:
@@ -71,11 +72,11 @@ async def ensure_consumer(jetstream: JetStreamContext, options: SourceOptions) -
     """
     try:
         try:
-            return cast(ConsumerInfo, await jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE))
+            return cast(ConsumerInfo, await jetstream.consumer_info(names.STREAM, options.durable))
         except NotFoundError:
             config = ConsumerConfig(
-                name=names.ARCHIVER_DURABLE,
-                durable_name=names.ARCHIVER_DURABLE,
+                name=options.durable,
+                durable_name=options.durable,
                 deliver_policy=DeliverPolicy.ALL,
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=options.ack_wait_s,
@@ -85,29 +86,38 @@ async def ensure_consumer(jetstream: JetStreamContext, options: SourceOptions) -
             )
             return await jetstream.add_consumer(names.STREAM, config)
     except _NATS_ERRORS as error:
-        raise StreamUnavailable(f"consumer {names.ARCHIVER_DURABLE}: {type(error).__name__}: {error}") from error
+        raise StreamUnavailable(f"consumer {options.durable}: {type(error).__name__}: {error}") from error
 
 
-class PullSource:
+class Pulled(NamedTuple):
+    """A message as received. ``reply`` takes its acknowledgement; ``message_id`` is its Nats-Msg-Id."""
+
+    subject: str
+    data: bytes
+    reply: str
+    message_id: str | None
+
+
+class Puller:
     """One subscription's worth of requests. Deliveries are at-least-once and in any order.
 
-    ``on_delivery`` and ``on_ended`` are called from the event loop, between awaits of the worker; ``on_ended`` when a
+    ``on_message`` and ``on_ended`` are called from the event loop, between awaits of its owner; ``on_ended`` when a
     request is over before its messages have come, or when something failed: :meth:`check` tells which.
     """
 
     def __init__(
         self,
         client: Client,
-        options: SourceOptions,
+        options: PullOptions,
         *,
-        on_delivery: Callable[[Delivery], None],
+        on_message: Callable[[Pulled], None],
         on_ended: Callable[[], None],
     ) -> None:
         self._client = client
         self._options = options
-        self._on_delivery = on_delivery
+        self._on_message = on_message
         self._on_ended = on_ended
-        self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.STREAM}.{names.ARCHIVER_DURABLE}"
+        self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.STREAM}.{options.durable}"
         self._inbox = client.new_inbox()
         self._subscription: Subscription | None = None
         self._pull = 0
@@ -146,7 +156,7 @@ class PullSource:
         status = headers.get(Header.STATUS) if headers else None
         if status is None:
             message_id = headers.get(Header.MSG_ID) if headers else None
-            self._on_delivery(read_delivery(message.subject, message.data, message.reply, message_id))
+            self._on_message(Pulled(message.subject, message.data, message.reply, message_id))
         elif message.subject == f"{self._inbox}.{self._pull}":
             # Of an earlier request it would say nothing about the one that is open.
             description = (headers or {}).get(Header.DESCRIPTION, "")
@@ -178,24 +188,24 @@ class PullSource:
             silent_s = self._options.pull_expires_s + self._options.patience_s
             raise StreamUnavailable(f"no sign of life from JetStream for {silent_s:g} s")
 
-    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell JetStream that these are stored: one small write each, no answer awaited.
+    async def acknowledge(self, replies: Iterable[str]) -> None:
+        """Tell JetStream that what came with these reply subjects is done: one small write each, no answer awaited.
 
         One that gets lost costs a redelivery.
 
         Raises:
             StreamUnavailable: the connection is closed or its buffer full.
         """
-        for delivery in deliveries:
-            await self._publish(delivery.reply, b"")
+        for reply in replies:
+            await self._publish(reply, b"")
 
-    async def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    async def give_back(self, replies: Iterable[str]) -> None:
         """Have JetStream deliver these again at once, to whoever asks; while it is away, the ack wait does that."""
         if not self._client.is_connected:
             return
         try:
-            for delivery in deliveries:
-                await self._publish(delivery.reply, _NAK)
+            for reply in replies:
+                await self._publish(reply, _NAK)
         except StreamUnavailable as error:
             logger.info("messages not given back, JetStream will notice: %s", error)
 

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from broadcast_service.sources.nats_source import NatsSource, _Consumer, consumer_sequence
+from shared.streams.follower import Follower, _Consumer, consumer_sequence
 
 
 class Answers:
@@ -132,6 +132,6 @@ class Newest:
     ],
 )
 async def test_a_message_of_a_former_epoch_is_none(headers: dict[str, str] | None, is_there: bool) -> None:
-    source = NatsSource("nats://nowhere", cast(Any, Heard()), cast(Any, None), heartbeat_s=1)
+    source = Follower("nats://nowhere", name="feed", heartbeat_s=1)
     source._client, source._is_up = cast(Any, Newest(headers)), True
     assert await source.has_message("auction.events.s01.a", 2) is is_there

@@ -1,0 +1,81 @@
+"""``/metrics``: Prometheus' text out of plain counters.
+
+What is counted is counted in plain integers, so that counting costs next to nothing; families are made of them only
+when somebody asks. ``process_*`` (memory, CPU time, open files) come with every answer, where the system tells them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate, chain
+from typing import Final
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+_process: Final = ProcessCollector(registry=None)
+
+
+class Histogram:
+    """Durations in seconds, counted by upper bounds. One bisection in a short tuple for each."""
+
+    __slots__ = ("bounds_s", "counts", "sum_s")
+
+    def __init__(self, *bounds_s: float) -> None:
+        """``bounds_s`` ascend; what is longer than the last one is counted too."""
+        self.bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one; a duration equal to a bound is within it."""
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
+        self.sum_s += seconds
+
+    def family(self, name: str, text: str) -> Metric:
+        """As Prometheus has it: each bucket counts all up to its bound."""
+        bounds = [*(f"{bound_s:g}" for bound_s in self.bounds_s), "+Inf"]
+        totals = map(float, accumulate(self.counts))
+        return HistogramMetricFamily(name, text, buckets=list(zip(bounds, totals, strict=True)), sum_value=self.sum_s)
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """What may go up and down."""
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    """What only grows; ``name`` ends with ``_total``."""
+    return CounterMetricFamily(name, text, value=value)
+
+
+def counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """The same by the values of a label."""
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, total in values.items():
+        family.add_metric([value], total)
+    return family
+
+
+class _Collected(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from chain(self._families, _process.collect())
+
+
+def exposition(families: Iterable[Metric]) -> str:
+    """The text format, version 0.0.4."""
+    text = generate_latest(_Collected(families)).decode()
+    # Whole numbers are told as such: scripts compare them as text.
+    return text.replace(".0\n", "\n")
+
+
+def metrics_answer(text: str) -> Response:
+    """The answer to ``GET /metrics``."""
+    return Response(text, media_type="text/plain; version=0.0.4")

@@ -1,0 +1,51 @@
+"""Errors as ``application/problem+json`` (RFC 9457), with an ``error`` text for clients of the older API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+TITLES: Final = {
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request too slow",
+    409: "Conflict",
+    413: "Request too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many requests",
+    431: "Request head too large",
+    500: "Internal error",
+    503: "Temporarily unavailable",
+}
+
+
+def problem_body(status: int, code: str, detail: str, **members: Any) -> bytes:
+    """The body of an error answer. ``code`` is a stable name, ``detail`` says what to do; ``members`` are added as they
+    are."""
+    return msgspec.json.encode(
+        {
+            "type": f"urn:bidding:problem:{code.lower().replace('_', '-')}",
+            "title": TITLES.get(status, "Error"),
+            "status": status,
+            "code": code,
+            "detail": detail,
+            "error": detail,
+            **members,
+        }
+    )
+
+
+def problem(
+    status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
+) -> Response:
+    """The whole answer, for ordinary routes."""
+    return Response(problem_body(status, code, detail, **members), status, headers, MEDIA_TYPE)

@@ -1,0 +1,70 @@
+"""What the event stream holds, read beside its consumers; the consumer that it takes goes by itself after a minute."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header
+from nats.js.errors import NotFoundError
+
+from shared import names
+from shared.clients.nats import StreamUnavailable
+
+_PAGE: Final = 500
+_FETCH_TIMEOUT_S: Final = 5.0
+_IDLE_S: Final = 60.0
+
+
+async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int = 0) -> bool:
+    """Whether the newest message that the stream holds under this subject is of this epoch of its shard or a later one,
+    or does not tell its epoch.
+
+    Raises:
+        nats.errors.Error, OSError, TimeoutError: JetStream cannot be asked now.
+    """
+    try:
+        message = await jetstream.get_last_msg(names.STREAM, subject)
+    except NotFoundError:
+        return False
+    entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+    return entry is None or entry.epoch >= epoch
+
+
+async def read_from(jetstream: JetStreamContext, first_seq: int) -> AsyncIterator[list[Msg]]:
+    """The messages from ``first_seq`` on, in order and in pages, until there are no more; nothing without a stream.
+
+    Raises:
+        StreamUnavailable: JetStream cannot be read now, or a message got lost on the way.
+    """
+    config = ConsumerConfig(
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=first_seq,
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=_IDLE_S,
+        mem_storage=True,
+    )
+    try:
+        try:
+            source = await jetstream.pull_subscribe(names.SUBJECT_ALL, stream=names.STREAM, config=config)
+        except NotFoundError:
+            return
+        try:
+            pending, read = (await source.consumer_info()).num_pending or 0, 0
+            while pending:
+                messages = await source.fetch(min(_PAGE, pending), timeout=_FETCH_TIMEOUT_S)
+                for message in messages:
+                    read += 1
+                    if message.metadata.sequence.consumer != read:
+                        raise StreamUnavailable("a message of the stream got lost on the way; start again")
+                pending = messages[-1].metadata.num_pending
+                yield messages
+        finally:
+            await source.unsubscribe()
+    except StreamUnavailable:
+        raise
+    except (NatsError, OSError, TimeoutError) as error:
+        raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
