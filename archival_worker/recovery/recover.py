@@ -153,7 +153,7 @@ class Recovery:
             try:
                 return await self._run()
             except ArchiveUnavailable as error:
-                if not is_gone(connection):
+                if not await is_gone(connection):
                     raise
                 # Whatever else broke with it: that this run is alone is what it may not rely on any more.
                 raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error

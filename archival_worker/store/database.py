@@ -26,6 +26,7 @@ _DRIVER_ERRORS: Final = (
 )
 
 _ACQUIRE_TIMEOUT_S: Final = 10.0
+_ASK_S: Final = 5.0
 
 
 @asynccontextmanager
@@ -59,11 +60,14 @@ async def connection_of(
                 raise
 
 
-def is_gone(connection: Connection) -> bool:
-    """Whether the connection broke. The pool takes one that did away from whoever holds it."""
+async def is_gone(connection: Connection) -> bool:
+    """Whether the connection broke, and what it held with it, locks among it.
+
+    It is asked, since a process that was suspended may have the server's last word about its connection unread.
+    """
     try:
-        return bool(connection.is_closed())
-    except asyncpg.InterfaceError:
+        return not await connection.fetchval("SELECT true", timeout=_ASK_S)
+    except _DRIVER_ERRORS:
         return True
 
 

@@ -52,17 +52,17 @@ def decode_entries(answer: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> lis
     ]
 
 
-async def read_pages(redis: Redis, shard: str, *, after: int = 0, size: int = PAGE) -> AsyncIterator[list[Entry]]:
+async def read_pages(redis: Redis, shard: str, *, after: int = 0) -> AsyncIterator[list[Entry]]:
     """The entries of a shard after number ``after``, oldest first, in pages that are not empty.
 
     Raises:
         RedisError, OSError, TimeoutError: Redis cannot be asked.
     """
     while True:
-        answer = await cast(Any, redis.xrange(outbox_key(shard), f"({after}-0", "+", count=size))
+        answer = await cast(Any, redis.xrange(outbox_key(shard), f"({after}-0", "+", count=PAGE))
         entries = decode_entries(answer)
         if entries:
             yield entries
-        if len(entries) < size:
+        if len(entries) < PAGE:
             return
         after = entries[-1].n

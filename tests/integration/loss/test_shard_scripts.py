@@ -238,9 +238,9 @@ async def test_an_item_is_named_as_opened_until_the_archive_has_it(redis: Redis,
     keys = [names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard)]
     opened = cast(Any, redis)
     await opened.zadd(names.opened_key(shard), {"a": 3, "b": 4, "c": 5})
-    assert await opened.eval(ADVANCE_ARCHIVED, 3, *keys, "1", "3") == [1, 1, 3]
+    assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "3"]) == [1, 1, 3]
     assert await opened.zrange(names.opened_key(shard), 0, -1) == [b"b", b"c"]
-    assert await opened.eval(ADVANCE_ARCHIVED, 3, *keys, "1", "9") == [5, 1, 4], "the rest is not published"
+    assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "9"]) == [5, 1, 4], "the rest is not published"
     assert await opened.zrange(names.opened_key(shard), 0, -1) == [b"c"]
 
 

@@ -4,10 +4,10 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway import history
 from api_gateway.archive import Archive, ArchivedBid
 from api_gateway.history import History
 from shared.messages import BidAccepted, encode_event
+from shared.redis_layout import outbox
 
 BIDS = 30
 RECENT = 10
@@ -124,7 +124,7 @@ async def test_a_hole_of_one_between_archive_and_recent_events(oldest_recent: in
 @pytest.mark.parametrize("page", [1, 2, 7, 39, 40, 41])
 async def test_an_outbox_of_several_pages_is_read_to_its_end(page: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 entries of two items: in pages of one and two, in one that is just full, and in one that is not."""
-    monkeypatch.setattr(history, "_OUTBOX_PAGE", page)
+    monkeypatch.setattr(outbox, "PAGE", page)
     standing = Standing(archived=10, oldest_recent=BIDS)
     assert await page_of(standing) == list(range(BIDS, 0, -1))
     assert standing.outbox_reads == 40 // page + 1
