@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class Voids:
             raise BidNotFound(item_id, bid_id, cause=cause_of(bid_id))
         if struck.is_struck:
             raise BidStruck(item_id, bid_id)
-        counted, voids = _Counted(Count(tail.terms, struck)), tail.voids
+        counted, voids, epoch = _Counted(Count(tail.terms, struck)), tail.voids, tail.version[0]
         while True:
             counted = await self._count_archived(item_id, counted, tail)
             newest = await self._tail(item_id)
@@ -127,12 +128,13 @@ class Voids:
                 break
             tail = newest  # while the first bids were counted, others pushed these out
         count = counted.count
-        for entry in tail.log:
+        # What the newer one has is taken from there: a replica may have taken over that lacked what the older one had.
+        begins = newest.log[0].bid.bid_id if newest.log else None
+        for entry in itertools.takewhile(lambda entry: entry.bid.bid_id != begins, tail.log):
             count.add(entry)
         for entry in newest.log:
-            if entry.position > count.position:
-                count.add(entry)
-        return count.arguments(voids)
+            count.add(entry)
+        return count.arguments(voids, epoch)
 
     async def _archived_bid(self, item_id: str, bid_id: str, tail: _Tail) -> LogEntry | None:
         """A bid from before the log begins.

@@ -32,5 +32,5 @@ def test_the_rows_beside_the_price(rows: list[int], price: int, highest: str, ab
         if hidden and amount >= 20:
             asked = Bid(f"b-{position}", "bob", None, amount)
         count.add(LogEntry(position, position, asked, "bid", amount, row_stands=True))
-    found = count.arguments(0)
+    found = count.arguments(0, 1)
     assert (count.replay.state.price, found[HIGHEST], found[LOWEST_ABOVE]) == (price, highest, above)
