@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
@@ -178,24 +178,29 @@ class Archive:
             connection = await self._pool.acquire(timeout=self._timeout_s)
         is_idle = False
 
-        async def ask(asked: Awaitable[Answer]) -> Answer:
+        async def fetch(query: str, *arguments: Any) -> list[asyncpg.Record]:
             nonlocal is_idle
             is_idle = False
-            answer = await self._answer(asked)
+            with _translated():
+                asked = connection.fetch(query, *arguments)
+            rows = await self._answer(asked)
             is_idle = True
-            return answer
+            return rows
 
         try:
-            await ask(connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-            yield lambda query, *arguments: ask(connection.fetch(query, *arguments))
+            await fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield fetch
         finally:
             try:
                 if is_idle:
-                    await ask(connection.execute("ROLLBACK"))
+                    with suppress(Unavailable):
+                        await fetch("ROLLBACK")
             finally:
                 if not is_idle:
-                    # In the middle of a statement, of a server that does not answer: nothing more is asked on it.
-                    connection.terminate()
+                    # In the middle of a statement, of a server that does not answer: nothing more is asked on it. (The
+                    # pool takes a connection that broke away from whoever holds it.)
+                    with suppress(asyncpg.InterfaceError):
+                        connection.terminate()
                 await self._answer(self._pool.release(connection))
 
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import asyncpg
@@ -103,6 +106,30 @@ async def test_what_takes_too_long_is_given_up(redis: Redis, gateway_stack: Stac
         assert pool.get_idle_size() == 1
     finally:
         pool.terminate()
+
+
+async def test_a_line_that_breaks_while_a_history_is_read_is_said_so(gateway_stack: Stack) -> None:
+    url = gateway_stack.urls.postgres_url
+    pool = await open_postgres(url, name="reader", connections_max=1)
+    killer = await asyncpg.connect(url)
+    try:
+        archive = Archive(pool)
+        async with aclosing(archive.accepted_bids(ITEM, after=None)) as bids:
+            await anext(bids)
+            ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reader'"
+            assert await killer.fetchval(ended)
+            await asyncio.sleep(0.1)
+            with pytest.raises(Unavailable):
+                await read_all(bids)
+        await archive.ping()
+    finally:
+        await killer.close()
+        pool.terminate()
+
+
+async def read_all(bids: AsyncIterator[object]) -> None:
+    async for _ in bids:
+        pass
 
 
 @pytest.mark.parametrize("query", PAGE_QUERIES)
