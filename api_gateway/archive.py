@@ -7,18 +7,20 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import asyncpg
 import msgspec
 
+from api_gateway.bids_in_order import Fetch, Place, bid_by_id, bids_in_order
 from shared.domain.errors import InvalidInput, Unavailable
 from shared.domain.voiding import LogEntry
-from shared.redis_layout.accepted_log import archived_entry
 
 Sort = Literal["newest", "ending", "price"]
+Answer = TypeVar("Answer")
 
 # Keyset paging: each sort has its order, the value that goes into the cursor, and what comes after a cursor ($2, $3).
 # An item without an end sorts last by end, so its place in the cursor is null.
@@ -39,32 +41,8 @@ _SELECT_BIDS: Final = """
     FROM bids"""
 
 
-# Bids in the order in which they were accepted. A raised maximum has no event: its sealed fact repeats the number of
-# the event before it, and of several the outbox entries tell the order. $2..$6: after which place, $7: only this bid.
-_ACCEPTED_BIDS: Final = """
-    WITH struck AS MATERIALIZED (
-        SELECT body ->> 'bid_id' AS bid_id FROM events WHERE item_id = $1 AND type = 'voided'
-    )
-    SELECT o.*, o.bid_id IN (SELECT bid_id FROM struck) AS is_struck
-    FROM (
-        SELECT b.seq, 0 AS is_raise, b.epoch, 0::bigint AS n, 0 AS at, b.bid_id, b.user_id, b.kind, b.amount AS shown,
-               b.status, s.amount, s.max_amount, a.amount AS answer, a.user_id AS answered_by, a.status AS answer_status
-        FROM bids AS b
-        LEFT JOIN sealed AS s ON s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id
-        LEFT JOIN bids AS a ON a.item_id = b.item_id AND a.epoch = b.epoch AND a.seq = b.seq + 1
-                           AND a.bid_id = b.bid_id || '/proxy'
-        WHERE b.item_id = $1 AND (b.kind <> 'proxy' OR b.bid_id LIKE '%/anew')
-        UNION ALL
-        SELECT r.seq, 1, r.epoch, r.n, r.at, r.bid_id, r.user_id, NULL, NULL, NULL, r.amount, r.max_amount,
-               NULL, NULL, NULL
-        FROM sealed AS r
-        WHERE r.item_id = $1 AND r.verdict LIKE 'M|%'
-    ) AS o
-    WHERE (o.seq, o.is_raise, o.epoch, o.n, o.at) > ($2, $3, $4, $5, $6) AND ($7::text IS NULL OR o.bid_id = $7)
-    ORDER BY o.seq, o.is_raise, o.epoch, o.n, o.at"""
-_ACCEPTED_PAGE: Final = 10_000
-
-Place = tuple[int, int, int, int, int]
+# How many read a whole history at once. Each keeps a connection of the pool for as long as it reads.
+_SNAPSHOTS_MAX: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +71,7 @@ class Archive:
     def __init__(self, pool: asyncpg.Pool, *, timeout_s: float = 2.0) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
+        self._snapshots = asyncio.Semaphore(_SNAPSHOTS_MAX)
 
     async def list_items(
         self, *, status: str | None, sort: Sort, cursor: str | None, limit: int
@@ -140,28 +119,23 @@ class Archive:
         )
         return [ArchivedBid(**dict(row)) for row in rows]
 
-    async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncIterator[tuple[Place, LogEntry]]:
+    async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]:
         """Every accepted bid after this place, oldest first, with its maximum, and the automatic bids after voids.
 
-        For counting them in anew, and for nothing that leaves this process: a maximum is its bidder's secret.
+        For counting them in anew, and for nothing that leaves this process: a maximum is its bidder's secret. It keeps
+        a connection until it is closed: close it (``aclosing``) where not all of it is read.
 
         Raises:
             Unavailable: PostgreSQL cannot be asked.
         """
-        place = after or (-1, 0, 0, 0, 0)
-        while True:
-            rows = await self._fetch(f"{_ACCEPTED_BIDS} LIMIT {_ACCEPTED_PAGE}", item_id, *place, None)
-            for row in rows:
-                place = (row["seq"], row["is_raise"], row["epoch"], row["n"], row["at"])
-                yield place, archived_entry(row, 0)
-            if len(rows) < _ACCEPTED_PAGE:
-                return
+        async with self._snapshots, self._snapshot() as fetch:
+            async for place, entry in bids_in_order(fetch, item_id, after):
+                yield place, entry
 
     async def accepted_bid(self, item_id: str, bid_id: str) -> LogEntry | None:
         """One accepted bid with its maximum, as :meth:`accepted_bids` has it; None where it is not archived."""
-        rows = await self._fetch(f"{_ACCEPTED_BIDS} LIMIT 1", item_id, -1, 0, 0, 0, 0, bid_id)
-        entry = archived_entry(rows[0], 0) if rows else None
-        return None if entry is None or entry.kind == "anew" else entry
+        async with self._snapshot() as fetch:
+            return await bid_by_id(fetch, item_id, bid_id)
 
     async def count_voids(self, item_id: str) -> int:
         """How many voids of the item are archived."""
@@ -195,21 +169,62 @@ class Archive:
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """Raises :class:`Unavailable`, or ``asyncpg.DataError`` for an argument that PostgreSQL cannot read."""
-        # A query that hangs is left behind, not waited for: cancelling one asks the same server that does not answer.
-        query_task = asyncio.ensure_future(self._pool.fetch(query, *arguments))
+        return await self._answer(self._pool.fetch(query, *arguments))
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[Fetch]:
+        """For queries that all see the archive as it was at the first of them. Raises :class:`Unavailable`."""
+        with _translated():
+            connection = await self._pool.acquire(timeout=self._timeout_s)
+        is_idle = False
+
+        async def fetch(query: str, *arguments: Any) -> list[asyncpg.Record]:
+            nonlocal is_idle
+            is_idle = False
+            with _translated():
+                asked = connection.fetch(query, *arguments)
+            rows = await self._answer(asked)
+            is_idle = True
+            return rows
+
         try:
-            done, _ = await asyncio.wait({query_task}, timeout=self._timeout_s)
+            await fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield fetch
+        finally:
+            try:
+                if is_idle:
+                    with suppress(Unavailable):
+                        await fetch("ROLLBACK")
+            finally:
+                if not is_idle:
+                    # In the middle of a statement, of a server that does not answer: nothing more is asked on it. (The
+                    # pool takes a connection that broke away from whoever holds it.)
+                    with suppress(asyncpg.InterfaceError):
+                        connection.terminate()
+                await self._answer(self._pool.release(connection))
+
+    async def _answer(self, asked: Awaitable[Answer]) -> Answer:
+        # A query that hangs is left behind, not waited for: cancelling one asks the same server that does not answer.
+        task = asyncio.ensure_future(asked)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
         finally:
             # Also where it is the asker who gives up. No harm where the answer is there.
-            query_task.cancel()
+            task.cancel()
         if not done:
             raise Unavailable("the archive does not answer in time", retry_after_s=2)
-        try:
-            return query_task.result()
-        except asyncpg.DataError:
-            raise  # PostgreSQL answers, and what it was asked is wrong
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the archive cannot be asked: {type(error).__name__}", retry_after_s=2) from error
+        with _translated():
+            return task.result()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.DataError:
+        raise  # PostgreSQL answers, and what it was asked is wrong
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise Unavailable(f"the archive cannot be asked: {type(error).__name__}", retry_after_s=2) from error
 
 
 def _encode_cursor(sort: str, place: str | None, item_id: str) -> str:

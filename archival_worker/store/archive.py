@@ -138,8 +138,10 @@ class Archive:
         bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
         sealed = await self._insert_sealed(connection, batch)
-        if may_be_late or batch.has_void or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
-            await connection.execute(self._sql.apply_voids, batch.items)
+        if may_be_late or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
+            await connection.execute(self._sql.apply_voids_to_late, *columns.places([bid for bid, _ in batch.bids]))
+        if batch.voids:
+            await connection.execute(self._sql.apply_voids, *columns.places(batch.voids))
         await self._store_items(connection, batch)
         letters = await self._insert_dead_letters(connection, batch.dead_letters)
         positions = await self._move_cursors(connection, watermarks, batch)

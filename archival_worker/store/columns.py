@@ -59,6 +59,12 @@ def bid_records(bids: Sequence[BidAccepted]) -> list[tuple[Any, ...]]:
     return list(zip(*fields, instants, strict=True))
 
 
+def places(events: Iterable[EventBase]) -> Columns:
+    """Where events are in their items' logs: for ``apply_voids`` and ``apply_voids_to_late``."""
+    found = [(event.item_id, event.epoch, event.seq) for event in events]
+    return [item_id for item_id, _, _ in found], [epoch for _, epoch, _ in found], [seq for _, _, seq in found]
+
+
 def place_ranges(events: Iterable[EventBase]) -> Columns:
     """For ``find_events_among``: per item and epoch, the lowest and the highest ``seq``."""
     ranges: dict[tuple[str, int], list[int]] = {}

@@ -31,6 +31,7 @@ class Queries:
     insert_sealed: str
     find_sealed_clashes: str
     apply_voids: str
+    apply_voids_to_late: str
     store_terms: str
     store_states: str
     insert_dead_letters: str

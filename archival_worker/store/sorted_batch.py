@@ -87,14 +87,9 @@ class SortedBatch:
         return len(self.clashed)
 
     @property
-    def items(self) -> list[str]:
-        """The items of its events, each once."""
-        return list({event.item_id for event, _ in (*self.bids, *self.events)})
-
-    @property
-    def has_void(self) -> bool:
-        """Whether a bid is struck in it."""
-        return any(type(event) is BidVoided for event, _ in self.events)
+    def voids(self) -> list[BidVoided]:
+        """Events that strike a bid."""
+        return [event for event, _ in self.events if type(event) is BidVoided]
 
     def put_aside(self, clashes: Sequence[tuple[AnyEvent, Delivery]]) -> None:
         """These are not what is stored under their key: dead letters, and no part of their items' state."""

@@ -182,7 +182,7 @@ def _against_leader(terms: Terms, state: State, bid: Bid) -> Outcome:
         price = min(standing + terms.increment.at(standing), limit)
         if bid.amount is not None:
             price = max(price, bid.amount)
-        return _newcomer_leads(terms, replace(state, runner_up=standing), bid, price)
+        return _newcomer_leads(terms, state, bid, price, runner_up=standing)
 
     verdict = Accepted(seq=state.seq + 1, your_bid=limit, leads=False, kind="bid")
     if limit <= state.price:
@@ -205,7 +205,7 @@ def _leader_bids_again(terms: Terms, state: State, bid: Bid) -> Outcome:
     """The leader sets a higher price, or raises the hidden maximum."""
     maximum = max(state.leader_max, bid.limit)
     if bid.amount is not None:
-        return _newcomer_leads(terms, replace(state, leader_max=maximum), bid, bid.amount)
+        return _newcomer_leads(terms, state, bid, bid.amount)
     price = state.price
     if price == state.leader_max and state.runner_up:
         # The old maximum had capped the price: complete the increment over the runner-up.
@@ -217,8 +217,11 @@ def _leader_bids_again(terms: Terms, state: State, bid: Bid) -> Outcome:
     return Outcome(verdict, (), replace(state, leader_max=maximum))
 
 
-def _newcomer_leads(terms: Terms, state: State, bid: Bid, price: int) -> Outcome:
-    """The bidder leads at ``price``, or at the reserve where the maximum reaches it."""
+def _newcomer_leads(terms: Terms, state: State, bid: Bid, price: int, *, runner_up: int | None = None) -> Outcome:
+    """The bidder leads at ``price``, or at the reserve where the maximum reaches it.
+
+    ``runner_up`` where that changes.
+    """
     again = bid.user_id == state.leader
     maximum = max(bid.limit, state.leader_max) if again else bid.limit
     price = max(state.price, _lifted_to_reserve(terms, state, price, maximum))
@@ -227,6 +230,7 @@ def _newcomer_leads(terms: Terms, state: State, bid: Bid, price: int) -> Outcome
         price=price,
         leader=bid.user_id,
         leader_max=maximum,
+        runner_up=state.runner_up if runner_up is None else runner_up,
         bid_count=state.bid_count + 1,
         seq=state.seq + 1,
         reserve_met=terms.reserve_price is None or price >= terms.reserve_price,

@@ -74,6 +74,12 @@ class LogEntry:
         if self.answer_stands and self.answer is not None and self.answered_by is not None:
             yield Row(answers(self.bid.bid_id), self.answered_by, self.seq + 1, self.answer, is_automatic=True)
 
+    def shows(self, placed: BidPlaced) -> bool:
+        """Whether one of its rows that stand is this."""
+        if placed.kind == "proxy":
+            return self.answer_stands and (self.answer, self.answered_by) == (placed.amount, placed.user_id)
+        return self.row_stands and self.shown == placed.amount
+
 
 def logged(position: int, bid: Bid, outcome: Outcome) -> LogEntry:
     """The entry of a bid that was just accepted."""
@@ -169,11 +175,7 @@ class Replay:
         outcome = count_in(self._terms, before, entry.bid, buys_now=entry.kind == "buy_now")
         self.state = outcome.state
         if self.state.price > before.price or before.leader is None:
-            placed = [event for event in outcome.events if isinstance(event, BidPlaced)][-1]
-            self.is_shown = any(
-                (row.bid_id, row.user_id, row.amount) == (placed.bid_id, placed.user_id, placed.amount)
-                for row in entry.rows()
-            )
+            self.is_shown = entry.shows([event for event in outcome.events if isinstance(event, BidPlaced)][-1])
 
 
 def automatic_until(log: Iterable[LogEntry], struck: LogEntry, seq: int) -> int | None:

@@ -30,13 +30,16 @@ class Count:
         self.entries = 0
         self.until: int | None = None
         self.maximum: int | None = None
+        self._newest = ""
         self._is_past = False
         self._rows: list[int] = []
 
     def add(self, entry: LogEntry) -> None:
         """The next accepted bid."""
-        self.entries += entry.kind != "anew"
         self.position = entry.position
+        if entry.kind != "anew":
+            self.entries += 1
+            self._newest = entry.bid.bid_id
         if entry.kind != "anew" and entry.bid.bid_id == self.struck.bid.bid_id:
             self._is_past = True
             return
@@ -64,8 +67,13 @@ class Count:
             return replace(entry, row_stands=False)
         return replace(entry, answer_stands=False) if entry.answered_by == bidder else entry
 
-    def arguments(self, voids: int) -> list[str]:
-        """``ARGV[7..23]`` of ``void.lua``. ``voids``: how many of the item are known here."""
+    def arguments(self, voids: int, epoch: int) -> list[str]:
+        """``ARGV[7..25]`` of ``void.lua``.
+
+        Args:
+            voids: how many of the item are known here.
+            epoch: of the item that was counted.
+        """
         state, struck = self.replay.state, self.struck
         highest = bisect_right(self._rows, state.price)
         return [
@@ -86,4 +94,6 @@ class Count:
             "" if self.until is None else str(self.until),
             "" if self.maximum is None else str(self.maximum),
             str(self._rows[highest]) if highest < len(self._rows) else "",
+            str(epoch),
+            self._newest,
         ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import itertools
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.bids_in_order import Place
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.item_scripts import ItemScripts
 from shared import names
@@ -22,11 +25,9 @@ from shared.redis_layout.item_hash import decode_item
 _TRIES: Final = 20
 _ARCHIVE_WAIT_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.1
-_COUNTED_AT_ONCE: Final = 500
-
-
-Place = tuple[int, int, int, int, int]
-"""Where the archive has an accepted bid among the others of the item; for going on from there."""
+_COUNTED_AT_ONCE: Final = 100
+# Below the minute after which a load balancer gives up a request that is silent.
+_COUNT_WITHIN_S: Final = 50.0
 
 
 class AcceptedBids(Protocol):
@@ -35,7 +36,7 @@ class AcceptedBids(Protocol):
     async def version(self, item_id: str) -> tuple[int, int] | None: ...
     async def count_voids(self, item_id: str) -> int: ...
     async def accepted_bid(self, item_id: str, bid_id: str) -> LogEntry | None: ...
-    def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncIterator[tuple[Place, LogEntry]]: ...
+    def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +63,53 @@ class _Tail:
         return self.log[-1].position if self.log else self.accepted
 
 
+@dataclass(slots=True)
+class _Counted:
+    """What is counted out of the archive so far, and where it has that."""
+
+    count: Count
+    place: Place | None = None
+
+
 class Voids:
     """Strikes bids, one step of the script each."""
 
-    def __init__(self, redis: Redis, scripts: ItemScripts, archive: AcceptedBids) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: ItemScripts,
+        archive: AcceptedBids,
+        *,
+        count_within_s: float = _COUNT_WITHIN_S,
+    ) -> None:
+        """``count_within_s``: how long one void may count what Redis does not know any more."""
         self._redis = redis
         self._scripts = scripts
         self._archive = archive
+        self._count_within_s = count_within_s
 
     async def strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> int:
         """Strike a bid. Returns the outbox entry.
 
         Raises:
             ItemNotFound, BidNotFound, BidStruck, StateConflict: nothing was changed.
-            Unavailable: nothing was changed; the archive cannot be asked, or lags too far behind.
+            Unavailable: nothing was changed; the archive cannot be asked, or lags too far behind, or the item
+                has too many bids.
             RedisError, OSError: unknown whether it was done; a repeat is refused if it was.
         """
         count: list[str] = []
+        give_up_s = asyncio.get_running_loop().time() + self._count_within_s
         for _ in range(_TRIES):
             entry = await self._scripts.void(item_id, bid_id, count=count, reason=reason, by=by)
             if entry is not None:
                 return entry
             # Other bids do not disturb what is counted here: the script goes on from it, within the step in which it
             # writes. Only 1,024 bids between the two, or another void, do.
-            count = await self._counted(item_id, bid_id)
+            try:
+                async with asyncio.timeout_at(give_up_s):
+                    count = await self._counted(item_id, bid_id)
+            except TimeoutError:
+                raise Unavailable("the item has too many bids to be counted in time; pause it first") from None
         raise Unavailable("the item is too busy right now; pause it first, then strike the bid")
 
     async def _counted(self, item_id: str, bid_id: str) -> list[str]:
@@ -96,19 +120,21 @@ class Voids:
             raise BidNotFound(item_id, bid_id, cause=cause_of(bid_id))
         if struck.is_struck:
             raise BidStruck(item_id, bid_id)
-        count, place, voids = Count(tail.terms, struck), None, tail.voids
+        counted, voids, epoch = _Counted(Count(tail.terms, struck)), tail.voids, tail.version[0]
         while True:
-            place = await self._count_archived(item_id, count, place, tail)
+            counted = await self._count_archived(item_id, counted, tail)
             newest = await self._tail(item_id)
             if newest.first <= tail.last + 1:
                 break
             tail = newest  # while the first bids were counted, others pushed these out
-        for entry in tail.log:
+        count = counted.count
+        # What the newer one has is taken from there: a replica may have taken over that lacked what the older one had.
+        begins = newest.log[0].bid.bid_id if newest.log else None
+        for entry in itertools.takewhile(lambda entry: entry.bid.bid_id != begins, tail.log):
             count.add(entry)
         for entry in newest.log:
-            if entry.position > count.position:
-                count.add(entry)
-        return count.arguments(voids)
+            count.add(entry)
+        return count.arguments(voids, epoch)
 
     async def _archived_bid(self, item_id: str, bid_id: str, tail: _Tail) -> LogEntry | None:
         """A bid from before the log begins.
@@ -125,32 +151,35 @@ class Voids:
             struck = await self._archive.accepted_bid(item_id, bid_id)
         return struck
 
-    async def _count_archived(self, item_id: str, count: Count, place: Place | None, tail: _Tail) -> Place | None:
-        """Count from ``place`` on what was accepted before the log begins; the place of the last one.
+    async def _count_archived(self, item_id: str, counted: _Counted, tail: _Tail) -> _Counted:
+        """Count on what was accepted before the log begins.
 
         Raises:
             Unavailable: the archive does not have all of it, and did not get it in a few seconds.
         """
-        oldest = tail.log[0].bid.bid_id if tail.log else None
         give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
         # What is not whole is not counted: of what comes late, something would be left out.
         await self._until_archived(item_id, tail, voids=tail.voids)
-        while True:
-            has_oldest = oldest is None
-            async for where, entry in self._archive.accepted_bids(item_id, after=place):
+        while not await self._count_on(item_id, counted, tail):
+            await self._look_again(give_up_s)
+            counted = _Counted(Count(tail.terms, counted.count.struck))
+        counted.count.position = tail.first - 1
+        return counted
+
+    async def _count_on(self, item_id: str, counted: _Counted, tail: _Tail) -> bool:
+        """Whether all was there, up to where the log begins. Where it was not, what is counted is of no use."""
+        count, oldest = counted.count, tail.log[0].bid.bid_id if tail.log else None
+        has_oldest = oldest is None
+        async with aclosing(self._archive.accepted_bids(item_id, after=counted.place)) as bids:
+            async for place, entry in bids:
                 has_oldest = entry.bid.bid_id == oldest
                 if has_oldest:
                     break
                 count.add(entry)
-                place = where
+                counted.place = place
                 if count.entries % _COUNTED_AT_ONCE == 0:
                     await asyncio.sleep(0)  # the bids of others go on meanwhile
-            if has_oldest:
-                if count.entries < tail.first - 1:
-                    raise Unavailable("the archive lags behind: this bid can be struck when it has caught up")
-                count.position = tail.first - 1
-                return place
-            await self._look_again(give_up_s)
+        return has_oldest and count.entries >= tail.first - 1
 
     async def _until_archived(self, item_id: str, tail: _Tail, *, voids: int) -> None:
         """Wait until all is archived that was accepted before the log begins, and so many voids.

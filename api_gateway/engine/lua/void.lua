@@ -15,9 +15,10 @@
 -- ARGV[21] before which seq its automatic bids come from its maximum ('0' = none do, '' = not known up to the position)
 -- ARGV[22] the newest maximum of its bidder without it ('' = none)
 -- ARGV[23] the lowest row up to the position that stands above that price ('' = none)
--- Reply: { 0, n } with n the outbox entry, { 4, status } where the state does not allow it, { 5 } the log or the voids went on:
---        count again, { 6 } the log does not reach back to the first bid: count first, { 7 } no such bid was accepted,
---        { 8 } it is struck already.
+-- ARGV[24] the epoch of the item of which the caller has counted   ARGV[25] the id of the bid at the position ('' = not known)
+-- Reply: { 0, n } with n the outbox entry, { 4, status } where the state does not allow it, { 5 } the log or the voids went on,
+--        or they are not those that were counted: count again, { 6 } the log does not reach back to the first bid: count first,
+--        { 7 } no such bid was accepted, { 8 } it is struck already.
 
 if status == 'cancelled' then return { 4, status } end
 -- Between the end and the close, the next bidder would be promoted and then sold to.
@@ -36,7 +37,8 @@ if lines[1] then
 end
 if ARGV[7] == '' then
   if first > 1 then return { 6 } end
-elseif voids ~= tonumber(ARGV[8]) or first > from + 1 then
+elseif voids ~= tonumber(ARGV[8]) or first > from + 1 or epoch ~= ARGV[24] or from > accepted_count then
+  -- A log that is shorter than what was counted is one of a replica that took over, or of an item that was rebuilt.
   return { 5 }
 end
 for index, line in ipairs(lines) do
@@ -50,6 +52,7 @@ for index, line in ipairs(lines) do
   e.line, e.limit = line, e.maximum or e.amount
   entries[index] = e
   if e.bid_id == target and e.kind ~= 'a' then struck = e end
+  if e.position == from and e.kind ~= 'a' and e.bid_id ~= ARGV[25] and ARGV[25] ~= '' then return { 5 } end
 end
 
 if ARGV[7] == '' and not struck then return { 7 } end

@@ -132,14 +132,16 @@ WHERE (s.seq, s.leader_id, s.leader_max, s.runner_up, s.user_id, s.bid_id, s.amo
 ORDER BY t.ordinal;
 
 -- name: apply_voids
--- Run when a batch has a `voided` event, or fills a gap and so may bring a bid after the event that strikes it. One pass over the
--- item's bids: a join back from a list of fates is planned as a loop in a loop, and takes minutes on a long history.
+-- The voids at these places, once they are stored, on all bids of their items. One pass over the item's bids: a join back from a
+-- list of fates is planned as a loop in a loop, and takes minutes on a long history. Voids that were stored before are not looked
+-- at again: of an item with many, each further one would cost as much as all of them.
 WITH voids AS MATERIALIZED (
-    SELECT item_id, epoch, seq, body ->> 'bid_id' AS struck_id, (body ->> 'voided_seq')::bigint AS voided_seq,
-           body ->> 'bidder_id' AS bidder_id, (body ->> 'automatic_until')::bigint AS automatic_until,
-           (body ->> 'current_bid')::bigint AS price
-    FROM events
-    WHERE type = 'voided' AND item_id = ANY ($1::text[])
+    SELECT e.item_id, e.epoch, e.seq, e.body ->> 'bid_id' AS struck_id, (e.body ->> 'voided_seq')::bigint AS voided_seq,
+           e.body ->> 'bidder_id' AS bidder_id, (e.body ->> 'automatic_until')::bigint AS automatic_until,
+           (e.body ->> 'current_bid')::bigint AS price
+    FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS t (item_id, epoch, seq)
+    JOIN events AS e USING (item_id, epoch, seq)
+    WHERE e.type = 'voided'
 )
 UPDATE bids AS b
 SET status = (
@@ -152,6 +154,30 @@ WHERE b.item_id = ANY (ARRAY(SELECT DISTINCT item_id FROM voids)) AND b.status <
                          b.seq, b.bid_id, b.user_id, b.kind, b.amount))
     FROM voids AS v WHERE v.item_id = b.item_id AND b.epoch <= v.epoch
 );
+
+-- name: apply_voids_to_late
+-- All voids of their items on the bids at these places: run when the batch may bring a bid after the event that strikes it.
+WITH voids AS MATERIALIZED (
+    SELECT item_id, epoch, seq, body ->> 'bid_id' AS struck_id, (body ->> 'voided_seq')::bigint AS voided_seq,
+           body ->> 'bidder_id' AS bidder_id, (body ->> 'automatic_until')::bigint AS automatic_until,
+           (body ->> 'current_bid')::bigint AS price
+    FROM events
+    WHERE type = 'voided' AND item_id = ANY ($1::text[])
+), fates AS MATERIALIZED (
+    SELECT late.item_id, late.epoch, late.seq, (
+        SELECT max(void_fate(v.seq, v.struck_id, v.voided_seq, v.bidder_id, v.automatic_until, v.price,
+                             late.seq, late.bid_id, late.user_id, late.kind, late.amount))
+        FROM voids AS v WHERE v.item_id = late.item_id AND late.epoch <= v.epoch
+    ) AS fate
+    FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS t (item_id, epoch, seq)
+    CROSS JOIN LATERAL (
+        SELECT * FROM bids AS b WHERE b.item_id = t.item_id AND b.epoch = t.epoch AND b.seq = t.seq OFFSET 0
+    ) AS late
+)
+UPDATE bids AS b
+SET status = f.fate
+FROM fates AS f
+WHERE (b.item_id, b.epoch, b.seq) = (f.item_id, f.epoch, f.seq) AND b.status <> 'voided' AND b.status <> f.fate;
 
 -- name: store_terms
 -- From `created` events. A row without terms exists where a later event of the item was archived first.

@@ -108,7 +108,22 @@ class Engine:
         for entry in log[:entries]:
             count.add(entry)
         voids: Any = self._redis.hget(names.item_key(ITEM), "voids")
-        return count.arguments(int(voids))
+        return count.arguments(int(voids), self.item().state.epoch)
+
+    def everything(self) -> dict[bytes, bytes]:
+        """Every key of the shard, as it is now."""
+        keys = [key for key in self._redis.scan_iter(f"{{{SHARD}}}:*", count=1_000) if key != CLOCK.encode()]
+        dumps: dict[bytes, Any] = {key: self._redis.dump(key) for key in keys}
+        return dumps
+
+    def put_back(self, kept: dict[bytes, bytes], *, epoch: int) -> None:
+        """The shard as it was: an older copy of it took over, or it was rebuilt."""
+        for key in self.everything():
+            self._redis.delete(key)
+        for key, dump in kept.items():
+            self._redis.restore(key, 0, dump)
+        self._redis.hset(names.cursors_key(SHARD), "epoch", epoch)
+        self._redis.hset(names.item_key(ITEM), "epoch", epoch)
 
     def log(self) -> list[LogEntry]:
         lines: Any = self._redis.lrange(names.accepted_key(ITEM), 0, -1)

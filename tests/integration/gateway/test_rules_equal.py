@@ -352,6 +352,35 @@ def test_a_void_goes_on_from_where_the_caller_has_counted(engine: Engine) -> Non
     assert engine.void_with("b-4", stale) == 5, "the log lost the place"
 
 
+def test_what_was_counted_before_a_recovery_is_counted_again(engine: Engine) -> None:
+    """Redis lost bob's bid, which had not reached the archive; cyd's is now where that was."""
+    engine.reset(Terms(item_id=ITEM, start_us=NOW_US, increment=Increment("flat", 1)), NOW_US)
+    engine.place(tuple(KeyedBid(Bid(f"of-{u}", u, n), None, False) for u, n in (("ann", 100), ("zed", 200))))
+    kept = engine.everything()
+    engine.place((KeyedBid(Bid("of-bob", "bob", None, 500), None, False),))
+    count = engine.counted("of-zed", 3)
+    engine.put_back(kept, epoch=2)
+    engine.place((KeyedBid(Bid("of-cyd", "cyd", 300), None, False),))
+    assert engine.void_with("of-zed", count) == 5, "it is another epoch"
+    assert engine.void_with("of-zed", engine.counted("of-zed", 3)) == 0
+    assert (engine.item().state.price, engine.item().state.leader) == (300, "cyd")
+
+
+def test_what_was_counted_before_a_failover_is_counted_again(engine: Engine) -> None:
+    """A replica that lacked bob's bid, which nobody was told of, took over in the same epoch."""
+    engine.reset(Terms(item_id=ITEM, start_us=NOW_US, increment=Increment("flat", 1)), NOW_US)
+    engine.place(tuple(KeyedBid(Bid(f"of-{u}", u, n), None, False) for u, n in (("ann", 100), ("zed", 200))))
+    kept = engine.everything()
+    engine.place((KeyedBid(Bid("of-bob", "bob", None, 500), None, False),))
+    count = engine.counted("of-zed", 3)
+    engine.put_back(kept, epoch=1)
+    assert engine.void_with("of-zed", count) == 5, "the log does not go as far"
+    engine.place((KeyedBid(Bid("of-cyd", "cyd", 300), None, False),))
+    assert engine.void_with("of-zed", count) == 5, "what was counted is another bid"
+    assert engine.void_with("of-zed", engine.counted("of-zed", 3)) == 0
+    assert (engine.item().state.price, engine.item().state.leader) == (300, "cyd")
+
+
 def test_what_the_caller_has_counted_is_not_counted_once_more(engine: Engine) -> None:
     """Also where the log still has it."""
     engine.reset(Terms(item_id=ITEM, start_us=NOW_US, increment=Increment("flat", 1)), NOW_US)
