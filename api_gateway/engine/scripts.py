@@ -332,6 +332,10 @@ def _translated(error: ResponseError) -> Exception:
     return OutcomeUnknown()
 
 
+Hold = Literal["keep", "leave", "take"]
+"""How a lease is asked for: see ``lease.lua``."""
+
+
 class ItemScripts:
     """The scripts that are not on the hot path; they use the pool like any other command."""
 
@@ -511,9 +515,9 @@ class ItemScripts:
         keys = [names.lease_key(shard), names.cursors_key(shard)]
         return bool(await self._run(self._stop_shard, keys, [token, str(lineage.epoch), lineage.run]))
 
-    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int) -> list[bool]:
+    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold = "keep") -> list[bool]:
         """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""
-        calls = [([names.lease_key(shard), names.cursors_key(shard)], [token, str(ttl_ms)]) for shard in shards]
+        calls = [([names.lease_key(shard), names.cursors_key(shard)], [token, str(ttl_ms), hold]) for shard in shards]
         return await self._run_many(self._lease, calls)
 
     async def release(self, shards: Sequence[str], token: str) -> None:

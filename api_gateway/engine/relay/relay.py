@@ -4,6 +4,9 @@ Each shard has a lease, so one gateway relays it at a time. The lease keeps the 
 what makes it safe. Publishing an entry twice is harmless, because the entry always has the same Nats-Msg-Id and every
 consumer drops what it knows. What the lease does guard is the cursor, inside ``advance_published.lua``.
 
+A gateway may reach Redis and not NATS. Then it leaves its shards to any gateway that reaches both, and keeps those that
+nobody takes: their items are to be closed in time, whether NATS is there or not. What it has left it publishes no more.
+
 A process may stand still for any time between any two lines. So nothing that was read is published after the lease ran
 out by this process' own clock, nor under an epoch that was not read together with it; and a cursor is only moved for
 the lineage that was published.
@@ -35,7 +38,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.relay.lineage import Lineage
-from api_gateway.engine.scripts import Advance, ItemScripts
+from api_gateway.engine.scripts import Advance, Hold, ItemScripts
 from shared import names
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
 from shared.crash_points import crash_point
@@ -88,7 +91,8 @@ class _Owned:
 class RelayHealth:
     """What ``/ready`` and ``/metrics`` tell about the relay.
 
-    ``foreign_total``: entries in whose place JetStream has another message; their shards were closed.
+    ``foreign_total``: entries in whose place JetStream has another message; their shards were closed. ``cut_off``: NATS
+    has not answered for the time of a lease, so the shards are left to other gateways.
     """
 
     shards_owned: int = 0
@@ -97,6 +101,7 @@ class RelayHealth:
     rewinds_total: int = 0
     foreign_total: int = 0
     connected: bool = False
+    cut_off: bool = False
     last_error: str | None = None
 
 
@@ -174,6 +179,9 @@ class Relay:
         self._stream_id = ""
         self._stream_checked_at_s = 0.0
         self._leased_until_s = 0.0
+        # Since when NATS owes an answer; and whether the leases were last renewed for others to take.
+        self._unanswered_since_s: float | None = None
+        self._is_leaving = False
         self.health = RelayHealth()
 
     def notice(self, shard: str) -> None:
@@ -217,8 +225,10 @@ class Relay:
         while True:
             try:
                 asked_at_s = asyncio.get_running_loop().time()
-                results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms)
+                hold = self._hold()
+                results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms, hold=hold)
                 self._leased_until_s = asked_at_s + self._options.lease_ms / 1_000
+                self._is_leaving = hold == "leave"
                 held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours}
                 for shard in set(self._owned) - held:
                     del self._owned[shard]
@@ -231,6 +241,25 @@ class Relay:
                 async with asyncio.timeout(pause_s * random.uniform(0.8, 1.0)):
                     await self._look.wait()
             self._look.clear()
+
+    def _hold(self) -> Hold:
+        """How leases are asked for now. Who loses NATS together with another one takes none of those that it leaves."""
+        lease_s, since_s = self._options.lease_ms / 1_000, self._unanswered_since_s
+        unanswered_s = 0.0 if since_s is None else asyncio.get_running_loop().time() - since_s
+        is_cut_off = unanswered_s >= lease_s
+        if is_cut_off != self.health.cut_off:
+            logger.warning("relay: %s", "NATS does not answer" if is_cut_off else "NATS answers again")
+            self.health.cut_off = is_cut_off
+        return "leave" if is_cut_off else "take" if unanswered_s < lease_s / 3 else "keep"
+
+    def _expect_answer(self) -> None:
+        if self._unanswered_since_s is None:
+            self._unanswered_since_s = asyncio.get_running_loop().time()
+
+    def _was_answered(self) -> None:
+        self._unanswered_since_s = None
+        if self._is_leaving:
+            self._look.set()
 
     async def _forget_former_lineages(self) -> None:
         """Shards that were lost, or rebuilt, or came with another run of Redis since: what is known here about their
@@ -284,6 +313,7 @@ class Relay:
                 self._dirty.update(self._owned)
             self._wake.clear()
             try:
+                self._expect_answer()
                 jetstream = await self._connected()
                 await self._check_stream(jetstream)
                 await self._cycle(jetstream)
@@ -360,7 +390,7 @@ class Relay:
 
     def _is_leased(self) -> bool:
         """Whether the leases are ours for certain. Redis began to count later than this process."""
-        return asyncio.get_running_loop().time() < self._leased_until_s
+        return not self._is_leaving and asyncio.get_running_loop().time() < self._leased_until_s
 
     def _forget(self, shard: str, owned: _Owned) -> None:
         """What is known of this shard is no longer so; the lease, if it is still ours, brings it back."""
@@ -386,6 +416,7 @@ class Relay:
         item_id = fields[b"item"].decode()
         payload = frame_batch(shard, lineage.epoch, entry, item_id, fields[b"events"], fields.get(b"sealed"))
         subject = names.subject_of(item_id)
+        self._expect_answer()
         ack = await jetstream.publish_async(
             subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry, payload)}
         )
@@ -429,6 +460,8 @@ class Relay:
             elif published.shard not in stuck:
                 seq = published.ack.result().seq
                 reached[published.shard] = Advance(published.shard, published.lineage, published.entry, seq)
+        if reached:
+            self._was_answered()
         await self._advance(reached.values())
         for published in foreign:
             await self._stop(published)
@@ -476,8 +509,10 @@ class Relay:
         owned = dict(self._owned)
         is_fresh = now_s - self._stream_checked_at_s < _CHECK_STREAM_EVERY_S
         if is_fresh and all(one.is_checked for one in owned.values()):
+            self._was_answered()
             return
         info = await ensure_stream(jetstream, self._stream_limits)
+        self._was_answered()
         self._stream_id = str(info.created)
         cursors = await self._cursors(list(owned), "stream_id", "stream_seq", "republish")
         for (shard, one), (stream_id, stream_seq, republish) in zip(owned.items(), cursors, strict=True):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 OURS = Lineage("run-1", 1)
 LEASE_MS = 6_000
-ADVANCE_ARCHIVED = (Path(archival_worker.__file__).parent / "lua" / "advance_archived.lua").read_text()
+ADVANCE_ARCHIVED = (Path(archival_worker.__file__).parent / "outbox" / "lua" / "advance_archived.lua").read_text()
 
 
 @pytest_asyncio.fixture
@@ -98,6 +98,40 @@ async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ItemScr
     assert await redis.get(names.lease_key(shard)) == b"mine"
     await scripts.release([shard], "mine")
     assert await redis.get(names.lease_key(shard)) is None
+
+
+async def test_a_lease_that_is_left_is_taken_by_who_reaches_the_stream_and_by_nobody_else(
+    redis: Redis, scripts: ItemScripts, shard: str
+) -> None:
+    """Its holder does not reach the stream, and keeps it for as long as that is better than nobody."""
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True], "a free one, for the closer"
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True]
+    for hold in ("keep", "leave"):
+        assert await scripts.lease([shard], "other", LEASE_MS, hold=cast(Any, hold)) == [False]
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="take") == [True], "it reaches the stream again"
+    assert await scripts.lease([shard], "other", LEASE_MS, hold="take") == [False]
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True]
+    assert await scripts.lease([shard], "other", LEASE_MS, hold="take") == [True]
+    for hold in ("keep", "leave", "take"):
+        assert await scripts.lease([shard], "mine", LEASE_MS, hold=cast(Any, hold)) == [False]
+    assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
+
+
+async def test_who_has_left_a_lease_moves_nothing_and_may_give_it_back(
+    redis: Redis, scripts: ItemScripts, shard: str
+) -> None:
+    """PubAcks that arrive after all: whoever has taken the shard meanwhile need not be asked."""
+    await begin(redis, shard)
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True]
+    before = await cursors(redis, shard)
+    assert await scripts.advance_published([Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
+    assert not await scripts.rewind_published(shard, token="mine", stream_id="new")
+    assert not await scripts.stop_shard(shard, OURS, token="mine")
+    assert await cursors(redis, shard) == before
+    await scripts.release([shard], "other")
+    assert await redis.exists(names.lease_key(shard))
+    await scripts.release([shard], "mine")
+    assert not await redis.exists(names.lease_key(shard))
 
 
 # ---------------------------------------------------------------------- the cursor `published`
