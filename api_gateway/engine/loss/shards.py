@@ -170,26 +170,31 @@ class Shards:
             # Another run of Redis, or shards that were made since it was admitted.
             self._compare_at_s = 0.0
         was_missing, self.health.missing = self.health.missing, set(missing)
+        lost: set[str] = set()
         if missing:
             known = await self._past.shards()
             if not known.is_complete:
                 raise Unavailable(f"whether {len(missing)} shards are new or lost is not known before both were asked")
             # Where one shard is lost, none that is missing beside it may begin anew: it may have had bids that are
             # acknowledged and not archived yet. Recovery archives what the stream has of them; what is missing and
-            # unknown even then is new.
-            lost = missing if missing & known.places.keys() else set()
+            # unknown even then is new. A closed shard was here, also where nobody else knows it.
+            is_loss = missing & known.places.keys() or any(cursors[shard].stale for shard in missing)
+            lost = missing if is_loss else set()
             if lost - self.health.lost:
                 logger.critical(
                     "Redis has lost %d shards; their items take no bids until they are rebuilt",
                     len(lost),
                 )
-            for shard in missing - lost:
-                await self._scripts.init_shard(shard, run=run)
-            missing = lost
+            made = {shard: await self._scripts.init_shard(shard, run=run) for shard in missing - lost}
+            missing = set(lost)
+            if not all(made.values()):
+                # Another gateway was faster; or something without an epoch is in their place, and nobody opens them.
+                _, cursors = await self._cursors()
+                missing |= {shard for shard, is_made in made.items() if not is_made and cursors[shard].place is None}
         if missing or was_missing:
             self._on_initialised()
         self.health.missing = set(missing)
-        self.health.lost = set(missing)
+        self.health.lost = lost
         self.health.stale = {shard for shard in missing if cursors[shard].stale}
 
     async def compare(self, run: str | None = None) -> None:
