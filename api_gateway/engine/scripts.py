@@ -525,7 +525,8 @@ class ItemScripts:
         await self._run_many(self._release, [([names.lease_key(shard)], [token]) for shard in shards])
 
     async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
-        """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours."""
+        """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours, or the cursor is
+        before what was read."""
         return await self._run_many(
             self._advance,
             [
@@ -538,6 +539,7 @@ class ItemScripts:
                         stream_id,
                         str(advance.stream_seq),
                         advance.lineage.run,
+                        str(advance.after),
                     ],
                 )
                 for advance in advances
@@ -552,12 +554,14 @@ class ItemScripts:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """A shard's new `published` cursor: ``entry`` and all before it have a PubAck, the last with ``stream_seq``."""
+    """A shard's new `published` cursor: ``entry`` and all from ``after`` to it have a PubAck, the last with
+    ``stream_seq``."""
 
     shard: str
     lineage: Lineage
     entry: int
     stream_seq: int
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)

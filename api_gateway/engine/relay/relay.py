@@ -111,11 +111,12 @@ class ForeignMessage(Exception):
 
 @dataclass(slots=True)
 class _Published:
-    """An entry on its way. Of one that JetStream says it had already: ``is_ours`` and ``is_foreign`` are what a look at
-    that message has shown, both False before."""
+    """An entry on its way; its shard was read on from ``after``. Of one that JetStream says it had already: ``is_ours``
+    and ``is_foreign`` are what a look at that message has shown, both False before."""
 
     shard: str
     lineage: Lineage
+    after: int
     entry: int
     subject: str
     payload: bytes = field(repr=False)
@@ -225,6 +226,9 @@ class Relay:
         while True:
             try:
                 asked_at_s = asyncio.get_running_loop().time()
+                if asked_at_s >= self._leased_until_s:
+                    # Meanwhile another relay may have moved the cursors, also back. They are read again.
+                    self._owned.clear()
                 hold = self._hold()
                 results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms, hold=hold)
                 self._leased_until_s = asked_at_s + self._options.lease_ms / 1_000
@@ -353,9 +357,10 @@ class Relay:
         if not shards:
             return
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
+        after = {shard: owned.published for shard, owned in shards.items()}
         pipeline = self._redis.pipeline(transaction=False)
-        for shard, owned in shards.items():
-            pipeline.xrange(names.outbox_key(shard), f"({owned.published}-0", "+", count=most)
+        for shard in shards:
+            pipeline.xrange(names.outbox_key(shard), f"({after[shard]}-0", "+", count=most)
             # After the entries: a lineage that is the same now was the same when they were read.
             pipeline.hmget(names.cursors_key(shard), ["run", "epoch"])
         found = await pipeline.execute()
@@ -380,7 +385,9 @@ class Relay:
                         # rebuilt in another epoch. 3. It wakes up, with entries that it read before all that.
                         self._dirty.add(shard)
                         break
-                    in_flight.append(await self._publish(jetstream, shard, owned.lineage, entry_id, fields))
+                    in_flight.append(
+                        await self._publish(jetstream, shard, owned.lineage, after[shard], entry_id, fields)
+                    )
             await self._acknowledged(in_flight)
             await self._verify(jetstream, in_flight)
         finally:
@@ -406,7 +413,13 @@ class Relay:
             _, waiting = await asyncio.wait(waiting, timeout=_LOOK_FOR_LOSS_S)
 
     async def _publish(
-        self, jetstream: JetStreamContext, shard: str, lineage: Lineage, entry_id: bytes, fields: dict[bytes, bytes]
+        self,
+        jetstream: JetStreamContext,
+        shard: str,
+        lineage: Lineage,
+        after: int,
+        entry_id: bytes,
+        fields: dict[bytes, bytes],
     ) -> _Published:
         entry = int(entry_id.partition(b"-")[0])
         if self._on_read is not None:
@@ -420,7 +433,7 @@ class Relay:
         ack = await jetstream.publish_async(
             subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry, payload)}
         )
-        return _Published(shard, lineage, entry, subject, payload, ack)
+        return _Published(shard, lineage, after, entry, subject, payload, ack)
 
     async def _verify(self, jetstream: JetStreamContext, in_flight: list[_Published]) -> None:
         """Look at the messages that JetStream says it had already: nearly always ours, whose PubAck got lost."""
@@ -459,7 +472,9 @@ class Relay:
                 stuck.add(published.shard)
             elif published.shard not in stuck:
                 seq = published.ack.result().seq
-                reached[published.shard] = Advance(published.shard, published.lineage, published.entry, seq)
+                reached[published.shard] = Advance(
+                    published.shard, published.lineage, published.entry, seq, published.after
+                )
         if reached:
             self._was_answered()
         await self._advance(reached.values())

@@ -159,6 +159,18 @@ async def test_only_the_holder_of_the_lease_moves_the_cursor_and_only_of_what_it
     assert await cursors(redis, shard) == (before | moved if moves else before)
 
 
+@pytest.mark.parametrize(("after", "moves"), [(5, False), (4, True), (3, True)])
+async def test_the_cursor_is_not_moved_past_entries_that_are_behind_what_was_read(
+    redis: Redis, scripts: ItemScripts, shard: str, after: int, moves: bool
+) -> None:
+    """1. A relay has published 5 entries, and loses Redis. 2. The stream is lost; another relay goes back, and dies.
+    3. The first one has its lease again, and publishes entry 6. The five are in no stream."""
+    await begin(redis, shard, published="4", stream_id="one")
+    advance = Advance(shard, OURS, 6, 77, after)
+    assert await scripts.advance_published([advance], token="mine", stream_id="one") == [moves]
+    assert (await cursors(redis, shard))["published"] == ("6" if moves else "4")
+
+
 async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: ItemScripts, shard: str) -> None:
     await begin(redis, shard)
     await redis.delete(names.lease_key(shard))

@@ -111,7 +111,7 @@ class FakeScripts:
         cursors = self._redis.cursors
         is_left = not self.is_ours or self.holds[-1:] == ["leave"]
         is_same = advance.lineage == Lineage(cursors.run, cursors.epoch or 0)
-        return not is_left and is_same and cursors.stream_id in ("", stream_id)
+        return not is_left and is_same and cursors.stream_id in ("", stream_id) and advance.after <= cursors.published
 
     async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
         self.rewinds += 1
@@ -441,6 +441,29 @@ async def test_a_cursor_that_may_not_be_moved_is_read_again() -> None:
         await bench.reached(1)
     assert bench.stream.ids == [1, 1]
     assert bench.moves == [(OURS, 1)], "nobody is told of a move that was none"
+
+
+async def test_a_lease_that_comes_back_after_it_ran_out_is_begun_at_the_cursor() -> None:
+    """1. This relay has published three entries, and loses Redis. 2. The stream is lost; another relay goes back to the
+    archived cursor, and dies. 3. This one has its lease again: what it knew of the cursor is over."""
+    bench = Bench(1, 2, 3)
+    async with bench.running():
+        await bench.reached(3)
+
+        def away() -> None:
+            raise ConnectionError("Redis is away")
+
+        bench.redis.on_read = away
+        bench.scripts.may_lease.clear()
+        await asyncio.sleep(0.2)
+        bench.redis.cursors.published, bench.redis.cursors.stream_id = 0, "two"
+        bench.redis.cursors.stream_seq, bench.stream.created = 0, "two"
+        bench.redis.entries.append(4)
+        published_before = len(bench.stream.ids)
+        bench.redis.on_read = lambda: None
+        bench.scripts.may_lease.set()
+        await bench.reached(4)
+    assert bench.stream.ids[published_before:] == [1, 2, 3, 4]
 
 
 async def test_what_was_on_its_way_when_a_shard_was_left_is_not_settled() -> None:
