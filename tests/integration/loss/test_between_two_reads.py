@@ -1,0 +1,101 @@
+"""Redis loses data between two reads that make up one answer: what was read is not told as if it were all there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import asyncpg
+import msgspec
+import pytest
+import pytest_asyncio
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from broadcast_service.sources.bidders import BidderReader
+from shared import names
+from shared.clients.redis import open_redis
+from shared.messages import BidVoided, encode_event
+from shared.names import cursors_key, shard_of
+from tests.faults.proxy import FaultyProxy
+from tests.integration.archive.archive_world import World
+from tests.integration.feed.feed_world import AuctionHouse
+from tests.unit.archival_worker.events import voided
+
+pytestmark = pytest.mark.integration
+
+ITEM = "lot-1"
+
+
+class Ground:
+    """An item with a bid; a client of Redis behind a proxy, and what may happen behind its back."""
+
+    def __init__(self, world: World, proxy: FaultyProxy, redis: AsyncRedis, pool: asyncpg.Pool) -> None:
+        self.world, self.redis, self.pool = world, redis, pool
+        self._proxy = proxy
+        self._direct = Redis.from_url(world.stack.urls.redis_url, protocol=2)
+
+    def close(self) -> None:
+        """What a gateway does to a shard that went back."""
+        self._direct.hset(cursors_key(shard_of(ITEM)), "stale", "1")
+        self._direct.hdel(cursors_key(shard_of(ITEM)), "epoch")
+
+    def wipe(self) -> None:
+        self._direct.flushall()
+
+    async def after_the_next_answer(self, happens: Callable[[], None]) -> None:
+        """It happens when the next answer of Redis is on its way to the client."""
+        await self.redis.ping()
+
+        def once() -> None:
+            self._proxy.on_answer = None
+            happens()
+
+        self._proxy.on_answer = once
+
+
+@pytest_asyncio.fixture
+async def ground(world: World) -> AsyncIterator[Ground]:
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(AuctionHouse.at(world.stack.urls.redis_url, world.stack.urls.nats_url))
+        await house.open(ITEM)
+        await house.decide(ITEM, 500)
+        proxy = await stack.enter_async_context(FaultyProxy(world.stack.ports.redis))
+        redis = open_redis(f"redis://127.0.0.1:{proxy.port}/0", connections_max=1)
+        stack.push_async_callback(redis.aclose)
+        pool = await stack.enter_async_context(asyncpg.create_pool(world.postgres_url, min_size=1, max_size=10))
+        yield Ground(world, proxy, redis, pool)
+
+
+LOSSES = pytest.mark.parametrize("loss", [Ground.close, Ground.wipe], ids=["closed", "wiped"])
+
+
+# ---------------------------------------------------------------------- how a bidder stands
+
+
+@LOSSES
+async def test_how_a_bidder_stands_is_not_read_from_what_is_left(
+    ground: Ground, loss: Callable[[Ground], None]
+) -> None:
+    reader = BidderReader(ground.redis)
+    assert (await reader.read(ITEM, ["ann"]))["ann"].has_bid
+    loss(ground)
+    with pytest.raises(OSError, match=shard_of(ITEM)):
+        await reader.read(ITEM, ["ann"])
+
+
+async def test_what_was_struck_is_not_forgotten_by_a_read_during_a_loss(ground: Ground) -> None:
+    """1. The item says that a bid was struck. 2. Redis is wiped, and rebuilt. 3. The events are read in between."""
+    redis: Any = ground.world.redis
+    await redis.hset(names.item_key(ITEM), "voids", "1")
+    event = msgspec.structs.replace(cast(BidVoided, voided(ITEM, 2, voids=1)), bidder_id="bob")
+    await redis.lpush(names.recent_key(ITEM), encode_event(event))
+    kept = {key: await redis.dump(key) async for key in redis.scan_iter("*")}
+    reader = BidderReader(ground.redis)
+    await ground.after_the_next_answer(ground.wipe)
+    with pytest.raises(OSError, match=shard_of(ITEM)):
+        await reader.read(ITEM, ["bob"])
+    for key, value in kept.items():
+        await redis.restore(key, 0, value, replace=True)
+    assert [each.bid_id for each in (await reader.read(ITEM, ["bob"]))["bob"].struck] == [event.bid_id]
