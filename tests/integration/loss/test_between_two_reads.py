@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any, cast
 
 import asyncpg
@@ -13,9 +16,20 @@ import pytest_asyncio
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from api_gateway.archive import Archive
+from api_gateway.context import Context
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.items import Items
+from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.witnesses import Past
+from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptLimits
+from api_gateway.history import History
+from api_gateway.routes.bids import get_verdict
+from api_gateway.routes.items import get_history
 from broadcast_service.sources.bidders import BidderReader
 from shared import names
 from shared.clients.redis import open_redis
+from shared.domain.errors import ShardLost
 from shared.messages import BidVoided, encode_event
 from shared.names import cursors_key, shard_of
 from tests.faults.proxy import FaultyProxy
@@ -68,7 +82,54 @@ async def ground(world: World) -> AsyncIterator[Ground]:
         yield Ground(world, proxy, redis, pool)
 
 
+def items_of(ground: Ground, past: Past | None = None) -> Items:
+    scripts = ItemScripts(ground.redis, ScriptLimits())
+    return Items(
+        ground.redis,
+        scripts,
+        past or cast(Any, None),
+        LostItems(ground.redis),
+        open_catalogue=False,
+        on_outbox=lambda shard, entry: None,
+    )
+
+
+def request_to(ground: Ground) -> Any:
+    """A request to a gateway that has no more than these two routes need."""
+    parts = dict.fromkeys(Context.__dataclass_fields__)
+    history = History(ground.redis, Archive(ground.pool))
+    context = Context(**cast(Any, {**parts, "redis": ground.redis, "items": items_of(ground), "history": history}))
+    return SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(context=context)))
+
+
 LOSSES = pytest.mark.parametrize("loss", [Ground.close, Ground.wipe], ids=["closed", "wiped"])
+
+
+@LOSSES
+async def test_a_history_does_not_leave_out_what_redis_has_lost_meanwhile(
+    ground: Ground, loss: Callable[[Ground], None]
+) -> None:
+    request = request_to(ground)
+    whole = json.loads(bytes((await get_history(request, ITEM)).body))
+    assert ([each["seq"] for each in whole["bids"]], whole["partial"]) == ([1], False)
+    await ground.after_the_next_answer(lambda: loss(ground))
+    with pytest.raises(ShardLost):
+        await get_history(request, ITEM)
+
+
+async def test_a_refusal_that_an_older_copy_has_is_not_told(ground: Ground) -> None:
+    """What has become of the bid since may be published, and comes back."""
+    scripts = BidScripts(ground.redis, ScriptLimits(), timeout_s=5)
+    low = PendingBid(ITEM, "bob", "low", 1, None, "low", True, asyncio.get_running_loop().create_future())
+    [decided] = await scripts.place([[low]])
+    await scripts.close()
+    assert isinstance(decided, Decided)
+    assert decided.verdicts[0].startswith(b"R|")
+    request = request_to(ground)
+    assert json.loads(bytes((await get_verdict(request, "low", ITEM)).body))["code"] == "TOO_LOW"
+    await ground.after_the_next_answer(ground.close)
+    with pytest.raises(ShardLost):
+        await get_verdict(request, "low", ITEM)
 
 
 # ---------------------------------------------------------------------- how a bidder stands
