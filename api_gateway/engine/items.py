@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 KNOWN_ITEMS_MAX: Final = 200_000
 _OUTBOX_PAGE: Final = 512
 _ASKING_MAX: Final = 8
+_WAITING_MAX: Final = 1_000
+_TURN_S: Final = 2.0
 _CANNOT_BE_TOLD: Final = "whether this item was lost cannot be told now; try again later"
 
 
@@ -67,7 +69,8 @@ class Items:
         self._past = past
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._lost_items = lost_items
-        self._asking = 0
+        self._asking = asyncio.Semaphore(_ASKING_MAX)
+        self._waiting = 0
         self._redis = redis
         self._scripts = scripts
         self._open_catalogue = open_catalogue
@@ -299,11 +302,12 @@ class Items:
         """Raise what is to be said of an item that Redis does not have: there is no such item, or Redis has lost it, or
         its whole shard.
 
-        Whoever asks for what never was must not keep the archive busy: a few questions at a time, and where there are
-        more, or nobody can tell, there is no such item. What was found to be lost once needs no question.
+        Whoever asks for what never was must not keep the archive busy: a few questions at a time, for which others
+        wait, but not for long. Where nobody can tell, there is no such item, unless this process has served it. What
+        was found to be lost once needs no question.
 
         Raises:
-            ItemNotFound, ShardLost: one of them.
+            ItemNotFound, ShardLost: one of them; the latter also where too many ask.
             Unavailable: Redis cannot be asked.
         """
         shard = names.shard_of(item_id)
@@ -316,18 +320,36 @@ class Items:
             raise _shard_lost()
         if is_noted and not is_there:
             raise await self.lost(item_id)
-        if self._asking < _ASKING_MAX:
-            self._asking += 1
-            try:
-                if await self._is_known(item_id) and not await self._ask(self._redis.exists(names.item_key(item_id))):
-                    raise await self.lost(item_id)
-            except ShardLost:
-                raise
-            except Unavailable as error:
-                logger.debug("item %s: %s", item_id, error)
-            finally:
-                self._asking -= 1
+        await self._turn()
+        try:
+            if await self._is_known(item_id) and not await self._ask(self._redis.exists(names.item_key(item_id))):
+                raise await self.lost(item_id)
+        except ShardLost:
+            raise
+        except Unavailable as error:
+            if item_id in self.known:
+                raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from error
+            logger.debug("item %s: %s", item_id, error)
+        finally:
+            self._asking.release()
         raise ItemNotFound(item_id)
+
+    async def _turn(self) -> None:
+        """Wait until one more question may be asked; who returns from here has one of ``_asking``.
+
+        Raises:
+            ShardLost: too many wait, or it takes too long.
+        """
+        if self._waiting >= _WAITING_MAX:
+            raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_TURN_S):
+                await self._asking.acquire()
+        except TimeoutError:
+            raise ShardLost(_CANNOT_BE_TOLD, retry_after_s=5) from None
+        finally:
+            self._waiting -= 1
 
     async def note_missing(self, listed: list[str], missing: list[str]) -> None:
         """Of a page of the archive's list Redis lacks these items.

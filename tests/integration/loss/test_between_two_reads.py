@@ -26,16 +26,19 @@ from api_gateway.engine.scripts import BidScripts, Decided, ItemScripts, ScriptL
 from api_gateway.history import History
 from api_gateway.routes.bids import get_verdict
 from api_gateway.routes.items import get_history
+from archival_worker.store.archive import Archive as WholeArchive
 from broadcast_service.sources.bidders import BidderReader
 from shared import names
+from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
-from shared.domain.errors import ShardLost
+from shared.domain.errors import ItemNotFound, ShardLost
 from shared.messages import BidVoided, encode_event
 from shared.names import cursors_key, shard_of
 from tests.faults.proxy import FaultyProxy
 from tests.integration.archive.archive_world import World
 from tests.integration.feed.feed_world import AuctionHouse
-from tests.unit.archival_worker.events import voided
+from tests.unit.archival_worker.events import bid, created, delivery, voided
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -160,3 +163,70 @@ async def test_what_was_struck_is_not_forgotten_by_a_read_during_a_loss(ground: 
     for key, value in kept.items():
         await redis.restore(key, 0, value, replace=True)
     assert [each.bid_id for each in (await reader.read(ITEM, ["bob"]))["bob"].struck] == [event.bid_id]
+
+
+# ---------------------------------------------------------------------- lost, or never there
+
+
+class Slow(Past):
+    """Who knows it takes time; how many wait for it now."""
+
+    def __init__(self, archive: Archive, nats: NatsLink) -> None:
+        super().__init__(archive, nats)
+        self.may_answer = asyncio.Event()
+        self.asked = 0
+
+    async def published_epoch(self, item_id: str) -> int | None:
+        self.asked += 1
+        await self.may_answer.wait()
+        return await super().published_epoch(item_id)
+
+
+async def past_of(ground: Ground, stack: AsyncExitStack) -> Slow:
+    link = NatsLink(ground.world.stack.urls.nats_url, name="test", timeout_s=1)
+    stack.push_async_callback(link.close)
+    return Slow(Archive(ground.pool), link)
+
+
+async def archived_and_lost(ground: Ground, item_id: str) -> None:
+    """An item that PostgreSQL alone knows."""
+    stored = await WholeArchive(ground.pool).store([delivery(1, created(item_id)), delivery(2, bid(item_id, 1))])
+    assert stored.dead_letters == []
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_a_lost_item_is_no_stranger_while_many_are_asked_for(ground: Ground, in_time: bool) -> None:
+    await archived_and_lost(ground, "lost")
+    async with AsyncExitStack() as stack:
+        past = await past_of(ground, stack)
+        items = items_of(ground, past)
+        strangers = [asyncio.create_task(items.absent(f"stranger-{number}")) for number in range(8)]
+
+        async def all_ask() -> bool:
+            return past.asked == 8
+
+        await eventually(all_ask)
+        lost = asyncio.create_task(items.absent("lost"))
+        if in_time:
+            await asyncio.sleep(0.2)
+            past.may_answer.set()
+        with pytest.raises(ShardLost, match="was lost and must be rebuilt" if in_time else "cannot be told now"):
+            await lost
+        past.may_answer.set()
+        results = await asyncio.gather(*strangers, return_exceptions=True)
+        assert {type(result) for result in results} == {ItemNotFound}
+
+
+async def test_what_this_gateway_has_served_is_no_stranger_when_nobody_can_be_asked(ground: Ground) -> None:
+    async with AsyncExitStack() as stack:
+        past = await past_of(ground, stack)
+        past.may_answer.set()
+        items = items_of(ground, past)
+        assert await items.find_exponent(ITEM) == 2
+        await ground.redis.delete(names.item_key(ITEM), names.outbox_key(shard_of(ITEM)))
+        await ground.world.stack.stop_process("nats")
+        await ground.world.stack.stop_process("postgres")
+        with pytest.raises(ShardLost, match="cannot be told now"):
+            await items.absent(ITEM)
+        with pytest.raises(ItemNotFound):
+            await items.absent("stranger")
