@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -84,14 +85,14 @@ async def test_row_38_the_gateway_that_publishes_is_parted_from_the_log(
         run.bidders.gateways.append(await run.add_gateway("second"))
         async with run.redis() as redis, run.bidders.bidding():
             await run.bidders.more(20)
-            before = await redis.mget(run.leases)
+            before: list[Any] = await redis.mget(run.leases)
             assert len(set(before)) == 1, "one gateway relays all of them"
             assert not links.around(run), "a service goes past its proxy"
             links.part(line, how)
             run.fault(f"{line}: {how}")
 
             async def taken_over() -> bool:
-                now = await redis.mget(run.leases)
+                now: list[Any] = await redis.mget(run.leases)
                 return all(new and old and old not in new for new, old in zip(now, before, strict=True))
 
             await eventually(taken_over, seconds=60)

@@ -230,7 +230,7 @@ async def test_a_shard_that_went_back_to_its_beginning_is_opened_by_a_recovery(s
 
         async def is_told() -> bool:
             told = (await house.http.get("/ready")).json()["degraded"].get("shards", "")
-            return told == "1 of 64 shards were lost and must be rebuilt; 1 of them because Redis is an older copy"
+            return str(told) == "1 of 64 shards were lost and must be rebuilt; 1 of them because Redis is an older copy"
 
         await eventually(is_told, seconds=30)
         await asyncio.sleep(5)
