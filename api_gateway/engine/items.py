@@ -243,7 +243,8 @@ class Items:
         """Raise what is to be said of an item that Redis does not have: there is no such item, or Redis has lost it, or
         its whole shard.
 
-        Where nobody can tell, there is no such item. What was found to be lost once needs no question.
+        Where nobody can tell, there is no such item, unless this process has served it. What was found to be lost once
+        needs no question.
 
         Raises:
             ItemNotFound, ShardLost: one of them.
@@ -265,6 +266,8 @@ class Items:
         except (ShardLost, TooManyQuestions):
             raise
         except Unavailable as error:
+            if item_id in self.known:
+                raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from error
             logger.debug("item %s: %s", item_id, error)
         raise ItemNotFound(item_id)
 

@@ -76,10 +76,12 @@ async def get_verdict(
         stored = await read_verdict(context.redis, item_id, user_id, key)
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(f"Redis cannot be asked: {error}") from error
-    if stored is None:
+    if stored is None or not stored.line.startswith(ACCEPTED):
         # 1. The item is read, its shard is open. 2. Redis fails over to a replica that lacks the bid, and the shard is
-        # closed. 3. The key is looked for, in vain: but the bid was published, and comes back.
+        # closed. 3. The key is looked for, in vain: but the bid was published, and comes back. Or an earlier refusal is
+        # there, after which the bid was sent again and accepted.
         await context.items.require_same(item)
+    if stored is None:
         return problem(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
     if stored.line.startswith(ACCEPTED):
         await _secured(request, item_id)

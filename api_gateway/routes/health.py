@@ -64,7 +64,9 @@ async def get_readiness(request: Request) -> Response:
     if shards.archive_is_behind:
         checks["outbox"] = f"{shards.backlog_longest} entries wait to be archived in the longest outbox"
     checks["memory"] = context.memory.shortage
-    if context.relay.health.last_error is not None:
+    if context.relay.health.cut_off:
+        checks["relay"] = "NATS does not answer; the shards are left to gateways that reach it"
+    elif context.relay.health.last_error is not None:
         checks["relay"] = context.relay.health.last_error
     degraded = {name: reason for name, reason in checks.items() if reason is not None}
     takes_bids = "redis" not in degraded and "shards" not in degraded
@@ -102,6 +104,7 @@ def _families(context: Context) -> Iterator[Metric]:
     yield counter("bidding_relay_entries_total", "Outbox entries published", relay.entries_published_total)
     yield counter("bidding_relay_failures_total", "Failed relay cycles", relay.failures_total)
     yield counter("bidding_relay_rewinds_total", "Shards published again after a loss", relay.rewinds_total)
+    yield gauge("bidding_relay_cut_off", "1 while NATS does not answer this gateway", int(relay.cut_off))
     yield counter("bidding_relay_foreign_total", "Entries whose place another message has", relay.foreign_total)
     yield gauge("bidding_outbox_entries", "Outbox entries not known to be archived", shards.backlog_total)
     yield gauge("bidding_outbox_longest", "The same in the longest outbox of a shard", shards.backlog_longest)

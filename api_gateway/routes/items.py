@@ -185,6 +185,9 @@ async def get_history(
     context: Context = context_of(request)
     item = await context.items.get(_checked(item_id), may_open=False)
     page = await context.history.page(item_id, cursor=cursor, limit=limit)
+    # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is
+    # looked for in vain. It is published, and comes back.
+    await context.items.require_same(item)
     bids = [
         HistoryBid(
             seq=bid.seq,

@@ -4,6 +4,8 @@ A shard is lost where Redis has no cursors of it and the archive knows it, or on
 gateways refuse its bids (``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. A closed shard is
 as good as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
 
+0. It is noted which shards are lost. What is lost or closed later is left to the next run: the steps that follow may
+   have passed it.
 1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as a
    worker stores it (which may run meanwhile, and will find these messages stored). From here on PostgreSQL alone is
    read. This waits until no gateway can still be publishing what it had read from the old Redis.
@@ -133,6 +135,7 @@ class Recovery:
         # A dry run closes nothing, and tells what would come of it.
         self._would_close = None if item_id is None else names.shard_of(item_id)
         self._claims: Run | None = None
+        self._missing: list[str] = []
         self.report = Report()
 
     async def run(self) -> Report:
@@ -159,13 +162,15 @@ class Recovery:
                 raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error
 
     async def _run(self) -> Report:
-        started_s = time.monotonic()
         if self._options.item_id is not None:
             await self._closed.close_for(self._options.item_id, self._jetstream, dry_run=self._options.dry_run)
-        if not await self._without_cursors():
+        started_s = time.monotonic()
+        # What is lost or closed from now on, may have entries behind what is read of the stream and saved of outboxes.
+        self._missing = await self._without_cursors()
+        if not self._missing:
             raise RecoveryRefused("every shard has its cursors: Redis has lost nothing, and nothing was changed")
-        await self._drain_stream(started_s)
         closed = await self._closed.find()
+        await self._drain_stream(started_s)
         if not self._options.dry_run:
             self.report.from_outbox, put_aside = await self._closed.archive(closed)
             self.report.put_aside += put_aside
@@ -176,15 +181,15 @@ class Recovery:
         items = await self._items_by_shard(epochs)
         total = sum(map(len, items.values()))
         self._tell(f"{len(epochs)} shards are lost, with {total} items in the archive")
-        discarded = [shard for shard in closed if shard in epochs]
-        if discarded:
-            self._tell(f"{len(discarded)} of them are closed; what Redis has of them is discarded")
         for shard in epochs:
-            leftovers = await self._leftovers(shard, items[shard])
+            leftovers = await self._leftovers(shard, items[shard], closed)
             if leftovers:
                 self.report.untouched[shard] = leftovers
                 self._tell(f"{shard}: left alone: {leftovers}")
         epochs = {shard: epoch for shard, epoch in epochs.items() if shard not in self.report.untouched}
+        discarded = [shard for shard in closed if shard in epochs]
+        if discarded:
+            self._tell(f"{len(discarded)} of them are closed; what Redis has of them is discarded")
         if self._claims is not None:
             epochs = await self._begin(self._claims, epochs, closed, floors)
             # Again: until the new epochs were written down, a worker may have stored an item that was not there before.
@@ -312,12 +317,14 @@ class Recovery:
         done = "would get" if self._options.dry_run else "is back in"
         self._tell(f"{shard}: {done} epoch {epoch}, {written} items")
 
-    async def _leftovers(self, shard: str, items: Sequence[str]) -> str | None:
-        """What Redis still has of a shard without cursors, where that was not left by an earlier run of this."""
-        if shard == self._would_close or await self._redis.exists(names.rebuilding_key(shard)):
-            return None
-        if (await read_cursors(self._redis, [shard]))[shard].stale is not None:
-            return None  # a dry run; otherwise it is discarded by now
+    async def _leftovers(self, shard: str, items: Sequence[str], closed: Mapping[str, int]) -> str | None:
+        """Why a shard without cursors is not to be rebuilt: it was lost since this run began, or Redis still has
+        something of it that no earlier run has left there."""
+        stale = (await read_cursors(self._redis, [shard]))[shard].stale
+        if shard not in self._missing or (stale is not None and closed.get(shard) != stale):
+            return "was lost or closed a moment ago; run recover again"
+        if shard == self._would_close or stale is not None or await self._redis.exists(names.rebuilding_key(shard)):
+            return None  # what a closed one has is saved, and will be discarded
         if await self._redis.exists(names.outbox_key(shard)):
             return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
         for step in _steps(items, _VERDICTS_PER_STEP):

@@ -3,7 +3,7 @@ of their bids were struck."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final, cast
 
@@ -32,13 +32,20 @@ ITEMS_MAX: Final = 1_000
 """Items whose struck bids are remembered."""
 
 
+class ShardClosed(OSError):
+    """What Redis has of the item is an older copy, half rebuilt, or nothing: how bidders stand cannot be read now."""
+
+    def __init__(self, shard: str) -> None:
+        super().__init__(f"shard {shard} is being rebuilt")
+
+
 class BidderReader:
     """Reads only; may be repeated at will."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        # By item: how many voids there were when its events were looked through, and what was found. Bounded.
-        self._struck: dict[str, tuple[bytes, dict[str, tuple[Struck, ...]]]] = {}
+        # By item: in which epoch and after how many voids its events were looked through, and what was found. Bounded.
+        self._struck: dict[str, tuple[tuple[bytes | None, bytes], dict[str, tuple[Struck, ...]]]] = {}
 
     async def read(self, item_id: str, users: Collection[str]) -> dict[str, Facts]:
         """The facts of each of these users, of one moment; struck bids as far as the item's recent events tell them.
@@ -47,15 +54,19 @@ class BidderReader:
         recent events: bids that are longer ago than those are not found, and those that were struck are.
 
         Raises:
+            ShardClosed: the item's shard is lost or closed.
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
         """
         asked = sorted(users)
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(names.proxies_key(item_id), asked)
         pipeline.hmget(names.bidders_key(item_id), asked)
-        pipeline.hmget(names.item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count"])
-        maxima, bids, (bids_counted, accepted, voids, bid_count) = await pipeline.execute()
-        struck = await self._struck_bids(item_id, voids)
+        pipeline.hmget(names.item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count", "epoch"])
+        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open = await pipeline.execute()
+        if not is_open:
+            raise ShardClosed(names.shard_of(item_id))
+        struck = await self._struck_bids(item_id, epoch, voids)
         facts = {
             user_id: Facts(maximum is not None or count is not None, _minor(maximum), struck.get(user_id, ()))
             for user_id, maximum, count in zip(asked, maxima, bids, strict=True)
@@ -67,14 +78,16 @@ class BidderReader:
                 facts[user_id] = replace(facts[user_id], has_bid=True, maximum=None)
         return facts
 
-    async def _struck_bids(self, item_id: str, voids: bytes | None) -> dict[str, tuple[Struck, ...]]:
+    async def _struck_bids(
+        self, item_id: str, epoch: bytes | None, voids: bytes | None
+    ) -> dict[str, tuple[Struck, ...]]:
         """By bidder. The events are looked through once after each void, not for each read."""
         if not voids or voids == b"0":
             return {}
         known = self._struck.get(item_id)
-        if known is not None and known[0] == voids:
+        if known is not None and known[0] == (epoch, voids):
             return known[1]
-        events = await cast(Awaitable[list[bytes]], self._redis.lrange(names.recent_key(item_id), 0, -1))
+        events = await self._recent(item_id)
         found: dict[str, tuple[Struck, ...]] = {}
         for raw in reversed(events):
             event = _void_of(raw)
@@ -83,13 +96,27 @@ class BidderReader:
                 found[event.bidder_id] = (*found.get(event.bidder_id, ()), struck)[-STRUCK_MAX:]
         while len(self._struck) >= ITEMS_MAX:
             self._struck.pop(next(iter(self._struck)))
-        self._struck[item_id] = (voids, found)
+        self._struck[item_id] = ((epoch, voids), found)
         return found
 
+    async def _recent(self, item_id: str) -> list[bytes]:
+        """The item's recent events.
+
+        Raises:
+            ShardClosed: they may be gone since the item was read, and whoever remembers that none was there, remembers
+                it beyond the rebuilding.
+        """
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.lrange(names.recent_key(item_id), 0, -1)
+        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        events, is_open = await pipeline.execute()
+        if not is_open:
+            raise ShardClosed(names.shard_of(item_id))
+        return cast("list[bytes]", events)
+
     async def _recent_bidders(self, item_id: str) -> set[str]:
-        events = await cast(Awaitable[list[bytes]], self._redis.lrange(names.recent_key(item_id), 0, -1))
         found: set[str] = set()
-        for raw in events:
+        for raw in await self._recent(item_id):
             try:
                 event = _decoder.decode(raw)
             except msgspec.DecodeError:

@@ -104,8 +104,8 @@ class FaultRun:
         ]
         self.more_viewers: dict[str, Sequence[Viewer]] = {}
         """Per item, what viewers beside the watchers were shown: for the judge."""
-        self.wall_offset_s: float | None = time.time() - time.monotonic()
         self._lost_s: list[float] = []
+        self.wall_offset_s: float | None = time.time() - time.monotonic()
         """What leads from this process's clock to that of Redis; None for a run that moves the clock of Redis."""
         self._has_operators = operators > 0
         self.timeline: list[str] = []

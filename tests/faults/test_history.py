@@ -456,3 +456,30 @@ def test_a_refusal_may_tell_of_a_bid_that_redis_has_lost_since(
     history = item.history()
     history = replace(history, requests=[*history.requests, refused], lost_s=() if lost_at_s is None else (lost_at_s,))
     assert (violations(history) == []) == is_right, violations(history)
+
+
+@pytest.mark.parametrize(
+    ("price", "asked_at_s", "is_right"),
+    [(500, 3.5, False), (700, 3.5, True), (700, 4.1, False), (400, 1.5, True), (200, 1.5, False)],
+    ids=["never true", "of what was lost", "asked after the losses", "of what was lost before", "of what was left"],
+)
+def test_what_may_be_lost_is_known_also_where_a_loss_brought_no_epoch(
+    price: int, asked_at_s: float, is_right: bool
+) -> None:
+    """Redis lost something twice, and of this item only the first time. What was acknowledged before a loss is left."""
+    item = Honest(Terms("lot", 0, increment=Increment("flat", 10)))
+    for name, amount in (("a", 300), ("b", 600), ("c", 900)):
+        item.bid(name, "ann" if name != "b" else "cyd", amount)
+    told = Answer(price, price + 10, False, True)
+    refused = Request("low", "bob", 100, asked_at_s, asked_at_s + 0.05, "refused", code="TOO_LOW", told=told)
+    history = item.history()
+    assert history.redis_state is not None
+    history = replace(
+        history,
+        rows=[replace(row, epoch=1 if row.seq == 1 else 2) for row in history.rows],
+        redis_state=replace(history.redis_state, epoch=2),
+        requests=[*history.requests, refused],
+        viewers=[],
+        lost_s=(2.0, 4.0),
+    )
+    assert (violations(history) == []) == is_right, violations(history)

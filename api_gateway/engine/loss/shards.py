@@ -176,6 +176,7 @@ class Shards:
             self._compare_at_s = 0.0
         self._history = look.history
         was_missing, self.health.missing = self.health.missing, set(missing)
+        lost: set[str] = set()
         if missing:
             known = await self._past.shards()
             if not known.is_complete:
@@ -189,13 +190,16 @@ class Shards:
                     "Redis has lost %d shards; their items take no bids until they are rebuilt",
                     len(lost),
                 )
-            for shard in missing - lost:
-                await self._scripts.init_shard(shard, run=run)
-            missing = lost
+            made = {shard: await self._scripts.init_shard(shard, run=run) for shard in missing - lost}
+            missing = set(lost)
+            if not all(made.values()):
+                # Another gateway was faster; or something without an epoch is in their place, and nobody opens them.
+                cursors = (await self._cursors()).cursors
+                missing |= {shard for shard, is_made in made.items() if not is_made and cursors[shard].place is None}
         if missing or was_missing:
             self._on_initialised()
         self.health.missing = set(missing)
-        self.health.lost = set(missing)
+        self.health.lost = lost
         self.health.stale = {shard for shard in missing if cursors[shard].stale}
 
     async def compare(self, run: str | None = None) -> None:

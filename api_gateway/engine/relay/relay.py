@@ -4,6 +4,9 @@ Each shard has a lease, so one gateway relays it at a time. The lease keeps the 
 what makes it safe. Publishing an entry twice is harmless, because the entry always has the same Nats-Msg-Id and every
 consumer drops what it knows. What the lease does guard is the cursor, inside ``advance_published.lua``.
 
+A gateway may reach Redis and not NATS. Then it leaves its shards to any gateway that reaches both, and keeps those that
+nobody takes: their items are to be closed in time, whether NATS is there or not. What it has left it publishes no more.
+
 A process may stand still for any time between any two lines. So nothing that was read is published after the lease ran
 out by this process' own clock, nor under an epoch that was not read together with it; and a cursor is only moved for
 the lineage that was published.
@@ -34,7 +37,7 @@ from nats.js.errors import APIError, NotFoundError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
 from shared import names
 from shared.backoff import Backoff
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
@@ -91,7 +94,8 @@ class _Owned:
 class RelayHealth:
     """What ``/ready`` and ``/metrics`` tell about the relay.
 
-    ``foreign_total``: entries in whose place JetStream has another message; their shards were closed.
+    ``foreign_total``: entries in whose place JetStream has another message; their shards were closed. ``cut_off``: NATS
+    has not answered for the time of a lease, so the shards are left to other gateways.
     """
 
     shards_owned: int = 0
@@ -100,6 +104,7 @@ class RelayHealth:
     rewinds_total: int = 0
     foreign_total: int = 0
     connected: bool = False
+    cut_off: bool = False
     last_error: str | None = None
 
 
@@ -113,11 +118,12 @@ class StreamWentBack(Exception):
 
 @dataclass(slots=True)
 class _Published:
-    """An entry on its way. Of one that JetStream says it had already: ``is_ours`` and ``is_foreign`` are what a look at
-    that message has shown, both False before."""
+    """An entry on its way; its shard was read on from ``after``. Of one that JetStream says it had already: ``is_ours``
+    and ``is_foreign`` are what a look at that message has shown, both False before."""
 
     shard: str
     lineage: Lineage
+    after: int
     entry: int
     subject: str
     payload: bytes = field(repr=False)
@@ -185,6 +191,9 @@ class Relay:
         self._highest_seq = 0
         self._lost_from_seq: int | None = None
         self._leased_until_s = 0.0
+        # Since when NATS owes an answer; and whether the leases were last renewed for others to take.
+        self._unanswered_since_s: float | None = None
+        self._is_leaving = False
         self.health = RelayHealth()
 
     def notice(self, shard: str) -> None:
@@ -224,8 +233,13 @@ class Relay:
         while True:
             try:
                 asked_at_s = asyncio.get_running_loop().time()
-                results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms)
+                if asked_at_s >= self._leased_until_s:
+                    # Meanwhile another relay may have moved the cursors, also back. They are read again.
+                    self._owned.clear()
+                hold = self._hold()
+                results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms, hold=hold)
                 self._leased_until_s = asked_at_s + self._options.lease_ms / 1_000
+                self._is_leaving = hold == "leave"
                 held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours}
                 for shard in set(self._owned) - held:
                     del self._owned[shard]
@@ -238,6 +252,25 @@ class Relay:
                 async with asyncio.timeout(pause_s * random.uniform(0.8, 1.0)):
                     await self._look.wait()
             self._look.clear()
+
+    def _hold(self) -> Hold:
+        """How leases are asked for now. Who loses NATS together with another one takes none of those that it leaves."""
+        lease_s, since_s = self._options.lease_ms / 1_000, self._unanswered_since_s
+        unanswered_s = 0.0 if since_s is None else asyncio.get_running_loop().time() - since_s
+        is_cut_off = unanswered_s >= lease_s
+        if is_cut_off != self.health.cut_off:
+            logger.warning("relay: %s", "NATS does not answer" if is_cut_off else "NATS answers again")
+            self.health.cut_off = is_cut_off
+        return "leave" if is_cut_off else "take" if unanswered_s < lease_s / 3 else "keep"
+
+    def _expect_answer(self) -> None:
+        if self._unanswered_since_s is None:
+            self._unanswered_since_s = asyncio.get_running_loop().time()
+
+    def _was_answered(self) -> None:
+        self._unanswered_since_s = None
+        if self._is_leaving:
+            self._look.set()
 
     async def _forget_former_lineages(self) -> None:
         """Shards that were lost, or rebuilt, or came with another run of Redis since: what is known here about their
@@ -280,6 +313,7 @@ class Relay:
                 self._dirty.update(self._owned)
             self._wake.clear()
             try:
+                self._expect_answer()
                 jetstream = await self._connected()
                 await self._check_stream(jetstream)
                 await self._cycle(jetstream)
@@ -316,9 +350,10 @@ class Relay:
         if not shards:
             return
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
+        after = {shard: owned.published for shard, owned in shards.items()}
         pipeline = self._redis.pipeline(transaction=False)
-        for shard, owned in shards.items():
-            ask_entries(pipeline, shard, after=owned.published, count=most)
+        for shard in shards:
+            ask_entries(pipeline, shard, after=after[shard], count=most)
             # After the entries: a lineage that is the same now was the same when they were read.
             ask_lineage(pipeline, shard)
         found = await pipeline.execute()
@@ -344,7 +379,7 @@ class Relay:
                         # rebuilt in another epoch. 3. It wakes up, with entries that it read before all that.
                         self._dirty.add(shard)
                         break
-                    in_flight.append(await self._publish(jetstream, shard, owned.lineage, entry))
+                    in_flight.append(await self._publish(jetstream, shard, owned.lineage, after[shard], entry))
             await self._acknowledged(in_flight)
             await self._verify(jetstream, in_flight)
         finally:
@@ -354,7 +389,7 @@ class Relay:
 
     def _is_leased(self) -> bool:
         """Whether the leases are ours for certain. Redis began to count later than this process."""
-        return asyncio.get_running_loop().time() < self._leased_until_s
+        return not self._is_leaving and asyncio.get_running_loop().time() < self._leased_until_s
 
     def _forget(self, shard: str, owned: _Owned) -> None:
         """What is known of this shard is no longer so; the lease, if it is still ours, brings it back."""
@@ -369,17 +404,20 @@ class Relay:
         while waiting and self._nats.is_connected and asyncio.get_running_loop().time() < deadline_s:
             _, waiting = await asyncio.wait(waiting, timeout=_LOOK_FOR_LOSS_S)
 
-    async def _publish(self, jetstream: JetStreamContext, shard: str, lineage: Lineage, entry: Entry) -> _Published:
+    async def _publish(
+        self, jetstream: JetStreamContext, shard: str, lineage: Lineage, after: int, entry: Entry
+    ) -> _Published:
         if self._on_read is not None:
             # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it
             # is on its way and in no stream yet, nobody else knows that its number was given out.
             self._on_read(shard, lineage.epoch, entry.n)
         payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed)
         subject = names.subject_of(entry.item_id)
+        self._expect_answer()
         ack = await jetstream.publish_async(
             subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry.n, payload)}
         )
-        return _Published(shard, lineage, entry.n, subject, payload, ack)
+        return _Published(shard, lineage, after, entry.n, subject, payload, ack)
 
     async def _verify(self, jetstream: JetStreamContext, in_flight: list[_Published]) -> None:
         """Look at the messages that JetStream says it had already: nearly always ours, whose PubAck got lost."""
@@ -420,7 +458,11 @@ class Relay:
                 stuck.add(published.shard)
             elif published.shard not in stuck:
                 seq = published.ack.result().seq
-                reached[published.shard] = Advance(published.shard, published.lineage, published.entry, seq)
+                reached[published.shard] = Advance(
+                    published.shard, published.lineage, published.entry, seq, published.after
+                )
+        if reached:
+            self._was_answered()
         await self._advance(reached.values())
         for published in foreign:
             await self._stop(published)
@@ -487,8 +529,10 @@ class Relay:
         owned = dict(self._owned)
         is_fresh = now_s - self._stream_checked_at_s < _CHECK_STREAM_EVERY_S
         if is_fresh and all(one.is_checked for one in owned.values()):
+            self._was_answered()
             return
         info = await ensure_stream(jetstream, self._stream_limits)
+        self._was_answered()
         self._stream_id = str(info.created)
         last_seq = info.state.last_seq
         if self._lost_from_seq is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from redis.asyncio import Redis
 
@@ -15,15 +15,20 @@ from shared.redis_layout.scripts import Call, Script
 
 _LUA: Final = Path(__file__).parent / "lua"
 
+Hold = Literal["keep", "leave", "take"]
+"""How a lease is asked for: see ``lease.lua``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """A shard's new `published` cursor: ``entry`` and all before it have a PubAck, the last with ``stream_seq``."""
+    """A shard's new `published` cursor: ``entry`` and all from ``after`` to it have a PubAck, the last with
+    ``stream_seq``."""
 
     shard: str
     lineage: Lineage
     entry: int
     stream_seq: int
+    after: int = 0
 
 
 class ShardScripts:
@@ -71,9 +76,9 @@ class ShardScripts:
         keys = [names.lease_key(shard), names.cursors_key(shard)]
         return bool(await self._stop.run(self._redis, keys, [token, str(lineage.epoch), lineage.run]))
 
-    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int) -> list[bool]:
+    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold = "keep") -> list[bool]:
         """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""
-        calls = [([names.lease_key(shard), names.cursors_key(shard)], [token, str(ttl_ms)]) for shard in shards]
+        calls = [([names.lease_key(shard), names.cursors_key(shard)], [token, str(ttl_ms), hold]) for shard in shards]
         return await self._run_each(self._lease, calls)
 
     async def release(self, shards: Sequence[str], token: str) -> None:
@@ -81,7 +86,8 @@ class ShardScripts:
         await self._run_each(self._release, [([names.lease_key(shard)], [token]) for shard in shards])
 
     async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
-        """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours."""
+        """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours, or the cursor is
+        before what was read."""
         return await self._run_each(
             self._advance,
             [
@@ -94,6 +100,7 @@ class ShardScripts:
                         stream_id,
                         str(advance.stream_seq),
                         advance.lineage.run,
+                        str(advance.after),
                     ],
                 )
                 for advance in advances

@@ -63,10 +63,11 @@ class _Times:
 
 def order_violations(records: Records, replay: Replay, ledger: Ledger) -> Iterator[str]:
     """What no order of instants explains."""
-    times = _Times(_bounds(records, replay, ledger))
+    bounds = _bounds(records, replay, ledger)
+    times = _Times(bounds)
     yield from _decided_in_real_time(times, replay)
     yield from _answers_say_what_was_decided(replay, ledger)
-    observers = sorted(_observers(records, replay, ledger), key=lambda each: each.sent_s)
+    observers = sorted(_observers(records, replay, ledger, bounds), key=lambda each: each.sent_s)
     yield from _all_find_a_place(times, len(replay.decisions), observers)
 
 
@@ -153,8 +154,10 @@ def _complaint(kind: str, was_true: bool) -> str:
 # ---------------------------------------------------------------------- who observes what
 
 
-def _observers(records: Records, replay: Replay, ledger: Ledger) -> Iterator[_Observer]:
-    kept = _Kept(records, replay)
+def _observers(
+    records: Records, replay: Replay, ledger: Ledger, bounds: Sequence[tuple[float, float]]
+) -> Iterator[_Observer]:
+    kept = _Kept(records, replay, bounds)
     for read in records.reads:
         if kept.is_lost(read.invoked_s, read.price):
             continue
@@ -189,22 +192,27 @@ class _Kept:
     acknowledged are judged all the same; this is about reads and refusals, which promise nothing.
     """
 
-    def __init__(self, records: Records, replay: Replay) -> None:
+    def __init__(self, records: Records, replay: Replay, bounds: Sequence[tuple[float, float]]) -> None:
+        """``bounds``: of each decision, when it was asked for and when it was acknowledged."""
         self._lost_s = sorted(records.lost_s)
         states = [state for place in range(len(replay.decisions) + 1) if (state := replay.state(place)) is not None]
-        self._prices = [before.price for before, after in itertools.pairwise(states) if after.epoch > before.epoch] or [
+        self._left = [before.price for before, after in itertools.pairwise(states) if after.epoch > before.epoch] or [
             state.price for state in states[-1:]
         ]
+        if len(self._left) != len(self._lost_s):
+            # An item need not be touched by a loss, or have a bid after it. What was acknowledged before it is left.
+            places = [_last_acknowledged(bounds, lost_s) for lost_s in self._lost_s]
+            self._left = [0 if (state := replay.state(place)) is None else state.price for place in places]
 
     def is_lost(self, invoked_s: float, price: int) -> bool:
         """Whether a price that was told to a request of this moment may be one that was lost since."""
-        losses = len(self._lost_s)
         before = bisect.bisect_left(self._lost_s, invoked_s)
-        if before == losses or not self._prices:
-            return False
-        # The losses and the epochs of an item go together, unless it has been rebuilt without a bid since.
-        left = self._prices[before] if len(self._prices) == losses else min(self._prices)
-        return price > left
+        return before < len(self._lost_s) and price > self._left[before]
+
+
+def _last_acknowledged(bounds: Sequence[tuple[float, float]], moment_s: float) -> int:
+    """How many decisions there were up to the last one that was acknowledged before that moment."""
+    return max((place for place, (_, known_s) in enumerate(bounds, 1) if known_s < moment_s), default=0)
 
 
 def _of_a_bid(records: Records, replay: Replay, sent: Sent, kept: _Kept) -> Iterator[_Observer]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,46 @@ async def test_row_38_two_lines_at_once(start_stack: StackFactory) -> None:
                     await asyncio.sleep(run.chance.uniform(0, 1))
                 await _has_caught_up(run)
         await _is_proven(run)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", ["refused", "black hole"])
+async def test_row_38_the_gateway_that_publishes_is_parted_from_the_log(
+    start_stack: StackFactory, how: Partition
+) -> None:
+    """Of two gateways, where a bid is acknowledged once it is published: the other one publishes what both decide."""
+    line = Line(API_GATEWAY, "nats")
+    async with Links() as links, fault_run(start_stack, env={"BID_ACK": "log"}, lines=links.between) as run:
+        run.bidders.gateways.append(await run.add_gateway("second"))
+        async with run.redis() as redis, run.bidders.bidding():
+            await run.bidders.more(20)
+            before: list[Any] = await redis.mget(run.leases)
+            assert len(set(before)) == 1, "one gateway relays all of them"
+            assert not links.around(run), "a service goes past its proxy"
+            links.part(line, how)
+            run.fault(f"{line}: {how}")
+
+            async def taken_over() -> bool:
+                now: list[Any] = await redis.mget(run.leases)
+                return all(new and old and old not in new for new, old in zip(now, before, strict=True))
+
+            await eventually(taken_over, seconds=60)
+            run.note("the other gateway publishes")
+            await run.bidders.more(10)
+            for gateway in tuple(run.bidders.gateways):
+                await _bids_at(run, gateway)
+            links.proxies[line].heal(late=run.chance.random() < 0.5)
+            run.note(f"{line}: healed")
+            await run.bidders.more(20)
+            await _has_caught_up(run)
+        await _is_proven(run)
+
+
+async def _bids_at(run: FaultRun, gateway: str) -> None:
+    every, run.bidders.gateways = run.bidders.gateways, [gateway]
+    await run.bidders.more(30)
+    run.bidders.gateways = every
 
 
 async def _is_proven(run: FaultRun) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
 import pytest
+from redis import Redis
 
 from api_gateway.engine.relay.relay import Relay, RelayOptions
 from api_gateway.engine.relay.shard_scripts import ShardScripts
@@ -13,8 +18,10 @@ from shared import names
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
 from shared.redis_layout.cursors import Lineage
+from tests.faults.proxy import FaultyProxy
 from tests.integration.feed.feed_world import AuctionHouse
 from tests.stack import StackFactory
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -59,3 +66,77 @@ async def test_what_many_shards_have_waiting_is_carried_in_bounded_loads(start_s
     steps = [after - before for before, after in itertools.pairwise([0, *of_long])]
     assert max(steps) <= 3
     assert of_long[-1] == 7
+
+
+@asynccontextmanager
+async def relaying(redis_url: str, nats_port: int) -> AsyncIterator[Relay]:
+    """One gateway's relay, with short leases."""
+    redis, link = open_redis(redis_url), NatsLink(f"nats://127.0.0.1:{nats_port}", name="relay", timeout_s=1)
+    options = RelayOptions(lease_ms=900, poll_ms=50, ack_timeout_s=1, backoff_max_s=0.2)
+    relay = Relay(redis, ShardScripts(redis), link, options=options)
+    running = asyncio.create_task(relay.run())
+    try:
+        yield relay
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await relay.release()
+        await link.close()
+        await redis.aclose()
+
+
+@pytest.mark.timeout(180)
+async def test_shards_go_to_a_gateway_that_reaches_nats_and_stay_where_none_does(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=())
+    item, every = "lot", set(names.SHARDS)
+    cursors = names.cursors_key(names.shard_of(item))
+    async with AsyncExitStack() as around:
+        house = await around.enter_async_context(AuctionHouse.at(stack.urls.redis_url, stack.urls.nats_url))
+        line, other_line = [await around.enter_async_context(FaultyProxy(stack.ports.nats)) for _ in range(2)]
+        redis = around.enter_context(contextlib.closing(Redis.from_url(stack.urls.redis_url, protocol=2)))
+        await house.create(item)
+        one = await around.enter_async_context(relaying(stack.urls.redis_url, line.port))
+
+        async def all_published() -> bool:
+            entry, published = cast(Any, redis.hmget(cursors, ["next", "published"]))
+            return bool(entry == published)
+
+        def is_cut_off(relay: Relay, expected: bool = True) -> Callable[[], Awaitable[bool]]:
+            async def is_it() -> bool:
+                return relay.health.cut_off is expected
+
+            return is_it
+
+        def owner_is(relay: Relay, shards: Collection[str] = every) -> Callable[[], Awaitable[bool]]:
+            async def owns() -> bool:
+                return set(relay.owned_shards()) == set(shards)
+
+            return owns
+
+        await eventually(all_published)
+        two = await around.enter_async_context(relaying(stack.urls.redis_url, other_line.port))
+        await eventually(owner_is(one))
+
+        line.refuse()
+        await house.decide(item, 100)
+        await eventually(all_published, seconds=30)
+        await eventually(owner_is(two))
+        await eventually(owner_is(one, ()))
+        assert one.health.cut_off
+        line.heal()
+        await eventually(is_cut_off(one, False))
+        await asyncio.sleep(1)
+        assert set(two.owned_shards()) == every, "who came back takes nothing from one that publishes"
+
+        line.refuse()
+        other_line.refuse()
+        await house.decide(item, 200)
+        await eventually(is_cut_off(one))
+        await eventually(is_cut_off(two))
+        for _ in range(40):
+            assert set(two.owned_shards()) == every, "items close on time, whether NATS is there or not"
+            await asyncio.sleep(0.05)
+        line.heal()
+        await eventually(all_published, seconds=30)
+        await eventually(owner_is(one))
+        other_line.heal()

@@ -99,6 +99,40 @@ async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ShardSc
     assert await redis.get(names.lease_key(shard)) is None
 
 
+async def test_a_lease_that_is_left_is_taken_by_who_reaches_the_stream_and_by_nobody_else(
+    redis: Redis, scripts: ShardScripts, shard: str
+) -> None:
+    """Its holder does not reach the stream, and keeps it for as long as that is better than nobody."""
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True], "a free one, for the closer"
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True]
+    for hold in ("keep", "leave"):
+        assert await scripts.lease([shard], "other", LEASE_MS, hold=cast(Any, hold)) == [False]
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="take") == [True], "it reaches the stream again"
+    assert await scripts.lease([shard], "other", LEASE_MS, hold="take") == [False]
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True]
+    assert await scripts.lease([shard], "other", LEASE_MS, hold="take") == [True]
+    for hold in ("keep", "leave", "take"):
+        assert await scripts.lease([shard], "mine", LEASE_MS, hold=cast(Any, hold)) == [False]
+    assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
+
+
+async def test_who_has_left_a_lease_moves_nothing_and_may_give_it_back(
+    redis: Redis, scripts: ShardScripts, shard: str
+) -> None:
+    """PubAcks that arrive after all: whoever has taken the shard meanwhile need not be asked."""
+    await begin(redis, shard)
+    assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True]
+    before = await cursors(redis, shard)
+    assert await scripts.advance_published([Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
+    assert not await scripts.rewind_published(shard, token="mine", stream_id="new")
+    assert not await scripts.stop_shard(shard, OURS, token="mine")
+    assert await cursors(redis, shard) == before
+    await scripts.release([shard], "other")
+    assert await redis.exists(names.lease_key(shard))
+    await scripts.release([shard], "mine")
+    assert not await redis.exists(names.lease_key(shard))
+
+
 # ---------------------------------------------------------------------- the cursor `published`
 
 
@@ -122,6 +156,18 @@ async def test_only_the_holder_of_the_lease_moves_the_cursor_and_only_of_what_it
     assert await scripts.advance_published(advances, token=token, stream_id=stream_id) == [moves]
     moved = {"published": "6", "stream_id": "one", "stream_seq": "77"}
     assert await cursors(redis, shard) == (before | moved if moves else before)
+
+
+@pytest.mark.parametrize(("after", "moves"), [(5, False), (4, True), (3, True)])
+async def test_the_cursor_is_not_moved_past_entries_that_are_behind_what_was_read(
+    redis: Redis, scripts: ShardScripts, shard: str, after: int, moves: bool
+) -> None:
+    """1. A relay has published 5 entries, and loses Redis. 2. The stream is lost; another relay goes back, and dies.
+    3. The first one has its lease again, and publishes entry 6. The five are in no stream."""
+    await begin(redis, shard, published="4", stream_id="one")
+    advance = Advance(shard, OURS, 6, 77, after)
+    assert await scripts.advance_published([advance], token="mine", stream_id="one") == [moves]
+    assert (await cursors(redis, shard))["published"] == ("6" if moves else "4")
 
 
 async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: ShardScripts, shard: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -226,6 +227,15 @@ async def test_a_shard_that_went_back_to_its_beginning_is_opened_by_a_recovery(s
         await eventually(is_closed, seconds=40)
         await house.stack.start_process("nats")
         await assert_refused_for_now(house, PLAIN)
+
+        async def is_told() -> bool:
+            told = (await house.http.get("/ready")).json()["degraded"].get("shards", "")
+            return str(told) == "1 of 64 shards were lost and must be rebuilt; 1 of them because Redis is an older copy"
+
+        await eventually(is_told, seconds=30)
+        await asyncio.sleep(5)
+        assert await house.is_degraded(), "and it stays so: nobody opens it but a recovery"
+        assert await is_told()
         code, output = await house.recover()
         assert code == 0, output
         await eventually(house.is_ready)

@@ -10,11 +10,15 @@
 -- Nor may it move where the stream is another one than the cursor tells of: what that one had, this one lacks. The relay goes
 -- back first (rewind_published.lua), and whoever forgot that, because the shard has just come to it or because Redis was away
 -- in the middle of it, is stopped here.
+-- Nor may it pass entries that lie between it and those that the relay has read:
+--   1. Relay A has published 50 entries, and loses Redis for longer than its lease. 2. The stream is lost. Relay B goes back to
+--   what is archived, and dies. 3. A has its lease again, and publishes entry 51: the 50 are in no stream.
 --
 -- KEYS[1] lease   KEYS[2] cursors (hash)
 -- ARGV[1] token   ARGV[2] shard epoch   ARGV[3] n: this entry and all before it have a PubAck
 -- ARGV[4] identity of the JetStream stream   ARGV[5] highest stream sequence acknowledged   ARGV[6] run of Redis
--- Reply: 1 moved or already there, 0 lease, epoch or run no longer ours, or another stream
+-- ARGV[7] the entry after which the relay has read
+-- Reply: 1 moved or already there, 0 lease, epoch or run no longer ours, another stream, or the cursor is before ARGV[7]
 
 ---@include full
 
@@ -22,6 +26,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local cursors = redis.call('HMGET', KEYS[2], 'epoch', 'published', 'stream_id', 'run')
 if cursors[1] ~= ARGV[2] or (cursors[4] or '') ~= ARGV[6] then return 0 end
 if cursors[3] and cursors[3] ~= '' and cursors[3] ~= ARGV[4] then return 0 end
+if tonumber(cursors[2]) < tonumber(ARGV[7]) then return 0 end
 if tonumber(ARGV[3]) > tonumber(cursors[2]) then
   write_though_full(KEYS[2])
   redis.call('HSET', KEYS[2], 'published', ARGV[3], 'stream_id', ARGV[4], 'stream_seq', ARGV[5])

@@ -198,6 +198,7 @@ class FakeScripts:
         self._redis = redis
         self.closed: dict[str, Place] = {}
         self.made: list[str] = []
+        self.has_left_overs: set[str] = set()
         self.moves: Callable[[], None] = lambda: None
 
     async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
@@ -211,7 +212,10 @@ class FakeScripts:
             self._redis.marks[shard] = run
 
     async def init_shard(self, shard: str, *, run: str) -> bool:
+        if shard in self.has_left_overs | self._redis.stale:
+            return False
         self.made.append(shard)
+        self._redis.places[shard] = Place(1, 0)
         return True
 
 
@@ -385,3 +389,29 @@ async def test_a_history_that_changed_is_looked_into_at_once() -> None:
     bench.redis.history = "other"
     await bench.shards.look()
     assert bench.shards._compare_at_s == 0
+
+
+async def test_a_closed_shard_is_lost_whoever_knows_it_and_nothing_begins_anew_beside_it() -> None:
+    """It went back to its very beginning, so neither the stream nor the archive has anything of it."""
+    bench = Bench()
+    bench.redis.places |= dict.fromkeys(["s07", "s08"])
+    bench.redis.stale = {"s07"}
+    for _ in range(2):
+        await bench.shards.look()
+        health = bench.shards.health
+        assert (health.lost, health.stale, health.missing) == ({"s07", "s08"}, {"s07"}, {"s07", "s08"})
+        assert not health.ready
+    assert bench.scripts.made == []
+
+
+async def test_a_shard_that_does_not_get_its_cursors_is_not_ready() -> None:
+    """Something is where they should be, without an epoch."""
+    bench = Bench()
+    bench.redis.places |= dict.fromkeys(["s07", "s08"])
+    bench.scripts.has_left_overs = {"s07"}
+    await bench.shards.look()
+    assert bench.scripts.made == ["s08"]
+    assert (bench.shards.health.missing, bench.shards.health.lost) == ({"s07"}, set())
+    bench.scripts.has_left_overs = set()
+    await bench.shards.look()
+    assert bench.shards.health.ready

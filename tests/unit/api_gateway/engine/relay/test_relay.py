@@ -15,7 +15,7 @@ from nats.js.api import Header, PubAck
 from nats.js.errors import NotFoundError
 
 from api_gateway.engine.relay.relay import Relay, RelayOptions
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.redis_layout.cursors import Lineage
@@ -80,31 +80,40 @@ class FakePipeline:
 
 
 class FakeScripts:
-    """The shard's scripts on that Redis; the lease is always ours unless it is made to wait."""
+    """The shard's scripts on that Redis; the lease is ours unless it is made to wait, or somebody else has it."""
 
     def __init__(self, redis: FakeRedis) -> None:
         self._redis = redis
         self.may_lease = asyncio.Event()
         self.may_lease.set()
+        self.is_ours = True
+        self.holds: list[Hold] = []
         self.refuses = 0
         self.rewinds = 0
         self.stopped: list[Lineage] = []
 
-    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int) -> list[bool]:
+    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold) -> list[bool]:
         await self.may_lease.wait()
-        return [shard == SHARD for shard in shards]
+        self.holds.append(hold)
+        return [shard == SHARD and self.is_ours for shard in shards]
 
     async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
         moved: list[bool] = []
         for advance in advances:
-            if self.refuses:
-                self.refuses -= 1
+            if self.refuses or not self._may_move(advance, stream_id):
+                self.refuses = max(0, self.refuses - 1)
                 moved.append(False)
                 continue
             self._redis.cursors.published = advance.entry
             self._redis.cursors.stream_id, self._redis.cursors.stream_seq = stream_id, advance.stream_seq
             moved.append(True)
         return moved
+
+    def _may_move(self, advance: Advance, stream_id: str) -> bool:
+        cursors = self._redis.cursors
+        is_left = not self.is_ours or self.holds[-1:] == ["leave"]
+        is_same = advance.lineage == Lineage(cursors.run, cursors.epoch or 0)
+        return not is_left and is_same and cursors.stream_id in ("", stream_id) and advance.after <= cursors.published
 
     async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
         self.rewinds += 1
@@ -133,8 +142,8 @@ class FakeStream:
     on_publish: Callable[[], None] = lambda: None
 
     @property
-    def client(self) -> FakeStream:
-        return self
+    def client(self) -> FakeStream | None:
+        return self if self.is_connected else None
 
     @property
     def ids(self) -> list[int]:
@@ -143,6 +152,8 @@ class FakeStream:
         return [entry.n for entry in entries if entry is not None]
 
     async def connected(self) -> FakeStream:
+        if not self.is_connected:
+            raise ConnectionError("NATS is disconnected")
         return self
 
     async def subscribe(self, subject: str, *, cb: Any) -> None:
@@ -471,3 +482,77 @@ async def test_a_cursor_that_may_not_be_moved_is_read_again() -> None:
         await bench.reached(1)
     assert bench.stream.ids == [1, 1]
     assert bench.moves == [(OURS, 1)], "nobody is told of a move that was none"
+
+
+async def test_a_lease_that_comes_back_after_it_ran_out_is_begun_at_the_cursor() -> None:
+    """1. This relay has published three entries, and loses Redis. 2. The stream is lost; another relay goes back to the
+    archived cursor, and dies. 3. This one has its lease again: what it knew of the cursor is over."""
+    bench = Bench(1, 2, 3)
+    async with bench.running():
+        await bench.reached(3)
+
+        def away() -> None:
+            raise ConnectionError("Redis is away")
+
+        bench.redis.on_read = away
+        bench.scripts.may_lease.clear()
+        await asyncio.sleep(0.2)
+        bench.redis.cursors.published, bench.redis.cursors.stream_id = 0, "two"
+        bench.redis.cursors.stream_seq, bench.stream.created = 0, "two"
+        bench.redis.entries.append(4)
+        published_before = len(bench.stream.ids)
+        bench.redis.on_read = lambda: None
+        bench.scripts.may_lease.set()
+        await bench.reached(4)
+    assert bench.stream.ids[published_before:] == [1, 2, 3, 4]
+
+
+async def test_what_was_on_its_way_when_a_shard_was_left_is_not_settled() -> None:
+    """NATS does not answer, and answers after all: meanwhile anybody may have taken the shard."""
+    bench = Bench(1)
+    async with bench.running():
+        await bench.reached(1)
+        bench.stream.is_connected = False
+
+        async def has_left() -> bool:
+            return bench.relay.health.cut_off and bench.scripts.holds[-1] == "leave"
+
+        await eventually(has_left)
+        assert set(bench.relay.owned_shards()) == {SHARD}, "nobody has taken it, so its items are closed here"
+        bench.redis.entries.append(2)
+        bench.relay.notice(SHARD)
+        await asyncio.sleep(0.05)
+        assert bench.stream.ids == [1]
+        bench.scripts.may_lease.clear()  # so that it goes on leaving
+        bench.stream.is_connected = True
+        await asyncio.sleep(0.1)
+        assert bench.stream.ids == [1], "it is not its own again before Redis has said so"
+        bench.scripts.may_lease.set()
+        await bench.reached(2)
+    assert bench.scripts.holds[-1] == "take"
+    assert not bench.relay.health.cut_off
+
+
+async def test_a_shard_that_another_gateway_took_is_not_taken_back() -> None:
+    bench = Bench(1)
+
+    async def is_cut_off() -> bool:
+        return bench.relay.health.cut_off
+
+    async def has_lost_it() -> bool:
+        return not bench.relay.owned_shards()
+
+    async def is_back() -> bool:
+        return not bench.relay.health.cut_off
+
+    async with bench.running():
+        await bench.reached(1)
+        bench.stream.is_connected = False
+        await eventually(is_cut_off)
+        bench.scripts.is_ours = False
+        await eventually(has_lost_it)
+        bench.stream.is_connected = True
+        await eventually(is_back)
+        bench.redis.entries.append(2)
+        await asyncio.sleep(0.1)
+    assert bench.stream.ids == [1]

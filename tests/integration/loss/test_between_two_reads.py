@@ -1,0 +1,233 @@
+"""Redis loses data between two reads that make up one answer: what was read is not told as if it were all there is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import Any, cast
+
+import asyncpg
+import msgspec
+import pytest
+import pytest_asyncio
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from api_gateway.archive import Archive
+from api_gateway.context import Context
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.scripts import BidScripts, Decided
+from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
+from api_gateway.engine.items import Items
+from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.witnesses import Past
+from api_gateway.history import History
+from api_gateway.routes.bids import get_verdict
+from api_gateway.routes.items import get_history
+from archival_worker.store.archive import Archive as WholeArchive
+from broadcast_service.sources.bidders import BidderReader
+from shared import names
+from shared.clients.nats import NatsLink
+from shared.clients.redis import open_redis
+from shared.domain.errors import ItemNotFound, ShardLost
+from shared.messages import BidVoided, encode_event
+from shared.names import cursors_key, shard_of
+from tests.faults.proxy import FaultyProxy
+from tests.integration.archive.archive_world import World
+from tests.integration.feed.feed_world import AuctionHouse
+from tests.unit.archival_worker.events import bid, created, delivery, voided
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+ITEM = "lot-1"
+
+
+class Ground:
+    """An item with a bid; a client of Redis behind a proxy, and what may happen behind its back."""
+
+    def __init__(self, world: World, proxy: FaultyProxy, redis: AsyncRedis, pool: asyncpg.Pool) -> None:
+        self.world, self.redis, self.pool = world, redis, pool
+        self._proxy = proxy
+        self._direct = Redis.from_url(world.stack.urls.redis_url, protocol=2)
+
+    def close(self) -> None:
+        """What a gateway does to a shard that went back."""
+        self._direct.hset(cursors_key(shard_of(ITEM)), "stale", "1")
+        self._direct.hdel(cursors_key(shard_of(ITEM)), "epoch")
+
+    def wipe(self) -> None:
+        self._direct.flushall()
+
+    async def after_the_next_answer(self, happens: Callable[[], None]) -> None:
+        """It happens when the next answer of Redis is on its way to the client."""
+        await self.redis.ping()
+
+        def once() -> None:
+            self._proxy.on_answer = None
+            happens()
+
+        self._proxy.on_answer = once
+
+
+@pytest_asyncio.fixture
+async def ground(world: World) -> AsyncIterator[Ground]:
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(AuctionHouse.at(world.stack.urls.redis_url, world.stack.urls.nats_url))
+        await house.open(ITEM)
+        await house.decide(ITEM, 500)
+        proxy = await stack.enter_async_context(FaultyProxy(world.stack.ports.redis))
+        redis = open_redis(f"redis://127.0.0.1:{proxy.port}/0", connections_max=1)
+        stack.push_async_callback(redis.aclose)
+        pool = await stack.enter_async_context(asyncpg.create_pool(world.postgres_url, min_size=1, max_size=10))
+        yield Ground(world, proxy, redis, pool)
+
+
+def items_of(ground: Ground, past: Past | None = None) -> Items:
+    scripts = ItemScripts(ground.redis, ScriptLimits())
+    return Items(
+        ground.redis,
+        scripts,
+        past or cast(Any, None),
+        LostItems(ground.redis),
+        open_catalogue=False,
+        on_outbox=lambda shard: None,
+    )
+
+
+def request_to(ground: Ground) -> Any:
+    """A request to a gateway that has no more than these two routes need."""
+    parts = dict.fromkeys(Context.__dataclass_fields__)
+    history = History(ground.redis, Archive(ground.pool))
+    context = Context(**cast(Any, {**parts, "redis": ground.redis, "items": items_of(ground), "history": history}))
+    return SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(context=context)))
+
+
+LOSSES = pytest.mark.parametrize("loss", [Ground.close, Ground.wipe], ids=["closed", "wiped"])
+
+
+@LOSSES
+async def test_a_history_does_not_leave_out_what_redis_has_lost_meanwhile(
+    ground: Ground, loss: Callable[[Ground], None]
+) -> None:
+    request = request_to(ground)
+    whole = json.loads(bytes((await get_history(request, ITEM)).body))
+    assert ([each["seq"] for each in whole["bids"]], whole["partial"]) == ([1], False)
+    await ground.after_the_next_answer(lambda: loss(ground))
+    with pytest.raises(ShardLost):
+        await get_history(request, ITEM)
+
+
+async def test_a_refusal_that_an_older_copy_has_is_not_told(ground: Ground) -> None:
+    """What has become of the bid since may be published, and comes back."""
+    scripts = BidScripts(ground.redis, ScriptLimits(), timeout_s=5)
+    low = PendingBid(ITEM, "bob", "low", 1, None, "low", True, asyncio.get_running_loop().create_future())
+    [decided] = await scripts.place([[low]])
+    await scripts.close()
+    assert isinstance(decided, Decided)
+    assert decided.verdicts[0].startswith(b"R|")
+    request = request_to(ground)
+    assert json.loads(bytes((await get_verdict(request, "low", ITEM)).body))["code"] == "TOO_LOW"
+    await ground.after_the_next_answer(ground.close)
+    with pytest.raises(ShardLost):
+        await get_verdict(request, "low", ITEM)
+
+
+# ---------------------------------------------------------------------- how a bidder stands
+
+
+@LOSSES
+async def test_how_a_bidder_stands_is_not_read_from_what_is_left(
+    ground: Ground, loss: Callable[[Ground], None]
+) -> None:
+    reader = BidderReader(ground.redis)
+    assert (await reader.read(ITEM, ["ann"]))["ann"].has_bid
+    loss(ground)
+    with pytest.raises(OSError, match=shard_of(ITEM)):
+        await reader.read(ITEM, ["ann"])
+
+
+async def test_what_was_struck_is_not_forgotten_by_a_read_during_a_loss(ground: Ground) -> None:
+    """1. The item says that a bid was struck. 2. Redis is wiped, and rebuilt. 3. The events are read in between."""
+    redis: Any = ground.world.redis
+    await redis.hset(names.item_key(ITEM), "voids", "1")
+    event = msgspec.structs.replace(cast(BidVoided, voided(ITEM, 2, voids=1)), bidder_id="bob")
+    await redis.lpush(names.recent_key(ITEM), encode_event(event))
+    kept = {key: await redis.dump(key) async for key in redis.scan_iter("*")}
+    reader = BidderReader(ground.redis)
+    await ground.after_the_next_answer(ground.wipe)
+    with pytest.raises(OSError, match=shard_of(ITEM)):
+        await reader.read(ITEM, ["bob"])
+    for key, value in kept.items():
+        await redis.restore(key, 0, value, replace=True)
+    assert [each.bid_id for each in (await reader.read(ITEM, ["bob"]))["bob"].struck] == [event.bid_id]
+
+
+# ---------------------------------------------------------------------- lost, or never there
+
+
+class Slow(Past):
+    """Who knows it takes time; how many wait for it now."""
+
+    def __init__(self, archive: Archive, nats: NatsLink) -> None:
+        super().__init__(archive, nats)
+        self.may_answer = asyncio.Event()
+        self.asked = 0
+
+    async def published_epoch(self, item_id: str) -> int | None:
+        self.asked += 1
+        await self.may_answer.wait()
+        return await super().published_epoch(item_id)
+
+
+async def past_of(ground: Ground, stack: AsyncExitStack) -> Slow:
+    link = NatsLink(ground.world.stack.urls.nats_url, name="test", timeout_s=1)
+    stack.push_async_callback(link.close)
+    return Slow(Archive(ground.pool), link)
+
+
+async def archived_and_lost(ground: Ground, item_id: str) -> None:
+    """An item that PostgreSQL alone knows."""
+    stored = await WholeArchive(ground.pool).store([delivery(1, created(item_id)), delivery(2, bid(item_id, 1))])
+    assert stored.dead_letters == []
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_a_lost_item_is_no_stranger_while_many_are_asked_for(ground: Ground, in_time: bool) -> None:
+    await archived_and_lost(ground, "lost")
+    async with AsyncExitStack() as stack:
+        past = await past_of(ground, stack)
+        items = items_of(ground, past)
+        strangers = [asyncio.create_task(items.absent(f"stranger-{number}")) for number in range(8)]
+
+        async def all_ask() -> bool:
+            return past.asked == 8
+
+        await eventually(all_ask)
+        lost = asyncio.create_task(items.absent("lost"))
+        if in_time:
+            await asyncio.sleep(0.2)
+            past.may_answer.set()
+        with pytest.raises(ShardLost, match="was lost and must be rebuilt" if in_time else "cannot be told now"):
+            await lost
+        past.may_answer.set()
+        results = await asyncio.gather(*strangers, return_exceptions=True)
+        assert {type(result) for result in results} == {ItemNotFound}
+
+
+async def test_what_this_gateway_has_served_is_no_stranger_when_nobody_can_be_asked(ground: Ground) -> None:
+    async with AsyncExitStack() as stack:
+        past = await past_of(ground, stack)
+        past.may_answer.set()
+        items = items_of(ground, past)
+        assert await items.find_exponent(ITEM) == 2
+        await ground.redis.delete(names.item_key(ITEM), names.outbox_key(shard_of(ITEM)))
+        await ground.world.stack.stop_process("nats")
+        await ground.world.stack.stop_process("postgres")
+        with pytest.raises(ShardLost, match="cannot be told now"):
+            await items.absent(ITEM)
+        with pytest.raises(ItemNotFound):
+            await items.absent("stranger")
