@@ -21,7 +21,7 @@ import os
 import signal
 from typing import Final, Literal
 
-Place = Literal[
+Point = Literal[
     "bids.decided",
     "relay.published",
     "relay.advanced",
@@ -33,15 +33,15 @@ Place = Literal[
 ]
 
 _IS_STOP: Final = "STOP_AT" in os.environ
-_place, _, _times = os.environ.get("STOP_AT" if _IS_STOP else "CRASH_AT", "").partition(":")
-_ARMED: Final = _place
+_name, _, _times = os.environ.get("STOP_AT" if _IS_STOP else "CRASH_AT", "").partition(":")
+_ARMED: Final = _name
 _left = int(_times or "1")
 
 
-def crash_point(place: Place) -> None:
+def crash_point(point: Point) -> None:
     """Die or stand still here, if the environment says so."""
     global _left
-    if place != _ARMED:
+    if point != _ARMED:
         return
     _left -= 1
     if _left == 0 or (_left < 0 and not _IS_STOP):

@@ -42,7 +42,7 @@ _GZIP_FROM_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedAddress:
     """Where browsers find the live feed: at ``url``, or where that is empty at ``port`` of the page's own host."""
 
     url: str
@@ -70,7 +70,7 @@ def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PO
     Raises:
         ValueError: ``feed_url`` is no such address.
     """
-    feed = Feed(_normalise_feed_url(feed_url), feed_port)
+    feed = FeedAddress(_normalise_feed_url(feed_url), feed_port)
     assets = _load_assets()
     catalogue, sell, item, missing = (assets[f"{name}.html"] for name in ("index", "sell", "item", "404"))
     router = APIRouter(include_in_schema=False)
@@ -110,7 +110,7 @@ def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PO
     app.include_router(router)
 
 
-def content_security_policy(feed: Feed, host: str | None) -> str:
+def content_security_policy(feed: FeedAddress, host: str | None) -> str:
     """The policy for a page that was asked for at ``host`` (the name alone): our own files, and the feed."""
     return "; ".join(
         (
@@ -135,7 +135,7 @@ _COMMON_HEADERS: Final = {
 }
 
 
-def _answer(request: Request, asset: _Asset, feed: Feed, *, status: int = 200) -> Response:
+def _answer(request: Request, asset: _Asset, feed: FeedAddress, *, status: int = 200) -> Response:
     """The asset, or 304 where the client already has it. Only pages need the policy."""
     headers = {
         # Names carry no version, so a cached copy is always checked first. The check is one small 304.
@@ -161,7 +161,7 @@ def _matches(if_none_match: str, etag: str) -> bool:
     return "*" in tags or etag.removeprefix("W/") in tags
 
 
-def _feed_sources(feed: Feed, host: str | None) -> str:
+def _feed_sources(feed: FeedAddress, host: str | None) -> str:
     if feed.url:
         parts = urlsplit(feed.url)
         return f"{parts.scheme}://{parts.netloc}"

@@ -21,8 +21,8 @@ from broadcast_service.core.outgoing import OutgoingLimits
 from broadcast_service.metrics import Metrics
 from broadcast_service.transport.connection import Connection, send_to_all
 from broadcast_service.transport.websockets import (
-    LAST_WORDS_BYTES,
-    PARSED_BYTES,
+    AFTER_CLOSE_BYTES_MAX,
+    PARSE_STEP_BYTES,
     FeedProtocol,
     protocol_class,
     transport_of,
@@ -200,8 +200,8 @@ async def test_who_talks_on_after_the_end_is_listened_to_no_more() -> None:
         protocol = world.protocols[-1]
 
         async def is_deaf() -> bool:
-            return protocol.last_words_bytes >= LAST_WORDS_BYTES
+            return protocol.bytes_after_close >= AFTER_CLOSE_BYTES_MAX
 
         assert await eventually(is_deaf)
-        assert protocol.last_words_bytes < LAST_WORDS_BYTES + PARSED_BYTES
+        assert protocol.bytes_after_close < AFTER_CLOSE_BYTES_MAX + PARSE_STEP_BYTES
         assert len(protocol.frames) == 200

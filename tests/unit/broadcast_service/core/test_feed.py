@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from broadcast_service.core.feed import VAIN_LOADS_MAX, WAITING_MAX, ItemFeed, Recovery
+from broadcast_service.core.feed import OLD_SNAPSHOTS_MAX, WAITING_MAX, ItemFeed, Recovery
 from broadcast_service.core.frames import UNKNOWN
 from shared.domain.soft_close import SoftClose
 from shared.messages import Event
@@ -112,7 +112,7 @@ def test_a_new_epoch_is_shown_as_a_snapshot() -> None:
 def test_redis_that_stays_behind_does_not_stop_the_feed() -> None:
     feed = feed_at(3)
     feed.offer([bid(7), bid(8)])
-    for _ in range(VAIN_LOADS_MAX - 1):
+    for _ in range(OLD_SNAPSHOTS_MAX - 1):
         assert feed.recover(Recovery(item(2))).load
     advance = feed.recover(Recovery(item(2)))
     assert not advance.load

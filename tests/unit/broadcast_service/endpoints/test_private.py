@@ -213,4 +213,4 @@ async def test_nothing_is_kept_of_who_left(world: World) -> None:
     world.channel.leave(connection)
     world.channel.leave(connection)
     assert len(world.channel) == 0
-    assert not world.channel._boards
+    assert not world.channel._standings
