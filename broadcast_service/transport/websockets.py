@@ -49,7 +49,7 @@ served, and viewers send little."""
 
 
 class Viewer(Protocol):
-    """Is told what happens on the socket. All calls but ``on_full`` come from the event loop, not from within a write."""
+    """Is told what happens on the socket. Only ``on_full`` may be called from within a write."""
 
     def on_message(self, text: str | None) -> None:
         """One whole message; None where it was binary."""
