@@ -1,4 +1,4 @@
-"""How much one viewer may ask for: at once, in the long run, and before it is given up."""
+"""The quota of one viewer: at once, in the long run, and until it is closed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nothing_is_too_much_without_a_limit() -> None:
 
 @pytest.mark.parametrize("items", [1, 200, 10_000])
 def test_all_that_a_viewer_may_follow_can_be_asked_for_again_at_once(items: int) -> None:
-    """With what was seen of each, in messages of two items and more, and then a token."""
+    """With ``since`` for each, in messages of at least two items, and then a token."""
     quota = Quota(operations_rate(1, items))
     for _ in range(min(items, 98)):
         assert quota.admit(0) is Allowance.ALLOWED
