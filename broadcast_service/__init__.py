@@ -1,1 +1,1 @@
-"""The live feed: every accepted bid of an item, to everybody who watches it, in order."""
+"""The live feed: sends every accepted bid of an item to all its viewers, in order."""

@@ -12,53 +12,50 @@ from shared.feed_tokens import checked_secret
 
 
 class Settings(BaseSettings):
-    """Every setting has a default that works with ``bidding up``; names are those of the environment, in upper case.
+    """Every setting has a default that works with ``bidding up``. The environment has the names in upper case.
 
     Attributes:
-        redis_url, nats_url: the servers.
-        broadcast_host, broadcast_port: where to listen; port 0 takes a free one.
+        broadcast_host, broadcast_port: where to listen; port 0 picks a free one.
         broadcast_reuse_port: listen with SO_REUSEPORT, so that several broadcasters share one port and the kernel
             spreads new connections over them.
-        broadcast_own_port: one more port where this process alone listens, so that it can be asked itself where the
-            other one is shared; 0 for none.
-        open_catalogue: an unknown item may be opened by its first bid, so it can be watched before; see the gateway.
+        broadcast_own_port: a second port where this process alone listens, so that it can be asked itself when the
+            first one is shared; 0 for none.
+        open_catalogue: the first bid may open an unknown item, so the item can be watched before; see the gateway.
         feed_origins: origins of pages that may use the feed, separated by commas, for example
             ``https://auction.example.com``; ``*`` allows all. Pages of the feed's own host name, on any port, and pages
             of this machine to a feed on this machine are always allowed.
-        feed_trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed, separated by commas;
-            ``*`` believes everybody. Empty: the address of a client is that of its connection.
-        feed_token_secret: the key with which the tokens of bidders are signed, at least 32 bytes. Empty switches the
-            private channel off.
-        feed_connections_max: connections in all, WebSockets and event streams; past it the answer is 503.
-        feed_connections_per_address_max: the same per client address; past it the answer is 429. 0 is no bound.
-        feed_attempts_rate_max: connections that one address may ask for a second, after a burst of as many as it may
-            have at once, or of 100 where that is more; past it the answer is 429. 0 is no bound, and neither is there
-            one where connections per address have none.
+        feed_trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is trusted, separated by commas;
+            ``*`` trusts everybody. Empty: a client's address is that of its connection.
+        feed_token_secret: the key that signs the tokens of bidders, at least 32 bytes. Empty: no private channel.
+        feed_connections_max: connections in all, WebSockets and event streams; further ones are answered 503.
+        feed_connections_per_address_max: the same per client address; further ones are answered 429. 0: no limit.
+        feed_attempts_rate_max: connections per second that one address may ask for, after a burst of
+            ``feed_connections_per_address_max``, or of 100 where that is more; further ones are answered 429. 0: no
+            limit. Without a limit of connections per address there is none of attempts either.
         feed_items_per_connection_max: items that one connection may follow.
-        feed_operations_rate_max: what one viewer may ask for a second, see :mod:`broadcast_service.core.quota`; what is
-            more is refused, and who goes on is closed. 0 is no bound.
+        feed_operations_rate_max: operations per second of one viewer, see :mod:`broadcast_service.core.quota`; more are
+            refused, and a viewer that goes on is closed. 0: no limit.
         feed_message_bytes_max: longest message that a viewer may send. 100 ids of 64 characters need 6.8 KB.
         feed_head_timeout_s: how long the request line and headers of a connection may take.
-        feed_rate_max: frames per second and item for viewers that did not ask for every event; more are put together
-            to the newest state. 0 is no bound.
-        feed_viewers_s: how often, at most, the number of an item's viewers is told; 0 never.
-        feed_time_s: how often every connection is told the time of the server.
+        feed_rate_max: frames per second and item for viewers who did not ask for every event; more are conflated to
+            the newest state. 0: no limit.
+        feed_viewers_s: seconds, at least, between two reports of an item's number of viewers; 0: none.
+        feed_time_s: seconds between heartbeats, which carry the server's time.
         feed_queue_frames_max: frames that may wait for one viewer before they are conflated to the newest state
             per item.
-        feed_queue_bytes_max: bytes that may wait for one viewer after that; past it the viewer is closed.
-        feed_send_buffer_bytes: the kernel's buffer per connection. A large one hides a slow viewer and fills with old
-            prices; a small one bounds the throughput of far away viewers. 0 leaves it to the kernel.
+        feed_queue_bytes_max: bytes that may wait for one viewer after that; beyond, the viewer is closed.
+        feed_send_buffer_bytes: the kernel's send buffer per connection. A large one hides a slow viewer and fills with
+            old prices; a small one limits the throughput of distant viewers. 0: the kernel's choice.
         feed_stalled_max_s: how long a viewer with waiting frames may take none of them before it is closed.
-        feed_ping_interval_s, feed_ping_timeout_s: WebSocket pings, and how long the pong may take.
-        feed_drain_s: over how long the closing of all connections is spread at a shutdown.
-        feed_replay_events_max: how far ``since`` may reach back, at most what the gateway keeps per item (512).
+        feed_ping_interval_s, feed_ping_timeout_s: between WebSocket pings, and until a pong must have come.
+        feed_drain_s: at a shutdown, the time over which the closing of all connections is spread.
+        feed_replay_events_max: how far back ``since`` may reach, at most what the gateway keeps per item (512).
         feed_ring_events_max: events of each watched item kept in memory, so that most reconnections need no Redis.
-        feed_heartbeat_s: how often JetStream says that it is still there; after three of them in silence the consumer
-            is replaced.
-        redis_timeout_ms: bound of one round trip to Redis.
+        feed_heartbeat_s: seconds between JetStream's heartbeats; when three are missing, the consumer is replaced.
+        redis_timeout_ms: time-out of one round trip to Redis.
     """
 
-    # What is wrong is named, not shown: it may be a secret or hold a password.
+    # Errors name a wrong setting but do not show its value, which may be a secret or have a password in it.
     model_config = SettingsConfigDict(env_prefix="", extra="ignore", hide_input_in_errors=True)
 
     redis_url: str = "redis://127.0.0.1:6479/0"
@@ -96,12 +93,11 @@ class Settings(BaseSettings):
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """``feed_origins`` as a tuple, in lower case."""
+        """``feed_origins``, in lower case."""
         return tuple(_listed(self.feed_origins.lower()))
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
-        """``feed_trusted_proxies`` as a tuple."""
         return tuple(_listed(self.feed_trusted_proxies))
 
     @field_validator("feed_origins")
@@ -116,7 +112,7 @@ class Settings(BaseSettings):
     @field_validator("feed_trusted_proxies")
     @classmethod
     def _proxies_can_match(cls, text: str) -> str:
-        # uvicorn takes anything else for a name, which no client has. Behind such a proxy all would be one address.
+        # uvicorn would take anything else for a name that never matches; all clients would then share one address.
         for proxy in _listed(text):
             if text.strip() != "*":
                 ip_network(proxy)

@@ -1,1 +1,1 @@
-"""What the services share: the domain rules, the names, the messages on the wire, and thin driver clients."""
+"""Code that the services share: domain rules, names, messages, and thin clients of the servers."""

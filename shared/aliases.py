@@ -1,7 +1,8 @@
-"""Public names of bidders: stable within an item, not linkable between items, not reversible without the secret.
+"""Aliases, the public names of bidders: stable within an item, not linkable between items, not reversible without the
+secret.
 
-The secret is the environment's ``ALIAS_SECRET``, read once per process: every service that shows a bidder must come
-to the same alias, and the pure functions that make public views and frames are called from many places.
+The secret is the environment's ``ALIAS_SECRET``, read once per process: all services must make the same alias, and the
+pure functions that make public views and frames are called from many places.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from hashlib import blake2b
 from typing import Final
 
 DEFAULT_SECRET: Final = "local-development"
-"""For laptops and tests: aliases made with it can be guessed by trying user ids."""
+"""For local use and tests: aliases made with it can be guessed by trying user ids."""
 
 
 @cache

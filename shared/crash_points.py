@@ -1,18 +1,18 @@
-"""Named places in the code where a fault test may kill or suspend the process; off unless the environment asks.
+"""Crash points: where a fault test may kill or suspend the process. Off unless the environment sets one.
 
-``CRASH_AT=relay.published:3`` kills the process (SIGKILL: no clean-up, no answer) when it comes to that place for the
-third time. The places are those between two steps where a crash is most dangerous:
+``CRASH_AT=relay.published:3`` kills the process (SIGKILL: no clean-up, no answer) when it reaches that point for the
+third time. The points are between two steps, where a crash is most dangerous:
 
 - ``bids.decided``: the script ran and Redis has answered; no client knows yet.
 - ``relay.published``: JetStream has acknowledged entries; the `published` cursor does not know yet.
 - ``relay.advanced``: the cursor has moved.
 - ``archive.committed``: PostgreSQL has committed a batch; JetStream and Redis do not know yet.
 - ``recover.begun``: a lost shard is claimed, and has a new epoch in PostgreSQL; nothing of it is rebuilt.
-- ``recover.writing``: what is to be written was read from PostgreSQL, and is not written to Redis yet.
+- ``recover.writing``: items were read from PostgreSQL and are not written to Redis yet.
 - ``recover.items``: some items of a lost shard are rebuilt; the shard is still closed.
-- ``recover.opening``: all of them are, and the shard is about to be opened.
+- ``recover.opening``: all of them are rebuilt, and the shard is about to be opened.
 
-``STOP_AT`` in place of ``CRASH_AT`` suspends the process there (SIGSTOP), until somebody lets it go on.
+``STOP_AT`` in place of ``CRASH_AT`` suspends the process there (SIGSTOP) until somebody resumes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import signal
 from typing import Final, Literal
 
-Place = Literal[
+Point = Literal[
     "bids.decided",
     "relay.published",
     "relay.advanced",
@@ -33,15 +33,15 @@ Place = Literal[
 ]
 
 _IS_STOP: Final = "STOP_AT" in os.environ
-_place, _, _times = os.environ.get("STOP_AT" if _IS_STOP else "CRASH_AT", "").partition(":")
-_ARMED: Final = _place
+_name, _, _times = os.environ.get("STOP_AT" if _IS_STOP else "CRASH_AT", "").partition(":")
+_ARMED: Final = _name
 _left = int(_times or "1")
 
 
-def crash_point(place: Place) -> None:
-    """Die or stand still here, if the environment says so."""
+def crash_point(point: Point) -> None:
+    """Kill or suspend this process, if the environment says so."""
     global _left
-    if place != _ARMED:
+    if point != _ARMED:
         return
     _left -= 1
     if _left == 0 or (_left < 0 and not _IS_STOP):

@@ -1,8 +1,8 @@
-"""Tokens that tell the live feed who a bidder is: signed by the operator's own site, checked by the broadcaster.
+"""Feed tokens tell the live feed who a bidder is. The operator's own site signs them, the broadcaster checks them.
 
 A token is a JWT (RFC 7519) with HS256: ``sub`` is the user id, ``aud`` is ``feed``, ``exp`` is required, and the claim
-``maximum`` allows the bidder's own maximum to be told. Whoever knows the secret can name any bidder, so it belongs to
-the operator's servers alone.
+``maximum`` allows the bidder's own maximum to be told. Whoever has the secret can name any bidder, so only the
+operator's servers may have it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from shared import names
 AUDIENCE: Final = "feed"
 ALGORITHM: Final = "HS256"
 SECRET_BYTES_MIN: Final = 32
-"""As long as the hash (RFC 7518, section 3.2): a shorter key can be found by trying."""
+"""As long as the hash (RFC 7518, section 3.2): shorter keys can be found by trying."""
 
 LIFETIME_S: Final = 3600
-"""How long a token of the gateway is good for."""
+"""How long a token of the gateway is valid."""
 
 
 class TokenInvalid(ValueError):
-    """Not a token of this feed, or not any more. The text says why and may be shown to its bearer."""
+    """The token is not valid, or no longer. The text says why and may be shown to the bearer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a token says that its bearer is.
+    """The bidder whom a token names.
 
     Attributes:
-        expires_s: Unix time until which the feed believes it.
+        expires_s: Unix time until which the token is valid.
         sees_maximum: whether the bidder's own maximum may be told.
     """
 
@@ -43,10 +43,10 @@ class Identity:
 
 
 def checked_secret(secret: str) -> str:
-    """The secret itself; the empty one stands for "no private channel".
+    """The secret itself; empty means no private channel.
 
     Raises:
-        ValueError: it is too short to be safe.
+        ValueError: the secret is too short to be safe.
     """
     if secret and len(secret.encode()) < SECRET_BYTES_MIN:
         raise ValueError(f"must have at least {SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one")
@@ -54,7 +54,7 @@ def checked_secret(secret: str) -> str:
 
 
 def mint(secret: str, identity: Identity) -> str:
-    """The token that says so."""
+    """Sign a token for this identity."""
     claims: dict[str, Any] = {"aud": AUDIENCE, "sub": identity.user_id, "exp": identity.expires_s}
     if identity.sees_maximum:
         claims["maximum"] = True
@@ -62,19 +62,19 @@ def mint(secret: str, identity: Identity) -> str:
 
 
 def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
-    """Whose token it is.
+    """The identity that the token names.
 
     Args:
-        now_s: Unix time; for tests.
+        now_s: Unix time; the clock's if not given.
 
     Raises:
-        TokenInvalid: no or an empty secret, another one signed it, it is expired, for another audience, or names no
-            user id that the platform could know.
+        TokenInvalid: the secret is empty or not the one that signed it; or the token is expired, for another audience,
+            or its ``sub`` is not a user id.
     """
     if not secret:
         raise TokenInvalid("the private channel is off here: FEED_TOKEN_SECRET is not set")
     try:
-        # PyJWT reads the clock by itself; the expiry is compared below, with ours.
+        # PyJWT would read its own clock; the expiry is checked below, with `now_s`.
         claims = jwt.decode(
             token,
             secret,
@@ -89,11 +89,11 @@ def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
         raise TokenInvalid("the token is not valid: its sub is not a user id")
     if isinstance(expires_s, bool) or not isinstance(expires_s, int | float):
         raise TokenInvalid("the token is not valid: its exp is not a number")
-    # A NaN, which Python's JSON knows, is not after anything either.
+    # Written so that NaN, which Python's JSON accepts, counts as expired.
     if not expires_s > (time.time() if now_s is None else now_s):
         raise TokenInvalid("the token is expired; get a new one")
     return Identity(user_id, int(min(expires_s, _EXPIRES_MAX_S)), claims.get("maximum") is True)
 
 
 _EXPIRES_MAX_S: Final = 253_402_300_799
-"""The end of the year 9999: what RFC 3339 can say."""
+"""The end of the year 9999, the latest that RFC 3339 can express."""

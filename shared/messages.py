@@ -1,12 +1,12 @@
-"""The events on the wire: what a Lua script writes to the outbox, the relay publishes, and consumers read.
+"""The events: a Lua script writes them to the outbox, the relay publishes them, consumers read them.
 
 Amounts are integer minor units and times integer microseconds since the Unix epoch (UTC); only the edges (HTTP, the
-live feed) turn them into decimal amounts and RFC 3339. Every event carries the item's ``epoch`` and ``seq`` and the
-full new public state, so a consumer keeps the highest ``(epoch, seq)`` that it has seen and drops the rest: duplicates
-and reordering are harmless, and a gap in ``seq`` is visible.
+live feed) convert them to decimal amounts and RFC 3339. Every event has the item's ``epoch`` and ``seq`` and the full
+new public state, so a consumer keeps the highest ``(epoch, seq)`` and drops the rest: duplicates and reordering are
+harmless, and a gap in ``seq`` is visible.
 
-A bidder's hidden maximum is in no event. The message has it in a list beside them, for the archive alone
-(:mod:`shared.sealed`); the decoder in here does not know that list.
+No event has a hidden maximum. The message has it in a second list, for the archive alone (:mod:`shared.sealed`), which
+the decoder here skips.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class EventBase(msgspec.Struct, kw_only=True, frozen=True, tag_field="type", gc=
     """The item's new public state after one sequenced event.
 
     ``seq`` counts from 0 (``created``) without a gap within an ``epoch``; ``epoch`` starts at 1 and rises when the
-    item is rebuilt after Redis was lost. ``current_bid`` is the start price until the first bid. ``min_next_bid`` is
-    what the next bid must at least be.
+    item is rebuilt after a loss. ``current_bid`` is the start price until the first bid. ``min_next_bid`` is the least
+    next bid.
     """
 
     item_id: str
@@ -46,7 +46,7 @@ class EventBase(msgspec.Struct, kw_only=True, frozen=True, tag_field="type", gc=
 
     @property
     def version(self) -> tuple[int, int]:
-        """What consumers compare: ``(epoch, seq)``."""
+        """``(epoch, seq)``, by which consumers compare events."""
         return (self.epoch, self.seq)
 
 
@@ -70,8 +70,8 @@ class ItemCreated(EventBase, kw_only=True, frozen=True, tag="created", gc=False)
 class BidAccepted(EventBase, kw_only=True, frozen=True, tag="bid", gc=False):
     """An accepted bid. ``amount`` is the visible price that it set, ``previous_bid`` the price before it.
 
-    ``kind``: ``bid`` was placed by ``user_id``; ``proxy`` was placed for the leader out of a standing maximum;
-    ``buy_now`` took the item at its buy-now price.
+    ``kind``: ``bid`` was placed by ``user_id``; ``proxy`` is an automatic bid from the leader's maximum; ``buy_now``
+    took the item at its buy-now price.
     """
 
     bid_id: str
@@ -121,16 +121,16 @@ class AuctionCancelled(EventBase, kw_only=True, frozen=True, tag="cancelled", gc
 
 
 class BidVoided(EventBase, kw_only=True, frozen=True, tag="voided", gc=False):
-    """An operator struck a bid; the only event that may lower the price. What becomes of other bids' rows is in
-    :func:`shared.domain.voiding.fate_of`.
+    """An operator struck a bid; the only event that may lower the price. :func:`shared.domain.voiding.fate_of` tells
+    what becomes of other rows.
 
-    Where the price that remains is one that no row has, ``current_bid`` is the highest row that still holds, and the
-    next event is the leader's automatic bid, made anew. ``offered_to``: after the close, who would have won without the
-    struck bid; that bidder is asked, never promoted.
+    If no row has the new price, ``current_bid`` is the highest row that still stands, and the next event is the
+    leader's automatic bid, made anew. ``offered_to``: after the close, who would have won without the struck bid; that
+    bidder is asked, never promoted.
 
-    The fields with a default are missing in events from before they were told. ``bidder_id``: whose bid it was.
-    ``amount``: the price that it had shown, None of a raised maximum. ``automatic_until``: the bidder's automatic bids
-    between ``voided_seq`` and this number go with it. ``previous_bid``, ``previous_bid_count``: before the void.
+    Old events lack the fields with a default. ``bidder_id``: whose bid it was. ``amount``: the price that it had set,
+    None for a raise. ``automatic_until``: the bidder's automatic bids between ``voided_seq`` and this seq are struck
+    too. ``previous_bid``, ``previous_bid_count``: before the void.
     """
 
     bid_id: str
@@ -174,7 +174,7 @@ AnyEvent = Event | UnknownEvent
 class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
     """One JetStream message: the events of one outbox entry, all of one item, with consecutive ``seq``.
 
-    ``events`` is empty where the entry has nothing but sealed facts: a maximum was raised.
+    ``events`` is empty if the entry has only sealed facts: a maximum was raised.
     ``n`` counts the entries of a shard from 1 without a gap within ``shard_epoch``.
     """
 
@@ -203,13 +203,13 @@ DecodeError = msgspec.DecodeError
 
 
 MESSAGE_START: Final = b'{"v":'
-"""How every message of :func:`frame_batch` begins, and no event does."""
+"""Every message of :func:`frame_batch` begins with this, and no event does."""
 
 
 def frame_batch(
     shard: str, shard_epoch: int, entry: int, item_id: str, events_json: bytes, sealed_json: bytes | None = None
 ) -> bytes:
-    """The message for one outbox entry, around the JSON arrays that the Lua script wrote (never decoded)."""
+    """The message of one outbox entry, built around the JSON arrays of the Lua script, which are not decoded."""
     head = f'{{"v":1,"shard":"{shard}","shard_epoch":{shard_epoch},"n":{entry},"item_id":"{item_id}","events":'
     if sealed_json is None:
         return b"%b%b}" % (head.encode(), events_json)

@@ -18,27 +18,26 @@ STREAM: Final = "AUCTION_EVENTS"
 SUBJECT_PREFIX: Final = "auction.events"
 SUBJECT_ALL: Final = f"{SUBJECT_PREFIX}.>"
 NUDGE_PREFIX: Final = "auction.nudge"
-"""Core NATS subject on which a gateway tells the shard's relay owner that the outbox grew (a hint, may be lost)."""
+"""Core NATS subject on which a gateway tells the shard's relay that the outbox grew (a hint, may be lost)."""
 
 ARCHIVER_DURABLE: Final = "archiver"
 
-# Ids go into Redis keys and NATS subjects, so the alphabet excludes every character that is special there: braces (hash
-# tags), dots, stars and angle brackets (NATS tokens and wildcards), white space and control characters. The patterns
-# are also told to clients (OpenAPI), whose dialect has no \Z; here they must match in full, since $ lets a line break
-# follow.
+# Ids are part of Redis keys and NATS subjects, so the alphabet excludes the characters that are special there: braces
+# (hash tags), dots, stars and angle brackets (NATS tokens and wildcards), white space and control characters. The
+# patterns are also in OpenAPI, whose dialect has no \Z; here the whole text must match (fullmatch), because $ allows a
+# line break after it.
 #
-# Ids of dots only are none: in an address proxies and clients take `.` and `..` for folders, and another path comes of
-# it.
+# An id of dots only is invalid: in a URL, proxies and clients resolve `.` and `..` as folders.
 ITEM_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 USER_ID_PATTERN: Final = r"^(?!\.+$)[A-Za-z0-9_.@-]{1,64}$"
 BID_ID_PATTERN: Final = r"^(?!\.+$)[A-Za-z0-9_.:@-]{1,64}$"
 """A bid id that a client may send."""
 STANDING_BID_ID_PATTERN: Final = r"^~?(?!\.+$)[A-Za-z0-9_.:@-]{1,64}$"
-"""A bid id under which a bid may stand: one that a client has sent, or one that a gateway has made."""
+"""The id of a bid that was placed: sent by a client or made by a gateway."""
 SHOWN_BID_ID_PATTERN: Final = r"^~?(?!\.+$)[A-Za-z0-9_.:@-]{1,64}(/proxy|/anew)?$"
-"""The same, or the id of the automatic bid that answered it, or that followed when it was struck."""
+"""The same, or the id of the automatic bid that answered it or followed its void."""
 MADE_BID_ID_MARK: Final = "~"
-"""How a bid id begins that a gateway makes. Clients cannot send it; it is safe in an address and in JSON."""
+"""The first character of a bid id that a gateway made. Clients cannot send it; it is safe in URLs and JSON."""
 # RFC 9110 visible characters; the field value of Idempotency-Key.
 IDEMPOTENCY_KEY_PATTERN: Final = r"^(?!\.+$)[\x21-\x7e]{1,255}$"
 
@@ -46,7 +45,8 @@ _ITEM_ID = re.compile(ITEM_ID_PATTERN)
 _USER_ID = re.compile(USER_ID_PATTERN)
 _BID_ID = re.compile(BID_ID_PATTERN)
 _STANDING_BID_ID = re.compile(STANDING_BID_ID_PATTERN)
-# Gateways used to make such ids, which clients could send. Bids stand under them, and no stored verdict says so.
+# Gateways used to make such ids, and clients could send them too. There are bids with such ids and without a stored
+# verdict.
 _MADE_BEFORE = re.compile(r"[0-9a-f]{18}-[0-9a-f]+")
 _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
@@ -68,17 +68,17 @@ def is_bid_id(text: str) -> bool:
 
 
 def is_made_bid_id(text: str) -> bool:
-    """Whether gateways make ids of this kind, or made them once (``<18 hex digits>-<hex digits>``)."""
+    """Whether gateways make, or once made (``<18 hex digits>-<hex digits>``), ids of this form."""
     return text.startswith(MADE_BID_ID_MARK) or _MADE_BEFORE.fullmatch(text) is not None
 
 
 def is_standing_bid_id(text: str) -> bool:
-    """Whether a bid may stand under this id, whoever made it."""
+    """Whether a bid may have this id, whether a client or a gateway made it."""
     return _STANDING_BID_ID.fullmatch(text) is not None
 
 
 def is_idempotency_key(text: str) -> bool:
-    """Whether ``text`` is 1 to 255 visible ASCII characters, not all of them dots (no address could ask for that)."""
+    """Whether ``text`` is 1 to 255 visible ASCII characters, not all of them dots (no URL could ask for that)."""
     return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
@@ -96,15 +96,15 @@ def item_key(item_id: str) -> str:
 
 
 def proxies_key(item_id: str) -> str:
-    """Hash: user id to that user's standing maximum in minor units. Never shown to anyone else."""
+    """Hash: user id to that user's maximum in minor units. Never shown to anyone else."""
     return f"{{{shard_of(item_id)}}}:proxies:{item_id}"
 
 
 def bidders_key(item_id: str) -> str:
-    """Hash: user id to how many accepted bids of that user stand: raised maxima count, automatic bids do not.
+    """Hash: user id to the number of that user's accepted bids that stand. Raises count, automatic bids do not.
 
-    It is complete where the item's ``bids_counted`` equals ``accepted`` less ``voids``: bids from before there was this
-    hash are not in it.
+    It is complete if the item's ``bids_counted`` equals ``accepted`` minus ``voids``: bids from before this hash was
+    introduced are not in it.
     """
     return f"{{{shard_of(item_id)}}}:bidders:{item_id}"
 
@@ -118,32 +118,32 @@ def accepted_key(item_id: str) -> str:
 
 
 def recent_key(item_id: str) -> str:
-    """List, newest first: the item's latest events as JSON, bounded; the seam between Redis and the archive."""
+    """List, newest first, bounded: the item's latest events as JSON, for reads that the archive does not have yet."""
     return f"{{{shard_of(item_id)}}}:recent:{item_id}"
 
 
 def verdicts_key(item_id: str) -> str:
-    """Hash: the verdicts of the item's accepted bids under their keys (:mod:`shared.redis_layout.stored_verdicts`)."""
+    """Hash: the verdicts of the item's accepted bids, by their keys (:mod:`shared.redis_layout.stored_verdicts`)."""
     return f"{{{shard_of(item_id)}}}:verdicts:{item_id}"
 
 
 def refusals_key(item_id: str) -> str:
-    """Hash, bounded, expires: the verdicts of the item's latest refused bids, and whose they are."""
+    """Hash, bounded, expires: the verdicts of the item's latest refused bids, and their bidders."""
     return f"{{{shard_of(item_id)}}}:refusals:{item_id}"
 
 
 def older_refusals_key(item_id: str) -> str:
-    """Hash: what :func:`refusals_key` was before it began anew."""
+    """Hash: the former content of :func:`refusals_key`, from before that was full."""
     return f"{{{shard_of(item_id)}}}:older-refusals:{item_id}"
 
 
 def deadlines_key(shard: str) -> str:
-    """Sorted set: item id scored by the microsecond of its next transition (opening or end)."""
+    """Sorted set: item ids, scored by the microsecond of their next transition (opening or end)."""
     return f"{{{shard}}}:deadlines"
 
 
 def outbox_key(shard: str) -> str:
-    """Stream: entries ``<n>-0`` with the events that are not yet known to be archived."""
+    """Stream: the entries ``<n>-0`` that are not yet known to be archived."""
     return f"{{{shard}}}:outbox"
 
 
@@ -155,31 +155,31 @@ def opened_key(shard: str) -> str:
 def cursors_key(shard: str) -> str:
     """Hash: ``epoch``, ``next`` (last n given out), ``published``, ``archived``, ``stream_id``, ``stream_seq``.
 
-    And ``run``: the run of Redis that was last found to have all of the shard; ``stale`` (the former epoch) where the
-    shard is closed, and ``republish`` where the archive misses entries.
+    And ``run``: the run of Redis that was last found to have the whole shard; ``stale`` (the former epoch) if the shard
+    is closed; ``republish`` if entries are missing in the archive.
     """
     return f"{{{shard}}}:cursors"
 
 
 def lease_key(shard: str) -> str:
-    """String with a time to live: the token of the relay that owns the shard."""
+    """String that expires: the lease token of the shard's relay."""
     return f"{{{shard}}}:lease"
 
 
 def rebuilding_key(shard: str) -> str:
-    """String, ``<number of the run>:<token>``: there while a run of `recover` rebuilds the shard after Redis lost it;
-    what the shard has is then half of the truth."""
+    """String, ``<number of the run>:<token>``: exists while a run of `recover` rebuilds the lost shard, which is then
+    incomplete."""
     return f"{{{shard}}}:rebuilding"
 
 
 def lost_key(shard: str) -> str:
-    """Set: items of a living shard that the archive or the stream knows and Redis has lost, as far as gateways found
-    out; bounded."""
+    """Set, bounded: the lost items of the shard that gateways have found: the archive or the stream knows them, and
+    Redis has lost them."""
     return f"{{{shard}}}:lost"
 
 
 def mark_key(shard: str) -> str:
-    """String that expires soon: a write whose arrival at the replicas says that all before it have arrived."""
+    """String that expires soon: once this write has reached the replicas, all earlier writes have too."""
     return f"{{{shard}}}:mark"
 
 
@@ -201,30 +201,30 @@ class OutboxEntry(NamedTuple):
     n: int
 
 
-# The digest may be missing: messages from before there was one are in the stream for days.
+# Older messages, which are in the stream for days, have no digest.
 _MESSAGE_ID = re.compile(r"(s[0-9]{2}):([0-9]{1,10}):([0-9]{1,16})(?::[0-9a-f]{16})?", re.ASCII)
 
 
 def message_id(shard: str, shard_epoch: int, entry: int, payload: bytes | None = None) -> str:
     """The Nats-Msg-Id of an outbox entry, ``<shard>:<epoch>:<n>:<digest of the payload>``.
 
-    The same entry always publishes under the same id. Another content under the same number has another id: after a
-    failover to a replica that lacks the newest entries a number may be given out twice, and JetStream would take the
-    second for a repetition of the first. Without a payload: the place alone, for who only reads.
+    The same entry always has the same id. Another content of the same number has another id: after a failover to a
+    replica that lacks the newest entries, a number may be given out twice, and JetStream would take the second message
+    for a duplicate. Without a payload the digest is left out, for readers.
     """
-    place = f"{shard}:{shard_epoch}:{entry}"
-    return place if payload is None else f"{place}:{blake2b(payload, digest_size=8).hexdigest()}"
+    prefix = f"{shard}:{shard_epoch}:{entry}"
+    return prefix if payload is None else f"{prefix}:{blake2b(payload, digest_size=8).hexdigest()}"
 
 
 def entry_of_message_id(text: str | None) -> OutboxEntry | None:
-    """The outbox entry that a Nats-Msg-Id names, or None where it is not one of ours.
+    """The outbox entry that a Nats-Msg-Id names, with or without a digest; None for another form of id.
 
-    Also of ids without a digest. ``shard`` and ``epoch`` need not exist: only the form is looked at.
+    Only the form is checked: ``shard`` and ``epoch`` need not exist.
     """
     found = _MESSAGE_ID.fullmatch(text or "")
     return OutboxEntry(found[1], int(found[2]), int(found[3])) if found else None
 
 
 def event_id(item_id: str, epoch: int, seq: int) -> str:
-    """The id of an event: where it happened, not a random number, so a rebuilt event keeps its id."""
+    """The id of an event. It is not random, so a rebuilt event keeps its id."""
     return f"{item_id}:{epoch}:{seq}"

@@ -1,9 +1,8 @@
-"""Sealed facts: what an outbox entry tells the archive beside its events, and nobody else.
+"""Sealed facts: what an outbox entry tells the archive alone, beside its events.
 
-No event carries a hidden maximum, and none tells under which header key a bid came. Without them an item cannot be
-rebuilt as it was. So the script seals one record per accepted bid that had one of them, and per bid that was struck,
-and the message has them in a list of its own, ``sealed``. The archival worker alone decodes that list: the decoder of
-:mod:`shared.messages`, which everybody else uses, does not know the field and skips its bytes.
+No event has a hidden maximum or the header key of a bid. Without them an item cannot be rebuilt as it was. So the
+script writes one record per accepted bid that had one of them, and per struck bid, into the message's list ``sealed``.
+Only the archival worker decodes that list: the decoder of :mod:`shared.messages`, which everybody else uses, skips it.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from shared.messages import AnyEvent, EventBatch, decode_any_batch
 
 
 class SealedFact(msgspec.Struct, kw_only=True, frozen=True, gc=False):
-    """How one decision left an item's hidden state. Amounts in minor units, time in microseconds since 1970 (UTC).
+    """An item's hidden state after one decision. Amounts in minor units, time in microseconds since 1970 (UTC).
 
     Attributes:
-        seq: the item's number right after the decision. A raised maximum has no event, so it repeats the number before.
-        user_id: who bid, or whose bid was struck: then that user's maximum is gone.
-        leader_id, leader_max, runner_up: who leads afterwards, up to which maximum, and the highest one of the others.
-        bid_id: of the bid; None where a bid was struck.
-        amount, max_amount: as the bidder asked; None where not given.
-        key: under which the verdict is kept; None where the bidder sent none.
-        verdict: as ``place_bids.lua`` has written it.
+        seq: the item's seq right after the decision. A raise has no event, so its seq is the one before.
+        user_id: who bid, or whose bid was struck; in the second case that user's maximum is gone.
+        leader_id, leader_max, runner_up: the leader afterwards, their maximum, and the highest maximum of the others.
+        bid_id: of the bid; None if a bid was struck.
+        amount, max_amount: as the bidder asked; None if not given.
+        key: the key under which the verdict is kept; None if the bidder sent none.
+        verdict: as written by ``place_bids.lua``.
     """
 
     seq: int
@@ -40,7 +39,7 @@ class SealedFact(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 
 
 class SealedBatch(EventBatch, kw_only=True, frozen=True):
-    """One JetStream message with its sealed facts, in the order in which they were decided."""
+    """One JetStream message with its sealed facts, in the order of the decisions."""
 
     events: list[AnyEvent]  # type: ignore[assignment]
     sealed: list[SealedFact] = msgspec.field(default_factory=list)

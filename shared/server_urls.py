@@ -1,4 +1,4 @@
-"""Addresses of servers with credentials in them: put in, taken out for the eye. Pure."""
+"""Server URLs: puts credentials in, and hides them for display. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 
 class UrlInvalid(ValueError):
-    """The URL cannot carry credentials, or carries others already. Its text names no secret."""
+    """The URL cannot have credentials, or has others already. The text shows no secret."""
 
 
 def with_credentials(url: str, *, password: str, user: str | None = None) -> str:
-    """The URL with the password in it, for each of its servers (NATS allows several, split by commas).
+    """The URL with the password, in each of its servers (NATS allows several, separated by commas).
 
     Args:
-        url: such as ``rediss://host:6379/0``; a user in it stays unless ``user`` is given.
-        password: as it is; what a URL cannot hold is percent-encoded.
+        url: such as ``rediss://host:6379/0``; its user stays unless ``user`` is given.
+        password: not encoded; it is percent-encoded here.
         user: replaces the user of the URL.
 
     Raises:
-        UrlInvalid: there is no host in it, or another password.
+        UrlInvalid: the URL has no host, or another password.
     """
     return ",".join(urlunsplit(_completed(part, password, user)) for part in _parts(url))
 
@@ -35,7 +35,7 @@ def _completed(part: SplitResult, password: str, user: str | None) -> SplitResul
 
 
 def credentials_of(url: str) -> tuple[str, str] | None:
-    """User and password of the first server that has both, decoded; None where none has."""
+    """User and password of the first server that has both, decoded; None if none has."""
     for part in _parts(url):
         if part.username is not None and part.password is not None:
             return unquote(part.username), unquote(part.password)
@@ -43,13 +43,13 @@ def credentials_of(url: str) -> tuple[str, str] | None:
 
 
 def password_of(url: str) -> str:
-    """The password in the URL, decoded; empty where there is none. The user may be empty, as with Redis."""
+    """The password in the URL, decoded; empty if there is none. The user may be empty, as with Redis."""
     found = (unquote(part.password) for part in _parts(url) if part.password is not None)
     return next(found, "")
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown and written down."""
+    """The URL with its passwords hidden, for display and logs."""
     shown: list[str] = []
     for part in _parts(url):
         credentials, at, host = part.netloc.rpartition("@")
@@ -59,7 +59,7 @@ def without_password(url: str) -> str:
 
 
 def _parts(url: str) -> list[SplitResult]:
-    """Each server's URL; one without a scheme has that of the first, ``nats`` where there is none."""
+    """Each server's URL; one without a scheme takes that of the one before, or else ``nats``."""
     scheme = "nats"
     parts: list[SplitResult] = []
     for text in url.split(","):

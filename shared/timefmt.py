@@ -1,4 +1,4 @@
-"""Instants: integer microseconds since the Unix epoch inside, RFC 3339 in UTC on the wire."""
+"""Instants: integer microseconds since the Unix epoch in the code, RFC 3339 in UTC on the wire."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-# RFC 3339, section 5.6. The library's own parser takes all of ISO 8601: weeks, days of the year, dates alone.
+# RFC 3339, section 5.6. `datetime` would accept all of ISO 8601: weeks, days of the year, dates without time.
 _DATE_TIME: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]((?:[01][0-9]|2[0-3]):[0-5][0-9]:)([0-5][0-9]|60)(?:\.([0-9]+))?"
     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 
 INSTANT_MAX_US: Final = 4_102_444_800_000_000
-"""The start of the year 2100, the latest start or end that is accepted."""
+"""The start of the year 2100, the latest accepted start or end."""
 
 
 def to_rfc3339(instant_us: int) -> str:
@@ -44,7 +44,7 @@ def from_rfc3339(text: str) -> int:
     """Microseconds since the epoch; digits beyond the microsecond are cut off.
 
     Raises:
-        ValueError: no instant of RFC 3339, or a leap second: there is no number for one.
+        ValueError: not an instant of RFC 3339, or a leap second, which has no number in Unix time.
     """
     match = _DATE_TIME.fullmatch(text)
     if match is None:

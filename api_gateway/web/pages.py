@@ -1,12 +1,12 @@
-"""Serves the catalogue page, the page for adding a lot, the item pages and their static files.
+"""Serves the catalogue, the page for adding a lot, the item pages and their static files.
 
-The files are a few dozen kilobytes, so they are read once, when the application is put together, and answered from
-memory: a request can never reach a path that is not in the table, and never waits for the disk.
+The files have a few dozen kilobytes, so they are read once, at the start, and served from memory: a request can reach
+no other path and never waits for the disk.
 
-The HTML is the same for every item. The item id stays in the address, where the script reads it; nothing out of a
-request is ever written into a page. What all pages share stands once, in parts/: a line ``<!-- part: head -->`` of a
-page is replaced by parts/head.html when the file is read. All modules that a page's script imports, and those that they
-import, are named in the page as well, so that a browser asks for them at once instead of finding them one by one.
+The HTML is the same for every item. The script reads the item id from the address; nothing of a request is ever written
+into a page. What all pages share is in parts/: a line ``<!-- part: head -->`` of a page is replaced by parts/head.html
+when the file is read. Each page names all modules that its script imports, directly or not, so that a browser fetches
+them at once instead of finding them one by one.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _MEDIA_TYPES: Final = {
 _PART: Final = re.compile(r"^ *<!-- part: ([a-z]+) -->\n", re.MULTILINE)
 _SCRIPT: Final = re.compile(r'^( *)<script type="module" src="/static/js/([a-z]+\.js)"></script>\n', re.MULTILINE)
 _IMPORT: Final = re.compile(r'from "\./([a-z]+\.js)"')
-# Below this many bytes a gzip header costs about as much as it saves.
+# Of smaller files gzip saves about as much as its header costs.
 _GZIP_FROM_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
-    """Where browsers find the live feed: at ``url``, or where that is empty at ``port`` of the page's own host."""
+class FeedAddress:
+    """Where browsers find the live feed: at ``url`` or, if that is empty, at ``port`` of the page's own host."""
 
     url: str
     port: int
@@ -51,7 +51,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class _Asset:
-    """One file, ready to be sent. ``packed`` is the gzip form, or None where packing does not pay."""
+    """One file, ready to be sent. ``packed``: compressed with gzip; None if that saves nothing."""
 
     body: bytes
     packed: bytes | None
@@ -60,17 +60,17 @@ class _Asset:
 
 
 def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PORT) -> None:
-    """Adds ``/``, ``/sell``, ``/items/{id}``, ``/static/…``, ``/favicon.ico`` and ``/config.json`` to ``app``.
+    """Add ``/``, ``/sell``, ``/items/{id}``, ``/static/…``, ``/favicon.ico`` and ``/config.json`` to ``app``.
 
     Args:
         feed_url: the public address of the live feed, such as ``wss://feed.example.com``; ``http`` and ``https`` mean
-            ``ws`` and ``wss``. Empty: the host that the page came from, at ``feed_port``.
-        feed_port: 1 to 65535; used only where ``feed_url`` is empty.
+            ``ws`` and ``wss``. Empty: the page's own host, at ``feed_port``.
+        feed_port: 1 to 65535; used only if ``feed_url`` is empty.
 
     Raises:
-        ValueError: ``feed_url`` is no such address.
+        ValueError: ``feed_url`` is not such an address.
     """
-    feed = Feed(_normalise_feed_url(feed_url), feed_port)
+    feed = FeedAddress(_normalise_feed_url(feed_url), feed_port)
     assets = _load_assets()
     catalogue, sell, item, missing = (assets[f"{name}.html"] for name in ("index", "sell", "item", "404"))
     router = APIRouter(include_in_schema=False)
@@ -105,13 +105,13 @@ def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PO
         "/favicon.ico": favicon,
         "/config.json": config,
     }.items():
-        # add_route and not add_api_route: it answers HEAD too, and there is no body or model to describe.
+        # add_route, not add_api_route: it answers HEAD too, and there is no model to document.
         router.add_route(path, endpoint, methods=["GET"], include_in_schema=False)
     app.include_router(router)
 
 
-def content_security_policy(feed: Feed, host: str | None) -> str:
-    """The policy for a page that was asked for at ``host`` (the name alone): our own files, and the feed."""
+def content_security_policy(feed: FeedAddress, host: str | None) -> str:
+    """The policy for a page of ``host`` (the name alone): it allows our own files and the feed."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -135,10 +135,10 @@ _COMMON_HEADERS: Final = {
 }
 
 
-def _answer(request: Request, asset: _Asset, feed: Feed, *, status: int = 200) -> Response:
-    """The asset, or 304 where the client already has it. Only pages need the policy."""
+def _answer(request: Request, asset: _Asset, feed: FeedAddress, *, status: int = 200) -> Response:
+    """The asset, or 304 if the client has it already. Only pages need the policy."""
     headers = {
-        # Names carry no version, so a cached copy is always checked first. The check is one small 304.
+        # File names have no version, so browsers must revalidate cached copies, which costs one small 304.
         "Cache-Control": "no-cache",
         "ETag": asset.etag,
         "Vary": "Accept-Encoding",
@@ -156,18 +156,18 @@ def _answer(request: Request, asset: _Asset, feed: Feed, *, status: int = 200) -
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
-    """Weak comparison, as RFC 9110 section 13.1.2 asks for."""
+    """Weak comparison (RFC 9110, section 13.1.2)."""
     tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
     return "*" in tags or etag.removeprefix("W/") in tags
 
 
-def _feed_sources(feed: Feed, host: str | None) -> str:
+def _feed_sources(feed: FeedAddress, host: str | None) -> str:
     if feed.url:
         parts = urlsplit(feed.url)
         return f"{parts.scheme}://{parts.netloc}"
     if host and _HOST_NAME.fullmatch(host):
         return f"ws://{host}:{feed.port} wss://{host}:{feed.port}"
-    # A policy cannot name an IPv6 address, and a strange Host header must not reach a header of ours: allow the scheme.
+    # A policy cannot name an IPv6 address, and a malformed Host must not get into our headers: allow the scheme.
     return "ws: wss:"
 
 
@@ -184,7 +184,7 @@ def _normalise_feed_url(feed_url: str) -> str:
 
 
 def _load_assets() -> dict[str, _Asset]:
-    """Every servable file below static/, by its path with forward slashes.
+    """Every file below static/ that may be served, by its path with forward slashes.
 
     Raises:
         FileNotFoundError: a page names a part that does not exist.
@@ -218,14 +218,14 @@ def _load_assets() -> dict[str, _Asset]:
 
 
 def _imports(scripts: Traversable, entry: str) -> list[str]:
-    """The modules behind ``entry``, each once, the nearest first."""
+    """The modules that ``entry`` imports, directly or not, each once, the nearest first."""
     found = [entry]
-    for name in found:  # It grows meanwhile.
+    for name in found:  # `found` grows during the loop.
         found += dict.fromkeys(m for m in _IMPORT.findall((scripts / name).read_text("utf-8")) if m not in found)
     return found[1:]
 
 
 def _asset(body: bytes, media_type: str) -> _Asset:
     packed = gzip.compress(body, mtime=0) if len(body) >= _GZIP_FROM_BYTES else None
-    # Weak, because the packed and the plain form share it.
+    # Weak, because the compressed and the plain form share it.
     return _Asset(body, packed, media_type, f'W/"{hashlib.sha256(body).hexdigest()[:24]}"')

@@ -1,1 +1,1 @@
-"""What viewers are shown, and when: pure, without a clock or a network."""
+"""Decides what viewers are shown, and when. Pure: no clock, no network."""

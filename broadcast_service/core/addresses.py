@@ -1,7 +1,7 @@
-"""How many connections each client address has, and how many it asks for. Pure; the clock is an argument.
+"""Limits the connections, and the attempts to connect, of each client address. Pure; the clock is an argument.
 
-An address is whom a connection comes from, or whom a trusted proxy says it does. Of IPv6 the first 64 bits count: one
-household or one rented server has all of the rest to itself.
+The client address is the peer's, or the one that a trusted proxy reports. Of an IPv6 address only the first 64 bits
+count, because one household or one rented server owns a whole /64.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _NAME_MAX: Final = 64
 
 
 def counted_as(address: str) -> str:
-    """What an address counts as: itself, the IPv4 address in it, or the prefix of an IPv6 one."""
+    """The key under which an address is counted: an IPv4 address (also an IPv4-mapped one), or an IPv6 /64 prefix."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
-        # A trusted proxy may name its clients otherwise.
+        # A trusted proxy may send names instead of addresses.
         return address[:_NAME_MAX]
     if isinstance(parsed, IPv4Address):
         return str(parsed)
@@ -33,12 +33,14 @@ def counted_as(address: str) -> str:
 
 
 class Addresses:
-    """Counts; bounded by the number of connections, and of attempts in the last seconds that were not refused.
+    """Counts connections and recent attempts per address.
+
+    Memory is bounded by the open connections and by the recent attempts that were not refused.
 
     Args:
-        each_max: connections of one address; 0 is no bound, and then nothing is counted.
-        attempts_per_s: connections that an address may ask for in the long run. At once it may ask for as many as it
-            may have: behind one address there may be many viewers, who all come back when a service starts again.
+        each_max: connections per address; 0 means no limit, and then nothing is counted.
+        attempts_per_s: sustained rate of attempts per address. The burst is ``each_max``, or 100 where that is more:
+            many viewers may share an address, and all reconnect when a broadcaster restarts.
     """
 
     def __init__(self, each_max: int, *, attempts_per_s: float = 0) -> None:
@@ -53,15 +55,15 @@ class Addresses:
 
     @property
     def remembered(self) -> int:
-        """Addresses whose last attempts still count."""
+        """Addresses with attempts that still count."""
         return len(self._buckets)
 
     def is_full(self, counted: str) -> bool:
-        """Whether one more connection of an address (as :func:`counted_as` gives it) would be too many."""
+        """Whether the address (as :func:`counted_as` gives it) has all the connections that it may have."""
         return self._each_max > 0 and self._counts.get(counted, 0) >= self._each_max
 
     def attempt(self, counted: str, now_s: float) -> bool:
-        """Whether an address may ask for a connection now. One that may not is not counted: it may soon."""
+        """Count an attempt and say whether it is allowed. A refused attempt costs nothing."""
         if not self._rate.per_s:
             return True
         bucket = self._buckets.get(counted)
@@ -73,16 +75,14 @@ class Addresses:
         return True
 
     def forget(self, now_s: float) -> None:
-        """Those who have not asked for long. To be called every second or so."""
+        """Forget addresses without recent attempts. Call it about once a second."""
         self._buckets = {address: bucket for address, bucket in self._buckets.items() if not bucket.is_full(now_s)}
 
     def enter(self, counted: str) -> None:
-        """One more."""
         if self._each_max:
             self._counts[counted] = self._counts.get(counted, 0) + 1
 
     def leave(self, counted: str) -> None:
-        """One less."""
         left = self._counts.get(counted, 0) - 1
         if left > 0:
             self._counts[counted] = left

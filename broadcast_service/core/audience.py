@@ -1,4 +1,4 @@
-"""How many watch an item, here and at other broadcasters. Pure; the clock is an argument.
+"""Counts the viewers of an item over all broadcasters. Pure; the clock is an argument.
 
 Each broadcaster tells the others now and then how many viewers it has of each item. Nobody counts for all: every one
 adds up what it heard, and forgets what it did not hear again for three periods, since then the other one is gone, or
@@ -13,18 +13,18 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 SUBJECT: Final = "feed.viewers"
-"""Core NATS: who misses a message gets the next one."""
+"""Core NATS, at most once: a lost message is made up for by the next one."""
 
 SILENT_PERIODS_MAX: Final = 3
 ITEMS_PER_MESSAGE: Final = 2_000
-"""Some 150 KB; NATS takes a megabyte."""
+"""About 150 KB; NATS accepts 1 MB."""
 
 ENTRIES_MAX: Final = 500_000
-"""Counts of others that are remembered; those past it are left out of the sums."""
+"""Most counts of other broadcasters that are kept; further ones are missing from the sums."""
 
 
 class Announcement(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """Counts of one broadcaster. Items that it does not name have not changed to 0: that it would say."""
+    """Viewer counts of one broadcaster. An item that is not named has no news: a count of 0 is announced too."""
 
     v: Literal[1]
     sender: str
@@ -32,7 +32,7 @@ class Announcement(msgspec.Struct, frozen=True, rename={"sender": "from"}):
 
 
 class Sum(NamedTuple):
-    """``exact`` where no other broadcaster has a part in it."""
+    """``exact``: no other broadcaster contributed."""
 
     viewers: int
     exact: bool
@@ -50,8 +50,8 @@ class Audience:
     """``now_s`` is any monotonic clock, in seconds.
 
     Args:
-        broadcaster_id: of this process, unlike all others.
-        period_s: how often all broadcasters tell their counts.
+        broadcaster_id: unique id of this process.
+        period_s: seconds between two announcements of a broadcaster; the same for all.
     """
 
     def __init__(self, broadcaster_id: str, period_s: float) -> None:
@@ -62,7 +62,7 @@ class Audience:
         self._entries = 0
 
     def announce(self, counts: Iterable[tuple[str, int]]) -> list[bytes]:
-        """What to tell the others: all counts of this process, and 0 for items that it does not have any more."""
+        """The messages for the others: all counts of this process, and 0 for items that lost their last viewer."""
         now = dict(counts)
         gone = dict.fromkeys(self._announced - now.keys(), 0)
         self._announced = set(now)
@@ -73,7 +73,7 @@ class Audience:
         ]
 
     def hear(self, data: bytes, now_s: float) -> bool:
-        """A message of a broadcaster, maybe of this one. False where it cannot be read."""
+        """Take in an announcement, perhaps this broadcaster's own. False: it cannot be read."""
         try:
             announcement = _decoder.decode(data)
         except msgspec.DecodeError:
@@ -84,14 +84,14 @@ class Audience:
         return True
 
     def viewers(self, item_id: str, own: int, now_s: float) -> Sum:
-        """Viewers of the item in all, of which this process has ``own``."""
+        """All viewers of the item; this process has ``own`` of them."""
         others = sum(
             heard.viewers for heard in self._others.get(item_id, {}).values() if not self._is_old(heard, now_s)
         )
         return Sum(own + others, others == 0)
 
     def forget_silent(self, now_s: float) -> None:
-        """Drop what is not counted any more. To be called now and then."""
+        """Drop counts that are too old. Call it once per period."""
         for item_id, of_item in list(self._others.items()):
             for sender, heard in list(of_item.items()):
                 if self._is_old(heard, now_s):

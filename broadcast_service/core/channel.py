@@ -1,7 +1,7 @@
-"""One item with its viewers: what each of them is sent when something becomes known, joins or goes. Pure.
+"""One item with its viewers: decides what each viewer is sent. Pure.
 
-A viewer is *pending* until it got its first frame about the item, then *live*. Live viewers who asked for everything
-get the very same frames at the same time; the others get what :mod:`broadcast_service.core.conflation` makes of them.
+A viewer is *pending* until its first frame about the item, then *live*. Live viewers who asked for every event all get
+the same frames at the same time; the others get conflated frames (:mod:`broadcast_service.core.conflation`).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from broadcast_service.core.pace import Pace
 from shared.messages import AuctionExtended, BidAccepted
 
 
-class Wish(NamedTuple):
-    """What a pending viewer asked for."""
+class JoinRequest(NamedTuple):
+    """What a pending viewer asked for: the version that it has, and whether it wants every event."""
 
     since: Version | None
     full: bool
 
 
 class Channel(Generic[ViewerT]):
-    """Methods return effects, as those of the hub do.
+    """Methods return effects, like those of the hub.
 
     Attributes:
-        is_stale: live viewers were told that events do not flow. Of a channel without any this says what the first
-            ones will be told.
-        history_from, read_in_flow: which events the load that is under way reads, and which flow of events there was
-            when it began.
+        is_stale: live viewers were told that events do not flow; without live viewers, what the first ones will be
+            told.
+        history_from: which events the load in progress reads.
+        read_in_flow: the flow of events (see the hub) in which that load began; None: events did not flow.
     """
 
     __slots__ = (
@@ -51,19 +51,18 @@ class Channel(Generic[ViewerT]):
 
     def __init__(self, feed: ItemFeed, pace: Pace, *, is_stale: bool) -> None:
         self.feed = feed
-        self.pending: dict[ViewerT, Wish] = {}
+        self.pending: dict[ViewerT, JoinRequest] = {}
         self.is_stale = is_stale
         self.history_from: Wanted = {}
         self.read_in_flow: int | None = None
-        # A dictionary as an ordered set: walked in the order in which the viewers came, which is mostly the order in
-        # which they lie in memory.
+        # A dictionary as an ordered set: viewers are visited in order of arrival, mostly their order in memory.
         self._full: dict[ViewerT, None] = {}
         self._conflated: Conflated[ViewerT] = Conflated(pace)
-        # Whether a call of `flush` is on its way.
+        # Whether a call of `flush` was asked for.
         self._is_woken = False
-        # Whose standing may have changed by what waits; None for everybody's.
+        # Users whose standing may have changed since they were last told; None: everybody.
         self._concerned: set[str] | None = set()
-        # The number of viewers that was told last.
+        # The number of viewers, and whether it is exact, as last told.
         self._told: tuple[int, bool] | None = None
         self._told_frame: Frame | None = None
         # Pending viewers who were told that the item is lost.
@@ -75,27 +74,25 @@ class Channel(Generic[ViewerT]):
 
     @property
     def version(self) -> Version:
-        """Of a channel that has live viewers, or is about to."""
+        """The version of the feed. Only for a channel that has live viewers, or is about to."""
         assert self.feed.version is not None
         return self.feed.version
 
     def live(self) -> list[Collection[ViewerT]]:
-        """All live viewers, in parts that are not empty."""
+        """All live viewers, as non-empty groups."""
         return [part for part in (self._full, self._conflated.everybody()) if part]
 
     def has_live(self) -> bool:
-        """Whether there is any live viewer."""
         return bool(self._full) or len(self._conflated) > 0
 
-    def make_pending(self, viewer: ViewerT, wish: Wish) -> None:
-        """The viewer gets nothing until it joins, whatever it was before."""
+    def make_pending(self, viewer: ViewerT, request: JoinRequest) -> None:
+        """Send the viewer nothing until it joins, even where it was live."""
         self._full.pop(viewer, None)
         self._conflated.discard(viewer)
         self._told_lost.discard(viewer)
-        self.pending[viewer] = wish
+        self.pending[viewer] = request
 
     def drop(self, viewer: ViewerT) -> None:
-        """The viewer is gone."""
         self._full.pop(viewer, None)
         self._conflated.discard(viewer)
         self._told_lost.discard(viewer)
@@ -104,54 +101,54 @@ class Channel(Generic[ViewerT]):
     # -------------------------------------------------------------------------------------------------- frames
 
     def advance(self, advance: Advance, leader: str | None, now_s: float) -> list[Effect[ViewerT]]:
-        """What new knowledge means for the live viewers; ``leader`` is who led before it."""
+        """Show the live viewers what the feed learned. ``leader``: who led before."""
         effects: list[Effect[ViewerT]] = []
         if advance.frames and self.has_live():
             if self._full:
                 effects.append(Send(advance.frames, self._full))
             effects += self._conflated.show(advance.frames, now_s)
             self._note_concerned(advance.frames, leader)
-            effects += self._what_follows()
+            effects += self._follow_up()
         if advance.load:
             effects.append(Load(self.feed.item_id))
         return effects
 
     def maximum_raised(self) -> list[Effect[ViewerT]]:
-        """Only the leader raises a maximum without an event, and only the leader is told, after what waits."""
+        """Tell the leader, and nobody else, after the frames that wait: only a leader can raise without an event."""
         self._note_leader()
-        return self._what_follows()
+        return self._follow_up()
 
     def flush(self, now_s: float) -> list[Effect[ViewerT]]:
         """What :class:`Wake` asked for."""
         self._is_woken = False
-        return [*self._conflated.flush(now_s), *self._what_follows()]
+        return [*self._conflated.flush(now_s), *self._follow_up()]
 
     def go_stale(self, now_s: float) -> list[Effect[ViewerT]]:
-        """Events do not flow any more: what waits goes out, and who is here is told."""
+        """Events stopped flowing: send what waits, then tell the live viewers."""
         if self.is_stale:
             return []
         self.is_stale = True
         return self._release(now_s) + self._tell_stale()
 
     def caught_up(self, now_s: float, flow: int | None) -> list[Effect[ViewerT]]:
-        """The item was looked at. Viewers are told that events flow again if they did when that began, and still do:
-        then nothing is missing any more.
+        """A load has finished. Tell viewers that events flow again, if the same flow lasted from the load's begin until
+        now: then nothing is missing.
         """
         if not self.is_stale or flow is None or self.read_in_flow != flow:
             return []
         self.is_stale = False
-        # A maximum that was raised meanwhile has left no event that could be missed.
+        # A maximum that was raised meanwhile has no event, so the load did not show it.
         self._note_leader()
         return self._release(now_s) + self._tell_stale()
 
     def tell_lost(self) -> list[Effect[ViewerT]]:
-        """Tell whoever waits, and was not told yet, that Redis has lost the item."""
+        """Tell pending viewers, each once, that Redis has lost the item."""
         untold = [viewer for viewer in self.pending if viewer not in self._told_lost]
         self._told_lost.update(untold)
         return [Send((lost_frame(self.feed.item_id),), untold)] if untold else []
 
     def tell_viewers(self, viewers: int, *, exact: bool) -> list[Effect[ViewerT]]:
-        """Tell the viewers how many they are, if that is news; newcomers are told the same until it changes."""
+        """Tell the viewers how many they are, if that changed. Viewers who join later are told the same number."""
         if (viewers, exact) == self._told:
             return []
         self._told = (viewers, exact)
@@ -159,7 +156,7 @@ class Channel(Generic[ViewerT]):
         return [Send((self._told_frame,), part) for part in self.live()]
 
     def _release(self, now_s: float) -> list[Effect[ViewerT]]:
-        return [*self._conflated.release(now_s), *self._what_follows()]
+        return [*self._conflated.release(now_s), *self._follow_up()]
 
     def _tell_stale(self) -> list[Effect[ViewerT]]:
         if not self.has_live():
@@ -167,8 +164,8 @@ class Channel(Generic[ViewerT]):
         frame = stale_frame(self.feed.item_id, self.version, self.is_stale)
         return [Send((frame,), part) for part in self.live()]
 
-    def _what_follows(self) -> list[Effect[ViewerT]]:
-        """Something waits, so there must be a call later; or nothing does, so bidders learn how they stand."""
+    def _follow_up(self) -> list[Effect[ViewerT]]:
+        """While frames wait, ask for a call of `flush`; once none wait, have bidders told how they stand."""
         due_s = self._conflated.due_s
         if due_s is not None:
             if self._is_woken:
@@ -187,7 +184,7 @@ class Channel(Generic[ViewerT]):
             self._concerned.add(leader)
 
     def _note_concerned(self, frames: Iterable[Frame], leader: str | None) -> None:
-        """Remember whose standing these frames may have changed; ``leader`` is who led before them."""
+        """Note whose standing these frames may have changed. ``leader``: who led before them."""
         for frame in frames:
             if self._concerned is None:
                 return
@@ -201,9 +198,9 @@ class Channel(Generic[ViewerT]):
     # ------------------------------------------------------------------------------------------------- joining
 
     def begin_load(self, flow: int | None) -> None:
-        """A load begins, while events flow or not."""
+        """A load begins. ``flow``: the flow of events, None where they do not flow."""
         wanted: dict[int, int] = {}
-        known = [wish.since for wish in self.pending.values() if wish.since is not None]
+        known = [request.since for request in self.pending.values() if request.since is not None]
         if self.has_live():
             known.append(self.version)
         for epoch, seq in known:
@@ -211,12 +208,12 @@ class Channel(Generic[ViewerT]):
         self.history_from, self.read_in_flow = wanted, flow
 
     def _has_read(self, since: Version) -> bool:
-        """Whether the load that is under way reads all that a viewer with this version has missed."""
+        """Whether the load in progress reads all that a viewer with this version has missed."""
         epoch, seq = since
         return any(self.history_from.get(each, seq + 1) <= seq for each in (0, epoch))
 
     def join_all(self, recovery: Recovery | None = None, *, again: bool = False) -> list[Effect[ViewerT]]:
-        """Let in whoever is pending; ``again``: but for those who are better served by the load that follows."""
+        """Make pending viewers live. ``again``: another load follows; viewers who need that one stay pending."""
         if not self.pending:
             return []
         version, history = self.version, self.feed.history(recovery)
@@ -224,7 +221,7 @@ class Channel(Generic[ViewerT]):
         def must_wait(since: Version) -> bool:
             if since > version:
                 return True
-            # The next load reads from this viewer's version on, so it waits once.
+            # The next load reads from this viewer's version on, so the viewer waits only once.
             return recovery is not None and not self._has_read(since) and self.feed.resume(since, history) is None
 
         viewers = [
@@ -233,10 +230,10 @@ class Channel(Generic[ViewerT]):
         return self.join(viewers, history)
 
     def join(self, viewers: list[ViewerT], history: Mapping[Version, Frame]) -> list[Effect[ViewerT]]:
-        """Make pending viewers live at the feed's version, by what they missed or else by a snapshot."""
+        """Make pending viewers live: send each the events that it missed, or else a snapshot."""
         if not viewers:
             return []
-        # Viewers that come from the same place share their frames; after a restart that is nearly everybody.
+        # Viewers with the same `since` share their frames; after a restart that is nearly everybody.
         groups: dict[Version | None, list[ViewerT]] = {}
         conflated: list[ViewerT] = []
         self._told_lost.difference_update(viewers)
@@ -253,7 +250,7 @@ class Channel(Generic[ViewerT]):
         return effects
 
     def _first(self, since: Version | None, history: Mapping[Version, Frame]) -> tuple[Frame, ...]:
-        """The first frames of a newcomer."""
+        """The first frames of a viewer who joins."""
         feed, version = self.feed, self.version
         missed = None if since is None else feed.resume(since, history)
         if since is None or missed is None:

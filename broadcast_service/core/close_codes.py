@@ -1,7 +1,7 @@
-"""Every code with which a WebSocket of the feed is closed, and whether the viewer should come back.
+"""All close codes of the feed's WebSockets, and whether the viewer should reconnect.
 
-Codes from 4400 to 4499 and the final standard ones say that the same request would only be refused again. After every
-other code a viewer reconnects, with jitter, and asks for what it missed with ``?since=<epoch>:<seq>``.
+After 4400 to 4499 and the final standard codes the same request would be refused again. After every other code a
+viewer reconnects, with jitter, and asks for what it missed with ``?since=<epoch>:<seq>``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class CloseCode:
-    """A code of RFC 6455 (1000 to 1015) or of our own (4000 to 4999), with the reason that is sent along.
-
-    ``reason`` is at most 123 bytes, the room that a close frame has for it.
+    """A code of RFC 6455 (1000 to 1015) or our own (4000 to 4999). ``reason``: at most 123 bytes, as a close frame
+    allows.
     """
 
     code: int
@@ -34,7 +33,7 @@ TOO_MANY_OPERATIONS: Final = CloseCode(
 # Final: the same request would be refused again.
 ITEM_NOT_FOUND: Final = CloseCode(4404, "item_not_found", "no item of this id", False)
 TOO_MANY_ERRORS: Final = CloseCode(4429, "too_many_errors", "too many messages that could not be carried out", False)
-# Sent by the WebSocket layer by itself, named here so that the list is complete.
+# Sent by the WebSocket library itself; named here for completeness.
 MESSAGE_TOO_BIG: Final = CloseCode(1009, "message_too_big", "the message is longer than the service accepts", False)
 INVALID_TEXT: Final = CloseCode(1007, "invalid_text", "a text message is not UTF-8", False)
 PROTOCOL_ERROR: Final = CloseCode(1002, "protocol_error", "not a valid WebSocket frame", False)

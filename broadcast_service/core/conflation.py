@@ -1,11 +1,11 @@
-"""The viewers of one item who get at most so many frames a second, and what waits for them. Pure.
+"""The viewers of one item who get a limited number of frames per second. Pure.
 
-Bids are shown as they come while they come slowly. Faster ones wait for the next slot and go out as one ``state``:
-the newest state, and how many bids it stands for. What is not a bid or an extension never waits, and what waited goes
-out before it.
+While bids are slow, each is sent at once. Faster bids wait for the next slot and go out as one ``state`` frame: the
+newest state, and how many bids it stands for. Only bids and extensions wait; before any other event is sent, the
+waiting ones go out.
 
-A newcomer is not held up for what waits: its snapshot has it already. So until the next slot the newcomers stand apart,
-by how much of what waits they have seen, and each of these groups is told only of the rest.
+A viewer who joins while events wait has them in its snapshot already. Until the next slot such viewers are kept in
+groups, by the number of waiting events that they have seen, and each group is told only of the rest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from broadcast_service.core.pace import Pace
 from shared.messages import AuctionExtended, BidAccepted
 
 GROUP_MAX: Final = 3
-"""Events that go out together as they are where there is a slot: a bid, the automatic one that answers it, and the
-later end that they cause."""
+"""Events that may go out unconflated in one slot: a bid, the automatic bid that answers it, and the extension that they
+cause."""
 
 
 @dataclass(slots=True)
 class _Late(Generic[ViewerT]):
-    """Viewers that came when so many events, and so many bids among them, were waiting already."""
+    """Viewers who joined when ``events`` events, ``bids`` of them bids, were waiting already."""
 
     events: int
     bids: int
@@ -34,7 +34,7 @@ class _Late(Generic[ViewerT]):
 
 
 class Conflated(Generic[ViewerT]):
-    """Methods return what to send; a returned collection of viewers may be this object's own."""
+    """Methods return what to send. A returned collection of viewers may be this object's own: do not keep it."""
 
     __slots__ = ("_bids", "_events", "_late", "_newest", "_pace", "_viewers")
 
@@ -53,13 +53,12 @@ class Conflated(Generic[ViewerT]):
         return len(self._viewers) + sum(len(late.viewers) for late in self._late.values())
 
     def everybody(self) -> Collection[ViewerT]:
-        """All viewers."""
         if not self._late:
             return self._viewers
         return [*self._viewers, *(viewer for late in self._late.values() for viewer in late.viewers)]
 
     def add(self, viewers: Iterable[ViewerT]) -> None:
-        """Viewers who know everything up to now, also what waits."""
+        """Add viewers who know everything up to now, including what waits."""
         if self._newest is None:
             self._viewers.update(dict.fromkeys(viewers))
             return
@@ -69,7 +68,7 @@ class Conflated(Generic[ViewerT]):
         late.viewers.update(dict.fromkeys(viewers))
 
     def discard(self, viewer: ViewerT) -> None:
-        """The viewer is gone; no harm where it never was here."""
+        """Remove the viewer, if it is here."""
         self._viewers.pop(viewer, None)
         for late in self._late.values():
             late.viewers.pop(viewer, None)
@@ -84,7 +83,7 @@ class Conflated(Generic[ViewerT]):
         return None if self._newest is None else self._pace.due_s
 
     def show(self, frames: tuple[Frame, ...], now_s: float) -> list[Send[ViewerT]]:
-        """New frames about the item, in order: what of them, and of what waited, is to be sent now."""
+        """Take new frames, in order; returns what is to be sent now, of them and of what waited."""
         if not len(self):
             return []
         if not self._pace.is_limited:
@@ -104,24 +103,24 @@ class Conflated(Generic[ViewerT]):
         return sends + self.release(now_s) if is_free else sends
 
     def flush(self, now_s: float) -> list[Send[ViewerT]]:
-        """What waits, if it is time."""
+        """Send what waits, if the next slot has come."""
         return self.release(now_s) if self._pace.is_free(now_s) else []
 
     def release(self, now_s: float) -> list[Send[ViewerT]]:
-        """What waits, now."""
+        """Send what waits, whether there is a slot or not."""
         return [] if self._newest is None else self._release(now_s)
 
     # -------------------------------------------------------------------------------------------------- inside
 
     def _release(self, now_s: float, before: Frame | None = None) -> list[Send[ViewerT]]:
-        """What waits, and after it ``before``, which does not wait. A snapshot stands for all that waits."""
+        """Send what waits, then ``before``, which does not wait. A snapshot replaces all that waits."""
         if before is not None and before.kind is FrameKind.SNAPSHOT:
             sends = [Send((before,), self.everybody())]
             self._pace.take(now_s, 1)
         else:
             tail = () if before is None else (before,)
             sends = []
-            # Copied where others join below.
+            # A copy where `_forget` adds the late viewers to the original.
             for viewers, events, bids in [
                 (tuple(self._viewers) if self._late else self._viewers, 0, 0),
                 *((late.viewers, late.events, late.bids) for late in self._late.values()),
@@ -134,7 +133,7 @@ class Conflated(Generic[ViewerT]):
         return sends
 
     def _rest(self, events: int, bids: int) -> tuple[Frame, ...]:
-        """What waits, for viewers who know so much of it."""
+        """What waits, without the ``events`` and ``bids`` that the viewers know already."""
         if self._newest is None or events == self._events:
             return ()
         if self._events - events == 1:
@@ -150,7 +149,7 @@ class Conflated(Generic[ViewerT]):
         )
 
     def _forget(self) -> None:
-        """Nothing waits any more, and all viewers are at the same place."""
+        """Nothing waits any more, so all viewers know the same."""
         for late in self._late.values():
             self._viewers |= late.viewers
         self._late.clear()

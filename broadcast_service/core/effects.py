@@ -1,4 +1,4 @@
-"""What the hub asks its caller to do, in order and before the hub is called again. Pure."""
+"""Effects: what the caller of the hub must do, in order, before it calls the hub again. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Send(Generic[ViewerT]):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Read the item from Redis, from now on at the earliest, then call ``loaded``, ``missing`` or ``load_failed``."""
+    """Read the item from Redis, by a read that begins after this, then call ``loaded``, ``missing``, ``lost`` or
+    ``load_failed``."""
 
     item_id: str
 
@@ -39,7 +40,7 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class NotFound(Generic[ViewerT]):
-    """There is no such item; these viewers are not subscribed to it any more."""
+    """The item does not exist; these viewers are no longer subscribed to it."""
 
     item_id: str
     viewers: Collection[ViewerT]
@@ -55,7 +56,7 @@ class Joined(Generic[ViewerT]):
 
 @dataclass(frozen=True, slots=True)
 class StandingChanged:
-    """How these users stand on the item may have changed, and what changed it was just sent; no users: everybody."""
+    """The standing of these users may have changed, and the cause was just sent. Empty ``users`` means everybody."""
 
     item_id: str
     users: frozenset[str]

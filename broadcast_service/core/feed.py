@@ -1,14 +1,14 @@
-"""What the viewers of one item are shown, and in which order. Pure: no clock, no network.
+"""Decides what the viewers of one item are shown, and in which order. Pure: no clock, no network.
 
 The guarantee: after its first snapshot a viewer sees each event of the item once, in order, without a gap; or, where
-events cannot be had any more, a new snapshot that says so. Versions only rise.
+events are no longer available, a new snapshot that says so. Versions only rise.
 
-Events come from JetStream: duplicated, late, out of order or not at all. Snapshots come from Redis, which decided
-every event before anybody could hear of it. The joint is closed by this order:
+Events come from JetStream: duplicated, late, out of order or not at all. Snapshots come from Redis, which decided each
+event before it was published. This order leaves no gap between snapshot and events:
 
-1. a viewer subscribes, and from now on the item's events are looked at;
-2. the snapshot is asked for, so it holds every event that step 1 was too late for;
-3. events that arrive in between wait; those that the snapshot has already are dropped, the others follow it.
+1. A viewer subscribes. From now on the item's events are kept.
+2. The snapshot is read, so it has every event from before step 1.
+3. Events that arrive before the snapshot wait. Those that the snapshot has are dropped, the others follow it.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from shared.messages import AuctionExtended, AuctionResumed, Event, ItemCreated
 from shared.redis_layout.item_hash import ItemState
 
 WAITING_MAX: Final = 1024
-"""Events of one item that may wait for a snapshot. Dropping more of them only makes the next snapshot explicit."""
+"""Events of one item that may wait for a snapshot. More are dropped, and viewers then get a snapshot instead."""
 
-VAIN_LOADS_MAX: Final = 3
-"""Snapshots that may be older than the events already seen before the feed stops waiting for a better one."""
+OLD_SNAPSHOTS_MAX: Final = 3
+"""After so many snapshots that are older than the events already seen, the feed stops waiting for a newer one."""
 
 
 Wanted = Mapping[int, int]
-"""Which events somebody has missed: by epoch, all after the lowest seq that anybody knows. What viewers come back with
-may be of an epoch that is over, or of one that never was. In epoch 0 the item did not exist: then it is all events."""
+"""Which events viewers have missed: for each epoch, all after this seq, the lowest that any of them has. The epoch in a
+``since`` may be over, or may never have existed. In epoch 0 the item did not exist: all events are missed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What Redis knows of an item: its state, and as far as asked for the events that led to it, oldest first."""
+    """What Redis has of an item: its state, and the events that were asked for, oldest first."""
 
     item: ItemState
     events: tuple[Event, ...] = ()
@@ -54,7 +54,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What follows from new knowledge: frames for everybody who watches, and whether a snapshot must be loaded."""
+    """What new events or a snapshot lead to: frames for all viewers, and whether a snapshot must be loaded."""
 
     frames: tuple[Frame, ...] = ()
     load: bool = False
@@ -64,7 +64,7 @@ NOTHING: Final = Advance()
 
 
 class ItemFeed:
-    """One item as its viewers know it; all of them are at the same ``version``.
+    """One item as its viewers know it; all are at the same ``version``.
 
     ``version`` is None until the first snapshot, and :data:`UNKNOWN` for an item that does not exist yet.
     """
@@ -74,9 +74,9 @@ class ItemFeed:
         "_extensions",
         "_hard_end_us",
         "_latest",
+        "_old_snapshots",
         "_ring",
         "_snapshots",
-        "_vain_loads",
         "_waiting",
         "item_id",
         "version",
@@ -85,23 +85,23 @@ class ItemFeed:
     def __init__(self, item_id: str, *, ring_events_max: int = 32) -> None:
         self.item_id = item_id
         self.version: Version | None = None
-        # The item is `_base` (for its terms) after `_latest`; put together only when somebody needs a snapshot.
+        # The item is the terms of `_base` with the state of `_latest`; combined only when a snapshot is needed.
         self._base: ItemState | None = None
         self._latest: Event | None = None
-        # How often it was extended: told by snapshots, and by the events that extend.
+        # How often it was extended, from snapshots and from the events that extend.
         self._extensions = 0
-        # A pause moves it with the end, which is all that events tell of it.
+        # Events do not carry it. A pause moves it by as much as the end.
         self._hard_end_us: int | None = None
         self._snapshots: dict[bool | None, Frame] = {}
-        # The last frames, consecutive and up to `version`, for viewers that come back.
+        # The last frames, consecutive and up to `version`, for viewers who reconnect.
         self._ring: deque[Frame] = deque(maxlen=ring_events_max)
         self._waiting: dict[Version, Event] = {}
-        self._vain_loads = 0
+        self._old_snapshots = 0
 
     # ------------------------------------------------------------------------------------------------- new knowledge
 
     def offer(self, events: Iterable[Event]) -> Advance:
-        """Events as they come in. What is not newer is dropped, what leaves a gap waits for a snapshot."""
+        """Take events as they arrive. Old ones are dropped; those after a gap wait for a snapshot."""
         frames: list[Frame] = []
         for event in events:
             if self.version is not None and event.version <= self.version:
@@ -113,43 +113,43 @@ class ItemFeed:
         if not self._waiting:
             return Advance(tuple(frames)) if frames else NOTHING
         frames += self._drain()
-        # Before the first snapshot the load is under way already.
+        # The load of the first snapshot is in progress already.
         return Advance(tuple(frames), load=bool(self._waiting) and self.version is not None)
 
     def recover(self, recovery: Recovery) -> Advance:
-        """A snapshot: the first one, or one to close a gap.
+        """Take a snapshot: the first one, or one that closes a gap.
 
-        Events that viewers missed are replayed where all of them are there; otherwise the snapshot itself is a frame.
+        If it has all the events that viewers missed, they are replayed; otherwise viewers get the snapshot as a frame.
         """
         frames: list[Frame] = []
         if self.version is None:
             self._adopt(recovery)
         elif recovery.item.version > self.version:
-            self._vain_loads = 0
+            self._old_snapshots = 0
             missed = self._missed(recovery)
             if missed:
                 self._base, self._latest = recovery.item, None
                 self._extensions = _extensions_before(missed, recovery.item.state.extensions)
                 frames += [self._apply(event) for event in missed]
-                # What Redis says of the item after the last of them; some of it is in no event.
+                # The state after the last of them is that of Redis: some of it is in no event.
                 self._latest, self._hard_end_us = None, recovery.item.state.hard_end_us
             else:
                 self._adopt(recovery)
                 frames.append(self.snapshot(recovered=False))
         frames += self._drain()
         if not self._waiting:
-            self._vain_loads = 0
+            self._old_snapshots = 0
             return Advance(tuple(frames))
-        self._vain_loads += 1
-        if self._vain_loads < VAIN_LOADS_MAX:
+        self._old_snapshots += 1
+        if self._old_snapshots < OLD_SNAPSHOTS_MAX:
             return Advance(tuple(frames), load=True)
-        # Redis keeps answering with something older than what it published (it was restored from an old copy). Every
-        # event carries the whole state, so the newest one is as good as a snapshot.
+        # Redis keeps answering with a state older than what was published (it was restored from an old copy). Every
+        # event carries the whole state, so the newest event serves as a snapshot.
         frames.append(self._jump(max(self._waiting.values(), key=lambda event: event.version)))
         return Advance(tuple(frames))
 
     def absent(self) -> None:
-        """Redis has no such item. A feed that knew it keeps what it knows; another one starts at :data:`UNKNOWN`."""
+        """Redis does not have the item. A feed that knows it keeps its state; another starts at :data:`UNKNOWN`."""
         if self.version is None:
             self.version = UNKNOWN
         if self.version == UNKNOWN:
@@ -158,7 +158,7 @@ class ItemFeed:
     # ----------------------------------------------------------------------------------------------- what is to be seen
 
     def snapshot(self, *, recovered: bool | None = None) -> Frame:
-        """The frame of the newest state, made once per version. There must be a version."""
+        """The frame of the newest state, made once per version. ``version`` must not be None."""
         frame = self._snapshots.get(recovered)
         if frame is None:
             item = self.item
@@ -171,7 +171,7 @@ class ItemFeed:
         return frame
 
     def history(self, recovery: Recovery | None = None) -> dict[Version, Frame]:
-        """The frames that are in memory, and those of the events of ``recovery``, by version."""
+        """By version: the frames in memory, and frames of the events of ``recovery``."""
         frames: dict[Version, Frame] = {}
         if recovery is not None:
             extensions = _extensions_before(recovery.events, recovery.item.state.extensions)
@@ -183,7 +183,7 @@ class ItemFeed:
         return frames
 
     def resume(self, since: Version, history: Mapping[Version, Frame]) -> tuple[Frame, ...] | None:
-        """Exactly the frames after ``since``, out of ``history``; None where any of them is not there."""
+        """Exactly the frames after ``since``, from ``history``; None if one of them is missing there."""
         if self.version is None:
             return None
         if since == self.version:
@@ -192,7 +192,7 @@ class ItemFeed:
         if epoch != self.version[0] or seq > self.version[1]:
             return None
         frames: list[Frame] = []
-        # Ends at the first one that is missing, so it is never longer than what is kept.
+        # Stops at the first missing one, so it is bounded by what is kept.
         for missed in range(seq + 1, self.version[1] + 1):
             frame = history.get((epoch, missed))
             if frame is None:
@@ -202,20 +202,20 @@ class ItemFeed:
 
     @property
     def item(self) -> ItemState | None:
-        """The item after the last event, but for the maxima, which no event tells; None where it is unknown."""
+        """The item after the last event, without the maxima, which are in no event; None where it is unknown."""
         if self._base is None or self._latest is None:
             return self._base
         return _after(self._base, self._latest, self._extensions, self._hard_end_us)
 
     @property
     def leader(self) -> str | None:
-        """Who leads, or won."""
+        """The leader or winner, None for nobody."""
         if self._latest is not None:
             return self._latest.highest_bidder_id
         return None if self._base is None else self._base.state.leader
 
     def may_recover(self, since: Version) -> bool:
-        """Whether Redis may know more than memory: old events of this epoch, or a state newer than ours."""
+        """Whether Redis may have more than memory: older events of this epoch, or a newer state."""
         return self.version is None or since[0] == self.version[0] or since > self.version
 
     # ------------------------------------------------------------------------------------------------- inside
@@ -234,7 +234,7 @@ class ItemFeed:
         self.version = event.version
         self._extensions = _extensions(event, self._extensions)
         self._snapshots.clear()
-        # The terms of an item, its reserve among them, are in its first event: viewers get the public snapshot instead.
+        # An item's first event has its terms, including the reserve: viewers get the public snapshot instead.
         frame = self.snapshot() if isinstance(event, ItemCreated) else event_frame(event, extensions=self._extensions)
         self._ring.append(frame)
         return frame
@@ -248,7 +248,7 @@ class ItemFeed:
             self._hard_end_us += event.end_us - before_us
 
     def _adopt(self, recovery: Recovery) -> None:
-        """The state of Redis as it is, with the events that led to it for viewers that come back."""
+        """Take the state of Redis, and keep the events that led to it for viewers who reconnect."""
         self._base, self._latest = recovery.item, None
         self._extensions = recovery.item.state.extensions
         self._hard_end_us = recovery.item.state.hard_end_us
@@ -270,7 +270,7 @@ class ItemFeed:
                 self._ring.append(event_frame(event, extensions=extensions))
 
     def _missed(self, recovery: Recovery) -> list[Event]:
-        """The events between what viewers know and the recovery; empty where one of them is not there."""
+        """The events between the feed's version and the recovery's; empty if one is missing."""
         assert self.version is not None
         at, target = self.version, recovery.item.version
         missed: list[Event] = []
@@ -284,7 +284,7 @@ class ItemFeed:
         return missed if at == target else []
 
     def _drain(self) -> list[Frame]:
-        """Events that waited: those that are known by now are dropped, those that follow are applied."""
+        """Go through the waiting events: drop those that are known by now, apply those that follow."""
         if self.version is None:
             return []
         frames: list[Frame] = []
@@ -304,7 +304,7 @@ class ItemFeed:
 
     def _jump(self, event: Event) -> Frame:
         self._waiting.clear()
-        self._vain_loads = 0
+        self._old_snapshots = 0
         self._latest = event
         self._extensions = _extensions(event, self._extensions)
         self.version = event.version
@@ -323,14 +323,13 @@ def _extensions(event: Event, before: int) -> int:
 
 
 def _extensions_before(events: Iterable[Event], at_end: int) -> int:
-    """How often the item was extended before these events, the last of which led to ``at_end``."""
+    """How often the item was extended before these events; ``at_end`` after them."""
     return next((event.extensions - 1 for event in events if isinstance(event, AuctionExtended)), at_end)
 
 
 def _after(item: ItemState, event: Event, extensions: int, hard_end_us: int | None) -> ItemState:
-    """The item after an event: its terms never change, and the event carries all of the public state.
-
-    Maxima are in no event; they are not public either, so they are left at 0 here.
+    """The item after an event, which carries all of the public state; the terms never change. Maxima are not public and
+    in no event, so they are 0 here.
     """
     state = replace(
         item.state,

@@ -1,7 +1,8 @@
-"""What is sent to viewers: public frames, each serialised once however many viewers it has. Pure.
+"""Frames: the messages to viewers, each serialised once for all its viewers. Pure.
 
-Amounts are exact JSON numbers with the currency's decimals and times RFC 3339. A reserve price, a hidden maximum or
-the name of an operator is in no frame: the functions below name every field that goes out.
+Amounts are exact JSON numbers with the currency's decimals, times are RFC 3339. No frame has a reserve price, a hidden
+maximum or the name of an operator: the functions below name every field that goes out. The one exception is a bidder's
+own maximum, in a ``standing`` for that bidder alone.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ UNKNOWN: Final[Version] = (0, -1)
 
 
 class FrameKind(Enum):
-    """What may be done with a frame that waits for a slow viewer."""
+    """How a frame that waits for a slow viewer may be conflated."""
 
     CONTROL = "control"
-    """Belongs to the connection; never dropped."""
+    """About the connection; never dropped."""
     STATUS = "status"
-    """Says how something is now; the next one of the same topic replaces it."""
+    """A present status; the next one of the same topic replaces it."""
     SNAPSHOT = "snapshot"
     """The full state of an item; only a newer snapshot replaces it."""
     EVENT = "event"
@@ -52,13 +53,12 @@ class Frame:
     """One JSON text.
 
     Attributes:
-        item_id, version: of which item, at which version; empty and :data:`UNKNOWN` for frames that are about none.
-        event: what the frame was made of, for kind EVENT.
-        events, bids: how many events the frame stands for, and how many accepted bids are among them.
+        item_id, version: of the item; empty and :data:`UNKNOWN` for a frame about no item.
+        event: for kind EVENT, what the frame was made of.
+        events, bids: how many events the frame stands for, and how many of them are accepted bids.
         extensions: how often the item was extended up to the event.
-        topic: what the frame is about, for kind STATUS.
-        wire, sse: the text as it goes over a WebSocket, and as a server-sent event; written by whoever sends the frame
-            in that form for the first time.
+        topic: for kind STATUS, what the frame is about.
+        wire, sse: the text encoded for a WebSocket, and as a server-sent event; the first sender sets it.
     """
 
     __slots__ = (
@@ -88,7 +88,7 @@ class Frame:
         extensions: int = 0,
         topic: str = "",
     ) -> None:
-        """``content`` None: the event as it is, encoded when it is needed. Of a conflated item most never are."""
+        """``content`` None: the event itself, encoded only on demand; most events of a busy item are conflated."""
         self.kind = kind
         self.item_id = item_id
         self.version = version
@@ -128,8 +128,9 @@ def connected_frame(client_id: str, item_id: str | None, now_us: int, *, heartbe
     """The first frame of every connection; ``itemId`` is null where the connection is for many items.
 
     Args:
-        heartbeat_s: how often a heartbeat comes; a client takes three times that long a silence for a dead connection.
-        full: whether every event is shown, or at most so many frames a second and item.
+        heartbeat_s: seconds between heartbeats; after a silence of three times as long, clients treat the connection
+            as dead.
+        full: whether the viewer gets every event, or a limited number of frames per second and item.
     """
     return Frame(
         FrameKind.CONTROL,
@@ -145,7 +146,7 @@ def connected_frame(client_id: str, item_id: str | None, now_us: int, *, heartbe
 
 
 def heartbeat_frame(now_us: int, *, stale: bool) -> Frame:
-    """The connection lives, and this is the server's time. ``stale``: this broadcaster hears no events now."""
+    """The connection is alive, with the server's time. ``stale``: this broadcaster receives no events now."""
     content: dict[str, Any] = {"type": "heartbeat", "server_time": to_rfc3339(now_us)}
     if stale:
         content["stale"] = True
@@ -158,7 +159,7 @@ def authenticated_frame(user_id: str, expires_us: int) -> Frame:
 
 
 def resumed_frame(item_id: str, since: Version, version: Version, replayed: int) -> Frame:
-    """Says that ``since`` was understood: exactly ``replayed`` frames follow, up to ``version``, then the live ones."""
+    """Answers ``since``: exactly ``replayed`` frames follow, up to ``version``, then the live ones."""
     epoch, seq = version
     return Frame(
         FrameKind.CONTROL,
@@ -176,7 +177,7 @@ def resumed_frame(item_id: str, since: Version, version: Version, replayed: int)
 
 
 def unsubscribed_frame(items: list[str]) -> Frame:
-    """No frame about these items follows."""
+    """No more frames about these items follow."""
     return Frame(FrameKind.CONTROL, {"type": "unsubscribed", "items": items})
 
 
@@ -186,7 +187,7 @@ def pong_frame(now_us: int) -> Frame:
 
 
 def error_frame(code: str, message: str, *, item_id: str | None = None) -> Frame:
-    """An operation was not carried out. ``code`` is a stable name, ``message`` says what to do."""
+    """An operation failed. ``code`` is a stable name, ``message`` says what to do."""
     content = {"type": "error", "code": code, "message": message}
     if item_id is not None:
         content["item_id"] = item_id
@@ -194,7 +195,7 @@ def error_frame(code: str, message: str, *, item_id: str | None = None) -> Frame
 
 
 def lost_frame(item_id: str) -> Frame:
-    """Redis has lost the item, or its shard: the viewer stays, and its first frame about the item comes later."""
+    """Redis has lost the item or its shard. The viewer stays; its first frame about the item comes later."""
     text = "this item was lost and is being rebuilt; its state follows as soon as it is back"
     return error_frame(ShardLost.code, text, item_id=item_id)
 
@@ -206,8 +207,8 @@ def snapshot_frame(item: ItemState, *, recovered: bool | None = None) -> Frame:
     """The full public state.
 
     Args:
-        recovered: False where the viewer asked for, or should have got, the events before it and cannot have them; None
-            where it asked for none.
+        recovered: False where events before it are missing that the viewer asked for or should have got; None where
+            it asked for none.
     """
     state = public_item(item)
     content: dict[str, Any] = {
@@ -222,7 +223,7 @@ def snapshot_frame(item: ItemState, *, recovered: bool | None = None) -> Frame:
 
 
 def unknown_frame(item_id: str, *, recovered: bool | None = None) -> Frame:
-    """The snapshot of an item that does not exist yet; its first event follows as soon as somebody bids."""
+    """The snapshot of an item that does not exist yet; its first event follows when somebody bids."""
     epoch, seq = UNKNOWN
     content = {"type": "snapshot", "item_id": item_id, "status": "unknown", "epoch": epoch, "seq": seq}
     if recovered is not None:
@@ -231,10 +232,13 @@ def unknown_frame(item_id: str, *, recovered: bool | None = None) -> Frame:
 
 
 def event_frame(event: Event, *, extensions: int = 0) -> Frame:
-    """One event and the public state after it. ``created`` has no frame of its own: viewers get a snapshot instead.
+    """One event and the public state after it.
 
     Args:
-        extensions: how often the item was extended up to this event; shown where a ``state`` stands for it.
+        extensions: how often the item was extended up to this event; shown by a ``state`` that replaces it.
+
+    Raises:
+        ValueError: a ``created`` event; viewers get a snapshot instead.
     """
     if isinstance(event, ItemCreated):
         raise ValueError("a created event carries the reserve price and is never shown as it is")
@@ -251,10 +255,10 @@ def event_frame(event: Event, *, extensions: int = 0) -> Frame:
 
 
 def state_frame(event: Event, *, events: int, bids: int, extensions: int) -> Frame:
-    """The state after ``event``, in place of it and of events before it that were too many for the viewer.
+    """The state after ``event``, in place of it and of events before it.
 
     Args:
-        events: how many events it stands for, with ``event`` itself.
+        events: how many events it stands for, including ``event``.
         bids: how many of them are accepted bids; shown as ``bids_since_last``.
         extensions: how often the item was extended up to ``event``.
     """
@@ -278,14 +282,14 @@ def state_frame(event: Event, *, events: int, bids: int, extensions: int) -> Fra
 
 
 def stale_frame(item_id: str, version: Version, stale: bool) -> Frame:
-    """``stale``: events do not flow, so the item may be ahead of ``version``. Otherwise: all is shown again."""
+    """``stale``: events do not flow, so the item may be ahead of ``version``. Otherwise events flow again."""
     epoch, seq = version
     content = {"type": "stale", "item_id": item_id, "stale": stale, "epoch": epoch, "seq": seq}
     return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic="stale")
 
 
 def viewers_frame(item_id: str, viewers: int, exact: bool) -> Frame:
-    """How many watch the item. Not ``exact`` where broadcasters told each other, which takes a moment."""
+    """How many watch the item. Not ``exact`` where counts of other broadcasters are in it: they are a little old."""
     content = {"type": "viewers", "item_id": item_id, "viewers": viewers, "exact": exact}
     return Frame(FrameKind.STATUS, content, item_id=item_id, topic="viewers")
 
@@ -303,11 +307,11 @@ def standing_frame(
     currency: str,
     your_maximum: int | None,
 ) -> Frame:
-    """How a bidder stands. For this bidder alone.
+    """How a bidder stands. Sent to this bidder alone.
 
     Args:
         current_bid, min_next_bid: minor units; None for an item that does not exist yet.
-        your_maximum: the bidder's own maximum in minor units; None where there is none or it may not be told.
+        your_maximum: the bidder's own maximum in minor units; None where there is none or the token does not allow it.
     """
     epoch, seq = version
 
@@ -330,11 +334,11 @@ def standing_frame(
 def struck_frame(
     item_id: str, version: Version, *, bid_id: str, amount: int | None, reason: str, ts_us: int, currency: str
 ) -> Frame:
-    """A bid of this bidder was struck. For this bidder alone.
+    """A bid of this bidder was struck. Sent to this bidder alone.
 
     Args:
         version: of the event that struck it.
-        amount: the price that the bid had set, in minor units; None of a raised maximum, which had set none.
+        amount: the price that the bid had set, in minor units; None for a raise, which had set none.
         ts_us: when, in microseconds.
     """
     epoch, seq = version
@@ -348,7 +352,7 @@ def struck_frame(
         "amount": None if amount is None else amount_json(amount, currency),
         "reason": reason,
     }
-    # A topic of its own: a later one does not replace it.
+    # A topic of its own, so that a later one does not replace it.
     return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic=f"struck:{seq}")
 
 
@@ -362,7 +366,7 @@ def _event_content(event: Event) -> dict[str, Any]:
 
 
 def _own_fields(event: Event) -> dict[str, Any]:
-    """What an event has beyond the state, as far as anybody may see it."""
+    """The public fields of an event beyond the state."""
     match event:
         case BidAccepted():
             return {

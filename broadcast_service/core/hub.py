@@ -1,6 +1,5 @@
-"""Who watches what, and what follows from it. Pure: methods change the hub at once and return effects for the caller to
-carry out, in order and before the next call. What the viewers of one item see is decided in
-:mod:`broadcast_service.core.channel`.
+"""The hub: who watches which item. Pure: methods change the hub at once and return effects, which the caller carries
+out in order and before the next call. :mod:`broadcast_service.core.channel` decides what the viewers of one item see.
 """
 
 from __future__ import annotations
@@ -8,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Generic
 
-from broadcast_service.core.channel import Channel, Wish
+from broadcast_service.core.channel import Channel, JoinRequest
 from broadcast_service.core.effects import Effect, Load, NotFound, Send, ViewerT
 from broadcast_service.core.feed import ItemFeed, Recovery, Wanted
 from broadcast_service.core.frames import UNKNOWN, Version
@@ -19,7 +18,7 @@ from shared.redis_layout.item_hash import ItemState
 
 
 class TooManyItems(Exception):
-    """The viewer follows as many items as one connection may."""
+    """The viewer already follows as many items as one connection may."""
 
     def __init__(self, items_max: int) -> None:
         self.items_max = items_max
@@ -31,9 +30,9 @@ class Hub(Generic[ViewerT]):
 
     Args:
         open_catalogue: whether an item that does not exist may be watched; see ``OPEN_CATALOGUE``.
-        items_per_viewer_max: bound of the subscriptions of one viewer.
-        rate_max: frames per second and item for viewers who did not ask for everything; 0 for no limit.
-        make_feed: for tests and settings.
+        items_per_viewer_max: most subscriptions of one viewer.
+        rate_max: frames per second and item for viewers who did not ask for every event; 0 for no limit.
+        make_feed: makes the feed of an item id.
     """
 
     def __init__(
@@ -50,15 +49,15 @@ class Hub(Generic[ViewerT]):
         self._make_feed = make_feed
         self._channels: dict[str, Channel[ViewerT]] = {}
         self._items_of: dict[ViewerT, set[str]] = {}
-        # While events flow: which flow it is, counted from 1. None while they do not.
+        # Events flow from one start of the stream to its next loss. The flow's number, from 1; None while they do not.
         self._flow: int | None = None
         self._flows = 0
-        # The newest epoch of each shard that was heard of, and the shards that take no bids now.
+        # The newest known epoch of each shard, and the shards that take no bids now.
         self._epochs: dict[str, int] = {}
         self._closed: set[str] = set()
-        # Items that Redis has lost, and that somebody waits for.
+        # Items that Redis has lost and viewers wait for.
         self._lost: set[str] = set()
-        # Items that Redis has in a former epoch still, and that were read once more already.
+        # Items that Redis still has in a former epoch, and that were read once more already.
         self._behind: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ viewers
@@ -66,15 +65,16 @@ class Hub(Generic[ViewerT]):
     def subscribe(
         self, viewer: ViewerT, item_id: str, since: Version | None = None, *, full: bool = False
     ) -> list[Effect[ViewerT]]:
-        """Let a viewer follow an item. Its first frame is a snapshot, or ``resumed`` where ``since`` can be met.
+        """Let a viewer follow an item. Its first frame is a snapshot, or ``resumed`` if all events after ``since`` are
+        available.
 
         A viewer that follows the item already gets a new first frame, and from then on what it asks for now.
 
         Args:
-            full: every event, instead of at most so many frames a second.
+            full: every event, instead of a limited number of frames per second.
 
         Raises:
-            TooManyItems: the viewer is at its bound; nothing was changed.
+            TooManyItems: the viewer is at its limit; nothing was changed.
         """
         items = self._items_of.setdefault(viewer, set())
         if item_id not in items and len(items) >= self._items_per_viewer_max:
@@ -85,9 +85,9 @@ class Hub(Generic[ViewerT]):
             channel = self._channels[item_id] = Channel(
                 self._make_feed(item_id), Pace(self._rate_max), is_stale=self._flow is None
             )
-        channel.make_pending(viewer, Wish(since, full))
-        # Without the stream this process may be behind: a newcomer is not shown what is known to be perhaps old. An
-        # item that did not exist a moment ago is asked for again as well.
+        channel.make_pending(viewer, JoinRequest(since, full))
+        # While events do not flow, this process may be behind, so Redis is read for each new viewer. So it is for an
+        # item that did not exist a moment ago.
         feed = channel.feed
         is_current = not channel.is_stale and feed.version not in (None, UNKNOWN)
         if not is_current:
@@ -98,7 +98,7 @@ class Hub(Generic[ViewerT]):
         return [Load(item_id)]
 
     def unsubscribe(self, viewer: ViewerT, item_id: str) -> bool:
-        """Whether the viewer followed the item until now."""
+        """Stop following. False: the viewer did not follow the item."""
         items = self._items_of.get(viewer)
         if items is None or item_id not in items:
             return False
@@ -107,12 +107,11 @@ class Hub(Generic[ViewerT]):
         return True
 
     def leave(self, viewer: ViewerT) -> None:
-        """The viewer is gone."""
         for item_id in self._items_of.pop(viewer, ()):
             self._drop(viewer, item_id)
 
     def items_of(self, viewer: ViewerT) -> Collection[str]:
-        """What the viewer follows. The hub's own set: do not keep it."""
+        """The items that the viewer follows. The hub's own set: do not keep it."""
         return self._items_of.get(viewer, ())
 
     def subscribers(self, item_id: str) -> int:
@@ -132,32 +131,32 @@ class Hub(Generic[ViewerT]):
 
     @property
     def subscription_count(self) -> int:
-        """Viewers of all items together; who follows two items counts twice."""
+        """Subscriptions in all; a viewer of two items counts twice."""
         return sum(map(len, self._items_of.values()))
 
     def watches(self, item_id: str) -> bool:
-        """Whether anybody follows the item: events of other items need not even be decoded."""
+        """Whether anybody here follows the item; events of other items need not be decoded."""
         return item_id in self._channels
 
     def state_of(self, item_id: str) -> ItemState | None:
-        """The item as it is known here, but for the maxima; None where it is not known or nobody follows it."""
+        """The item as it is known here, without the maxima; None where it is not known or nobody follows it."""
         channel = self._channels.get(item_id)
         return None if channel is None else channel.feed.item
 
     def leader_of(self, item_id: str) -> str | None:
-        """Who leads, or won; None where nobody does, or the item is not known here."""
+        """The leader or winner; None for nobody, or where the item is not known here."""
         channel = self._channels.get(item_id)
         return None if channel is None else channel.feed.leader
 
     def tell_viewers(self, item_id: str, viewers: int, *, exact: bool) -> list[Effect[ViewerT]]:
-        """Tell the viewers of an item how many they are, if that is news; newcomers are told the same until then."""
+        """Tell the viewers of an item how many they are, if that changed. Who joins later is told the same number."""
         channel = self._channels.get(item_id)
         return [] if channel is None else channel.tell_viewers(viewers, exact=exact)
 
     # --------------------------------------------------------------------------------------------- the stream
 
     def publish(self, item_id: str, events: Iterable[Event], now_s: float) -> list[Effect[ViewerT]]:
-        """Events of one item, as they came."""
+        """Events of one item arrived."""
         channel = self._channels.get(item_id)
         if channel is None:
             return []
@@ -165,7 +164,7 @@ class Hub(Generic[ViewerT]):
         return channel.advance(channel.feed.offer(events), leader, now_s)
 
     def maximum_raised(self, item_id: str) -> list[Effect[ViewerT]]:
-        """A message without an event: whoever leads the item raised the own maximum, which nobody else may know."""
+        """A message without events arrived: the leader raised the maximum, which nobody else may know."""
         channel = self._channels.get(item_id)
         return [] if channel is None else channel.maximum_raised()
 
@@ -175,50 +174,50 @@ class Hub(Generic[ViewerT]):
         return [] if channel is None else channel.flush(now_s)
 
     def unreadable(self, item_id: str) -> list[Effect[ViewerT]]:
-        """A message about this item could not be read: look at Redis now, do not wait for the gap to show."""
+        """A message about this item could not be read: load the item now, before the gap shows."""
         return [Load(item_id)] if item_id in self._channels else []
 
     def stream_up(self) -> list[Effect[ViewerT]]:
-        """Events flow from now on. What was published before may have been missed, so every item is looked at again."""
+        """Events flow from now on. Earlier ones may have been missed, so every item is loaded again."""
         self._flows += 1
         self._flow = self._flows
         return [Load(item_id) for item_id in self._channels]
 
     def stream_down(self, now_s: float) -> list[Effect[ViewerT]]:
-        """Events do not flow. Viewers keep what they have and are told so; newcomers get their snapshot from Redis."""
+        """Events no longer flow. Viewers are told; new viewers get their snapshot from Redis."""
         self._flow = None
         return [effect for channel in self._channels.values() for effect in channel.go_stale(now_s)]
 
     # ------------------------------------------------------------------------------------------- epochs of shards
 
     def is_over(self, shard: str, epoch: int) -> bool:
-        """Whether messages of this epoch of the shard are none any more: it is rebuilt, or was rebuilt, without
-        whatever of them is not archived. What of them is, comes with the snapshot."""
+        """Whether messages of this epoch of the shard no longer count: the shard is being or was rebuilt, without what
+        was not archived. What was archived comes with the snapshot."""
         return shard in self._closed or epoch < self._epochs.get(shard, 0)
 
     def epoch_heard(self, shard: str, epoch: int) -> list[Effect[ViewerT]]:
-        """A message of this epoch came: of the shard's other items there may be something new as well."""
+        """A message of this epoch arrived. If the epoch is new, the shard's other items may have changed too."""
         if epoch <= self._epochs.get(shard, 0):
             return []
         self._epochs[shard] = epoch
         return self._loads_behind({shard})
 
     def shards_seen(self, epochs: Mapping[str, int], rebuilt: Collection[str]) -> list[Effect[ViewerT]]:
-        """How Redis has the shards of watched items now.
+        """The state of the watched items' shards in Redis.
 
         Args:
-            epochs: of each shard that lives.
-            rebuilt: those at which somebody is at work.
+            epochs: the epoch of each shard that takes bids.
+            rebuilt: the shards that are being rebuilt.
         """
-        # 1. A shard is opened. 2. Somebody joins, by a snapshot. 3. A bid comes, before this is called: its message was
-        # taken for one of the former epoch, and nothing else tells that viewer. So all of its items are looked at.
+        # 1. A shard is opened. 2. A viewer joins, by a snapshot. 3. A bid arrives before this call: its message is
+        # taken for one of the former epoch and dropped, so that viewer misses it. So all items of the shard are loaded.
         opened = self._closed.intersection(epochs)
         self._closed = set(rebuilt)
         risen = {shard for shard, epoch in epochs.items() if epoch > self._epochs.get(shard, 0)}
         self._epochs |= {shard: epochs[shard] for shard in risen}
         effects = self._loads_behind(risen, opened) if risen or opened else []
-        # Not on a shard that is gone as a whole: it comes back under a higher epoch. Nor, for items of a former epoch,
-        # on one that is an older copy: that is so until somebody rebuilds it.
+        # Not on a lost shard: it comes back with a higher epoch. Nor items of a former epoch on an older copy of a
+        # shard: that stays as it is until somebody rebuilds it.
         found: set[Effect[ViewerT]] = set(effects)
         again = [item_id for item_id in self._lost if names.shard_of(item_id) in epochs]
         again += (item_id for item_id in self._behind if self._is_current(names.shard_of(item_id), epochs))
@@ -228,12 +227,11 @@ class Hub(Generic[ViewerT]):
         return shard in epochs and epochs[shard] >= self._epochs.get(shard, 0)
 
     def shards_watched(self) -> set[str]:
-        """The shards of all items that somebody follows."""
         return {names.shard_of(item_id) for item_id in self._channels}
 
     def _loads_behind(self, risen: Collection[str], opened: Collection[str] = ()) -> list[Effect[ViewerT]]:
-        """Of shards whose epoch has risen, the items that are of a former one here, or not known to exist; of opened
-        ones, all."""
+        """Loads for the items of shards whose epoch has risen that are in a former epoch here or not known to exist,
+        and for all items of opened shards."""
         return [
             Load(item_id)
             for item_id, channel in self._channels.items()
@@ -242,7 +240,7 @@ class Hub(Generic[ViewerT]):
         ]
 
     def _is_behind(self, item_id: str, version: Version | None) -> bool:
-        """Whether an item was rebuilt since: it gets the epoch that its shard gets."""
+        """Whether the item was rebuilt since: it then has its shard's new epoch."""
         if version is None or version == UNKNOWN:
             return False
         return version[0] < self._epochs.get(names.shard_of(item_id), 0)
@@ -250,7 +248,7 @@ class Hub(Generic[ViewerT]):
     # ---------------------------------------------------------------------------------------------- snapshots
 
     def history_wanted(self, item_id: str) -> Wanted:
-        """Which events are of use to a load that begins now; empty where the state will do."""
+        """Which events a load that begins now should read; empty where the state suffices."""
         channel = self._channels.get(item_id)
         if channel is None:
             return {}
@@ -258,12 +256,12 @@ class Hub(Generic[ViewerT]):
         return channel.history_from
 
     def loaded(self, item_id: str, recovery: Recovery, now_s: float, *, again: bool = False) -> list[Effect[ViewerT]]:
-        """Redis answered. Whoever is live is brought up to date, whoever is pending joins.
+        """Redis answered: bring live viewers up to date, and let pending ones join.
 
         Args:
-            again: another load of the item follows at once, since it was asked for while this one was under way.
-                A viewer waits for that one who has seen something newer than this answer, or who came back while it
-                was under way and missed more than was asked for.
+            again: another load of the item follows at once, since it was asked for during this one. A viewer waits for
+                it who has seen something newer than this answer, or who reconnected during this load and missed more
+                than it read.
         """
         channel = self._channels.get(item_id)
         if channel is None:
@@ -275,18 +273,18 @@ class Hub(Generic[ViewerT]):
         if not self._is_behind(item_id, recovery.item.version):
             self._behind.discard(item_id)
         elif item_id not in self._behind:
-            # Read before the item was rebuilt. Where it is not rebuilt, it is read at the pace of `shards_seen`.
+            # Read before the item was rebuilt: read it once more at once, after that at the pace of `shards_seen`.
             self._behind.add(item_id)
             effects.append(Load(item_id))
         if not advance.load:
             effects += channel.caught_up(now_s, self._flow)
         if channel.pending:
-            # Whoever joins below starts after these frames and must not get them as well.
+            # Viewers who join below start after these frames and must not get them too.
             effects = [_frozen(effect) for effect in effects]
         return effects + channel.join_all(recovery, again=again)
 
     def missing(self, item_id: str, now_s: float) -> list[Effect[ViewerT]]:
-        """Redis has no such item."""
+        """Redis does not have the item."""
         channel = self._channels.get(item_id)
         if channel is None:
             return []
@@ -303,9 +301,8 @@ class Hub(Generic[ViewerT]):
         return [NotFound(item_id, viewers)]
 
     def lost(self, item_id: str, now_s: float) -> list[Effect[ViewerT]]:
-        """Redis has lost the item. Who waits for it is told, once, and goes on waiting: the item comes back.
-
-        What this process knows of it has to do where it knows something, as while Redis is away.
+        """Redis has lost the item. If this process knows it, viewers join with that, as while Redis is down. Otherwise
+        pending viewers are told once and go on waiting: the item comes back.
         """
         channel = self._channels.get(item_id)
         if channel is None:
@@ -317,13 +314,13 @@ class Hub(Generic[ViewerT]):
 
     @property
     def lost_count(self) -> int:
-        """Items that Redis has lost, and that somebody here waits for."""
+        """Items that Redis has lost and viewers here wait for."""
         return len(self._lost)
 
     def load_failed(self, item_id: str) -> list[Effect[ViewerT]]:
-        """Redis cannot be asked now (the load will be tried again).
+        """Redis could not be read; the load will be retried.
 
-        What this process knows has to do for those who wait, except for a viewer who has seen something newer.
+        Pending viewers join with what this process knows, except those who have seen something newer.
         """
         channel = self._channels.get(item_id)
         if channel is None or channel.feed.version in (None, UNKNOWN):
@@ -347,5 +344,5 @@ class Hub(Generic[ViewerT]):
 
 
 def _frozen(effect: Effect[ViewerT]) -> Effect[ViewerT]:
-    """The effect as it is now, whoever joins."""
+    """The effect with its present viewers, whoever joins later."""
     return Send(effect.frames, tuple(effect.viewers)) if isinstance(effect, Send) else effect

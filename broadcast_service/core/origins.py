@@ -1,7 +1,7 @@
-"""Which pages may use the feed. Pure.
+"""Which web pages may use the feed. Pure.
 
-Browsers do not apply the same-origin policy to WebSockets: any page in the world may open one, so the server looks at
-the Origin header itself. Programs other than browsers send none and are not restricted by this.
+Browsers do not apply the same-origin policy to WebSockets: any page may open one, so the server checks the Origin
+header itself. Other programs send none and are not restricted by this.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 
 def is_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
-    """Whether a page of ``origin`` may use the feed that it calls ``host`` (the Host header, port and all).
+    """Whether a page of ``origin`` may use the feed at ``host`` (the Host header, with its port).
 
-    The page is served by the gateway, on another port of the same host name, so the port does not matter there.
+    Ports are not compared: the gateway serves the page on another port of the same host name.
 
     Args:
-        allowed: more origins, in lower case; ``*`` allows every one.
+        allowed: more origins, in lower case; ``*`` allows all.
     """
     if origin is None:
         return True

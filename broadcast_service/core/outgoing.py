@@ -1,12 +1,11 @@
-"""The frames that wait for one viewer who reads more slowly than the auction goes. Pure; the clock is an argument.
+"""The queue of frames for one slow viewer. Pure; the clock is an argument.
 
-Three stages, so that one slow viewer costs a bounded amount of memory and nobody else any time:
+Three stages bound the memory that a slow viewer costs, and it costs the others no time:
 
-1. up to ``frames_max`` frames wait in order;
-2. then they are conflated: of each item only the newest snapshot, in place of all events after it the newest state,
-   and the newest status of each topic;
-3. a viewer that takes nothing at all for ``stalled_max_s``, or for whom even that is more than ``bytes_max``, is
-   given up.
+1. Up to ``frames_max`` frames wait in order.
+2. More are conflated. Of each item there remain the newest snapshot, the newest state in place of all events after it,
+   and the newest status of each topic.
+3. A viewer that takes nothing for ``stalled_max_s``, or whose conflated frames exceed ``bytes_max``, is closed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from broadcast_service.core.frames import Frame, FrameKind, state_frame
 
 @dataclass(frozen=True, slots=True)
 class OutgoingLimits:
-    """``frames_max`` and ``bytes_max`` bound what waits, ``stalled_max_s`` how long it may wait untouched."""
+    """``frames_max`` and ``bytes_max`` bound what waits; ``stalled_max_s``: how long a viewer may take none of it."""
 
     frames_max: int = 256
     bytes_max: int = 4 * 1024**2
@@ -35,7 +34,7 @@ class _Waiting:
     bids: int
 
     def show(self) -> Frame:
-        """The frame itself, or where it stands for more than it says, a state that says so."""
+        """The frame itself, or a ``state`` where it stands for further events."""
         frame = self.frame
         if self.events == frame.events:
             return frame
@@ -60,11 +59,11 @@ class Outgoing:
 
     @property
     def queued_bytes(self) -> int:
-        """Length of the waiting texts."""
+        """Total length of the waiting texts."""
         return self._bytes
 
     def push(self, frame: Frame, now_s: float) -> bool:
-        """Let a frame wait. False: the viewer is too slow even for the conflated state and should be closed."""
+        """Queue a frame. False: the viewer is too slow even for conflated frames and should be closed."""
         if not self._queue:
             self._moved_s = now_s
         self._queue.append(_Waiting(frame, frame.events, frame.bids))
@@ -91,15 +90,14 @@ class Outgoing:
         return bool(self._queue) and now_s - self._moved_s > self._limits.stalled_max_s
 
     def clear(self) -> None:
-        """Forget everything."""
         self._queue.clear()
         self._bytes = 0
 
     def _conflate(self) -> None:
-        """Keep, of each item, its newest snapshot, its newest event after that, and its newest status of each topic,
-        each where it stands in the queue.
+        """Keep of each item the newest snapshot, the newest event after it and the newest status of each topic, each at
+        its place in the queue.
 
-        Walked from the newest frame to the oldest, so the first event of an item that is met is the one to keep.
+        The loop goes from the newest frame to the oldest, so it keeps the first event of an item that it meets.
         """
         newest_event: dict[str, _Waiting] = {}
         has_snapshot: set[str] = set()
@@ -126,6 +124,6 @@ class Outgoing:
                 kept.appendleft(waiting)
         self._queue = kept
         self._bytes = sum(len(waiting.frame.text) for waiting in kept)
-        # Where many items leave little to merge, walk again only after as many new frames: the cost per frame stays
-        # constant.
+        # With many items there is little to merge: conflate again only after as many new frames, so that the cost per
+        # frame stays constant.
         self._conflate_at = max(self._limits.frames_max, 2 * len(kept))

@@ -1,18 +1,18 @@
-"""How many frames of one item may go out a second. Pure; the clock is an argument."""
+"""Bounds the frames of one item per second. Pure; the clock is an argument."""
 
 from __future__ import annotations
 
 from typing import Final
 
 TIMER_SLACK_S: Final = 0.001
-"""Timers of the event loop count in whole milliseconds; one that rings so much early is in time."""
+"""The event loop's timers have a resolution of a millisecond; one that fires this much early is on time."""
 
 
 class Pace:
-    """Slots of ``1 / rate_max`` seconds: a frame takes one, and the next one may follow when it is over.
+    """Slots of ``1 / rate_max`` seconds. A frame takes one slot; the next frame may follow when that is over.
 
-    Whoever takes several slots at once waits the longer for the next. So over any time the frames are no more than
-    ``rate_max`` a second, and one group on top.
+    Several frames sent at once take as many slots. So in any time there are at most ``rate_max`` frames per second,
+    plus one group.
 
     Args:
         rate_max: frames a second; 0 for no limit.
@@ -34,5 +34,5 @@ class Pace:
         return now_s >= self.due_s - TIMER_SLACK_S
 
     def take(self, now_s: float, frames: int) -> None:
-        """Frames go out, whether there was a slot for them or not."""
+        """Count frames that go out, whether there was a slot for them or not."""
         self.due_s = max(self.due_s, now_s) + frames * self._period_s

@@ -1,8 +1,7 @@
-"""How much one viewer may ask for. Pure; the clock is an argument.
+"""Bounds the operations of one viewer. Pure; the clock is an argument.
 
-A token bucket: it is full at first, so that a page may ask for everything at once; what is taken comes back at a steady
-rate. What a viewer asks for is counted also where it is refused, so that whoever goes on asking falls behind, and is
-given up in the end.
+A token bucket. It is full at first, so that a page may ask for everything at once, and refills at a steady rate.
+Refused messages count too, so a viewer that goes on asking runs into debt and is closed in the end.
 """
 
 from __future__ import annotations
@@ -12,22 +11,22 @@ from enum import Enum
 from typing import Final
 
 REFUSED_MAX: Final = 100
-"""What may be asked for in vain, as a debt: it is paid off at the same rate."""
+"""The largest debt, in refused messages. It is paid off at the bucket's rate."""
 
 SINCE_COST: Final = 5
-"""What an item with ``since`` counts, in operations: the answer may be hundreds of events, read and encoded for it."""
+"""Operations that an item with ``since`` counts as: hundreds of events may be read and encoded for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Tokens that come back a second (0 for no limit), and how many there are at most."""
+    """``per_s``: tokens that are refilled per second, 0 for no limit. ``burst``: the most that the bucket holds."""
 
     per_s: float
     burst: float
 
 
 class Bucket:
-    """What one of those has left who share a rate; full at first."""
+    """A token bucket, full at first."""
 
     __slots__ = ("_left", "_rate", "_seen_s")
 
@@ -37,7 +36,7 @@ class Bucket:
         self._seen_s = float("-inf")
 
     def left(self, now_s: float) -> float:
-        """The tokens that are there; negative for a debt."""
+        """The tokens in the bucket; negative for a debt."""
         if self._left < self._rate.burst:
             came_back = max(0.0, now_s - self._seen_s) * self._rate.per_s
             self._left = min(self._rate.burst, self._left + came_back)
@@ -45,44 +44,44 @@ class Bucket:
         return self._left
 
     def take(self, now_s: float, tokens: float) -> float:
-        """Take them, whether they are there or not; what is left then."""
+        """Take tokens, even if too few are there; returns what is left."""
         left = self.left(now_s)
         if self._rate.per_s:
             self._left = left - tokens
         return self._left
 
     def is_full(self, now_s: float) -> bool:
-        """Whether nothing would change if the bucket were forgotten."""
+        """Whether the bucket is full, and so like a new one."""
         return self.left(now_s) >= self._rate.burst
 
 
-class Verdict(Enum):
-    """What becomes of a message."""
+class Allowance(Enum):
+    """Whether a message may be carried out."""
 
-    CARRIED_OUT = "carried out"
+    ALLOWED = "allowed"
     REFUSED = "refused"
     """The viewer is told so, and nothing is done."""
-    GIVEN_UP = "given up"
-    """It was told often enough."""
+    EXHAUSTED = "exhausted"
+    """The viewer was told often enough: close it."""
 
 
 class Quota:
-    """What a viewer may still ask for."""
+    """The quota of one viewer."""
 
     __slots__ = ("_bucket",)
 
     def __init__(self, rate: Rate) -> None:
         self._bucket = Bucket(rate)
 
-    def admit(self, now_s: float) -> Verdict:
-        """Count a message, or anything else that has to be looked at."""
+    def admit(self, now_s: float) -> Allowance:
+        """Count a message, or anything else that takes time to handle."""
         left = self._bucket.take(now_s, 1)
         if left >= 0:
-            return Verdict.CARRIED_OUT
-        return Verdict.REFUSED if left >= -REFUSED_MAX else Verdict.GIVEN_UP
+            return Allowance.ALLOWED
+        return Allowance.REFUSED if left >= -REFUSED_MAX else Allowance.EXHAUSTED
 
     def spend(self, now_s: float, operations: int) -> bool:
-        """Count what a message asks for beyond itself. False: it is too much, and is not counted."""
+        """Count the operations in a message. False: they are too many, and are not counted."""
         if self._bucket.left(now_s) < operations:
             return False
         self._bucket.take(now_s, operations)
@@ -90,9 +89,9 @@ class Quota:
 
 
 def operations_rate(per_s: float, items_max: int) -> Rate:
-    """The rate for a connection that may follow so many items.
+    """The rate for a connection that may follow ``items_max`` items.
 
-    At once it may do all that a page does when it comes back: name each item with ``since``, say who the bidder is,
-    which has each standing read, and spread all this over any number of messages up to a hundred.
+    The burst allows all that a page does when it reconnects: subscribe to each item with ``since``, authenticate
+    (which reads each standing), and spread this over up to a hundred messages.
     """
     return Rate(per_s, items_max * (SINCE_COST + 1) + 100)

@@ -1,8 +1,7 @@
-"""How bidders stand on one item, and who has to be told. Pure; the clock is an argument.
+"""How bidders stand on one item, and who must be told. Pure; the clock is an argument.
 
-Only bidders who follow the item and said who they are (:mod:`broadcast_service.endpoints.private`) are in here: a few,
-however many watch. Their own maxima are here as well, and leave only towards connections of the same bidder that
-may see it.
+Here are only the bidders who follow the item and have authenticated (:mod:`broadcast_service.endpoints.private`): a
+few, however many watch. Their maxima are here too, and go only to connections of the same bidder that may see them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _DEFAULT_CURRENCY = "USD"
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A bid of the bidder that an operator struck; ``amount`` in minor units, None of a raised maximum."""
+    """A bid of the bidder that an operator struck; ``amount`` in minor units, None for a raise."""
 
     version: Version
     bid_id: str
@@ -35,8 +34,8 @@ class Struck:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What Redis knows of one bidder on one item: whether a bid of theirs stands, their maximum, in minor units, and
-    which of their bids were struck, as far as events are kept, oldest first."""
+    """What Redis has of one bidder on one item: whether a bid of theirs stands, their maximum in minor units, and their
+    struck bids, oldest first, as far as events are kept."""
 
     has_bid: bool
     maximum: int | None = None
@@ -44,7 +43,7 @@ class Facts:
 
 
 def standing_of(user_id: str, item: ItemState | None, *, has_bid: bool) -> Standing:
-    """How the user stands; ``none`` where no bid of theirs stands."""
+    """The user's standing; ``none`` where no bid of theirs stands."""
     if item is None:
         return "none"
     state = item.state
@@ -58,7 +57,7 @@ def standing_of(user_id: str, item: ItemState | None, *, has_bid: bool) -> Stand
 
 
 def maximum_to_tell(user_id: str, item: ItemState | None, facts: Facts) -> int | None:
-    """The bidder's own maximum; None where there is none, or a later bid of theirs went past it."""
+    """The bidder's own maximum; None where there is none, or a later bid of theirs exceeded it."""
     if item is None or facts.maximum is None:
         return None
     if item.state.leader == user_id and facts.maximum < item.state.price:
@@ -71,10 +70,10 @@ class _Bidder(Generic[ListenerT]):
     """One user.
 
     Attributes:
-        facts: what was read; None until then, and while it may be out of date.
-        bid_since: an event said that they bid, after the last read began: that read may not know it.
-        told_struck: the last struck bid that each listener was told of.
-        listeners: each with whether it may see the maximum, and what it was told last.
+        facts: what was read; None before that, and while it may be out of date.
+        bid_since: an event said that they bid after the last read began, so that read may not have it.
+        told_struck: for each listener, the last struck bid that it was told of.
+        listeners: for each, whether it may see the maximum, and what it was told last.
     """
 
     facts: Facts | None = None
@@ -90,8 +89,8 @@ class _Bidder(Generic[ListenerT]):
 class Standings(Generic[ListenerT]):
     """The bidders of one item who want to know how they stand.
 
-    A standing is told when it is known and when it changed, at most at the given pace; what changes faster is told as
-    it is in the end.
+    A standing is told once it is known and whenever it changes, at most at the given pace; of faster changes only the
+    last one is told.
     """
 
     def __init__(self, item_id: str, pace: Pace) -> None:
@@ -106,12 +105,12 @@ class Standings(Generic[ListenerT]):
     # ----------------------------------------------------------------------------------------------- who listens
 
     def listen(self, listener: ListenerT, user_id: str, *, sees_maximum: bool) -> None:
-        """Tell this listener how the user stands, now and from now on; again where it listens already."""
+        """Tell this listener how the user stands, now and at each change; again where it listens already."""
         self._bidders.setdefault(user_id, _Bidder()).listeners[listener] = (sees_maximum, None)
         self._dirty.add(user_id)
 
     def leave(self, listener: ListenerT, user_id: str) -> None:
-        """Tell it no more."""
+        """Stop telling this listener."""
         bidder = self._bidders.get(user_id)
         if bidder is None:
             return
@@ -124,11 +123,11 @@ class Standings(Generic[ListenerT]):
     # ------------------------------------------------------------------------------------------------- what is known
 
     def changed(self, users: Collection[str]) -> list[str]:
-        """An event concerned these users, which means that they bid; no users: everybody may stand otherwise now.
+        """The standing of these users may have changed, because they bid. No users: that of everybody.
 
         Returns:
-            Of whom something may be new that no event tells, and has to be read before they are told: maxima, and where
-            it is everybody, whether they have a bid that stands: one may be struck, or was not shown.
+            The users whose facts must be read before they are told. For users who bid, that is their maximum, which no
+            event tells. For everybody, also whether a bid of theirs stands: one may have been struck or not shown.
         """
         to_read: list[str] = []
         for user_id in users or self._bidders:
@@ -143,7 +142,7 @@ class Standings(Generic[ListenerT]):
         return to_read
 
     def reading(self, users: Iterable[str]) -> None:
-        """A read of these users begins, which will know all that events told up to now."""
+        """A read of these users begins; it will include all that events told up to now."""
         for user_id in users:
             bidder = self._bidders.get(user_id)
             if bidder is not None and bidder.bid_since:
@@ -152,7 +151,7 @@ class Standings(Generic[ListenerT]):
                     bidder.facts = replace(bidder.facts, has_bid=True)
 
     def learn(self, facts: dict[str, Facts]) -> None:
-        """What was read."""
+        """Take in what was read."""
         for user_id, read in facts.items():
             bidder = self._bidders.get(user_id)
             if bidder is not None:
@@ -166,13 +165,13 @@ class Standings(Generic[ListenerT]):
         return self._pace.due_s if self._dirty else None
 
     def flush(self, item: ItemState | None, now_s: float) -> list[tuple[ListenerT, Frame]]:
-        """The frames that are due, each for one listener. ``item``: as the viewers were shown it last."""
+        """The frames that are due, each for one listener. ``item``: as viewers last saw it."""
         if not self._dirty or not self._pace.is_free(now_s):
             return []
         told: list[tuple[ListenerT, Frame]] = []
         for user_id in self._dirty:
             bidder = self._bidders.get(user_id)
-            # Of whom nothing is known yet, the read that is under way will tell.
+            # Bidders without facts are told when the read in progress ends.
             if bidder is not None and bidder.facts is not None:
                 told += self._tell(user_id, bidder, bidder.facts, item)
         self._dirty.clear()

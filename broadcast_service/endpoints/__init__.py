@@ -1,1 +1,1 @@
-"""What a viewer may ask for: WebSockets, event streams, probes."""
+"""The endpoints: WebSockets, event streams, probes."""

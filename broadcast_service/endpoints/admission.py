@@ -1,4 +1,4 @@
-"""Who may come in, and with which wishes: the same for WebSockets and event streams."""
+"""Checks a request to connect: the same for WebSockets and event streams."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _UNKNOWN_ADDRESS: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a client asks for in its address.
+class ConnectRequest:
+    """What a client asks for in its URL.
 
     Attributes:
-        address: as what its address counts.
-        item_id: the only item of the connection; None for one that is for many.
+        address: the key under which the client's address is counted.
+        item_id: the only item of the connection; None for a connection to many items.
         since: the version that the viewer has already.
-        full: every event instead of at most so many frames a second.
-        identity: who its token says that it is.
+        full: every event instead of a limited number of frames per second.
+        identity: the bidder that the token names.
     """
 
     address: str
@@ -40,17 +40,17 @@ class Wishes:
     identity: Identity | None
 
 
-def wishes_of(
+def connect_request_of(
     connection: HTTPConnection, item_id: str | None, service: Service, *, last_event_id: str | None = None
-) -> Wishes | Response:
-    """The wishes, or why they cannot be met, as an ordinary HTTP answer.
+) -> ConnectRequest | Response:
+    """The request, checked, or the problem response.
 
     Args:
-        last_event_id: wins over ``since``.
+        last_event_id: the header Last-Event-ID; used instead of ``since``.
     """
     client = connection.client
     address = counted_as(client.host) if client is not None else _UNKNOWN_ADDRESS
-    # Before anything else: what is wrong with a request costs time to find out as well.
+    # Before all other checks: they cost time too.
     if not service.addresses.attempt(address, service.clock()):
         detail = "this address asks for connections too often; wait, or follow several items on one"
         return problem(429, "TOO_MANY_ATTEMPTS_FROM_ADDRESS", detail, headers=_RETRY)
@@ -74,11 +74,11 @@ def wishes_of(
             identity = feed_tokens.check(service.settings.feed_token_secret, token)
         except TokenInvalid as error:
             return problem(401, "TOKEN_INVALID", str(error), headers={"www-authenticate": "Bearer"})
-    return Wishes(address, item_id, since, feed == FULL, identity)
+    return ConnectRequest(address, item_id, since, feed == FULL, identity)
 
 
 def refusal(service: Service, address: str) -> Response | None:
-    """Why there is no room now, or None. Not for ever: so with Retry-After."""
+    """The problem response, with Retry-After, if there is no room now; else None."""
     if service.is_draining:
         return problem(503, "STOPPING", "the service stops; connect again, to another one", headers=_RETRY)
     if service.is_full:

@@ -1,4 +1,4 @@
-"""What a viewer may say, one JSON text each::
+"""The operations of a viewer, each one JSON text::
 
     {"op": "subscribe", "items": ["a", "b"], "since": {"a": "1:17"}, "feed": "full"}
     {"op": "unsubscribe", "items": ["a"]}
@@ -6,10 +6,9 @@
     {"op": "authenticate", "token": "..."}
     {"op": "standing", "items": ["a"]}
 
-The first two only where the connection is for many items; ``since`` may be left out, and so may ``feed``, which is then
-what the address said. What cannot be carried out is answered with a frame
-``{"type": "error", "code", "message"}``, and with ``item_id`` where it is about one item; the rest of the same
-operation is carried out all the same, unless the viewer follows, or asks for, too much.
+The first two need a connection to many items. ``since`` and ``feed`` are optional; the default of ``feed`` is that of
+the URL. A failure is answered with a frame ``{"type": "error", "code", "message"}``, with ``item_id`` where it is about
+one item. The rest of the operation is carried out nevertheless, unless the viewer follows, or asks for, too much.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from shared import feed_tokens, names
 from shared.feed_tokens import TokenInvalid
 
 FULL: Final = "full"
-"""The value of ``feed`` for every event."""
+"""The value of ``feed`` that asks for every event."""
 
 SINCE_HINT: Final = "since must be <epoch>:<seq> of the last frame that was received, for example 1:17"
 ITEM_HINT: Final = "an item id is 1 to 64 characters of A-Z a-z 0-9 _ -"
@@ -51,7 +50,7 @@ class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_
 
 
 class Unsubscribe(msgspec.Struct, tag_field="op", tag="unsubscribe", forbid_unknown_fields=True):
-    """Follow these items no longer."""
+    """Stop following these items."""
 
     items: list[str]
 
@@ -61,13 +60,13 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=Tru
 
 
 class Authenticate(msgspec.Struct, tag_field="op", tag="authenticate", forbid_unknown_fields=True):
-    """Tell who the bidder is; answered with ``authenticated`` and a ``standing`` for every item that is followed."""
+    """Authenticate the bidder; answered with ``authenticated`` and a ``standing`` for each followed item."""
 
     token: str
 
 
 class AskStanding(msgspec.Struct, tag_field="op", tag="standing", forbid_unknown_fields=True):
-    """Tell the standing on these items again, read anew."""
+    """Read the standing on these items again, and tell it."""
 
     items: list[str]
 
@@ -92,24 +91,24 @@ def parse_since(text: str) -> Version:
 
 
 Spend = Callable[[int], bool]
-"""Whether the viewer may ask for so many operations more; see :class:`~broadcast_service.core.quota.Quota`."""
+"""Counts so many operations; False where they are too many. See :class:`~broadcast_service.core.quota.Quota`."""
 
 
-class Outcome(NamedTuple):
-    """Error frames: one for each thing that is wrong, and one where the rest was too much to ask for now."""
+class Handled(NamedTuple):
+    """The error frames of one message: one per failure, and ``too_many`` where the rest exceeded the quota."""
 
     failed: list[Frame]
     too_many: Frame | None = None
 
 
-DONE: Final = Outcome([])
+DONE: Final = Handled([])
 
 
 def too_many_operations(per_s: float, *, item_id: str | None = None) -> Frame:
-    """What a viewer is told that asks for too much.
+    """The error frame for a viewer that asks for too much.
 
     Args:
-        item_id: of the operation, the first item for which nothing was done.
+        item_id: the first item of the operation for which nothing was done.
     """
     text = f"more was asked for than {per_s:g} operations a second; wait some seconds before you say more"
     return error_frame("TOO_MANY_OPERATIONS", text, item_id=item_id)
@@ -117,11 +116,11 @@ def too_many_operations(per_s: float, *, item_id: str | None = None) -> Frame:
 
 def operate(
     service: Service, connection: Connection, text: str | None, now_us: int, spend: Spend, *, full: bool
-) -> Outcome:
+) -> Handled:
     """Carry out one message (None: it was binary).
 
     Args:
-        full: whether the connection gets every event of an item where the message does not say it.
+        full: the default of ``feed``: whether the connection asked for every event.
     """
     try:
         operation = _decoder.decode(text if text is not None else b"")
@@ -144,17 +143,17 @@ def operate(
     return DONE
 
 
-def _wrong(error: Frame) -> Outcome:
-    return Outcome([error])
+def _wrong(error: Frame) -> Handled:
+    return Handled([error])
 
 
-def _subscribe(service: Service, connection: Connection, wish: Subscribe, spend: Spend, *, full: bool) -> Outcome:
-    full = full if wish.feed is None else wish.feed == FULL
-    since = wish.since
+def _subscribe(service: Service, connection: Connection, operation: Subscribe, spend: Spend, *, full: bool) -> Handled:
+    full = full if operation.feed is None else operation.feed == FULL
+    since = operation.since
     errors: list[Frame] = []
-    for item_id in wish.items:
+    for item_id in operation.items:
         if not spend(SINCE_COST if item_id in since else 1):
-            return Outcome(errors, too_many_operations(service.operations_rate.per_s, item_id=item_id))
+            return Handled(errors, too_many_operations(service.operations_rate.per_s, item_id=item_id))
         if not names.is_item_id(item_id):
             errors.append(error_frame("ITEM_ID_INVALID", ITEM_HINT, item_id=item_id))
             continue
@@ -166,13 +165,13 @@ def _subscribe(service: Service, connection: Connection, wish: Subscribe, spend:
         except TooManyItems as error:
             errors.append(error_frame("TOO_MANY_ITEMS", str(error), item_id=item_id))
             break
-    return Outcome(errors)
+    return Handled(errors)
 
 
-def _authenticate(service: Service, connection: Connection, token: str, spend: Spend) -> Outcome:
-    # The standing on each item is read anew.
+def _authenticate(service: Service, connection: Connection, token: str, spend: Spend) -> Handled:
+    # The standing on each item is read again.
     if not spend(len(service.hub.items_of(connection))):
-        return Outcome([], too_many_operations(service.operations_rate.per_s))
+        return Handled([], too_many_operations(service.operations_rate.per_s))
     try:
         identity = feed_tokens.check(service.settings.feed_token_secret, token)
     except TokenInvalid as error:
@@ -181,14 +180,14 @@ def _authenticate(service: Service, connection: Connection, token: str, spend: S
     return DONE
 
 
-def _ask_standing(service: Service, connection: Connection, items: list[str], spend: Spend) -> Outcome:
+def _ask_standing(service: Service, connection: Connection, items: list[str], spend: Spend) -> Handled:
     errors: list[Frame] = []
     for item_id in items:
         if not spend(1):
-            return Outcome(errors, too_many_operations(service.operations_rate.per_s, item_id=item_id))
+            return Handled(errors, too_many_operations(service.operations_rate.per_s, item_id=item_id))
         try:
             if not service.private.ask(connection, item_id):
                 errors.append(error_frame("NOT_FOLLOWED", "subscribe to the item first", item_id=item_id))
         except NotAuthenticated:
             return _wrong(error_frame("NOT_AUTHENTICATED", 'say {"op":"authenticate","token":"..."} first'))
-    return Outcome(errors)
+    return Handled(errors)

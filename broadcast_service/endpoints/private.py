@@ -1,7 +1,7 @@
-"""The private channel: bidders who said who they are, and are told how they stand.
+"""The private channel: tells authenticated bidders how they stand.
 
-A bidder may have many connections, and a connection may follow many items. Here are only those who authenticated, so an
-event costs a look at the few bidders whom it concerns, however many watch the item.
+A bidder may have many connections, and a connection may follow many items. Only authenticated connections are kept
+here, so the cost of an event depends on the few bidders whom it concerns, however many watch the item.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 READERS: Final = 4
 USERS_PER_READ: Final = 256
-"""Bounds how long one read keeps Redis from deciding bids; the other bidders of the item have their turn after it."""
+"""Bounds how long one read keeps Redis from deciding bids; further bidders of the item are in the next read."""
 
 RETRY_S: Final = 0.5
 
 
 class NotAuthenticated(Exception):
-    """The connection has not said who it is, or its token is expired."""
+    """The connection has not authenticated, or its token is expired."""
 
 
 class Reader(Protocol):
@@ -42,27 +42,27 @@ class Reader(Protocol):
 
 
 class Items(Protocol):
-    """What the private channel asks the hub."""
+    """What the private channel needs of the hub."""
 
     def state_of(self, item_id: str) -> ItemState | None:
-        """The item as its newest viewers were shown it."""
+        """The item as viewers last saw it."""
 
     def items_of(self, viewer: Connection) -> Collection[str]:
-        """What the viewer follows."""
+        """The items that the viewer follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Session:
     identity: Identity
     items: set[str] = field(default_factory=set)
-    """Of which the bidder is told how they stand."""
+    """The items on which the bidder is told the standing."""
 
 
 class PrivateChannel:
     """``run`` works until it is cancelled; everything else is synchronous.
 
     Args:
-        rate_max: standings of one item a second, at most; 0 for no limit.
+        rate_max: how often per second standings of one item are told, at most; 0 for no limit.
     """
 
     def __init__(self, items: Items, reader: Reader, *, rate_max: float) -> None:
@@ -70,23 +70,23 @@ class PrivateChannel:
         self._reader = reader
         self._rate_max = rate_max
         self._sessions: dict[Connection, _Session] = {}
-        self._boards: dict[str, Standings[Connection]] = {}
+        self._standings: dict[str, Standings[Connection]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        # Of which users of an item the facts are to be read. An item is in the queue once.
+        # By item, the users whose facts must be read. An item is in the queue at most once.
         self._wanted: dict[str, set[str]] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue()
-        # Items that are read now: one read at a time, so that an older answer never replaces a newer one.
+        # Items with a read in progress: one at a time, so that an older answer never replaces a newer one.
         self._reading: set[str] = set()
         self._is_failing = False
 
     def __len__(self) -> int:
-        """Connections that are authenticated."""
+        """The number of authenticated connections."""
         return len(self._sessions)
 
     # ------------------------------------------------------------------------------------------------ connections
 
     def authenticate(self, connection: Connection, identity: Identity) -> None:
-        """The connection is this bidder's until the token expires; a later token replaces the earlier one."""
+        """Tell this bidder's standings until the token expires. A later token replaces an earlier one."""
         self.leave(connection)
         session = self._sessions[connection] = _Session(identity)
         connection.send((authenticated_frame(identity.user_id, identity.expires_s * 1_000_000),))
@@ -94,7 +94,7 @@ class PrivateChannel:
             self._listen(connection, session, item_id)
 
     def leave(self, connection: Connection) -> None:
-        """The connection is gone, or nobody's any more."""
+        """The connection is gone, or no longer authenticated."""
         session = self._sessions.pop(connection, None)
         if session is not None:
             for item_id in session.items:
@@ -110,17 +110,17 @@ class PrivateChannel:
                 self._listen(viewer, session, item_id)
 
     def unfollow(self, connection: Connection, item_id: str) -> None:
-        """The viewer follows the item no longer."""
+        """The viewer no longer follows the item."""
         session = self._sessions.get(connection)
         if session is not None and item_id in session.items:
             session.items.discard(item_id)
             self._stop(connection, session, item_id)
 
     def ask(self, connection: Connection, item_id: str) -> bool:
-        """Read again how the bidder stands, and tell it whether it changed or not. False: the item is not followed.
+        """Read the standing again and tell it, changed or not. False: the item is not followed.
 
         Raises:
-            NotAuthenticated: nobody knows who asks.
+            NotAuthenticated: the connection has no valid token.
         """
         session = self._sessions.get(connection)
         if session is None:
@@ -131,7 +131,7 @@ class PrivateChannel:
         return True
 
     def expire(self, now_s: float | None = None) -> None:
-        """Forget who the bearers of expired tokens are, and tell them. To be called every second or so."""
+        """End the sessions of expired tokens, and tell their connections. Call it about once a second."""
         now_s = time.time() if now_s is None else now_s
         expired = [each for each, session in self._sessions.items() if session.identity.expires_s <= now_s]
         for connection in expired:
@@ -142,49 +142,49 @@ class PrivateChannel:
     # ----------------------------------------------------------------------------------------------------- events
 
     def standing_changed(self, item_id: str, users: frozenset[str]) -> None:
-        """An event that was just sent concerns these users; an empty set: everybody who follows the item."""
-        board = self._boards.get(item_id)
-        if board is None:
+        """An event that was just sent concerns these users; an empty set means everybody who follows the item."""
+        standings = self._standings.get(item_id)
+        if standings is None:
             return
-        self._want(item_id, board.changed(users))
-        self._flush(item_id, board)
+        self._want(item_id, standings.changed(users))
+        self._flush(item_id, standings)
 
     def _listen(self, connection: Connection, session: _Session, item_id: str) -> None:
         session.items.add(item_id)
         identity = session.identity
-        board = self._boards.get(item_id)
-        if board is None:
-            board = self._boards[item_id] = Standings(item_id, Pace(self._rate_max))
-        board.listen(connection, identity.user_id, sees_maximum=identity.sees_maximum)
+        standings = self._standings.get(item_id)
+        if standings is None:
+            standings = self._standings[item_id] = Standings(item_id, Pace(self._rate_max))
+        standings.listen(connection, identity.user_id, sees_maximum=identity.sees_maximum)
         self._want(item_id, [identity.user_id])
 
     def _stop(self, connection: Connection, session: _Session, item_id: str) -> None:
-        board = self._boards.get(item_id)
-        if board is None:
+        standings = self._standings.get(item_id)
+        if standings is None:
             return
-        board.leave(connection, session.identity.user_id)
-        if not board:
-            del self._boards[item_id]
+        standings.leave(connection, session.identity.user_id)
+        if not standings:
+            del self._standings[item_id]
             timer = self._timers.pop(item_id, None)
             if timer is not None:
                 timer.cancel()
 
-    def _flush(self, item_id: str, board: Standings[Connection]) -> None:
-        """Send what may be sent now, and come back for the rest."""
+    def _flush(self, item_id: str, standings: Standings[Connection]) -> None:
+        """Send what may be sent now, and set a timer for the rest."""
         if item_id in self._timers:
             return
         loop = asyncio.get_running_loop()
-        for connection, frame in board.flush(self._items.state_of(item_id), loop.time()):
+        for connection, frame in standings.flush(self._items.state_of(item_id), loop.time()):
             connection.send((frame,))
-        due_s = board.due_s()
+        due_s = standings.due_s()
         if due_s is not None:
             self._timers[item_id] = loop.call_at(due_s, self._on_timer, item_id)
 
     def _on_timer(self, item_id: str) -> None:
         del self._timers[item_id]
-        board = self._boards.get(item_id)
-        if board is not None:
-            self._flush(item_id, board)
+        standings = self._standings.get(item_id)
+        if standings is not None:
+            self._flush(item_id, standings)
 
     # --------------------------------------------------------------------------------------------------- reading
 
@@ -200,7 +200,7 @@ class PrivateChannel:
                 self._queue.put_nowait(item_id)
 
     async def run(self) -> None:
-        """Read what is wanted until cancelled."""
+        """Read facts until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):
                 group.create_task(self._work())
@@ -217,15 +217,15 @@ class PrivateChannel:
                     self._queue.put_nowait(item_id)
 
     async def _read(self, item_id: str) -> None:
-        # Taken before the read begins: who is wanted from now on is read once more.
+        # Taken before the read begins: users who are asked for during it are read once more.
         wanted = self._wanted.pop(item_id)
-        board = self._boards.get(item_id)
-        if board is None:
+        standings = self._standings.get(item_id)
+        if standings is None:
             return
         users = {wanted.pop() for _ in range(min(len(wanted), USERS_PER_READ))}
         if wanted:
             self._wanted[item_id] = wanted
-        board.reading(users)
+        standings.reading(users)
         try:
             facts = await self._reader.read(item_id, users)
         except (RedisError, OSError, TimeoutError, ValueError) as error:
@@ -235,6 +235,6 @@ class PrivateChannel:
             asyncio.get_running_loop().call_later(RETRY_S, self._want, item_id, users)
             return
         self._is_failing = False
-        if self._boards.get(item_id) is board:
-            board.learn(facts)
-            self._flush(item_id, board)
+        if self._standings.get(item_id) is standings:
+            standings.learn(facts)
+            self._flush(item_id, standings)

@@ -1,8 +1,8 @@
-"""The feed for clients without WebSockets: server-sent events (the HTML standard, section 9.2), one item per stream.
+"""The feed as server-sent events (the HTML standard, section 9.2), one item per stream.
 
-``/sse/items/{id}``, with ``?since=`` like a WebSocket; when the browser comes back by itself, it says in the header
-Last-Event-ID what it saw last. Everything else is as on a WebSocket: frames, bounds, and what happens to a viewer that
-does not read.
+``/sse/items/{id}``, with ``?since=`` like a WebSocket; a browser that reconnects by itself sends its last version in
+the header Last-Event-ID. All else is as on a WebSocket: frames, limits, and what happens to a viewer that does not
+read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from broadcast_service.core.close_codes import INTERNAL_ERROR
 from broadcast_service.core.frames import Frame, FrameKind, version_text
-from broadcast_service.endpoints.admission import Wishes, refusal, wishes_of
+from broadcast_service.endpoints.admission import ConnectRequest, connect_request_of, refusal
 from broadcast_service.endpoints.watch import Session, greet
 from broadcast_service.service import Service
 from broadcast_service.transport.connection import Connection
@@ -28,11 +28,11 @@ from shared.domain.errors import ItemNotFound
 from shared.http.problems import problem
 
 RETRY_MS: Final = (1_000, 3_000)
-"""How long a browser waits before it comes back: each its own time, so that not all come at once."""
+"""How long a browser waits before it reconnects; random, so that not all come at once."""
 
 _HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
-    # Nobody in between may keep, change or hold back what is meant for now.
+    # No proxy may cache, change or buffer the stream.
     "cache-control": "no-store, no-transform",
     "x-accel-buffering": "no",
 }
@@ -40,7 +40,7 @@ _TYPE_STARTS: Final = len(b'{"type":"')
 
 
 async def stream_item(request: Request) -> Response:
-    """``/sse/items/{item_id}``: a stream, or the problem why there is none."""
+    """``/sse/items/{item_id}``: a stream, or a problem response."""
     service: Service = request.state.service
     item_id: str = request.path_params["item_id"]
     response = await _stream(request, service, item_id)
@@ -50,20 +50,20 @@ async def stream_item(request: Request) -> Response:
 
 
 async def _stream(request: Request, service: Service, item_id: str) -> Response:
-    wishes = wishes_of(request, item_id, service, last_event_id=request.headers.get("last-event-id"))
-    if isinstance(wishes, Response):
-        return wishes
-    refused = refusal(service, wishes.address)
+    wanted = connect_request_of(request, item_id, service, last_event_id=request.headers.get("last-event-id"))
+    if isinstance(wanted, Response):
+        return wanted
+    refused = refusal(service, wanted.address)
     if refused is None and not await _may_exist(service, item_id):
         missing = ItemNotFound(item_id)
         return problem(404, missing.code, str(missing))
     if request.method == "HEAD":
         return refused or Response(headers=_HEADERS)
-    return refused or EventStream(service, wishes)
+    return refused or EventStream(service, wanted)
 
 
 async def _may_exist(service: Service, item_id: str) -> bool:
-    """Whether there is something to watch. Where Redis cannot tell, or has lost it, the stream waits for it like a
+    """Whether the item may be watched. If Redis cannot be asked or has lost the item, the stream waits for it, like a
     WebSocket."""
     if service.settings.open_catalogue or service.hub.state_of(item_id) is not None:
         return True
@@ -74,19 +74,19 @@ async def _may_exist(service: Service, item_id: str) -> bool:
 
 
 class EventStream(Response):
-    """The response: its head goes out through ASGI, all that follows is written past it."""
+    """The response: its head goes out through ASGI, all that follows bypasses ASGI."""
 
-    def __init__(self, service: Service, wishes: Wishes) -> None:
+    def __init__(self, service: Service, wanted: ConnectRequest) -> None:
         super().__init__(headers=_HEADERS)
-        # There is no length; uvicorn sends chunks then.
+        # Without a length uvicorn sends chunks.
         del self.headers["content-length"]
         self._service = service
-        self._wishes = wishes
+        self._wanted = wanted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self._service
-        # From here to `enter` nothing is awaited, so no bound can be passed by many who come at once.
-        refused = refusal(service, self._wishes.address)
+        # Nothing is awaited from here to `enter`, so many requests at once cannot pass a limit together.
+        refused = refusal(service, self._wanted.address)
         if refused is not None:
             await refused(scope, receive, send)
             return
@@ -100,27 +100,27 @@ class EventStream(Response):
             clock=asyncio.get_running_loop().time,
             encode=sse_of,
         )
-        service.enter(connection, address=self._wishes.address)
+        service.enter(connection, address=self._wanted.address)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            transport.take_over(Session(service, connection, full=self._wishes.full))
+            transport.take_over(Session(service, connection, full=self._wanted.full))
         except BaseException:
             service.leave(connection)
             raise
         if transport.is_writable:
             transport.write(b"retry: %d\n\n" % random.randint(*RETRY_MS))
         try:
-            greet(service, connection, self._wishes)
+            greet(service, connection, self._wanted)
         except Exception:
             connection.close(INTERNAL_ERROR)
             raise
 
 
 def sse_of(frame: Frame) -> bytes:
-    """The frame as an event, made on first use and kept with the frame for all other streams.
+    """The frame as a server-sent event, made once and kept with the frame for all streams.
 
-    It has an id where it shows an item at a version: what a browser sends back as Last-Event-ID. What only tells about
-    a version has none, since the viewer may not have been shown that version yet.
+    Only snapshots and events have an id, which browsers send back as Last-Event-ID: the version that the viewer was
+    shown. Other frames may name a version that the viewer has not been shown yet.
     """
     if frame.sse is None:
         text = frame.text

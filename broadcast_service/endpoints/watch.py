@@ -1,8 +1,8 @@
-"""The WebSocket endpoints: who may come in, and the life of a connection.
+"""The WebSocket endpoints, and the session of a connection.
 
 ``/ws/items/{id}`` and ``/ws?item_id={id}`` are for one item, ``/ws`` for many, which the viewer names in messages: see
-:mod:`broadcast_service.endpoints.operations`. An endpoint returns when the WebSocket is open; from then on a
-:class:`Session` is called when something comes.
+:mod:`broadcast_service.endpoints.operations`. An endpoint returns once the WebSocket is open; from then on the
+transport calls a :class:`Session`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from starlette.websockets import WebSocket
 
 from broadcast_service.core.close_codes import INTERNAL_ERROR, TOO_MANY_ERRORS, TOO_MANY_OPERATIONS
 from broadcast_service.core.frames import connected_frame
-from broadcast_service.core.quota import Quota, Verdict
-from broadcast_service.endpoints.admission import Wishes, refusal, wishes_of
+from broadcast_service.core.quota import Allowance, Quota
+from broadcast_service.endpoints.admission import ConnectRequest, connect_request_of, refusal
 from broadcast_service.endpoints.operations import operate, too_many_operations
 from broadcast_service.service import Service
 from broadcast_service.transport.connection import Connection
@@ -28,11 +28,11 @@ from broadcast_service.transport.websockets import FeedProtocol, transport_of
 logger = logging.getLogger(__name__)
 
 ERRORS_MAX: Final = 100
-"""Operations of one connection that may fail before it is closed."""
+"""Failed operations after which a connection is closed."""
 
 
 class Session:
-    """What one viewer says, and its end. Implements :class:`~broadcast_service.transport.websockets.Viewer`."""
+    """Handles what one viewer sends. Implements :class:`~broadcast_service.transport.websockets.Viewer`."""
 
     __slots__ = ("_connection", "_errors", "_full", "_quota", "_service")
 
@@ -68,11 +68,11 @@ class Session:
     def _is_admitted(self) -> bool:
         service = self._service
         service.metrics.operations += 1
-        verdict = self._quota.admit(service.clock())
-        if verdict is Verdict.CARRIED_OUT:
+        allowance = self._quota.admit(service.clock())
+        if allowance is Allowance.ALLOWED:
             return True
         service.metrics.operations_refused += 1
-        if verdict is Verdict.GIVEN_UP:
+        if allowance is Allowance.EXHAUSTED:
             address = service.connections.get(self._connection)
             logger.warning("connection %s of %s asks for too much: closed", self._connection.client_id, address)
             self._connection.close(TOO_MANY_OPERATIONS)
@@ -98,7 +98,7 @@ class Session:
 
 
 async def watch_item(websocket: WebSocket) -> None:
-    """``/ws/items/{item_id}``, with ``?since=<epoch>:<seq>`` where the viewer comes back."""
+    """``/ws/items/{item_id}``, with ``?since=<epoch>:<seq>`` for a viewer who reconnects."""
     await _watch(websocket, websocket.path_params["item_id"])
 
 
@@ -109,12 +109,12 @@ async def watch_any(websocket: WebSocket) -> None:
 
 async def _watch(websocket: WebSocket, item_id: str | None) -> None:
     service: Service = websocket.state.service
-    wishes = wishes_of(websocket, item_id, service)
-    if isinstance(wishes, Response):
-        await _refuse(websocket, service, wishes)
+    wanted = connect_request_of(websocket, item_id, service)
+    if isinstance(wanted, Response):
+        await _refuse(websocket, service, wanted)
         return
-    # From here to `enter` nothing is awaited, so no bound can be passed by many who come at once.
-    refused = refusal(service, wishes.address)
+    # Nothing is awaited from here to `enter`, so many requests at once cannot pass a limit together.
+    refused = refusal(service, wanted.address)
     if refused is not None:
         await _refuse(websocket, service, refused)
         return
@@ -127,10 +127,10 @@ async def _watch(websocket: WebSocket, item_id: str | None) -> None:
         metrics=service.metrics,
         clock=asyncio.get_running_loop().time,
     )
-    service.enter(connection, transport, wishes.address)
+    service.enter(connection, transport, wanted.address)
     try:
         await websocket.accept()
-        begin(service, connection, transport, wishes)
+        begin(service, connection, transport, wanted)
     except BaseException:
         service.leave(connection)
         raise
@@ -141,35 +141,35 @@ async def _refuse(websocket: WebSocket, service: Service, response: Response) ->
     await websocket.send_denial_response(response)
 
 
-def begin(service: Service, connection: Connection, transport: FeedProtocol, wishes: Wishes) -> None:
-    """The first frames of a WebSocket that is open."""
-    transport.take_over(Session(service, connection, full=wishes.full))
+def begin(service: Service, connection: Connection, transport: FeedProtocol, wanted: ConnectRequest) -> None:
+    """Start the session of an open WebSocket, and send its first frames."""
+    transport.take_over(Session(service, connection, full=wanted.full))
     try:
-        greet(service, connection, wishes)
+        greet(service, connection, wanted)
     except Exception:
         connection.close(INTERNAL_ERROR)
         raise
 
 
-def greet(service: Service, connection: Connection, wishes: Wishes) -> None:
-    """``connected``, and what the viewer asked for in its address."""
+def greet(service: Service, connection: Connection, wanted: ConnectRequest) -> None:
+    """Send ``connected``, and start what the viewer asked for in its URL."""
     connection.send(
         (
             connected_frame(
                 connection.client_id,
-                wishes.item_id,
+                wanted.item_id,
                 now_us(),
                 heartbeat_s=service.settings.feed_time_s,
-                full=wishes.full,
+                full=wanted.full,
             ),
         )
     )
-    if wishes.identity is not None:
-        service.private.authenticate(connection, wishes.identity)
-    if wishes.item_id is not None:
-        service.follow(connection, wishes.item_id, wishes.since, full=wishes.full)
+    if wanted.identity is not None:
+        service.private.authenticate(connection, wanted.identity)
+    if wanted.item_id is not None:
+        service.follow(connection, wanted.item_id, wanted.since, full=wanted.full)
 
 
 def now_us() -> int:
-    """The time of this machine."""
+    """Microseconds since 1970, by this machine's clock."""
     return time.time_ns() // 1000

@@ -1,1 +1,1 @@
-"""Where the feed's knowledge comes from: events from NATS JetStream, snapshots and recent events from Redis."""
+"""The feed's sources: events from NATS JetStream, snapshots and recent events from Redis."""

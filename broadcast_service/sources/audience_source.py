@@ -1,4 +1,4 @@
-"""Tells other broadcasters how many viewers this one has, and its viewers how many they are in all."""
+"""Tells the other broadcasters how many viewers this one has, and tells its viewers how many there are in all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from broadcast_service.core.audience import SUBJECT, Audience
 
 SLICE: Final = 500
-"""Items that are looked at before events and viewers have their turn again: about a millisecond."""
+"""Items that are handled, in about a millisecond, before the event loop may do other work."""
 
 
 class Bus(Protocol):
@@ -19,17 +19,17 @@ class Bus(Protocol):
     def is_up(self) -> bool: ...
 
     async def publish(self, subject: str, data: bytes) -> None:
-        """At most once: nothing is sent, and nothing kept for later, where NATS is away."""
+        """At most once: while NATS is down, nothing is sent or kept for later."""
 
 
 class Tell(Protocol):
-    """Who tells the viewers of an item; :meth:`~broadcast_service.transport.broadcaster.Broadcaster.tell_viewers`."""
+    """Tells the viewers of an item; :meth:`~broadcast_service.transport.broadcaster.Broadcaster.tell_viewers`."""
 
     def __call__(self, item_id: str, viewers: int, *, exact: bool) -> None: ...
 
 
 class AudienceSource:
-    """``run`` works until it is cancelled, and says good-bye then.
+    """``run`` works until it is cancelled; then it announces that this broadcaster has no viewers.
 
     Args:
         counts: the items that are followed here, each with its number of viewers.
@@ -57,11 +57,11 @@ class AudienceSource:
                 await asyncio.sleep(self._audience.period_s)
                 await self.round()
         finally:
-            # Otherwise its viewers would be counted twice for a while, where they went to another broadcaster.
+            # Otherwise viewers who move to another broadcaster would be counted twice for a while.
             await self._announce([])
 
     async def round(self) -> None:
-        """Tell the others, then the viewers. What nobody else is known to count is exact only while NATS is there."""
+        """Tell the others, then the viewers. Counts can be exact only while NATS is up."""
         await self._announce(self._counts())
         self._audience.forget_silent(self._clock())
         for number, (item_id, own) in enumerate(list(self._counts()), start=1):

@@ -1,4 +1,4 @@
-"""Loads items on demand: one load per item at a time however many ask, a few at once, and again until Redis answers."""
+"""Loads items on demand: one load per item at a time, a few items at once, and retries until Redis answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reader(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told what was loaded. Every request is followed, at least once, by one of these calls."""
+    """Is told what was loaded. After each request there is at least one call of the last four."""
 
     def watches(self, item_id: str) -> bool: ...
 
@@ -48,7 +48,7 @@ class _Stage(Enum):
     QUEUED = "queued"
     READING = "reading"
     ASKED_AGAIN = "asked again"
-    """Asked for while a read was under way, which may have begun too early: another one follows."""
+    """Asked for during a read, which may have begun too early: another read follows."""
 
 
 class Loader:
@@ -64,7 +64,7 @@ class Loader:
         self._is_failing = False
 
     def request(self, item_id: str) -> None:
-        """Load the item by a read that begins after this call."""
+        """Load the item, by a read that begins after this call."""
         match self._stages.get(item_id):
             case None:
                 self._stages[item_id] = _Stage.QUEUED
@@ -96,7 +96,7 @@ class Loader:
             is_lost = recovery is None and await self._reader.is_lost(item_id)
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_failing:
-                # Once, not for every item that is watched.
+                # Once, not for every watched item.
                 logger.warning("Redis cannot be asked, trying on: %s: %s", type(error).__name__, error)
             self._is_failing = True
             self._failed(item_id)
@@ -117,14 +117,14 @@ class Loader:
         if recovery is not None:
             listener.loaded(item_id, recovery, again=again)
         elif not again:
-            # Otherwise the item may have come into being since; the next read tells.
+            # Else the item may have been created since; the next read tells.
             if is_lost:
                 listener.lost(item_id)
             else:
                 listener.missing(item_id)
 
     def _failed(self, item_id: str) -> None:
-        """Try again later, with growing pauses; the item stays queued, so that requests in between change nothing."""
+        """Retry after a pause that grows. The item stays queued, so requests in between change nothing."""
         self._metrics.loads_failed += 1
         self._stages[item_id] = _Stage.QUEUED
         asyncio.get_running_loop().call_later(self._backoff.failed(), self._queue.put_nowait, item_id)

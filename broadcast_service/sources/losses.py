@@ -1,11 +1,10 @@
-"""Whether an item that Redis does not have was there once: then it is lost, and comes back, and is no stranger.
+"""Tells whether an item that Redis does not have is lost, and so will come back, or never existed.
 
-The broadcaster cannot ask the archive. It asks Redis for what else there would be of the item: its shard's cursors, its
-other keys, and the note that a gateway leaves which has asked the archive. Then it asks the stream, which remembers the
-items of the last days.
+The broadcaster cannot ask the archive. It asks Redis for other traces of the item: its shard's cursors, its other keys,
+and the note of a gateway that has asked the archive. Then it asks the stream, which has the items of the last days.
 
-Whoever asks for what never was must not keep the stream busy: a few questions at a time, each answer kept for a while,
-and none while the stream is slow.
+Requests for items that never existed must not overload the stream: it is asked a few questions at a time, negative
+answers are kept for a while, and a slow stream is not asked.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ from shared.redis_layout.cursors import ask_epoch
 
 ASKING_MAX: Final = 4
 KEPT_S: Final = 5.0
-"""How long a "no" of the stream is kept, and how long a stream that did not answer is left alone."""
+"""How long a "no" of the stream is kept, and how long a stream that did not answer is not asked."""
 KEPT_MAX: Final = 10_000
 
 
 class Losses:
     """Args:
-    has_message: whether the newest message under a subject in the stream is of this epoch of its shard or a later
-        one; raises an error of NATS, OSError or TimeoutError. One of a former epoch, of an item that is not there
-        now, came most likely too late for the rebuilding of its shard, and is of nothing that was ever there.
+    has_message: whether the newest message of a subject in the stream is of this epoch of its shard or a later one;
+        raises an error of NATS, OSError or TimeoutError. A message of a former epoch does not count: most likely it
+        was published after its shard was rebuilt, so its item does not exist.
     """
 
     def __init__(self, redis: Redis, has_message: Callable[[str, int], Awaitable[bool]]) -> None:
         self._redis = redis
         self._has_message = has_message
         self._asking = asyncio.Semaphore(ASKING_MAX)
-        # Item id to when its "no" is too old. A dict keeps the order in which they came, which is that of their ages.
-        self._strangers: dict[str, float] = {}
+        # Item id to when its "no" expires. In order of insertion, so the oldest is first.
+        self._unknown: dict[str, float] = {}
         self._silent_until_s = 0.0
 
     async def is_lost(self, item_id: str) -> bool:
-        """Whether the item, which Redis does not have, is known; False where nobody can tell.
+        """Whether the item, which Redis does not have, is lost; False where nobody can tell.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
@@ -62,7 +61,7 @@ class Losses:
 
     async def _is_in_stream(self, item_id: str, epoch: int) -> bool:
         clock = asyncio.get_running_loop().time
-        if self._strangers.get(item_id, 0.0) > clock() or self._silent_until_s > clock():
+        if self._unknown.get(item_id, 0.0) > clock() or self._silent_until_s > clock():
             return False
         async with self._asking:
             if self._silent_until_s > clock():
@@ -72,9 +71,9 @@ class Losses:
             except (NatsError, OSError, TimeoutError):
                 self._silent_until_s = clock() + KEPT_S
                 return False
-        self._strangers.pop(item_id, None)
+        self._unknown.pop(item_id, None)
         if not found:
-            self._strangers[item_id] = clock() + KEPT_S
-            if len(self._strangers) > KEPT_MAX:
-                del self._strangers[next(iter(self._strangers))]
+            self._unknown[item_id] = clock() + KEPT_S
+            if len(self._unknown) > KEPT_MAX:
+                del self._unknown[next(iter(self._unknown))]
         return found

@@ -1,7 +1,7 @@
-"""Whether a shard was rebuilt: its items have another epoch then, and nothing of the former one counts any more.
+"""Watches whether shards are rebuilt: their items then have a new epoch, and nothing of the former one counts.
 
-Messages tell it too, but only once somebody bids. Until then a relay that slept while its shard was rebuilt may publish
-what nobody else will ever know of, with a number above all that the viewers of the item have seen.
+Messages tell it too, but only once somebody bids. Until then a relay that was suspended while its shard was rebuilt may
+publish events that are in no archive, with a seq above all that the viewers of the item have seen.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class Listener(Protocol):
-    """Who is told. Calls are synchronous."""
+    """Is told the state of the shards. Calls are synchronous."""
 
     def shards_watched(self) -> set[str]:
-        """Of which shards it is to be told."""
+        """The shards to look at."""
 
     def shards_seen(self, epochs: Mapping[str, int], rebuilt: Collection[str]) -> None:
-        """What was found: the epoch of each shard that lives, and the shards at which somebody is at work."""
+        """The epoch of each shard that takes bids, and the shards that are being rebuilt."""
 
 
 class ShardWatch:
-    """``run`` looks until it is cancelled, at most at all 64 shards, in one round trip."""
+    """Reads the state of up to 64 shards in one round trip."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

@@ -1,4 +1,4 @@
-"""Items as Redis has them now, with the recent events that lead there."""
+"""Reads items from Redis, with the recent events that led to their state."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ logger = logging.getLogger(__name__)
 
 NOTHING_WANTED: Final[Wanted] = MappingProxyType({})
 _SLACK_EVENTS: Final = 64
-"""Events that may be decided between the two reads below without pushing a wanted one out of the range."""
+"""Events that may be decided between the two reads below without pushing a wanted event out of the range."""
 
 
 class SnapshotReader:
-    """Reads only; may be repeated at will.
-
-    Args:
-        events_max: how many events a recovery may carry.
-        losses: tells an item that is lost from one that never was.
+    """Args:
+    events_max: most events of one recovery.
+    losses: tells lost items from those that never existed.
     """
 
     def __init__(self, redis: Redis, losses: Losses, *, events_max: int) -> None:
@@ -37,10 +35,10 @@ class SnapshotReader:
         self._events_max = events_max
 
     async def read(self, item_id: str, wanted: Wanted = NOTHING_WANTED) -> Recovery | None:
-        """The item, and of the events that are wanted those of its epoch, at most the last ``events_max``.
+        """The item, and the wanted events of its epoch, at most the last ``events_max``.
 
-        Two reads, not one transaction: most of the time the item says that there is nothing to replay, and the list is
-        long. Events that were decided between the two are newer than the item and left to the stream.
+        Two reads, not one transaction: mostly the item says that there is nothing to replay, and the list is long.
+        Events decided between the two reads are newer than the item and come from the stream.
 
         Returns:
             None where the item does not exist, or its shard is closed.
@@ -54,7 +52,7 @@ class SnapshotReader:
         ask_epoch(pipeline, names.shard_of(item_id))
         fields, epoch = await pipeline.execute()
         if not fields or epoch is None:
-            # A closed shard has an older copy, or is half rebuilt: what viewers were shown may be newer.
+            # A closed shard is an older copy, or half rebuilt: viewers may have seen newer states.
             return None
         item = decode_item(fields)
         behind = min(_events_wanted(wanted, item), self._events_max)
@@ -67,7 +65,7 @@ class SnapshotReader:
         return Recovery(item, tuple(_decode(item, newest_first)))
 
     async def is_lost(self, item_id: str) -> bool:
-        """Whether an item that Redis does not have was there once; see :class:`Losses`.
+        """Whether an item that Redis does not have is lost; see :class:`Losses`.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
@@ -75,21 +73,22 @@ class SnapshotReader:
         return await self._losses.is_lost(item_id)
 
     async def is_up(self) -> bool:
-        """Whether Redis answers."""
+        """Whether Redis answers.
+
+        Raises:
+            redis.RedisError, OSError, TimeoutError: it does not.
+        """
         return bool(await self._redis.ping())
 
 
 def _events_wanted(wanted: Wanted, item: ItemState) -> int:
-    """How many of the item's events somebody has not seen; those of other epochs could not be replayed anyway."""
+    """How many of the item's events are wanted; those of other epochs could not be replayed anyway."""
     known = [wanted[epoch] for epoch in (0, item.state.epoch) if epoch in wanted]
     return item.state.seq - min(known, default=item.state.seq)
 
 
 def _decode(item: ItemState, newest_first: list[bytes]) -> list[Event]:
-    """Oldest first, up to the item's own version.
-
-    Ends before an event that cannot be read: what follows it has a gap.
-    """
+    """The events, oldest first, up to the item's own version; only those after the last one that cannot be read."""
     events: list[Event] = []
     for raw in newest_first:
         try:

@@ -1,1 +1,1 @@
-"""How frames get to viewers: connections, and the protocols below ASGI."""
+"""Sends frames to viewers: connections, and the protocols below ASGI."""

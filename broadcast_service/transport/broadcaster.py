@@ -1,4 +1,4 @@
-"""Carries out what the hub decides: frames to connections, loads to the loader. Everything here is synchronous.
+"""Carries out the hub's effects: frames go to connections, loads to the loader. Everything here is synchronous.
 
 The listener of all sources: events come from :mod:`shared.streams.follower`, snapshots from
 :mod:`broadcast_service.sources.loader`, the epochs of shards from :mod:`broadcast_service.sources.shards`.
@@ -67,7 +67,7 @@ class Broadcaster:
         self._call_at: CallAt = call_at or asyncio.get_running_loop().call_at
 
     def carry_out(self, effects: Iterable[Effect[Connection]]) -> None:
-        """Do what the hub returned, in its order."""
+        """Carry out the hub's effects, in order."""
         for effect in effects:
             match effect:
                 case Send(frames, viewers):
@@ -87,7 +87,7 @@ class Broadcaster:
                         viewer.refuse(error, ITEM_NOT_FOUND)
 
     def flush(self, item_id: str) -> None:
-        """It is time for what waits of an item."""
+        """Send the frames of an item that waited for the next slot."""
         self.carry_out(self.hub.flush(item_id, self._clock()))
 
     # ---------------------------------------------------------------------------------------- from the stream
@@ -110,7 +110,7 @@ class Broadcaster:
             return
         self.carry_out(self.hub.epoch_heard(batch.shard, batch.shard_epoch))
         if self.hub.is_over(batch.shard, batch.shard_epoch):
-            # A relay that slept while its shard was rebuilt: this is in no archive, and in no item.
+            # Of a relay that was suspended while its shard was rebuilt: this is in no archive and no item.
             self._metrics.messages_former += 1
             logger.warning("item %s: a message of epoch %d of shard %s, which is over", *_place(batch))
             return
@@ -138,7 +138,6 @@ class Broadcaster:
     # ------------------------------------------------------------------------------------------- from the audience
 
     def tell_viewers(self, item_id: str, viewers: int, *, exact: bool) -> None:
-        """How many watch the item, here and elsewhere."""
         self.carry_out(self.hub.tell_viewers(item_id, viewers, exact=exact))
 
     # ---------------------------------------------------------------------------------------- from the loader

@@ -1,6 +1,6 @@
-"""One viewer's connection: frames go out at once while it reads, and wait in a bounded queue while it does not.
+"""One viewer's connection: frames go out at once while the viewer reads, else they wait in a bounded queue.
 
-There is no task per viewer and nothing is awaited here: handing a frame to a thousand viewers is a loop over a thousand
+There is no task per viewer, and nothing is awaited: sending a frame to a thousand viewers is a loop of a thousand
 writes to socket buffers, and a viewer whose buffer is full costs no more than one that reads.
 """
 
@@ -22,26 +22,26 @@ logger = logging.getLogger(__name__)
 
 
 class Transport(Protocol):
-    """The socket below, as :mod:`broadcast_service.transport.websockets` offers it. No method waits.
+    """The socket, as :mod:`broadcast_service.transport.websockets` offers it. No method waits.
 
-    It tells its connection whenever ``is_writable`` changes: ``connection.on_full()`` where it turned False,
-    ``connection.on_writable()`` where it turned True.
+    When ``is_writable`` changes, it calls ``connection.on_full()`` (now False) or ``connection.on_writable()`` (now
+    True).
     """
 
     @property
     def is_writable(self) -> bool:
-        """Whether the socket's buffer has room; never where the viewer is gone."""
+        """Whether the socket's buffer has room; False once the viewer is gone."""
 
     @property
     def write(self) -> Callable[[bytes], object]:
-        """Hands bytes to a socket that is writable; all of them are taken. Always the same function."""
+        """Writes bytes to a writable socket, which takes all of them. Always the same function."""
 
     def finish(self, code: int, reason: str) -> None:
-        """Say goodbye with a close frame, and cut the connection if it is not answered in a few seconds."""
+        """Send a close frame, and abort the connection if no answer comes in a few seconds."""
 
 
 def wire_of(frame: Frame) -> bytes:
-    """The frame as a WebSocket text message, made on first use and kept with the frame for all other viewers."""
+    """The frame as a WebSocket text message, made once and kept with the frame for all viewers."""
     if frame.wire is None:
         frame.wire = WireFrame(Opcode.TEXT, frame.text).serialize(mask=False)
     return frame.wire
@@ -51,14 +51,14 @@ class Connection:
     """A viewer, as the hub knows it.
 
     Args:
-        single: the connection is for one item only and ends where that item does not exist.
+        single: the connection is for one item only and ends if that item does not exist.
         clock: any monotonic clock, in seconds.
-        encode: how a frame looks to this viewer; None for a WebSocket. It should keep what it made with the frame, for
-            other viewers.
+        encode: encodes a frame for this viewer, and should keep the result with the frame, for other viewers; None for
+            a WebSocket.
 
     Attributes:
-        is_direct: whether the bytes of :func:`wire_of` may be given to ``write`` now, without asking anybody: it is a
-            WebSocket whose socket has room, and no frame waits.
+        is_direct: whether the bytes of :func:`wire_of` may go to ``write`` at once: it is a WebSocket, its socket has
+            room, and no frame waits.
         write: the socket's own function.
     """
 
@@ -94,7 +94,7 @@ class Connection:
         self._transport = transport
         self._encode = encode
         self._limits = limits
-        # Made when something has to wait for the first time: most viewers never need one.
+        # Made when a frame must wait for the first time: most viewers never need one.
         self._outgoing: Outgoing | None = None
         self._metrics = metrics
         self._clock = clock
@@ -103,13 +103,13 @@ class Connection:
 
     @property
     def is_behind(self) -> bool:
-        """Whether frames wait, or the viewer is being closed: not the time for a heartbeat."""
+        """Whether frames wait, or the viewer is being closed; it then gets no heartbeat."""
         return bool(self._outgoing) or self._is_closing or not self._transport.is_writable
 
     def send(self, frames: Sequence[Frame]) -> None:
-        """Send frames now, or let them wait for the viewer; close a viewer that is too slow even for that.
+        """Send frames now, or queue them; close a viewer that is too slow even for that.
 
-        Never raises: whatever is wrong with one viewer, the others are served.
+        Never raises: a failure of one viewer must not affect the others.
         """
         if self._is_closing:
             return
@@ -135,13 +135,13 @@ class Connection:
                 return
 
     def refuse(self, error: Frame, code: CloseCode) -> None:
-        """An item that cannot be followed: an error among many items, the end of a connection that was for it alone."""
+        """The item cannot be followed: send the error, and close a connection that was for this item alone."""
         self.send((error,))
         if self.single:
             self.close(code)
 
     def on_full(self) -> None:
-        """The socket takes no more bytes for now, or never again."""
+        """The socket takes no more bytes, for now or for ever."""
         self.is_direct = False
 
     def on_writable(self) -> None:
@@ -149,7 +149,7 @@ class Connection:
         if self._is_closing:
             return
         encode = self._encode or wire_of
-        # Taken from the queue one by one: what still waits can still be conflated.
+        # Frames are taken one by one: what still waits can still be conflated.
         while self._outgoing and self._transport.is_writable:
             self.write(encode(self._outgoing.pop(self._clock())))
             self._metrics.frames_sent += 1
@@ -158,17 +158,17 @@ class Connection:
             self.is_direct = self._encode is None and self._transport.is_writable
 
     def fail(self) -> None:
-        """To be called where something was raised: give this viewer up."""
+        """Log the exception that is being handled, and close this viewer."""
         logger.exception("connection %s: it cannot be sent to", self.client_id)
         self.close(INTERNAL_ERROR)
 
     def close_if_stalled(self) -> None:
-        """To be called now and then: a viewer that takes nothing is noticed also when no frame comes."""
+        """Close a viewer that takes nothing. Call it regularly: otherwise this is noticed only when a frame comes."""
         if self._outgoing is not None and self._outgoing.is_stalled(self._clock()):
             self.close(SLOW_VIEWER)
 
     def close(self, code: CloseCode) -> None:
-        """End the connection; frames that wait are dropped."""
+        """Close the connection; frames that wait are dropped."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -179,7 +179,7 @@ class Connection:
 
 
 def send_to_all(frames: tuple[Frame, ...], viewers: Collection[Connection], metrics: Metrics) -> None:
-    """Send the same frames to many viewers: the one loop that everything else here is to keep short."""
+    """Send the same frames to many viewers: the hot loop of the broadcaster."""
     data = wire_of(frames[0]) if len(frames) == 1 else b"".join(map(wire_of, frames))
     others = 0
     for viewer in viewers:

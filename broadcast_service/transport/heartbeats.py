@@ -1,4 +1,4 @@
-"""Doing something with every connection every few seconds, evenly spread: one task instead of a timer for each."""
+"""Visits every connection every few seconds, evenly spread: one task instead of a timer per connection."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Final, Generic, TypeVar
 MemberT = TypeVar("MemberT")
 
 STEPS: Final = 50
-"""Into how many slices a period is cut: of 10,000 connections 200 are visited at once, which takes about a
-millisecond."""
+"""Slices of a period: of 10,000 connections 200 are visited at once, which takes about a millisecond."""
 
 
 class Rounds(Generic[MemberT]):
-    """Who is visited in which step. Pure.
+    """Decides which member is visited in which step. Pure.
 
-    Whoever is there when a round begins is visited once in it, in the order of ``members``; who comes later waits for
-    the next round. So, where the order is that of arrival, nobody waits longer than two rounds for the first visit, or
-    longer than one and a step for another one.
+    A round visits each member that was there when it began once, in the order of ``members``; later ones wait for the
+    next round. If that is the order of arrival, a member waits at most two rounds for its first visit, and at most a
+    round and a step between visits.
     """
 
     def __init__(self, members: Callable[[], Iterable[MemberT]], *, steps: int = STEPS) -> None:
@@ -28,7 +27,7 @@ class Rounds(Generic[MemberT]):
         self._round: Sequence[MemberT] = ()
 
     def step(self) -> Sequence[MemberT]:
-        """The next slice. Members may be gone since the round began."""
+        """The next slice. Some members may have left since the round began."""
         if self._at == 0:
             self._round = tuple(self._members())
         first = self._at * len(self._round) // self._steps
@@ -36,17 +35,17 @@ class Rounds(Generic[MemberT]):
         last = self._at * len(self._round) // self._steps
         due = self._round[first:last]
         if self._at == self._steps:
-            # Nobody is kept in memory by having been here once.
+            # Do not keep members in memory that have left.
             self._at, self._round = 0, ()
         return due
 
 
 async def visit(rounds: Rounds[MemberT], period_s: float, care: Callable[[Sequence[MemberT]], None]) -> None:
-    """Give ``care`` a slice of everybody again and again, one round per ``period_s``, until cancelled."""
+    """Call ``care`` with one slice after another, one round per ``period_s``, until cancelled."""
     loop = asyncio.get_running_loop()
     due_s = loop.time()
     while True:
-        # Counted from when it was due, not from now, unless the process stood still.
+        # From the time that was due, not from now, unless the process was suspended.
         due_s = max(due_s + period_s / STEPS, loop.time() - period_s)
         await asyncio.sleep(due_s - loop.time())
         if members := rounds.step():

@@ -1,13 +1,13 @@
-"""uvicorn's WebSocket protocol, with what a feed needs and ASGI has no words for.
+"""uvicorn's WebSocket protocol, extended by what a feed needs and ASGI does not offer.
 
-ASGI's ``send`` waits for a viewer whose buffer is full, also with a close frame, and encodes the same text for every
-viewer again. Here a prepared frame is written straight to the transport, the state of the buffer can be asked, and a
-viewer that does not read is cut off in the end instead of being waited for.
+ASGI's ``send`` waits while a viewer's buffer is full, even for a close frame, and encodes the same text again for every
+viewer. Here an encoded frame is written straight to the transport, the state of the buffer is known, and a viewer that
+does not read is disconnected in the end.
 
-ASGI also keeps a task, a queue and the whole request for as long as a WebSocket is open. Here the application accepts
-it, hands it to a :class:`Viewer` and returns; from then on an open WebSocket is a few small objects and no task.
+ASGI also keeps a task, a queue and the whole request while a WebSocket is open. Here the application accepts it, hands
+it to a :class:`Viewer` and returns; from then on an open WebSocket is a few small objects and no task.
 
-The handshake, pings, closing and the parsing of everything incoming are uvicorn's and the websockets library's.
+uvicorn and the websockets library do the handshake, pings, closing and all parsing.
 """
 
 from __future__ import annotations
@@ -28,80 +28,80 @@ from websockets.http11 import Request
 from broadcast_service.core.close_codes import SERVICE_RESTART
 
 EXTENSION: Final = "feed.transport"
-"""Where the ASGI scope's extensions carry the protocol."""
+"""The key of the protocol in the ASGI scope's extensions."""
 
 CLOSE_GRACE_S: Final = 3.0
-"""How long a viewer may take to answer a close frame, and to read what was sent before it."""
+"""How long a viewer may take to read what was sent, and to answer a close frame."""
 
 BUFFER_HIGH_BYTES: Final = 64 * 1024
-"""Bytes in the transport's own buffer, above the kernel's, from which on a viewer counts as slow."""
+"""A viewer counts as slow from so many bytes in the transport's own buffer, beyond the kernel's."""
 
-PARSED_BYTES: Final = 1024
-"""What is parsed before any of it is dealt with: 170 of the shortest frames. Each may be the one that ends it all."""
+PARSE_STEP_BYTES: Final = 1024
+"""Bytes that are parsed before their frames are handled: at most 170 frames. Any of them may end the connection."""
 
-LAST_WORDS_BYTES: Final = 32 * 1024
-"""What is still parsed after a close frame was sent, to find the answer in it: about as much as may be under way then.
-Who says more is not listened to any more."""
+AFTER_CLOSE_BYTES_MAX: Final = 32 * 1024
+"""Bytes that are still parsed after a close frame was sent, to find the answer: about as many as may be in flight. More
+are ignored."""
 
 RECEIVE_BUFFER_BYTES: Final = 16 * 1024
-"""The kernel's buffer for what a WebSocket says (Linux takes twice that). All of it is parsed in one go, during which
-nobody else is served, and viewers have little to say."""
+"""The kernel's receive buffer of a WebSocket (Linux doubles it). All of it is parsed in one go, while nobody else is
+served, and viewers send little."""
 
 
 class Viewer(Protocol):
-    """Who is told what comes from the socket. All calls but one come from the event loop, not from within a write."""
+    """Is told what happens on the socket. Only ``on_full`` may be called from within a write."""
 
     def on_message(self, text: str | None) -> None:
         """One whole message; None where it was binary."""
 
     def on_noise(self) -> None:
-        """Anything else that was said and takes time: a ping, a pong without one, a part of a message."""
+        """Anything else that takes time to handle: a ping, an unsolicited pong, a fragment of a message."""
 
     def on_full(self) -> None:
-        """``is_writable`` turned False. The only call that may come from within a write: it must not write itself."""
+        """``is_writable`` became False. The only call that may come from within a write: it must not write."""
 
     def on_writable(self) -> None:
-        """``is_writable`` turned True."""
+        """``is_writable`` became True."""
 
     def on_gone(self) -> None:
-        """The last call: the connection is lost, or is being closed by either side."""
+        """The last call: the connection is lost, or one side is closing it."""
 
 
 class FeedProtocol(WebSocketsSansIOProtocol):
     """One WebSocket. Implements :class:`~broadcast_service.transport.connection.Transport`."""
 
     send_buffer_bytes = 0
-    """Size of the kernel's send buffer, 0 for its own choice; set for all connections by :func:`protocol_class`."""
+    """Size of the kernel's send buffer, 0 for its default; :func:`protocol_class` sets it for all connections."""
 
     is_writable = False
-    """Whether a frame may be written now: taken over, not closing, and with room in the buffer. An attribute and no
+    """Whether a frame may be written now: taken over, not closing, and with room in the buffer. An attribute, not a
     property: it is read for every viewer of every frame."""
 
     viewer: Viewer | None = None
-    said: deque[str | None] | None = None
-    """Messages that wait for their turn; None while nothing was said."""
+    inbox: deque[str | None] | None = None
+    """Received messages that wait for their turn; None while no message is being handled."""
     pinged_s = 0.0
-    """When the last ping was sent, by the loop's clock; until then, when the WebSocket was taken over."""
-    last_words_bytes = 0
-    """What was parsed after the close frame was sent."""
+    """When the last ping was sent, by the loop's clock; before the first one, when the WebSocket was taken over."""
+    bytes_after_close = 0
+    """Bytes that were parsed after the close frame was sent."""
     is_overdue = False
-    """Whether the pong was missing already when it was looked for the last time."""
+    """Whether the pong was late already at the last check."""
 
     # ------------------------------------------------------------------------------------- what the feed uses
 
     def take_over(self, viewer: Viewer) -> None:
-        """From now on the WebSocket is the viewer's. To be called once, after ``websocket.accept``; the application
-        then returns, and the WebSocket stays open.
+        """Hand the WebSocket to the viewer. Call it once, after ``websocket.accept``; the application then returns, and
+        the WebSocket stays open.
         """
         if self.disconnected or self.transport.is_closing():
-            # Lost during the handshake; nobody will tell us again.
+            # Lost during the handshake; there will be no other call.
             self.loop.call_soon(viewer.on_gone)
             return
         self.viewer = viewer
         self.pinged_s = self.loop.time()
         self.is_writable = self.handshake_complete and not self.close_sent and self.writable.is_set()
         early = self.queue
-        # What a long-lived connection needs no longer. The base class still tells the queue about the end.
+        # Free what an open connection no longer needs. The base class still puts the end into the queue.
         self.queue, self.writable = _NOWHERE, _ALWAYS
         del self.scope, self.request, self.response
         if self.read_paused:
@@ -116,7 +116,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
 
     @property
     def write(self) -> Callable[[bytes], object]:
-        """The transport's own function: what is called for every frame of every viewer has nothing around it."""
+        """The transport's own function, without a wrapper: it is called for every frame of every viewer."""
         return self.transport.write
 
     def finish(self, code: int, reason: str) -> None:
@@ -133,13 +133,13 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(CLOSE_GRACE_S, self.transport.abort)
 
     def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None:
-        """Send a ping where one is due, and give up a viewer that did not answer the last one.
+        """Send a ping if one is due, and disconnect a viewer that did not answer the last one.
 
-        Called for each WebSocket now and then, instead of one timer or two of its own.
+        Called for each WebSocket regularly, instead of timers of its own.
 
         Args:
             now_s: the loop's clock.
-            ping: four bytes that no recent ping had.
+            ping: four bytes, different from those of recent pings.
         """
         if self.viewer is None or self.close_sent or self.transport.is_closing():
             return
@@ -149,7 +149,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
                 return
             if self.is_overdue:
                 self.keepalive_timeout()
-            # Where this process itself stood still, the pong may be here and not read yet: look again next time.
+            # If this process itself was suspended, the pong may have arrived unread: check again next time.
             self.is_overdue = True
         elif waited_s >= interval_s:
             self.pending_ping_payload, self.pinged_s = ping, now_s
@@ -166,23 +166,23 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         if self.viewer is None and not self.close_sent:
             super().data_received(data)
             return
-        for start in range(0, len(data), PARSED_BYTES):
-            if self.last_words_bytes >= LAST_WORDS_BYTES or self.transport.is_closing():
+        for start in range(0, len(data), PARSE_STEP_BYTES):
+            if self.bytes_after_close >= AFTER_CLOSE_BYTES_MAX or self.transport.is_closing():
                 return
-            part = data[start : start + PARSED_BYTES]
+            part = data[start : start + PARSE_STEP_BYTES]
             if self.close_sent:
-                self.last_words_bytes += len(part)
+                self.bytes_after_close += len(part)
             super().data_received(part)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.close_sent:
-            # The application's task was only created; it runs after this.
+            # The application's task exists but runs only after this.
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
 
     async def run_asgi(self) -> None:
-        """The application returns early where it has handed the WebSocket over; uvicorn would close it then."""
+        """Keep the WebSocket open when the application has handed it over and returned; uvicorn would close it."""
         try:
             await self.app(self.scope, self.receive, self.send)
         except BaseException:
@@ -227,17 +227,17 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         self._gone()
 
     def shutdown(self) -> None:
-        """The server stops. What is still open is closed like everything else."""
+        """The server stops: tell the viewer to reconnect."""
         if self.handshake_complete and not self.close_sent:
             self.finish(SERVICE_RESTART.code, SERVICE_RESTART.reason)
         elif not self.handshake_complete:
             super().shutdown()
 
     def start_keepalive(self) -> None:
-        """No timers: :meth:`tend` is called from outside."""
+        """No timers: the service calls :meth:`tend`."""
 
-    # A transport that is closed keeps its unsent bytes and waits, for ever where the viewer does not read. So wherever
-    # uvicorn closes one, it is cut off a little later.
+    # A closed transport keeps its unsent bytes and waits, for ever if the viewer does not read. So wherever uvicorn
+    # closes one, it is aborted a little later.
 
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
@@ -247,7 +247,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         super().handle_parser_exception()
         self._cut_off_later()
 
-    # Each part of a message is kept until the last one is there, and an empty one has no size that would be too much.
+    # Fragments are kept until the message is complete, and empty ones never reach a size limit. So they are counted.
 
     def handle_text(self, event: Frame) -> None:
         super().handle_text(event)
@@ -264,7 +264,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         pong = b"".join(self.conn.data_to_send())
-        # Who pings and does not read gets no pongs: they would pile up.
+        # A viewer that pings and does not read gets no pongs: they would pile up.
         if self.is_writable:
             self.transport.write(pong)
         self._note_noise()
@@ -283,23 +283,23 @@ class FeedProtocol(WebSocketsSansIOProtocol):
     # ------------------------------------------------------------------------------------------------- inside
 
     def _receive(self, text: str | None) -> None:
-        """One message now, and what follows it each in a turn of the loop of its own: a viewer that says a lot at once
-        must not hold up the frames of the others.
+        """Handle one message now, and each further one in a later turn of the event loop: a viewer that sends many at
+        once must not delay the frames of others.
         """
-        if self.said is not None:
-            self.said.append(text)
+        if self.inbox is not None:
+            self.inbox.append(text)
             return
-        self.said = deque()
+        self.inbox = deque()
         self.transport.pause_reading()
         self.loop.call_soon(self._receive_next)
         self._deliver(text)
 
     def _receive_next(self) -> None:
-        if self.said:
+        if self.inbox:
             self.loop.call_soon(self._receive_next)
-            self._deliver(self.said.popleft())
+            self._deliver(self.inbox.popleft())
             return
-        self.said = None
+        self.inbox = None
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -334,7 +334,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
 
 class _Nowhere(asyncio.Queue[Any]):
     def put_nowait(self, item: Any) -> None:
-        """Forget it."""
+        """Discard it."""
 
 
 class _AlwaysSet(asyncio.Event):
@@ -348,7 +348,7 @@ _ALWAYS.set()
 
 
 def size_buffers(transport: BaseTransport, send_bytes: int, *, receive: bool = True) -> None:
-    """Set the kernel's buffers of a viewer's socket; ``send_bytes`` 0 leaves that one as it is."""
+    """Set the kernel's buffers of a viewer's socket; ``send_bytes`` 0 keeps the default."""
     sock = transport.get_extra_info("socket")
     if sock is None:
         return

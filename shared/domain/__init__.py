@@ -1,1 +1,1 @@
-"""The auction rules in ordinary Python: standard library only, no clock, no network."""
+"""The auction rules: standard library only, no clock, no network."""

@@ -1,4 +1,4 @@
-"""An auction: its terms, which never change, and its state, which one event at a time replaces."""
+"""An auction: its terms, which never change, and its state, which each event replaces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Status(StrEnum):
 class Terms:
     """What the seller fixed. Amounts in minor units, times in microseconds since the Unix epoch.
 
-    ``start_price`` may be 0: then the first bid is at least one minor unit. ``reserve_price`` is hidden from bidders.
+    ``start_price`` may be 0: the first bid is then at least one minor unit. ``reserve_price`` is hidden from bidders.
     """
 
     item_id: str
@@ -67,15 +67,15 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the auction stands.
+    """What changes during the auction.
 
     Attributes:
-        leader_max: the leader's standing maximum; hidden from everybody else.
-        runner_up: the highest maximum of anybody but the leader, 0 where there is none.
-        bid_count: accepted bids placed by people; automatic bids out of a maximum do not count.
+        leader_max: the leader's maximum; hidden from everybody else.
+        runner_up: the highest maximum of anybody but the leader, 0 if there is none.
+        bid_count: accepted bids placed by people; automatic bids do not count.
         seq: the number of the last event; ``created`` is 0.
-        end_us: the present end; the soft close and a resume move it, the agreed one stays in the terms.
-        hard_end_us: the instant past which the soft close never moves the end; a resume shifts it as well.
+        end_us: the present end; the soft close and a resume move it. The agreed end stays in the terms.
+        hard_end_us: the soft close never moves the end past this instant; a resume shifts it too.
         paused_us: since when the item is paused, None while it is not.
     """
 
@@ -106,14 +106,14 @@ def opening_state(terms: Terms, now_us: int) -> State:
 
 
 def minimum_bid(terms: Terms, state: State) -> int:
-    """The least that the next bid must be: the start price for the first, then the price plus the increment."""
+    """The least next bid: the start price for the first bid, then the price plus the increment."""
     if state.leader is None:
         return max(terms.start_price, 1)
     return next_minimum(state.price, terms.increment)
 
 
 def buy_now_offered(terms: Terms, state: State) -> bool:
-    """Buy-now lasts until the first accepted bid, or until the reserve is met where there is one."""
+    """Buy-now is offered until the first accepted bid or, with a reserve, until that is met."""
     if terms.buy_now_price is None:
         return False
     return not state.reserve_met if terms.reserve_price is not None else state.leader is None

@@ -1,7 +1,7 @@
-"""How one bid is decided: terms + state + bid + now → verdict, events and the new state.
+"""Decides one bid: terms + state + bid + now → verdict, events and the new state.
 
-This is the reference. ``api_gateway/engine/lua/place_bids.lua`` makes the same decisions inside Redis, and random
-histories are driven through both.
+This is the reference. ``api_gateway/engine/lua/place_bids.lua`` makes the same decisions in Redis, and tests drive
+random histories through both.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Kind = Literal["bid", "proxy", "buy_now"]
 class Bid:
     """What a bidder asks for, in minor units.
 
-    ``amount`` is the price that the bidder wants to set, ``maximum`` how far the platform may go for them. At least
-    one is given, and ``maximum`` is not below ``amount``. An amount alone is also the maximum; a maximum alone asks
-    for the least that is needed.
+    ``amount`` is the price that the bidder wants to set, ``maximum`` how far the platform may go for them. At least one
+    is given, and ``maximum`` is not below ``amount``. An amount alone is also the maximum; a maximum alone asks for the
+    lowest price that leads.
     """
 
     bid_id: str
@@ -59,7 +59,7 @@ class Extended:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A sequenced event and the last one: a buy-now sold the item."""
+    """The last sequenced event: a buy-now sold the item."""
 
     seq: int
     winner: str
@@ -72,7 +72,7 @@ DomainEvent = BidPlaced | Extended | Closed
 class Accepted:
     """The bid counts. ``seq`` is that of the bidder's own event.
 
-    ``raised`` marks the leader raising a maximum without any visible change: no event, and ``seq`` is the last one.
+    ``raised``: the leader raised the maximum without a visible change; there is no event, and ``seq`` is the last one.
     """
 
     seq: int
@@ -106,7 +106,7 @@ def place_bid(terms: Terms, state: State, bid: Bid, now_us: int) -> Outcome:
     refusal = refusal_by_status(terms, state, now_us) or _refusal_by_bid(terms, state, bid)
     if refusal is not None:
         return Outcome(Refused(refusal), (), state)
-    # A scheduled item whose start has come opens with its first accepted bid, if the closer has not opened it yet.
+    # The first accepted bid opens a scheduled item whose start has come, if the closer has not opened it yet.
     state = replace(state, status=Status.OPEN)
     buy_now = _taken_at_buy_now(terms, state, bid)
     if buy_now is not None:
@@ -118,10 +118,10 @@ def place_bid(terms: Terms, state: State, bid: Bid, now_us: int) -> Outcome:
 
 
 def count_in(terms: Terms, state: State, bid: Bid, *, buys_now: bool = False) -> Outcome:
-    """What a bid that is accepted does to the visible price and to the maxima, whatever the hour and the status.
+    """Apply an accepted bid to the price and the maxima, whatever the time and the status.
 
-    A void counts in anew the bids that remain (:mod:`shared.domain.voiding`). One of them may be below the minimum
-    there, where increments fall as the price rises; it was accepted, so it counts. The price never falls in here.
+    A void applies the remaining bids again (:mod:`shared.domain.voiding`). One of them may then be below the minimum,
+    if increments fall as the price rises; it was accepted, so it counts. The price never falls here.
     """
     if buys_now:
         return _buy_now(terms, state, bid, terms.buy_now_price or 0)
@@ -139,21 +139,21 @@ def _refusal_by_bid(terms: Terms, state: State, bid: Bid) -> str | None:
     if _taken_at_buy_now(terms, state, bid) is not None:
         return None
     if bid.user_id == state.leader and bid.amount is None:
-        # The leader's own maximum is not measured by the visible minimum but by the maximum that stands.
+        # A leader's maximum is compared with their present maximum, not with the visible minimum.
         return "MAX_NOT_RAISED" if bid.limit <= state.leader_max else None
     asked = bid.limit if bid.amount is None else bid.amount
     return "TOO_LOW" if asked < minimum_bid(terms, state) else None
 
 
 def _taken_at_buy_now(terms: Terms, state: State, bid: Bid) -> int | None:
-    """The buy-now price, where it is offered and the bid's amount reaches it."""
+    """The buy-now price, if it is offered and the bid's amount reaches it."""
     if terms.buy_now_price is None or bid.amount is None or bid.amount < terms.buy_now_price:
         return None
     return terms.buy_now_price if buy_now_offered(terms, state) else None
 
 
 def refusal_by_status(terms: Terms, state: State, now_us: int) -> str | None:
-    """The code with which any bid at this instant is refused, or None while the item takes bids."""
+    """The code with which every bid at this instant is refused, or None while the item takes bids."""
     if state.status is Status.SOLD:
         return "SOLD"
     if state.status is Status.UNSOLD:
@@ -170,13 +170,13 @@ def refusal_by_status(terms: Terms, state: State, now_us: int) -> str | None:
 
 
 def _first_bid(terms: Terms, state: State, bid: Bid) -> Outcome:
-    """Nobody to compete with: the start price, or the bidder's own amount where that is higher."""
+    """Without a rival the price is the start price, or the bidder's own amount if that is higher."""
     price = minimum_bid(terms, state) if bid.amount is None else bid.amount
     return _newcomer_leads(terms, state, bid, price)
 
 
 def _against_leader(terms: Terms, state: State, bid: Bid) -> Outcome:
-    """A rival's bid against the leader's standing maximum."""
+    """A rival's bid against the leader's maximum."""
     standing, limit = state.leader_max, bid.limit
     if limit > standing:
         price = min(standing + terms.increment.at(standing), limit)
@@ -186,14 +186,14 @@ def _against_leader(terms: Terms, state: State, bid: Bid) -> Outcome:
 
     verdict = Accepted(seq=state.seq + 1, your_bid=limit, leads=False, kind="bid")
     if limit <= state.price:
-        # Only where it is counted in anew: nothing to be seen, but it was placed.
+        # Only during a void: the bid changes nothing visible, but it was placed.
         quiet = replace(state, runner_up=max(state.runner_up, limit), bid_count=state.bid_count + 1)
         return Outcome(verdict, (), quiet)
-    # The standing maximum beats the newcomer at once. The newcomer's bid still counts, at its full height ...
+    # The leader's maximum beats the newcomer at once. The newcomer's bid still counts, with its full amount ...
     events: list[DomainEvent] = [_placed(state.seq + 1, bid, "bid", limit, state.price)]
     after = replace(state, price=limit, runner_up=limit, bid_count=state.bid_count + 1, seq=state.seq + 1)
     if limit < standing:
-        # ... and the leader's maximum answers by itself. On a tie the earlier maximum leads at that very amount.
+        # ... and an automatic bid answers it. On a tie the earlier maximum leads, at that amount.
         assert state.leader is not None
         answer = min(limit + terms.increment.at(limit), standing)
         events.append(BidPlaced(after.seq + 1, f"{bid.bid_id}/proxy", state.leader, "proxy", answer, limit))
@@ -240,14 +240,14 @@ def _newcomer_leads(terms: Terms, state: State, bid: Bid, price: int, *, runner_
 
 
 def _lifted_to_reserve(terms: Terms, state: State, price: int, maximum: int) -> int:
-    """A maximum that reaches an unmet reserve shows the reserve; one below it is shown in full."""
+    """The price under an unmet reserve: a maximum that reaches the reserve shows the reserve, a lower one all of it."""
     if terms.reserve_price is None or state.reserve_met:
         return price
     return max(price, min(maximum, terms.reserve_price))
 
 
 def _buy_now(terms: Terms, state: State, bid: Bid, price: int) -> Outcome:
-    """Sold in the same step: the bid and the close are two events of one decision."""
+    """Sell in the same step: the bid and the close are two events of one decision."""
     price = max(state.price, price)
     after = replace(
         state,
@@ -266,7 +266,7 @@ def _buy_now(terms: Terms, state: State, bid: Bid, price: int) -> Outcome:
 
 
 def _soft_close(terms: Terms, decided: Outcome, now_us: int) -> Outcome:
-    """Move the end, as one more event, where the bid changed the price with little time left."""
+    """Move the end, as one more event, if the bid changed the price with little time left."""
     state = decided.state
     if terms.soft_close is None or state.end_us is None:
         return decided

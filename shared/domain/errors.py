@@ -1,10 +1,10 @@
-"""One base error and an explicit tree. Errors carry data and build their own message; they know nothing of HTTP."""
+"""The errors of the platform. They carry data, build their own message, and know nothing of HTTP."""
 
 from __future__ import annotations
 
 
 class BiddingError(Exception):
-    """Base of every error that the platform raises on purpose.
+    """Base of all errors of the platform.
 
     ``code`` is a stable, upper-case name that clients may compare; ``str(error)`` says what to do.
     """
@@ -13,17 +13,14 @@ class BiddingError(Exception):
 
 
 class InvalidInput(BiddingError):
-    """The request can never succeed as it is; nothing was changed.
-
-    ``field`` names the member of the request that is wrong, where it is one.
-    """
+    """The request can never succeed as it is; nothing was changed. ``field``: the wrong member, if it is one."""
 
     code = "INVALID"
     field: str | None = None
 
 
 class AmountInvalid(InvalidInput):
-    """An amount that is no JSON number, has too many decimals or is out of range."""
+    """The amount is not a JSON number, has too many decimals or is out of range."""
 
     code = "AMOUNT_INVALID"
 
@@ -67,8 +64,6 @@ class KeyReused(InvalidInput):
 
 
 class ItemNotFound(BiddingError):
-    """No item of this id."""
-
     code = "ITEM_NOT_FOUND"
 
     def __init__(self, item_id: str) -> None:
@@ -79,7 +74,7 @@ class ItemNotFound(BiddingError):
 class BidNotFound(BiddingError):
     """No bid of this id was accepted on the item.
 
-    ``cause``: the id is that of an automatic bid; it came with this bid, which can be struck.
+    ``cause``: for the id of an automatic bid, the bid that it came with, which can be struck.
     """
 
     code = "BID_NOT_FOUND"
@@ -97,8 +92,6 @@ class BidNotFound(BiddingError):
 
 
 class BidStruck(BiddingError):
-    """The bid is struck already."""
-
     code = "BID_STRUCK"
 
     def __init__(self, item_id: str, bid_id: str) -> None:
@@ -108,8 +101,6 @@ class BidStruck(BiddingError):
 
 
 class ItemExists(BiddingError):
-    """An item of this id exists already."""
-
     code = "ITEM_EXISTS"
 
     def __init__(self, item_id: str) -> None:
@@ -129,7 +120,7 @@ class StateConflict(BiddingError):
 
 
 class Unavailable(BiddingError):
-    """The request was not carried out and may be sent again after ``retry_after_s`` seconds; nothing was changed."""
+    """Nothing was changed; the request may be sent again after ``retry_after_s`` seconds."""
 
     code = "UNAVAILABLE"
 
@@ -145,19 +136,19 @@ class Overloaded(Unavailable):
 
 
 class OutboxFull(Unavailable):
-    """Events cannot be archived for so long that the outbox reached its bound."""
+    """The archive has been unreachable for so long that the outbox is full."""
 
     code = "OUTBOX_FULL"
 
 
 class ShardLost(Unavailable):
-    """Redis lost this shard; its items must be rebuilt from the archive before anyone may bid."""
+    """Redis has lost the shard or the item; it must be rebuilt from the archive before anyone may bid."""
 
     code = "BEING_REBUILT"
 
 
 class OutcomeUnknown(BiddingError):
-    """The bid may or may not have been accepted: ask ``bids/by-key`` or repeat it under the same key."""
+    """The bid may or may not have been accepted: ask ``bids/by-key``, or repeat the bid with the same key."""
 
     code = "OUTCOME_UNKNOWN"
 

@@ -1,7 +1,7 @@
 """Bid increments: how much the next bid must add, and the suggested next bids.
 
-All arithmetic is on integers, and every intermediate stays below 2^53, because ``place_bids.lua`` computes the same
-with doubles and must come to the same numbers.
+All arithmetic is on integers, and every intermediate result stays below 2^53, because ``place_bids.lua`` does the same
+with doubles and must get the same numbers.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from shared.domain.errors import TermsInvalid
 from shared.domain.money import MINOR_MAX, SCALE
 
 BASIS_POINTS: Final = 10_000
-"""A percent increment is kept in hundredths of a percent: 2.5 % is 250."""
+"""A percent increment is in hundredths of a percent: 2.5 % is 250."""
 
 STEPS_MAX: Final = 32
 
-# eBay's bid increments for USD, in cents: (the price is below, the increment is).
+# eBay's bid increments for USD, in cents: (price below, increment).
 EBAY_USD_STEPS: Final[tuple[tuple[int, int], ...]] = (
     (100, 5),
     (500, 25),
@@ -39,7 +39,6 @@ class Increment:
 
     Attributes:
         kind: ``flat`` adds ``value`` minor units, ``percent`` adds ``value`` basis points of the price (rounded up),
-        and
             ``ladder`` looks the price up in ``steps``.
         value: minor units or basis points, at least 1; for a ladder the increment above the last step.
         steps: ``(below, increment)`` in minor units, ascending; empty unless ``kind`` is ``ladder``.
@@ -67,7 +66,7 @@ class Increment:
         if self.kind == "flat":
             return self.value
         if self.kind == "percent":
-            # price * value could pass 2^53, so whole ten-thousands and the rest are multiplied apart.
+            # price * value could exceed 2^53, so whole ten-thousands and the rest are multiplied separately.
             whole, rest = divmod(price, BASIS_POINTS)
             return max(1, whole * self.value + -(-rest * self.value // BASIS_POINTS))
         for below, step in self.steps:
@@ -77,8 +76,7 @@ class Increment:
 
 
 def default_ladder(exponent: int) -> Increment:
-    """eBay's USD ladder, read in the major unit of a currency with ``exponent`` decimals; a step is at least 1 minor
-    unit."""
+    """eBay's USD ladder in the major unit of a currency with ``exponent`` decimals; a step is at least 1 minor unit."""
 
     def scale(cents: int) -> int:
         if exponent >= _EBAY_DECIMALS:
@@ -90,12 +88,12 @@ def default_ladder(exponent: int) -> Increment:
 
 
 def next_minimum(price: int, increment: Increment) -> int:
-    """The least next bid over a standing price; ``MINOR_MAX + 1`` says that no higher bid is possible."""
+    """The least next bid above a price; ``MINOR_MAX + 1`` means that no higher bid is possible."""
     return min(price + increment.at(price), MINOR_MAX + 1)
 
 
 def suggested_bids(minimum: int, increment: Increment, *, count: int = 3) -> tuple[int, ...]:
-    """The minimum and the bids one and two increments above it: at most ``count``, fewer at the end of the range."""
+    """The minimum and the bids one or more increments above it: ``count`` bids, fewer at the end of the range."""
     bids: list[int] = []
     bid = minimum
     while len(bids) < count and bid <= MINOR_MAX:
@@ -105,7 +103,7 @@ def suggested_bids(minimum: int, increment: Increment, *, count: int = 3) -> tup
 
 
 def encode_steps(increment: Increment) -> str:
-    """The steps as ``below:increment,below:increment``, the form that the item's hash and the archive keep."""
+    """The steps as ``below:increment,below:increment``, as the item's hash and the archive have them."""
     return ",".join(f"{below}:{step}" for below, step in increment.steps)
 
 

@@ -1,7 +1,7 @@
-"""What happens to an auction besides bids: it opens, pauses, resumes, closes or is cancelled.
+"""The life cycle of an auction: it opens, pauses, resumes, closes or is cancelled.
 
-Each function takes the state and the instant and returns the new state, or says why it cannot be. The Lua scripts of
-the same names do the same inside Redis.
+Each function takes the state and the instant, and returns the new state or raises an error. The Lua scripts of the same
+names do the same in Redis.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def is_due_to_close(state: State, now_us: int) -> bool:
 
 
 def advance(terms: Terms, state: State, now_us: int) -> State:
-    """The state after everything that time alone brings: opening, then closing; each is one sequenced event.
+    """The state after all that time alone causes: opening, then closing; each is one sequenced event.
 
-    After downtime both may be due at once. An item that is not due is returned as it is.
+    After downtime both may be due at once. The state of an item that is not due stays as it is.
     """
     if is_due_to_open(terms, state, now_us):
         state = replace(state, status=Status.OPEN, seq=state.seq + 1)
@@ -48,7 +48,7 @@ def pause(terms: Terms, state: State, now_us: int) -> State:
 
 
 def resume(terms: Terms, state: State, now_us: int) -> State:
-    """Go on; the end and the hard end move by the length of the pause.
+    """Resume the bidding; the end and the hard end move by the length of the pause.
 
     Raises:
         StateConflict: the item is not paused.

@@ -1,7 +1,7 @@
-"""Money: integer minor units inside, exact decimal numbers on the wire.
+"""Money: integer minor units in the code, exact decimal numbers on the wire.
 
 Amounts are parsed from the text of the JSON number, never through a binary float: ``9007199254740991`` cents is exact
-here and would not be as a double with decimals. Decimals per currency are those of ISO 4217.
+here and would not be as a double with decimals. The decimals of currencies are those of ISO 4217.
 """
 
 from __future__ import annotations
@@ -176,17 +176,17 @@ _EXPONENTS: Final[dict[str, int]] = {
 
 DEFAULT_CURRENCY: Final = "USD"
 SCALE: Final = (1, 10, 100, 1_000)
-"""Minor units in a major unit, by the decimals of the currency."""
+"""Minor units per major unit, by the decimals of the currency."""
 
-# The common spellings: no exponent, and decimals as the currency has them. 17 digits are more than MINOR_MAX has.
+# The common forms: no exponent, and at most the currency's decimals. 17 digits are more than MINOR_MAX has.
 _PLAIN: Final = tuple(
     re.compile(rf"(0|[1-9][0-9]{{0,16}})(?:\.([0-9]{{1,{decimals}}}))?\Z") for decimals in (1, 1, 2, 3)
 )
 _NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?\Z")
 _DIGITS_MAX: Final = 16
-"""MINOR_MAX has as many."""
+"""The digits of MINOR_MAX."""
 _EXPONENT_DIGITS_MAX: Final = 9
-"""A literal with a longer exponent, leading zeros apart, has not digits enough to be an amount all the same."""
+"""With a longer exponent (without leading zeros), no literal has enough digits to be a valid amount."""
 
 
 def exponent_of(currency: str) -> int:
@@ -205,16 +205,16 @@ def parse_amount(number: str, exponent: int, *, minimum_minor: int = 1) -> int:
     """The minor units of an amount, from the text of a JSON number.
 
     Args:
-        number: the literal as it stood in the request, for example ``"12.50"``.
+        number: the literal from the request, for example ``"12.50"``.
         exponent: decimals of the currency, 0 to 3.
-        minimum_minor: the least that is allowed; 1 for bids, 0 for start prices.
+        minimum_minor: the least valid amount; 1 for bids, 0 for start prices.
 
     Returns:
         ``minimum_minor`` to ``MINOR_MAX``.
 
     Raises:
-        AmountInvalid: not a JSON number, more decimals than the currency has, or out of range. The value decides and
-            not the spelling: 12.0000 and 120e-1 are 12. The work is bounded by the length of the text.
+        AmountInvalid: not a JSON number, more decimals than the currency has, or out of range. The value decides, not
+            its form: 12.0000 and 120e-1 are 12. The work is bounded by the length of the text.
     """
     match = _PLAIN[exponent].match(number)
     if match is not None and (exponent or match[2] is None):
@@ -230,7 +230,7 @@ def parse_amount(number: str, exponent: int, *, minimum_minor: int = 1) -> int:
 
 
 def _parse_slowly(number: str, exponent: int) -> int:
-    """Any other spelling of a number, by its value. No number is made of it before it is known to be small."""
+    """Parse any other form of a number. The text is converted only after it is known to be a small number."""
     match = _NUMBER.match(number)
     if match is None:
         raise AmountInvalid(number, "must be a JSON number, for example 12.50 (no quotes)")
@@ -240,7 +240,7 @@ def _parse_slowly(number: str, exponent: int) -> int:
     if not significant:
         return 0
     if sign:
-        return -1  # whatever it is, less than the least that is allowed
+        return -1  # any negative amount is below the minimum
     is_negative, power_digits = power.startswith("-"), power.lstrip("+-0") or "0"
     if len(power_digits) > _EXPONENT_DIGITS_MAX:
         raise AmountInvalid(number, _too_many_decimals(exponent) if is_negative else _out_of_range(exponent))

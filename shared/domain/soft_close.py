@@ -1,4 +1,4 @@
-"""Soft close: a late bid moves the end, so that an auction is not won by the fastest network."""
+"""Soft close: a late bid moves the end, so that the fastest network does not win the auction."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class SoftClose:
     """The rule of one item; times in microseconds.
 
     Attributes:
-        trigger_us: an accepted bid with less than this left moves the end.
-        extend_us: by how much, counted from the bid (``from_bid``) or from the current end (``from_end``).
-        max_count: how often at most; 0 means without limit.
-        hard_end_us: the end is agreed never to move past this instant; None means without limit.
+        trigger_us: an accepted bid moves the end if less than this is left.
+        extend_us: how far, counted from the bid (``from_bid``) or from the current end (``from_end``).
+        max_count: the most extensions; 0 means no limit.
+        hard_end_us: the agreed instant past which the end never moves; None means no limit.
     """
 
     trigger_us: int
@@ -32,9 +32,9 @@ class SoftClose:
             raise TermsInvalid("soft_close", "max_count must not be negative; 0 or null means without limit")
 
     def extended_end(self, end_us: int, now_us: int, extensions: int, hard_end_us: int | None) -> int | None:
-        """The new end after a price-changing bid at ``now_us``, or None where it stays.
+        """The new end after a price-changing bid at ``now_us``, or None if the end stays.
 
-        The end never moves to an earlier instant, and never past ``hard_end_us`` (the agreed one, shifted by pauses).
+        The end never moves to an earlier instant, nor past ``hard_end_us`` (the agreed one, shifted by pauses).
         """
         if end_us - now_us >= self.trigger_us:
             return None

@@ -1,15 +1,15 @@
-"""What a void does: it strikes one accepted bid, and the item becomes what its other accepted bids make it.
+"""A void strikes one accepted bid; the item becomes what its other accepted bids make it.
 
-The bids that remain are counted in anew, in their order, each with its own amount and its own maximum, by the rules
-under which they were accepted (:func:`shared.domain.bidding.count_in`). So an item's price, leader and maxima are at
-any time a function of its standing bids, and it does not matter in which order others were struck.
+The remaining bids are applied again, in their order, each with its own amount and maximum, by the rules under which
+they were accepted (:func:`shared.domain.bidding.count_in`). So an item's price, leader and maxima always follow from
+its standing bids alone, whatever the order in which others were struck.
 
-What stays as it was: who was refused, the end, the numbers. A bid that was taken as an ordinary one stays one, also
-where buy-now would have been offered without the struck bid: a void sells nothing. After the close nobody is promoted.
+Refusals, the end and the seqs stay. An ordinary bid stays one, even if buy-now would have been offered without the
+struck bid: a void sells nothing. After the close nobody is promoted.
 
-*Rows* are what was visible: of each bid the price that it set, and the automatic bid that answered it. A row keeps its
-amount for ever. Where it no longer holds, it is marked (:func:`fate_of`), and where the new price is one that no row
-has, the leader's maximum bids anew, as an event of its own.
+*Rows* are what was visible: the price that each bid set, and the automatic bid that answered it. A row never changes
+its amount. If it no longer stands, it is marked (:func:`fate_of`). If no row has the new price, the leader's maximum
+makes a new automatic bid, as an event of its own.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def answers(bid_id: str) -> str:
 
 
 def bids_anew(bid_id: str) -> str:
-    """The id of the automatic bid that a leader's maximum makes after this bid was struck."""
+    """The id of the automatic bid that follows the void of this bid."""
     return f"{bid_id}/anew"
 
 
 def cause_of(bid_id: str) -> str | None:
-    """The bid with which an automatic bid came, None for the id of a bid that somebody placed."""
+    """The bid that an automatic bid came with; None for the id of a bid that somebody placed."""
     for suffix in (answers(""), bids_anew("")):
         if bid_id.endswith(suffix):
             return bid_id.removesuffix(suffix)
@@ -46,14 +46,14 @@ def cause_of(bid_id: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """An accepted bid in the order of acceptance; or (``anew``) an automatic bid that followed a void.
+    """An accepted bid, in the order of acceptance; or (``anew``) an automatic bid that followed a void.
 
     Attributes:
-        position: how many bids were accepted up to this one; of an ``anew`` up to the void.
-        seq: of its own event; of a raised maximum, which has none, of the last event before it.
-        shown: the price that it set, None where nobody saw it: a maximum was raised.
-        answer, answered_by: the automatic bid that answered it in the same step, and whose it is.
-        row_stands, answer_stands: whether these still hold.
+        position: the number of bids accepted up to this one; for ``anew``, up to the void.
+        seq: of its own event; a raise has none, so the seq of the last event before it.
+        shown: the price that it set; None for a raise, which nobody saw.
+        answer, answered_by: amount and bidder of the automatic bid that answered it in the same step.
+        row_stands, answer_stands: whether its row and that of the answer still stand.
     """
 
     position: int
@@ -68,7 +68,7 @@ class LogEntry:
     answer_stands: bool = False
 
     def rows(self) -> Iterable[Row]:
-        """Its rows that stand."""
+        """Its standing rows."""
         if self.row_stands and self.shown is not None:
             yield Row(self.bid.bid_id, self.bid.user_id, self.seq, self.shown, is_automatic=self.kind == "anew")
         if self.answer_stands and self.answer is not None and self.answered_by is not None:
@@ -111,7 +111,7 @@ class Row:
 
 
 class Strike(Protocol):
-    """What the event of a void tells about rows; :class:`shared.messages.BidVoided` is one."""
+    """The fields of a void's event that concern rows; :class:`shared.messages.BidVoided` is one."""
 
     @property
     def seq(self) -> int: ...
@@ -128,13 +128,13 @@ class Strike(Protocol):
 
 
 def fate_of(strike: Strike, row: Row) -> Fate | None:
-    """What a void makes of a row, None where that goes on to hold. The same rule is in ``apply_voids`` (SQL).
+    """What a void makes of a row; None if the row still stands. The same rule is in ``apply_voids`` (SQL).
 
     - The struck bid, and the automatic bid that answered it, are ``voided``.
-    - So are automatic bids that came from its maximum: its bidder's, after it and before ``automatic_until``.
-    - Nothing above the new price holds: automatic bids are ``voided``, a bid that stands is ``repriced``.
+    - So are automatic bids from its maximum: those of its bidder, after it and before ``automatic_until``.
+    - No row above the new price stands: automatic bids are ``voided``, bids of people are ``repriced``.
 
-    An event from before there was this rule names no bidder; it strikes the bid and its answer.
+    An event from before this rule names no bidder; it strikes the bid and its answer.
     """
     if row.seq >= strike.seq:
         return None
@@ -151,11 +151,11 @@ def fate_of(strike: Strike, row: Row) -> Fate | None:
 
 
 class Replay:
-    """Counts the standing bids in anew, one after another.
+    """Applies the standing bids again, one after another.
 
     Attributes:
-        state: price, leader, maxima, count and reserve as the bids so far make them; nothing else in it counts.
-        is_shown: whether the price is that of a row which stands.
+        state: price, leader, maxima, count and reserve after the bids so far; its other fields mean nothing.
+        is_shown: whether a standing row has the price.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -164,7 +164,7 @@ class Replay:
         self.is_shown = True
 
     def add(self, entry: LogEntry) -> None:
-        """The next entry of the log; a struck one changes nothing."""
+        """Apply the next entry of the log; a struck one changes nothing."""
         if entry.kind == "anew":
             top = (self.state.price, self.state.leader)
             self.is_shown = self.is_shown or (entry.row_stands and (entry.shown, entry.bid.user_id) == top)
@@ -179,10 +179,10 @@ class Replay:
 
 
 def automatic_until(log: Iterable[LogEntry], struck: LogEntry, seq: int) -> int | None:
-    """Before which number automatic bids of the struck bid's bidder came from its maximum.
+    """The seq before which automatic bids of the struck bid's bidder came from its maximum.
 
-    None where none did: an earlier bid of theirs, which stands, went as far. Else up to their next standing bid that
-    goes as far, and where there is none, up to ``seq``, the void itself.
+    None if none did, because an earlier standing bid of theirs has as high a limit. Else the seq after their next
+    standing bid with as high a limit or, without one, ``seq``, that of the void.
     """
     for entry in log:
         if entry.kind == "anew" or entry.is_struck or entry.position == struck.position:
@@ -196,7 +196,8 @@ def automatic_until(log: Iterable[LogEntry], struck: LogEntry, seq: int) -> int 
 class Voided:
     """A sequenced event: a bid was struck; a :class:`Strike`.
 
-    ``current_bid`` is the highest row that still holds, or the new price. ``amount``: what the struck bid had shown.
+    ``current_bid`` is the new price, or the highest row that still stands if no row has that price. ``amount``: the
+    price that the struck bid had set.
     """
 
     seq: int
@@ -211,7 +212,7 @@ class Voided:
 
 @dataclass(frozen=True, slots=True)
 class AfterVoid:
-    """The event, the automatic bid that follows it (None where a row has the new price), the state after both, and the
+    """The event, the automatic bid that follows it (None if a row has the new price), the state after both, and the
     log."""
 
     voided: Voided
@@ -224,8 +225,8 @@ def void(terms: Terms, state: State, log: Sequence[LogEntry], bid_id: str, now_u
     """Strike a bid. ``log`` has every accepted bid of the item.
 
     Raises:
-        StateConflict: the item is cancelled, or its end has come and it is not closed yet: whoever is next would be
-            promoted and sold to.
+        StateConflict: the item is cancelled; or its end has come and it is not closed yet: the next bidder would be
+            promoted and would win.
         BidNotFound: no bid of this id was accepted.
         BidStruck: it is struck already.
     """
@@ -239,7 +240,7 @@ def void(terms: Terms, state: State, log: Sequence[LogEntry], bid_id: str, now_u
     seq = state.seq + 1
     until = automatic_until(log, struck, seq)
     is_final = state.status.is_final
-    # Rows that go for other reasons than the price, which is not known yet.
+    # Mark the rows that go for other reasons than the new price, which is not known yet.
     strike = Voided(seq, bid_id, struck.seq, struck.bid.user_id, struck.shown, until, terms.start_price, None)
     log = _marked([replace(e, is_struck=e is struck or e.is_struck) for e in log], replace(strike, current_bid=2**63))
     replay = Replay(terms)
@@ -273,7 +274,7 @@ def void(terms: Terms, state: State, log: Sequence[LogEntry], bid_id: str, now_u
 
 
 def _marked(log: Iterable[LogEntry], strike: Voided) -> list[LogEntry]:
-    """The log with the marks that a void leaves."""
+    """The log with the rows marked that a void strikes or reprices."""
     marked = []
     for entry in log:
         gone = {row.bid_id for row in entry.rows() if fate_of(strike, row) is not None}

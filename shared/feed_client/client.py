@@ -1,12 +1,12 @@
-"""A client of the live feed that comes back::
+"""A client of the live feed that reconnects::
 
     async with FeedClient("ws://127.0.0.1:8081", items=["demo-1"]) as feed:
         async for update in feed:
             if isinstance(update, ItemUpdate):
                 show(update.price)
 
-It reconnects with jitter, resumes each item where it was, takes silence for a dead connection, and shows no version
-twice and none that is older than what was shown. All decisions are in :mod:`shared.feed_client.state`.
+It reconnects with jitter, resumes each item where it was, treats silence as a dead connection, and shows no version
+twice and none that is older than the last one. All decisions are in :mod:`shared.feed_client.state`.
 """
 
 from __future__ import annotations
@@ -38,20 +38,19 @@ _DETAIL_CHARACTERS_MAX: Final = 300
 class FeedClient:
     """An asynchronous iterator of :data:`~shared.feed_client.updates.Update`, which ends when the block is left.
 
-    Nothing is read while nobody iterates: a user who is too slow for the feed is one for the service, which sends
-    fewer and newer states to it. Waiting for the next update may be cancelled, for example by a time-out, and begun
-    anew. Only one task may iterate.
+    Nothing is read while nobody iterates, so to a slow user the service sends fewer and newer states. Waiting for the
+    next update may be cancelled, for example by a time-out, and begun again. Only one task may iterate.
 
     Args:
-        url: of the service, ``ws://host:port`` or ``wss://…``; ``http`` and ``https`` do as well.
-        items: what to follow from the start; :meth:`follow` adds to it.
-        token: of the private channel.
-        full: every event of every item, not at most some states a second.
+        url: of the service, ``ws://host:port`` or ``wss://…``; ``http`` and ``https`` work too.
+        items: ids to follow from the start; :meth:`follow` adds further ones.
+        token: the feed token, which opens the private channel.
+        full: every event of every item, instead of a limited number of states per second.
         chance: random numbers from 0 to 1, for the waits between attempts.
 
     Raises:
-        ValueError: the URL is none of a feed, or one of the items is no item id.
-        FeedClosed, FeedDenied: while iterating: the service says that it is no use to come back.
+        ValueError: the URL is not that of a feed, or an id is not an item id.
+        FeedClosed, FeedDenied: while iterating: the service refused for good.
     """
 
     def __init__(
@@ -103,12 +102,12 @@ class FeedClient:
 
     @property
     def connection(self) -> ConnectionState:
-        """How far what is shown can be trusted."""
+        """The state of the connection, and so how far the items can be trusted."""
         return self._state.connection
 
     @property
     def items(self) -> tuple[str, ...]:
-        """What is followed."""
+        """The ids that are followed."""
         return self._state.items
 
     def item(self, item_id: str) -> Mapping[str, Any] | None:
@@ -116,11 +115,11 @@ class FeedClient:
         return self._state.item(item_id)
 
     def is_current(self, item_id: str) -> bool:
-        """Whether what is known is what the service knows, as far as it can tell."""
+        """Whether the item is up to date, as far as client and service can tell."""
         return self._state.is_current(item_id)
 
     def server_now_us(self) -> int | None:
-        """Microseconds since 1970 by the service's clock; None before it said anything."""
+        """Microseconds since 1970 by the service's clock; None before its first message."""
         return self._state.clock.now_us(_now_s())
 
     def remaining_s(self, item_id: str) -> float | None:
@@ -130,25 +129,29 @@ class FeedClient:
     # --------------------------------------------------------------------------------------------------- to be changed
 
     async def follow(self, *items: str) -> None:
-        """Follow these items too. ValueError for what is no item id."""
+        """Follow these items too.
+
+        Raises:
+            ValueError: one of them is not an item id; nothing was changed.
+        """
         await self._carry_out(self._state.follow(items))
 
     async def unfollow(self, *items: str) -> None:
-        """Follow these items no longer."""
+        """Stop following these items."""
         await self._carry_out(self._state.unfollow(items))
 
     async def authenticate(self, token: str) -> None:
-        """Open the private channel with this token, now and after each reconnection."""
+        """Open the private channel with this token, now and on each new connection."""
         await self._carry_out(self._state.authenticate(token))
 
     async def ask_standing(self, *items: str) -> None:
-        """Have the own standing told again, whether it changed or not."""
+        """Ask for the bidder's standing again, whether it changed or not."""
         await self._carry_out(self._state.ask_standing(items))
 
     # --------------------------------------------------------------------------------------------------------- inside
 
     async def _connect(self) -> None:
-        # A task of its own: whoever waits only a moment at a time would otherwise never get through.
+        # In a task of its own, so that it goes on when the waiting caller is cancelled by a short time-out.
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._open())
         try:
@@ -180,12 +183,12 @@ class FeedClient:
             async with asyncio.timeout(self._state.silence_max_s):
                 text = await socket.recv()
         except TimeoutError:
-            # It looks alive and says nothing: a half-open connection, or a service that hangs.
+            # Silence: a half-open connection, or a service that hangs.
             await self._drop(socket)
         except ConnectionClosed as closed:
-            # Only a code that the service sent is its word; one of our own side is a failure like any other.
+            # Only a code from the service counts; one of our own side is a failure like any other.
             if socket is not self._socket:
-                return  # Given up by another task, which sent something and waited in vain.
+                return  # Another task could not send in time, and has dropped this connection.
             self._socket = None
             code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (ABNORMAL, "")
             self._note(self._state.closed(code, reason, _now_s()))
@@ -196,7 +199,7 @@ class FeedClient:
                 self._give_up(socket)
 
     async def _carry_out(self, step: Step) -> None:
-        """Send first: an update that is shown must not hide that what follows from it was never said."""
+        """Queue the updates, and send the messages before anybody sees them."""
         self._note(step)
         socket = self._socket
         if socket is None or not step.messages:
@@ -206,11 +209,11 @@ class FeedClient:
                 for message in step.messages:
                     await socket.send(message)
         except ConnectionClosed:
-            return  # Reading tells why. All of it is said again on the next connection.
+            return  # Reading tells why. The next connection sends all of it again.
         except TimeoutError:
             await self._drop(socket)
         except asyncio.CancelledError:
-            # Half of it may have been said, and nobody would say the rest: begin anew.
+            # Only some messages may have been sent, and nobody would send the rest: reconnect.
             self._forget(socket)
             raise
 
@@ -224,7 +227,7 @@ class FeedClient:
             self._note(self._state.closed(ABNORMAL, "", _now_s()))
 
     def _give_up(self, socket: ClientConnection) -> bool:
-        """Without a close frame: whoever does not read would let us wait for the answer to it. True: it was ours."""
+        """Abort without a close frame, which a peer that does not read would not answer. True: the socket was ours."""
         socket.transport.abort()
         if socket is not self._socket:
             return False
@@ -250,7 +253,7 @@ def _address(url: str, query: str) -> str:
 
 
 def _detail(answer: Response) -> str:
-    """What the service said, cut short; it is for people."""
+    """The text of the service's answer, shortened, for people."""
     return (answer.body or b"").decode(errors="replace")[:_DETAIL_CHARACTERS_MAX]
 
 
@@ -258,4 +261,4 @@ def _retry_after_s(answer: Response) -> float | None:
     try:
         return float(answer.headers.get("Retry-After", ""))
     except ValueError:
-        return None  # Absent, or a date, which the usual waits do for.
+        return None  # Absent, or a date; the usual waits suffice.

@@ -1,4 +1,4 @@
-"""The service's clock as a client of the live feed knows it, for countdowns that are right. Pure."""
+"""The service's clock as a client of the live feed knows it, for correct countdowns. Pure."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ CLOCK_SAMPLES: Final = 8
 
 
 class ServerClock:
-    """The service's time, from what it says and a monotonic clock, so that a local clock that is wrong does no harm.
+    """The service's time, from its messages and a monotonic clock; a wrong local clock does not matter.
 
-    A message that was on its way for long makes the service's clock look late, never early: of the latest few samples
-    the one that is farthest ahead is the best.
+    The transit of a message makes the service's clock look late, never early. So of the latest samples the one that is
+    farthest ahead is the best.
     """
 
     def __init__(self) -> None:
         self._ahead_us: deque[int] = deque(maxlen=CLOCK_SAMPLES)
 
     def note(self, server_us: int, now_s: float) -> None:
-        """The service said ``server_us`` (microseconds since 1970), and this arrived at ``now_s``."""
+        """The time ``server_us`` of the service (microseconds since 1970) arrived at ``now_s``."""
         self._ahead_us.append(server_us - round(now_s * 1_000_000))
 
     def reset(self) -> None:
-        """What was learnt over another connection, perhaps of another service, counts no more."""
+        """Forget the samples of a former connection, which may have been to another service."""
         self._ahead_us.clear()
 
     def now_us(self, now_s: float) -> int | None:
-        """Microseconds since 1970 as the service counts them; None before it said anything."""
+        """Microseconds since 1970 by the service's clock; None before its first message."""
         return max(self._ahead_us) + round(now_s * 1_000_000) if self._ahead_us else None
 
 

@@ -1,4 +1,4 @@
-"""One followed item as a client knows it: a register that only takes what is newer. Pure."""
+"""One followed item as a client knows it: a register that takes only newer versions. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVENT_TYPES: Final = frozenset(
     {"bid", "extended", "opened", "paused", "resumed", "closed", "cancelled", "voided", "state"}
 )
 
-# What events tell about the item. Anything else in them is about the event itself.
+# The fields of an event that are about the item; all others are about the event itself.
 _STATE_FIELDS: Final = (
     "epoch",
     "seq",
@@ -29,22 +29,22 @@ _STATE_FIELDS: Final = (
     "suggested_bids",
     "buy_now_available",
 )
-# Of one version only, and not in every frame: those of an older version must not outlive it.
+# These belong to one version and are not in every frame: they must not outlive their version.
 _FLEETING_FIELDS: Final = ("suggested_bids", "buy_now_available")
 
 
 class Gap(Exception):
-    """Events are missing before this one, and a viewer of every event wants them."""
+    """Events are missing before this one, and every event is wanted."""
 
 
 def version_of(frame: Mapping[str, Any]) -> Version | None:
-    """The version of a frame, None where it has none."""
+    """The version of a frame, None if it has none."""
     epoch, seq = frame.get("epoch"), frame.get("seq")
     return (epoch, seq) if type(epoch) is int and type(seq) is int else None
 
 
 def is_marker(frame: Mapping[str, Any]) -> bool:
-    """Whether a frame of type ``resumed`` answers ``since``; else it says that the auction goes on after a pause."""
+    """Whether the frame is the ``resumed`` that answers ``since``, not the event of the same name after a pause."""
     return frame.get("type") == "resumed" and "replayed" in frame
 
 
@@ -52,7 +52,7 @@ class FollowedItem:
     """What is known of one item, over any number of connections.
 
     Args:
-        every_event: whether each event is wanted, so that a gap is worth asking again.
+        every_event: whether every event is wanted, so that a gap is asked for again.
     """
 
     __slots__ = ("_asked_again", "_every_event", "is_joined", "is_stale", "item_id", "standing", "version", "view")
@@ -61,7 +61,7 @@ class FollowedItem:
         self.item_id = item_id
         self.version: Version | None = None
         self.view: dict[str, Any] = {}
-        # Whether the first frame after the last subscription came. Before it, events belong to an older one.
+        # Whether the first frame of the last subscription came. Events before it belong to an older subscription.
         self.is_joined = False
         self.is_stale = False
         self.standing: Version | None = None
@@ -70,21 +70,21 @@ class FollowedItem:
 
     @property
     def since(self) -> str | None:
-        """What to resume from."""
+        """The version to resume from, as text; None before the first one."""
         return None if self.version is None else f"{self.version[0]}:{self.version[1]}"
 
     def disconnected(self) -> None:
-        """Nothing more comes of the last subscription."""
+        """The last subscription has ended."""
         self.is_joined = False
         self.is_stale = False
         self._asked_again = False
 
     def take(self, frame: Mapping[str, Any]) -> ItemUpdate | None:
-        """A frame about this item; None where it shows nothing new.
+        """Take a frame about this item; None if it has nothing new.
 
         Raises:
             Gap: events before it are missing; subscribe again with :attr:`since`. Raised once per gap: if the second
-                answer has it as well, the events are gone, and the next update says so.
+                answer has the gap too, the events are gone, and the next update is not ``complete``.
         """
         version = version_of(frame)
         if version is None:
@@ -101,9 +101,9 @@ class FollowedItem:
         if follows:
             self._asked_again = False
         elif self._every_event and kind != "state" and not self._asked_again:
-            # A `state` says itself that events are left out: this viewer was too slow for them.
+            # Not for a `state`, which says that events were left out because this viewer was too slow.
             self._asked_again = True
-            # What is under way belongs to the old subscription: the answer to the new one repeats it in order.
+            # Frames in flight belong to the old subscription: the answer to the new one repeats them in order.
             self.is_joined = False
             raise Gap
         self._merge(frame, version)
@@ -114,21 +114,21 @@ class FollowedItem:
         self.is_joined = True
         known = self.version
         if known is not None and version < known:
-            # Of a service that is behind. What we know stays, and newer events follow in time.
+            # The service is behind. Keep what is known; newer events follow.
             return None
         self.view = {name: value for name, value in frame.items() if name not in ("type", "recovered")}
         if version == known:
             return None
         self.version = version
         self._asked_again = False
-        # Before the first snapshot nothing was known, so nothing is left out. After that of an item that did not exist,
+        # The first snapshot leaves nothing out, because nothing was known. After that of an item that did not exist,
         # the next event is its creation, which comes as a snapshot.
         created = known == (0, -1) and version[1] == 0
         complete = known is None or created or version == (known[0], known[1] + 1)
         return self._update(frame, version, None, complete=complete)
 
     def _merge(self, frame: Mapping[str, Any], version: Version) -> None:
-        # A new dict: updates that were handed out keep theirs.
+        # A new dict: earlier updates keep theirs.
         view = {name: value for name, value in self.view.items() if name not in _FLEETING_FIELDS}
         view |= {name: frame[name] for name in _STATE_FIELDS if name in frame}
         if "timestamp" in frame:

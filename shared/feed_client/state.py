@@ -1,15 +1,15 @@
-"""The decisions of a client of the live feed: what to say, what to show, when to come back. Pure: no network, no clock.
+"""Decides what a client of the live feed sends and shows, and when it reconnects. Pure: no network, no clock.
 
-Every method changes the state at once and returns a :class:`Step`: what the user is to be shown, what is to be sent,
-and how long to wait before the next attempt. ``now_s`` is any monotonic clock in seconds.
-:mod:`shared.feed_client.client` moves the bytes.
+Every method changes the state at once and returns a :class:`Step`: updates for the user, messages to send, and how long
+to wait before the next attempt. ``now_s`` is any monotonic clock in seconds. :mod:`shared.feed_client.client` moves the
+bytes.
 
-What a user can rely on, whatever the network and the service do:
+Guarantees, whatever the network and the service do:
 
-- Of one item, versions only rise, and each is shown once. So a price falls only where an event lowered it (a void), or
-  where the item was rebuilt under a higher epoch.
-- An update with ``complete`` is the very next event; with ``full`` every event is asked for, and where one is missing
-  the client asks again before it shows a later one.
+- The versions of an item only rise, and each is shown once. So a price falls only if an event lowered it (a void) or
+  the item was rebuilt in a higher epoch.
+- An update with ``complete`` is the very next event. With ``full`` the client asks for every event, and asks again for
+  a missing one before it shows a later one.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
 RETRY_AFTER_MAX_S: Final = 300.0
 STEADY_AFTER_S: Final = 5.0
-"""A connection that held for less does not start the waits from the beginning: a service that greets and hangs up must
-not be called in a tight loop."""
+"""A connection that lasted for less does not reset the waits: a service that accepts and closes at once must not be
+called in a tight loop."""
 
 SLOW_DOWN_ATTEMPT: Final = 4
-"""Who asked for too much comes back as after so many attempts in vain, and says again in few messages what counts."""
+"""After asking for too much, the client waits as after so many failed attempts, then sends what is still needed in few
+messages."""
 
 GREETING_MAX_S: Final = 10.0
 """How long the first frame may take."""
@@ -69,14 +70,14 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def is_final(code: int) -> bool:
-    """Whether a close code says that the same request would be refused again; 4400 to 4499 are the feed's own ones."""
+    """Whether the same request would be refused again after this close code; 4400 to 4499 are the feed's own codes."""
     return code in FINAL_STANDARD_CODES or 4400 <= code <= 4499
 
 
 @dataclass(slots=True)
 class Step:
-    """What follows: updates for the user, messages for the service, and after an ended connection the wait. Where a
-    message of the service has a wait follow from it, the connection is to be ended.
+    """Updates for the user, messages for the service, and the wait before the next attempt. If a received message leads
+    to a wait, the connection must be closed.
     """
 
     updates: list[Update] = field(default_factory=list)
@@ -88,13 +89,13 @@ class FeedState:
     """Everything that a client knows.
 
     Args:
-        items: what to follow from the start.
-        token: of the private channel, sent on each connection until it is refused.
-        full: every event is wanted, not at most some states a second.
+        items: ids to follow from the start.
+        token: the feed token, sent on each connection until it is refused.
+        full: every event is wanted, instead of a limited number of states per second.
         chance: random numbers from 0 to 1, for the waits.
 
     Raises:
-        ValueError: one of the items is no item id.
+        ValueError: an id is not an item id.
     """
 
     def __init__(
@@ -124,12 +125,12 @@ class FeedState:
 
     @property
     def items(self) -> tuple[str, ...]:
-        """What is followed."""
+        """The ids that are followed."""
         return tuple(self._items)
 
     @property
     def query(self) -> str:
-        """What the address has to carry."""
+        """The query string of the URL."""
         return "feed=full" if self._full else ""
 
     def item(self, item_id: str) -> Mapping[str, Any] | None:
@@ -143,13 +144,13 @@ class FeedState:
         return None if known is None else known.version
 
     def is_current(self, item_id: str) -> bool:
-        """Whether what is known is what the service knows, as far as it can tell."""
+        """Whether the item is up to date, as far as client and service can tell."""
         known = self._items.get(item_id)
         return known is not None and known.is_joined and not known.is_stale and not self._is_service_stale
 
     @property
     def silence_max_s(self) -> float | None:
-        """How long the service may say nothing before the connection counts as dead; None: for ever."""
+        """How long the service may be silent before the connection counts as dead; None: for ever."""
         if self._greeted_s is None:
             return GREETING_MAX_S
         return None if self._heartbeat_s is None else HEARTBEATS_MISSED_MAX * self._heartbeat_s
@@ -168,14 +169,14 @@ class FeedState:
         return self._with_state(Step(), ConnectionState.CONNECTING)
 
     def opened(self) -> Step:
-        """The connection is there: say who we are, what we follow, and what we have seen of it."""
+        """The connection is open: authenticate, and subscribe to all items with ``since``."""
         self._is_open = True
         self._greeted_s = self._heartbeat_s = None
         self.clock.reset()
         return Step(messages=[*self._authenticate(), *self._subscribe(self._items)])
 
     def received(self, text: str | bytes, now_s: float) -> Step:
-        """One message of the service. What is not understood is skipped: a newer service may say more."""
+        """Take a message of the service. Unknown ones are skipped: a newer service may send more."""
         step = Step()
         try:
             frame = _decoder.decode(text)
@@ -202,10 +203,10 @@ class FeedState:
         return self._with_state(step, self._open_state())
 
     def closed(self, code: int, reason: str, now_s: float) -> Step:
-        """The connection is gone; ``code`` is what the service sent, 1006 where it sent none.
+        """The connection is closed; ``code`` is the service's, 1006 if it sent none.
 
         Raises:
-            FeedClosed: it is no use to come back.
+            FeedClosed: the code is final.
         """
         held = self._greeted_s is not None and now_s - self._greeted_s >= STEADY_AFTER_S
         self._disconnect()
@@ -240,10 +241,10 @@ class FeedState:
     # ------------------------------------------------------------------------------------------------------- the user
 
     def follow(self, items: Iterable[str]) -> Step:
-        """Follow these too; what is followed already stays as it is.
+        """Follow these items too; nothing changes for those that are followed already.
 
         Raises:
-            ValueError: one of them is no item id; nothing was changed.
+            ValueError: one of them is not an item id; nothing was changed.
         """
         added = {each: FollowedItem(each, every_event=self._full) for each in map(_checked, items)}
         added = {item_id: item for item_id, item in added.items() if item_id not in self._items}
@@ -251,7 +252,7 @@ class FeedState:
         return Step(messages=self._subscribe(added) if self._is_open else [])
 
     def unfollow(self, items: Iterable[str]) -> Step:
-        """Follow these no longer, and forget what is known of them."""
+        """Stop following these items, and forget them."""
         gone = [item_id for item_id in items if self._items.pop(item_id, None) is not None]
         for item_id in gone:
             self._batch_of.pop(item_id, None)
@@ -264,7 +265,7 @@ class FeedState:
         return Step(messages=self._authenticate() if self._is_open else [])
 
     def ask_standing(self, items: Iterable[str]) -> Step:
-        """Have the standing told again, whether it changed or not."""
+        """Ask for the standing again, whether it changed or not."""
         asked = [item_id for item_id in items if item_id in self._items]
         return Step(messages=_operations("standing", asked) if self._is_open else [])
 
@@ -293,7 +294,7 @@ class FeedState:
 
     def _standing(self, item: FollowedItem, frame: dict[str, Any], step: Step) -> None:
         version = version_of(frame)
-        # One of the same version may differ: a raised maximum has no event.
+        # A standing of the same version may differ: a raise has no event.
         if version is None or (item.standing is not None and version < item.standing):
             return
         item.standing = version
@@ -307,7 +308,7 @@ class FeedState:
     def _error(self, frame: dict[str, Any], step: Step) -> None:
         code, message, item_id = str(frame.get("code")), str(frame.get("message", "")), frame.get("item_id")
         if code == "TOKEN_INVALID" and self._tokens_sent and self._tokens_sent.popleft() == self._token:
-            # It would be refused on the next connection too.
+            # The next connection would refuse it too.
             self._token = None
         if not isinstance(item_id, str) or code not in _NOT_SUBSCRIBED:
             step.updates.append(Refused(code, message, item_id if isinstance(item_id, str) else None))
@@ -316,7 +317,7 @@ class FeedState:
             return
         lost = [item_id]
         if code == "TOO_MANY_ITEMS":
-            # The service stops at the first one that is too many, and says nothing of those after it.
+            # The service stops at the first item that is too many, and reports no further ones.
             batch = self._batch_of.get(item_id, (item_id,))
             rest = batch[batch.index(item_id) + 1 :]
             lost += [each for each in rest if each in self._items and not self._items[each].is_joined]
@@ -325,7 +326,7 @@ class FeedState:
             step.updates.append(Refused(code, message, each, ended=True))
 
     def _slow_down(self, frame: dict[str, Any]) -> Step:
-        """Something of what was said was not done, and nobody tells what: say all of it again, later."""
+        """Some operations were not carried out, and it is not told which: reconnect later, and send all again."""
         self._disconnect()
         self._attempt = max(self._attempt, SLOW_DOWN_ATTEMPT)
         step = self._retry()
@@ -368,7 +369,7 @@ class FeedState:
             item.disconnected()
 
     def _retry(self, at_least_s: float = 0.0) -> Step:
-        """Full jitter: after a service restart its viewers must not all come back in the same moment."""
+        """Full jitter: after a restart of the service its viewers must not all reconnect at once."""
         most_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * math.ldexp(1, min(self._attempt, 16)))
         self._attempt += 1
         step = Step(retry_in_s=at_least_s + self._chance() * most_s)
@@ -388,7 +389,8 @@ def _checked(item_id: str) -> str:
 
 
 def _batches(items: Iterable[str]) -> Iterable[tuple[str, ...]]:
-    """Items in messages that the service takes: an id comes twice with its ``since``, which has up to 31 digits."""
+    """Split items into messages that the service accepts: an id may be in one twice, with a ``since`` of up to 31
+    digits."""
     batch: list[str] = []
     size = 0
     for item_id in items:
@@ -407,7 +409,7 @@ def _operations(name: str, items: Iterable[str]) -> list[str]:
 
 
 def _seconds(value: object) -> float | None:
-    """A positive number of seconds, None for anything else: without heartbeats, silence says nothing."""
+    """A positive number of seconds; None for anything else: without heartbeats, silence means nothing."""
     return float(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) and value > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""What a client of the live feed is told, and how the feed may end. See ``docs/feed.md`` for the protocol."""
+"""The updates of a client of the live feed, and its errors. See ``docs/feed.md`` for the protocol."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Version = tuple[int, int]
 
 
 class ConnectionState(StrEnum):
-    """How far what is shown can be trusted."""
+    """The state of the connection, and so how far the items can be trusted."""
 
     CONNECTING = "connecting"
-    """A connection is being made; what is shown may be old."""
+    """A connection is being made; items may be out of date."""
     LIVE = "live"
     """Connected, and events flow."""
     STALE = "stale"
@@ -27,15 +27,15 @@ class ConnectionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ItemUpdate:
-    """An item has a newer version. Of one item, versions only rise, whatever the connections did.
+    """An item has a newer version. The versions of an item only rise, even across connections.
 
     Attributes:
         kind: the frame's type: ``snapshot``, ``bid``, ``state``, ``extended``, ``closed``…
-        frame: the frame as it came; amounts are :class:`~decimal.Decimal` or int.
+        frame: the frame as received; amounts are :class:`~decimal.Decimal` or int.
         item: the whole public state after it.
-        bids: accepted bids that it stands for: 1 for a bid, any number for a ``state``, None where only the state is
-            known (a snapshot).
-        complete: whether it is the next event after the update before it: nothing in between was left out.
+        bids: the accepted bids that it stands for: 1 for a bid, any number for a ``state``, None if unknown (a
+            snapshot).
+        complete: whether it is the very next event after the previous update, so that none was left out.
     """
 
     item_id: str
@@ -55,7 +55,7 @@ class ItemUpdate:
 
 @dataclass(frozen=True, slots=True)
 class StaleItem:
-    """Events of the item do not reach the service (True), or do again and the item is up to date (False)."""
+    """``stale``: events of the item do not reach the service. False: they do again, and the item is up to date."""
 
     item_id: str
     stale: bool
@@ -63,7 +63,7 @@ class StaleItem:
 
 @dataclass(frozen=True, slots=True)
 class Viewers:
-    """How many watch the item; ``exact`` is False where other broadcasters contributed what they counted last."""
+    """The number of viewers; not ``exact`` if counts of other broadcasters, which are a little old, are in it."""
 
     item_id: str
     viewers: int
@@ -72,7 +72,7 @@ class Viewers:
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """The private channel is open until ``expires`` (RFC 3339, None where the service does not say)."""
+    """The private channel is open until ``expires`` (RFC 3339; None if the service does not tell)."""
 
     user_id: str
     expires: str | None
@@ -96,11 +96,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Something could not be done, for example ``ITEM_NOT_FOUND`` or ``TOKEN_EXPIRED``; the feed goes on.
+    """An operation failed, for example with ``ITEM_NOT_FOUND`` or ``TOKEN_EXPIRED``; the feed goes on.
 
-    After ``TOO_MANY_OPERATIONS`` it goes on over a new connection, some seconds later, with all that is followed then.
+    After ``TOO_MANY_OPERATIONS`` it goes on over a new connection, some seconds later, with all items of then.
 
-    ``item_id``: where it is about one item; ``ended`` says that this item is not followed any more.
+    ``item_id``: the item that it is about, if it is one; ``ended``: this item is no longer followed.
     """
 
     code: str
@@ -111,7 +111,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionChanged:
-    """The connection is in another state now."""
+    """The state of the connection has changed."""
 
     state: ConnectionState
 
@@ -133,7 +133,7 @@ class FeedClosed(FeedError):
 
 
 class FeedDenied(FeedError):
-    """The service refused the upgrade with a status that no repetition changes, for example 403."""
+    """The service refused the upgrade with a final status, for example 403."""
 
     def __init__(self, status: int, detail: str) -> None:
         self.status = status

@@ -1,4 +1,4 @@
-"""People at a browser, and the house behind the auctions: what the tests of the pages are told with."""
+"""Helpers for the tests of the pages: people at a browser, and the operator behind the auctions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHROMIUM = next(
 )
 in_a_browser = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH"),
-    # One browser for all of them, which lives in the event loop in which it was started.
+    # One browser for all tests; it belongs to the event loop in which it was started.
     pytest.mark.asyncio(loop_scope="session"),
 ]
 """The marks of a module of such tests."""
@@ -93,13 +93,13 @@ class Person:
         await self._offers("Leave a maximum", "Your maximum", amount)
 
     async def _offers(self, mode: str, label: str, amount: str) -> None:
-        # The radio button lies invisibly over its words, so that a click on them is a click on it.
+        # The invisible radio button covers its label, so a click on the label is a click on the button.
         await self.page.get_by_role("radio", name=mode, exact=True).check()
         await self.page.get_by_label(label, exact=True).fill(amount)
         await self.at("#bid-button").click()
 
     async def bids_quickly(self, amount: str) -> None:
-        """Presses the button of this amount; again, as told, where the amounts have just moved under the finger."""
+        """Presses the button of this amount; presses again if the page asks for it, because the amounts just moved."""
         button = self.page.get_by_role("button", name=f"Bid {amount} now")
 
         async def press() -> bool:
@@ -112,11 +112,11 @@ class Person:
         await self.page.context.set_offline(gone)
 
     def frames(self, kind: str) -> list[dict[str, Any]]:
-        """The frames of this kind that came so far, in their order."""
+        """The frames of this kind that came so far, in order."""
         return [frame for text in self.heard if (frame := json.loads(text)).get("type") == kind]
 
     async def overflow_px(self) -> int:
-        """By how much the page is wider than its window."""
+        """How much wider the page is than its window."""
         wide: int = await self.page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
@@ -129,7 +129,7 @@ class Person:
 
 
 class Street:
-    """Where people come from: `ada = await street.person("ada")` is at a browser with a profile of her own."""
+    """Makes people: `ada = await street.person("ada")` has a browser with a profile of her own."""
 
     def __init__(self, browser: Browser, base_url: str) -> None:
         self._browser = browser
@@ -146,7 +146,7 @@ class Street:
         return person
 
     async def close(self) -> None:
-        """Everybody goes home. AssertionError where anybody's page had an error."""
+        """Closes all browsers. AssertionError if any page had an error."""
         for person in self._people:
             await person.page.context.close()
         assert {person.name: person.faults for person in self._people if person.faults} == {}
@@ -154,7 +154,7 @@ class Street:
 
 @asynccontextmanager
 async def running_browser() -> AsyncIterator[Browser]:
-    """A browser without a window; it ends with the block."""
+    """A headless browser; it is closed with the block."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
@@ -164,7 +164,7 @@ async def running_browser() -> AsyncIterator[Browser]:
 
 
 class House:
-    """What operators and other programs do, through the API."""
+    """Operators and other programs, through the API."""
 
     def __init__(self, stack: Stack) -> None:
         self._base = f"{stack.urls.gateway_url}/api/v1/items"
@@ -184,7 +184,7 @@ class House:
         return answer
 
     async def listed(self, status: str) -> set[str]:
-        """The ids of the first hundred items of this status, as the catalogue has them: from the archive."""
+        """The ids of the first hundred items of this status in the catalogue, which reads them from the archive."""
         async with httpx.AsyncClient(timeout=10) as http:
             page = (await http.get(self._base, params={"status": status, "limit": 100})).json()
         return {item["id"] for item in page["items"]}

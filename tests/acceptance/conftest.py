@@ -1,4 +1,4 @@
-"""One running platform for all tests of the pages, and browsers to look at it with."""
+"""One running platform for all tests of the pages, and browsers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import House, Street, running_browser
 from tests.stack import new_data_dir
 
-# Heartbeats and counts come often, so that no test waits long for one that stays away.
+# Frequent heartbeats and counts, so that no test waits long for a missing one.
 OFTEN = {"FEED_TIME_S": "1", "FEED_VIEWERS_S": "0.2"}
 
 
 @pytest.fixture(scope="session")
 def platform(clean_machine: None) -> Iterator[Stack]:
-    """All services. Shared by the tests: use item ids of your own, and start again what you kill.
+    """All services. Shared by the tests: use item ids of your own, and restart what you kill.
 
     Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
     """
@@ -36,20 +36,19 @@ def platform(clean_machine: None) -> Iterator[Stack]:
 
 @pytest.fixture
 def house(platform: Stack) -> House:
-    """The house behind the auctions of the shared platform."""
+    """The operator of the shared platform."""
     return House(platform)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One for all tests."""
     async with running_browser() as browser:
         yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def street(platform: Stack, browser: Browser) -> AsyncIterator[Street]:
-    """People at the shared platform. No page may have had an error."""
+    """People at the shared platform. No page may have an error."""
     street = Street(browser, platform.urls.gateway_url)
     yield street
     await street.close()

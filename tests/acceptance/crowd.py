@@ -1,4 +1,4 @@
-"""Bidders over HTTP and viewers over WebSockets, who remember what they were told."""
+"""Bidders over HTTP and viewers over WebSockets, who remember all answers and frames."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def minor(amount: Decimal | int) -> int:
 
 @dataclass
 class Ledger:
-    """What all bidders together were told, per item. An unknown outcome is kept with its bid id until it is
-    resolved."""
+    """The answers to all bidders, per item. An unknown outcome is kept with its bid id until it is resolved."""
 
     accepted: dict[str, list[AcceptedBid]] = field(default_factory=lambda: defaultdict(list))
     refused: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -39,7 +38,7 @@ class Ledger:
     _waits: list[tuple[int, asyncio.Event]] = field(default_factory=list)
 
     def count(self) -> None:
-        """One more bid is sent."""
+        """Count a bid that is sent."""
         self.placed += 1
         for placed, event in self._waits:
             if self.placed >= placed:
@@ -53,7 +52,7 @@ class Ledger:
             await event.wait()
 
     def note(self, item_id: str, user_id: str, answer: dict[str, Any]) -> None:
-        """One answer, 201 or 200."""
+        """Note one answer, 201 or 200."""
         self.minimum[item_id] = max(self.minimum[item_id], minor(answer["min_next_bid"]))
         if answer["success"]:
             bid = AcceptedBid(answer["seq"], answer["bid_id"], user_id, minor(answer["your_bid"]))
@@ -62,7 +61,7 @@ class Ledger:
             self.refused[item_id] += 1
 
     def views(self) -> dict[str, ClientView]:
-        """What :mod:`load_tests.verify` compares the stores with."""
+        """The answers in the form in which :mod:`load_tests.verify` compares them with the stores."""
         items = {*self.accepted, *self.refused, *self.failures, *self.unknown}
         return {
             item: ClientView(
@@ -76,7 +75,7 @@ class Ledger:
 
 
 async def place(http: httpx.AsyncClient, ledger: Ledger, item_id: str, user_id: str, bid_id: str, cents: int) -> None:
-    """Place one bid and write down its outcome."""
+    """Place one bid and note its outcome."""
     ledger.count()
     body = {"user_id": user_id, "amount": cents / 100, "bid_id": bid_id}
     text = json.dumps(body | {"amount": 0}).replace('"amount": 0', f'"amount": {cents // 100}.{cents % 100:02d}')
@@ -98,7 +97,7 @@ async def place(http: httpx.AsyncClient, ledger: Ledger, item_id: str, user_id: 
 
 
 async def resolve(http: httpx.AsyncClient, ledger: Ledger) -> int:
-    """Send every bid of unknown outcome once more under its own key, as a client would; returns how many there were."""
+    """Repeat every bid of unknown outcome with its key, as a client would; returns how many there were."""
     count = 0
     for item_id, bids in list(ledger.unknown.items()):
         for _, sent in bids:
@@ -113,7 +112,7 @@ async def resolve(http: httpx.AsyncClient, ledger: Ledger) -> int:
 async def bid_crowd(
     base_url: str, ledger: Ledger, items: list[str], *, bids: int, bidders: int, seed: int, tag: str
 ) -> None:
-    """``bidders`` at once place ``bids`` bids in all over the items, each a little above what they last saw."""
+    """``bidders`` bidders at once place ``bids`` bids in all on the items, each a little above the last price seen."""
     numbers = iter(range(bids))
 
     async def bidder(http: httpx.AsyncClient, user_id: str, chance: random.Random) -> None:
@@ -128,7 +127,7 @@ async def bid_crowd(
 
 
 class Viewer:
-    """One WebSocket on one item; checks with every frame that nothing goes back."""
+    """One WebSocket on one item; checks that no frame goes back."""
 
     def __init__(self, feed_url: str, item_id: str) -> None:
         self._url = f"{feed_url}/ws/items/{item_id}"
@@ -173,7 +172,7 @@ class Viewer:
                 await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
-        """Close, and raise what the reader found wrong."""
+        """Close, and raise the reader's error if there is one."""
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The bid form in a real browser: honest about what became of a bid, and hard to bid with by mistake."""
+"""The bid form in a real browser: it tells what became of a bid, and prevents bids by mistake."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_busy_answer_does_not_settle_what_is_not_known(house: House, str
         else:
             await route.continue_()
 
-    # Only the answer can tell: the feed, which would show the bid as well, is away.
+    # Only the answer can tell: the feed, which would show the bid too, is down.
     await ada.page.route_web_socket("**/ws/**", lambda socket: socket.close())
     await ada.page.route("**/bid", unlucky)
     await ada.open("/items/spyglass")
@@ -57,7 +57,7 @@ async def test_a_bid_that_arrives_after_its_page_was_left_is_found(house: House,
         if len(sent) > 0 and not looked_up:
             looked_up.append(True)
             await route.fulfill(response=await route.fetch())
-            # Only now it is decided: it was on its way all the time.
+            # The bid is decided only now: it was in flight all the time.
             await house.bid("quadrant", **{**sent[0]})
         else:
             await route.continue_()
@@ -77,7 +77,7 @@ async def test_a_second_press_is_no_second_bid(house: House, street: Street) -> 
     await house.create("astrolabe", start_price=10, duration_s=3600)
     ada = await street.person("ada")
     await ada.open_lot("astrolabe")
-    # In the moment in which the bid is accepted, the button is pressed once more.
+    # The button is pressed once more at the moment when the bid is accepted.
     await ada.page.evaluate(
         """() => new MutationObserver((_changes, observer) => {
           if (!document.querySelector("#verdict.is-good")) return;
@@ -104,7 +104,7 @@ async def test_a_key_that_is_held_down_does_not_buy(house: House, street: Street
         await keys.down("Enter")
     await keys.up("Enter")
     await ada.sees("#verdict", "The lot would be yours for $900.00")
-    # Whoever presses once more by mistake finds the way back, and is where they were before.
+    # A second press by mistake hits "no", and the focus returns to where it was.
     await keys.press("Enter")
     await expect(ada.at("#verdict")).to_be_empty()
     await expect(ada.at("#buy-now")).to_be_focused()
@@ -138,7 +138,7 @@ async def test_a_quick_bid_takes_one_press_and_who_leads_is_offered_none(house: 
 
     await ada.sees("#verdict", "Your bid of $102.50 was accepted. You lead.")
     await expect(ada.at("#quick")).to_be_hidden()
-    # The button that had the focus is gone; keys must not start from the top of the page again.
+    # The focused button is gone; the keyboard must not start from the top of the page again.
     await expect(ada.at("#bid-button")).to_be_focused()
     await bob.sees("#price", "$102.50")
     await expect(offers).to_have_text(["$105.00", "$107.50", "$110.00"])
@@ -151,7 +151,7 @@ async def test_amounts_that_moved_under_the_finger_are_not_bid(house: House, str
     await house.create("sundial", start_price=100, duration_s=3600)
     ada = await street.person("ada")
     await ada.open_lot("sundial")
-    # In the same moment: the page is told the new price, and the button is pressed.
+    # At the same moment the page gets the new price and the button is pressed.
     await ada.page.evaluate(
         """() => {
           const button = document.querySelector("#suggestions button");
@@ -197,7 +197,7 @@ async def test_a_bid_takes_no_mouse(house: House, street: Street) -> None:
 
 
 async def show_maxima(platform: Stack, person: Person) -> None:
-    """The house that tells maxima to their owners: its site makes the tokens."""
+    """An operator that lets bidders see their maxima: its own site makes the tokens."""
     token = mint(feed_token_secret(platform.data_dir), Identity(person.name, FAR_AHEAD_S, sees_maximum=True))
 
     async def give(route: Route) -> None:
@@ -221,19 +221,19 @@ async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, h
     await ada.open_lot("armillary")
     await ada.sees("#maximum", "Your maximum: $50.00. Nobody else sees it.")
 
-    # Raised elsewhere, which is no event: only the private channel tells it.
+    # Raised elsewhere: a raise has no event, so only the private channel tells it.
     raised = await house.bid("armillary", "ada", max_amount=90)
     await ada.sees("#maximum", "Your maximum: $90.00.")
     await ada.page.get_by_role("radio", name="Leave a maximum").check()
     await ada.sees("#amount-hint", "More than $90.00, your maximum so far")
-    # What is older than the last one is dropped, as the protocol has it.
+    # A standing with an older version than the last is dropped, as the protocol says.
     item = await house.item("armillary")
     older = {"item_id": "armillary", "epoch": item["epoch"], "seq": item["seq"] - 1}
     sockets[-1].send(json.dumps({**older, "type": "standing", "standing": "none", "your_maximum": 60}))
     sockets[-1].send(json.dumps({"type": "viewers", "item_id": "armillary", "viewers": 77, "exact": True}))
     await ada.sees("#viewers", "77")
     await ada.sees("#maximum", "Your maximum: $90.00.")
-    # A maximum goes with the bid that left it, and the one before comes back.
+    # A maximum goes with its bid, and the one before comes back.
     await house.operate("armillary", f"bids/{raised['bid_id']}/void", "not meant")
     await ada.sees("#struck", "The maximum that you had raised was struck by the auctioneer: Not meant.")
     await ada.sees("#maximum", "Your maximum: $50.00.")
@@ -242,7 +242,7 @@ async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, h
     await ada.sees("#struck", "Your bid of $10.00 was struck by the auctioneer: Entered by mistake.")
     await expect(ada.at("#maximum")).to_be_hidden()
     await expect(ada.at("#struck p")).to_have_count(2)
-    # Whoever comes back is told as well, and nobody else is.
+    # A bidder who returns is told too, and nobody else is.
     await ada.open_lot("armillary")
     await ada.sees("#struck", "Your bid of $10.00 was struck by the auctioneer: Entered by mistake.")
     bob = await street.person("bob")

@@ -1,4 +1,4 @@
-"""Who watches the platform asks for metrics that it tells: alerts, dashboard and documentation against `/metrics`."""
+"""Alerts, dashboard and documentation use only metrics that exist: they are compared with `/metrics`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infrastructure" / "docker"
 
-# Only an archival worker with a place for exports counts them; this platform has none.
+# Only an archival worker that exports has these; this platform does not export.
 WITH_EXPORTS = {"archiver_exports_open"}
 
 _NAME = re.compile(r"\b(?:bidding|feed|archiver|process)_[a-z_]+")
@@ -71,7 +71,7 @@ def test_the_page_for_operators_lists_all_of_them(told: dict[str, str]) -> None:
 
 
 def test_each_alert_is_explained() -> None:
-    """By its name, in the table that says what to do."""
+    """Each alert is in the table that says what to do, by its name."""
     section = (ROOT / "docs" / "operations.md").read_text().partition("\n## Alarms\n")[2].partition("\n## ")[0]
     groups = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
     for rule in [rule for group in groups for rule in group["rules"]]:

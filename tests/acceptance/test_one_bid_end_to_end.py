@@ -55,7 +55,7 @@ async def test_ten_thousand_bids_are_seen_stored_and_equal_everywhere(start_stac
     assert ledger.placed == 10_000
     assert sum(ledger.failures.values()) == 0
     assert sum(len(bids) for bids in ledger.unknown.values()) == 0
-    # Fifty bids at once on one item: most are too low by the time that they are decided.
+    # Of fifty bids at once on one item most are too low when they are decided.
     assert len(ledger.accepted[contended]) > 200, "the run must have something to prove"
     await prove(stack, ledger)
 

@@ -1,4 +1,4 @@
-"""The pages in a real browser against the whole stack: what a seller and two bidders see and do."""
+"""The pages in a real browser with the whole stack: what a seller and two bidders see and do."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_lot_with_all_terms_is_made_through_the_form(house: House, stree
     await seller.sees("#words", "A bid in the last 15 minutes moves the close by another 15 minutes")
     await seller.sees("#words", "€4.00 below €100.00, €7.50 from there on")
 
-    # What the page finds wrong stands at its field; then what the server finds wrong does.
+    # Errors that the page finds are shown at their fields; then those that the server finds.
     await seller.at("#submit").click()
     await seller.sees("#error-reserve_price", "must be at least the start price")
     await expect(page.get_by_label("Reserve")).to_be_focused()
@@ -151,7 +151,7 @@ async def test_a_maximum_leads_is_outbid_and_wins(house: House, street: Street) 
 
 async def test_the_end_is_told_to_who_won_and_to_who_lost(house: House, street: Street) -> None:
     ada, bob = await street.person("ada"), await street.person("bob")
-    # Whoever is late, since the machine is busy, finds the end told all the same.
+    # On a busy machine the test may be late, but the page still tells the end.
     await house.create("viola", start_price=1, duration_s=4)
     await house.bid("viola", "ada", amount=10)
     await house.bid("viola", "bob", amount=61)
@@ -168,7 +168,7 @@ async def test_the_end_is_told_to_who_won_and_to_who_lost(house: House, street: 
 
 
 async def has_the_right_time(house: House, person: Person, item_id: str) -> None:
-    """The clock on the page is right to the second or two, however long it took to look at it."""
+    """The clock on the page is right to about two seconds, however long reading it took."""
     end = datetime.fromisoformat((await house.item(item_id))["end_time"])
     most = (end - datetime.now(UTC)).total_seconds()
     left = await person.seconds_left()
@@ -180,7 +180,7 @@ async def test_the_clock_is_the_servers_and_a_late_bid_extends(house: House, str
     soft_close = {"trigger_s": 120, "extend_s": 300, "mode": "from_end"}
     await house.create("globe", start_price=10, duration_s=110, soft_close=soft_close)
     ada = await street.person("ada")
-    # A local clock that is an hour wrong must not matter.
+    # A local clock that is wrong by an hour must not matter.
     bob = await street.person("bob", script="const real = Date.now; Date.now = () => real() + 3_600_000;")
     for person in (ada, bob):
         await person.open_lot("globe")

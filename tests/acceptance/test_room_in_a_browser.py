@@ -1,6 +1,6 @@
-"""The room in a real browser: live through restarts, outages and silence; who watches, and who stands where.
+"""The pages in a real browser: live through restarts, outages and silence; numbers of viewers, and standings.
 
-The platform is one for all tests, so whatever a test stops runs again before it ends.
+All tests share the platform, so a test restarts what it stops before it ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FAR = "2099-01-01T00:00:00Z"
 
 @asynccontextmanager
 async def without(platform: Stack, *names: str) -> AsyncIterator[None]:
-    """These processes are killed, and run again after the block, however it ends."""
+    """Kill these processes, and restart them after the block, even if it fails."""
     for name in names:
         platform.kill(name, signal.SIGKILL)
         assert await platform.wait_ended(name)
@@ -40,7 +40,7 @@ async def without(platform: Stack, *names: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def frozen(platform: Stack, name: str) -> AsyncIterator[None]:
-    """This process is suspended during the block: its connections stay open and say nothing."""
+    """Suspend this process during the block: its connections stay open and silent."""
     platform.kill(name, signal.SIGSTOP)
     try:
         yield
@@ -49,7 +49,7 @@ async def frozen(platform: Stack, name: str) -> AsyncIterator[None]:
 
 
 async def has_every_bid_once(person: Person, prices: list[float]) -> None:
-    """The list shows these prices, newest first, and the feed told each bid of it once and in order."""
+    """The list shows these prices, newest first, and the feed sent each of these bids once and in order."""
     rows = person.at("#history-rows tr")
     await expect(rows).to_have_count(len(prices))
     for row, price in zip(await rows.all(), reversed(prices), strict=True):
@@ -70,7 +70,7 @@ async def test_after_a_restart_of_the_feed_nothing_is_missed(platform: Stack, ho
         await ada.sees("#connection-text", "Reconnecting…")
         for amount in (6, 7, 8):
             await house.bid("almanac", "bob", amount=amount)
-        # Without the feed the page asks the API, at the pace of its attempts to get the feed back.
+        # Without the feed, each attempt to reconnect also asks the API.
         await ada.sees("#price", "$8.00")
         await ada.sees("#link-note", "The price may have moved.")
 
@@ -132,7 +132,7 @@ async def test_a_page_that_comes_back_from_the_history_is_live_again(house: Hous
     async def has_let_go() -> bool:
         return sockets[0].is_closed()
 
-    # Browsers keep no page for the way back that has an open connection.
+    # Browsers do not keep pages with an open connection in the back-forward cache.
     await eventually(has_let_go)
     await house.bid("gyroscope", "bob", amount=50)
     await ada.page.evaluate(tell, "pageshow")
@@ -156,7 +156,7 @@ async def test_a_feed_that_refuses_for_good_is_replaced_by_asking(house: House, 
 
 async def test_a_short_break_asks_the_gateway_nothing(house: House, street: Street) -> None:
     await house.create("heliograph", start_price=40, duration_s=3600)
-    # The longest waits that chance allows: the page is back before it would ask.
+    # With the longest random waits, the page reconnects before it would ask.
     ada = await street.person("ada", script="Math.random = () => 0.999;")
     asked: list[str] = []
     ada.page.on("request", lambda request: asked.append(request.url))
@@ -170,7 +170,7 @@ async def test_a_short_break_asks_the_gateway_nothing(house: House, street: Stre
     await ada.page.clock.install(time=0)
     async with ada.page.expect_response("**/api/v1/feed-token"):
         await ada.open_lot("heliograph")
-    # From here on time passes only where the test says so, however slow the machine is.
+    # From here on the test controls the time, however slow the machine is.
     await ada.page.clock.pause_at(100)
     asked.clear()
     await sockets[-1].close(code=1012)
@@ -190,7 +190,7 @@ async def test_a_connection_that_says_nothing_is_replaced(platform: Stack, house
     await ada.open_lot("metronome")
 
     async with frozen(platform, BROADCAST_SERVICE):
-        # Nothing breaks: only the heartbeats stay away.
+        # The connection stays open: only the heartbeats are missing.
         await ada.sees("#connection-text", "Reconnecting…")
 
     await ada.is_live()
@@ -209,7 +209,7 @@ async def test_a_feed_without_events_is_shown_as_delayed(platform: Stack, house:
         await ada.sees("#link-note", "the live feed is catching up")
         await ada.bids("200")
         await ada.sees("#verdict", "Your bid of $200.00 was accepted. You lead.")
-        # Nobody tells it but the API, which is asked every few seconds meanwhile.
+        # Only the API tells it, which the page asks every few seconds meanwhile.
         await house.bid("telescope", "bob", amount=250)
         await ada.sees("#price", "$250.00")
         await ada.sees("#standing", "You were outbid")
@@ -240,7 +240,7 @@ async def test_a_bidder_is_told_how_they_stand_in_any_browser(house: House, stre
     await ada.open_lot("lute")
     await ada.bids("20")
     await ada.sees("#standing", "You lead")
-    # Another browser of hers knows nothing of the bid; only the private channel can tell it.
+    # Her other browser does not know of the bid; only the private channel can tell it.
     elsewhere = await street.person("ada", size=PHONE)
     await house.bid("lute", "bob", amount=30)
     await elsewhere.open_lot("lute")
@@ -352,7 +352,7 @@ async def test_more_lots_are_read_on_from_where_the_button_was(house: House, str
     await asyncio.gather(*(house.create(coin, start_price=1, start_time=FAR, end_time=None) for coin in coins))
 
     async def all_listed() -> set[str]:
-        """With those of other tests."""
+        """The lots of this test and of others."""
         listed = await house.listed("scheduled")
         return listed if coins <= listed else set()
 

@@ -1,4 +1,4 @@
-"""The scripts of the pages one by one, as far as they need no platform: time, words for screen readers, drawing."""
+"""Single scripts of the pages that need no platform: time, texts for screen readers, drawing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = in_a_browser
 
 
 async def evaluated(street: Street, script: str, argument: Any = None) -> Any:
-    """What `script`, a function, returns on one of the pages."""
+    """Run `script`, a function, on one of the pages, and return its result."""
     reader = await street.person("reader")
     await reader.open("/sell")
     return await reader.page.evaluate(script, argument)
@@ -47,7 +47,7 @@ async def test_a_fast_auction_is_told_in_peace_and_warnings_are_never_lost(stree
     reader = await street.person("reader")
     await reader.page.clock.install(time=0)
     await reader.open("/sell")
-    # From now on time passes only where the test says so.
+    # From now on the test controls the time.
     await reader.page.clock.pause_at(100)
     await reader.page.evaluate(
         """async () => {
@@ -70,7 +70,7 @@ async def test_a_fast_auction_is_told_in_peace_and_warnings_are_never_lost(stree
     assert await heard_after("announce('15 seconds are left.', { atOnce: true }); announce('four')", 3_000) == [
         "15 seconds are left."
     ]
-    # Twenty prices a second for two minutes: not one word every four seconds.
+    # Twenty prices a second for two minutes: even an announcement every four seconds would be too many.
     flood = "let n = 0; window.flood = setInterval(() => announce(`price ${n++}`), 50)"
     heard = await heard_after(flood, 120_000)
     assert 6 <= len(heard) <= 12
@@ -203,7 +203,7 @@ REFUSALS = [
     "TOO_LOW",
 ]
 
-# What is changed in a form that is otherwise right, and the field that must say so (None: nothing is wrong).
+# Changes to a valid form, and the field that must show an error (None: none).
 TYPED: list[tuple[dict[str, Any], str | None]] = [
     ({}, None),
     ({"start_price": "0"}, None),

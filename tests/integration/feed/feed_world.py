@@ -1,7 +1,7 @@
-"""What the tests of the live feed need around the broadcaster.
+"""Helpers for the tests of the live feed.
 
-An auction house that decides in Redis, by the gateway's own scripts, and publishes as its relay does, one step at a
-time; what a viewer reads; and a connection to Redis that can be held up at the moment that a test chooses.
+A gateway's work in single steps: decisions in Redis, by the gateway's own scripts, and publishing, like its relay; the
+frames that a viewer reads; and a connection to Redis that a test can hold up at any moment.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """One outbox entry: what the relay makes one message of."""
+    """One outbox entry, of which the relay makes one message."""
 
     item_id: str
     n: int
@@ -55,7 +55,7 @@ class Entry:
 
 
 class AuctionHouse:
-    """Decides in Redis; ``publish`` is a step of its own, so that a test may leave it out, delay or repeat it."""
+    """Decides in Redis. ``publish`` is a separate step, so that a test may omit, delay or repeat it."""
 
     def __init__(self, redis: Redis, nats: Client) -> None:
         self._redis = redis
@@ -73,7 +73,7 @@ class AuctionHouse:
         house = cls(redis, nats)
         try:
             await ensure_stream(nats.jetstream())
-            # As every gateway does when it starts: what is in a shard without cursors counts as lost.
+            # As each gateway does when it starts: a shard without cursors counts as lost.
             for shard in names.SHARDS:
                 await ShardScripts(redis).init_shard(shard)
             yield house
@@ -103,7 +103,7 @@ class AuctionHouse:
         return await self._entry(item_id, opened.entry)
 
     async def decide(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
-        """Bids of these minor units, all of which must be accepted, in one outbox entry; not published."""
+        """Bids of these amounts in minor units, in one outbox entry; not published. All must be accepted."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         bids = [
             PendingBid(item_id, user, f"bid-{next(self._numbers)}", amount, None, None, False, future)
@@ -121,12 +121,12 @@ class AuctionHouse:
         return entry
 
     async def operate(self, name: Transition, item_id: str, reason: str) -> None:
-        """What an operator does, published."""
+        """An operation of an operator, published."""
         n = await self._scripts.transition(name, item_id, reason=reason, by="operator-1")
         await self.publish(await self._entry(item_id, n))
 
     async def publish(self, entry: Entry) -> None:
-        """As the relay does, until JetStream has it."""
+        """Publish like the relay, until JetStream has the message."""
         shard = names.shard_of(entry.item_id)
         await self._nats.jetstream().publish(
             names.subject_of(entry.item_id),
@@ -135,17 +135,17 @@ class AuctionHouse:
         )
 
     async def publish_raw(self, item_id: str, data: bytes) -> None:
-        """Anything, where an event of the item should be."""
+        """Publish any data in place of an event of the item."""
         await self._nats.jetstream().publish(names.subject_of(item_id), data)
 
     async def delete_consumers(self) -> None:
-        """All that follow the stream are gone, without a word to those who listen."""
+        """Delete all consumers of the stream; their subscribers are not told."""
         jetstream = self._nats.jetstream()
         for consumer in await jetstream.consumers_info(names.STREAM):
             await jetstream.delete_consumer(names.STREAM, consumer.name)
 
     async def shorten_recent(self, item_id: str, kept: int) -> None:
-        """Keep only so many recent events, as if many more had followed the others."""
+        """Keep only so many recent events, as if more events had pushed the others out."""
         await cast(Any, self._redis.ltrim(names.recent_key(item_id), 0, kept - 1))
 
     async def _entry(self, item_id: str, n: int) -> Entry:
@@ -156,7 +156,7 @@ class AuctionHouse:
 
 @contextmanager
 def running_feed(postgres_url: str) -> Iterator[Stack]:
-    """Redis and NATS of the test module alone, so that nobody else publishes its events, and a broadcaster."""
+    """A broadcaster with Redis and NATS for this test module alone, so that nobody else publishes events."""
     stack = Stack(
         new_data_dir(),
         ports=Ports.free(),
@@ -178,7 +178,7 @@ def ws_url(stack: Stack, path: str, port: int | None = None) -> str:
 
 @asynccontextmanager
 async def another_feed(stack: Stack, name: str, **env: str) -> AsyncIterator[int]:
-    """One more broadcaster on the same servers, with settings of its own; its port."""
+    """Start another broadcaster on the same servers, with its own settings; returns its port."""
     [port] = free_ports(1)
     await stack.add_service(name, FEED, port, {"BROADCAST_PORT": str(port), **env})
     try:
@@ -188,7 +188,7 @@ async def another_feed(stack: Stack, name: str, **env: str) -> AsyncIterator[int
 
 
 async def raw_upgrade(port: int, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A WebSocket that answers nothing by itself."""
+    """A WebSocket that does not answer by itself."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -235,7 +235,7 @@ def seqs(frames: list[Json]) -> list[int]:
 
 
 async def until(check: Callable[[], Awaitable[bool]]) -> bool:
-    """Ask again and again, for a while, whether something that nobody announces has happened."""
+    """Poll, for a while, until this is true."""
     for _ in range(int(PATIENCE_S / _ASK_EVERY_S)):
         if await check():
             return True
@@ -248,7 +248,7 @@ NOISE = frozenset({"heartbeat", "viewers"})
 
 
 async def receive(viewer: ClientConnection, *, without: frozenset[str] = NOISE) -> Json:
-    """The next frame, but for those of the types ``without``."""
+    """The next frame that is not of the types ``without``."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             frame = cast(Json, json.loads(await viewer.recv()))
@@ -261,7 +261,7 @@ async def receive_many(viewer: ClientConnection, count: int) -> list[Json]:
 
 
 async def receive_type(viewer: ClientConnection, kind: str) -> Json:
-    """The next frame of this type; all before it are passed over."""
+    """The next frame of this type; earlier ones are skipped."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             frame = cast(Json, json.loads(await viewer.recv()))
@@ -278,13 +278,13 @@ async def receive_until_seq(viewer: ClientConnection, seq: int) -> list[Json]:
 
 
 async def greeted(viewer: ClientConnection) -> Json:
-    """Past ``connected``: the second frame."""
+    """The second frame, after ``connected``."""
     assert (await receive(viewer))["type"] == "connected"
     return await receive(viewer)
 
 
 class Gate:
-    """A TCP proxy whose requests or answers can be held back: a slow network at the moment that a test chooses."""
+    """A TCP proxy that can hold back requests or answers: a slow network, when the test wants it."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port

@@ -1,4 +1,4 @@
-"""Frames of a running broadcaster, of every kind, as docs/asyncapi.yaml describes them."""
+"""The frames of a running broadcaster, of every kind, are as docs/asyncapi.yaml describes them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPERATIONS = {"subscribe", "unsubscribe", "ping", "authenticate", "askStanding"}
 
 
 class Seller:
-    """Sells, bids and operates over HTTP, on a platform where everything is switched on and told quickly."""
+    """Sells, bids and operates over HTTP, on a platform with all features on and short intervals."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -48,7 +48,7 @@ class Seller:
         return str(body["id"])
 
     async def bid_at_most(self, item_id: str, amount: float) -> None:
-        """Whether it is accepted or not."""
+        """Place a bid, which may be refused."""
         await self.call(f"/{item_id}/bid", user_id="bob", amount=amount)
 
     async def bid(self, item_id: str, amount: float, user_id: str = "ann") -> str:
@@ -70,7 +70,7 @@ async def seller(world: Stack) -> AsyncIterator[Seller]:
 
 
 class Recorder:
-    """Writes down every frame, and complains about the first that is not as described."""
+    """Keeps every frame, and fails at the first one that is not as described."""
 
     def __init__(self, api: AsyncApi) -> None:
         self._api = api
@@ -159,7 +159,8 @@ async def what_is_asked_for(viewer: ClientConnection, recorder: Recorder, seller
 
 
 async def the_life_of_an_item(viewer: ClientConnection, recorder: Recorder, seller: Seller) -> str:
-    """Opened, bid on, extended, paused, resumed, struck and bought; another one is withdrawn. Returns the first."""
+    """One item is opened, bid on, extended, paused, resumed, has a bid struck and is bought; another is withdrawn.
+    Returns the first one."""
     start_time = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     item = await seller.open(
         start_time=start_time,
@@ -191,7 +192,7 @@ async def too_many_bids(viewer: ClientConnection, recorder: Recorder, seller: Se
     busy = await seller.open()
     await say(viewer, op="subscribe", items=[busy])
     await recorder.until_seq(busy, 0)
-    # Until it happens: on a slow machine bids may be slower than the feed's rate.
+    # Repeat until it happens: on a slow machine bids may be slower than the feed's rate.
     number = 0
     async with asyncio.timeout(PATIENCE_S):
         while "state" not in recorder.kinds:

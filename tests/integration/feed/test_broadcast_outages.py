@@ -1,4 +1,4 @@
-"""The live feed without a gap: snapshot and events joined, lost messages, viewers that come back, servers that go."""
+"""The live feed has no gap: between snapshot and events, after lost messages, reconnections and failed servers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def feed_behind_a_gate(stack: Stack, name: str) -> AsyncIterator[tuple[Gat
 async def test_who_comes_back_with_a_version_that_never_was_takes_nothing_from_the_others(
     feed_stack: Stack, house: AuctionHouse
 ) -> None:
-    """All who wait for the same read of Redis, as many do after a restart."""
+    """Many viewers wait for the same read of Redis, as after a restart."""
     item = await house.open()
     await house.bid(item, 100, 200, 300)
     async with feed_behind_a_gate(feed_stack, "feed-nonsense") as (gate, port):
@@ -74,7 +74,7 @@ async def test_who_comes_back_with_a_version_that_never_was_takes_nothing_from_t
 async def test_a_bid_between_subscribing_and_the_snapshot_is_neither_lost_nor_doubled(
     feed_stack: Stack, house: AuctionHouse, held: Way
 ) -> None:
-    """Where the request is held, the snapshot has the bid already; where the answer is held, it has not."""
+    """If the request is held, the snapshot has the bid already; if the answer is held, it does not."""
     item = await house.open()
     await house.bid(item, 100)
     async with feed_behind_a_gate(feed_stack, f"feed-{held}") as (gate, port):
@@ -104,7 +104,7 @@ async def test_a_lost_message_is_replayed_from_redis(feed_stack: Stack, house: A
             ("bid", 2),
             ("bid", 3),
         ]
-        # The relay was only slow: its message comes after all, and once more with another id.
+        # The relay was only slow: its message comes now, and once more with another id.
         await house.publish(late)
         await house.publish_raw(item, b'{"not": "an event"}')
         await house.bid(item, 400)
@@ -195,12 +195,12 @@ async def test_viewers_catch_up_after_nats_was_killed(feed_stack: Stack) -> None
         assert (await http_get(feed_stack, "/ready")).status_code == 200
         stale = await receive(viewer)
         assert stale == {"type": "stale", "item_id": item, "stale": True, "epoch": 1, "seq": 1}
-        # A newcomer is shown what Redis knows, and that it may grow old; and so is everybody else.
+        # A new viewer gets the state of Redis and is told that it may be out of date; so is everybody else.
         async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as newcomer:
             assert (await greeted(newcomer))["seq"] == 3
             assert (await receive(newcomer)).items() >= {"type": "stale", "stale": True, "seq": 3}.items()
         assert seqs(await receive_many(viewer, 2)) == [2, 3]
-        # Decided while nobody looks: found when the stream is back, before the relay is.
+        # Decided while events do not flow: found when the stream is back, before the relay is.
         entries.append(await house.decide(item, 400))
         await feed_stack.start_process("nats")
         await until_metric(feed_stack, "feed_consumers_created_total", consumers + 1)
@@ -227,14 +227,14 @@ async def test_viewers_catch_up_after_nats_stood_still(feed_stack: Stack, house:
             async def is_down() -> bool:
                 return await metric(feed_stack, "feed_stream_up") == 0
 
-            # Three missed heartbeats, long before the client's own pings would tell.
+            # Three missed heartbeats tell, long before the client's own pings would.
             async with asyncio.timeout(4):
                 assert await until(is_down)
             assert (await receive(viewer)).items() >= {"type": "stale", "stale": True, "seq": 0}.items()
         finally:
             feed_stack.kill("nats", signal.SIGCONT)
         await until_metric(feed_stack, "feed_consumers_created_total", created + 1)
-        # Found in Redis, since nobody published it; only then is the item said to be up to date.
+        # It is found in Redis, because nobody published it; only then is the item no longer stale.
         bid, fresh = await receive_many(viewer, 2)
         assert (bid["type"], bid["seq"]) == ("bid", 1)
         assert fresh.items() >= {"type": "stale", "stale": False, "seq": 1}.items()
@@ -245,12 +245,12 @@ async def test_viewers_catch_up_after_nats_stood_still(feed_stack: Stack, house:
 async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(
     feed_stack: Stack, house: AuctionHouse
 ) -> None:
-    """NATS is there, and nobody else notices anything: only the consumer is gone."""
+    """NATS is up and nothing else fails: only the consumer is gone."""
     item = await house.open()
     async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
         await greeted(viewer)
         created = await metric(feed_stack, "feed_consumers_created_total")
-        # Nobody hears of it: it is found when the item is looked at.
+        # No event tells it: it is found when the item is loaded.
         await house.decide(item, 100)
         await house.delete_consumers()
         await until_metric(feed_stack, "feed_consumers_created_total", created + 1)

@@ -1,4 +1,4 @@
-"""The broadcaster as a process, with real Redis, NATS and WebSockets: what viewers see, whatever happens behind it."""
+"""The broadcaster as a process, with real Redis, NATS and WebSockets: what viewers see, whatever fails."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
         for amount in range(1, 21):
             await house.bid(item, amount)
         assert seqs(await receive_many(full, 20)) == list(range(1, 21))
-        # Comes while something waits: it is shown all of it, and then what is new.
+        # It joins while bids wait: its snapshot has them, then come the new ones.
         async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as newcomer:
             assert (await greeted(newcomer))["seq"] == 20
             await house.bid(item, 21)
@@ -160,7 +160,7 @@ async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
         assert any(frame["type"] == "state" and frame["extensions"] == 0 for frame in frames)
         assert sum(frame.get("bids_since_last", 1) for frame in frames) == 21, "every bid is shown or counted"
         assert frames[-1]["current_bid"] == 0.21
-        # What is no bid does not wait, and what waited is shown before it.
+        # Only bids wait; before another event, the waiting ones are shown.
         await house.bid(item, 22)
         await house.operate("pause", item, "fire alarm")
         last = await receive_until_seq(conflated, 23)
@@ -190,7 +190,7 @@ async def test_the_number_of_viewers_is_that_of_all_broadcasters(feed_stack: Sta
         await told(1, exact=True)
         async with connect(ws_url(feed_stack, f"/ws/items/{item}", right)):
             await told(2, exact=False)
-            # Nobody says good-bye: what was heard is forgotten in time.
+            # Without a last announcement, the counts are forgotten in time.
             feed_stack.kill("feed-right", signal.SIGKILL)
             await told(1, exact=True)
 
@@ -297,7 +297,7 @@ async def test_health_readiness_and_who_may_read_them(feed_stack: Stack) -> None
 
 
 def slow_socket(port: int) -> socket.socket:
-    """A socket with hardly any room, so that a viewer who does not read is noticed soon."""
+    """A socket with small buffers, so that a viewer who does not read is noticed soon."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     sock.connect(("127.0.0.1", port))
@@ -306,7 +306,7 @@ def slow_socket(port: int) -> socket.socket:
 
 
 def open_sockets(stack: Stack, name: str, port: int) -> int:
-    """Connections of viewers that the process still holds."""
+    """The viewers' connections that the process still has."""
     sockets = psutil.Process(stack.pid(name)).net_connections("tcp")
     return sum(1 for one in sockets if one.laddr.port == port and one.raddr)
 
@@ -339,7 +339,7 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
         for _ in range(10):
             seen += await hundred_bids()
         await until_metric(feed_stack, "feed_frames_queued_total", 100, port)
-        # The slow one reads again: what it had been sent, then the newest state in place of what it was too slow for.
+        # The slow viewer reads again: first the frames that were sent, then the newest state in place of the others.
         caught_up = await receive_until_seq(slow, seq)
         assert seqs(caught_up) == sorted(set(seqs(caught_up)))
         assert len(caught_up) < seq
@@ -347,7 +347,7 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
         assert states
         assert sum(frame.get("bids_since_last", 1) for frame in caught_up) == seq, "every bid is shown or counted"
         assert caught_up[-1]["current_bid"] == seq / 100
-        # The others are given up. One learns why when it reads again, in time; the other never does and is cut off.
+        # The others are closed. One reads again in time and gets the close code; the other never reads and is aborted.
         await until_metric(feed_stack, f'feed_connections_closed_total{{code="{SLOW_VIEWER.name}"}}', 2, port)
         assert await closed_with(stuck) == SLOW_VIEWER.code
 

@@ -1,4 +1,4 @@
-"""The feed's client against real broadcasters: cut connections, killed services, NATS away, silence, refusals."""
+"""The feed's client with real broadcasters: cut connections, killed services, NATS down, silence, refusals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SOON: Callable[[], float] = lambda: 0.05  # noqa: E731 - a short wait between at
 
 
 class Reader:
-    """Reads a feed in the background, and checks what holds for every update whatever happens."""
+    """Reads a feed in the background, and checks the guarantees at every update."""
 
     def __init__(self, feed: FeedClient) -> None:
         self.feed = feed
@@ -219,7 +219,7 @@ class TestBreaks:
             assert ConnectionState.OFFLINE in reader.states
 
     async def test_silence_is_a_dead_connection(self, feed_stack: Stack, house: AuctionHouse) -> None:
-        """The proxy takes everything and passes nothing on, as a half-open connection does."""
+        """The proxy accepts all data and forwards none, like a half-open connection."""
         item = await house.open()
         async with (
             another_feed(feed_stack, "feed-client-silent", FEED_TIME_S="0.3") as port,
@@ -239,7 +239,7 @@ class TestBreaks:
             Reader.of(FeedClient(f"ws://127.0.0.1:{port}", [item])) as reader,
         ):
             await reader.until_seq(item, 0)
-            # Longer than the silence that would end it, by the service's own clock.
+            # Longer than the silence after which it would end, by the service's own clock.
             began_us = reader.feed.server_now_us()
             assert began_us is not None
             ended_us = began_us + 2_000_000
@@ -286,7 +286,7 @@ async def scripted(
     visit: Callable[[ServerConnection], object],
     refuse: Callable[[ServerConnection, Request], Response | None] = lambda *_: None,
 ) -> AsyncIterator[str]:
-    """A service that does to each visitor what the test says; its address."""
+    """A service that treats each connection as the test says; returns its address."""
 
     async def handle(connection: ServerConnection) -> None:
         outcome = visit(connection)

@@ -1,4 +1,4 @@
-"""The edge of the live feed: who may come in, heartbeats and pings, several broadcasters on one port."""
+"""The edge of the live feed: admission, heartbeats and pings, several broadcasters on one port."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ READY = b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 async def next_of(viewer: ClientConnection, kind: str) -> Json:
-    """The next frame of a type; others, such as the number of viewers, may come in between."""
+    """The next frame of a type; others, such as the number of viewers, are skipped."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             frame: Json = json.loads(await viewer.recv())
@@ -89,7 +89,7 @@ def text_message(text: str) -> bytes:
 
 
 async def test_what_was_said_at_once_is_answered_in_order(feed_stack: Stack) -> None:
-    """Many messages in one packet, each dealt with in its turn."""
+    """Many messages in one packet are handled one by one."""
     reader, writer = await raw_upgrade(feed_stack.ports.broadcast, "/ws")
     writer.write(b"".join(text_message(f'{{"op":"unsubscribe","items":["item-{n}"]}}') for n in range(200)))
     writer.write(text_message('{"op":"ping"}'))
@@ -100,7 +100,7 @@ async def test_what_was_said_at_once_is_answered_in_order(feed_stack: Stack) -> 
 
 
 async def test_a_message_that_came_with_the_upgrade_is_answered(feed_stack: Stack) -> None:
-    """A client may speak as soon as it has asked for the upgrade, in the same breath as reading the answer."""
+    """A client may send as soon as it has requested the upgrade, before it reads the answer."""
     async with connect(ws_url(feed_stack, "/ws")) as viewer:
         await viewer.send('{"op":"ping"}')
         assert json.loads(await viewer.recv())["type"] == "connected"
@@ -138,7 +138,7 @@ async def test_one_address_cannot_take_all_the_room(feed_stack: Stack) -> None:
         await come("192.0.2.1")
         too_many = (429, "TOO_MANY_CONNECTIONS_FROM_ADDRESS")
         assert await refused(url, **{"X-Forwarded-For": "192.0.2.1"}) == too_many
-        # What a client itself writes into the header stands before what the proxy adds.
+        # The proxy appends to what the client itself wrote into the header.
         assert await refused(url, **{"X-Forwarded-For": "192.0.2.99, 192.0.2.1"}) == too_many
         answer = await http_get(feed_stack, "/sse/items/any", port, **{"x-forwarded-for": "192.0.2.1"})
         assert (answer.status_code, answer.json()["code"]) == too_many
@@ -192,7 +192,7 @@ async def test_a_connection_that_asked_for_every_event_gets_it_of_every_item(
         await next_of(viewer, "snapshot")
         await house.bid(item, 100, 200, 300, 400, 500)
         assert [(await next_of(viewer, "bid"))["seq"] for _ in range(5)] == [1, 2, 3, 4, 5]
-        # What an operation says goes before what the address says.
+        # The operation's `feed` overrides that of the URL.
         await viewer.send(json.dumps({"op": "subscribe", "items": [other], "feed": "conflated"}))
         await next_of(viewer, "snapshot")
         await house.bid(other, 100, 200, 300, 400, 500)
@@ -223,12 +223,12 @@ async def test_several_broadcasters_share_a_port_and_each_serves(feed_stack: Sta
             seen.append(await viewers.enter_async_context(connect(ws_url(stack, f"/ws/items/{item}?feed=full"))))
         counts = [(await http_get(stack, f"/stats/items/{item}", port)).json()["subscribers"] for port in own]
         assert sum(counts) == 24
-        # 24 connections that all go to the same one of three: once in 3^23.
+        # All 24 connections go to the same one of three with a probability of 1 in 3^23.
         assert max(counts) < 24
         await house.bid(item, 100, 200)
         for viewer in seen:
             assert [(await next_of(viewer, "bid"))["seq"] for _ in range(2)] == [1, 2]
-        # One that ends leaves the port to the others.
+        # When one ends, the others still have the port.
         stack.kill(f"{FEED}-2", signal.SIGTERM)
         assert await stack.wait_ended(f"{FEED}-2")
         async with connect(ws_url(stack, f"/ws/items/{item}")) as newcomer:
@@ -269,7 +269,7 @@ async def test_a_short_secret_ends_the_start_with_a_message(feed_stack: Stack) -
 
 
 async def answer_to(port: int, *pieces: bytes, every_s: float = 0.05) -> bytes:
-    """Say the pieces one after another, the last one again and again, until the service hangs up; what it answered."""
+    """Send the pieces one after another, the last one repeatedly, until the service closes; returns its answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
     async def talk() -> None:
@@ -285,7 +285,7 @@ async def answer_to(port: int, *pieces: bytes, every_s: float = 0.05) -> bytes:
     answer = b""
     try:
         async with asyncio.timeout(PATIENCE_S):
-            # Whoever still talks when the service hangs up may find the connection reset.
+            # A client that still sends when the service closes may get a reset.
             with contextlib.suppress(ConnectionError):
                 while data := await reader.read(65_536):
                     answer += data
@@ -322,14 +322,14 @@ async def test_a_head_that_does_not_end_is_cut_off(feed_stack: Stack) -> None:
 
 
 async def test_nobody_is_let_in_while_it_stops(feed_stack: Stack) -> None:
-    """Connections that were open for plain HTTP before may still ask."""
+    """Connections that were open for plain HTTP before may still send requests."""
     async with (
         another_feed(feed_stack, "feed-stopping", FEED_DRAIN_S="3") as port,
         contextlib.AsyncExitStack() as viewers,
     ):
         watching = [await viewers.enter_async_context(connect(ws_url(feed_stack, "/ws", port))) for _ in range(101)]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        # A load balancer asks over a connection that it keeps.
+        # A load balancer sends its requests over a connection that it keeps.
         told, asking = await asyncio.open_connection("127.0.0.1", port)
         asking.write(READY)
         async with asyncio.timeout(PATIENCE_S):

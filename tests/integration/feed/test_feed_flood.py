@@ -1,4 +1,4 @@
-"""What one viewer can make a broadcaster do is bounded, whatever it says and however often; the others are served."""
+"""The work that one viewer can cause is bounded, whatever it sends and however often; the others are served."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BURST: Final = int(operations_rate(1, ITEMS_MAX).burst)
 
 
 async def frames_of(viewer: ClientConnection) -> list[Json]:
-    """All that comes until the service closes the connection, for what was asked."""
+    """All frames until the service closes the connection."""
     frames: list[Json] = []
     async with asyncio.timeout(PATIENCE_S):
         with contextlib.suppress(ConnectionClosed):
@@ -57,14 +57,14 @@ async def say_again_and_again(viewer: ClientConnection, operation: Json) -> None
     with contextlib.suppress(ConnectionClosed):
         for _ in range(FLOOD):
             await viewer.send(text)
-            # Otherwise nothing of what comes would be read meanwhile.
+            # Otherwise no frames would be read meanwhile.
             await asyncio.sleep(0)
 
 
 async def test_who_asks_without_end_is_refused_then_closed_and_nobody_else_is(
     feed_stack: Stack, house: AuctionHouse
 ) -> None:
-    """Each of the items has Redis asked: there is none of them, so nothing is known of it the next time either."""
+    """Each item causes a read of Redis: none of them exists, so the next request causes one too."""
     item = await house.open()
     async with (
         another_feed(feed_stack, "feed-flooded", **SLOW) as port,
@@ -89,7 +89,7 @@ async def test_who_asks_without_end_is_refused_then_closed_and_nobody_else_is(
 
 
 async def test_what_costs_more_counts_more(feed_stack: Stack, house: AuctionHouse) -> None:
-    """Events that were missed are read and encoded again for each who asks for them, however few messages ask."""
+    """Missed events are read and encoded for each request, and a few messages may have many requests."""
     item = await house.open("v")
     await house.bid(item, *(100 * number for number in range(1, 41)))
     async with (
@@ -105,7 +105,7 @@ async def test_what_costs_more_counts_more(feed_stack: Stack, house: AuctionHous
 
 
 async def test_a_message_without_an_end_ends_the_connection(feed_stack: Stack) -> None:
-    """Each part is kept until the last one comes, and empty ones never make it too long."""
+    """Fragments are kept until the last one comes, and empty ones never reach the size limit."""
     first, another = b"\x01\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
     async with another_feed(feed_stack, "feed-endless", **SLOW) as port:
         reader, writer = await raw_upgrade(port, "/ws")
@@ -128,7 +128,7 @@ async def test_pings_are_counted_too(feed_stack: Stack) -> None:
 
 
 async def test_whoever_comes_back_with_all_it_may_follow_is_served_at_once(feed_stack: Stack) -> None:
-    """200 items with what was seen of them last, and many more messages than it would have needed."""
+    """200 items with ``since``, in many more messages than needed."""
     items = [f"no-{number}" for number in range(200)]
     async with (
         another_feed(feed_stack, "feed-returning", FEED_OPERATIONS_RATE_MAX="1", OPEN_CATALOGUE="true") as port,
@@ -172,7 +172,7 @@ async def test_the_client_comes_back_where_it_was_told_to_slow_down(feed_stack: 
 
 
 async def test_who_asks_for_connections_again_and_again_has_to_wait(feed_stack: Stack) -> None:
-    """Whatever becomes of the attempts, and for another address nothing changes."""
+    """Whatever the outcome of the attempts; another address is not affected."""
     env = {"FEED_ATTEMPTS_RATE_MAX": "1", "FEED_CONNECTIONS_PER_ADDRESS_MAX": str(ATTEMPTS_BURST_MIN)}
     one, other = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     async with (
@@ -187,7 +187,7 @@ async def test_who_asks_for_connections_again_and_again_has_to_wait(feed_stack: 
         assert answers[-1].json()["code"] == "TOO_MANY_ATTEMPTS_FROM_ADDRESS"
         assert int(answers[-1].headers["retry-after"]) > 0
         url = ws_url(feed_stack, "/ws", port)
-        # Meanwhile there may be room for one again, but not for all of these.
+        # Meanwhile one attempt may be allowed again, but not all of these.
         attempts = [connect(url, additional_headers=one) for _ in range(20)]
         outcomes = await asyncio.gather(*attempts, return_exceptions=True)
         refused = [each.response.status_code for each in outcomes if isinstance(each, InvalidStatus)]

@@ -21,8 +21,8 @@ from broadcast_service.core.outgoing import OutgoingLimits
 from broadcast_service.metrics import Metrics
 from broadcast_service.transport.connection import Connection, send_to_all
 from broadcast_service.transport.websockets import (
-    LAST_WORDS_BYTES,
-    PARSED_BYTES,
+    AFTER_CLOSE_BYTES_MAX,
+    PARSE_STEP_BYTES,
     FeedProtocol,
     protocol_class,
     transport_of,
@@ -37,7 +37,7 @@ FRAMES_MAX = 5_000
 
 
 class World:
-    """A server that takes every WebSocket over and does nothing by itself."""
+    """A server that takes over every WebSocket and does nothing else."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
@@ -86,7 +86,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def viewer(self) -> AsyncIterator[tuple[ClientConnection, Connection]]:
-        """Somebody who reads only when the test does, and the connection on this side."""
+        """A client that reads only when the test says so, and the connection on the server's side."""
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         sock.connect(("127.0.0.1", self.port))
@@ -102,7 +102,7 @@ class World:
 
 
 class Forward:
-    """What a session does with what the transport tells it."""
+    """Handles the calls of the transport like a session."""
 
     def __init__(self, world: World, connection: Connection) -> None:
         self._world = world
@@ -166,7 +166,7 @@ async def test_who_leaves_is_written_to_no_more() -> None:
 
 
 async def test_who_is_closed_is_told_in_its_own_turn_of_the_loop() -> None:
-    """Not from within the loop over all viewers, which must not change under it."""
+    """Not during the loop over all viewers, which must not change meanwhile."""
     async with World().serve() as world, world.viewer() as (_, connection):
         connection.close(SLOW_VIEWER)
         assert not connection.is_direct
@@ -179,7 +179,7 @@ async def test_who_is_closed_is_told_in_its_own_turn_of_the_loop() -> None:
 
 
 async def test_who_talks_on_after_the_end_is_listened_to_no_more() -> None:
-    """Pings and parts of messages are told until the connection is closed for them; then little is even parsed."""
+    """Pings and fragments are reported until the connection is closed for them; after that little is even parsed."""
     ping, pong, first, another = (bytes([head, 0x80, 0, 0, 0, 0]) for head in (0x89, 0x8A, 0x01, 0x00))
     async with World().serve() as world, world.viewer() as (client, connection):
         world.noises_max = 400
@@ -200,8 +200,8 @@ async def test_who_talks_on_after_the_end_is_listened_to_no_more() -> None:
         protocol = world.protocols[-1]
 
         async def is_deaf() -> bool:
-            return protocol.last_words_bytes >= LAST_WORDS_BYTES
+            return protocol.bytes_after_close >= AFTER_CLOSE_BYTES_MAX
 
         assert await eventually(is_deaf)
-        assert protocol.last_words_bytes < LAST_WORDS_BYTES + PARSED_BYTES
+        assert protocol.bytes_after_close < AFTER_CLOSE_BYTES_MAX + PARSE_STEP_BYTES
         assert len(protocol.frames) == 200

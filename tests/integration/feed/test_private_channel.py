@@ -70,7 +70,7 @@ async def bid(http: httpx.AsyncClient, item: str, user: str, **amounts: float) -
 
 
 class Bidder:
-    """One connection, which keeps every text that it ever got."""
+    """One connection, which keeps all texts that it got."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -100,7 +100,7 @@ class Bidder:
         await self.socket.send(json.dumps(operation))
 
     async def pong(self) -> None:
-        """Everything that was sent up to now has been read."""
+        """Read everything that was sent up to now."""
         await self.say(op="ping")
         await self.next_of("pong")
 
@@ -161,7 +161,7 @@ async def test_from_nothing_to_leading_to_outbid_to_won(world: Stack, http: http
 
 
 async def assert_newcomers(world: Stack, item: str, **standings: str) -> None:
-    """How these users stand where they come now."""
+    """The standings of these users on new connections."""
     for user, standing in standings.items():
         async with Bidder.at(world, watch(item, token(world, user))) as bidder:
             assert await bidder.standing() == standing, user
@@ -170,7 +170,7 @@ async def assert_newcomers(world: Stack, item: str, **standings: str) -> None:
 async def test_who_bid_earlier_is_outbid_at_once_on_a_new_connection(
     world: Stack, http: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """Also one who never left a maximum, and however long ago that was."""
+    """Also a bidder who never left a maximum, however long ago the bid was."""
     item = await open_item(http, reserve_price=90, buy_now_price=100)
     await bid(http, item, "ann", amount=10)
     await bid(http, item, "bob", max_amount=50)
@@ -227,7 +227,7 @@ async def test_a_bidder_is_told_what_was_struck_and_why_and_nobody_else(world: S
 async def test_an_item_from_before_bids_were_counted_by_bidder(
     world: Stack, http: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """Its recent events tell who bid, as they did then, until it is rebuilt."""
+    """For an item from before there was the hash, its recent events tell who bid."""
     item = await open_item(http)
     struck = (await bid(http, item, "ann", amount=10))["bid_id"]
     await bid(http, item, "bob", amount=20)
@@ -315,7 +315,7 @@ async def test_a_maximum_reaches_its_owner_and_nobody_else_whatever_happens(
         told = await allowed.next_of("standing")
         assert (told["standing"], told["your_maximum"]) == ("leading", secret)
         assert (await plain.next_of("standing"))["your_maximum"] is None
-        # A challenger, whom the maximum answers at once.
+        # A rival, whom the maximum answers at once.
         await bid(http, item, "bob", amount=500)
         await bid(http, item, "ann", max_amount=raised)
         await allowed.say(op="standing", items=[item])
@@ -396,7 +396,7 @@ async def test_a_token_that_expires_ends_the_standings_but_not_the_feed(world: S
 
 async def test_without_a_secret_the_private_channel_is_off_and_says_so(world: Stack, http: httpx.AsyncClient) -> None:
     item = await open_item(http)
-    # An empty value is what `docker compose` passes for a variable that is not set.
+    # `docker compose` passes an empty value for a variable that is not set.
     async with another_feed(world, "feed-public", FEED_TOKEN_SECRET="") as port:
         with pytest.raises(InvalidStatus) as refused:
             await connect(ws_url(world, watch(item, token(world, "ann")), port))

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 @dataclass(frozen=True)
 class Event:
-    """One event as a browser reads it."""
+    """One event, as a browser reads it."""
 
     id: str | None
     kind: str
@@ -39,7 +39,7 @@ class Event:
 
 
 class Stream:
-    """Reads events as the HTML standard says: fields in lines, an empty line ends an event."""
+    """Reads events by the HTML standard: one field per line, an empty line ends an event."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
@@ -93,7 +93,7 @@ async def test_connected_then_the_snapshot_then_every_bid(feed_stack: Stack, hou
 async def test_a_browser_that_comes_back_gets_exactly_what_it_missed(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     await house.bid(item, 100, 200, 300)
-    # Last-Event-ID is newer than the address, which a browser keeps as it was.
+    # Last-Event-ID is newer than the URL, which a browser does not change.
     path = f"/sse/items/{item}?since=1:0&feed=full"
     async with stream(feed_stack, path, None, **{"Last-Event-ID": "1:1"}) as events:
         resumed = await events.next_of("resumed")
@@ -169,14 +169,14 @@ async def test_streams_end_in_good_order_at_a_shutdown(feed_stack: Stack, house:
     async with another_feed(feed_stack, "sse-ending") as port, stream(feed_stack, f"/sse/items/{item}", port) as events:
         await events.next_of("snapshot")
         feed_stack.kill("sse-ending", signal.SIGTERM)
-        # httpx would raise where the last chunk is missing.
+        # httpx would raise if the last chunk were missing.
         with pytest.raises(EOFError):
             await events.next_of("never")
         assert await feed_stack.wait_ended("sse-ending")
 
 
 class SlowReader:
-    """A stream whose client has hardly any room, and reads when it is told to."""
+    """A stream whose client has small buffers, and reads when it is told to."""
 
     def __init__(self, port: int, item: str, query: str = "") -> None:
         self._sock = socket.socket()
@@ -187,7 +187,7 @@ class SlowReader:
         self._read = b""
 
     async def read_until(self, text: bytes) -> bytes:
-        """Everything so far, as far as the text; EOFError where the stream ended before."""
+        """Everything up to the text; EOFError if the stream ended before."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE_S):
             while text not in self._read:
@@ -233,7 +233,7 @@ async def test_a_reader_that_stops_is_conflated_and_then_cut_while_others_get_ev
             assert shown == sorted(set(shown)), "never back, and nothing twice"
             assert len(shown) < 900
             assert b"event: state\n" in raw
-            # The other one is given up, with its frames, and the socket is closed under it.
+            # The other one is closed, its frames are dropped, and its socket is aborted.
             name = f'feed_connections_closed_total{{code="{SLOW_VIEWER.name}"}}'
             await until_metric(feed_stack, name, 1, port)
 

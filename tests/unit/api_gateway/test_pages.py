@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from api_gateway.web import mount_pages
-from api_gateway.web.pages import Feed, content_security_policy
+from api_gateway.web.pages import FeedAddress, content_security_policy
 from shared.domain.money import exponent_of
 
 PAGES = ["/", "/sell", "/items/lot-1"]
@@ -248,10 +248,10 @@ async def test_without_a_configured_feed_it_is_on_the_host_of_the_page() -> None
 
 @pytest.mark.parametrize("host", ["evil.example; script-src *", "a b", "a\n", "*", "::1", "x" * 300, "", None])
 def test_a_host_that_is_no_name_does_not_reach_the_policy(host: str | None) -> None:
-    policy = content_security_policy(Feed("", 8081), host)
+    policy = content_security_policy(FeedAddress("", 8081), host)
 
     assert "connect-src 'self' ws: wss:;" in policy
-    assert policy == content_security_policy(Feed("", 8081), None)
+    assert policy == content_security_policy(FeedAddress("", 8081), None)
 
 
 async def test_a_hostile_host_header_cannot_add_to_the_policy() -> None:

@@ -1,4 +1,4 @@
-"""Items and events for the tests: a lot that starts at 1.00 and rises by 1.00 a bid, so its price tells its seq."""
+"""Items and events for the tests: an item starts at 1.00 and rises by 1.00 per bid, so its price tells its seq."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def extended(seq: int, extensions: int, *, epoch: int = 1, bid_count: int | None
 
 
 def paused(seq: int, *, epoch: int = 1, bid_count: int | None = None) -> AuctionPaused:
-    """Bidding that goes on all the same, for tests: what matters is that this event is not a bid."""
+    """A pause in which bidding goes on: for the tests it is just an event that is not a bid."""
     return AuctionPaused(
         **{**_public(seq, epoch, ITEM), "bid_count": seq if bid_count is None else bid_count}, reason="why", by=None
     )
@@ -136,5 +136,5 @@ def content(frame: Frame) -> dict[str, Any]:
 
 
 def shown(frames: tuple[Frame, ...]) -> list[tuple[str, int]]:
-    """Types and seqs, the shape of what a viewer sees."""
+    """Types and seqs of the frames that a viewer sees."""
     return [(content(frame)["type"], content(frame).get("seq", -1)) for frame in frames]

@@ -1,4 +1,4 @@
-"""A hub whose viewers are names, and its effects as a test reads them."""
+"""A hub whose viewers are names, and its effects in a form for assertions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def new_hub(*, open_catalogue: bool = False, items_max: int = 10, ring: int = 32
 
 
 def only_sends(effects: Sequence[Effect[Viewer]]) -> list[Send[Viewer]]:
-    """What is sent; fails where something is to be loaded or to be done later."""
+    """The sends; fails if a load or a wake-up is asked for, or an item is not found."""
     assert not any(isinstance(effect, Load | NotFound | Wake) for effect in effects), effects
     return [effect for effect in effects if isinstance(effect, Send)]
 
 
 def sends(effects: Sequence[Effect[Viewer]]) -> list[tuple[list[tuple[str, int]], set[Viewer]]]:
-    """What is sent to whom, as types and seqs."""
+    """Who is sent what, as types and seqs."""
     return [(shown(send.frames), set(send.viewers)) for send in only_sends(effects)]

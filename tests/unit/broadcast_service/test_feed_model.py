@@ -1,9 +1,9 @@
-"""Random histories through the hub: whatever the network does, what each viewer sees has no gap and never goes back.
+"""Random histories through the hub: whatever the network does, each viewer sees no gap and never goes back.
 
-The model is the world around the hub. Redis decides; the stream delivers late, twice, in another order or not at all;
-reads from Redis take time; time passes; viewers come, go, come back with ``since``, and ask for every event or for no
-more than so many frames a second. The real loader's rule is modelled, not its tasks: one read per item at a time, and
-one more where it was asked for meanwhile.
+The model is the world around the hub. Redis decides; the stream delivers late, twice, out of order or not at all; reads
+from Redis take time; time passes; viewers join, leave, return with ``since``, and ask for every event or for conflated
+frames. The model has the loader's rule, not its tasks: one read per item at a time, and one more if it was requested
+during a read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RATE = 20.0
 
 @dataclass(eq=False)
 class Viewer:
-    """Checks every frame as it comes. ``seen`` and ``bid_count`` are what a client remembers across its connections."""
+    """Checks every frame. ``seen`` and ``bid_count`` are what a client remembers across its connections."""
 
     full: bool = False
     seen: Version | None = None
@@ -72,7 +72,7 @@ class Viewer:
             self.seen == (0, -1) and version == (1, 0)
         )
         if self.seen is not None:
-            # Once on one connection, a version is shown once; a viewer that comes back may be shown its own again.
+            # On one connection a version is shown once; a viewer who reconnects may be shown its last one again.
             assert version > self.seen if self.is_greeted else version >= self.seen
         self.bid_count = shown.get("bid_count", 0)
         self._saw(shown, version)
@@ -117,10 +117,10 @@ class FeedModel(RuleBasedStateMachine):
         self.bid_count = 0
         self.extensions = 0
         self.recent: list[Event] = []
-        # The stream: messages of one or more events. Whatever was published may come again at any time.
+        # The stream: messages of one or more events. Every published message may come again at any time.
         self.published: list[tuple[Event, ...]] = []
         self.is_up = True
-        # What Redis knew when the stream came back: what viewers must know who are told so.
+        # The version in Redis when the stream came back: viewers must know it when they are told so.
         self.version_at_up: Version | None = None
         # The loader.
         self.wanted = False
@@ -131,7 +131,7 @@ class FeedModel(RuleBasedStateMachine):
 
     @initialize(target=viewers, seqs=st.integers(0, 6), full=st.booleans())
     def begin(self, seqs: int, full: bool) -> Viewer:
-        """Most histories are about an item that exists and somebody who watches it."""
+        """Most histories begin with an existing item and a viewer."""
         if seqs:
             self.decide(seqs, ["bid"])
         viewer = self._enter(Viewer(full))
@@ -176,7 +176,7 @@ class FeedModel(RuleBasedStateMachine):
     def pass_time(self, ms: int) -> None:
         self.now_s += ms / 1000
         for at_s in sorted(self.wakes):
-            # Timers may ring a little early.
+            # Timers may fire a little early.
             if at_s <= self.now_s + 0.0005:
                 self.wakes.remove(at_s)
                 self.carry_out(self.hub.flush(ITEM, self.now_s))
@@ -189,7 +189,7 @@ class FeedModel(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 5), kinds=st.lists(st.sampled_from(["bid", "bid", "extended", "paused"]), min_size=1))
     def decide(self, count: int, kinds: list[str]) -> None:
-        """Events are decided in one step and will be one message."""
+        """Decide events in one step; they will be one message."""
         events: list[Event] = []
         for number in range(count):
             if self.version is None:
@@ -211,7 +211,7 @@ class FeedModel(RuleBasedStateMachine):
 
     @rule()
     def rebuild(self) -> None:
-        """Redis was lost and the item made anew from the archive, in the next epoch."""
+        """Redis was lost, and the item was rebuilt from the archive in the next epoch."""
         if self.version is not None:
             self.version = (self.version[0] + 1, self.version[1])
             self.recent = []
@@ -267,7 +267,7 @@ class FeedModel(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def deliver(self, data: st.DataObject) -> None:
-        """Any message that was ever published, in any order, as often as it likes."""
+        """Deliver any published message, in any order and any number of times."""
         if self.is_up and self.published:
             self.carry_out(self.hub.publish(ITEM, data.draw(st.sampled_from(self.published)), self.now_s))
 
@@ -278,7 +278,7 @@ class FeedModel(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 5), kinds=st.lists(st.sampled_from(["bid", "bid", "extended", "paused"]), min_size=1))
     def decide_and_deliver(self, count: int, kinds: list[str]) -> None:
-        """As it nearly always goes."""
+        """Deliver as in the normal case."""
         self.decide(count, kinds)
         self.deliver_newest()
 
@@ -306,7 +306,7 @@ class FeedModel(RuleBasedStateMachine):
 
     @rule(target=viewers, full=st.booleans())
     def enter_from_elsewhere(self, full: bool) -> Viewer:
-        """Another broadcaster had shown it everything up to now."""
+        """A viewer comes whom another broadcaster has shown everything up to now."""
         return self._enter(Viewer(full, seen=self.version, since=self.version, bid_count=self.bid_count))
 
     @rule(target=gone, viewer=consumes(viewers))
@@ -321,7 +321,7 @@ class FeedModel(RuleBasedStateMachine):
 
     @rule(viewer=viewers, full=st.booleans())
     def subscribe_again(self, viewer: Viewer, full: bool) -> None:
-        """On the same connection, from where it is, maybe in the other way."""
+        """Subscribe again on the same connection, from the last version, perhaps with the other ``feed``."""
         viewer.full, viewer.since = full, viewer.seen
         viewer.is_greeted = viewer.has_joined = viewer.is_stale = False
         self.carry_out(self.hub.subscribe(viewer, ITEM, viewer.since, full=full))
@@ -344,7 +344,7 @@ class FeedModel(RuleBasedStateMachine):
                     assert viewer.seen == channel.feed.version
 
     def teardown(self) -> None:
-        """The network heals. Then everybody must get to where Redis is."""
+        """The network heals. Then every viewer must get to the version in Redis."""
         self.mend_stream()
         for _ in range(20):
             self.begin_read()

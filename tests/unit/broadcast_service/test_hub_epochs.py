@@ -1,4 +1,4 @@
-"""A shard is rebuilt, or an item is lost: what viewers are shown, and what they are never shown."""
+"""A shard is rebuilt, or an item is lost: what viewers are shown, and what they never are."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_what_was_read_before_the_item_was_rebuilt_is_read_again() -> None:
 
 
 def test_an_item_that_stays_in_a_former_epoch_is_not_read_for_ever() -> None:
-    """As on an older copy of Redis, until somebody rebuilds it: each read would ask for the next one at once."""
+    """For example on an older copy of Redis, until it is rebuilt: each read would cause the next one at once."""
     hub = new_hub()
     hub.subscribe("ann", ITEM)
     hub.shards_seen({SHARD: 2}, [])
@@ -54,7 +54,7 @@ def test_a_bid_right_after_a_shard_was_opened_is_shown_to_who_joined_in_between(
     world = World(rate_max=0)
     world.broadcaster.hub.shards_seen({SHARD: 1}, [])
     world.broadcaster.shards_seen({}, [SHARD])
-    # The shard is opened, which nobody has looked at yet, and the first viewer comes.
+    # The shard is opened, which the hub does not know yet, and the first viewer comes.
     pipe = Pipe()
     world.enter(pipe)
     world.broadcaster.loaded(ITEM, Recovery(item(3, epoch=2)), again=False)
@@ -67,7 +67,7 @@ def test_a_bid_right_after_a_shard_was_opened_is_shown_to_who_joined_in_between(
 
 
 def test_an_item_that_was_not_known_to_exist_is_looked_for_when_its_shard_is_rebuilt() -> None:
-    """Nobody could tell that it was lost: the stream did not answer."""
+    """The stream did not answer, so nobody could tell that the item was lost."""
     hub = new_hub(open_catalogue=True)
     hub.shards_seen({SHARD: 1}, [])
     hub.subscribe("ann", ITEM)
@@ -106,7 +106,7 @@ def test_a_late_message_with_a_higher_number_is_not_shown() -> None:
     world.broadcaster.loaded(ITEM, Recovery(item(3)), again=False)
     world.broadcaster.shards_seen({SHARD: 2}, [])
     assert world.loads.count(ITEM) == 2
-    # Redis has not answered yet, so for all that is shown the item is in the former epoch.
+    # Redis has not answered yet, so viewers still see the item in the former epoch.
     world.publish(bid(4))
     assert pipe.seqs == [3]
     assert world.metrics.messages_former == 1

@@ -1,4 +1,4 @@
-"""Frames at a bounded rate, and bidders who are told how they stand with the frames that concern them."""
+"""Frames at a bounded rate, and standings that are told together with the frames that caused them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.broadcast_service.hubs import Viewer, new_hub, only_sends, sends
 
 class TestConflation:
     def conflating(self, *full: Viewer) -> Hub[Viewer]:
-        """Ann gets ten frames a second, others everything; the first bid was just shown."""
+        """Ann gets ten frames a second, others every event; the first bid was just shown."""
         hub = new_hub(rate_max=10)
         hub.subscribe("ann", ITEM)
         hub.loaded(ITEM, Recovery(item(0)), 4.0)

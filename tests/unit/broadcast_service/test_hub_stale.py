@@ -1,4 +1,4 @@
-"""The stream is lost and comes back: what viewers are told, and in which order."""
+"""Events stop flowing and flow again: what viewers are told, and in which order."""
 
 from __future__ import annotations
 

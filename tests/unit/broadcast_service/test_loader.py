@@ -1,4 +1,4 @@
-"""Loads on demand: never two of one item at a time, one more where it was asked for meanwhile, again after failures."""
+"""Loads on demand: one per item at a time, one more if it was requested meanwhile, retries after failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.broadcast_service.builders import ITEM, item
 
 
 class SlowReader:
-    """Answers when it is told to; ``answers`` are used up in order, then the item is at seq 1."""
+    """Answers when it is told to: ``answers`` in order, then the item at seq 1."""
 
     def __init__(self, *answers: Recovery | Exception | None) -> None:
         self.answers = list(answers)
@@ -43,7 +43,7 @@ class SlowReader:
 
 
 class Diary:
-    """Writes down what it is told."""
+    """Records all calls."""
 
     def __init__(self) -> None:
         self.told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()

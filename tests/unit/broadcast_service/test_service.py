@@ -1,4 +1,4 @@
-"""A service without its servers: what reaches it, and how it sends its viewers away."""
+"""A service without its servers: its requests, and how it closes its viewers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.broadcast_service.transport.test_connection import Clock, Pipe
 
 
 def new_service(**settings: object) -> Service:
-    """Nothing connects: that begins with the tasks of the lifespan."""
+    """A service that does not connect: only the tasks of its lifespan would."""
     return Service(Settings.model_validate(settings), Redis())
 
 

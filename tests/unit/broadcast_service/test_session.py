@@ -1,4 +1,4 @@
-"""What viewers say, as it is counted: what one of them may ask for, and what becomes of the rest."""
+"""How the operations of viewers are counted: what one of them may ask for, and what happens beyond that."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RATE = 10
 
 
 class Talk:
-    """A viewer that says something, and what it was answered."""
+    """A viewer that sends operations, and the answers to it."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -46,7 +46,7 @@ class Talk:
         return self.pipe.contents
 
     def left(self) -> int:
-        """How many pings are answered now; nothing is left then."""
+        """How many pings are answered until the quota is used up."""
         count = 0
         while self.say("ping")[0]["type"] == "pong":
             count += 1
@@ -120,7 +120,7 @@ async def test_who_goes_on_is_closed_and_named_in_the_log(talk: Talk, caplog: py
 
 
 async def test_who_is_told_to_wait_and_does_is_served_for_ever(talk: Talk) -> None:
-    """Also after many more refusals than errors are forgiven."""
+    """Even after many more refusals than the allowed number of errors."""
     for _ in range(3 * ERRORS_MAX):
         talk.left()
         talk.clock.now_s += 1

@@ -72,7 +72,7 @@ def test_origins_of_the_settings() -> None:
     ],
 )
 def test_what_could_never_match_is_not_taken_for_a_setting(settings: dict[str, str]) -> None:
-    """It would be found out by those who are refused."""
+    """Otherwise only refused clients would notice the mistake."""
     [name] = settings
     with pytest.raises(ValidationError, match=name):
         Settings(**settings)  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def test_every_sample_has_help_and_type_before_it() -> None:
 
 
 def test_the_pure_parts_import_no_driver() -> None:
-    """What decides can be tested without a network because it knows none."""
+    """The core can be tested without a network because it imports none."""
     folder = Path(broadcast_service.__file__).parent
     allowed = {*sys.stdlib_module_names, "msgspec", "shared", "broadcast_service"} - {"asyncio", "socket", "time"}
     pure = sorted((folder / "core").glob("*.py"))
@@ -174,7 +174,7 @@ def test_the_pure_parts_import_no_driver() -> None:
 
 
 class Nobody:
-    """Listens to a stream that never comes."""
+    """A listener that is never called."""
 
     def on_message(self, subject: str, data: bytes) -> None: ...
 

@@ -1,4 +1,4 @@
-// The HTTP API, as the pages use it.
+// The client of the HTTP API.
 
 import { noteServerDate } from "./clock.js";
 
@@ -8,15 +8,15 @@ const GIVE_UP_MS = 30000;
 const RETRY_FIRST_MS = 300;
 const RETRY_MAX_MS = 4000;
 
-// With these the server says that it carried nothing out; every other 5xx leaves that open.
+// With these codes the server says that it did nothing; after any other 5xx the outcome is unknown.
 const NOT_CARRIED_OUT = ["UNAVAILABLE", "OVERLOADED", "OUTBOX_FULL", "BEING_REBUILT"];
-// These are about the moment or the sender and not about the request: what became of an earlier attempt stays open.
+// These are about the time or the sender, not the request: they do not tell the outcome of an earlier attempt.
 const SETTLES_NOTHING = [401, 403, 408, 425, 429];
 
 /**
- * Anything but a good answer. `status` is 0 where no answer came at all; `code` and `field` are what the problem
- * document names. `outcomeUnknown` says that the request may have been carried out, or may still be: the same request,
- * with the same key, is the way to find out. `passing` says that the same request may succeed later.
+ * Any failure of a request. `status` is 0 if no answer came; `code` and `field` are those of the problem document.
+ * `outcomeUnknown`: the request may have been, or may yet be, carried out; sending it again, with the same key, tells.
+ * `passing`: the same request may succeed later.
  */
 export class ApiError extends Error {
   constructor(message, { status = 0, code = "", field = "", retryAfterMs = 0 } = {}) {
@@ -48,7 +48,7 @@ async function request(path, { body, timeoutMs = READ_TIMEOUT_MS } = {}) {
       signal: AbortSignal.timeout(timeoutMs),
       cache: "no-store",
     });
-    // The time-out covers the body too: a connection may break after the status line.
+    // The time-out includes the body: a connection may break after the status line.
     text = await response.text();
   } catch (error) {
     const late = error instanceof DOMException && error.name === "TimeoutError";
@@ -59,7 +59,7 @@ async function request(path, { body, timeoutMs = READ_TIMEOUT_MS } = {}) {
   try {
     parsed = JSON.parse(text);
   } catch {
-    // Handled below: an answer that is not JSON came from something between us and the API.
+    // Handled below: an answer that is not JSON came from a proxy in between.
   }
   if (response.ok && parsed !== null) return parsed;
   throw problemOf(response, parsed);
@@ -71,7 +71,7 @@ function problemOf(response, parsed) {
   const message = [said.detail, said.error, said.title, said.message].find((text) => typeof text === "string" && text);
   const seconds = Number(response.headers.get("Retry-After") ?? 0);
   return new ApiError(message ?? `The server answered ${response.status}.`, {
-    // A success that cannot be read is as unknown as no answer.
+    // After an unreadable success the outcome is as unknown as without an answer.
     status: response.ok ? 0 : response.status,
     code: typeof said.code === "string" ? said.code : "",
     field: typeof said.field === "string" ? said.field : "",
@@ -100,8 +100,8 @@ export function listBids(itemId, limit) {
 }
 
 /**
- * Sends `attempt()` until it is answered for good, for up to 30 s. `onRepeat` is called before each repetition. Throws
- * the last ApiError; where any of the attempts may have been carried out, its `outcomeUnknown` is true.
+ * Repeats `attempt()` until its outcome is final, for up to 30 s; calls `onRepeat` before each repetition. Throws the
+ * last ApiError; if any attempt may have been carried out, its `outcomeUnknown` is true.
  */
 async function persistently(attempt, onRepeat) {
   const startedMs = performance.now();
@@ -124,8 +124,8 @@ async function persistently(attempt, onRepeat) {
 }
 
 /**
- * Creates an item and returns its id. The id is part of `terms`, so a repetition cannot make a second lot: where an
- * earlier attempt may have arrived (one before this call too, with `mayExist`), "exists already" says that it did.
+ * Creates an item and returns its id. The id is part of `terms`, so a repetition cannot make a second lot. If an
+ * earlier attempt may have arrived (with `mayExist` also one before this call), "exists already" means that it did.
  */
 export function createItem(terms, { mayExist, onRepeat }) {
   return persistently(async (unknown) => {
@@ -133,7 +133,7 @@ export function createItem(terms, { mayExist, onRepeat }) {
       await request("/api/v1/items", { body: terms });
     } catch (error) {
       if (error.code !== "ITEM_EXISTS") throw error;
-      // A conflict, and not an unknown outcome: the id is somebody else's.
+      // A conflict, not an unknown outcome: the id belongs to another item.
       if (!unknown && !mayExist) throw new ApiError(error.message, { status: 422, code: error.code, field: "id" });
     }
     return terms.id;
@@ -163,8 +163,8 @@ export async function findVerdict(itemId, bid) {
 }
 
 /**
- * A token that tells the feed who `userId` is: `{token, expires_in}`. Null where this house gives none to a page, or
- * knows no private channel; then the page does without.
+ * A feed token for `userId`: `{token, expires_in}`. Null where the server gives pages no tokens or has no private
+ * channel; the page works without.
  */
 export async function feedToken(userId) {
   try {

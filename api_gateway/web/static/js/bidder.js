@@ -1,4 +1,4 @@
-// Who is bidding from this browser. There are no accounts here: the name is made up once, kept, and may be changed.
+// The user id of this browser's bidder. There are no accounts: the id is made up once, kept, and may be changed.
 
 import { keep, recall } from "./storage.js";
 

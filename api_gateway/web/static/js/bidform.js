@@ -1,4 +1,4 @@
-// The bid form: a bid, a maximum, or buying at once; and honest about what became of it.
+// The bid form: a bid, a maximum or buy-now; and what became of it.
 
 import { findVerdict, pause, placeBid } from "./api.js";
 import { isUserId, newBidId, rememberOwnBid, rememberUserId, userId } from "./bidder.js";
@@ -11,22 +11,22 @@ import { rememberStake, stakeOf } from "./stakes.js";
 import { buyNowOffered, isFinalStatus } from "./status.js";
 import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdicts.js";
 
-// An amount that the page itself changed less than this ago was perhaps not the one that the bidder meant to press.
+// If the page changed an amount less than this ago, the bidder may have meant to press the one before.
 const JUST_MOVED_MS = 600;
-// How long the answer to a bid may be behind the feed, which shows the bid but not the whole verdict.
+// How long to wait for the answer after the feed has shown the bid; the feed does not have the whole verdict.
 const ANSWER_BEHIND_MS = 1500;
-// How long a bid may still be on its way after the page that sent it was left.
+// How long a bid may still be in flight after its page was left.
 const ON_ITS_WAY_MS = 2000;
 const SUGGESTIONS_MAX = 3;
 
 export class BidForm {
   #currency = "USD";
   #minimum = null;
-  #touched = false; // The amount is the bidder's own: it no longer follows the price.
+  #touched = false; // The bidder chose the amount: it no longer follows the price.
   #movedAtMs = -Infinity;
   #acceptedAtMs = -Infinity;
-  #underWay = null; // The attempt whose outcome is being waited for.
-  #seen = () => {}; // Settles it when the feed shows it.
+  #underWay = null; // The attempt whose outcome is awaited.
+  #seen = () => {}; // Called when the feed shows that attempt.
   #state = null;
   #accepted = null; // The verdict that a good message is about.
 
@@ -57,7 +57,7 @@ export class BidForm {
       if (!this.#touched) this.#follow();
     });
     this.buyButton.addEventListener("click", () => this.#confirmBuying(this.#state.buy_now_price));
-    // A key that is held down presses once: what comes next in its place is another bid.
+    // A key that is held down presses once: a repetition would be another bid.
     byId("panel").addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
     this.bidder.addEventListener("change", () => this.#bidderChanged());
     this.bidder.addEventListener("input", () => this.#fitBidder());
@@ -86,17 +86,17 @@ export class BidForm {
     if (this.message.tone === "good" && this.#isOutdated()) this.message.clear();
   }
 
-  /** Takes a bid of the feed: where it is ours and still under way, it was accepted, whatever became of the answer. */
+  /** Takes a bid from the feed: if it is ours and still unanswered, it was accepted. */
   heard(frame) {
     if (this.#underWay !== null && frame.bid_id === this.#underWay.bid.bid_id) this.#seen(frame);
   }
 
-  /** After the end, a message about an accepted bid says nothing that the result does not; a refusal stays. */
+  /** At the end, the result replaces a message about an accepted bid; a refusal stays. */
   ended() {
     if (this.message.tone === "good" || this.message.tone === "warn") this.message.clear();
   }
 
-  /** A bid that was under way when the page was left: looks up what became of it. */
+  /** Looks up what became of a bid that was unanswered when the page was left. */
   async resume() {
     const attempt = this.pending.get();
     if (attempt === null) return;
@@ -115,7 +115,7 @@ export class BidForm {
       if (this.pending.holds(attempt)) this.message.say("warn", text, [again]);
       return;
     }
-    // A bid that was placed meanwhile has the floor.
+    // The message of a bid that was placed meanwhile stays.
     if (!this.pending.holds(attempt)) return;
     this.pending.clear(attempt);
     if (verdict !== null) this.#settle(verdict, attempt);
@@ -136,8 +136,8 @@ export class BidForm {
   }
 
   /**
-   * Whether an "accepted" no longer holds: the price has moved on or somebody else leads, perhaps in the same moment;
-   * or it is over. The panel tells all of it.
+   * Whether an "accepted" message is out of date: the price has moved, somebody else leads, or the auction is over. The
+   * panel tells all of that.
    */
   #isOutdated() {
     const { highest_bidder_id: leader, seq, current_bid: price, status } = this.#state;
@@ -146,7 +146,7 @@ export class BidForm {
     return leader !== this.userId || price !== this.#accepted.current_bid;
   }
 
-  /** What was typed as a maximum must never go out as a bid, so the amount starts anew. */
+  /** Clears the amount: a maximum that was typed must never be sent as a bid. */
   #modeChanged() {
     this.#touched = false;
     const leaves = this.#mode === "max";
@@ -158,7 +158,7 @@ export class BidForm {
     this.#describe();
   }
 
-  /** Puts the minimum into the field, unless the bidder is typing there or leaves a maximum. */
+  /** Puts the minimum into the field, unless the bidder has typed there or leaves a maximum. */
   #follow(first = false) {
     if (this.#minimum === null || this.#mode === "max") return;
     const text = inputText(this.#minimum, this.#currency);
@@ -177,7 +177,7 @@ export class BidForm {
   /** The item's own suggestions, or the minimum and steps of the same size: any amount from the minimum on is valid. */
   #offers() {
     const { suggested_bids: suggested, current_bid: current, highest_bidder_id: leader } = this.#state;
-    // Whoever leads would bid against themselves: that takes more than one press.
+    // Leaders would bid against themselves: that needs more than one press.
     if (this.#minimum === null || this.#mode === "max" || this.#leads) return [];
     if (Array.isArray(suggested) && suggested.length > 0) return suggested.slice(0, SUGGESTIONS_MAX);
     const least = minorUnits(this.#minimum, this.#currency);
@@ -191,7 +191,7 @@ export class BidForm {
     this.quick.draw(this.#offers(), (amount) => this.#money(amount));
   }
 
-  /** One press bids; unless the amounts have moved under the finger. */
+  /** One press bids, unless the amounts have just moved. */
   #quickBid(amount) {
     if (this.#underWay !== null || !this.#bidderChanged()) return;
     if (performance.now() - this.quick.movedAtMs < JUST_MOVED_MS) {
@@ -203,10 +203,10 @@ export class BidForm {
     }
   }
 
-  /** The least that may be written: `{amount, above}`, where `above` says that it must be more than the amount. */
+  /** The least valid amount: `{amount, above}`; `above`: it must be more than `amount`. */
   #least() {
     if (this.#mode === "bid" || !this.#leads) return { amount: this.#minimum, above: false };
-    // Leaders raise their own maximum; the price, which everybody knows, is below it in any case.
+    // Leaders raise their own maximum, which is never below the price.
     const known = stakeOf(this.itemId, this.userId)?.max ?? null;
     return { amount: Math.max(known ?? 0, this.#state.current_bid), above: true, own: known !== null };
   }
@@ -281,10 +281,10 @@ export class BidForm {
       this.amount.focus();
       return;
     }
-    // The second half of a double click, after the first has made the bid.
+    // The second click of a double click; the first has placed the bid.
     if (!this.#touched && performance.now() - this.#acceptedAtMs < JUST_MOVED_MS) return;
     if (!this.#touched && performance.now() - this.#movedAtMs < JUST_MOVED_MS) {
-      this.#touched = true; // Hold it still: the second press bids exactly what is shown now.
+      this.#touched = true; // Keep the amount: the second press bids exactly what is shown now.
       this.message.say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
       return;
     }
@@ -292,12 +292,12 @@ export class BidForm {
     else this.#send(this.#mode === "max" ? { max_amount: amount } : { amount });
   }
 
-  /** Buying ends the auction, so one press is not enough. */
+  /** Asks first: buying ends the auction. */
   #confirmBuying(amount) {
     if (this.#underWay !== null || !this.#bidderChanged()) return;
     const price = this.#money(this.#state.buy_now_price);
     const buy = () => {
-      // Somebody may have bid meanwhile. Then this amount would be an ordinary bid, far above what is needed.
+      // If somebody has bid meanwhile, this amount would be an ordinary bid, far above the minimum.
       if (buyNowOffered(this.#state)) this.#send({ amount });
       else this.message.say("warn", "Somebody has bid, so buy-now is no longer on offer. Nothing was sent.");
     };
@@ -311,7 +311,7 @@ export class BidForm {
     return this.#attempt({ bid, led: this.#leads, price: this.#state.current_bid });
   }
 
-  /** Sends the bid until its outcome is known. The same one again, with the same bid id, cannot count twice. */
+  /** Sends the bid until its outcome is known. Repeated with the same bid id, it cannot count twice. */
   async #attempt(attempt) {
     const { bid } = attempt;
     this.#setUnderWay(attempt);
@@ -328,7 +328,7 @@ export class BidForm {
     const seen = new Promise((resolve) => {
       this.#seen = (frame) => pause(ANSWER_BEHIND_MS).then(() => resolve(this.#verdictOf(frame, bid)));
     });
-    answer.catch(() => {}); // Looked at in the race; where the feed was faster, nobody needs it any more.
+    answer.catch(() => {}); // Handled in the race; if the feed was faster, the answer is not needed.
     try {
       const verdict = await Promise.race([answer, seen]);
       this.#setUnderWay(null);
@@ -342,7 +342,7 @@ export class BidForm {
     this.onSettled();
   }
 
-  /** The verdict as far as the feed tells it. */
+  /** The part of the verdict that the feed tells. */
   #verdictOf({ highest_bidder_id: leader, seq }, bid) {
     return { success: true, is_highest: leader === bid.user_id, seq, current_bid: this.#state.current_bid };
   }

@@ -1,4 +1,4 @@
-// One item in the catalogue: price, clock, and where the person who looks at it stands.
+// One item in the catalogue: price, clock, and the bidder's standing.
 
 import { durationText, momentText, serverNow } from "./clock.js";
 import { element, flash, oncePerFrame, setText } from "./dom.js";
@@ -18,7 +18,7 @@ export class Card {
   #shownPrice = null;
   #told = null; // The newest frame of the private channel.
 
-  /** `item` is one of the API's list, `me` the bidder's user id. */
+  /** `item` is from the API's list, `me` is the bidder's user id. */
   constructor(item, me) {
     this.me = me;
     this.#terms = termsOf(item);
@@ -87,7 +87,7 @@ export class Card {
   }
 }
 
-/** The words for the clock; the last change of a lot that is sold or unsold was its close. */
+/** The text of the clock. The last change of a sold or unsold lot was its close. */
 function clockOf(item) {
   const end = endOf(item);
   const start = startOf(item);
@@ -119,7 +119,7 @@ const STANDINGS = {
   outbid: { text: "You were outbid", kind: "tag-bad" },
 };
 
-/** What matters at a glance, to everybody and to this bidder: `{text, kind}`. */
+/** The most important facts, for everybody and for this bidder: `{text, kind}`. */
 function tagsOf(item, me, told) {
   const standing = STANDINGS[standingOf(item, { me, stake: stakeOf(item.id, me), told })];
   const tags = standing ? [standing] : [];

@@ -1,4 +1,4 @@
-// The catalogue: all items, a page at a time, with live prices for those in view.
+// The catalogue: all items, page by page, with live prices for those in view.
 
 import { feedBase, listItems, pause } from "./api.js";
 import { userId } from "./bidder.js";
@@ -10,7 +10,7 @@ import { LinkMark } from "./link.js";
 import { STATUS_LABELS } from "./status.js";
 
 const PAGE_SIZE = 24;
-// While somebody searches, more is read by itself, in larger pages, up to so many lots.
+// A search reads further pages by itself, larger ones, up to so many lots.
 const SEARCH_PAGE_SIZE = 200;
 const SEARCHED_MAX = 1000;
 const TYPING_MS = 150;
@@ -21,9 +21,9 @@ class Catalogue {
   #feed = null;
   #cursor = null;
   #loads = 0;
-  #restored = 0; // Lots that belong here and are lost for now.
+  #restored = 0; // Lots of this list that are lost for now.
   #inView = new Set();
-  #words = []; // What is searched for.
+  #words = []; // The words of the search.
   link = new LinkMark();
 
   constructor() {
@@ -49,7 +49,7 @@ class Catalogue {
     }, 1000);
   }
 
-  /** Shows the items of one status ("" for all) in one order, from the first page on, as far as `search` finds them. */
+  /** Shows, from the first page on, the items of one status ("" for all) that match `search`, in one order. */
   show(status, sort, search) {
     for (const chip of byId("filters").querySelectorAll("button")) {
       chip.setAttribute("aria-pressed", String(chip.dataset.status === status));
@@ -68,7 +68,7 @@ class Catalogue {
     this.#load();
   }
 
-  /** Narrows what is shown, and reads on where the catalogue is longer than what is here. */
+  /** Filters the lots, and reads further pages if there are any. */
   find(search) {
     this.#searchFor(search);
     for (const card of this.#cards.values()) card.node.hidden = !card.matches(this.#words);
@@ -86,7 +86,7 @@ class Catalogue {
     history.replaceState(null, "", `${query}` ? `/?${query}` : "/");
   }
 
-  /** Opens the lot whose id is searched for, or the only one that was found. */
+  /** Opens the lot whose id was typed, or the only one that was found. */
   #openFound() {
     this.find(byId("find").value);
     const shown = [...this.#cards.entries()].filter(([, card]) => !card.node.hidden).map(([id]) => id);
@@ -94,7 +94,7 @@ class Catalogue {
     if (this.#words.length > 0 && found !== undefined) location.assign(`/items/${encodeURIComponent(found)}`);
   }
 
-  /** Whether what is searched for may be among the lots that were not read yet. */
+  /** Whether further matches may be among the lots that were not read yet. */
   #mayHold() {
     return this.#words.length > 0 && this.#cursor !== null && this.#cards.size < SEARCHED_MAX;
   }
@@ -118,7 +118,7 @@ class Catalogue {
     for (const id of this.#inView) this.#feed.watch(id);
   }
 
-  /** The button may go away, and what it brought stands before it: whoever reads on by keys does so there. */
+  /** Moves the focus to the first new lot: the button may go away, and stands after the lots. */
   async #showMore() {
     const last = this.grid.lastElementChild;
     await this.#load();
@@ -151,7 +151,7 @@ class Catalogue {
   }
 
   #add(item) {
-    // The list may shift between two pages while items are added; nothing is shown twice.
+    // The list may shift between two pages while items are added, so known items are skipped.
     if (this.#cards.has(item.id)) return;
     const card = new Card(item, userId());
     this.#cards.set(item.id, card);

@@ -1,11 +1,11 @@
-// The price over time as a staircase: a price holds until the next bid, so a slanted line would show prices that
-// never were.
+// Draws the price over time as a staircase: a price holds until the next bid, so slanted lines would show prices that
+// never existed.
 
 import { setText, svgElement } from "./dom.js";
 import { amountMarks, timeMarkText, timeMarks } from "./scales.js";
 
 const PAD = { top: 26, right: 12, bottom: 26 };
-const CHARACTER_PX = 6.9; // Of the labels' type, on the wide side.
+const CHARACTER_PX = 6.9; // Width of a character of the labels, rather too wide.
 const DOTS_MAX = 60;
 const TIME_MARK_PX = 120;
 const AMOUNT_MARK_PX = 44;
@@ -14,7 +14,7 @@ const SPAN_LEAST_MS = 10_000;
 export class PriceChart {
   #view = null; // What is drawn: {points, x, y, floor, told}.
 
-  /** Draws into `svg`; `readout` gets the words for the bid under the pointer. */
+  /** Draws into `svg`; `readout` gets the text of the bid under the pointer. */
   constructor(svg, readout) {
     this.svg = svg;
     this.readout = readout;
@@ -25,9 +25,9 @@ export class PriceChart {
   }
 
   /**
-   * Draws `points` ({at: ms, amount, isOwn, words()}, oldest first, at least two) into `width` by `height` pixels. `money`
-   * turns an amount into text, `mark` a round one (without decimals, where its second argument is true); `least` is the
-   * currency's smallest unit; `until` (ms) is how long the last price has held so far, null where it ends with the last
+   * Draws `points` ({at: ms, amount, isOwn, words()}, oldest first, at least two) into `width` by `height` pixels.
+   * `money` formats an amount, `mark` a round one (without decimals if its second argument is true); `least` is the
+   * currency's smallest unit; `until` (ms): until when the last price holds, null where the line ends with the last
    * point.
    */
   draw({ width, height }, points, { money, mark, least, until = null }) {
@@ -96,7 +96,7 @@ export class PriceChart {
     }
   }
 
-  /** The price now, where the eye looks for it: at the end of the line. */
+  /** Writes the present price at the end of the line. */
   #drawEnd(x, y, text, { left }) {
     const fits = x - text.length * CHARACTER_PX * 1.15 > left;
     const place = fits ? { class: "chart-now-text chart-end", x: x + 4 } : { class: "chart-now-text", x: left + 4 };

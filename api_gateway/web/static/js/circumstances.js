@@ -1,5 +1,5 @@
-// Why an item is as it is. The state says that an item is paused or cancelled, or that a bid was struck; the reason and
-// the moment are in the event itself. After a reload the feed replays the last few events, so they are not lost.
+// The reasons behind an item's state: why it is paused or cancelled, or why a bid was struck, and since when. Only the
+// events tell. After a reload the feed replays the last few events, so the reasons are not lost.
 
 import { sentence } from "./dom.js";
 import { compareVersions } from "./feed.js";
@@ -21,13 +21,13 @@ export class Circumstances {
     if (!known || compareVersions(frame, known) > 0) this.#newest.set(frame.type, frame);
   }
 
-  /** Compares two states, one after the other, for what deserves to be said aloud for a while. */
+  /** Compares two successive states, and notes a moved end or a fallen price, which are shown for a while. */
   compare(before, after) {
     if (before === null) return;
     const now = performance.now();
-    // Only a bid that was struck can make a price fall; an item that was rebuilt begins a new count.
+    // Within an epoch only a struck bid makes a price fall.
     if (after.current_bid < before.current_bid && after.epoch === before.epoch) this.#fall = { untilMs: now + FALL_SHOWN_MS };
-    // An end that moved while the bidding went on was extended; one that moved over a pause was not.
+    // An end that moved while the item was open was extended; a pause moves it too.
     if (before.status !== "open" || after.status !== "open" || before.end_time === after.end_time) return;
     const [from, to] = [Date.parse(before.end_time ?? ""), Date.parse(after.end_time ?? "")];
     if (to > from) this.#extended = { byMs: to - from, end: to, untilMs: now + EXTENDED_SHOWN_MS };
@@ -38,14 +38,14 @@ export class Circumstances {
     return this.#extended !== null && performance.now() < this.#extended.untilMs ? this.#extended : null;
   }
 
-  /** Words for some time after the price fell, else null. */
+  /** A sentence for some seconds after the price fell, else null. */
   get fall() {
     if (this.#fall === null || performance.now() >= this.#fall.untilMs) return null;
     const reason = this.#newest.get("voided")?.reason;
     return `A bid was struck, so the price fell.${reason ? ` ${sentence(reason)}` : ""}`;
   }
 
-  /** The newest "paused" event: its timestamp is the moment from which the time stands still. */
+  /** The newest "paused" event: its timestamp is when the time stopped. */
   get paused() {
     return this.#newest.get("paused") ?? null;
   }
@@ -58,14 +58,14 @@ export class Circumstances {
     return this.#newest.get("cancelled") ?? null;
   }
 
-  /** The newest "voided" event, where it is what the state came from: nothing was bid after it. */
+  /** The newest "voided" event, if the present state came from it: there was no bid after it. */
   voidedAt(state) {
     const voided = this.#newest.get("voided");
     return voided && compareVersions(voided, state) === 0 ? voided : null;
   }
 }
 
-/** The version to follow an item from, so that the events behind its state come along; null where none are needed. */
+/** The version from which to follow an item, so that the events behind its state are replayed; null for none. */
 export function replayFrom({ epoch, seq, status }) {
   return status === "open" ? null : { epoch, seq: Math.max(0, seq - REPLAYED_EVENTS) };
 }

@@ -1,6 +1,6 @@
-// Times as the auction sees them. The server alone decides whether a bid is in time, so countdowns follow its clock.
-// It is told in answers and, to the millisecond, by the feed; in between the browser's monotonic clock carries it on, so
-// that setting the local clock moves no countdown.
+// The server's clock. The server alone decides whether a bid is in time, so countdowns follow its clock. Answers of the
+// API tell it and, to the millisecond, the feed; in between it is kept by the browser's monotonic clock, so that a
+// change of the local clock moves no countdown.
 
 const SKEW_NOTICED_MS = 1500;
 const SAMPLES_MAX = 12;
@@ -10,14 +10,14 @@ const HOUR_S = 3600;
 const DAY_S = 86400;
 
 let offsetMs = Date.now() - performance.now(); // The server's clock minus the monotonic one.
-let samples = []; // The offsets that the feed told lately.
-let localMs = offsetMs; // The local clock minus the monotonic one, at the last look.
+let samples = []; // The latest offsets from the feed.
+let localMs = offsetMs; // The local clock minus the monotonic one, when last compared.
 
 /**
- * Learns from the Date header of an answer that was asked for at `sentMs` and came at `receivedMs` (both of
- * `performance.now()`). The header has whole seconds, so a small difference says nothing: it counts only where it
- * contradicts what is known, as after the machine slept, when the monotonic clock may have stood still. Of an answer that
- * took long, nobody knows when on its way the time was told.
+ * Learns from the Date header of an answer to a request of `sentMs` that came at `receivedMs` (both of
+ * `performance.now()`). The header has whole seconds, so it counts only if it contradicts the known offset, as after
+ * the machine slept and the monotonic clock stood still. A slow answer is ignored: the header may be from any moment in
+ * between.
  */
 export function noteServerDate(header, sentMs, receivedMs) {
   const serverMs = Date.parse(header ?? "");
@@ -29,8 +29,8 @@ export function noteServerDate(header, sentMs, receivedMs) {
 }
 
 /**
- * Learns from the `server_time` of a frame that arrives now. It was some time on its way, which makes the server's clock
- * look late and never early: so the latest of the last few tellings is the best one.
+ * Learns from the `server_time` of a frame that arrives now. Its transit makes the server's clock look late, never
+ * early, so of the last few samples the one that is farthest ahead is the best.
  */
 export function noteServerTime(text) {
   const serverMs = Date.parse(text ?? "");
@@ -40,8 +40,8 @@ export function noteServerTime(text) {
 }
 
 /**
- * Milliseconds since the Unix epoch, as near to the server's clock as we know. While a machine sleeps, the monotonic clock
- * may stand still; then the local one has run ahead of it, and is believed until the server tells the time again.
+ * Milliseconds since the Unix epoch by the server's clock, as far as known. While a machine sleeps, the monotonic clock
+ * may stand still; if the local clock has run ahead of it, that one is used until the server tells the time again.
  */
 export function serverNow() {
   const aheadMs = Date.now() - performance.now() - localMs;
@@ -61,12 +61,12 @@ export function durationParts(ms) {
   };
 }
 
-/** Two digits, as clocks show them. */
+/** At least two digits. */
 export function two(value) {
   return String(value).padStart(2, "0");
 }
 
-/** "2 d 4 h", "3 h 05 min", "04:12", for a number of milliseconds that is not negative. */
+/** "2 d 4 h", "3 h 05 min" or "04:12", for milliseconds that are not negative. */
 export function durationText(ms) {
   const { days, hours, minutes, seconds } = durationParts(ms);
   if (days > 0) return `${days} d ${hours} h`;
@@ -74,7 +74,7 @@ export function durationText(ms) {
   return `${two(minutes)}:${two(seconds)}`;
 }
 
-/** A length in words, to the second: "90 seconds" is said as "1 minute 30 seconds". */
+/** A length in words, to the second: 90 seconds are "1 minute 30 seconds". */
 export function lengthText(ms) {
   const { days, hours, minutes, seconds } = durationParts(ms);
   const named = [[days, "day"], [hours, "hour"], [minutes, "minute"], [seconds, "second"]];
@@ -88,7 +88,7 @@ const momentFormat = new Intl.DateTimeFormat(undefined, {
   day: "numeric", month: "short", hour: "numeric", minute: "2-digit",
 });
 
-/** A moment to the second; with the day where it is not today. */
+/** A moment to the second, with the day if it is not today. */
 export function timeText(ms) {
   const sameDay = new Date(ms).toDateString() === new Date().toDateString();
   return sameDay ? timeFormat.format(ms) : `${dayFormat.format(ms)}, ${timeFormat.format(ms)}`;

@@ -1,4 +1,5 @@
-// One WebSocket to the live feed that comes back by itself: after a break, after a silence, and when the network returns.
+// One WebSocket to the live feed that reconnects by itself: after a break, after a silence, and when the network
+// returns.
 
 import { noteServerTime } from "./clock.js";
 
@@ -6,25 +7,25 @@ const CONNECT_TIMEOUT_MS = 10000;
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 30000;
 const STEADY_AFTER_MS = 5000;
-// Who asked for too much comes back as after so many attempts in vain, and says again in few messages what counts.
+// After asking for too much, wait as after so many failed attempts, then say in few messages what is still needed.
 const SLOW_DOWN_ATTEMPT = 4;
-// So many heartbeats may be missed before a connection counts as dead.
+// After so many missed heartbeats a connection counts as dead.
 const HEARTBEATS_MISSED = 3;
 
-/** The wait before attempt `attempt` (from 0): exponential, and half to one and a half of that by chance. */
+/** The wait before attempt `attempt` (from 0): exponential, times a random factor of 0.5 to 1.5. */
 export function backoffMs(attempt, random = Math.random) {
   const middle = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt, 16));
   return Math.min(BACKOFF_MAX_MS, middle * (0.5 + random()));
 }
 
-/** Close codes after which the same request would only be refused again; 4400 to 4499 are the feed's own ones. */
+/** Close codes after which the same request would be refused again; 4400 to 4499 are the feed's own. */
 export function isFinal(code) {
   return [1002, 1007, 1008, 1009].includes(code) || (code >= 4400 && code < 4500);
 }
 
 /**
  * `address()` is asked before each attempt. `onOpen` may send; `onFrame` gets each message as an object; `onState` gets
- * "connecting", "live", "waiting" (for the next attempt) or "ended" (the server said that it is no use to come back).
+ * "connecting", "live", "waiting" (for the next attempt) or "ended" (the server refused for good).
  */
 export class Connection {
   #socket = null;
@@ -32,18 +33,18 @@ export class Connection {
   #watch = null;
   #attempt = 0;
   #running = false;
-  #heardMs = null; // When the last frame came; null until this connection's first one.
+  #heardMs = null; // When this connection's last frame came; null before the first one.
 
   constructor(address, { onOpen = () => {}, onFrame, onState }) {
     this.address = address;
     this.onOpen = onOpen;
     this.onFrame = onFrame;
     this.onState = onState;
-    // A socket does not notice that the network is gone. A new one does, and where the server is on this very machine
-    // it is live again at once.
+    // A socket does not notice that the network is gone. A new one does, and if the server is on this machine it is
+    // live again at once.
     addEventListener("offline", () => this.restart());
     addEventListener("online", () => this.#heardMs === null && this.restart());
-    // Browsers keep no page for the way back that has an open connection.
+    // Browsers do not keep pages with an open connection in the back-forward cache.
     addEventListener("pagehide", () => this.#drop());
     addEventListener("pageshow", (event) => event.persisted && this.#hurry());
     document.addEventListener("visibilitychange", () => !document.hidden && this.#hurry());
@@ -58,19 +59,19 @@ export class Connection {
     this.#connect();
   }
 
-  /** Replaces the connection at once: it looks alive and says nothing, or there is reason to believe that one works. */
+  /** Replaces the connection at once: it is silent, or a new one is likely to work. */
   restart() {
     if (!this.#running) return;
     this.#attempt = 0;
     this.#connect();
   }
 
-  /** Sends `message` where the connection is open. Everything is said again by `onOpen`, so a loss here is none. */
+  /** Sends `message` if the connection is open. `onOpen` says everything again, so nothing is lost otherwise. */
   send(message) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
-  /** Tries now instead of at the end of the wait: somebody is looking again. */
+  /** Tries now instead of at the end of the wait: the page is visible again. */
   #hurry() {
     const dead = this.#socket === null || this.#socket.readyState === WebSocket.CLOSED;
     if (this.#running && dead) this.#connect();
@@ -80,7 +81,7 @@ export class Connection {
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
     const socket = this.#socket;
-    this.#socket = null; // Its late events are no longer ours, see the guards below.
+    this.#socket = null; // The guards below ignore its late events.
     this.#heardMs = null;
     socket?.close();
   }
@@ -99,7 +100,7 @@ export class Connection {
       if (socket !== this.#socket) return;
       const frame = parse(data);
       if (frame === null) return;
-      // Something of what was said was not done, and nobody tells what.
+      // Something was not carried out, and nobody tells what: reconnect and say all of it again.
       if (frame.type === "error" && frame.code === "TOO_MANY_OPERATIONS") return this.#slowDown();
       this.#heardMs = performance.now();
       if (frame.server_time !== undefined) noteServerTime(frame.server_time);
@@ -113,8 +114,8 @@ export class Connection {
     };
     socket.onclose = ({ code }) => {
       if (socket !== this.#socket) return;
-      // A server that greets and hangs up at once must not be called in a tight loop: only a connection that held
-      // starts the waits from the beginning.
+      // A server that accepts and closes at once must not be called in a tight loop: only a connection that lasted
+      // resets the waits.
       if (liveSinceMs !== null && performance.now() - liveSinceMs > STEADY_AFTER_MS) this.#attempt = 0;
       if (code === 4529) {
         this.#slowDown();
@@ -128,14 +129,14 @@ export class Connection {
     };
   }
 
-  /** Watches for silence, where the server has told how often its heart beats. */
+  /** Watches for silence, if the server has told the interval of its heartbeats. */
   #listen(heartbeatS) {
     if (!(heartbeatS > 0)) return;
     const everyMs = heartbeatS * 1000;
     let lookedMs = performance.now();
     this.#watch = setInterval(() => {
       const nowMs = performance.now();
-      // Late looks prove nothing: the page was held up, and frames may wait to be read.
+      // A late timer proves nothing: the page was suspended, and frames may wait to be read.
       const inTime = nowMs - lookedMs < 2 * everyMs;
       lookedMs = nowMs;
       if (inTime && nowMs - this.#heardMs > HEARTBEATS_MISSED * everyMs) this.#retry();

@@ -1,4 +1,4 @@
-// The clock on the panel: to the opening, to the close, or standing still. It follows the server's time.
+// The clock on the panel: counts to the opening or the close, or stands still. It follows the server's time.
 
 import { durationParts, lengthText, momentText, serverNow, timeText, two } from "./clock.js";
 import { byId, element, setText } from "./dom.js";
@@ -18,14 +18,14 @@ export class Countdown {
     for (const unit of UNITS) {
       const number = element("span", { class: "number" });
       const word = element("span", { class: "word" }, SHORT[unit]);
-      // The blanks are for whoever hears or copies it; the gaps that are seen come from the style.
+      // The blanks are for screen readers and for copying; the visible gaps come from the style.
       const part = element("span", { class: "unit" }, number, " ", word, " ");
       face.append(part);
       this.#numbers.set(unit, { number, part });
     }
   }
 
-  /** Draws the moment. Returns the milliseconds to what comes next (opening or close), or null where nothing does. */
+  /** Draws the clock. Returns the milliseconds to the next opening or close, or null. */
   draw(item, circumstances) {
     const view = viewOf(item, circumstances);
     this.box.hidden = view === null;
@@ -44,7 +44,7 @@ export class Countdown {
   }
 
   #drawParts(parts) {
-    // A unit is shown from the largest one that counts, minutes and seconds always.
+    // Units are shown from the largest that is not 0 on; minutes and seconds always.
     const largest = Math.min(2, UNITS.findIndex((unit) => parts[unit] > 0) >>> 0);
     UNITS.forEach((unit, index) => {
       const { number, part } = this.#numbers.get(unit);
@@ -59,19 +59,19 @@ export class Countdown {
     const box = byId("extended");
     box.hidden = extended === null;
     if (extended === null) return;
-    // Counted from the bid, the extension has some odd length that helps nobody.
+    // Counted from the bid, the extension has an odd length, which would help nobody.
     const by = extended.byMs % MINUTE_MS === 0 ? ` by ${lengthText(extended.byMs)}` : "";
     setText(box, `Extended${by}. The bidding now closes at ${timeText(extended.end)}.`);
   }
 }
 
-/** How often it was extended, where the feed has told. */
+/** How often the end was extended, if the feed has told. */
 function extendedTimes({ extensions }) {
   if (!(extensions > 0)) return "";
   return extensions === 1 ? " Extended once." : ` Extended ${extensions} times.`;
 }
 
-/** What the clock shows: `{label, leftMs, moment, pace, next}`, or null where there is nothing to show. */
+/** What the clock shows: `{label, leftMs, moment, pace, next}`, or null for nothing. */
 function viewOf(item, circumstances) {
   const end = endOf(item);
   const start = startOf(item);
@@ -90,14 +90,14 @@ function viewOf(item, circumstances) {
   return { label: leftMs > 0 ? "Closes in" : "Closing…", leftMs, moment: momentText(end), pace, next: leftMs };
 }
 
-/** The event knows when the time stopped; the API's last change is the next best. */
+/** When the time stopped: from the event, or else the API's last change. */
 function pausedSince(item, circumstances) {
   const told = Date.parse(circumstances.paused?.timestamp ?? "");
   const since = Number.isNaN(told) ? Date.parse(item.updated_at ?? "") : told;
   return Number.isNaN(since) ? serverNow() : since;
 }
 
-/** A lot that was bought closed before its end. */
+/** When it closed: a lot that was bought closed before its end. */
 function closedAt(end, circumstances) {
   const told = Date.parse(circumstances.closed?.timestamp ?? "");
   return Number.isNaN(told) ? Math.min(end, serverNow()) : told;

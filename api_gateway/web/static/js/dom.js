@@ -1,4 +1,4 @@
-// The few DOM helpers that the pages share. Data reaches the page through textContent and attributes only.
+// DOM helpers that the pages share. Data gets into a page as text content and attributes only.
 
 const SVG = "http://www.w3.org/2000/svg";
 const FRAME_LATE_MS = 250;
@@ -28,18 +28,18 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** Writes only what changed, so that a selection survives and screen readers hear nothing twice. */
+/** Writes only a change, so that a selection survives and screen readers say nothing twice. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** What a program said, as a sentence: "amount is missing" becomes "Amount is missing." */
+/** A program's message as a sentence: "amount is missing" becomes "Amount is missing." */
 export function sentence(text) {
   const start = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?…]$/.test(start) ? start : `${start}.`;
 }
 
-/** At most one run of `draw` per animation frame, however often it is asked for. */
+/** Runs `draw` at most once per animation frame, however often it is requested. */
 export function oncePerFrame(draw) {
   let frame = null;
   let timer = null;
@@ -52,15 +52,15 @@ export function oncePerFrame(draw) {
   return () => {
     if (frame !== null) return;
     frame = requestAnimationFrame(run);
-    // A hidden tab gets no animation frames, and one that is hidden now may have asked for its frame before. The timer
-    // keeps its title and price right.
+    // A hidden tab gets no animation frames, and one may be pending from before it was hidden. The timer keeps title
+    // and price up to date.
     timer = setTimeout(run, FRAME_LATE_MS);
   };
 }
 
 /**
- * Plays the animation of a price that moved, from its beginning. Two names for one animation take turns: to restart a
- * single one the browser would have to lay out the page in between, for each bid.
+ * Plays the animation of a price change from its beginning. Two names of one animation alternate: to restart a single
+ * one, the browser would have to lay out the page again for each bid.
  */
 export function flash(node) {
   const again = node.classList.contains("is-moved");
@@ -69,9 +69,9 @@ export function flash(node) {
 }
 
 /**
- * Says things to screen readers through the live region `node`. Of the news only the newest is said, at first once per
- * `everyMs` and, while it never stops, less and less often: nobody can listen to each bid of a fast auction, nor to
- * anything else meanwhile. What is said `atOnce` waits for nothing, and is never replaced by news.
+ * Announces texts to screen readers through the live region `node`: only the newest, at most once per `everyMs`, and
+ * less and less often while they keep coming, because nobody can listen to each bid of a fast auction. A text with
+ * `atOnce` does not wait, and is not replaced by a newer one.
  */
 export function announcer(node, everyMs = 4000, mostMs = 16_000) {
   let waiting = "";

@@ -1,27 +1,27 @@
-// The live feed. Every frame carries the item's whole public state with its version (epoch, seq), so a reader keeps the
-// highest version that it has seen and drops the rest: repeated, late and reordered frames can never turn a price back.
+// The client of the live feed. Every frame has the item's whole public state with its version (epoch, seq), so the page
+// keeps the highest version and drops the rest: repeated, late or reordered frames can never turn a price back.
 
 import { Connection } from "./connection.js";
 import { PrivateChannel } from "./private.js";
 
 const SUBSCRIBE_MAX = 100;
-// Whoever scrolls for long must not say more than the feed takes from one viewer.
+// Long scrolling must not send more messages than the feed accepts from one viewer.
 const GATHER_MS = 100;
 const STATE_FIELDS = [
   "current_bid", "highest_bidder_id", "highest_bidder", "status", "bid_count", "min_next_bid", "currency", "end_time",
   "reserve_met", "suggested_bids", "extensions", "updated_at",
 ];
-// These belong to one version and are not in every message: one of an older version must not outlive it.
+// These belong to one version and are not in every frame: they must not outlive their version.
 const FLEETING_FIELDS = ["suggested_bids", "highest_bidder"];
 
-/** Positive where version `a` is newer than `b`, 0 where they are the same. */
+/** Positive if version `a` is newer than `b`, 0 if they are the same. */
 export function compareVersions(a, b) {
   return a.epoch - b.epoch || a.seq - b.seq;
 }
 
 /**
- * The state in a frame or an item of the API, or null for frames that carry none. A bidder's standing names a price and a
- * version too, but not the whole state: taken for one, it would pass over events that are still on their way.
+ * The state in a frame or an item of the API, or null for frames without one. A bidder's standing has a price and a
+ * version too, but not the whole state: taken as one, it would skip events that are still in flight.
  */
 export function stateOf(message) {
   if (!Number.isInteger(message?.seq) || message.current_bid === undefined || message.type === "standing") return null;
@@ -29,12 +29,12 @@ export function stateOf(message) {
   for (const field of STATE_FIELDS) {
     if (message[field] !== undefined) state[field] = message[field];
   }
-  // An event is a change; its time has another name.
+  // An event has its time under another name.
   state.updated_at ??= message.timestamp;
   return state;
 }
 
-/** What the API tells of an item beyond its state: the terms, which never change. */
+/** The terms of an item of the API, which never change. */
 export function termsOf(item) {
   return Object.fromEntries(Object.entries(item).filter(([field]) => !STATE_FIELDS.includes(field)));
 }
@@ -43,7 +43,7 @@ export function termsOf(item) {
 export class Register {
   state = null;
 
-  /** Takes `state` unless a newer one is known. True where the version rose. */
+  /** Takes `state` unless a newer one is known. True if the version rose. */
   offer(state) {
     if (state === null) return false;
     if (this.state === null) {
@@ -61,7 +61,7 @@ export class Register {
   }
 }
 
-/** What a feed says of its own health: whether events may be missing at the moment, for any of the items. */
+/** The health of a feed: whether events of any item may be missing at the moment. */
 class Freshness {
   #isLost = false; // The whole service is cut off.
   #items = new Set(); // The items that are not up to date yet.
@@ -98,8 +98,8 @@ class Freshness {
 
 /**
  * Follows one item, and after a break asks for exactly what it missed. `onFrame` gets every frame, `onStale` whether
- * events may be missing at the moment. `since` is a version from which on the events are wanted the first time as well;
- * without it the feed begins with the present state.
+ * events may be missing at the moment. The first connection asks for the events after the version `since`; without it
+ * the feed begins with the present state.
  */
 export class ItemFeed {
   #version = null;
@@ -129,12 +129,12 @@ export class ItemFeed {
     this.channel = new PrivateChannel((message) => this.connection.send(message));
   }
 
-  /** The version of the newest frame, or null. What the API said does not count: frames may still be missing. */
+  /** The version of the newest frame, or null. States from the API do not count: frames may still be missing. */
   get version() {
     return this.#version;
   }
 
-  /** Asks to be told where `userId` stands. */
+  /** Asks for the standing of `userId`. */
   identify(userId) {
     this.channel.identify(userId);
   }
@@ -190,7 +190,7 @@ export class CatalogueFeed {
     this.#later();
   }
 
-  /** One message for all that a scroll or a new page of items changed. */
+  /** Sends one message for all changes of a scroll or a new page of items. */
   #later() {
     if (this.#flushing) return;
     this.#flushing = true;

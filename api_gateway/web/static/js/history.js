@@ -1,5 +1,4 @@
-// The bids of one item, newest first: read once from the API, then growing with the feed. One row per seq, never more
-// than ROWS_MAX.
+// The bids of one item, newest first: read from the API, then extended by the feed. One row per seq, at most ROWS_MAX.
 
 import { listBids } from "./api.js";
 import { ownBids } from "./bidder.js";
@@ -19,12 +18,12 @@ const CHART_EVERY_MS = 250;
 export class History {
   #bids = new Map(); // by seq
   #struck = new Map(); // bids that an operator struck: the reason by bid id
-  #repriced = new Set(); // ids of bids that stand, at another price than they had set: a void lowered it
+  #repriced = new Set(); // ids of bids that stand at another price than they had set: a void lowered it
   #rows = new Map(); // by seq
-  #ownAliases = new Set(); // as far as we have met ourselves: the platform tells nobody who is behind an alias
+  #ownAliases = new Set(); // as far as known: the platform does not tell who is behind an alias
   #tones = new Tones();
   #epoch = 0;
-  #covered = -1; // Every bid up to this seq is here, or older than what we keep.
+  #covered = -1; // Every bid up to this seq is here, or older than the rows that are kept.
   #timer = null;
   #fetchedMs = -Infinity;
   #chartedMs = -Infinity;
@@ -46,7 +45,7 @@ export class History {
       this.draw();
     });
     this.draw = oncePerFrame(() => this.#draw());
-    // The size is told instead of asked for: asking would lay out the whole page again after each new row.
+    // The size comes from an observer: asking for it would lay out the whole page again after each new row.
     new ResizeObserver(([entry]) => {
       this.#size = entry.contentRect;
       this.draw();
@@ -71,29 +70,29 @@ export class History {
     this.#forgetRows();
   }
 
-  /** Whether the price still holds at this moment, so that the chart goes on to it. */
+  /** Whether the price still holds, so that the chart's line continues to the present. */
   set isRunning(isRunning) {
     this.#isRunning = isRunning;
   }
 
-  /** Tells an alias that is the bidder's own, as a state that names its leader twice does. */
+  /** Notes an alias of the bidder, for example from a state that has the leader's id and alias. */
   meetSelf(alias) {
     this.#meetSelf({ bidder: alias, user_id: this.#bidder });
   }
 
-  /** Whether an alias is the bidder's own, as far as their bids have shown it. */
+  /** Whether an alias is known to be the bidder's own. */
   isOwn(alias) {
     return this.#ownAliases.has(alias);
   }
 
-  /** Whether a bid was placed by the bidder, from this browser or in a row that is known as theirs. */
+  /** Whether the bid is known to be the bidder's, by its user id or alias. */
   isOwnBid(bidId) {
     if (ownBids(this.#bidder).has(bidId)) return true;
     const bid = [...this.#bids.values()].find(({ bid_id: id }) => id === bidId);
     return bid !== undefined && this.#ownAliases.has(bid.bidder);
   }
 
-  /** Reads the newest bids. `version` is the state known before the call: the answer holds everything up to it. */
+  /** Reads the newest bids. `version`: of the state known before the call; the answer has everything up to it. */
   async load(version) {
     this.#fetchedMs = performance.now();
     try {
@@ -109,7 +108,7 @@ export class History {
     this.draw();
   }
 
-  /** Reads again where the state has moved past what is here. */
+  /** Reads again if the state is newer than the rows. */
   catchUp(version) {
     if (version.seq > this.#covered) this.load(version);
   }
@@ -118,13 +117,13 @@ export class History {
   take(frame, state) {
     if (state.epoch < this.#epoch) return;
     if (state.epoch > this.#epoch) {
-      // The item was rebuilt: its old numbers mean nothing any more. A first frame only tells us the number.
+      // The item was rebuilt, so seqs of the old epoch no longer count. Before the first frame the epoch is 0.
       if (this.#epoch > 0) this.#restart();
       this.#epoch = state.epoch;
     }
     if (frame.type === "bid") this.#add(frame);
     if (frame.type === "voided") this.#void(frame);
-    // Several bids may come as one frame where an item is very busy; a reconnection may jump as well.
+    // One frame may stand for several bids of a busy item, and a reconnection may skip some.
     if (state.seq > this.#covered + 1) this.#refill(state);
     else this.#covered = Math.max(this.#covered, state.seq);
     this.draw();
@@ -136,14 +135,14 @@ export class History {
     this.#forgetRows();
   }
 
-  /** Reads the API again soon, but not often: many viewers of one busy item see the same gap. */
+  /** Reads the API again soon, but not often: all viewers of a busy item see the same gap. */
   #refill(version) {
     if (this.#timer !== null) return;
     const since = performance.now() - this.#fetchedMs;
     const waitMs = Math.max(REFILL_SOON_MS, REFILL_EVERY_MS - since) * (0.75 + Math.random() / 2);
     this.#timer = setTimeout(() => {
       this.#timer = null;
-      // A read that was already on its way may have closed the gap.
+      // A read that was in progress may have closed the gap.
       if (version === null) this.load(version);
       else this.catchUp(version);
     }, waitMs);
@@ -154,7 +153,7 @@ export class History {
     this.#meetSelf(bid);
     if (bid.status === "voided" && !this.#struck.has(bid.bid_id)) this.#strike(bid.bid_id, "");
     if (bid.status === "repriced") this.#reprice(bid.bid_id);
-    // The first telling of a bid stays; only an alias may be missing in it.
+    // A row that is here stays as it is; only its alias may be added.
     const known = this.#bids.get(bid.seq);
     if (known?.bidder !== undefined || (known && bid.bidder === undefined)) return;
     this.#bids.set(bid.seq, { ...known, ...bid });
@@ -162,20 +161,20 @@ export class History {
     if (this.#bids.size > 2 * ROWS_MAX) this.#trim();
   }
 
-  /** A bid of our own tells our alias, and with it which other rows are ours. */
+  /** Learns the bidder's alias from a bid of their own, and with it which other rows are theirs. */
   #meetSelf(bid) {
     if (bid.bidder === undefined || this.#ownAliases.has(bid.bidder)) return;
-    const byProxy = bid.kind === "proxy"; // The bid id is that of the rival who caused it.
+    const byProxy = bid.kind === "proxy"; // Its bid id is that of the rival's bid.
     const own = bid.user_id === this.#bidder || (!byProxy && ownBids(this.#bidder).has(bid.bid_id));
     if (!own) return;
     this.#ownAliases.add(bid.bidder);
     this.#forgetRows();
   }
 
-  /** Strikes a bid, the automatic bids that came from its maximum, and what is above the price that remains. */
+  /** Strikes a bid, the automatic bids that came from its maximum, and rows above the remaining price. */
   #void(voided) {
     this.#strike(voided.bid_id, voided.reason ?? "");
-    if (!voided.bidder) return; // An event of an older house.
+    if (!voided.bidder) return; // An event of an older version.
     for (const bid of this.#bids.values()) {
       if (bid.seq >= voided.seq || this.#struck.has(bid.bid_id)) continue;
       const isAbove = bid.amount > voided.current_bid;
@@ -234,7 +233,7 @@ export class History {
     byId("history-empty").hidden = !none;
     setText(byId("history-bound"), newestFirst.length >= ROWS_MAX ? `The latest ${ROWS_MAX}` : "");
     this.#drawFold(newestFirst.length);
-    // Rows come as fast as bids do; the chart, which is drawn anew each time, need not.
+    // Rows come as fast as bids; the chart is drawn less often, because each time all of it is drawn.
     const waitMs = this.#chartedMs + CHART_EVERY_MS - performance.now();
     if (waitMs <= 0) {
       this.#chartedMs = performance.now();
@@ -304,7 +303,7 @@ export class History {
     const [from, to] = [money(first.amount), money(last.amount)];
     const bidders = new Set(newestFirst.map(({ bidder }) => bidder)).size;
     const latest = newestFirst.length >= ROWS_MAX ? "the latest " : "";
-    // Steps and not bids: automatic bids are among them, which the count of bids leaves out.
+    // "Steps", not "bids": they include automatic bids, which the number of bids does not.
     setText(byId("chart-span"), `${from} to ${to} in ${latest}${points.length} steps`);
     setText(
       byId("chart-words"),

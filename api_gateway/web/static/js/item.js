@@ -1,4 +1,4 @@
-// The page of one item: it joins the state (API and feed), the panel, the clock, the bid form and the history.
+// The page of one item: connects the state (from API and feed), the panel, the clock, the bid form and the history.
 
 import { ApiError, feedBase, getItem, pause } from "./api.js";
 import { BidForm } from "./bidform.js";
@@ -20,29 +20,29 @@ import { StruckNotice } from "./struck.js";
 
 const TICK_MS = 250;
 const CHART_EVERY_MS = 5000;
-// How far the feed may lag behind the API, after somebody comes back to the page, before it is taken for dead.
+// When somebody returns to the page: how long the feed may lag behind the API before it counts as dead.
 const DEAF_AFTER_MS = 3000;
-// How long an opening or a close may be late before the API is asked, and then how often.
+// How late an opening or a close may be before the API is asked, and how often it is asked then.
 const OVERDUE_MS = 2000;
 const OVERDUE_EVERY_MS = 5000;
-// How often the API is asked while the feed is delayed, or gone for good.
+// How often the API is asked while the feed is delayed or has ended.
 const STALE_EVERY_MS = 5000;
 const ASKED_JITTER_MS = 2000;
-// What is left when screen readers are told.
+// The remaining times that screen readers announce.
 const WARNINGS = [[URGENT_MS, "Two minutes are left."], [15_000, "15 seconds are left."]];
 const TITLE_MARKS = { outbid: "Outbid · ", won: "Won · " };
 
 const RESTORED = "This lot is being restored after a failure. It comes back by itself; bids are not taken until then.";
 
 class ItemPage {
-  #isRestored = false; // Whether the house has lost the lot for now.
+  #isRestored = false; // Whether the lot is lost for now.
   #terms = {};
   #register = new Register();
   #circumstances = new Circumstances();
   #feed = null;
   #toldStanding = null; // The newest frame of the private channel.
   #viewers = null;
-  #told = null; // What was last said to screen readers.
+  #told = null; // What screen readers were last told.
   #nextMs = null;
   #askedMs = -Infinity;
 
@@ -77,7 +77,7 @@ class ItemPage {
 
   async open() {
     const basePromise = feedBase();
-    basePromise.catch(() => {}); // Looked at below; without this a failure would be reported as unhandled.
+    basePromise.catch(() => {}); // Handled below; without this a failure would be reported as unhandled.
     if (!(await this.#loadItem())) return;
     this.#draw();
     byId("lot").hidden = false;
@@ -90,7 +90,7 @@ class ItemPage {
     await this.#follow(basePromise);
   }
 
-  /** Reads the item until it is here. False where there is no such item. */
+  /** Retries until the item is read. False if there is no such item. */
   async #loadItem() {
     for (let attempt = 0; ; attempt += 1) {
       try {
@@ -123,7 +123,7 @@ class ItemPage {
         this.link.state = state;
         if (state !== "live") this.#viewers = null;
         this.draw();
-        // Without the feed the page still follows, at the pace of the attempts to get it back.
+        // Without the feed, each attempt to reconnect also asks the API.
         if (state === "waiting") this.#refreshUnlessBack();
       },
       onStale: (isStale) => {
@@ -149,8 +149,8 @@ class ItemPage {
     if (state === null) return;
     this.#isRestored = false;
     this.#circumstances.take(frame);
-    // A maximum goes with the bid that left it, and an earlier one may come back. Where the house tells maxima, it tells
-    // which one stands now; elsewhere nobody can say, so none is shown.
+    // A maximum goes with its bid, and an earlier one may come back. Where the private channel tells maxima, it tells
+    // which one stands now; elsewhere that is unknown, so none is shown.
     const isOwn = frame.type === "voided" && this.history.isOwnBid(frame.bid_id);
     if (isOwn && typeof this.#toldStanding?.your_maximum !== "number") forgetMaximum(this.itemId, this.form.userId);
     this.#offer(state);
@@ -159,23 +159,23 @@ class ItemPage {
     this.draw();
   }
 
-  /** What the private channel tells: where the bidder stands and, where the house allows it, their own maximum. */
+  /** Takes a standing of the private channel; with the bidder's own maximum, where the house allows it. */
   #hear(frame) {
     const known = this.#toldStanding;
     this.#toldStanding = newerStanding(known, frame);
     if (this.#toldStanding !== frame) return;
     if (typeof frame.your_maximum === "number") rememberStake(this.itemId, this.form.userId, frame.your_maximum);
-    // A house that has told one and tells none: it was struck together with a bid.
+    // A maximum was told before, and none now: it was struck together with its bid.
     else if (typeof known?.your_maximum === "number") forgetMaximum(this.itemId, this.form.userId);
   }
 
-  /** All pages lose a feed together. They do not all ask at once, and those that have it back do not ask. */
+  /** All pages lose the feed together: they ask at random times, and those that have it back do not ask. */
   async #refreshUnlessBack() {
     await pause(Math.random() * ASKED_JITTER_MS);
     if (!this.link.isLive) this.refresh();
   }
 
-  /** Asks the API once: after a bid, when the page is looked at again, and when the feed could not be reached. */
+  /** Asks the API once: after a bid, when the page becomes visible, and when the feed could not be reached. */
   async refresh() {
     const item = await getItem(this.itemId).catch(() => null);
     const state = stateOf(item);
@@ -185,7 +185,7 @@ class ItemPage {
     await pause(DEAF_AFTER_MS);
     const heard = this.#feed?.version ?? null;
     if (heard !== null && compareVersions(state, heard) <= 0) return;
-    // The feed is down or deaf: the history comes from the API, and a connection that only looks alive is replaced.
+    // The feed is down or silent: read the history from the API, and replace a connection that only seems alive.
     this.history.catchUp(state);
     if (this.link.isLive) this.#feed.restart();
   }
@@ -230,7 +230,7 @@ class ItemPage {
     setText(byId("link-note"), note);
   }
 
-  /** Runs the clock; where an opening or a close is overdue, the feed may have failed: the API knows. */
+  /** Runs the clock. If an opening or a close is overdue, the feed may have failed: ask the API. */
   #tick() {
     const item = this.#now;
     this.#drawLink();
@@ -248,7 +248,7 @@ class ItemPage {
     this.refresh();
   }
 
-  /** Says to screen readers, and to the form, what changed since the last time. What concerns the bidder is urgent. */
+  /** Tells screen readers and the form what changed since the last call. What concerns the bidder is urgent. */
   #tell(item, { me, standing, money }) {
     const { status, current_bid: price, highest_bidder_id: leader } = item;
     const before = this.#told;
@@ -279,7 +279,7 @@ function showMissing(reason) {
   document.title = "No such lot";
 }
 
-/** The id in the address, or null. The server has checked its form; nothing is taken from it on trust all the same. */
+/** The item id in the address, or null. The server has checked it; it is checked here too. */
 function itemIdOf(path) {
   try {
     const id = decodeURIComponent(path.replace(/\/+$/, "").split("/").pop());

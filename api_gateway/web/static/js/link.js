@@ -1,8 +1,8 @@
-// Whether what is shown is live: the mark in the bar, and on the page of a lot a sentence beside the price.
+// Shows whether the page is live: by the mark in the bar and, on the page of a lot, by a sentence beside the price.
 
 import { byId, setText } from "./dom.js";
 
-/** Whoever has been live waits for that to come back; "stale" is a live feed that may lack the newest events. */
+/** "reconnecting": the page has been live before. "stale": the feed is live but may lack the newest events. */
 const WORDS = {
   live: "Live",
   stale: "Delayed",
@@ -12,13 +12,13 @@ const WORDS = {
   ended: "Not live",
 };
 
-// Short breaks come and go, and need no words.
+// Shorter breaks are not mentioned.
 const BREAK_MS = 2000;
 
 const NOTES = {
   stale: "Bids are taken, but this page may show them late: the live feed is catching up.",
   offline: "You are offline. The price may have moved.",
-  connecting: "The live connection is not there yet. The price may have moved.",
+  connecting: "There is no live connection yet. The price may have moved.",
   reconnecting: "The live connection is interrupted, and comes back by itself. The price may have moved.",
   ended: "This page is no longer live, and asks for the price every few seconds.",
 };
@@ -35,7 +35,6 @@ export class LinkMark {
     addEventListener("offline", () => this.#draw());
   }
 
-  /** The state of the connection. */
   set state(state) {
     this.#state = state;
     this.#wasLive ||= state === "live";
@@ -51,12 +50,12 @@ export class LinkMark {
     return this.#state === "live" && this.#isStale;
   }
 
-  /** Whether the server has said that it is no use to come back. */
+  /** Whether the server refused for good. */
   get isEnded() {
     return this.#state === "ended";
   }
 
-  /** What to say beside the price, "" where nothing is wrong for long enough; to be asked now and then. */
+  /** The sentence beside the price; "" while all is well, or for a short break. Call it regularly. */
   get note() {
     const isBrief = this.#lostMs !== null && performance.now() - this.#lostMs < BREAK_MS;
     return isBrief ? "" : (NOTES[this.#shown()] ?? "");

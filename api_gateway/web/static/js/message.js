@@ -1,23 +1,23 @@
-// The box under the bid form: what became of a bid, with what can be done about it.
+// The box under the bid form: shows what became of a bid, with buttons for what can be done about it.
 
 import { byId, element } from "./dom.js";
 
 export class MessageBox {
   #tone = null;
-  #asker = null; // What had the focus before a question took it.
+  #asker = null; // The element that had the focus before a question took it.
 
-  /** `fallback` gets the focus where a button of the box had it and goes away. */
+  /** `fallback` gets the focus when a focused button of the box goes away. */
   constructor(fallback) {
     this.box = byId("verdict");
     this.fallback = fallback;
   }
 
-  /** "good", "warn", "bad" or "wait"; null while nothing is said. */
+  /** "good", "warn", "bad" or "wait"; null while the box is empty. */
   get tone() {
     return this.#tone;
   }
 
-  /** Says `text`, with a button for each `{label, run}` of `actions`. */
+  /** Shows `text`, with a button for each `{label, run}` of `actions`. */
   say(tone, text, actions = []) {
     const buttons = actions.map(({ label, run }) => {
       const button = element("button", { type: "button", class: "button-quiet" }, label);
@@ -31,7 +31,7 @@ export class MessageBox {
     this.#show(null);
   }
 
-  /** Asks before something that cannot be undone. The focus goes to the way back: a second press must not mean yes. */
+  /** Asks before something that cannot be undone. The focus goes to "no": a second press must not mean yes. */
   ask(text, yes, no) {
     const asker = document.activeElement;
     this.say("wait", text, [yes, no]);
@@ -48,7 +48,7 @@ export class MessageBox {
     this.box.replaceChildren(...nodes);
     if (!hadFocus) return;
     asker?.focus();
-    // What is hidden meanwhile takes no focus.
+    // An element that was hidden meanwhile takes no focus.
     if (asker === null || document.activeElement !== asker) this.fallback.focus();
   }
 }

@@ -1,7 +1,8 @@
-// Amounts are JSON numbers in the currency's major unit. They are compared as whole minor units, never as fractions.
+// Money. Amounts are JSON numbers in the currency's major unit; they are compared as whole minor units, never as
+// fractions.
 
-// Decimals as ISO 4217 has them. Browsers know too, but some of them round a few currencies to whole units, and the
-// last digits of a price must never be lost.
+// Decimals by ISO 4217. Some browsers round a few currencies to whole units, and the last digits of a price must never
+// be lost.
 const WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(" ");
 const WITH_THREE = "BHD IQD JOD KWD LYD OMR TND".split(" ");
 
@@ -14,7 +15,7 @@ function formatOf(currency) {
     try {
       format = new Intl.NumberFormat(undefined, { style: "currency", currency, ...digits });
     } catch {
-      // Not a currency that Intl knows: a plain number is still right.
+      // Intl does not know the currency: show a plain number.
       format = new Intl.NumberFormat(undefined, digits);
     }
     formats.set(currency, format);
@@ -28,12 +29,12 @@ export function decimalsOf(currency) {
   return WITH_THREE.includes(currency) ? 3 : 2;
 }
 
-/** "$1,250.00", by the reader's own conventions; a dash where there is no amount. */
+/** "$1,250.00", in the reader's locale; a dash if there is no amount. */
 export function formatMoney(amount, currency) {
   return typeof amount === "number" ? formatOf(currency).format(amount) : "—";
 }
 
-/** A round amount for the side of a chart: without decimals where all of them are whole. */
+/** A round amount for the axis of a chart; without decimals if all marks are whole. */
 export function formatMark(amount, currency, isWhole) {
   if (!isWhole) return formatMoney(amount, currency);
   const key = `${currency} whole`;
@@ -45,7 +46,7 @@ export function formatMark(amount, currency, isWhole) {
   return formats.get(key).format(amount);
 }
 
-/** Only the symbol, for the front of an input field. */
+/** The currency's symbol, for an input field. */
 export function symbolOf(currency) {
   const part = formatOf(currency).formatToParts(0).find(({ type }) => type === "currency");
   return part ? part.value : currency;
@@ -62,8 +63,8 @@ export function minorUnits(amount, currency) {
 }
 
 /**
- * What somebody typed, as a number, or null where it is not clearly one amount. A separator that could be read in two
- * ways is refused: guessing wrong would multiply a bid by a thousand.
+ * The typed amount as a number, or null if it is not clearly one amount. An ambiguous separator is refused: a wrong
+ * guess would multiply a bid by a thousand.
  */
 export function parseAmount(text, currency) {
   const decimals = decimalsOf(currency);
@@ -85,7 +86,7 @@ export function parseAmount(text, currency) {
   }
   if (digits === null) return null;
   const amount = Number(digits);
-  // Above 15 digits a binary number no longer tells neighbouring cents apart.
+  // With more than 15 digits a binary number cannot tell neighbouring cents apart.
   const significant = digits.replace(".", "").replace(/^0+/, "");
   return amount > 0 && significant.length <= 15 ? amount : null;
 }

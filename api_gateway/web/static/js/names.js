@@ -1,5 +1,4 @@
-// How bidders are named on the pages: by the alias that the platform gave them on this item, and "You" for oneself.
-// User ids are for comparing only.
+// How pages name bidders: by their alias on the item, and "You" for oneself. User ids are only compared.
 
 /** The public name, or null where there is nobody. A server that knows no aliases yet gives a user id: show a part. */
 export function publicName(alias, userId) {

@@ -1,4 +1,4 @@
-// The panel of an item: price, standing, facts, and the words in place of the form while nobody can bid.
+// The panel of an item: price, standing, facts, and the text that replaces the form while nobody can bid.
 
 import { momentText } from "./clock.js";
 import { byId, flash, sentence, setText } from "./dom.js";
@@ -6,18 +6,18 @@ import { nameFor } from "./names.js";
 import { STATUS_LABELS, isFinalStatus, priceLabel, shownPrice, startOf } from "./status.js";
 import { softCloseWords, stepWords } from "./termwords.js";
 
-// From so many characters on a price is set smaller, so that it stands on one line.
+// A price of so many characters or more is set smaller, so that it fits on one line.
 const LONG_PRICE = 13;
 const LONGEST_PRICE = 17;
 
 export class Panel {
   #price = null;
-  #reserveSeen = false; // An older API does not tell it, but only an item with a reserve was ever short of it.
+  #reserveSeen = false; // An older API lacks `has_reserve`; but only an item with a reserve can be short of it.
 
   /**
-   * Draws `item` (terms and state) for the bidder `me`, who stands as `standing` says (see standing.js) and left the
-   * maximum `max`, null where none is known. `viewers` is how many watch: `{count, isExact}`, or null. `money` turns
-   * amounts into text, `isOwn(alias)` says whether an alias is the bidder's own.
+   * Draws `item` (terms and state) for the bidder `me`, with their `standing` (see standing.js) and their maximum
+   * `max`, null if none is known. `viewers`: `{count, isExact}`, or null. `money` formats amounts; `isOwn(alias)` says
+   * whether an alias is the bidder's own.
    */
   draw(item, { me, standing, max, viewers, circumstances, money, isOwn }) {
     const mine = Boolean(item.highest_bidder_id) && item.highest_bidder_id === me;
@@ -30,7 +30,7 @@ export class Panel {
     this.#drawNotice(item, { me, mine, leader, circumstances, money, isOwn });
   }
 
-  /** Says for a while why the price fell; to be called now and then. */
+  /** Shows for a while why the price fell. Call it regularly. */
   drawFall(item, circumstances) {
     const words = isFinalStatus(item.status) ? null : circumstances.fall;
     byId("fall").hidden = words === null;
@@ -88,7 +88,7 @@ export class Panel {
     }
   }
 
-  /** Where the bidder stands: leading, outbid, won; with the maximum, which nobody else is shown. */
+  /** Draws the bidder's standing, and their maximum, which nobody else is shown. */
   #drawStanding(item, { standing, mine, max, leader, money }) {
     const box = byId("standing");
     box.hidden = standing === null;
@@ -107,7 +107,7 @@ export class Panel {
     if (max !== null) setText(maximum, maximumText(max, item, { mine, money }));
   }
 
-  /** The words in place of the form while this person cannot bid. */
+  /** The text that replaces the form while this person cannot bid. */
   #drawNotice(item, { me, mine, leader, circumstances, money, isOwn }) {
     const open = item.status === "open" || item.status === undefined;
     const own = Boolean(item.seller_id) && item.seller_id === me;
@@ -132,7 +132,7 @@ function maximumText(max, item, { mine, money }) {
   return `Your maximum: ${money(max)}. Nobody else sees it.`;
 }
 
-/** What became of the item, or why it waits. */
+/** Tells how the item ended, or why nobody can bid now. */
 function noticeText(item, { mine, leader, circumstances, money, isOwn }) {
   const why = (event) => (event?.reason ? ` ${sentence(event.reason)}` : "");
   const start = startOf(item);

@@ -1,6 +1,6 @@
-// The bid whose outcome is not known yet, kept while the page is reloaded. It lives as long as the tab.
+// The bid whose outcome is not known yet. It survives a reload, and is kept as long as the tab.
 
-/** One place for the attempt of one item: `{bid, led, price}`, see verdicts.js. */
+/** Stores the attempt of one item: `{bid, led, price}`, see verdicts.js. */
 export class Pending {
   constructor(itemId) {
     this.key = `bidding.pending.${itemId}`;
@@ -24,7 +24,7 @@ export class Pending {
     try {
       sessionStorage.setItem(this.key, JSON.stringify(attempt));
     } catch {
-      // Without storage a reload forgets the bid on its way; the history still shows it.
+      // Without storage a reload forgets the pending bid; the history still shows it.
     }
   }
 
@@ -34,7 +34,7 @@ export class Pending {
     try {
       sessionStorage.removeItem(this.key);
     } catch {
-      // There is nothing to remove then.
+      // Without storage there is nothing to remove.
     }
   }
 }

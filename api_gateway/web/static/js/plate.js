@@ -1,5 +1,5 @@
-// A lot without a photograph gets an engraving: a rosette of fine lines, as on share certificates, drawn from its id.
-// The same id always gives the same rosette.
+// Draws a rosette of fine lines, as on share certificates, in place of a lot's photograph. The same id always gives the
+// same rosette.
 
 import { svgElement } from "./dom.js";
 

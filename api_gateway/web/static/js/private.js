@@ -1,5 +1,5 @@
-// The private channel: the feed is told who the bidder is, with a token of the house, and then tells where they stand.
-// Where the house gives no token, everything goes on without it.
+// The private channel: authenticates the bidder with a feed token, so that the feed tells how they stand. Without a
+// token the page works without it.
 
 import { feedToken } from "./api.js";
 
@@ -9,9 +9,9 @@ const WAIT_MS = 15_000;
 export class PrivateChannel {
   #bidder = "";
   #token = null;
-  #known = null; // Whom the feed takes us for.
+  #known = null; // The user id with which the connection is authenticated.
   #isOff = false;
-  #asking = null; // For whom a token is on its way.
+  #asking = null; // The user id for which a token is being fetched.
   #askedMs = -Infinity;
   #timer = null;
 
@@ -19,7 +19,7 @@ export class PrivateChannel {
     this.send = send;
   }
 
-  /** From now on the bidder is `userId`. */
+  /** The bidder is now `userId`. */
   identify(userId) {
     if (userId === this.#bidder) return;
     this.#bidder = userId;
@@ -27,13 +27,13 @@ export class PrivateChannel {
     this.#say();
   }
 
-  /** The connection is a new one: nobody knows us there. */
+  /** The connection is new, and not authenticated. */
   opened() {
     this.#known = null;
     this.#say();
   }
 
-  /** Takes a frame. True where it may be shown; what is about somebody whom we no longer are may not. */
+  /** Takes a frame. True if it may be shown: frames about a former bidder may not. */
   admits(frame) {
     switch (frame.type) {
       case "authenticated":

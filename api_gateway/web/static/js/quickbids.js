@@ -1,11 +1,11 @@
-// The row of amounts of which one press is a bid.
+// The row of quick bids: each button bids its amount.
 
 import { byId, element, setText } from "./dom.js";
 
 export class QuickBids {
   #movedAtMs = -Infinity;
 
-  /** `onBid(amount)` runs when a button is pressed; `fallback` gets the focus where the row goes away with it. */
+  /** `onBid(amount)` runs when a button is pressed; `fallback` gets the focus when a focused button goes away. */
   constructor(fallback, onBid) {
     this.box = byId("suggestions");
     this.fallback = fallback;
@@ -21,11 +21,11 @@ export class QuickBids {
     return [...this.box.children];
   }
 
-  /** Shows `amounts`; `money` turns one into text. */
+  /** Shows `amounts`, formatted by `money`. */
   draw(amounts, money) {
     byId("quick").hidden = amounts.length === 0;
     if (amounts.length === 0 && this.box.contains(document.activeElement)) this.fallback.focus();
-    // The buttons are kept and relabelled, so that one which holds the focus does not lose it to every new price.
+    // The buttons are kept and relabelled, so that a focused one does not lose the focus at every new price.
     while (this.box.children.length > amounts.length) this.box.lastElementChild.remove();
     while (this.box.children.length < amounts.length) this.box.append(element("button", { type: "button", class: "chip" }));
     amounts.forEach((amount, index) => {

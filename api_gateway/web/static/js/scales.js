@@ -1,4 +1,4 @@
-// Where a chart puts its marks: round amounts and round times. Pure.
+// The marks of a chart's axes: round amounts and round times. Pure.
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -11,14 +11,14 @@ const TIME_STEPS = [
 ];
 
 /**
- * Round amounts from at most `low` to at least `high`, about `count` steps apart: 1, 2, 2.5 or 5 times a power of ten, and
- * never finer than `least`, the smallest unit of the currency.
+ * Round amounts from at most `low` to at least `high`, about `count` steps apart: 1, 2, 2.5 or 5 times a power of ten,
+ * and never finer than `least`, the smallest unit of the currency.
  */
 export function amountMarks(low, high, count, least) {
   const rough = Math.max((high - low) / count, least);
   const power = 10 ** Math.floor(Math.log10(rough));
   const factor = [1, 2, 2.5, 5, 10].find((candidate) => candidate * power >= rough * (1 - 1e-9)) ?? 10;
-  // 2.5 of the smallest unit is no amount.
+  // 2.5 smallest units are not an amount.
   const step = factor === 2.5 && 2.5 * power < 10 * least ? 5 * power : factor * power;
   const from = Math.floor(low / step + 1e-9);
   const to = Math.max(from + 1, Math.ceil(high / step - 1e-9));
@@ -42,7 +42,7 @@ const dayFormat = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "s
 const minuteFormat = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const secondFormat = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" });
 
-/** How a mark is written that stands `step` away from the next one. */
+/** The text of a time mark; `step`: the distance to the next one. */
 export function timeMarkText(at, step) {
   const format = step >= DAY ? dayFormat : step >= MINUTE ? minuteFormat : secondFormat;
   return format.format(at);

@@ -1,4 +1,4 @@
-// The page on which a lot is added: a short form, more terms behind it, and the same terms in words.
+// The page that adds a lot: a short form, more terms on demand, and the same terms in words.
 
 import { createItem, feedBase } from "./api.js";
 import { serverNow, timeZone } from "./clock.js";
@@ -10,8 +10,8 @@ const CURRENCIES =
 const STEPS_MAX = 32;
 
 class SellPage {
-  #made = { name: null, id: "" }; // The id that was made for a name: the same one for every attempt.
-  #mayExist = false; // An attempt whose outcome we never learnt may have created it.
+  #made = { name: null, id: "" }; // The id that was made for a name; the same for every attempt.
+  #mayExist = false; // An attempt of unknown outcome may have created the lot.
   #sending = false;
 
   constructor() {
@@ -36,12 +36,12 @@ class SellPage {
       event.preventDefault();
       this.#submit();
     });
-    // The date of the answer tells how far this machine's clock is off.
+    // The answer's Date header tells how wrong this machine's clock is.
     feedBase().then(() => this.draw(), () => {});
     this.draw();
   }
 
-  /** Each field gets a place for its error, which its controls point to. */
+  /** Gives each field a place for its error, to which its controls refer. */
   #prepareField(box) {
     const name = box.dataset.field;
     const error = element("p", { id: `error-${name}`, class: "field-note is-bad" });
@@ -51,7 +51,7 @@ class SellPage {
     else box.append(error);
     const described = [error.id, note?.id].filter(Boolean).join(" ");
     const control = box.tagName === "FIELDSET" ? null : box.querySelector("input, select, textarea");
-    const target = control ?? box; // A group of controls is described as a whole.
+    const target = control ?? box; // A group of controls shares one error.
     target.setAttribute("aria-describedby", described);
     this.fields.set(name, { box, error, target });
   }
@@ -66,7 +66,7 @@ class SellPage {
     this.steps.append(row);
   }
 
-  /** What the form holds, as text. */
+  /** The values of the form, as text. */
   #values() {
     const values = Object.fromEntries(new FormData(this.form));
     values.steps = Array.from(this.steps.children, (row) => ({
@@ -76,7 +76,7 @@ class SellPage {
     return values;
   }
 
-  /** Shows the fields that belong to what is chosen, and the terms in words. */
+  /** Shows the fields of the chosen options, and the terms in words. */
   draw() {
     const values = this.#values();
     for (const box of this.form.querySelectorAll("[data-shown-for]")) {
@@ -137,7 +137,7 @@ class SellPage {
     else this.#refuse(new Map([[field, sentence(text)]]));
   }
 
-  /** Shows errors at their fields, and takes the person to the first one. */
+  /** Shows errors at their fields, and moves the focus to the first one. */
   #refuse(errors) {
     for (const [name, text] of errors) {
       const { box, error, target } = this.fields.get(name);

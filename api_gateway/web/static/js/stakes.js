@@ -1,6 +1,5 @@
-// What this browser remembers of its own part in an auction: that somebody bid from here, and the maximum that was
-// left. The platform tells a maximum to its owner alone, and only where the house allows even that; so mostly this is
-// the only place that can show it.
+// What this browser remembers of an auction: that its bidder has bid, and the maximum that they left. The platform
+// tells a maximum to its owner alone, and only if the house allows it; so mostly this is the only place that has it.
 
 import { keep, recall } from "./storage.js";
 
@@ -16,12 +15,12 @@ function all() {
   }
 }
 
-/** `{item, user, max}` of this bidder on this item, with `max` null where none was left; null without a bid. */
+/** `{item, user, max}` of this bidder on this item; `max` is null if none was left. Null without a bid. */
 export function stakeOf(itemId, userId) {
   return all().find(({ item, user }) => item === itemId && user === userId) ?? null;
 }
 
-/** Notes an accepted bid, or a maximum that was told. `max` (a number) is a maximum; null leaves an earlier one as it is. */
+/** Notes an accepted bid, or a maximum that was told. `max` is a number; null keeps an earlier maximum. */
 export function rememberStake(itemId, userId, max) {
   const stakes = all();
   const known = stakes.find(({ item, user }) => item === itemId && user === userId);
@@ -30,7 +29,7 @@ export function rememberStake(itemId, userId, max) {
   keep(KEY, JSON.stringify([...others, stake].slice(-STAKES_MAX)));
 }
 
-/** Forgets the maximum: it was struck together with a bid. */
+/** Forgets the maximum, which was struck together with its bid. */
 export function forgetMaximum(itemId, userId) {
   const stakes = all().map((stake) =>
     stake.item === itemId && stake.user === userId ? { ...stake, max: null } : stake,

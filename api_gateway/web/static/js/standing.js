@@ -1,13 +1,13 @@
-// Where a bidder stands in an auction. Who leads, everybody is told; that somebody has bid and does not lead, only the
-// private channel of the feed tells, or this browser remembers it.
+// How a bidder stands. The public state tells who leads. That somebody has bid and does not lead is told only by the
+// private channel, or remembered by this browser.
 
 import { compareVersions } from "./feed.js";
 import { isFinalStatus } from "./status.js";
 
 /**
- * "lead", "won", "outbid", "lost", or null for whoever has no part in it. `item` is the newest public state, `me` the
- * bidder, `stake` what this browser remembers of their bids, `told` the newest frame of the private channel; both may be
- * null.
+ * "lead", "won", "outbid", "lost", or null for somebody without a bid. `item` is the newest public state, `me` the
+ * bidder, `stake` what this browser remembers of their bids, `told` the newest frame of the private channel; the last
+ * two may be null.
  */
 export function standingOf(item, { me, stake, told }) {
   const isFinal = isFinalStatus(item.status);
@@ -20,7 +20,7 @@ export function standingOf(item, { me, stake, told }) {
 }
 
 /**
- * The newer one of two frames of the private channel, the first of which may be null. Of one version it is the later
+ * The newer of two frames of the private channel; the first may be null. If their versions are equal, it is the later
  * one: a maximum is raised without an event.
  */
 export function newerStanding(known, frame) {
@@ -29,7 +29,7 @@ export function newerStanding(known, frame) {
 
 function hasBid(item, stake, told) {
   const isTold = told !== null && told.standing !== "none";
-  // A bid of ours that was just answered is known here before the channel tells it.
+  // A bid that was just answered is known here before the channel tells it.
   if (told !== null && compareVersions(told, item) >= 0) return isTold;
   return isTold || stake !== null;
 }

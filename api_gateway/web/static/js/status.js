@@ -1,6 +1,6 @@
-// What an item's state means, in words and as answers, the same on every page.
+// What an item's state means; the same on every page.
 
-/** From here on the clock is urgent. */
+/** With less than this left, the clock looks urgent. */
 export const URGENT_MS = 120_000;
 
 export const STATUS_LABELS = {
@@ -16,7 +16,7 @@ export function isFinalStatus(status) {
   return status === "sold" || status === "unsold" || status === "cancelled";
 }
 
-/** The end of an item in ms, or null where it has none. */
+/** The end of an item in ms, or null. */
 export function endOf(item) {
   return momentOf(item.end_time);
 }
@@ -32,15 +32,15 @@ function momentOf(text) {
 }
 
 /**
- * Whether the item can be bought at once: until the first bid, or, where there is a reserve, until that is met. Frames
- * do not say it, but it follows from the state: without a reserve `reserve_met` is always true.
+ * Whether buy-now is offered: until the first bid or, with a reserve, until that is met. Frames do not tell it, but it
+ * follows from the state: without a reserve `reserve_met` is always true.
  */
 export function buyNowOffered(item) {
   if (typeof item?.buy_now_price !== "number" || isFinalStatus(item.status)) return false;
   return item.reserve_met === false || !item.highest_bidder_id;
 }
 
-/** The price to show: before the first bid that is what the first one must be. */
+/** The price to show; before the first bid, the least first bid. */
 export function shownPrice(item) {
   const nobody = !item.highest_bidder_id && !isFinalStatus(item.status);
   return nobody || !item.bid_count ? item.start_price || item.min_next_bid : item.current_bid;

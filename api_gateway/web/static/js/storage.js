@@ -1,4 +1,4 @@
-// What this browser keeps between visits. Private windows may refuse storage; then it lasts as long as the page.
+// What this browser keeps between visits. Private windows may refuse storage; then it is kept as long as the page.
 
 const memory = new Map();
 

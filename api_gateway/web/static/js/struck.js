@@ -1,5 +1,5 @@
-// The notice to a bidder whose bid was struck. The private channel tells it, also to who comes back later; the public event
-// tells it as well, so it is there where the house has no private channel. Each bid is told once.
+// The notice to a bidder whose bid was struck. The private channel tells it, also to a bidder who returns later. The
+// public event tells it too, so the notice works without a private channel. Each bid is shown once.
 
 import { byId, element, sentence } from "./dom.js";
 
@@ -19,7 +19,7 @@ export class StruckNotice {
     if (isMine && typeof frame.bid_id === "string") this.#told.set(frame.bid_id, frame);
   }
 
-  /** Somebody else bids from this page now. */
+  /** Another bidder uses this page now. */
   forget() {
     this.#told.clear();
   }
@@ -34,7 +34,7 @@ export class StruckNotice {
   }
 }
 
-/** A raised maximum had set no price; nobody but the bidder ever saw it. */
+/** A raise has no amount: it had set no price, and nobody but the bidder saw it. */
 export function struckText({ amount, reason }, money) {
   const what = typeof amount === "number" ? `Your bid of ${money(amount)}` : "The maximum that you had raised";
   return `${what} was struck by the auctioneer${reason ? `: ${sentence(reason)}` : "."}`;

@@ -1,5 +1,5 @@
-// An item's terms: from what was typed, to the body for the API, and to the words in which bidders would hear them.
-// Pure: no page, no network, and the time comes in. Amounts are numbers in the currency's major unit.
+// An item's terms: from the values of the form to the body for the API, and to sentences. Pure: no page, no network;
+// the time is an argument. Amounts are numbers in the currency's major unit.
 
 import { isUserId } from "./bidder.js";
 import { lengthText, momentText } from "./clock.js";
@@ -14,13 +14,13 @@ const COUNT_MAX = 1_000_000;
 const UNIT_S = { minutes: 60, hours: 3600, days: 86400 };
 const ITEM_ID = /^[A-Za-z0-9_-]{1,64}$/;
 
-/** Soft closes that houses use; `hardS` counts from the close as first agreed. */
+/** Common soft closes; `hardS` counts from the agreed close. */
 const SOFT_PRESETS = {
   short: { triggerS: 120, extendS: 300, mode: "from_bid", maxCount: 2, hardS: null },
   long: { triggerS: 900, extendS: 900, mode: "from_end", maxCount: null, hardS: 3600 },
 };
 
-/** Reads fields one by one and notes what is wrong with them, by the field's name. */
+/** Reads fields, and notes their errors by the field's name. */
 class Reader {
   constructor(values) {
     this.values = values;
@@ -36,7 +36,7 @@ class Reader {
     return null;
   }
 
-  /** An amount, null where nothing was written; `zero` allows 0. */
+  /** An amount, null for an empty field; `zero` allows 0. */
   amount(field, currency, { zero = false, required = false } = {}) {
     const text = this.text(field);
     if (text === "") return required ? this.refuse(field, "Please write an amount.") : null;
@@ -46,7 +46,7 @@ class Reader {
     return this.refuse(field, `Please write an amount of more than 0, like ${inputText(100, currency)}.`);
   }
 
-  /** A number of at least `least`, null where nothing was written. */
+  /** A number of at least `least`, null for an empty field. */
   number(field, { least, most = Infinity, whole = false, required = false }) {
     const text = this.text(field).replace(",", ".");
     if (text === "") return required ? this.refuse(field, "Please write a number.") : null;
@@ -57,14 +57,14 @@ class Reader {
   }
 
   moment(field) {
-    const ms = Date.parse(this.text(field)); // Without an offset: the reader's own time zone, as the field shows it.
+    const ms = Date.parse(this.text(field)); // Without an offset it is in the reader's time zone, like the field.
     return Number.isNaN(ms) ? this.refuse(field, "Please choose a day and a time.") : ms;
   }
 }
 
 /**
- * The terms as far as they can be read, and the errors: `{draft, errors}`, a Map from a field's name to what is wrong.
- * `values` is what the form holds, as text, and `steps` as a list of `{below, increment}`.
+ * The terms as far as they are valid, and the errors, a Map from a field's name to the message: `{draft, errors}`.
+ * `values` has the form's values as text, and `steps` as a list of `{below, increment}`.
  */
 export function readDraft(values, nowMs) {
   const reader = new Reader(values);
@@ -110,7 +110,7 @@ function readPercent(reader) {
   return reader.refuse("percent_value", "Please write a percentage of more than 0 and at most 100, like 2.5.");
 }
 
-/** The last step has no bound: it holds from the one before it on. */
+/** The last step has no bound: it applies from the bound of the one before it. */
 function readSteps(reader, currency) {
   const rows = reader.values.steps ?? [];
   const units = (text) => {
@@ -133,7 +133,7 @@ function readSteps(reader, currency) {
   );
 }
 
-/** `{endMs, lengthS}`: an end at a moment, or so long after the start; both null where there is none. */
+/** `{endMs, lengthS}`: the end as a moment, or as a length after the start; both null for no end. */
 function readEnd(reader) {
   const end = reader.values.end;
   if (end === "none") return { endMs: null, lengthS: null };
@@ -187,7 +187,7 @@ function checkTimes(reader, { startMs, endMs }, nowMs) {
   else if (endMs <= nowMs) reader.refuse("end_at", "This moment has passed.");
 }
 
-/** The body for the API. A length is left to the server's clock, unless a hard end needs the moment itself. */
+/** The body for the API. The server computes the end from a length, unless a hard end needs the moment here. */
 export function bodyOf(draft, id, nowMs) {
   const { currency, increment, soft } = draft;
   const body = { id, name: draft.name, currency, start_price: draft.startPrice, increment };
@@ -215,7 +215,7 @@ function softBody({ triggerS, extendS, mode, maxCount, hardS }, endMs) {
   return body;
 }
 
-/** The terms as sentences, for the seller to read once more. What cannot be read yet is left out. */
+/** The terms as sentences, for the seller to check. Invalid terms are left out. */
 export function wordsOf(draft, nowMs) {
   const money = (amount) => formatMoney(amount, draft.currency);
   return [
@@ -254,7 +254,7 @@ function buyNowWords({ buyNow, reserve }, money) {
   return `${until}, it can be bought at once for ${money(buyNow)}.`;
 }
 
-/** An id that reads well in an address: the name, and some letters by chance so that two lots never share one. */
+/** A readable id: the name, and some random letters so that two lots never share one. */
 export function idFor(name) {
   const plain = name.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
   const slug = plain.replace(/[^a-z0-9]+/g, "-").slice(0, 40).replace(/^-+|-+$/g, "");
@@ -263,14 +263,14 @@ export function idFor(name) {
   return `${slug || "lot"}-${chance}`;
 }
 
-// Which field of the form shows what the API says about one of its own.
+// The form's field for each field of the API.
 const FIELDS = {
   id: "id", "item id": "id", name: "name", description: "description", currency: "currency", seller_id: "seller_id",
   start_price: "start_price", reserve_price: "reserve_price", buy_now_price: "buy_now_price",
   start_time: "start_at", end_time: "end_at", duration_s: "length_count",
 };
 
-/** The form's field that a refusal is about, null where none is told, and the words for it: `{field, text}`. */
+/** The form's field that a refusal is about, null for none, and the message: `{field, text}`. */
 export function placeOfError(error) {
   const named = /^([a-z_]+(?:[. ][a-z_]+)*): (.+)$/s.exec(error.message);
   const atPath = /`\$\.([a-z_]+)/.exec(error.message);

@@ -1,4 +1,4 @@
-// Terms of an item in words, as the seller and the bidders read them. Pure; terms come in the form of the API.
+// The terms of an item in words, for seller and bidders. Pure; the terms are those of the API.
 
 import { lengthText, momentText } from "./clock.js";
 

@@ -1,7 +1,7 @@
-// What became of a bid, in plain words. Pure: everything that the words depend on comes in.
+// Tells in plain words what became of a bid. Pure: everything that the words depend on is an argument.
 //
-// An attempt is `{bid, led, price}`: the body that was sent, and whether its bidder led, and at which price, before it.
-// The words are `{tone, text, choose}`: tone "good", "warn" or "bad"; `choose` is an amount to offer for the field.
+// An attempt is `{bid, led, price}`: the body that was sent, whether its bidder led before it, and the price before it.
+// The words are `{tone, text, choose}`: tone "good", "warn" or "bad"; `choose` is an amount to offer.
 
 import { sentence } from "./dom.js";
 
@@ -18,14 +18,14 @@ const REFUSALS = {
 };
 
 const PROBLEMS = {
-  KEY_REUSED: "Nothing was sent: the number of this bid was used before, for another one. Please bid again.",
+  KEY_REUSED: "Your bid was not taken: its id was used before, for another bid. Please bid again.",
   OVERLOADED: "The house is too busy at the moment. Your bid was not taken.",
   OUTBOX_FULL: "The house cannot record bids at the moment. Your bid was not taken.",
   BEING_REBUILT: "This lot is being restored. Your bid was not taken; please try again in a moment.",
   UNAVAILABLE: "The house cannot take bids at the moment. Your bid was not taken.",
 };
 
-/** Whether the bid only leaves a maximum, and lets the house choose the price. */
+/** Whether the bid has only a maximum, so that the house chooses the price. */
 export function isMaximum(bid) {
   return bid.amount === undefined;
 }
@@ -35,7 +35,7 @@ export function nameOfBid(bid, money) {
   return isMaximum(bid) ? `Your maximum of ${money(bid.max_amount)}` : `Your bid of ${money(bid.amount)}`;
 }
 
-/** Words for a verdict of the rules, accepted or refused. */
+/** Words for a verdict, accepted or refused. */
 export function wordsForVerdict(verdict, attempt, money) {
   return verdict.success ? wordsForAccepted(verdict, attempt, money) : wordsForRefused(verdict, attempt, money);
 }
@@ -63,7 +63,7 @@ function wordsForRefused(verdict, { bid }, money) {
   return { tone: "bad", text: `${asked} is too low. The minimum is now ${money(least)}.${lead}`, choose: least };
 }
 
-/** Words for an ApiError. `unsettled` says that the same bid should be sent again to find out. */
+/** Words for an ApiError. `unsettled`: the outcome is unknown; sending the same bid again tells it. */
 export function wordsForFailure(error, { bid }, money) {
   if (error.outcomeUnknown) {
     const text = `${nameOfBid(bid, money)} was sent, and we still do not know whether it arrived.`;

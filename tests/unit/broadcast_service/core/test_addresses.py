@@ -51,7 +51,7 @@ def test_no_bound_needs_no_counts() -> None:
 
 
 def attempts(addresses: Addresses, address: str, now_s: float) -> int:
-    """How many connections it may ask for, when it asks as often as it can."""
+    """How many attempts are allowed when it tries as often as it can."""
     count = 0
     while count < 10_000 and addresses.attempt(address, now_s):
         count += 1

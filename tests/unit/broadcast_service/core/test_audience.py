@@ -1,4 +1,4 @@
-"""How many watch: own viewers, those of other broadcasters, and how both are told."""
+"""Numbers of viewers: own viewers, those of other broadcasters, and how both are told."""
 
 from __future__ import annotations
 

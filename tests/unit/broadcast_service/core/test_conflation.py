@@ -1,4 +1,4 @@
-"""Frames of one item at a bounded rate: what goes out at once, what waits, and who is told of how much."""
+"""Frames of one item at a bounded rate: what goes out at once, what waits, and which viewer is told how much."""
 
 from __future__ import annotations
 
@@ -186,5 +186,5 @@ def test_over_any_time_no_more_frames_than_the_rate_allows_and_one_group(
     for first in range(len(sent_s)):
         for last in range(first, len(sent_s)):
             allowed = (sent_s[last] - sent_s[first]) * rate + GROUP_MAX
-            # Timers may ring a millisecond early.
+            # Timers may fire a millisecond early.
             assert last - first + 1 <= allowed + 0.001 * rate * (last - first + 1) + 1e-6

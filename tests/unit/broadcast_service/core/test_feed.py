@@ -1,4 +1,4 @@
-"""One item's feed: the joint of snapshot and events, gaps, and what a viewer that comes back is sent."""
+"""One item's feed: snapshot and events, gaps, and the frames for a viewer who reconnects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from broadcast_service.core.feed import VAIN_LOADS_MAX, WAITING_MAX, ItemFeed, Recovery
+from broadcast_service.core.feed import OLD_SNAPSHOTS_MAX, WAITING_MAX, ItemFeed, Recovery
 from broadcast_service.core.frames import UNKNOWN
 from shared.domain.soft_close import SoftClose
 from shared.messages import Event
@@ -112,7 +112,7 @@ def test_a_new_epoch_is_shown_as_a_snapshot() -> None:
 def test_redis_that_stays_behind_does_not_stop_the_feed() -> None:
     feed = feed_at(3)
     feed.offer([bid(7), bid(8)])
-    for _ in range(VAIN_LOADS_MAX - 1):
+    for _ in range(OLD_SNAPSHOTS_MAX - 1):
         assert feed.recover(Recovery(item(2))).load
     advance = feed.recover(Recovery(item(2)))
     assert not advance.load
@@ -229,7 +229,7 @@ class TestResume:
 
 
 class TestExtensions:
-    """How often the end was moved: told by snapshots and by the events that move it, shown by every ``state``."""
+    """Snapshots and ``extended`` events tell how often the end was moved, and every ``state`` shows it."""
 
     def test_of_events_as_they_come(self) -> None:
         feed = ItemFeed(ITEM)
@@ -259,7 +259,7 @@ def with_hard_end(seq: int, hard_end_us: int, end_us: int) -> ItemState:
 
 
 def test_a_pause_moves_the_hard_end_that_newcomers_are_shown() -> None:
-    """No event tells it, but it moves with the end."""
+    """No event has it, but it moves with the end."""
     minute_us = 60_000_000
 
     def hard_end(feed: ItemFeed) -> str:

@@ -1,4 +1,4 @@
-"""What goes out, field by field, and what never does."""
+"""The fields of each frame, and those that no frame may have."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_bid() -> None:
     ],
 )
 def test_other_events(event: Event, kind: str, own: dict[str, Any]) -> None:
-    """The state, the event's own public fields, and nothing else: not who the operator was."""
+    """The state, the event's own public fields, and nothing else: not the operator."""
     assert content(event_frame(event)) == {"type": kind, **own, **STATE_SHOWN}
 
 

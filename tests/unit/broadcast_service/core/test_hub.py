@@ -174,7 +174,7 @@ class TestResume:
 
 @pytest.mark.parametrize("first_since", [None, (1, 4)])
 def test_who_comes_back_during_a_load_that_reads_too_little_waits_for_the_next(first_since: Version | None) -> None:
-    """A load was begun for a viewer who missed less, or nothing; its answer lacks what the second viewer missed."""
+    """A load began for a viewer who missed less, or nothing, so its answer lacks what the second viewer missed."""
     hub = new_hub()
     hub.subscribe("ann", ITEM, first_since)
     assert hub.history_wanted(ITEM) == ({} if first_since is None else dict([first_since]))

@@ -155,8 +155,8 @@ def test_whatever_happens_versions_rise_no_bid_is_uncounted_and_the_end_is_the_n
                 outgoing.push(event_frame(bid(other, item_id="other")), 0.0)
             case "pop" if len(outgoing):
                 taken.append(outgoing.pop(0.0))
-        # The newest state of two items, a snapshot, and messages of the connection, which are never dropped; twice
-        # that, since it is not conflated again for every frame.
+        # The newest state of two items, a snapshot, and frames about the connection, which are never dropped; twice as
+        # many, because the queue is not conflated for every frame.
         assert len(outgoing) <= max(frames_max, 2 * (3 + steps.count("error")))
     taken += drained(outgoing)
     assert sum(frame.kind is FrameKind.CONTROL for frame in taken) == steps.count("error")

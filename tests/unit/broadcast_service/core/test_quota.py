@@ -1,4 +1,4 @@
-"""How much one viewer may ask for: at once, in the long run, and before it is given up."""
+"""The quota of one viewer: at once, in the long run, and until it is closed."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from broadcast_service.core.quota import REFUSED_MAX, SINCE_COST, Bucket, Quota, Rate, Verdict, operations_rate
+from broadcast_service.core.quota import REFUSED_MAX, SINCE_COST, Allowance, Bucket, Quota, Rate, operations_rate
 
 RATE = Rate(per_s=10, burst=50)
 
 
-def verdicts(quota: Quota, now_s: float, messages: int) -> dict[Verdict, int]:
-    seen = dict.fromkeys(Verdict, 0)
+def allowances(quota: Quota, now_s: float, messages: int) -> dict[Allowance, int]:
+    seen = dict.fromkeys(Allowance, 0)
     for _ in range(messages):
         seen[quota.admit(now_s)] += 1
     return seen
 
 
 def test_who_goes_on_asking_is_refused_and_then_given_up() -> None:
-    assert verdicts(Quota(RATE), 0, 200) == {
-        Verdict.CARRIED_OUT: 50,
-        Verdict.REFUSED: REFUSED_MAX,
-        Verdict.GIVEN_UP: 200 - 50 - REFUSED_MAX,
+    assert allowances(Quota(RATE), 0, 200) == {
+        Allowance.ALLOWED: 50,
+        Allowance.REFUSED: REFUSED_MAX,
+        Allowance.EXHAUSTED: 200 - 50 - REFUSED_MAX,
     }
 
 
 def test_who_waits_may_ask_again() -> None:
     quota = Quota(RATE)
-    assert verdicts(quota, 0, 60)[Verdict.REFUSED] == 10
-    assert quota.admit(1.0) is Verdict.REFUSED, "what was asked for in vain is paid off first"
-    assert verdicts(quota, 2.125, 20)[Verdict.CARRIED_OUT] == 10
-    assert verdicts(quota, 1_000, 50)[Verdict.CARRIED_OUT] == 50
+    assert allowances(quota, 0, 60)[Allowance.REFUSED] == 10
+    assert quota.admit(1.0) is Allowance.REFUSED, "what was asked for in vain is paid off first"
+    assert allowances(quota, 2.125, 20)[Allowance.ALLOWED] == 10
+    assert allowances(quota, 1_000, 50)[Allowance.ALLOWED] == 50
 
 
 def test_what_is_too_much_is_not_counted_and_the_rest_may_be_asked_for() -> None:
@@ -46,19 +46,19 @@ def test_what_is_too_much_is_not_counted_and_the_rest_may_be_asked_for() -> None
 
 def test_nothing_is_too_much_without_a_limit() -> None:
     quota = Quota(Rate(per_s=0, burst=50))
-    assert verdicts(quota, 0, 1_000)[Verdict.CARRIED_OUT] == 1_000
+    assert allowances(quota, 0, 1_000)[Allowance.ALLOWED] == 1_000
     assert quota.spend(0, 50)
 
 
 @pytest.mark.parametrize("items", [1, 200, 10_000])
 def test_all_that_a_viewer_may_follow_can_be_asked_for_again_at_once(items: int) -> None:
-    """With what was seen of each, in messages of two items and more, and then a token."""
+    """With ``since`` for each, in messages of at least two items, and then a token."""
     quota = Quota(operations_rate(1, items))
     for _ in range(min(items, 98)):
-        assert quota.admit(0) is Verdict.CARRIED_OUT
+        assert quota.admit(0) is Allowance.ALLOWED
     for _ in range(items):
         assert quota.spend(0, SINCE_COST)
-    assert quota.admit(0) is Verdict.CARRIED_OUT
+    assert quota.admit(0) is Allowance.ALLOWED
     assert quota.spend(0, items)
 
 
@@ -71,7 +71,7 @@ def test_over_any_time_no_more_than_the_burst_and_the_rate(steps: list[tuple[flo
     start_s = now_s
     for waited_s, operations in steps:
         now_s += waited_s
-        granted += quota.admit(now_s) is Verdict.CARRIED_OUT
+        granted += quota.admit(now_s) is Allowance.ALLOWED
         granted += operations if quota.spend(now_s, operations) else 0
         assert granted <= rate.burst + rate.per_s * (now_s - start_s) + 1e-3
 

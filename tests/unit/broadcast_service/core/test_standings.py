@@ -1,4 +1,4 @@
-"""How bidders stand, who is told, and what nobody else ever gets."""
+"""Standings: how bidders stand, who is told, and what nobody else gets."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_what_no_event_tells_is_read_again() -> None:
 
 
 def test_what_concerns_everybody_is_read_for_everybody() -> None:
-    """Who bid in a gap, and who has no bid any more after a void."""
+    """Somebody may have bid in a gap, or have no bid left after a void."""
     standings = board()
     for listener, user in (("a", "ann"), ("b", "bob")):
         standings.listen(listener, user, sees_maximum=False)
@@ -194,7 +194,7 @@ def test_an_item_that_does_not_exist_yet() -> None:
 
 
 def test_an_event_before_a_read_is_in_it() -> None:
-    """So a bid that was struck since is not held against its bidder; until the read has come, the event counts."""
+    """So a bid that was struck meanwhile no longer counts; until the read ends, the event counts."""
     standings = board()
     standings.listen("a", "ann", sees_maximum=False)
     standings.learn({"ann": Facts(False)})

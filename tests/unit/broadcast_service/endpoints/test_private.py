@@ -133,7 +133,7 @@ async def test_all_connections_of_a_bidder_are_told_by_one_read(world: World) ->
 
 
 async def test_redis_is_never_asked_for_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end of an auction all of its bidders are looked up, beside those of the others who still bid."""
+    """At the end of an auction all its bidders are read, while bidding on other items goes on."""
     monkeypatch.setattr(private, "USERS_PER_READ", 2)
     world.reader.open.clear()
     pipes = []
@@ -213,4 +213,4 @@ async def test_nothing_is_kept_of_who_left(world: World) -> None:
     world.channel.leave(connection)
     world.channel.leave(connection)
     assert len(world.channel) == 0
-    assert not world.channel._boards
+    assert not world.channel._standings

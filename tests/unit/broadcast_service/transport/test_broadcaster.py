@@ -1,4 +1,4 @@
-"""What the hub decides, carried out: frames to connections, calls at their time, and the hooks."""
+"""The hub's effects are carried out: frames to connections, timers, and the hooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.broadcast_service.transport.test_connection import Broken, Pipe
 
 
 class Time:
-    """A loop's clock and timers, moved by hand."""
+    """A loop's clock and timers, moved by the test."""
 
     def __init__(self) -> None:
         self.now_s = 50.0

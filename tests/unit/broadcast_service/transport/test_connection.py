@@ -58,7 +58,7 @@ class Pipe:
 
 
 class Broken(Pipe):
-    """One that fails in a way that it should not."""
+    """A transport that fails unexpectedly."""
 
     def write(self, data: bytes) -> None:
         raise RuntimeError("the handle is closed")
@@ -110,7 +110,7 @@ def test_a_full_socket_makes_frames_wait_in_order() -> None:
     pipe.room = 1
     connection.on_writable()
     assert pipe.seqs == [1, 2]
-    # What comes now must not overtake what waits.
+    # A new frame must not overtake those that wait.
     pipe.room = 10
     connection.send([event_frame(bid(4))])
     assert pipe.seqs == [1, 2]
@@ -156,7 +156,7 @@ def test_a_viewer_with_more_than_its_share_of_memory_is_closed() -> None:
 
 
 def test_a_transport_that_fails_ends_its_connection_and_nothing_else() -> None:
-    """Whoever sends to one viewer, say a heartbeat or a standing, is a task of all viewers."""
+    """A task that sends to one viewer, for example a heartbeat or a standing, serves all viewers."""
     pipe = Broken()
     connection, _ = connect(pipe)
     for _ in range(2):
@@ -234,7 +234,7 @@ class TestManyViewers:
         assert pipe.written == []
 
     def test_another_form_of_the_same_frames(self) -> None:
-        """Server-sent events stand among WebSockets."""
+        """Some of the viewers are event streams, others WebSockets."""
         pipe, other = Pipe(), Pipe()
         limits = OutgoingLimits(frames_max=4)
 

@@ -1,4 +1,4 @@
-"""Rounds over all connections: everybody once, evenly spread."""
+"""Rounds over all connections: each once, evenly spread."""
 
 from __future__ import annotations
 
