@@ -20,6 +20,7 @@ from shared import names
 from shared.domain.errors import InvalidInput, Unavailable
 from shared.domain.voiding import Row, fate_of
 from shared.messages import AnyEvent, BidAccepted, BidVoided, decode_any_event
+from shared.redis_layout.keys import recent_key
 from shared.redis_layout.outbox import read_pages
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class History:
 
     async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[AnyEvent]:
         """The item's events from the archived one on, and maybe some before it."""
-        raw = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
+        raw = await cast("Awaitable[list[bytes]]", self._redis.lrange(recent_key(item_id), 0, -1))
         events = [decode_any_event(event) for event in raw]
         if events and version is not None:
             oldest = events[-1]

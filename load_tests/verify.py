@@ -30,7 +30,8 @@ from shared.clients.nats import open_nats
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.messages import BidAccepted, decode_batch
-from shared.names import STREAM, item_key, subject_of
+from shared.names import STREAM, subject_of
+from shared.redis_layout.keys import item_key
 
 __all__ = [
     "AcceptedBid",

@@ -23,6 +23,20 @@ from shared.domain.errors import (
     Unavailable,
 )
 from shared.domain.voiding import cause_of
+from shared.redis_layout.keys import (
+    accepted_key,
+    bidders_key,
+    cursors_key,
+    deadlines_key,
+    item_key,
+    older_refusals_key,
+    opened_key,
+    outbox_key,
+    proxies_key,
+    recent_key,
+    refusals_key,
+    verdicts_key,
+)
 from shared.redis_layout.limits import RECENT_EVENTS
 from shared.redis_layout.scripts import Script
 
@@ -59,17 +73,17 @@ def item_keys(item_id: str) -> tuple[str, ...]:
     """``KEYS[1..11]`` of every script that begins with ``lib/item.lua``."""
     shard = names.shard_of(item_id)
     return (
-        names.item_key(item_id),
-        names.proxies_key(item_id),
-        names.recent_key(item_id),
-        names.outbox_key(shard),
-        names.cursors_key(shard),
-        names.deadlines_key(shard),
-        names.bidders_key(item_id),
-        names.accepted_key(item_id),
-        names.verdicts_key(item_id),
-        names.refusals_key(item_id),
-        names.older_refusals_key(item_id),
+        item_key(item_id),
+        proxies_key(item_id),
+        recent_key(item_id),
+        outbox_key(shard),
+        cursors_key(shard),
+        deadlines_key(shard),
+        bidders_key(item_id),
+        accepted_key(item_id),
+        verdicts_key(item_id),
+        refusals_key(item_id),
+        older_refusals_key(item_id),
     )
 
 
@@ -129,12 +143,12 @@ class ItemScripts:
         """
         shard = names.shard_of(item_id)
         keys = [
-            names.item_key(item_id),
-            names.recent_key(item_id),
-            names.outbox_key(shard),
-            names.cursors_key(shard),
-            names.deadlines_key(shard),
-            names.opened_key(shard),
+            item_key(item_id),
+            recent_key(item_id),
+            outbox_key(shard),
+            cursors_key(shard),
+            deadlines_key(shard),
+            opened_key(shard),
         ]
         flat = [text for pair in fields.items() for text in pair]
         head = [
@@ -185,7 +199,7 @@ class ItemScripts:
 
     async def due(self, shards: Sequence[str], *, count: int) -> dict[str, list[str]]:
         """Items whose next transition has come by Redis TIME, at most ``count`` per shard."""
-        answers = await self._due.run_each(self._redis, [([names.deadlines_key(shard)], [count]) for shard in shards])
+        answers = await self._due.run_each(self._redis, [([deadlines_key(shard)], [count]) for shard in shards])
         found: dict[str, list[str]] = {}
         for shard, answer in zip(shards, answers, strict=True):
             if isinstance(answer, Exception):

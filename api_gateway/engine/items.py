@@ -22,6 +22,7 @@ from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInval
 from shared.domain.increments import encode_steps
 from shared.domain.money import exponent_of
 from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
+from shared.redis_layout.keys import cursors_key, item_key, lost_key
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Items:
         known = self.known.get(item_id)
         if known is not None:
             return known
-        key = names.item_key(item_id)
+        key = item_key(item_id)
         currency = await ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "currency")))
         if currency is None:
             return None
@@ -168,8 +169,8 @@ class Items:
                 that was told already, and no verdicts of bids that come back.
         """
         pipeline = self._redis.pipeline()
-        pipeline.hgetall(names.item_key(item_id))
-        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        pipeline.hgetall(item_key(item_id))
+        pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
         fields, is_open = await ask(pipeline.execute())
         if fields and not is_open:
             raise shard_lost()
@@ -182,7 +183,7 @@ class Items:
             ShardLost: its shard was closed meanwhile, or rebuilt: epochs only rise.
             Unavailable: Redis cannot be asked.
         """
-        key = names.cursors_key(names.shard_of(item.terms.item_id))
+        key = cursors_key(names.shard_of(item.terms.item_id))
         epoch = await ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "epoch")))
         if epoch is None or int(epoch) != item.state.epoch:
             raise shard_lost()
@@ -191,8 +192,8 @@ class Items:
         """Several items in one round trip; None for those that Redis does not hold, or whose shard is closed."""
         pipeline = self._redis.pipeline(transaction=False)
         for item_id in item_ids:
-            pipeline.hgetall(names.item_key(item_id))
-            pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+            pipeline.hgetall(item_key(item_id))
+            pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
         found = await ask(pipeline.execute())
         return [
             decode_item(fields) if fields and is_open else None
@@ -231,7 +232,7 @@ class Items:
 
     async def _require_new(self, item_id: str) -> None:
         """Raises ItemExists, ShardLost or Unavailable where it is not known that nobody ever had this id."""
-        key = names.item_key(item_id)
+        key = item_key(item_id)
         if await ask(self._redis.exists(key)):
             raise ItemExists(item_id)
         if await self._known.is_known(item_id):
@@ -252,16 +253,16 @@ class Items:
         """
         shard = names.shard_of(item_id)
         pipeline: Any = self._redis.pipeline(transaction=False)
-        pipeline.hexists(names.cursors_key(shard), "epoch")
-        pipeline.sismember(names.lost_key(shard), item_id)
-        pipeline.exists(names.item_key(item_id))
+        pipeline.hexists(cursors_key(shard), "epoch")
+        pipeline.sismember(lost_key(shard), item_id)
+        pipeline.exists(item_key(item_id))
         lives, is_noted, is_there = await ask(pipeline.execute())
         if not lives:
             raise shard_lost()
         if is_noted and not is_there:
             raise await self.lost(item_id)
         try:
-            if await self._known.is_known(item_id) and not await ask(self._redis.exists(names.item_key(item_id))):
+            if await self._known.is_known(item_id) and not await ask(self._redis.exists(item_key(item_id))):
                 raise await self.lost(item_id)
         except (ShardLost, TooManyQuestions):
             raise
@@ -282,7 +283,7 @@ class Items:
             return
         pipeline: Any = self._redis.pipeline(transaction=False)
         for item_id in missing:
-            pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+            pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
         lives = await ask(pipeline.execute())
         alone = [item_id for item_id, is_alive in zip(missing, lives, strict=True) if is_alive]
         if len(missing) == len(listed) and len(alone) < len(missing):

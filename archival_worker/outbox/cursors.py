@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Position
-from shared import names
 from shared.backoff import Backoff, set_within
+from shared.redis_layout.keys import cursors_key, opened_key, outbox_key
 from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class CursorCopier:
         """Run the script for each shard in one round trip."""
         calls = [
             (
-                [names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard)],
+                [cursors_key(shard), outbox_key(shard), opened_key(shard)],
                 [position.epoch, position.n],
             )
             for shard, position in positions.items()

@@ -34,6 +34,7 @@ from archival_worker.store.archive import Position
 from shared import names
 from shared.clients.nats import Client, StreamUnavailable
 from shared.redis_layout.cursors import read_cursors
+from shared.redis_layout.keys import cursors_key
 from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class HoleFinder:
         # What was published before the relay was asked says nothing about whether it has published it again.
         self._before = replace(look, published={shard: n for shard, n in published.items() if shard not in found})
         for shard in found:
-            await REPUBLISH.run(self._redis, [names.cursors_key(shard)], [])
+            await REPUBLISH.run(self._redis, [cursors_key(shard)], [])
         unmoved = holes(archived, published, before.archived)
         self._alarm(found | {shard: position for shard, position in unmoved.items() if shard in self.alarms})
         return found

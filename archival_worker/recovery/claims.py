@@ -29,6 +29,7 @@ from archival_worker.store.archive import Archive
 from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries
 from shared import names
+from shared.redis_layout.keys import cursors_key, lost_key, opened_key, outbox_key, rebuilding_key
 from shared.redis_layout.scripts import Argument, Script
 
 _LUA: Final = Path(__file__).parent / "lua"
@@ -73,7 +74,7 @@ class ClaimedWrites:
     def _add(self, script: Script, key: str | bytes, *values: Argument) -> None:
         last = self._calls[-1] if self._calls else None
         if last is None or last[0] is not script or len(last[2]) + len(values) > _ARGUMENTS_PER_CALL:
-            last = (script, [names.rebuilding_key(self._shard)], [self._mark])
+            last = (script, [rebuilding_key(self._shard)], [self._mark])
             self._calls.append(last)
         last[1].append(key)
         last[2].extend(values)
@@ -150,7 +151,7 @@ class Run:
         number: int = await connection.fetchval(queries.next_run)
         pipeline: Any = redis.pipeline(transaction=False)
         for shard in names.SHARDS:
-            pipeline.get(names.rebuilding_key(shard))
+            pipeline.get(rebuilding_key(shard))
         for mark in await pipeline.execute():
             found = _NUMBER.match(mark or b"")
             # Only where PostgreSQL was put back since.
@@ -167,7 +168,7 @@ class Run:
             RecoveryOvertaken: a later run has it.
             ShardChanged: it was closed since. What its outbox has now may be nowhere else.
         """
-        keys = [names.cursors_key(shard), names.rebuilding_key(shard)]
+        keys = [cursors_key(shard), rebuilding_key(shard)]
         closed_in = "" if stale is None else str(stale)
         reply = await _CLAIM.run(self._redis, keys, [self._number, self._mark, closed_in])
         if reply == _OTHERS:
@@ -199,11 +200,11 @@ class Run:
             RecoveryOvertaken: another run has taken it over, and may have opened it.
         """
         keys = [
-            names.cursors_key(shard),
-            names.outbox_key(shard),
-            names.rebuilding_key(shard),
-            names.lost_key(shard),
-            names.opened_key(shard),
+            cursors_key(shard),
+            outbox_key(shard),
+            rebuilding_key(shard),
+            lost_key(shard),
+            opened_key(shard),
         ]
         if await _RESTORE.run(self._redis, keys, [epoch, self._mark]) != 1:
             raise RecoveryOvertaken(shard)

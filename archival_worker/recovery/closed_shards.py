@@ -21,6 +21,7 @@ from archival_worker.store.archive import Archive
 from shared import names
 from shared.messages import frame_batch
 from shared.redis_layout.cursors import read_cursors, read_epoch
+from shared.redis_layout.keys import cursors_key, item_key, rebuilding_key
 from shared.redis_layout.outbox import Entry, read_pages
 from shared.redis_layout.scripts import Script
 
@@ -45,13 +46,13 @@ class ClosedShards:
         """
         if not names.is_item_id(item_id):
             raise RecoveryRefused(f"{item_id!r} is no item's id")
-        if await self._redis.exists(names.item_key(item_id)):
+        if await self._redis.exists(item_key(item_id)):
             raise RecoveryRefused(f"Redis has item {item_id}")
         if not await self._is_known(item_id, jetstream):
             # A slip of the pen must not take a whole shard's items off sale.
             raise RecoveryRefused(f"neither the archive nor the stream nor its shard's outbox knows an item {item_id}")
         if not dry_run:
-            keys = [names.cursors_key(names.shard_of(item_id)), names.item_key(item_id)]
+            keys = [cursors_key(names.shard_of(item_id)), item_key(item_id)]
             await CLOSE.run(self._redis, keys, [])
 
     async def _is_known(self, item_id: str, jetstream: JetStreamContext | None) -> bool:
@@ -99,7 +100,7 @@ class ClosedShards:
         writes = {f"{{{shard}}}:".encode(): run.writes(shard) for shard in shards}
         if not writes:
             return
-        kept = {key.encode() for shard in shards for key in (names.cursors_key(shard), names.rebuilding_key(shard))}
+        kept = {key.encode() for shard in shards for key in (cursors_key(shard), rebuilding_key(shard))}
         found = 0
         async for key in self._redis.scan_iter(match="{s??}:*", count=_KEYS_PER_STEP):
             of_shard = writes.get(key[: key.index(b":") + 1])

@@ -56,6 +56,18 @@ from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
 from shared.redis_layout.cursors import read_cursors
+from shared.redis_layout.keys import (
+    accepted_key,
+    bidders_key,
+    cursors_key,
+    deadlines_key,
+    item_key,
+    outbox_key,
+    proxies_key,
+    rebuilding_key,
+    recent_key,
+    verdicts_key,
+)
 from shared.redis_layout.limits import ACCEPTED_KEPT, RECENT_EVENTS, VERDICT_KEEP_S
 
 _ITEMS_PER_STEP: Final = 100
@@ -230,7 +242,7 @@ class Recovery:
     async def _without_cursors(self) -> list[str]:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in names.SHARDS:
-            pipeline.hexists(names.cursors_key(shard), "epoch")
+            pipeline.hexists(cursors_key(shard), "epoch")
         cursors = zip(names.SHARDS, await pipeline.execute(), strict=True)
         return [shard for shard, there in cursors if not there or shard == self._would_close]
 
@@ -300,7 +312,7 @@ class Recovery:
     async def _recover_shard(self, shard: str, epoch: int, items: Sequence[str]) -> None:
         if self._claims is not None:
             writes = self._claims.writes(shard)
-            writes.delete(names.deadlines_key(shard))
+            writes.delete(deadlines_key(shard))
             await writes.execute()
         verdicts_before, items_before = self.report.verdicts, self.report.items
         for step in _steps(items, _ITEMS_PER_STEP):
@@ -323,12 +335,12 @@ class Recovery:
         stale = (await read_cursors(self._redis, [shard]))[shard].stale
         if shard not in self._missing or (stale is not None and closed.get(shard) != stale):
             return "was lost or closed a moment ago; run recover again"
-        if shard == self._would_close or stale is not None or await self._redis.exists(names.rebuilding_key(shard)):
+        if shard == self._would_close or stale is not None or await self._redis.exists(rebuilding_key(shard)):
             return None  # what a closed one has is saved, and will be discarded
-        if await self._redis.exists(names.outbox_key(shard)):
+        if await self._redis.exists(outbox_key(shard)):
             return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
         for step in _steps(items, _VERDICTS_PER_STEP):
-            there = await self._redis.exists(*map(names.item_key, step))
+            there = await self._redis.exists(*map(item_key, step))
             if there:
                 return f"Redis still has {there} of its items; only its cursors are gone"
         return None
@@ -385,9 +397,9 @@ class Recovery:
     async def _write_items(self, shard: str, items: Sequence[Rebuilt]) -> None:
         pipeline = self._writes(shard)
         for item in items:
-            key, recent = names.item_key(item.item_id), names.recent_key(item.item_id)
-            maxima, bidders = names.proxies_key(item.item_id), names.bidders_key(item.item_id)
-            accepted, verdicts = names.accepted_key(item.item_id), names.verdicts_key(item.item_id)
+            key, recent = item_key(item.item_id), recent_key(item.item_id)
+            maxima, bidders = proxies_key(item.item_id), bidders_key(item.item_id)
+            accepted, verdicts = accepted_key(item.item_id), verdicts_key(item.item_id)
             pipeline.delete(key, recent, maxima, bidders, accepted, verdicts)
             pipeline.hset(key, mapping=cast(Any, item.fields))
             if item.maxima:
@@ -400,7 +412,7 @@ class Recovery:
             if item.recent:
                 pipeline.rpush(recent, *item.recent)
             if item.deadline_us is not None:
-                pipeline.zadd(names.deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
+                pipeline.zadd(deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
             self.report.events += len(item.recent)
         self.report.items += len(items)
         await self._execute(pipeline)
@@ -408,7 +420,7 @@ class Recovery:
     async def _write_verdicts(self, shard: str, answers: AsyncIterator[Answered]) -> None:
         pipeline, waiting = self._writes(shard), 0
         async for answer in answers:
-            pipeline.put(names.verdicts_key(answer.item_id), answer.fields, answer.verdict.encode())
+            pipeline.put(verdicts_key(answer.item_id), answer.fields, answer.verdict.encode())
             waiting += 1
             self.report.verdicts += 1
             if waiting == _VERDICTS_PER_STEP:
@@ -421,7 +433,7 @@ class Recovery:
         pipeline = self._writes(shard)
         for item in items:
             if item.verdicts_until_us is not None:
-                pipeline.expire_at(names.verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
+                pipeline.expire_at(verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
         await self._execute(pipeline)
 
     def _writes(self, shard: str) -> ClaimedWrites:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from broadcast_service.core.standings import Facts, Struck
 from shared import names
 from shared.messages import BidVoided, DecodeError, decode_event
+from shared.redis_layout.keys import bidders_key, cursors_key, item_key, proxies_key, recent_key
 
 
 class _Bid(msgspec.Struct):
@@ -59,10 +60,10 @@ class BidderReader:
         """
         asked = sorted(users)
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(names.proxies_key(item_id), asked)
-        pipeline.hmget(names.bidders_key(item_id), asked)
-        pipeline.hmget(names.item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count", "epoch"])
-        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        pipeline.hmget(proxies_key(item_id), asked)
+        pipeline.hmget(bidders_key(item_id), asked)
+        pipeline.hmget(item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count", "epoch"])
+        pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
         maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))
@@ -107,8 +108,8 @@ class BidderReader:
                 it beyond the rebuilding.
         """
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.lrange(names.recent_key(item_id), 0, -1)
-        pipeline.hexists(names.cursors_key(names.shard_of(item_id)), "epoch")
+        pipeline.lrange(recent_key(item_id), 0, -1)
+        pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
         events, is_open = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))

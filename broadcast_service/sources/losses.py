@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from shared import names
 from shared.redis_layout.cursors import ask_epoch
+from shared.redis_layout.keys import bidders_key, item_key, lost_key, proxies_key, recent_key
 
 ASKING_MAX: Final = 4
 KEPT_S: Final = 5.0
@@ -49,9 +50,9 @@ class Losses:
         shard = names.shard_of(item_id)
         pipeline = self._redis.pipeline(transaction=False)
         ask_epoch(pipeline, shard)
-        pipeline.sismember(names.lost_key(shard), item_id)
-        pipeline.exists(names.recent_key(item_id), names.bidders_key(item_id), names.proxies_key(item_id))
-        pipeline.exists(names.item_key(item_id))
+        pipeline.sismember(lost_key(shard), item_id)
+        pipeline.exists(recent_key(item_id), bidders_key(item_id), proxies_key(item_id))
+        pipeline.exists(item_key(item_id))
         epoch, is_noted, other_keys, is_there = await pipeline.execute()
         if epoch is None:
             return True

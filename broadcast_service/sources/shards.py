@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared import names
 from shared.redis_layout.cursors import ask_epoch
+from shared.redis_layout.keys import rebuilding_key
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class ShardWatch:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in shards:
             ask_epoch(pipeline, shard)
-            pipeline.exists(names.rebuilding_key(shard))
+            pipeline.exists(rebuilding_key(shard))
         answers = await pipeline.execute()
         epochs = {shard: int(epoch) for shard, epoch in zip(shards, answers[::2], strict=True) if epoch is not None}
         marked = zip(shards, answers[1::2], strict=True)

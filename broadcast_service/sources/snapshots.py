@@ -15,6 +15,7 @@ from shared import names
 from shared.messages import DecodeError, Event, decode_event
 from shared.redis_layout.cursors import ask_epoch
 from shared.redis_layout.item_hash import ItemState, decode_item
+from shared.redis_layout.keys import item_key, recent_key
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class SnapshotReader:
             KeyError, ValueError: the hash was not written by this platform.
         """
         pipeline = self._redis.pipeline()
-        pipeline.hgetall(names.item_key(item_id))
+        pipeline.hgetall(item_key(item_id))
         ask_epoch(pipeline, names.shard_of(item_id))
         fields, epoch = await pipeline.execute()
         if not fields or epoch is None:
@@ -60,7 +61,7 @@ class SnapshotReader:
             return Recovery(item)
         newest_first = await cast(
             Awaitable[list[bytes]],
-            self._redis.lrange(names.recent_key(item_id), 0, behind + _SLACK_EVENTS - 1),
+            self._redis.lrange(recent_key(item_id), 0, behind + _SLACK_EVENTS - 1),
         )
         return Recovery(item, tuple(_decode(item, newest_first)))
 

@@ -15,15 +15,15 @@ def item_key(item_id: str) -> str:
 
 
 def proxies_key(item_id: str) -> str:
-    """Hash: user id to that user's standing maximum in minor units. Never shown to anyone else."""
+    """Hash: user id to that user's maximum in minor units. Never shown to anyone else."""
     return f"{{{shard_of(item_id)}}}:proxies:{item_id}"
 
 
 def bidders_key(item_id: str) -> str:
-    """Hash: user id to how many accepted bids of that user stand: raised maxima count, automatic bids do not.
+    """Hash: user id to the number of that user's accepted bids that stand. Raises count, automatic bids do not.
 
-    It is complete where the item's ``bids_counted`` equals ``accepted`` less ``voids``: bids from before there was this
-    hash are not in it.
+    It is complete if the item's ``bids_counted`` equals ``accepted`` minus ``voids``: bids from before this hash was
+    introduced are not in it.
     """
     return f"{{{shard_of(item_id)}}}:bidders:{item_id}"
 
@@ -37,61 +37,66 @@ def accepted_key(item_id: str) -> str:
 
 
 def recent_key(item_id: str) -> str:
-    """List, newest first: the item's latest events as JSON, bounded; the seam between Redis and the archive."""
+    """List, newest first, bounded: the item's latest events as JSON, for reads that the archive does not have yet."""
     return f"{{{shard_of(item_id)}}}:recent:{item_id}"
 
 
 def verdicts_key(item_id: str) -> str:
-    """Hash: the verdicts of the item's accepted bids under their keys (:mod:`shared.redis_layout.stored_verdicts`)."""
+    """Hash: the verdicts of the item's accepted bids, by their keys (:mod:`shared.redis_layout.stored_verdicts`)."""
     return f"{{{shard_of(item_id)}}}:verdicts:{item_id}"
 
 
 def refusals_key(item_id: str) -> str:
-    """Hash, bounded, expires: the verdicts of the item's latest refused bids, and whose they are."""
+    """Hash, bounded, expires: the verdicts of the item's latest refused bids, and their bidders."""
     return f"{{{shard_of(item_id)}}}:refusals:{item_id}"
 
 
 def older_refusals_key(item_id: str) -> str:
-    """Hash: what :func:`refusals_key` was before it began anew."""
+    """Hash: the former content of :func:`refusals_key`, from before that was full."""
     return f"{{{shard_of(item_id)}}}:older-refusals:{item_id}"
 
 
 def deadlines_key(shard: str) -> str:
-    """Sorted set: item id scored by the microsecond of its next transition (opening or end)."""
+    """Sorted set: item ids, scored by the microsecond of their next transition (opening or end)."""
     return f"{{{shard}}}:deadlines"
 
 
 def outbox_key(shard: str) -> str:
-    """Stream: entries ``<n>-0`` with the events that are not yet known to be archived."""
+    """Stream: the entries ``<n>-0`` that are not yet known to be archived."""
     return f"{{{shard}}}:outbox"
 
 
 def cursors_key(shard: str) -> str:
     """Hash: ``epoch``, ``next`` (last n given out), ``published``, ``archived``, ``stream_id``, ``stream_seq``.
 
-    And ``run``: the run of Redis that was last found to have all of the shard; ``stale`` (the former epoch) where the
-    shard is closed, and ``republish`` where the archive misses entries.
+    And ``run``: the run of Redis that was last found to have the whole shard; ``stale`` (the former epoch) if the shard
+    is closed; ``republish`` if entries are missing in the archive.
     """
     return f"{{{shard}}}:cursors"
 
 
 def lease_key(shard: str) -> str:
-    """String with a time to live: the token of the relay that owns the shard."""
+    """String that expires: the lease token of the shard's relay."""
     return f"{{{shard}}}:lease"
 
 
 def rebuilding_key(shard: str) -> str:
-    """String, ``<number of the run>:<token>``: there while a run of `recover` rebuilds the shard after Redis lost it;
-    what the shard has is then half of the truth."""
+    """String, ``<number of the run>:<token>``: exists while a run of `recover` rebuilds the lost shard, which is then
+    incomplete."""
     return f"{{{shard}}}:rebuilding"
 
 
 def lost_key(shard: str) -> str:
-    """Set: items of a living shard that the archive or the stream knows and Redis has lost, as far as gateways found
-    out; bounded."""
+    """Set, bounded: the lost items of the shard that gateways have found: the archive or the stream knows them, and
+    Redis has lost them."""
     return f"{{{shard}}}:lost"
 
 
 def mark_key(shard: str) -> str:
-    """String that expires soon: a write whose arrival at the replicas says that all before it have arrived."""
+    """String that expires soon: once this write has reached the replicas, all earlier writes have too."""
     return f"{{{shard}}}:mark"
+
+
+def opened_key(shard: str) -> str:
+    """Sorted set: the items whose `created` event is not archived yet, by the number of its outbox entry."""
+    return f"{{{shard}}}:opened"

@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 from shared.domain.auction import State, Terms
 from shared.domain.increments import Increment, decode_steps
 from shared.domain.soft_close import SoftClose
-from shared.names import cursors_key, item_key, shard_of, subject_of
+from shared.names import shard_of, subject_of
 from shared.redis_layout.item_hash import decode_item
+from shared.redis_layout.keys import cursors_key, item_key
 from tests.faults.clients.answers import minor
 from tests.faults.history import History, Listed, LogEvent, Public, Row, Sealed
 from tests.waiting import eventually

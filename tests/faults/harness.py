@@ -40,7 +40,8 @@ from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WO
 from infrastructure.local.stack import Stack
 from shared.clients.nats import open_nats
 from shared.clients.redis import open_redis
-from shared.names import item_key, lease_key, outbox_key, shard_of
+from shared.names import shard_of
+from shared.redis_layout.keys import item_key, lease_key, outbox_key
 from tests.faults.bidders import PAUSE_S, Bidders, Watcher
 from tests.faults.clients.operators import Operators
 from tests.faults.clients.wishes import EVERY, Kinds

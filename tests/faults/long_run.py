@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from shared.names import item_key
+from shared.redis_layout.keys import item_key
 from tests.faults.harness import FaultRun
 from tests.faults.history import History, violations
 from tests.faults.nemesis import Nemesis

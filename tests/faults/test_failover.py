@@ -21,6 +21,7 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.nats import open_nats
 from shared.messages import frame_batch
+from shared.redis_layout.keys import cursors_key, item_key, lease_key, outbox_key
 from tests.faults.proxy import FaultyProxy
 from tests.integration.loss.recover_world import RENEWED, House
 from tests.stack import StackFactory
@@ -44,7 +45,7 @@ class Pair:
 
     async def cursors(self) -> dict[str, str]:
         """Those of the item's shard."""
-        found = await cast(Any, self.house.redis.hgetall(names.cursors_key(SHARD)))
+        found = await cast(Any, self.house.redis.hgetall(cursors_key(SHARD)))
         return {name.decode(): value.decode() for name, value in found.items()}
 
     async def fail_over(self) -> None:
@@ -108,7 +109,7 @@ async def test_row_30_a_failover_to_a_replica_that_lacks_the_newest_while_nats_c
 
         async def has_all() -> bool:
             async with Redis(host=HOST, port=both.replica_port, protocol=2) as replica:
-                return bool(await replica.hget(names.item_key(ITEM), "seq") == b"5")
+                return bool(await replica.hget(item_key(ITEM), "seq") == b"5")
 
         await eventually(has_all)
         async with both.to_primary.away():
@@ -173,7 +174,7 @@ async def test_row_30_what_only_this_gateway_has_seen_closes_the_shard_too(start
 
         async def has_all() -> bool:
             async with Redis(host=HOST, port=both.replica_port, protocol=2) as replica:
-                return bool(await replica.hget(names.item_key(ITEM), "seq") == b"1")
+                return bool(await replica.hget(item_key(ITEM), "seq") == b"1")
 
         await eventually(has_all)
         async with both.to_primary.away():
@@ -201,7 +202,7 @@ async def test_row_31_a_message_that_is_not_ours_under_an_entrys_id(start_stack:
         await house.accepted(QUIET, "ann", "quiet-1", amount=1)
         await house.all_published()
         # So that the next entry is known before the relay publishes it.
-        await house.redis.set(names.lease_key(SHARD), "another", px=5_000)
+        await house.redis.set(lease_key(SHARD), "another", px=5_000)
 
         async def let_go() -> bool:
             return "bidding_relay_shards 63\n" in (await http.get("/metrics")).text
@@ -209,7 +210,7 @@ async def test_row_31_a_message_that_is_not_ours_under_an_entrys_id(start_stack:
         await eventually(let_go)
         unknown = await house.bid(ITEM, "bob", "bob-2", amount=2)
         assert (unknown.status_code, unknown.json()["code"]) == (503, "OUTCOME_UNKNOWN")
-        [(entry_id, fields)] = await cast(Any, redis.xrange(names.outbox_key(SHARD), "(2-0", "+"))
+        [(entry_id, fields)] = await cast(Any, redis.xrange(outbox_key(SHARD), "(2-0", "+"))
         payload = frame_batch(
             SHARD, 1, int(entry_id.partition(b"-")[0]), ITEM, fields[b"events"], fields.get(b"sealed")
         )
@@ -225,7 +226,7 @@ async def test_row_31_a_message_that_is_not_ours_under_an_entrys_id(start_stack:
             return bool(answer.json()["code"] == "BEING_REBUILT")
 
         await eventually(closed, seconds=30)
-        assert await cast(Any, redis.hget(names.cursors_key(SHARD), "published")) == b"2"
+        assert await cast(Any, redis.hget(cursors_key(SHARD), "published")) == b"2"
         assert "bidding_relay_foreign_total 1\n" in (await http.get("/metrics")).text
         log = (stack.data_dir / "logs" / "api_gateway.log").read_text()
         assert f"another message in the place of entry 1:3 of shard {SHARD}" in log

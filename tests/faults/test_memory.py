@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from infrastructure.local.services import API_GATEWAY
-from shared import names
+from shared.redis_layout.keys import item_key
 from tests.faults.harness import fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -33,7 +33,7 @@ async def test_row_32_a_full_redis_empties_itself_once_nats_is_back(start_stack:
             await run.start(API_GATEWAY)
 
             async def is_closed() -> bool:
-                return bool(await cast(Any, redis.hget(names.item_key("ends"), "status")) == b"unsold")
+                return bool(await cast(Any, redis.hget(item_key("ends"), "status")) == b"unsold")
 
             await eventually(is_closed, seconds=40)
             run.note("the item that ended is closed")

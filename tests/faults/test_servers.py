@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
-from shared.names import cursors_key, outbox_key, shard_of
+from shared.names import shard_of
+from shared.redis_layout.keys import cursors_key, outbox_key
 from tests.faults.beside import Beside
 from tests.faults.harness import FaultRun, fault_run
 from tests.faults.outage import OUTAGE_S

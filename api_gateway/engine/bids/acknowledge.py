@@ -32,6 +32,7 @@ from redis.exceptions import NoScriptError, RedisError
 from shared import names
 from shared.domain.errors import OutcomeUnknown
 from shared.redis_layout.cursors import Lineage, read_cursors
+from shared.redis_layout.keys import cursors_key, mark_key
 from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
@@ -260,7 +261,7 @@ class ReplicaAcknowledger:
 
     async def _write_mark(self, connection: AbstractConnection) -> None:
         shard = names.SHARDS[0]
-        arguments = (2, names.mark_key(shard), names.cursors_key(shard), self._timeout_ms)
+        arguments = (2, mark_key(shard), cursors_key(shard), self._timeout_ms)
         try:
             await connection.send_command("EVALSHA", self._mark.sha, *arguments)
             await connection.read_response()

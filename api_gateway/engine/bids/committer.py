@@ -26,6 +26,7 @@ from shared.crash_points import crash_point
 from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from shared.messages import BidAccepted, DecodeError, decode_any_event
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import recent_key
 from shared.redis_layout.verdicts import ACCEPTED, AcceptedBid
 
 logger = logging.getLogger(__name__)
@@ -221,7 +222,7 @@ class Committer:
                 recent.pop(bid.bid_id, None)
         if not recent:
             return found
-        latest = await cast("Awaitable[list[bytes]]", self._redis.lrange(names.recent_key(item_id), 0, -1))
+        latest = await cast("Awaitable[list[bytes]]", self._redis.lrange(recent_key(item_id), 0, -1))
         for raw in latest:
             try:
                 event = decode_any_event(raw)

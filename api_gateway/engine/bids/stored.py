@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from api_gateway.engine.bids.batcher import PendingBid
 from shared import names
+from shared.redis_layout.keys import older_refusals_key, refusals_key, verdicts_key
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, fields_for, find_verdict
 from shared.redis_layout.verdicts import KEY_REUSED_LINE
 
@@ -67,7 +68,7 @@ async def read_verdict(redis: Redis, item_id: str, user_id: str | None, key: str
 async def _read(redis: Redis, item_id: str, fields: Sequence[str]) -> list[dict[str, bytes]]:
     """The fields of the three hashes, in this order: what moves on, moves to one that is read later."""
     found = []
-    for key in (names.verdicts_key(item_id), names.refusals_key(item_id), names.older_refusals_key(item_id)):
+    for key in (verdicts_key(item_id), refusals_key(item_id), older_refusals_key(item_id)):
         values = await cast("Awaitable[list[bytes | None]]", redis.hmget(key, list(fields)))
         found.append({field: value for field, value in zip(fields, values, strict=True) if value is not None})
     return found

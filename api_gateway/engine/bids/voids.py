@@ -15,12 +15,12 @@ from redis.exceptions import RedisError
 from api_gateway.bids_in_order import Place
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.item_scripts import ItemScripts
-from shared import names
 from shared.domain.auction import Terms
 from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, Unavailable
 from shared.domain.voiding import LogEntry, cause_of
 from shared.redis_layout.accepted_log import decode_entry
 from shared.redis_layout.item_hash import decode_item
+from shared.redis_layout.keys import accepted_key, item_key
 
 _TRIES: Final = 20
 _ARCHIVE_WAIT_S: Final = 5.0
@@ -205,8 +205,8 @@ class Voids:
 
     async def _tail(self, item_id: str) -> _Tail:
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hgetall(names.item_key(item_id))
-        pipeline.lrange(names.accepted_key(item_id), 0, -1)
+        pipeline.hgetall(item_key(item_id))
+        pipeline.lrange(accepted_key(item_id), 0, -1)
         try:
             fields, lines = await cast("Awaitable[Any]", pipeline.execute())
         except (RedisError, OSError, TimeoutError) as error:

@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared import names
 from shared.domain.errors import Unavailable
+from shared.redis_layout.keys import cursors_key
 
 Compare = Callable[[str], Awaitable[None]]
 
@@ -106,7 +107,7 @@ async def _asked(connection: AbstractConnection) -> tuple[_Reached, str]:
     run = info_field(info, "run_id")
     if info_field(info, "role") != "master":
         raise NotAdmitted("the Redis that was reached is a replica; try again later")
-    epoch, marked = await _fields(connection, names.cursors_key(names.SHARDS[0]), "epoch", "run")
+    epoch, marked = await _fields(connection, cursors_key(names.SHARDS[0]), "epoch", "run")
     # A closed shard keeps the mark that it had then. It is admitted by nobody, so every connection would be compared.
     return _Reached(run, info_field(info, "master_replid")), marked if epoch else ""
 

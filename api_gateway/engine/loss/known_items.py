@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from api_gateway.engine.loss.witnesses import Past
 from shared import names
 from shared.domain.errors import ShardLost, Unavailable
+from shared.redis_layout.keys import cursors_key, opened_key, outbox_key
 
 T = TypeVar("T")
 
@@ -108,8 +109,8 @@ class KnownItems:
         """Whether the event that opened the item waits in the outbox to be archived."""
         shard = names.shard_of(item_id)
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hexists(names.cursors_key(shard), "epoch")
-        pipeline.zscore(names.opened_key(shard), item_id)
+        pipeline.hexists(cursors_key(shard), "epoch")
+        pipeline.zscore(opened_key(shard), item_id)
         lives, entry = await ask(pipeline.execute())
         if not lives:
             raise shard_lost()
@@ -122,7 +123,7 @@ class KnownItems:
         Such a message may also be the last one of an item of the present epoch. That item was opened or rebuilt in this
         epoch, so the outbox, which was asked before, or the archive, which is asked next, has it.
         """
-        present = await ask(self._redis.hget(names.cursors_key(names.shard_of(item_id)), "epoch"))
+        present = await ask(self._redis.hget(cursors_key(names.shard_of(item_id)), "epoch"))
         if present is None:
             raise shard_lost()
         return 0 < epoch < int(present)
@@ -130,7 +131,7 @@ class KnownItems:
     async def _is_in_outbox(self, item_id: str) -> bool:
         """Whether one of the newest entries of the outbox is the item's. Only where the archive cannot tell: no item
         begins anew then, and this tells one that is lost for certain from one of which nothing is known."""
-        key, wanted = names.outbox_key(names.shard_of(item_id)), item_id.encode()
+        key, wanted = outbox_key(names.shard_of(item_id)), item_id.encode()
         entries = await ask(self._redis.xrevrange(key, count=_ENTRIES_LOOKED_AT))
         return any(fields[b"item"] == wanted for _, fields in entries)
 

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import names
+from shared.redis_layout.keys import item_key, lost_key
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,12 @@ class LostItems:
         try:
             pipeline = self._redis.pipeline(transaction=False)
             for shard in shards:
-                pipeline.scard(names.lost_key(shard))
+                pipeline.scard(lost_key(shard))
             room = {shard for shard, noted in zip(shards, await pipeline.execute(), strict=True) if noted < NOTED_MAX}
             pipeline = self._redis.pipeline(transaction=False)
             for item_id in item_ids:
                 if names.shard_of(item_id) in room:
-                    pipeline.sadd(names.lost_key(names.shard_of(item_id)), item_id)
+                    pipeline.sadd(lost_key(names.shard_of(item_id)), item_id)
             await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             logger.debug("lost items cannot be noted: %s: %s", type(error).__name__, error)
@@ -57,14 +58,14 @@ class LostItems:
         """
         lost = 0
         for shard in shards:
-            noted = [item_id.decode() for item_id in await self._redis.smembers(names.lost_key(shard))]
+            noted = [item_id.decode() for item_id in await self._redis.smembers(lost_key(shard))]
             pipeline = self._redis.pipeline(transaction=False)
             for item_id in noted:
-                pipeline.exists(names.item_key(item_id))
+                pipeline.exists(item_key(item_id))
             there = await pipeline.execute()
             back = [item_id for item_id, is_there in zip(noted, there, strict=True) if is_there]
             if back:
-                await self._redis.srem(names.lost_key(shard), *back)
+                await self._redis.srem(lost_key(shard), *back)
                 self._told.difference_update(back)
             lost += len(noted) - len(back)
         return lost

@@ -26,6 +26,7 @@ from api_gateway.engine.loss.witnesses import Known, Past, Place
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
+from shared.redis_layout.keys import cursors_key, lost_key
 
 logger = logging.getLogger(__name__)
 
@@ -276,8 +277,8 @@ class Shards:
         pipeline.info("server")
         pipeline.info("replication")
         for shard in names.SHARDS:
-            pipeline.hmget(names.cursors_key(shard), ["epoch", "next", "archived", "stale", "run"])
-            pipeline.scard(names.lost_key(shard))
+            pipeline.hmget(cursors_key(shard), ["epoch", "next", "archived", "stale", "run"])
+            pipeline.scard(lost_key(shard))
         server, replication, *answers = await pipeline.execute()
         found: dict[str, _Cursors] = {}
         for shard, cursors, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):

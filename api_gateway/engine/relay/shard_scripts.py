@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from redis.asyncio import Redis
 
-from shared import names
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import cursors_key, lease_key
 from shared.redis_layout.scripts import Call, Script
 
 _LUA: Final = Path(__file__).parent / "lua"
@@ -58,32 +58,32 @@ class ShardScripts:
 
     async def init_shard(self, shard: str, *, run: str = "") -> bool:
         """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: that of Redis."""
-        return bool(await self._init.run(self._redis, [names.cursors_key(shard)], ["1", run]))
+        return bool(await self._init.run(self._redis, [cursors_key(shard)], ["1", run]))
 
     async def admit_shards(self, places: Mapping[str, tuple[int, int]], *, run: str) -> None:
         """Write down that this run of Redis has given out these entries, (epoch, n) of each shard, where it has."""
         await self._run_each(
             self._admit,
-            [([names.cursors_key(shard)], [run, str(epoch), str(n)]) for shard, (epoch, n) in places.items()],
+            [([cursors_key(shard)], [run, str(epoch), str(n)]) for shard, (epoch, n) in places.items()],
         )
 
     async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
         """Close a shard that has not given out this entry, though it is known elsewhere; False where it has."""
-        return bool(await self._close.run(self._redis, [names.cursors_key(shard)], [str(epoch), str(n)]))
+        return bool(await self._close.run(self._redis, [cursors_key(shard)], [str(epoch), str(n)]))
 
     async def stop_shard(self, shard: str, lineage: Lineage, *, token: str) -> bool:
         """Close a shard whose entries cannot be published; False where lease, epoch or run is no longer ours."""
-        keys = [names.lease_key(shard), names.cursors_key(shard)]
+        keys = [lease_key(shard), cursors_key(shard)]
         return bool(await self._stop.run(self._redis, keys, [token, str(lineage.epoch), lineage.run]))
 
     async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold = "keep") -> list[bool]:
         """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""
-        calls = [([names.lease_key(shard), names.cursors_key(shard)], [token, str(ttl_ms), hold]) for shard in shards]
+        calls = [([lease_key(shard), cursors_key(shard)], [token, str(ttl_ms), hold]) for shard in shards]
         return await self._run_each(self._lease, calls)
 
     async def release(self, shards: Sequence[str], token: str) -> None:
         """Give leases back where they are still ours."""
-        await self._run_each(self._release, [([names.lease_key(shard)], [token]) for shard in shards])
+        await self._run_each(self._release, [([lease_key(shard)], [token]) for shard in shards])
 
     async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
         """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours, or the cursor is
@@ -92,7 +92,7 @@ class ShardScripts:
             self._advance,
             [
                 (
-                    [names.lease_key(advance.shard), names.cursors_key(advance.shard)],
+                    [lease_key(advance.shard), cursors_key(advance.shard)],
                     [
                         token,
                         str(advance.lineage.epoch),
@@ -109,5 +109,5 @@ class ShardScripts:
 
     async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
         """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
-        keys = [names.lease_key(shard), names.cursors_key(shard)]
+        keys = [lease_key(shard), cursors_key(shard)]
         return bool(await self._rewind.run(self._redis, keys, [token, stream_id]))

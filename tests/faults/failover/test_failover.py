@@ -9,7 +9,8 @@ from typing import Literal
 import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
-from shared.names import cursors_key, shard_of
+from shared.names import shard_of
+from shared.redis_layout.keys import cursors_key
 from tests.faults.failover.replicas import Failover
 from tests.faults.harness import FaultRun, fault_run
 from tests.faults.partitions.links import Line

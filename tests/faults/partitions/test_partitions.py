@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
-from shared.names import item_key
+from shared.redis_layout.keys import item_key
 from tests.faults.harness import FaultRun, fault_run
 from tests.faults.partitions.links import LINES, PARTITIONS, Line, Links, Partition
 from tests.stack import StackFactory

@@ -30,6 +30,7 @@ from shared.clients.nats import Client, NatsLink, StreamLimits, ensure_stream, o
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.messages import Event
+from shared.redis_layout.keys import cursors_key, outbox_key
 from shared.streams.puller import PullOptions
 from tests.stack import new_data_dir
 from tests.unit.archival_worker.events import message, message_id
@@ -138,16 +139,16 @@ class World:
         shard = names.shard_of(item_id)
         published = entries if published is None else published
         cursors = {"epoch": epoch, "next": entries, "published": published, "archived": 0}
-        await cast(Any, self.redis).hset(names.cursors_key(shard), mapping=cursors)
+        await cast(Any, self.redis).hset(cursors_key(shard), mapping=cursors)
         for n in range(1, entries + 1):
-            await self.redis.xadd(names.outbox_key(shard), {"item": item_id, "events": "[]"}, id=f"{n}-0")
+            await self.redis.xadd(outbox_key(shard), {"item": item_id, "events": "[]"}, id=f"{n}-0")
 
     async def redis_cursors(self, item_id: str) -> dict[bytes, bytes]:
-        cursors = await cast(Any, self.redis).hgetall(names.cursors_key(names.shard_of(item_id)))
+        cursors = await cast(Any, self.redis).hgetall(cursors_key(names.shard_of(item_id)))
         return cast(dict[bytes, bytes], cursors)
 
     async def outbox_ids(self, item_id: str) -> list[bytes]:
-        entries = await cast(Any, self.redis).xrange(names.outbox_key(names.shard_of(item_id)))
+        entries = await cast(Any, self.redis).xrange(outbox_key(names.shard_of(item_id)))
         return [entry for entry, _ in entries]
 
     async def publish(self, n: int, *events: Event, shard_epoch: int = 1, distinct: bool = True) -> None:

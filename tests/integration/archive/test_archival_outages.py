@@ -19,6 +19,7 @@ from archival_worker.store.archive import Position
 from archival_worker.store.queries import load_queries
 from shared import names
 from shared.clients.nats import ensure_stream
+from shared.redis_layout.keys import cursors_key
 from tests.integration.archive.archive_world import Running, World, until
 from tests.unit.archival_worker.events import bid, created
 
@@ -287,7 +288,7 @@ async def test_a_cursor_that_redis_lost_is_copied_again(world: World) -> None:
     await until(lambda: archived_in_redis(world, 5), "the cursor in Redis")
     await world.redis.script_flush()
     # A failover to a replica that had not heard of it.
-    cursors = names.cursors_key(names.shard_of("lot-1"))
+    cursors = cursors_key(names.shard_of("lot-1"))
     await cast(Any, world.redis).hset(cursors, mapping={"published": 3, "archived": 0})
     assert await archived_in_redis(world, 0)
     await until(lambda: archived_in_redis(world, 3), "the cursor in Redis, as far as its relay has published again")
@@ -336,7 +337,7 @@ async def test_sides_that_lost_data_raise_an_alarm(world: World) -> None:
     async def alarm(text: str) -> bool:
         return text in running.cursors.alarms.get(shard, "")
 
-    await cast(Any, world.redis).hset(names.cursors_key(shard), "archived", 4)
+    await cast(Any, world.redis).hset(cursors_key(shard), "archived", 4)
     await until(lambda: alarm("PostgreSQL lost data"), "an alarm for the archive that fell back")
     await world.redis.flushall()
     await until(lambda: alarm("Redis lost data"), "an alarm for the Redis that is empty")

@@ -26,6 +26,7 @@ from shared.clients.redis import open_redis
 from shared.domain.errors import OutcomeUnknown
 from shared.messages import Event
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import cursors_key
 from shared.streams.puller import PullOptions
 from tests.integration.archive.archive_world import World, new_world, until
 from tests.stack import StackFactory
@@ -214,7 +215,7 @@ async def test_a_number_that_was_archived_of_a_lost_primary_publishes_nothing_of
     is another bid's by then, which nobody has published yet, because the lease is the dead relay's."""
     await world.fill_outbox("lot-1", 2, published=1)
     shard, run = names.shard_of("lot-1"), "the promoted one"
-    await cast(Any, world.redis).hset(names.cursors_key(shard), "run", run)
+    await cast(Any, world.redis).hset(cursors_key(shard), "run", run)
     log = LogAcknowledger(world.redis, timeout_s=1.0)
     looking = asyncio.create_task(log.run())
     acknowledged = asyncio.create_task(log.confirm(shard, Lineage(run, 1), 2))
@@ -234,7 +235,7 @@ async def test_a_number_that_was_archived_of_a_lost_primary_publishes_nothing_of
     assert (await world.redis_cursors("lot-1"))[b"published"] == b"1"
 
     # Its relay has it acknowledged: it is in the stream now, under an id of its own.
-    await cast(Any, world.redis).hset(names.cursors_key(shard), "published", "2")
+    await cast(Any, world.redis).hset(cursors_key(shard), "published", "2")
     await asyncio.wait_for(until(lambda: told_up_to(2), "the rest"), 5)
     assert await world.outbox_ids("lot-1") == []
     looking.cancel()

@@ -16,6 +16,7 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.nats import Client, ensure_stream
 from shared.clients.postgres import open_postgres
+from shared.redis_layout.keys import cursors_key, outbox_key
 from tests.integration.archive.archive_world import World
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import bid
@@ -48,7 +49,7 @@ async def test_what_was_purged_unarchived_is_archived_all_the_same(start_stack: 
             assert answer.status_code == 201
 
         async def cursors() -> dict[str, int]:
-            found: Any = await redis.hmget(names.cursors_key(SHARD), ["next", "published", "archived"])
+            found: Any = await redis.hmget(cursors_key(SHARD), ["next", "published", "archived"])
             return dict(zip(("next", "published", "archived"), map(int, found), strict=True))
 
         async def all_published() -> bool:
@@ -64,7 +65,7 @@ async def test_what_was_purged_unarchived_is_archived_all_the_same(start_stack: 
         assert (await cursors())["archived"] == 0
         await stack.start_process(ARCHIVAL_WORKER)
         await eventually(all_archived, seconds=30)
-        assert await redis.xlen(names.outbox_key(SHARD)) == 0
+        assert await redis.xlen(outbox_key(SHARD)) == 0
         history = (await http.get(f"/api/v1/items/{ITEM}/bids", params={"limit": 50})).json()["bids"]
         assert [entry["seq"] for entry in history] == list(range(BIDS, 0, -1))
     await client.close()
@@ -82,7 +83,7 @@ async def test_a_gateway_starts_and_takes_bids_while_nats_is_away(start_stack: S
         async with Redis.from_url(stack.urls.redis_url, protocol=2, decode_responses=True) as redis:
 
             async def archived() -> bool:
-                found: Any = await redis.hmget(names.cursors_key(SHARD), ["next", "archived"])
+                found: Any = await redis.hmget(cursors_key(SHARD), ["next", "archived"])
                 return found[0] is not None and found[0] == found[1]
 
             await eventually(archived, seconds=30)
@@ -92,7 +93,7 @@ async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they
     world: World,
 ) -> None:
     await world.fill_outbox(ITEM, 5)
-    await cast(Any, world.redis).hset(names.cursors_key(SHARD), "published", 5)
+    await cast(Any, world.redis).hset(cursors_key(SHARD), "published", 5)
     worker = await world.start_worker()
     await world.publish_all([(n, [bid(ITEM, n)]) for n in (1, 2, 4, 5)])
     await world.all_archived()

@@ -35,6 +35,7 @@ from shared.clients.redis import open_redis
 from shared.domain.auction import Terms
 from shared.messages import frame_batch
 from shared.redis_layout.item_hash import item_fields
+from shared.redis_layout.keys import outbox_key, recent_key
 from tests.stack import new_data_dir
 from tests.tcp import Way, relay, serving
 
@@ -146,10 +147,10 @@ class AuctionHouse:
 
     async def shorten_recent(self, item_id: str, kept: int) -> None:
         """Keep only so many recent events, as if more events had pushed the others out."""
-        await cast(Any, self._redis.ltrim(names.recent_key(item_id), 0, kept - 1))
+        await cast(Any, self._redis.ltrim(recent_key(item_id), 0, kept - 1))
 
     async def _entry(self, item_id: str, n: int) -> Entry:
-        key = names.outbox_key(names.shard_of(item_id))
+        key = outbox_key(names.shard_of(item_id))
         [(_, fields)] = await cast(Any, self._redis.xrange(key, f"{n}-0", f"{n}-0"))
         return Entry(item_id, n, fields[b"events"])
 

@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from infrastructure.local.services import BROADCAST_SERVICE
 from infrastructure.local.stack import Stack
-from shared import names
 from shared.feed_tokens import Identity, mint
+from shared.redis_layout.keys import bidders_key, item_key, recent_key
 from tests.integration.feed.feed_world import PATIENCE_S, Json, another_feed, ws_url
 from tests.integration.feed.test_sse import stream
 from tests.stack import StackFactory
@@ -175,10 +175,10 @@ async def test_who_bid_earlier_is_outbid_at_once_on_a_new_connection(
     await bid(http, item, "ann", amount=10)
     await bid(http, item, "bob", max_amount=50)
     await bid(http, item, "cyd", max_amount=70)
-    await redis.delete(names.recent_key(item))
+    await redis.delete(recent_key(item))
     await assert_newcomers(world, item, ann="outbid", bob="outbid", cyd="leading", dan="none")
     await bid(http, item, "eve", amount=100)
-    await redis.delete(names.recent_key(item))
+    await redis.delete(recent_key(item))
     await assert_newcomers(world, item, ann="lost", bob="lost", cyd="lost", dan="none", eve="won")
 
 
@@ -231,15 +231,15 @@ async def test_an_item_from_before_bids_were_counted_by_bidder(
     item = await open_item(http)
     struck = (await bid(http, item, "ann", amount=10))["bid_id"]
     await bid(http, item, "bob", amount=20)
-    await redis.delete(names.bidders_key(item))
-    await cast(Any, redis.hdel(names.item_key(item), "bids_counted"))
+    await redis.delete(bidders_key(item))
+    await cast(Any, redis.hdel(item_key(item), "bids_counted"))
     await assert_newcomers(world, item, ann="outbid", bob="leading", cyd="none")
     await bid(http, item, "cyd", amount=30)
     await assert_newcomers(world, item, ann="outbid", bob="outbid", cyd="leading", dan="none")
     await http.post(f"/api/v1/items/{item}/bids/{struck}/void", json={"reason": "a test"})
     await bid(http, item, "ann", amount=40)
     await bid(http, item, "bob", amount=50)
-    await redis.delete(names.recent_key(item))
+    await redis.delete(recent_key(item))
     await assert_newcomers(world, item, ann="outbid", bob="leading", cyd="outbid", dan="none")
 
 

@@ -19,6 +19,16 @@ from shared.domain.voiding import Fate, LogEntry, Row, fate_of
 from shared.messages import BidAccepted, BidVoided, Event, decode_event, frame_batch
 from shared.redis_layout.accepted_log import decode_entry
 from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
+from shared.redis_layout.keys import (
+    accepted_key,
+    cursors_key,
+    deadlines_key,
+    item_key,
+    opened_key,
+    outbox_key,
+    recent_key,
+    verdicts_key,
+)
 from shared.redis_layout.scripts import Script
 from shared.redis_layout.verdicts import Verdict, parse_verdict
 from tests.histories import KeyedBid
@@ -58,15 +68,15 @@ class Engine:
     def reset(self, item_terms: Terms, now_us: int) -> None:
         for key in self._redis.scan_iter(f"{{{SHARD}}}:*", count=1_000):
             self._redis.delete(key)
-        self._redis.hset(names.cursors_key(SHARD), mapping={"epoch": 1, "next": 0, "published": 0, "archived": 0})
+        self._redis.hset(cursors_key(SHARD), mapping={"epoch": 1, "next": 0, "published": 0, "archived": 0})
         self.set_clock(now_us)
         keys = [
-            names.item_key(ITEM),
-            names.recent_key(ITEM),
-            names.outbox_key(SHARD),
-            names.cursors_key(SHARD),
-            names.deadlines_key(SHARD),
-            names.opened_key(SHARD),
+            item_key(ITEM),
+            recent_key(ITEM),
+            outbox_key(SHARD),
+            cursors_key(SHARD),
+            deadlines_key(SHARD),
+            opened_key(SHARD),
         ]
         fields = item_fields(item_terms, name="Item", description="")
         flat = [text for pair in fields.items() for text in pair]
@@ -107,7 +117,7 @@ class Engine:
         count = Count(self.item().terms, struck)
         for entry in log[:entries]:
             count.add(entry)
-        voids: Any = self._redis.hget(names.item_key(ITEM), "voids")
+        voids: Any = self._redis.hget(item_key(ITEM), "voids")
         return count.arguments(int(voids), self.item().state.epoch)
 
     def everything(self) -> dict[bytes, bytes]:
@@ -122,25 +132,25 @@ class Engine:
             self._redis.delete(key)
         for key, dump in kept.items():
             self._redis.restore(key, 0, dump)
-        self._redis.hset(names.cursors_key(SHARD), "epoch", epoch)
-        self._redis.hset(names.item_key(ITEM), "epoch", epoch)
+        self._redis.hset(cursors_key(SHARD), "epoch", epoch)
+        self._redis.hset(item_key(ITEM), "epoch", epoch)
 
     def log(self) -> list[LogEntry]:
-        lines: Any = self._redis.lrange(names.accepted_key(ITEM), 0, -1)
+        lines: Any = self._redis.lrange(accepted_key(ITEM), 0, -1)
         return [decode_entry(line) for line in lines]
 
     def forget(self, entries: int) -> None:
         """Trim the log, as if later bids had pushed these out."""
-        self._redis.ltrim(names.accepted_key(ITEM), entries, -1)
+        self._redis.ltrim(accepted_key(ITEM), entries, -1)
 
     def kept(self) -> dict[bytes, bytes]:
         """The verdicts of accepted bids, as they are stored."""
-        found: Any = self._redis.hgetall(names.verdicts_key(ITEM))
+        found: Any = self._redis.hgetall(verdicts_key(ITEM))
         return dict(found)
 
     def deadline(self) -> float | None:
         """When the closer would look at the item next."""
-        score: Any = self._redis.zscore(names.deadlines_key(SHARD), ITEM)
+        score: Any = self._redis.zscore(deadlines_key(SHARD), ITEM)
         return None if score is None else float(score)
 
     def place(self, keyed_bids: tuple[KeyedBid, ...]) -> list[Verdict]:
@@ -163,20 +173,20 @@ class Engine:
         return [parse_verdict(line) for line in answer[4:]]
 
     def item(self) -> ItemState:
-        fields: Any = self._redis.hgetall(names.item_key(ITEM))
+        fields: Any = self._redis.hgetall(item_key(ITEM))
         return decode_item(fields)
 
     def messages(self) -> list[bytes]:
         """What the relay would publish: one message per outbox entry."""
-        entries: Any = self._redis.xrange(names.outbox_key(SHARD))
-        epoch: Any = self._redis.hget(names.cursors_key(SHARD), "epoch")
+        entries: Any = self._redis.xrange(outbox_key(SHARD))
+        epoch: Any = self._redis.hget(cursors_key(SHARD), "epoch")
         return [
             frame_batch(SHARD, int(epoch), n, ITEM, fields[b"events"], fields.get(b"sealed"))
             for n, (_, fields) in enumerate(entries, start=1)
         ]
 
     def events(self) -> list[Event]:
-        entries: Any = self._redis.xrange(names.outbox_key(SHARD))
+        entries: Any = self._redis.xrange(outbox_key(SHARD))
         found = []
         for number, (entry_id, fields) in enumerate(entries, start=1):
             assert entry_id == b"%d-0" % number, "outbox entries are numbered without a gap"

@@ -25,6 +25,7 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.redis import open_redis
 from shared.domain.errors import OutcomeUnknown
+from shared.redis_layout.keys import cursors_key
 from tests.integration.feed.feed_world import AuctionHouse
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -47,7 +48,7 @@ async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactor
     ):
         first = await bid(http, "logged", user_id="ada", amount=5, bid_id="b-1")
         assert first.status_code == 201
-        found: Any = await redis.hmget(names.cursors_key(names.shard_of("logged")), ["next", "published"])
+        found: Any = await redis.hmget(cursors_key(names.shard_of("logged")), ["next", "published"])
         assert found[0] == found[1], "the answer came before the PubAck"
 
         await stack.stop_process("nats")
@@ -82,7 +83,7 @@ async def test_log_waits_for_a_raised_maximum_as_well(start_stack: StackFactory)
     ):
 
         async def cursors() -> list[str]:
-            found: Any = await redis.hmget(names.cursors_key(names.shard_of("raised")), ["next", "published"])
+            found: Any = await redis.hmget(cursors_key(names.shard_of("raised")), ["next", "published"])
             return list(found)
 
         first = await bid(http, "raised", user_id="ada", max_amount=5)

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from infrastructure.local.stack import Stack
 from shared import names
+from shared.redis_layout.keys import cursors_key, item_key
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -51,7 +52,7 @@ async def archived(redis: Redis, stack: Stack, item: str) -> list[str]:
     """The bid ids of the item in PostgreSQL, once everything of its shard is archived; and nothing was put aside."""
 
     async def is_done() -> bool:
-        fields: Any = redis.hmget(names.cursors_key(names.shard_of(item)), ["next", "archived"])
+        fields: Any = redis.hmget(cursors_key(names.shard_of(item)), ["next", "archived"])
         last, done = await fields
         return bool(last == done)
 
@@ -233,7 +234,7 @@ async def test_a_misspelt_field_of_a_bid_is_refused(
     assert code_of(answer) == (422, "INVALID")
     assert answer.json()["field"] == field
     assert hint in answer.json()["detail"]
-    assert not await redis.exists(names.item_key("misspelt"))
+    assert not await redis.exists(item_key("misspelt"))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from shared import names
 from shared.domain.auction import Terms
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.item_hash import item_fields
+from shared.redis_layout.keys import cursors_key, item_key, lease_key
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -147,7 +148,7 @@ async def test_a_malformed_bid_never_reaches_the_script(http: httpx.AsyncClient,
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["error"]
     assert await _decided(http) == before
-    assert not await redis.exists(names.item_key("malformed")), "a malformed bid must not open an item either"
+    assert not await redis.exists(item_key("malformed")), "a malformed bid must not open an item either"
 
 
 async def _decided(http: httpx.AsyncClient) -> int:
@@ -383,7 +384,7 @@ async def test_every_event_reaches_jetstream_in_order(http: httpx.AsyncClient, g
 async def test_who_takes_a_shard_over_sees_that_the_stream_is_another_one(start_stack: StackFactory) -> None:
     """A gateway that looked at the new stream before it had the shard must look again before it publishes."""
     stack = await start_stack(services=(API_GATEWAY,))
-    lease, cursors = names.lease_key(names.shard_of("moved")), names.cursors_key(names.shard_of("moved"))
+    lease, cursors = lease_key(names.shard_of("moved")), cursors_key(names.shard_of("moved"))
     connection = await nats.connect(stack.urls.nats_url)
     async with (
         httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
@@ -419,7 +420,7 @@ async def test_who_takes_a_shard_over_sees_that_the_stream_is_another_one(start_
 async def test_the_cursor_of_one_stream_is_not_moved_by_another(redis: Redis) -> None:
     scripts = ShardScripts(redis)
     shard = "fence"  # none of the 64, so that no relay touches it
-    await redis.set(names.lease_key(shard), "mine")
+    await redis.set(lease_key(shard), "mine")
     await scripts.init_shard(shard)
 
     async def advance(entry: int, stream_id: str) -> bool:
@@ -429,7 +430,7 @@ async def test_the_cursor_of_one_stream_is_not_moved_by_another(redis: Redis) ->
 
     assert await advance(1, "old")
     assert not await advance(2, "new")
-    assert await cast(Any, redis.hget(names.cursors_key(shard), "published")) == b"1"
+    assert await cast(Any, redis.hget(cursors_key(shard), "published")) == b"1"
     assert await scripts.rewind_published(shard, token="mine", stream_id="new")
     assert await advance(2, "new")
 
@@ -483,7 +484,7 @@ async def test_a_redis_that_lost_its_data_takes_no_bids(start_stack: StackFactor
         assert (await bid(http, "wiped", {"user_id": "ada", "amount": 5})).status_code == 201
 
         async def archived() -> bool:
-            return int(await redis.hget(names.cursors_key(names.shard_of("wiped")), "archived") or 0) >= 2
+            return int(await redis.hget(cursors_key(names.shard_of("wiped")), "archived") or 0) >= 2
 
         await eventually(archived)
         await redis.flushall()
@@ -492,4 +493,4 @@ async def test_a_redis_that_lost_its_data_takes_no_bids(start_stack: StackFactor
             assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT")
             assert "retry-after" in answer.headers
         assert (await http.get("/ready")).status_code in (200, 503)
-        assert not await redis.exists(names.item_key("wiped"))
+        assert not await redis.exists(item_key("wiped"))

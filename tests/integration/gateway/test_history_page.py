@@ -12,7 +12,8 @@ from api_gateway.archive import Archive, ArchivedBid
 from api_gateway.history import History
 from shared.clients.redis import open_redis
 from shared.messages import BidAccepted, encode_event
-from shared.names import outbox_key, recent_key, shard_of
+from shared.names import shard_of
+from shared.redis_layout.keys import outbox_key, recent_key
 
 pytestmark = pytest.mark.integration
 

@@ -20,6 +20,7 @@ from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionClosed, BidAccepted, Event, decode_event
+from shared.redis_layout.keys import deadlines_key, recent_key
 from tests.http_clients import separate_clients
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -56,7 +57,7 @@ async def item_when(http: httpx.AsyncClient, item: str, status: str, *, within_s
 
 async def events_of(redis: Redis, item: str) -> list[Event]:
     """The item's events, oldest first."""
-    raw: Any = await redis.lrange(names.recent_key(item), 0, -1)
+    raw: Any = await redis.lrange(recent_key(item), 0, -1)
     return [decode_event(event) for event in reversed(raw)]
 
 
@@ -78,7 +79,7 @@ async def test_an_item_opens_and_closes_by_itself(http: httpx.AsyncClient, redis
     assert closed["highest_bidder_id"] == "ada"
     assert (await bid(http, "timed", "bob", amount=50))["code"] == "SOLD"
     assert kinds(await events_of(redis, "timed")) == ["created", "opened", "bid", "closed"]
-    assert await redis.zscore(names.deadlines_key(names.shard_of("timed")), "timed") is None
+    assert await redis.zscore(deadlines_key(names.shard_of("timed")), "timed") is None
 
 
 async def test_without_the_reserve_an_item_stays_unsold(http: httpx.AsyncClient, redis: Redis) -> None:

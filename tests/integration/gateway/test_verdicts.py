@@ -27,6 +27,18 @@ from shared.domain.errors import OutboxFull, OutcomeUnknown, Unavailable
 from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
 from shared.redis_layout.item_hash import item_fields
+from shared.redis_layout.keys import (
+    bidders_key,
+    cursors_key,
+    deadlines_key,
+    item_key,
+    older_refusals_key,
+    outbox_key,
+    proxies_key,
+    recent_key,
+    refusals_key,
+    verdicts_key,
+)
 from shared.redis_layout.limits import VERDICT_KEEP_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,7 +97,7 @@ class Lot:
     async def placed(self) -> dict[str, int]:
         """The bids of the outbox and their numbers: those of events, and those that were sealed without one."""
         found: dict[str, int] = {}
-        entries: Any = await self.redis.xrange(names.outbox_key(self.shard))
+        entries: Any = await self.redis.xrange(outbox_key(self.shard))
         for _, fields in entries:
             if fields[b"item"] == self.item_id.encode():
                 for event in json.loads(fields[b"events"]) + json.loads(fields.get(b"sealed", b"[]")):
@@ -97,7 +109,7 @@ class Lot:
 
     async def refusals_kept(self) -> int:
         kept = 0
-        for key in (names.refusals_key(self.item_id), names.older_refusals_key(self.item_id)):
+        for key in (refusals_key(self.item_id), older_refusals_key(self.item_id)):
             kept += sum(1 for name in await self.hash(key) if name.startswith((b"b:", b"h:", b"u:")))
         return kept
 
@@ -121,8 +133,8 @@ async def lot(redis: Redis) -> Lot:
 
 async def _ahead(lot: Lot) -> Callable[[], Awaitable[Any]]:
     """The outbox has an entry that the counter has not come to: XADD is refused."""
-    await lot.redis.xadd(names.outbox_key(lot.shard), {"item": "x", "events": "[]"}, id="900-0")
-    return lambda: lot.redis.delete(names.outbox_key(lot.shard))
+    await lot.redis.xadd(outbox_key(lot.shard), {"item": "x", "events": "[]"}, id="900-0")
+    return lambda: lot.redis.delete(outbox_key(lot.shard))
 
 
 def _of_another_type(key_of: Callable[[Lot], str]) -> Callable[[Lot], Awaitable[Callable[[], Awaitable[Any]]]]:
@@ -137,12 +149,12 @@ def _of_another_type(key_of: Callable[[Lot], str]) -> Callable[[Lot], Awaitable[
 
 FAILURES = {
     "the outbox is ahead": _ahead,
-    "outbox": _of_another_type(lambda lot: names.outbox_key(lot.shard)),
-    "verdicts": _of_another_type(lambda lot: names.verdicts_key(lot.item_id)),
-    "recent": _of_another_type(lambda lot: names.recent_key(lot.item_id)),
-    "proxies": _of_another_type(lambda lot: names.proxies_key(lot.item_id)),
-    "bidders": _of_another_type(lambda lot: names.bidders_key(lot.item_id)),
-    "deadlines": _of_another_type(lambda lot: names.deadlines_key(lot.shard)),
+    "outbox": _of_another_type(lambda lot: outbox_key(lot.shard)),
+    "verdicts": _of_another_type(lambda lot: verdicts_key(lot.item_id)),
+    "recent": _of_another_type(lambda lot: recent_key(lot.item_id)),
+    "proxies": _of_another_type(lambda lot: proxies_key(lot.item_id)),
+    "bidders": _of_another_type(lambda lot: bidders_key(lot.item_id)),
+    "deadlines": _of_another_type(lambda lot: deadlines_key(lot.shard)),
 }
 BEFORE_ANY_WRITE = ("the outbox is ahead", "outbox", "verdicts")
 
@@ -162,12 +174,12 @@ async def test_whatever_fails_in_a_call_no_verdict_is_kept_without_its_event(lot
         )
 
     repair = await FAILURES[failure](lot)
-    before, cursors = await lot.hash(names.item_key(lot.item_id)), await lot.hash(names.cursors_key(lot.shard))
+    before, cursors = await lot.hash(item_key(lot.item_id)), await lot.hash(cursors_key(lot.shard))
     result = await lot.call(*bids())
     assert isinstance(result, OutcomeUnknown)
     if failure in BEFORE_ANY_WRITE:
-        assert await lot.hash(names.item_key(lot.item_id)) == before
-        assert await lot.hash(names.cursors_key(lot.shard)) == cursors
+        assert await lot.hash(item_key(lot.item_id)) == before
+        assert await lot.hash(cursors_key(lot.shard)) == cursors
     await repair()
 
     # What is kept is what a repeat is told. Each acceptance has its event, or the repeat itself has made it one.
@@ -182,14 +194,14 @@ async def test_whatever_fails_in_a_call_no_verdict_is_kept_without_its_event(lot
     assert len(numbers) == 3, "the three good bids are accepted, once each"
     assert numbers == sorted(set(numbers))
     # And the state is that of the events.
-    item = await lot.hash(names.item_key(lot.item_id))
+    item = await lot.hash(item_key(lot.item_id))
     assert int(item[b"seq"]) == max((await lot.placed()).values())
 
 
 async def test_full_memory_is_seen_before_anything_is_written(lot: Lot) -> None:
     await lot.open(start_price=100)
     await lot.place(lot.bid("ada", 100, bid_id="first"))
-    before = await lot.hash(names.item_key(lot.item_id))
+    before = await lot.hash(item_key(lot.item_id))
     await lot.redis.config_set("maxmemory", "1")
     try:
         assert isinstance(await lot.call(lot.bid("bob", 500, 900, bid_id="second")), Unavailable)
@@ -200,18 +212,18 @@ async def test_full_memory_is_seen_before_anything_is_written(lot: Lot) -> None:
         assert (await lot.place(lot.bid("bob", 1, bid_id="low")))[0].startswith("R|TOO_LOW|")
     finally:
         await lot.redis.config_set("maxmemory", "0")
-    assert await lot.hash(names.item_key(lot.item_id)) == before
+    assert await lot.hash(item_key(lot.item_id)) == before
     assert await lot.refusals_kept() == 0
     assert (await lot.place(lot.bid("bob", 500, 900, bid_id="second")))[0].startswith("A|second|2|")
 
 
 async def test_an_item_is_not_opened_without_its_event(lot: Lot) -> None:
     await lot.shards.init_shard(lot.shard)
-    await lot.redis.xadd(names.outbox_key(lot.shard), {"item": "x", "events": "[]"}, id="900-0")
+    await lot.redis.xadd(outbox_key(lot.shard), {"item": "x", "events": "[]"}, id="900-0")
     with pytest.raises(Exception, match="XADD"):
         await lot.open()
-    assert not await lot.redis.exists(names.item_key(lot.item_id))
-    await lot.redis.delete(names.outbox_key(lot.shard))
+    assert not await lot.redis.exists(item_key(lot.item_id))
+    await lot.redis.delete(outbox_key(lot.shard))
     await lot.open()
 
 
@@ -245,7 +257,7 @@ async def test_two_bids_of_one_call_under_one_key_are_one(lot: Lot) -> None:
 
 
 async def ttl(lot: Lot) -> int:
-    return await lot.redis.ttl(names.verdicts_key(lot.item_id))
+    return await lot.redis.ttl(verdicts_key(lot.item_id))
 
 
 @pytest.mark.parametrize("length_us", [None, 3_600_000_000])
@@ -269,7 +281,7 @@ async def test_verdicts_stay_for_a_day_after_the_close(lot: Lot, reserve_price: 
     (entry,) = await lot.items.advance([lot.item_id])
     assert isinstance(entry, int)
     assert entry > 0
-    assert (await lot.hash(names.item_key(lot.item_id)))[b"status"] == status
+    assert (await lot.hash(item_key(lot.item_id)))[b"status"] == status
     assert VERDICT_KEEP_S - 60 < await ttl(lot) <= VERDICT_KEEP_S
 
 
@@ -312,7 +324,7 @@ async def test_the_refusals_of_an_item_are_bounded(redis: Redis) -> None:
     for number in range(300):
         await lot.place(lot.bid(f"u{number}", 5, bid_id=f"b-{number}"), lot.bid(f"u{number}", 6, key="same"))
         assert await lot.refusals_kept() <= SMALL.refusals_kept
-        fields = len(await lot.hash(names.refusals_key(lot.item_id)))
+        fields = len(await lot.hash(refusals_key(lot.item_id)))
         assert fields <= 3 * SMALL.refusals_kept / 2 + 1, "the bookkeeping is bounded too"
     # The latest are kept, whoever they are of.
     await lot.place(lot.bid("ada", 2_000))
@@ -331,7 +343,7 @@ async def test_a_flood_of_refused_bids_takes_little_memory(lot: Lot) -> None:
         bids = [lot.bid(f"{n % 7_000:064d}", 5, key=f"{n:0255d}") for n in itertools.islice(number, 200)]
         assert all(verdict.startswith("R|TOO_LOW") for verdict in await lot.place(*bids))
     used = 0
-    for key in (names.refusals_key(lot.item_id), names.older_refusals_key(lot.item_id)):
+    for key in (refusals_key(lot.item_id), older_refusals_key(lot.item_id)):
         used += await cast(Any, lot.redis.memory_usage(key, samples=0)) or 0
         assert 0 < await lot.redis.ttl(key) <= lot.limits.refusals_kept_s
     assert 10_000 < used < 600_000, used
@@ -360,7 +372,7 @@ async def test_verdicts_of_the_layout_before_are_still_answered(lot: Lot) -> Non
     old = b"A|old|1|10|10|1|11|1|bid|1|5"
     await lot.redis.set(f"{tag}:idem:{lot.item_id}:ada:old", b"10,\n" + old)
     await lot.redis.set(f"{tag}:keyowner:{lot.item_id}:old", "ada")
-    await cast(Any, lot.redis.hdel(names.item_key(lot.item_id), "keeps_verdicts"))
+    await cast(Any, lot.redis.hdel(item_key(lot.item_id), "keeps_verdicts"))
     assert await lot.place(lot.bid("ada", 10, bid_id="old")) == [old.decode()]
     assert await lot.place(lot.bid("ada", 20, bid_id="old"), lot.bid("bob", 20, bid_id="old")) == ["K", "K"]
     for user in ("ada", None):
@@ -378,21 +390,21 @@ async def test_the_recent_events_are_bounded(redis: Redis) -> None:
     await lot.open()
     for amount in range(1, 10):
         await lot.place(lot.bid("ada", amount))
-    recent = await cast(Any, redis.lrange(names.recent_key(lot.item_id), 0, -1))
+    recent = await cast(Any, redis.lrange(recent_key(lot.item_id), 0, -1))
     assert [json.loads(event)["seq"] for event in recent] == [9, 8, 7, 6, 5]
 
 
 async def test_the_outbox_takes_exactly_as_many_entries_as_it_may(redis: Redis) -> None:
     lot = Lot(redis, f"lot-{next(_numbers)}", ScriptLimits(outbox_entries_max=3))
-    await redis.delete(names.outbox_key(lot.shard), names.cursors_key(lot.shard))
+    await redis.delete(outbox_key(lot.shard), cursors_key(lot.shard))
     await lot.open()
     for amount in (1, 2):
         await lot.place(lot.bid("ada", amount))
     assert isinstance(await lot.call(lot.bid("ada", 3)), OutboxFull)
-    assert await redis.xlen(names.outbox_key(lot.shard)) == 3
+    assert await redis.xlen(outbox_key(lot.shard)) == 3
     with pytest.raises(OutboxFull):
         await lot.items.transition("pause", lot.item_id, reason="x", by="op")
-    await cast(Any, redis.hset(names.cursors_key(lot.shard), "archived", "1"))
+    await cast(Any, redis.hset(cursors_key(lot.shard), "archived", "1"))
     await lot.place(lot.bid("ada", 3))
     assert isinstance(await lot.call(lot.bid("ada", 4)), OutboxFull)
 

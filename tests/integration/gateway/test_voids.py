@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from archival_worker.chain.audit import audit
 from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
-from shared import names
 from shared.messages import BidVoided, decode_event
+from shared.redis_layout.keys import accepted_key, proxies_key, recent_key
 from shared.redis_layout.limits import ACCEPTED_KEPT
 from tests.waiting import eventually
 
@@ -53,7 +53,7 @@ async def history(http: httpx.AsyncClient, item: str) -> list[tuple[float, str, 
 
 
 async def void_events(redis: Redis, item: str) -> list[BidVoided]:
-    raw: Any = await redis.lrange(names.recent_key(item), 0, -1)
+    raw: Any = await redis.lrange(recent_key(item), 0, -1)
     return [event for event in map(decode_event, reversed(raw)) if isinstance(event, BidVoided)]
 
 
@@ -116,7 +116,7 @@ async def test_a_raised_maximum_can_be_struck_and_the_earlier_one_comes_back(
     await bid(http, item, "ann", amount=60)
     after = (await strike(http, item, raised["bid_id"])).json()
     assert (after["current_bid"], after["highest_bidder_id"]) == (60, "ann")
-    maximum: Any = redis.hget(names.proxies_key(item), "bob")
+    maximum: Any = redis.hget(proxies_key(item), "bob")
     assert await maximum == b"5000"
     await assert_archive_agrees(gateway_stack, http, item)
 
@@ -241,7 +241,7 @@ async def test_a_bid_of_long_ago_is_counted_from_the_archive_while_others_bid(
     async with fast_bidders(gateway_stack.urls.gateway_url, item, start=100):
 
         async def trimmed() -> bool:
-            line: Any = await redis.lindex(names.accepted_key(item), 0)
+            line: Any = await redis.lindex(accepted_key(item), 0)
             return not line.startswith(b"1|")
 
         await eventually(trimmed, seconds=60)
@@ -250,12 +250,12 @@ async def test_a_bid_of_long_ago_is_counted_from_the_archive_while_others_bid(
             assert answers[-1].status_code == 200, answers[-1].text
         answers.append(await strike(http, item, ann["bid_id"]))
         assert answers[-1].status_code == 409, answers[-1].text
-    length: Any = redis.llen(names.accepted_key(item))
+    length: Any = redis.llen(accepted_key(item))
     assert await length <= ACCEPTED_KEPT
     assert all(hidden not in answer.text and "876543210" not in answer.text for answer in answers)
     after = (await http.get(f"/api/v1/items/{item}")).json()
     assert after["highest_bidder_id"].startswith("fast-")
-    maxima: Any = redis.hgetall(names.proxies_key(item))
+    maxima: Any = redis.hgetall(proxies_key(item))
     assert await maxima == {}
     await assert_archive_agrees(gateway_stack, http, item)
     assert (await strike(http, item, "never")).status_code == 404
@@ -263,7 +263,7 @@ async def test_a_bid_of_long_ago_is_counted_from_the_archive_while_others_bid(
 
 async def beyond_the_log(redis: Redis, stack: Stack, http: httpx.AsyncClient, item: str) -> None:
     """The log of the item lost all but its newest entry, as if later bids had pushed them out; all is archived."""
-    lines: Any = redis.ltrim(names.accepted_key(item), -1, -1)
+    lines: Any = redis.ltrim(accepted_key(item), -1, -1)
     await lines
     await assert_archive_agrees(stack, http, item)
 
@@ -299,7 +299,7 @@ async def test_a_bid_that_is_neither_in_the_log_nor_archived_yet_is_not_said_to_
     try:
         bob = (await bid(http, item, "bob", amount=30))["bid_id"]
         await bid(http, item, "cyd", amount=40)
-        lines: Any = redis.ltrim(names.accepted_key(item), -1, -1)
+        lines: Any = redis.ltrim(accepted_key(item), -1, -1)
         await lines
         answer = await strike(http, item, bob)
         assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE"), answer.text
@@ -320,7 +320,7 @@ async def test_without_the_archive_only_what_redis_remembers_can_be_struck(
     try:
         assert await gateway_stack.wait_ended("postgres")
         assert (await strike(http, item, first["bid_id"])).status_code == 200
-        lines: Any = redis.ltrim(names.accepted_key(item), 1, -1)
+        lines: Any = redis.ltrim(accepted_key(item), 1, -1)
         await lines
         answer = await strike(http, item, (await bid(http, item, "cyd", amount=30))["bid_id"])
         assert answer.status_code == 503

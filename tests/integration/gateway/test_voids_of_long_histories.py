@@ -19,9 +19,9 @@ from api_gateway.bids_in_order import PAGE_QUERIES
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from infrastructure.local.stack import Stack
-from shared import names
 from shared.clients.postgres import open_postgres
 from shared.domain.errors import Unavailable
+from shared.redis_layout.keys import accepted_key, item_key
 from shared.redis_layout.limits import ACCEPTED_KEPT
 from tests.waiting import eventually
 
@@ -78,7 +78,7 @@ async def long_history(http: httpx.AsyncClient, redis: Redis, gateway_stack: Sta
         await connection.close()
     numbers = range(BIDS - ACCEPTED_KEPT + 1, BIDS + 1)
     log = [f"{n + 2}|{n + 1}|b-{n}|user-{n % 1000}|{n + 8}||b|{n + 8}|||010" for n in numbers]
-    writes: Any = redis.rpush(names.accepted_key(ITEM), *log)
+    writes: Any = redis.rpush(accepted_key(ITEM), *log)
     await writes
     state: dict[Any, Any] = {
         "seq": BIDS + 1,
@@ -90,7 +90,7 @@ async def long_history(http: httpx.AsyncClient, redis: Redis, gateway_stack: Sta
         "bids_counted": BIDS + 2,
         "accepted": BIDS + 2,
     }
-    writes = redis.hset(names.item_key(ITEM), mapping=state)
+    writes = redis.hset(item_key(ITEM), mapping=state)
     await writes
 
 

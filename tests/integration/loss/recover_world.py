@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import decode_event
+from shared.redis_layout.keys import cursors_key, deadlines_key, item_key, proxies_key, recent_key
 from tests.waiting import eventually
 
 Json = dict[str, Any]
@@ -65,11 +66,11 @@ class House:
         return cast("list[Json]", answer.json()["bids"])
 
     async def hash(self, item_id: str) -> dict[str, str]:
-        fields = await cast(Any, self.redis.hgetall(names.item_key(item_id)))
+        fields = await cast(Any, self.redis.hgetall(item_key(item_id)))
         return {name.decode(): value.decode() for name, value in fields.items()}
 
     async def recent(self, item_id: str) -> list[Any]:
-        raw = await cast(Any, self.redis.lrange(names.recent_key(item_id), 0, -1))
+        raw = await cast(Any, self.redis.lrange(recent_key(item_id), 0, -1))
         return [decode_event(event) for event in raw]
 
     async def verdicts(self) -> dict[bytes, dict[bytes, bytes]]:
@@ -78,12 +79,12 @@ class House:
         return {key: cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(key))) for key in keys}
 
     async def maxima(self, item_id: str) -> dict[bytes, bytes]:
-        return cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(names.proxies_key(item_id))))
+        return cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(proxies_key(item_id))))
 
     async def deadlines(self) -> dict[bytes, float]:
         found: dict[bytes, float] = {}
         for shard in names.SHARDS:
-            found |= dict(await cast(Any, self.redis.zrange(names.deadlines_key(shard), 0, -1, withscores=True)))
+            found |= dict(await cast(Any, self.redis.zrange(deadlines_key(shard), 0, -1, withscores=True)))
         return found
 
     @asynccontextmanager
@@ -100,7 +101,7 @@ class House:
 
     async def _reached(self, cursor: str) -> bool:
         for shard in names.SHARDS:
-            last, reached = await cast(Any, self.redis.hmget(names.cursors_key(shard), ["next", cursor]))
+            last, reached = await cast(Any, self.redis.hmget(cursors_key(shard), ["next", cursor]))
             if last is None or last != reached:
                 return False
         return True

@@ -29,12 +29,12 @@ from api_gateway.routes.bids import get_verdict
 from api_gateway.routes.items import get_history
 from archival_worker.store.archive import Archive as WholeArchive
 from broadcast_service.sources.bidders import BidderReader
-from shared import names
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
 from shared.domain.errors import ItemNotFound, ShardLost
 from shared.messages import BidVoided, encode_event
-from shared.names import cursors_key, shard_of
+from shared.names import shard_of
+from shared.redis_layout.keys import cursors_key, item_key, outbox_key, recent_key
 from tests.faults.proxy import FaultyProxy
 from tests.integration.archive.archive_world import World
 from tests.integration.feed.feed_world import AuctionHouse
@@ -153,9 +153,9 @@ async def test_how_a_bidder_stands_is_not_read_from_what_is_left(
 async def test_what_was_struck_is_not_forgotten_by_a_read_during_a_loss(ground: Ground) -> None:
     """1. The item says that a bid was struck. 2. Redis is wiped, and rebuilt. 3. The events are read in between."""
     redis: Any = ground.world.redis
-    await redis.hset(names.item_key(ITEM), "voids", "1")
+    await redis.hset(item_key(ITEM), "voids", "1")
     event = msgspec.structs.replace(cast(BidVoided, voided(ITEM, 2, voids=1)), bidder_id="bob")
-    await redis.lpush(names.recent_key(ITEM), encode_event(event))
+    await redis.lpush(recent_key(ITEM), encode_event(event))
     kept = {key: await redis.dump(key) async for key in redis.scan_iter("*")}
     reader = BidderReader(ground.redis)
     await ground.after_the_next_answer(ground.wipe)
@@ -224,7 +224,7 @@ async def test_what_this_gateway_has_served_is_no_stranger_when_nobody_can_be_as
         past.may_answer.set()
         items = items_of(ground, past)
         assert await items.find_exponent(ITEM) == 2
-        await ground.redis.delete(names.item_key(ITEM), names.outbox_key(shard_of(ITEM)))
+        await ground.redis.delete(item_key(ITEM), outbox_key(shard_of(ITEM)))
         await ground.world.stack.stop_process("nats")
         await ground.world.stack.stop_process("postgres")
         with pytest.raises(ShardLost, match="cannot be told now"):

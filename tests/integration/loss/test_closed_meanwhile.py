@@ -13,6 +13,7 @@ from archival_worker.consume.deliveries import Delivery
 from archival_worker.recovery.recover import RecoverOptions, Recovery, Report
 from archival_worker.store.archive import Archive, Stored
 from shared import names
+from shared.redis_layout.keys import cursors_key, item_key, outbox_key
 from tests.integration.archive.archive_world import World
 from tests.integration.feed.feed_world import AuctionHouse
 
@@ -75,12 +76,12 @@ async def test_what_is_lost_while_a_recovery_is_at_work_waits_for_the_next_one(
         assert report.shards == [A_WHILE_AGO], told
         assert list(report.untouched) == [A_MOMENT_AGO]
         assert "a moment ago" in report.untouched[A_MOMENT_AGO]
-        assert not await cast(Any, redis).hexists(names.cursors_key(A_MOMENT_AGO), "epoch")
-        assert bool(await redis.exists(names.outbox_key(A_MOMENT_AGO))) is (loss == "closed"), "nothing was discarded"
+        assert not await cast(Any, redis).hexists(cursors_key(A_MOMENT_AGO), "epoch")
+        assert bool(await redis.exists(outbox_key(A_MOMENT_AGO))) is (loss == "closed"), "nothing was discarded"
 
         report = await recover(Archive(pool))
         assert (report.shards, report.untouched) == ([A_MOMENT_AGO], {}), told
-    fields = await cast(Any, redis).hmget(names.item_key(MEANWHILE), ["epoch", "seq", "price"])
+    fields = await cast(Any, redis).hmget(item_key(MEANWHILE), ["epoch", "seq", "price"])
     assert fields == [b"2", b"2", b"200"], "the bid that was in one place only"
     stored = await world.query("SELECT seq FROM bids WHERE item_id = $1 ORDER BY 1", MEANWHILE)
     assert [row["seq"] for row in stored] == [1, 2]

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from infrastructure.local.services import ALL_SERVICES
 from shared import names
 from shared.messages import encode_event, frame_batch
+from shared.redis_layout.keys import cursors_key, item_key, lost_key, recent_key
 from tests.acceptance.test_one_bid_end_to_end import feed_url
 from tests.integration.feed.feed_world import greeted, receive, receive_type
 from tests.integration.loss.recover_world import RENEWED, House, house_of
@@ -73,12 +74,12 @@ async def test_one_code_for_an_item_that_is_lost_alone(start_stack: StackFactory
             await house.create(item)
             await house.accepted(item, "ann", f"{item}-1", amount=1)
         await house.all_archived()
-        await house.redis.delete(names.item_key(LOT))
+        await house.redis.delete(item_key(LOT))
         # The very first bid, by a gateway that remembers the item's currency.
         assert told(await house.bid(LOT, "eve", "first", amount=50)) == REBUILT
         found = await answers(house, LOT)
         assert {*found.values(), told(await created_again(house, LOT))} == {REBUILT}, found
-        assert not await house.redis.exists(names.item_key(LOT))
+        assert not await house.redis.exists(item_key(LOT))
 
         assert (await receive(many))["type"] == "connected"
         await many.send(json.dumps({"op": "subscribe", "items": [LOT, OTHER]}))
@@ -173,7 +174,7 @@ async def test_an_item_that_came_too_late_for_a_rebuilding_is_no_lost_item(start
         shard = names.shard_of(LOT)
         ghost = next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == shard)
         # Redis has given out what is published here: otherwise the next comparison closes the shard.
-        await house.redis.hset(names.cursors_key(shard), "next", "9")
+        await house.redis.hset(cursors_key(shard), "next", "9")
         client = await nats.connect(stack.urls.nats_url)
         for item, epoch in ((ghost, 1), (LOT, RENEWED)):
             await client.jetstream().publish(
@@ -188,9 +189,9 @@ async def test_an_item_that_came_too_late_for_a_rebuilding_is_no_lost_item(start
             assert (await error_of(viewer))["code"] == "ITEM_NOT_FOUND"
         code, output = await house.recover("--item", ghost)
         assert (code != 0, "knows an item" in output) == (True, True), output
-        assert await house.redis.scard(names.lost_key(shard)) == 0
+        assert await house.redis.scard(lost_key(shard)) == 0
         # One of the present epoch is known by the stream alone.
-        await house.redis.delete(names.item_key(LOT))
+        await house.redis.delete(item_key(LOT))
         assert told(await house.http.get(f"/api/v1/items/{LOT}")) == REBUILT
         await house.create(ghost)
 
@@ -201,13 +202,13 @@ async def test_who_is_unknown_is_no_lost_item(start_stack: StackFactory) -> None
     async with house_of(stack) as house:
         await house.create(LOT)
         await house.all_archived()
-        await house.redis.delete(names.item_key(LOT))
+        await house.redis.delete(item_key(LOT))
         assert told(await house.bid(LOT, "eve", "first", amount=50)) == REBUILT
         # Known by nobody but the archive from here on.
         client = await nats.connect(stack.urls.nats_url)
         await client.jetstream().purge_stream(names.STREAM)
         await client.close()
-        await house.redis.delete(names.recent_key(LOT))
+        await house.redis.delete(recent_key(LOT))
         strangers = [house.http.get(f"/api/v1/items/stranger-{number}") for number in range(200)]
         mixed = [house.http.get(f"/api/v1/items/{LOT}") for _ in range(20)]
         results = await asyncio.gather(*strangers, *mixed)
@@ -229,7 +230,7 @@ async def test_a_closed_shard_tells_nothing_of_the_older_copy_that_it_has(start_
             await house.create(item)
             await house.accepted(item, "ann", "one", amount=1)
         await house.all_archived()
-        cursors: Any = names.cursors_key(names.shard_of(LOT))
+        cursors: Any = cursors_key(names.shard_of(LOT))
         await house.redis.hset(cursors, "stale", "1")
         await house.redis.hdel(cursors, "epoch")
         found = await answers(house, LOT)

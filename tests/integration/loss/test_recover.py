@@ -10,6 +10,7 @@ import pytest
 from archival_worker.recovery.recover import RECOVERY_LOCK
 from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
+from shared.redis_layout.keys import cursors_key, item_key, rebuilding_key
 from tests.acceptance.crowd import Viewer
 from tests.acceptance.test_one_bid_end_to_end import feed_url
 from tests.integration.loss.recover_world import PROXY, RENEWED, House, Json, assert_refused_for_now, house_of
@@ -157,8 +158,8 @@ async def test_what_was_not_archived_comes_from_the_stream_and_a_killed_run_is_f
 
         code, told = await house.recover(crash_at="recover.items:3")
         assert code != 0, told
-        done = {shard for shard in names.SHARDS if await house.redis.exists(names.cursors_key(shard))}
-        begun = {shard for shard in names.SHARDS if await house.redis.exists(names.rebuilding_key(shard))}
+        done = {shard for shard in names.SHARDS if await house.redis.exists(cursors_key(shard))}
+        begun = {shard for shard in names.SHARDS if await house.redis.exists(rebuilding_key(shard))}
         lost = {names.shard_of(item) for item in items}
         assert done & lost
         assert begun
@@ -201,11 +202,11 @@ async def test_an_epoch_is_never_given_out_twice(start_stack: StackFactory) -> N
         assert (await house.accepted(PLAIN, "ann", "three", amount=3))["event_id"] == f"{PLAIN}:3:3", (
             "nothing was closed"
         )
-        await house.redis.delete(names.item_key(PLAIN))
+        await house.redis.delete(item_key(PLAIN))
         code, told = await house.recover("--item", PLAIN, "--dry-run")
         assert (code, "Would rebuild 1 shards: 1 items" in told) == (0, True), told
         assert f"Servers: {house.stack.urls.redis_url}" in told
-        assert await house.redis.hexists(names.cursors_key(names.shard_of(PLAIN)), "epoch"), "nothing was changed"
+        assert await house.redis.hexists(cursors_key(names.shard_of(PLAIN)), "epoch"), "nothing was changed"
 
 
 async def test_a_shard_that_has_lost_its_cursors_alone_is_left_alone(start_stack: StackFactory) -> None:
@@ -213,7 +214,7 @@ async def test_a_shard_that_has_lost_its_cursors_alone_is_left_alone(start_stack
         await house.accepted(PLAIN, "ann", "one", amount=1)
         await house.all_archived()
         fields = await house.hash(PLAIN)
-        await house.redis.delete(names.cursors_key(names.shard_of(PLAIN)))
+        await house.redis.delete(cursors_key(names.shard_of(PLAIN)))
         code, told = await house.recover()
         assert code == 1, told
         assert "left alone" in told

@@ -17,6 +17,7 @@ from shared import names
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.messages import Event, encode_event
+from shared.redis_layout.keys import cursors_key, outbox_key
 from tests.integration.archive.archive_world import World
 from tests.integration.loss.recover_world import RENEWED, house_of
 from tests.stack import StackFactory
@@ -93,14 +94,14 @@ async def recovered(world: World, archive: Archive, closed: type[ClosedShards] =
 async def put_entry(world: World, n: int, event: Event) -> None:
     """Into the outbox of a shard that lives."""
     redis, shard = cast(Any, world.redis), names.shard_of(event.item_id)
-    await redis.hset(names.cursors_key(shard), mapping={"epoch": 1, "next": n, "published": 0, "archived": 0})
+    await redis.hset(cursors_key(shard), mapping={"epoch": 1, "next": n, "published": 0, "archived": 0})
     fields = {"item": event.item_id, "events": b"[%b]" % encode_event(event)}
-    await redis.xadd(names.outbox_key(shard), fields, id=f"{n}-0")
+    await redis.xadd(outbox_key(shard), fields, id=f"{n}-0")
 
 
 async def close(redis: Any, item_id: str, epoch: int) -> None:
     """As a gateway closes a shard that went back."""
-    key = names.cursors_key(names.shard_of(item_id))
+    key = cursors_key(names.shard_of(item_id))
     await redis.hset(key, "stale", str(epoch))
     await redis.hdel(key, "epoch")
 
@@ -126,7 +127,7 @@ async def test_the_outbox_of_a_shard_that_is_closed_in_the_middle_of_it_is_not_d
         shard = names.shard_of(OTHER)
         if shard in report.untouched:
             assert "again" in report.untouched[shard]
-            assert await world.redis.xlen(names.outbox_key(shard)) == 2
+            assert await world.redis.xlen(outbox_key(shard)) == 2
             report = await recovered(world, archive)
         assert shard in report.shards
         stored = await world.query("SELECT item_id FROM bids ORDER BY 1")
@@ -142,7 +143,7 @@ async def test_the_new_epoch_is_above_those_that_postgresql_has_forgotten(world:
         if known_by == "redis":
             await put_entry(world, 1, created(LOT))
             await close(world.redis, LOT, 5)
-            await world.redis.delete(names.outbox_key(shard))
+            await world.redis.delete(outbox_key(shard))
         else:
             # Acknowledged by a worker before, so that no run reads it again.
             await world.publish(9, bid(LOT, 7, epoch=5), shard_epoch=5)
@@ -152,5 +153,5 @@ async def test_the_new_epoch_is_above_those_that_postgresql_has_forgotten(world:
                 await delivered.ack_sync()
         report = await recovered(world, archive)
         assert shard in report.shards
-        assert await cast(Any, world.redis).hget(names.cursors_key(shard), "epoch") == b"6"
+        assert await cast(Any, world.redis).hget(cursors_key(shard), "epoch") == b"6"
         assert await world.query("SELECT shard_epoch FROM recoveries WHERE shard = $1", shard) == [{"shard_epoch": 6}]

@@ -30,6 +30,17 @@ from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
 from shared.messages import decode_event
 from shared.redis_layout.accepted_log import decode_entry
+from shared.redis_layout.keys import (
+    accepted_key,
+    bidders_key,
+    cursors_key,
+    item_key,
+    older_refusals_key,
+    opened_key,
+    outbox_key,
+    refusals_key,
+    verdicts_key,
+)
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.archive.archive_world import new_database, running_servers
@@ -40,8 +51,8 @@ from tests.searching import examples
 pytestmark = pytest.mark.integration
 
 TABLES = ("items", "bids", "events", "sealed", "dead_letters", "recoveries")
-REFUSALS = {names.refusals_key(ITEM).encode(), names.older_refusals_key(ITEM).encode()}
-OF_THE_OUTBOX = {key(SHARD).encode() for key in (names.outbox_key, names.opened_key, names.cursors_key)}
+REFUSALS = {refusals_key(ITEM).encode(), older_refusals_key(ITEM).encode()}
+OF_THE_OUTBOX = {key(SHARD).encode() for key in (outbox_key, opened_key, cursors_key)}
 NEVER_BACK = OF_THE_OUTBOX | {CLOCK.encode()} | REFUSALS
 
 # Without shrinking: a history is short enough to read, and each further one is archived and rebuilt on real servers.
@@ -107,7 +118,7 @@ class Ruin:
         assert (report.shards, report.items, report.paused) == ([SHARD], 1, {}), told
 
     def lines_of(self, key: bytes) -> list[Any]:
-        decode: Any = decode_entry if key == names.accepted_key(ITEM).encode() else decode_event
+        decode: Any = decode_entry if key == accepted_key(ITEM).encode() else decode_event
         return [decode(line) for line in self.redis.lrange(key, 0, -1)]
 
     def everything(self) -> Stored:
@@ -134,7 +145,7 @@ def ruin() -> Iterator[Ruin]:
         again, pool = runner.run(prepared())
         with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
             for shard in set(names.SHARDS) - {SHARD}:  # they live: nobody loses these
-                redis.hset(names.cursors_key(shard), mapping={"epoch": 1, "next": 0, "published": 0, "archived": 0})
+                redis.hset(cursors_key(shard), mapping={"epoch": 1, "next": 0, "published": 0, "archived": 0})
             yield Ruin(Engine(redis), redis, again, Archive(pool), runner, pool)
         runner.run(again.aclose())
         runner.run(pool.close())
@@ -169,14 +180,14 @@ class Told:
 def assert_counted(found: Stored, engine: Engine) -> None:
     """How many accepted bids of each person stand, as the log tells it: raised maxima are among them."""
     people = [entry.bid.user_id for entry in engine.log() if entry.kind != "anew" and not entry.is_struck]
-    counts = found.get(names.bidders_key(ITEM).encode(), {})
+    counts = found.get(bidders_key(ITEM).encode(), {})
     assert {user.decode(): int(count) for user, count in counts.items()} == Counter(people)
-    item = found[names.item_key(ITEM).encode()]
+    item = found[item_key(ITEM).encode()]
     assert int(item[b"bids_counted"]) == int(item[b"accepted"]) - int(item[b"voids"]) == len(people)
 
 
 def assert_rebuilt(before: Stored, after: Stored) -> None:
-    item = names.item_key(ITEM).encode()
+    item = item_key(ITEM).encode()
     assert int(after[item][b"epoch"]) == 2
     assert after[item] == before[item] | {b"epoch": b"2"}
     assert {key: value for key, value in after.items() if key != item} == {
@@ -299,7 +310,7 @@ def test_verdicts_come_back_for_as_long_as_they_are_kept(
     ruin.archive_all(ruin.engine.messages())
     ruin.lose_and_recover()
     ruin.engine.set_clock(now_us)
-    left_s = ruin.redis.ttl(names.verdicts_key(ITEM))
+    left_s = ruin.redis.ttl(verdicts_key(ITEM))
     if ttl_s == 0:
         assert ruin.engine.kept() == {}
         return

@@ -18,6 +18,7 @@ from shared import names
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import cursors_key
 from tests.faults.proxy import FaultyProxy
 from tests.integration.feed.feed_world import AuctionHouse
 from tests.stack import StackFactory
@@ -89,7 +90,7 @@ async def relaying(redis_url: str, nats_port: int) -> AsyncIterator[Relay]:
 async def test_shards_go_to_a_gateway_that_reaches_nats_and_stay_where_none_does(start_stack: StackFactory) -> None:
     stack = await start_stack(services=())
     item, every = "lot", set(names.SHARDS)
-    cursors = names.cursors_key(names.shard_of(item))
+    cursors = cursors_key(names.shard_of(item))
     async with AsyncExitStack() as around:
         house = await around.enter_async_context(AuctionHouse.at(stack.urls.redis_url, stack.urls.nats_url))
         line, other_line = [await around.enter_async_context(FaultyProxy(stack.ports.nats)) for _ in range(2)]

@@ -17,8 +17,8 @@ from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from archival_worker.outbox.cursors import ADVANCE_ARCHIVED
 from archival_worker.outbox.missing_entries import REPUBLISH
 from archival_worker.recovery.closed_shards import CLOSE
-from shared import names
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import cursors_key, lease_key, mark_key, opened_key, outbox_key
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -46,15 +46,15 @@ def shard() -> str:
 
 
 async def cursors(redis: Redis, shard: str) -> dict[str, str]:
-    found = await cast(Any, redis.hgetall(names.cursors_key(shard)))
+    found = await cast(Any, redis.hgetall(cursors_key(shard)))
     return {name.decode(): value.decode() for name, value in found.items()}
 
 
 async def begin(redis: Redis, shard: str, *, token: str = "mine", **fields: str) -> None:
     """A shard of OURS, leased to ``token``."""
     values = {"epoch": "1", "next": "9", "published": "4", "archived": "2", "run": OURS.run} | fields
-    await cast(Any, redis.hset(names.cursors_key(shard), mapping=cast(Mapping[Any, Any], values)))
-    await redis.set(names.lease_key(shard), token, px=LEASE_MS)
+    await cast(Any, redis.hset(cursors_key(shard), mapping=cast(Mapping[Any, Any], values)))
+    await redis.set(lease_key(shard), token, px=LEASE_MS)
 
 
 # ---------------------------------------------------------------------- the lease
@@ -64,8 +64,8 @@ async def test_a_lease_is_its_holders_until_it_ends(redis: Redis, scripts: Shard
     assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
     assert await scripts.lease([shard], "other", LEASE_MS) == [False]
     assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
-    assert await redis.get(names.lease_key(shard)) == b"mine"
-    await redis.pexpire(names.lease_key(shard), 1)
+    assert await redis.get(lease_key(shard)) == b"mine"
+    await redis.pexpire(lease_key(shard), 1)
 
     async def ended() -> bool:
         return (await scripts.lease([shard], "other", LEASE_MS)) == [True]
@@ -79,24 +79,24 @@ async def test_a_lease_that_lasts_longer_than_any_is_free(
     redis: Redis, scripts: ShardScripts, shard: str, left_ms: int, is_free: bool
 ) -> None:
     """Redis' clock stepped back by an hour: its holder, which died since, would keep the shard for that hour."""
-    await redis.set(names.lease_key(shard), "dead", px=left_ms)
+    await redis.set(lease_key(shard), "dead", px=left_ms)
     assert await scripts.lease([shard], "mine", LEASE_MS) == [is_free]
     if is_free:
-        assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
+        assert 0 < await redis.pttl(lease_key(shard)) <= LEASE_MS
 
 
 async def test_a_lease_that_would_never_end_is_free(redis: Redis, scripts: ShardScripts, shard: str) -> None:
-    await redis.set(names.lease_key(shard), "dead")
+    await redis.set(lease_key(shard), "dead")
     assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
-    assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
+    assert 0 < await redis.pttl(lease_key(shard)) <= LEASE_MS
 
 
 async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await scripts.lease([shard], "mine", LEASE_MS)
     await scripts.release([shard], "other")
-    assert await redis.get(names.lease_key(shard)) == b"mine"
+    assert await redis.get(lease_key(shard)) == b"mine"
     await scripts.release([shard], "mine")
-    assert await redis.get(names.lease_key(shard)) is None
+    assert await redis.get(lease_key(shard)) is None
 
 
 async def test_a_lease_that_is_left_is_taken_by_who_reaches_the_stream_and_by_nobody_else(
@@ -113,7 +113,7 @@ async def test_a_lease_that_is_left_is_taken_by_who_reaches_the_stream_and_by_no
     assert await scripts.lease([shard], "other", LEASE_MS, hold="take") == [True]
     for hold in ("keep", "leave", "take"):
         assert await scripts.lease([shard], "mine", LEASE_MS, hold=cast(Any, hold)) == [False]
-    assert 0 < await redis.pttl(names.lease_key(shard)) <= LEASE_MS
+    assert 0 < await redis.pttl(lease_key(shard)) <= LEASE_MS
 
 
 async def test_who_has_left_a_lease_moves_nothing_and_may_give_it_back(
@@ -128,9 +128,9 @@ async def test_who_has_left_a_lease_moves_nothing_and_may_give_it_back(
     assert not await scripts.stop_shard(shard, OURS, token="mine")
     assert await cursors(redis, shard) == before
     await scripts.release([shard], "other")
-    assert await redis.exists(names.lease_key(shard))
+    assert await redis.exists(lease_key(shard))
     await scripts.release([shard], "mine")
-    assert not await redis.exists(names.lease_key(shard))
+    assert not await redis.exists(lease_key(shard))
 
 
 # ---------------------------------------------------------------------- the cursor `published`
@@ -172,7 +172,7 @@ async def test_the_cursor_is_not_moved_past_entries_that_are_behind_what_was_rea
 
 async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await begin(redis, shard)
-    await redis.delete(names.lease_key(shard))
+    await redis.delete(lease_key(shard))
     before = await cursors(redis, shard)
     assert await scripts.advance_published([Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
     assert not await scripts.rewind_published(shard, token="mine", stream_id="new")
@@ -211,11 +211,11 @@ async def test_a_shard_is_made_once_and_never_over_what_is_left_of_it(
         **{"epoch": "1", "next": "0", "published": "0", "archived": "0", "stream_id": "", "stream_seq": "0"},
         "run": "run-1",
     }
-    await redis.hset(names.cursors_key(shard), "next", "5")
+    await redis.hset(cursors_key(shard), "next", "5")
     assert not await scripts.init_shard(shard, run="run-2")
     assert (await cursors(redis, shard))["next"] == "5"
     # One that is closed has no epoch, and is none the newer for it.
-    await redis.hdel(names.cursors_key(shard), "epoch")
+    await redis.hdel(cursors_key(shard), "epoch")
     assert not await scripts.init_shard(shard, run="run-2")
     assert "epoch" not in await cursors(redis, shard)
 
@@ -281,13 +281,13 @@ async def test_a_shard_is_stopped_by_its_relay_alone(
 async def test_an_item_is_named_as_opened_until_the_archive_has_it(redis: Redis, shard: str) -> None:
     """By what is archived, and no further than the outbox is trimmed."""
     await begin(redis, shard)
-    keys = [names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard)]
+    keys = [cursors_key(shard), outbox_key(shard), opened_key(shard)]
     opened = cast(Any, redis)
-    await opened.zadd(names.opened_key(shard), {"a": 3, "b": 4, "c": 5})
+    await opened.zadd(opened_key(shard), {"a": 3, "b": 4, "c": 5})
     assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "3"]) == [1, 1, 3]
-    assert await opened.zrange(names.opened_key(shard), 0, -1) == [b"b", b"c"]
+    assert await opened.zrange(opened_key(shard), 0, -1) == [b"b", b"c"]
     assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "9"]) == [5, 1, 4], "the rest is not published"
-    assert await opened.zrange(names.opened_key(shard), 0, -1) == [b"c"]
+    assert await opened.zrange(opened_key(shard), 0, -1) == [b"c"]
 
 
 @asynccontextmanager
@@ -309,7 +309,7 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
         scripts = ShardScripts(redis)
         await begin(redis, shard)
         for n in range(1, 10):
-            await redis.xadd(names.outbox_key(shard), {"item": "lot"}, id=f"{n}-0")
+            await redis.xadd(outbox_key(shard), {"item": "lot"}, id=f"{n}-0")
         async with full(redis):
             # Those that must: none of these scripts is loaded yet either.
             assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
@@ -318,28 +318,28 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
             ]
             assert await scripts.rewind_published(shard, token="mine", stream_id="two")
             await scripts.admit_shards({shard: (1, 9)}, run="run-2")
-            keys = [names.cursors_key(shard), names.outbox_key(shard), names.opened_key(shard)]
+            keys = [cursors_key(shard), outbox_key(shard), opened_key(shard)]
             assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "7"]) == [5, 1, 2], "not published again"
             again = Advance(shard, Lineage("run-2", 1), 7, 8)
             assert await scripts.advance_published([again], token="mine", stream_id="two") == [True]
             assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "7"]) == [1, 1, 7]
-            assert await redis.xlen(names.outbox_key(shard)) == 2
-            assert await REPUBLISH.run(redis, [names.cursors_key(shard)], []) == 1
+            assert await redis.xlen(outbox_key(shard)) == 2
+            assert await REPUBLISH.run(redis, [cursors_key(shard)], []) == 1
             assert (await cursors(redis, shard))["republish"] == "1"
-            mark = [names.mark_key(shard), names.cursors_key(shard)]
+            mark = [mark_key(shard), cursors_key(shard)]
             assert await ReplicaAcknowledger._mark.run(redis, mark, ["1000"]) == 1
             assert await scripts.stop_shard(shard, Lineage("run-2", 1), token="mine")
             await scripts.release([shard], "mine")
             assert await scripts.lease([shard], "other", LEASE_MS) == [True], "and from the beginning"
-            await redis.delete(names.cursors_key(shard))
+            await redis.delete(cursors_key(shard))
         await begin(redis, shard)
         async with full(redis):
             assert await scripts.close_shard(shard, epoch=9, n=9)
         await begin(redis, shard)
         async with full(redis):
-            assert await CLOSE.run(redis, [names.cursors_key(shard), "no such item"], []) == 1
+            assert await CLOSE.run(redis, [cursors_key(shard), "no such item"], []) == 1
         # Those that must not.
         async with full(redis):
             with pytest.raises(OutOfMemoryError):
                 await scripts.init_shard(f"{shard}-new")
-        assert not await redis.exists(names.cursors_key(f"{shard}-new"))
+        assert not await redis.exists(cursors_key(f"{shard}-new"))

@@ -19,6 +19,16 @@ from archival_worker.store.queries import load_queries
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.redis import open_redis
+from shared.redis_layout.keys import (
+    cursors_key,
+    deadlines_key,
+    item_key,
+    lost_key,
+    proxies_key,
+    rebuilding_key,
+    recent_key,
+    verdicts_key,
+)
 from tests.integration.archive.archive_world import World
 from tests.integration.loss.recover_world import House, house_of
 from tests.stack import StackFactory
@@ -73,7 +83,7 @@ async def settled(house: House) -> dict[bytes, Any]:
         nonlocal found
         await asyncio.sleep(1)
         last, found = found, await everything(house)
-        marks = [await redis.hget(names.cursors_key(names.shard_of(item)), "run") for item in ITEMS]
+        marks = [await redis.hget(cursors_key(names.shard_of(item)), "run") for item in ITEMS]
         return None not in marks and found == last
 
     await eventually(is_still, seconds=60)
@@ -130,7 +140,7 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
     redis = open_redis(world.stack.urls.redis_url)
     sql, held = load_queries(), Held(1, 2, 1)
     first, second = [await Run.begin(redis, cast(Any, None), held, sql) for _ in range(2)]
-    key = names.item_key("lot-1")
+    key = item_key("lot-1")
 
     def write(run: Run, value: str) -> ClaimedWrites:
         writes = run.writes(SHARD)
@@ -139,7 +149,7 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
 
     def write_verdict(run: Run) -> ClaimedWrites:
         writes = run.writes(SHARD)
-        writes.put(names.verdicts_key("lot-1"), ("b:late",), b"of a run that is over")
+        writes.put(verdicts_key("lot-1"), ("b:late",), b"of a run that is over")
         return writes
 
     with pytest.raises(RecoveryOvertaken):
@@ -156,19 +166,19 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
     ):
         with pytest.raises(RecoveryOvertaken, match=SHARD):
             await attempt()
-    assert not await redis.hexists(names.verdicts_key("lot-1"), "b:late")
+    assert not await redis.hexists(verdicts_key("lot-1"), "b:late")
     assert await cast(Any, redis).hget(key, "price") == b"1"
-    assert not await redis.exists(names.cursors_key(SHARD))
+    assert not await redis.exists(cursors_key(SHARD))
 
     # PostgreSQL was put back, and counts anew: whoever holds the lock is the later one all the same.
     third = await Run.begin(redis, cast(Any, None), held, sql)
     assert await third.claim(SHARD)
     with pytest.raises(RecoveryOvertaken):
         await second.open(SHARD, 3)
-    await cast(Any, redis).sadd(names.lost_key(SHARD), "lot-1")
+    await cast(Any, redis).sadd(lost_key(SHARD), "lot-1")
     await third.open(SHARD, 4)
-    assert await cast(Any, redis).hget(names.cursors_key(SHARD), "epoch") == b"4"
-    assert not await redis.exists(names.rebuilding_key(SHARD), names.lost_key(SHARD))
+    assert await cast(Any, redis).hget(cursors_key(SHARD), "epoch") == b"4"
+    assert not await redis.exists(rebuilding_key(SHARD), lost_key(SHARD))
     with pytest.raises(RecoveryOvertaken):
         await third.open(SHARD, 5)
     with pytest.raises(RecoveryOvertaken):
@@ -180,7 +190,7 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
 async def test_a_shard_is_rebuilt_while_redis_is_full(world: World) -> None:
     """One that is closed frees what it has only once it is claimed, and takes no more than that afterwards."""
     redis = open_redis(world.stack.urls.redis_url)
-    key, verdicts = names.item_key("lot-1"), names.verdicts_key("lot-1")
+    key, verdicts = item_key("lot-1"), verdicts_key("lot-1")
     await redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(OutOfMemoryError):
@@ -197,7 +207,7 @@ async def test_a_shard_is_rebuilt_while_redis_is_full(world: World) -> None:
         await redis.config_set("maxmemory", "0")
     again = cast(Any, redis)
     assert (await again.hget(key, "price"), await again.hget(verdicts, "b:id")) == (b"1", b"ann")
-    assert await again.hget(names.cursors_key(SHARD), "epoch") == b"2"
+    assert await again.hget(cursors_key(SHARD), "epoch") == b"2"
     await redis.aclose()
 
 
@@ -207,10 +217,10 @@ async def test_writes_of_any_size_arrive_in_order(world: World) -> None:
     run = await Run.begin(redis, cast(Any, None), Held(1), load_queries())
     assert await run.claim(SHARD)
     writes, values = run.writes(SHARD), [str(number) for number in range(30_001)]
-    hash_key, list_key, verdicts = names.proxies_key("lot-1"), names.recent_key("lot-1"), names.verdicts_key("lot-1")
+    hash_key, list_key, verdicts = proxies_key("lot-1"), recent_key("lot-1"), verdicts_key("lot-1")
     writes.hset(hash_key, mapping=dict.fromkeys(values, 7))
     writes.rpush(list_key, *values)
-    writes.zadd(names.deadlines_key(SHARD), {value: int(value) for value in values})
+    writes.zadd(deadlines_key(SHARD), {value: int(value) for value in values})
     for user in ("ann", "bob"):
         writes.put(verdicts, ("h:k", f"u:{user}|k"), user.encode())
     for user in ("ann", "bob"):
@@ -220,7 +230,7 @@ async def test_writes_of_any_size_arrive_in_order(world: World) -> None:
     again = cast(Any, redis)
     assert await again.hlen(hash_key) == len(values)
     assert await again.lrange(list_key, 0, -1) == [value.encode() for value in values]
-    assert await again.zcard(names.deadlines_key(SHARD)) == len(values)
+    assert await again.zcard(deadlines_key(SHARD)) == len(values)
     # Each in the first of its fields that is free; where none is, the first one stays.
     assert await again.hgetall(verdicts) == {b"h:k": b"ann", b"u:bob|k": b"bob", b"b:id": b"ann"}
     assert await again.pttl(verdicts) > 0

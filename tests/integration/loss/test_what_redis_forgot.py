@@ -12,6 +12,7 @@ import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
+from shared.redis_layout.keys import cursors_key, item_key, lease_key, lost_key, outbox_key
 from tests.integration.loss.recover_world import RENEWED, House, assert_refused_for_now, house_of
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -117,14 +118,14 @@ async def test_an_item_that_redis_lost_alone_does_not_begin_at_zero(start_stack:
         await house.all_archived()
 
         async def lost() -> None:
-            await house.redis.delete(names.item_key(PLAIN))
+            await house.redis.delete(item_key(PLAIN))
             answer = await house.bid(PLAIN, "eve", "meanwhile", amount=50)
             assert (answer.status_code, answer.json()["code"]) in ((503, "BEING_REBUILT"), (503, "UNAVAILABLE"))
             await assert_refused_for_now(house, PLAIN)
             assert (await house.http.get(f"/api/v1/items/{PLAIN}")).status_code == 503
             created = await house.http.post("/api/v1/items", json={"id": PLAIN, "name": "Once more"})
             assert (created.status_code, created.json()["code"]) == (503, "BEING_REBUILT")
-            assert not await house.redis.exists(names.item_key(PLAIN))
+            assert not await house.redis.exists(item_key(PLAIN))
 
         await lost()
         code, told = await house.recover("--item", neighbour)
@@ -154,7 +155,7 @@ async def test_an_item_that_redis_lost_alone_does_not_begin_at_zero(start_stack:
         await house.stack.stop_process("nats")
         await house.accepted(neighbour, "eve", "three", amount=90)
         for item in ("new", neighbour):
-            await house.redis.delete(names.item_key(item))
+            await house.redis.delete(item_key(item))
             await house.bid(item, "eve", "four", amount=100)
             await assert_refused_for_now(house, item)
         unknown = await house.bid("never-there", "eve", "one", amount=1)
@@ -168,7 +169,7 @@ async def test_where_the_catalogue_is_closed_a_lost_item_is_no_stranger(start_st
     async with house_of(await start_stack(services=(API_GATEWAY,), env={"OPEN_CATALOGUE": "false"})) as house:
         await house.create(PLAIN)
         await house.accepted(PLAIN, "ann", "one", amount=5)
-        await house.redis.delete(names.item_key(PLAIN))
+        await house.redis.delete(item_key(PLAIN))
         # The first bid finds out that the item, which this gateway knew, is gone.
         await house.bid(PLAIN, "eve", "two", amount=9)
         await assert_refused_for_now(house, PLAIN)
@@ -216,13 +217,13 @@ async def test_a_shard_that_went_back_to_its_beginning_is_opened_by_a_recovery(s
         await house.stack.stop_process("nats")
         await house.accepted(PLAIN, "ann", "one", amount=1)
         shard = names.shard_of(PLAIN)
-        kept = {names.cursors_key(shard), names.lease_key(shard)}
+        kept = {cursors_key(shard), lease_key(shard)}
         keys = [key.decode() async for key in house.redis.scan_iter(f"{{{shard}}}:*")]
         await house.redis.delete(*(key for key in keys if key not in kept))
-        await cast(Any, house.redis.hset(names.cursors_key(shard), "next", "0"))
+        await cast(Any, house.redis.hset(cursors_key(shard), "next", "0"))
 
         async def is_closed() -> bool:
-            return bool(await cast(Any, house.redis.hexists(names.cursors_key(shard), "stale")))
+            return bool(await cast(Any, house.redis.hexists(cursors_key(shard), "stale")))
 
         await eventually(is_closed, seconds=40)
         await house.stack.start_process("nats")
@@ -243,7 +244,7 @@ async def test_a_shard_that_went_back_to_its_beginning_is_opened_by_a_recovery(s
         again = await house.bid(PLAIN, "bob", "two", amount=2)
         assert (again.status_code, again.json()["code"]) == (503, "UNAVAILABLE"), again.text
         assert (await house.accepted(PLAIN, "bob", "two", amount=2))["event_id"] == f"{PLAIN}:{RENEWED}:1"
-        assert not await house.redis.exists(names.lost_key(shard))
+        assert not await house.redis.exists(lost_key(shard))
 
 
 async def pages_read(house: House) -> int:
@@ -265,9 +266,9 @@ async def test_who_asks_for_random_ids_makes_nobody_read_a_long_outbox(
         shard = names.shard_of(PLAIN)
         pipeline = house.redis.pipeline(transaction=False)
         for n in range(2, 20_000):
-            pipeline.xadd(names.outbox_key(shard), {"item": "other", "events": "[]"}, id=f"{n}-0")
+            pipeline.xadd(outbox_key(shard), {"item": "other", "events": "[]"}, id=f"{n}-0")
         await pipeline.execute()
-        await cast(Any, house.redis.hset(names.cursors_key(shard), "next", "20000"))
+        await cast(Any, house.redis.hset(cursors_key(shard), "next", "20000"))
         before = await pages_read(house)
         strangers = [f"x{n}" for n in range(20_000) if names.shard_of(f"x{n}") == shard][:30]
         for item in strangers[:10]:
@@ -276,12 +277,12 @@ async def test_who_asks_for_random_ids_makes_nobody_read_a_long_outbox(
         created = [await house.http.post("/api/v1/items", json={"id": item, "name": "A"}) for item in strangers[10:20]]
         assert {answer.status_code for answer in created} == {201}
         # One that is lost is found all the same, though its only event is the oldest of them.
-        await house.redis.delete(names.item_key(PLAIN))
+        await house.redis.delete(item_key(PLAIN))
         assert (await house.http.get(f"/api/v1/items/{PLAIN}")).json()["code"] == "BEING_REBUILT"
         # Where the archive cannot tell either, whether the outbox has it is looked for in its newest part.
         await house.stack.stop_process("postgres")
         for item in strangers[20:]:
             assert (await house.http.post("/api/v1/items", json={"id": item, "name": "A"})).status_code == 503
-        await house.redis.delete(names.item_key(strangers[10]))
+        await house.redis.delete(item_key(strangers[10]))
         assert (await house.http.get(f"/api/v1/items/{strangers[10]}")).json()["code"] == "BEING_REBUILT"
         assert await pages_read(house) - before <= 15

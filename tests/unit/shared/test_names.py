@@ -7,24 +7,38 @@ import pytest
 
 from shared import names
 from shared.domain.voiding import answers, bids_anew
+from shared.redis_layout.keys import (
+    bidders_key,
+    cursors_key,
+    deadlines_key,
+    item_key,
+    lease_key,
+    older_refusals_key,
+    opened_key,
+    outbox_key,
+    proxies_key,
+    recent_key,
+    refusals_key,
+    verdicts_key,
+)
 
 
 def test_all_keys_of_an_item_share_its_hash_tag() -> None:
     item = "lot-1"
     tag = f"{{{names.shard_of(item)}}}"
     keys = [
-        names.item_key(item),
-        names.proxies_key(item),
-        names.bidders_key(item),
-        names.recent_key(item),
-        names.verdicts_key(item),
-        names.refusals_key(item),
-        names.older_refusals_key(item),
-        names.outbox_key(names.shard_of(item)),
-        names.cursors_key(names.shard_of(item)),
-        names.deadlines_key(names.shard_of(item)),
-        names.lease_key(names.shard_of(item)),
-        names.opened_key(names.shard_of(item)),
+        item_key(item),
+        proxies_key(item),
+        bidders_key(item),
+        recent_key(item),
+        verdicts_key(item),
+        refusals_key(item),
+        older_refusals_key(item),
+        outbox_key(names.shard_of(item)),
+        cursors_key(names.shard_of(item)),
+        deadlines_key(names.shard_of(item)),
+        lease_key(names.shard_of(item)),
+        opened_key(names.shard_of(item)),
     ]
     assert all(key.startswith(tag + ":") for key in keys)
     assert len(set(keys)) == len(keys)

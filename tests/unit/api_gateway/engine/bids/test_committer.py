@@ -12,8 +12,9 @@ from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.scripts import BidScripts, Decided, ItemMissing
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
-from shared.names import older_refusals_key, refusals_key, shard_of, verdicts_key
+from shared.names import shard_of
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import older_refusals_key, refusals_key, verdicts_key
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
 
 ACCEPTED = b"A|b|1|100|100|1|101|1|bid|1|5"

@@ -11,6 +11,7 @@ import pytest
 from api_gateway.engine.loss import lost_items
 from api_gateway.engine.loss.lost_items import LostItems
 from shared import names
+from shared.redis_layout.keys import lost_key
 
 
 class FakeRedis:
@@ -43,5 +44,5 @@ async def test_the_notes_of_a_shard_are_bounded_and_leave_room_to_others(monkeyp
     other = next(item for item in items if names.shard_of(item) == "s02")
     for item in full:
         await lost.note(item, other)
-    assert redis.sets[names.lost_key("s01")] == set(full[:3])
-    assert redis.sets[names.lost_key("s02")] == {other}
+    assert redis.sets[lost_key("s01")] == set(full[:3])
+    assert redis.sets[lost_key("s02")] == {other}

@@ -19,6 +19,7 @@ from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import cursors_key, outbox_key
 from tests.waiting import eventually
 
 ITEM = "lot"
@@ -66,11 +67,11 @@ class FakePipeline:
     def xrange(self, key: str, first: str, last: str, *, count: int) -> None:
         after = int(first.removeprefix("(").partition("-")[0])
         self._commands.append(
-            lambda: [(b"%d-0" % n, FIELDS) for n in self._redis.entries if n > after and key == names.outbox_key(SHARD)]
+            lambda: [(b"%d-0" % n, FIELDS) for n in self._redis.entries if n > after and key == outbox_key(SHARD)]
         )
 
     def hmget(self, key: str, fields: Sequence[str]) -> None:
-        ours = key == names.cursors_key(SHARD)
+        ours = key == cursors_key(SHARD)
         self._commands.append(lambda: self._redis.cursors.read(fields) if ours else [None] * len(fields))
 
     async def execute(self) -> list[Any]:
