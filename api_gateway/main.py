@@ -29,7 +29,7 @@ from api_gateway.engine.items import Items
 from api_gateway.engine.loss.guard import Guard
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.shards import Shards
-from api_gateway.engine.loss.witnesses import Past
+from api_gateway.engine.loss.witnesses import Witnesses
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import ShardScripts
@@ -74,7 +74,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
         limits = ScriptLimits(outbox_entries_max=settings.outbox_entries_max)
         archive = Archive(pool)
-        past = Past(archive, nats)
+        past = Witnesses(archive, nats)
         cursors_made = asyncio.Event()
         shards = Shards(
             unguarded,

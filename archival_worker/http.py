@@ -20,7 +20,7 @@ from archival_worker.chain.exports import Exporter
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
-from archival_worker.outbox.missing_entries import HoleFinder
+from archival_worker.outbox.missing_entries import MissingEntries
 from archival_worker.store.archive import Archive, Letters
 from shared import names
 from shared.clients.nats import NatsLink, StreamUnavailable
@@ -116,7 +116,7 @@ def _text(error: BaseException) -> str:
 def make_app(
     probes: Probes,
     cursors: CursorCopier,
-    holes: HoleFinder,
+    holes: MissingEntries,
     metrics: Metrics,
     chainer: Chainer,
     exporter: Exporter | None,

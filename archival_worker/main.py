@@ -22,7 +22,7 @@ from archival_worker.consume.worker import Worker, WorkerOptions
 from archival_worker.http import HttpServer, Probes, make_app, make_server
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
-from archival_worker.outbox.missing_entries import HoleFinder
+from archival_worker.outbox.missing_entries import MissingEntries
 from archival_worker.settings import Settings
 from archival_worker.store.archive import Archive
 from shared import names
@@ -48,7 +48,7 @@ class Service:
     worker: Worker
     cursors: CursorCopier
     retention: Retention
-    holes: HoleFinder
+    holes: MissingEntries
     chainer: Chainer
     exporter: Exporter | None
     http: HttpServer
@@ -92,7 +92,7 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             batch=BatchLimits(rows_max=settings.archiver_batch_rows, linger_s=settings.archiver_linger_ms / 1_000),
             source=PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=settings.archiver_ack_wait_s),
         )
-        holes = HoleFinder(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
+        holes = MissingEntries(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
         probes = Probes(redis, link, archive)
 
         async def figures() -> Sequence[Metric]:

@@ -1,7 +1,6 @@
-"""Names that every service agrees on: shards, Redis keys, NATS subjects, and the identifiers that may appear in them.
+"""Names that every service agrees on: shards, NATS subjects, and the identifiers that may appear in them.
 
-All keys of an item carry the hash tag of its shard (``{s07}``), so that one Lua script touches one Redis Cluster slot
-and the same code runs on a single server and on a cluster.
+The keys in Redis are in :mod:`shared.redis_layout.keys`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from api_gateway.engine.item_scripts import ItemScripts
 from api_gateway.engine.loss.known_items import CANNOT_BE_TOLD, KnownItems, TooManyQuestions, ask, shard_lost
 from api_gateway.engine.loss.lost_items import LostItems
-from api_gateway.engine.loss.witnesses import Past
+from api_gateway.engine.loss.witnesses import Witnesses
 from shared import names
 from shared.domain.auction import Terms
 from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInvalid, Unavailable
@@ -56,7 +56,7 @@ class Items:
         self,
         redis: Redis,
         scripts: ItemScripts,
-        past: Past,
+        past: Witnesses,
         lost_items: LostItems,
         *,
         open_catalogue: bool,

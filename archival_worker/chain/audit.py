@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 
 from archival_worker.chain.derived import disagreement
-from archival_worker.chain.hashes import NOWHERE, START, Head, Place, Row, content_of, follows, next_hash
+from archival_worker.chain.hashes import NOWHERE, START, Head, Row, Version, content_of, follows, next_hash
 from archival_worker.store.queries import load_chain_queries
 
 _PAGE_ROWS: Final = 5_000
@@ -32,7 +32,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """What an audit found.
 
     Attributes:
@@ -80,7 +80,7 @@ _VOIDS: Final = {
 class Auditor:
     """Takes an item's rows in order and compares; stops at the first one that does not fit. Pure."""
 
-    def __init__(self, item_id: str, chain: Head, exported: Mapping[Place, bytes]) -> None:
+    def __init__(self, item_id: str, chain: Head, exported: Mapping[Version, bytes]) -> None:
         """
         Args:
             chain: how far the chain is said to go.
@@ -100,7 +100,7 @@ class Auditor:
     def add(self, rows: Iterable[Row]) -> bool:
         """The next rows, with the hash that is stored for each; whether to go on."""
         for row in rows:
-            place = Place(row["epoch"], row["seq"])
+            place = Version(row["epoch"], row["seq"])
             self._last_row = row
             if row["type"] == "created":
                 self._created.append(row)
@@ -111,14 +111,14 @@ class Auditor:
                 return False
         return True
 
-    def _fault_of(self, place: Place, row: Row) -> tuple[Place, str | None, str] | None:
+    def _fault_of(self, place: Version, row: Row) -> tuple[Version, str | None, str] | None:
         """The place, type and reason of what does not fit; None where the row does, and is now the end of the chain."""
         last = self._head.place
         if place == last:
             return place, row["type"], "a bid and another event hold the same place"
         if not follows(last, place):
             # Of an item that was rebuilt, nobody can tell where the epoch before should have ended.
-            missing = Place(last.epoch, last.seq + 1) if last != NOWHERE else Place(place.epoch, 0)
+            missing = Version(last.epoch, last.seq + 1) if last != NOWHERE else Version(place.epoch, 0)
             return missing, None, f"it is missing; the next row is {row['type']} {place}"
         if row["hash"] is None:
             return place, row["type"], "it has no hash, but the chain goes past it: it was put in later"
@@ -133,12 +133,12 @@ class Auditor:
         self._fits += 1
         return None
 
-    def _found(self, place: Place, kind: str | None, reason: str) -> None:
+    def _found(self, place: Version, kind: str | None, reason: str) -> None:
         if self._finding is None or place < self._last:
             self._finding = Finding(str(place), kind, reason)
             self._last = place
 
-    def ended(self, orphan: Place | None) -> None:
+    def ended(self, orphan: Version | None) -> None:
         """After all rows.
 
         Args:
@@ -149,7 +149,7 @@ class Auditor:
             self._found(orphan, None, "its row is missing; its hash is there")
         if self._finding is None and place != self._chain.place:
             self._found(
-                Place(max(place.epoch, 1), place.seq + 1),
+                Version(max(place.epoch, 1), place.seq + 1),
                 None,
                 f"it is missing; the chain goes up to {self._chain.place}",
             )
@@ -159,7 +159,7 @@ class Auditor:
         if self._finding is None and later:
             self._found(min(later), None, "it was exported and is not in the chain any more")
 
-    def judged(self, place: Place, status: str, expected: str) -> None:
+    def judged(self, place: Version, status: str, expected: str) -> None:
         """A bid has another status than the voids say."""
         self._found(place, "bid", f"it is marked as {status}, and {_VOIDS[expected]}")
 
@@ -167,12 +167,12 @@ class Auditor:
         """After the chain was found sound: the item's row, None where it is not there."""
         if self._finding is not None or self._last_row is None:
             return
-        last = Place(self._last_row["epoch"], self._last_row["seq"])
+        last = Version(self._last_row["epoch"], self._last_row["seq"])
         if item is None:
             return self._found(last, "item", "the row of the item is missing")
-        place = Place(item["epoch"], item["seq"])
+        place = Version(item["epoch"], item["seq"])
         if place > last:
-            missing = Place(last.epoch, last.seq + 1)
+            missing = Version(last.epoch, last.seq + 1)
             return self._found(missing, None, f"it is missing; the item's row says that its log goes up to {place}")
         if place < last:
             return self._found(last, "item", f"the item's row is at {place}, and its log goes on")
@@ -180,11 +180,11 @@ class Auditor:
         if reason is not None:
             self._found(last, "item", reason)
 
-    def report(self) -> Report:
+    def report(self) -> AuditReport:
         """What was found."""
         head, place = self._head, self._head.place
         is_empty = place == NOWHERE
-        return Report(
+        return AuditReport(
             item_id=self._item_id,
             fits=self._fits,
             up_to=None if is_empty else str(place),
@@ -194,7 +194,7 @@ class Auditor:
         )
 
 
-async def audit(postgres_url: str, item_id: str, *, page_rows: int = _PAGE_ROWS) -> Report:
+async def audit(postgres_url: str, item_id: str, *, page_rows: int = _PAGE_ROWS) -> AuditReport:
     """Read one consistent state of the item and check all of it.
 
     Raises:
@@ -211,26 +211,26 @@ async def audit(postgres_url: str, item_id: str, *, page_rows: int = _PAGE_ROWS)
         raise AuditImpossible(f"PostgreSQL: {type(error).__name__}: {error}") from error
 
 
-async def _audit(connection: asyncpg.Connection, item_id: str, page_rows: int) -> Report:
+async def _audit(connection: asyncpg.Connection, item_id: str, page_rows: int) -> AuditReport:
     sql = load_chain_queries()
     chain = await connection.fetchrow(sql.read_chain, item_id)
     exported = {
-        Place(row["epoch"], row["seq"]): row["head"] for row in await connection.fetch(sql.read_confirmed, item_id)
+        Version(row["epoch"], row["seq"]): row["head"] for row in await connection.fetch(sql.read_confirmed, item_id)
     }
-    head = START if chain is None else Head(Place(chain["epoch"], chain["seq"]), chain["hash"])
+    head = START if chain is None else Head(Version(chain["epoch"], chain["seq"]), chain["hash"])
     auditor = Auditor(item_id, head, exported)
     place, is_known = NOWHERE, chain is not None or bool(exported)
     while rows := await connection.fetch(sql.read_rows, item_id, *place, page_rows):
         is_known = True
-        place = Place(rows[-1]["epoch"], rows[-1]["seq"])
+        place = Version(rows[-1]["epoch"], rows[-1]["seq"])
         if not auditor.add(rows):
             break
     if not is_known:
         raise AuditImpossible(f"the archive knows no item {item_id}")
     orphan = await connection.fetchrow(sql.find_orphan_hash, item_id)
-    auditor.ended(None if orphan is None else Place(orphan["epoch"], orphan["seq"]))
+    auditor.ended(None if orphan is None else Version(orphan["epoch"], orphan["seq"]))
     auditor.derived(await connection.fetchrow(sql.read_item, item_id))
     misjudged = await connection.fetchrow(sql.find_misjudged_bid, item_id)
     if misjudged is not None:
-        auditor.judged(Place(misjudged["epoch"], misjudged["seq"]), misjudged["status"], misjudged["expected"])
+        auditor.judged(Version(misjudged["epoch"], misjudged["seq"]), misjudged["status"], misjudged["expected"])
     return auditor.report()

@@ -14,7 +14,7 @@ from typing import Final
 
 import asyncpg
 
-from archival_worker.chain.hashes import Head, Place, extended
+from archival_worker.chain.hashes import Head, Version, extended
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.database import Connection, connection_of
@@ -55,7 +55,7 @@ class ChainOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    after: Place
+    after: Version
     since_s: float
 
 
@@ -187,7 +187,7 @@ class Chainer:
         """Events added, exports that became due, and the items that are to be looked at again."""
         await connection.execute(self._sql.begin_chains, item_ids)
         locked = await connection.fetch(self._sql.lock_chains, item_ids)
-        heads = {row["item_id"]: Head(Place(row["epoch"], row["seq"]), row["hash"]) for row in locked}
+        heads = {row["item_id"]: Head(Version(row["epoch"], row["seq"]), row["hash"]) for row in locked}
         columns = list(zip(*((item, *head.place) for item, head in heads.items()), strict=True)) or [(), (), ()]
         rows_max = self._options.rows_max
         rows = await connection.fetch(self._sql.read_unchained, *map(list, columns), rows_max)
@@ -213,7 +213,7 @@ class Chainer:
             again += (item_id for item_id in heads if item_id not in self._gaps)
         return len(links), due, again
 
-    def _note_gap(self, item_id: str, place: Place, missing_before: Place | None) -> None:
+    def _note_gap(self, item_id: str, place: Version, missing_before: Version | None) -> None:
         """An item with a gap waits for the batch that fills it, which offers it again."""
         known = self._gaps.get(item_id)
         if missing_before is None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from archival_worker.chain.hashes import START, Head, Place, Row, canonical, content_of, follows, next_hash
+from archival_worker.chain.hashes import START, Head, Row, Version, canonical, content_of, follows, next_hash
 from archival_worker.errors import ExportFailed
 
 FORMAT: Final = "bidding-export/1"
@@ -51,7 +51,7 @@ _LINE_BYTES_MAX: Final = 1024 * 1024
 class ExportWriter:
     """Writes one file; the same content gives the same bytes, whenever and wherever it is written."""
 
-    def __init__(self, raw: BinaryIO, item_id: str, place: Place, state: Row) -> None:
+    def __init__(self, raw: BinaryIO, item_id: str, place: Version, state: Row) -> None:
         self._raw = raw
         # Not a GzipFile: one that is given up writes what it still has when it is collected, to a file closed long ago.
         self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WBITS)
@@ -75,7 +75,7 @@ class ExportWriter:
                 sound.
         """
         for row in rows:
-            place = Place(row["epoch"], row["seq"])
+            place = Version(row["epoch"], row["seq"])
             if not follows(self._head.place, place):
                 raise ExportFailed(f"{self._item_id} has nothing between {self._head.place} and {place}")
             content = content_of(row)
@@ -233,7 +233,7 @@ class _Verifier:
 
     def _event(self, line: dict[str, Any]) -> None:
         event = line["event"]
-        place = Place(event["epoch"], event["seq"])
+        place = Version(event["epoch"], event["seq"])
         if event["item_id"] != self._first["item_id"]:
             raise BadLine(self._line, f"an event of {event['item_id']}, not of {self._first['item_id']}")
         if not follows(self._head.place, place):
@@ -247,7 +247,7 @@ class _Verifier:
         else:
             self._other(place, event["type"], event["body"])
 
-    def _bid(self, place: Place, amount: int) -> None:
+    def _bid(self, place: Version, amount: int) -> None:
         self._body = None
         self._bids += 1
         # The first bid may be at the start price itself; every other one rises above what stood before it.
@@ -256,7 +256,7 @@ class _Verifier:
         self._price = amount
         self._standing += 1
 
-    def _other(self, place: Place, kind: str, body: dict[str, Any]) -> None:
+    def _other(self, place: Version, kind: str, body: dict[str, Any]) -> None:
         if (body["type"], body["epoch"], body["seq"]) != (kind, *place):
             raise BadLine(self._line, f"the body of event {place} is that of another event")
         if self._events == 1:

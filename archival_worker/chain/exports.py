@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, ParamSpec
 import asyncpg
 
 from archival_worker.chain.export_file import ExportWriter
-from archival_worker.chain.hashes import NOWHERE, Place
+from archival_worker.chain.hashes import NOWHERE, Version
 from archival_worker.chain.sinks import Digest, Sink, chunks_of, digest_of
 from archival_worker.errors import ArchiveUnavailable, ExportFailed
 from archival_worker.metrics import Metrics
@@ -62,7 +62,7 @@ class _Job:
     """A claimed attempt."""
 
     item_id: str
-    place: Place
+    place: Version
     head: bytes
     tries: int
 
@@ -72,7 +72,7 @@ class _Job:
         return key_of(self.item_id, self.place)
 
 
-def key_of(item_id: str, place: Place) -> str:
+def key_of(item_id: str, place: Version) -> str:
     """``items/<shard's two digits>/<item>/<epoch>-<seq>.jsonl.gz``."""
     return f"items/{names.shard_of(item_id)[1:]}/{item_id}/{place.epoch}-{place.seq}.jsonl.gz"
 
@@ -135,7 +135,7 @@ class Exporter:
             row = await connection.fetchrow(self._sql.claim_export, 2 * self._options.attempt_s)
         if row is None:
             return False
-        job = _Job(row["item_id"], Place(row["epoch"], row["seq"]), row["head"], row["tries"])
+        job = _Job(row["item_id"], Version(row["epoch"], row["seq"]), row["head"], row["tries"])
         try:
             async with asyncio.timeout(self._options.attempt_s):
                 digest = await self._attempt(job)
@@ -176,7 +176,7 @@ class Exporter:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             state = await connection.fetchrow(self._sql.read_item, job.item_id)
-            if state is None or Place(state["epoch"], state["seq"]) != job.place:
+            if state is None or Version(state["epoch"], state["seq"]) != job.place:
                 raise ExportFailed(f"{job.item_id} is not at {job.place} any more; its newer state will be exported")
             writer = ExportWriter(file, job.item_id, job.place, state)
             place = NOWHERE
@@ -184,7 +184,7 @@ class Exporter:
                 rows = await connection.fetch(self._sql.read_rows, job.item_id, *place, self._options.page_rows)
                 if not rows:
                     break
-                place = Place(rows[-1]["epoch"], rows[-1]["seq"])
+                place = Version(rows[-1]["epoch"], rows[-1]["seq"])
                 # Compressing takes longer than reading, and the write path shares this event loop.
                 await _on_file(writer.add, rows)
             await _on_file(writer.finish)

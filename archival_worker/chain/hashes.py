@@ -52,7 +52,7 @@ class Row(Protocol):
     def __getitem__(self, key: str, /) -> Any: ...
 
 
-class Place(NamedTuple):
+class Version(NamedTuple):
     """Where an event is in its item's log. Places compare as their events follow each other."""
 
     epoch: int
@@ -62,14 +62,14 @@ class Place(NamedTuple):
         return f"{self.epoch}:{self.seq}"
 
 
-NOWHERE: Final = Place(0, -1)
+NOWHERE: Final = Version(0, -1)
 """The place before the first event."""
 
 
 class Head(NamedTuple):
     """The end of a chain: its last event's place and hash."""
 
-    place: Place
+    place: Version
     hash: bytes
 
 
@@ -77,7 +77,7 @@ START: Final = Head(NOWHERE, bytes(HASH_BYTES))
 """The empty chain."""
 
 
-def follows(place: Place, following: Place) -> bool:
+def follows(place: Version, following: Version) -> bool:
     """Whether nothing can be between the two: the next number, in the same epoch or in a later one (an item that was
     rebuilt goes on counting), or the 0 of a later epoch (it was begun anew)."""
     if following.epoch == place.epoch:
@@ -106,7 +106,7 @@ def next_hash(previous: bytes, content: bytes) -> bytes:
     return sha256(previous + content).digest()
 
 
-def extended(head: Head, rows: Iterable[Row]) -> tuple[list[Head], Place | None]:
+def extended(head: Head, rows: Iterable[Row]) -> tuple[list[Head], Version | None]:
     """The chain's new links, in order, and the place before which something is missing, or None.
 
     Args:
@@ -115,7 +115,7 @@ def extended(head: Head, rows: Iterable[Row]) -> tuple[list[Head], Place | None]
     """
     links: list[Head] = []
     for row in rows:
-        place = Place(row["epoch"], row["seq"])
+        place = Version(row["epoch"], row["seq"])
         if not follows(head.place, place):
             return links, place
         head = Head(place, next_hash(head.hash, content_of(row)))

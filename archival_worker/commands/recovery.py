@@ -15,10 +15,10 @@ import click
 from redis.exceptions import RedisError
 
 from archival_worker.errors import RecoveryRefused
-from archival_worker.recovery.recover import SETTLE_S, RecoverOptions, Recovery, Report
+from archival_worker.recovery.recover import SETTLE_S, RecoverOptions, Recovery, RecoveryReport
 from archival_worker.settings import Settings
 from archival_worker.store.archive import Archive
-from archival_worker.store.dead_letters import DeadLetters, Letter, Outcome
+from archival_worker.store.dead_letters import DeadLetters, Letter, RetryOutcome
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
@@ -95,7 +95,7 @@ def recover(
         sys.exit(EXIT_FAILED)
 
 
-async def _recover(settings: Settings, options: RecoverOptions, *, with_stream: bool) -> Report:
+async def _recover(settings: Settings, options: RecoverOptions, *, with_stream: bool) -> RecoveryReport:
     # The servers are what an operator gets wrong, and nothing else tells those of one deployment from another's.
     servers = [settings.redis_url, settings.postgres_url, *([settings.nats_url] if with_stream else [])]
     click.echo("Servers: " + ", ".join(map(without_password, servers)))
@@ -111,7 +111,7 @@ async def _recover(settings: Settings, options: RecoverOptions, *, with_stream: 
         return await Recovery(redis, archive, jetstream, options, tell=click.echo).run()
 
 
-def summary(report: Report, *, dry_run: bool) -> list[str]:
+def summary(report: RecoveryReport, *, dry_run: bool) -> list[str]:
     """What a reader must know afterwards, in lines."""
     did = "Would rebuild" if dry_run else "Rebuilt"
     lines = [
@@ -191,9 +191,9 @@ async def _list(settings: Settings, *, with_stored: bool) -> Sequence[Letter]:
         return await DeadLetters(archive).list(with_stored=with_stored)
 
 
-async def _retry(settings: Settings, ids: Sequence[int] | None) -> Counter[Outcome]:
+async def _retry(settings: Settings, ids: Sequence[int] | None) -> Counter[RetryOutcome]:
     """How many came out how. Each is told at once: the next one may fail, and what was stored is stored."""
-    outcomes: Counter[Outcome] = Counter()
+    outcomes: Counter[RetryOutcome] = Counter()
     async with _opened_archive(settings) as archive:
         letters = DeadLetters(archive)
         if ids is None:

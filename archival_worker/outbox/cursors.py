@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
-from archival_worker.store.archive import Position
 from shared.backoff import Backoff, set_within
 from shared.redis_layout.keys import cursors_key, opened_key, outbox_key
+from shared.redis_layout.outbox import EntryId
 from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class CursorCopier:
     def __init__(
         self,
         redis: Redis,
-        read_all: Callable[[], Awaitable[Mapping[str, Position]]],
+        read_all: Callable[[], Awaitable[Mapping[str, EntryId]]],
         metrics: Metrics,
         options: CopyOptions = CopyOptions(),
     ) -> None:
@@ -75,7 +75,7 @@ class CursorCopier:
         self._read_all = read_all
         self._metrics = metrics
         self._options = options
-        self._pending: dict[str, Position] = {}
+        self._pending: dict[str, EntryId] = {}
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self.alarms: dict[str, str] = {}
@@ -86,10 +86,10 @@ class CursorCopier:
         """Shards whose newest position is not in Redis yet."""
         return len(self._pending)
 
-    def offer(self, positions: Mapping[str, Position]) -> None:
+    def offer(self, positions: Mapping[str, EntryId]) -> None:
         """Positions that are committed: copy them soon."""
         for shard, position in positions.items():
-            if position.n > 0 and position > self._pending.get(shard, Position(0, 0)):
+            if position.n > 0 and position > self._pending.get(shard, EntryId(0, 0)):
                 self._pending[shard] = position
         if self._pending:
             self._wake.set()
@@ -141,7 +141,7 @@ class CursorCopier:
             self.offer(newer)
             raise
 
-    async def _send(self, positions: Mapping[str, Position]) -> dict[str, _Reply]:
+    async def _send(self, positions: Mapping[str, EntryId]) -> dict[str, _Reply]:
         """Run the script for each shard in one round trip."""
         calls = [
             (

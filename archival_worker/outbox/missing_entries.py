@@ -30,11 +30,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from archival_worker.errors import ArchiveUnavailable
-from archival_worker.store.archive import Position
 from shared import names
 from shared.clients.nats import Client, StreamUnavailable
 from shared.redis_layout.cursors import read_cursors
 from shared.redis_layout.keys import cursors_key
+from shared.redis_layout.outbox import EntryId
 from shared.redis_layout.scripts import Script
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ REPUBLISH: Final = Script.read(Path(__file__).parent / "lua" / "ask_to_republish
 
 
 def holes(
-    archived: Mapping[str, Position], published: Mapping[str, Position], before: Mapping[str, Position]
-) -> dict[str, Position]:
+    archived: Mapping[str, EntryId], published: Mapping[str, EntryId], before: Mapping[str, EntryId]
+) -> dict[str, EntryId]:
     """The shards whose archived position is below the published one and did not move since the look ``before``.
     Pure."""
     return {
@@ -59,7 +59,7 @@ def holes(
     }
 
 
-def published_since(before: Mapping[str, Position], now: Mapping[str, Position]) -> dict[str, Position]:
+def published_since(before: Mapping[str, EntryId], now: Mapping[str, EntryId]) -> dict[str, EntryId]:
     """What was published ``before`` and still is: not where the relay has gone back since, or Redis was lost. Pure."""
     return {
         shard: min(position, now[shard])
@@ -72,19 +72,19 @@ def published_since(before: Mapping[str, Position], now: Mapping[str, Position])
 class _Look:
     """What a look has noted for the next one. ``last_seq``: the stream's last message then."""
 
-    archived: Mapping[str, Position]
-    published: Mapping[str, Position]
+    archived: Mapping[str, EntryId]
+    published: Mapping[str, EntryId]
     last_seq: int
 
 
-class HoleFinder:
+class MissingEntries:
     """Looks from time to time. Several archivers may: asking twice is asking once."""
 
     def __init__(
         self,
         redis: Redis,
         connect: Callable[[], Awaitable[Client]],
-        read_all: Callable[[], Awaitable[Mapping[str, Position]]],
+        read_all: Callable[[], Awaitable[Mapping[str, EntryId]]],
         *,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
@@ -106,7 +106,7 @@ class HoleFinder:
                 self._before = None
                 logger.info("no look for missing entries: %s: %s", type(error).__name__, error)
 
-    async def once(self) -> dict[str, Position]:
+    async def once(self) -> dict[str, EntryId]:
         """One look; the shards for which entries were asked for again.
 
         Raises:
@@ -133,7 +133,7 @@ class HoleFinder:
         self._alarm(found | {shard: position for shard, position in unmoved.items() if shard in self.alarms})
         return found
 
-    def _alarm(self, found: Mapping[str, Position]) -> None:
+    def _alarm(self, found: Mapping[str, EntryId]) -> None:
         alarms = {
             shard: f"entries after {position.n} are published but not in the stream; asked the relay for them again"
             for shard, position in found.items()
@@ -155,10 +155,10 @@ class HoleFinder:
         client = await self._connect()
         return (await client.jetstream().stream_info(names.STREAM)).state.last_seq
 
-    async def _published(self) -> dict[str, Position]:
+    async def _published(self) -> dict[str, EntryId]:
         found = await read_cursors(self._redis, names.SHARDS)
         return {
-            shard: Position(cursors.epoch, cursors.published)
+            shard: EntryId(cursors.epoch, cursors.published)
             for shard, cursors in found.items()
             if cursors.epoch is not None
         }

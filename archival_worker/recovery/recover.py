@@ -81,7 +81,7 @@ SETTLE_S: Final = 6.0
 
 
 @dataclass(slots=True)
-class Report:
+class RecoveryReport:
     """What was done, or, after a dry run, what would be.
 
     Attributes:
@@ -148,9 +148,9 @@ class Recovery:
         self._would_close = None if item_id is None else names.shard_of(item_id)
         self._claims: Run | None = None
         self._missing: list[str] = []
-        self.report = Report()
+        self.report = RecoveryReport()
 
-    async def run(self) -> Report:
+    async def run(self) -> RecoveryReport:
         """Rebuild every lost shard.
 
         Raises:
@@ -173,7 +173,7 @@ class Recovery:
                 # Whatever else broke with it: that this run is alone is what it may not rely on any more.
                 raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error
 
-    async def _run(self) -> Report:
+    async def _run(self) -> RecoveryReport:
         if self._options.item_id is not None:
             await self._closed.close_for(self._options.item_id, self._jetstream, dry_run=self._options.dry_run)
         started_s = time.monotonic()

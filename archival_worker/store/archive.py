@@ -19,17 +19,11 @@ from archival_worker.store.database import Connection, connection_of, translated
 from archival_worker.store.queries import Queries, load_queries
 from archival_worker.store.sorted_batch import DeadLetter, SortedBatch
 from shared.messages import ItemCreated
+from shared.redis_layout.outbox import EntryId
 
 logger = logging.getLogger(__name__)
 
 _DETAIL_MAX: Final = 500
-
-
-class Position(NamedTuple):
-    """A shard's archived cursor: everything of ``epoch`` up to entry ``n`` is committed."""
-
-    epoch: int
-    n: int
 
 
 class Letters(NamedTuple):
@@ -62,7 +56,7 @@ class Stored:
     duplicates: int = 0
     clashes: int = 0
     dead_letters: list[tuple[str, str]] = field(default_factory=list)
-    positions: dict[str, Position] = field(default_factory=dict)
+    positions: dict[str, EntryId] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
     def add(self, other: Stored) -> None:
@@ -297,7 +291,7 @@ class Archive:
 
     async def _move_cursors(
         self, connection: Connection, watermarks: Mapping[str, Watermark], batch: SortedBatch
-    ) -> dict[str, Position]:
+    ) -> dict[str, EntryId]:
         after = {}
         for shard, mark in watermarks.items():
             for epoch, entries in sorted(batch.entries.get(shard, {}).items()):
@@ -313,9 +307,9 @@ class Archive:
                 # As text: an array of arrays must be rectangular, and these differ in length.
                 ["{" + ",".join(map(str, flattened(mark.ahead))) + "}" for _, mark in moved],
             )
-        return {shard: Position(mark.epoch, mark.archived) for shard, mark in after.items()}
+        return {shard: EntryId(mark.epoch, mark.archived) for shard, mark in after.items()}
 
-    async def positions(self) -> dict[str, Position]:
+    async def positions(self) -> dict[str, EntryId]:
         """The archived cursor of every shard; epoch 0 where nothing was archived yet.
 
         Raises:
@@ -323,7 +317,7 @@ class Archive:
         """
         async with self.connection() as connection:
             rows = await connection.fetch(self._sql.read_cursors)
-        return {row["shard"]: Position(row["shard_epoch"], row["archived_n"]) for row in rows}
+        return {row["shard"]: EntryId(row["shard_epoch"], row["archived_n"]) for row in rows}
 
     async def knows(self, item_id: str) -> bool:
         """Whether anything of the item is archived.

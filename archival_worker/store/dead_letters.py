@@ -19,9 +19,9 @@ from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.messages import MESSAGE_START, frame_batch
 
-Outcome = Literal["stored", "poison", "clash", "former_epoch"]
+RetryOutcome = Literal["stored", "poison", "clash", "former_epoch"]
 
-_TEXTS: Final[dict[Outcome, str]] = {
+_TEXTS: Final[dict[RetryOutcome, str]] = {
     "stored": "stored",
     "poison": "still cannot be read or stored",
     "clash": "its place in the archive is still taken by another event",
@@ -41,7 +41,7 @@ class Letter:
     at: datetime
     detail: str
     retried_at: datetime | None
-    outcome: Outcome | None
+    outcome: RetryOutcome | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Retried:
     """What came of a retry; ``text`` says it."""
 
     id: int
-    outcome: Outcome
+    outcome: RetryOutcome
     text: str
 
 
@@ -85,7 +85,7 @@ class DeadLetters:
                 if row["outcome"] == "stored":
                     return Retried(letter_id, "stored", "had been stored by an earlier retry")
                 delivery = read_letter(row)
-                outcome: Outcome = "poison"
+                outcome: RetryOutcome = "poison"
                 if delivery.entry is not None and await self._archive.is_former(connection, delivery.entry):
                     outcome = "former_epoch"
                 elif delivery.batch is not None:

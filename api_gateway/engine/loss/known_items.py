@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.engine.loss.witnesses import Past
+from api_gateway.engine.loss.witnesses import Witnesses
 from shared import names
 from shared.domain.errors import ShardLost, Unavailable
 from shared.redis_layout.keys import cursors_key, opened_key, outbox_key
@@ -39,7 +39,7 @@ class TooManyQuestions(Unavailable):
 class KnownItems:
     """Asks the outbox, the stream and the archive."""
 
-    def __init__(self, redis: Redis, past: Past) -> None:
+    def __init__(self, redis: Redis, past: Witnesses) -> None:
         self._redis: Any = redis
         self._past = past
         self._asked: dict[str, asyncio.Task[bool]] = {}

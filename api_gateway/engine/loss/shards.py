@@ -22,11 +22,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.loss.lost_items import LostItems
-from api_gateway.engine.loss.witnesses import Known, Past, Place
+from api_gateway.engine.loss.witnesses import Known, Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
 from shared.redis_layout.keys import cursors_key, lost_key
+from shared.redis_layout.outbox import EntryId
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class _Cursors(NamedTuple):
     shard, '' where none was since it was made. ``items_lost``: how many of its items are noted as lost.
     """
 
-    place: Place | None
+    place: EntryId | None
     archived: int
     stale: bool
     run: str
@@ -99,7 +100,7 @@ class ShardHealth:
         return not self.missing
 
 
-_NOWHERE = Place(0, 0)
+_NOWHERE = EntryId(0, 0)
 
 
 class Shards:
@@ -109,7 +110,7 @@ class Shards:
         self,
         redis: Redis,
         scripts: ShardScripts,
-        past: Past,
+        past: Witnesses,
         lost_items: LostItems,
         *,
         on_initialised: Callable[[], None],
@@ -129,7 +130,7 @@ class Shards:
         self._scripts = scripts
         self._past = past
         self._on_initialised = on_initialised
-        self._seen: dict[str, Place] = {}
+        self._seen: dict[str, EntryId] = {}
         self._compare_at_s = 0.0
         self.health = ShardHealth()
 
@@ -155,7 +156,7 @@ class Shards:
 
     def given_out(self, shard: str, epoch: int, n: int) -> None:
         """A script has given out this entry. A Redis that has not, is an older copy, whoever else knows."""
-        place = Place(epoch, n)
+        place = EntryId(epoch, n)
         if place > self._seen.get(shard, _NOWHERE):
             self._seen[shard] = place
 
@@ -231,7 +232,7 @@ class Shards:
             self.health.not_admitted = _NOT_ADMITTED
             raise Unavailable(_NOT_ADMITTED, retry_after_s=2)
         behind: list[str] = []
-        unmarked: dict[str, Place] = {}
+        unmarked: dict[str, EntryId] = {}
         for shard, cursors in found.open.items():
             place = places.get(shard, _NOWHERE)
             assert cursors.place is not None
@@ -283,7 +284,7 @@ class Shards:
         found: dict[str, _Cursors] = {}
         for shard, cursors, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
             epoch, entry, archived, stale, run = cursors
-            place = None if epoch is None or entry is None else Place(int(epoch), int(entry))
+            place = None if epoch is None or entry is None else EntryId(int(epoch), int(entry))
             found[shard] = _Cursors(place, int(archived or 0), stale is not None, (run or b"").decode(), items_lost)
             if place is None:
                 self._seen.pop(shard, None)
@@ -306,9 +307,9 @@ class Shards:
         health.archive_is_behind = is_behind
 
 
-def _highest(*many: Mapping[str, Place]) -> dict[str, Place]:
+def _highest(*many: Mapping[str, EntryId]) -> dict[str, EntryId]:
     """The highest place of each shard."""
-    places: dict[str, Place] = {}
+    places: dict[str, EntryId] = {}
     for one in many:
         for shard, place in one.items():
             places[shard] = max(place, places.get(shard, place))

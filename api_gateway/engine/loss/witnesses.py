@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header
@@ -21,6 +21,7 @@ from api_gateway.archive import Archive
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable
+from shared.redis_layout.outbox import EntryId
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +33,11 @@ _PAGE: Final = 512
 _IDLE_S: Final = 10.0
 
 
-class Place(NamedTuple):
-    """An outbox entry of a shard. Of two places, the higher one was given out later."""
-
-    epoch: int
-    n: int
-
-
 @dataclass(frozen=True, slots=True)
 class Known:
     """The highest place of each shard that anything is known of, and who was there to be asked."""
 
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[str, EntryId] = field(default_factory=dict)
     archive_asked: bool = False
     stream_asked: bool = False
 
@@ -53,7 +47,7 @@ class Known:
         return self.archive_asked and self.stream_asked
 
 
-class Past:
+class Witnesses:
     """Asks the archive and the stream, both within a bound; not for the hot path."""
 
     def __init__(self, archive: Archive, nats: NatsLink, *, timeout_s: float = 2.0) -> None:
@@ -75,7 +69,7 @@ class Past:
         archived, published = await asyncio.gather(
             self._tried(self._archived()), self._tried(self._published(look_back=look_back))
         )
-        places: dict[str, Place] = {}
+        places: dict[str, EntryId] = {}
         for found in (archived or {}, published or {}):
             for shard, place in found.items():
                 places[shard] = max(place, places.get(shard, place))
@@ -88,10 +82,10 @@ class Past:
             logger.warning("shards: %s", error)
             return None
 
-    async def _archived(self) -> dict[str, Place]:
-        return {shard: Place(epoch, n) for shard, epoch, n in await self._archive.shard_places()}
+    async def _archived(self) -> dict[str, EntryId]:
+        return {shard: EntryId(epoch, n) for shard, epoch, n in await self._archive.shard_places()}
 
-    async def _published(self, *, look_back: bool) -> dict[str, Place]:
+    async def _published(self, *, look_back: bool) -> dict[str, EntryId]:
         answers = await asyncio.gather(*(self._last(f"{names.SUBJECT_PREFIX}.{shard}.*") for shard in names.SHARDS))
         places = {shard: _place_of(shard, message_id) for shard, message_id in zip(names.SHARDS, answers, strict=True)}
         found = {shard: place for shard, place in places.items() if place is not None}
@@ -100,13 +94,13 @@ class Past:
                 found[shard] = max(place, found.get(shard, place))
         return found
 
-    async def _newest(self) -> dict[str, Place]:
+    async def _newest(self) -> dict[str, EntryId]:
         """The highest place of each shard among the newest messages of the stream.
 
         Raises:
             Unavailable: the stream cannot be read.
         """
-        places: dict[str, Place] = {}
+        places: dict[str, EntryId] = {}
         try:
             async with asyncio.timeout(self._timeout_s):
                 jetstream = (await self._nats.connected()).jetstream()
@@ -131,7 +125,7 @@ class Past:
                     left -= 1
                     entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
                     if entry is not None and message.subject.startswith(f"{names.SUBJECT_PREFIX}.{entry.shard}."):
-                        place = Place(entry.epoch, entry.n)
+                        place = EntryId(entry.epoch, entry.n)
                         places[entry.shard] = max(place, places.get(entry.shard, place))
             await source.unsubscribe()
         except NotFoundError:
@@ -176,10 +170,10 @@ class Past:
         return await self._archive.version(item_id) is not None
 
 
-def _place_of(shard: str, message_id: str | None) -> Place | None:
+def _place_of(shard: str, message_id: str | None) -> EntryId | None:
     """The place that a message of the shard has in its outbox. One of somebody else's is no place, but still a sign
     that the shard is not new."""
     if message_id is None:
         return None
     entry = names.entry_of_message_id(message_id)
-    return Place(entry.epoch, entry.n) if entry is not None and entry.shard == shard else Place(0, 0)
+    return EntryId(entry.epoch, entry.n) if entry is not None and entry.shard == shard else EntryId(0, 0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from archival_worker.chain.audit import Report, audit
+from archival_worker.chain.audit import AuditReport, audit
 from archival_worker.chain.chainer import Chainer, ChainOptions
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Archive, Stored
@@ -56,7 +56,7 @@ class World:
     async def tamper(self, sql: str) -> None:
         assert (await self.pool.execute(sql)).rpartition(" ")[2] != "0", "the test changed nothing"
 
-    async def audit(self, item_id: str = "lot-1", page_rows: int = 3) -> Report:
+    async def audit(self, item_id: str = "lot-1", page_rows: int = 3) -> AuditReport:
         return await audit(self.url, item_id, page_rows=page_rows)
 
     async def export_row(self) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from archival_worker.consume.batcher import BatchLimits
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CopyOptions, CursorCopier
-from archival_worker.store.archive import Position
 from archival_worker.store.queries import load_queries
 from shared import names
 from shared.clients.nats import ensure_stream
 from shared.redis_layout.keys import cursors_key
+from shared.redis_layout.outbox import EntryId
 from tests.integration.archive.archive_world import Running, World, until
 from tests.unit.archival_worker.events import bid, created
 
@@ -255,11 +255,11 @@ async def test_redis_away_for_a_while(world: World) -> None:
 async def test_positions_that_are_known_get_to_redis_while_postgresql_is_away(world: World) -> None:
     await world.fill_outbox("lot-1", 5)
 
-    async def away() -> dict[str, Position]:
+    async def away() -> dict[str, EntryId]:
         raise ArchiveUnavailable("away")
 
     copier = CursorCopier(world.redis, away, Metrics(), CopyOptions(interval_s=0.01))
-    copier.offer({names.shard_of("lot-1"): Position(1, 3)})
+    copier.offer({names.shard_of("lot-1"): EntryId(1, 3)})
     running = asyncio.create_task(copier.run())
     try:
         await until(lambda: archived_in_redis(world, 3), "the cursor in Redis")

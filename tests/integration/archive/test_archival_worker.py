@@ -18,7 +18,6 @@ from archival_worker.consume.batcher import BatchLimits
 from archival_worker.consume.retention import Retention, RetentionOptions
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CopyOptions, CursorCopier
-from archival_worker.store.archive import Position
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import StreamLimits
@@ -27,6 +26,7 @@ from shared.domain.errors import OutcomeUnknown
 from shared.messages import Event
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.keys import cursors_key
+from shared.redis_layout.outbox import EntryId
 from shared.streams.puller import PullOptions
 from tests.integration.archive.archive_world import World, new_world, until
 from tests.stack import StackFactory
@@ -246,12 +246,12 @@ async def test_an_older_position_does_not_replace_a_newer_one_that_waits(world: 
     await world.fill_outbox("lot-1", 9)
     shard = names.shard_of("lot-1")
 
-    async def nothing_archived() -> dict[str, Position]:
+    async def nothing_archived() -> dict[str, EntryId]:
         return {}
 
     redis = open_redis(world.stack.urls.redis_url)
     copier = CursorCopier(redis, nothing_archived, Metrics(), CopyOptions(interval_s=0.01))
-    for position in (Position(1, 5), Position(1, 3), Position(1, 0)):
+    for position in (EntryId(1, 5), EntryId(1, 3), EntryId(1, 0)):
         copier.offer({shard: position})
     assert copier.pending == 1
     copying = asyncio.create_task(copier.run())
@@ -263,8 +263,8 @@ async def test_an_older_position_does_not_replace_a_newer_one_that_waits(world: 
     assert (await world.redis_cursors("lot-1"))[b"archived"] == b"5"
     assert await world.outbox_ids("lot-1") == [b"6-0", b"7-0", b"8-0", b"9-0"]
     # And a higher number of an older epoch is an older position.
-    copier.offer({shard: Position(2, 1)})
-    copier.offer({shard: Position(1, 8)})
+    copier.offer({shard: EntryId(2, 1)})
+    copier.offer({shard: EntryId(1, 8)})
     copier.request_stop()
     await asyncio.wait_for(copying, 10)
     assert (await world.redis_cursors("lot-1"))[b"archived"] == b"5"

@@ -10,13 +10,14 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
-from archival_worker.outbox.missing_entries import HoleFinder
-from archival_worker.store.archive import Archive, Position
+from archival_worker.outbox.missing_entries import MissingEntries
+from archival_worker.store.archive import Archive
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.nats import Client, ensure_stream
 from shared.clients.postgres import open_postgres
 from shared.redis_layout.keys import cursors_key, outbox_key
+from shared.redis_layout.outbox import EntryId
 from tests.integration.archive.archive_world import World
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import bid
@@ -103,7 +104,7 @@ async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they
     async def connected() -> Client:
         return world.client
 
-    finder = HoleFinder(world.redis, connected, Archive(pool).positions)
+    finder = MissingEntries(world.redis, connected, Archive(pool).positions)
     in_hand = await world.jetstream.pull_subscribe_bind(durable=names.ARCHIVER_DURABLE, stream=names.STREAM)
     other = next(f"x{n}" for n in range(1_000) if names.shard_of(f"x{n}") != SHARD)
     held: list[Msg] = []
@@ -118,7 +119,7 @@ async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they
     try:
         assert await finder.once() == {}, "the first look finds nothing"
         await busy(1)
-        assert await finder.once() == {SHARD: Position(1, 2)}
+        assert await finder.once() == {SHARD: EntryId(1, 2)}
         assert "entries after 2" in finder.alarms[SHARD]
         assert (await world.redis_cursors(ITEM))[b"republish"] == b"1"
         await busy(2)
@@ -126,9 +127,9 @@ async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they
         assert await finder.once() == {}, "and the workers are not past it"
         assert SHARD in finder.alarms
         await busy(3)
-        assert await finder.once() == {SHARD: Position(1, 2)}
+        assert await finder.once() == {SHARD: EntryId(1, 2)}
 
-        finder = HoleFinder(world.redis, connected, Archive(pool).positions)
+        finder = MissingEntries(world.redis, connected, Archive(pool).positions)
         await world.publish(3, bid(ITEM, 3))
         (late,) = await in_hand.fetch(1)
         assert await finder.once() == {}

@@ -10,11 +10,12 @@ import pytest_asyncio
 
 from api_gateway.archive import Archive
 from api_gateway.engine.loss.guard import Guard
-from api_gateway.engine.loss.witnesses import Past, Place
+from api_gateway.engine.loss.witnesses import Witnesses
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
 from shared.domain.errors import Unavailable
+from shared.redis_layout.outbox import EntryId
 from tests.integration.archive.archive_world import World
 
 pytestmark = pytest.mark.integration
@@ -30,9 +31,9 @@ class NoArchive:
 
 
 @pytest_asyncio.fixture
-async def past(world: World) -> AsyncIterator[Past]:
+async def past(world: World) -> AsyncIterator[Witnesses]:
     link = NatsLink(world.stack.urls.nats_url, name="test")
-    yield Past(cast(Archive, NoArchive()), link)
+    yield Witnesses(cast(Archive, NoArchive()), link)
     await link.close()
 
 
@@ -43,7 +44,7 @@ async def publish(world: World, n: int, *, item: str = LOT, epoch: int = 1, agai
 
 @pytest.mark.parametrize(("late_epoch", "late"), [(2, 5), (1, 50)])
 async def test_the_last_message_of_a_shard_need_not_be_its_highest(
-    world: World, past: Past, late_epoch: int, late: int
+    world: World, past: Witnesses, late_epoch: int, late: int
 ) -> None:
     """A relay that slept past its lease publishes once more what it had read; JetStream knows ids for two minutes."""
     for n in range(1, 11):
@@ -52,20 +53,20 @@ async def test_the_last_message_of_a_shard_need_not_be_its_highest(
     await publish(world, late, epoch=late_epoch, again=1)
     known = await past.shards(look_back=True)
     assert (known.stream_asked, known.archive_asked) == (True, False)
-    assert known.places == {names.shard_of(LOT): Place(2, 10), names.shard_of(OTHER): Place(1, 10)}
-    assert (await past.shards()).places[names.shard_of(LOT)] == Place(late_epoch, late), "what costs less, tells less"
+    assert known.places == {names.shard_of(LOT): EntryId(2, 10), names.shard_of(OTHER): EntryId(1, 10)}
+    assert (await past.shards()).places[names.shard_of(LOT)] == EntryId(late_epoch, late), "what costs less, tells less"
 
 
 async def test_looking_back_is_bounded_and_needs_no_messages(
-    world: World, past: Past, monkeypatch: pytest.MonkeyPatch
+    world: World, past: Witnesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await past.shards(look_back=True)).places == {}
     monkeypatch.setattr("api_gateway.engine.loss.witnesses.LOOK_BACK_MESSAGES", 3)
     for n in (7, 8, 9, 1, 2, 3):
         await publish(world, n)
-    assert (await past.shards(look_back=True)).places == {names.shard_of(LOT): Place(1, 3)}
+    assert (await past.shards(look_back=True)).places == {names.shard_of(LOT): EntryId(1, 3)}
     monkeypatch.setattr("api_gateway.engine.loss.witnesses.LOOK_BACK_MESSAGES", 4)
-    assert (await past.shards(look_back=True)).places == {names.shard_of(LOT): Place(1, 9)}
+    assert (await past.shards(look_back=True)).places == {names.shard_of(LOT): EntryId(1, 9)}
     await world.jetstream.purge_stream(names.STREAM)
     assert (await past.shards(look_back=True)).places == {}
 

@@ -23,7 +23,7 @@ from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import Items
 from api_gateway.engine.loss.lost_items import LostItems
-from api_gateway.engine.loss.witnesses import Past
+from api_gateway.engine.loss.witnesses import Witnesses
 from api_gateway.history import History
 from api_gateway.routes.bids import get_verdict
 from api_gateway.routes.items import get_history
@@ -86,7 +86,7 @@ async def ground(world: World) -> AsyncIterator[Ground]:
         yield Ground(world, proxy, redis, pool)
 
 
-def items_of(ground: Ground, past: Past | None = None) -> Items:
+def items_of(ground: Ground, past: Witnesses | None = None) -> Items:
     scripts = ItemScripts(ground.redis, ScriptLimits())
     return Items(
         ground.redis,
@@ -169,7 +169,7 @@ async def test_what_was_struck_is_not_forgotten_by_a_read_during_a_loss(ground: 
 # ---------------------------------------------------------------------- lost, or never there
 
 
-class Slow(Past):
+class Slow(Witnesses):
     """Who knows it takes time; how many wait for it now."""
 
     def __init__(self, archive: Archive, nats: NatsLink) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.recovery.recover import RecoverOptions, Recovery, Report
+from archival_worker.recovery.recover import RecoverOptions, Recovery, RecoveryReport
 from archival_worker.store.archive import Archive, Stored
 from shared import names
 from shared.redis_layout.keys import cursors_key, item_key, outbox_key
@@ -57,7 +57,7 @@ async def test_what_is_lost_while_a_recovery_is_at_work_waits_for_the_next_one(
         keys = [key async for key in redis.scan_iter(f"{{{A_MOMENT_AGO}}}:*")]
         await redis.delete(*keys)
 
-    async def recover(archive: Archive) -> Report:
+    async def recover(archive: Archive) -> RecoveryReport:
         return await Recovery(redis, archive, world.jetstream, RecoverOptions(settle_s=0), tell=told.append).run()
 
     async with (

@@ -10,7 +10,7 @@ import nats
 import pytest
 
 from archival_worker.recovery.closed_shards import ClosedShards
-from archival_worker.recovery.recover import RecoverOptions, Recovery, Report
+from archival_worker.recovery.recover import RecoverOptions, Recovery, RecoveryReport
 from archival_worker.store.archive import Archive
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
@@ -81,7 +81,7 @@ async def archive_of(world: World) -> AsyncIterator[Archive]:
         pool.terminate()
 
 
-async def recovered(world: World, archive: Archive, closed: type[ClosedShards] = ClosedShards) -> Report:
+async def recovered(world: World, archive: Archive, closed: type[ClosedShards] = ClosedShards) -> RecoveryReport:
     redis = open_redis(world.stack.urls.redis_url)
     recovery = Recovery(redis, archive, world.jetstream, AT_ONCE, tell=lambda _: None)
     recovery._closed = closed(redis, archive)

@@ -16,7 +16,7 @@ import pytest
 
 from archival_worker.chain.export_file import STATE, BadLine, ExportWriter, NotAnExport, verify
 from archival_worker.chain.exports import ExportOptions, key_of, pause_after
-from archival_worker.chain.hashes import START, Place, canonical, extended, next_hash
+from archival_worker.chain.hashes import START, Version, canonical, extended, next_hash
 from archival_worker.chain.sinks import Digest, DirectorySink, S3Sink, digest_of, open_sink
 from archival_worker.errors import ExportFailed, ExportsMisconfigured
 from shared.names import shard_of
@@ -33,7 +33,7 @@ def written(rows: list[dict[str, Any]], *, page: int = 100) -> bytes:
     raw = io.BytesIO()
     last = rows[-1]
     state = json.loads(last["body"]) if last["body"] else dict.fromkeys(STATE)
-    writer = ExportWriter(raw, "lot-1", Place(last["epoch"], last["seq"]), state)
+    writer = ExportWriter(raw, "lot-1", Version(last["epoch"], last["seq"]), state)
     for at in range(0, len(rows), page):
         writer.add(rows[at : at + page])
     writer.finish()
@@ -104,7 +104,7 @@ class Watched(io.BytesIO):
 def test_a_file_that_is_given_up_is_left_alone() -> None:
     rows = chained(history())
     raw = Watched()
-    writer = ExportWriter(raw, "lot-1", Place(1, 3), json.loads(rows[-1]["body"]))
+    writer = ExportWriter(raw, "lot-1", Version(1, 3), json.loads(rows[-1]["body"]))
     writer.add(rows[:2])
     raw.close()
     del writer
@@ -228,7 +228,7 @@ def test_every_truncation_and_every_flipped_bit_is_noticed(tmp_path: Path) -> No
 
 
 def test_keys_are_the_same_for_the_same_events() -> None:
-    assert key_of("lot-1", Place(2, 17)) == f"items/{shard_of('lot-1')[1:]}/lot-1/2-17.jsonl.gz"
+    assert key_of("lot-1", Version(2, 17)) == f"items/{shard_of('lot-1')[1:]}/lot-1/2-17.jsonl.gz"
 
 
 def test_pauses_double_and_are_bounded() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archival_worker.chain.audit import Auditor, Report
+from archival_worker.chain.audit import Auditor, AuditReport
 from archival_worker.chain.export_file import STATE, TERMS
-from archival_worker.chain.hashes import NOWHERE, START, Head, Place, canonical, content_of, extended, follows
+from archival_worker.chain.hashes import NOWHERE, START, Head, Version, canonical, content_of, extended, follows
 from tests.unit.archival_worker.events import closed, created
 from tests.unit.archival_worker.export_rows import history, row_of
 
@@ -69,18 +69,18 @@ def test_the_canonical_form_depends_on_the_content_alone(content: dict[str, Any]
 @pytest.mark.parametrize(
     ("place", "following", "does"),
     [
-        (NOWHERE, Place(1, 0), True),
-        (NOWHERE, Place(1, 1), False),
-        (Place(1, 4), Place(1, 5), True),
-        (Place(1, 4), Place(1, 6), False),
-        (Place(1, 4), Place(1, 4), False),
-        (Place(1, 4), Place(2, 5), True),
-        (Place(1, 4), Place(2, 0), True),
-        (Place(1, 4), Place(2, 6), False),
-        (Place(2, 4), Place(1, 5), False),
+        (NOWHERE, Version(1, 0), True),
+        (NOWHERE, Version(1, 1), False),
+        (Version(1, 4), Version(1, 5), True),
+        (Version(1, 4), Version(1, 6), False),
+        (Version(1, 4), Version(1, 4), False),
+        (Version(1, 4), Version(2, 5), True),
+        (Version(1, 4), Version(2, 0), True),
+        (Version(1, 4), Version(2, 6), False),
+        (Version(2, 4), Version(1, 5), False),
     ],
 )
-def test_what_follows_what(place: Place, following: Place, does: bool) -> None:
+def test_what_follows_what(place: Version, following: Version, does: bool) -> None:
     assert follows(place, following) is does
 
 
@@ -98,15 +98,15 @@ def chained(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Head]:
 
 
 def audited(
-    rows: list[dict[str, Any]], head: Head, exported: dict[Place, bytes] | None = None, orphan: Place | None = None
-) -> Report:
+    rows: list[dict[str, Any]], head: Head, exported: dict[Version, bytes] | None = None, orphan: Version | None = None
+) -> AuditReport:
     auditor = Auditor("lot-1", head, exported or {})
     auditor.add(rows)
     auditor.ended(orphan)
     return auditor.report()
 
 
-def place_found(report: Report) -> str | None:
+def place_found(report: AuditReport) -> str | None:
     return report.finding.place if report.finding else None
 
 
@@ -139,7 +139,7 @@ def test_a_deleted_row_is_named_with_or_without_its_hash() -> None:
     rows, head = chained(history())
     left = [rows[0], rows[2], rows[3]]
     assert place_found(audited(left, head)) == "1:1"
-    assert place_found(audited(left, head, orphan=Place(1, 1))) == "1:1"
+    assert place_found(audited(left, head, orphan=Version(1, 1))) == "1:1"
 
 
 def test_a_deleted_end_is_named() -> None:
@@ -172,14 +172,14 @@ def test_a_chain_computed_anew_over_changed_rows_does_not_fit_its_export() -> No
 def test_what_is_not_chained_yet_is_no_finding() -> None:
     rows, _ = chained(history())
     waiting = [*rows[:2], rows[2] | {"hash": None}, rows[3] | {"hash": None}]
-    report = audited(waiting, Head(Place(1, 1), rows[1]["hash"]))
+    report = audited(waiting, Head(Version(1, 1), rows[1]["hash"]))
     assert (report.is_sound, report.fits, report.waiting) == (True, 2, 2)
 
 
 def test_a_position_that_was_put_back_is_a_finding() -> None:
     rows, _ = chained(history())
     assert place_found(audited(rows, START)) == "1:0"
-    assert place_found(audited(rows, Head(Place(1, 3), bytes(32)))) == "1:3"
+    assert place_found(audited(rows, Head(Version(1, 3), bytes(32)))) == "1:3"
 
 
 def item_of(row: dict[str, Any], created: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def item_of(row: dict[str, Any], created: dict[str, Any]) -> dict[str, Any]:
     return item | {"epoch": row["epoch"], "seq": row["seq"], "original_end_us": terms["end_us"]}
 
 
-def derived(item: dict[str, Any] | None, rows: list[dict[str, Any]]) -> Report:
+def derived(item: dict[str, Any] | None, rows: list[dict[str, Any]]) -> AuditReport:
     chain, head = chained(rows)
     auditor = Auditor("lot-1", head, {})
     auditor.add(chain)

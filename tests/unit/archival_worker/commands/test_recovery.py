@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from archival_worker.commands.recovery import summary, table
 from archival_worker.outbox.missing_entries import holes, published_since
-from archival_worker.recovery.recover import Report
-from archival_worker.store.archive import Position
+from archival_worker.recovery.recover import RecoveryReport
 from archival_worker.store.dead_letters import Letter, read_letter
 from shared import names
 from shared.messages import encode_event
+from shared.redis_layout.outbox import EntryId
 from tests.unit.archival_worker.events import bid, message
 
 
@@ -46,12 +46,14 @@ def test_what_a_letter_quotes_stays_on_its_line() -> None:
 
 
 def test_a_summary_says_what_did_not_come_back() -> None:
-    report = Report(shards=["s01", "s02"], items=5, paused={"lot-1": "no terms"}, untouched={"s03": "has an outbox"})
+    report = RecoveryReport(
+        shards=["s01", "s02"], items=5, paused={"lot-1": "no terms"}, untouched={"s03": "has an outbox"}
+    )
     text = "\n".join(summary(report, dry_run=False))
     assert text.startswith("Rebuilt 2 shards: 5 items")
     assert all(part in text for part in ("refusals", "lot-1: no terms", "s03: has an outbox"))
     assert summary(report, dry_run=True)[0].startswith("Would rebuild")
-    many = Report(paused={f"lot-{number}": "x" for number in range(30)})
+    many = RecoveryReport(paused={f"lot-{number}": "x" for number in range(30)})
     assert "  and 10 more" in summary(many, dry_run=False)
 
 
@@ -74,14 +76,14 @@ def test_a_letter_is_read_as_the_message_that_it_was() -> None:
 
 
 def test_entries_that_are_missing_are_found_in_a_new_epoch_as_well() -> None:
-    archived = {"s01": Position(1, 500)}
-    assert holes(archived, {"s01": Position(2, 3)}, archived) == archived
-    assert holes(archived, {"s01": Position(2, 0)}, archived) == {}
-    assert holes(archived, {"s01": Position(1, 500)}, archived) == {}
-    assert holes({"s01": Position(2, 3)}, {"s01": Position(1, 500)}, {"s01": Position(2, 3)}) == {}
+    archived = {"s01": EntryId(1, 500)}
+    assert holes(archived, {"s01": EntryId(2, 3)}, archived) == archived
+    assert holes(archived, {"s01": EntryId(2, 0)}, archived) == {}
+    assert holes(archived, {"s01": EntryId(1, 500)}, archived) == {}
+    assert holes({"s01": EntryId(2, 3)}, {"s01": EntryId(1, 500)}, {"s01": EntryId(2, 3)}) == {}
 
 
 def test_what_counts_as_published_is_what_still_is() -> None:
-    before = {"s01": Position(1, 9), "s02": Position(1, 9), "s03": Position(1, 9), "s04": Position(1, 9)}
-    now = {"s01": Position(1, 12), "s02": Position(1, 4), "s03": Position(2, 20)}
-    assert published_since(before, now) == {"s01": Position(1, 9), "s02": Position(1, 4)}
+    before = {"s01": EntryId(1, 9), "s02": EntryId(1, 9), "s03": EntryId(1, 9), "s04": EntryId(1, 9)}
+    now = {"s01": EntryId(1, 12), "s02": EntryId(1, 4), "s03": EntryId(2, 20)}
+    assert published_since(before, now) == {"s01": EntryId(1, 9), "s02": EntryId(1, 4)}

@@ -11,10 +11,11 @@ import pytest
 from api_gateway.engine.loss.guard import Guard, NotAdmitted
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.shards import Shards
-from api_gateway.engine.loss.witnesses import Known, Past, Place
+from api_gateway.engine.loss.witnesses import Known, Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
+from shared.redis_layout.outbox import EntryId
 
 
 class FakeConnection:
@@ -155,7 +156,7 @@ class FakeRedis:
 
     def __init__(self) -> None:
         self.run, self.history = "a", "h"
-        self.places: dict[str, Place | None] = {shard: Place(1, 0) for shard in names.SHARDS}
+        self.places: dict[str, EntryId | None] = {shard: EntryId(1, 0) for shard in names.SHARDS}
         self.marks = dict.fromkeys(names.SHARDS, "a")
         self.stale: set[str] = set()
         self.disconnected = 0
@@ -180,7 +181,7 @@ class FakeRedis:
         return
 
     async def execute(self) -> list[Any]:
-        def cursors(shard: str, place: Place | None) -> list[bytes | None]:
+        def cursors(shard: str, place: EntryId | None) -> list[bytes | None]:
             if place is None:
                 return [None, None, None, b"1" if shard in self.stale else None, None]
             return [b"%d" % place.epoch, b"%d" % place.n, b"0", None, self.marks[shard].encode() or None]
@@ -196,17 +197,17 @@ class FakeScripts:
 
     def __init__(self, redis: FakeRedis) -> None:
         self._redis = redis
-        self.closed: dict[str, Place] = {}
+        self.closed: dict[str, EntryId] = {}
         self.made: list[str] = []
         self.has_left_overs: set[str] = set()
         self.moves: Callable[[], None] = lambda: None
 
     async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
         self.moves()
-        self.closed[shard] = Place(epoch, n)
+        self.closed[shard] = EntryId(epoch, n)
         return True
 
-    async def admit_shards(self, places: Mapping[str, Place], *, run: str) -> None:
+    async def admit_shards(self, places: Mapping[str, EntryId], *, run: str) -> None:
         self.moves()
         for shard in places:
             self._redis.marks[shard] = run
@@ -215,7 +216,7 @@ class FakeScripts:
         if shard in self.has_left_overs | self._redis.stale:
             return False
         self.made.append(shard)
-        self._redis.places[shard] = Place(1, 0)
+        self._redis.places[shard] = EntryId(1, 0)
         return True
 
 
@@ -239,7 +240,7 @@ class Bench:
         self.shards = Shards(
             cast(Any, self.redis),
             cast(ShardScripts, self.scripts),
-            cast(Past, self.past),
+            cast(Witnesses, self.past),
             LostItems(cast(Any, self.redis)),
             on_initialised=self._note,
             outbox_alarm_entries=10,
@@ -248,23 +249,23 @@ class Bench:
     def _note(self) -> None:
         self.initialised += 1
 
-    def knows(self, places: dict[str, Place] | None = None, *, archive: bool, stream: bool) -> None:
+    def knows(self, places: dict[str, EntryId] | None = None, *, archive: bool, stream: bool) -> None:
         self.past.known = Known(places or {}, archive_asked=archive, stream_asked=stream)
 
 
 @pytest.mark.parametrize(
     ("place", "is_closed"),
     [
-        (Place(1, 7), False),
-        (Place(1, 8), True),
-        (Place(2, 0), True),
-        (Place(0, 99), False),
-        (Place(0, 0), False),
+        (EntryId(1, 7), False),
+        (EntryId(1, 8), True),
+        (EntryId(2, 0), True),
+        (EntryId(0, 99), False),
+        (EntryId(0, 0), False),
     ],
 )
-async def test_a_shard_is_closed_where_more_of_it_is_known_elsewhere(place: Place, is_closed: bool) -> None:
+async def test_a_shard_is_closed_where_more_of_it_is_known_elsewhere(place: EntryId, is_closed: bool) -> None:
     bench = Bench()
-    bench.redis.places["s07"] = Place(1, 7)
+    bench.redis.places["s07"] = EntryId(1, 7)
     bench.knows({"s07": place}, archive=True, stream=False)
     await bench.shards.compare()
     assert bench.scripts.closed == ({"s07": place} if is_closed else {})
@@ -272,33 +273,33 @@ async def test_a_shard_is_closed_where_more_of_it_is_known_elsewhere(place: Plac
 
 async def test_what_this_process_has_seen_counts_whoever_else_was_asked() -> None:
     bench = Bench()
-    bench.redis.places["s07"] = Place(1, 7)
+    bench.redis.places["s07"] = EntryId(1, 7)
     await bench.shards.look()
     bench.shards.given_out("s07", 1, 9)
     bench.shards.given_out("s07", 1, 8)
-    bench.redis.places["s07"] = Place(1, 9)
+    bench.redis.places["s07"] = EntryId(1, 9)
     await bench.shards.compare()
     assert bench.scripts.closed == {}, "the same Redis as before"
-    bench.redis.places["s07"] = Place(1, 8)
-    bench.knows({"s07": Place(1, 6)}, archive=True, stream=True)
+    bench.redis.places["s07"] = EntryId(1, 8)
+    bench.knows({"s07": EntryId(1, 6)}, archive=True, stream=True)
     await bench.shards.compare()
-    assert bench.scripts.closed == {"s07": Place(1, 9)}
+    assert bench.scripts.closed == {"s07": EntryId(1, 9)}
 
 
 @pytest.mark.parametrize("archive", [True, False])
 async def test_another_run_is_admitted_by_the_streams_word_alone(archive: bool) -> None:
     """The archive may be far behind: what was published a moment ago is in the stream only."""
     bench = Bench()
-    bench.redis.places["s07"] = Place(1, 7)
+    bench.redis.places["s07"] = EntryId(1, 7)
     await bench.shards.compare("a")
     bench.redis.run = "b"
-    bench.knows({"s07": Place(1, 7)}, archive=archive, stream=False)
+    bench.knows({"s07": EntryId(1, 7)}, archive=archive, stream=False)
     for _ in range(2):
         with pytest.raises(Unavailable, match="may be an older copy"):
             await bench.shards.compare("b")
     assert bench.shards.health.not_admitted is not None
     assert set(bench.redis.marks.values()) == {"a"}
-    bench.knows({"s07": Place(1, 7)}, archive=archive, stream=True)
+    bench.knows({"s07": EntryId(1, 7)}, archive=archive, stream=True)
     await bench.shards.compare("b")
     assert bench.shards.health.not_admitted is None
     assert set(bench.redis.marks.values()) == {"b"}
@@ -307,7 +308,7 @@ async def test_another_run_is_admitted_by_the_streams_word_alone(archive: bool) 
 
 async def test_who_starts_while_nobody_can_be_asked_takes_the_word_of_a_run_that_was_admitted() -> None:
     bench = Bench()
-    bench.redis.places["s07"] = Place(1, 7)
+    bench.redis.places["s07"] = EntryId(1, 7)
     bench.redis.marks["s08"] = ""  # rebuilt since
     bench.knows(archive=False, stream=False)
     await bench.shards.compare("a")
@@ -347,7 +348,7 @@ async def test_the_run_that_was_reached_must_be_the_one_that_is_compared() -> No
 async def test_no_shard_begins_anew_beside_lost_ones() -> None:
     bench = Bench()
     bench.redis.places = dict.fromkeys(names.SHARDS)
-    bench.knows({"s07": Place(1, 7)}, archive=True, stream=True)
+    bench.knows({"s07": EntryId(1, 7)}, archive=True, stream=True)
     await bench.shards.look()
     assert bench.scripts.made == [], "any of them may have had bids that nobody knows of yet"
     assert bench.shards.health.lost == set(names.SHARDS)

@@ -9,7 +9,7 @@ import pytest
 
 from api_gateway.engine.loss import known_items as known
 from api_gateway.engine.loss.known_items import QUESTIONS_AT_ONCE, QUESTIONS_WAITING_MAX, KnownItems, TooManyQuestions
-from api_gateway.engine.loss.witnesses import Past
+from api_gateway.engine.loss.witnesses import Witnesses
 from shared.domain.errors import ShardLost, Unavailable
 
 
@@ -63,7 +63,7 @@ class FakePast:
 
 
 def items(past: FakePast, redis: FakeRedis | None = None) -> KnownItems:
-    return KnownItems(cast(Any, redis or FakeRedis()), cast(Past, past))
+    return KnownItems(cast(Any, redis or FakeRedis()), cast(Witnesses, past))
 
 
 async def asleep() -> None:

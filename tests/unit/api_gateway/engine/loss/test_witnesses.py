@@ -11,10 +11,11 @@ from nats.js.api import Header
 from nats.js.errors import NotFoundError
 
 from api_gateway.archive import Archive
-from api_gateway.engine.loss.witnesses import Known, Past, Place
+from api_gateway.engine.loss.witnesses import Known, Witnesses
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable
+from shared.redis_layout.outbox import EntryId
 
 
 class FakeArchive:
@@ -57,20 +58,20 @@ class FakeStream:
         self.last[f"{names.SUBJECT_PREFIX}.{shard}.*"] = None if message_id is None else {Header.MSG_ID: message_id}
 
 
-def past(archive: FakeArchive, stream: FakeStream) -> Past:
-    return Past(cast(Archive, archive), cast(NatsLink, stream))
+def past(archive: FakeArchive, stream: FakeStream) -> Witnesses:
+    return Witnesses(cast(Archive, archive), cast(NatsLink, stream))
 
 
 @pytest.mark.parametrize(
     ("archived", "published", "place"),
     [
-        ((1, 7), "s03:1:9:0123456789abcdef", Place(1, 9)),
-        ((1, 7), "s03:1:5:0123456789abcdef", Place(1, 7)),
-        ((2, 1), "s03:1:9:0123456789abcdef", Place(2, 1)),
-        ((1, 9), "s03:2:1", Place(2, 1)),  # as it was published before ids had a digest
+        ((1, 7), "s03:1:9:0123456789abcdef", EntryId(1, 9)),
+        ((1, 7), "s03:1:5:0123456789abcdef", EntryId(1, 7)),
+        ((2, 1), "s03:1:9:0123456789abcdef", EntryId(2, 1)),
+        ((1, 9), "s03:2:1", EntryId(2, 1)),  # as it was published before ids had a digest
     ],
 )
-async def test_the_higher_of_the_two_places_counts(archived: tuple[int, int], published: str, place: Place) -> None:
+async def test_the_higher_of_the_two_places_counts(archived: tuple[int, int], published: str, place: EntryId) -> None:
     stream = FakeStream()
     stream.publish("s03", published)
     found = await past(FakeArchive(("s03", *archived)), stream).shards()
@@ -84,19 +85,19 @@ async def test_the_higher_of_the_two_places_counts(archived: tuple[int, int], pu
 async def test_a_message_of_somebody_elses_is_no_place_but_the_shard_is_not_new(message_id: str | None) -> None:
     stream = FakeStream()
     stream.publish("s03", message_id)
-    assert (await past(FakeArchive(), stream).shards()).places == {"s03": Place(0, 0)}
-    assert (await past(FakeArchive(("s03", 1, 2)), stream).shards()).places == {"s03": Place(1, 2)}
+    assert (await past(FakeArchive(), stream).shards()).places == {"s03": EntryId(0, 0)}
+    assert (await past(FakeArchive(("s03", 1, 2)), stream).shards()).places == {"s03": EntryId(1, 2)}
 
 
 async def test_it_says_who_could_not_be_asked() -> None:
     archive, stream = FakeArchive(("s03", 1, 2)), FakeStream()
     stream.publish("s04", "s04:1:3")
     stream.error = NoServersError()
-    assert await past(archive, stream).shards() == Known({"s03": Place(1, 2)}, archive_asked=True, stream_asked=False)
+    assert await past(archive, stream).shards() == Known({"s03": EntryId(1, 2)}, archive_asked=True, stream_asked=False)
     stream.error = None
     archive.leave()
     found = await past(archive, stream).shards()
-    assert found == Known({"s04": Place(1, 3)}, archive_asked=False, stream_asked=True)
+    assert found == Known({"s04": EntryId(1, 3)}, archive_asked=False, stream_asked=True)
     assert not found.is_complete
 
 
