@@ -26,17 +26,19 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import Header, PubAck
-from nats.js.errors import APIError, NotFoundError
+from nats.js.api import Header
+from nats.js.errors import APIError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, StreamWentBack, verify
+from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
 from shared import names
 from shared.backoff import Backoff
@@ -50,31 +52,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
-_QUESTIONS_AT_ONCE = 32
 _BACKOFF_FIRST_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class RelayOptions:
-    """Bounds and intervals of the relay.
-
-    Attributes:
-        lease_ms: how long a shard belongs to a gateway that does not answer; renewed every third of it.
-        poll_ms: how often owned shards are looked at without being told, for entries of other gateways whose hint got
-            lost.
-        entries_per_shard: entries read from one shard in one cycle (the events of 1 to 256 bids each), at most.
-        entries_per_cycle: entries read in one cycle, which many shards share: what the relay holds in memory when it
-            catches up with everything after NATS was away.
-        ack_timeout_s: how long a PubAck may take before the entry is published again.
-        backoff_max_s: the longest pause after failures.
-    """
-
-    lease_ms: int = 6_000
-    poll_ms: int = 250
-    entries_per_shard: int = 128
-    entries_per_cycle: int = 1_024
-    ack_timeout_s: float = 5.0
-    backoff_max_s: float = 1.0
 
 
 @dataclass(slots=True)
@@ -90,67 +68,6 @@ class _Owned:
     is_checked: bool = False
 
 
-@dataclass(slots=True)
-class RelayHealth:
-    """What ``/ready`` and ``/metrics`` tell about the relay.
-
-    ``foreign_total``: entries in whose place JetStream has another message; their shards were closed. ``cut_off``: NATS
-    has not answered for the time of a lease, so the shards are left to other gateways.
-    """
-
-    shards_owned: int = 0
-    entries_published_total: int = 0
-    failures_total: int = 0
-    rewinds_total: int = 0
-    foreign_total: int = 0
-    connected: bool = False
-    cut_off: bool = False
-    last_error: str | None = None
-
-
-class ForeignMessage(Exception):
-    """JetStream has another message under the id of an entry, so the entry is not published, and never will be."""
-
-
-class StreamWentBack(Exception):
-    """JetStream has stored a message at a number that it had given to another one."""
-
-
-@dataclass(slots=True)
-class _Published:
-    """An entry on its way; its shard was read on from ``after``. Of one that JetStream says it had already: ``is_ours``
-    and ``is_foreign`` are what a look at that message has shown, both False before."""
-
-    shard: str
-    lineage: Lineage
-    after: int
-    entry: int
-    subject: str
-    payload: bytes = field(repr=False)
-    ack: asyncio.Future[PubAck] = field(repr=False)
-    is_ours: bool = False
-    is_foreign: bool = False
-
-    @property
-    def failure(self) -> BaseException | None:
-        """Why it does not count as published, None where it does. A PubAck that has not come is not waited for any
-        longer."""
-        if not self.ack.done():
-            self.ack.cancel()
-            return TimeoutError("no PubAck in time")
-        if self.ack.cancelled():
-            return TimeoutError("no PubAck in time")
-        if (error := self.ack.exception()) is not None:
-            return error
-        if self.is_foreign:
-            return ForeignMessage(
-                f"shard {self.shard}: JetStream has another message in the place of entry {self.entry}"
-            )
-        if self.ack.result().duplicate and not self.is_ours:
-            return TimeoutError("no answer about a message that JetStream had already")
-        return None
-
-
 class Relay:
     """At-least-once, in order per shard: an entry's PubAck is known before the cursor passes it."""
 
@@ -160,7 +77,7 @@ class Relay:
         scripts: ShardScripts,
         nats: NatsLink,
         *,
-        options: RelayOptions = RelayOptions(),
+        options: RelayOptions | None = None,
         stream_limits: StreamLimits | None = None,
         on_published: Callable[[str, Lineage, int], None] | None = None,
         on_read: Callable[[str, int, int], None] | None = None,
@@ -177,7 +94,7 @@ class Relay:
         self._redis = redis
         self._scripts = scripts
         self._nats = nats
-        self._options = options
+        self._options = options or RelayOptions()
         self._stream_limits = stream_limits or StreamLimits()
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
@@ -361,7 +278,7 @@ class Relay:
             self._dirty.update(shards)
             self._look.set()
             return
-        in_flight: list[_Published] = []
+        in_flight: list[InFlight] = []
         try:
             for (shard, owned), answer, lineage in zip(shards.items(), found[::2], found[1::2], strict=True):
                 if decode_lineage(lineage) != owned.lineage:
@@ -381,7 +298,7 @@ class Relay:
                         break
                     in_flight.append(await self._publish(jetstream, shard, owned.lineage, after[shard], entry))
             await self._acknowledged(in_flight)
-            await self._verify(jetstream, in_flight)
+            await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
         finally:
             error = await self._settle(in_flight)
         if error is not None:
@@ -397,7 +314,7 @@ class Relay:
             del self._owned[shard]
             self._look.set()
 
-    async def _acknowledged(self, in_flight: list[_Published]) -> None:
+    async def _acknowledged(self, in_flight: list[InFlight]) -> None:
         """Wait for the PubAcks, until the time is up or the connection is lost: what is still missing will not come."""
         deadline_s = asyncio.get_running_loop().time() + self._options.ack_timeout_s
         waiting = {published.ack for published in in_flight}
@@ -406,7 +323,7 @@ class Relay:
 
     async def _publish(
         self, jetstream: JetStreamContext, shard: str, lineage: Lineage, after: int, entry: Entry
-    ) -> _Published:
+    ) -> InFlight:
         if self._on_read is not None:
             # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it
             # is on its way and in no stream yet, nobody else knows that its number was given out.
@@ -417,30 +334,9 @@ class Relay:
         ack = await jetstream.publish_async(
             subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry.n, payload)}
         )
-        return _Published(shard, lineage, after, entry.n, subject, payload, ack)
+        return InFlight(shard, lineage, after, entry.n, subject, payload, ack)
 
-    async def _verify(self, jetstream: JetStreamContext, in_flight: list[_Published]) -> None:
-        """Look at the messages that JetStream says it had already: nearly always ours, whose PubAck got lost."""
-        doubtful = [one for one in in_flight if _is_duplicate(one.ack)]
-        if not doubtful:
-            return
-        questions = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
-
-        async def look(one: _Published) -> None:
-            async with questions:
-                try:
-                    message = await jetstream.get_msg(names.STREAM, seq=one.ack.result().seq)
-                except NotFoundError:
-                    # Purged since, as archived messages are. Its id had the digest of what we sent.
-                    one.is_ours = True
-                else:
-                    one.is_ours = message.data == one.payload and message.subject == one.subject
-                    one.is_foreign = not one.is_ours
-
-        async with asyncio.timeout(self._options.ack_timeout_s):
-            await asyncio.gather(*map(look, doubtful))
-
-    async def _settle(self, in_flight: list[_Published]) -> BaseException | None:
+    async def _settle(self, in_flight: list[InFlight]) -> BaseException | None:
         """Move each shard's cursor past its entries with a PubAck, up to the first without one. Returns the first
         error."""
         failures = [published.failure for published in in_flight]
@@ -449,7 +345,7 @@ class Relay:
             return error
         reached: dict[str, Advance] = {}
         stuck: set[str] = set()
-        foreign: list[_Published] = []
+        foreign: list[InFlight] = []
         for published, failure in zip(in_flight, failures, strict=True):
             if published.is_foreign and published.shard not in stuck:
                 foreign.append(published)
@@ -468,7 +364,7 @@ class Relay:
             await self._stop(published)
         return error
 
-    def _look_for_lost_tail(self, in_flight: Sequence[_Published]) -> StreamWentBack | None:
+    def _look_for_lost_tail(self, in_flight: Sequence[InFlight]) -> StreamWentBack | None:
         """Whether the stream went on at a number that it had given before. It numbers messages in the order in which
         they are sent, so then it has lost its tail, since the last look (:meth:`_check_stream`), which must come first:
 
@@ -504,7 +400,7 @@ class Relay:
             if ours and self._on_published is not None:
                 self._on_published(advance.shard, advance.lineage, advance.entry)
 
-    async def _stop(self, published: _Published) -> None:
+    async def _stop(self, published: InFlight) -> None:
         """Close the shard: one of two different entries under one number is not what it says, and this relay cannot
         tell which."""
         self.health.foreign_total += 1
@@ -551,11 +447,6 @@ class Relay:
         # Only now: a check that failed half-way is made again before anything is published.
         self._stream_checked_at_s = now_s
         self._highest_seq, self._lost_from_seq = min(self._highest_seq, last_seq), None
-
-
-def _is_duplicate(ack: asyncio.Future[PubAck]) -> bool:
-    """Whether JetStream says that it had the message already."""
-    return ack.done() and not ack.cancelled() and ack.exception() is None and bool(ack.result().duplicate)
 
 
 def _ignore_lost_hint(task: asyncio.Future[None]) -> None:

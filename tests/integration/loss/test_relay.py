@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
-from api_gateway.engine.relay.relay import Relay, RelayOptions
+from api_gateway.engine.relay.options import RelayOptions
+from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink

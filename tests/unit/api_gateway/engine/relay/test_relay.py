@@ -14,7 +14,8 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import Header, PubAck
 from nats.js.errors import NotFoundError
 
-from api_gateway.engine.relay.relay import Relay, RelayOptions
+from api_gateway.engine.relay.options import RelayOptions
+from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink

@@ -1,0 +1,88 @@
+"""Entries on their way into the stream: what a PubAck says about each, and what it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from nats.js import JetStreamContext
+from nats.js.api import PubAck
+from nats.js.errors import NotFoundError
+
+from shared import names
+from shared.redis_layout.cursors import Lineage
+
+_QUESTIONS_AT_ONCE: Final = 32
+
+
+class ForeignMessage(Exception):
+    """JetStream has another message under the id of an entry, so the entry is not published, and never will be."""
+
+
+class StreamWentBack(Exception):
+    """JetStream has stored a message at a number that it had given to another one."""
+
+
+@dataclass(slots=True)
+class InFlight:
+    """An entry on its way; its shard was read on from ``after``. Of one that JetStream says it had already: ``is_ours``
+    and ``is_foreign`` are what a look at that message has shown, both False before."""
+
+    shard: str
+    lineage: Lineage
+    after: int
+    entry: int
+    subject: str
+    payload: bytes = field(repr=False)
+    ack: asyncio.Future[PubAck] = field(repr=False)
+    is_ours: bool = False
+    is_foreign: bool = False
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it does not count as published, None where it does. A PubAck that has not come is not waited for any
+        longer."""
+        if not self.ack.done():
+            self.ack.cancel()
+            return TimeoutError("no PubAck in time")
+        if self.ack.cancelled():
+            return TimeoutError("no PubAck in time")
+        if (error := self.ack.exception()) is not None:
+            return error
+        if self.is_foreign:
+            return ForeignMessage(
+                f"shard {self.shard}: JetStream has another message in the place of entry {self.entry}"
+            )
+        if self.ack.result().duplicate and not self.is_ours:
+            return TimeoutError("no answer about a message that JetStream had already")
+        return None
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether JetStream says that it had the message already."""
+        ack = self.ack
+        return ack.done() and not ack.cancelled() and ack.exception() is None and bool(ack.result().duplicate)
+
+
+async def verify(jetstream: JetStreamContext, in_flight: Sequence[InFlight], *, timeout_s: float) -> None:
+    """Look at the messages that JetStream says it had already: nearly always ours, whose PubAck got lost."""
+    doubtful = [one for one in in_flight if one.is_duplicate]
+    if not doubtful:
+        return
+    questions = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+    async def look(one: InFlight) -> None:
+        async with questions:
+            try:
+                message = await jetstream.get_msg(names.STREAM, seq=one.ack.result().seq)
+            except NotFoundError:
+                # Purged since, as archived messages are. Its id had the digest of what we sent.
+                one.is_ours = True
+            else:
+                one.is_ours = message.data == one.payload and message.subject == one.subject
+                one.is_foreign = not one.is_ours
+
+    async with asyncio.timeout(timeout_s):
+        await asyncio.gather(*map(look, doubtful))
