@@ -21,8 +21,9 @@ from shared.domain.auction import Terms
 from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInvalid, Unavailable
 from shared.domain.increments import encode_steps
 from shared.domain.money import exponent_of
+from shared.redis_layout.cursors import ask_is_open, read_epoch
 from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
-from shared.redis_layout.keys import cursors_key, item_key, lost_key
+from shared.redis_layout.keys import item_key, lost_key
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class Items:
         """
         pipeline = self._redis.pipeline()
         pipeline.hgetall(item_key(item_id))
-        pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
+        ask_is_open(pipeline, names.shard_of(item_id))
         fields, is_open = await ask(pipeline.execute())
         if fields and not is_open:
             raise shard_lost()
@@ -183,9 +184,8 @@ class Items:
             ShardLost: its shard was closed meanwhile, or rebuilt: epochs only rise.
             Unavailable: Redis cannot be asked.
         """
-        key = cursors_key(names.shard_of(item.terms.item_id))
-        epoch = await ask(cast("Awaitable[bytes | None]", self._redis.hget(key, "epoch")))
-        if epoch is None or int(epoch) != item.state.epoch:
+        epoch = await ask(read_epoch(self._redis, names.shard_of(item.terms.item_id)))
+        if epoch != item.state.epoch:
             raise shard_lost()
 
     async def get_many(self, item_ids: list[str]) -> list[ItemState | None]:
@@ -193,7 +193,7 @@ class Items:
         pipeline = self._redis.pipeline(transaction=False)
         for item_id in item_ids:
             pipeline.hgetall(item_key(item_id))
-            pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
+            ask_is_open(pipeline, names.shard_of(item_id))
         found = await ask(pipeline.execute())
         return [
             decode_item(fields) if fields and is_open else None
@@ -253,7 +253,7 @@ class Items:
         """
         shard = names.shard_of(item_id)
         pipeline: Any = self._redis.pipeline(transaction=False)
-        pipeline.hexists(cursors_key(shard), "epoch")
+        ask_is_open(pipeline, shard)
         pipeline.sismember(lost_key(shard), item_id)
         pipeline.exists(item_key(item_id))
         lives, is_noted, is_there = await ask(pipeline.execute())
@@ -283,7 +283,7 @@ class Items:
             return
         pipeline: Any = self._redis.pipeline(transaction=False)
         for item_id in missing:
-            pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
+            ask_is_open(pipeline, names.shard_of(item_id))
         lives = await ask(pipeline.execute())
         alone = [item_id for item_id, is_alive in zip(missing, lives, strict=True) if is_alive]
         if len(missing) == len(listed) and len(alone) < len(missing):

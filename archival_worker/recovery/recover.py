@@ -55,11 +55,10 @@ from archival_worker.store.database import Connection, is_gone
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
-from shared.redis_layout.cursors import read_cursors
+from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
-    cursors_key,
     deadlines_key,
     item_key,
     outbox_key,
@@ -242,7 +241,7 @@ class Recovery:
     async def _without_cursors(self) -> list[str]:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in names.SHARDS:
-            pipeline.hexists(cursors_key(shard), "epoch")
+            ask_is_open(pipeline, shard)
         cursors = zip(names.SHARDS, await pipeline.execute(), strict=True)
         return [shard for shard, there in cursors if not there or shard == self._would_close]
 

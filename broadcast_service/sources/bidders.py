@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from broadcast_service.core.standings import Facts, Struck
 from shared import names
 from shared.messages import BidVoided, DecodeError, decode_event
-from shared.redis_layout.keys import bidders_key, cursors_key, item_key, proxies_key, recent_key
+from shared.redis_layout.cursors import ask_is_open
+from shared.redis_layout.keys import bidders_key, item_key, proxies_key, recent_key
 
 
 class _Bid(msgspec.Struct):
@@ -63,7 +64,7 @@ class BidderReader:
         pipeline.hmget(proxies_key(item_id), asked)
         pipeline.hmget(bidders_key(item_id), asked)
         pipeline.hmget(item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count", "epoch"])
-        pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
+        ask_is_open(pipeline, names.shard_of(item_id))
         maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))
@@ -109,7 +110,7 @@ class BidderReader:
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.lrange(recent_key(item_id), 0, -1)
-        pipeline.hexists(cursors_key(names.shard_of(item_id)), "epoch")
+        ask_is_open(pipeline, names.shard_of(item_id))
         events, is_open = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))

@@ -121,6 +121,11 @@ def ask_epoch(pipeline: Any, shard: str) -> None:
     pipeline.hget(cursors_key(shard), "epoch")
 
 
+def ask_is_open(pipeline: Any, shard: str) -> None:
+    """Put the question whether a shard is neither lost nor closed into a pipeline; the answer is 0 or 1."""
+    pipeline.hexists(cursors_key(shard), "epoch")
+
+
 async def read_epoch(redis: Redis, shard: str) -> int | None:
     """The epoch of a shard, None where it is lost or closed.
 

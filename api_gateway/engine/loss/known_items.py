@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 from api_gateway.engine.loss.witnesses import Witnesses
 from shared import names
 from shared.domain.errors import ShardLost, Unavailable
-from shared.redis_layout.keys import cursors_key, opened_key, outbox_key
+from shared.redis_layout.cursors import ask_is_open, read_epoch
+from shared.redis_layout.keys import opened_key, outbox_key
 
 T = TypeVar("T")
 
@@ -109,7 +110,7 @@ class KnownItems:
         """Whether the event that opened the item waits in the outbox to be archived."""
         shard = names.shard_of(item_id)
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hexists(cursors_key(shard), "epoch")
+        ask_is_open(pipeline, shard)
         pipeline.zscore(opened_key(shard), item_id)
         lives, entry = await ask(pipeline.execute())
         if not lives:
@@ -123,10 +124,10 @@ class KnownItems:
         Such a message may also be the last one of an item of the present epoch. That item was opened or rebuilt in this
         epoch, so the outbox, which was asked before, or the archive, which is asked next, has it.
         """
-        present = await ask(self._redis.hget(cursors_key(names.shard_of(item_id)), "epoch"))
+        present = await ask(read_epoch(self._redis, names.shard_of(item_id)))
         if present is None:
             raise shard_lost()
-        return 0 < epoch < int(present)
+        return 0 < epoch < present
 
     async def _is_in_outbox(self, item_id: str) -> bool:
         """Whether one of the newest entries of the outbox is the item's. Only where the archive cannot tell: no item

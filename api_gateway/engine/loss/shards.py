@@ -26,7 +26,8 @@ from api_gateway.engine.loss.witnesses import Known, Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
-from shared.redis_layout.keys import cursors_key, lost_key
+from shared.redis_layout.cursors import ask_cursors, decode_cursors
+from shared.redis_layout.keys import lost_key
 from shared.redis_layout.outbox import EntryId
 
 logger = logging.getLogger(__name__)
@@ -278,14 +279,14 @@ class Shards:
         pipeline.info("server")
         pipeline.info("replication")
         for shard in names.SHARDS:
-            pipeline.hmget(cursors_key(shard), ["epoch", "next", "archived", "stale", "run"])
+            ask_cursors(pipeline, shard)
             pipeline.scard(lost_key(shard))
         server, replication, *answers = await pipeline.execute()
         found: dict[str, _Cursors] = {}
-        for shard, cursors, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
-            epoch, entry, archived, stale, run = cursors
-            place = None if epoch is None or entry is None else EntryId(int(epoch), int(entry))
-            found[shard] = _Cursors(place, int(archived or 0), stale is not None, (run or b"").decode(), items_lost)
+        for shard, answer, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+            cursors = decode_cursors(answer)
+            place = cursors.newest
+            found[shard] = _Cursors(place, cursors.archived, cursors.stale is not None, cursors.run, items_lost)
             if place is None:
                 self._seen.pop(shard, None)
             elif place.n > 0:

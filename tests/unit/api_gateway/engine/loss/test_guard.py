@@ -15,6 +15,7 @@ from api_gateway.engine.loss.witnesses import Known, Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
+from shared.redis_layout.cursors import Cursors
 from shared.redis_layout.outbox import EntryId
 
 
@@ -182,9 +183,13 @@ class FakeRedis:
 
     async def execute(self) -> list[Any]:
         def cursors(shard: str, place: EntryId | None) -> list[bytes | None]:
-            if place is None:
-                return [None, None, None, b"1" if shard in self.stale else None, None]
-            return [b"%d" % place.epoch, b"%d" % place.n, b"0", None, self.marks[shard].encode() or None]
+            fields: dict[str, bytes] = {}
+            if place is not None:
+                fields = {"epoch": b"%d" % place.epoch, "next": b"%d" % place.n, "archived": b"0"}
+                fields |= {"run": self.marks[shard].encode()} if self.marks[shard] else {}
+            elif shard in self.stale:
+                fields = {"stale": b"1"}
+            return [fields.get(name) for name in Cursors._fields]
 
         found: list[Any] = [{"run_id": self.run}, {"master_replid": self.history}]
         for shard, place in self.places.items():
