@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from typing_extensions import override
 
 from api_gateway.problems import MEDIA_TYPE, problem
 from shared.http.protocol import IdleHttpProtocol
@@ -42,6 +43,7 @@ def bounded_protocol(*, head_bytes_max: int, timeout_s: float) -> type[IdleHttpP
         # The head of a request that asks for another protocol, without that; it is read again, with what follows it.
         _plain_head: bytes | None = None
 
+        @override
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._since_s = self.loop.time()
@@ -49,6 +51,7 @@ def bounded_protocol(*, head_bytes_max: int, timeout_s: float) -> type[IdleHttpP
             if cls._sweeper is None:
                 cls._sweeper = self.loop.call_later(_SWEEP_S, cls._sweep, self.loop, self.connections)
 
+        @override
         def data_received(self, data: bytes) -> None:
             if self._head_bytes > 0:
                 self._head_bytes += len(data)
@@ -86,6 +89,7 @@ def bounded_protocol(*, head_bytes_max: int, timeout_s: float) -> type[IdleHttpP
                 self.logger.warning("not a request of HTTP/1.1")
                 self.send_400_response("")
 
+        @override
         def on_headers_complete(self) -> None:
             self._check_host()
             if self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers):
@@ -110,16 +114,19 @@ def bounded_protocol(*, head_bytes_max: int, timeout_s: float) -> type[IdleHttpP
             if not hosts and self.parser.get_http_version() == "1.1":
                 raise ValueError("no host")
 
+        @override
         def on_message_complete(self) -> None:
             if self._plain_head is not None:
                 return
             self._head_bytes = _COMPLETE
             super().on_message_complete()
 
+        @override
         def on_message_begin(self) -> None:
             self._head_bytes = 0
             super().on_message_begin()
 
+        @override
         def send_400_response(self, msg: str) -> None:
             self._refuse(400, "BAD_REQUEST", "this is not a request of HTTP/1.1")
 

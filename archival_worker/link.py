@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from archival_worker.errors import StreamUnavailable
 from shared.clients import nats
 
@@ -9,6 +11,7 @@ from shared.clients import nats
 class NatsLink(nats.NatsLink):
     """As the shared link, but its error is the one from which the worker backs off."""
 
+    @override
     async def connected(self) -> nats.Client:
         """The client, connected.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.settings import EnvironmentSettings
 
 
-class Settings(BaseSettings):
-    """Every setting has a default that works with ``bidding up``; names are those of the environment, in upper case.
+class Settings(EnvironmentSettings):
+    """Every setting has a default that works with ``bidding up``.
 
     Attributes:
         redis_url, nats_url, postgres_url: the servers.
@@ -26,8 +27,6 @@ class Settings(BaseSettings):
         export_timeout_s: bound of connecting to S3, and of each of its answers.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
-
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
 
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"

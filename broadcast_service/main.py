@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
+from typing_extensions import override
 
 from broadcast_service.endpoints import private, sse, watch
 from broadcast_service.endpoints import probes as http
@@ -111,6 +112,7 @@ class FeedServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()

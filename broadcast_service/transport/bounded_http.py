@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.responses import Response
+from typing_extensions import override
 
 from broadcast_service.endpoints.problems import problem
 from shared.http.protocol import IdleHttpProtocol
@@ -32,19 +33,23 @@ class BoundedHeadProtocol(IdleHttpProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     """There while a head is awaited. Between two requests the keep-alive time-out holds instead."""
 
+    @override
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._await_head()
 
+    @override
     def on_message_begin(self) -> None:
         if self._head_timer is None:
             self._await_head()
         super().on_message_begin()
 
+    @override
     def on_headers_complete(self) -> None:
         self._await_no_head()
         super().on_headers_complete()
 
+    @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._head_timer is not None:
@@ -53,6 +58,7 @@ class BoundedHeadProtocol(IdleHttpProtocol):
                 detail = f"the request line and headers may have {HEAD_BYTES_MAX} bytes"
                 self._refuse(problem(431, "HEAD_TOO_LARGE", detail, headers=_LAST))
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_no_head()
         super().connection_lost(exc)

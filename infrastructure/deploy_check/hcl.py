@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from typing_extensions import override
+
 
 class HclInvalid(ValueError):
     """The text is not of this language; says in which line."""
@@ -21,6 +23,7 @@ class HclInvalid(ValueError):
 class _Expression:
     """What only Terraform can work out."""
 
+    @override
     def __repr__(self) -> str:
         return "(expression)"
 

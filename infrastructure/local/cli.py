@@ -8,6 +8,7 @@ import os
 import sys
 
 import click
+from typing_extensions import override
 
 # name → "module:attribute" of a click command. To add a subcommand, add a line.
 LAZY = {
@@ -30,9 +31,11 @@ LAZY = {
 class LazyGroup(click.Group):
     """A group that imports a subcommand only to run it, or to list it in --help."""
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(LAZY)
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in LAZY:
             return None

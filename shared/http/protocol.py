@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
@@ -16,19 +17,23 @@ class IdleHttpProtocol(HttpToolsProtocol):
     so would one over which nothing was ever asked.
     """
 
+    @override
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._await_request()
 
+    @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._await_request()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         # Where it was reset, uvicorn would let the time-out keep all of this in memory.
         self._unset_keepalive_if_required()
 
+    @override
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         # A transport that is closed waits until its last answer is taken, for ever where the client does not read.
