@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from infrastructure.local.cli import LAZY
+from infrastructure.local.cli import commands
 from infrastructure.local.servers import binaries
 from shared.aliases import AliasSettings
 from shared.clients.nats import StreamSettings
@@ -127,7 +127,7 @@ def test_the_readme_names_every_target_and_subcommand() -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets
     assert [target for target in targets if f"`make {target}`" not in readme] == []
-    assert [name for name in LAZY if f"`bidding {name}" not in readme] == []
+    assert [name for name in commands() if f"`bidding {name}" not in readme] == []
 
 
 def anchors(page: Path) -> set[str]:

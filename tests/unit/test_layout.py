@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from infrastructure.local.cli import LAZY, commands
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,3 +38,9 @@ def test_the_domain_imports_only_the_standard_library() -> None:
 def test_the_bootstrap_imports_only_the_standard_library() -> None:
     names = {name.partition(".")[0] for name in imported(ROOT / "infrastructure" / "local" / "bootstrap.py")}
     assert names <= sys.stdlib_module_names
+
+
+def test_the_command_names_nothing_that_stands_above_it() -> None:
+    """Commands are imported by their name, which no import contract sees; others register with an entry point."""
+    assert [place for place in LAZY.values() if not place.startswith("infrastructure.")] == []
+    assert "replay" in commands()
