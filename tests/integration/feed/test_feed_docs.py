@@ -20,7 +20,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-PAGE = (Path(__file__).parents[2] / "docs" / "feed.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "feed.md").read_text()
 PATIENCE_S = 60.0
 
 

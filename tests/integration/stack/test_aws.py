@@ -38,7 +38,7 @@ pytest.importorskip("boto3")
 pytest.importorskip("moto")
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

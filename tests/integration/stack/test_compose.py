@@ -25,7 +25,7 @@ from infrastructure.docker.make_env import SECRETS
 from infrastructure.docker.programs import PROGRAMS
 from shared.aws.credentials import LOCAL_MARK
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.localstack.yml"
 FOLDER = ROOT / "infrastructure" / "docker"
 DOCKERFILE = FOLDER / "Dockerfile"

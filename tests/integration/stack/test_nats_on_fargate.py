@@ -16,7 +16,7 @@ from infrastructure.local.servers import binaries
 from infrastructure.local.servers.ports import free_ports
 from tests.waiting import eventually
 
-MODULE = Path(__file__).parents[2] / "infrastructure" / "terraform" / "modules" / "nats"
+MODULE = Path(__file__).parents[3] / "infrastructure" / "terraform" / "modules" / "nats"
 MAIN = (MODULE / "main.tf").read_text()
 
 # Digits first, and two that are alike: what nats.conf and sed could mistake for something else.
