@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.feed_tokens import checked_secret
+from shared.settings import EnvironmentSettings
 
 
-class Settings(BaseSettings):
-    """Every setting has a default that works with ``bidding up``; names are those of the environment, in upper case.
+class Settings(EnvironmentSettings):
+    """Every setting has a default that works with ``bidding up``.
 
     Attributes:
         redis_url, nats_url, postgres_url: the servers.
@@ -38,9 +38,6 @@ class Settings(BaseSettings):
         outbox_alarm_entries: entries per shard past which ``/ready`` says that the archive is behind.
     """
 
-    # What is wrong is named, not shown: it may be a secret or hold a password.
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore", hide_input_in_errors=True)
-
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
     postgres_url: str = "postgresql://bidding@127.0.0.1:5532/bidding"
@@ -50,7 +47,7 @@ class Settings(BaseSettings):
     broadcast_public_url: str = ""
     open_catalogue: bool = False
     open_identity: bool = False
-    feed_token_secret: str = ""
+    feed_token_secret: SecretStr = SecretStr("")
     bid_ack: Literal["redis", "replica", "log"] = "redis"
     bid_ack_replicas: int = Field(default=1, ge=1, le=5)
     bid_ack_timeout_ms: int = Field(default=2_000, ge=10)
@@ -66,8 +63,9 @@ class Settings(BaseSettings):
 
     @field_validator("feed_token_secret")
     @classmethod
-    def _secret_is_long_enough(cls, secret: str) -> str:
-        return checked_secret(secret)
+    def _secret_is_long_enough(cls, secret: SecretStr) -> SecretStr:
+        checked_secret(secret.get_secret_value())
+        return secret
 
     @model_validator(mode="after")
     def _replicas_are_waited_for_long_enough(self) -> Self:

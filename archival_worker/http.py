@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import ConsumerInfo
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from typing_extensions import override
 
 from archival_worker.chain.chainer import Chainer
 from archival_worker.chain.exports import Exporter
@@ -185,6 +186,7 @@ def make_app(
 class HttpServer(uvicorn.Server):
     """uvicorn in an event loop that it shares: signals belong to the composition root."""
 
+    @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signal handlers alone."""

@@ -50,6 +50,7 @@ class Service:
     retention: Retention
     holes: MissingEntries
     chainer: Chainer
+    chains: bool
     exporter: Exporter | None
     http: HttpServer
     listener: socket.socket
@@ -107,6 +108,7 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             retention=Retention(link.connected, metrics),
             holes=holes,
             chainer=chainer,
+            chains=settings.archiver_chain,
             exporter=exporter,
             http=make_server(make_app(probes, cursors, holes, metrics, chainer, exporter)),
             listener=listener,
@@ -173,7 +175,11 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         cursors = group.create_task(service.cursors.run(), name="cursors")
         retention = group.create_task(service.retention.run(), name="retention")
         holes = group.create_task(service.holes.run(), name="holes")
-        beside = [retention, holes, group.create_task(service.chainer.run(), name="chainer")]
+        beside = [retention, holes]
+        if service.chains:
+            beside.append(group.create_task(service.chainer.run(), name="chainer"))
+        else:
+            logger.warning("ARCHIVER_CHAIN is off: what is archived now is chained, and exported, by a later archiver")
         if service.exporter is not None:
             beside.append(group.create_task(service.exporter.run(), name="exporter"))
         try:

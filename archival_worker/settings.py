@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.settings import EnvironmentSettings
 
 
-class Settings(BaseSettings):
-    """Every setting has a default that works with ``bidding up``; names are those of the environment, in upper case.
+class Settings(EnvironmentSettings):
+    """Every setting has a default that works with ``bidding up``.
 
     Attributes:
         redis_url, nats_url, postgres_url: the servers.
@@ -19,6 +20,8 @@ class Settings(BaseSettings):
             consumer that is made, not for one that exists.
         archiver_holes_look_s: how often to look for entries that are published but not in the stream any more.
         archiver_stop_s: how long a running batch may take to finish after SIGTERM.
+        archiver_chain: whether this archiver extends the chain of hashes, without which nothing is exported. Off only
+            to measure what the chain costs; the next archiver that has it on makes up for it.
         archiver_migrate_wait_s: how long ``migrate`` waits for the server, and for another migration.
         export_dir: folder for the exports of closed items; empty for none. Not used where there is a bucket.
         export_s3_bucket: bucket for them; empty for none.
@@ -26,8 +29,6 @@ class Settings(BaseSettings):
         export_timeout_s: bound of connecting to S3, and of each of its answers.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
-
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
 
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     archiver_ack_wait_s: float = Field(default=30, gt=0)
     archiver_holes_look_s: float = Field(default=10, gt=0)
     archiver_stop_s: float = Field(default=10, gt=0)
+    archiver_chain: bool = True
     archiver_migrate_wait_s: float = Field(default=60, gt=0)
     export_dir: str = ""
     export_s3_bucket: str = ""

@@ -113,13 +113,11 @@ async def _fill_stream(stack: Stack, events: int, per_message: int) -> int:
         await client.close()
 
 
-async def _archived(
-    stack: Stack, connection: asyncpg.Connection, messages: int, per_message: int, *, module: str
-) -> float:
+async def _archived(stack: Stack, connection: asyncpg.Connection, messages: int, per_message: int) -> float:
     """Start the worker; events per second from the first batch that is seen to the last one."""
     reached = "SELECT sum(archived_n)::bigint FROM shard_cursors"
     deadline = time.monotonic() + _PATIENCE_S
-    starting = asyncio.create_task(stack.add_service("archival_worker", module, stack.ports.archiver))
+    starting = asyncio.create_task(stack.add_service("archival_worker", "archival_worker", stack.ports.archiver))
     first: tuple[float, int] | None = None
     while True:
         now, done = time.perf_counter(), await connection.fetchval(reached)
@@ -158,12 +156,12 @@ async def _copied(connection: asyncpg.Connection, folder: Path, events: int) -> 
 
 async def _archive(folder: Path, events: int, per_message: int, *, chained: bool) -> _Archived:
     """Fill a stream and have it archived, on servers of its own; with the chain, COPY the same rows afterwards."""
-    async with Stack(folder, ports=Ports.free(), services=(), migrate=True, env={"LOG_LEVEL": "ERROR"}) as stack:
+    env = {"LOG_LEVEL": "ERROR", "ARCHIVER_CHAIN": str(chained)}
+    async with Stack(folder, ports=Ports.free(), services=(), migrate=True, env=env) as stack:
         connection = await asyncpg.connect(stack.urls.postgres_url, command_timeout=_PATIENCE_S)
         try:
             messages = await _fill_stream(stack, events, per_message)
-            module = "archival_worker" if chained else "bench.unchained"
-            rate = await _archived(stack, connection, messages, per_message, module=module)
+            rate = await _archived(stack, connection, messages, per_message)
             if not chained:
                 return _Archived(rate)
             chained_after_s = await _chained(connection, messages * per_message)

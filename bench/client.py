@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
+from typing_extensions import override
+
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 
@@ -38,6 +40,7 @@ class _Connection(asyncio.Protocol):
         self._count = 0
         self.transport: asyncio.Transport | None = None
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
         self._send()
@@ -49,6 +52,7 @@ class _Connection(asyncio.Protocol):
             self._sent_at = time.perf_counter()
         self.transport.write(next(self._requests))
 
+    @override
     def data_received(self, data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
@@ -73,6 +77,7 @@ class _Connection(asyncio.Protocol):
             self._tally.latencies_s.append(time.perf_counter() - self._sent_at)
         self._send()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._tally.failed += 1

@@ -78,7 +78,7 @@ class Viewers:
         )
         viewers = cls(process)
         try:
-            viewers.connected = await viewers._answer(120)
+            viewers.connected = await viewers.answer(120)
             yield viewers
         finally:
             if process.returncode is None:
@@ -89,9 +89,9 @@ class Viewers:
         """``mark``, ``report`` or ``read``."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n".encode())
-        return await self._answer(60)
+        return await self.answer(60)
 
-    async def _answer(self, patience_s: float) -> dict[str, Any]:
+    async def answer(self, patience_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), patience_s)
         if not line:

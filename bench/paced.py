@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import click
+from typing_extensions import override
 
 _CONNECTIONS = 16
 _HEAD_END = b"\r\n\r\n"
@@ -23,6 +24,7 @@ class _Line(asyncio.Protocol):
         self._answer: asyncio.Future[int] | None = None
         self.transport: asyncio.Transport | None = None
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
@@ -33,6 +35,7 @@ class _Line(asyncio.Protocol):
         self.transport.write(request)
         return await asyncio.wait_for(self._answer, _PATIENCE_S)
 
+    @override
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data
         end = data.find(_HEAD_END)
@@ -44,6 +47,7 @@ class _Line(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(int(data[9:12]))
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the gateway closed the connection"))

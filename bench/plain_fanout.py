@@ -15,6 +15,7 @@ from typing import Final, cast
 
 import msgspec
 import uvloop
+from typing_extensions import override
 
 _UPGRADE: Final = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n"
 
@@ -27,14 +28,17 @@ class _Socket(asyncio.Protocol):
         self._first = first
         self._transport: asyncio.Transport | None = None
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
+    @override
     def data_received(self, data: bytes) -> None:
         if self._transport is not None and data.startswith(b"GET "):
             self._transport.write(_UPGRADE + self._first)
             self._transports.add(self._transport)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
             self._transports.discard(self._transport)

@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 
 import click
 import uvloop
+from typing_extensions import override
 
 from bench.samples import percentiles_ms
 
@@ -88,10 +89,12 @@ class Viewer(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.version: Version | None = None
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.write(self._request)
 
+    @override
     def data_received(self, data: bytes) -> None:
         now = time.time()
         if self._buffer:
@@ -155,6 +158,7 @@ class Viewer(asyncio.Protocol):
         if not self.first.done():
             self.first.set_exception(ConnectionError(f"the upgrade was refused: {why}"))
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail("the connection was closed")
 

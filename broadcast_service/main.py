@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
+from typing_extensions import override
 
 from broadcast_service.endpoints import private, sse, watch
 from broadcast_service.endpoints import probes as http
@@ -94,6 +95,7 @@ async def _figures(service: Service) -> Sequence[Metric]:
 class FeedServer(uvicorn.Server):
     """uvicorn, but viewers are sent away in an orderly manner before anything else is taken down."""
 
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
 
 from shared.feed_tokens import checked_secret
+from shared.settings import EnvironmentSettings
 
 
-class Settings(BaseSettings):
-    """Every setting has a default that works with ``bidding up``. The environment has the names in upper case.
+class Settings(EnvironmentSettings):
+    """Every setting has a default that works with ``bidding up``.
 
     Attributes:
         broadcast_host, broadcast_port: where to listen; port 0 picks a free one.
@@ -55,9 +55,6 @@ class Settings(BaseSettings):
         redis_timeout_ms: time-out of one round trip to Redis.
     """
 
-    # Errors name a wrong setting but do not show its value, which may be a secret or have a password in it.
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore", hide_input_in_errors=True)
-
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
     broadcast_host: str = "127.0.0.1"
@@ -68,7 +65,7 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     feed_origins: str = ""
     feed_trusted_proxies: str = ""
-    feed_token_secret: str = ""
+    feed_token_secret: SecretStr = SecretStr("")
     feed_connections_max: int = Field(default=20_000, ge=1)
     feed_connections_per_address_max: int = Field(default=1_000, ge=0)
     feed_attempts_rate_max: int = Field(default=20, ge=0)
@@ -120,8 +117,9 @@ class Settings(BaseSettings):
 
     @field_validator("feed_token_secret")
     @classmethod
-    def _secret_is_long_enough(cls, secret: str) -> str:
-        return checked_secret(secret)
+    def _secret_is_long_enough(cls, secret: SecretStr) -> SecretStr:
+        checked_secret(secret.get_secret_value())
+        return secret
 
 
 def _listed(text: str) -> list[str]:

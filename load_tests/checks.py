@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from shared.domain.money import format_amount
 
 _EXAMPLES_MAX = 3
@@ -133,6 +135,7 @@ class Verification:
         """The checks that do not hold."""
         return tuple(check for check in self.checks if not check.ok)
 
+    @override
     def __str__(self) -> str:
         if self.ok:
             return f"{self.item_id}: all {len(self.checks)} checks hold"

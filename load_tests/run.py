@@ -24,6 +24,7 @@ import asyncpg
 import click
 import nats.errors
 from redis.exceptions import RedisError
+from typing_extensions import override
 
 from infrastructure.docker.addresses import compose_aws, compose_urls, compose_variables
 from infrastructure.local.commands.options import data_dir_option, http_url
@@ -254,6 +255,7 @@ async def _platform(run: _Run, scratch: Path) -> AsyncIterator[Targets]:
 class _StackProgress(Reporter):
     """One line per part of the private platform that is ready."""
 
+    @override
     def step_done(self, label: str, seconds: float, note: str) -> None:
         """Show it."""
         click.echo(f"  {label} {seconds:.1f} s")

@@ -52,7 +52,7 @@ async def make_feed_token(request: Request) -> Response:
         return problem(503, "PRIVATE_CHANNEL_OFF", "there is no FEED_TOKEN_SECRET to sign tokens with")
     expires_s = int(time.time()) + LIFETIME_S
     answer = FeedTokenAnswer(
-        token=mint(settings.feed_token_secret, Identity(body.user_id, expires_s)),
+        token=mint(settings.feed_token_secret.get_secret_value(), Identity(body.user_id, expires_s)),
         expires=to_rfc3339(expires_s * 1_000_000),
         expires_in=LIFETIME_S,
     )

@@ -22,6 +22,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
+from typing_extensions import override
 
 HASH_BYTES: Final = 32
 
@@ -58,6 +59,7 @@ class Version(NamedTuple):
     epoch: int
     seq: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.epoch}:{self.seq}"
 

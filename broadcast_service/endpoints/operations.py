@@ -173,7 +173,7 @@ def _authenticate(service: Service, connection: Connection, token: str, spend: S
     if not spend(len(service.hub.items_of(connection))):
         return Handled([], too_many_operations(service.operations_rate.per_s))
     try:
-        identity = feed_tokens.check(service.settings.feed_token_secret, token)
+        identity = feed_tokens.check(service.settings.feed_token_secret.get_secret_value(), token)
     except TokenInvalid as error:
         return _wrong(error_frame("TOKEN_INVALID", str(error)))
     service.private.authenticate(connection, identity)

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from broadcast_service.core.close_codes import INTERNAL_ERROR
 from broadcast_service.core.frames import Frame, FrameKind, version_text
@@ -83,6 +84,7 @@ class EventStream(Response):
         self._service = service
         self._wanted = wanted
 
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self._service
         # Nothing is awaited from here to `enter`, so many requests at once cannot pass a limit together.

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from typing_extensions import override
+
 from broadcast_service.transport.websockets import CLOSE_GRACE_S, EXTENSION, Viewer, size_buffers
 from shared.http.protocol import BoundedHttpProtocol
 
@@ -58,32 +60,38 @@ class FeedHttpProtocol(BoundedHttpProtocol):
 
     # -------------------------------------------------------------------------------------- called by uvicorn
 
+    @override
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         # The application's task was only created; it runs after this.
         cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: self}
 
+    @override
     def data_received(self, data: bytes) -> None:
         # Nothing that a reader of a stream could say has a meaning.
         if not self.is_stream:
             super().data_received(data)
 
+    @override
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
         self._forget()
 
+    @override
     def pause_writing(self) -> None:
         super().pause_writing()
         self.is_writable = False
         if self.viewer is not None:
             self.viewer.on_full()
 
+    @override
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.viewer is not None and not self.transport.is_closing():
             self.is_writable = True
             self.viewer.on_writable()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.is_writable = False

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
+from typing_extensions import override
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
@@ -157,11 +158,13 @@ class FeedProtocol(WebSocketsSansIOProtocol):
 
     # -------------------------------------------------------------------------------------- called by uvicorn
 
+    @override
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=BUFFER_HIGH_BYTES)
         size_buffers(transport, self.send_buffer_bytes)
 
+    @override
     def data_received(self, data: bytes) -> None:
         if self.viewer is None and not self.close_sent:
             super().data_received(data)
@@ -174,6 +177,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
                 self.bytes_after_close += len(part)
             super().data_received(part)
 
+    @override
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.close_sent:
@@ -181,6 +185,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
 
+    @override
     async def run_asgi(self) -> None:
         """Keep the WebSocket open when the application has handed it over and returned; uvicorn would close it."""
         try:
@@ -194,6 +199,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         if self.close_timer is None:
             self.transport.close()
 
+    @override
     def send_receive_event_to_app(self) -> None:
         if self.queue is not _NOWHERE:
             super().send_receive_event_to_app()
@@ -212,20 +218,24 @@ class FeedProtocol(WebSocketsSansIOProtocol):
                 return
         self._receive(text)
 
+    @override
     def pause_writing(self) -> None:
         super().pause_writing()
         self._full()
 
+    @override
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.viewer is not None and not self.close_sent and not self.transport.is_closing():
             self.is_writable = True
             self.viewer.on_writable()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._gone()
 
+    @override
     def shutdown(self) -> None:
         """The server stops: tell the viewer to reconnect."""
         if self.handshake_complete and not self.close_sent:
@@ -233,35 +243,42 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         elif not self.handshake_complete:
             super().shutdown()
 
+    @override
     def start_keepalive(self) -> None:
         """No timers: the service calls :meth:`tend`."""
 
     # A closed transport keeps its unsent bytes and waits, for ever if the viewer does not read. So wherever uvicorn
     # closes one, it is aborted a little later.
 
+    @override
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
         self._cut_off_later()
 
+    @override
     def handle_parser_exception(self) -> None:
         super().handle_parser_exception()
         self._cut_off_later()
 
     # Fragments are kept until the message is complete, and empty ones never reach a size limit. So they are counted.
 
+    @override
     def handle_text(self, event: Frame) -> None:
         super().handle_text(event)
         self._note_part(event)
 
+    @override
     def handle_bytes(self, event: Frame) -> None:
         super().handle_bytes(event)
         self._note_part(event)
 
+    @override
     def handle_cont(self, event: Frame) -> None:
         if not self.close_sent:
             super().handle_cont(event)
             self._note_part(event)
 
+    @override
     def handle_ping(self) -> None:
         pong = b"".join(self.conn.data_to_send())
         # A viewer that pings and does not read gets no pongs: they would pile up.
@@ -269,6 +286,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
             self.transport.write(pong)
         self._note_noise()
 
+    @override
     def handle_pong(self, event: Frame) -> None:
         if self.pending_ping_payload is not None and bytes(event.data) == self.pending_ping_payload:
             self.pending_ping_payload = None
@@ -276,6 +294,7 @@ class FeedProtocol(WebSocketsSansIOProtocol):
         else:
             self._note_noise()
 
+    @override
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         self._cut_off_later()
@@ -333,11 +352,13 @@ class FeedProtocol(WebSocketsSansIOProtocol):
 
 
 class _Nowhere(asyncio.Queue[Any]):
+    @override
     def put_nowait(self, item: Any) -> None:
         """Discard it."""
 
 
 class _AlwaysSet(asyncio.Event):
+    @override
     def clear(self) -> None:
         """Stays set."""
 

@@ -1,17 +1,23 @@
 """Reads the part of Terraform's language that holds plain values: defaults of variables, and .tfvars files.
 
-No expression is worked out. What is not a plain value (a reference, a function, a string with ``${…}``) becomes
-:data:`EXPRESSION`, and the reader goes on behind it. Terraform itself stays the judge of a configuration.
+The grammar is python-hcl2's. It gives a string as it is written, in quotation marks, and an expression as text. Here
+a string becomes its value, and what is not a plain value (a reference, a function, a string with ``${…}``) becomes
+:data:`EXPRESSION`: nothing is worked out. Terraform itself stays the judge of a configuration.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import hcl2
+from hcl2.utils import SerializationOptions
+from lark.exceptions import LarkError, UnexpectedInput
+from typing_extensions import override
 
 
 class HclInvalid(ValueError):
@@ -21,6 +27,7 @@ class HclInvalid(ValueError):
 class _Expression:
     """What only Terraform can work out."""
 
+    @override
     def __repr__(self) -> str:
         return "(expression)"
 
@@ -30,7 +37,7 @@ EXPRESSION: Final = _Expression()
 
 @dataclass(slots=True)
 class Body:
-    """Attributes by name, and blocks as (type, labels, body), in their order."""
+    """Attributes by name, and blocks as (type, labels, body): those of a type in their order."""
 
     attributes: dict[str, Any] = field(default_factory=dict)
     blocks: list[tuple[str, tuple[str, ...], Body]] = field(default_factory=list)
@@ -40,20 +47,11 @@ class Body:
         return {labels[-1]: body for name, labels, body in self.blocks if name == kind and labels}
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    value: Any
-    line: int
-
-
-_BLANK = re.compile(r"[ \t\r]+|#[^\n]*|//[^\n]*|/\*.*?\*/", re.DOTALL)
-_NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
-_NAME = re.compile(r"[A-Za-z_][\w-]*")
-_HEREDOC = re.compile(r"<<(-?)([A-Za-z_]\w*)\n(.*?)^[ \t]*\2[ \t]*$", re.DOTALL | re.MULTILINE)
-_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
-_KEYWORDS: Final[Mapping[str, Any]] = {"true": True, "false": False, "null": None}
-_OPENING: Final = {"(": ")", "[": "]", "{": "}"}
+_OPTIONS: Final = SerializationOptions(with_comments=False, preserve_scientific_notation=False)
+_BLOCK: Final = "__is_block__"
+_HEREDOC: Final = re.compile(r'"<<(-?)(\w+)\n(.*?)[ \t]*\2"', re.DOTALL)
+# What is not itself in a string, the marks of a template among it; a backslash alone is a mistake.
+_SPECIAL: Final = re.compile(r'\$\$?\{|%%?\{|\\(?:[nrt"\\]|u[0-9A-Fa-f]{4})?')
 
 
 def parse(text: str) -> Body:
@@ -62,10 +60,13 @@ def parse(text: str) -> Body:
     Raises:
         HclInvalid: it is not of this language.
     """
-    reader = _Reader(_tokens(text))
-    body = reader.body()
-    reader.expect("end")
-    return body
+    try:
+        return _body(hcl2.loads(text, serialization_options=_OPTIONS))
+    except UnexpectedInput as error:
+        found = getattr(error, "token", None) or getattr(error, "char", "")
+        raise HclInvalid(f"line {error.line}: {str(found)!r} is not expected here") from error
+    except LarkError as error:
+        raise HclInvalid(str(error)) from error
 
 
 def read_variables(folder: Path) -> dict[str, Body]:
@@ -106,201 +107,59 @@ def _parsed(path: Path) -> Body:
         raise HclInvalid(f"{path}: {error}") from error
 
 
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    at = 0
-    while at < len(text):
-        line = text.count("\n", 0, at) + 1
-        if blank := _BLANK.match(text, at):
-            at = blank.end()
-        elif text[at] == "\n":
-            tokens.append(_Token("newline", "\n", line))
-            at += 1
-        elif text[at] == '"':
-            value, at = _string(text, at + 1, line)
-            tokens.append(_Token("value", value, line))
-        elif heredoc := _HEREDOC.match(text, at):
-            value = heredoc[3]
-            tokens.append(_Token("value", EXPRESSION if "${" in value or heredoc[1] else value, line))
-            at = heredoc.end()
-        elif number := _NUMBER.match(text, at):
-            value = float(number[0]) if number[1] or number[2] else int(number[0])
-            tokens.append(_Token("value", value, line))
-            at = number.end()
-        elif name := _NAME.match(text, at):
-            tokens.append(_Token("name", name[0], line))
-            at = name.end()
-        else:
-            tokens.append(_Token("mark", text[at], line))
-            at += 1
-    return [*tokens, _Token("end", "", text.count("\n") + 1)]
+def _body(tree: Mapping[str, Any]) -> Body:
+    result = Body()
+    for name, raw in tree.items():
+        if isinstance(raw, list) and any(map(_is_block, raw)):
+            result.blocks += [(name, *_labelled(block)) for block in raw]
+        elif name != _BLOCK:
+            result.attributes[name] = _value(raw)
+    return result
 
 
-def _string(text: str, at: int, line: int) -> tuple[Any, int]:
-    """The string that begins at ``at``, behind its quotation mark, and where it ends."""
-    parts: list[str] = []
-    is_plain = True
-    while at < len(text):
-        character = text[at]
-        if character == '"':
-            return "".join(parts) if is_plain else EXPRESSION, at + 1
-        if character == "\n":
-            break
-        if character == "\\":
-            if at + 1 >= len(text) or text[at + 1] not in _ESCAPES:
-                raise HclInvalid(f"line {line}: an escape that is not known")
-            parts.append(_ESCAPES[text[at + 1]])
-            at += 2
-        elif text.startswith(("$${", "%%{"), at):
-            parts.append(text[at + 1 : at + 3])
-            at += 3
-        elif text.startswith(("${", "%{"), at):
-            is_plain = False
-            at = _end_of_template(text, at + 2, line)
-        else:
-            parts.append(character)
-            at += 1
-    raise HclInvalid(f"line {line}: a string without an end")
+def _is_block(raw: Any) -> bool:
+    return isinstance(raw, dict) and (_BLOCK in raw or (len(raw) == 1 and _is_block(*raw.values())))
 
 
-def _end_of_template(text: str, at: int, line: int) -> int:
-    """Behind the brace that closes a ``${``; strings inside may hold braces of their own."""
-    depth = 1
-    while at < len(text):
-        if text[at] == '"':
-            _, at = _string(text, at + 1, line)
-            continue
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        at += 1
-        if depth == 0:
-            return at
-    raise HclInvalid(f"line {line}: a ${{ without an end")
+def _labelled(block: Mapping[str, Any]) -> tuple[tuple[str, ...], Body]:
+    labels: list[str] = []
+    while _BLOCK not in block:
+        ((label, block),) = block.items()
+        labels.append(str(_key(label)))
+    return tuple(labels), _body(block)
 
 
-class _Reader:
-    """Recursive descent over the tokens."""
-
-    def __init__(self, tokens: list[_Token]) -> None:
-        self._tokens = tokens
-        self._at = 0
-
-    @property
-    def _next(self) -> _Token:
-        return self._tokens[self._at]
-
-    def _take(self) -> _Token:
-        token = self._next
-        # The end stays: whoever looks for more finds it again.
-        self._at += token.kind != "end"
-        return token
-
-    def _is_mark(self, *marks: str) -> bool:
-        return self._next.kind == "mark" and self._next.value in marks
-
-    def _skip_newlines(self) -> None:
-        while self._next.kind == "newline":
-            self._at += 1
-
-    def expect(self, kind: str, value: str | None = None) -> _Token:
-        token = self._take()
-        if token.kind != kind or (value is not None and token.value != value):
-            raise HclInvalid(f"line {token.line}: {value or kind} expected, not {token.value!r}")
-        return token
-
-    def body(self) -> Body:
-        """Attributes and blocks up to the end or a closing brace."""
-        result = Body()
-        self._skip_newlines()
-        while self._next.kind == "name":
-            name = self._take().value
-            if self._is_mark("="):
-                self._at += 1
-                result.attributes[name] = self._expression()
-            else:
-                labels: list[str] = []
-                while not self._is_mark("{"):
-                    token = self._take()
-                    if token.kind not in ("name", "value"):
-                        raise HclInvalid(f"line {token.line}: = or {{ expected behind {name}")
-                    labels.append(token.value)
-                self._at += 1
-                result.blocks.append((name, tuple(labels), self.body()))
-                self.expect("mark", "}")
-            self._skip_newlines()
-        return result
-
-    def _expression(self) -> Any:
-        value = self._value()
-        if self._next.kind in ("newline", "end") or self._is_mark(",", "}", "]"):
-            return value
-        self._skip_expression()
-        return EXPRESSION
-
-    def _value(self) -> Any:
-        token = self._take()
-        if token.kind == "value":
-            return token.value
-        if token.kind == "name":
-            return _KEYWORDS.get(token.value, EXPRESSION)
-        if token.value == "-" and self._next.kind == "value" and isinstance(self._next.value, int | float):
-            return -self._take().value
-        if token.value == "[":
-            return self._list()
-        if token.value == "{":
-            return self._object()
-        # Every round of a loop above takes something, or ends here.
-        if token.kind in ("newline", "end") or token.value in (",", ")", "]", "}"):
-            raise HclInvalid(f"line {token.line}: a value expected")
-        self._at -= 1
-        self._skip_expression()
-        return EXPRESSION
-
-    def _list(self) -> Any:
-        items: list[Any] = []
-        self._skip_newlines()
-        while not self._is_mark("]"):
-            if self._next.kind == "name" and self._next.value == "for":
-                self._skip_to("]")
-                return EXPRESSION
-            items.append(self._expression())
-            self._skip_newlines()
-            if self._is_mark(","):
-                self._at += 1
-                self._skip_newlines()
-        self._at += 1
+def _value(raw: Any) -> Any:
+    if isinstance(raw, list):
+        items = [_value(each) for each in raw]
         return EXPRESSION if EXPRESSION in items else items
+    if isinstance(raw, dict):
+        return {_key(name): _value(each) for name, each in raw.items()}
+    if isinstance(raw, str):
+        return _text(raw) if raw.startswith('"') else EXPRESSION
+    return raw
 
-    def _object(self) -> Any:
-        entries: dict[str, Any] = {}
-        self._skip_newlines()
-        while not self._is_mark("}"):
-            key = self._take()
-            if key.kind not in ("name", "value") or key.value == "for" or not self._is_mark("=", ":"):
-                self._skip_to("}")
-                return EXPRESSION
-            self._at += 1
-            entries[str(key.value)] = self._expression()
-            self._skip_newlines()
-            if self._is_mark(","):
-                self._at += 1
-                self._skip_newlines()
-        self._at += 1
-        return entries
 
-    def _skip_expression(self) -> None:
-        """To what ends an expression, past everything in brackets."""
-        while not (self._next.kind in ("newline", "end") or self._is_mark(",", "}", "]", ")")):
-            token = self._take()
-            if token.kind == "mark" and token.value in _OPENING:
-                self._skip_to(_OPENING[token.value])
+def _key(raw: str) -> Any:
+    return _text(raw) if raw.startswith('"') else raw
 
-    def _skip_to(self, closing: str) -> None:
-        """Behind the bracket that closes the one that was opened."""
-        while True:
-            token = self._take()
-            if token.kind == "end":
-                raise HclInvalid(f"line {token.line}: {closing} expected")
-            if token.kind == "mark" and token.value in _OPENING:
-                self._skip_to(_OPENING[token.value])
-            elif token.kind == "mark" and token.value == closing:
-                return
+
+def _text(raw: str) -> Any:
+    """The value of a string in its quotation marks, or of a heredoc that the library has put into some."""
+    if heredoc := _HEREDOC.fullmatch(raw):
+        return EXPRESSION if heredoc[1] or "${" in heredoc[3] else heredoc[3]
+    if any(found in ("${", "%{") for found in _SPECIAL.findall(raw[1:-1])):
+        return EXPRESSION
+    return "".join(_decoded(raw[1:-1]))
+
+
+def _decoded(text: str) -> Iterator[str]:
+    at = 0
+    for special in _SPECIAL.finditer(text):
+        yield text[at : special.start()]
+        found, at = special[0], special.end()
+        if found == "\\":
+            raise HclInvalid(f"an escape that is not known in {text[special.start() :][:2]!r}")
+        # $${ and %%{ stand for ${ and %{.
+        yield json.loads(f'"{found}"') if found[0] == "\\" else found[1:]
+    yield text[at:]

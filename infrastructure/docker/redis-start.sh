@@ -1,14 +1,17 @@
 #!/bin/sh
-# Starts Redis of the compose stack. Before that, a transaction that a loss of power tore apart goes, for the reasons in
-# infrastructure/local/servers/append_only.py; whatever else may be wrong with the file is left to Redis.
+# Starts the Redis of the compose stack, which is Valkey; an image of Redis itself will do. Before that, a transaction that a
+# loss of power tore apart goes, for the reasons in infrastructure/local/servers/append_only.py; whatever else may be wrong with
+# the file is left to the server.
 set -eu
 data=${REDIS_DATA:-/data}
+engine=valkey
+command -v valkey-server >/dev/null || engine=redis
 
 starts_with_multi() { [ "$(head -c 15)" = "$(printf '*1\r\n$5\r\nMULTI\r\n')" ]; }
 
 file=$(find "$data/appendonlydir" -name '*.incr.aof' 2>/dev/null | sort -t. -n -k3 | tail -n 1)
 if [ -n "$file" ]; then
-    sound=$(redis-check-aof "$file" 2>/dev/null | sed -n 's/.*ok_up_to=\([0-9]*\).*/\1/p' | tail -n 1)
+    sound=$("$engine-check-aof" "$file" 2>/dev/null | sed -n 's/.*ok_up_to=\([0-9]*\).*/\1/p' | tail -n 1)
     if [ -n "$sound" ] && tail -c "+$((sound + 1))" "$file" | starts_with_multi &&
         ! tail -c "+$((sound + 1))" "$file" | tr -d '\r' | grep -qx EXEC; then
         echo "redis-start: a torn transaction at byte $sound of $file was never answered, and goes"
@@ -16,7 +19,7 @@ if [ -n "$file" ]; then
     fi
 fi
 
-exec redis-server - <<CONF
+exec "$engine-server" - <<CONF
 include ${REDIS_CONFIG:-/etc/bidding/redis.conf}
 maxmemory $REDIS_MAXMEMORY
 requirepass "$REDISCLI_AUTH"

@@ -6,10 +6,13 @@ import importlib
 import io
 import os
 import sys
+from importlib.metadata import entry_points
 
 import click
+from typing_extensions import override
 
-# name → "module:attribute" of a click command. To add a subcommand, add a line.
+# name → "module:attribute" of a click command. To add a subcommand, add a line; a package that stands above this one
+# adds it to the entry points in pyproject.toml, so that nothing here names that package.
 LAZY = {
     "up": "infrastructure.local.commands.up:up",
     "down": "infrastructure.local.commands.down:down",
@@ -23,26 +26,34 @@ LAZY = {
     "verify-export": "infrastructure.local.commands.audit:verify_export",
     "feed-token": "infrastructure.local.commands.feed_token:feed_token",
     "deploy-check": "infrastructure.local.commands.deploy_check:deploy_check",
-    "replay": "load_tests.replay:replay",
 }
+ENTRY_POINTS = "bidding.commands"
+
+
+def commands() -> dict[str, str]:
+    """Every subcommand, as in LAZY: the own ones, then those of other packages."""
+    return LAZY | {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
 
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand only to run it, or to list it in --help."""
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(LAZY)
+        return list(commands())
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in LAZY:
+        place = LAZY.get(cmd_name) or commands().get(cmd_name)
+        if place is None:
             return None
-        module, _, attribute = LAZY[cmd_name].partition(":")
+        module, _, attribute = place.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
         except ImportError as error:
             return _unavailable(cmd_name, error)
         if not isinstance(found, click.Command):
-            raise TypeError(f"{LAZY[cmd_name]} is no click command")
+            raise TypeError(f"{place} is no click command")
         return found
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import click
+from typing_extensions import override
 
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.services import Urls
@@ -42,16 +43,20 @@ class TerminalReporter(Reporter):
         self._under_way: list[str] = []
         self.started = time.monotonic()
 
+    @override
     def step_started(self, label: str) -> None:
         self._under_way.append(label)
         self._draw_waiting()
 
+    @override
     def step_done(self, label: str, seconds: float, note: str) -> None:
         self._finish(label, seconds, note, "✓", "green")
 
+    @override
     def step_failed(self, label: str, seconds: float) -> None:
         self._finish(label, seconds, "", "✗", "red")
 
+    @override
     def notice(self, text: str) -> None:
         first, *rest = text.splitlines() or [""]
         at = time.strftime("%H:%M:%S")

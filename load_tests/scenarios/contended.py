@@ -12,6 +12,7 @@ from random import Random
 from typing import ClassVar
 
 from locust import FastHttpUser, task
+from typing_extensions import override
 
 from load_tests.answers import BidAnswer, Fate, read_bid_answer, read_item
 from load_tests.bidder import Bidder
@@ -46,6 +47,7 @@ class ContendedBidder(FastHttpUser):
     tally: ClassVar[Tally] = Tally([])
     _numbers: ClassVar[itertools.count[int]] = itertools.count(1)
 
+    @override
     def on_start(self) -> None:
         """Take a user id. Items are looked at when it comes to bidding on them, see :meth:`act`."""
         number = next(self._numbers)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.settings import EnvironmentSettings
 
 
-class AwsSettings(BaseSettings):
+class AwsSettings(EnvironmentSettings):
     """Beside the settings of the services; credentials and region come from where boto3 finds them.
 
     Attributes:
@@ -16,8 +17,6 @@ class AwsSettings(BaseSettings):
         cloud_map_service_id: register with this service of Cloud Map, ``srv-…``, while running; empty for not.
         cloud_map_address: the address to register; empty for that of this machine's name.
     """
-
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
 
     aws_endpoint_url: str = ""
     metrics_cloudwatch_namespace: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from dataclasses import dataclass, field
 
 from nats.aio.client import Client, Srv
@@ -13,10 +12,13 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
+from pydantic import field_validator
+from typing_extensions import override
 
 from shared import names
 from shared.domain.errors import BiddingError
 from shared.server_urls import credentials_of, without_password
+from shared.settings import EnvironmentSettings
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +29,17 @@ class StreamUnavailable(BiddingError, ConnectionError):
     code = "STREAM_UNAVAILABLE"
 
 
-def _replicas_asked_for() -> int:
-    """``NATS_STREAM_REPLICAS``; read here, not in each service, since whoever comes first makes the stream for all."""
-    text = os.environ.get("NATS_STREAM_REPLICAS", "1")
-    if text not in ("1", "3", "5"):
-        raise ValueError(f"NATS_STREAM_REPLICAS must be 1, 3 or 5, not {text!r}")
-    return int(text)
+class StreamSettings(EnvironmentSettings):
+    """Read here, not in each service, since whoever comes first makes the stream for all."""
+
+    nats_stream_replicas: int = 1
+
+    @field_validator("nats_stream_replicas")
+    @classmethod
+    def _can_agree(cls, replicas: int) -> int:
+        if replicas not in (1, 3, 5):
+            raise ValueError("must be 1, 3 or 5")
+        return replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +54,19 @@ class StreamLimits:
     bytes_max: int = 2 * 1024**3
     age_max_s: float = 3 * 86_400
     duplicate_window_s: float = 120
-    replicas: int = field(default_factory=_replicas_asked_for)
+    replicas: int = field(default_factory=lambda: StreamSettings().nats_stream_replicas)
 
 
 class _Client(Client):
     """The library's client, which lets go of a connection before it makes the next one."""
 
+    @override
     async def _connect_to_server(self, s: Srv) -> None:
         # One that was accepted and never greeted would be forgotten as it is, open.
         self._let_go()
         await super()._connect_to_server(s)
 
+    @override
     async def _attempt_reconnect(self) -> None:
         # It would be closed only when the server has taken all that waits for it. One that vanished, or hangs, never
         # does, and so long the client would not try another one, or the same one again. Nothing is lost by it that was

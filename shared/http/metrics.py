@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
+from typing_extensions import override
 
 _process: Final = ProcessCollector(registry=None)
 
@@ -65,6 +66,7 @@ class _Collected(Collector):
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
 
+    @override
     def collect(self) -> Iterator[Metric]:
         yield from chain(self._families, _process.collect())
 

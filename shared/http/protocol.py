@@ -20,6 +20,7 @@ from itertools import takewhile
 from typing import Any, ClassVar, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.http.problems import MEDIA_TYPE, problem_body
@@ -84,6 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # The head of a request that asks for another protocol, without that; it is read again, with what follows it.
     _plain_head: bytes | None = None
 
+    @override
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         cls = type(self)
@@ -94,12 +96,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._watch_anew()
         self._await_request()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.unwatch()
         super().connection_lost(exc)
         # Where it was reset, uvicorn would let the time-out keep all of this in memory.
         self._unset_keepalive_if_required()
 
+    @override
     def data_received(self, data: bytes) -> None:
         if self._arriving == _HEAD and self._head_bytes:
             self._head_bytes += len(data)
@@ -146,10 +150,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.logger.warning("not a request of HTTP/1.1")
             self.send_400_response("")
 
+    @override
     def on_message_begin(self) -> None:
         self._arriving, self._head_bytes, self._is_new = _HEAD, 0, True
         super().on_message_begin()
 
+    @override
     def on_headers_complete(self) -> None:
         self._check_host()
         if self.parser.should_upgrade() and not self._should_upgrade() and self._asks_for_upgrade():
@@ -176,12 +182,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not hosts and self.parser.get_http_version() == "1.1":
             raise ValueError("no host")
 
+    @override
     def on_message_complete(self) -> None:
         if self._plain_head is not None:
             return
         self._arriving = _NOTHING
         super().on_message_complete()
 
+    @override
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         # A transport that is closed waits until its last answer is taken, for ever where the client does not read.
@@ -210,6 +218,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._is_watched = False
             self._watch.end(self)
 
+    @override
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "BAD_REQUEST", "this is not a request of HTTP/1.1")
 

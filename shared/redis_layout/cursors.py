@@ -64,12 +64,13 @@ class Cursors(NamedTuple):
         return None if self.epoch is None else Lineage(self.run, self.epoch)
 
 
-_FIELDS: Final = Cursors._fields
+FIELDS: Final = tuple(Cursors.__annotations__)
+"""In the order of :class:`Cursors`."""
 
 
 def ask_cursors(pipeline: Any, shard: str) -> None:
     """Put the question for a shard's cursors into a pipeline; :func:`decode_cursors` reads the answer."""
-    pipeline.hmget(cursors_key(shard), _FIELDS)
+    pipeline.hmget(cursors_key(shard), FIELDS)
 
 
 def decode_cursors(answer: Sequence[bytes | None]) -> Cursors:

@@ -10,10 +10,13 @@ from typing import Any, get_args
 
 import click
 import pytest
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from infrastructure.local.cli import LAZY
+from infrastructure.local.cli import commands
 from infrastructure.local.servers import binaries
+from shared.aliases import AliasSettings
+from shared.clients.nats import StreamSettings
 from shared.messages import decode_batch
 from shared.names import message_id, subject_of
 
@@ -43,7 +46,7 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 
 def shown_default(field: FieldInfo) -> str:
-    default = field.default
+    default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
     if default == "":
         return "(empty)"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
@@ -82,6 +85,7 @@ def test_what_the_code_reads_from_the_environment_itself_is_documented() -> None
         for path in (ROOT / package).rglob("*.py")
         for name in _ENVIRON.findall(path.read_text())
     }
+    names |= {name.upper() for settings in (AliasSettings, StreamSettings) for name in settings.model_fields}
     assert names <= set(rows("Shared by the gateway and the broadcaster"))
 
 
@@ -123,7 +127,7 @@ def test_the_readme_names_every_target_and_subcommand() -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets
     assert [target for target in targets if f"`make {target}`" not in readme] == []
-    assert [name for name in LAZY if f"`bidding {name}" not in readme] == []
+    assert [name for name in commands() if f"`bidding {name}" not in readme] == []
 
 
 def anchors(page: Path) -> set[str]:

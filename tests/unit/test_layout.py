@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from infrastructure.local.cli import LAZY, commands
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -59,3 +61,9 @@ def test_a_composition_root_hands_over_what_is_there_already() -> None:
             ]
             hooks = [each for each in late if each.attr != "should_exit"]
             assert hooks == [], f"{name}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_the_command_names_nothing_that_stands_above_it() -> None:
+    """Commands are imported by their name, which no import contract sees; others register with an entry point."""
+    assert [place for place in LAZY.values() if not place.startswith("infrastructure.")] == []
+    assert "replay" in commands()

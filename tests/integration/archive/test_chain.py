@@ -11,6 +11,8 @@ import pytest_asyncio
 from archival_worker.chain.audit import AuditImpossible
 from archival_worker.chain.chainer import Chainer, ChainOptions
 from archival_worker.errors import ArchiveUnavailable
+from archival_worker.main import run
+from archival_worker.settings import Settings
 from infrastructure.local.stack import Stack
 from tests.integration.archive.chain_world import World, auction, chain_world
 from tests.unit.archival_worker.events import bid, created, delivery, voided
@@ -172,3 +174,31 @@ async def test_items_whose_chaining_failed_wait_again(world: World) -> None:
     assert world.chainer.waiting == 3
     await world.pool.execute("ALTER TABLE chains_away RENAME TO chains")
     assert await world.chain() == 3, "without an offer or a scan"
+
+
+@pytest.mark.parametrize("chains", [False, True])
+async def test_an_archiver_may_leave_the_chain_to_a_later_one(world: World, servers: Stack, chains: bool) -> None:
+    await world.store(*auction("lot-1", 3))
+    settings = Settings(
+        redis_url=servers.urls.redis_url,
+        nats_url=servers.urls.nats_url,
+        postgres_url=world.url,
+        archiver_port=0,
+        archiver_chain=chains,
+    )
+    running = asyncio.create_task(run(settings))
+
+    async def is_up() -> bool:
+        return "holes" in {task.get_name() for task in asyncio.all_tasks()}
+
+    async def is_chained() -> bool:
+        return bool(await world.value("SELECT count(*) FROM event_hashes") == 5)
+
+    try:
+        await eventually(is_up)
+        assert ("chainer" in {task.get_name() for task in asyncio.all_tasks()}) is chains
+        if chains:
+            await eventually(is_chained)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

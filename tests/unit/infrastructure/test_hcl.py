@@ -66,6 +66,8 @@ def test_plain_values() -> None:
         "(\n  1\n)",
         "[var.a, 1]",
         "!var.on",
+        '"%${var.share}"',
+        '"%{ if var.on }on%{ endif }"',
     ],
 )
 def test_what_only_terraform_works_out_is_passed_over(expression: str) -> None:
@@ -94,6 +96,7 @@ def test_blocks_with_labels() -> None:
         "x = [}]",
         "x = [1,,2]",
         "x = {a = }",
+        "x = -",
     ],
 )
 def test_nonsense_is_refused(text: str) -> None:

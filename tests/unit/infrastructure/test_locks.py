@@ -80,7 +80,7 @@ def test_the_lock_of_the_load_image_asks_for_what_load_tests_imports_and_no_more
             if (ROOT / top / "__init__.py").exists():
                 waiting += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()]
             elif top not in sys.stdlib_module_names:
-                packages.add({"nats": "nats-py"}.get(top, top))
+                packages.add({"nats": "nats-py"}.get(top, top.replace("_", "-")))
     asked = (ROOT / "requirements" / "load.in").read_text().splitlines()
     assert names_in(asked) == packages
     assert packages <= versions("load").keys()

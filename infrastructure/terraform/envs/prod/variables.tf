@@ -104,7 +104,7 @@ variable "image_tag" {
 variable "nats_image_tag" {
   description = "Tag of the image of NATS in ECR."
   type        = string
-  default     = "2.11"
+  default     = "2.15"
 }
 
 variable "cpu_architecture" {

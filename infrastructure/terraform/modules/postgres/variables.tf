@@ -6,7 +6,7 @@ variable "name" {
 variable "major_version" {
   description = "Major version of PostgreSQL; minor ones come by themselves."
   type        = string
-  default     = "17"
+  default     = "18"
 }
 
 variable "instance_class" {

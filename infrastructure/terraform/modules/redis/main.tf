@@ -3,7 +3,8 @@
 #   elasticache  Valkey with a replica in another zone. Writes are in memory only: ElastiCache has no append-only file for
 #                Valkey, hence nothing like `appendfsync always`, and a failover may lose the last moments.
 #                So an acknowledgement has to wait for more than the commit: BID_ACK=replica or log.
-#   memorydb     Each write is in a log over several zones before its answer, so BID_ACK=redis is enough.
+#   memorydb     Valkey too, in versions of MemoryDB's own. Each write is in a log over several zones before its answer, so
+#                BID_ACK=redis is enough.
 #                Fixed to one shard without replicas: the services speak the plain protocol to one address, and the cluster
 #                endpoint also names replicas, which answer MOVED. The log survives the loss of the node; writing stands still
 #                for the minutes until it is replaced.
@@ -59,8 +60,8 @@ resource "aws_elasticache_subnet_group" "this" {
 
 resource "aws_elasticache_parameter_group" "this" {
   count  = local.on_elasticache ? 1 : 0
-  name   = "${var.name}-valkey8"
-  family = "valkey8"
+  name   = "${var.name}-valkey9"
+  family = "valkey9"
 
   # A full Redis refuses bids; it never forgets one.
   parameter {
@@ -79,7 +80,7 @@ resource "aws_elasticache_replication_group" "this" {
   replication_group_id = var.name
   description          = "The judge of bids of ${var.name}"
   engine               = "valkey"
-  engine_version       = "8.0"
+  engine_version       = "9.1"
   node_type            = var.node_type
   port                 = var.port
   parameter_group_name = aws_elasticache_parameter_group.this[0].name

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError
 from api_gateway.engine.bids import acknowledge
 from api_gateway.engine.bids.acknowledge import LogAcknowledger, ReplicaAcknowledger
 from shared.domain.errors import OutcomeUnknown
-from shared.redis_layout.cursors import Cursors, Lineage
+from shared.redis_layout.cursors import FIELDS, Lineage
 from tests.waiting import eventually
 
 OURS = Lineage("run-1", 1)
@@ -37,7 +37,7 @@ class FakeRedis:
         found = {"next": n, "published": n}
         if lineage is not None:
             found |= {"run": lineage.run.encode(), "epoch": b"%d" % lineage.epoch}
-        return [found.get(field) for field in Cursors._fields]
+        return [found.get(field) for field in FIELDS]
 
     def hmget(self, key: str, fields: list[str]) -> asyncio.Future[list[bytes | None]]:
         self._asked += 1

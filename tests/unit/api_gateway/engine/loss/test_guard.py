@@ -15,7 +15,7 @@ from api_gateway.engine.loss.witnesses import Known, Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
-from shared.redis_layout.cursors import Cursors
+from shared.redis_layout.cursors import FIELDS
 from shared.redis_layout.outbox import EntryId
 
 
@@ -189,7 +189,7 @@ class FakeRedis:
                 fields |= {"run": self.marks[shard].encode()} if self.marks[shard] else {}
             elif shard in self.stale:
                 fields = {"stale": b"1"}
-            return [fields.get(name) for name in Cursors._fields]
+            return [fields.get(name) for name in FIELDS]
 
         found: list[Any] = [{"run_id": self.run}, {"master_replid": self.history}]
         for shard, place in self.places.items():
