@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from infrastructure.local.terminal import lines_of, table
 from shared.aws.clients import AwsError, open_cloudwatch
 from shared.aws.cloudwatch import Question, read_back
 
@@ -79,10 +80,12 @@ def lines(figures: Figures | None) -> Iterable[str]:
         return
     yield ""
     yield f"CloudWatch, {figures.namespace}, whole minutes"
+    rows = []
     for question, text in QUESTIONS.items():
         value = figures.values.get(question)
         shown = "not reported" if value is None else f"{value:,.0f}"
-        yield f"  {question.service:<18} {question.metric:<14} {shown:>12}  {text}"
+        rows.append((question.service, question.metric, shown, text))
+    yield from lines_of(table(rows, right=(2,), indent=2))
     if figures.problem:
         yield f"  incomplete: {figures.problem}"
 

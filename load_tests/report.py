@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from infrastructure.local.terminal import lines_of, table
 from load_tests import cloudwatch
 from load_tests.checks import Check, Verification
 from load_tests.driver import Load, Resolution
@@ -123,21 +124,22 @@ def _resolved(resolutions: Sequence[Resolution]) -> str:
 def _proof_lines(report: RunReport) -> Iterable[str]:
     """Every check of a single item; of many items only those that do not hold."""
     yield "Proof"
-    yield from map(_check_line, report.checks)
+    yield from _check_lines(report.checks)
     single = len(report.verifications) == 1
     for item in report.verifications:
         shown = item.checks if single else item.failed
         if shown:
             yield f"  {item.item_id}"
-            yield from map(_check_line, shown)
+            yield from _check_lines(shown)
     sound = sum(item.ok for item in report.verifications)
     if not single:
         checks = max((len(item.checks) for item in report.verifications), default=0)
         yield f"  {sound} of {len(report.verifications)} items: all {checks} checks hold"
 
 
-def _check_line(check: Check) -> str:
-    return f"  {'ok    ' if check.ok else 'FAILED'}  {check.name:<26} {check.statement}"
+def _check_lines(checks: Sequence[Check]) -> Iterable[str]:
+    rows = [("ok" if check.ok else "FAILED", check.name, check.statement) for check in checks]
+    return lines_of(table(rows, indent=2))
 
 
 def _verdict_line(report: RunReport) -> str:

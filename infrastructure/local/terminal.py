@@ -1,52 +1,89 @@
-"""Progress on a terminal: a line per finished step, and, where the output is one, a last line that moves."""
+"""What the `bidding` command shows: progress while things start, tables, and texts that can be copied.
+
+Rich makes the lines. Where the output is no terminal they are plain, and as long as they are; NO_COLOR is honoured.
+"""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import shlex
-import shutil
 import sys
 import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import click
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 from typing_extensions import override
 
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.services import Urls
 
+GRADES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
+"""The colours of what a check says."""
+
 _LABEL_WIDTH = 18
+_WIDE: Final = 10_000
+"""More columns than any table needs."""
+_BLANK_END: Final = re.compile(r"(?: |\x1b\[[\d;]*m)+$", re.MULTILINE)
+"""What fills a line up, be it in bold."""
 
 
-def say(text: str, *, newline: bool = True, colour: bool | None = None) -> None:
-    """Print, but never fail by it: what runs must be stopped in order even when there is nobody left to tell.
+class _Output(Console):
+    """The standard output of this moment. Printing never fails."""
 
-    The window was closed (EIO), the reader of a pipe is gone (EPIPE), or the disk with the log is full (ENOSPC).
-    """
-    try:
-        click.echo(text, nl=newline, color=colour)
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.EPIPE):
-            # What is in the buffer, and all that follows, goes nowhere.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False)
+
+    @override
+    def on_broken_pipe(self) -> None:
+        # What is in the buffer, and all that follows, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+    @contextmanager
+    def unfailing(self) -> Iterator[None]:
+        """What runs must be stopped in order even when there is nobody left to tell: the window was closed (EIO), the
+        reader of a pipe is gone (EPIPE), or the disk with the log is full (ENOSPC)."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.EPIPE):
+                self.on_broken_pipe()
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Print, but never fail by it."""
+    output = _Output()
+    with output.unfailing():
+        output.print(text, end=end, soft_wrap=True)
 
 
 class TerminalReporter(Reporter):
-    """Prints what happens. Colours and the moving line appear on a terminal only (NO_COLOR is honoured)."""
+    """Prints what happens: a line per finished step and, on a terminal, a last line that says what is under way."""
 
     def __init__(self) -> None:
-        self._live = sys.stdout.isatty()
-        self._colour = self._live and not os.environ.get("NO_COLOR")
+        self._output = _Output()
+        self._last_line = Live(
+            console=self._output, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
         self._under_way: list[str] = []
         self.started = time.monotonic()
 
     @override
     def step_started(self, label: str) -> None:
         self._under_way.append(label)
-        self._draw_waiting()
+        self._draw()
 
     @override
     def step_done(self, label: str, seconds: float, note: str) -> None:
@@ -59,33 +96,80 @@ class TerminalReporter(Reporter):
     @override
     def notice(self, text: str) -> None:
         first, *rest = text.splitlines() or [""]
-        at = time.strftime("%H:%M:%S")
-        self._print("\n".join([f"  {self._style('!', 'yellow')} {at} {first}", *(f"    {line}" for line in rest)]))
+        line = f" {time.strftime('%H:%M:%S')} {first}"
+        self._print(Text.assemble("  ", ("!", "yellow"), "\n    ".join((line, *rest))))
 
     def _finish(self, label: str, seconds: float, note: str, mark: str, colour: str) -> None:
         if label in self._under_way:
             self._under_way.remove(label)
-        self._print(f"  {self._style(mark, colour)} {label:<{_LABEL_WIDTH}} {seconds:5.1f} s  {note}".rstrip())
+        self._print(Text.assemble("  ", (mark, colour), f" {label:<{_LABEL_WIDTH}} {seconds:5.1f} s  {note}".rstrip()))
+        self._draw()
 
-    def _print(self, line: str) -> None:
-        self._erase_waiting()
-        say(line, colour=self._colour)
-        self._draw_waiting()
+    def _print(self, line: Text) -> None:
+        with self._output.unfailing():
+            self._output.print(line, soft_wrap=True)
 
-    def _erase_waiting(self) -> None:
-        if self._live:
-            say("\r\x1b[K", newline=False, colour=True)
-
-    def _draw_waiting(self) -> None:
-        if self._live:
-            self._erase_waiting()
+    def _draw(self) -> None:
+        if not self._output.is_terminal:
+            return
+        line = Text(f"  … {', '.join(self._under_way)}")
+        line.truncate(self._output.width - 1, overflow="ellipsis")
+        with self._output.unfailing():
             if self._under_way:
-                # Not a column more than there are: a line that wraps cannot be erased.
-                columns = shutil.get_terminal_size().columns - 1
-                say(f"  … {', '.join(self._under_way)}"[:columns], newline=False)
+                self._last_line.update(line)
+                self._last_line.start()
+                self._last_line.refresh()
+            else:
+                self._last_line.stop()
 
-    def _style(self, text: str, colour: str) -> str:
-        return click.style(text, fg=colour) if self._colour else text
+
+def table(
+    rows: Iterable[Sequence[str | Text]], *, head: Sequence[str] = (), right: Collection[int] = (), indent: int = 0
+) -> Padding:
+    """Columns as wide as what is in them, two blanks apart; those of the numbers in ``right`` are set to the right."""
+    found = Table(*head, box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(head))
+    for row in rows:
+        found.add_row(*row)
+    for number, column in enumerate(found.columns):
+        column.justify = "right" if number in right else "left"
+    return Padding(found, (0, 0, 0, indent))
+
+
+def graded(findings: Iterable[tuple[str, str, str, str]]) -> Padding:
+    """A table of findings: check, grade, detail, and advice, which is empty or has lines."""
+    rows: list[Sequence[str | Text]] = []
+    for check, grade, detail, advice in findings:
+        rows.append((Text(grade, style=GRADES[grade]), check, detail))
+        rows += [("", "", f"→ {line}") for line in advice.splitlines()]
+    return table(rows)
+
+
+def render(shown: RenderableType) -> str:
+    """Its lines, with colours, which `click.echo` takes out where they do not belong. None is broken by us: a path or a
+    command in it can be copied."""
+    output = Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="standard",
+        no_color=False,
+        width=_WIDE,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    with output.capture() as capture:
+        output.print(shown)
+    return _BLANK_END.sub(lambda end: "\x1b[0m" if "\x1b" in end[0] else "", capture.get().rstrip("\n"))
+
+
+def lines_of(shown: RenderableType) -> list[str]:
+    """The same in lines, without colours: for reports that are texts."""
+    return click.unstyle(render(shown)).splitlines()
+
+
+def show(shown: RenderableType) -> None:
+    """Print it."""
+    click.echo(render(shown))
 
 
 def own_command(name: str) -> str:

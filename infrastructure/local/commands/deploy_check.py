@@ -18,8 +18,7 @@ from infrastructure.deploy_check import costs as aws_costs
 from infrastructure.deploy_check import hcl
 from infrastructure.deploy_check import local as deploy
 from infrastructure.local.doctor import Finding
-
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+from infrastructure.local.terminal import graded, show, table
 
 
 @click.command("deploy-check")
@@ -109,15 +108,10 @@ def _show(
     *,
     exact: bool,
 ) -> None:
-    for finding in findings:
-        grade = click.style(f"{finding.grade:<4}", fg=_COLOURS[finding.grade])
-        click.echo(f"{grade}  {finding.check:<16} {finding.detail}")
-        if finding.advice:
-            click.echo(f"{'':<22} → {finding.advice}")
+    show(graded(dataclasses.astuple(finding) for finding in findings))
     how = "to be created, says the plan" if exact else "in the configuration; those with count or for_each count once"
     click.echo(f"\n{counts.total()} resources of {len(counts)} types, {how}:")
-    for kind, count in sorted(counts.items()):
-        click.echo(f"  {count:>4}  {kind}")
+    show(table(((f"{count}", kind) for kind, count in sorted(counts.items())), right=(0,), indent=2))
     if lines:
         _show_costs(environment, lines, prices)
     failures = [finding for finding in findings if finding.grade == "fail"]
@@ -129,10 +123,8 @@ def _show(
 
 def _show_costs(environment: str, lines: list[aws_costs.Line], prices: aws_costs.Prices) -> None:
     click.echo(f"\nA month of {environment}, in USD at the list prices of us-east-1 ({prices['as_of']}), without bids:")
-    width = max(len(line.what) for line in lines)
-    for line in lines:
-        click.echo(f"  {line.usd:>9,.2f}  {line.what:<{width}}  {line.sum}")
-    click.echo(f"  {aws_costs.total(lines):>9,.2f}  total")
+    rows = [(f"{line.usd:,.2f}", line.what, line.sum) for line in lines]
+    show(table([*rows, (f"{aws_costs.total(lines):,.2f}", "total", "")], right=(0,), indent=2))
     added = aws_costs.total(aws_costs.per_million_bids(environment, prices, viewers=0))
     watched = aws_costs.total(aws_costs.per_million_bids(environment, prices, viewers=100))
     click.echo(f"  and {added:,.2f} for a million bids, {watched:,.2f} where 100 viewers see each of them")

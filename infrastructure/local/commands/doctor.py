@@ -13,8 +13,7 @@ import click
 
 from infrastructure.local.commands.options import data_dir_option, port_options, ports_from
 from infrastructure.local.doctor import examine
-
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+from infrastructure.local.terminal import graded, show
 
 
 @click.command()
@@ -27,11 +26,7 @@ def doctor(data_dir: Path, as_json: bool, **ports: Any) -> None:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
-        for finding in findings:
-            grade = click.style(f"{finding.grade:<4}", fg=_COLOURS[finding.grade])
-            click.echo(f"{grade}  {finding.check:<16} {finding.detail}")
-            for line in finding.advice.splitlines():
-                click.echo(f"{'':<22} → {line}")
+        show(graded(dataclasses.astuple(finding) for finding in findings))
     failures = sum(finding.grade == "fail" for finding in findings)
     if not as_json:
         click.echo(f"\n{failures} of {len(findings)} checks failed." if failures else "\nReady to start: bidding up")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 import psutil
+from rich.text import Text
 
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.processes import family_of
@@ -20,6 +21,9 @@ from infrastructure.local.servers.ports import HOST, Ports
 from infrastructure.local.servers.probes import Probe, http_ready, postgres_ready, redis_ready
 from infrastructure.local.services import BROADCAST_SERVICE, PORTS_OF
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
+from infrastructure.local.terminal import show, table
+
+_COLOURS = {"ready": "green", "running": "green", "ended": "red"}
 
 
 class Row(TypedDict):
@@ -54,7 +58,10 @@ def status(data_dir: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(answer, indent=2))
     else:
-        click.echo(_table("not all is ready" if phase == "ready" and not all_well else phase, data_dir, rows))
+        headline = "not all is ready" if phase == "ready" and not all_well else phase
+        click.echo(f"{headline} (data in {data_dir})" + ("\n" if rows else ""))
+        if rows:
+            show(table(map(_cells, rows), head=("NAME", "PID", "PORT", "STATE", "UPTIME", "MEMORY", "RESTARTS")))
     sys.exit(0 if all_well else 1)
 
 
@@ -122,24 +129,14 @@ def _memory(process: psutil.Process) -> int | None:
         return None
 
 
-def _table(headline: str, data_dir: Path, rows: list[Row]) -> str:
-    if not rows:
-        return f"{headline} (data in {data_dir})"
-    head = ("NAME", "PID", "PORT", "STATE", "UPTIME", "MEMORY", "RESTARTS")
-    lines = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return f"{headline} (data in {data_dir})\n\n{table}"
-
-
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row) -> tuple[str | Text, ...]:
     memory = f"{row['memory_bytes'] / 1_048_576:.0f} MB" if row["memory_bytes"] is not None else "-"
     uptime = age_text(row["uptime_s"])
     return (
         row["name"],
         str(row["pid"]),
         str(row["port"] or "-"),
-        row["state"],
+        Text(row["state"], style=_COLOURS.get(row["state"], "yellow")),
         uptime,
         memory,
         str(row["restarts"]),

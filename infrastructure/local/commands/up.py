@@ -172,7 +172,7 @@ def _follow_until_ready(child: subprocess.Popen[bytes], data_dir: Path, log: Pat
             ended = child.poll()
             record = RunRecord.read(run_path(data_dir))
             is_ready = record is not None and record.supervisor.pid == child.pid and record.phase == "ready"
-            say(decoder.decode(output.read()), newline=False)
+            say(decoder.decode(output.read()), end="")
             if ended is not None:
                 return ended or 1
             if is_ready:

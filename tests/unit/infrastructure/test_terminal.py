@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from infrastructure.local.services import Urls
-from infrastructure.local.terminal import TerminalReporter, own_command, servers_welcome
+from infrastructure.local.terminal import (
+    TerminalReporter,
+    graded,
+    lines_of,
+    own_command,
+    render,
+    servers_welcome,
+    table,
+)
 
 URLS = Urls(
     redis_url="redis://127.0.0.1:1/0",
@@ -51,12 +59,13 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 def test_the_line_that_moves_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     with contextlib.redirect_stdout(terminal):
         reporter = TerminalReporter()
         for name in ("api_gateway", "broadcast_service", "archival_worker"):
             reporter.step_started(name)
-    drawn = re.split(r"\r|\x1b\[K", terminal.getvalue())
+    drawn = re.split(r"\r|\x1b\[[?\d]*[A-Za-z]", terminal.getvalue())
     assert "  … api_gateway" in drawn
     assert max(map(len, drawn)) < 30
 
@@ -72,3 +81,52 @@ def test_what_is_to_be_exported_is_read_by_a_shell_as_it_is(tmp_path: Path) -> N
     shell = "\n".join([*exports, 'printf "%s" "$POSTGRES_URL"'])
     done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == URLS.postgres_url
+
+
+def test_a_table_is_as_wide_as_what_is_in_it_and_believes_no_markup() -> None:
+    rows = [("a", "[red]1[/red]", "x" * 300), ("long name", "12", "")]
+    assert lines_of(table(rows, head=("NAME", "N", "TEXT"), right=(1,), indent=2)) == [
+        "  NAME                  N  TEXT",
+        f"  a          [red]1[/red]  {'x' * 300}",
+        "  long name            12",
+    ]
+
+
+def test_findings_have_colours_and_each_line_of_advice_a_row() -> None:
+    shown = render(graded([("disk", "fail", "full", "Make room.\nOr buy some.")]))
+    assert "\x1b[31mfail\x1b[0m  disk  full" in shown
+    assert lines_of(graded([("disk", "fail", "full", "Make room.\nOr buy some.")])) == [
+        "fail  disk  full",
+        "            → Make room.",
+        "            → Or buy some.",
+    ]
+
+
+def test_what_is_under_way_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cursor is shown again, and the last line is gone, also where a step failed."""
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    with contextlib.redirect_stdout(terminal):
+        reporter = TerminalReporter()
+        reporter.step_started("redis")
+        reporter.notice("wait")
+        reporter.step_failed("redis", 1.0)
+    shown = terminal.getvalue()
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+    assert shown.endswith("\x1b[2K")
+    assert "✗" in shown
+
+
+def test_commands_complete_themselves() -> None:
+    environment = {**os.environ, "_BIDDING_COMPLETE": "bash_complete", "COMP_WORDS": "bidding d", "COMP_CWORD": "1"}
+    program = "from infrastructure.local.cli import main; main(prog_name='bidding')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == [
+        "plain,down",
+        "plain,demo",
+        "plain,doctor",
+        "plain,dead-letters",
+        "plain,deploy-check",
+    ]
