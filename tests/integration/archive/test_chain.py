@@ -192,7 +192,7 @@ async def test_an_archiver_may_leave_the_chain_to_a_later_one(world: World, serv
         return "holes" in {task.get_name() for task in asyncio.all_tasks()}
 
     async def is_chained() -> bool:
-        return await world.value("SELECT count(*) FROM event_hashes") == 5
+        return bool(await world.value("SELECT count(*) FROM event_hashes") == 5)
 
     try:
         await eventually(is_up)
