@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import click
-import httpx
+import httpx2 as httpx
 import psutil
 import uvloop
 

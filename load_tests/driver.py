@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx
+import httpx2 as httpx
 import msgspec
 
 from load_tests.answers import BidAnswer, Fate, read_stored_verdict

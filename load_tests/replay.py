@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-import httpx
+import httpx2 as httpx
 import msgspec
 
 from infrastructure.local.commands.options import data_dir_option, http_url

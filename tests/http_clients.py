@@ -10,7 +10,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2 as httpx
 
 
 @contextlib.asynccontextmanager

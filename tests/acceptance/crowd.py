@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import websockets
 from websockets.asyncio.client import connect
 

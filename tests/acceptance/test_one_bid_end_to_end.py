@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-import httpx
+import httpx2 as httpx
 
 from tests.faults.clients.answers import answer_of, minor, outcome_of, public_of_json
 from tests.faults.clients.watchers import NOT_EVENTS, Watcher

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import msgspec
 from redis.asyncio import Redis
 

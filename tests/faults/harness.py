@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
 

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 
 from shared.redis_layout.keys import item_key
 from tests.faults.harness import FaultRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-import httpx
+import httpx2 as httpx
 
 from infrastructure.local.services import ALL_SERVICES
 from tests.faults.beside import ports_apart

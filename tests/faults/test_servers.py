@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE

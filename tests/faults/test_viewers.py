@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.faults.clients.wishes import PLAIN

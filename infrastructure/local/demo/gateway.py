@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-import httpx
+import httpx2 as httpx
 import msgspec
 
 from infrastructure.local.demo.bidders import LotView, Offer

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
+import httpx2 as httpx
 
 from infrastructure.local.demo.bidders import crowd
 from infrastructure.local.demo.gateway import TIMEOUT_S, Busy, Calm, Gateway, NotTaken

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 
 from shared.timefmt import from_datetime
 from tests.faults.history import Answer, Outcome, Public

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from urllib.parse import quote
 
-import httpx
+import httpx2 as httpx
 
 from tests.faults.bidders import Bidders
 from tests.faults.history import Operation, Outcome

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import ARCHIVAL_WORKER

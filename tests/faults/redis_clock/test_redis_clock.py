@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY

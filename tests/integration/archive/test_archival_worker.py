@@ -10,7 +10,7 @@ import signal
 from typing import Any, cast
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 
 from api_gateway.engine.bids.acknowledge import LogAcknowledger

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 import pytest_asyncio
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import httpx
+import httpx2 as httpx
 import nats
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
-import httpx
+import httpx2 as httpx
 import pytest
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection

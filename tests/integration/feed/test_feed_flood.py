@@ -7,7 +7,7 @@ import contextlib
 import json
 from typing import Final
 
-import httpx
+import httpx2 as httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus

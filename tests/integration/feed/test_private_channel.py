@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Self, cast
 
-import httpx
+import httpx2 as httpx
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis

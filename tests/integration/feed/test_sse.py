@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from broadcast_service.core.close_codes import SLOW_VIEWER

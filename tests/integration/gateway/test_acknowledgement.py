@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 from redis.asyncio import Redis
 
 from api_gateway.engine.bids.acknowledge import ReplicaAcknowledger

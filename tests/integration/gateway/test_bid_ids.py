@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 from redis.asyncio import Redis
 

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, cast
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import nats
 import psutil
 import pytest

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import nats
 import pytest
 from redis.asyncio import Redis

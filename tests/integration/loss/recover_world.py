@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 from redis.asyncio import Redis
 
 from infrastructure.local.stack import Stack

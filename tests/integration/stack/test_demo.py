@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER

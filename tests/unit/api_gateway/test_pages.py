@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from importlib import resources
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import msgspec
 
 from shared.domain.auction import State, Terms, minimum_bid, opening_state
