@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
