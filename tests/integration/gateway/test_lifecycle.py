@@ -256,30 +256,31 @@ async def create_ending_soon(clients: list[httpx.AsyncClient], name: str) -> dic
 async def test_bids_at_the_very_end_against_the_closer(gateway_stack: Stack, redis: Redis) -> None:
     """A thousand items end while bids and the closer race for each end; Redis TIME alone decides."""
     in_time = late = 0
-    for batch in range(10):
-        async with separate_clients(gateway_stack.urls.gateway_url, 100) as clients:
+    told_of: dict[str, list[dict[str, Any]]] = {}
+    async with separate_clients(gateway_stack.urls.gateway_url, 100) as clients:
+        for batch in range(10):
             ends = await create_ending_soon(clients, f"edge-{batch}")
             races = (race_for_the_end(http, *race) for http, race in zip(clients, ends.items(), strict=True))
-            verdicts = await asyncio.gather(*races)
-        for item, told in zip(ends, verdicts, strict=True):
+            told_of |= dict(zip(ends, await asyncio.gather(*races), strict=True))
+    for item, told in told_of.items():
 
-            async def closed_events(item: str = item) -> list[Event]:
-                events = await events_of(redis, item)
-                return events if isinstance(events[-1], AuctionClosed) else []
+        async def closed_events(item: str = item) -> list[Event]:
+            events = await events_of(redis, item)
+            return events if isinstance(events[-1], AuctionClosed) else []
 
-            events = await eventually(closed_events)
-            closed = events[-1]
-            assert kinds(events).count("closed") == 1
-            assert closed.end_us is not None
-            assert closed.ts_us >= closed.end_us
-            placed = [event for event in events if isinstance(event, BidAccepted)]
-            assert all(event.ts_us < closed.end_us for event in placed), "a bid was accepted after the end"
-            acknowledged = [verdict["seq"] for verdict in told if verdict["success"]]
-            assert acknowledged == [event.seq for event in placed], "an in-time bid was lost"
-            assert {verdict["code"] for verdict in told if not verdict["success"]} <= {"CLOSED", "SOLD"}
-            assert closed.status == ("sold" if placed else "unsold")
-            in_time += len(placed)
-            late += len(told) - len(placed)
+        events = await eventually(closed_events)
+        closed = events[-1]
+        assert kinds(events).count("closed") == 1
+        assert closed.end_us is not None
+        assert closed.ts_us >= closed.end_us
+        placed = [event for event in events if isinstance(event, BidAccepted)]
+        assert all(event.ts_us < closed.end_us for event in placed), "a bid was accepted after the end"
+        acknowledged = [verdict["seq"] for verdict in told if verdict["success"]]
+        assert acknowledged == [event.seq for event in placed], "an in-time bid was lost"
+        assert {verdict["code"] for verdict in told if not verdict["success"]} <= {"CLOSED", "SOLD"}
+        assert closed.status == ("sold" if placed else "unsold")
+        in_time += len(placed)
+        late += len(told) - len(placed)
     assert in_time > 100, "bids must have been in time, or nothing was raced"
     assert late > 100, "bids must have been late, or nothing was raced"
 
