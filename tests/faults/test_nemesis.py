@@ -85,7 +85,7 @@ async def test_every_kind_of_bid_and_any_two_parts_for_a_moment(start_stack: Sta
 async def test_every_kind_of_bid_and_any_two_parts_for_minutes(start_stack: StackFactory) -> None:
     """`make nemesis MINUTES=20 SEED=…`: round after round, with suspensions that outlast a lease."""
     # What is told while it runs is the timeline, and not each request of the clients.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     async with _long_run(start_stack, round_s=45, long=0.25) as rounds:
         await rounds.go_on(_MINUTES * 60)
         assert rounds.events["raised maximum"] > 0
