@@ -179,7 +179,7 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         if service.chains:
             beside.append(group.create_task(service.chainer.run(), name="chainer"))
         else:
-            logger.warning("ARCHIVER_CHAIN is off: what is archived now is chained, and exported, by a later archiver")
+            logger.warning("ARCHIVER_CHAIN is off: a later archiver will chain and export what is archived now")
         if service.exporter is not None:
             beside.append(group.create_task(service.exporter.run(), name="exporter"))
         try:

@@ -118,5 +118,5 @@ class Retention:
             raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
         purged = first_kept - fill.first_seq
         self._metrics.purged += purged
-        logger.info("the stream was %.0f %% full: purged up to #%d, archived all", 100 * fill.ratio, first_kept - 1)
+        logger.info("the stream was %.0f %% full: purged up to #%d, all archived", 100 * fill.ratio, first_kept - 1)
         return purged

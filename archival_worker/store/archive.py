@@ -42,7 +42,7 @@ class Stored:
     Attributes:
         bids, events, sealed: rows that are new.
         copied: how many of the bids came by COPY.
-        duplicates: rows that were stored already.
+        duplicates: rows that were stored already, with the same content.
         clashes: events and sealed facts whose place is taken by something else, known dead letters among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
         positions: the archived cursor of every shard in the batch, moved or not.
