@@ -319,7 +319,7 @@ class Stack:
                     await require_reachable(f"{name.upper()}_URL", url)
 
     async def _start_server(self, name: str) -> None:
-        # The first time, the files of the database are made, which takes a second or so.
+        # The first call makes the files of the database, which takes a second or so.
         is_new = name == "postgres" and not is_initialised(self.data_dir)
         with self.reporter.step("new database") if is_new else contextlib.nullcontext():
             spec = await self._server_spec(name)
