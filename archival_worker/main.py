@@ -116,7 +116,7 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
 
 
 async def _figures(probes: Probes, metrics: Metrics) -> Sequence[Metric]:
-    """The figures for CloudWatch. One that a server cannot give now is left out."""
+    """The figures for CloudWatch, where it is used. One that a server cannot give now is left out."""
     report = await probes.ask()
     known = {"ConsumerLag": report.lag, "DeadLetters": report.dead_letters}
     gauges = [Gauge(name, value) for name, value in known.items() if value is not None]
