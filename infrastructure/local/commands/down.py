@@ -1,4 +1,4 @@
-"""`bidding down`: stop the platform in the background, or the leftovers of a killed run."""
+"""`bidding down`: stop a platform that runs in the background, or the leftovers of a killed run."""
 
 from __future__ import annotations
 
