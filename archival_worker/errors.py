@@ -6,23 +6,22 @@ from shared.domain.errors import BiddingError
 
 
 class ArchiveUnavailable(BiddingError):
-    """PostgreSQL cannot store anything now: it is away, read-only, full, or lacks the schema. Nothing is lost, try
-    later.
+    """PostgreSQL cannot store anything now: it is unreachable, read-only or full, or lacks the schema.
 
-    The outcome of a COMMIT that was under way is unknown; storing the same messages again is harmless.
+    Nothing is lost; try later. Whether a COMMIT under way succeeded is unknown; storing the messages again is harmless.
     """
 
     code = "ARCHIVE_UNAVAILABLE"
 
 
 class MessageRefused(BiddingError):
-    """PostgreSQL refuses the data itself; the same data will never be stored. Nothing of the transaction was."""
+    """PostgreSQL refuses the data itself, and always will. Nothing of the transaction was stored."""
 
     code = "MESSAGE_REFUSED"
 
 
 class LetterUnknown(BiddingError):
-    """There is no dead letter of this number."""
+    """There is no dead letter with this number."""
 
     code = "LETTER_UNKNOWN"
 
@@ -38,7 +37,7 @@ class RecoveryRefused(BiddingError):
 
 
 class RecoveryOvertaken(BiddingError):
-    """Another run of `recover` has taken a shard over from this one. This one has written nothing to it since."""
+    """Another run of `recover` took a shard over from this one. This one has written nothing to it since."""
 
     code = "RECOVERY_OVERTAKEN"
 
@@ -51,7 +50,7 @@ class RecoveryOvertaken(BiddingError):
 
 
 class ShardChanged(BiddingError):
-    """A shard was closed, or closed once more, after this run has looked at what it has. Nothing was changed."""
+    """A shard was closed, or closed again, after this run read its outbox. Nothing was changed."""
 
     code = "SHARD_CHANGED"
 
@@ -77,7 +76,7 @@ class MigrationChanged(MigrationError):
 
 
 class ExportFailed(BiddingError):
-    """An export did not get through, or could not be confirmed; it is tried again."""
+    """An export failed or could not be confirmed; it is tried again."""
 
     code = "EXPORT_FAILED"
 

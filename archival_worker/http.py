@@ -35,7 +35,7 @@ SERVICE_NAME: Final = "archival-worker"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one round of questions to the servers found. A text says what is wrong; None is good or unknown."""
+    """What one round of probes found. A text says what is wrong; None means good or unknown."""
 
     redis: str | None
     nats: str | None
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def alarms(self) -> dict[str, str]:
-        """What somebody must look at, though the worker goes on."""
+        """What an operator must look at, although the worker goes on."""
         alarms = {}
         if self.clashes:
             alarms["clashes"] = f"{self.clashes} events have a place that was given out twice: see `dead-letters list`"
@@ -123,7 +123,7 @@ def make_app(
     exporter: Exporter | None,
 ) -> FastAPI:
     """``/health``: the process answers. ``/ready``: it archives; 503 otherwise, with what is missing. ``/metrics``."""
-    # For probes and Prometheus alone: no description, whose generated form would be wrong about `/ready`.
+    # For probes and Prometheus alone. No OpenAPI description: the generated one would be wrong about `/ready`.
     app = FastAPI(title="Archival worker", openapi_url=None)
 
     @app.get("/health")
@@ -184,12 +184,12 @@ def make_app(
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn in an event loop that it shares: signals belong to the composition root."""
+    """uvicorn in a shared event loop: the composition root handles the signals."""
 
     @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signal handlers alone."""
+        """Install no signal handlers."""
         yield
 
 

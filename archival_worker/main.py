@@ -58,7 +58,7 @@ class Service:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Service]:
-    """Everything opened. No server needs to be there: each is connected to when it is first needed.
+    """Open everything. No server needs to run yet: a connection is made when it is first needed.
 
     Raises:
         OSError: the port for health and metrics is taken.
@@ -116,7 +116,7 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
 
 
 async def _figures(probes: Probes, metrics: Metrics) -> Sequence[Metric]:
-    """What CloudWatch is told, where it is told anything; what a server does not tell now is left out."""
+    """The figures for CloudWatch, where it is used. One that a server cannot give now is left out."""
     report = await probes.ask()
     known = {"ConsumerLag": report.lag, "DeadLetters": report.dead_letters}
     gauges = [Gauge(name, value) for name, value in known.items() if value is not None]
@@ -157,7 +157,7 @@ async def run(settings: Settings) -> None:
     Raises:
         OSError: the port for health and metrics is taken.
         ExportsMisconfigured: the settings of the exports cannot work.
-        ExceptionGroup: a part failed for a reason that is nobody's outage: a defect.
+        ExceptionGroup: a part failed, and not for want of a server: a defect.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -179,7 +179,7 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         if service.chains:
             beside.append(group.create_task(service.chainer.run(), name="chainer"))
         else:
-            logger.warning("ARCHIVER_CHAIN is off: what is archived now is chained, and exported, by a later archiver")
+            logger.warning("ARCHIVER_CHAIN is off: a later archiver will chain and export what is archived now")
         if service.exporter is not None:
             beside.append(group.create_task(service.exporter.run(), name="exporter"))
         try:
@@ -189,14 +189,14 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
                 task.cancel()
             service.worker.request_stop()
             await _ended(worker, stop_s)
-            # After the worker: the last batch's cursors are copied too.
+            # After the worker, so that the last batch's cursors are copied too.
             service.cursors.request_stop()
             await _ended(cursors, _COPY_TIMEOUT_S)
             for task in beside:
-                # Bounded, and then cancelled once more: whatever hangs here must not keep the process.
+                # Bounded, then cancelled once more: a task that hangs must not keep the process alive.
                 await _ended(task, _CLOSE_TIMEOUT_S)
         finally:
-            # Also where a part failed and the group cancels the others: one that misses its cancellation ends anyway.
+            # Also if a part failed and the group cancels the others: one that misses its cancellation must end too.
             service.worker.request_stop()
             service.cursors.request_stop()
             service.http.should_exit = True
@@ -204,7 +204,7 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
 
 
 async def _ended(task: asyncio.Task[Any], within_s: float) -> None:
-    """Wait for the end of a task that was asked to; after ``within_s`` it is cancelled."""
+    """Wait until a task that was asked to stop has ended; cancel it after ``within_s``."""
     _, running = await asyncio.wait({task}, timeout=within_s)
     if running:
         logger.warning("%s did not end within %g s", task.get_name(), within_s)

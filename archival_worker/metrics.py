@@ -39,7 +39,7 @@ class Metrics:
     consuming: bool = False
 
     def wrote(self, messages: int, stored: Stored, took_s: float) -> None:
-        """A batch is committed."""
+        """Count a committed batch."""
         self.messages += messages
         self.batches += 1
         self.bids += stored.bids

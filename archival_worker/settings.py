@@ -14,19 +14,19 @@ class Settings(EnvironmentSettings):
         redis_url, nats_url, postgres_url: the servers.
         archiver_host, archiver_port: where health and metrics are served.
         archiver_batch_rows: rows per transaction.
-        archiver_linger_ms: how long the first message of a batch waits for company.
+        archiver_linger_ms: how long the first message of a batch waits for others.
         archiver_postgres_timeout_s: bound of one statement; must stay below the ack wait.
-        archiver_ack_wait_s: after so long without an acknowledgement JetStream delivers a message again. Holds for a
-            consumer that is made, not for one that exists.
-        archiver_holes_look_s: how often to look for entries that are published but not in the stream any more.
+        archiver_ack_wait_s: after so long without an acknowledgement JetStream delivers a message again. Applies to a
+            new consumer, not to one that exists already.
+        archiver_holes_look_s: how often to look for entries that are published but no longer in the stream.
         archiver_stop_s: how long a running batch may take to finish after SIGTERM.
-        archiver_chain: whether this archiver extends the chain of hashes, without which nothing is exported. Off only
-            to measure what the chain costs; the next archiver that has it on makes up for it.
+        archiver_chain: whether this archiver extends the chain of hashes, without which nothing is exported. Turn it
+            off only to measure what the chain costs; the next archiver with it on catches up.
         archiver_migrate_wait_s: how long ``migrate`` waits for the server, and for another migration.
-        export_dir: folder for the exports of closed items; empty for none. Not used where there is a bucket.
+        export_dir: folder for the exports of closed items; empty for none. Ignored if a bucket is set.
         export_s3_bucket: bucket for them; empty for none.
-        aws_endpoint_url: where S3 is, if not at AWS. Credentials and region come from where boto3 finds them.
-        export_timeout_s: bound of connecting to S3, and of each of its answers.
+        aws_endpoint_url: where S3 is, if not at AWS. boto3 finds credentials and region by itself.
+        export_timeout_s: bound of connecting to S3, and of each of its responses.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 

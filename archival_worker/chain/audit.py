@@ -1,5 +1,4 @@
-"""Recomputes an item's chain from PostgreSQL and names the first row that does not fit it, or is not what follows from
-it."""
+"""Recomputes an item's chain from PostgreSQL and names the first row that does not agree with it."""
 
 from __future__ import annotations
 
@@ -19,12 +18,12 @@ _TIMEOUT_S: Final = 60.0
 
 
 class AuditImpossible(Exception):
-    """Nothing can be said: PostgreSQL is away or lacks the schema, or does not know the item."""
+    """No answer is possible: PostgreSQL is unreachable, lacks the schema or does not know the item."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The first row that does not fit: its place ``<epoch>:<seq>``, its type where it is there, and what is wrong."""
+    """The first row that does not fit: its place ``<epoch>:<seq>``, its type if it exists, and what is wrong."""
 
     place: str
     type: str | None
@@ -83,8 +82,8 @@ class Auditor:
     def __init__(self, item_id: str, chain: Head, exported: Mapping[Version, bytes]) -> None:
         """
         Args:
-            chain: how far the chain is said to go.
-            exported: the hashes that went out with confirmed exports.
+            chain: the end of the chain according to the table ``chains``.
+            exported: the hashes in confirmed exports.
         """
         self._item_id = item_id
         self._chain = chain
@@ -98,7 +97,7 @@ class Auditor:
         self._last_row: Row | None = None
 
     def add(self, rows: Iterable[Row]) -> bool:
-        """The next rows, with the hash that is stored for each; whether to go on."""
+        """Check the next rows, each with its stored hash. Returns whether to go on."""
         for row in rows:
             place = Version(row["epoch"], row["seq"])
             self._last_row = row
@@ -112,12 +111,12 @@ class Auditor:
         return True
 
     def _fault_of(self, place: Version, row: Row) -> tuple[Version, str | None, str] | None:
-        """The place, type and reason of what does not fit; None where the row does, and is now the end of the chain."""
+        """The place, type and reason of what does not fit; None if the row fits. It is then the end of the chain."""
         last = self._head.place
         if place == last:
             return place, row["type"], "a bid and another event hold the same place"
         if not follows(last, place):
-            # Of an item that was rebuilt, nobody can tell where the epoch before should have ended.
+            # If the item was rebuilt, nothing shows where the epoch before should have ended.
             missing = Version(last.epoch, last.seq + 1) if last != NOWHERE else Version(place.epoch, 0)
             return missing, None, f"it is missing; the next row is {row['type']} {place}"
         if row["hash"] is None:
@@ -139,7 +138,7 @@ class Auditor:
             self._last = place
 
     def ended(self, orphan: Version | None) -> None:
-        """After all rows.
+        """Check the end of the chain, after all rows.
 
         Args:
             orphan: the first place that has a hash and no row.
@@ -160,11 +159,11 @@ class Auditor:
             self._found(min(later), None, "it was exported and is not in the chain any more")
 
     def judged(self, place: Version, status: str, expected: str) -> None:
-        """A bid has another status than the voids say."""
+        """Note a bid whose status is not what the voids make it."""
         self._found(place, "bid", f"it is marked as {status}, and {_VOIDS[expected]}")
 
     def derived(self, item: Row | None) -> None:
-        """After the chain was found sound: the item's row, None where it is not there."""
+        """Check the item's row, or None if there is none, after the chain was found sound."""
         if self._finding is not None or self._last_row is None:
             return
         last = Version(self._last_row["epoch"], self._last_row["seq"])

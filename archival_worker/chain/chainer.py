@@ -1,7 +1,7 @@
-"""Fills the chain of hashes behind the write path, in order, and notes which closed items are to be exported.
+"""Extends the chains of hashes behind the write path, in order, and notes which closed items are to be exported.
 
-The worker offers the items of each batch that is committed. What it could not offer, because it died between COMMIT and
-offer, or because another archiver did, is found by looking through all items at the start and every few minutes.
+The worker offers the items of each committed batch. If this or another archiver dies between COMMIT and offer, a scan
+of all items, at the start and every few minutes, finds them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class ChainOptions:
     Attributes:
         rows_max: events per transaction.
         items_max: items per transaction.
-        linger_s: items are collected for so long where nothing waits.
-        rest_ratio: while batches are being committed, each transaction is followed by a rest, so many times as long as
-            it took: the write path comes first, and the chain catches up behind it. At 40 ms per 2,000
-            events (two cores) that allows some 12,000 events/s beside a busy write path, and four times that after it.
-        scan_s: how often to look through all items.
-        window: items per statement of that.
-        gap_alarm_s: how long an item may wait for a missing event before that is an alarm. Twice in that time it is
-            looked at again: where another archiver has filled the gap, nobody says so here.
+        linger_s: how long items are collected when nothing waits.
+        rest_ratio: while batches are being committed, each transaction is followed by a rest of this many times its own
+            length: the write path comes first, and the chain catches up behind it. At 40 ms per 2,000 events (two
+            cores) that allows some 12,000 events/s beside a busy write path, and four times that after it.
+        scan_s: how often to scan all items.
+        window: items per statement of the scan.
+        gap_alarm_s: how long an item may wait for a missing event before that is an alarm. It is looked at again twice
+            in that time, because another archiver that fills the gap does not say so here.
     """
 
     rows_max: int = 2_000
@@ -96,7 +96,7 @@ class Chainer:
 
     @property
     def alarms(self) -> dict[str, str]:
-        """Items that have been waiting for a missing event for long."""
+        """Items that have waited too long for a missing event."""
         now_s = asyncio.get_running_loop().time()
         late = [item for item, gap in self._gaps.items() if now_s - gap.since_s > self._options.gap_alarm_s]
         if not late:
@@ -107,14 +107,14 @@ class Chainer:
         }
 
     def offer(self, item_ids: Iterable[str]) -> None:
-        """Items with events that are committed. Past 100,000 items they are left to the next look through all."""
+        """Take items with newly committed events. Past 100,000 items they are left to the next scan."""
         if len(self._waiting) < _WAITING_MAX:
             self._waiting.update(dict.fromkeys(item_ids))
         self._offers += 1
         self._wake.set()
 
     async def run(self) -> None:
-        """Follow until cancelled; whatever was under way is rolled back, and done again after the next start."""
+        """Extend chains until cancelled. An open transaction is then rolled back, and done again after a start."""
         backoff = Backoff(most_s=30.0)
         loop = asyncio.get_running_loop()
         offers = self._offers
@@ -139,7 +139,7 @@ class Chainer:
                 took_s = loop.time() - began_s
                 await asyncio.sleep(took_s * self._options.rest_ratio if is_busy else 0)
             else:
-                # What waits now is locked by another archiver, and gets a pause as well.
+                # Items that still wait are locked by another archiver; they get a pause as well.
                 if not self._waiting:
                     look_at_s = min(self._scan_at_s, self._gaps_at_s) if self._gaps else self._scan_at_s
                     await set_within(self._wake, max(0.0, look_at_s - loop.time()))
@@ -147,7 +147,7 @@ class Chainer:
                 await asyncio.sleep(self._options.linger_s)
 
     async def scan(self) -> None:
-        """Look through one window of the items for those that are past their chain.
+        """Scan one window of the items for those with events past their chain.
 
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be read now.
@@ -162,7 +162,7 @@ class Chainer:
             self._scan_at_s = asyncio.get_running_loop().time() + self._options.scan_s
 
     async def once(self) -> int:
-        """One transaction over the items that wait longest; how many events it added to their chains.
+        """Extend the chains of the items that wait longest, in one transaction. Returns how many events were added.
 
         Raises:
             ArchiveUnavailable: nothing was added; the items wait again.
@@ -207,14 +207,14 @@ class Chainer:
             await connection.execute(self._sql.insert_hashes, *_columns(links))
             await connection.execute(self._sql.move_chains, *_columns(moved))
         due = await connection.fetchval(self._sql.add_exports, list(heads))
-        # Locked by another archiver, which may have read before our batch was committed; or more than fits in here.
+        # Locked by another archiver, which may have read before our batch was committed; or with more rows than fit.
         again = [item_id for item_id in item_ids if item_id not in heads]
         if len(rows) == rows_max:
             again += (item_id for item_id in heads if item_id not in self._gaps)
         return len(links), due, again
 
     def _note_gap(self, item_id: str, place: Version, missing_before: Version | None) -> None:
-        """An item with a gap waits for the batch that fills it, which offers it again."""
+        """Note an item with a gap. The batch that fills the gap offers the item again."""
         known = self._gaps.get(item_id)
         if missing_before is None:
             self._gaps.pop(item_id, None)

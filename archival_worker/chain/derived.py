@@ -1,4 +1,4 @@
-"""What is derived from an item's log and must agree with it: the row of the item, which no hash covers. Pure."""
+"""Compares an item's row, which no hash covers, with the item's log, from which it is derived. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Final
 from archival_worker.chain.export_file import TERMS, state_after
 from archival_worker.chain.hashes import Row
 
-# Where the row of an item has another name for a member of the `created` event: it has two ends.
+# Members of the `created` event that have another name in the item's row: the row has two ends.
 _COLUMN_OF: Final = {"end_us": "original_end_us"}
 
 
 def disagreement(item: Row, created: Sequence[Row], last: Row) -> str | None:
-    """What the item's row (of ``read_item``) says otherwise than its log; None where they agree.
+    """How the item's row (of ``read_item``) differs from its log; None if they agree.
 
     Args:
-        created: the events that created it, normally one. An item that was begun anew after Redis was lost has two, and
-            the terms of one of them.
+        created: the events that created it, normally one. An item that was created again after Redis was lost has two,
+            and the terms of one of them.
         last: its last event.
     """
     found = _difference(item, {key: (key, value) for key, value in state_after(last).items()})

@@ -1,4 +1,4 @@
-"""The file of an export: written event by event, and checked by whoever has nothing but it. Pure but for the file.
+"""The file of an export: written event by event, and checked without anything else. Pure but for the file.
 
 A gzip-compressed text of JSON lines, all in canonical form (see :mod:`archival_worker.chain.hashes`):
 
@@ -42,8 +42,8 @@ TERMS: Final = (
 STATE: Final = ("status", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid", "reserve_met", "end_us")
 
 _GZIP_LEVEL: Final = 6
-# Of zlib: gzip's header and trailer around the data, of the largest window. No name and no time in the header: they
-# would make every attempt another file.
+# Tells zlib to write gzip's header and trailer, and to use the largest window. The header has no name and no time:
+# they would make every attempt a different file.
 _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 _LINE_BYTES_MAX: Final = 1024 * 1024
 
@@ -53,7 +53,7 @@ class ExportWriter:
 
     def __init__(self, raw: BinaryIO, item_id: str, place: Version, state: Row) -> None:
         self._raw = raw
-        # Not a GzipFile: one that is given up writes what it still has when it is collected, to a file closed long ago.
+        # Not a GzipFile: when an abandoned one is collected, it writes its rest to a file that was closed long ago.
         self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WBITS)
         self._item_id = item_id
         self._place = place
@@ -71,8 +71,7 @@ class ExportWriter:
         """The next events, with the hashes that are stored for them.
 
         Raises:
-            ExportFailed: something is missing or does not fit its hash; such a thing must not get out as if it were
-                sound.
+            ExportFailed: something is missing or does not fit its hash; it must not be exported as if it were sound.
         """
         for row in rows:
             place = Version(row["epoch"], row["seq"])
@@ -105,7 +104,7 @@ class ExportWriter:
         self._write(canonical(first) + b"\n")
 
     def finish(self) -> None:
-        """The last line.
+        """Write the last line.
 
         Raises:
             ExportFailed: events are missing, or the item's state is not the one after the last of them.
@@ -137,7 +136,7 @@ def summary_of(head: Head, events: int, bids: int, voids: int) -> dict[str, Any]
 
 
 def state_after(row: Row) -> dict[str, Any]:
-    """The state of the item after this event; of a bid, what its row tells of it."""
+    """The state of the item after this event; after a bid only what the bid's row has of it."""
     if row["body"] is None:
         return {"current_bid": row["amount"], "highest_bidder_id": row["leader_id"] or row["user_id"]}
     body = json.loads(row["body"])
@@ -162,7 +161,7 @@ class BadLine(Exception):
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Check a file without any server; its summary, and the ``item_id``.
+    """Check a file without any server. Returns its summary and the ``item_id``.
 
     Raises:
         NotAnExport: it cannot be opened, is not compressed by gzip, or does not begin as an export does.
@@ -196,7 +195,7 @@ class _Verifier:
             try:
                 line = self._next(file)
             except (OSError, EOFError, zlib.error) as error:
-                # Its first line was there, so this is an export that was cut or damaged, not some other file.
+                # Its first line was right, so this is an export that was cut off or damaged, not some other file.
                 raise BadLine(self._line, f"the compressed data ends or is damaged here: {error}") from error
             if line.keys() == {"summary"}:
                 break
@@ -250,7 +249,7 @@ class _Verifier:
     def _bid(self, place: Version, amount: int) -> None:
         self._body = None
         self._bids += 1
-        # The first bid may be at the start price itself; every other one rises above what stood before it.
+        # The first bid may equal the start price; every other one must be higher than the price before it.
         if amount < self._price or (amount == self._price and self._standing):
             raise BadLine(self._line, f"bid {place} of {amount} does not rise above {self._price}")
         self._price = amount

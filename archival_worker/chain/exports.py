@@ -1,8 +1,8 @@
 """Exports closed items whose chain is complete, each until it is confirmed.
 
-The table ``exports`` says what is due (the chainer writes it) and what became of it. An attempt is claimed for some
-minutes, so several archivers share the work, and one that dies on an export leaves it to be tried again. The same
-export twice is the same file under the same name.
+The table ``exports`` says what is due (the chainer writes it) and how it ended. An attempt is claimed for some minutes,
+so several archivers share the work, and an export whose archiver dies is tried again. Exporting twice gives the same
+file under the same name.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class ExportOptions:
     """Bounds and intervals.
 
     Attributes:
-        look_every_s: how often to look for what is due, where nobody calls.
+        look_every_s: how often to look for due exports without being woken.
         page_rows: events in memory at once.
         attempt_s: bound of one attempt; the claim lasts twice as long.
-        pause_first_s, pause_most_s: pauses after failures, doubling, with jitter.
-        stuck_tries: from so many failures on an export is an alarm.
+        pause_first_s, pause_most_s: the first and the longest pause after failures; they double, with jitter.
+        stuck_tries: from how many attempts on an open export is an alarm.
         count_every_s: how often to count for the alarm.
     """
 
@@ -68,7 +68,7 @@ class _Job:
 
     @property
     def key(self) -> str:
-        """The name of the file: the same for the same events, however often it is written."""
+        """The name of the file, the same whenever the same events are exported."""
         return key_of(self.item_id, self.place)
 
 
@@ -78,7 +78,7 @@ def key_of(item_id: str, place: Version) -> str:
 
 
 def pause_after(tries: int, options: ExportOptions) -> float:
-    """Seconds before the next attempt, after so many (at least 1) that failed; before the jitter."""
+    """Seconds before the next attempt, after ``tries`` failed ones (at least 1); without the jitter."""
     return min(options.pause_most_s, options.pause_first_s * 2.0 ** min(tries - 1, 32))
 
 
@@ -105,7 +105,7 @@ class Exporter:
         """What keeps failing."""
 
     def wake(self) -> None:
-        """Something is due: look now."""
+        """Look for due exports now."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -126,7 +126,7 @@ class Exporter:
             await set_within(self._wake, self._options.look_every_s)
 
     async def once(self) -> bool:
-        """One attempt at the export that is due for longest; False where none is.
+        """Try the export that has been due for longest. Returns False if none is due.
 
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be asked now.
@@ -140,8 +140,8 @@ class Exporter:
             async with asyncio.timeout(self._options.attempt_s):
                 digest = await self._attempt(job)
         except (ExportFailed, ArchiveUnavailable, OSError, TimeoutError) as error:
-            # Of PostgreSQL too: an item that it cannot read in time must not fail unnoticed. Where PostgreSQL is away,
-            # so is the place to write it down, and the claim runs out.
+            # Errors of PostgreSQL too: an item that it cannot read in time must not fail unnoticed. If PostgreSQL is
+            # unreachable, the failure cannot be written down either, and the claim runs out.
             await self._failed(job, str(error) or type(error).__name__)
         else:
             async with connection_of(self._pool) as connection:
@@ -161,7 +161,7 @@ class Exporter:
             await connection.execute(self._sql.fail_export, job.item_id, *job.place, text, pause_s)
 
     async def _attempt(self, job: _Job) -> Digest:
-        """Write the file beside, hand it over, return once it is confirmed."""
+        """Write a temporary file, store it in the sink, return once it is confirmed."""
         with tempfile.TemporaryDirectory(prefix="bidding-export-") as folder:
             path = Path(folder) / "export.jsonl.gz"
             with path.open("wb") as file:
@@ -206,7 +206,7 @@ class Exporter:
 
 
 async def _on_file(work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Run in a thread; what the disk refuses is no failure of the database whose connection is open around it.
+    """Run in a thread. An error of the disk must not count as one of the database, whose connection is open meanwhile.
 
     Raises:
         ExportFailed: the file cannot be written, or what ``work`` raises itself.

@@ -10,8 +10,8 @@ and of any other event, where ``body`` is the whole event as it was on the wire:
 
     at_us body epoch item_id seq type
 
-``at_us`` is in microseconds since 1970, UTC, and ``leader_id`` is null where the bidder led. What changes after the
-fact is not in it: whether a bid was struck is told by the ``voided`` event, which is in the chain itself.
+``at_us`` is in microseconds since 1970, UTC, and ``leader_id`` is null if the bidder led. What may change later is left
+out: the ``voided`` event, which is in the chain itself, tells whether a bid was struck.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HASH_BYTES: Final = 32
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
-# In the order of their canonical form, which spares the sorting.
+# In canonical order, so that nothing needs sorting.
 _BID_KEYS: Final = (
     "amount",
     "at_us",
@@ -54,7 +54,7 @@ class Row(Protocol):
 
 
 class Version(NamedTuple):
-    """Where an event is in its item's log. Places compare as their events follow each other."""
+    """An event's place in its item's log. Places sort in the order of their events."""
 
     epoch: int
     seq: int
@@ -80,8 +80,8 @@ START: Final = Head(NOWHERE, bytes(HASH_BYTES))
 
 
 def follows(place: Version, following: Version) -> bool:
-    """Whether nothing can be between the two: the next number, in the same epoch or in a later one (an item that was
-    rebuilt goes on counting), or the 0 of a later epoch (it was begun anew)."""
+    """Whether nothing can be between the two: the next number, in the same epoch or a later one (a rebuilt item goes on
+    counting), or 0 in a later epoch (the item was created again)."""
     if following.epoch == place.epoch:
         return following.seq == place.seq + 1
     return following.epoch > place.epoch and following.seq in (0, place.seq + 1)

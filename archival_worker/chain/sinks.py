@@ -1,4 +1,4 @@
-"""Where exports go: a directory, or a bucket of S3. Both blocking, to be run in a thread."""
+"""Where exports go: a directory, or an S3 bucket. Both block, so run them in a thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Digest:
 
 
 def digest_of(chunks: Iterable[bytes]) -> Digest:
-    """Size and SHA-256 of what the chunks are together."""
+    """Size and SHA-256 of all chunks together."""
     hasher, size = hashlib.sha256(), 0
     for chunk in chunks:
         hasher.update(chunk)
@@ -44,14 +44,14 @@ class Sink(Protocol):
     """Takes finished files. At least once: the same key again replaces the same content."""
 
     def put(self, path: Path, key: str, digest: Digest) -> None:
-        """Store the file under the key and return when it is confirmed: what is stored there was found to be it.
+        """Store the file under the key. Return once it is confirmed: what is stored was compared with ``digest``.
 
         Raises:
             ExportFailed: it is not stored, or not confirmed. Nobody finds half of a file under the key.
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class DirectorySink:
@@ -87,7 +87,7 @@ class DirectorySink:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only once its folder is."""
+    """Sync the folder: without that, a new name is not on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -118,11 +118,11 @@ class S3Sink:
             head = self._client.head_object(**where, ChecksumMode="ENABLED")
             found = head.get("ChecksumSHA256")
             is_it = head["ContentLength"] == digest.size and (
-                # Not every server that speaks S3 tells the checksum: then the object is read back.
+                # Not every S3 server returns the checksum; without it, the object is read back.
                 found == checksum if found else self._read_back(where) == digest
             )
         except Exception as error:
-            # botocore makes its exceptions at run time and they share no base that could be named without it.
+            # botocore makes its exceptions at run time; without importing it, no common base can be named.
             raise ExportFailed(f"S3, s3://{self._bucket}/{key}: {type(error).__name__}: {error}") from error
         if not is_it:
             raise ExportFailed(f"s3://{self._bucket}/{key} was stored and is not what was sent")
@@ -136,7 +136,7 @@ class S3Sink:
 
 
 def open_sink(*, folder: str, bucket: str, endpoint_url: str, timeout_s: float) -> Sink | None:
-    """The bucket where one is named, else the folder where one is named, else None: no exports.
+    """The bucket if one is named, else the folder if one is named, else None: no exports.
 
     Raises:
         ExportsMisconfigured: a bucket is named and boto3 is missing, or cannot be set up.

@@ -1,4 +1,4 @@
-"""``python -m archival_worker audit`` and ``verify-export``: is the archive, or a file of it, as it was written?"""
+"""``python -m archival_worker audit`` and ``verify-export``: is the archive, or an export of it, as it was written?"""
 
 from __future__ import annotations
 

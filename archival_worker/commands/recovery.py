@@ -29,7 +29,7 @@ EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 3
 
 _NAME: Final = "archival-worker-operator"
-# An item may have a very long history, and nobody waits behind this connection.
+# An item may have a very long history, and nothing else waits for this connection.
 _STATEMENT_TIMEOUT_S: Final = 600.0
 
 _TOLD_MAX: Final = 20
@@ -60,7 +60,7 @@ async def _opened_archive(settings: Settings) -> AsyncIterator[Archive]:
 @click.option(
     "--whole-stream",
     is_flag=True,
-    help="Read the stream from its beginning: where PostgreSQL was put back to an older state.",
+    help="Read the stream from its beginning, if PostgreSQL was restored to an older state.",
 )
 @click.option(
     "--item",
@@ -96,7 +96,7 @@ def recover(
 
 
 async def _recover(settings: Settings, options: RecoverOptions, *, with_stream: bool) -> RecoveryReport:
-    # The servers are what an operator gets wrong, and nothing else tells those of one deployment from another's.
+    # Operators mix up servers, and nothing else shows to which deployment these belong.
     servers = [settings.redis_url, settings.postgres_url, *([settings.nats_url] if with_stream else [])]
     click.echo("Servers: " + ", ".join(map(without_password, servers)))
     async with AsyncExitStack() as stack:
@@ -112,7 +112,7 @@ async def _recover(settings: Settings, options: RecoverOptions, *, with_stream: 
 
 
 def summary(report: RecoveryReport, *, dry_run: bool) -> list[str]:
-    """What a reader must know afterwards, in lines."""
+    """The lines that an operator must read after a run."""
     did = "Would rebuild" if dry_run else "Rebuilt"
     lines = [
         f"{did} {len(report.shards)} shards: {report.items} items with {report.events} recent events and "
@@ -143,7 +143,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has settled.")
+@click.option("--all", "with_stored", is_flag=True, help="Include those that a retry has settled.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def list_letters(settings: Settings, with_stored: bool, as_json: bool) -> None:
@@ -160,11 +160,11 @@ def list_letters(settings: Settings, with_stored: bool, as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
 @click.pass_obj
 def retry_letters(settings: Settings, ids: tuple[int, ...], every: bool) -> None:
-    """Store the letters of these IDS again, the way that every message goes.
+    """Store the letters with these IDS again, like any message.
 
-    A letter stays in the table with what came of it. A `clash` is stored only once its place in the archive is mended:
-    until then it is evidence, and nothing removes it. One of a `former_epoch` is never stored; its retry says that
-    somebody has looked at it.
+    A letter stays in the table, with the outcome. A `clash` is stored only once its place in the archive is mended:
+    until then it is evidence, and nothing removes it. A `former_epoch` is never stored; its retry records that somebody
+    has looked at it.
 
     Exit codes: 0 all of them are stored, 1 some are not.
     """
@@ -192,7 +192,7 @@ async def _list(settings: Settings, *, with_stored: bool) -> Sequence[Letter]:
 
 
 async def _retry(settings: Settings, ids: Sequence[int] | None) -> Counter[RetryOutcome]:
-    """How many came out how. Each is told at once: the next one may fail, and what was stored is stored."""
+    """How many letters had which outcome. Each is reported at once: the next one may fail, and this one is stored."""
     outcomes: Counter[RetryOutcome] = Counter()
     async with _opened_archive(settings) as archive:
         letters = DeadLetters(archive)
@@ -211,7 +211,7 @@ def _as_json(letter: Letter) -> dict[str, Any]:
 
 
 def table(letters: Sequence[Letter]) -> str:
-    """The letters for a terminal; a detail has its own length, so it comes last."""
+    """The letters for a terminal. Details vary in length, so they come last."""
     if not letters:
         return "There are no dead letters."
     rows = [("ID", "REASON", "SUBJECT", "ITEM", "N", "AT", "RETRY", "DETAIL")]
@@ -233,5 +233,5 @@ def table(letters: Sequence[Letter]) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text that may quote a message, for a terminal: no line breaks, and no escape sequence of a stranger."""
+    """A text that may quote a message, safe for a terminal: without line breaks and escape sequences."""
     return "".join(sign if sign.isprintable() else " " for sign in " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Reads what the stream holds beyond the archive, beside the workers: without their consumer, and without a trace."""
+"""Reads what the stream holds beyond the archive. Does not touch the workers' consumer, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int =
 
 
 async def newest_epochs(jetstream: JetStreamContext, shards: Iterable[str]) -> dict[str, int]:
-    """The epoch of the newest message that the stream holds of each of these shards, where it tells one.
+    """Of each of these shards the epoch of its newest message in the stream, if that message has one.
 
     Raises:
         StreamUnavailable: JetStream cannot be asked now.
@@ -62,14 +62,14 @@ async def newest_epochs(jetstream: JetStreamContext, shards: Iterable[str]) -> d
         except (NatsError, OSError, TimeoutError) as error:
             raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
         entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
-        # Whoever else publishes into the stream must not use up the epochs.
+        # A foreign message in the stream must not use up the epochs.
         if entry is not None and entry.shard == shard and entry.epoch < _EPOCH_MAX:
             found[shard] = entry.epoch
     return found
 
 
 async def read_backlog(jetstream: JetStreamContext, first_seq: int) -> AsyncIterator[list[Delivery]]:
-    """The messages from ``first_seq`` on, in order and in pages, until there are no more; nothing without a stream.
+    """The messages from ``first_seq`` to the last one, in order and in pages; none if there is no stream.
 
     Raises:
         StreamUnavailable: JetStream cannot be read now, or a message got lost on the way.

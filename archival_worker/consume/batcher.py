@@ -19,7 +19,7 @@ class BatchLimits:
 
     Attributes:
         rows_max: rows per batch. One message with more than that is a batch of its own.
-        linger_s: how long the first message of a batch waits for company, in seconds.
+        linger_s: how long the first message of a batch waits for others, in seconds.
         pull_messages: messages that one pull asks for. Waiting messages are bounded by this and by twice ``rows_max``
             rows.
     """
@@ -45,7 +45,7 @@ class Write(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do until a message arrives, or until this instant where there is one."""
+    """Wait for a message, or until this instant if there is one."""
 
     until_s: float | None
 
@@ -58,10 +58,10 @@ class _Waiting(Generic[M]):
 
 
 class Pace:
-    """How many rows a batch may have: half of those that failed, a quarter more after each success.
+    """How many rows a batch may have: half after a failure, a quarter more after each success.
 
-    A server that is too slow for a whole batch within the time-out of a statement would otherwise be given the same
-    batch again and again, and never store anything.
+    Otherwise a server that cannot store a whole batch within the statement time-out would get the same batch again and
+    again, and never store anything.
     """
 
     def __init__(self, rows_max: int) -> None:
@@ -105,14 +105,14 @@ class Batcher(Generic[M]):
         return len(self._waiting) == 1 or self._expected == 0 or self._rows >= self._pace.rows
 
     def pull_ended(self) -> None:
-        """The stream has ended the last pull before all of its messages had come."""
+        """The stream ended the last pull before all of its messages had come."""
         self._expected = 0
 
     def next(self, now_s: float) -> Pull | Write[M] | Wait:
         """What to do now. A pull comes before a write, so that messages arrive while the write is under way."""
         rows_max = self._pace.rows
         if self._expected == 0 and self._rows < 2 * rows_max:
-            # A message has at least one row, so a small batch needs few of them: those that wait long come twice.
+            # A message has at least one row, so a small batch needs few of them. Those that wait too long come again.
             self._expected = min(self._limits.pull_messages, 2 * rows_max)
             return Pull(self._expected)
         if not self._waiting:
@@ -134,7 +134,7 @@ class Batcher(Generic[M]):
         return taken
 
     def drain(self) -> list[M]:
-        """Everything that waits, to be given back to the stream; nothing waits afterwards."""
+        """Take out everything that waits, to be given back to the stream."""
         messages = [waiting.message for waiting in self._waiting]
         self._waiting.clear()
         self._rows = 0

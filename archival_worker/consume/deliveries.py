@@ -1,5 +1,4 @@
-"""One message of the stream as the archive sees it: an outbox entry with its events and sealed facts, or a poison and
-why. Pure."""
+"""One message of the stream: an outbox entry with its events and sealed facts, or a poison with the reason. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ class Delivery:
         subject: where it was published.
         data: as received.
         reply: the subject that takes its acknowledgement.
-        entry: the outbox entry that it carries; None where that cannot be told, so no watermark can count it.
+        entry: the outbox entry that it carries; None if unknown, so that no watermark can count it.
         batch: its events and sealed facts; None for a poison.
         fault: why it is a poison, else None.
     """
@@ -57,13 +56,13 @@ class Delivery:
 
     @property
     def stream_seq(self) -> int:
-        """Its sequence number in the stream, 0 where the acknowledgement subject does not tell."""
+        """Its sequence number in the stream, 0 if the acknowledgement subject does not have it."""
         tokens = self.reply.split(".")
         at = _STREAM_SEQ_SHORT if len(tokens) == _TOKENS_SHORT else _STREAM_SEQ_LONG
         return int(tokens[at]) if len(tokens) > at and tokens[at].isdigit() else 0
 
     def as_poison(self, fault: str) -> Delivery:
-        """The same message, to be put aside. It keeps its place in the outbox: a poison must not hold the watermark."""
+        """The same message as a poison. It keeps its place in the outbox: a poison must not hold up the watermark."""
         return replace(self, batch=None, fault=fault[:_FAULT_TEXT_MAX])
 
 
@@ -95,14 +94,14 @@ def _is_entry(entry: Entry) -> bool:
 
 
 def _entry_of(message_id: str | None) -> Entry | None:
-    """The entry that a Nats-Msg-Id names, or None where the id is not one of ours."""
+    """The entry that a Nats-Msg-Id names, or None if the id is not one of ours."""
     named = names.entry_of_message_id(message_id)
     entry = None if named is None else Entry(*named)
     return entry if entry is not None and _is_entry(entry) else None
 
 
 def _fault_of(batch: SealedBatch) -> str | None:
-    """What contradicts the contract of a well-formed message: its place in the outbox, its item, its order."""
+    """What breaks the contract in a well-formed message (its place in the outbox, its item, its order), or None."""
     item_id = batch.item_id
     if not names.is_item_id(item_id):
         return f"item id {item_id[:80]!r} is not one"

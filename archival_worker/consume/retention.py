@@ -1,7 +1,7 @@
 """Makes room in the stream before it is full.
 
-The stream keeps a bounded number of bytes and refuses new messages past it. What is archived is kept in it only for
-consumers that look back a little, so from a fill level on the oldest archived messages are purged.
+The stream holds a bounded number of bytes and refuses new messages past it. Archived messages stay only for consumers
+that look back a little, so above a fill level the oldest of them are purged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RetentionOptions:
-    """When and how much.
+    """When to purge, and how much.
 
     Attributes:
         interval_s: between two looks.
@@ -57,7 +57,7 @@ class Fill:
 
 
 def keep_from(fill: Fill, options: RetentionOptions) -> int | None:
-    """The sequence number below which everything is to be purged, or None where nothing is. Pure."""
+    """The sequence number below which everything is to be purged, or None if nothing is. Pure."""
     if fill.ratio <= options.full_ratio or fill.messages == 0:
         return None
     message_bytes = max(1.0, fill.bytes / fill.messages)
@@ -67,7 +67,7 @@ def keep_from(fill: Fill, options: RetentionOptions) -> int | None:
 
 
 class Retention:
-    """Looks at the stream from time to time. Several archivers may: a purge twice is a purge."""
+    """Looks at the stream from time to time. Several archivers may: a second purge does no harm."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Retention:
                 logger.info("no look at the stream: %s", error)
 
     async def once(self) -> int:
-        """One look: at most one purge; how many messages it removed.
+        """Look once, purge at most once. Returns how many messages were removed.
 
         Raises:
             StreamUnavailable: JetStream cannot be asked now.
@@ -118,5 +118,5 @@ class Retention:
             raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
         purged = first_kept - fill.first_seq
         self._metrics.purged += purged
-        logger.info("the stream was %.0f %% full: purged up to #%d, archived all", 100 * fill.ratio, first_kept - 1)
+        logger.info("the stream was %.0f %% full: purged up to #%d, all archived", 100 * fill.ratio, first_kept - 1)
         return purged

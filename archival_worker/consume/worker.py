@@ -1,8 +1,8 @@
 """The loop: pull, collect, store, acknowledge. At-least-once from the stream, exactly once in the tables.
 
-A session lasts while both PostgreSQL and JetStream work. When either fails, whatever is in hand goes back to the
-stream, the worker pauses (longer each time, with jitter) and begins a new session. It keeps nothing across sessions,
-so there is nothing that could be wrong after one: what was not acknowledged comes again, and what was stored is known.
+A session lasts while both PostgreSQL and JetStream work. When either fails, the worker gives its messages back to the
+stream, pauses (longer each time, with jitter) and begins a new session. It keeps no message across sessions: what was
+not acknowledged comes again, and the archive knows what it has stored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SOUND_AFTER_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Bounds of the parts that the worker is made of."""
+    """Bounds of the worker's parts."""
 
     batch: BatchLimits = field(default_factory=BatchLimits)
     source: PullOptions = field(default_factory=partial(PullOptions, names.ARCHIVER_DURABLE))
@@ -72,8 +72,8 @@ class Worker:
         """
         Args:
             connect: gives a connected client or raises StreamUnavailable.
-            after_commit: awaited between COMMIT and acknowledgement, the instant at which a crash is the hardest.
-            on_items: told the items of each batch that is committed, each once.
+            after_commit: awaited between COMMIT and acknowledgement, the worst instant for a crash.
+            on_items: gets the items of each committed batch, each once.
         """
         self._connect = connect
         self._archive = archive
@@ -93,7 +93,7 @@ class Worker:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until asked to stop. Failures of the servers are waited out, for ever."""
+        """Work until asked to stop. Waits for failed servers without limit."""
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             started_s = loop.time()
@@ -113,7 +113,7 @@ class Worker:
         await set_within(self._stop, pause_s)
 
     async def _session(self) -> None:
-        """From the first look at the servers to the first failure, or to the request to stop."""
+        """From the first check of the servers to the first failure, or to the request to stop."""
         # Before anything is pulled: a message that cannot be stored is better left in the stream.
         await self._archive.check_writable()
         client = await self._connect()
@@ -160,7 +160,7 @@ class Worker:
                 case Write(messages=deliveries):
                     await self._write(source, deliveries)
                 case Wait(until_s=until_s):
-                    # Nothing is awaited between the question and this line, so no delivery is missed.
+                    # Nothing is awaited between next() and this line, so no delivery is missed.
                     self._wake.clear()
                     due_s = source.silent_at_s if until_s is None else min(until_s, source.silent_at_s)
                     await set_within(self._wake, max(0.0, due_s - loop.time()))
@@ -180,14 +180,14 @@ class Worker:
         self._pace.succeeded()
         await self._after_commit()
         _report(stored)
-        # The cursor first, as it only gets noted here: it must be copied even where the acknowledgement fails.
+        # The cursor first: this only notes it, and it must be copied even if the acknowledgement fails.
         self._cursors.offer(stored.positions)
         self._on_items({delivery.batch.item_id for delivery in deliveries if delivery.batch is not None})
         await source.acknowledge(delivery.reply for delivery in deliveries)
         self._metrics.acks += len(deliveries)
 
     async def _end(self, source: Puller, batcher: Batcher[Delivery]) -> None:
-        """Let an open request run out and give back what is not written: nobody has to wait for the ack wait."""
+        """Let an open pull run out and give back what is not written, so that nobody waits for the ack wait."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(StreamUnavailable):
             while batcher.pulling:
@@ -201,7 +201,7 @@ class Worker:
 
 
 def _report(stored: Stored) -> None:
-    """A dead letter is never silent; thousands at once are told by their number."""
+    """Log every dead letter; of thousands at once log the first ones and the number of the others."""
     for reason, detail in stored.dead_letters[:_LETTERS_LOGGED_MAX]:
         logger.error("dead letter, %s: %s", reason, detail)
     if stored.unknown:

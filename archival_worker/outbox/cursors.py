@@ -1,8 +1,8 @@
 """Copies the archived cursors from PostgreSQL to Redis, where the outbox is trimmed.
 
-A copy apart from the write path: where Redis is away, archiving goes on, the newest position of each shard is kept
-(so this is bounded by the number of shards), and repeated until it gets through. Copies are also collected for some
-milliseconds, because each one that moves a cursor is a write that Redis brings to disk between two bids.
+Copying is apart from the write path. While Redis is unreachable, archiving goes on; the newest position of each shard
+is kept (so the number of shards is the bound) and sent again until it arrives. Positions are also collected for some
+milliseconds, because each copy that moves a cursor is a write that Redis brings to disk between two bids.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class CopyOptions:
     """Intervals, in seconds.
 
     Attributes:
-        interval_s: positions are collected for so long before they are sent.
-        resync_s: all positions are read from PostgreSQL and sent again so often, because Redis may have lost the newest
-            (a failover), or another archiver may have died between COMMIT and copy.
-        unpublished_s: a position that the relay has not reached yet is sent again after that. Its PubAcks are mostly
-            known before anything is archived.
+        interval_s: how long positions are collected before they are sent.
+        resync_s: how often all positions are read from PostgreSQL and sent again, because Redis may have lost the
+            newest (a failover), or another archiver may have died between COMMIT and copy.
+        unpublished_s: when to send a position again that is past what the relay has published. Mostly the relay knows
+            its PubAcks before anything is archived.
     """
 
     interval_s: float = 0.05
@@ -62,7 +62,7 @@ class _Reply:
 
 
 class CursorCopier:
-    """At least once, eventually: the newest position of each shard gets to Redis, however often Redis is away."""
+    """Brings the newest position of each shard to Redis, at least once, however often Redis is unreachable."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class CursorCopier:
         return len(self._pending)
 
     def offer(self, positions: Mapping[str, EntryId]) -> None:
-        """Positions that are committed: copy them soon."""
+        """Copy these committed positions soon."""
         for shard, position in positions.items():
             if position.n > 0 and position > self._pending.get(shard, EntryId(0, 0)):
                 self._pending[shard] = position
@@ -106,7 +106,7 @@ class CursorCopier:
         resync_at = loop.time()
         while not self._stop.is_set():
             try:
-                # First, as it needs no PostgreSQL: what is committed is to be trimmed while PostgreSQL is away, too.
+                # First, because it needs no PostgreSQL: Redis can trim while PostgreSQL is unreachable, too.
                 await self._copy_pending()
                 if loop.time() >= resync_at:
                     await self._resync()
@@ -117,7 +117,7 @@ class CursorCopier:
                 logger.warning("cannot copy archived cursors: %s: %s", type(error).__name__, error)
                 await set_within(self._stop, backoff.failed())
                 continue
-            # The request to stop may have come before the wake-up call was cleared.
+            # The request to stop may have come before the event was cleared.
             if not self._stop.is_set() and await set_within(self._wake, max(0.0, resync_at - loop.time())):
                 # A pause, so that the positions of several batches travel together.
                 await set_within(self._stop, self._options.interval_s)
@@ -162,7 +162,7 @@ class CursorCopier:
         return answers
 
     async def _resync(self) -> None:
-        """Send every position, and compare: neither side may have lost what the other builds on."""
+        """Send every position, and compare, to find out whether either side has lost data."""
         positions = await self._read_all()
         replies = await self._send(positions)
         alarms: dict[str, str] = {}
@@ -181,7 +181,7 @@ class CursorCopier:
             elif reply.archived > n and reply.epoch >= epoch:
                 ahead.append(shard)
         if ahead:
-            # Perhaps another archiver moved both between our reading the one and the other; PostgreSQL is always first.
+            # Another archiver may have moved both between our two reads. PostgreSQL always moves first.
             again = await self._read_all()
             for shard in ahead:
                 reply = replies[shard]

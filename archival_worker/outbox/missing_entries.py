@@ -1,16 +1,16 @@
 """Finds entries that are published but will never come, and asks the relay for them again.
 
-Messages can leave the stream unarchived: it was purged by hand, they aged out while PostgreSQL was away for days, or
-the server lost its newest ones. The outbox still has them. What gives it away, while everything else goes on:
+Messages can leave the stream unarchived: it was purged by hand, they aged out while PostgreSQL was down for days, or
+the server lost its newest ones. The outbox still has them. Two looks find them, while everything else goes on:
 
-1. A first look notes each shard's archived and published cursors, and after them the last message of the stream: what
-   was published is not behind that one.
-2. A later look finds that the workers have acknowledged everything up to that message. So whatever of it was there is
-   committed; and a shard whose archived cursor still stands where it was, below what was published at the first look,
-   waits for entries that the stream does not have.
+1. A first look notes each shard's archived and published cursors, and then the last message of the stream. No published
+   entry is after that message.
+2. A later look finds that the workers have acknowledged everything up to that message, so what the stream had of it is
+   committed. A shard whose archived cursor has not moved, and is below what was published at the first look, waits for
+   entries that the stream does not have.
 
-Then a mark at the shard's cursors tells its relay to publish again from the archived one on. The next look notes what
-that gave, and the one after it judges anew.
+Then a mark in the shard's cursors tells its relay to publish again from the archived cursor on. The next look notes the
+result, and the one after it compares again.
 
 (JetStream drops what it saw within its duplicate window, two minutes, even if the message is gone. So the mark is set
 again until the cursor moves.)
@@ -52,7 +52,7 @@ def holes(
         shard: position
         for shard, position in archived.items()
         if (there := published.get(shard)) is not None
-        # A lower epoch: nothing is archived since the shard began, or began anew after Redis was lost.
+        # In a lower epoch nothing was archived since the shard began, or began anew after Redis was lost.
         and position.epoch <= there.epoch
         and there.n > (position.n if position.epoch == there.epoch else 0)
         and before.get(shard) == position
@@ -60,7 +60,7 @@ def holes(
 
 
 def published_since(before: Mapping[str, EntryId], now: Mapping[str, EntryId]) -> dict[str, EntryId]:
-    """What was published ``before`` and still is: not where the relay has gone back since, or Redis was lost. Pure."""
+    """What was published ``before`` and still is: less if the relay went back, nothing if Redis was lost. Pure."""
     return {
         shard: min(position, now[shard])
         for shard, position in before.items()
@@ -70,7 +70,7 @@ def published_since(before: Mapping[str, EntryId], now: Mapping[str, EntryId]) -
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What a look has noted for the next one. ``last_seq``: the stream's last message then."""
+    """What one look notes for the next. ``last_seq``: the stream's last message then."""
 
     archived: Mapping[str, EntryId]
     published: Mapping[str, EntryId]
@@ -78,7 +78,7 @@ class _Look:
 
 
 class MissingEntries:
-    """Looks from time to time. Several archivers may: asking twice is asking once."""
+    """Looks from time to time. Several archivers may: asking the relay twice does no harm."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class MissingEntries:
         """Shards that wait for entries which the stream does not have."""
 
     async def run(self) -> None:
-        """Look until cancelled; whoever is away is looked at later."""
+        """Look until cancelled. If a server is unreachable, the look is skipped."""
         while True:
             await asyncio.sleep(self._look_every_s)
             try:
@@ -107,11 +107,11 @@ class MissingEntries:
                 logger.info("no look for missing entries: %s: %s", type(error).__name__, error)
 
     async def once(self) -> dict[str, EntryId]:
-        """One look; the shards for which entries were asked for again.
+        """Look once. Returns the shards whose relays were asked to publish again.
 
         Raises:
-            ArchiveUnavailable, StreamUnavailable, RedisError, NatsError, OSError, TimeoutError: nothing can be told
-            now.
+            ArchiveUnavailable, StreamUnavailable, RedisError, NatsError, OSError, TimeoutError: a server did not
+            answer.
         """
         acknowledged = await self._acknowledged()
         archived = dict(await self._read_all())
@@ -125,7 +125,7 @@ class MissingEntries:
         if acknowledged is not None and acknowledged < before.last_seq:
             return {}
         found = holes(archived, published_since(before.published, published), before.archived)
-        # What was published before the relay was asked says nothing about whether it has published it again.
+        # The published cursor from before the request does not show whether the relay has published again.
         self._before = replace(look, published={shard: n for shard, n in published.items() if shard not in found})
         for shard in found:
             await REPUBLISH.run(self._redis, [cursors_key(shard)], [])
@@ -144,7 +144,7 @@ class MissingEntries:
         self.alarms = alarms
 
     async def _acknowledged(self) -> int | None:
-        """Up to which message of the stream everything is acknowledged; None where nothing is left to do."""
+        """Up to which message of the stream everything is acknowledged; None if all of the stream is."""
         client = await self._connect()
         info = await client.jetstream().consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
         if not info.num_pending and not info.num_ack_pending:

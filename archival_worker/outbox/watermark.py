@@ -28,7 +28,7 @@ class Watermark:
     ahead: tuple[tuple[int, int], ...] = ()
 
     def add(self, epoch: int, entries: Iterable[int]) -> Watermark:
-        """The watermark after these entries of a shard epoch were committed, in any order, known ones among them.
+        """The watermark after these entries of a shard epoch were committed. Order is free, and entries may repeat.
 
         A higher epoch starts anew: Redis was rebuilt, and counts its outbox from 1. A lower one changes nothing.
         """

@@ -1,17 +1,17 @@
-"""What makes the writes of one run of `recover` its own: another run may take a shard over, and then this one stops.
+"""Claims: a run of `recover` writes only to shards that it has claimed. A later run may take them over; this one stops.
 
-The advisory lock keeps two runs apart only while its connection lives. Where that breaks, because PostgreSQL was
-restarted, say, the first run does not notice by itself, and a second one may begin beside it:
+The advisory lock keeps two runs apart only while its connection lives. If that breaks, say because PostgreSQL was
+restarted, the first run does not notice by itself, and a second one may begin beside it:
 
 1. Run 1 is about to open shard A, and is suspended. PostgreSQL restarts: its lock is gone.
 2. Run 2 rebuilds A and opens it. Bids go on.
-3. Run 1 wakes up and writes, or opens A once more, with the state of step 1.
+3. Run 1 goes on and writes, or opens A once more, with the state of step 1.
 
 So every run has a number, higher than that of every run before it. In Redis a shard carries the number of the run that
-has claimed it, and each write checks it in the same step (``lua/write_claimed.lua``); a claim is never taken over by an
-earlier run. In PostgreSQL epochs are given out over the connection that holds the lock and over no other, so a run
-whose lock is gone gives out none. The claim comes before the epoch: an epoch that is written down keeps all former ones
-out of the archive, and must not be written down for a shard that somebody has opened meanwhile.
+has claimed it, and each write checks it in the same step (``lua/write_claimed.lua``); an earlier run never takes over a
+claim. In PostgreSQL epochs are given out only over the connection that holds the lock, so a run whose lock is gone
+gives out none. The claim comes before the epoch: a recorded epoch keeps all former ones out of the archive, and must
+not be recorded for a shard that another run has opened meanwhile.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _OTHERS: Final = 2
 _CHANGED: Final = 3
 
 _ARGUMENTS_PER_COMMAND: Final = 1_000
-"""What Lua can unpack at once has a limit, of some thousands; even, for the fields of a hash."""
+"""Lua can unpack only some thousands of values at once. Even, so that a field of a hash stays with its value."""
 _ARGUMENTS_PER_CALL: Final = 4_000
-"""A script stands in the way of everybody else for as long as it runs: a millisecond or two."""
+"""A script blocks all other clients while it runs: with so many, a millisecond or two."""
 
 _NUMBER: Final = re.compile(rb"\d+")
 
 
 class ClaimedWrites:
-    """Writes to one shard, collected and then sent at once; each is done only while the shard is the run's.
+    """Writes to one shard, collected and then sent at once. Each is carried out only if the run still has the shard.
 
-    All writes of a run go through one of these. The methods are named as the commands and take what redis-py takes.
+    All writes of a run go through one of these. The methods have the names of the commands, and redis-py's arguments.
     """
 
     def __init__(self, redis: Redis, shard: str, mark: str) -> None:
@@ -68,7 +68,7 @@ class ClaimedWrites:
         self._add(_WRITE, key, command, len(arguments), *arguments)
 
     def put(self, key: str, fields: Sequence[str], verdict: bytes) -> None:
-        """A verdict into the first of these fields of a hash that is free."""
+        """Put a verdict into the first free one of these fields of a hash."""
         self._add(_WRITE_VERDICTS, key, len(fields), *fields, verdict)
 
     def _add(self, script: Script, key: str | bytes, *values: Argument) -> None:
@@ -119,7 +119,7 @@ class ClaimedWrites:
             return
         pipeline = self._redis.pipeline(transaction=False)
         for script, keys, values in self._calls:
-            # The whole text each time: it is short, and a script that was flushed would end the run.
+            # EVAL, not EVALSHA: the text is short, and a flush of Redis' scripts must not end the run.
             pipeline.eval(script.text, len(keys), *keys, *values)
         self._calls.clear()
         if not all(await pipeline.execute()):
@@ -131,14 +131,14 @@ class ClaimedWrites:
 
 
 class Run:
-    """One run. Whoever makes it holds the advisory lock, by ``connection``."""
+    """One run. Its maker holds the advisory lock, on ``connection``."""
 
     def __init__(self, redis: Redis, archive: Archive, connection: Connection, number: int) -> None:
         self._redis: Any = redis
         self._archive = archive
         self._connection = connection
         self._number = number
-        # Numbers would be enough, but for a PostgreSQL that was put back to an older state.
+        # The token is needed if PostgreSQL was restored to an older state, and gives out a number again.
         self._mark = f"{number}:{secrets.token_hex(8)}"
 
     @classmethod
@@ -154,19 +154,19 @@ class Run:
             pipeline.get(rebuilding_key(shard))
         for mark in await pipeline.execute():
             found = _NUMBER.match(mark or b"")
-            # Only where PostgreSQL was put back since.
+            # Higher only if PostgreSQL was restored to an older state.
             number = max(number, int(found[0]) + 1 if found else 0)
         return cls(redis, archive, connection, number)
 
     async def claim(self, shard: str, *, stale: int | None = None) -> bool:
-        """Take the shard; False where it is open.
+        """Take the shard. Returns False if it is open.
 
         Args:
             stale: the epoch in which it was closed when its outbox was archived; None where it was not closed.
 
         Raises:
             RecoveryOvertaken: a later run has it.
-            ShardChanged: it was closed since. What its outbox has now may be nowhere else.
+            ShardChanged: it was closed since. What its outbox has now may exist nowhere else.
         """
         keys = [cursors_key(shard), rebuilding_key(shard)]
         closed_in = "" if stale is None else str(stale)
@@ -178,23 +178,23 @@ class Run:
         return bool(reply == _CLAIMED)
 
     async def give_epoch(self, shard: str, *, above: int = 0) -> int:
-        """Write down a new epoch of a shard that is claimed: nothing of a former one is archived any more.
+        """Record a new epoch of a shard that is claimed. After that nothing of a former one is archived.
 
         Args:
-            above: an epoch that the shard had, as others than PostgreSQL know.
+            above: the newest epoch of the shard that Redis or the stream knows.
 
         Raises:
-            ArchiveUnavailable: it is not written down, or that is unknown; the lock may be gone with its connection.
+            ArchiveUnavailable: it is not recorded, or that is unknown; the lock may be gone with its connection.
         """
         async with self._archive.safely(self._connection):
             return await self._archive.begin_recovery(self._connection, shard, above=above)
 
     def writes(self, shard: str) -> ClaimedWrites:
-        """What is to be written to a shard that is claimed."""
+        """A pipeline to a shard that is claimed."""
         return ClaimedWrites(self._redis, shard, self._mark)
 
     async def open(self, shard: str, epoch: int) -> None:
-        """The last step: the shard takes bids, under its new epoch.
+        """Open the shard for bids, in its new epoch: the last step.
 
         Raises:
             RecoveryOvertaken: another run has taken it over, and may have opened it.

@@ -1,7 +1,7 @@
-"""Shards that are closed though Redis still has them: nothing may happen on them until they are rebuilt.
+"""Closed shards: Redis still has them, but nothing may happen on them until they are rebuilt.
 
-A gateway closes a shard where Redis was put back to an older copy of it; ``recover --item`` closes one of which a
-single item is gone. Closed is a shard whose cursors have no ``epoch``, and have it under ``stale`` instead.
+A gateway closes a shard when Redis went back to an older copy of it; ``recover --item`` closes a shard that lacks a
+single item. The cursors of a closed shard have no ``epoch``; they have it under ``stale`` instead.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ CLOSE: Final = Script.read(Path(__file__).parent / "lua" / "close_for_item.lua")
 
 
 class ClosedShards:
-    """Finds them, saves what they have for the archive, and removes them."""
+    """Finds closed shards, archives what they have, and removes them from Redis."""
 
     def __init__(self, redis: Redis, archive: Archive) -> None:
         self._redis: Any = redis
         self._archive = archive
 
     async def close_for(self, item_id: str, jetstream: JetStreamContext | None, *, dry_run: bool) -> None:
-        """Close the shard of an item that Redis has lost alone.
+        """Close the shard of a lost item, although the shard is not lost.
 
         Raises:
-            RecoveryRefused: Redis has the item, or nobody knows one of this id. Nothing was changed.
-            ArchiveUnavailable, StreamUnavailable: whether somebody knows it cannot be told now. Nothing was changed.
+            RecoveryRefused: Redis has the item, or no item with this id is known. Nothing was changed.
+            ArchiveUnavailable, StreamUnavailable: it is unknown now whether the item exists. Nothing was changed.
         """
         if not names.is_item_id(item_id):
             raise RecoveryRefused(f"{item_id!r} is no item's id")
         if await self._redis.exists(item_key(item_id)):
             raise RecoveryRefused(f"Redis has item {item_id}")
         if not await self._is_known(item_id, jetstream):
-            # A slip of the pen must not take a whole shard's items off sale.
+            # A typing error must not take a whole shard's items off sale.
             raise RecoveryRefused(f"neither the archive nor the stream nor its shard's outbox knows an item {item_id}")
         if not dry_run:
             keys = [cursors_key(names.shard_of(item_id)), item_key(item_id)]
@@ -59,7 +59,7 @@ class ClosedShards:
         if await self._archive.knows(item_id):
             return True
         if jetstream is not None:
-            # What came too late for a rebuilding is in the stream for days, and stays out of the archive.
+            # Messages too late for a rebuild stay in the stream for days, but out of the archive: they do not count.
             epoch = await read_epoch(self._redis, names.shard_of(item_id))
             if await has_message(jetstream, names.subject_of(item_id), epoch=epoch or 0):
                 return True
@@ -69,18 +69,18 @@ class ClosedShards:
         return False
 
     async def find(self) -> dict[str, int]:
-        """The closed shards, and the epoch in which they were."""
+        """The closed shards, each with the epoch in which it was closed."""
         found = await read_cursors(self._redis, names.SHARDS)
         return {shard: cursors.stale for shard, cursors in found.items() if cursors.stale is not None}
 
     async def archive(self, shards: Mapping[str, int]) -> tuple[int, int]:
-        """Archive what their outboxes have; how many events of it were not archived yet, and how many dead letters came
-        of it.
+        """Archive what their outboxes have. Returns how many events were not archived yet, and how many dead letters
+        there were.
 
         Nearly always none. But an entry that was never published, or has left the stream since, is nowhere else.
 
         Raises:
-            ArchiveUnavailable: some of it is not stored; do it again.
+            ArchiveUnavailable: some of it is not stored; try again.
         """
         stored, put_aside = 0, 0
         for shard, epoch in shards.items():
@@ -91,11 +91,11 @@ class ClosedShards:
         return stored, put_aside
 
     async def discard(self, shards: Iterable[str], run: Run) -> None:
-        """Remove everything of these shards, which are the run's, but for their cursors and the mark: a run that is
-        killed in between finds them closed again, and opening them replaces both.
+        """Remove everything of these claimed shards but their cursors and the mark. If the run is killed before it
+        opens them, the next one finds them closed; opening replaces both.
 
         Raises:
-            RecoveryOvertaken: another run has one of them.
+            RecoveryOvertaken: another run has claimed one of them.
         """
         writes = {f"{{{shard}}}:".encode(): run.writes(shard) for shard in shards}
         if not writes:

@@ -1,13 +1,12 @@
-"""An item as Redis must have it, out of what the archive knows about it. Pure.
+"""Makes an item, as Redis must have it, from what the archive knows about it. Pure.
 
 What comes back: the terms, the whole state with its hidden maxima, the newest events, and the verdicts of accepted
-bids, word for word, under the keys of headers as well. What no event tells is in the sealed facts
-(:mod:`shared.sealed`).
+bids, word for word, also under Idempotency-Keys. What no event tells is in the sealed facts (:mod:`shared.sealed`).
 
-What the archive does not know:
+What does not come back:
 
-- *Refusals.* A refused bid that is repeated is decided anew.
-- *The time in between.* An end that has passed has passed: the item closes at once.
+- *Refusals.* A refused bid that is repeated is decided again.
+- *The time in between.* An item whose end has passed meanwhile closes at once.
 - *Maxima from before there were sealed facts.* The leader's maximum is then the visible price.
 
 The item keeps its ``seq`` and gets a higher epoch. So the next event is ``(epoch, seq + 1)``: higher than everything
@@ -64,9 +63,9 @@ class Rebuilt:
         bidders: how many accepted bids of each person stand.
         accepted: the log of its newest accepted bids, oldest first.
         recent: its newest events as JSON, newest first.
-        deadline_us: when the closer must look at it, None where never.
-        verdicts_until_us: until when its verdicts are kept, None where it may still take bids.
-        fault: why it could not be rebuilt as it was; then it is paused, for an operator to decide.
+        deadline_us: when the closer must look at it; None for never.
+        verdicts_until_us: until when its verdicts are kept; None if it may still take bids.
+        fault: why it could not be rebuilt as it was, else None. Then it is paused, for an operator to decide.
     """
 
     item_id: str
@@ -82,7 +81,7 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The verdict of one accepted bid, and the fields that it may be kept in: the first of them that is free."""
+    """The verdict of one accepted bid, and its possible fields: it goes into the first one that is free."""
 
     item_id: str
     fields: tuple[str, ...]
@@ -90,18 +89,18 @@ class Answered:
 
 
 def maxima_of(fact: Row) -> Maxima:
-    """As a row of ``read_standing`` left them."""
+    """The maxima of a row of ``read_standing``."""
     return Maxima(fact["leader_id"] or "", fact["leader_max"], fact["runner_up"])
 
 
 def maxima_after(before: Maxima, bid: Row) -> Maxima:
-    """After a bid without a maximum, a row of ``read_bids_after``."""
+    """The maxima after a bid without a maximum, a row of ``read_bids_after``."""
     return before.after(bid["user_id"], bid["amount"], bid["kind"], leads=bid["leader_id"] is None)
 
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """What the archive knows of an item beside what everybody may see.
+    """What the archive knows of an item and not everybody may see.
 
     ``standing`` None: no bid of the item ever had a maximum. ``maxima``: by bidder.
     """
@@ -114,7 +113,7 @@ class Hidden:
         leader, price = row["highest_bidder_id"] or "", row["current_bid"]
         if self.standing is not None and self.standing.leader == leader:
             return self.standing
-        # Without maxima each bid is its own. The same where the facts do not fit, because a message is a dead letter.
+        # Without maxima each bid is its own maximum. So too if a message is a dead letter, and the facts do not fit.
         return Maxima(leader, price, row["runner_up"]) if leader else Maxima("", 0, 0)
 
 
@@ -153,7 +152,7 @@ def terms_of(row: Row) -> Terms:
     """The terms of a row of ``read_items``.
 
     Raises:
-        TermsInvalid, ValueError, msgspec.DecodeError: they are not there (its `created` event is missing) or no terms.
+        TermsInvalid, ValueError, msgspec.DecodeError: they are missing (as its `created` event is), or are not valid.
     """
     if row["created_us"] is None:
         raise TermsInvalid("terms", "are not archived: the item's `created` event is missing")
@@ -173,7 +172,7 @@ def terms_of(row: Row) -> Terms:
 
 
 def terms_or_default(row: Row) -> tuple[Terms, str | None]:
-    """The terms of a row of ``read_items``; where they are not archived the default ones, and what is wrong."""
+    """The terms of a row of ``read_items`` and None; if they are not archived, default terms and what is wrong."""
     try:
         return terms_of(row), None
     except (TermsInvalid, ValueError, TypeError, msgspec.DecodeError) as error:
@@ -193,12 +192,12 @@ def rebuild(
     """The item of a row of ``read_items``, after ``turns``, with its rows of ``read_log``, newest first.
 
     ``bidders``: how many accepted bids of each person stand; ``accepted``: its rows of ``read_accepted``.
-    Never raises for what is missing in the archive: such an item comes back paused, with its ``fault``.
+    Never raises if something is missing in the archive: the item comes back paused, with its ``fault``.
     """
     terms, fault = terms_or_default(row)
     status = Status(row["status"])
     if fault is not None and not status.is_final:
-        # A bid under terms that nobody knows would be wrong, and an item that is missing would be opened at zero.
+        # A bid under unknown terms would be wrong, and a missing item would be created again, at zero.
         status = Status.PAUSED
     hard_end_us = terms.soft_close.hard_end_us if terms.soft_close else None
     paused_us = (turns.paused_us or row["updated_us"]) if status is Status.PAUSED else None
@@ -250,9 +249,8 @@ def _text(value: int | None) -> str:
 def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[AnyEvent]:
     """The item's newest events as they were on the wire, newest first.
 
-    The archive keeps the whole body of every event but bids. A bid's public state is what its row says, and what is
-    worked out backwards from the item's present state and from the events around it: how many bids there were, and the
-    end.
+    The archive keeps the whole body of every event but bids. Most of a bid's public state is in its row. The bid count
+    and the end are worked out backwards, from the item's present state and the events around the bid.
     """
     events: list[AnyEvent] = []
     bid_count, end_us = row["bid_count"], row["end_us"]
@@ -270,7 +268,7 @@ def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[AnyEvent]:
         else:
             event = _bid_event(row, terms, entry, bid_count=bid_count, end_us=end_us)
             if older is not None and older["body"] is not None and event.bid_id.endswith(bids_anew("")):
-                # It follows a void, in the status in which that was: the item may have been paused.
+                # It follows a void and has that event's status: the item may have been paused.
                 event = msgspec.structs.replace(event, status=decode_any_event(older["body"].encode()).status)
             bid_count -= event.kind != "proxy"
         events.append(event)
@@ -305,13 +303,13 @@ def _meets_reserve(terms: Terms, price: int) -> bool:
 
 
 def answered(bid: Row, follower: Row | None, terms: Terms) -> Answered | None:
-    """The verdict of an archived bid, as ``place_bids.lua`` has stored it.
+    """The verdict of an archived bid, as ``place_bids.lua`` stored it.
 
-    None for an automatic bid, and for one whose id a gateway made: it came without a key, and nobody can send its id.
+    None for an automatic bid, and for one whose id a gateway made: it came without a key, so nobody can repeat it.
 
     Args:
         bid: a row of ``read_answered_bids``.
-        follower: the row after it: perhaps the automatic bid that answered it in the same step.
+        follower: the row after it, which may be the automatic bid that answered it in the same step.
         terms: of its item.
     """
     if bid["kind"] == "proxy" or names.is_made_bid_id(bid["bid_id"]):
@@ -336,10 +334,10 @@ def answered(bid: Row, follower: Row | None, terms: Terms) -> Answered | None:
 
 
 def sealed_answer(fact: Row) -> Answered:
-    """The verdict of a row of ``read_sealed_answers``, with the fingerprint of what its bidder had asked for."""
+    """The verdict of a row of ``read_sealed_answers``, with the fingerprint of what its bidder asked for."""
     asked = fingerprint_of(fact["amount"], fact["max_amount"])
     user_id, bid_id, key = fact["user_id"], fact["bid_id"], fact["key"]
-    # A header key may look like anything, like the id that the gateway made for the very bid too.
+    # A header key may look like anything, even like the id that the gateway made for the same bid.
     is_bid_id = key == bid_id and not names.is_made_bid_id(bid_id)
     fields = (field_of_bid_id(key),) if is_bid_id else (field_of_first(key), field_of_other(user_id, key))
     return Answered(fact["item_id"], fields, StoredVerdict(user_id, asked, fact["verdict"].encode()))

@@ -1,21 +1,21 @@
 """Rebuilds the shards that Redis has lost, from PostgreSQL and from what JetStream holds beyond it.
 
-A shard is lost where Redis has no cursors of it and the archive knows it, or one of the others without cursors. The
-gateways refuse its bids (``BEING_REBUILT``) until the cursors are back, so nobody writes beside this. A closed shard is
-as good as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
+A shard is lost if Redis has no cursors of it and the archive knows it, or knows another shard without cursors. The
+gateways refuse its bids (``BEING_REBUILT``) until the cursors are back, so nobody else writes to it. A closed shard is
+treated as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
 
-0. It is noted which shards are lost. What is lost or closed later is left to the next run: the steps that follow may
-   have passed it.
-1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as a
-   worker stores it (which may run meanwhile, and will find these messages stored). From here on PostgreSQL alone is
-   read. This waits until no gateway can still be publishing what it had read from the old Redis.
-2. The lost shards are claimed in Redis, and new shard epochs are written down in PostgreSQL. From then on nothing of a
+0. The run notes which shards are lost. Shards that are lost or closed later wait for the next run: the steps that
+   follow may have passed them.
+1. What the stream holds beyond the archive is stored in PostgreSQL, by the same path and with the same checks as in a
+   worker (which may run meanwhile, and will find these messages stored). This waits until no gateway can still be
+   publishing what it had read from the old Redis. After it only PostgreSQL is read.
+2. The lost shards are claimed in Redis, and their new epochs are recorded in PostgreSQL. From then on nothing of a
    former epoch gets into the archive.
-3. Per shard, every item is written, with its latest events and the verdicts of its bids. Then the cursors are written
-   and the claim is removed, in one step. That opens the shard.
+3. Shard by shard, every item is written, with its latest events and the verdicts of its bids. Then the cursors are
+   written and the claim is removed, in one step. That opens the shard.
 
-A run that is killed leaves shards that are done, and claims of those that are not; the next run goes on with these. It
-takes them over from a run that only seems to be dead, too: :mod:`archival_worker.recovery.claims`.
+A run that is killed leaves finished shards, and claims on the others; the next run continues with these. It takes them
+over even from a run that only seems to be dead: :mod:`archival_worker.recovery.claims`.
 The `shard_cursors` of the archive are left alone: they move to the new epoch with its first entry.
 """
 
@@ -76,7 +76,7 @@ RECOVERY_LOCK: Final = 7_301_985_221
 """The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
 
 SETTLE_S: Final = 6.0
-"""Longer than a relay waits for the PubAcks of what it has read: after that it has noticed that the shard is gone."""
+"""Longer than a relay waits for the PubAcks of what it has read. After that it knows that the shard is gone."""
 
 
 @dataclass(slots=True)
@@ -86,10 +86,10 @@ class RecoveryReport:
     Attributes:
         shards: rebuilt now.
         items, events, maxima, verdicts: written to Redis.
-        paused: items that came back paused because the archive lacks their terms, and why.
+        paused: items that came back paused because the archive lacks their terms, each with the reason.
         from_stream, from_outbox: events that the stream, or the outbox of a closed shard, had and the archive did not.
-        put_aside: messages of these that became dead letters.
-        untouched: shards that lack cursors and were left alone, and why.
+        put_aside: messages from there that became dead letters.
+        untouched: shards without cursors that were left alone, each with the reason.
     """
 
     shards: list[str] = field(default_factory=list)
@@ -106,13 +106,13 @@ class RecoveryReport:
 
 @dataclass(frozen=True, slots=True)
 class RecoverOptions:
-    """How to go about it.
+    """Options of one run.
 
     Attributes:
         dry_run: change nothing, neither in Redis nor in PostgreSQL.
-        settle_s: how long after the start the stream is still looked at for what gateways publish late.
-        whole_stream: read the stream from its beginning, where PostgreSQL was put back to an older state.
-        item_id: an item that Redis has lost alone, while its shard lives: the shard is closed, and rebuilt with it.
+        settle_s: how long after the start to wait for what gateways publish late, in seconds.
+        whole_stream: read the stream from its beginning, if PostgreSQL was restored to an older state.
+        item_id: a lost item whose shard is not lost: the shard is closed, and rebuilt with it.
     """
 
     dry_run: bool = False
@@ -134,7 +134,7 @@ class Recovery:
         tell: Callable[[str], None],
         queries: Queries | None = None,
     ) -> None:
-        """``jetstream`` None: the stream is not there to be read; only what is archived comes back."""
+        """``jetstream`` None: the stream is not read; only what is archived comes back."""
         self._redis = redis
         self._archive = archive
         self._jetstream = jetstream
@@ -143,7 +143,7 @@ class Recovery:
         self._sql = queries or load_queries()
         self._closed = ClosedShards(redis, archive)
         item_id = options.item_id if options.dry_run else None
-        # A dry run closes nothing, and tells what would come of it.
+        # A dry run does not close the shard, but reports as if it had.
         self._would_close = None if item_id is None else names.shard_of(item_id)
         self._claims: Run | None = None
         self._missing: list[str] = []
@@ -154,12 +154,12 @@ class Recovery:
 
         Raises:
             RecoveryRefused: no shard is lost, or another run is under way. Nothing was changed.
-            RecoveryOvertaken: the lock of this run broke, and another run is at work. What that one wrote stands.
-            ArchiveUnavailable, StreamUnavailable, RedisError, OSError: a server is away. Shards that are reported as
-                done are done; run it again for the others.
+            RecoveryOvertaken: this run lost its lock, and another run is at work. What that one wrote stands.
+            ArchiveUnavailable, StreamUnavailable, RedisError, OSError: a server is unreachable. Shards that are
+                reported as done are done; run it again for the others.
         """
         async with self._archive.connection() as connection:
-            # The lock belongs to the connection and goes with it, whatever happens.
+            # Closing the connection releases the lock, whatever happens.
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RECOVERY_LOCK):
                 raise RecoveryRefused("another recovery is under way")
             if not self._options.dry_run:
@@ -169,14 +169,14 @@ class Recovery:
             except ArchiveUnavailable as error:
                 if not await is_gone(connection):
                     raise
-                # Whatever else broke with it: that this run is alone is what it may not rely on any more.
+                # The lock is gone with the connection, so another run may be at work.
                 raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error
 
     async def _run(self) -> RecoveryReport:
         if self._options.item_id is not None:
             await self._closed.close_for(self._options.item_id, self._jetstream, dry_run=self._options.dry_run)
         started_s = time.monotonic()
-        # What is lost or closed from now on, may have entries behind what is read of the stream and saved of outboxes.
+        # A shard lost or closed after this may have entries that this run neither reads from the stream nor saves.
         self._missing = await self._without_cursors()
         if not self._missing:
             raise RecoveryRefused("every shard has its cursors: Redis has lost nothing, and nothing was changed")
@@ -203,7 +203,7 @@ class Recovery:
             self._tell(f"{len(discarded)} of them are closed; what Redis has of them is discarded")
         if self._claims is not None:
             epochs = await self._begin(self._claims, epochs, closed, floors)
-            # Again: until the new epochs were written down, a worker may have stored an item that was not there before.
+            # Again: until the new epochs were recorded, a worker may have stored an item that was not there before.
             items = await self._items_by_shard(epochs)
             await self._closed.discard([shard for shard in discarded if shard in epochs], self._claims)
         for shard, epoch in epochs.items():
@@ -215,7 +215,7 @@ class Recovery:
     async def _begin(
         self, claims: Run, shards: Iterable[str], closed: Mapping[str, int], floors: Mapping[str, int]
     ) -> dict[str, int]:
-        """Make these shards this run's; each with its new epoch. Before anything is read of what is to be rebuilt."""
+        """Claim these shards, and give each its new epoch. Call it before reading what is to be rebuilt."""
         begun: dict[str, int] = {}
         for shard in shards:
             try:
@@ -232,8 +232,8 @@ class Recovery:
         return begun
 
     async def _epochs_elsewhere(self, closed: Mapping[str, int]) -> dict[str, int]:
-        """The epochs in which Redis and the stream last had the shards that are missing. PostgreSQL may have forgotten
-        them, where it was put back to an older state."""
+        """The newest epochs of the missing shards in Redis and the stream. PostgreSQL may lack these, if it was
+        restored to an older state."""
         missing = await self._without_cursors()
         streamed = {} if self._jetstream is None else await newest_epochs(self._jetstream, missing)
         return {shard: max(closed.get(shard, 0), streamed.get(shard, 0)) for shard in missing}
@@ -248,15 +248,15 @@ class Recovery:
     async def _lost_shards(self, closed: Collection[str], floors: Mapping[str, int]) -> dict[str, int]:
         """The lost shards, and the epoch that each of them would get now.
 
-        Where one of those without cursors is known, or closed, all of them are lost. Of the others nobody knows
-        anything, but bids may be on their way:
+        If one shard without cursors is known or closed, all of them are lost. The archive knows nothing of the others,
+        but their bids may be under way:
 
-        1. A relay reads the first bids of a shard, and sleeps. Redis loses everything.
-        2. Were this shard left to begin anew in epoch 1, it would give the numbers of these bids to others.
-        3. The relay wakes up, and publishes them, in epoch 1.
+        1. A relay reads the first bids of a shard, and is suspended. Redis loses everything.
+        2. If this shard began again in epoch 1, it would give the numbers of these bids to others.
+        3. The relay goes on, and publishes them, in epoch 1.
 
-        A shard is closed also where the archive knows nothing of it: it went back to its very beginning, and no gateway
-        opens it, since it has cursors.
+        A closed shard counts even if the archive knows nothing of it: it went back to its very beginning, and no
+        gateway opens it, since it has cursors.
         """
         missing = set(await self._without_cursors())
         async with self._archive.connection() as connection:
@@ -264,11 +264,11 @@ class Recovery:
         known = {row["shard"] for row in rows if row["is_known"] or row["shard"] in closed}
         if not known:
             return {}
-        rows.sort(key=lambda row: row["shard"] not in known)  # first those of which something comes back
+        rows.sort(key=lambda row: row["shard"] not in known)  # first those with something to rebuild
         return {row["shard"]: max(row["next_epoch"], floors.get(row["shard"], 0) + 1) for row in rows}
 
     async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:
-        """The ids of all items of these shards. Ids alone fit into memory, by the hundred bytes each."""
+        """The ids of all items of these shards. They fit into memory, at some hundred bytes each."""
         found: dict[str, list[str]] = defaultdict(list)
         async with self._archive.transaction() as connection:
             async for row in connection.cursor(self._sql.read_item_ids.rstrip(";"), prefetch=10_000):
@@ -280,7 +280,7 @@ class Recovery:
     # ------------------------------------------------------------------------------------------------ the stream
 
     async def _drain_stream(self, started_s: float) -> None:
-        """Bring the archive up to what the stream holds; once more after gateways had the time to notice the loss."""
+        """Store what the stream holds beyond the archive; and again once gateways have had time to notice the loss."""
         jetstream = self._jetstream
         if jetstream is None:
             self._tell("the stream is left out: what was not archived does not come back")
@@ -295,7 +295,7 @@ class Recovery:
         self._tell(f"the stream had {self.report.from_stream} events that were not archived")
 
     async def _drain_from(self, jetstream: JetStreamContext, first: int) -> int:
-        """Store what the stream has from this sequence number on; the number after the last one."""
+        """Store what the stream has from this sequence number on. Returns the number after the last one."""
         async for page in read_backlog(jetstream, first):
             if self._options.dry_run:
                 self.report.from_stream += sum(len(d.batch.events) for d in page if d.batch is not None)
@@ -329,13 +329,13 @@ class Recovery:
         self._tell(f"{shard}: {done} epoch {epoch}, {written} items")
 
     async def _leftovers(self, shard: str, items: Sequence[str], closed: Mapping[str, int]) -> str | None:
-        """Why a shard without cursors is not to be rebuilt: it was lost since this run began, or Redis still has
-        something of it that no earlier run has left there."""
+        """Why a shard without cursors must not be rebuilt: it was lost since this run began, or Redis still has
+        something of it that no earlier run wrote."""
         stale = (await read_cursors(self._redis, [shard]))[shard].stale
         if shard not in self._missing or (stale is not None and closed.get(shard) != stale):
             return "was lost or closed a moment ago; run recover again"
         if shard == self._would_close or stale is not None or await self._redis.exists(rebuilding_key(shard)):
-            return None  # what a closed one has is saved, and will be discarded
+            return None  # what a closed shard has is archived, and will be discarded
         if await self._redis.exists(outbox_key(shard)):
             return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
         for step in _steps(items, _VERDICTS_PER_STEP):
@@ -373,7 +373,7 @@ class Recovery:
         self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
 
     async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
-        """What no event tells: replayed from each item's newest sealed fact on, over the plain bids since."""
+        """What no event tells: each item's newest sealed fact, and the plain bids since replayed on it."""
         facts = await connection.fetch(self._sql.read_standing, item_ids)
         standing = {fact["item_id"]: maxima_of(fact) for fact in facts}
         places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
@@ -428,7 +428,7 @@ class Recovery:
         await self._execute(pipeline)
 
     async def _expire_verdicts(self, shard: str, items: Sequence[Rebuilt]) -> None:
-        """Only now: a hash that is not there yet does not expire."""
+        """Last, because the hashes must exist before they can expire."""
         pipeline = self._writes(shard)
         for item in items:
             if item.verdicts_until_us is not None:
@@ -436,7 +436,7 @@ class Recovery:
         await self._execute(pipeline)
 
     def _writes(self, shard: str) -> ClaimedWrites:
-        """What is to be written to the shard; every write of a run to Redis goes through one of these."""
+        """A pipeline to the shard. Every write of a run to Redis goes through one."""
         return ClaimedWrites(self._redis, shard, "") if self._claims is None else self._claims.writes(shard)
 
     async def _execute(self, pipeline: ClaimedWrites) -> None:
@@ -456,15 +456,15 @@ def _steps(items: Sequence[str], size: int) -> list[Sequence[str]]:
 
 
 def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:
-    """Rows that come sorted by item, by item."""
+    """Rows that are sorted by item, grouped."""
     groups = itertools.groupby(rows, key=lambda row: cast(str, row["item_id"]))
     return defaultdict(list, {item: list(group) for item, group in groups})
 
 
 async def _answers(bids: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
-    """The verdicts of bids that come in order; each bid is looked at together with the one after it.
+    """The verdicts of bids, which come in order: a verdict depends on the bid and on the one after it.
 
-    Those of an item that comes back without its terms too: its bid ids are taken, whatever else is not known of it.
+    Items that come back without their terms get theirs, too: their bid ids are taken.
     """
     terms = {item: terms_or_default(row)[0] for item, row in items.items()}
     previous: Row | None = None

@@ -1,5 +1,5 @@
-"""The SQL side: one transaction per batch, and what it must be told from: stored, known already, clash, poison, and of
-an epoch that is over."""
+"""The SQL side: one transaction per batch, in which each message is stored, known already, a clash, a poison, or of an
+epoch that is over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DETAIL_MAX: Final = 500
 
 
 class Letters(NamedTuple):
-    """How many dead letters wait for somebody; how many of these say that a number was given out twice, and how many
+    """How many dead letters are not settled; how many of these are clashes (a number was given out twice), and how many
     came after their shard was rebuilt without them."""
 
     all: int
@@ -42,11 +42,11 @@ class Stored:
     Attributes:
         bids, events, sealed: rows that are new.
         copied: how many of the bids came by COPY.
-        duplicates: rows that were there already, word for word.
+        duplicates: rows that were stored already, with the same content.
         clashes: events and sealed facts whose place is taken by something else, known dead letters among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
-        positions: the archived cursor of every shard that was touched, moved or not.
-        unknown: the types of events whose type this version does not know; they are stored whole.
+        positions: the archived cursor of every shard in the batch, moved or not.
+        unknown: types that this version does not know, one for each such event; those events are stored whole.
     """
 
     bids: int = 0
@@ -60,7 +60,7 @@ class Stored:
     unknown: list[str] = field(default_factory=list)
 
     def add(self, other: Stored) -> None:
-        """Count another, later transaction in."""
+        """Add the counts of a later transaction."""
         self.bids += other.bids
         self.events += other.events
         self.sealed += other.sealed
@@ -79,8 +79,8 @@ class Archive:
         self._pool = pool
         self._sql = queries or load_queries()
         self._acquire_timeout_s = acquire_timeout_s
-        # Whether to try the next batch by COPY. It is most likely as the last one was, new or known; and a COPY that
-        # fails half-way leaves dead rows behind, so a whole stream that is read again must not fail batch by batch.
+        # Whether to try the next batch by COPY. It is most likely like the last one, new or known. A COPY that fails
+        # half-way leaves dead rows behind, so when a whole stream is read again, not every batch must fail that way.
         self._expects_new = True
 
     async def store(self, deliveries: Sequence[Delivery]) -> Stored:
@@ -90,7 +90,7 @@ class Archive:
         message is alone, and becomes a dead letter, while all others are stored.
 
         Raises:
-            ArchiveUnavailable: some or all of the batch is not stored, or it is unknown; store it again.
+            ArchiveUnavailable: some or all of the batch is not stored, or that is unknown; store it again.
         """
         try:
             return await self._store_at_once(deliveries)
@@ -106,7 +106,7 @@ class Archive:
         try:
             return await self._store_at_once([delivery.as_poison(fault)])
         except MessageRefused as error:
-            # Not even as a dead letter: something is wrong with the table, not with the message.
+            # Not accepted even as a dead letter: something is wrong with the table, not with the message.
             raise ArchiveUnavailable(f"a dead letter is refused: {error}") from error
 
     async def _store_at_once(self, deliveries: Sequence[Delivery]) -> Stored:
@@ -116,12 +116,12 @@ class Archive:
     async def write(
         self, connection: Connection, deliveries: Sequence[Delivery], *, may_be_late: bool = False
     ) -> Stored:
-        """Store deliveries within the caller's transaction: all of them, or none where it is rolled back.
+        """Store deliveries within the caller's transaction: all of them, or none if it is rolled back.
 
         Args:
             connection: of :meth:`transaction`.
             deliveries: any number.
-            may_be_late: events may have been stored that come after these, a void of one of these bids among them.
+            may_be_late: later events may be stored already, among them a void of one of these bids.
         """
         shards = sorted({delivery.entry.shard for delivery in deliveries if delivery.entry is not None})
         watermarks = await self._lock_cursors(connection, shards)
@@ -151,7 +151,7 @@ class Archive:
         }
 
     async def _read_fences(self, connection: Connection, shards: Sequence[str]) -> dict[str, int]:
-        """Of each shard that was ever rebuilt, the newest epoch that it was given. After ``_lock_cursors``."""
+        """Of each shard that was ever rebuilt its newest epoch. Call ``_lock_cursors`` first."""
         rows = await connection.fetch(self._sql.read_fences, shards)
         return {row["shard"]: row["epoch"] for row in rows}
 
@@ -166,13 +166,13 @@ class Archive:
         return entry.epoch < fences.get(entry.shard, 0)
 
     async def begin_recovery(self, connection: Connection, shard: str, *, above: int = 0) -> int:
-        """Write down a new epoch of a shard, and give it back: above every one that the shard ever had.
+        """Record a new epoch of a shard, higher than every one that the shard ever had, and return it.
 
-        From COMMIT on nothing of a former epoch is stored any more; what was stored before it can be read after it.
+        After COMMIT nothing of a former epoch is stored any more; what was stored before can be read.
 
         Args:
             connection: of :meth:`transaction`.
-            above: an epoch that it had, and that PostgreSQL may have forgotten.
+            above: an epoch that the shard had, and that PostgreSQL may have forgotten.
 
         Raises:
             ArchiveUnavailable: the schema is not complete.
@@ -182,9 +182,9 @@ class Archive:
         return epoch
 
     async def _judge_former(self, connection: Connection, batch: SortedBatch, fences: Mapping[str, int]) -> int:
-        """Quarantine messages of epochs that are over; how many rows of them are stored already, which is no harm.
+        """Quarantine messages of epochs that are over. Returns how many of their rows are stored already: no harm.
 
-        They move no cursor: what their shard's outbox has now is another one.
+        They move no cursor: their shard has a new outbox now.
         """
         if not batch.former:
             return 0
@@ -207,10 +207,9 @@ class Archive:
         return former.rows - len(unknown)
 
     async def _copy_bids(self, connection: Connection, batch: SortedBatch) -> int:
-        """Store the bids by COPY: all of them, or none where one is known already or its place is taken.
+        """Store the bids by COPY: all of them, or none if one is known already or its place is taken.
 
-        COPY is faster, but cannot skip a row. So it decides nothing: whatever it stumbles over is undone and left to
-        :meth:`_insert_bids`.
+        COPY is faster, but cannot skip a row. If it fails on one, it is undone, and :meth:`_insert_bids` takes over.
         """
         if not (batch.bids and self._expects_new):
             return 0
@@ -219,13 +218,13 @@ class Archive:
         taken = await connection.fetch(self._sql.find_events_among, *columns.place_ranges(bids))
         if taken and not {(bid.item_id, *bid.version) for bid in bids}.isdisjoint(map(tuple, taken)):
             return 0
-        # Not a nested transaction(): where the server hangs, its way out would wait for the server once more.
+        # Not a nested transaction(): if the server hangs, leaving it would wait for the server once more.
         await connection.execute(self._sql.before_copy)
         try:
             records = columns.bid_records(bids)
             await connection.copy_records_to_table("bids", columns=columns.BID_COLUMNS, records=records)
         except (asyncpg.UniqueViolationError, OverflowError, ValueError):
-            # Known, or clashing, or what the driver cannot encode.
+            # A bid is known, or clashes, or the driver cannot encode it.
             await connection.execute(self._sql.undo_copy)
             return 0
         self._expects_new = True
@@ -304,7 +303,7 @@ class Archive:
                 [shard for shard, _ in moved],
                 [mark.epoch for _, mark in moved],
                 [mark.archived for _, mark in moved],
-                # As text: an array of arrays must be rectangular, and these differ in length.
+                # As text: a PostgreSQL array of arrays must be rectangular, and these differ in length.
                 ["{" + ",".join(map(str, flattened(mark.ahead))) + "}" for _, mark in moved],
             )
         return {shard: EntryId(mark.epoch, mark.archived) for shard, mark in after.items()}
@@ -329,7 +328,7 @@ class Archive:
             return await connection.fetchval(self._sql.has_item, item_id) is True
 
     async def dead_letters(self) -> Letters:
-        """How many dead letters there are that no retry has stored.
+        """How many dead letters no retry has settled.
 
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be read now.
@@ -339,7 +338,7 @@ class Archive:
         return Letters(row["letters"], row["clashes"], row["former"])
 
     async def check_writable(self) -> None:
-        """Return where PostgreSQL answers and takes writes.
+        """Return if PostgreSQL answers and takes writes.
 
         Raises:
             ArchiveUnavailable: it does not.
@@ -351,10 +350,10 @@ class Archive:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction whose COMMIT is on disk when it returns; driver errors leave as this module's.
+        """A transaction whose COMMIT is on disk when it returns; driver errors are translated.
 
         Raises:
-            ArchiveUnavailable, MessageRefused: nothing of it was stored, or, at its end, that is unknown.
+            ArchiveUnavailable, MessageRefused: nothing of it was stored, or, if COMMIT failed, that is unknown.
         """
         async with self.connection() as connection, connection.transaction():
             await connection.execute(self._sql.make_safe)
@@ -362,7 +361,7 @@ class Archive:
 
     @asynccontextmanager
     async def safely(self, connection: Connection) -> AsyncIterator[None]:
-        """The same over a connection of :meth:`connection` that the caller holds, whose driver errors leave it here.
+        """The same on a connection of :meth:`connection` that the caller holds. Driver errors are translated here.
 
         Raises:
             ArchiveUnavailable, MessageRefused: as above.
@@ -374,7 +373,7 @@ class Archive:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection of the pool, without a transaction; driver errors leave as this module's."""
+        """A connection of the pool, without a transaction; driver errors are translated."""
         async with connection_of(self._pool, acquire_timeout_s=self._acquire_timeout_s, blames_data=True) as connection:
             yield connection
 
@@ -385,7 +384,7 @@ def _count(status: str) -> int:
 
 
 def _storable(text: str) -> str:
-    """PostgreSQL's text holds neither NUL nor half a surrogate pair."""
+    """The text without NUL and halves of surrogate pairs, which PostgreSQL refuses."""
     return text.replace("\0", "").encode(errors="replace").decode()
 
 

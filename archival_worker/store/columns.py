@@ -51,7 +51,7 @@ def bid_records(bids: Sequence[BidAccepted]) -> list[tuple[Any, ...]]:
     """For a COPY into ``bids``: one tuple per row.
 
     Raises:
-        OverflowError: an instant that Python's calendar does not have; PostgreSQL's may.
+        OverflowError: an instant outside Python's calendar; PostgreSQL's may have it.
     """
     *fields, at_us = bid_columns(bids)
     # Added, not converted from a float: exact to the microsecond.
@@ -60,7 +60,7 @@ def bid_records(bids: Sequence[BidAccepted]) -> list[tuple[Any, ...]]:
 
 
 def places(events: Iterable[EventBase]) -> Columns:
-    """Where events are in their items' logs: for ``apply_voids`` and ``apply_voids_to_late``."""
+    """The places of events in their items' logs, for ``apply_voids`` and ``apply_voids_to_late``."""
     found = [(event.item_id, event.epoch, event.seq) for event in events]
     return [item_id for item_id, _, _ in found], [epoch for _, epoch, _ in found], [seq for _, _, seq in found]
 

@@ -1,4 +1,4 @@
-"""Connections of the pool, and what the driver's errors mean."""
+"""Connections of the pool, and the translation of the driver's errors."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _ASK_S: Final = 5.0
 async def connection_of(
     pool: asyncpg.Pool, *, acquire_timeout_s: float = _ACQUIRE_TIMEOUT_S, blames_data: bool = False
 ) -> AsyncIterator[Connection]:
-    """A connection, without a transaction; one on which something was cut off in the middle is not used again.
+    """A connection, without a transaction. One whose statement was interrupted is not used again.
 
     Args:
         acquire_timeout_s: how long to wait for a free one.
-        blames_data: tell data that will never be stored from a server that cannot store now.
+        blames_data: tell data that PostgreSQL will never store from a server that cannot store now.
 
     Raises:
         ArchiveUnavailable: PostgreSQL cannot be asked now, or refuses.
@@ -48,22 +48,22 @@ async def connection_of(
             try:
                 yield connection
             except asyncpg.ReadOnlySQLTransactionError:
-                # After a failover this is a line to the server that was the primary: a new one may lead to the new one.
+                # After a failover this connection leads to the old primary; a new one may lead to the new primary.
                 _cut(connection)
                 raise
             except (asyncpg.PostgresError, BiddingError):
                 raise
             except BaseException:
-                # Cut off, timed out or cancelled in the middle of a statement: nobody knows what the connection
-                # still carries, and asking the server to cancel may take as long as the statement did.
+                # Broken, timed out or cancelled in the middle of a statement: the state of the connection is unknown,
+                # and asking the server to cancel may take as long as the statement did.
                 _cut(connection)
                 raise
 
 
 async def is_gone(connection: Connection) -> bool:
-    """Whether the connection broke, and what it held with it, locks among it.
+    """Whether the connection broke, and its locks with it.
 
-    It is asked, since a process that was suspended may have the server's last word about its connection unread.
+    This asks the server: a process that was suspended may not have read yet that its connection was closed.
     """
     try:
         return not await connection.fetchval("SELECT true", timeout=_ASK_S)
@@ -72,14 +72,14 @@ async def is_gone(connection: Connection) -> bool:
 
 
 def _cut(connection: Connection) -> None:
-    """Close it at once, unless that has happened; whatever went wrong must not be hidden by that."""
+    """Close it at once, unless it is closed. This raises nothing, so that the first error is not hidden."""
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
 
 
 @contextmanager
 def translated(*, blames_data: bool = False) -> Iterator[None]:
-    """The driver's errors as this service's, as :func:`connection_of` raises them."""
+    """Translate the driver's errors into those that :func:`connection_of` raises."""
     try:
         yield
     except _DRIVER_ERRORS as error:

@@ -1,8 +1,8 @@
-"""The dead letters: which there are, and another try at one whose cause is mended.
+"""Lists the dead letters, and retries those whose cause is mended.
 
-A retry goes the way of every message. So what is sound by now is stored, under the place that it always had, and what
-is not is a dead letter as before. What is of an epoch that is over stays out for ever; a retry says that somebody has
-looked at it. The letter itself stays in any case, with what came of it.
+A retry is handled like any message. What can be stored by now is stored, in the place that it always had; what cannot
+stays a dead letter. A message of an epoch that is over stays out for ever; its retry records that somebody has looked
+at it. The letter itself always stays, with the outcome of the retry.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXTS: Final[dict[RetryOutcome, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One row for a reader. ``item_id`` and ``n`` are None where the message does not tell them."""
+    """One row to show. ``item_id`` and ``n`` are None if the message does not have them."""
 
     id: int
     reason: str
@@ -46,7 +46,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What came of a retry; ``text`` says it."""
+    """The outcome of a retry; ``text`` is for people."""
 
     id: int
     outcome: RetryOutcome
@@ -75,7 +75,7 @@ class DeadLetters:
 
         Raises:
             LetterUnknown: there is no such letter.
-            ArchiveUnavailable: nothing was changed, or it is unknown; try again.
+            ArchiveUnavailable: nothing was changed, or that is unknown; try again.
         """
         try:
             async with self._archive.transaction() as connection:
@@ -90,7 +90,7 @@ class DeadLetters:
                     outcome = "former_epoch"
                 elif delivery.batch is not None:
                     stored = await self._archive.write(connection, [delivery], may_be_late=True)
-                    # A poison of which one event clashes is stored as far as it goes; the event is a letter of its own.
+                    # If one event of a poison clashes, the rest is stored, and the event becomes a letter of its own.
                     outcome = "clash" if stored.clashes and row["reason"] == "clash" else "stored"
                 await connection.execute(self._sql.mark_dead_letter, letter_id, outcome)
             text = _TEXTS[outcome] if outcome == "former_epoch" else delivery.fault or _TEXTS[outcome]
@@ -104,7 +104,7 @@ class DeadLetters:
 def read_letter(row: Any) -> Delivery:
     """The message that a row of ``lock_dead_letter`` keeps, as it would be delivered. Pure.
 
-    A `clash` keeps one event, which is made a message again; of a sealed fact it keeps the whole message.
+    A `clash` letter keeps one event, which becomes a message again. If a sealed fact clashes, it keeps the message.
     """
     shard, epoch, n = row["shard"], row["shard_epoch"], row["n"]
     entry = Entry(shard, epoch, n) if shard is not None else None
@@ -113,7 +113,7 @@ def read_letter(row: Any) -> Delivery:
         data = frame_batch(shard, epoch, n, names.item_of_subject(row["subject"]), b"[%b]" % data)
     message_id = names.message_id(*entry) if entry is not None else None
     delivery = read_delivery(row["subject"], data, "", message_id)
-    # What clashes again is the same letter again: found by the bytes of the event, and not stored twice.
+    # If it clashes again, the bytes of the event show that it is the same letter, and it is not stored twice.
     return replace(delivery, entry=entry)
 
 

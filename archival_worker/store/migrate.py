@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 FOLDER: Final = Path(__file__).parent / "sql" / "migrations"
 
 _FILE_NAME: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-# Any number will do, as long as nothing else in the database uses it for an advisory lock.
+# Any number will do that nothing else in the database uses for an advisory lock.
 _LOCK: Final = 7_301_985_220
 _CONNECT_TIMEOUT_S: Final = 5.0
-# Of one migration: building an index over all bids may take long.
+# For one migration: building an index over all bids may take long.
 _STATEMENT_TIMEOUT_S: Final = 1_800.0
 
 _LEDGER: Final = """
@@ -67,10 +67,10 @@ def read_migrations(folder: Path = FOLDER) -> list[Migration]:
 
 
 async def migrate(url: str, *, wait_s: float = 60.0, folder: Path = FOLDER) -> list[str]:
-    """Apply what is missing; the names of the migrations that were applied now.
+    """Apply the missing migrations. Returns the names of those applied now.
 
-    Safe to run any number of times, at the same time too: the others wait and then find nothing to do. A migration
-    and its record are one transaction. A database that knows later migrations than this code is left as it is.
+    Safe to run any number of times, also at the same time: the others wait and then find nothing to do. A migration
+    and its record are one transaction. A database with later migrations than this code is left as it is.
 
     Args:
         url: ``postgresql://…``.
@@ -90,7 +90,7 @@ async def migrate(url: str, *, wait_s: float = 60.0, folder: Path = FOLDER) -> l
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise MigrationError(f"PostgreSQL: {type(error).__name__}: {error}") from error
     finally:
-        # The lock belongs to the connection and goes with it, whatever happened.
+        # Closing the connection releases the lock, whatever happened.
         connection.terminate()
 
 

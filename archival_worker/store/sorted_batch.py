@@ -1,4 +1,4 @@
-"""A batch of messages, sorted by the table where each part of them goes. Pure."""
+"""A batch of messages, sorted by the table that each part goes to. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Something that could not be stored as what it says it is. ``reason``: ``poison``, ``clash`` or
-    ``former_epoch``."""
+    """What could not be stored in its own table. ``reason``: ``poison``, ``clash`` or ``former_epoch``."""
 
     reason: str
     detail: str
@@ -30,10 +29,10 @@ class SortedBatch:
     """What is to be stored.
 
     Attributes:
-        entries: the numbers of outbox entries, by shard and epoch, that count for the shard's cursor.
-        clashed: the identities of events and facts whose place is taken.
+        entries: the numbers of outbox entries that count for the cursors, by shard and epoch.
+        clashed: the ``id()`` of events and facts whose place is taken.
         former: messages of an epoch that is over, which are in none of the other lists.
-        unknown: the types of those events whose type this version does not know.
+        unknown: types that this version does not know, one for each such event.
     """
 
     entries: dict[str, dict[int, list[int]]] = field(default_factory=dict)
@@ -47,9 +46,9 @@ class SortedBatch:
 
     @classmethod
     def of(cls, deliveries: Sequence[Delivery], fences: Mapping[str, int] = NO_FENCES) -> SortedBatch:
-        """The batch of these messages; what is a poison already becomes a dead letter.
+        """The batch of these messages; poisons become dead letters.
 
-        ``fences``: of each shard that was rebuilt, the newest epoch that it was given.
+        ``fences``: of each shard that was rebuilt its newest epoch.
         """
         batch = cls()
         for delivery in deliveries:
@@ -92,7 +91,7 @@ class SortedBatch:
         return [event for event, _ in self.events if type(event) is BidVoided]
 
     def put_aside(self, clashes: Sequence[tuple[AnyEvent, Delivery]]) -> None:
-        """These are not what is stored under their key: dead letters, and no part of their items' state."""
+        """Make dead letters of these: something else is stored in their place. They do not count for items' states."""
         for event, delivery in clashes:
             self.clashed.add(id(event))
             detail = f"{type_of(event)} {event.event_id}: its place in the archive is taken by another event"
@@ -101,14 +100,14 @@ class SortedBatch:
             self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
 
     def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact, Delivery]]) -> None:
-        """The same for sealed facts. The letter is the whole message; what is sealed is in no text that is shown."""
+        """The same for sealed facts. The letter is the whole message; no text that is shown has what is sealed."""
         for row, delivery in clashes:
             self.clashed.add(id(row))
             detail = f"sealed fact {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, delivery.data))
 
     def quarantine(self, deliveries: Sequence[Delivery], fences: Mapping[str, int]) -> None:
-        """Messages of an epoch that is over, and of which something is not stored: dead letters as they came."""
+        """Make dead letters of whole messages of an epoch that is over, if something of them is not stored."""
         for delivery in deliveries:
             entry = delivery.entry
             assert entry is not None

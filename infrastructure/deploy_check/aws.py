@@ -1,7 +1,7 @@
-"""What `bidding deploy-check` asks AWS: who we are, and whether what an apply takes for granted is there.
+"""What `bidding deploy-check` asks AWS: who we are, and whether everything exists that an apply takes for granted.
 
-Only questions; nothing is changed. What cannot be asked is told as such and is no failure: the machine may be offline,
-or the credentials may be those of somebody who may not look.
+It changes nothing. A check that cannot be made is reported as such and is no failure: the machine may be offline, or
+the credentials may lack the permission.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Unanswered(Exception):
 
 
 def open_clients(region: str) -> Client:
-    """Opens boto3's clients by the name of their service; AWS_ENDPOINT_URL and credentials are found as always.
+    """Opens boto3's clients by the name of their service. boto3 finds AWS_ENDPOINT_URL and credentials as usual.
 
     Raises:
-        Unanswered: boto3 is not installed, or the region or a profile is nonsense.
+        Unanswered: boto3 is not installed, or the region or a profile is invalid.
     """
     try:
         boto3 = importlib.import_module("boto3")
@@ -37,13 +37,13 @@ def open_clients(region: str) -> Client:
         session = boto3.session.Session(region_name=region)
     except ImportError as error:
         raise Unanswered("boto3 is not installed: pip install 'bidding-platform[aws]'") from error
-    except Exception as error:  # a profile that does not exist, for one; botocore's errors are not importable before it
+    except Exception as error:  # such as a missing profile; botocore's errors cannot be imported without botocore
         raise Unanswered(str(error)) from error
     return lambda service: session.client(service, config=config)
 
 
 def examine(client: Client, values: Mapping[str, Any], backend: Mapping[str, Any]) -> Iterator[Finding]:
-    """All questions. The first answers whether the others make sense."""
+    """All checks. The first one shows whether the others make sense."""
     identity = check_identity(client)
     yield identity
     if identity.grade != "ok":
@@ -62,7 +62,7 @@ def examine(client: Client, values: Mapping[str, Any], backend: Mapping[str, Any
 
 
 def check_identity(client: Client) -> Finding:
-    """Whether there are credentials that AWS takes."""
+    """Whether there are credentials that AWS accepts."""
     advice = "aws configure, or aws sso login; AWS_PROFILE chooses among several."
     try:
         answer = client("sts").get_caller_identity()
@@ -91,7 +91,7 @@ def check_image(client: Client, check: str, repository: str, tag: Any) -> Findin
 
 
 def check_certificate(client: Client, values: Mapping[str, Any]) -> Finding:
-    """The certificate that is named has been issued for the domain; or the zone for a new one exists."""
+    """Whether the named certificate was issued for the domain, or the zone for a new one exists."""
     domain, arn = str(values.get("domain_name")), values.get("certificate_arn")
     if not arn:
         zone = values.get("hosted_zone_id")
@@ -122,7 +122,7 @@ def check_certificate(client: Client, values: Mapping[str, Any]) -> Finding:
 
 
 def check_state_bucket(client: Client, backend: Mapping[str, Any]) -> Finding:
-    """The bucket for the state is there, ours, and keeps old versions."""
+    """Whether the bucket for the state exists, is ours, and keeps old versions."""
     bucket = backend.get("bucket")
     if not bucket:
         return _unasked("state bucket", "backend.hcl names none")
@@ -141,7 +141,7 @@ def check_state_bucket(client: Client, backend: Mapping[str, Any]) -> Finding:
 
 
 def check_zones(client: Client, values: Mapping[str, Any]) -> Finding:
-    """The zones that are named exist in this account."""
+    """Whether the named zones exist in this account."""
     wanted = {f"{values.get('region')}{letter}" for letter in values.get("zones", [])}
     answer = client("ec2").describe_availability_zones(
         Filters=[{"Name": "opt-in-status", "Values": ["opt-in-not-required"]}]
@@ -179,12 +179,12 @@ def _unasked(check: str, reason: str) -> Finding:
 
 
 def _code(error: Exception) -> str:
-    """The code of AWS' answer; empty where there was no answer."""
+    """The code of AWS' answer; empty if there was no answer."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def _is_offline(error: Exception) -> bool:
-    """Whether nobody answered, as opposed to: somebody refused, or there was nothing to show."""
+    """Whether there was no answer at all, rather than a refusal or an empty one."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"HTTPClientError", "ConnectionError", "EndpointConnectionError"})

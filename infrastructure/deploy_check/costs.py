@@ -20,7 +20,7 @@ Prices = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the estimate: what, how it is worked out, and USD per month."""
+    """One line of the estimate: what it is for, how it is computed, and USD per month."""
 
     what: str
     sum: str
@@ -97,12 +97,12 @@ def estimate(environment: str, values: Mapping[str, Any], prices: Prices) -> lis
 
 
 def total(lines: Sequence[Line]) -> float:
-    """USD per month; each line is rounded to cents first, so that the sum is that of what is shown."""
+    """USD per month. Each line is rounded to cents first, so that the shown lines add up to it."""
     return round(sum(round(line.usd, 2) for line in lines), 2)
 
 
 def per_million_bids(environment: str, prices: Prices, *, viewers: int) -> list[Line]:
-    """What a million accepted bids add, each shown to so many viewers. A million KB (of 1,000 bytes) is a GB."""
+    """What a million accepted bids add, each shown to ``viewers``. A million KB (of 1,000 bytes) is a GB."""
     sizes = prices["assumed_per_bid"]
     through = sizes["request_kb"] + sizes["answer_kb"] + viewers * sizes["frame_kb"]
     out = sizes["answer_kb"] + viewers * sizes["frame_kb"]
@@ -129,7 +129,7 @@ def as_table(lines: Sequence[Line]) -> str:
 
 
 def _tasks(name: str, size: Mapping[str, Any], values: Mapping[str, Any], prices: Prices) -> Line:
-    """Tasks of one service, at their least number. Spot counts in full: its price moves."""
+    """Tasks of one service, at their minimum number. Spot counts at full price, because its price changes."""
     architecture, hours = values["cpu_architecture"], prices["hours_per_month"]
     vcpu, gb = size["cpu"] / 1024, size["memory"] / 1024
     vcpu_hour, gb_hour = prices["fargate_vcpu_hour"][architecture], prices["fargate_gb_hour"][architecture]
@@ -169,12 +169,12 @@ def _of_list(what: str, count: int, size: str, table: Mapping[str, float], price
 
 
 def _alarms(values: Mapping[str, Any]) -> int:
-    """As modules/observability/alarms.tf makes them: of AWS' figures, per node of Redis, per service, and our own."""
+    """The alarms of modules/observability/alarms.tf: on AWS' metrics, per Redis node, per service, and on our own."""
     nodes = 1 if values["redis_engine"] == "memorydb" else 1 + values["redis_replicas"]
     return 9 + 2 * nodes + (3 + int(values["nats_servers"])) + 6
 
 
 def _product(what: str, *factors: tuple[float, str]) -> Line:
-    """A line whose sum is a product of factors with their units; the unit of a price is $."""
+    """A line for a product of factors with their units; the unit of a price is $."""
     shown = [f"${value:g}" if unit == "$" else f"{value:g} {unit}".rstrip() for value, unit in factors]
     return Line(what, f" {TIMES} ".join(shown), math.prod(value for value, _ in factors))

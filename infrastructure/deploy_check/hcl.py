@@ -1,8 +1,8 @@
 """Reads the part of Terraform's language that holds plain values: defaults of variables, and .tfvars files.
 
-The grammar is python-hcl2's. It gives a string as it is written, in quotation marks, and an expression as text. Here
-a string becomes its value, and what is not a plain value (a reference, a function, a string with ``${…}``) becomes
-:data:`EXPRESSION`: nothing is worked out. Terraform itself stays the judge of a configuration.
+The grammar is python-hcl2's. It returns a string as written, with quotation marks, and an expression as text. Here a
+string becomes its value, and anything but a plain value (a reference, a function, a string with ``${…}``) becomes
+:data:`EXPRESSION`: nothing is evaluated. Only Terraform can say whether a configuration is valid.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing_extensions import override
 
 
 class HclInvalid(ValueError):
-    """The text is not of this language; says in which line."""
+    """The text is not in this language; the message has the line."""
 
 
 class _Expression:
-    """What only Terraform can work out."""
+    """A value that only Terraform can evaluate."""
 
     @override
     def __repr__(self) -> str:
@@ -37,7 +37,7 @@ EXPRESSION: Final = _Expression()
 
 @dataclass(slots=True)
 class Body:
-    """Attributes by name, and blocks as (type, labels, body): those of a type in their order."""
+    """Attributes by name, and blocks as (type, labels, body); blocks of one type keep their order."""
 
     attributes: dict[str, Any] = field(default_factory=dict)
     blocks: list[tuple[str, tuple[str, ...], Body]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Body:
 _OPTIONS: Final = SerializationOptions(with_comments=False, preserve_scientific_notation=False)
 _BLOCK: Final = "__is_block__"
 _HEREDOC: Final = re.compile(r'"<<(-?)(\w+)\n(.*?)[ \t]*\2"', re.DOTALL)
-# What is not itself in a string, the marks of a template among it; a backslash alone is a mistake.
+# Parts of a string that are not literal: escapes and template marks. A backslash alone is a mistake.
 _SPECIAL: Final = re.compile(r'\$\$?\{|%%?\{|\\(?:[nrt"\\]|u[0-9A-Fa-f]{4})?')
 
 
@@ -58,7 +58,7 @@ def parse(text: str) -> Body:
     """Read a file's text.
 
     Raises:
-        HclInvalid: it is not of this language.
+        HclInvalid: it is not in this language.
     """
     try:
         return _body(hcl2.loads(text, serialization_options=_OPTIONS))
@@ -73,7 +73,7 @@ def read_variables(folder: Path) -> dict[str, Body]:
     """The variables that the root module in ``folder`` declares, by name.
 
     Raises:
-        HclInvalid: a file is not of this language.
+        HclInvalid: a file is not in this language.
         OSError: a file cannot be read.
     """
     found: dict[str, Body] = {}
@@ -83,10 +83,10 @@ def read_variables(folder: Path) -> dict[str, Body]:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """What a .tfvars or .tfvars.json file sets.
+    """The values that a .tfvars or .tfvars.json file sets.
 
     Raises:
-        HclInvalid: the file is not of its language.
+        HclInvalid: the file is not in its language.
         OSError: it cannot be read.
     """
     if path.suffix == ".json":
@@ -145,7 +145,7 @@ def _key(raw: str) -> Any:
 
 
 def _text(raw: str) -> Any:
-    """The value of a string in its quotation marks, or of a heredoc that the library has put into some."""
+    """The value of a string in quotation marks, or of a heredoc, which the library also puts into quotation marks."""
     if heredoc := _HEREDOC.fullmatch(raw):
         return EXPRESSION if heredoc[1] or "${" in heredoc[3] else heredoc[3]
     if any(found in ("${", "%{") for found in _SPECIAL.findall(raw[1:-1])):

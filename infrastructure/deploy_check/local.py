@@ -1,4 +1,4 @@
-"""What `bidding deploy-check` looks at on this machine: variables, files, tools, and what would be created."""
+"""What `bidding deploy-check` checks on this machine: variables, files, tools, and what would be created."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _EXAMPLES: Final = ("example.com", "example.org", "Z0123456789ABC", "12345678901
 def load_values(
     folder: Path, var_files: Sequence[Path], environment: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """The variables of a root module as Terraform would take them: defaults, TF_VAR_…, terraform.tfvars, *.auto.tfvars,
-    and then ``var_files``, each over those before it.
+    """The variables of a root module as Terraform reads them: defaults, TF_VAR_…, terraform.tfvars, *.auto.tfvars,
+    ``var_files``. Later ones win.
 
     Raises:
-        HclInvalid: a file is not readable as Terraform's language.
+        HclInvalid: a file is not in Terraform's language.
         OSError: a file cannot be read.
     """
     declared = hcl.read_variables(folder)
@@ -62,7 +62,7 @@ def _found_values(folder: Path) -> list[Path]:
 
 
 def _of_environment(text: str) -> Any:
-    """TF_VAR_… holds a value in Terraform's language, or a plain text."""
+    """The value of a TF_VAR_…: in Terraform's language, or plain text."""
     try:
         value = hcl.parse(f"value = {text}\n").attributes["value"]
     except (hcl.HclInvalid, KeyError):
@@ -71,7 +71,7 @@ def _of_environment(text: str) -> Any:
 
 
 def check_values(environment: str, values: Mapping[str, Any]) -> list[Finding]:
-    """The mistakes that a first deployment makes. Terraform checks every variable again."""
+    """Usual mistakes of a first deployment. Terraform checks every variable again."""
     findings = [_examples_left(values), _certificate(values), _acknowledgement(environment, values)]
     if "0.0.0.0/0" in (values.get("alb_ingress_cidrs") or []):
         advice = "The API does not ask who is calling: read docs/deploy-aws.md, “Who may reach it”."
@@ -112,7 +112,7 @@ def _acknowledgement(environment: str, values: Mapping[str, Any]) -> Finding | N
 
 
 def check_budget(values: Mapping[str, Any], estimated_usd: float) -> Finding:
-    """Whether the budget would ring in the first month already."""
+    """Whether the budget would send its alarm in the first month already."""
     budget = values.get("budget_usd")
     detail = f"{estimated_usd:,.2f} USD a month estimated, {budget} budgeted"
     if isinstance(budget, int | float) and budget < estimated_usd:
@@ -152,7 +152,7 @@ def _check_terraform(path: str | None) -> Finding:
 
 
 def read_backend(folder: Path) -> tuple[dict[str, Any], Finding]:
-    """What backend.hcl says about the state, and whether it is there."""
+    """The contents of backend.hcl, and whether it names a bucket for the state."""
     path = folder / "backend.hcl"
     advice = f"Copy {path}.example to {path.name} and put bootstrap's bucket there."
     if not path.exists():
@@ -165,7 +165,7 @@ def read_backend(folder: Path) -> tuple[dict[str, Any], Finding]:
 
 
 def planned(plan: Path, folder: Path) -> Counter[str]:
-    """Types of what a plan creates, by how many. `terraform plan -out` or `terraform show -json` wrote ``plan``.
+    """How many resources of each type a plan creates. `terraform plan -out` or `terraform show -json` wrote ``plan``.
 
     Raises:
         ValueError: it is no plan.
@@ -185,10 +185,10 @@ def planned(plan: Path, folder: Path) -> Counter[str]:
 
 
 def configured(folder: Path) -> Counter[str]:
-    """Types of resources that the configuration names, by how often; what is repeated by count or for_each counts once.
+    """How many resources of each type the configuration names. One with count or for_each counts once.
 
     Raises:
-        HclInvalid: a file is not of this language.
+        HclInvalid: a file is not in this language.
         OSError: a file cannot be read.
     """
     counts: Counter[str] = Counter()

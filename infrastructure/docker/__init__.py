@@ -1,1 +1,1 @@
-"""What runs inside of the container image beside the services, and helps around the compose stack."""
+"""Programs in the container image beside the services, and helpers for the compose stack."""

@@ -1,7 +1,7 @@
 """Where the servers of the compose stack are, seen from the machine that it runs on.
 
-The compose file publishes their ports on 127.0.0.1 and takes ports and passwords from ``.env`` and the environment; the
-same defaults stand here, and a test compares both.
+The compose file publishes their ports on 127.0.0.1 and takes ports and passwords from ``.env`` and the environment. The
+defaults here are the same; a test compares them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULTS: Final = {
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """The variables of a ``.env``: ``NAME=value`` lines, perhaps in quotes; nothing where there is no file."""
+    """The variables of a ``.env``: ``NAME=value`` lines, perhaps in quotes; none if there is no file."""
     if not path.exists():
         return {}
     lines = (line.strip() for line in path.read_text().splitlines())
@@ -38,7 +38,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def compose_variables(environment: Mapping[str, str], folder: Path | None = None) -> dict[str, str]:
-    """What the compose file is filled in with: the environment wins over ``.env``, empty counts as unset."""
+    """The values that the compose file gets: the environment wins over ``.env``, empty counts as unset."""
     given = read_env_file((folder or COMPOSE_FILE.parent) / ".env") | dict(environment)
     return DEFAULTS | {name: given[name] for name in DEFAULTS if given.get(name)}
 

@@ -1,6 +1,6 @@
 """The image's entry point: ``<program> [argument…]``. Puts credentials in place, then becomes the program.
 
-The program takes over this very process (``exec``), so signals reach it and nothing of this stays in memory.
+The program replaces this process (``exec``), so signals reach it and nothing of this stays in memory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class StartRefused(Exception):
 
 
 def choose(arguments: Sequence[str]) -> tuple[Program, list[str]]:
-    """The program that is named, and what is to be passed on to it.
+    """The named program, and the arguments for it.
 
     Raises:
-        StartRefused: there is none of that name.
+        StartRefused: there is no program of that name.
     """
     known = ", ".join(PROGRAMS)
     if not arguments:
@@ -42,10 +42,10 @@ def choose(arguments: Sequence[str]) -> tuple[Program, list[str]]:
 
 
 def prepared(environment: Mapping[str, str], program: Program) -> dict[str, str]:
-    """The environment for the program: with credentials, and with addresses where a service registry knows them.
+    """The environment for the program: with credentials, and with addresses if a service registry has them.
 
     Raises:
-        StartRefused: credentials are missing, cannot be had, or are those that everybody can read here.
+        StartRefused: credentials are missing, cannot be read, or are those published with the source.
     """
     try:
         result = completed(environment, lambda name: read_secret(open_secrets(), name))

@@ -1,7 +1,7 @@
 """The image's health check: asks the service of this container. Exit status 0 or 1, and a line that says why.
 
-``python -m infrastructure.docker.healthcheck [--ready]``. Which service it is stands in the command line of process 1,
-so one check does for the whole image. ``--ready`` asks whether it can work, not only whether it lives.
+``python -m infrastructure.docker.healthcheck [--ready]``. The command line of process 1 names the service, so one check
+serves the whole image. ``--ready`` asks whether the service can work, not only whether it is alive.
 
 Standard library only and no HTTP client: it runs every few seconds beside the service, on the same share of a CPU.
 """
@@ -34,7 +34,7 @@ def running_program(command_line: Sequence[str]) -> str | None:
 
 
 def port_of(name: str, environment: Mapping[str, str]) -> int:
-    """Where the service answers."""
+    """The port on which the service answers."""
     program = PROGRAMS[name]
     return int(environment.get(program.port_setting) or program.port)
 
@@ -44,7 +44,7 @@ def ask(port: int, path: str, *, host: str = "127.0.0.1", timeout_s: float = TIM
 
     Raises:
         OSError: no answer, within ``timeout_s`` for each step.
-        ValueError: what answers does not speak HTTP.
+        ValueError: the answer is not HTTP.
     """
     with socket.create_connection((host, port), timeout_s) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
@@ -59,7 +59,7 @@ def ask(port: int, path: str, *, host: str = "127.0.0.1", timeout_s: float = TIM
 
 
 def check(name: str | None, environment: Mapping[str, str], *, ready: bool) -> tuple[bool, str]:
-    """Whether the service is well, and a line about it."""
+    """Whether the service is healthy, and a line about it."""
     if name is None:
         return False, "process 1 is none of the services"
     path = "/ready" if ready else "/health"

@@ -1,7 +1,7 @@
 """Writes a ``.env`` with random passwords for the compose stack: ``python3 infrastructure/docker/make_env.py``.
 
-Before the first start: PostgreSQL takes its passwords when its volume is new. Standard library only, so that it runs
-with any Python. An existing file is left alone.
+Run it before the first start: PostgreSQL takes its passwords when its volume is new. Standard library only, so that it
+runs with any Python. An existing file is left alone.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SECRETS: Final = (
     "FEED_TOKEN_SECRET",
     "GRAFANA_PASSWORD",
 )
-"""Every variable of the compose file that stands for a secret."""
+"""Every variable of the compose file that is a secret."""
 
 _BYTES: Final = 32
 
 
 def text() -> str:
-    """A new file's content. Hexadecimal: no shell, URL or configuration file reads a character in its own way."""
+    """A new file's content. Secrets are hexadecimal, so that no shell, URL or configuration file needs quoting."""
     lines = ["# Written by infrastructure/docker/make_env.py. Keep it to yourself.", "ENVIRONMENT=production"]
     lines += [f"{name}={secrets.token_hex(_BYTES)}" for name in SECRETS]
-    # Off outside of a laptop: see docs/configuration.md.
+    # Off except on a laptop: see docs/configuration.md.
     lines += ["OPEN_CATALOGUE=false", "OPEN_IDENTITY=false"]
     return "\n".join(lines) + "\n"
 
@@ -39,7 +39,7 @@ def write(path: Path) -> None:
     """Write the file, readable by its owner alone.
 
     Raises:
-        FileExistsError: it is there already; new passwords would not fit the volumes that exist.
+        FileExistsError: it exists; new passwords would not fit the existing volumes.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,6 +1,6 @@
-"""Makes what the services expect to find in an emulator of AWS: the bucket of the exports. Safe to run again.
+"""Makes the bucket for the exports in an emulator of AWS. Safe to run again.
 
-In an account of AWS this is Terraform's work.
+In an AWS account Terraform does this.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from shared.aws.clients import AwsError, ensure_bucket, open_s3
 
 
 def main() -> None:
-    """Make the bucket ``EXPORT_S3_BUCKET`` at ``AWS_ENDPOINT_URL``; refuses to do so at AWS itself."""
+    """Make the bucket ``EXPORT_S3_BUCKET`` at ``AWS_ENDPOINT_URL``. Refuses if that is unset: never at AWS itself."""
     bucket, endpoint_url = os.environ.get("EXPORT_S3_BUCKET", ""), os.environ.get("AWS_ENDPOINT_URL", "")
     if not bucket or not endpoint_url:
         click.echo("EXPORT_S3_BUCKET and AWS_ENDPOINT_URL must be set: this is for emulators alone", err=True)

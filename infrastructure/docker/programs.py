@@ -1,4 +1,4 @@
-"""What the image can run, by the name given as its argument. Standard library only: the health check imports it."""
+"""The programs that the image can run, by name. Standard library only: the health check imports this."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Program:
     """``module`` and ``arguments`` are for ``python -m``.
 
     ``port_setting`` and ``port`` are where a service answers ``/health``; a program that ends by itself has none.
-    ``needs`` are settings without whose own value nobody should run it in earnest.
+    ``needs`` are settings that must have a value of their own, except with ENVIRONMENT=local.
     """
 
     module: str

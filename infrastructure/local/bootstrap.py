@@ -1,9 +1,9 @@
 """Make the virtual environment and install a lock file into it: `python3 infrastructure/local/bootstrap.py
 embedded|dev`.
 
-Runs on a machine that has nothing but Python, so it imports the standard library alone and is called by path,
-before the project is installed. It does nothing when the environment already matches the lock: a stamp file
-per lock holds a digest of everything that the installation depends on.
+Runs on a machine with nothing but Python, before the project is installed, so it imports only the standard library
+and is called by path. It does nothing if the environment matches the lock already: a stamp file per lock holds a
+digest of everything that the installation depends on.
 """
 
 import fcntl
@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 PYTHON_MIN = (3, 11)
-# The newest that the tests were run on. Newer ones are not refused: most often all packages exist for them.
+# The newest one that the tests were run on. Newer ones are not refused: mostly all packages exist for them.
 PYTHON_TESTED = (3, 13)
 
-# This file is run by whatever `python3` is, so that even an old one (3.6 and later read it) says what is
-# wrong.
+# Any `python3` may run this file, so its syntax is one that even an old one (3.6 and later) can read, to say what
+# is wrong.
 if sys.version_info < PYTHON_MIN:
     found = ".".join(str(part) for part in sys.version_info[:2])
     sys.exit(
@@ -33,7 +33,7 @@ RUNNING_VERSION = sys.version.split()[0]
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
-# There while packages are installed: one that is cut off may leave half a package that pip takes for whole.
+# Exists during an installation: an interrupted one may leave half a package, which pip takes for whole.
 UNDER_WAY = VENV / "installing"
 # A lock on the left also holds everything of those on the right, in the same versions.
 COVERS = {"embedded": ("embedded",), "dev": ("dev", "embedded")}
@@ -49,7 +49,7 @@ def fail(text: str) -> None:
 
 
 def venv_settings() -> dict[str, str]:
-    """What the virtual environment says about itself; empty when there is none."""
+    """The settings of the virtual environment; empty if there is none."""
     try:
         text = (VENV / "pyvenv.cfg").read_text()
     except OSError:
@@ -73,7 +73,7 @@ def stamp_path(lock: str) -> Path:
 
 
 def is_current(lock: str, this_python: bool) -> bool:
-    """Is everything of `lock` installed, and, with `this_python`, by the interpreter that runs this?"""
+    """Is all of `lock` installed, and, with `this_python`, by the interpreter that runs this?"""
     if this_python and venv_settings().get("version") != RUNNING_VERSION:
         return False
     stamp = stamp_path(lock)
@@ -83,7 +83,7 @@ def is_current(lock: str, this_python: bool) -> bool:
 def run(*arguments: str, quiet: bool = False) -> bool:
     """Run a command; its errors go to the terminal unless `quiet`. True when it succeeded."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    # Settings of the user's that would bring in other packages, or put ours somewhere else.
+    # Without the user's settings that would bring in other packages, or install ours elsewhere.
     for name in ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"):
         environment.pop(name, None)
     streams = subprocess.DEVNULL if quiet else None
@@ -99,19 +99,19 @@ def make_venv() -> None:
             "Then run the same command again, or name another interpreter: make up PYTHON=/path/to/python3"
         )
     say(f"· virtual environment in {VENV.name}/ with Python {RUNNING_VERSION}")
-    # From an interrupted run, or of another interpreter: cheaper to make anew than to repair.
+    # Left by an interrupted run, or of another interpreter: making it again is cheaper than repairing it.
     shutil.rmtree(VENV, ignore_errors=True)
     if not run(sys.executable, "-m", "venv", str(VENV)):
         fail(f"Could not make the virtual environment {VENV}; the messages above say why.")
 
 
 def is_usable(this_python: bool) -> bool:
-    """Can the existing environment be kept: made here, its interpreter in place, with pip, new enough, and whole?
+    """Can the existing environment be kept? It must be made here and whole, have pip, and a new enough interpreter.
 
     With `this_python` it must also be of the version of the interpreter that runs this.
     """
     settings = venv_settings()
-    # Scripts in an environment hold its path: one that was moved or copied is of no use.
+    # Scripts in an environment contain its path: one that was moved or copied does not work.
     if UNDER_WAY.exists() or not VENV_PYTHON.exists() or not settings.get("command", str(VENV)).endswith(str(VENV)):
         return False
     if this_python and settings.get("version") != RUNNING_VERSION:
@@ -125,7 +125,7 @@ def pip(*arguments: str, quiet: bool = False) -> bool:
 
 
 def about_the_interpreter() -> str:
-    """Advice where it may be the environment's interpreter that packages are missing for; empty where it is not."""
+    """Advice if packages may be missing because of the environment's interpreter; else empty."""
     major, minor = (int(part) for part in str(venv_settings().get("version", "0.0")).split(".")[:2])
     first, last = (".".join(map(str, version)) for version in (PYTHON_MIN, PYTHON_TESTED))
     if (major, minor) > PYTHON_TESTED:
@@ -144,8 +144,8 @@ def about_the_interpreter() -> str:
 
 def install_packages(lock: str) -> None:
     say(f"· packages of requirements/{lock}.lock")
-    # --no-deps: the lock is complete, so pip need not resolve anything; --no-compile: modules that are used
-    # get compiled at their first import, the others never.
+    # --no-deps: the lock is complete, so pip need not resolve anything. --no-compile: modules are compiled at their
+    # first import, and unused ones never.
     locked = (
         "--require-hashes",
         "--no-deps",
@@ -174,7 +174,7 @@ def set_up(lock: str, this_python: bool) -> None:
     try:
         install_packages(lock)
     except SystemExit:
-        # pip itself says that it failed: then it has left what was there.
+        # If pip itself reports the failure, it has left the old packages in place.
         UNDER_WAY.unlink()
         raise
     UNDER_WAY.unlink()
@@ -186,7 +186,7 @@ def set_up(lock: str, this_python: bool) -> None:
 def main(arguments: list[str]) -> None:
     """Install `embedded` or `dev`.
 
-    With `--this-python`, for which the user has named the interpreter, an environment of another one is replaced.
+    `--this-python`: the user has named the interpreter, so an environment of another one is replaced.
     """
     this_python = "--this-python" in arguments
     locks = [word for word in arguments if word != "--this-python"]

@@ -1,4 +1,4 @@
-"""The `bidding` command. Each subcommand lives in a module of its own, imported when it is called."""
+"""The `bidding` command. Each subcommand has its own module, imported only when the subcommand is called."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from importlib.metadata import entry_points
 import click
 from typing_extensions import override
 
-# name → "module:attribute" of a click command. To add a subcommand, add a line; a package that stands above this one
-# adds it to the entry points in pyproject.toml, so that nothing here names that package.
+# name → "module:attribute" of a click command. To add a subcommand, add a line. A package that imports this one adds
+# its subcommands to the entry points in pyproject.toml, so that nothing here names that package.
 LAZY = {
     "up": "infrastructure.local.commands.up:up",
     "down": "infrastructure.local.commands.down:down",
@@ -31,7 +31,7 @@ ENTRY_POINTS = "bidding.commands"
 
 
 def commands() -> dict[str, str]:
-    """Every subcommand, as in LAZY: the own ones, then those of other packages."""
+    """Every subcommand, as in LAZY: those of this package, then those of others."""
     return LAZY | {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
 
 
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
 
 
 def _unavailable(name: str, error: ImportError) -> click.Command:
-    """Stands for a command whose packages are missing, so that the others still work and --help lists it."""
+    """Replaces a command whose packages are missing, so that the others still work and --help lists it."""
 
     @click.command(name, help=f"(not available here: {error})", context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1)
@@ -76,7 +76,7 @@ def main(context: click.Context) -> None:
     if os.environ.get("NO_COLOR"):
         context.color = False
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows no check mark gets a question mark, and not a traceback.
+        # A terminal whose encoding has no check mark shows a question mark, and no traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 

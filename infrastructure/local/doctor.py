@@ -1,4 +1,4 @@
-"""Checks of this machine: is everything there that the embedded stack needs?"""
+"""Checks whether this machine has everything that the embedded stack needs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Finding:
 
 
 def examine(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> list[Finding]:
-    """All checks, in the order in which a start would trip over them. Starts nothing, changes nothing."""
+    """All checks, in the order in which a start would fail at them. Starts nothing, changes nothing."""
     external = {name: environment.get(f"{name.upper()}_URL") for name in ("redis", "nats", "postgres")}
     return [
         check_python(sys.version_info[:2], sys.executable),
@@ -62,7 +62,7 @@ def check_python(version: tuple[int, ...], executable: str) -> Finding:
 
 
 def check_servers(external: Mapping[str, str | None], environment: Mapping[str, str]) -> list[Finding]:
-    """Each server: its executable and version, or, where a URL is given, whether something answers there."""
+    """Each server: its executable and version, or, if a URL is given, whether something answers there."""
     finders: dict[str, Callable[[Mapping[str, str]], Path]] = {
         "redis": binaries.find_redis,
         "nats": binaries.find_nats,
@@ -90,7 +90,7 @@ def _check_server(
 
 
 def check_ports(data_dir: Path, ports: Ports, servers: list[str]) -> list[Finding]:
-    """Each port is free, or held by the very process of ours that should hold it."""
+    """Is each port free, or held by the process of this stack that should hold it?"""
     record = RunRecord.read(run_path(data_dir))
     ours = set(living(record)) if record is not None else set()
     findings: list[Finding] = []
@@ -109,7 +109,7 @@ def check_ports(data_dir: Path, ports: Ports, servers: list[str]) -> list[Findin
 
 
 def check_folder(data_dir: Path) -> Finding:
-    """Can files be made in the data directory, or, while it does not exist, the directory be made?"""
+    """Can files be made in the data directory? Or can the directory be made, if it does not exist?"""
     folder = _existing(data_dir)
     try:
         with tempfile.TemporaryFile(dir=folder):

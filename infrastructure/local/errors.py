@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class StackError(Exception):
-    """The root of every error that the embedded stack raises on purpose; `str()` is fit for a terminal."""
+    """The root of every error that the embedded stack raises on purpose; `str()` gives the text to show."""
 
 
 class BinaryMissing(StackError):
@@ -33,7 +33,7 @@ class PortInUse(StackError):
 
 
 class AlreadyRunning(StackError):
-    """A supervisor that is alive owns the data directory."""
+    """A running supervisor owns the data directory."""
 
     def __init__(self, data_dir: Path, pid: int | None) -> None:
         self.pid = pid

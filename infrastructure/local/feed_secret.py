@@ -1,4 +1,4 @@
-"""What a data directory keeps to itself: random secrets, made once, in files for their owner alone."""
+"""The random secrets of a data directory: made once, in files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BYTES: Final = 32
 
 
 def feed_token_secret(data_dir: Path) -> str:
-    """The data directory's secret; made where there is none yet, so that tokens outlive a restart.
+    """The data directory's secret, made if there is none yet. It is kept, so that tokens outlive a restart.
 
     Raises:
         StackError: the file can be neither read nor written, or is empty.
@@ -26,7 +26,7 @@ def feed_token_secret(data_dir: Path) -> str:
     path = data_dir / _FILE
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        # Made whole under another name first: of two who come at once, both use what one of them wrote.
+        # First written whole under another name: if two processes do this at once, both use the file of one of them.
         scratch = data_dir / f"{_FILE}.{os.getpid()}.tmp"
         if not path.exists():
             scratch.touch(mode=0o600)

@@ -46,12 +46,12 @@ class ProcessSpec:
 
 
 class ManagedProcess:
-    """A child in a session of its own, so that a Ctrl-C in the terminal reaches the supervisor alone."""
+    """A child in a session of its own, so that a Ctrl-C in the terminal reaches only the supervisor."""
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self.restarts = 0
-        # False once somebody has stopped it on purpose: a supervisor must not bring it back.
+        # False once it was stopped on purpose: then the supervisor must not restart it.
         self.wanted = False
         self.ready_at: float | None = None
         self._popen: subprocess.Popen[bytes] | None = None
@@ -59,12 +59,12 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id while the child has not ended, else None."""
+        """The process id while the child runs, else None."""
         return self._popen.pid if self._popen is not None and self.is_running else None
 
     @property
     def create_time(self) -> float | None:
-        """When the child was created (seconds since 1970): with the pid, it names one process for good."""
+        """When the child was created (seconds since 1970): with the pid, this identifies one process for good."""
         return self._create_time
 
     @property
@@ -82,7 +82,7 @@ class ManagedProcess:
         return f"ended with exit code {code}"
 
     def spawn(self) -> None:
-        """Start the child. Its output is appended to its log. ProcessFailed when it, or its log, cannot be."""
+        """Start the child, and append its output to its log. ProcessFailed if it does not start, or has no log."""
         self.ready_at = None
         self.wanted = True
         try:
@@ -120,8 +120,8 @@ class ManagedProcess:
         while True:
             if not self.is_running:
                 raise ProcessFailed(self.spec.name, self.exit_text, self.spec.log, self.log_tail())
-            # The probe may be answered by a stranger on the same port while our child dies of it: look again
-            # after.
+            # If another process has the port, it may answer the probe while our child fails because of it: look
+            # again afterwards.
             readiness = await self.spec.ready()
             if readiness.ok and self.is_running:
                 self.ready_at = time.time()
@@ -143,13 +143,13 @@ class ManagedProcess:
     async def stop(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
         """Ask the child to end, wait for that, then end it by force.
 
-        The wait is `stop_timeout_s` long, and over once `in_a_hurry()`.
+        The wait is `stop_timeout_s` long, and ends early once `in_a_hurry()`.
         """
         self.wanted = False
         if self._popen is None or not self.is_running:
             return
         family = family_of(self._popen.pid)
-        self.send(signal.SIGCONT)  # one that a test has stopped could not hear us
+        self.send(signal.SIGCONT)  # a child that a test has suspended cannot handle other signals
         self.send(self.spec.stop_signal)
         await poll_until(lambda: not self.is_running or in_a_hurry(), self.spec.stop_timeout_s)
         if self.is_running:
@@ -191,7 +191,7 @@ async def end_by_force(processes: list[psutil.Process], patience_s: float = 1.0)
 
 
 async def _outlive(processes: list[psutil.Process], patience_s: float) -> list[psutil.Process]:
-    """Wait until all have ended, at most `patience_s`; those that have not."""
+    """Wait until all have ended, at most `patience_s`. Returns those that have not."""
     await poll_until(lambda: not any(_is_alive(process) for process in processes), patience_s)
     return [process for process in processes if _is_alive(process)]
 
@@ -199,8 +199,8 @@ async def _outlive(processes: list[psutil.Process], patience_s: float) -> list[p
 async def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     """Look every 50 ms until `condition()` holds; False when it does not within `timeout_s`.
 
-    Processes are looked at rather than waited for: one that is not our child tells us nothing when it ends,
-    and a wait for a child would tie it to the event loop that started it.
+    This polls rather than waits: the end of a process that is not our child cannot be waited for, and waiting for a
+    child would tie it to the event loop that started it.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -231,8 +231,8 @@ def log_tail(log: Path, lines_max: int) -> str:
 def keep_short(log: Path) -> None:
     """Past 20 MB, copy a log to `.log.1`, in place of an older copy, and empty it.
 
-    Its writer may be at work, and goes on at the new end, since it has the file open for appending. What it writes
-    between the copy and the emptying is lost: a line or so in 20 MB.
+    A running writer goes on at the new end, since it has the file open for appending. What it writes between copying
+    and emptying is lost: a line or so in 20 MB.
     """
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > LOG_BYTES_MAX:

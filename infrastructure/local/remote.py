@@ -1,4 +1,4 @@
-"""Servers that run already (REDIS_URL, NATS_URL, POSTGRES_URL): are they there, and how to name them."""
+"""Servers that run already (REDIS_URL, NATS_URL, POSTGRES_URL): checks that they answer, and names them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONNECT_TIMEOUT_S = 3.0
 
 
 def endpoints(url: str) -> list[tuple[str, int]]:
-    """Host and port of every server that the URL names (NATS and PostgreSQL allow several, split by commas).
+    """Host and port of every server in the URL (NATS and PostgreSQL allow several, separated by commas).
 
     ValueError for text without a host, or with a port that is no number.
     """
@@ -43,7 +43,7 @@ def endpoints(url: str) -> list[tuple[str, int]]:
 async def require_reachable(setting: str, url: str) -> None:
     """Raise StackError unless at least one of the URL's servers accepts a connection within 3 s.
 
-    The URL of a Unix socket is taken on trust.
+    The URL of a Unix socket is not checked.
     """
     if url.startswith("unix:") or "host=/" in url or "host=%2F" in url:
         return

@@ -1,4 +1,4 @@
-"""How the stack tells what it is doing. The stack calls a Reporter; the terminal's is in `terminal.py`."""
+"""How the stack reports what it is doing. The stack calls a Reporter; the terminal's is in `terminal.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Reporter:
         """The step ended well after so many seconds; `note` says where to find it, or is empty."""
 
     def step_failed(self, label: str, seconds: float) -> None:
-        """The step ended with an error, which is raised as well."""
+        """The step failed with an error, which is raised as well."""
 
     def notice(self, text: str) -> None:
         """Something that the user should know: a restart, a leftover that was ended."""

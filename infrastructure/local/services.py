@@ -41,7 +41,7 @@ PORTS_OF = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Urls:
-    """Where everything is reached from this machine."""
+    """Where clients on this machine reach everything."""
 
     redis_url: str
     nats_url: str
@@ -55,17 +55,17 @@ class Urls:
 
 
 def broadcaster_names(count: int) -> tuple[str, ...]:
-    """The processes of so many broadcasters: `broadcast_service`, `broadcast_service-2`, …"""
+    """The process names of several broadcasters: `broadcast_service`, `broadcast_service-2`, …"""
     return (BROADCAST_SERVICE, *(f"{BROADCAST_SERVICE}-{number}" for number in range(2, count + 1)))
 
 
 def host_setting(port_name: str) -> str:
-    """The environment name of the address that a service listens on: `gateway` → `GATEWAY_HOST`."""
+    """The variable for the address that a service listens on: `gateway` → `GATEWAY_HOST`."""
     return f"{port_name.upper()}_HOST"
 
 
 def reachable_host(port_name: str, environment: Mapping[str, str]) -> str:
-    """Where a service is reached from here, given where its settings make it listen."""
+    """Where to reach a service from here, given the address that it listens on."""
     host = environment.get(host_setting(port_name), "")
     return {"": HOST, "0.0.0.0": HOST, "*": HOST, "::": "::1"}.get(host, host)
 
@@ -78,7 +78,7 @@ def http_url(host: str, port: int) -> str:
 def service_environment(
     urls: Urls, ports: Ports, inherited: Mapping[str, str], extra: Mapping[str, str]
 ) -> dict[str, str]:
-    """What every service of this stack is started with; `extra` wins over all of it."""
+    """The environment of every service of this stack; `extra` wins over all of it."""
     defaults = {host_setting(name): HOST for name in SERVICE_PORTS}
     defaults |= {"OPEN_CATALOGUE": "true", "OPEN_IDENTITY": "true"}
     fixed = {
@@ -99,7 +99,7 @@ def service_spec(
     """`python -m <module>`, ready when GET /ready on its port answers 200."""
     return ProcessSpec(
         name=name,
-        # -P: of this project, whatever folders of the same names there are where the command was called.
+        # -P: run this project's modules, not folders of the same names in the current directory.
         argv=(sys.executable, "-P", "-m", module),
         env=environment,
         log=data_dir / "logs" / f"{name}.log",

@@ -1,13 +1,12 @@
-"""The embedded stack as an object: private servers and the platform's services, started, stopped and killed
-at will.
+"""The embedded stack as an object: private servers and the platform's services, to start, stop and kill.
 
     async with Stack(Path("data"), ports=Ports.free()) as stack:
         ... stack.urls.gateway_url ...
         stack.kill("api_gateway", signal.SIGKILL)
         await stack.start_process("api_gateway")
 
-`bidding up`, the tests and the benches all use this class. It belongs to no event loop: it may be started in
-one and stopped in another, as test fixtures do.
+`bidding up`, the tests and the benches all use this class. It is not tied to an event loop: it may be started in one
+and stopped in another, as test fixtures do.
 """
 
 from __future__ import annotations
@@ -62,8 +61,8 @@ class Stack:
     """Redis, NATS, PostgreSQL and some of the services on 127.0.0.1, with all their files under `data_dir`.
 
     `services` names the services to run; `()` runs the servers alone. `env` is added to the environment of
-    every service. `migrate`: bring the schema up to date in `start`; by default when there are services. A
-    server whose URL is given is used where it is and not started. `redis_appendfsync`: `always` (the default
+    every service. `migrate`: bring the schema up to date in `start`; by default if there are services. If the URL
+    of a server is given, that server is used and none is started. `redis_appendfsync`: `always` (the default
     of every deployment), `everysec` or `no`. `broadcasters`: how many share the port of the live feed.
     """
 
@@ -88,7 +87,7 @@ class Stack:
         self.services = tuple(services)
         self._broadcasters = broadcasters
         self.server_env: dict[str, dict[str, str]] = {}
-        """Per server of its own, what is added to its environment from its next start on."""
+        """Per private server, the variables that are added to its environment from its next start on."""
         self._more_servers: set[str] = set()
         self._migrates = bool(services) if migrate is None else migrate
         self._appendfsync = redis_appendfsync
@@ -128,7 +127,7 @@ class Stack:
 
     @property
     def service_env(self) -> dict[str, str]:
-        """The environment that the services are started with."""
+        """The environment of the services."""
         inherited = {"EXPORT_DIR": str(self.data_dir / "exports")} | os.environ
         if not (self._env.get(FEED_TOKEN_SECRET) or inherited.get(FEED_TOKEN_SECRET)):
             inherited[FEED_TOKEN_SECRET] = feed_token_secret(self.data_dir)
@@ -169,9 +168,9 @@ class Stack:
             raise
 
     async def stop(self) -> None:
-        """End every process, services before servers: asked first, then by force.
+        """End every process, services before servers: first by asking, then by force.
 
-        Nothing happens when none runs.
+        Does nothing if none runs.
         """
         if not self._lock.is_held:
             return
@@ -189,7 +188,7 @@ class Stack:
             self._lock.release()
 
     def hurry(self) -> None:
-        """Make a stop that is under way, or comes, end everything by force instead of waiting for it."""
+        """Make the current or next stop end everything by force, without waiting."""
         self._in_a_hurry = True
 
     async def __aenter__(self) -> Self:
@@ -242,7 +241,7 @@ class Stack:
         return await self._processes[name].wait(timeout_s)
 
     async def stop_process(self, name: str) -> None:
-        """End one process in its orderly way and wait for it. KeyError for a name never started."""
+        """End one process in order and wait for it. KeyError for a name never started."""
         await self._stop_one(self._processes[name])
         self.save()
 
@@ -256,7 +255,7 @@ class Stack:
         if process.is_running:
             return
         if name in self.servers:
-            # Afresh, since its folder may have been deleted, or hold what a killed server has left there.
+            # Prepare it again, since its folder may have been deleted, or hold leftovers of a killed server.
             process.spec = await self._server_spec(name)
         await self._bring_up(process)
 
@@ -292,7 +291,7 @@ class Stack:
         return [Wanted(name, PURPOSES[name], getattr(self.ports, name), self._service_host(name)) for name in names]
 
     def _service_specs(self, name: str) -> list[ProcessSpec]:
-        """The processes of a service: one, or several broadcasters, each with a port of its own to be asked at."""
+        """The processes of a service: one, or several broadcasters, each with its own port for probes."""
         (port,) = PORTS_OF[name]
         host, number = self._service_host(port), getattr(self.ports, port)
         if name != BROADCAST_SERVICE or self._broadcasters == 1:
@@ -320,14 +319,14 @@ class Stack:
                     await require_reachable(f"{name.upper()}_URL", url)
 
     async def _start_server(self, name: str) -> None:
-        # The first time, the files of the database are made, which takes a second or so.
+        # The first call makes the files of the database, which takes a second or so.
         is_new = name == "postgres" and not is_initialised(self.data_dir)
         with self.reporter.step("new database") if is_new else contextlib.nullcontext():
             spec = await self._server_spec(name)
         await self._start_together([spec])
 
     async def _server_spec(self, name: str) -> ProcessSpec:
-        """How to run a server, its folder and files made where they are missing. In a thread, as that may take long."""
+        """How to run a server. Makes missing folders and files; in a thread, as that may take long."""
         makers: dict[str, Callable[[], ProcessSpec]] = {
             "redis": lambda: redis_spec(self.data_dir, self.ports, os.environ, self._appendfsync),
             "nats": lambda: nats_spec(self.data_dir, self.ports, os.environ),
@@ -338,7 +337,7 @@ class Stack:
             spec = await asyncio.shield(work)
             return dataclasses.replace(spec, env={**spec.env, **self.server_env.get(name, {})})
         except asyncio.CancelledError:
-            # The thread cannot be interrupted, and the next start must not meet it at work.
+            # The thread cannot be interrupted, and must have ended before the next start.
             await asyncio.wait([work])
             raise
 
@@ -366,8 +365,8 @@ class Stack:
     def save(self) -> None:
         """Write run.json: for `bidding status`, and for the next start in case this process is killed.
 
-        Where it cannot be written, on a full disk say, there is a notice, and whatever was to be done goes on: not to
-        stop a process because its end cannot be written down would be worse.
+        If it cannot be written, say on a full disk, there is a notice, and the caller goes on: it would be worse not to
+        stop a process because its end cannot be recorded.
         """
         try:
             self._record().write(run_path(self.data_dir))
@@ -388,7 +387,7 @@ class Stack:
                     ready_at=process.ready_at,
                     restarts=process.restarts,
                 )
-                # In the same order every time, whichever server was first.
+                # Always in the same order, whichever server was ready first.
                 for name in dict.fromkeys((*self.servers, *self._processes))
                 if (process := self._processes.get(name)) is not None and process.pid is not None
             },
@@ -396,14 +395,14 @@ class Stack:
 
 
 async def _all_or_error(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all at once; the first error cancels the others, and is raised once they have cleaned up behind them."""
+    """Run all at once. The first error cancels the others, and is raised once they have cleaned up."""
     tasks = [asyncio.ensure_future(each) for each in work]
     if not tasks:
         return
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
-        # Each is cancelled once, and given the time it takes: a second cancel would interrupt its cleaning up.
+        # Cancel each once and wait as long as it takes: a second cancel would interrupt its clean-up.
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

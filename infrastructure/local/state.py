@@ -1,4 +1,4 @@
-"""What runs, written down: a data directory's lock, `run.json`, and what a killed run has left behind."""
+"""The record of what runs: a data directory's lock, `run.json`, and the leftovers of a killed run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEFTOVER_DEADLINE_S = 20.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One process: pid and creation time together name it even after the system gives the pid to another."""
+    """One process: pid and creation time together identify it even if the system gives the pid to another."""
 
     pid: int
     create_time: float
@@ -36,7 +36,7 @@ class ProcessRecord:
     restarts: int = 0
 
     def find(self) -> psutil.Process | None:
-        """The living process that this record is about, if there still is one."""
+        """The running process of this record, if there still is one."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.create_time) < _CREATE_TIME_TOLERANCE_S
@@ -58,14 +58,14 @@ class RunRecord:
     def write(self, path: Path) -> None:
         """Replace the file in one step: a reader never sees half of it."""
         scratch = path.with_suffix(".tmp")
-        # For its owner alone: the URL of a server that was given to us may hold a password.
+        # Readable by its owner alone: the URL of a server that the user named may hold a password.
         scratch.touch(mode=0o600)
         scratch.write_text(json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n")
         scratch.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> RunRecord | None:
-        """None when there is no such file, or it is not one of ours (an older format, a damaged file)."""
+        """Read the file. None if there is none, or it cannot be read (an older format, a damaged file)."""
         try:
             data: dict[str, Any] = json.loads(path.read_text())
             if data.pop("format") != _FORMAT:
@@ -82,17 +82,17 @@ def run_path(data_dir: Path) -> Path:
 
 
 def make_data_dir(data_dir: Path) -> None:
-    """Make the folder, for its owner alone, as it will hold hidden maxima and reserves. OSError where it cannot be."""
+    """Make the folder, for its owner alone, as it will hold hidden maxima and reserves. OSError if that fails."""
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def own_record() -> ProcessRecord:
-    """The record of the process that runs this."""
+    """The record of this process."""
     return ProcessRecord(pid=os.getpid(), create_time=psutil.Process().create_time())
 
 
 class DataDirLock:
-    """One supervisor per data directory; the system lets go of the lock when its holder ends in any way."""
+    """Allows one supervisor per data directory. The system releases the lock however its holder ends."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -131,9 +131,9 @@ def living(record: RunRecord) -> dict[str, psutil.Process]:
 async def end_leftovers(record: RunRecord) -> list[str]:
     """End the children of a supervisor that was killed, services before servers; the sorted names of those ended.
 
-    They are ended rather than adopted: a process that is not our child cannot be waited for or supervised,
-    and a start that finds its data takes seconds. Servers are asked (Redis, NATS by SIGTERM, PostgreSQL by
-    SIGINT), then forced.
+    They are ended rather than adopted: a process that is not our child cannot be waited for or supervised, and a start
+    with existing data takes seconds. Servers are asked to end (Redis and NATS by SIGTERM, PostgreSQL by SIGINT), then
+    killed.
     """
     found = living(record)
     servers = ("redis", "nats", "postgres")

@@ -1,4 +1,4 @@
-"""Brings back what ends by itself: one watcher per process, restarting with growing pauses."""
+"""Restarts processes that end by themselves: one watcher per process, with growing pauses."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from infrastructure.local.stack import Stack
 
 PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 30.0
-# A process that has lived this long was well: its next restart comes quickly again.
+# A process that has run this long was healthy: its next restart comes quickly again.
 CALM_AFTER_S = 60.0
 _LOGS_LOOK_S = 30.0
 
 
 def next_pause_s(previous_s: float, lived_s: float) -> float:
-    """How long to wait before a restart: twice as long each time, and short again after a calm minute."""
+    """How long to wait before a restart: twice as long each time, and short again if the process ran for a minute."""
     if lived_s >= CALM_AFTER_S or previous_s <= 0:
         return PAUSE_FIRST_S
     return min(previous_s * 2, PAUSE_MAX_S)
@@ -28,8 +28,8 @@ def next_pause_s(previous_s: float, lived_s: float) -> float:
 class Supervisor:
     """Watches all processes of a started stack: `async with Supervisor(stack): …`.
 
-    What was stopped on purpose (`Stack.stop_process`) stays down; what was killed or has crashed is started
-    again, for as long as the block lasts.
+    While the block runs, a process that was killed or has crashed is started again; one that was stopped on purpose
+    (`Stack.stop_process`) stays down.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -64,15 +64,15 @@ class Supervisor:
             try:
                 await self._stack.start_process(name)
             except (StackError, OSError) as error:
-                # Still not ready, ended at once, or nothing can be written: seen again above, where the next pause is
-                # longer.
+                # It is not ready, ended at once, or cannot write. If it has ended, the loop tries again, after a
+                # longer pause.
                 self._stack.reporter.notice(str(error))
 
     async def _keep_logs_short(self) -> None:
-        """A run of months must not fill the disk with what its processes say."""
+        """Keep the logs of a run of months from filling the disk."""
         while True:
             await asyncio.sleep(_LOGS_LOOK_S)
             for process in list(self._stack.processes.values()):
-                # On a full disk there is no room for the copy; the log is not the only one who has a problem then.
+                # On a full disk there is no room for the copy; the log is then not the only problem.
                 with contextlib.suppress(OSError):
                     await asyncio.to_thread(keep_short, process.spec.log)

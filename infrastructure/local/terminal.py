@@ -1,6 +1,6 @@
 """What the `bidding` command shows: progress while things start, tables, and texts that can be copied.
 
-Rich makes the lines. Where the output is no terminal they are plain, and as long as they are; NO_COLOR is honoured.
+Rich makes the lines. If the output is no terminal, they have no colours and are not wrapped; NO_COLOR is honoured.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from infrastructure.local.reporting import Reporter
 from infrastructure.local.services import Urls
 
 GRADES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
-"""The colours of what a check says."""
+"""The colours of the grades of checks."""
 
 _LABEL_WIDTH = 18
 _WIDE: Final = 10_000
 """More columns than any table needs."""
 _BLANK_END: Final = re.compile(r"(?: |\x1b\[[\d;]*m)+$", re.MULTILINE)
-"""What fills a line up, be it in bold."""
+"""What pads a line, also in bold."""
 
 
 class _Output(Console):
-    """The standard output of this moment. Printing never fails."""
+    """The current standard output. Printing never fails."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False, emoji=False)
 
     @override
     def on_broken_pipe(self) -> None:
-        # What is in the buffer, and all that follows, goes nowhere.
+        # Drop what is in the buffer, and all later output.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
     @contextmanager
     def unfailing(self) -> Iterator[None]:
-        """What runs must be stopped in order even when there is nobody left to tell: the window was closed (EIO), the
-        reader of a pipe is gone (EPIPE), or the disk with the log is full (ENOSPC)."""
+        """Ignore errors of output: processes must be stopped in order even if nothing can be printed, because the
+        window was closed (EIO), the reader of a pipe is gone (EPIPE), or the disk with the log is full (ENOSPC)."""
         try:
             yield
         except OSError as error:
@@ -63,14 +63,14 @@ class _Output(Console):
 
 
 def say(text: str, *, end: str = "\n") -> None:
-    """Print, but never fail by it."""
+    """Print; never fails."""
     output = _Output()
     with output.unfailing():
         output.print(text, end=end, soft_wrap=True)
 
 
 class TerminalReporter(Reporter):
-    """Prints what happens: a line per finished step and, on a terminal, a last line that says what is under way."""
+    """Prints a line per finished step and, on a terminal, a last line with the steps under way."""
 
     def __init__(self) -> None:
         self._output = _Output()
@@ -126,7 +126,7 @@ class TerminalReporter(Reporter):
 def table(
     rows: Iterable[Sequence[str | Text]], *, head: Sequence[str] = (), right: Collection[int] = (), indent: int = 0
 ) -> Padding:
-    """Columns as wide as what is in them, two blanks apart; those of the numbers in ``right`` are set to the right."""
+    """Columns as wide as their contents, two blanks apart; those numbered in ``right`` are aligned to the right."""
     found = Table(*head, box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(head))
     for row in rows:
         found.add_row(*row)
@@ -145,8 +145,8 @@ def graded(findings: Iterable[tuple[str, str, str, str]]) -> Padding:
 
 
 def render(shown: RenderableType) -> str:
-    """Its lines, with colours, which `click.echo` takes out where they do not belong. None is broken by us: a path or a
-    command in it can be copied."""
+    """Its lines, with colours, which `click.echo` removes if the output is no terminal. No line is wrapped, so that a
+    path or a command in it can be copied."""
     output = Console(
         file=io.StringIO(),
         force_terminal=True,
@@ -163,7 +163,7 @@ def render(shown: RenderableType) -> str:
 
 
 def lines_of(shown: RenderableType) -> list[str]:
-    """The same in lines, without colours: for reports that are texts."""
+    """The same lines without colours, for reports in plain text."""
     return click.unstyle(render(shown)).splitlines()
 
 
@@ -173,7 +173,7 @@ def show(shown: RenderableType) -> None:
 
 
 def own_command(name: str) -> str:
-    """How a shell calls a program of this environment from here: `.venv/bin/bidding` rather than its whole path."""
+    """How to call a program of this environment from here in a shell: `.venv/bin/bidding`, not its whole path."""
     program = Path(sys.executable).parent / name
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if folder and Path(folder) == program.parent:
@@ -199,7 +199,7 @@ Ready after {seconds:.1f} s.
 
 
 def servers_welcome(urls: Urls, data_dir: Path, seconds: float) -> str:
-    """What the services that one starts by hand need in their environment."""
+    """What services that are started by hand need in their environment."""
     return f"""
 Ready after {seconds:.1f} s.
 
@@ -219,14 +219,14 @@ def _upkeep(data_dir: Path) -> str:
 
 
 def bidding_command(subcommand: str, data_dir: Path) -> str:
-    """A command line for this data directory, to be shown."""
+    """A command line for this data directory, to show."""
     folder = os.path.relpath(data_dir)
     option = "" if folder == ".bidding" else f" --data-dir {shlex.quote(folder)}"
     return f"{own_command('bidding')} {subcommand}{option}"
 
 
 def no_platform(data_dir: Path) -> str:
-    """What a command says that needs a platform and finds none."""
+    """The message of a command that needs a platform and finds none."""
     return (
         f"No platform is up with its data in {data_dir}. Start it in another window: {bidding_command('up', data_dir)}"
     )

@@ -1,5 +1,5 @@
--- Gives a rebuilt shard its cursors, in a new epoch, with an empty outbox: the last step of rebuilding it, and the one that
--- lets bids in again. Nothing that begins a shard anew may be done to one that lives, or that another run is at.
+-- Gives a rebuilt shard its cursors, in a new epoch, with an empty outbox: the last step of rebuilding it, which lets bids in
+-- again. It must not touch a shard that is open, or that another run has claimed.
 --
 -- KEYS[1] cursors (hash)   KEYS[2] outbox (stream)   KEYS[3] the mark of a rebuilding under way
 -- KEYS[4] the items that were found to be lost (set)   KEYS[5] those whose `created` event is not archived (zset)

@@ -1,12 +1,12 @@
--- Puts verdicts into hashes of a shard that is rebuilt, each into the first of its fields that is free, as long as the shard is
--- claimed by the run that sends them.
+-- Puts verdicts into hashes of a shard that is being rebuilt, each into the first of its fields that is free, if the run that
+-- sends them has claimed the shard.
 --
 -- KEYS[1] the mark of a rebuilding under way (string)   KEYS[2..] the hash of each verdict, in order
--- ARGV[1] the run's mark   then for each verdict: how many fields it may be in, these, and the verdict
+-- ARGV[1] the run's mark   then for each verdict: the number of its possible fields, these, and the verdict
 -- Reply: 1 done, 0 the mark is another one: nothing was done
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
--- The mark never expires, so this changes nothing; it is a write that Redis allows while it is full, and the others follow. A
--- shard that is rebuilt takes no more than it took before it was lost.
+-- The mark never expires, so this changes nothing. But Redis allows this write while it is full, and then the others, too. A
+-- rebuilt shard takes no more memory than before it was lost.
 redis.call('PERSIST', KEYS[1])
 local at = 2
 for number = 2, #KEYS do

@@ -2,7 +2,7 @@
 
 -- name: relax
 -- First in a transaction of the chainer. Its rows can all be computed again, so its COMMIT need not wait for the disk, and
--- does not compete with the write path for it.
+-- does not compete for it with the write path.
 SELECT
     set_config('idle_in_transaction_session_timeout', '30s', true),
     set_config('synchronous_commit', 'off', true);
@@ -22,7 +22,7 @@ ORDER BY item_id
 ON CONFLICT DO NOTHING;
 
 -- name: lock_chains
--- Those that another archiver works on are left to it.
+-- Leaves out those that another archiver works on.
 SELECT item_id, epoch, seq, hash FROM chains WHERE item_id = ANY ($1::text[]) ORDER BY item_id FOR UPDATE SKIP LOCKED;
 
 -- name: read_unchained
@@ -43,7 +43,7 @@ CROSS JOIN LATERAL (
 LIMIT $4;
 
 -- name: insert_hashes
--- A hash that is there although its chain does not know it stays as it is: the audit tells whether it fits.
+-- A hash that is already stored past the end of its chain stays as it is: the audit tells whether it fits.
 INSERT INTO event_hashes (item_id, epoch, seq, hash)
 SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bytea[])
 ON CONFLICT DO NOTHING;
@@ -55,7 +55,7 @@ FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bytea[]) AS t (item_id,
 WHERE c.item_id = t.item_id;
 
 -- name: add_exports
--- For those of the items that are final and whose chain is complete. Gives back how many are due anew.
+-- For those of the items that are final and whose chain is complete. Returns how many exports are newly due.
 WITH complete AS (
     SELECT c.item_id, c.epoch, c.seq, c.hash
     FROM chains AS c
@@ -74,7 +74,7 @@ WITH complete AS (
 SELECT count(*) FROM added;
 
 -- name: claim_export
--- The next one that is due. Until next_try_at no other archiver takes it; one that dies on it has it tried again then.
+-- The next one that is due. No other archiver takes it before next_try_at; if this one dies, it is tried again then.
 UPDATE exports AS x
 SET tries = x.tries + 1, next_try_at = now() + $1::double precision * interval '1 second'
 FROM (
@@ -97,8 +97,8 @@ SET state = 'failing', last_error = $4, next_try_at = now() + $5::double precisi
 WHERE item_id = $1 AND epoch = $2 AND seq = $3 AND state IN ('due', 'failing');
 
 -- name: count_exports
--- $1: from how many tries on an export counts as one that keeps failing. One that is still `due` after so many has ended
--- every archiver that tried it.
+-- $1: from how many tries on an export counts as stuck. One that is still `due` after so many tries has ended every archiver
+-- that tried it.
 SELECT count(*) AS open,
        count(*) FILTER (WHERE tries >= $1) AS stuck,
        max(item_id || ': ' || coalesce(last_error, 'the archiver ended in the middle of it')) FILTER (WHERE tries >= $1)
@@ -117,7 +117,7 @@ WHERE item_id = $1;
 SELECT epoch, seq, hash FROM chains WHERE item_id = $1;
 
 -- name: read_rows
--- An item's events after ($2, $3), in order, at most $4, each with the hash that is stored for it.
+-- An item's events after ($2, $3), in order, at most $4, each with its stored hash.
 SELECT $1::text AS item_id, r.*, h.hash
 FROM (
     (SELECT b.epoch, b.seq, 'bid' AS type, NULL::text AS body, us_of(b.placed_at) AS at_us,
@@ -134,7 +134,7 @@ LEFT JOIN event_hashes AS h ON h.item_id = $1 AND h.epoch = r.epoch AND h.seq = 
 ORDER BY r.epoch, r.seq;
 
 -- name: find_orphan_hash
--- The first hash whose row is not there (any more).
+-- The first hash that has no row (any more).
 SELECT h.epoch, h.seq
 FROM event_hashes AS h
 WHERE h.item_id = $1
@@ -144,7 +144,7 @@ ORDER BY h.epoch, h.seq
 LIMIT 1;
 
 -- name: find_misjudged_bid
--- The first bid whose status is not what the item's voids make it (apply_voids in queries.sql), and what that is.
+-- The first bid whose status is not what the item's voids make it (apply_voids in queries.sql), and the right status.
 WITH voids AS MATERIALIZED (
     SELECT item_id, epoch, seq, body ->> 'bid_id' AS struck_id, (body ->> 'voided_seq')::bigint AS voided_seq,
            body ->> 'bidder_id' AS bidder_id, (body ->> 'automatic_until')::bigint AS automatic_until,

@@ -1,12 +1,12 @@
 -- The archive's statements, one after each "name" line; archival_worker/store/queries.py reads them.
 --
 -- Rows come in as one array per column: one round trip and one plan per table and batch, whatever its size. New bids, which
--- are nearly all rows, come by COPY instead (archival_worker/store/archive.py), and by insert_bids where that cannot be.
+-- are nearly all rows, come by COPY instead (archival_worker/store/archive.py), and by insert_bids if COPY fails.
 
 -- name: make_safe
 -- First in a transaction, for this transaction alone. A worker whose machine vanishes must not keep its locks until TCP
--- notices. And a COMMIT must be on disk when it returns, because the outbox is trimmed on its word: a server that is set up
--- for less is asked for more, one that is set up for replicas keeps its setting.
+-- notices. And a COMMIT must be on disk when it returns, because the outbox is trimmed after it: if synchronous_commit is off
+-- it is turned on; a setting for replicas is kept.
 SELECT
     set_config('idle_in_transaction_session_timeout', '30s', true),
     set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), true);
@@ -21,15 +21,15 @@ ORDER BY shard
 FOR UPDATE;
 
 -- name: read_fences
--- The newest epoch that a recovery gave each of these shards: what is of an older one is over (archive.py: `write`). A statement
--- of its own, after lock_cursors: one that waited for a lock still sees all other tables as they were before it waited.
+-- The newest epoch that a recovery gave each of these shards: older epochs are over (archive.py: `write`). It is a statement of
+-- its own, after lock_cursors: a statement that waited for a lock sees all other tables as they were before it waited.
 --
 --   1. A worker has a message of epoch 1, and has not stored it yet.
---   2. `recover` writes epoch 2 down, reads what the shard's items are to be, and rebuilds them without that message.
---   3. The worker stores it: as valid, shown by nobody, with a number that epoch 2 gives out anew.
+--   2. `recover` records epoch 2, reads the shard's items, and rebuilds them without that message.
+--   3. The worker stores it: as valid, though nobody is shown it, with a number that epoch 2 gives out again.
 --
 -- Both lock the shard's row in shard_cursors first. So either the worker commits before 2, and the items are rebuilt with its
--- message; or 2 commits before the worker reads this, and the message is put aside.
+-- message; or 2 commits before the worker reads this, and the message becomes a dead letter.
 SELECT shard, max(shard_epoch) AS epoch FROM recoveries WHERE shard = ANY ($1::text[]) GROUP BY shard;
 
 -- name: read_cursors
@@ -42,8 +42,8 @@ FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[]) AS t (shard, sh
 WHERE c.shard = t.shard;
 
 -- name: find_events_among
--- Events that are stored within these ranges of places. A COPY of bids looks here first: no constraint keeps a bid from the
--- place of another event. A range per item is few index probes, however many bids are in it.
+-- Events that are stored within these ranges of places. Asked before a COPY of bids: no constraint keeps a bid from the place of
+-- another event. A range per item needs few index probes, however many bids are in it.
 SELECT among.item_id, among.epoch, among.seq
 FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS t (item_id, epoch, first, last)
 CROSS JOIN LATERAL (
@@ -52,14 +52,14 @@ CROSS JOIN LATERAL (
 ) AS among;
 
 -- name: before_copy
--- The cursors stay locked, whatever becomes of the COPY.
+-- The cursors stay locked even if the COPY fails.
 SAVEPOINT before_copy;
 
 -- name: undo_copy
 ROLLBACK TO SAVEPOINT before_copy;
 
 -- name: insert_bids
--- What COPY cannot do: known bids are skipped, and so is one whose place is taken, by another bid or by an event of another type.
+-- Unlike COPY this skips known bids, and those whose place is taken by another bid or by an event of another type.
 -- OFFSET 0 keeps the look-up one index probe per row; the planner would otherwise read the whole table for a large batch.
 INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, placed_at)
 SELECT item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, instant_of(at_us)
@@ -72,7 +72,7 @@ WHERE NOT EXISTS (
 ON CONFLICT DO NOTHING;
 
 -- name: find_bid_clashes
--- Run when insert_bids stored fewer rows than it was given: which of them (counted from 1) are not what is stored?
+-- Run when insert_bids stored fewer rows than it was given: which of them (counted from 1) differ from what is stored?
 SELECT t.ordinal::integer AS ordinal
 FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
     WITH ORDINALITY AS t (item_id, epoch, seq, bid_id, user_id, amount, ordinal)
@@ -132,9 +132,9 @@ WHERE (s.seq, s.leader_id, s.leader_max, s.runner_up, s.user_id, s.bid_id, s.amo
 ORDER BY t.ordinal;
 
 -- name: apply_voids
--- The voids at these places, once they are stored, on all bids of their items. One pass over the item's bids: a join back from a
--- list of fates is planned as a loop in a loop, and takes minutes on a long history. Voids that were stored before are not looked
--- at again: of an item with many, each further one would cost as much as all of them.
+-- Applies the voids at these places, once they are stored, to all bids of their items. One pass over the item's bids: a join back
+-- from a list of fates is planned as a nested loop, and takes minutes on a long history. Voids that were stored before are not
+-- applied again: on an item with many, each further one would cost as much as all of them.
 WITH voids AS MATERIALIZED (
     SELECT e.item_id, e.epoch, e.seq, e.body ->> 'bid_id' AS struck_id, (e.body ->> 'voided_seq')::bigint AS voided_seq,
            e.body ->> 'bidder_id' AS bidder_id, (e.body ->> 'automatic_until')::bigint AS automatic_until,
@@ -156,7 +156,7 @@ WHERE b.item_id = ANY (ARRAY(SELECT DISTINCT item_id FROM voids)) AND b.status <
 );
 
 -- name: apply_voids_to_late
--- All voids of their items on the bids at these places: run when the batch may bring a bid after the event that strikes it.
+-- Applies all voids of their items to the bids at these places. Run if the batch may bring a bid after the void that strikes it.
 WITH voids AS MATERIALIZED (
     SELECT item_id, epoch, seq, body ->> 'bid_id' AS struck_id, (body ->> 'voided_seq')::bigint AS voided_seq,
            body ->> 'bidder_id' AS bidder_id, (body ->> 'automatic_until')::bigint AS automatic_until,
@@ -180,7 +180,7 @@ FROM fates AS f
 WHERE (b.item_id, b.epoch, b.seq) = (f.item_id, f.epoch, f.seq) AND b.status <> 'voided' AND b.status <> f.fate;
 
 -- name: store_terms
--- From `created` events. A row without terms exists where a later event of the item was archived first.
+-- From `created` events. A row without terms exists if a later event of the item was archived first.
 INSERT INTO items AS i (
     item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
     increment_value, increment_steps, soft_close, auto_opened, start_at, original_end_at, created_at,
@@ -206,7 +206,7 @@ SET name = excluded.name, description = excluded.description, seller_id = exclud
 WHERE i.created_at IS NULL;
 
 -- name: store_states
--- One row per item: its newest event of the batch. What is stored wins unless this is newer.
+-- One row per item: its newest event of the batch. The stored state stays unless this one is newer.
 INSERT INTO items AS i (item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met,
                         end_at, updated_at, currency)
 SELECT item_id, epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met,
@@ -230,14 +230,14 @@ ON CONFLICT DO NOTHING
 RETURNING reason, detail, subject, stream_seq;
 
 -- name: count_dead_letters
--- Settled is what a retry has stored, and what a retry has found to be of an epoch that is over.
+-- A letter is settled once a retry has stored it, or has found that its epoch is over.
 SELECT count(*) AS letters, count(*) FILTER (WHERE reason = 'clash') AS clashes,
        count(*) FILTER (WHERE reason = 'former_epoch') AS former
 FROM dead_letters
 WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch');
 
 -- name: list_dead_letters
--- $1: those that a retry has settled as well. $2: only this one.
+-- $1: whether to list settled ones too. $2: only this one.
 SELECT id, reason, subject, n, at, detail, retried_at, outcome
 FROM dead_letters
 WHERE ($1::boolean OR outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch')) AND ($2::bigint IS NULL OR id = $2)
@@ -253,8 +253,8 @@ FOR UPDATE;
 UPDATE dead_letters SET retried_at = now(), outcome = $2 WHERE id = $1;
 
 -- name: known_shards
--- Shards of which the archive knows anything, and the epoch that a rebuilt one gets: above every epoch that the shard or
--- one of its items ever had. (An item has the epoch that its shard had when the item was opened or rebuilt.)
+-- Of each shard whether the archive knows anything of it, and the epoch that it gets when rebuilt: above every epoch that the
+-- shard or one of its items ever had. (An item has the epoch that its shard had when the item was opened or rebuilt.)
 SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), 1) + 1 AS next_epoch,
        c.archived_n > 0 OR c.shard_epoch > 0 OR cardinality(c.ahead) > 0 OR count(r.shard) > 0 AS is_known
 FROM shard_cursors AS c
@@ -262,8 +262,8 @@ LEFT JOIN recoveries AS r USING (shard)
 GROUP BY c.shard;
 
 -- name: begin_recovery
--- After lock_cursors of the shard, so that no two runs are given the same epoch, and for the reason at read_fences. $2: an epoch
--- that Redis or the stream knows. A PostgreSQL that was put back has forgotten the newest ones, which viewers were shown.
+-- After lock_cursors of the shard, so that no two runs get the same epoch, and for the reason given at read_fences. $2: an epoch
+-- that Redis or the stream knows. A PostgreSQL that was restored from a backup has lost the newest ones, which viewers were shown.
 INSERT INTO recoveries (shard, shard_epoch)
 SELECT c.shard, greatest(c.shard_epoch, max(r.shard_epoch), $2::integer, 1) + 1
 FROM shard_cursors AS c
@@ -285,8 +285,8 @@ SELECT EXISTS (SELECT FROM items WHERE item_id = $1);
 SELECT item_id FROM items;
 
 -- name: read_items
--- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader: what it is, too, where no bid of
--- the item had a maximum. Instants in microseconds.
+-- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader, which is right if no bid of the item
+-- had a maximum. Instants in microseconds.
 SELECT i.*, (SELECT count(*) FROM events AS e WHERE e.item_id = i.item_id AND e.type = 'voided') AS voids,
        us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
        us_of(i.end_at) AS end_us, us_of(i.updated_at) AS updated_us,
@@ -297,7 +297,7 @@ WHERE i.item_id = ANY ($1::text[])
 ORDER BY i.item_id;
 
 -- name: read_turns
--- The events that move an item's end, or stop its clock, oldest first.
+-- The events that move an item's end or stop its clock, oldest first.
 SELECT item_id, type, us_of(at) AS ts_us, (body ->> 'extensions')::integer AS extensions
 FROM events
 WHERE item_id = ANY ($1::text[]) AND type IN ('paused', 'resumed', 'extended')
@@ -318,7 +318,7 @@ LATERAL (
 ORDER BY wanted.item_id, log.epoch DESC, log.seq DESC;
 
 -- name: read_standing
--- Of each item its newest sealed fact: from there on all bids are plain ones.
+-- Of each item its newest sealed fact: all bids after it are plain ones.
 SELECT DISTINCT ON (item_id) item_id, epoch, seq, leader_id, leader_max, runner_up
 FROM sealed
 WHERE item_id = ANY ($1::text[])
@@ -332,8 +332,8 @@ JOIN bids AS b ON b.item_id = t.item_id AND (b.epoch, b.seq) > (t.epoch, t.seq)
 ORDER BY b.item_id, b.epoch, b.seq;
 
 -- name: read_maxima
--- Of every bidder the newest maximum that was not struck. A bid that took the item at its buy-now price (the ninth field of a
--- verdict is the kind) leaves no maximum.
+-- Of every bidder the newest maximum that was not struck. A bid at the buy-now price leaves no maximum (the ninth field of a
+-- verdict is the kind).
 SELECT DISTINCT ON (item_id, user_id) item_id, user_id, max_amount
 FROM sealed AS s
 WHERE item_id = ANY ($1::text[]) AND max_amount IS NOT NULL AND split_part(verdict, '|', 9) IS DISTINCT FROM 'buy_now'
@@ -342,9 +342,9 @@ WHERE item_id = ANY ($1::text[]) AND max_amount IS NOT NULL AND split_part(verdi
 ORDER BY item_id, user_id, epoch DESC, n DESC, at DESC;
 
 -- name: read_accepted
--- Of each item the newest $2 entries of its log of accepted bids, oldest first. A raised maximum has no event: its sealed fact
--- repeats the number of the event before it. `position`: how many bids were accepted up to there; the automatic bids after voids
--- are in the log and do not count.
+-- Of each item the newest $2 entries of its log of accepted bids, oldest first. A raise has no event: its sealed fact repeats the
+-- number of the event before it. `position`: how many bids were accepted up to there; automatic bids after voids are in the log
+-- but do not count.
 WITH accepted AS (
     SELECT b.item_id, b.seq, 0 AS is_raise, b.epoch, 0::bigint AS n, 0 AS at, b.bid_id, b.user_id, b.kind, b.amount AS shown,
            b.status, s.amount, s.max_amount, a.amount AS answer, a.user_id AS answered_by, a.status AS answer_status
@@ -372,7 +372,7 @@ WHERE newest <= $2
 ORDER BY item_id, newest DESC;
 
 -- name: read_bidders
--- How many accepted bids of each person stand, raised maxima among them; automatic bids do not count.
+-- How many accepted bids of each bidder stand, raises included; automatic bids do not count.
 SELECT item_id, user_id, count(*) AS bids
 FROM (
     SELECT item_id, user_id FROM bids WHERE item_id = ANY ($1::text[]) AND status <> 'voided' AND kind <> 'proxy'
@@ -386,8 +386,8 @@ GROUP BY item_id, user_id
 ORDER BY item_id;
 
 -- name: read_answered_bids
--- The bids whose verdict is still to be kept: for as long as their item can take bids, and until $2 microseconds after its last
--- event once it is over. Those with sealed facts are left to the next statement.
+-- The bids whose verdict must be kept: as long as their item can take bids, and once it is over, until $2 microseconds after its
+-- last event. The next statement reads those with sealed facts.
 SELECT b.item_id, b.epoch, b.seq, b.bid_id, b.user_id, b.amount, b.kind, b.leader_id, us_of(b.placed_at) AS ts_us
 FROM bids AS b
 JOIN items AS i USING (item_id)
@@ -397,7 +397,7 @@ WHERE b.item_id = ANY ($1::text[])
 ORDER BY b.item_id, b.epoch, b.seq;
 
 -- name: read_sealed_answers
--- The same for bids with sealed facts, raised maxima among them; those that came under a key.
+-- The same for bids with sealed facts that came under a key, raises included.
 SELECT s.item_id, s.user_id, s.bid_id, s.amount, s.max_amount, s.key, s.verdict
 FROM sealed AS s
 JOIN items AS i USING (item_id)

@@ -1,7 +1,7 @@
 """`bidding recover` and `bidding dead-letters`: the archival worker's commands, on the servers of this machine.
 
-The commands themselves belong to the service that owns the archive, and run in containers under
-`python -m archival_worker` as well; here they only learn where the servers are.
+The commands themselves belong to the service that owns the archive. In containers they run as
+`python -m archival_worker`; here they get the addresses of the servers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _URLS = ("redis_url", "nats_url", "postgres_url")
 
 
 def _server_options(command: Command) -> Command:
-    """Where the servers are: said here, or in the environment, or as the data directory's run has them."""
+    """Where the servers are: from these options, the environment, or the data directory's run."""
     for name in reversed(_URLS):
         option, setting = "--" + name.replace("_", "-"), name.upper()
         text = "Another server than that of `bidding up`."
@@ -41,7 +41,7 @@ def _run(arguments: list[str], data_dir: Path, urls: dict[str, str | None]) -> N
     given = {name: url for name, url in urls.items() if url}
     record = RunRecord.read(run_path(data_dir))
     if record is None and not given:
-        # On the usual ports there may be another platform, which is not the one that was meant.
+        # Do not try the default ports: another platform may listen there.
         raise click.ClickException(no_platform(data_dir))
     known = record.urls if record is not None else Stack(data_dir, ports=Ports(), services=()).urls.as_dict()
     environment = dict(os.environ) | {name.upper(): given.get(name) or known[name] for name in _URLS}

@@ -1,4 +1,4 @@
-"""`bidding audit` and `bidding verify-export`: the archive's own programs, given the addresses of this machine."""
+"""`bidding audit` and `bidding verify-export`: the archive's own programs, with the addresses of this machine."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def verify_export(file: Path, as_json: bool) -> None:
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> None:
-    """The archiver's program, with its output and its exit code: services are programs to this package."""
+    """Run the archiver's program, with its output and exit code. This package never imports services."""
     sys.exit(subprocess.run([sys.executable, "-P", "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)

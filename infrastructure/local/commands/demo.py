@@ -1,4 +1,4 @@
-"""`bidding demo`: lots and simulated bidders for the platform that is up."""
+"""`bidding demo`: lots and simulated bidders for a running platform."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def demo(
         click.secho(no_platform(data_dir), fg="red", err=True)
         sys.exit(_EXIT_NO_PLATFORM)
     seed = random.randrange(1_000_000) if seed is None else seed
-    # Other ids than an earlier run's: with the same seed these would be the same lots, which are over by now.
+    # Makes the ids differ from an earlier run's: the same seed makes the same lots, and those are over by now.
     tag = f"{int(time.time()):x}"
     plan = DemoPlan(url, lots=lots, bidders=bidders, rate=rate, seconds=seconds, seed=seed, tag=tag)
     click.echo(f"{lots} lots, {bidders} bidders, {rate:g} bids/s, seed {seed}. Watch them at {url}/")

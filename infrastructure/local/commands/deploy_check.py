@@ -61,7 +61,7 @@ def deploy_check(
         lines = aws_costs.estimate(environment, values, prices)
         findings.append(deploy.check_budget(values, aws_costs.total(lines)))
     except (KeyError, TypeError, ValueError) as error:
-        # A value of another shape than its variable. Terraform says which one, but only once it is initialised.
+        # A value does not have its variable's type. Terraform says which one, but only once it is initialised.
         text = f"the costs cannot be summed up: {type(error).__name__}: {error}"
         advice = (
             f"Compare your values with the types in {folder / 'variables.tf'}; `terraform plan` names the variable."
@@ -77,7 +77,7 @@ def deploy_check(
 
 
 def ask_aws(values: dict[str, Any], backend: dict[str, Any], *, offline: bool) -> list[Finding]:
-    """The findings of AWS, or one line that says why there are none."""
+    """The findings on AWS, or one line that says why there are none."""
     if offline:
         return [
             Finding("AWS", "warn", "could not check credentials, images, certificate, bucket, zones, quota: --offline")

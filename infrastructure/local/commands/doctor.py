@@ -1,4 +1,4 @@
-"""`bidding doctor`: is everything there that a start needs, and what to do where it is not."""
+"""`bidding doctor`: whether this machine has everything that a start needs, and what to do if not."""
 
 from __future__ import annotations
 

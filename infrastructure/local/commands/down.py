@@ -1,4 +1,4 @@
-"""`bidding down`: stop what runs in the background, or what a killed run has left behind."""
+"""`bidding down`: stop a platform that runs in the background, or the leftovers of a killed run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def down(data_dir: Path, timeout: float) -> None:
 
 
 def _ask(supervisor: ProcessRecord, timeout_s: float, data_dir: Path) -> None:
-    """Ask the supervisor to stop everything, like a Ctrl-C; after the time-out a second time, to hurry."""
+    """Ask the supervisor to stop everything, like Ctrl-C; after the time-out ask again, which makes it hurry."""
     for _ in range(2):
         process = supervisor.find()
         if process is None:
@@ -60,7 +60,7 @@ def _ask(supervisor: ProcessRecord, timeout_s: float, data_dir: Path) -> None:
 
 
 async def _end_rest(data_dir: Path) -> list[str]:
-    """Whatever outlived its supervisor; usually nothing."""
+    """End what outlived its supervisor; usually nothing."""
     record = RunRecord.read(run_path(data_dir))
     if record is None:
         return []

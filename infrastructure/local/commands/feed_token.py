@@ -1,4 +1,4 @@
-"""`bidding feed-token`: a token with which a bidder is told how they stand."""
+"""`bidding feed-token`: a token with which a bidder gets their own standing."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _HOURS_MAX = 24 * 365
     help="How long it is good for.",
 )
 def feed_token(user: str, data_dir: Path, maximum: bool, hours: float) -> None:
-    """Print a token that says to the live feed that its bearer is USER.
+    """Print a token that tells the live feed that its bearer is USER.
 
-    Signed with FEED_TOKEN_SECRET where it is set, else with the secret of the data directory.
+    It is signed with FEED_TOKEN_SECRET if that is set, else with the secret of the data directory.
     """
     if not names.is_user_id(user):
         raise click.ClickException("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
     if not os.environ.get(FEED_TOKEN_SECRET) and not data_dir.is_dir():
-        # A secret that is made here would sign tokens that no platform takes.
+        # No platform would accept tokens that are signed with a secret made here.
         raise click.ClickException(f"No platform has its data in {data_dir}: start one there, or say --data-dir.")
     try:
         secret = checked_secret(os.environ.get(FEED_TOKEN_SECRET, "")) or feed_token_secret(data_dir)

@@ -17,7 +17,7 @@ _POLL_S = 0.2
 
 
 class Follower:
-    """Reads what is appended to a log, also across its being set aside for a new one."""
+    """Reads what is appended to a log, also after the log was replaced by a new one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,7 +31,7 @@ class Follower:
             self._open(at_end=False)
         if self._file is None:
             return []
-        # Looked at before reading: what its writer still puts into the old file comes before it goes on in the new.
+        # Ask before reading: the writer writes to the old file first, and to the new one only after that.
         replaced = self._was_replaced()
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         if replaced:

@@ -32,7 +32,7 @@ def data_dir_option(command: Command) -> Command:
 
 
 def http_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The callback of an option that takes the address of a service; without a slash at the end."""
+    """The callback of an option for the address of a service. Removes a slash at the end."""
     if not value:
         return None
     try:
@@ -46,7 +46,7 @@ def http_url(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def port_options(command: Command) -> Command:
-    """One option and one environment name per port; the values arrive as keyword arguments `<name>_port`."""
+    """One option and one variable per port. The values arrive as keyword arguments `<name>_port`."""
     for field in reversed(dataclasses.fields(Ports)):
         setting = setting_of(field.name)
         command = click.option(
@@ -62,7 +62,7 @@ def port_options(command: Command) -> Command:
 
 
 def ports_from(options: dict[str, Any]) -> Ports:
-    """The Ports out of the keyword arguments of `port_options`."""
+    """The Ports from the keyword arguments of `port_options`."""
     return Ports(**{name: options[f"{name}_port"] for name in PORT_NAMES})
 
 

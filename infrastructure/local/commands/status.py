@@ -1,4 +1,4 @@
-"""`bidding status`: what runs, since when, and whether it is well."""
+"""`bidding status`: what runs, since when, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _row(name: str, entry: ProcessRecord, state: str, ports: Ports) -> Row:
 
 
 def _port(name: str, ports: Ports) -> int | None:
-    """Where clients find the process; several broadcasters have one port."""
+    """Where clients reach the process; several broadcasters share one port."""
     listener = BROADCAST_SERVICE if name.startswith(f"{BROADCAST_SERVICE}-") else name
     return getattr(ports, PORTS_OF[listener][0]) if listener in PORTS_OF else None
 

@@ -87,7 +87,7 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
     stop_asked = asyncio.Event()
 
     def on_signal() -> None:
-        # The second Ctrl-C means: at once.
+        # A second Ctrl-C stops everything at once.
         if stop_asked.is_set():
             stack.hurry()
         stop_asked.set()
@@ -123,7 +123,7 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
 
 
 def _raise_open_files_limit() -> None:
-    """Let servers and services open as many files and sockets as the system allows us to, at most 65,536."""
+    """Let servers and services open as many files and sockets as the system allows, at most 65,536."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -132,7 +132,7 @@ def _raise_open_files_limit() -> None:
 
 
 def _run_detached(data_dir: Path) -> int:
-    """Run the same command in a session of its own, show its output until it is ready; the exit code."""
+    """Run the same command in a session of its own, and show its output until it is ready. Returns the exit code."""
     log = data_dir.absolute() / "logs" / "bidding.log"
     record = RunRecord.read(run_path(data_dir))
     if record is not None and record.supervisor.find() is not None:
@@ -142,7 +142,7 @@ def _run_detached(data_dir: Path) -> int:
         make_data_dir(data_dir)
         log.parent.mkdir(exist_ok=True)
         keep_short(log)
-        # Appended to: why an earlier run ended may be what somebody wants to know.
+        # Append: somebody may want to know why an earlier run ended.
         with log.open("ab") as output:
             before = output.tell()
             child = subprocess.Popen(
@@ -164,7 +164,7 @@ def _run_detached(data_dir: Path) -> int:
 
 
 def _follow_until_ready(child: subprocess.Popen[bytes], data_dir: Path, log: Path, start: int) -> int:
-    """Show what the child writes to its log from ``start`` on; the exit code."""
+    """Show what the child writes to its log from ``start`` on. Returns the exit code."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with log.open("rb") as output:
         output.seek(start)

@@ -1,4 +1,4 @@
-"""The simulated bidders: who would bid what, when. Pure: what they see, the time and chance are arguments."""
+"""The simulated bidders: who would bid what, and when. Pure: what they see, the time and chance are arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Character(StrEnum):
     """How somebody bids."""
 
     EARLY_BIRD = "early bird"
-    """Bids high at the beginning, to frighten others away, and is not seen again."""
+    """Bids high at the beginning, to frighten others away, and does not come back."""
     INCREMENTALIST = "incrementalist"
     """Bids the least that counts, again and again."""
     PROXY = "proxy bidder"
@@ -29,7 +29,7 @@ EARLY_UNTIL: Final = 0.4
 SNIPE_S: Final = 12.0
 """How long before the end snipers begin."""
 PATIENCE_S: Final = 6.0
-"""How long an incrementalist looks on before bidding again."""
+"""How long an incrementalist waits before bidding again."""
 MAXIMA_MAX: Final = 2
 _BUY_NOW_FROM: Final = 0.5
 _SEATS_MIN, _SEATS_MAX = 3, 7
@@ -67,9 +67,9 @@ def crowd(count: int) -> list[Bidder]:
 
 @dataclass(frozen=True, slots=True)
 class LotView:
-    """A lot as somebody who opens its page sees it. Amounts in minor units, times in seconds since 1970.
+    """A lot as its page shows it. Amounts in minor units, times in seconds since 1970.
 
-    ``step`` is what one suggested bid is above another.
+    ``step`` is the difference between two suggested bids.
     """
 
     status: str
@@ -89,7 +89,7 @@ class LotView:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A bid: an amount, or a hidden maximum alone (then the least that is needed, up to it)."""
+    """A bid: an amount, or a hidden maximum alone (which bids the least that is needed, up to it)."""
 
     amount: int | None = None
     maximum: int | None = None
@@ -139,33 +139,33 @@ class Seat:
                 return Offer(self._within(view, view.minimum + view.step * chance.randint(1, 3)))
 
     def _ceiling(self, part: float) -> int:
-        """Who bids in small steps warms up with time, so that a lot is alive until its end."""
+        """The limit by now: an incrementalist's rises with time, so that a lot gets bids until its end."""
         if self.bidder.character is Character.INCREMENTALIST:
             return round(self.limit * (0.3 + 0.7 * part))
         return self.limit
 
     def _within(self, view: LotView, amount: int) -> int:
-        """Not above the limit, and not the price of buying now by accident."""
+        """The amount, but not above the limit, and not the buy-now price by accident."""
         most = self.limit if view.buy_now is None else min(self.limit, view.buy_now - 1)
         return max(view.minimum, min(amount, most))
 
     def noted(self, offer: Offer, now_s: float) -> None:
-        """The offer was made."""
+        """Note that the offer was made."""
         self.last_s = now_s
         self.maxima += offer.maximum is not None
 
 
 def _part_of_time(view: LotView, now_s: float) -> float:
-    """How much of the lot's time is over, 0 to 1; 0 for one without an end."""
+    """The part of the lot's time that is over, 0 to 1; 0 for a lot without an end."""
     if view.ends_s is None or view.ends_s <= view.starts_s:
         return 0.0
     return min(1.0, max(0.0, (now_s - view.starts_s) / (view.ends_s - view.starts_s)))
 
 
 def seat_bidders(lot: Lot, people: Sequence[Bidder], chance: random.Random) -> list[Seat]:
-    """Who is interested in a lot, and how much it is worth to each: 60 % to 130 % of what it is worth.
+    """The bidders who are interested in a lot, each with a limit of 60 % to 130 % of its worth.
 
-    Where hidden maxima are what the lot shows, two who leave them are among them as long as there are two.
+    If the lot is there to show hidden maxima, at least two of them leave maxima, as long as there are two.
     """
     count = min(len(people), chance.randint(_SEATS_MIN, _SEATS_MAX))
     chosen = chance.sample(list(people), count)
@@ -178,7 +178,7 @@ def seat_bidders(lot: Lot, people: Sequence[Bidder], chance: random.Random) -> l
         for bidder in chosen
     ]
     if lot.buy_now is not None and seats:
-        # One of them has the money for it, and now and then no patience.
+        # One of them can afford it, and is sometimes impatient.
         seats[0].limit = max(seats[0].limit, lot.buy_now)
         seats[0].wants_now = chance.random() < 0.7
     return seats

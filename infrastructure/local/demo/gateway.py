@@ -1,4 +1,4 @@
-"""The platform as the demo uses it: over HTTP, like anybody."""
+"""The platform as the demo uses it: over HTTP, like any client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 
 class Busy(Exception):
-    """The platform asks to be left alone for a while (429, 503), or does not answer."""
+    """The platform asks for a pause (429, 503), or does not answer."""
 
     def __init__(self, code: str, retry_after_s: float = 0.0) -> None:
         self.code = code
@@ -35,7 +35,7 @@ class Busy(Exception):
 
 
 class NotTaken(Exception):
-    """The platform does not do what was asked, now or later; ``code`` says why."""
+    """The platform refuses a request, now and later; ``code`` says why."""
 
     def __init__(self, code: str, detail: str) -> None:
         self.code = code
@@ -54,7 +54,7 @@ class Verdict:
 
 
 class Gateway:
-    """Calls of the HTTP API. All raise :class:`Busy` where it is worth trying later, :class:`NotTaken` where not."""
+    """Calls of the HTTP API. All raise :class:`Busy` if a later try may succeed, and :class:`NotTaken` if not."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -64,11 +64,11 @@ class Gateway:
         return read_view(lot, await self._call("POST", "/api/v1/items", lot.body(datetime.now(UTC))))
 
     async def look(self, lot: Lot) -> LotView:
-        """The lot as it is now."""
+        """The lot's present state."""
         return read_view(lot, await self._call("GET", f"/api/v1/items/{lot.item_id}"))
 
     async def bid(self, lot: Lot, user_id: str, offer: Offer) -> Verdict:
-        """Place a bid. One whose answer got lost may count all the same; nobody asks: the next look shows it."""
+        """Place a bid. One whose answer was lost may count all the same; the next look at the lot shows it."""
         content: dict[str, Any] = {"user_id": user_id, "bid_id": f"demo-{uuid.uuid4().hex}"}
         if offer.amount is not None:
             content["amount"] = lot.amount(offer.amount)
@@ -86,11 +86,11 @@ class Gateway:
 
 
 def read_answer(status: int, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-    """The body of an answer that does what was asked.
+    """The body of a successful response.
 
     Raises:
         Busy: 429 and every 5xx.
-        NotTaken: everything else that is no success.
+        NotTaken: every other failure.
     """
     try:
         body = _decoder.decode(content)
@@ -127,10 +127,10 @@ def read_verdict(lot: Lot, body: Mapping[str, Any]) -> Verdict:
 
 
 class Calm:
-    """How long to leave the platform alone: longer each time, and again nothing after it answered.
+    """How long to leave the platform alone: longer after each failure, and not at all once it has answered.
 
-    The waits are jittered, so that demos that were refused together do not come back together. ``now_s`` is any
-    monotonic clock; ``answered_s`` is when the platform last did what was asked, or the beginning; ``is_there`` whether
+    The waits have jitter, so that demos that were refused together do not come back together. ``now_s`` is any
+    monotonic clock. ``answered_s``: when the platform last did what was asked, or the beginning. ``is_there``: whether
     anything ever answered, if only that it is busy.
     """
 
@@ -142,11 +142,11 @@ class Calm:
         self.is_there = False
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds from now on in which nothing should be asked."""
+        """Seconds from now on without requests."""
         return max(0.0, self._until_s - now_s)
 
     def failed(self, busy: Busy, now_s: float) -> None:
-        """The platform was busy or away. What was asked before the last wait was over does not prolong it."""
+        """The platform was busy or did not answer. Requests from before the end of the last wait do not prolong it."""
         self.is_there = self.is_there or busy.code != NO_ANSWER
         if now_s < self._until_s:
             return

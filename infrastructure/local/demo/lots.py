@@ -1,4 +1,4 @@
-"""The lots of the demo: what is on sale and on which terms. Pure: a seed gives the same lots every time."""
+"""The lots of the demo: what is on sale, and on which terms. Pure: the same seed gives the same lots."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shared.domain.money import exponent_of, format_amount
 
 
 class Kind(StrEnum):
-    """What a lot is there to show."""
+    """What a lot demonstrates."""
 
     BRIEF = "brief"
-    """Over after seconds, so that the catalogue has something that was sold."""
+    """Ends after seconds, so that the catalogue has something that was sold."""
     RUSH = "rush"
     """Ends within minutes, and late bids move its end."""
     RESERVE = "reserve"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
     SCHEDULED = "scheduled"
     """Opens a little later."""
     STEADY = "steady"
-    """Nothing special, and time enough."""
+    """Nothing special, with plenty of time."""
 
 
 FIRST: Final = (
@@ -47,11 +47,11 @@ FIRST: Final = (
     Kind.STEADY,
     Kind.BUY_NOW,
 )
-"""The lots that the demo begins with, in order; more of them begin again after the first."""
+"""The lots that the demo begins with, in order. If it needs more, it begins again with the first one."""
 
 _LATER: Final = (Kind.RUSH, Kind.RUSH, Kind.LADDER, Kind.RESERVE, Kind.BUY_NOW, Kind.SCHEDULED, Kind.STEADY)
 
-# Seconds that a lot of a kind is open, at least and at most.
+# How many seconds a lot of a kind is open, at least and at most.
 _LENGTHS: Final[dict[Kind, tuple[int, int]]] = {
     Kind.BRIEF: (8, 12),
     Kind.RUSH: (75, 150),
@@ -191,7 +191,7 @@ class LotPlanner:
 
 
 def _increment(lot: Lot) -> dict[str, Any]:
-    """The steps: growing with the price on a ladder, else about one hundredth of the worth."""
+    """The increments: a ladder that grows with the price, or about one hundredth of the worth."""
     if lot.kind is Kind.LADDER:
         return {"kind": "ladder"}
     if lot.kind is Kind.STEADY:

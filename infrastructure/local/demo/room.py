@@ -1,4 +1,4 @@
-"""The auction room of the demo: which lots are open, who sits where, and who bids next. Pure."""
+"""The auction room of the demo: which lots are open, who is interested in which, and who bids next. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WEIGHT_NEW = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Somebody is about to bid."""
+    """A bid that is about to be placed."""
 
     lot: Lot
     seat: Seat
@@ -71,23 +71,23 @@ class Room:
 
     @property
     def open_ids(self) -> tuple[str, ...]:
-        """Lots that were opened and are not over."""
+        """Lots that were opened and have not ended."""
         return tuple(self._tables)
 
     def opened(self, lot: Lot) -> None:
-        """The platform took the lot."""
+        """The platform accepted the lot."""
         self._wanted.remove(lot)
         self._tables[lot.item_id] = _Table(lot, seat_bidders(lot, self._people, self._chance))
         self.tally.opened += 1
 
     def refused(self, lot: Lot, code: str) -> None:
-        """The platform did not take the lot: another one comes in its place."""
+        """The platform refused the lot: plan another one in its place."""
         self._wanted.remove(lot)
         self._wanted.append(self._planner.next())
         self.tally.troubles[code] += 1
 
     def seen(self, item_id: str, view: LotView) -> Lot | None:
-        """A lot was looked at. Returns it where it is over; then the next one is wanted."""
+        """Note a lot's present state. Returns the lot if it is over; then another one is planned."""
         table = self._tables.get(item_id)
         if table is None:
             return None
@@ -100,13 +100,13 @@ class Room:
         return table.lot
 
     def lost(self, item_id: str, code: str) -> None:
-        """The platform does not know the lot any more: another one comes in its place."""
+        """The platform does not know the lot any more: plan another one in its place."""
         if self._tables.pop(item_id, None) is not None:
             self._wanted.append(self._planner.next())
             self.tally.troubles[code] += 1
 
     def next_turn(self, now_s: float) -> Turn | None:
-        """Who bids next; None where nobody wants to. Lots that end soon or have no bid yet are bid on more."""
+        """The next bid; None if nobody wants to bid. Lots that end soon or have no bid yet get more bids."""
         turns: list[Turn] = []
         weights: list[float] = []
         for table in self._tables.values():
@@ -123,7 +123,7 @@ class Room:
         return self._chance.choices(turns, weights)[0] if turns else None
 
     def bid_made(self, turn: Turn, now_s: float) -> None:
-        """The bid is on its way; its bidder will not send another one meanwhile."""
+        """The bid was sent; its bidder sends no other one before the answer."""
         turn.seat.noted(turn.offer, now_s)
 
     def bid_answered(self, turn: Turn, *, code: str | None, price: int, minimum: int, leads: bool) -> None:

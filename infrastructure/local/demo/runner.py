@@ -1,4 +1,4 @@
-"""Runs the demo: opens lots, lets people bid at a pace, and opens the next lot where one is over."""
+"""Runs the demo: opens lots, lets people bid at a given rate, and opens another lot whenever one is over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALLS_MAX: Final = 16
 """Requests at once."""
 LOOK_EVERY_S: Final = 1.0
 LOTS_REFUSED_MAX: Final = 10
-"""Lots in a row that the platform does not take, before the demo says that it cannot go on."""
+"""How many lots in a row the platform may refuse before the demo gives up."""
 WARM_UP_BIDS_PER_LOT: Final = 3
 WARM_UP_RATE: Final = 20.0
 
@@ -36,11 +36,11 @@ class DemoPlan:
     """What the user asked for.
 
     Attributes:
-        rate: bids per second in the mean.
+        rate: bids per second on average.
         seconds: how long; None: until it is stopped.
         tag: makes the ids of the lots differ from those of other runs.
-        give_up_after_s: without any answer for so long, the platform counts as gone.
-        find_within_s: where nothing has ever answered for so long, there is none.
+        give_up_after_s: after so long without an answer the platform counts as gone.
+        find_within_s: if nothing ever answers for so long, there is no platform.
     """
 
     gateway_url: str
@@ -77,17 +77,17 @@ class Demo:
 
     @property
     def still_open(self) -> int:
-        """Lots that will end by themselves when the demo is gone."""
+        """Lots that are still open and will end by themselves after the demo."""
         return len(self._room.open_ids)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until ``stop`` is set or the time is over. Requests that are under way are finished.
+        """Run until ``stop`` is set or the time is over. Open requests are finished.
 
         Raises:
-            DemoError: the platform is gone or does not take the lots.
+            DemoError: the platform is gone or refuses the lots.
         """
         limits = httpx.Limits(max_connections=CALLS_MAX, max_keepalive_connections=CALLS_MAX)
-        # A proxy of the environment is for the world outside.
+        # A proxy in the environment is meant for the internet, not for this.
         client = httpx.AsyncClient(base_url=self._plan.gateway_url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
         async with client as http:
             gateway = Gateway(http)
@@ -178,7 +178,7 @@ class Demo:
     # ------------------------------------------------------------------------------------------------------- bids
 
     async def _let_bid(self, gateway: Gateway, stop: asyncio.Event) -> None:
-        """At the pace that was asked for, but for a quick beginning: there shall be something to see at once."""
+        """Bid at the rate that was asked for. The beginning is faster, so that there is something to see at once."""
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
                 rate = max(self._plan.rate, WARM_UP_RATE) if self._warm_up > 0 else self._plan.rate
@@ -207,12 +207,12 @@ class Demo:
             self._slots.release()
 
     def _may_ask(self) -> bool:
-        """Asked once more right before a request that had to wait: the platform may have become busy meanwhile."""
+        """Whether a request may be sent. Checked again after a wait: the platform may have become busy meanwhile."""
         return self._calm.wait_s(time.monotonic()) == 0
 
     @contextlib.asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:
-        """Notes whether the platform answered; whoever is refused for a while leaves it in peace."""
+        """Note whether the platform answered, so that the demo pauses if it was refused."""
         try:
             yield
         except Busy as busy:

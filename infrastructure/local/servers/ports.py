@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 # Below the range from which Linux and macOS take the source ports of outgoing connections (32768 and 49152
 # up), so that a port found free cannot be taken by a client's connection before its server binds it.
 _FREE_RANGE = range(20_000, 32_000)
-# Of the ports that were given out, so many are kept: far more than servers are waited for at a time.
+# How many ports that were given out are kept: far more than servers start at a time.
 _KEPT_MAX = 256
 _kept: deque[tuple[int, socket.socket]] = deque()
 _keeping = threading.Lock()
@@ -29,7 +29,7 @@ _keeping = threading.Lock()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ports:
-    """One port per listener. The defaults keep away from those of servers that a system may run already."""
+    """One port per listener. The defaults avoid those of servers that a system may run already."""
 
     gateway: int = 8080
     broadcast: int = 8081
@@ -47,14 +47,14 @@ class Ports:
 
 
 def setting_of(port_name: str) -> str:
-    """The environment name that sets a port: `nats_monitor` → `NATS_MONITOR_PORT`."""
+    """The variable that sets a port: `nats_monitor` → `NATS_MONITOR_PORT`."""
     return f"{port_name.upper()}_PORT"
 
 
 def is_free(port: int, host: str = HOST) -> bool:
     """True unless something listens on the port already; connections in TIME_WAIT do not count.
 
-    Other reasons that a server cannot bind there (no such address, no right to) are not looked at.
+    Other reasons why a server cannot bind there (no such address, no permission) are not checked.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,10 +67,10 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_ports(count: int, among: Sequence[int] = _FREE_RANGE) -> list[int]:
-    """`count` different ports that are in use by nobody and were not given out lately; StackError when there are none.
+    """`count` different ports that are free and were not given out lately; StackError if there are not enough.
 
-    A server takes its time until it listens. Meanwhile nobody else who asks here gets its port: this process remembers
-    its last 256, and on Linux other processes are kept from them too.
+    It takes a while until a server listens. Meanwhile nobody else who asks here gets its port: this process remembers
+    its last 256, and on Linux other processes cannot get them either.
     """
     found: list[int] = []
     for candidate in random.sample(among, len(among)):
@@ -85,10 +85,10 @@ def free_ports(count: int, among: Sequence[int] = _FREE_RANGE) -> list[int]:
 
 
 def _keep(port: int) -> bool:
-    """Keep a port for a server that is about to start; False when it is in use or kept already, by any process.
+    """Reserve a port for a server that is about to start; False if it is in use or reserved already, by any process.
 
-    It is bound, and not listened on. That keeps away whoever binds without SO_REUSEADDR, as this function does. Servers
-    bind with it, which Linux lets them do beside a socket that has it too and does not listen.
+    A socket is bound to it and does not listen. That keeps out every process that binds without SO_REUSEADDR, as this
+    function does. Servers bind with it; Linux allows that beside a socket that has it too and does not listen.
     """
     if any(port == other for other, _ in _kept):
         return False
@@ -115,7 +115,7 @@ def _let_go() -> None:
 
 
 def holder_of(port: int) -> str | None:
-    """`name (process 123)` of whoever listens on the port, or None where the system does not tell us."""
+    """`name (process 123)` of the process that listens on the port, or None if the system does not tell."""
     try:
         connections = psutil.net_connections("tcp")
     except (psutil.Error, OSError):
@@ -141,7 +141,7 @@ class Wanted(NamedTuple):
 
 
 def require_free(wanted: Iterable[Wanted]) -> None:
-    """Raise PortInUse for the first port that is taken, StackError for one that is wanted twice."""
+    """Raise PortInUse for the first port in use, StackError for one that is wanted twice."""
     seen: dict[int, str] = {}
     for name, purpose, port, host in wanted:
         if port in seen:

@@ -1,13 +1,11 @@
 """PostgreSQL as a private server.
 
-Who may connect. The server listens on 127.0.0.1 alone, has no Unix socket, and lets in only the role
-`bidding`, without a password: like the Redis and NATS beside it, it is for one person's machine. That role
-owns the database `bidding` and may create others (tests do), but is no superuser, so another user of the same
-machine who connects can neither read files nor run programs through it. The superuser has no way in over the
-network.
+Who may connect. The server listens only on 127.0.0.1, has no Unix socket, and lets in only the role `bidding`,
+without a password: like the Redis and NATS beside it, it is for one person's machine. That role owns the database
+`bidding` and may create others (tests do), but is no superuser, so another user of the same machine who connects
+can neither read files nor run programs through it. The superuser cannot connect over the network.
 
-PostgreSQL refuses to run as root. Started by root, as in most containers, it runs as a system user of its
-own.
+PostgreSQL refuses to run as root. If root starts it, as in most containers, it runs as a system user of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from infrastructure.local.servers.redis_and_nats import plain_environment
 
 ROLE = "bidding"
 DATABASE = "bidding"
-# Tried in this order when root needs somebody to run PostgreSQL as; the first is created where possible.
+# When root needs a user to run PostgreSQL as, these are tried in order; the first one is created if possible.
 _SYSTEM_USERS = ("pgserver", "nobody")
 _READY_MARKER = "bidding-ready"
 _INIT_TIMEOUT_S = 120
@@ -66,10 +64,9 @@ def postgres_url(port: int) -> str:
 
 
 def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> ProcessSpec:
-    """PostgreSQL with its files in `<data_dir>/postgres`, made at the first call (blocks for a second or
-    two).
+    """PostgreSQL with its files in `<data_dir>/postgres`. The first call makes them, and blocks for a second or two.
 
-    Raises BinaryMissing without PostgreSQL, StackError when the database cannot be made.
+    Raises BinaryMissing without PostgreSQL, StackError if the database cannot be made.
     """
     folder = data_dir / "postgres"
     bin_dir = binaries.find_postgres(environment)
@@ -102,14 +99,14 @@ def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) 
 
 
 def is_initialised(data_dir: Path) -> bool:
-    """Has the database been made, to the end?"""
+    """Was the database made completely?"""
     return (data_dir / "postgres" / _READY_MARKER).exists()
 
 
 def _initialise(bin_dir: Path, folder: Path, env: Mapping[str, str], account: pwd.struct_passwd | None) -> None:
-    """Make the database cluster, its role and its database. An interrupted earlier attempt is thrown away.
+    """Make the database cluster, its role and its database. An interrupted earlier attempt is deleted.
 
-    The marker file is written last: without it nothing of ours was ever stored there.
+    The marker file is written last: without it no data was ever stored there.
     """
     if folder.exists():
         shutil.rmtree(folder)
@@ -158,10 +155,10 @@ def _initialise(bin_dir: Path, folder: Path, env: Mapping[str, str], account: pw
 
 
 def remove_stale_pid_file(folder: Path) -> None:
-    """Remove the pid file of a server that was killed, when its number belongs to something else by now.
+    """Remove the pid file of a killed server if another program has that pid by now.
 
-    PostgreSQL would take that something for itself, running, and refuse to start. The caller holds the lock
-    of the data directory, and has ended leftovers of an earlier run.
+    PostgreSQL would take that program for a running server, and refuse to start. The caller holds the lock of the
+    data directory, and has ended leftovers of an earlier run.
     """
     pid_file = folder / "postmaster.pid"
     try:
@@ -176,7 +173,7 @@ def remove_stale_pid_file(folder: Path) -> None:
 
 
 def _account_for_root(bin_dir: Path, folder: Path) -> pwd.struct_passwd:
-    """The user whom PostgreSQL runs as when we are root, able to reach its programs and its data."""
+    """The user that PostgreSQL runs as if we are root. It is given access to the programs and the data."""
     account = _find_account()
     for path in (bin_dir, folder):
         _let_pass(path)
@@ -200,7 +197,7 @@ def _find_account() -> pwd.struct_passwd:
 
 
 def _let_pass(path: Path) -> None:
-    """Let other users pass through (not list) the folders above `path`: only where they may not yet."""
+    """Let other users pass through (not list) the folders above `path`, where they may not yet."""
     for parent in path.absolute().parents:
         if parent.exists() and not parent.stat().st_mode & stat.S_IXOTH:
             parent.chmod(parent.stat().st_mode | stat.S_IXOTH)

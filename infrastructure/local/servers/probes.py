@@ -1,4 +1,4 @@
-"""Readiness probes: small questions to a server, answered with yes or no, on plain sockets."""
+"""Readiness probes: small requests on plain sockets, with the answer yes or no."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import asyncpg
 
 
 class Readiness(NamedTuple):
-    """The answer of a probe; `detail` is what a server that is not ready said, or why it said nothing."""
+    """The answer of a probe. `detail`: what a server that is not ready answered, or why it did not answer."""
 
     ok: bool
     detail: str = ""
@@ -24,9 +24,9 @@ _DETAIL_CHARACTERS_MAX = 400
 
 
 async def exchange(host: str, port: int, request: bytes, until: bytes | None) -> bytes:
-    """Send `request`, read up to and with `until` (None: to the end of the stream, at most 64 KiB).
+    """Send `request`, read up to and including `until` (None: to the end of the stream, at most 64 KiB).
 
-    Raises OSError, TimeoutError or asyncio.IncompleteReadError when there is no such answer within 2 s.
+    Raises OSError, TimeoutError or asyncio.IncompleteReadError if there is no such answer within 2 s.
     """
     async with asyncio.timeout(_PROBE_TIMEOUT_S):
         reader, writer = await asyncio.open_connection(host, port, limit=_ANSWER_BYTES_MAX)
@@ -44,7 +44,7 @@ async def exchange(host: str, port: int, request: bytes, until: bytes | None) ->
 
 
 def get_request(host: str, port: int, path: str) -> bytes:
-    """The bytes of a GET. An address of version 6 stands in brackets, or the Host would be none (RFC 3986)."""
+    """The bytes of a GET. In the Host header an IPv6 address must be in brackets (RFC 3986)."""
     name = f"[{host}]" if ":" in host else host
     return f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n".encode()
 
@@ -70,7 +70,7 @@ def http_ready(host: str, port: int, path: str) -> Probe:
 
 
 def redis_ready(host: str, port: int) -> Probe:
-    """Ready when PING is answered with PONG; while Redis still loads its file it answers -LOADING."""
+    """Ready when Redis answers PING with PONG; while it loads its file it answers -LOADING."""
 
     async def probe() -> Readiness:
         try:

@@ -35,7 +35,7 @@ aof-use-rdb-preamble yes
 aof-load-truncated yes
 auto-aof-rewrite-percentage 100
 auto-aof-rewrite-min-size 64mb
-# No snapshots beside it: they would tell nothing that the append-only file does not.
+# No snapshots beside it: everything in them is in the append-only file.
 save ""
 
 # Bids and the outbox are never thrown away to make room: a full Redis refuses writes.
@@ -56,7 +56,7 @@ max_payload: 1MB
 
 jetstream {{
   store_dir: {folder}
-  # Said, since otherwise it is three quarters of the free disk, and on a small one our stream of 2 GiB cannot be made.
+  # The default is three quarters of the free disk; on a small one our stream of 2 GiB could not be made.
   max_file_store: 4GB
   # Losing the last seconds is no loss: the outbox in Redis is kept until PostgreSQL has the events.
   sync_interval: {sync}
@@ -73,12 +73,12 @@ def nats_url(port: int) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """A path as Redis and NATS read it in a configuration file, spaces and all."""
+    """A path for a configuration file of Redis or NATS, quoted, so that it may have spaces."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _config_file(data_dir: Path, name: str) -> Path:
-    # Apart from the server's data, which may be thrown away to see what then happens.
+    # Not among the server's data, which may be deleted to see what then happens.
     folder = data_dir / "config"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
@@ -114,7 +114,7 @@ def redis_spec(
         ready=probes.redis_ready(HOST, ports.redis),
         address=f"{HOST}:{ports.redis}",
         stop_signal=signal.SIGTERM,
-        # Reading a large append-only file back takes its time.
+        # Loading a large append-only file takes a while.
         ready_timeout_s=120.0,
         prepare=lambda: drop_torn_transaction(executable, folder),
     )
@@ -123,7 +123,7 @@ def redis_spec(
 def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> ProcessSpec:
     """NATS with JetStream's files in `<data_dir>/nats`; BinaryMissing when there is no nats-server.
 
-    NATS_SYNC_INTERVAL says how often what is written is forced to disk, such as `10s` (the default), or `always`.
+    NATS_SYNC_INTERVAL says how often writes are forced to disk, such as `10s` (the default), or `always`.
     """
     sync = environment.get("NATS_SYNC_INTERVAL") or "10s"
     if not re.fullmatch(r"always|[0-9]+(ms|s|m|h)", sync):
@@ -153,6 +153,6 @@ def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> P
 
 
 def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a server process needs of the environment, and nothing that could change its behaviour."""
+    """The variables that a server process needs, and none that could change its behaviour."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
     return {name: environment[name] for name in kept if name in environment} or {"PATH": os.defpath}
