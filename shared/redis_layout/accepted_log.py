@@ -5,7 +5,7 @@ reads it. It holds hidden maxima, so nothing of it goes into any answer, frame o
 
 An entry is a line of fields, joined by ``|``: position, seq, bid id, user id, amount, maximum, kind (``b``, ``n`` for
 buy-now, ``a`` for an automatic bid after a void), the price that it showed, the automatic answer and whose that is, and
-three digits: struck, its row stands, its answer stands. What is not there is empty.
+three digits: struck, its row stands, its answer stands. Absent fields are empty.
 """
 
 from __future__ import annotations

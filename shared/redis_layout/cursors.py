@@ -38,7 +38,7 @@ class Cursors(NamedTuple):
         archived: up to which entry PostgreSQL has all; the entries before it are trimmed.
         run: the run of Redis that was last found to have all of the shard, '' where none was.
         stale: the former epoch, where the shard is closed because it is an older copy.
-        stream_id: when the stream was created that ``published`` is about.
+        stream_id: the creation time of the stream to which ``published`` refers.
         stream_seq: the stream's sequence number of the last published entry.
         republish: the archive misses entries that were published.
     """
