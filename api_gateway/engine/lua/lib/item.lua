@@ -102,9 +102,9 @@ end
 -- A decision without an event (a raised maximum) changes nothing that anybody can see, not even the time of the last
 -- change.
 --
--- Redis undoes nothing when a command of a script fails, so the order decides what a failure leaves behind. XADD is the
--- script's first write, because it may be refused: by an outbox that differs from the cursors, or for want of memory
--- (which Redis checks only at a script's first write). Then come cursors and state, hashes that were read above.
+-- Redis undoes nothing when a command of a script fails, so the order decides what a failure leaves behind. XADD comes
+-- before all other writes here, because it may be refused: by an outbox that differs from the cursors, or for want of
+-- memory (which Redis checks only at a script's first write). Then come cursors and state, hashes that were read above.
 -- Verdicts follow at once, after the event that they tell of: without its verdict, a bid whose event is out would be
 -- decided again when it is repeated.
 local function commit(kept)
