@@ -97,8 +97,8 @@ class Items:
         Raises:
             ItemNotFound: the catalogue is not open.
             ShardLost: it is not new: Redis has lost the item, or its whole shard. Nothing was created.
-            Unavailable: nothing was created (whether it is new cannot be told now, say), or it is unknown; trying again
-                is safe.
+            Unavailable: nothing was created (say, because nobody can tell now whether it is new), or that is unknown;
+                trying again is safe.
         """
         if not self._open_catalogue:
             await self.absent(item_id)
@@ -127,7 +127,7 @@ class Items:
         nowhere: no rebuilding brings it back, and nobody would ever remove the note.
 
         Raises:
-            ShardLost: it is lost, or that cannot be told now.
+            ShardLost: it is lost, or nobody can tell now.
             ItemNotFound, Unavailable: there is no such item any more; in an open catalogue the next bid opens it.
         """
         self.known.pop(item_id, None)
@@ -208,8 +208,8 @@ class Items:
             ItemExists: the id is taken.
             TermsInvalid: the end is not in the future.
             ShardLost: it is the id of an item that Redis has lost, or of a lost shard. Nothing was created.
-            Unavailable: nothing was created (whether the id is new cannot be told now, say), or it is unknown; trying
-                the same id again is safe.
+            Unavailable: nothing was created (say, because nobody can tell now whether the id is new), or that is
+                unknown; trying the same id again is safe.
         """
         item_id, terms = item.terms.item_id, item.terms
         if not item.id_is_random:

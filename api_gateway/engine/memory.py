@@ -50,7 +50,7 @@ class MemoryWatch:
             await asyncio.sleep(_EVERY_S * random.uniform(0.75, 1.25))
 
     async def look(self) -> None:
-        """One look.
+        """Look once.
 
         Raises:
             RedisError, OSError: Redis cannot be asked.

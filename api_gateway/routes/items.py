@@ -60,7 +60,7 @@ _CURSOR: Final = "The `next_cursor` of the page before, unchanged; without it th
 def _answers(
     status: int, description: str, model: type[msgspec.Struct], *problems: int, **more: Any
 ) -> dict[int | str, dict[str, Any]]:
-    """Responses for OpenAPI, which knows what a problem looks like."""
+    """Responses for OpenAPI. ``problems`` are statuses alone: OpenAPI has their descriptions."""
     told: dict[int | str, dict[str, Any]] = {problem: {} for problem in problems}
     told[status] = {"description": description, "content": json_content(model), **more}
     return told

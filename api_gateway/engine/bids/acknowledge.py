@@ -3,12 +3,12 @@
 ``log``: when JetStream has the bid's outbox entry, so the bid survives the loss of Redis itself. The relay that owns
 the shard may be in another gateway, so the shard's cursor is looked at as well.
 
-``replica``: when enough replicas have it. They are asked on a connection of its own, so that nobody's flush waits for a
-replica that is away, and for all that wait at once.
+``replica``: when enough replicas have it. They are asked on a connection of its own, so that no flush waits for a
+replica that is away. One question serves all who wait.
 
 Both confirm an entry of a lineage, never a bare number: what another run of Redis, or another epoch, did with the same
 number says nothing about this one. A verdict that was found in Redis, and not decided just now, is an acknowledgement
-like any other: ``secure`` of both levels waits until all that the shard has decided so far is as safe.
+too: ``secure`` of both levels waits until everything that the shard has decided so far is as safe.
 
 A bid that is not confirmed in time is not refused: its outcome is unknown to the client, who repeats it under its key.
 Refusals wait for nothing.

@@ -44,7 +44,7 @@ class Guard:
     def __init__(self, compare: Compare) -> None:
         """``compare(run)`` closes the shards of that run that are behind, through connections that are not guarded.
 
-        It raises Unavailable where it cannot be told now whether some are.
+        It raises Unavailable where nobody can tell now whether some are.
         """
         self._compare = compare
         self._admitted = _Reached("", "")
@@ -86,7 +86,7 @@ class Guard:
             raise
 
     async def _admit(self, reached: _Reached, *, is_sure: bool) -> None:
-        """``is_sure``: whether this run was admitted already, and is to be compared again all the same."""
+        """``is_sure``: compare again, although this run is the admitted one."""
         async with self._lock:
             if is_sure or reached != self._admitted:
                 try:

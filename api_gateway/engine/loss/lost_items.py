@@ -1,8 +1,8 @@
 """Single items that Redis has lost while their shards live. They are noted where all gateways and broadcasters find
 them.
 
-A gateway finds out by asking the archive, which costs; a broadcaster cannot ask it. So whoever finds one notes it in
-Redis, beside the shard's other keys. Only what is known to have been there is noted, so strangers cannot fill it.
+A gateway finds out by asking the archive, which costs; a broadcaster cannot ask it. So a gateway that finds one notes
+it in Redis, beside the shard's other keys. Only what is known to have been there is noted, so strangers cannot fill it.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class ShardHealth:
     """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive, and of these the
     ``stale`` ones are an older copy of what they were.
 
-    ``items_lost``: items that Redis has lost while their shards live, as far as somebody asked for them.
+    ``items_lost``: items that Redis has lost while their shards live, counted once somebody has asked for them.
     ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
     ``not_admitted``: why this run of Redis takes no bids, None where it does.
     """
@@ -162,7 +162,7 @@ class Shards:
             self._seen[shard] = place
 
     async def look(self) -> None:
-        """One look: initialise what is new, name what is lost.
+        """Look once: initialise new shards, report lost ones.
 
         Raises:
             RedisError, Unavailable, OSError: nothing is known; look again.

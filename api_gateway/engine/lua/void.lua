@@ -21,7 +21,7 @@
 --        { 7 } no such bid was accepted, { 8 } it is struck already.
 
 if status == 'cancelled' then return { 4, status } end
--- Between the end and the close, the next bidder would be promoted and then sold to.
+-- A void between the end and the close would promote the next bidder, to whom the close would then sell.
 if status == 'open' and end_us and now >= end_us then return { 4, 'closing' } end
 local target, from = ARGV[6], tonumber(ARGV[7]) or 0
 local is_final = status == 'sold' or status == 'unsold'
@@ -86,7 +86,7 @@ for _, e in ipairs(entries) do
   end
 end
 
--- 2. The bids that remain, in their order. Nothing is sequenced while they are counted in.
+-- 2. Count in the remaining bids, in their order. No event is sequenced meanwhile.
 local before, count_before = price, bid_count
 local is_shown, highest, maximum = true, nil, nil
 if ARGV[7] == '' then

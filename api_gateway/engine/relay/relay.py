@@ -16,7 +16,7 @@ A PubAck that says ``duplicate`` is only believed when the message that JetStrea
 
 A cycle reads what the owned shards have, publishes all of it with many messages in flight, waits for the PubAcks with
 a time limit of its own (nats-py's asynchronous publish has none), and moves each cursor to the last entry whose PubAck
-and all before it arrived. Whatever failed is simply read again in the next cycle, after a pause that grows.
+and all before it arrived. What failed is read again in the next cycle, after a growing pause.
 """
 
 from __future__ import annotations
@@ -452,6 +452,6 @@ class Relay:
 
 
 def _ignore_lost_hint(task: asyncio.Future[None]) -> None:
-    """A nudge is a hint; the owner looks by itself within the poll interval."""
+    """A lost hint does no harm: the owner looks by itself within the poll interval."""
     if not task.cancelled():
         task.exception()

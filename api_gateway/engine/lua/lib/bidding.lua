@@ -121,7 +121,7 @@ local function leader_again(bid_id, user, amount, limit)
   return accepted('M', bid_id, seq, price, true, 'bid')
 end
 
--- The code with which any bid at this instant is refused. It depends on the hour, not on the bid, so it is not kept
+-- The code with which any bid at this instant is refused. It depends on the time, not on the bid, so it is not kept
 -- under the bid's key: the same bid may be sent again when the item opens.
 local function refusal_by_status()
   if status == 'sold' then return 'SOLD' end
@@ -133,7 +133,7 @@ local function refusal_by_status()
   return nil
 end
 
--- What a bid that is accepted does to the visible price and to the maxima, whatever the hour and the status.
+-- Applies an accepted bid to the visible price and to the maxima, whatever the time and the status.
 local function count_in(user, amount, limit, bid_id)
   if leader == '' then return lead(bid_id, user, limit, amount or minimum()) end
   if user == leader then return leader_again(bid_id, user, amount, limit) end

@@ -42,7 +42,7 @@ local time = redis.call('TIME')
 -- Never before the item's own last event (decision 0040). Otherwise, where the clock goes back:
 -- 1. An item opens at its start, or is created "now", and takes bids.
 -- 2. TIME goes back behind that start, by NTP or by a failover to a slower machine.
--- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that is ended then has a length below zero.
+-- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that ends then has a negative length.
 local now = math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), tonumber(updated_us) or 0)
 
 local status_before = status
@@ -58,8 +58,8 @@ local increment_steps
 bids_counted, accepted_count, voids = tonumber(bids_counted) or 0, tonumber(accepted_count) or bid_count, tonumber(voids) or 0
 
 local events = {}
--- What nobody but the archive may know, one JSON object each (shared/sealed.py): it goes into the outbox beside the events, so
--- that maxima and the verdicts under header keys survive the loss of this Redis.
+-- What only the archive may know, one JSON object each (shared/sealed.py). It goes into the outbox beside the events,
+-- so that maxima and the verdicts under header keys survive the loss of this Redis.
 local sealed = {}
 
 -- The increment at a price. A percent is taken of whole ten-thousands and of the rest apart, to stay below 2^53.
@@ -103,8 +103,9 @@ end
 -- change.
 --
 -- Redis undoes nothing when a command of a script fails, so the order decides what a failure leaves behind. XADD comes
--- before all other writes here, because it may be refused: by an outbox that differs from the cursors, or for want of
--- memory (which Redis checks only at a script's first write). Then come cursors and state, hashes that were read above.
+-- before all other writes here, because it may be refused: by an outbox that differs from the cursors, or when memory
+-- is full (which Redis checks only at a script's first write). Then come cursors and state, hashes that were read
+-- above.
 -- Verdicts follow at once, after the event that they tell of: without its verdict, a bid whose event is out would be
 -- decided again when it is repeated.
 local function commit(kept)
