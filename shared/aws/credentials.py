@@ -1,6 +1,6 @@
 """Credentials from the environment and from AWS Secrets Manager, joined into the settings that the services read.
 
-A deployment keeps passwords apart from addresses. Whoever starts a service calls :func:`completed` on the environment
+A deployment keeps passwords apart from addresses. The starter of a service calls :func:`completed` on the environment
 first; the service itself knows nothing but ``REDIS_URL``, ``NATS_URL`` and ``POSTGRES_URL``.
 
 ==========================  =========================================================================================

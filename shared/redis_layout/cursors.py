@@ -18,7 +18,7 @@ class Lineage(NamedTuple):
     """A shard's outbox in one epoch, in one run of Redis: within it each number is given out once.
 
     A number alone names no entry. After a failover to a replica that lacks the newest entries, their numbers are given
-    out again, in the same epoch; after a rebuilding they begin at 1 again, in another epoch. So whoever remembers an
+    out again, in the same epoch; after a rebuilding they begin at 1 again, in another epoch. So code that remembers an
     entry over an await remembers its lineage with it.
 
     ``run``: the ``run_id`` of the Redis server, '' where it is not known.

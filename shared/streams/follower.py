@@ -212,7 +212,7 @@ class _Consumer:
         try:
             self._listener.on_message(msg.subject, msg.data)
         except Exception:
-            # A defect of ours. The feed must not stand still for it, and the next snapshot may be past it.
+            # A defect in our code. The feed must not stop for it, and the next snapshot may be past it.
             logger.exception("nats: message %d on %s was not handled", sequence, msg.subject)
             self._break("a message was not handled")
 

@@ -4,7 +4,7 @@ Requests are made here, without nats-py's ``fetch``. That returns only when a re
 the next request arrive during a write. And it cannot tell a deleted consumer from a quiet one.
 
 Requests are short, so there is a sign of life at least twice a second. A connection that hangs, a server that was
-replaced, a consumer that is gone: whatever the reason, silence ends the puller with :class:`StreamUnavailable`, and its
+replaced, a consumer that is gone: for any reason, silence ends the puller with :class:`StreamUnavailable`, and its
 owner begins anew with the stream and the consumer. An orderly end lets the open request run out. Cutting it off would
 leave messages on their way, which nobody receives or gives back until the ack wait is over.
 """
@@ -48,7 +48,7 @@ class PullOptions:
 
     Attributes:
         durable: the consumer's name; all who use it share its messages.
-        ack_wait_s: a message that is not acknowledged for so long is delivered again, to whoever asks. It must be
+        ack_wait_s: a message that is not acknowledged for this long is delivered again, to any puller. It must be
             longer than handling a message may take.
         ack_pending_max: messages out for acknowledgement, over all who pull.
         pull_expires_s: how long a request stays open, and so how long an orderly stop may take in an idle worker.
@@ -136,7 +136,7 @@ class Puller:
             raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def pull(self, messages: int) -> None:
-        """Ask for at most so many messages, in place of the request before.
+        """Ask for at most ``messages`` messages, in place of the request before.
 
         Raises:
             StreamUnavailable: the connection is closed or its buffer full.
@@ -200,7 +200,8 @@ class Puller:
             await self._publish(reply, b"")
 
     async def give_back(self, replies: Iterable[str]) -> None:
-        """Have JetStream deliver these again at once, to whoever asks; while it is away, the ack wait does that."""
+        """Have JetStream deliver these again at once, to any puller; while JetStream is away, the ack wait does
+        that."""
         if not self._client.is_connected:
             return
         try:
