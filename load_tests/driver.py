@@ -150,7 +150,7 @@ def _locust_command(gateway_url: str, load: Load, ledger_path: Path) -> list[str
 
 
 async def _follow(process: asyncio.subprocess.Process, progress: Callable[[Progress], None]) -> None:
-    """Read lines until the process closes its output; anything that is not a line of progress is Locust's own output."""
+    """Read lines until the process closes its output; lines other than progress are Locust's own output."""
     assert process.stdout is not None
     decoder = msgspec.json.Decoder(Progress)
     while line := await process.stdout.readline():

@@ -375,7 +375,7 @@ def _write_report(path: Path, report: ReplayReport, with_reserve: ReplayReport |
     try:
         write_json(path, as_json(report) | {"with_reserve": second})
     except OSError as error:
-        # The prices were compared all the same.
+        # The prices were compared nevertheless.
         click.echo(f"The report was not written: {error}", err=True)
     else:
         click.echo(f"Report: {path}")

@@ -97,7 +97,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--redis-url", envvar="REDIS_URL", show_envvar=True, help="Its Redis, for the proof.")
 @click.option("--nats-url", envvar="NATS_URL", show_envvar=True, help="Its NATS, for the proof.")
 @click.option("--postgres-url", envvar="POSTGRES_URL", show_envvar=True, help="Its PostgreSQL, for the proof.")
-@click.option("--compose", is_flag=True, help="The stack of docker-compose.localstack.yml on this machine, all of it.")
+@click.option("--compose", is_flag=True, help="All addresses of docker-compose.localstack.yml on this machine.")
 @data_dir_option
 @click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report.")
 @click.option("--archive-stall", type=click.FloatRange(1, 3_600), default=30.0, help="Seconds the archive may stall.")
@@ -257,7 +257,6 @@ class _StackProgress(Reporter):
 
     @override
     def step_done(self, label: str, seconds: float, note: str) -> None:
-        """Show it."""
         click.echo(f"  {label} {seconds:.1f} s")
 
 
