@@ -37,7 +37,7 @@ class Metrics:
 
     def observe_latency(self, seconds: float) -> None:
         """One message: seconds from its newest event's decision until all its frames were handed out."""
-        # Two clocks are compared; a negative difference says no more than "at once".
+        # Two clocks are compared; a negative difference only means "at once".
         self.latency.observe(max(seconds, 0.0))
 
     def render(

@@ -110,7 +110,7 @@ class Service:
         return len(self.connections) >= self.settings.feed_connections_max
 
     def enter(self, connection: Connection, pinged: Pinged | None = None, address: str = _NOWHERE) -> None:
-        """A connection comes in.
+        """Add a connection.
 
         Args:
             pinged: its WebSocket, where it is one.
@@ -124,7 +124,7 @@ class Service:
         self.metrics.connections_opened += 1
 
     def leave(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Remove a connection."""
         address = self.connections.pop(connection, _NOWHERE)
         if address:
             self.addresses.leave(address)
@@ -141,7 +141,7 @@ class Service:
         self.broadcaster.carry_out(self.hub.subscribe(connection, item_id, since, full=full))
 
     def unfollow(self, connection: Connection, item_id: str) -> bool:
-        """Returns whether the connection followed the item until now."""
+        """Stop following an item; returns whether the connection followed it."""
         self.private.unfollow(connection, item_id)
         return self.hub.unsubscribe(connection, item_id)
 

@@ -29,7 +29,7 @@ class Reader(Protocol):
 
 
 class Listener(Protocol):
-    """Is told what was loaded. After each request there is at least one call of the last four."""
+    """Is told what was loaded. Each request leads to at least one call of the last four methods."""
 
     def watches(self, item_id: str) -> bool: ...
 
