@@ -2,7 +2,7 @@
 -- The rule is in lib/bidding.lua.
 --
 -- lib/item.lua and lib/bidding.lua come first: KEYS[1..11], ARGV[1..3].
--- ARGV[4] most refusals kept per item   ARGV[5] most of them per bidder   ARGV[6] seconds they are kept after the last one
+-- ARGV[4] most refusals kept per item   ARGV[5] most of them per bidder   ARGV[6] seconds kept after the last one
 -- ARGV[7..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, '1' where it came with a key
 --           ('0' without), fingerprint of the content, the key of the header ('' where there is no key, or it is the bid id)
 --

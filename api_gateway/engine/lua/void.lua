@@ -29,8 +29,8 @@ local is_final = status == 'sold' or status == 'unsold'
 local ENTRY = '^(%d+)|(%d+)|([^|]*)|([^|]*)|(%d*)|(%d*)|(%a)|(%d*)|(%d*)|([^|]*)|(%d)(%d)(%d)$'
 local entries, struck = {}, nil
 local lines = redis.call('LRANGE', accepted_key, 0, -1)
--- The first position that the log has for certain. An `a` line (an automatic bid after a void) has the position of the bid
--- before it, which may be gone.
+-- The first position that the log has for certain. An `a` line (an automatic bid after a void) has the position of the
+-- bid before it, which may be gone.
 local first = accepted_count + 1
 if lines[1] then
   local position, kind = string.match(lines[1], '^(%d+)|%d+|[^|]*|[^|]*|%d*|%d*|(%a)')
