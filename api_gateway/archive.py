@@ -41,7 +41,7 @@ _SELECT_BIDS: Final = """
     FROM bids"""
 
 
-# How many read a whole history at once. Each keeps a connection of the pool for as long as it reads.
+# Most readers of a whole history at once. Each keeps a connection of the pool for as long as it reads.
 _SNAPSHOTS_MAX: Final = 2
 
 
@@ -100,7 +100,7 @@ class Archive:
                 limit + 1,
             )
         except asyncpg.DataError:
-            # It has the form of a place and is none: the 32nd of a month, say.
+            # It looks like a place, but is none: the 32nd of a month, say.
             raise InvalidInput("cursor: use the next_cursor of the page before, unchanged") from None
         page = rows[:limit]
         more = len(rows) > limit
@@ -122,8 +122,8 @@ class Archive:
     async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]:
         """Every accepted bid after this place, oldest first, with its maximum, and the automatic bids after voids.
 
-        For counting them in anew, and for nothing that leaves this process: a maximum is its bidder's secret. It keeps
-        a connection until it is closed: close it (``aclosing``) where not all of it is read.
+        It is for counting bids again, and for nothing that leaves this process: a maximum is its bidder's secret. The
+        generator keeps a connection until it is closed: close it (``aclosing``) where it is not read to the end.
 
         Raises:
             Unavailable: PostgreSQL cannot be asked.
@@ -148,8 +148,9 @@ class Archive:
         return (rows[0]["epoch"], rows[0]["seq"]) if rows else None
 
     async def shard_places(self) -> list[tuple[str, int, int]]:
-        """``(shard, epoch, n)`` of every shard that anything is archived of: its highest entry that is, or where a
-        recovery lets it begin anew: also one that was given up, since nothing of former epochs is archived any more."""
+        """``(shard, epoch, n)`` of every shard of which anything is archived: its highest archived entry, or the
+        beginning that a recovery gave it. A recovery that was given up counts too, since nothing of former epochs is
+        archived any more."""
         rows = await self._fetch(
             """
             WITH places AS (
@@ -173,7 +174,7 @@ class Archive:
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[Fetch]:
-        """For queries that all see the archive as it was at the first of them. Raises :class:`Unavailable`."""
+        """The queries inside see the archive as it was at the first of them. Raises :class:`Unavailable`."""
         with _translated():
             connection = await self._pool.acquire(timeout=self._timeout_s)
         is_idle = False
@@ -197,19 +198,19 @@ class Archive:
                         await fetch("ROLLBACK")
             finally:
                 if not is_idle:
-                    # In the middle of a statement, of a server that does not answer: nothing more is asked on it. (The
-                    # pool takes a connection that broke away from whoever holds it.)
+                    # A statement is under way and the server does not answer: ask nothing more on this connection. (If
+                    # it broke, the pool has taken it from its holder.)
                     with suppress(asyncpg.InterfaceError):
                         connection.terminate()
                 await self._answer(self._pool.release(connection))
 
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:
-        # A query that hangs is left behind, not waited for: cancelling one asks the same server that does not answer.
+        # Do not wait for a query that hangs: cancelling it would ask the same server that does not answer.
         task = asyncio.ensure_future(asked)
         try:
             done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
         finally:
-            # Also where it is the asker who gives up. No harm where the answer is there.
+            # Also when the caller gives up. Harmless when the answer is there.
             task.cancel()
         if not done:
             raise Unavailable("the archive does not answer in time", retry_after_s=2)
@@ -222,7 +223,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except asyncpg.DataError:
-        raise  # PostgreSQL answers, and what it was asked is wrong
+        raise  # PostgreSQL answers: the query is wrong
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise Unavailable(f"the archive cannot be asked: {type(error).__name__}", retry_after_s=2) from error
 

@@ -4,7 +4,7 @@
 and maxima that were raised, which have no number of their own. Both orders are those of primary keys. So each table is
 read once, page after page along its key, and the two are merged here: no page is sorted, and none is joined.
 
-It holds hidden maxima: for counting bids in anew, and for nothing that leaves this process.
+The result holds hidden maxima. It is for counting bids again, and for nothing that leaves this process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PAGE_ROWS: Final = 4_000
 
 _BID: Final = "SELECT epoch, seq, bid_id, user_id, kind, amount, status FROM bids"
 
-# A bid that is struck has that as its status; a raised maximum has no row, so it is looked for among the voids. Where
-# these are many, that costs one look at all of them per page, and not per row.
+# A struck bid has that status. A raised maximum has no row, so it is looked up among the voids. Where there are many,
+# that costs one look at all of them per page, and not per row.
 _FACT: Final = """
     SELECT epoch, n, at, seq, bid_id, user_id, amount, max_amount, verdict LIKE 'M|%' AS is_raise,
            verdict LIKE 'M|%' AND bid_id IN (
@@ -67,7 +67,7 @@ class _Rows(Generic[Key]):
         self.place = place
 
     async def first(self) -> Row | None:
-        """The next row, which stays; None at the end."""
+        """The next row, without taking it; None at the end."""
         if not self._page and not self._is_last:
             self._page.extend(await self._fetch(self._query, self._item_id, *self._read))
             self._is_last = len(self._page) < PAGE_ROWS
@@ -91,7 +91,8 @@ async def bids_in_order(fetch: Fetch, item_id: str, after: Place | None) -> Asyn
     facts = _Rows(fetch, _FACTS_PAGE, item_id, _outbox_place, after.fact)
     while True:
         bid, fact = await bids.first(), await facts.first()
-        # A fact has the number that its decision left behind. So it is below a bid only if it was decided before that.
+        # A fact has the number that its decision left behind. So it is below a bid's only if it was decided before the
+        # bid.
         if fact is not None and (bid is None or _number(fact) < _number(bid)):
             facts.take()
             if fact["is_raise"]:

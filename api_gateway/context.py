@@ -27,7 +27,7 @@ class Context:
     """The open resources of one gateway.
 
     ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
-    the commit in Redis is what it promises. ``bid_seconds``: how long bids took that were decided.
+    the commit in Redis is all that it promises. ``bid_seconds``: how long decided bids took.
     """
 
     settings: Settings

@@ -68,8 +68,8 @@ class History:
         before = parse_cursor(cursor) if cursor else None
         partial = False
         try:
-            # In this order: the bids are at least as new as the version, and what Redis is asked for begins there. The
-            # other way round, what is archived in between is in neither.
+            # The version comes first: then the bids are at least as new, and Redis is asked for what follows the
+            # version. In the other order, what is archived in between would be in neither.
             version = await self._archive.version(item_id)
             archived = await self._archive.bids(item_id, before=before, limit=limit + 1)
         except Unavailable:
@@ -86,7 +86,7 @@ class History:
         return Page(shown, f"{shown[-1].epoch}:{shown[-1].seq}" if more else None, partial)
 
     async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[AnyEvent]:
-        """The item's events from the archived one on, and maybe some before it."""
+        """The item's events from the last archived one on, and maybe some before it."""
         raw = await cast("Awaitable[list[bytes]]", self._redis.lrange(recent_key(item_id), 0, -1))
         events = [decode_any_event(event) for event in raw]
         if events and version is not None:

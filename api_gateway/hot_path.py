@@ -47,7 +47,7 @@ _decoder: Final = msgspec.json.Decoder(BidRequest)
 _EXAMPLE: Final = '{"user_id": "ada", "amount": 12.50}'
 
 # Bid ids that the client did not make: a random prefix per process and a counter, without a system call per bid.
-# Everybody sees them and can count on, so they begin with what no client can send.
+# Everybody sees these ids and can guess the next one, so they begin with a mark that no client can send.
 _BID_ID_PREFIX: Final = f"{names.MADE_BID_ID_MARK}{secrets.token_hex(9)}-"
 _bid_numbers: Final = itertools.count(1)
 
@@ -79,7 +79,8 @@ class HotPath:
             path: str = scope["path"]
             if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
                 item_id = path[len(_PREFIX) : -len(_SUFFIX)]
-                # A slash inside is another route (".../items/x/bids/y/bid" is none of ours); ".../items/bid" an item.
+                # With a slash inside it is another route (".../items/x/bids/y/bid" is not ours); ".../items/bid" is an
+                # item.
                 if item_id and "/" not in item_id:
                     await self._bid(item_id, scope, receive, send)
                     return
@@ -119,7 +120,7 @@ class HotPath:
         exponent = items.known.get(item_id)
         if exponent is None and not names.is_item_id(item_id):
             raise InvalidInput("item id: 1 to 64 characters of A-Z a-z 0-9 _ -")
-        # Everything that can be wrong without knowing the item is refused before Redis hears of it.
+        # Everything that can be wrong without knowing the item is refused before Redis is asked.
         sent = _decode(body)
         bid_id, key, key_is_bid_id = _identify(sent, header_key)
         is_new = False

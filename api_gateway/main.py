@@ -64,7 +64,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Open the resources and run the background tasks; servers may be away and are waited for in the background."""
     async with contextlib.AsyncExitStack() as stack:
         timeout_s = settings.redis_timeout_ms / 1000
-        # One connection: that it is still to the run of Redis that was asked about is asked on it again.
+        # One connection, so that it can be asked again whether it still reaches the run of Redis that was asked about.
         unguarded = open_redis(settings.redis_url, timeout_s=timeout_s, connections_max=1)
         stack.push_async_callback(unguarded.aclose)
         pool = await open_postgres(settings.postgres_url, name="api-gateway")
@@ -127,7 +127,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         memory = MemoryWatch(redis)
         history = History(redis, archive)
         operations = Operations(item_scripts, item_index, Voids(redis, item_scripts, archive), on_outbox=relay.notice)
-        # After the relay has stopped, which would take the leases again.
+        # After the relay has stopped: it would take the leases again.
         stack.push_async_callback(_release, relay)
         leave = partial(_leave_redis, guard, bid_scripts, redis)
         work: dict[str, Work] = {
@@ -162,7 +162,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
 
 async def _leave_redis(guard: Guard, bid_scripts: BidScripts, redis: Redis) -> None:
-    """Use no connection any longer that was made before the run of Redis could be doubted."""
+    """Drop every connection that was made before the run of Redis came into doubt."""
     if not guard.run:
         return  # nobody was admitted since the last time
     guard.forget()
@@ -177,13 +177,13 @@ async def _release(relay: Relay) -> None:
 
 
 async def _drain(committer: Committer, flusher: asyncio.Task[None], within_s: float) -> None:
-    """Bids that were taken are decided before anything is closed; their events stay in the outbox until relayed."""
+    """Decide the bids that were taken before anything is closed; their events stay in the outbox until relayed."""
     await committer.close()
     await asyncio.wait([flusher], timeout=within_s)
 
 
 async def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequence[Metric]:
-    """What CloudWatch is told, where it is told anything. Every gateway sees the outboxes of all of them."""
+    """The metrics for CloudWatch, where it is used. Every gateway sees the outboxes of all shards."""
     health = shards.health
     return (
         Total("BidsDecided", committer.decided_total),
@@ -198,7 +198,7 @@ async def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequen
 
 
 def head_as_get(app: ASGIApp) -> ASGIApp:
-    """HEAD is answered as GET is, and the server leaves the body out; the framework would refuse it."""
+    """Answer HEAD as GET; the server leaves the body out. The framework alone would refuse HEAD."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
@@ -209,8 +209,8 @@ def head_as_get(app: ASGIApp) -> ASGIApp:
 
 
 def one_line_paths(app: ASGIApp) -> ASGIApp:
-    """A path with a line break leads nowhere. The framework's patterns end with ``$``, which lets one follow:
-    ``/pause%0A`` would pause, past whatever a proxy in front has to say about ``/pause``."""
+    """Refuse a path with a line break. The framework's patterns end with ``$``, which allows one at the end:
+    ``/pause%0A`` would pause an item even where a proxy in front blocks ``/pause``."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ("\n" in scope["path"] or "\r" in scope["path"]):

@@ -36,8 +36,8 @@ repeat it, or ask `/api/v1/bids/by-key`.
 - **Errors** are problem documents (RFC 9457) with a stable `code`. A bid that the rules refuse is no error: it is a 200
 with `success` false.
 - `HEAD` is answered wherever `GET` is.
-- There is **no authentication**: whoever reaches this API may bid as anybody and operate any item. Put it behind what
-knows who is who.
+- There is **no authentication**: whoever reaches this API may bid as anybody and operate any item. Put it behind
+a proxy that knows who the caller is.
 """
 
 TAGS: Final = [
@@ -50,10 +50,9 @@ TAGS: Final = [
     {"name": "live feed", "description": "Tokens for the broadcaster, whose own description is docs/asyncapi.yaml."},
 ]
 
-# Name and text of each error. Where a route says no more of a status than that it may answer it, its response refers to
-# these.
+# Name and text of each error. A response refers to these where its route says nothing more about the status.
 _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
-    "400": ("BadRequest", "What arrived is no request of HTTP/1.1"),
+    "400": ("BadRequest", "This is not an HTTP/1.1 request"),
     "403": ("Forbidden", "Not given to anybody here"),
     "404": ("NotFound", "There is no such item, bid or key"),
     "408": ("TooSlow", "The request did not arrive in time; the connection is closed"),
@@ -96,7 +95,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     schemas = component_schemas()
     for schema in schemas.values():
         for member in schema.get("properties", {}).values():
-            # A generator for TypeScript makes a member with a default compulsory. The texts tell it.
+            # A generator for TypeScript makes a member with a default required. The descriptions tell the default.
             member.pop("default", None)
     # At least one of both, and not null. A choice of schemas would say it too, but generators make two classes of that.
     schemas["BidRequest"]["if"] = _must_be_number("amount")

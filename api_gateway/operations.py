@@ -48,7 +48,7 @@ class Operations:
         try:
             return await call
         except ItemNotFound:
-            # Redis does not have it. Whether it never had is another question.
+            # Redis does not have it. This finds out whether it ever had.
             return await self._items.absent(item_id)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"Redis cannot be asked: {error}; look at the item's status") from error

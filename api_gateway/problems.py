@@ -48,14 +48,15 @@ def problem_of(error: errors.BiddingError) -> tuple[int, bytes, dict[str, str]]:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods that the address knows (RFC 9110, section 15.5.6). The framework names those of its first route."""
+    """The methods that the path allows (RFC 9110, section 15.5.6). The framework names only those of its first
+    route."""
 
     def fits(method: str) -> bool:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
 
     found = [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if fits(method)]
-    # Before the application HEAD becomes GET.
+    # HEAD becomes GET before it reaches the application.
     return [each for method in found for each in ((method, "HEAD") if method == "GET" else (method,))]
 
 

@@ -62,7 +62,7 @@ _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*)`(?: - a
 
 
 def decode_body(decoder: msgspec.json.Decoder[Body], body: bytes, example: str = "") -> Body:
-    """The body of a request; ``example`` is shown with the refusal of one that is none.
+    """The body of a request; ``example`` is shown where the body is refused.
 
     Raises:
         InvalidInput: it is no JSON, not of this form, or has a member that is unknown here. A misspelt member must not
@@ -95,7 +95,7 @@ def optional_amount(literal: Raw | UnsetType, exponent: int, field: str, *, mini
     """The minor units of the amount in member ``field`` of a request, None where it is absent or null.
 
     Raises:
-        AmountInvalid: it is there and no amount of a currency with ``exponent`` decimals.
+        AmountInvalid: it is present, but no amount of a currency with ``exponent`` decimals.
     """
     if literal is UNSET or literal == NULL:
         return None

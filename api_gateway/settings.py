@@ -22,12 +22,12 @@ class Settings(EnvironmentSettings):
             in production.
         open_identity: give anybody a feed token for any user id. For laptops and load runs; off in production, where
             the operator's own site signs the tokens of the users that it knows.
-        feed_token_secret: the key with which those tokens are signed, at least 32 bytes; the broadcaster's.
+        feed_token_secret: the key with which those tokens are signed, at least 32 bytes; the broadcaster has the same.
         bid_ack: when an accepted bid is answered 201. ``redis``: after the Lua commit. ``replica``: after WAIT says
             that ``bid_ack_replicas`` replicas have it. ``log``: after JetStream acknowledged its event.
         bid_ack_replicas: replicas that must confirm with ``replica``.
-        bid_ack_timeout_ms: after so long without that confirmation the outcome is unknown (503), never refused. With
-            ``replica`` it must be below ``redis_timeout_ms``, since Redis answers only then.
+        bid_ack_timeout_ms: after this long without confirmation the answer is 503 (outcome unknown), never a refusal.
+            With ``replica`` it must be below ``redis_timeout_ms``, since Redis answers only then.
         bid_queue_max: bids that may wait for a flush before the answer is 503.
         redis_timeout_ms: bound of one round trip to Redis.
         resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.

@@ -56,7 +56,7 @@ class _Archived:
 
 
 def _messages(events: int, per_message: int) -> Iterator[tuple[str, dict[str, str], bytes]]:
-    """Subject, headers and body of the outbox entries of so many bids, over 100 items in turn."""
+    """Subject, headers and body of the outbox entries of ``events`` bids, over 100 items in turn."""
     items = [f"bench-{number:04d}" for number in range(_ITEMS)]
     entries = dict.fromkeys(names.SHARDS, 0)
     for number in range(events // per_message):
@@ -103,7 +103,7 @@ async def _fill_stream(stack: Stack, events: int, per_message: int) -> int:
             await client.publish(subject, body, headers=headers)
             if count % 500 == 0:
                 await client.flush()
-        # All come from one connection, so this one is stored after the others, and with it they are.
+        # All come from one connection, so this one is stored after the others: once it is stored, all are.
         await jetstream.publish(last_subject, last_body, headers=last_headers, timeout=_PATIENCE_S)
         stored: int = (await jetstream.stream_info(names.STREAM)).state.messages
         if stored != len(messages) + 1:
@@ -155,7 +155,7 @@ async def _copied(connection: asyncpg.Connection, folder: Path, events: int) -> 
 
 
 async def _archive(folder: Path, events: int, per_message: int, *, chained: bool) -> _Archived:
-    """Fill a stream and have it archived, on servers of its own; with the chain, COPY the same rows afterwards."""
+    """Fill a stream and archive it, on servers of its own; with the chain, COPY the same rows afterwards."""
     env = {"LOG_LEVEL": "ERROR", "ARCHIVER_CHAIN": str(chained)}
     async with Stack(folder, ports=Ports.free(), services=(), migrate=True, env=env) as stack:
         connection = await asyncpg.connect(stack.urls.postgres_url, command_timeout=_PATIENCE_S)
@@ -199,7 +199,7 @@ def _round(folder: Path, number: int, events: int, per_message: int, connections
 def bench_archive(
     *, rounds: int, events: int, per_message: int, connections: int, seconds: float
 ) -> list[ArchiveResult]:
-    """So many rounds, each on servers of its own; prints each, then medians, spread and ratios."""
+    """Run the rounds, each on servers of its own; print each, then medians, spread and ratios."""
     click.echo(f"\nArchive: {events:,} bids, {per_message} per message, {_ITEMS} items")
     results = []
     for number in range(rounds):

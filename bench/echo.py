@@ -1,5 +1,5 @@
-"""The limit: a bare ASGI application under the same server, which reads the body and answers a constant of a bid's
-size."""
+"""The upper limit: a bare ASGI application under the same server, which reads the body and answers a constant of the
+size of a bid's answer."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class World:
         return psutil.Process(self.stack.pid("broadcast_service"))
 
     def pin(self) -> None:
-        """The broadcaster on its core; everything else is on the others already."""
+        """Put the broadcaster on its core; everything else is on the others already."""
         with contextlib.suppress(AttributeError, OSError):
             os.sched_setaffinity(self.broadcaster.pid, {SERVER_CORE})
 
@@ -166,7 +166,7 @@ class World:
     async def measure(
         self, item_id: str, *, viewers: int, rate: float, seconds: float, query: str, stalled: int
     ) -> Run:
-        """So many viewers of one item, at so many bids a second."""
+        """Measure the feed of one item with ``viewers`` viewers at ``rate`` bids a second."""
         ports = self.stack.ports
         requests = bid_requests([item_id], keyed=False)
         await bid_many(ports.gateway, requests, 1)
@@ -191,7 +191,7 @@ class World:
 
 
 def _require_sound(report: dict[str, Any], viewers: int) -> None:
-    """A fast feed that is wrong is worth nothing."""
+    """Stop where the feed was wrong, however fast it was."""
     if report["fell_back"] or report["closed"] or report["at_newest"] != viewers:
         raise click.ClickException(
             f"the feed is not sound: {report['at_newest']} of {viewers} viewers have the newest state, "
@@ -272,7 +272,7 @@ async def _latency_and_fanout(folder: Path, *, rounds: int, seconds: float, view
     }
     runs: dict[str, list[Run]] = {name: [] for name in kinds}
     plain: list[Run] = []
-    # So that those who stop reading are noticed within a run.
+    # So that viewers who stop reading are noticed within a run.
     env = {"FEED_SEND_BUFFER_BYTES": "16384", "FEED_STALLED_MAX_S": "2"}
     async with World.running(folder, env) as world:
         for number in range(rounds):
@@ -353,7 +353,7 @@ async def _soak(folder: Path, *, events: int, viewers: int = 100) -> None:
             while done < events:
                 await bid_many(ports.gateway, requests, slice_of)
                 done += slice_of
-                async with Viewers.watching(ports.broadcast, path, 20):  # who come, look, and go
+                async with Viewers.watching(ports.broadcast, path, 20):  # they come, look, and go
                     pass
                 samples.append((done, world.broadcaster.memory_info().rss))
             await asyncio.sleep(SETTLE_S)

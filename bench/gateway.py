@@ -1,8 +1,8 @@
 """Accepted bids per second through HTTP, beside a bare echo and an idiomatic gateway under the same server.
 
-Everything of a round runs in turn, each contender on a core of its own (core 0), and the client, Redis and NATS on
-another. The rounds interleave the contenders, so that a slow minute of a shared machine hits all of them; ratios are
-taken within a round, and their median is what counts.
+The contenders of a round run in turn, each alone on core 0; the client, Redis and NATS run on the other cores. The
+rounds interleave the contenders, so that a slow minute of a shared machine hits all of them; ratios are taken within a
+round, and their median is what counts.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
                 return
         except urllib.error.HTTPError as error:
             if error.code != 503:
-                return  # the contenders other than ours have no such page, but they answer
+                return  # the other contenders have no such page, but they answer
         except OSError:
             pass
         time.sleep(0.05)
@@ -124,7 +124,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def cores_apart() -> Iterator[None]:
-    """While the block runs, what this process starts and itself stay off the core of the contenders."""
+    """While the block runs, this process and all that it starts stay off the contenders' core."""
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) == 1:
         yield
         return

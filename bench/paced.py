@@ -65,7 +65,7 @@ def _hang_up(lines: list[_Line]) -> None:
 
 
 async def bid_at_pace(port: int, requests: Iterator[bytes], *, rate: float, seconds: float) -> int:
-    """Send ``rate`` bids a second for so long, each when it is due; returns how many were accepted.
+    """Send ``rate`` bids a second for ``seconds``, each when it is due; returns how many were accepted.
 
     One bid is on its way at a time as long as the gateway keeps up, so that each is higher than the one before.
 
@@ -88,7 +88,7 @@ async def bid_at_pace(port: int, requests: Iterator[bytes], *, rate: float, seco
 
 
 async def bid_many(port: int, requests: Iterator[bytes], count: int) -> int:
-    """Send so many bids, several at a time; returns how many were accepted."""
+    """Send ``count`` bids, several at a time; returns how many were accepted."""
     lines = await _lines(port, min(count, _CONNECTIONS))
     left = iter(range(count))
 

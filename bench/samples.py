@@ -1,4 +1,4 @@
-"""What is made of many samples."""
+"""Percentiles of samples."""
 
 from __future__ import annotations
 

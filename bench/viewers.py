@@ -1,8 +1,8 @@
 """Thousands of viewers in one process, cheap enough not to be what is measured: raw WebSocket frames on uvloop.
 
 A program of its own, so that it can have a core of its own. It is told what to do line by line on standard input and
-answers each line with one JSON text: ``mark`` forgets what was counted so far, ``report`` tells it, ``read`` lets those
-who stopped reading go on, ``quit`` ends. The first line of its output says that all viewers have their first snapshot.
+answers each line with one JSON text: ``mark`` resets the counts, ``report`` gives them, ``read`` lets viewers who
+stopped reading go on, ``quit`` ends. The first line of its output says that all viewers have their first snapshot.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Viewer(asyncio.Protocol):
                 if self.stalls and self.transport is not None:
                     self.transport.pause_reading()
         elif opcode == _PING and self.transport is not None:
-            # Masked with zeroes, which leaves the payload as it is.
+            # Masked with zeroes, which does not change the payload.
             self.transport.write(bytes([0x8A, 0x80 | len(text)]) + b"\0\0\0\0" + text)
         elif opcode == _CLOSE:
             crowd.closed[struct.unpack("!H", text[:2])[0] if len(text) >= 2 else 1005] += 1
@@ -172,8 +172,8 @@ def request_for(port: int, path: str) -> bytes:
 
 
 async def _socket(port: int, number: int, *, small: bool) -> socket.socket:
-    """Connected, from addresses in turn, since each has only so many ports; ``small``: with little room for unread
-    frames."""
+    """A connected socket, from local addresses in turn, since the ports of each are limited; ``small``: with little
+    room for unread frames."""
     sock = socket.socket()
     sock.setblocking(False)
     if small:
@@ -229,7 +229,7 @@ async def _run(port: int, path: str, count: int, stalled: int) -> None:
             case "report":
                 _say(_report(crowd, viewers))
             case "read":
-                # Those who stopped reading go on, to be told how they were closed.
+                # Viewers who stopped reading go on, to learn how they were closed.
                 for viewer in lazy:
                     if viewer.transport is not None and not viewer.transport.is_closing():
                         viewer.transport.resume_reading()

@@ -39,7 +39,7 @@ BACKLOG = 2048
 
 
 class LifespanState(TypedDict):
-    """What every request finds in its ``state``."""
+    """The ``state`` of every request."""
 
     service: Service
 
@@ -85,7 +85,7 @@ def create_app(settings: Settings) -> Starlette:
 
 
 async def _figures(service: Service) -> Sequence[Metric]:
-    """What CloudWatch is told, where it is told anything."""
+    """The metrics for CloudWatch, where it is used."""
     return (
         Gauge("Connections", len(service.connections)),
         Total("FramesSent", service.metrics.frames_sent),
@@ -93,7 +93,7 @@ async def _figures(service: Service) -> Sequence[Metric]:
 
 
 class FeedServer(uvicorn.Server):
-    """uvicorn, but viewers are sent away in an orderly manner before anything else is taken down."""
+    """uvicorn, but at a shutdown it first closes the viewers' connections in an orderly way."""
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -121,13 +121,14 @@ def create_server(settings: Settings) -> FeedServer:
         # One task pings all; see Service.ping.
         ws_ping_interval=None,
         ws_ping_timeout=None,
-        # A frame is compressed for each viewer anew, with a window of memory for each: not worth it for short texts.
+        # Compression would work on each frame once per viewer, with a window of memory for each: not worth it for short
+        # texts.
         ws_per_message_deflate=False,
         # Longer than a load balancer keeps an idle connection, or it would send a request into one that just closed.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(CLOSE_GRACE_S) + 2,
         backlog=BACKLOG,
-        # uvicorn would believe whoever connects from this machine.
+        # uvicorn alone would trust the headers of any peer on this machine.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         log_config=None,
@@ -141,7 +142,7 @@ def main() -> None:
     """``python -m broadcast_service``: serve until SIGTERM or SIGINT."""
     settings = Settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # One line for every viewer that comes.
+    # At INFO it writes one line for every viewer that connects.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = create_server(settings)
     sockets = open_sockets(settings)
@@ -152,7 +153,7 @@ def main() -> None:
 
 
 def open_sockets(settings: Settings) -> list[socket.socket] | None:
-    """The sockets to listen on; None leaves it to uvicorn, which has one of its own.
+    """The sockets to listen on; None lets uvicorn open one.
 
     Raises:
         OSError: an address cannot be bound, for example by a process that does not share it.
@@ -170,7 +171,8 @@ def open_sockets(settings: Settings) -> list[socket.socket] | None:
 
 
 def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
-    """Bound and not listening yet: the kernel would send viewers here before there is somebody to accept them.
+    """A socket that is bound but not listening yet: otherwise the kernel would send viewers here before they can be
+    accepted.
 
     Args:
         is_shared: other processes may bind it as well (SO_REUSEPORT); the kernel spreads new connections over all.

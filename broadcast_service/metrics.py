@@ -37,7 +37,7 @@ class Metrics:
 
     def observe_latency(self, seconds: float) -> None:
         """One message: seconds from its newest event's decision until all its frames were handed out."""
-        # Two clocks are compared; a negative difference says no more than "at once".
+        # Two clocks are compared; a negative difference only means "at once".
         self.latency.observe(max(seconds, 0.0))
 
     def render(
@@ -79,7 +79,7 @@ class Metrics:
         yield counters("feed_connections_closed_total", "Connections closed by the service.", "code", closed)
         for name, text, total in (
             ("messages", "Messages from JetStream.", self.messages_received),
-            ("operations", "What viewers asked for, as it is counted.", self.operations),
+            ("operations", "Operations that viewers asked for.", self.operations),
             ("operations_refused", "Messages that asked for too much.", self.operations_refused),
             ("operations_failed", "Operations of viewers that failed.", self.operations_failed),
             ("events_watched", "Events of items that somebody follows.", self.events_watched),

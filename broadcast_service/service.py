@@ -85,7 +85,7 @@ class Service:
         self.viewers = AudienceSource(
             self.audience, self.hub.counts, self.broadcaster.tell_viewers, self.stream, clock=clock
         )
-        # In the order in which they came, each with as what its address counts.
+        # In order of arrival, each with the key under which its address is counted.
         self.connections: dict[Connection, str] = {}
         self.addresses = Addresses(
             settings.feed_connections_per_address_max, attempts_per_s=settings.feed_attempts_rate_max
@@ -110,11 +110,11 @@ class Service:
         return len(self.connections) >= self.settings.feed_connections_max
 
     def enter(self, connection: Connection, pinged: Pinged | None = None, address: str = _NOWHERE) -> None:
-        """A connection comes in.
+        """Add a connection.
 
         Args:
             pinged: its WebSocket, where it is one.
-            address: as what its address counts; see :mod:`broadcast_service.core.addresses`.
+            address: the key under which its address is counted; see :mod:`broadcast_service.core.addresses`.
         """
         self.connections[connection] = address
         if pinged is not None:
@@ -124,7 +124,7 @@ class Service:
         self.metrics.connections_opened += 1
 
     def leave(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Remove a connection."""
         address = self.connections.pop(connection, _NOWHERE)
         if address:
             self.addresses.leave(address)
@@ -141,7 +141,7 @@ class Service:
         self.broadcaster.carry_out(self.hub.subscribe(connection, item_id, since, full=full))
 
     def unfollow(self, connection: Connection, item_id: str) -> bool:
-        """Whether the connection followed the item until now."""
+        """Stop following an item; returns whether the connection followed it."""
         self.private.unfollow(connection, item_id)
         return self.hub.unsubscribe(connection, item_id)
 
@@ -158,7 +158,7 @@ class Service:
     # ------------------------------------------------------------------------------------- what happens by itself
 
     def work(self) -> dict[str, Work]:
-        """What goes on as long as the service runs, by name; to be cancelled in the reverse order."""
+        """The tasks that run as long as the service does, by name; to be cancelled in reverse order."""
         work: dict[str, Work] = {
             "loader": partial(self.loader.run, self.broadcaster),
             "stream": partial(self.stream.run, self.broadcaster),
@@ -169,12 +169,13 @@ class Service:
             "ping": self.ping,
         }
         if self.settings.feed_viewers_s:
-            # Ends before the stream does: it has something to say then.
+            # Cancelled before the stream, because it still announces something then.
             work["viewers"] = self.viewers.run
         return work
 
     async def sweep(self) -> None:
-        """Close viewers that stopped reading, and forget expired tokens and who came long ago, until cancelled."""
+        """Close viewers that stopped reading, and forget expired tokens and old attempts to connect, until
+        cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             for connection in list(self.connections):
@@ -194,7 +195,7 @@ class Service:
 
     async def ping(self) -> None:
         """Ping every WebSocket once per ``feed_ping_interval_s``, until cancelled."""
-        # Often enough that neither an interval nor a time-out lasts much longer than it is set to.
+        # Often enough that neither an interval nor a time-out lasts much longer than its setting.
         period_s = min(self.settings.feed_ping_interval_s, self.settings.feed_ping_timeout_s) / 2
         await visit(Rounds(self._pinged.values), period_s, self._ping)
 

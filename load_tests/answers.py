@@ -1,8 +1,7 @@
 """What an answer to a bid means to the one who sent it: accepted, refused, unknown or failed. Pure.
 
 The distinction that matters is between *refused* or *failed* (the bid is certainly not in the auction) and
-*unknown* (it may be): whoever counts must not put a timed-out bid into either column before asking
-``bids/by-key``.
+*unknown* (it may be): a timed-out bid must not be counted as either before ``bids/by-key`` was asked.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class ItemView:
 _body_decoder = msgspec.json.Decoder(_Body)
 _item_decoder = msgspec.json.Decoder(_ItemBody)
 
-# A 503 with a code promises that nothing was changed. But for this one: the bid may yet prove to be accepted.
+# A 503 with a code promises that nothing was changed, except this one: the bid may have been accepted.
 _AMBIGUOUS_CODE = "OUTCOME_UNKNOWN"
 _NO_SUCH_KEY = "KEY_NOT_FOUND"
 
@@ -115,7 +114,7 @@ def read_bid_answer(status: int, body: bytes | None, exponent: int = 2) -> BidAn
         current_bid = None if parsed.current_bid is None else minor_units(parsed.current_bid, exponent)
         min_next_bid = None if parsed.min_next_bid is None else minor_units(parsed.min_next_bid, exponent)
     except (msgspec.DecodeError, ValueError) as error:
-        # The verdict is in a body that cannot be read, so the bid may well have been accepted.
+        # The body with the verdict cannot be read, so the bid may have been accepted.
         fate = Fate.UNKNOWN if status in (200, 201) or status >= 500 else Fate.FAILED
         return BidAnswer(fate, f"HTTP {status}", complaint=f"HTTP {status} with an unreadable body: {error}")
     if status == 201 and parsed.success and parsed.seq is not None and current_bid is not None:
@@ -145,7 +144,7 @@ def read_item(body: bytes, exponent: int = 2) -> ItemView:
     """Read an item.
 
     Raises:
-        ValueError: the body is not an item of DESIGN.md section 4.
+        ValueError: the body is not an item as the API documents it.
     """
     try:
         item = _item_decoder.decode(body)

@@ -30,7 +30,7 @@ class Bidder:
         spread_minor: how far above the least needed amount they go at most, in minor units, 0 or more.
             Bidders who act on the same stale price differ by it; with 0 all but one of them would always be
             refused.
-        rng: source of their whims.
+        rng: source of their randomness.
     """
 
     def __init__(self, user_id: str, spread_minor: int, rng: Random) -> None:

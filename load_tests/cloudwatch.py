@@ -1,7 +1,7 @@
-"""What CloudWatch was told during a load run, beside what the run itself counted. No part of the proof.
+"""What CloudWatch was told during a load run, beside what the run itself counted. Not part of the proof.
 
-CloudWatch adds up whole minutes, so bids of the minute in which the run began count too; and a service reports now and
-then, so the run waits for a while, until CloudWatch knows of as much as it saw itself.
+CloudWatch adds up whole minutes, so bids of the minute in which the run began count too; and a service reports only now
+and then, so the run waits for a while, until CloudWatch has as much as the run itself saw.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOOK_EVERY_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What CloudWatch has. ``problem`` says why it is not all of it, or none."""
+    """What CloudWatch has. ``problem`` says why some of it, or all, is missing."""
 
     namespace: str
     values: Mapping[Question, float | None]
@@ -51,7 +51,8 @@ async def ask(
     wait_s: float,
     opened: Callable[[], Any] = open_cloudwatch,
 ) -> Figures:
-    """The figures from ``start`` on, as soon as they have as much as was ``seen``, at the latest after ``wait_s``.
+    """The figures from ``start`` on, as soon as they have as much as was ``seen``, at the latest after ``wait_s``
+    seconds.
 
     Never raises: the bids are what counts, and they are proved without CloudWatch.
     """
@@ -75,7 +76,7 @@ async def ask(
 
 
 def lines(figures: Figures | None) -> Iterable[str]:
-    """For the terminal; nothing where nobody asked."""
+    """The lines for the terminal; none where nobody asked."""
     if figures is None:
         return
     yield ""

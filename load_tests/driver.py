@@ -28,7 +28,7 @@ _RESOLVE_ATTEMPTS_MAX = 5
 _RESOLVE_PAUSE_S = 1.0
 # Users finish the request that they are in; longer than the time-out of a request.
 _LOCUST_STOP_S = 12
-# Beyond run time and stop time: importing, spawning, writing the ledger.
+# Added to run time and stop time: importing, spawning, writing the ledger.
 _LOCUST_GRACE_S = 30.0
 _LOG_TAIL_BYTES = 2_000
 
@@ -150,9 +150,7 @@ def _locust_command(gateway_url: str, load: Load, ledger_path: Path) -> list[str
 
 
 async def _follow(process: asyncio.subprocess.Process, progress: Callable[[Progress], None]) -> None:
-    """Read lines until the process closes its output; anything that is not a line of progress is Locust's own
-    talk.
-    """
+    """Read lines until the process closes its output; lines other than progress are Locust's own output."""
     assert process.stdout is not None
     decoder = msgspec.json.Decoder(Progress)
     while line := await process.stdout.readline():

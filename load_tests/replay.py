@@ -166,7 +166,7 @@ class Replayer:
             raise ReplayError(f"cannot open item {item_id}: {self._told(response)}")
 
     def _reserve(self, auction: RecordedAuction) -> str:
-        # A recorded price below the opening bid can be no reserve.
+        # A recorded price below the opening bid cannot be a reserve.
         if not self._reserved or auction.closing_price < auction.opening_bid:
             return ""
         return f'"reserve_price":{format_amount(auction.closing_price, EXPONENT)},'
@@ -258,7 +258,7 @@ async def replay_all(
         ReplayError: an item cannot be opened or read.
     """
     tally = Tally()
-    # A connection and a client for each of the auctions side by side: a shared pool looks through all of its
+    # Each auction that runs has a client and a connection of its own: a shared pool looks through all of its
     # connections for every request, which at 32 of them costs more than the request.
     encryption = httpx.create_ssl_context()
     async with AsyncExitStack() as stack:
@@ -375,7 +375,7 @@ def _write_report(path: Path, report: ReplayReport, with_reserve: ReplayReport |
     try:
         write_json(path, as_json(report) | {"with_reserve": second})
     except OSError as error:
-        # The prices were compared all the same.
+        # The prices were compared nevertheless.
         click.echo(f"The report was not written: {error}", err=True)
     else:
         click.echo(f"Report: {path}")

@@ -96,7 +96,7 @@ def _load_lines(report: RunReport) -> Iterable[str]:
         f"  time of a bid   p50 {latency.p50_ms:.0f} ms, p95 {latency.p95_ms:.0f} ms, "
         f"p99 {latency.p99_ms:.0f} ms, longest {latency.max_ms:.0f} ms"
     )
-    # Said with the figures, since the times of such a load say nothing of what waits when more comes than is served.
+    # Shown with the figures: the times of a closed loop do not tell how long bids wait under overload.
     pause = f" and {load.think_ms:,} ms" if load.think_ms else ""
     yield f"  closed loop     each user waits for its answer{pause} before the next bid: a slow platform is asked less"
 

@@ -97,10 +97,10 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--redis-url", envvar="REDIS_URL", show_envvar=True, help="Its Redis, for the proof.")
 @click.option("--nats-url", envvar="NATS_URL", show_envvar=True, help="Its NATS, for the proof.")
 @click.option("--postgres-url", envvar="POSTGRES_URL", show_envvar=True, help="Its PostgreSQL, for the proof.")
-@click.option("--compose", is_flag=True, help="The stack of docker-compose.localstack.yml on this machine, all of it.")
+@click.option("--compose", is_flag=True, help="All addresses of docker-compose.localstack.yml on this machine.")
 @data_dir_option
 @click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report.")
-@click.option("--archive-stall", type=click.FloatRange(1, 3_600), default=30.0, help="Seconds the archive may rest.")
+@click.option("--archive-stall", type=click.FloatRange(1, 3_600), default=30.0, help="Seconds the archive may stall.")
 @click.option("--allow-unknown", is_flag=True, help="Requests without an answer are no failure (runs with faults).")
 @click.option(
     "--cloudwatch-namespace",
@@ -134,7 +134,7 @@ def main(
 
     Exit status: 0 proved, 1 not proved, 2 no run was possible.
     """
-    # The drivers' notices about connections that open and close are no news here.
+    # The drivers' notices about connections that open and close are of no interest here.
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
     tag = run_tag()
     load = Load(
@@ -150,7 +150,7 @@ def main(
     given = dict(zip(SETTINGS, (gateway_url, redis_url, nats_url, postgres_url), strict=True))
     if compose:
         variables = compose_variables(os.environ)
-        # All of it, whatever the shell has: the stores of another platform would prove nothing.
+        # All four addresses, whatever the shell has: the stores of another platform would prove nothing.
         given = dict(compose_urls(variables))
         cloudwatch_namespace = variables["METRICS_CLOUDWATCH_NAMESPACE"]
         os.environ.update(compose_aws(variables))
@@ -229,7 +229,7 @@ async def _load_and_prove(run: _Run) -> bool:
     try:
         write_json(run.report_path, as_json(report))
     except OSError as error:
-        # What was proved is proved.
+        # The proof holds without the file.
         click.echo(f"The report was not written: {error}", err=True)
     else:
         click.echo(f"Report: {run.report_path}")
@@ -257,7 +257,6 @@ class _StackProgress(Reporter):
 
     @override
     def step_done(self, label: str, seconds: float, note: str) -> None:
-        """Show it."""
         click.echo(f"  {label} {seconds:.1f} s")
 
 

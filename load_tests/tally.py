@@ -1,8 +1,8 @@
-"""What the clients of a load run know: every bid with its outcome, written down for the proof. Pure but for
-the file.
+"""What the clients of a load run know: every bid with its outcome, written down for the proof. Pure except for the
+file.
 
 A bid is entered *before* it is sent, so one that is cut off in flight (the run ends, the process is stopped)
-is left standing as unknown instead of vanishing from the books.
+stays in the books as unknown instead of vanishing.
 """
 
 from __future__ import annotations

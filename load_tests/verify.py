@@ -136,8 +136,8 @@ async def wait_until_archived(
     """Wait until PostgreSQL has every event of these items that Redis has.
 
     Args:
-        stall_timeout_s: give up when the archive made no progress for so long.
-        timeout_s: give up in any case after so long.
+        stall_timeout_s: give up when the archive made no progress for this long.
+        timeout_s: give up in any case after this long.
         progress: called with every look, five times a second.
 
     Returns:

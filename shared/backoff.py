@@ -10,7 +10,7 @@ _DOUBLINGS_MAX: Final = 32
 
 
 class Backoff:
-    """The pauses of one thing that is tried again and again."""
+    """The pauses between attempts at one thing."""
 
     def __init__(self, *, first_s: float = 0.1, most_s: float = 5.0) -> None:
         self._first_s = first_s
@@ -30,7 +30,8 @@ class Backoff:
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until the event is set, at most so long; whether it is set. A pause that a request to stop cuts short."""
+    """Wait until the event is set, at most ``seconds``; returns whether it is. For pauses that a request to stop cuts
+    short."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -14,8 +14,8 @@ from shared.server_urls import password_of, without_password
 class EnvironmentSettings(BaseSettings):
     """Read from the environment, else from a file ``.env`` in the working directory, else the default.
 
-    Names are those of the environment, in upper case. What is wrong is named in the error, never shown. Secrets are
-    fields of the type ``SecretStr``; addresses are shown without their passwords.
+    Names are those of the environment, in upper case. Errors name a wrong setting, and never show its value. Secrets
+    are fields of the type ``SecretStr``; addresses are shown without their passwords.
 
     Raises:
         pydantic.ValidationError: a value has the wrong type or is out of range.

@@ -1,11 +1,11 @@
 """The one policy for tasks that run as long as a service does.
 
-None of them waits for a server in vain: each gets over outages by itself. So one that fails has a defect, which is
-logged as critical. What follows depends on what the task keeps in memory:
+Each of them survives outages of its servers by itself. So a task that fails has a defect, which is logged as critical.
+What follows depends on what the task keeps in memory:
 
-- *nothing across a look*: it begins anew after a growing pause. The service's other work goes on, bids above all.
+- *nothing between two rounds*: it starts again after a growing pause. The service's other work goes on, bids above all.
 - *state that others rely on*, such as who waits for what: half of a change may be done, and nobody would notice. The
-  process ends in good order, by SIGTERM to itself, and whoever runs it starts another one.
+  process ends in good order, by SIGTERM to itself, and its supervisor starts another one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The closer: opens and closes items on time, by themselves.
+"""The closer: opens and closes items on time.
 
 It only looks at which items are due and calls the script; what is due is decided inside the script, by Redis TIME, so
 the close happens exactly once however many closers call it, and also after downtime. A gateway looks after the shards
@@ -37,14 +37,14 @@ class Closer:
         on_outbox: Callable[[str], None],
         look_s: float = 0.1,
     ) -> None:
-        """``look_s``: how often the deadlines are looked at, so how late an opening or a close may be at most when
-        idle."""
+        """``look_s``: seconds between looks at the deadlines, and so the most by which an idle gateway opens or closes
+        late."""
         self._scripts = scripts
         self._owned_shards = owned_shards
         self._on_outbox = on_outbox
         self._look_s = look_s
-        # Items that are due and cannot be advanced, with the time of their next try: they are not called ten times a
-        # second, and do not stand in the way of those behind them.
+        # Items that are due and cannot be advanced, with the time of their next try. So they are not tried ten times a
+        # second, and do not block those behind them.
         self._stuck: dict[str, float] = {}
         self.advanced_total = 0
 
@@ -64,7 +64,7 @@ class Closer:
                 await asyncio.sleep(self._look_s)
 
     async def look(self) -> bool:
-        """One look over the owned shards; whether some of them may have more that is due.
+        """Look over the owned shards once. Returns whether more items may be due.
 
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.

@@ -56,7 +56,7 @@ class ScriptLimits:
     Attributes:
         outbox_entries_max: entries of a shard that may wait to be archived; past it bids are refused with 503.
         recent_events: events per item kept next to its state.
-        refusals_kept: verdicts of refused bids kept per item at most, in two halves; at least the latest half is there.
+        refusals_kept: most verdicts of refused bids kept per item, in two halves; at least the latest half is there.
         refusals_kept_of_one: how many of these may be of one bidder, in two halves as well.
         refusals_kept_s: how long they are kept after the last one.
     """

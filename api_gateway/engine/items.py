@@ -97,8 +97,8 @@ class Items:
         Raises:
             ItemNotFound: the catalogue is not open.
             ShardLost: it is not new: Redis has lost the item, or its whole shard. Nothing was created.
-            Unavailable: nothing was created (whether it is new cannot be told now, say), or it is unknown; trying again
-                is safe.
+            Unavailable: nothing was created (say, because nobody can tell now whether it is new), or that is unknown;
+                trying again is safe.
         """
         if not self._open_catalogue:
             await self.absent(item_id)
@@ -110,24 +110,24 @@ class Items:
         await asyncio.shield(opening)
 
     async def _open_if_new(self, item_id: str) -> None:
-        """An item that was there before must not begin at zero, only because its hash is gone."""
+        """Open the item, unless it existed before: it must not begin at zero only because its hash is gone."""
         with contextlib.suppress(ItemExists):  # another request, or another gateway, opened it in between
             await self.create(NewItem(Terms(item_id=item_id, start_us=0), name=item_id, auto_opened=True))
 
     async def lost(self, item_id: str) -> ShardLost:
-        """The error for an item of a living shard that is known to have been there, and is gone. It is noted."""
+        """The error for a known item that is gone while its shard lives. Notes the item as lost."""
         self.known.pop(item_id, None)
         await self._lost_items.note(item_id)
         return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
     async def gone(self, item_id: str) -> NoReturn:
-        """Raise what is to be said of an item that Redis does not have, and had a moment ago, as this process knows.
+        """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows.
 
-        It is not noted as lost on that word alone. What was neither published nor archived when Redis lost it is
-        nowhere, so no rebuilding brings it back, and nobody would ever strike the note off.
+        That alone is not enough to note it as lost. If it was neither published nor archived when Redis lost it, it is
+        nowhere: no rebuilding brings it back, and nobody would ever remove the note.
 
         Raises:
-            ShardLost: it is lost, or that cannot be told now.
+            ShardLost: it is lost, or nobody can tell now.
             ItemNotFound, Unavailable: there is no such item any more; in an open catalogue the next bid opens it.
         """
         self.known.pop(item_id, None)
@@ -166,8 +166,8 @@ class Items:
         """The item's hash, empty where there is none.
 
         Raises:
-            ShardLost: its shard is closed. What Redis has of it is an older copy, or half rebuilt: a price below one
-                that was told already, and no verdicts of bids that come back.
+            ShardLost: its shard is closed. What Redis has of it is an older copy, or half rebuilt: the price may be
+                below one that was told already, and verdicts of repeated bids are missing.
         """
         pipeline = self._redis.pipeline()
         pipeline.hgetall(item_key(item_id))
@@ -178,7 +178,8 @@ class Items:
         return cast("dict[bytes, bytes]", fields)
 
     async def require_same(self, item: ItemState) -> None:
-        """Whatever was not found beside this item since it was read is not there.
+        """Return if the item's shard is unchanged since it was read, so that what was not found beside the item is
+        really not there.
 
         Raises:
             ShardLost: its shard was closed meanwhile, or rebuilt: epochs only rise.
@@ -207,8 +208,8 @@ class Items:
             ItemExists: the id is taken.
             TermsInvalid: the end is not in the future.
             ShardLost: it is the id of an item that Redis has lost, or of a lost shard. Nothing was created.
-            Unavailable: nothing was created (whether the id is new cannot be told now, say), or it is unknown; trying
-                the same id again is safe.
+            Unavailable: nothing was created (say, because nobody can tell now whether the id is new), or that is
+                unknown; trying the same id again is safe.
         """
         item_id, terms = item.terms.item_id, item.terms
         if not item.id_is_random:
@@ -241,11 +242,11 @@ class Items:
             raise await self.lost(item_id)
 
     async def absent(self, item_id: str) -> NoReturn:
-        """Raise what is to be said of an item that Redis does not have: there is no such item, or Redis has lost it, or
-        its whole shard.
+        """Raise the error for an item that Redis does not have: there is no such item, or Redis has lost it, or its
+        whole shard.
 
-        Where nobody can tell, there is no such item, unless this process has served it. What was found to be lost once
-        needs no question.
+        Where nobody can tell, the error is that there is no such item, unless this process has served it. An item that
+        was found to be lost is not asked about again.
 
         Raises:
             ItemNotFound, ShardLost: one of them.
@@ -273,10 +274,10 @@ class Items:
         raise ItemNotFound(item_id)
 
     async def note_missing(self, listed: list[str], missing: list[str]) -> None:
-        """Of a page of the archive's list Redis lacks these items.
+        """Note the ``missing`` items of a page of the archive's list: Redis lacks them.
 
         Raises:
-            ShardLost: it lacks all of them, and the shard of one is gone: there is no list to be shown.
+            ShardLost: it lacks all of them, and the shard of one is gone: there is no list to show.
             Unavailable: Redis cannot be asked.
         """
         if not missing:

@@ -1,4 +1,4 @@
-"""Whether Redis comes near its bound of memory, told well before it refuses bids."""
+"""Warns that Redis comes near its memory bound, well before it refuses bids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _EVERY_S: Final = 5.0
 
 
 class MemoryWatch:
-    """Asks Redis every few seconds. ``used_bytes`` and ``max_bytes`` are of the last answer; a maximum of 0 is none.
+    """Asks Redis every few seconds. ``used_bytes`` and ``max_bytes`` are of the last answer; ``max_bytes`` 0 means no
+    bound.
 
     On a cluster it is the server that the client happens to ask.
     """
@@ -31,7 +32,7 @@ class MemoryWatch:
 
     @property
     def shortage(self) -> str | None:
-        """What to tell of it, None while there is room."""
+        """The warning, None while there is room."""
         if not self.max_bytes or self.used_bytes < ALARM_SHARE * self.max_bytes:
             return None
         return (
@@ -49,7 +50,7 @@ class MemoryWatch:
             await asyncio.sleep(_EVERY_S * random.uniform(0.75, 1.25))
 
     async def look(self) -> None:
-        """One look.
+        """Look once.
 
         Raises:
             RedisError, OSError: Redis cannot be asked.

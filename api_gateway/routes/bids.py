@@ -78,8 +78,8 @@ async def get_verdict(
         raise Unavailable(f"Redis cannot be asked: {error}") from error
     if stored is None or not stored.line.startswith(ACCEPTED):
         # 1. The item is read, its shard is open. 2. Redis fails over to a replica that lacks the bid, and the shard is
-        # closed. 3. The key is looked for, in vain: but the bid was published, and comes back. Or an earlier refusal is
-        # there, after which the bid was sent again and accepted.
+        # closed. 3. The key is not found, but the bid was published and comes back. Or an earlier refusal is found,
+        # though the bid was sent again after it and accepted.
         await context.items.require_same(item)
     if stored is None:
         return problem(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
@@ -91,7 +91,7 @@ async def get_verdict(
 
 
 async def _secured(request: Request, item_id: str) -> None:
-    """To tell of an accepted bid is to acknowledge it."""
+    """Wait until the bid is safe: to tell of an accepted bid is to acknowledge it."""
     secure = context_of(request).secure
     if secure is None:
         return

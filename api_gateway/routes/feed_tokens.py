@@ -1,4 +1,4 @@
-"""``/api/v1/feed-token``: who a bidder is, for the live feed. Only where anybody may be anybody."""
+"""``/api/v1/feed-token``: tokens that tell the live feed who a bidder is. Only with ``OPEN_IDENTITY``."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ _CURSOR: Final = "The `next_cursor` of the page before, unchanged; without it th
 def _answers(
     status: int, description: str, model: type[msgspec.Struct], *problems: int, **more: Any
 ) -> dict[int | str, dict[str, Any]]:
-    """Responses for OpenAPI, which knows what a problem looks like."""
+    """Responses for OpenAPI. ``problems`` are statuses alone: OpenAPI has their descriptions."""
     told: dict[int | str, dict[str, Any]] = {problem: {} for problem in problems}
     told[status] = {"description": description, "content": json_content(model), **more}
     return told
@@ -185,8 +185,8 @@ async def get_history(
     context: Context = context_of(request)
     item = await context.items.get(_checked(item_id), may_open=False)
     page = await context.history.page(item_id, cursor=cursor, limit=limit)
-    # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is
-    # looked for in vain. It is published, and comes back.
+    # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is not
+    # found, though it was published and comes back.
     await context.items.require_same(item)
     bids = [
         HistoryBid(
@@ -244,7 +244,7 @@ async def _transition(request: Request, name: Transition, item_id: str) -> Respo
     return _json(public_item(item))
 
 
-# An automatic bid has a slash in its id; it is to be told why it cannot be struck.
+# An automatic bid has a slash in its id. The route takes it, to say why it cannot be struck.
 @router.post("/{item_id}/bids/{bid_id:path}/void", summary="Strike a bid", **_OPERATION_DOCS)
 async def void_bid(request: Request, item_id: ItemIdPath, bid_id: BidIdPath) -> Response:
     """Strike an accepted bid, a raised maximum among them: the item becomes what its other accepted bids make it.

@@ -57,7 +57,7 @@ class AudienceSource:
                 await asyncio.sleep(self._audience.period_s)
                 await self.round()
         finally:
-            # Otherwise viewers who move to another broadcaster would be counted twice for a while.
+            # Without this, viewers who move to another broadcaster would be counted twice for a while.
             await self._announce([])
 
     async def round(self) -> None:

@@ -18,7 +18,7 @@ from shared.redis_layout.keys import bidders_key, item_key, proxies_key, recent_
 
 
 class _Bid(msgspec.Struct):
-    """Of an event no more than this: who bid."""
+    """The only field of an event that is needed here: who bid."""
 
     type: str
     user_id: str = ""
@@ -28,7 +28,7 @@ _decoder: Final = msgspec.json.Decoder(_Bid)
 _VOIDED: Final = b'{"type":"voided"'
 
 STRUCK_MAX: Final = 16
-"""Of one bidder on one item: the newest struck bids that are told."""
+"""Struck bids that are told of one bidder on one item, at most: the newest."""
 
 ITEMS_MAX: Final = 1_000
 """Items whose struck bids are remembered."""
@@ -46,14 +46,14 @@ class BidderReader:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        # By item: in which epoch and after how many voids its events were looked through, and what was found. Bounded.
+        # By item: the epoch and the number of voids at which its events were searched, and what was found. Bounded.
         self._struck: dict[str, tuple[tuple[bytes | None, bytes], dict[str, tuple[Struck, ...]]]] = {}
 
     async def read(self, item_id: str, users: Collection[str]) -> dict[str, Facts]:
-        """The facts of each of these users, of one moment; struck bids as far as the item's recent events tell them.
+        """The facts of each of these users at one moment; struck bids as far as the item's recent events tell them.
 
-        On an item that was bid on before there was a count of bids by bidder, who is not in it is looked for among the
-        recent events: bids that are longer ago than those are not found, and those that were struck are.
+        On an item that was bid on before bids were counted by bidder, a bidder who is not in the count is looked up
+        among the recent events. Bids older than those are not found, and struck ones are.
 
         Raises:
             ShardClosed: the item's shard is lost or closed.
@@ -83,7 +83,7 @@ class BidderReader:
     async def _struck_bids(
         self, item_id: str, epoch: bytes | None, voids: bytes | None
     ) -> dict[str, tuple[Struck, ...]]:
-        """By bidder. The events are looked through once after each void, not for each read."""
+        """Struck bids by bidder. The events are searched once after each void, not for each read."""
         if not voids or voids == b"0":
             return {}
         known = self._struck.get(item_id)
@@ -105,8 +105,8 @@ class BidderReader:
         """The item's recent events.
 
         Raises:
-            ShardClosed: they may be gone since the item was read, and whoever remembers that none was there, remembers
-                it beyond the rebuilding.
+            ShardClosed: the events may have gone since the item was read. A caller would remember that there were none,
+                even after the rebuilding.
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.lrange(recent_key(item_id), 0, -1)

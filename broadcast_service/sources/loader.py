@@ -29,7 +29,7 @@ class Reader(Protocol):
 
 
 class Listener(Protocol):
-    """Is told what was loaded. After each request there is at least one call of the last four."""
+    """Is told what was loaded. Each request leads to at least one call of the last four methods."""
 
     def watches(self, item_id: str) -> bool: ...
 
@@ -96,7 +96,7 @@ class Loader:
             is_lost = recovery is None and await self._reader.is_lost(item_id)
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_failing:
-                # Once, not for every watched item.
+                # Logged once, not for every watched item.
                 logger.warning("Redis cannot be asked, trying on: %s: %s", type(error).__name__, error)
             self._is_failing = True
             self._failed(item_id)
@@ -117,7 +117,7 @@ class Loader:
         if recovery is not None:
             listener.loaded(item_id, recovery, again=again)
         elif not again:
-            # Else the item may have been created since; the next read tells.
+            # Otherwise the item may have been created since; the next read tells.
             if is_lost:
                 listener.lost(item_id)
             else:

@@ -48,7 +48,7 @@ class ShardWatch:
                 logger.debug("the shards cannot be looked at: %s: %s", type(error).__name__, error)
 
     async def look(self, listener: Listener) -> None:
-        """One look.
+        """Look once.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.

@@ -49,7 +49,7 @@ class ContendedBidder(FastHttpUser):
 
     @override
     def on_start(self) -> None:
-        """Take a user id. Items are looked at when it comes to bidding on them, see :meth:`act`."""
+        """Take a user id. Items are looked at before the first bid on them, see :meth:`act`."""
         number = next(self._numbers)
         self._rng = Random(f"{self.run_tag}:{number}")
         self._bidder = Bidder(f"{self.run_tag}-user-{number}", self.spread_minor, self._rng)
@@ -103,7 +103,7 @@ class ContendedBidder(FastHttpUser):
             time.sleep(_BACK_OFF_S)
 
     def _learn(self, status: int, body: bytes) -> str | None:
-        """Take note of an item that was shown; what is wrong with the answer, or None."""
+        """Remember an item that was shown; returns what is wrong with the answer, or None."""
         if status != 200:
             return f"HTTP {status}"
         try:

@@ -37,7 +37,7 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A count since the process started. What it grew by is reported, so sums over tasks and time mean something."""
+    """A count since the process started. Its growth is reported, so that sums over tasks and time are right."""
 
     name: str
     value: float
@@ -107,7 +107,7 @@ class Reporter:
         try:
             await self.once()
         except AwsError as error:
-            # Once, not at every try: an outage of CloudWatch is no news for hours.
+            # Logged once, not at every try: an outage of CloudWatch may last for hours.
             if not self._failing:
                 logger.warning("no metrics: %s", error)
             self._failing = True
@@ -119,7 +119,7 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One metric of one service, and how its values over tasks and time are put together."""
+    """One metric of one service, and how its values over tasks and time are combined."""
 
     service: str
     metric: str

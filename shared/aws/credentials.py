@@ -1,6 +1,6 @@
 """Credentials from the environment and from AWS Secrets Manager, joined into the settings that the services read.
 
-A deployment keeps passwords apart from addresses. Whoever starts a service calls :func:`completed` on the environment
+A deployment keeps passwords apart from addresses. The starter of a service calls :func:`completed` on the environment
 first; the service itself knows nothing but ``REDIS_URL``, ``NATS_URL`` and ``POSTGRES_URL``.
 
 ==========================  =========================================================================================
@@ -23,7 +23,7 @@ from shared.server_urls import UrlInvalid, password_of, with_credentials
 SERVERS: Final = ("REDIS", "NATS", "POSTGRES")
 
 LOCAL_MARK: Final = "local-"
-"""Passwords and secrets that begin so are in this repository for everybody to read."""
+"""Passwords and secrets that begin with it are in this repository, for everybody to read."""
 
 _SECRET_ENDINGS: Final = ("_PASSWORD", "_SECRET")
 
@@ -77,7 +77,7 @@ def _complete(environment: dict[str, str], server: str, read_secret: Callable[[s
 
 
 def _login(setting: str, text: str) -> tuple[str | None, str]:
-    """User, if it is told, and password."""
+    """User, if given, and password."""
     if not text.lstrip().startswith("{"):
         return None, text.strip()
     login = _object(setting, text)

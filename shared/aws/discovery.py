@@ -1,7 +1,7 @@
 """Cloud Map: a service tells where it is, and finds others. Blocking calls, to be run in a thread.
 
-On ECS the platform registers tasks by itself where a service asks for it; this is for what it does not know, and for
-finding peers by address.
+ECS registers the tasks of a service that asks for it. This is for what ECS does not know, and for finding peers by
+address.
 """
 
 from __future__ import annotations

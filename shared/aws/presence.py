@@ -39,7 +39,7 @@ async def presence(
         settings: read from the environment where they are not given.
 
     Raises:
-        AwsError: AWS is to be used, and boto3 is missing or not configured. Not for an AWS that does not answer.
+        AwsError: AWS is to be used, and boto3 is missing or not configured. An AWS that does not answer raises nothing.
     """
     settings = settings or AwsSettings()
     endpoint_url = settings.aws_endpoint_url or None
@@ -72,7 +72,7 @@ async def presence(
 
 
 async def _registered(client: Any, service_id: str, instance: discovery.Instance) -> None:
-    """Register, as often as it takes; until cancelled, then deregister."""
+    """Register, trying until it succeeds; when cancelled, deregister."""
     backoff = Backoff(first_s=1.0, most_s=_RETRY_MOST_S)
     while True:
         try:

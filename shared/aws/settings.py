@@ -1,4 +1,4 @@
-"""What every service may be told about AWS, read from the environment. All of it empty: nothing of AWS is used."""
+"""The AWS settings of every service, read from the environment. Where all are empty, AWS is not used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AwsSettings(EnvironmentSettings):
         aws_endpoint_url: where AWS is, if not at AWS: an emulator.
         metrics_cloudwatch_namespace: report metrics under this namespace, such as ``Bidding/prod``; empty for none.
         metrics_cloudwatch_interval_s: how often. Less than 60 s costs more calls and shows no more on a dashboard.
-        cloud_map_service_id: register with this service of Cloud Map, ``srv-…``, while running; empty for not.
+        cloud_map_service_id: register with this service of Cloud Map, ``srv-…``, while running; empty for none.
         cloud_map_address: the address to register; empty for that of this machine's name.
     """
 

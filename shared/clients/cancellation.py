@@ -1,9 +1,9 @@
-"""On Python 3.11, drivers that do not lose a cancellation (decision 0031).
+"""On Python 3.11: keeps the drivers from losing a cancellation (decision 0031).
 
-There ``asyncio.wait_for`` returns the result, and forgets that its task was cancelled, where the cancellation comes in
-the moment in which the result is there. redis-py sends every command through it, and nats-py waits for answers with it,
-so a task that is cancelled once could go on for ever: a service that does not end, a lease that is taken again after it
-was given back. Python 3.12 mended it.
+There ``asyncio.wait_for`` returns the result and forgets that its task was cancelled, if the cancellation comes at the
+moment of the result. redis-py sends every command through it, and nats-py waits for answers with it, so a task that is
+cancelled once could go on for ever: a service that does not end, a lease that is taken again after it was given back.
+Python 3.12 fixed it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ async def wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:  # noqa
     if timeout is None:
         return await awaitable
     if timeout <= 0:
-        # Takes what is there already, and starts nothing: no moment in between.
+        # It takes a result that is there already and starts nothing, so no cancellation can come in between.
         return await _wait_for_of_python(awaitable, timeout)
     async with asyncio.timeout(timeout):
         return await awaitable
 
 
 def install() -> None:
-    """For every library of this process; nothing from Python 3.12 on."""
+    """Install it for every library of this process; from Python 3.12 on it does nothing."""
     if sys.version_info < (3, 12):
         asyncio.wait_for = wait_for  # type: ignore[assignment]

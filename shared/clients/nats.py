@@ -30,7 +30,7 @@ class StreamUnavailable(BiddingError, ConnectionError):
 
 
 class StreamSettings(EnvironmentSettings):
-    """Read here, not in each service, since whoever comes first makes the stream for all."""
+    """Read here, not in each service, since the service that comes first makes the stream for all."""
 
     nats_stream_replicas: int = 1
 
@@ -62,15 +62,15 @@ class _Client(Client):
 
     @override
     async def _connect_to_server(self, s: Srv) -> None:
-        # One that was accepted and never greeted would be forgotten as it is, open.
+        # A connection that was accepted but never greeted would be forgotten while it is open.
         self._let_go()
         await super()._connect_to_server(s)
 
     @override
     async def _attempt_reconnect(self) -> None:
-        # It would be closed only when the server has taken all that waits for it. One that vanished, or hangs, never
-        # does, and so long the client would not try another one, or the same one again. Nothing is lost by it that was
-        # not in doubt: whoever must know that a message arrived waits for an answer.
+        # It would be closed only when the server has taken all that waits to be sent. A server that vanished, or hangs,
+        # never does, and until then the client would try no server again. Nothing is lost that was not in doubt: a
+        # caller who must know that a message arrived waits for an answer.
         self._let_go()
         await super()._attempt_reconnect()
 
@@ -80,7 +80,7 @@ class _Client(Client):
 
 
 async def open_nats(url: str, *, name: str) -> Client:
-    """A connection that is re-established for ever, also the first time: this waits until the server is there.
+    """A connection that reconnects for ever. The first time, too, this waits until the server is there.
 
     Put a time-out around it, or use :class:`NatsLink`, where the caller has something else to do meanwhile.
 
@@ -90,7 +90,7 @@ async def open_nats(url: str, *, name: str) -> Client:
         name: shown in the server's monitoring.
     """
     shown = without_password(url)
-    # The library would send them as they stand in the URL, and know them for that one server only.
+    # The library would send them as they stand in the URL, and to that one server only.
     user, password = credentials_of(url) or (None, None)
 
     async def on_error(error: Exception) -> None:
@@ -123,7 +123,7 @@ async def open_nats(url: str, *, name: str) -> Client:
             reconnected_cb=on_reconnected,
         )
     except asyncio.CancelledError:
-        # Whom the caller's time-out cancels between connecting and the greeting leaves its socket open.
+        # A time-out of the caller between connecting and the greeting would leave the socket open.
         await client.close()
         raise
     return client
@@ -159,7 +159,8 @@ class NatsLink:
         Raises:
             StreamUnavailable: NATS is not reachable now; a client that was connected once goes on trying by itself.
         """
-        # Of many who find none, one opens it: each of the others would leave a connection that nobody closes.
+        # Of many callers who find no client, one opens it: each of the others would leave a connection that nobody
+        # closes.
         async with self._opening:
             if self._client is None or self._client.is_closed:
                 self._client = await self._open()

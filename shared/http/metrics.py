@@ -1,7 +1,7 @@
 """``/metrics``: Prometheus' text out of plain counters.
 
-What is counted is counted in plain integers, so that counting costs next to nothing; families are made of them only
-when somebody asks. ``process_*`` (memory, CPU time, open files) come with every answer, where the system tells them.
+Counts are plain integers, so that counting costs next to nothing. Metric families are made of them only when somebody
+asks. ``process_*`` (memory, CPU time, open files) come with every answer, where the system tells them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def counter(name: str, text: str, value: float) -> Metric:
 
 
 def counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    """The same by the values of a label."""
+    """Counters that differ in the value of one label."""
     family = CounterMetricFamily(name, text, labels=[label])
     for value, total in values.items():
         family.add_metric([value], total)
@@ -74,7 +74,7 @@ class _Collected(Collector):
 def exposition(families: Iterable[Metric]) -> str:
     """The text format, version 0.0.4."""
     text = generate_latest(_Collected(families)).decode()
-    # Whole numbers are told as such: scripts compare them as text.
+    # Whole numbers are written without decimals: scripts compare them as text.
     return text.replace(".0\n", "\n")
 
 

@@ -23,10 +23,10 @@ def health(service: str) -> Response:
 
 
 def readiness(service: str, *, works: bool, is_degraded: bool, **members: Any) -> Response:
-    """200 where the service does its work, be it ``degraded``; 503 and ``unavailable`` where it does not.
+    """200 where the service does its work, even if ``degraded``; 503 and ``unavailable`` where it does not.
 
     Args:
-        members: what else it tells, added as it is.
+        members: further members of the answer, added as they are.
     """
     status = "unavailable" if not works else "degraded" if is_degraded else "ready"
     return json_answer({"status": status, "service": service, **members}, 200 if works else 503)

@@ -1,14 +1,14 @@
 """uvicorn's HTTP protocol, with bounds on how a request arrives and on how long a connection may be idle.
 
 Under httptools uvicorn bounds neither the size of the request line and headers nor the time in which they and the body
-arrive. A client that never ends them would hold a connection, and memory, for ever. The size of bodies is bounded by
-the application; their time here. One look a second at the connections whose request is incomplete costs less than a
+arrive. A client that never ends them would hold a connection, and memory, for ever. The application bounds the size of
+bodies; this class bounds their time. One look a second at the connections whose request is incomplete costs less than a
 timer for each request.
 
 uvicorn begins the keep-alive time-out only after an answer, and ends it with the first byte that comes: also with one
-that begins no request, such as a line break behind a body (RFC 9112, section 2.2) or the rest of a body that was
-refused before it was there. If the client then vanished without a word, the connection would stay for ever, and so
-would one over which nothing was ever asked. Here it is closed after ``timeout_keep_alive`` without an answer due.
+that begins no request, such as a line break after a body (RFC 9112, section 2.2) or the rest of a body that was refused
+early. If the client then vanished, the connection would stay for ever, and so would one that never sent a request. Here
+such a connection is closed after ``timeout_keep_alive`` without an answer due.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SWEEP_S: Final = 1.0
 # Name or address, and port; RFC 3986 allows more signs in a name, which no host has.
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
 
-# What of a request is arriving.
+# Which part of a request is arriving.
 _NOTHING: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
@@ -45,7 +45,7 @@ class _Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, one: BoundedHttpProtocol) -> None:
-        """Its time runs from now on."""
+        """Start the time for its request."""
         self._since_s.pop(one, None)
         self._since_s[one] = self.loop.time()
         if self._timer is None:
@@ -73,8 +73,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     head_bytes_max: ClassVar[int] = 16 * 1024
     timeout_s: ClassVar[float] = 10.0
     answers_silence: ClassVar[bool] = False
-    """Whether a client that has said nothing is answered 408. Browsers open connections ahead: to them it would be the
-    answer to a request that comes just now."""
+    """Whether a client that has sent nothing gets a 408. Browsers open connections in advance: to them it would be the
+    answer to a request that they send just then."""
 
     _watch: ClassVar[_Watch | None] = None
     _arriving = _HEAD
@@ -82,7 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # Whether the head or body that is arriving began in this chunk.
     _is_new = False
     _is_watched = False
-    # The head of a request that asks for another protocol, without that; it is read again, with what follows it.
+    # The head of a request that asks for another protocol, without that wish; it is read again, with what follows it.
     _plain_head: bytes | None = None
 
     @override
@@ -100,7 +100,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.unwatch()
         super().connection_lost(exc)
-        # Where it was reset, uvicorn would let the time-out keep all of this in memory.
+        # After a reset, uvicorn's time-out would keep all of this in memory.
         self._unset_keepalive_if_required()
 
     @override
@@ -174,7 +174,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Exactly one Host, and one that is a host (RFC 9112, section 3.2); HTTP/1.0 may leave it out.
 
         Raises:
-            ValueError: the parser makes a refusal of it.
+            ValueError: it is not so; the parser turns this into a refusal.
         """
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (hosts and _HOST.fullmatch(hosts[0]) is None):
@@ -192,13 +192,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     @override
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        # A transport that is closed waits until its last answer is taken, for ever where the client does not read.
+        # A closing transport waits until its last answer is taken: for ever, if the client does not read.
         self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
     def _await_request(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             return
-        # It is in there unless it is lost, or has become a WebSocket.
+        # It is among these unless it is lost or has become a WebSocket.
         if self in self.connections and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -213,7 +213,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._watch.begin(self)
 
     def unwatch(self) -> None:
-        """Nothing of a request is waited for any longer. Between two requests the keep-alive time-out holds."""
+        """Stop waiting for a request. Between two requests the keep-alive time-out applies."""
         if self._is_watched and self._watch is not None:
             self._is_watched = False
             self._watch.end(self)
@@ -223,7 +223,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refuse(400, "BAD_REQUEST", "this is not a request of HTTP/1.1")
 
     def refuse_slow(self) -> None:
-        """The time for what is arriving is over."""
+        """Refuse what is arriving: its time is over."""
         if self._arriving == _BODY:
             self._refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time")
         elif self._head_bytes or self.answers_silence:
@@ -253,7 +253,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _owes_an_answer(self) -> bool:
         if self.cycle is None or self.cycle.response_complete:
             return False
-        # Of a body that is arriving the cycle is its own, unless others are before it.
+        # While a body arrives, the cycle is that of its request, unless other requests are before it.
         return self._arriving != _BODY or self.cycle.response_started or bool(self.pipeline)
 
 

@@ -1,11 +1,11 @@
 """The log of accepted bids that Redis keeps beside an item, and its entries as the archive knows them.
 
-``lib/bidding.lua`` and ``void.lua`` write it and read it; ``bidding recover`` writes it anew; whoever strikes a bid
-reads it. It holds hidden maxima, so nothing of it goes into any answer, frame or log line.
+``lib/bidding.lua`` and ``void.lua`` write it and read it; ``bidding recover`` writes it again; a gateway that voids a
+bid reads it. It holds hidden maxima, so nothing of it goes into any answer, frame or log line.
 
 An entry is a line of fields, joined by ``|``: position, seq, bid id, user id, amount, maximum, kind (``b``, ``n`` for
 buy-now, ``a`` for an automatic bid after a void), the price that it showed, the automatic answer and whose that is, and
-three digits: struck, its row stands, its answer stands. What is not there is empty.
+three digits: struck, its row stands, its answer stands. Absent fields are empty.
 """
 
 from __future__ import annotations

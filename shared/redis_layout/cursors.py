@@ -18,7 +18,7 @@ class Lineage(NamedTuple):
     """A shard's outbox in one epoch, in one run of Redis: within it each number is given out once.
 
     A number alone names no entry. After a failover to a replica that lacks the newest entries, their numbers are given
-    out again, in the same epoch; after a rebuilding they begin at 1 again, in another epoch. So whoever remembers an
+    out again, in the same epoch; after a rebuilding they begin at 1 again, in another epoch. So code that remembers an
     entry over an await remembers its lineage with it.
 
     ``run``: the ``run_id`` of the Redis server, '' where it is not known.
@@ -38,7 +38,7 @@ class Cursors(NamedTuple):
         archived: up to which entry PostgreSQL has all; the entries before it are trimmed.
         run: the run of Redis that was last found to have all of the shard, '' where none was.
         stale: the former epoch, where the shard is closed because it is an older copy.
-        stream_id: when the stream was created that ``published`` is about.
+        stream_id: the creation time of the stream to which ``published`` refers.
         stream_seq: the stream's sequence number of the last published entry.
         republish: the archive misses entries that were published.
     """

@@ -66,7 +66,7 @@ def decode_item(fields: Mapping[bytes, bytes]) -> ItemState:
             int(fields[b"increment_value"]),
             decode_steps(fields[b"increment_steps"].decode()),
         ),
-        # The end as first agreed; where the soft close or a pause moved it, the state knows.
+        # The end as first agreed; the state has the end that a soft close or a pause moved.
         end_us=_optional(fields[b"original_end_us"]),
         soft_close=_decode_soft_close(fields),
     )
@@ -143,7 +143,7 @@ _SECOND_US: Final = 1_000_000
 def public_item(item: ItemState) -> dict[str, Any]:
     """The item as anybody may see it: amounts as exact JSON numbers, times as RFC 3339, nothing hidden in it.
 
-    The reserve itself and every maximum stay inside: that there is a reserve and whether it is met is all that is told.
+    The reserve and every maximum stay hidden: it tells only whether there is a reserve, and whether it is met.
     """
     terms, state = item.terms, item.state
 

@@ -49,17 +49,17 @@ def amount_of(fingerprint: str) -> int | None:
 
 
 def field_of_bid_id(bid_id: str) -> str:
-    """Where the verdict of a bid is that was sent with this id."""
+    """The field with the verdict of the bid that was sent with this ``bid_id``."""
     return f"b:{bid_id}"
 
 
 def field_of_first(key: str) -> str:
-    """Where the verdict of the first bidder is who sent this header key."""
+    """The field with the verdict of the first bidder who sent this header key."""
     return f"h:{key}"
 
 
 def field_of_other(user_id: str, key: str) -> str:
-    """Where the verdict of a later bidder is who sent the same header key."""
+    """The field with the verdict of a later bidder who sent the same header key."""
     return f"u:{user_id}|{key}"
 
 

@@ -1,1 +1,1 @@
-"""The event stream for whoever reads it: an ephemeral follower, a durable puller, and a reader of what there is."""
+"""Three ways to read the event stream: an ephemeral follower, a durable puller, and a reader of what it holds now."""

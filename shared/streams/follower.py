@@ -37,7 +37,7 @@ ASK_TIMEOUT_S: Final = 1.0
 
 
 class Listener(Protocol):
-    """Who is told. Calls are synchronous: what they take, the next message waits."""
+    """Is told of the stream. Calls are synchronous: the next message waits until they return."""
 
     def on_message(self, subject: str, data: bytes) -> None:
         """One message of the stream, in order."""
@@ -54,7 +54,7 @@ class Follower:
 
     Args:
         name: of the connection, shown in the server's monitoring.
-        heartbeat_s: how often JetStream speaks where there are no events; three missed ones end the consumer.
+        heartbeat_s: seconds between heartbeats while there are no events; three missed ones end the consumer.
         subjects: subjects of core NATS to listen to on the same connection, and who is told of their messages.
     """
 
@@ -136,7 +136,7 @@ class Follower:
             await asyncio.sleep(CHECK_EVERY_S)
 
     async def _follow(self, client: Client, listener: Listener) -> None:
-        """One consumer, from its making until something is wrong with it."""
+        """Make one consumer and follow it until something is wrong with it."""
         reconnects = client.stats["reconnects"]
         jetstream = client.jetstream()
         await ensure_stream(jetstream)
@@ -179,7 +179,7 @@ class Follower:
             max_deliver=1,
             flow_control=True,
             idle_heartbeat=self._heartbeat_s,
-            # Nothing about it is worth keeping: it goes with the server, and with us.
+            # It need not be kept: it goes with the server, and with us.
             mem_storage=True,
             num_replicas=1,
             inactive_threshold=UNUSED_CONSUMER_KEPT_S,
@@ -212,7 +212,7 @@ class _Consumer:
         try:
             self._listener.on_message(msg.subject, msg.data)
         except Exception:
-            # A defect of ours. The feed must not stand still for it, and the next snapshot may be past it.
+            # A defect in our code. The feed must not stop for it, and the next snapshot may be past it.
             logger.exception("nats: message %d on %s was not handled", sequence, msg.subject)
             self._break("a message was not handled")
 

@@ -1,12 +1,12 @@
 """Reads the event stream through a durable pull consumer: requests, deliveries, acknowledgements, and how they fail.
 
-Requests are made here, without nats-py's ``fetch``: that waits for a request to be over before it returns, while here
-messages of the next request arrive during a write; and it does not tell a consumer that was deleted from a quiet one.
+Requests are made here, without nats-py's ``fetch``. That returns only when a request is over, while here messages of
+the next request arrive during a write. And it cannot tell a deleted consumer from a quiet one.
 
 Requests are short, so there is a sign of life at least twice a second. A connection that hangs, a server that was
-replaced, a consumer that is gone: whatever the reason, silence ends the puller with :class:`StreamUnavailable`, and its
-owner begins anew with the stream and the consumer. And an orderly end need not cut an open request off, which would
-leave messages on their way that nobody receives or gives back until the ack wait is over; it lets the request run out.
+replaced, a consumer that is gone: for any reason, silence ends the puller with :class:`StreamUnavailable`, and its
+owner begins anew with the stream and the consumer. An orderly end lets the open request run out. Cutting it off would
+leave messages on their way, which nobody receives or gives back until the ack wait is over.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class PullOptions:
 
     Attributes:
         durable: the consumer's name; all who use it share its messages.
-        ack_wait_s: a message that is not acknowledged for so long is delivered again, to whoever asks. Longer than what
-            is done with it may take.
+        ack_wait_s: a message that is not acknowledged for this long is delivered again, to any puller. It must be
+            longer than handling a message may take.
         ack_pending_max: messages out for acknowledgement, over all who pull.
         pull_expires_s: how long a request stays open, and so how long an orderly stop may take in an idle worker.
-        pull_bytes_max: bytes that one request may bring, a bound of memory. More than the largest message.
-        patience_s: how much later than that JetStream may answer before it counts as silent.
+        pull_bytes_max: bytes that one request may bring, a bound on memory. It must exceed the largest message.
+        patience_s: how long after ``pull_expires_s`` JetStream counts as silent.
     """
 
     durable: str
@@ -99,7 +99,7 @@ class Pulled(NamedTuple):
 
 
 class Puller:
-    """One subscription's worth of requests. Deliveries are at-least-once and in any order.
+    """The requests of one subscription. Deliveries are at-least-once and in any order.
 
     ``on_message`` and ``on_ended`` are called from the event loop, between awaits of its owner; ``on_ended`` when a
     request is over before its messages have come, or when something failed: :meth:`check` tells which.
@@ -136,7 +136,7 @@ class Puller:
             raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def pull(self, messages: int) -> None:
-        """Ask for at most so many messages, in place of the request before.
+        """Ask for at most ``messages`` messages, in place of the request before.
 
         Raises:
             StreamUnavailable: the connection is closed or its buffer full.
@@ -158,7 +158,7 @@ class Puller:
             message_id = headers.get(Header.MSG_ID) if headers else None
             self._on_message(Pulled(message.subject, message.data, message.reply, message_id))
         elif message.subject == f"{self._inbox}.{self._pull}":
-            # Of an earlier request it would say nothing about the one that is open.
+            # That of an earlier request would say nothing about the open one.
             description = (headers or {}).get(Header.DESCRIPTION, "")
             ended = status in _ENDED or (status == _CONFLICT and description.lower() in _ENDED_BY_BOUND)
             if not ended:
@@ -200,7 +200,8 @@ class Puller:
             await self._publish(reply, b"")
 
     async def give_back(self, replies: Iterable[str]) -> None:
-        """Have JetStream deliver these again at once, to whoever asks; while it is away, the ack wait does that."""
+        """Have JetStream deliver these again at once, to any puller; while JetStream is away, the ack wait does
+        that."""
         if not self._client.is_connected:
             return
         try:
@@ -216,7 +217,7 @@ class Puller:
             raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
-        """Unsubscribe. What is still on its way is received by nobody."""
+        """Unsubscribe. Nobody receives what is still on its way."""
         subscription, self._subscription = self._subscription, None
         if subscription is None:
             return

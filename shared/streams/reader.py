@@ -1,4 +1,4 @@
-"""What the event stream holds, read beside its consumers; the consumer that it takes goes by itself after a minute."""
+"""Reads what the event stream holds, beside its consumers; the reader's own consumer expires after a minute."""
 
 from __future__ import annotations
 

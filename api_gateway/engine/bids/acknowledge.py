@@ -3,12 +3,12 @@
 ``log``: when JetStream has the bid's outbox entry, so the bid survives the loss of Redis itself. The relay that owns
 the shard may be in another gateway, so the shard's cursor is looked at as well.
 
-``replica``: when enough replicas have it. They are asked on a connection of its own, so that nobody's flush waits for a
-replica that is away, and for all that wait at once.
+``replica``: when enough replicas have it. They are asked on a connection of its own, so that no flush waits for a
+replica that is away. One question serves all who wait.
 
 Both confirm an entry of a lineage, never a bare number: what another run of Redis, or another epoch, did with the same
 number says nothing about this one. A verdict that was found in Redis, and not decided just now, is an acknowledgement
-like any other: ``secure`` of both levels waits until all that the shard has decided so far is as safe.
+too: ``secure`` of both levels waits until everything that the shard has decided so far is as safe.
 
 A bid that is not confirmed in time is not refused: its outcome is unknown to the client, who repeats it under its key.
 Refusals wait for nothing.
@@ -40,12 +40,12 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.01
 _PAUSE_FAILED_S = 0.1
 WAITING_MAX: Final = 20_000
-"""Confirmations that are waited for at once; past it the outcome is unknown at once."""
+"""Callers that may wait for a confirmation; one more gets OutcomeUnknown at once."""
 
 
 class Acknowledger(Protocol):
-    """Says when what was decided is as safe as an acknowledgement promises. Never true too early; late at most by its
-    time-out."""
+    """Says when a decision is as safe as an acknowledgement promises: never too early, and late by its time-out at
+    most."""
 
     async def confirm(self, shard: str, lineage: Lineage, entry: int) -> None:
         """Return when the entry, and all before it, is safe.
@@ -107,7 +107,7 @@ class LogAcknowledger:
             del self._waiting[shard, lineage]
 
     async def confirm(self, shard: str, lineage: Lineage, entry: int) -> None:
-        """As :class:`Acknowledger` has it."""
+        """See :class:`Acknowledger`."""
         if self._count >= WAITING_MAX:
             raise OutcomeUnknown
         future = asyncio.get_running_loop().create_future()
@@ -123,14 +123,14 @@ class LogAcknowledger:
             self._count -= 1
 
     async def secure(self, shard: str) -> None:
-        """As :class:`Acknowledger` has it."""
+        """See :class:`Acknowledger`."""
         await self.confirm(shard, *await newest_entry(self._redis, shard))
 
     async def run(self) -> None:
         """Look at the cursors of the shards for which somebody waits; until cancelled.
 
-        Also of those that this process relays: a flush of many items takes its time, and the first of them may be
-        published before the last is answered, so before anybody waits to be told.
+        This includes shards that this process relays. A flush of many items takes time, so the first entry may be
+        published before the last item is answered, and so before anybody waits for it.
         """
         while True:
             await self._wake.wait()
@@ -164,7 +164,7 @@ class LogAcknowledger:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """Somebody who waits for what a run of Redis has decided before now."""
+    """A caller who waits until what a run of Redis has decided by now is safe."""
 
     run: str
     done: asyncio.Future[None] = field(repr=False)
@@ -173,8 +173,9 @@ class _Waiter:
 class ReplicaAcknowledger:
     """Asks the replicas, one question at a time, on a connection of its own.
 
-    WAIT is about the writes of its own connection. So a mark is written first: replicas take writes in the order of the
-    primary, and who has the mark has all before it. Who comes while a question is under way waits for the next one.
+    WAIT covers only the writes of its own connection. So a mark is written first: replicas take writes in the primary's
+    order, so a replica that has the mark has everything before it. A caller who comes while a question is under way
+    waits for the next one.
     """
 
     _mark: Final = Script.read(Path(__file__).parent / "lua" / "mark.lua")
@@ -185,8 +186,8 @@ class ReplicaAcknowledger:
         """
         Args:
             replicas: how many must have it.
-            timeout_ms: how long each who waits waits at most.
-            run_of: which run of Redis a connection has reached (``Guard.run_of``).
+            timeout_ms: how long each caller waits at most.
+            run_of: tells which run of Redis a connection has reached (``Guard.run_of``).
         """
         self._redis = redis
         self._replicas = replicas
@@ -198,7 +199,7 @@ class ReplicaAcknowledger:
         self._connection: AbstractConnection | None = None
 
     async def confirm(self, shard: str, lineage: Lineage, entry: int) -> None:
-        """As :class:`Acknowledger` has it."""
+        """See :class:`Acknowledger`."""
         if self._count >= WAITING_MAX:
             raise OutcomeUnknown
         waiter = _Waiter(lineage.run, asyncio.get_running_loop().create_future())
@@ -214,7 +215,7 @@ class ReplicaAcknowledger:
             self._count -= 1
 
     async def secure(self, shard: str) -> None:
-        """As :class:`Acknowledger` has it."""
+        """See :class:`Acknowledger`."""
         await self.confirm(shard, *await newest_entry(self._redis, shard))
 
     async def run(self) -> None:
@@ -232,7 +233,7 @@ class ReplicaAcknowledger:
                         await self._drop()
                         await asyncio.sleep(_PAUSE_FAILED_S)
                     finally:
-                        # Those who were not answered are asked for again, as long as they wait.
+                        # Ask again for callers without an answer, as long as they wait.
                         self._waiting += waiting
                 self._waiting = []
         finally:
@@ -242,7 +243,7 @@ class ReplicaAcknowledger:
         connection = await self._connected()
         run = self._run_of(connection)
         if any(waiter.run != run for waiter in waiting):
-            # One of the two is no longer the Redis that is there. A new connection reaches the one that is.
+            # The caller's run or the connection's is no longer there. A new connection reaches the one that is.
             await self._drop()
             connection = await self._connected()
             run = self._run_of(connection)

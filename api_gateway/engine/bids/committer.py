@@ -1,6 +1,6 @@
 """Group commit, the half with the network: flushes the batcher's bids and hands out their verdicts.
 
-One task, one flush in flight. The interesting part is what happens when a flush fails:
+One task, one flush in flight. When a flush fails:
 
 1. *Nothing was sent* (Redis refuses the connection): every bid of the flush is answered 503; nothing was changed.
 2. *The connection broke after sending*: a bid may have been decided or not. It is never sent again from here. As soon
@@ -57,7 +57,7 @@ class Committer:
         Args:
             resolve_s: bounds the search after an ambiguous failure.
             on_outbox: told the shard of every outbox entry that is written.
-            on_given_out: called for it with shard, epoch and number.
+            on_given_out: called for each such entry, with shard, epoch and number.
             confirm: awaited with ``(shard, lineage, entry)`` before an accepted bid is answered; it raises
                 OutcomeUnknown where the entry is not safe in time.
             secure: awaited with the shard before an accepted bid is answered whose own entry is not known, since the

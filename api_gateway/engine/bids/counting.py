@@ -1,7 +1,7 @@
-"""Counts the accepted bids of an item in anew, without one of them, as far as Redis itself does not know them any more.
+"""Counts the accepted bids of an item again, without one of them, as far as Redis no longer has them.
 
-Pure: :mod:`api_gateway.engine.bids.voids` reads the entries. What it has in the end goes to ``void.lua``, which goes on
-from there. It holds hidden maxima: for the script alone.
+Pure: :mod:`api_gateway.engine.bids.voids` reads the entries. The result goes to ``void.lua``, which counts on from
+there. It holds hidden maxima, so only the script may get it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Count:
             self.maximum = entry.bid.maximum
 
     def _without_rows_of_struck(self, entry: LogEntry) -> LogEntry:
-        """Without automatic bids that came from the struck bid's maximum: until it is known better, all that follow."""
+        """The entry without an automatic bid that came from the struck bid's maximum; before ``until`` is known,
+        without any of that bidder."""
         if not self._is_past or self.until is not None:
             return entry
         bidder = self.struck.bid.user_id
@@ -71,7 +72,7 @@ class Count:
         """``ARGV[7..25]`` of ``void.lua``.
 
         Args:
-            voids: how many of the item are known here.
+            voids: how many voids of the item are known here.
             epoch: of the item that was counted.
         """
         state, struck = self.replay.state, self.struck

@@ -41,7 +41,7 @@ class Decided:
         verdicts: one per bid, in order.
         entry: the outbox entry that was written, 0 where nothing changed.
         last_entry: the shard's newest entry; when it is published, so is the event of every verdict.
-        lineage: of whose outbox these entries are.
+        lineage: of the outbox that has these entries.
     """
 
     verdicts: Sequence[bytes]
@@ -108,7 +108,7 @@ class BidScripts:
         if not connection.is_connected:
             raise OutcomeUnknown  # dropped meanwhile; sending would connect it again, to whatever is there now
         answers = await self._exchange(connection, commands)
-        # Of the connection as it is now: answers come by the one on which the commands were sent, or not at all.
+        # The run of this very connection: answers come on the connection that sent the commands, or not at all.
         run = self._run_of(connection)
         if any(isinstance(answer, ResponseError) and _READ_ONLY in str(answer) for answer in answers):
             # What was the primary is a replica now. When it becomes the primary again, it must be admitted again.
@@ -152,7 +152,7 @@ class BidScripts:
                 raise Unavailable(f"Redis is not reachable: {error}") from error
             if self._connection is not connection:
                 await connection.disconnect(nowait=True)
-                raise Unavailable("Redis was left while it was being reached; try again", retry_after_s=1)
+                raise Unavailable("the new connection to Redis was dropped; try again", retry_after_s=1)
         return connection
 
     async def _exchange(self, connection: AbstractConnection, commands: Sequence[tuple[str, ...]]) -> list[Any]:
@@ -183,7 +183,7 @@ class BidScripts:
             await connection.disconnect(nowait=True)
 
     async def leave(self) -> None:
-        """Drop the connection, if it was admitted: one that is being made is asked about anyway."""
+        """Drop the connection, if it was admitted: one that is still being made is checked anyway."""
         if self._connection is not None and self._run_of(self._connection):
             await self._drop()
 

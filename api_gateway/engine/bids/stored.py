@@ -53,7 +53,7 @@ async def read_verdicts(redis: Redis, item_id: str, asked: Sequence[Asked]) -> l
 
 
 async def read_verdict(redis: Redis, item_id: str, user_id: str | None, key: str) -> StoredVerdict | None:
-    """What is stored under a key, of this bidder, or of anybody: then an accepted bid goes before a refused one.
+    """What is stored under a key: of this bidder, or without one of anybody, an accepted bid before a refused one.
 
     Raises:
         RedisError, OSError, TimeoutError: Redis cannot be asked.
@@ -66,7 +66,7 @@ async def read_verdict(redis: Redis, item_id: str, user_id: str | None, key: str
 
 
 async def _read(redis: Redis, item_id: str, fields: Sequence[str]) -> list[dict[str, bytes]]:
-    """The fields of the three hashes, in this order: what moves on, moves to one that is read later."""
+    """The fields of the three hashes, read in this order: a verdict that moves goes to a hash that is read later."""
     found = []
     for key in (verdicts_key(item_id), refusals_key(item_id), older_refusals_key(item_id)):
         values = await cast("Awaitable[list[bytes | None]]", redis.hmget(key, list(fields)))
@@ -75,7 +75,7 @@ async def _read(redis: Redis, item_id: str, fields: Sequence[str]) -> list[dict[
 
 
 async def _read_string(redis: Redis, item_id: str, user_id: str | None, key: str) -> StoredVerdict | None:
-    """A verdict from before there were the hashes; they expire."""
+    """A verdict that is older than the hashes: a string of its own, which expires."""
     tag = f"{{{names.shard_of(item_id)}}}"
     if user_id is None:
         owner = cast("bytes | None", await redis.get(f"{tag}:keyowner:{item_id}:{key}"))

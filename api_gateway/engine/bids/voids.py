@@ -26,7 +26,7 @@ _TRIES: Final = 20
 _ARCHIVE_WAIT_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.1
 _COUNTED_AT_ONCE: Final = 100
-# Below the minute after which a load balancer gives up a request that is silent.
+# Less than the minute after which a load balancer gives up a silent request.
 _COUNT_WITHIN_S: Final = 50.0
 
 
@@ -65,7 +65,7 @@ class _Tail:
 
 @dataclass(slots=True)
 class _Counted:
-    """What is counted out of the archive so far, and where it has that."""
+    """What is counted from the archive so far, and up to which place there."""
 
     count: Count
     place: Place | None = None
@@ -103,8 +103,8 @@ class Voids:
             entry = await self._scripts.void(item_id, bid_id, count=count, reason=reason, by=by)
             if entry is not None:
                 return entry
-            # Other bids do not disturb what is counted here: the script goes on from it, within the step in which it
-            # writes. Only 1,024 bids between the two, or another void, do.
+            # Other bids do not disturb this count: the script counts on from it, in the step in which it writes. Only
+            # 1,024 bids in between, or another void, do.
             try:
                 async with asyncio.timeout_at(give_up_s):
                     count = await self._counted(item_id, bid_id)
@@ -128,7 +128,7 @@ class Voids:
                 break
             tail = newest  # while the first bids were counted, others pushed these out
         count = counted.count
-        # What the newer one has is taken from there: a replica may have taken over that lacked what the older one had.
+        # What the newer log has is taken from it: a replica may have taken over that lacked entries of the older one.
         begins = newest.log[0].bid.bid_id if newest.log else None
         for entry in itertools.takewhile(lambda entry: entry.bid.bid_id != begins, tail.log):
             count.add(entry)
@@ -139,8 +139,8 @@ class Voids:
     async def _archived_bid(self, item_id: str, bid_id: str, tail: _Tail) -> LogEntry | None:
         """A bid from before the log begins.
 
-        The archive may lag. It would not know a bid that was accepted, nor that one was struck a moment ago: where two
-        operators strike a bid at once, the second one would strike it again.
+        The archive may lag. Then it does not know an accepted bid, or not that the bid was struck a moment ago: of two
+        operators who strike a bid at once, the second would strike it again.
         """
         struck = await self._archive.accepted_bid(item_id, bid_id)
         if struck is None:
@@ -158,7 +158,7 @@ class Voids:
             Unavailable: the archive does not have all of it, and did not get it in a few seconds.
         """
         give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
-        # What is not whole is not counted: of what comes late, something would be left out.
+        # Counting begins when all is archived: what comes late would be left out.
         await self._until_archived(item_id, tail, voids=tail.voids)
         while not await self._count_on(item_id, counted, tail):
             await self._look_again(give_up_s)
@@ -167,7 +167,7 @@ class Voids:
         return counted
 
     async def _count_on(self, item_id: str, counted: _Counted, tail: _Tail) -> bool:
-        """Whether all was there, up to where the log begins. Where it was not, what is counted is of no use."""
+        """Count on. Returns whether all was there, up to where the log begins; if not, the count is of no use."""
         count, oldest = counted.count, tail.log[0].bid.bid_id if tail.log else None
         has_oldest = oldest is None
         async with aclosing(self._archive.accepted_bids(item_id, after=counted.place)) as bids:
@@ -182,9 +182,10 @@ class Voids:
         return has_oldest and count.entries >= tail.first - 1
 
     async def _until_archived(self, item_id: str, tail: _Tail, *, voids: int) -> None:
-        """Wait until all is archived that was accepted before the log begins, and so many voids.
+        """Wait until everything that was accepted before the log begins is archived, and ``voids`` voids.
 
-        An item from before voids were counted had more of them than Redis says: there, until all events are. Epochs are
+        An item that is older than the count of voids had more of them than Redis says: there, wait until all events are
+        archived. Epochs are
         not compared: a rebuilt item goes on in a new one, of which nothing may be archived yet.
 
         Raises:
@@ -216,5 +217,5 @@ class Voids:
         item = decode_item(fields)
         accepted = int(fields.get(b"accepted") or item.state.bid_count)
         voids = int(fields.get(b"voids") or 0)
-        counts_voids = b"keeps_verdicts" in fields  # the two came together, and `recover` writes both
+        counts_voids = b"keeps_verdicts" in fields  # both fields came with one version, and `recover` writes both
         return _Tail(item.terms, item.version, accepted, voids, counts_voids, [decode_entry(line) for line in lines])

@@ -1,12 +1,12 @@
 """Stands before every connection to Redis: no script runs on a Redis that went back in time.
 
-An older copy of Redis has cursors, so its scripts would go on, and give numbers out again. Redis has to be started to
-run on another copy, or another Redis has to be promoted. So each new connection asks which run of Redis it has reached,
-and whether it is a primary; the first one that reaches a run which is not known yet waits until that run's shards were
-compared with what is known elsewhere, and those that are behind are closed. All other connections to it wait for the
-same comparison. A primary that was made a replica, and promoted again, is the same run with other data; Redis gives its
-data another replication id then, so that is asked for, too. Between two starts of Redis this costs two commands per
-connection, and nothing per bid.
+An older copy of Redis has cursors, so its scripts would go on and give numbers out again. For Redis to run on another
+copy, it must be restarted, or another Redis promoted. So each new connection asks which run of Redis it has reached,
+and whether that is a primary. The first connection to an unknown run waits until that run's shards were compared with
+what is known elsewhere, and those that are behind are closed. All other connections to the run wait for the same
+comparison. A primary that became a replica and was promoted again is the same run with other data. Redis then gives its
+data another replication id, so the connection asks for that, too. Between two starts of Redis this costs two commands
+per connection, and nothing per bid.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Guard:
     def __init__(self, compare: Compare) -> None:
         """``compare(run)`` closes the shards of that run that are behind, through connections that are not guarded.
 
-        It raises Unavailable where it cannot be told now whether some are.
+        It raises Unavailable where nobody can tell now whether some are.
         """
         self._compare = compare
         self._admitted = _Reached("", "")
@@ -61,7 +61,7 @@ class Guard:
         return self._runs.get(connection, "")
 
     def forget(self) -> None:
-        """Take no run's word any longer: the next connection is compared again."""
+        """Trust no run any longer: the next connection is compared again."""
         self._admitted = _Reached("", "")
 
     async def on_connect(self, connection: AbstractConnection) -> None:
@@ -75,18 +75,18 @@ class Guard:
         try:
             await connection.on_connect()
             reached, marked = await _asked(connection)
-            # A replica that becomes the primary keeps its run. What marks its data then is the run of its last primary.
+            # A replica that becomes the primary keeps its run. Its data then has the mark of its last primary's run.
             if reached != self._admitted or marked not in ("", reached.run):
                 await self._admit(reached, is_sure=reached == self._admitted)
             self._runs[connection] = reached.run
         except BaseException:
-            # The library closes it for its own errors alone. Cancelled by who waited for it, it would go back to the
-            # pool open, and serve others without having been admitted.
+            # The library closes a connection only for its own errors. If its caller is cancelled, it would return to
+            # the pool open, and serve others without having been admitted.
             await connection.disconnect(nowait=True)
             raise
 
     async def _admit(self, reached: _Reached, *, is_sure: bool) -> None:
-        """``is_sure``: whether this run was admitted already, and is to be compared again all the same."""
+        """``is_sure``: compare again, although this run is the admitted one."""
         async with self._lock:
             if is_sure or reached != self._admitted:
                 try:
@@ -97,7 +97,7 @@ class Guard:
 
 
 async def _asked(connection: AbstractConnection) -> tuple[_Reached, str]:
-    """Which Redis it is; and the run that marks the data of its first shard, '' where there is none that lives.
+    """Which Redis it is; and the run with which its first shard is marked, '' where that shard is not open.
 
     Raises:
         NotAdmitted: it is a replica.
@@ -108,7 +108,7 @@ async def _asked(connection: AbstractConnection) -> tuple[_Reached, str]:
     if info_field(info, "role") != "master":
         raise NotAdmitted("the Redis that was reached is a replica; try again later")
     epoch, marked = await _fields(connection, cursors_key(names.SHARDS[0]), "epoch", "run")
-    # A closed shard keeps the mark that it had then. It is admitted by nobody, so every connection would be compared.
+    # A closed shard keeps its old mark. Nobody admits it, so that mark would make every connection be compared.
     return _Reached(run, info_field(info, "master_replid")), marked if epoch else ""
 
 

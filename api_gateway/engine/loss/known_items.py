@@ -1,7 +1,7 @@
 """Whether an item that Redis does not have was ever there: asked of everybody who may know, within bounds.
 
-Anybody may ask for random ids, as a reader, a bidder or a seller. So what one question costs does not depend on how
-much waits in the outbox, few questions are under way at once, and more wait for their turn, up to a bound and not long.
+Anybody may ask for random ids, as a reader, a bidder or a seller. So the cost of one question does not depend on the
+length of the outbox. Only a few questions run at once; a bounded number of others wait a short time for their turn.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ CANNOT_BE_TOLD: Final = "whether this item was lost cannot be told now; try agai
 
 QUESTIONS_AT_ONCE: Final = 16
 QUESTIONS_WAITING_MAX: Final = 1_024
-"""As many ids may be asked about in all; who asks for the same one waits for the same answer."""
+"""Ids that may be asked about at the same time. Callers with the same id wait for one answer."""
 TURN_S: Final = 2.0
 _ENTRIES_LOOKED_AT: Final = 512
 
 
 class TooManyQuestions(Unavailable):
-    """So many items are asked for that are not there, that this one has to wait. Nothing is known of it."""
+    """Too many questions about missing items are under way. Nothing is known of this one."""
 
     def __init__(self) -> None:
-        super().__init__("too many items that Redis does not have are asked for; try again", retry_after_s=2)
+        super().__init__("too many questions about items that Redis does not have; try again", retry_after_s=2)
 
 
 class KnownItems:
@@ -50,9 +50,9 @@ class KnownItems:
         """Whether there was ever an event of the item.
 
         Raises:
-            ShardLost: Redis has lost the whole shard, or only the archive could tell that the item is no lost one.
+            ShardLost: Redis has lost the whole shard, or only the archive could tell that the item is not lost.
             TooManyQuestions: nobody was asked.
-            Unavailable: it is not known to those who could be asked, and one could not.
+            Unavailable: a witness could not be asked, and those that could do not know the item.
         """
         asked = self._asked.get(item_id)
         if asked is None:
@@ -60,13 +60,13 @@ class KnownItems:
                 raise TooManyQuestions
             asked = self._asked[item_id] = asyncio.create_task(self._in_turn(item_id), name="is-item-known")
             asked.add_done_callback(lambda task: self._answered(item_id, task))
-        # Who gives up does not end it for the others.
+        # A caller that gives up does not end the question for the others.
         return await asyncio.shield(asked)
 
     def _answered(self, item_id: str, task: asyncio.Task[bool]) -> None:
         del self._asked[item_id]
         if not task.cancelled():
-            task.exception()  # there may be nobody left to be told
+            task.exception()  # there may be no caller left
 
     async def _in_turn(self, item_id: str) -> bool:
         try:
@@ -80,10 +80,10 @@ class KnownItems:
             self._turns.release()
 
     async def _find(self, item_id: str) -> bool:
-        """Events go from the outbox to the stream and on to the archive; who looks in this order misses none.
+        """Events go from the outbox to the stream and on to the archive; a search in this order misses none.
 
-        Of the outbox only the items are looked at that were opened in it: of every other one the archive has the event
-        that opened it.
+        The outbox is only searched for items that were opened in it: of every other item the archive has the event that
+        opened it.
         """
         if await self._is_opened(item_id):
             return True
@@ -95,14 +95,14 @@ class KnownItems:
         except ShardLost:
             raise
         except Unavailable:
-            pass  # it has nothing that is neither in the outbox nor archived
+            pass  # the stream has nothing that is neither in the outbox nor archived
         try:
             return await self._past.has_archived(item_id)
         except Unavailable:
             if await self._is_in_outbox(item_id):
                 return True
             if published is not None:
-                # Most likely it is. It is not noted, because the archive alone can tell.
+                # Most likely the item is lost. It is not noted, because only the archive can tell.
                 raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from None
             raise
 
@@ -118,8 +118,9 @@ class KnownItems:
         return entry is not None
 
     async def _is_over(self, item_id: str, epoch: int) -> bool:
-        """Whether a message of this epoch says nothing of an item that is not archived: its shard was rebuilt since.
-        What came too late for that is in the stream for days, and stays out of the archive (decision 0038).
+        """Whether the shard was rebuilt since this epoch. Then a message of it does not show that an unarchived item
+        exists: what came too late for the rebuilding stays in the stream for days, and out of the archive (decision
+        0038).
 
         Such a message may also be the last one of an item of the present epoch. That item was opened or rebuilt in this
         epoch, so the outbox, which was asked before, or the archive, which is asked next, has it.
@@ -130,8 +131,8 @@ class KnownItems:
         return 0 < epoch < present
 
     async def _is_in_outbox(self, item_id: str) -> bool:
-        """Whether one of the newest entries of the outbox is the item's. Only where the archive cannot tell: no item
-        begins anew then, and this tells one that is lost for certain from one of which nothing is known."""
+        """Whether one of the newest entries of the outbox is the item's. Asked only where the archive cannot tell. No
+        item begins anew then; this tells an item that is certainly lost from one of which nothing is known."""
         key, wanted = outbox_key(names.shard_of(item_id)), item_id.encode()
         entries = await ask(self._redis.xrevrange(key, count=_ENTRIES_LOOKED_AT))
         return any(fields[b"item"] == wanted for _, fields in entries)
@@ -150,5 +151,5 @@ async def ask(call: Awaitable[T]) -> T:
 
 
 def shard_lost() -> ShardLost:
-    """What is to be said of any item of a shard that has no epoch."""
+    """The error for any item of a shard that has no epoch."""
     return ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)

@@ -1,7 +1,8 @@
-"""The items that Redis has lost alone, while their shards live: noted where all gateways and broadcasters find them.
+"""Single items that Redis has lost while their shards live. They are noted where all gateways and broadcasters find
+them.
 
-A gateway finds out by asking the archive, which costs; a broadcaster cannot ask it. So whoever finds one notes it in
-Redis, beside the shard's other keys. Only what is known to have been there is noted, so strangers cannot fill it.
+A gateway finds out by asking the archive, which costs; a broadcaster cannot ask it. So a gateway that finds one notes
+it in Redis, beside the shard's other keys. Only what is known to have been there is noted, so strangers cannot fill it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from shared.redis_layout.keys import item_key, lost_key
 logger = logging.getLogger(__name__)
 
 NOTED_MAX: Final = 1_000
-"""Per shard. More are answered just the same, after the archive was asked."""
+"""Per shard. Further lost items get the same answer, after the archive was asked."""
 _TOLD_MAX: Final = 1_000
 
 
 class LostItems:
-    """What is noted. Notes are a help: where one cannot be written, the archive is asked again."""
+    """The notes. They only save questions: where a note cannot be written, the archive is asked again."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis

@@ -2,11 +2,11 @@
 
 Every script refuses a shard without cursors. A fresh deployment gets them here; a Redis that was wiped must not,
 because its items would start again at zero. The archive and the stream tell the two apart: a shard that one of them has
-entries of is not new. They also tell an older copy of Redis: it has not given out yet what they have.
+entries of is not new. They also expose an older copy of Redis: it has not given out yet what they have.
 
-A run of Redis is admitted by the stream's word, since only the stream has what was published a moment ago. Then each
-shard's cursors are marked with the id of that run. So where the stream cannot be asked, the run that was admitted
-before goes on, whoever asks; one that was started or promoted since has another id than its data, and waits.
+A run of Redis is admitted only after the stream was asked, since only the stream has what was published a moment ago.
+Then each shard's cursors are marked with that run's id. So while the stream cannot be asked, an admitted run goes on,
+whichever gateway asks. A run that was started or promoted since has another id than the mark in its data, and waits.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class _Cursors(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """All cursors, and the run of Redis that has them; ``history``: whose data it is, as Redis counts that
-    (``guard.py``)."""
+    """All cursors, and the run of Redis that has them; ``history``: the replication id of its data (``guard.py``)."""
 
     run: str
     history: str
@@ -81,7 +80,7 @@ class ShardHealth:
     """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive, and of these the
     ``stale`` ones are an older copy of what they were.
 
-    ``items_lost``: items that Redis has lost while their shards live, as far as somebody asked for them.
+    ``items_lost``: items that Redis has lost while their shards live, counted once somebody has asked for them.
     ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
     ``not_admitted``: why this run of Redis takes no bids, None where it does.
     """
@@ -119,8 +118,8 @@ class Shards:
     ) -> None:
         """
         Args:
-            redis: it, and that of ``scripts`` and ``lost_items``: one connection without a guard, which asks this
-                object.
+            redis: a client of one connection, also used by ``scripts`` and ``lost_items``. It has no guard, because the
+                guard asks this object.
             on_initialised: told when shards got their cursors, or another run of Redis.
         """
         self._lost_items = lost_items
@@ -139,8 +138,8 @@ class Shards:
         """Look every few seconds, until cancelled. While a server is away, look again later.
 
         Args:
-            on_not_admitted: awaited when the run that is there now may be an older copy, and it cannot be told yet: no
-                connection to it may be used, also none that was made while it was something else.
+            on_not_admitted: awaited when the present run may be an older copy, and nobody can tell yet. No connection
+                to it may be used then, not even one that was made before.
         """
         while True:
             pause_s = _PAUSE_S
@@ -156,13 +155,14 @@ class Shards:
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
 
     def given_out(self, shard: str, epoch: int, n: int) -> None:
-        """A script has given out this entry. A Redis that has not, is an older copy, whoever else knows."""
+        """Note that a script has given out this entry. A Redis that has not is an older copy, even if nobody else knows
+        it."""
         place = EntryId(epoch, n)
         if place > self._seen.get(shard, _NOWHERE):
             self._seen[shard] = place
 
     async def look(self) -> None:
-        """One look: initialise what is new, name what is lost.
+        """Look once: initialise new shards, report lost ones.
 
         Raises:
             RedisError, Unavailable, OSError: nothing is known; look again.
@@ -175,7 +175,7 @@ class Shards:
         missing = {shard for shard, found in cursors.items() if found.place is None}
         self._note_backlog([found.place.n - found.archived for found in cursors.values() if found.place is not None])
         if look.runs - {run} or look.history != self._history:
-            # Another run of Redis, or shards that were made since it was admitted; or it followed another one.
+            # Another run of Redis, or shards made since it was admitted, or a Redis that was a replica meanwhile.
             self._compare_at_s = 0.0
         self._history = look.history
         was_missing, self.health.missing = self.health.missing, set(missing)
@@ -184,8 +184,8 @@ class Shards:
             known = await self._past.shards()
             if not known.is_complete:
                 raise Unavailable(f"whether {len(missing)} shards are new or lost is not known before both were asked")
-            # Where one shard is lost, or closed, none that is missing beside it may begin anew: it may have had bids
-            # that are acknowledged and not archived yet, and others on their way. Recovery rebuilds all of them.
+            # While any shard is lost or closed, no missing one may begin anew: it may have had bids that are
+            # acknowledged but not archived yet, and others on their way. Recovery rebuilds all of them.
             closed = {shard for shard in missing if cursors[shard].stale}
             lost = missing if missing & known.places.keys() or closed else set()
             if lost - self.health.lost:
@@ -196,7 +196,7 @@ class Shards:
             made = {shard: await self._scripts.init_shard(shard, run=run) for shard in missing - lost}
             missing = set(lost)
             if not all(made.values()):
-                # Another gateway was faster; or something without an epoch is in their place, and nobody opens them.
+                # Another gateway was faster; or their keys hold something without an epoch, and nobody opens them.
                 cursors = (await self._cursors()).cursors
                 missing |= {shard for shard, is_made in made.items() if not is_made and cursors[shard].place is None}
         if missing or was_missing:
@@ -218,11 +218,12 @@ class Shards:
             Unavailable: the stream cannot be asked, and this run of Redis was not admitted before; or Redis is being
                 replaced.
         """
-        # First what is known, then the cursors: they only ever rise, so whatever is sound has passed what is known.
+        # First what is known, then the cursors. Cursors only rise, so those of a sound Redis have passed what was
+        # known.
         known = await self._past.shards(look_back=run is not None)
         found = await self._cursors()
         if run is None and found.runs - {found.run}:
-            # It is about to be admitted; a second look costs more, and tells more.
+            # It is about to be admitted. The second look costs more, and finds more.
             known = await self._past.shards(look_back=True)
             found = await self._cursors()
         places = _highest(known.places, self._seen)
@@ -269,7 +270,7 @@ class Shards:
         return is_known and found.runs <= {found.run, ""}
 
     def _note_comparison(self, known: Known) -> None:
-        """Where somebody could not be asked, they are asked again soon."""
+        """Plan the next comparison: soon, where a witness could not be asked."""
         every_s = _COMPARE_EVERY_S if known.is_complete else _PAUSE_S
         self._compare_at_s = asyncio.get_running_loop().time() + every_s * random.uniform(0.75, 1.25)
 

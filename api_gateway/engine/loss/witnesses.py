@@ -35,7 +35,7 @@ _IDLE_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The highest place of each shard that anything is known of, and who was there to be asked."""
+    """The highest known entry of each shard, and which witnesses answered."""
 
     places: dict[str, EntryId] = field(default_factory=dict)
     archive_asked: bool = False
@@ -43,7 +43,7 @@ class Known:
 
     @property
     def is_complete(self) -> bool:
-        """Whether a shard without a place is one of which nothing was ever written down."""
+        """Whether both answered, so that a shard without a place has nothing written down."""
         return self.archive_asked and self.stream_asked
 
 
@@ -61,10 +61,11 @@ class Witnesses:
         Args:
             look_back: look at the newest messages of the whole stream, too, not only at the last one of each shard.
 
-        A shard's last message need not be its highest entry: a relay that slept past its lease publishes again what it
-        had read, and JetStream knows ids for two minutes only; what comes late of a former epoch is of a lower place;
-        and after a loss all is published again from the archived cursor on. What is higher is archived then, or among
-        the newest messages. It is not where the archive cannot be asked, or is further behind than those reach.
+        A shard's last message need not be its highest entry. A relay that slept past its lease publishes again what it
+        had read, and JetStream remembers ids for two minutes only. A late message of a former epoch has a lower place.
+        And after a loss everything is published again from the archived cursor on. The higher entry is then archived,
+        or among the newest messages. It is missed where the archive cannot be asked, or is further behind than the
+        newest messages reach.
         """
         archived, published = await asyncio.gather(
             self._tried(self._archived()), self._tried(self._published(look_back=look_back))
@@ -171,8 +172,8 @@ class Witnesses:
 
 
 def _place_of(shard: str, message_id: str | None) -> EntryId | None:
-    """The place that a message of the shard has in its outbox. One of somebody else's is no place, but still a sign
-    that the shard is not new."""
+    """The entry of the shard's outbox that a message comes from. A message with a foreign id gives the lowest place: it
+    shows only that the shard is not new."""
     if message_id is None:
         return None
     entry = names.entry_of_message_id(message_id)

@@ -1,8 +1,9 @@
--- Does what time alone brings to an item: opens it at its start, closes it at its end. The closer calls it; calling it early,
--- late, twice or from two places is harmless, because what is due is decided here, by Redis TIME, next to the bids: a bid
--- and the close are two steps of one slot, so no bid has a sequence number after `closed`.
+-- Opens an item at its start and closes it at its end. The closer calls it. A call that comes early, late, twice or
+-- from two places is harmless, because this script decides what is due, by Redis TIME. A bid and the close are two
+-- steps in one slot, so no bid has a sequence number after `closed`.
 --
--- It works at `maxmemory`: what ends is archived, and leaves; and no bidder is told of an end that does not come.
+-- It works at `maxmemory`: an item that ends is archived and then leaves Redis, and no bidder is promised an end that
+-- does not come.
 --
 -- lib/item.lua comes first: KEYS[1..9], ARGV[1..3]. The rule is `advance` in shared/domain/lifecycle.py.
 -- Reply: { 0, n, next } with n the outbox entry written (0 = nothing was due) and next the microsecond of the item's next

@@ -34,7 +34,7 @@ local terms = {}
 for at = 7, #ARGV, 2 do terms[ARGV[at]] = ARGV[at + 1] end
 local price, reserve_met = terms.start_price, terms.reserve_price == ''
 
--- First the event, which is what may be refused: an item without its `created` event would never be in the archive.
+-- The event comes first, because its write may be refused: an item without its `created` event would never be archived.
 local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0,"ts_us":%d,%s"start_us":%d,'
     .. '"current_bid":%s,"highest_bidder_id":null,"bid_count":0,"min_next_bid":%d,"status":"%s","end_us":%s,'
     .. '"reserve_met":%s,"currency":"%s"}',
@@ -43,7 +43,8 @@ local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0
 local n = tonumber(last_entry) + 1
 redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
 redis.call('HSET', cursors_key, 'next', F:format(n))
--- Whoever asks for an item that is lost finds it here until the archive has it (known.py). The outbox may be long.
+-- Who asks whether a lost item ever existed finds it here until the archive has it (known_items.py). Searching the
+-- outbox may take long.
 redis.call('ZADD', KEYS[6], F:format(n), item_id)
 redis.call('HSET', item_key, unpack(ARGV, 7))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', epoch, 'seq', '0', 'leader', '', 'leader_max', '0',

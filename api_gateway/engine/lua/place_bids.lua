@@ -2,13 +2,13 @@
 -- The rule is in lib/bidding.lua.
 --
 -- lib/item.lua and lib/bidding.lua come first: KEYS[1..11], ARGV[1..3].
--- ARGV[4] refusals kept of the item at most   ARGV[5] of these per bidder   ARGV[6] for how many seconds after the last one
+-- ARGV[4] most refusals kept per item   ARGV[5] most of them per bidder   ARGV[6] seconds kept after the last one
 -- ARGV[7..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, '1' where it came with a key
 --           ('0' without), fingerprint of the content, the key of the header ('' where there is no key, or it is the bid id)
 --
--- Reply: { 0, n, last, epoch, verdict, verdict, ... } with n the outbox entry written (0 = none), last the newest one of the
---        shard, and the shard's epoch: when that is published, so is the event of every verdict here, also of one that was
---        stored before.
+-- Reply: { 0, n, last, epoch, verdict, verdict, ... } with n the outbox entry written (0 = none), last the shard's
+--        newest entry, and epoch the shard's. When `last` is published, so is the event of every verdict here, also of
+--        a verdict that was stored before.
 -- Verdict, fields joined by '|':
 --   A|bid id|seq|current bid|your bid|leads|min next bid|reserve met|kind|epoch|ts   accepted
 --   M|...                    the same, a maximum raised without any event; its outbox entry has no event either
@@ -17,8 +17,8 @@
 
 local FIRST_BID, BID_FIELDS = 7, 7
 
--- Whether a bid has what no event tells: a maximum, a key of its own, or an amount that differs from the price it set.
--- A plain bid has not, and costs nothing here.
+-- Whether a bid has facts that no event tells: a maximum, a key of its own, or an amount that differs from the price it
+-- set. A plain bid has none, and costs nothing here.
 local function is_sealed(amount, maximum, header_key)
   return maximum or header_key ~= '' or (status == 'sold' and amount ~= price)
 end
@@ -27,7 +27,7 @@ end
 local function seal_bid(at, verdict)
   local bid_id, key = ARGV[at + 3], 'null'
   if ARGV[at + 6] ~= '' then
-    key = cjson.encode(ARGV[at + 6]) -- a header has quotes and backslashes, other ids have not
+    key = cjson.encode(ARGV[at + 6]) -- a header may have quotes and backslashes, other ids never do
   elseif ARGV[at + 4] ~= '0' then
     key = '"' .. bid_id .. '"'
   end
@@ -56,8 +56,8 @@ for at = FIRST_BID, #ARGV, BID_FIELDS do
   if key then asked[n + 1], asked[n + 2], asked[n + 3] = fields_of(ARGV[at], key) end
 end
 
--- What one of the hashes has under the keys of these bids. The bids of this call add theirs to it: a later one of the same call
--- must find them, and Redis gets them only after the events.
+-- What one of the hashes has under the keys of these bids. Each bid of this call adds its verdict here: a later bid of
+-- the same call must find it, and Redis gets it only after the events.
 local function stored_in(hash_key)
   local found = {}
   if #asked > 0 then
@@ -71,7 +71,8 @@ end
 local verdicts, refusals = stored_in(verdicts_key), stored_in(refusals_key)
 local places = { verdicts, refusals, stored_in(older_key) }
 
--- Verdicts from before there were these hashes are strings of their own, and expire. Such an item says nothing of them.
+-- Verdicts that are older than these hashes are strings of their own, and expire. An item of that age has no
+-- `keeps_verdicts`.
 local is_older_item
 local function verdict_of_string(user, key, fingerprint, is_bid_id)
   if is_older_item == nil then is_older_item = not redis.call('HGET', item_key, 'keeps_verdicts') end
@@ -86,8 +87,8 @@ local function verdict_of_string(user, key, fingerprint, is_bid_id)
   return owner and owner ~= user and 'K' or nil
 end
 
--- The verdict that was given under this key before, or nil. A bidder's header keys and bid ids are one name space. Beyond that
--- a bid id names one bid of the item, whoever sends it; a header key of somebody else is nobody's business.
+-- The verdict that was given under this key before, or nil. A bidder's header keys and bid ids are one name space. A
+-- bid id also names one bid of the item, whoever sends it. A header key of another bidder does not count.
 local function known_verdict(user, key, fingerprint, is_bid_id)
   local is_taken = false
   local other, first, named = fields_of(user, key)
@@ -112,8 +113,8 @@ local function field_in(place, user, key, is_bid_id)
 end
 
 -- Keeps refusals, in a bounded hash with these fields beside their verdicts: `n` how many there are, `c:<user>` how many the
--- user had, and `s:<user>|<slot>` which field a refusal of theirs is in. A user's slots are used in turn, so whoever is refused
--- without end drops only what was theirs. At half the bound the hash becomes the older one, in place of the one before.
+-- user had, and `s:<user>|<slot>` which field a refusal of theirs is in. A user's slots are used in turn, so a user who
+-- is refused again and again pushes out only their own refusals. At half the bound the hash replaces the older one.
 local function keep_refusals(new)
   local slots = REFUSALS_OF_ONE / 2
   for at = 1, #new, 3 do
@@ -173,6 +174,6 @@ if #events > 0 or #sealed > 0 then
     reschedule(end_us)
   end
 end
--- A refusal is true whether it is kept or not, so it is told even where memory is full.
+-- A refusal holds whether it is kept or not, so it is answered even when memory is full.
 if #new_refusals > 0 then pcall(keep_refusals, new_refusals) end
 return reply

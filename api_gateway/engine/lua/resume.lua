@@ -1,4 +1,4 @@
--- Goes on with a paused item: its end and its hard end move by the length of the pause.
+-- Resumes a paused item: its end and its hard end move by the length of the pause.
 --
 -- lib/item.lua comes first: KEYS[1..9], ARGV[1..3]. The rule is `resume` in shared/domain/lifecycle.py.
 -- ARGV[4] the reason, ARGV[5] who, both as JSON strings

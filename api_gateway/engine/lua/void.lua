@@ -1,15 +1,15 @@
 -- Strikes an accepted bid: the item becomes what its other accepted bids make it. The rule is shared/domain/voiding.py.
 --
--- The bids that remain are counted in anew, from the item's log of accepted bids. Where the log does not reach back to the first
--- bid, the caller has counted in those up to a position, from the archive, and this goes on from there, within the same step
--- as it writes: so it comes through however fast others bid, as long as that position is still in the log.
+-- The remaining bids are counted again, from the item's log of accepted bids. Where the log does not reach back to the
+-- first bid, the caller has counted the bids up to a position, from the archive. The script counts on from there and
+-- writes in the same step. So it succeeds however fast others bid, as long as that position is still in the log.
 --
 -- lib/item.lua and lib/bidding.lua come first: KEYS[1..9], ARGV[1..3].
 -- ARGV[4] the reason, ARGV[5] who, both as JSON strings   ARGV[6] bid id
--- ARGV[7] the position up to which the caller has counted ('' = not at all; the rest is not there then)
+-- ARGV[7] the position up to which the caller has counted ('' = it has not; then the rest is missing)
 -- ARGV[8] how many voids of the item the caller knows
--- ARGV[9..14] what the bids up to there make without the struck ones and this one: price, leader ('' = nobody), the leader's
---             maximum, runner-up, count, reserve met (0 or 1)
+-- ARGV[9..14] the result of the bids up to there without the struck ones and this one: price, leader ('' = nobody), the
+--             leader's maximum, runner-up, count, reserve met (0 or 1)
 -- ARGV[15] whether a row that stands has that price (0 or 1)   ARGV[16] the highest row up to it that stands ('' = none)
 -- ARGV[17..20] the bid: its seq, bidder, limit, and the price that it showed ('' = none)
 -- ARGV[21] before which seq its automatic bids come from its maximum ('0' = none do, '' = not known up to the position)
@@ -21,7 +21,7 @@
 --        { 7 } no such bid was accepted, { 8 } it is struck already.
 
 if status == 'cancelled' then return { 4, status } end
--- Between the end and the close, the next bidder would be promoted and then sold to.
+-- A void between the end and the close would promote the next bidder, to whom the close would then sell.
 if status == 'open' and end_us and now >= end_us then return { 4, 'closing' } end
 local target, from = ARGV[6], tonumber(ARGV[7]) or 0
 local is_final = status == 'sold' or status == 'unsold'
@@ -29,7 +29,8 @@ local is_final = status == 'sold' or status == 'unsold'
 local ENTRY = '^(%d+)|(%d+)|([^|]*)|([^|]*)|(%d*)|(%d*)|(%a)|(%d*)|(%d*)|([^|]*)|(%d)(%d)(%d)$'
 local entries, struck = {}, nil
 local lines = redis.call('LRANGE', accepted_key, 0, -1)
--- The first position that the log has for certain: of the bid that an automatic one followed, nothing may be left.
+-- The first position that the log has for certain. An `a` line (an automatic bid after a void) has the position of the
+-- bid before it, which may be gone.
 local first = accepted_count + 1
 if lines[1] then
   local position, kind = string.match(lines[1], '^(%d+)|%d+|[^|]*|[^|]*|%d*|%d*|(%a)')
@@ -38,7 +39,7 @@ end
 if ARGV[7] == '' then
   if first > 1 then return { 6 } end
 elseif voids ~= tonumber(ARGV[8]) or first > from + 1 or epoch ~= ARGV[24] or from > accepted_count then
-  -- A log that is shorter than what was counted is one of a replica that took over, or of an item that was rebuilt.
+  -- The log is shorter than what was counted: a replica took over, or the item was rebuilt.
   return { 5 }
 end
 for index, line in ipairs(lines) do
@@ -85,7 +86,7 @@ for _, e in ipairs(entries) do
   end
 end
 
--- 2. The bids that remain, in their order. Nothing is sequenced while they are counted in.
+-- 2. Count in the remaining bids, in their order. No event is sequenced meanwhile.
 local before, count_before = price, bid_count
 local is_shown, highest, maximum = true, nil, nil
 if ARGV[7] == '' then
@@ -153,8 +154,8 @@ if not is_shown and not is_final and leader ~= '' then
 end
 seal(struck.user, '')
 
--- 4. What stays of it in Redis. First what is refused where memory is full, so that nothing is done by halves.
--- A bid from before bids were counted by bidder may not be among them.
+-- 4. What Redis keeps of it. The write that full memory refuses comes first, so that nothing is half done.
+-- A bid that is older than the count by bidder may not be in it.
 local counted = tonumber(redis.call('HGET', bidders_key, struck.user) or '0')
 bids_counted = bids_counted - math.min(counted, 1)
 local n = commit()

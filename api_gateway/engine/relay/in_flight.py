@@ -27,8 +27,9 @@ class StreamWentBack(Exception):
 
 @dataclass(slots=True)
 class InFlight:
-    """An entry on its way; its shard was read on from ``after``. Of one that JetStream says it had already: ``is_ours``
-    and ``is_foreign`` are what a look at that message has shown, both False before."""
+    """An entry on its way to the stream; ``after`` is where this read of its shard began. Where JetStream says that it
+    had the message already, ``is_ours`` and ``is_foreign`` tell what a look at that message has shown; both are False
+    before the look."""
 
     shard: str
     lineage: Lineage
@@ -42,8 +43,8 @@ class InFlight:
 
     @property
     def failure(self) -> BaseException | None:
-        """Why it does not count as published, None where it does. A PubAck that has not come is not waited for any
-        longer."""
+        """Why it does not count as published, None where it does. A PubAck that has not come by now counts as
+        missing."""
         if not self.ack.done():
             self.ack.cancel()
             return TimeoutError("no PubAck in time")
@@ -67,7 +68,7 @@ class InFlight:
 
 
 async def verify(jetstream: JetStreamContext, in_flight: Sequence[InFlight], *, timeout_s: float) -> None:
-    """Look at the messages that JetStream says it had already: nearly always ours, whose PubAck got lost."""
+    """Look at the messages that JetStream says it had already. Nearly always they are ours, and the PubAck got lost."""
     doubtful = [one for one in in_flight if one.is_duplicate]
     if not doubtful:
         return

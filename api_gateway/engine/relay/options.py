@@ -1,4 +1,4 @@
-"""What a relay may do, and what it tells about itself."""
+"""The bounds of a relay, and its report on its health."""
 
 from __future__ import annotations
 

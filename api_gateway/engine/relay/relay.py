@@ -5,17 +5,18 @@ what makes it safe. Publishing an entry twice is harmless, because the entry alw
 consumer drops what it knows. What the lease does guard is the cursor, inside ``advance_published.lua``.
 
 A gateway may reach Redis and not NATS. Then it leaves its shards to any gateway that reaches both, and keeps those that
-nobody takes: their items are to be closed in time, whether NATS is there or not. What it has left it publishes no more.
+nobody takes: their items must close in time, with or without NATS. It publishes nothing of a shard that it leaves to
+others.
 
-A process may stand still for any time between any two lines. So nothing that was read is published after the lease ran
-out by this process' own clock, nor under an epoch that was not read together with it; and a cursor is only moved for
-the lineage that was published.
+A process may pause for any time between any two lines. So nothing that was read is published after the lease ran out by
+this process' own clock, nor under an epoch that was not read together with it; and a cursor is only moved for the
+lineage that was published.
 
 A PubAck that says ``duplicate`` is only believed when the message that JetStream has is ours.
 
 A cycle reads what the owned shards have, publishes all of it with many messages in flight, waits for the PubAcks with
 a time limit of its own (nats-py's asynchronous publish has none), and moves each cursor to the last entry whose PubAck
-and all before it arrived. Whatever failed is simply read again in the next cycle, after a pause that grows.
+and all before it arrived. What failed is read again in the next cycle, after a growing pause.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ _BACKOFF_FIRST_S = 0.1
 class _Owned:
     """A shard that this gateway relays. ``published`` mirrors the cursor of ``lineage``.
 
-    ``is_checked``: since this gateway has the shard, its cursor was compared with the stream. Before that nothing of it
-    is published: its last owner may have published into a stream that is gone since.
+    ``is_checked``: since it took the shard, this gateway has compared the cursor with the stream. Nothing of the shard
+    is published before that: its last owner may have published into a stream that is now gone.
     """
 
     lineage: Lineage
@@ -87,7 +88,7 @@ class Relay:
         Args:
             on_published: told of every move of a cursor, with shard, lineage and entry.
             on_read: told of every entry before it is sent, with shard, epoch and number.
-            look: set by who gave shards their cursors: there is work on them now, not with the next renewal.
+            look: set when shards got their cursors, so that work on them begins now, not with the next renewal.
         """
         self._on_published = on_published
         self._on_read = on_read
@@ -108,7 +109,7 @@ class Relay:
         self._highest_seq = 0
         self._lost_from_seq: int | None = None
         self._leased_until_s = 0.0
-        # Since when NATS owes an answer; and whether the leases were last renewed for others to take.
+        # Since when NATS has not answered; and whether the leases were last renewed with "leave".
         self._unanswered_since_s: float | None = None
         self._is_leaving = False
         self.health = RelayHealth()
@@ -171,7 +172,7 @@ class Relay:
             self._look.clear()
 
     def _hold(self) -> Hold:
-        """How leases are asked for now. Who loses NATS together with another one takes none of those that it leaves."""
+        """How to ask for leases now. A gateway that has lost NATS, too, takes none that another one leaves."""
         lease_s, since_s = self._options.lease_ms / 1_000, self._unanswered_since_s
         unanswered_s = 0.0 if since_s is None else asyncio.get_running_loop().time() - since_s
         is_cut_off = unanswered_s >= lease_s
@@ -190,8 +191,8 @@ class Relay:
             self._look.set()
 
     async def _forget_former_lineages(self) -> None:
-        """Shards that were lost, or rebuilt, or came with another run of Redis since: what is known here about their
-        cursors is of another outbox."""
+        """Forget shards that were lost or rebuilt, or have another run of Redis: what is known here about their cursors
+        belongs to another outbox."""
         for shard, cursors in (await read_cursors(self._redis, list(self._owned))).items():
             known = self._owned.get(shard)
             if known is not None and cursors.lineage != known.lineage:
@@ -241,7 +242,7 @@ class Relay:
                 self._failed("publish", error)
                 await self._back_off(backoff)
             except Exception as error:
-                # A bug must not end the gateway's only relay: it is loud, and everything is read again.
+                # A bug must not end the gateway's only relay: log it, and read everything again.
                 logger.exception("relay: unexpected failure")
                 self._failed("publish", error)
                 await self._back_off(backoff)
@@ -271,7 +272,7 @@ class Relay:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in shards:
             ask_entries(pipeline, shard, after=after[shard], count=most)
-            # After the entries: a lineage that is the same now was the same when they were read.
+            # Asked after the entries: a lineage that has not changed by now was the same when they were read.
             ask_lineage(pipeline, shard)
         found = await pipeline.execute()
         if not self._is_leased():
@@ -282,8 +283,8 @@ class Relay:
         try:
             for (shard, owned), answer, lineage in zip(shards.items(), found[::2], found[1::2], strict=True):
                 if decode_lineage(lineage) != owned.lineage:
-                    # 1. The relay stands still. 2. The shard is rebuilt, or Redis fails over. 3. It reads on at its old
-                    # number in another outbox. What it read then is not what it would be published as.
+                    # 1. The relay pauses. 2. The shard is rebuilt, or Redis fails over. 3. The relay reads on, at its
+                    # old number, in another outbox. It would publish what it read there under the old lineage.
                     self._forget(shard, owned)
                     continue
                 entries = decode_entries(answer)
@@ -292,8 +293,8 @@ class Relay:
                     self._wake.set()
                 for entry in entries:
                     if self._owned.get(shard) is not owned or not self._is_leased():
-                        # 1. The relay stands still past its lease. 2. Another one publishes these, and the shard is
-                        # rebuilt in another epoch. 3. It wakes up, with entries that it read before all that.
+                        # 1. The relay pauses past its lease. 2. Another one publishes these entries, and the shard is
+                        # rebuilt in another epoch. 3. This relay wakes up with entries that it read before all that.
                         self._dirty.add(shard)
                         break
                     in_flight.append(await self._publish(jetstream, shard, owned.lineage, after[shard], entry))
@@ -305,17 +306,18 @@ class Relay:
             raise error
 
     def _is_leased(self) -> bool:
-        """Whether the leases are ours for certain. Redis began to count later than this process."""
+        """Whether the leases are certainly ours: Redis began to count their time later than this process did."""
         return not self._is_leaving and asyncio.get_running_loop().time() < self._leased_until_s
 
     def _forget(self, shard: str, owned: _Owned) -> None:
-        """What is known of this shard is no longer so; the lease, if it is still ours, brings it back."""
+        """Forget what is known of this shard; if the lease is still ours, the next renewal adopts it again."""
         if self._owned.get(shard) is owned:
             del self._owned[shard]
             self._look.set()
 
     async def _acknowledged(self, in_flight: list[InFlight]) -> None:
-        """Wait for the PubAcks, until the time is up or the connection is lost: what is still missing will not come."""
+        """Wait for the PubAcks, until the time is up or the connection is lost; those still missing then will not
+        come."""
         deadline_s = asyncio.get_running_loop().time() + self._options.ack_timeout_s
         waiting = {published.ack for published in in_flight}
         while waiting and self._nats.is_connected and asyncio.get_running_loop().time() < deadline_s:
@@ -325,8 +327,8 @@ class Relay:
         self, jetstream: JetStreamContext, shard: str, lineage: Lineage, after: int, entry: Entry
     ) -> InFlight:
         if self._on_read is not None:
-            # Another gateway may have decided it, and die. Where Redis fails over to a replica that lacks it, while it
-            # is on its way and in no stream yet, nobody else knows that its number was given out.
+            # Another gateway may have decided this entry, and died. If Redis fails over to a replica that lacks it,
+            # before it is in the stream, only this process knows that its number was given out.
             self._on_read(shard, lineage.epoch, entry.n)
         payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed)
         subject = names.subject_of(entry.item_id)
@@ -365,12 +367,12 @@ class Relay:
         return error
 
     def _look_for_lost_tail(self, in_flight: Sequence[InFlight]) -> StreamWentBack | None:
-        """Whether the stream went on at a number that it had given before. It numbers messages in the order in which
-        they are sent, so then it has lost its tail, since the last look (:meth:`_check_stream`), which must come first:
+        """Whether the stream has given a number twice. It numbers messages in the order in which they are sent, so then
+        it has lost its tail since the last :meth:`_check_stream`, which must come first:
 
         1. An entry is stored as message 100, and the stream loses its messages from 91 on.
-        2. The next entry of the shard becomes message 91. Were the cursor moved, it would bear 91 in place of 100, and
-           nothing would tell any more that the first one is gone.
+        2. The next entry of the shard becomes message 91. If the cursor moved, it would have 91 in place of 100, and
+           nothing would show that the first entry is gone.
         """
         acks = (published.ack for published in in_flight)
         stored = (ack.result() for ack in acks if ack.done() and not ack.cancelled() and ack.exception() is None)
@@ -401,8 +403,8 @@ class Relay:
                 self._on_published(advance.shard, advance.lineage, advance.entry)
 
     async def _stop(self, published: InFlight) -> None:
-        """Close the shard: one of two different entries under one number is not what it says, and this relay cannot
-        tell which."""
+        """Close the shard: there are two different entries under one number, and this relay cannot tell which one is
+        right."""
         self.health.foreign_total += 1
         closed = await self._scripts.stop_shard(published.shard, published.lineage, token=self._token)
         logger.critical(
@@ -417,9 +419,9 @@ class Relay:
     async def _check_stream(self, jetstream: JetStreamContext) -> None:
         """Every few seconds: is it still the stream into which we published? If it lost messages, publish them again.
 
-        A stream that was made anew has another creation time. One that lost its tail (power loss without fsync) has a
-        last sequence below one that was acknowledged, or has given such a one out again. Where the archiver misses
-        entries that were published, it has left a mark at the shard's cursors (``republish``).
+        A recreated stream has another creation time. One that lost its tail (power loss without fsync) has a last
+        sequence below one that was acknowledged, or has given that number out again. Where the archiver misses entries
+        that were published, it has left a mark at the shard's cursors (``republish``).
         """
         now_s = asyncio.get_running_loop().time()
         owned = dict(self._owned)
@@ -444,12 +446,12 @@ class Relay:
             self.health.rewinds_total += 1
             if await self._scripts.rewind_published(shard, token=self._token, stream_id=self._stream_id):
                 await self._adopt([shard])
-        # Only now: a check that failed half-way is made again before anything is published.
+        # Set only now: a check that failed half-way is repeated before anything is published.
         self._stream_checked_at_s = now_s
         self._highest_seq, self._lost_from_seq = min(self._highest_seq, last_seq), None
 
 
 def _ignore_lost_hint(task: asyncio.Future[None]) -> None:
-    """A nudge is a hint; the owner looks by itself within the poll interval."""
+    """A lost hint does no harm: the owner looks by itself within the poll interval."""
     if not task.cancelled():
         task.exception()

@@ -32,9 +32,9 @@ class Advance:
 
 
 class ShardScripts:
-    """They use the pool like any other command.
+    """The scripts on shards, on connections of the pool.
 
-    Each method raises RedisError, OSError or TimeoutError where it is unknown what was done; again is harmless.
+    Each method raises RedisError, OSError or TimeoutError where the result is unknown; repeating the call is harmless.
     """
 
     _init: Final = Script.read(_LUA / "init_shard.lua")
@@ -57,7 +57,7 @@ class ShardScripts:
         return [bool(answer) for answer in answers]
 
     async def init_shard(self, shard: str, *, run: str = "") -> bool:
-        """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: that of Redis."""
+        """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: the run of Redis."""
         return bool(await self._init.run(self._redis, [cursors_key(shard)], ["1", run]))
 
     async def admit_shards(self, places: Mapping[str, tuple[int, int]], *, run: str) -> None:

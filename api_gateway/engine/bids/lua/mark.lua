@@ -1,4 +1,5 @@
--- Writes a mark that replicas must receive, also at `maxmemory`: who has it, has all that this Redis wrote before it.
+-- Writes a mark that replicas must receive, also at `maxmemory`: a replica that has it has everything that this Redis
+-- wrote before.
 --
 -- KEYS[1] mark (string)   KEYS[2] cursors of the shard (hash)   ARGV[1] time to live in milliseconds   Reply: 1
 

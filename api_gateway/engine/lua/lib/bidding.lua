@@ -1,12 +1,12 @@
--- How one bid is decided: the rule is shared/domain/bidding.py, and this is the same rule next to the data. For scripts that begin
--- with lib/item.lua: it comes after that, and reads and changes the item's state, which are locals there. It writes nothing.
+-- How one bid is decided: the rule of shared/domain/bidding.py, next to the data. It comes after lib/item.lua, and
+-- reads and changes the item's state, which lib/item.lua has in locals. Only `remember` writes.
 
 local proxies = {}
 local bidders = {}
 local end_moved = false
 
--- The accepted bids of this call, for the item's log of them (shared/redis_layout/accepted_log.py), and what the one that is being decided
--- has shown so far: the price that it set, the automatic bid that answered it, and whose that is.
+-- The accepted bids of this call, for the item's log (shared/redis_layout/accepted_log.py). Then, of the bid that is
+-- being decided: the price that it set and its seq, the automatic bid that answered it, and whose that is.
 local logged = {}
 local shown, shown_seq, answer, answered_by
 
@@ -59,7 +59,7 @@ local function lead(bid_id, user, limit, to)
   bid_count = bid_count + 1
   if reserve_price and price >= reserve_price then reserve_met = true end
   placed(bid_id, user, 'bid', price, previous)
-  -- Not after the soft close: the bid's own answer carries the bid's own sequence number.
+  -- Read before the soft close adds its event: a bid's answer has the sequence number of the bid.
   local at_seq = seq
   soft_close()
   return accepted('A', bid_id, at_seq, price, true, 'bid')
@@ -90,7 +90,7 @@ local function against_leader(bid_id, user, amount, limit)
     return lead(bid_id, user, limit, math.max(math.min(standing + increment(standing), limit), amount or 0))
   end
   if limit <= price then
-    -- Only where it is counted in anew (void.lua): nothing to be seen, but it was placed.
+    -- Only when a void counts it again (void.lua): now it shows nothing, but it was placed.
     runner_up, bid_count = math.max(runner_up, limit), bid_count + 1
     return accepted('A', bid_id, seq, limit, false, 'bid')
   end
@@ -121,7 +121,7 @@ local function leader_again(bid_id, user, amount, limit)
   return accepted('M', bid_id, seq, price, true, 'bid')
 end
 
--- The code with which any bid at this instant is refused. It depends on the hour, not on the bid, so it is not kept
+-- The code with which any bid at this instant is refused. It depends on the time, not on the bid, so it is not kept
 -- under the bid's key: the same bid may be sent again when the item opens.
 local function refusal_by_status()
   if status == 'sold' then return 'SOLD' end
@@ -133,7 +133,7 @@ local function refusal_by_status()
   return nil
 end
 
--- What a bid that is accepted does to the visible price and to the maxima, whatever the hour and the status.
+-- Applies an accepted bid to the visible price and to the maxima, whatever the time and the status.
 local function count_in(user, amount, limit, bid_id)
   if leader == '' then return lead(bid_id, user, limit, amount or minimum()) end
   if user == leader then return leader_again(bid_id, user, amount, limit) end
@@ -147,7 +147,7 @@ local function log_bid(user, amount, maximum, bid_id, kind)
     answer and F:format(answer) or '', answered_by or '', shown and 1 or 0, answer and 1 or 0)
 end
 
--- Counts a bid in and remembers it: in the log, as its bidder's, and its maximum.
+-- Counts a bid in and remembers it: its maximum, its bidder's number of bids, its line in the log.
 local function accept(user, amount, maximum, bid_id, buys_now)
   shown, shown_seq, answer, answered_by = nil, nil, nil, nil
   local verdict
@@ -180,8 +180,8 @@ local function decide(user, amount, maximum, bid_id)
   return accept(user, amount, maximum, bid_id, false)
 end
 
--- Writes what was remembered. A void counts the item's bids anew from the log, so it reaches as far back as the log does by
--- itself; before that the archive knows them. It is bounded, so that no void keeps Redis from other work for long.
+-- Writes what was remembered. A void counts the item's bids again from the log; older bids are in the archive. The log
+-- is bounded, so that no void keeps Redis from other work for long.
 local function remember()
   for user, maximum in pairs(proxies) do redis.call('HSET', proxies_key, user, maximum) end
   for user, bids in pairs(bidders) do redis.call('HINCRBY', bidders_key, user, bids) end

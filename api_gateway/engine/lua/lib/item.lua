@@ -42,7 +42,7 @@ local time = redis.call('TIME')
 -- Never before the item's own last event (decision 0040). Otherwise, where the clock goes back:
 -- 1. An item opens at its start, or is created "now", and takes bids.
 -- 2. TIME goes back behind that start, by NTP or by a failover to a slower machine.
--- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that is ended then has a length below zero.
+-- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that ends then has a negative length.
 local now = math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), tonumber(updated_us) or 0)
 
 local status_before = status
@@ -52,14 +52,14 @@ start_price, start_us, end_us, hard_end_us = tonumber(start_price), tonumber(sta
 increment_value, reserve_price, buy_now_price = tonumber(increment_value), tonumber(reserve_price), tonumber(buy_now_price)
 extensions, paused_us, reserve_met = tonumber(extensions), tonumber(paused_us), reserve_met == '1'
 local increment_steps
--- How many accepted bids there were, raised maxima among them, how many of them are struck, and how many of the others are in
--- the bidders hash: all, but for an item that was bid on before there was one. (Before `accepted` was counted, too, its first
--- number is one that no log begins with.)
+-- `accepted_count`: accepted bids, raised maxima among them. `voids`: how many of these are struck. `bids_counted`: how
+-- many of the others are in the bidders hash: all, unless the item was bid on before that hash existed. (On an item
+-- that is older than `accepted`, the count begins at a number with which no log begins.)
 bids_counted, accepted_count, voids = tonumber(bids_counted) or 0, tonumber(accepted_count) or bid_count, tonumber(voids) or 0
 
 local events = {}
--- What nobody but the archive may know, one JSON object each (shared/sealed.py): it goes into the outbox beside the events, so
--- that maxima and the verdicts under header keys survive the loss of this Redis.
+-- What only the archive may know, one JSON object each (shared/sealed.py). It goes into the outbox beside the events,
+-- so that maxima and the verdicts under header keys survive the loss of this Redis.
 local sealed = {}
 
 -- The increment at a price. A percent is taken of whole ten-thousands and of the rest apart, to stay below 2^53.
@@ -99,13 +99,15 @@ end
 
 -- Writes the state and the events of this decision: one outbox entry, the item's recent events, and what is kept under keys
 -- (`kept`: field, value, ...; nothing by default). Returns the entry.
--- A decision without an event (a maximum that is raised) changes nothing that anybody can see, the time of the last change
--- among it.
+-- A decision without an event (a raised maximum) changes nothing that anybody can see, not even the time of the last
+-- change.
 --
--- Redis undoes nothing when a command of a script fails, so the order decides what a failure leaves behind. XADD comes first,
--- before anything else of this script is written: it is what may be refused, by an outbox that is not what the cursors say,
--- or for want of memory (which Redis checks at a script's first write alone). Then cursors and state, hashes that were read
--- above. Verdicts come after the event that they tell of, and at once, because a bid whose event is out is repeated otherwise.
+-- Redis undoes nothing when a command of a script fails, so the order decides what a failure leaves behind. XADD comes
+-- before all other writes here, because it may be refused: by an outbox that differs from the cursors, or when memory
+-- is full (which Redis checks only at a script's first write). Then come cursors and state, hashes that were read
+-- above.
+-- Verdicts follow at once, after the event that they tell of: without its verdict, a bid whose event is out would be
+-- decided again when it is repeated.
 local function commit(kept)
   local n = last_entry + 1
   local id, event_list = F:format(n) .. '-0', '[' .. table.concat(events, ',') .. ']'
@@ -129,7 +131,7 @@ local function commit(kept)
     redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
   end
   if status == 'sold' or status == 'unsold' or status == 'cancelled' then
-    -- The item takes no bids any more, so none of them can get an id that was given before.
+    -- The item takes no more bids, so no new bid can use an old id.
     redis.call('EXPIRE', verdicts_key, VERDICT_KEEP_S)
   end
   return n

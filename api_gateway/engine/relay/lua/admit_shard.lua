@@ -1,5 +1,5 @@
--- Writes down that this run of Redis has all of a shard that is known elsewhere. From here on a gateway that cannot ask
--- elsewhere takes this run's word; a copy of the data brings the mark along, but runs under another id.
+-- Marks a shard: this run of Redis has everything of it that is known elsewhere. From then on a gateway that cannot ask
+-- elsewhere trusts this run. A copy of the data has the mark too, but another run id.
 --
 -- KEYS[1] cursors (hash)   ARGV[1] run of Redis   ARGV[2], ARGV[3] epoch and n up to which it was looked at
 -- Reply: 1 written, 0 the shard is closed, lost, or behind what was looked at

@@ -1,16 +1,15 @@
 -- Moves the `published` cursor of a shard up, for the holder of the lease only.
 --
 -- A relay that was stopped past its lease and wakes up may have published entries a second time; that is harmless (they
--- carry the same Nats-Msg-Id). What must not happen is that its stale knowledge moves the cursor, so this checks the lease
--- in the same step. Nor may it move where the entries are not those that the relay has read: in another epoch, or in another
--- run of Redis, which may lack them, and give their numbers to others:
+-- carry the same Nats-Msg-Id). Its stale knowledge must not move the cursor, so this checks the lease in the same step.
+-- Nor may the cursor move when the entries are not those that the relay has read: in another epoch, or in another run
+-- of Redis, which may lack them and give their numbers to others:
 --   1. The relay reads entry 58 and publishes it. Redis fails over to a replica that has 57, and the lease.
 --   2. The replica gives 58 to another bid.
 --   3. The PubAck of the first 58 arrives. Were the cursor moved, the second 58 would never be published.
--- Nor may it move where the stream is another one than the cursor tells of: what that one had, this one lacks. The relay goes
--- back first (rewind_published.lua), and whoever forgot that, because the shard has just come to it or because Redis was away
--- in the middle of it, is stopped here.
--- Nor may it pass entries that lie between it and those that the relay has read:
+-- Nor may it move when the stream is another one than the cursor names: this one lacks what that one had. The relay
+-- must go back first (rewind_published.lua). A relay that did not, because it has just taken the shard or because Redis
+-- went away meanwhile, is stopped here. Nor may it skip entries between itself and those that the relay has read:
 --   1. Relay A has published 50 entries, and loses Redis for longer than its lease. 2. The stream is lost. Relay B goes back to
 --   what is archived, and dies. 3. A has its lease again, and publishes entry 51: the 50 are in no stream.
 --

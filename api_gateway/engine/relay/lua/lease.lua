@@ -1,15 +1,15 @@
 -- Takes or renews a lease.
 --
--- A lease whose time to live is longer than anybody asks for was made before Redis' clock stepped back, by a relay that is
--- perhaps long dead: Redis ends keys by the clock on the wall. It counts as free, and so does one that would never end. If
--- its holder lives after all, it is told with its next renewal.
+-- A lease with a longer time to live than anybody asks for was made before Redis' clock stepped back, perhaps by a
+-- relay that is long dead: Redis expires keys by wall clock. Such a lease counts as free, and so does one that never
+-- expires. If its holder is alive after all, its next renewal tells it.
 --
--- A holder that does not reach the stream leaves its lease to whoever does: '-' stands before its token then. It keeps what
--- nobody takes, because somebody has to close items. Everything that needs a lease compares the token, so one that is left
--- moves no cursor: whoever takes it in any moment does so between two scripts.
+-- A holder that cannot reach the stream leaves its lease to a gateway that can: its token then begins with '-'. It
+-- keeps what nobody takes, because somebody has to close items. Every script that needs a lease compares the token, so
+-- a holder that leaves its lease moves no cursor, and another gateway may take the lease between any two scripts.
 --
 -- KEYS[1] lease (string)   KEYS[2] cursors of the shard (hash)   ARGV[1] token   ARGV[2] time to live in milliseconds
--- ARGV[3] 'keep'; 'leave': to whoever reaches the stream; 'take': also from one who leaves it
+-- ARGV[3] 'keep'; 'leave': to a gateway that reaches the stream; 'take': also a lease that its holder leaves
 -- Reply: 1 ours, 0 somebody else's
 
 ---@include full

@@ -1,5 +1,6 @@
--- Closes a shard of which an entry cannot be published: JetStream has another message under its id. One of the two is not
--- what its number says, and nothing may be built on either before `recover` has looked at them. Closed as close_shard.lua does.
+-- Closes a shard, as close_shard.lua does, when one of its entries cannot be published: JetStream has another message
+-- under the entry's id. One of the two is wrong, and nothing may be built on either before `recover` has looked at
+-- them.
 --
 -- KEYS[1] lease   KEYS[2] cursors (hash)   ARGV[1] token   ARGV[2] shard epoch   ARGV[3] run of Redis
 -- Reply: 1 closed, 0 lease, epoch or run no longer ours
