@@ -290,6 +290,19 @@ async def test_events_of_an_older_shard_epoch_are_stored_and_do_not_move_the_cur
     assert cursor == {"shard_epoch": 2, "archived_n": 1}
 
 
+async def test_an_item_is_what_its_newest_epoch_says_however_far_the_one_before_had_come(world: World) -> None:
+    """A stream that is read again into an older copy of PostgreSQL has both, and the copy knows of no rebuilding."""
+    await world.start_worker()
+    await world.publish(1, *(bid("lot-1", seq) for seq in range(1, 6)), shard_epoch=1)
+    await world.all_archived()
+    await world.publish(1, bid("lot-1", 3, epoch=2, user_id="bob"), shard_epoch=2)
+    await world.all_archived()
+    await world.publish(2, bid("lot-1", 6), shard_epoch=1)
+    await world.all_archived()
+    (item,) = await world.query("SELECT epoch, seq, current_bid, highest_bidder_id FROM items")
+    assert item == {"epoch": 2, "seq": 3, "current_bid": 300, "highest_bidder_id": "bob"}
+
+
 async def test_terms_may_come_after_the_first_bids(world: World) -> None:
     running = await world.start_worker()
     await world.publish(2, bid("lot-1", 1))

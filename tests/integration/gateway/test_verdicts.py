@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import pytest_asyncio
@@ -23,7 +23,7 @@ from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.auction import Terms
-from shared.domain.errors import OutboxFull, OutcomeUnknown, Unavailable
+from shared.domain.errors import OutboxFull, OutcomeUnknown, StateConflict, Unavailable
 from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
 from shared.redis_layout.item_hash import item_fields
@@ -33,6 +33,7 @@ from shared.redis_layout.keys import (
     deadlines_key,
     item_key,
     older_refusals_key,
+    opened_key,
     outbox_key,
     proxies_key,
     recent_key,
@@ -225,6 +226,28 @@ async def test_an_item_is_not_opened_without_its_event(lot: Lot) -> None:
     assert not await lot.redis.exists(item_key(lot.item_id))
     await lot.redis.delete(outbox_key(lot.shard))
     await lot.open()
+
+
+async def test_an_item_that_was_opened_is_named_by_the_number_of_its_event(lot: Lot) -> None:
+    """Whoever asks for an item that Redis has lost finds it there until the archive has it."""
+    await lot.open()
+    entries: Any = await lot.redis.xrange(outbox_key(lot.shard))
+    [opening] = [entry_id for entry_id, fields in entries if fields[b"item"] == lot.item_id.encode()]
+    assert await lot.redis.zscore(opened_key(lot.shard), lot.item_id) == int(opening.partition(b"-")[0])
+
+
+@pytest.mark.parametrize("operation", ["pause", "resume", "cancel"])
+async def test_between_its_end_and_its_close_an_item_is_closed_to_operators_too(
+    lot: Lot, operation: Literal["pause", "resume", "cancel"]
+) -> None:
+    """A pause then would sell for longer what somebody has won."""
+    await lot.open(length_us=100_000)
+    await lot.place(lot.bid("ada", 10))
+    await asyncio.sleep(0.2)
+    before = await lot.hash(item_key(lot.item_id))
+    with pytest.raises(StateConflict, match="is closed"):
+        await lot.items.transition(operation, lot.item_id, reason="x", by="op")
+    assert await lot.hash(item_key(lot.item_id)) == before
 
 
 # ---------------------------------------------------------------------------------------------------- within one call

@@ -23,6 +23,10 @@ class FakeRedis:
     def pipeline(self, *, transaction: bool) -> FakeRedis:
         return self
 
+    async def hget(self, key: str, field: str) -> bytes | None:
+        assert field == "epoch"
+        return b"3"
+
     def hexists(self, key: str, field: str) -> None:
         return
 
@@ -38,16 +42,20 @@ class FakeRedis:
 
 
 class FakePast:
-    """An archive that answers when it may, and knows one item; a stream that is away."""
+    """An archive that answers when it may, and knows one item; a stream that is away, unless it has a message of an
+    epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, published: int | None = None) -> None:
+        self._published = published
         self.asked: list[str] = []
         self.at_once = self.at_once_max = 0
         self.may_answer = asyncio.Event()
         self.is_away = False
 
     async def published_epoch(self, item_id: str) -> int | None:
-        raise Unavailable("away")
+        if self._published is None:
+            raise Unavailable("away")
+        return self._published
 
     async def has_archived(self, item_id: str) -> bool:
         self.asked.append(item_id)
@@ -133,3 +141,13 @@ async def test_of_a_lost_shard_nobody_is_asked() -> None:
     with pytest.raises(ShardLost):
         await items(past, FakeRedis(lives=False)).is_known("x")
     assert past.asked == []
+
+
+@pytest.mark.parametrize(("epoch", "is_lost"), [(0, True), (2, False), (3, True), (4, True)])
+async def test_a_message_that_is_not_archived_counts_unless_it_is_known_to_be_of_an_epoch_that_is_over(
+    epoch: int, is_lost: bool
+) -> None:
+    past = FakePast(published=epoch)
+    past.may_answer.set()
+    assert await items(past).is_known("x") == is_lost
+    assert past.asked == ([] if is_lost else ["x"])
