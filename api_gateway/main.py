@@ -74,12 +74,12 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
         limits = ScriptLimits(outbox_entries_max=settings.outbox_entries_max)
         archive = Archive(pool)
-        past = Witnesses(archive, nats)
+        witnesses = Witnesses(archive, nats)
         cursors_made = asyncio.Event()
         shards = Shards(
             unguarded,
             ShardScripts(unguarded),
-            past,
+            witnesses,
             LostItems(unguarded),
             on_initialised=cursors_made.set,
             outbox_alarm_entries=settings.outbox_alarm_entries,
@@ -118,7 +118,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         item_index = Items(
             redis,
             item_scripts,
-            past,
+            witnesses,
             LostItems(redis),
             open_catalogue=settings.open_catalogue,
             on_outbox=relay.notice,

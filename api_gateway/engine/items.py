@@ -57,13 +57,13 @@ class Items:
         self,
         redis: Redis,
         scripts: ItemScripts,
-        past: Witnesses,
+        witnesses: Witnesses,
         lost_items: LostItems,
         *,
         open_catalogue: bool,
         on_outbox: Callable[[str], None],
     ) -> None:
-        self._known = KnownItems(redis, past)
+        self._known = KnownItems(redis, witnesses)
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._lost_items = lost_items
         self._redis = redis

@@ -56,12 +56,10 @@ async def newest_epochs(jetstream: JetStreamContext, shards: Iterable[str]) -> d
     found: dict[str, int] = {}
     for shard in shards:
         try:
-            message = await jetstream.get_last_msg(names.STREAM, f"{names.SUBJECT_PREFIX}.{shard}.*")
-        except NotFoundError:
-            continue
+            message_id = await reader.last_id(jetstream, f"{names.SUBJECT_PREFIX}.{shard}.*")
         except (NatsError, OSError, TimeoutError) as error:
             raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
-        entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+        entry = names.entry_of_message_id(message_id)
         # A foreign message in the stream must not use up the epochs.
         if entry is not None and entry.shard == shard and entry.epoch < _EPOCH_MAX:
             found[shard] = entry.epoch

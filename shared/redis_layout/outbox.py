@@ -52,6 +52,15 @@ def decode_entries(answer: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> lis
     ]
 
 
+async def read_newest(redis: Redis, shard: str, *, count: int) -> list[Entry]:
+    """The newest entries of a shard, newest first.
+
+    Raises:
+        RedisError, OSError, TimeoutError: Redis cannot be asked.
+    """
+    return decode_entries(await cast(Any, redis.xrevrange(outbox_key(shard), count=count)))
+
+
 async def read_pages(redis: Redis, shard: str, *, after: int = 0) -> AsyncIterator[list[Entry]]:
     """The entries of a shard after number ``after``, oldest first, in pages that are not empty.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from nats.aio.msg import Msg
@@ -19,9 +19,9 @@ _FETCH_TIMEOUT_S: Final = 5.0
 _IDLE_S: Final = 60.0
 
 
-async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int = 0) -> bool:
-    """Whether the newest message that the stream holds under this subject is of this epoch of its shard or a later one,
-    or does not tell its epoch.
+async def last_id(jetstream: JetStreamContext, subject: str) -> str | None:
+    """The Nats-Msg-Id of the last message under a subject, '' where it has none; None where there is no message, or no
+    stream.
 
     Raises:
         nats.errors.Error, OSError, TimeoutError: JetStream cannot be asked now.
@@ -29,13 +29,30 @@ async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int =
     try:
         message = await jetstream.get_last_msg(names.STREAM, subject)
     except NotFoundError:
+        return None
+    return str((message.headers or {}).get(Header.MSG_ID, ""))
+
+
+async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int = 0) -> bool:
+    """Whether the newest message that the stream holds under this subject is of this epoch of its shard or a later one,
+    or does not tell its epoch.
+
+    Raises:
+        nats.errors.Error, OSError, TimeoutError: JetStream cannot be asked now.
+    """
+    message_id = await last_id(jetstream, subject)
+    if message_id is None:
         return False
-    entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+    entry = names.entry_of_message_id(message_id)
     return entry is None or entry.epoch >= epoch
 
 
-async def read_from(jetstream: JetStreamContext, first_seq: int) -> AsyncIterator[list[Msg]]:
+async def read_from(
+    jetstream: JetStreamContext, first_seq: int, *, headers_only: bool = False
+) -> AsyncGenerator[list[Msg]]:
     """The messages from ``first_seq`` on, in order and in pages, until there are no more; nothing without a stream.
+
+    ``headers_only``: without what they say.
 
     Raises:
         StreamUnavailable: JetStream cannot be read now, or a message got lost on the way.
@@ -44,6 +61,7 @@ async def read_from(jetstream: JetStreamContext, first_seq: int) -> AsyncIterato
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=first_seq,
         ack_policy=AckPolicy.NONE,
+        headers_only=headers_only,
         inactive_threshold=_IDLE_S,
         mem_storage=True,
     )

@@ -17,7 +17,8 @@ from api_gateway.engine.loss.witnesses import Witnesses
 from shared import names
 from shared.domain.errors import ShardLost, Unavailable
 from shared.redis_layout.cursors import ask_is_open, read_epoch
-from shared.redis_layout.keys import opened_key, outbox_key
+from shared.redis_layout.keys import opened_key
+from shared.redis_layout.outbox import read_newest
 
 T = TypeVar("T")
 
@@ -40,9 +41,9 @@ class TooManyQuestions(Unavailable):
 class KnownItems:
     """Asks the outbox, the stream and the archive."""
 
-    def __init__(self, redis: Redis, past: Witnesses) -> None:
+    def __init__(self, redis: Redis, witnesses: Witnesses) -> None:
         self._redis: Any = redis
-        self._past = past
+        self._witnesses = witnesses
         self._asked: dict[str, asyncio.Task[bool]] = {}
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
@@ -89,7 +90,7 @@ class KnownItems:
             return True
         published: int | None = None
         try:
-            published = await self._past.published_epoch(item_id)
+            published = await self._witnesses.published_epoch(item_id)
             if published is not None and not await self._is_over(item_id, published):
                 return True
         except ShardLost:
@@ -97,7 +98,7 @@ class KnownItems:
         except Unavailable:
             pass  # the stream has nothing that is neither in the outbox nor archived
         try:
-            return await self._past.has_archived(item_id)
+            return await self._witnesses.has_archived(item_id)
         except Unavailable:
             if await self._is_in_outbox(item_id):
                 return True
@@ -133,9 +134,8 @@ class KnownItems:
     async def _is_in_outbox(self, item_id: str) -> bool:
         """Whether one of the newest entries of the outbox is the item's. Asked only where the archive cannot tell. No
         item begins anew then; this tells an item that is certainly lost from one of which nothing is known."""
-        key, wanted = outbox_key(names.shard_of(item_id)), item_id.encode()
-        entries = await ask(self._redis.xrevrange(key, count=_ENTRIES_LOOKED_AT))
-        return any(fields[b"item"] == wanted for _, fields in entries)
+        newest = await ask(read_newest(self._redis, names.shard_of(item_id), count=_ENTRIES_LOOKED_AT))
+        return any(entry.item_id == item_id for entry in newest)
 
 
 async def ask(call: Awaitable[T]) -> T:

@@ -110,7 +110,7 @@ class Shards:
         self,
         redis: Redis,
         scripts: ShardScripts,
-        past: Witnesses,
+        witnesses: Witnesses,
         lost_items: LostItems,
         *,
         on_initialised: Callable[[], None],
@@ -128,7 +128,7 @@ class Shards:
         self._history = ""
         self._redis = redis
         self._scripts = scripts
-        self._past = past
+        self._witnesses = witnesses
         self._on_initialised = on_initialised
         self._seen: dict[str, EntryId] = {}
         self._compare_at_s = 0.0
@@ -181,7 +181,7 @@ class Shards:
         was_missing, self.health.missing = self.health.missing, set(missing)
         lost: set[str] = set()
         if missing:
-            known = await self._past.shards()
+            known = await self._witnesses.shards()
             if not known.is_complete:
                 raise Unavailable(f"whether {len(missing)} shards are new or lost is not known before both were asked")
             # While any shard is lost or closed, no missing one may begin anew: it may have had bids that are
@@ -220,11 +220,11 @@ class Shards:
         """
         # First what is known, then the cursors. Cursors only rise, so those of a sound Redis have passed what was
         # known.
-        known = await self._past.shards(look_back=run is not None)
+        known = await self._witnesses.shards(look_back=run is not None)
         found = await self._cursors()
         if run is None and found.runs - {found.run}:
             # It is about to be admitted. The second look costs more, and finds more.
-            known = await self._past.shards(look_back=True)
+            known = await self._witnesses.shards(look_back=True)
             found = await self._cursors()
         places = _highest(known.places, self._seen)
         if run is not None and found.run != run:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from nats.errors import Error as NatsError
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header
+from nats.js.api import Header
 from nats.js.errors import APIError, NotFoundError
 
 from api_gateway.archive import Archive
@@ -22,6 +23,7 @@ from shared import names
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable
 from shared.redis_layout.outbox import EntryId
+from shared.streams.reader import last_id, read_from
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,7 @@ T = TypeVar("T")
 
 LOOK_BACK_MESSAGES: Final = 4_096
 """Four times what a relay may have on its way at once."""
-_PAGE: Final = 512
-_IDLE_S: Final = 10.0
+_LOOK_BACK_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +103,24 @@ class Witnesses:
             Unavailable: the stream cannot be read.
         """
         places: dict[str, EntryId] = {}
+        left = LOOK_BACK_MESSAGES
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(_LOOK_BACK_S):
                 jetstream = (await self._nats.connected()).jetstream()
                 state = (await jetstream.stream_info(names.STREAM)).state
-                source = await jetstream.pull_subscribe(
-                    names.SUBJECT_ALL,
-                    stream=names.STREAM,
-                    config=ConsumerConfig(
-                        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                        opt_start_seq=max(1, state.first_seq, state.last_seq - LOOK_BACK_MESSAGES + 1),
-                        ack_policy=AckPolicy.NONE,
-                        headers_only=True,
-                        inactive_threshold=_IDLE_S,
-                        mem_storage=True,
-                    ),
-                )
-                pending = (await source.consumer_info()).num_pending or 0
-            # What is published meanwhile is not needed.
-            left = min(pending, LOOK_BACK_MESSAGES)
-            while left > 0:
-                for message in await source.fetch(min(_PAGE, left), timeout=self._timeout_s):
-                    left -= 1
-                    entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
-                    if entry is not None and message.subject.startswith(f"{names.SUBJECT_PREFIX}.{entry.shard}."):
-                        place = EntryId(entry.epoch, entry.n)
-                        places[entry.shard] = max(place, places.get(entry.shard, place))
-            await source.unsubscribe()
+                first_seq = max(1, state.first_seq, state.last_seq - LOOK_BACK_MESSAGES + 1)
+                async with aclosing(read_from(jetstream, first_seq, headers_only=True)) as pages:
+                    async for messages in pages:
+                        for message in messages[:left]:
+                            entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+                            if entry is not None and message.subject.startswith(
+                                f"{names.SUBJECT_PREFIX}.{entry.shard}."
+                            ):
+                                place = EntryId(entry.epoch, entry.n)
+                                places[entry.shard] = max(place, places.get(entry.shard, place))
+                        left -= len(messages)
+                        if left <= 0:
+                            break  # what is published meanwhile is not needed
         except NotFoundError:
             return {}  # no stream
         except (NatsError, APIError, OSError, TimeoutError) as error:
@@ -144,12 +136,9 @@ class Witnesses:
         try:
             async with asyncio.timeout(self._timeout_s):
                 client = await self._nats.connected()
-                message = await client.jetstream().get_last_msg(names.STREAM, subject)
-        except NotFoundError:
-            return None  # no such message, or not even a stream
+                return await last_id(client.jetstream(), subject)
         except (NatsError, APIError, OSError, TimeoutError) as error:
             raise Unavailable(f"the stream cannot be asked: {type(error).__name__}", retry_after_s=2) from error
-        return str((message.headers or {}).get(Header.MSG_ID, ""))
 
     async def published_epoch(self, item_id: str) -> int | None:
         """The epoch of its shard in which the item's newest message in the stream was published; None where there is

@@ -11,9 +11,10 @@ from redis.asyncio import Redis
 from api_gateway.archive import Archive, ArchivedBid
 from api_gateway.history import History
 from shared.clients.redis import open_redis
-from shared.messages import BidAccepted, encode_event
+from shared.messages import encode_event
 from shared.names import shard_of
 from shared.redis_layout.keys import outbox_key, recent_key
+from tests.bids import nth_bid
 
 pytestmark = pytest.mark.integration
 
@@ -21,28 +22,6 @@ ITEM, OTHER = "page-lot", "page-other"
 ENTRIES = 600
 """More than two of its pages; each has two events of the item, and comes beside one of another item."""
 RECENT = 5
-
-
-def event(item_id: str, seq: int) -> BidAccepted:
-    return BidAccepted(
-        item_id=item_id,
-        epoch=1,
-        seq=seq,
-        ts_us=seq,
-        current_bid=seq,
-        highest_bidder_id="ada",
-        bid_count=seq,
-        min_next_bid=seq + 1,
-        status="open",
-        end_us=None,
-        reserve_met=True,
-        currency="USD",
-        bid_id=f"b-{seq}",
-        user_id="ada",
-        amount=seq,
-        previous_bid=seq - 1,
-        kind="bid",
-    )
 
 
 class NothingArchived:
@@ -60,10 +39,10 @@ async def _fill(redis: Redis) -> None:
     for entry in range(ENTRIES):
         seqs = (2 * entry + 1, 2 * entry + 2)
         for item_id, events in ((ITEM, seqs), (OTHER, (entry + 1,))):
-            texts = b",".join(encode_event(event(item_id, seq)) for seq in events)
+            texts = b",".join(encode_event(nth_bid(item_id, seq)) for seq in events)
             pipeline.xadd(outbox_key(shard_of(ITEM)), {"item": item_id, "events": b"[" + texts + b"]"})
     for seq in range(2 * ENTRIES - RECENT + 1, 2 * ENTRIES + 1):
-        pipeline.lpush(recent_key(ITEM), encode_event(event(ITEM, seq)))
+        pipeline.lpush(recent_key(ITEM), encode_event(nth_bid(ITEM, seq)))
     await pipeline.execute()
 
 

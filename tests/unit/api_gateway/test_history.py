@@ -6,33 +6,12 @@ import pytest
 
 from api_gateway.archive import Archive, ArchivedBid
 from api_gateway.history import History
-from shared.messages import BidAccepted, encode_event
+from shared.messages import encode_event
 from shared.redis_layout import outbox
+from tests.bids import nth_bid
 
 BIDS = 30
 RECENT = 10
-
-
-def event(seq: int) -> BidAccepted:
-    return BidAccepted(
-        item_id="lot",
-        epoch=1,
-        seq=seq,
-        ts_us=seq,
-        current_bid=seq,
-        highest_bidder_id="ada",
-        bid_count=seq,
-        min_next_bid=seq + 1,
-        status="open",
-        end_us=None,
-        reserve_met=True,
-        currency="USD",
-        bid_id=f"b-{seq}",
-        user_id="ada",
-        amount=seq,
-        previous_bid=seq - 1,
-        kind="bid",
-    )
 
 
 class Moving:
@@ -51,11 +30,11 @@ class Moving:
         return known[::-1][:limit]
 
     async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
-        return [encode_event(event(seq)) for seq in range(BIDS, BIDS - RECENT, -1)]
+        return [encode_event(nth_bid("lot", seq)) for seq in range(BIDS, BIDS - RECENT, -1)]
 
     async def xrange(self, key: str, start: str, end: str, *, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         return [
-            (b"%d-0" % seq, {b"item": b"lot", b"events": b"[" + encode_event(event(seq)) + b"]"})
+            (b"%d-0" % seq, {b"item": b"lot", b"events": b"[" + encode_event(nth_bid("lot", seq)) + b"]"})
             for seq in range(self.archived + 1, BIDS + 1)
         ]
 
@@ -88,7 +67,7 @@ class Standing:
         return [bid for bid in known[::-1] if before is None or (bid.epoch, bid.seq) < before][:limit]
 
     async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
-        return [encode_event(event(seq)) for seq in range(BIDS, self.oldest_recent - 1, -1)]
+        return [encode_event(nth_bid("lot", seq)) for seq in range(BIDS, self.oldest_recent - 1, -1)]
 
     async def xrange(self, key: str, start: str, end: str, *, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         self.outbox_reads += 1
@@ -105,7 +84,7 @@ class Standing:
 
 
 def events_of(seq: int) -> bytes:
-    return b"[" + encode_event(event(seq)) + b"]"
+    return b"[" + encode_event(nth_bid("lot", seq)) + b"]"
 
 
 async def page_of(standing: Standing) -> list[int]:

@@ -38,7 +38,7 @@ class FakeRedis:
 
     async def xrevrange(self, key: str, *, count: int) -> list[Any]:
         self.outbox_reads.append(count)
-        return [(b"7-0", {b"item": self._newest.encode()})]
+        return [(b"7-0", {b"item": self._newest.encode(), b"events": b"[]"})]
 
 
 class FakePast:
