@@ -96,10 +96,15 @@ async def test_what_costs_more_counts_more(feed_stack: Stack, house: AuctionHous
         another_feed(feed_stack, "feed-replaying", **SLOW) as port,
         connect(ws_url(feed_stack, "/ws", port)) as viewer,
     ):
-        asking = asyncio.create_task(
-            say_again_and_again(viewer, {"op": "subscribe", "items": [item] * 20, "since": {item: "1:0"}})
-        )
-        frames = await frames_of(viewer)
+        ask = {"op": "subscribe", "items": [item] * 20, "since": {item: "1:0"}}
+        # The first is answered before the flood: on a busy machine nothing of the flood is, before the end.
+        await viewer.send(json.dumps(ask))
+        frames: list[Json] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while not frames or frames[-1].get("replayed") != 40:
+                frames.append(json.loads(await viewer.recv()))
+        asking = asyncio.create_task(say_again_and_again(viewer, ask))
+        frames += await frames_of(viewer)
         await asking
         assert 1 <= sum(frame.get("replayed") == 40 for frame in frames) <= 2 * BURST / 5
 
