@@ -22,6 +22,7 @@ from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, end_leftovers, run_path
+from tests.preforked import launch_service
 
 _PREFIX = "bidding-test-"
 # With the number of the process that made it.
@@ -129,6 +130,7 @@ class StackFactory:
             env=env,
             migrate=migrate,
             redis_appendfsync=redis_appendfsync,
+            launcher=launch_service,
         )
         self._stacks.append(stack)
         return stack
