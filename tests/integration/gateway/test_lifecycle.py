@@ -21,7 +21,7 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionClosed, BidAccepted, Event, decode_event
 from shared.redis_layout.keys import deadlines_key, recent_key
-from tests.http_clients import separate_clients
+from tests.http_clients import CrowdClient, crowd_client
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -209,43 +209,48 @@ async def test_a_voided_winner_is_not_replaced_silently(http: httpx.AsyncClient,
     assert last.offered_to == "ada"  # type: ignore[union-attr]
 
 
-async def test_of_two_thousand_equal_bids_one_wins(http: httpx.AsyncClient) -> None:
+async def crowd_bid(http: CrowdClient, item: str, user: str, amount: int) -> dict[str, Any]:
+    body = json.dumps({"user_id": user, "amount": amount})
+    answer = await http.post(f"/api/v1/items/{item}/bid", body.encode())
+    assert answer.status_code in (200, 201), answer.text
+    verdict: dict[str, Any] = answer.json()
+    return verdict
+
+
+async def test_of_two_thousand_equal_bids_one_wins(http: httpx.AsyncClient, gateway_stack: Stack) -> None:
     await create(http, "equal")
-    at_once = asyncio.Semaphore(200)  # as many as the client has connections; its own queue takes minutes
+    at_once = asyncio.Semaphore(200)
 
-    async def one(user: str) -> dict[str, Any]:
+    async def one(crowd: CrowdClient, user: str) -> dict[str, Any]:
         async with at_once:
-            return await bid(http, "equal", user, amount=7)
+            return await crowd_bid(crowd, "equal", user, 7)
 
-    verdicts = await asyncio.gather(*(one(f"u{number}") for number in range(2_000)))
+    async with crowd_client(gateway_stack.urls.gateway_url) as crowd:
+        verdicts = await asyncio.gather(*(one(crowd, f"u{number}") for number in range(2_000)))
     assert sum(verdict["success"] for verdict in verdicts) == 1
     assert {verdict["code"] for verdict in verdicts if not verdict["success"]} == {"TOO_LOW"}
 
 
-async def race_for_the_end(http: httpx.AsyncClient, item: str, end: float) -> list[dict[str, Any]]:
+async def race_for_the_end(http: CrowdClient, item: str, end: float) -> list[dict[str, Any]]:
     """Bids around an end (a Unix time, in seconds), the first early enough for a busy machine; what each was told."""
     verdicts = []
     for number, offset in enumerate((-0.5, -0.006, -0.001, 0.001)):
         await asyncio.sleep(max(0.0, end + offset - time.time()))
-        verdicts.append(await bid(http, item, f"u{number}", amount=number + 1))
+        verdicts.append(await crowd_bid(http, item, f"u{number}", number + 1))
     return verdicts
 
 
-async def create_ending_soon(clients: list[httpx.AsyncClient], name: str) -> dict[str, float]:
-    """An item for each client and when it ends, as far apart as this process can bid: four times in each gap."""
+async def create_ending_soon(http: CrowdClient, name: str) -> dict[str, float]:
+    """A hundred items and when each ends, as far apart as this process can bid: four times in each gap."""
     head_start_s = 1.5
     while True:
         begin = time.time() + head_start_s
-        ends = {f"{name}-{head_start_s * 10:.0f}-{number}": begin + number * 0.010 for number in range(len(clients))}
-        answers = await asyncio.gather(
-            *(
-                http.post(
-                    "/api/v1/items",
-                    json={"id": item, "name": item, "end_time": datetime.fromtimestamp(end, UTC).isoformat()},
-                )
-                for http, (item, end) in zip(clients, ends.items(), strict=True)
-            )
+        ends = {f"{name}-{head_start_s * 10:.0f}-{number}": begin + number * 0.010 for number in range(100)}
+        terms = (
+            {"id": item, "name": item, "end_time": datetime.fromtimestamp(end, UTC).isoformat()}
+            for item, end in ends.items()
         )
+        answers = await asyncio.gather(*(http.post("/api/v1/items", json.dumps(each).encode()) for each in terms))
         if all(answer.status_code == 201 for answer in answers) and time.time() < begin - 0.6:
             return ends
         # The machine is too busy to make them all before the first one ends.
@@ -257,10 +262,10 @@ async def test_bids_at_the_very_end_against_the_closer(gateway_stack: Stack, red
     """A thousand items end while bids and the closer race for each end; Redis TIME alone decides."""
     in_time = late = 0
     told_of: dict[str, list[dict[str, Any]]] = {}
-    async with separate_clients(gateway_stack.urls.gateway_url, 100) as clients:
+    async with crowd_client(gateway_stack.urls.gateway_url) as http:
         for batch in range(10):
-            ends = await create_ending_soon(clients, f"edge-{batch}")
-            races = (race_for_the_end(http, *race) for http, race in zip(clients, ends.items(), strict=True))
+            ends = await create_ending_soon(http, f"edge-{batch}")
+            races = (race_for_the_end(http, item, end) for item, end in ends.items())
             told_of |= dict(zip(ends, await asyncio.gather(*races), strict=True))
     for item, told in told_of.items():
 
