@@ -16,15 +16,18 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from infrastructure.local.processes import Child, ProcessSpec, launch
+from infrastructure.local.processes import Child, ProcessSpec, launch, poll_until
 from infrastructure.local.services import ALL_SERVICES
 
 _LIBRARIES: Final = (
@@ -44,6 +47,7 @@ _LIBRARIES: Final = (
     "websockets",
 )
 _REQUEST_BYTES_MAX: Final = 128 * 1024
+_RUN_TIMEOUT_S: Final = 120.0
 # A fork begins where they have been read already.
 _READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
 
@@ -51,9 +55,30 @@ _READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
 def launch_service(spec: ProcessSpec, output: int) -> Child:
     """Start a service by a fork, and anything else as a program."""
     is_service = spec.argv[:3] == (sys.executable, "-P", "-m") and spec.argv[3] in ALL_SERVICES
-    if not is_service or spec.user is not None or _read_at_start(spec.env) != _read_at_start(_environment()):
+    if (
+        not is_service
+        or spec.user is not None
+        or spec.cwd is not None
+        or _read_at_start(spec.env) != _read_at_start(_environment())
+    ):
         return launch(spec, output)
-    return _forker().fork(spec, output)
+    return _forker().fork(spec.argv[3:], spec.env, output)
+
+
+async def run_forked(*argv: str, env: Mapping[str, str]) -> tuple[int, str]:
+    """Run `python -P -m <argv>` to its end by a fork; its exit code and its output."""
+    with tempfile.TemporaryFile() as output:
+        child = _forker().fork(argv, {**env, "PYTHONUNBUFFERED": "1"}, output.fileno())
+        try:
+            await poll_until(lambda: child.poll() is not None, _RUN_TIMEOUT_S)
+        finally:
+            child.send_signal(signal.SIGKILL)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+        code = child.poll()
+        if code is None:
+            raise TimeoutError(f"{argv} did not end within {_RUN_TIMEOUT_S:g} s:\n{text}")
+        return code, text
 
 
 def _environment() -> dict[str, str]:
@@ -78,10 +103,8 @@ class _Forker:
                 argv, stdin=subprocess.DEVNULL, env=_environment(), pass_fds=[number], start_new_session=True
             )
 
-    def fork(self, spec: ProcessSpec, output: int) -> Child:
-        cwd = None if spec.cwd is None else str(spec.cwd)
-        request: dict[str, object] = {"argv": spec.argv[3:], "env": dict(spec.env), "cwd": cwd}
-        return _Fork(int(self._ask(request, [output])), self)
+    def fork(self, argv: Sequence[str], env: Mapping[str, str], output: int) -> Child:
+        return _Fork(int(self._ask({"argv": argv, "env": dict(env), "cwd": str(Path.cwd())}, [output])), self)
 
     def poll(self, pid: int) -> int | None:
         return self._ask({"poll": pid})  # type: ignore[no-any-return]
@@ -150,8 +173,7 @@ def _become(request: dict[str, Any], output: int) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
-    if request["cwd"]:
-        os.chdir(request["cwd"])
+    os.chdir(request["cwd"])
 
 
 def _main(number: int) -> None:

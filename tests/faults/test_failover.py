@@ -152,7 +152,7 @@ async def test_row_30_a_failover_to_a_replica_that_lacks_the_newest_while_nats_c
             expected = (503, "OUTCOME_UNKNOWN") if bid_ack == "replica" else (201, None)
             assert (quiet.status_code, quiet.json().get("code")) == expected, "the new primary has no replica"
 
-            code, output = await house.recover("--redis-url", both.redis_url)
+            code, output = await house.recover(redis_url=both.redis_url)
             assert code == 0, output
             await house.stack.add_service(ARCHIVAL_WORKER, ARCHIVAL_WORKER, house.stack.ports.archiver, {})
             await house.all_archived()

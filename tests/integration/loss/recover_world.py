@@ -14,10 +14,12 @@ import asyncpg
 import httpx2 as httpx
 from redis.asyncio import Redis
 
+from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import decode_event
 from shared.redis_layout.keys import cursors_key, deadlines_key, item_key, proxies_key, recent_key
+from tests.preforked import run_forked
 from tests.waiting import eventually
 
 Json = dict[str, Any]
@@ -137,8 +139,12 @@ class House:
         output, _ = await child.communicate()
         return cast(int, child.returncode), output.decode()
 
-    async def recover(self, *options: str, crash_at: str = "") -> tuple[int, str]:
-        return await self.bidding("recover", "--settle-s", "0", *options, crash_at=crash_at)
+    async def recover(self, *options: str, crash_at: str = "", redis_url: str = "") -> tuple[int, str]:
+        """What `bidding recover` runs, without its start."""
+        env = {**self.stack.service_env, "CRASH_AT": crash_at}
+        if redis_url:
+            env["REDIS_URL"] = redis_url
+        return await run_forked(ARCHIVAL_WORKER, "recover", "--settle-s", "0", *options, env=env)
 
 
 @asynccontextmanager
