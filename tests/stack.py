@@ -12,7 +12,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -77,6 +78,22 @@ class _Template:
 
 
 _TEMPLATE = _Template()
+
+
+@contextmanager
+def running_servers() -> Iterator[Stack]:
+    """Redis, NATS and PostgreSQL with the schema, without services, for several tests.
+
+    Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
+    """
+    stack = Stack(new_data_dir(), ports=Ports.free(), services=())
+    try:
+        asyncio.run(_TEMPLATE.copy_to(stack.data_dir))
+        asyncio.run(stack.start())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)
 
 
 class StackFactory:

@@ -15,7 +15,8 @@ from shared.clients.nats import NatsLink, StreamUnavailable
 from shared.streams.follower import Follower
 from shared.streams.puller import Pulled, Puller, PullOptions, ensure_consumer
 from shared.streams.reader import read_from
-from tests.integration.archive.archive_world import World, new_world, running_servers, until
+from tests.integration.archive.archive_world import World, new_world, until
+from tests.stack import running_servers
 from tests.unit.archival_worker.events import bid, message
 
 pytestmark = pytest.mark.integration
