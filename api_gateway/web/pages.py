@@ -7,6 +7,10 @@ The HTML is the same for every item. The script reads the item id from the addre
 into a page. What all pages share is in parts/: a line ``<!-- part: head -->`` of a page is replaced by parts/head.html
 when the file is read. Each page names all modules that its script imports, directly or not, so that a browser fetches
 them at once instead of finding them one by one.
+
+The scripts lie in wings of static/js/: ``catalogue``, ``sell`` and ``item`` are the three pages, and never import each
+other. Below them are ``bidding`` (the form, and what becomes of a bid), ``bidder`` (who bids here, and how they stand),
+``feed`` (the client of the live feed) and ``lib`` (what all pages share).
 """
 
 from __future__ import annotations

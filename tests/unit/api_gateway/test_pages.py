@@ -20,7 +20,16 @@ PAGES = ["/", "/sell", "/items/lot-1"]
 ENTRIES = [("/", "catalogue/catalogue.js"), ("/sell", "sell/sell.js"), ("/items/lot-1", "item/item.js")]
 STATIC = resources.files("api_gateway.web") / "static"
 PARTS = resources.files("api_gateway.web") / "parts"
-# Each script lies in a wing of js/.
+# The wings of js/, with those that each may import from beside itself: what all pages share first, the pages last.
+WINGS: dict[str, set[str]] = {
+    "lib": set(),
+    "feed": {"lib"},
+    "bidder": {"lib", "feed"},
+    "bidding": {"lib", "bidder"},
+    "catalogue": {"lib", "feed", "bidder"},
+    "item": {"lib", "feed", "bidder", "bidding"},
+    "sell": {"lib", "bidder"},
+}
 MODULES = [f"{wing.name}/{module.name}" for wing in (STATIC / "js").iterdir() for module in wing.iterdir()]
 
 
@@ -104,6 +113,14 @@ async def test_modules_import_only_modules_that_are_served(client: httpx.AsyncCl
         assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
         for module in imports_of(name, answer.text):
             assert module in MODULES, f"{name} imports {module}"
+
+
+def test_a_script_imports_from_its_wing_and_from_those_before_it() -> None:
+    assert {name.partition("/")[0] for name in MODULES} == set(WINGS)
+    for name in MODULES:
+        wing = name.partition("/")[0]
+        imported = imports_of(name, (STATIC / "js" / name).read_text("utf-8"))
+        assert {module.partition("/")[0] for module in imported} <= {wing} | WINGS[wing], name
 
 
 def imports_of(name: str, text: str) -> list[str]:
