@@ -11,7 +11,7 @@ import itertools
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -38,10 +38,10 @@ from shared.redis_layout.item_hash import item_fields
 from shared.redis_layout.keys import outbox_key, recent_key
 from tests.stack import new_data_dir
 from tests.tcp import Way, relay, serving
+from tests.waiting import eventually
 
 FEED = "broadcast_service"
 PATIENCE_S = 10.0
-_ASK_EVERY_S = 0.02
 
 Json = dict[str, Any]
 
@@ -214,7 +214,7 @@ async def until_metric(stack: Stack, name: str, at_least: float, port: int | Non
     async def reached() -> bool:
         return await metric(stack, name, port) >= at_least
 
-    assert await until(reached), f"{name} stayed below {at_least}"
+    await eventually(reached, f"{name} of {at_least} or more", seconds=30)
 
 
 async def closed_with(viewer: ClientConnection) -> int:
@@ -233,15 +233,6 @@ async def closed_with(viewer: ClientConnection) -> int:
 
 def seqs(frames: list[Json]) -> list[int]:
     return [frame["seq"] for frame in frames]
-
-
-async def until(check: Callable[[], Awaitable[bool]]) -> bool:
-    """Poll, for a while, until this is true."""
-    for _ in range(int(PATIENCE_S / _ASK_EVERY_S)):
-        if await check():
-            return True
-        await asyncio.sleep(_ASK_EVERY_S)
-    return False
 
 
 NOISE = frozenset({"heartbeat", "viewers"})

@@ -28,9 +28,9 @@ from tests.integration.feed.feed_world import (
     http_get,
     metric,
     raw_upgrade,
-    until,
     ws_url,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -155,7 +155,7 @@ async def test_one_address_cannot_take_all_the_room(feed_stack: Stack) -> None:
                 return False
             return True
 
-        assert await until(has_room)
+        await eventually(has_room)
 
 
 async def test_the_header_of_a_stranger_is_not_believed(feed_stack: Stack) -> None:

@@ -20,10 +20,10 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from infrastructure.local.processes import poll_until
 from infrastructure.local.servers.ports import Ports, setting_of
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.state import RunRecord, end_leftovers, living, run_path
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -170,7 +170,7 @@ async def test_a_supervisor_that_was_killed_leaves_nothing_that_the_next_start_c
     code, output = await bidding.run("up", "--servers-only", "--detach")
     assert code == 0, output
     assert "ended what an earlier run had left behind: nats, postgres, redis" in output
-    assert await poll_until(lambda: not any(is_alive(one) for one in orphans), timeout_s=10)
+    await eventually(lambda: not any(is_alive(one) for one in orphans), seconds=10)
     assert len(living(bidding.record())) == 3
 
 
