@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -138,3 +139,17 @@ class StackFactory:
             await stack.stop()
         for stack in self._stacks:
             shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_stack(stack: Stack) -> Iterator[Stack]:
+    """Start a stack, and end and remove it after the block.
+
+    Not async: a Stack belongs to no event loop, and this one may outlive those of the tests.
+    """
+    try:
+        asyncio.run(stack.start())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -32,7 +31,7 @@ from shared.clients.redis import open_redis
 from shared.messages import Event
 from shared.redis_layout.keys import cursors_key, outbox_key
 from shared.streams.puller import PullOptions
-from tests.stack import new_data_dir
+from tests.stack import new_data_dir, running_stack
 from tests.unit.archival_worker.events import message, message_id
 from tests.waiting import eventually
 
@@ -44,16 +43,9 @@ COPY = CopyOptions(interval_s=0.01)
 STREAM = StreamLimits()
 
 
-@contextmanager
-def running_servers() -> Iterator[Stack]:
-    """Redis, NATS and PostgreSQL of one test module. Not async: it outlives the event loops of the tests."""
-    stack = Stack(new_data_dir(), ports=Ports.free(), services=())
-    try:
-        asyncio.run(stack.start())
-        yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
+def running_servers() -> AbstractContextManager[Stack]:
+    """Redis, NATS and PostgreSQL of one test module."""
+    return running_stack(Stack(new_data_dir(), ports=Ports.free(), services=()))
 
 
 @dataclass

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import shutil
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -36,7 +35,7 @@ from shared.domain.auction import Terms
 from shared.messages import frame_batch
 from shared.redis_layout.item_hash import item_fields
 from shared.redis_layout.keys import outbox_key, recent_key
-from tests.stack import new_data_dir
+from tests.stack import new_data_dir, running_stack
 from tests.tcp import Way, relay, serving
 from tests.waiting import eventually
 
@@ -155,22 +154,12 @@ class AuctionHouse:
         return Entry(item_id, n, fields[b"events"])
 
 
-@contextmanager
-def running_feed(postgres_url: str) -> Iterator[Stack]:
+def running_feed(postgres_url: str) -> AbstractContextManager[Stack]:
     """A broadcaster with Redis and NATS for this test module alone, so that nobody else publishes events."""
-    stack = Stack(
-        new_data_dir(),
-        ports=Ports.free(),
-        services=(FEED,),
-        env={"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"},
-        postgres_url=postgres_url,
+    env = {"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"}
+    return running_stack(
+        Stack(new_data_dir(), ports=Ports.free(), services=(FEED,), env=env, postgres_url=postgres_url)
     )
-    try:
-        asyncio.run(stack.start())
-        yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
 
 
 def ws_url(stack: Stack, path: str, port: int | None = None) -> str:
