@@ -11,8 +11,9 @@ treated as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
    publishing what it had read from the old Redis. After it only PostgreSQL is read.
 2. The lost shards are claimed in Redis, and their new epochs are recorded in PostgreSQL. From then on nothing of a
    former epoch gets into the archive.
-3. Shard by shard, every item is written, with its latest events and the verdicts of its bids. Then the cursors are
-   written and the claim is removed, in one step. That opens the shard.
+3. Shard by shard, every item is written, with its latest events and the verdicts of its bids
+   (:mod:`archival_worker.recovery.items`). Then the cursors are written and the claim is removed, in one step. That
+   opens the shard.
 
 A run that is killed leaves finished shards, and claims on the others; the next run continues with these. It takes them
 over even from a run that only seems to be dead: :mod:`archival_worker.recovery.claims`.
