@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -80,22 +80,6 @@ class _Template:
 _TEMPLATE = _Template()
 
 
-@contextmanager
-def running_servers() -> Iterator[Stack]:
-    """Redis, NATS and PostgreSQL with the schema, without services, for several tests.
-
-    Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
-    """
-    stack = Stack(new_data_dir(), ports=Ports.free(), services=())
-    try:
-        asyncio.run(_TEMPLATE.copy_to(stack.data_dir))
-        asyncio.run(stack.start())
-        yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
-
-
 class StackFactory:
     """Starts stacks for one test, and ends and removes them all after it, whether it passed or failed."""
 
@@ -157,3 +141,26 @@ class StackFactory:
             await stack.stop()
         for stack in self._stacks:
             shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_stack(stack: Stack) -> Iterator[Stack]:
+    """Start a stack, and end and remove it after the block.
+
+    Not async: a Stack belongs to no event loop, and this one may outlive those of the tests.
+    """
+    try:
+        asyncio.run(stack.start())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_servers() -> Iterator[Stack]:
+    """Redis, NATS and PostgreSQL with the schema, without services, for several tests."""
+    data_dir = new_data_dir()
+    asyncio.run(_TEMPLATE.copy_to(data_dir))
+    with running_stack(Stack(data_dir, ports=Ports.free(), services=())) as stack:
+        yield stack

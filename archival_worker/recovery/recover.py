@@ -11,8 +11,9 @@ treated as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
    publishing what it had read from the old Redis. After it only PostgreSQL is read.
 2. The lost shards are claimed in Redis, and their new epochs are recorded in PostgreSQL. From then on nothing of a
    former epoch gets into the archive.
-3. Shard by shard, every item is written, with its latest events and the verdicts of its bids. Then the cursors are
-   written and the claim is removed, in one step. That opens the shard.
+3. Shard by shard, every item is written, with its latest events and the verdicts of its bids
+   (:mod:`archival_worker.recovery.items`). Then the cursors are written and the claim is removed, in one step. That
+   opens the shard.
 
 A run that is killed leaves finished shards, and claims on the others; the next run continues with these. It takes them
 over even from a run that only seems to be dead: :mod:`archival_worker.recovery.claims`.
@@ -22,12 +23,10 @@ The `shard_cursors` of the archive are left alone: they move to the new epoch wi
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
@@ -35,90 +34,27 @@ from redis.asyncio import Redis
 from archival_worker.consume.backlog import first_unarchived, newest_epochs, read_backlog
 from archival_worker.consume.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, RecoveryRefused, ShardChanged
-from archival_worker.recovery.claims import ClaimedWrites, Run
+from archival_worker.recovery.claims import Run
 from archival_worker.recovery.closed_shards import ClosedShards
-from archival_worker.recovery.rebuild import (
-    Answered,
-    Hidden,
-    Rebuilt,
-    Row,
-    Turns,
-    answered,
-    maxima_after,
-    maxima_of,
-    rebuild,
-    sealed_answer,
-    terms_or_default,
-)
+from archival_worker.recovery.items import ItemWriter
+from archival_worker.recovery.options import RecoverOptions, RecoveryReport
 from archival_worker.store.archive import Archive
-from archival_worker.store.database import Connection, is_gone
+from archival_worker.store.database import is_gone
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
-    accepted_key,
-    bidders_key,
     deadlines_key,
     item_key,
     outbox_key,
-    proxies_key,
     rebuilding_key,
-    recent_key,
-    verdicts_key,
 )
-from shared.redis_layout.limits import ACCEPTED_KEPT, RECENT_EVENTS, VERDICT_KEEP_S
 
 _ITEMS_PER_STEP: Final = 100
-_VERDICTS_PER_STEP: Final = 1_000
-_BIDS_PER_STEP: Final = 10_000
+_EXISTS_PER_STEP: Final = 1_000
 RECOVERY_LOCK: Final = 7_301_985_221
 """The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
-
-SETTLE_S: Final = 6.0
-"""Longer than a relay waits for the PubAcks of what it has read. After that it knows that the shard is gone."""
-
-
-@dataclass(slots=True)
-class RecoveryReport:
-    """What was done, or, after a dry run, what would be.
-
-    Attributes:
-        shards: rebuilt now.
-        items, events, maxima, verdicts: written to Redis.
-        paused: items that came back paused because the archive lacks their terms, each with the reason.
-        from_stream, from_outbox: events that the stream, or the outbox of a closed shard, had and the archive did not.
-        put_aside: messages from there that became dead letters.
-        untouched: shards without cursors that were left alone, each with the reason.
-    """
-
-    shards: list[str] = field(default_factory=list)
-    items: int = 0
-    events: int = 0
-    maxima: int = 0
-    verdicts: int = 0
-    paused: dict[str, str] = field(default_factory=dict)
-    from_stream: int = 0
-    from_outbox: int = 0
-    put_aside: int = 0
-    untouched: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RecoverOptions:
-    """Options of one run.
-
-    Attributes:
-        dry_run: change nothing, neither in Redis nor in PostgreSQL.
-        settle_s: how long after the start to wait for what gateways publish late, in seconds.
-        whole_stream: read the stream from its beginning, if PostgreSQL was restored to an older state.
-        item_id: a lost item whose shard is not lost: the shard is closed, and rebuilt with it.
-    """
-
-    dry_run: bool = False
-    settle_s: float = SETTLE_S
-    whole_stream: bool = False
-    item_id: str | None = None
 
 
 class Recovery:
@@ -129,7 +65,7 @@ class Recovery:
         redis: Redis,
         archive: Archive,
         jetstream: JetStreamContext | None,
-        options: RecoverOptions = RecoverOptions(),
+        options: RecoverOptions | None = None,
         *,
         tell: Callable[[str], None],
         queries: Queries | None = None,
@@ -138,7 +74,7 @@ class Recovery:
         self._redis = redis
         self._archive = archive
         self._jetstream = jetstream
-        self._options = options
+        self._options = options = options or RecoverOptions()
         self._tell = tell
         self._sql = queries or load_queries()
         self._closed = ClosedShards(redis, archive)
@@ -314,8 +250,9 @@ class Recovery:
             writes.delete(deadlines_key(shard))
             await writes.execute()
         verdicts_before, items_before = self.report.verdicts, self.report.items
+        writer = ItemWriter(self._redis, self._archive, self._sql, shard, self._claims, self.report)
         for step in _steps(items, _ITEMS_PER_STEP):
-            await self._recover_items(shard, step, epoch)
+            await writer.write(step, epoch)
             crash_point("recover.items")
         written = self.report.items - items_before
         if self._claims is not None:
@@ -338,113 +275,11 @@ class Recovery:
             return None  # what a closed shard has is archived, and will be discarded
         if await self._redis.exists(outbox_key(shard)):
             return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
-        for step in _steps(items, _VERDICTS_PER_STEP):
+        for step in _steps(items, _EXISTS_PER_STEP):
             there = await self._redis.exists(*map(item_key, step))
             if there:
                 return f"Redis still has {there} of its items; only its cursors are gone"
         return None
-
-    async def _recover_items(self, shard: str, item_ids: Sequence[str], epoch: int) -> None:
-        async with self._archive.transaction() as connection:
-            rows = {row["item_id"]: row for row in await connection.fetch(self._sql.read_items, item_ids)}
-            turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
-            log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
-            hidden = await self._read_hidden(connection, item_ids)
-            bidders = _by_item(await connection.fetch(self._sql.read_bidders, item_ids))
-            accepted = _by_item(await connection.fetch(self._sql.read_accepted, item_ids, ACCEPTED_KEPT))
-            rebuilt = [
-                rebuild(
-                    row,
-                    Turns.after(turns[item]),
-                    log[item],
-                    epoch,
-                    hidden=hidden[item],
-                    bidders={bidder["user_id"]: bidder["bids"] for bidder in bidders[item]},
-                    accepted=accepted[item],
-                )
-                for item, row in rows.items()
-            ]
-            await self._write_items(shard, rebuilt)
-            bids = self._verdicts_of(connection, self._sql.read_answered_bids, item_ids)
-            await self._write_verdicts(shard, _answers(bids, rows))
-            facts = self._verdicts_of(connection, self._sql.read_sealed_answers, item_ids)
-            await self._write_verdicts(shard, _sealed_answers(facts))
-            await self._expire_verdicts(shard, rebuilt)
-        self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
-
-    async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
-        """What no event tells: each item's newest sealed fact, and the plain bids since replayed on it."""
-        facts = await connection.fetch(self._sql.read_standing, item_ids)
-        standing = {fact["item_id"]: maxima_of(fact) for fact in facts}
-        places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
-        async for bid in connection.cursor(self._sql.read_bids_after.rstrip(";"), *places, prefetch=_BIDS_PER_STEP):
-            item_id = bid["item_id"]
-            standing[item_id] = maxima_after(standing[item_id], bid)
-        maxima = _by_item(await connection.fetch(self._sql.read_maxima, item_ids))
-        return {
-            item: Hidden(
-                standing.get(item),
-                {row["user_id"]: row["max_amount"] for row in maxima[item] if row["max_amount"] is not None},
-            )
-            for item in item_ids
-        }
-
-    def _verdicts_of(self, connection: Connection, query: str, item_ids: Sequence[str]) -> AsyncIterator[Row]:
-        rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_S * 1_000_000, prefetch=_VERDICTS_PER_STEP)
-        return cast("AsyncIterator[Row]", rows)
-
-    async def _write_items(self, shard: str, items: Sequence[Rebuilt]) -> None:
-        pipeline = self._writes(shard)
-        for item in items:
-            key, recent = item_key(item.item_id), recent_key(item.item_id)
-            maxima, bidders = proxies_key(item.item_id), bidders_key(item.item_id)
-            accepted, verdicts = accepted_key(item.item_id), verdicts_key(item.item_id)
-            pipeline.delete(key, recent, maxima, bidders, accepted, verdicts)
-            pipeline.hset(key, mapping=cast(Any, item.fields))
-            if item.maxima:
-                pipeline.hset(maxima, mapping=cast(Any, item.maxima))
-            if item.bidders:
-                pipeline.hset(bidders, mapping=cast(Any, item.bidders))
-            self.report.maxima += len(item.maxima)
-            if item.accepted:
-                pipeline.rpush(accepted, *item.accepted)
-            if item.recent:
-                pipeline.rpush(recent, *item.recent)
-            if item.deadline_us is not None:
-                pipeline.zadd(deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
-            self.report.events += len(item.recent)
-        self.report.items += len(items)
-        await self._execute(pipeline)
-
-    async def _write_verdicts(self, shard: str, answers: AsyncIterator[Answered]) -> None:
-        pipeline, waiting = self._writes(shard), 0
-        async for answer in answers:
-            pipeline.put(verdicts_key(answer.item_id), answer.fields, answer.verdict.encode())
-            waiting += 1
-            self.report.verdicts += 1
-            if waiting == _VERDICTS_PER_STEP:
-                await self._execute(pipeline)
-                waiting = 0
-        await self._execute(pipeline)
-
-    async def _expire_verdicts(self, shard: str, items: Sequence[Rebuilt]) -> None:
-        """Last, because the hashes must exist before they can expire."""
-        pipeline = self._writes(shard)
-        for item in items:
-            if item.verdicts_until_us is not None:
-                pipeline.expire_at(verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
-        await self._execute(pipeline)
-
-    def _writes(self, shard: str) -> ClaimedWrites:
-        """A pipeline to the shard. Every write of a run to Redis goes through one."""
-        return ClaimedWrites(self._redis, shard, "") if self._claims is None else self._claims.writes(shard)
-
-    async def _execute(self, pipeline: ClaimedWrites) -> None:
-        if self._options.dry_run:
-            pipeline.forget()
-        else:
-            crash_point("recover.writing")
-            await pipeline.execute()
 
 
 def _last_seq(page: Sequence[Delivery]) -> int:
@@ -453,35 +288,3 @@ def _last_seq(page: Sequence[Delivery]) -> int:
 
 def _steps(items: Sequence[str], size: int) -> list[Sequence[str]]:
     return [items[at : at + size] for at in range(0, len(items), size)]
-
-
-def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:
-    """Rows that are sorted by item, grouped."""
-    groups = itertools.groupby(rows, key=lambda row: cast(str, row["item_id"]))
-    return defaultdict(list, {item: list(group) for item, group in groups})
-
-
-async def _answers(bids: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
-    """The verdicts of bids, which come in order: a verdict depends on the bid and on the one after it.
-
-    Items that come back without their terms get theirs, too: their bid ids are taken.
-    """
-    terms = {item: terms_or_default(row)[0] for item, row in items.items()}
-    previous: Row | None = None
-    async for bid in _and_none(bids):
-        if previous is not None:
-            found = answered(previous, bid, terms[previous["item_id"]])
-            if found is not None:
-                yield found
-        previous = bid
-
-
-async def _sealed_answers(facts: AsyncIterator[Row]) -> AsyncIterator[Answered]:
-    async for fact in facts:
-        yield sealed_answer(fact)
-
-
-async def _and_none(rows: AsyncIterator[Row]) -> AsyncIterator[Row | None]:
-    async for row in rows:
-        yield row
-    yield None

@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 
 from load_tests.checks import AcceptedBid, ClientView
 from tests.http_clients import CrowdClient, crowd_client
+from tests.waiting import eventually
 
 
 def minor(amount: Decimal | int) -> int:
@@ -166,11 +167,13 @@ class Viewer:
 
     async def reached(self, seq: int, *, within_s: float = 20) -> None:
         """Wait until the viewer was shown the state of ``seq``."""
-        async with asyncio.timeout(within_s):
-            while self.version[1] < seq:
-                assert self._task is not None
-                assert not self._task.done(), "the feed closed the connection"
-                await asyncio.sleep(0.02)
+
+        def shown() -> bool:
+            assert self._task is not None
+            assert self.version[1] >= seq or not self._task.done(), "the feed closed the connection"
+            return self.version[1] >= seq
+
+        await eventually(shown, f"seq {seq}", seconds=within_s)
 
     async def stop(self) -> None:
         """Close, and raise the reader's error if there is one."""

@@ -32,6 +32,7 @@ from shared.messages import Event
 from shared.redis_layout.keys import cursors_key, outbox_key
 from shared.streams.puller import PullOptions
 from tests.unit.archival_worker.events import message, message_id
+from tests.waiting import eventually
 
 PATIENCE_S = 30.0
 
@@ -39,15 +40,6 @@ SOURCE = PullOptions(names.ARCHIVER_DURABLE)
 BATCH = BatchLimits()
 COPY = CopyOptions(interval_s=0.01)
 STREAM = StreamLimits()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Look again and again until the condition holds; fail after 30 s."""
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + PATIENCE_S
-    while not await condition():
-        assert loop.time() < deadline_s, f"never came true: {what}"
-        await asyncio.sleep(0.02)
 
 
 @dataclass
@@ -193,7 +185,7 @@ class World:
 
     async def all_archived(self) -> None:
         """Return when every message is acknowledged."""
-        await until(self.settled, "every message acknowledged")
+        await eventually(self.settled, "every message acknowledged", seconds=PATIENCE_S)
 
 
 async def new_database(stack: Stack, *, template: str = "template1") -> str:

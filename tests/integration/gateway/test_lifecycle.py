@@ -47,12 +47,11 @@ async def operate(http: httpx.AsyncClient, item: str, operation: str, reason: st
 
 
 async def item_when(http: httpx.AsyncClient, item: str, status: str, *, within_s: float = 15) -> dict[str, Any]:
-    async with asyncio.timeout(within_s):
-        while True:
-            found: dict[str, Any] = (await http.get(f"/api/v1/items/{item}")).json()
-            if found["status"] == status:
-                return found
-            await asyncio.sleep(0.03)
+    async def found() -> dict[str, Any] | None:
+        read: dict[str, Any] = (await http.get(f"/api/v1/items/{item}")).json()
+        return read if read["status"] == status else None
+
+    return await eventually(found, f"{item} is {status}", seconds=within_s)
 
 
 async def events_of(redis: Redis, item: str) -> list[Event]:
@@ -180,21 +179,20 @@ async def test_a_void_falls_back_to_what_remains(http: httpx.AsyncClient, redis:
         (20, "voided"),
         (0.01, "valid"),
     ]
-    async with asyncio.timeout(15):
-        connection = await asyncpg.connect(gateway_stack.urls.postgres_url)
-        try:
-            while True:
-                rows = await connection.fetch("SELECT amount, status FROM bids WHERE item_id = 'voids' ORDER BY seq")
-                struck = [row["amount"] for row in rows if row["status"] == "voided"]
-                if struck == [2_000, 2_100, 8_000]:
-                    break
-                await asyncio.sleep(0.05)
-            audit = await connection.fetch(
-                "SELECT body->>'by' AS by, body->>'reason' AS reason FROM events "
-                "WHERE item_id = 'voids' AND type = 'voided' ORDER BY seq"
-            )
-        finally:
-            await connection.close()
+    connection = await asyncpg.connect(gateway_stack.urls.postgres_url)
+    try:
+
+        async def are_struck() -> bool:
+            rows = await connection.fetch("SELECT amount, status FROM bids WHERE item_id = 'voids' ORDER BY seq")
+            return [row["amount"] for row in rows if row["status"] == "voided"] == [2_000, 2_100, 8_000]
+
+        await eventually(are_struck)
+        audit = await connection.fetch(
+            "SELECT body->>'by' AS by, body->>'reason' AS reason FROM events "
+            "WHERE item_id = 'voids' AND type = 'voided' ORDER BY seq"
+        )
+    finally:
+        await connection.close()
     assert [(row["by"], row["reason"]) for row in audit] == [("olga", "card stolen"), ("olga", "because")]
 
 

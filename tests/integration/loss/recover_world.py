@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from shared import names
 from shared.messages import decode_event
 from shared.redis_layout.keys import cursors_key, deadlines_key, item_key, proxies_key, recent_key
 from tests.preforked import run_forked
+from tests.programs import bidding
 from tests.waiting import eventually
 
 Json = dict[str, Any]
@@ -125,19 +123,7 @@ class House:
 
     async def bidding(self, *arguments: str, crash_at: str = "") -> tuple[int, str]:
         """Exit code and output of a `bidding` command on this stack."""
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "infrastructure.local.cli",
-            *arguments,
-            "--data-dir",
-            str(self.stack.data_dir),
-            env={**os.environ, "CRASH_AT": crash_at},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await child.communicate()
-        return cast(int, child.returncode), output.decode()
+        return await bidding(*arguments, "--data-dir", str(self.stack.data_dir), env={"CRASH_AT": crash_at})
 
     async def recover(self, *options: str, crash_at: str = "", redis_url: str = "") -> tuple[int, str]:
         """What `bidding recover` runs, without its start."""

@@ -10,7 +10,8 @@ import nats
 import pytest
 
 from archival_worker.recovery.closed_shards import ClosedShards
-from archival_worker.recovery.recover import RecoverOptions, Recovery, RecoveryReport
+from archival_worker.recovery.options import RecoverOptions, RecoveryReport
+from archival_worker.recovery.recover import Recovery
 from archival_worker.store.archive import Archive
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names

@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from pathlib import Path
 
-from infrastructure.local.servers.ports import free_ports
+from infrastructure.local.processes import ManagedProcess, ProcessSpec
+from infrastructure.local.servers.ports import HOST, free_ports
+from infrastructure.local.servers.probes import http_ready
 
 REGION = "eu-central-1"
-_START_S = 60.0
 
 
 @contextmanager
@@ -26,33 +27,24 @@ def emulator() -> Iterator[str]:
         yield other
         return
     (port,) = free_ports(1)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_until_it_answers(process, port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline_s = time.monotonic() + _START_S
-    while time.monotonic() < deadline_s:
-        assert process.poll() is None, "moto's server ended at once"
+    with tempfile.TemporaryDirectory() as folder:
+        spec = ProcessSpec(
+            name="aws",
+            argv=(sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)),
+            env=os.environ,
+            log=Path(folder) / "aws.log",
+            ready=http_ready(HOST, port, "/moto-api/data.json"),
+            address=f"{HOST}:{port}",
+            ready_timeout_s=60.0,
+        )
+        process = ManagedProcess(spec)
+        # Not `running_server` of tests.programs, which is async: this one outlives the event loops of the tests.
         try:
-            connection = HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/moto-api/data.json")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.05)
+            process.spawn()
+            asyncio.run(process.wait_ready())
+            yield f"http://{HOST}:{port}"
         finally:
-            connection.close()
-    raise TimeoutError("moto's server did not answer")
+            asyncio.run(process.stop())
 
 
 def environment_of(address: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 // How a bidder stands. The public state tells who leads. That somebody has bid and does not lead is told only by the
 // private channel, or remembered by this browser.
 
-import { compareVersions } from "./feed.js";
-import { isFinalStatus } from "./status.js";
+import { compareVersions } from "../feed/feed.js";
+import { isFinalStatus } from "../lib/status.js";
 
 /**
  * "lead", "won", "outbid", "lost", or null for somebody without a bid. `item` is the newest public state, `me` the

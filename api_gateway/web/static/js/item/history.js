@@ -1,12 +1,12 @@
 // The bids of one item, newest first: read from the API, then extended by the feed. One row per seq, at most ROWS_MAX.
 
-import { listBids } from "./api.js";
-import { ownBids } from "./bidder.js";
+import { ownBids } from "../bidder/bidder.js";
+import { Tones, publicName } from "../bidder/names.js";
+import { listBids } from "../lib/api.js";
+import { durationText, serverNow, timeText } from "../lib/clock.js";
+import { byId, element, oncePerFrame, sentence, setText } from "../lib/dom.js";
+import { decimalsOf, formatMark, formatMoney } from "../lib/money.js";
 import { PriceChart } from "./chart.js";
-import { durationText, serverNow, timeText } from "./clock.js";
-import { byId, element, oncePerFrame, sentence, setText } from "./dom.js";
-import { decimalsOf, formatMark, formatMoney } from "./money.js";
-import { Tones, publicName } from "./names.js";
 
 const ROWS_MAX = 100;
 const FETCH = 100;

@@ -1,10 +1,10 @@
 // The panel of an item: price, standing, facts, and the text that replaces the form while nobody can bid.
 
-import { momentText } from "./clock.js";
-import { byId, flash, sentence, setText } from "./dom.js";
-import { nameFor } from "./names.js";
-import { STATUS_LABELS, isFinalStatus, priceLabel, shownPrice, startOf } from "./status.js";
-import { softCloseWords, stepWords } from "./termwords.js";
+import { nameFor } from "../bidder/names.js";
+import { momentText } from "../lib/clock.js";
+import { byId, flash, sentence, setText } from "../lib/dom.js";
+import { STATUS_LABELS, isFinalStatus, priceLabel, shownPrice, startOf } from "../lib/status.js";
+import { softCloseWords, stepWords } from "../lib/termwords.js";
 
 // A price of so many characters or more is set smaller, so that it fits on one line.
 const LONG_PRICE = 13;

@@ -1,14 +1,14 @@
 // The bid form: a bid, a maximum or buy-now; and what became of it.
 
-import { findVerdict, pause, placeBid } from "./api.js";
-import { isUserId, newBidId, rememberOwnBid, rememberUserId, userId } from "./bidder.js";
-import { byId, setText } from "./dom.js";
+import { isUserId, newBidId, rememberOwnBid, rememberUserId, userId } from "../bidder/bidder.js";
+import { rememberStake, stakeOf } from "../bidder/stakes.js";
+import { findVerdict, pause, placeBid } from "../lib/api.js";
+import { byId, setText } from "../lib/dom.js";
+import { decimalsOf, formatMoney, inputText, minorUnits, parseAmount, symbolOf } from "../lib/money.js";
+import { buyNowOffered, isFinalStatus } from "../lib/status.js";
 import { MessageBox } from "./message.js";
-import { decimalsOf, formatMoney, inputText, minorUnits, parseAmount, symbolOf } from "./money.js";
 import { Pending } from "./pending.js";
 import { QuickBids } from "./quickbids.js";
-import { rememberStake, stakeOf } from "./stakes.js";
-import { buyNowOffered, isFinalStatus } from "./status.js";
 import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdicts.js";
 
 // If the page changed an amount less than this ago, the bidder may have meant to press the one before.

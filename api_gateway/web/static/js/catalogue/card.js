@@ -1,16 +1,16 @@
 // One item in the catalogue: price, clock, and the bidder's standing.
 
-import { durationText, momentText, serverNow } from "./clock.js";
-import { element, flash, oncePerFrame, setText } from "./dom.js";
-import { Register, stateOf, termsOf } from "./feed.js";
-import { formatMoney } from "./money.js";
-import { nameFor } from "./names.js";
-import { plateFor } from "./plate.js";
-import { stakeOf } from "./stakes.js";
-import { newerStanding, standingOf } from "./standing.js";
+import { nameFor } from "../bidder/names.js";
+import { stakeOf } from "../bidder/stakes.js";
+import { newerStanding, standingOf } from "../bidder/standing.js";
+import { Register, stateOf, termsOf } from "../feed/feed.js";
+import { durationText, momentText, serverNow } from "../lib/clock.js";
+import { element, flash, oncePerFrame, setText } from "../lib/dom.js";
+import { formatMoney } from "../lib/money.js";
+import { plateFor } from "../lib/plate.js";
 import {
   STATUS_LABELS, URGENT_MS, buyNowOffered, endOf, isFinalStatus, priceLabel, shownPrice, startOf,
-} from "./status.js";
+} from "../lib/status.js";
 
 export class Card {
   #terms;

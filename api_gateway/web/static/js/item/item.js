@@ -1,21 +1,21 @@
 // The page of one item: connects the state (from API and feed), the panel, the clock, the bid form and the history.
 
-import { ApiError, feedBase, getItem, pause } from "./api.js";
-import { BidForm } from "./bidform.js";
+import { nameFor } from "../bidder/names.js";
+import { forgetMaximum, rememberStake, stakeOf } from "../bidder/stakes.js";
+import { newerStanding, standingOf } from "../bidder/standing.js";
+import { BidForm } from "../bidding/bidform.js";
+import { backoffMs } from "../feed/connection.js";
+import { ItemFeed, Register, compareVersions, stateOf, termsOf } from "../feed/feed.js";
+import { LinkMark } from "../feed/link.js";
+import { ApiError, feedBase, getItem, pause } from "../lib/api.js";
+import { announcer, byId, oncePerFrame, sentence, setText } from "../lib/dom.js";
+import { formatMoney } from "../lib/money.js";
+import { plateFor } from "../lib/plate.js";
+import { STATUS_LABELS, URGENT_MS, isFinalStatus, shownPrice } from "../lib/status.js";
 import { Circumstances, replayFrom } from "./circumstances.js";
 import { Countdown } from "./countdown.js";
-import { backoffMs } from "./connection.js";
-import { announcer, byId, oncePerFrame, sentence, setText } from "./dom.js";
-import { ItemFeed, Register, compareVersions, stateOf, termsOf } from "./feed.js";
 import { History } from "./history.js";
-import { LinkMark } from "./link.js";
-import { formatMoney } from "./money.js";
-import { nameFor } from "./names.js";
 import { Panel } from "./panel.js";
-import { plateFor } from "./plate.js";
-import { forgetMaximum, rememberStake, stakeOf } from "./stakes.js";
-import { newerStanding, standingOf } from "./standing.js";
-import { STATUS_LABELS, URGENT_MS, isFinalStatus, shownPrice } from "./status.js";
 import { StruckNotice } from "./struck.js";
 
 const TICK_MS = 250;

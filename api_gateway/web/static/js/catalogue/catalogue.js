@@ -1,13 +1,13 @@
 // The catalogue: all items, page by page, with live prices for those in view.
 
-import { feedBase, listItems, pause } from "./api.js";
-import { userId } from "./bidder.js";
+import { userId } from "../bidder/bidder.js";
+import { backoffMs } from "../feed/connection.js";
+import { CatalogueFeed } from "../feed/feed.js";
+import { LinkMark } from "../feed/link.js";
+import { feedBase, listItems, pause } from "../lib/api.js";
+import { byId, setText } from "../lib/dom.js";
+import { STATUS_LABELS } from "../lib/status.js";
 import { Card } from "./card.js";
-import { byId, setText } from "./dom.js";
-import { backoffMs } from "./connection.js";
-import { CatalogueFeed } from "./feed.js";
-import { LinkMark } from "./link.js";
-import { STATUS_LABELS } from "./status.js";
 
 const PAGE_SIZE = 24;
 // A search reads further pages by itself, larger ones, up to so many lots.

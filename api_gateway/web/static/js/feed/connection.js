@@ -1,7 +1,7 @@
 // One WebSocket to the live feed that reconnects by itself: after a break, after a silence, and when the network
 // returns.
 
-import { noteServerTime } from "./clock.js";
+import { noteServerTime } from "../lib/clock.js";
 
 const CONNECT_TIMEOUT_MS = 10000;
 const BACKOFF_FIRST_MS = 500;

@@ -1,8 +1,8 @@
 // The reasons behind an item's state: why it is paused or cancelled, or why a bid was struck, and since when. Only the
 // events tell. After a reload the feed replays the last few events, so the reasons are not lost.
 
-import { sentence } from "./dom.js";
-import { compareVersions } from "./feed.js";
+import { compareVersions } from "../feed/feed.js";
+import { sentence } from "../lib/dom.js";
 
 const REPLAYED_EVENTS = 30;
 const EXTENDED_SHOWN_MS = 15_000;

@@ -1,7 +1,7 @@
 // Draws the price over time as a staircase: a price holds until the next bid, so slanted lines would show prices that
 // never existed.
 
-import { setText, svgElement } from "./dom.js";
+import { setText, svgElement } from "../lib/dom.js";
 import { amountMarks, timeMarkText, timeMarks } from "./scales.js";
 
 const PAD = { top: 26, right: 12, bottom: 26 };

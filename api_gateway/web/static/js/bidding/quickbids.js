@@ -1,6 +1,6 @@
 // The row of quick bids: each button bids its amount.
 
-import { byId, element, setText } from "./dom.js";
+import { byId, element, setText } from "../lib/dom.js";
 
 export class QuickBids {
   #movedAtMs = -Infinity;

@@ -1,10 +1,10 @@
 // An item's terms: from the values of the form to the body for the API, and to sentences. Pure: no page, no network;
 // the time is an argument. Amounts are numbers in the currency's major unit.
 
-import { isUserId } from "./bidder.js";
-import { lengthText, momentText } from "./clock.js";
-import { formatMoney, inputText, minorUnits, parseAmount } from "./money.js";
-import { incrementWords, softCloseWords } from "./termwords.js";
+import { isUserId } from "../bidder/bidder.js";
+import { lengthText, momentText } from "../lib/clock.js";
+import { formatMoney, inputText, minorUnits, parseAmount } from "../lib/money.js";
+import { incrementWords, softCloseWords } from "../lib/termwords.js";
 
 const NAME_MAX = 200;
 const DESCRIPTION_MAX = 5000;

@@ -1,6 +1,6 @@
 // The user id of this browser's bidder. There are no accounts: the id is made up once, kept, and may be changed.
 
-import { keep, recall } from "./storage.js";
+import { keep, recall } from "../lib/storage.js";
 
 const NAME_KEY = "bidding.user_id";
 const OWN_BIDS_KEY = "bidding.own_bids";

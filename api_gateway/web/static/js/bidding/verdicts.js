@@ -3,7 +3,7 @@
 // An attempt is `{bid, led, price}`: the body that was sent, whether its bidder led before it, and the price before it.
 // The words are `{tone, text, choose}`: tone "good", "warn" or "bad"; `choose` is an amount to offer.
 
-import { sentence } from "./dom.js";
+import { sentence } from "../lib/dom.js";
 
 const REFUSALS = {
   NOT_STARTED: "The bidding has not opened yet. Your bid was not taken.",

@@ -1,7 +1,7 @@
 // The notice to a bidder whose bid was struck. The private channel tells it, also to a bidder who returns later. The
 // public event tells it too, so the notice works without a private channel. Each bid is shown once.
 
-import { byId, element, sentence } from "./dom.js";
+import { byId, element, sentence } from "../lib/dom.js";
 
 const SHOWN_MAX = 5;
 

@@ -1,8 +1,8 @@
 // The clock on the panel: counts to the opening or the close, or stands still. It follows the server's time.
 
-import { durationParts, lengthText, momentText, serverNow, timeText, two } from "./clock.js";
-import { byId, element, setText } from "./dom.js";
-import { URGENT_MS, endOf, isFinalStatus, startOf } from "./status.js";
+import { durationParts, lengthText, momentText, serverNow, timeText, two } from "../lib/clock.js";
+import { byId, element, setText } from "../lib/dom.js";
+import { URGENT_MS, endOf, isFinalStatus, startOf } from "../lib/status.js";
 
 const SOON_MS = 900_000;
 const MINUTE_MS = 60_000;

@@ -1,6 +1,6 @@
 // Shows whether the page is live: by the mark in the bar and, on the page of a lot, by a sentence beside the price.
 
-import { byId, setText } from "./dom.js";
+import { byId, setText } from "../lib/dom.js";
 
 /** "reconnecting": the page has been live before. "stale": the feed is live but may lack the newest events. */
 const WORDS = {

@@ -1,8 +1,8 @@
 // The page that adds a lot: a short form, more terms on demand, and the same terms in words.
 
-import { createItem, feedBase } from "./api.js";
-import { serverNow, timeZone } from "./clock.js";
-import { byId, element, sentence, setText } from "./dom.js";
+import { createItem, feedBase } from "../lib/api.js";
+import { serverNow, timeZone } from "../lib/clock.js";
+import { byId, element, sentence, setText } from "../lib/dom.js";
 import { bodyOf, idFor, placeOfError, readDraft, wordsOf } from "./terms.js";
 
 const CURRENCIES =

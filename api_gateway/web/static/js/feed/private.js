@@ -1,7 +1,7 @@
 // The private channel: authenticates the bidder with a feed token, so that the feed tells how they stand. Without a
 // token the page works without it.
 
-import { feedToken } from "./api.js";
+import { feedToken } from "../lib/api.js";
 
 const ASK_AGAIN_MS = 10_000;
 const WAIT_MS = 15_000;

@@ -1,7 +1,7 @@
 // What this browser remembers of an auction: that its bidder has bid, and the maximum that they left. The platform
 // tells a maximum to its owner alone, and only if the house allows it; so mostly this is the only place that has it.
 
-import { keep, recall } from "./storage.js";
+import { keep, recall } from "../lib/storage.js";
 
 const KEY = "bidding.stakes";
 const STAKES_MAX = 200;

@@ -1,6 +1,6 @@
 // The box under the bid form: shows what became of a bid, with buttons for what can be done about it.
 
-import { byId, element } from "./dom.js";
+import { byId, element } from "../lib/dom.js";
 
 export class MessageBox {
   #tone = null;
