@@ -1,0 +1,51 @@
+"""What a node knows of the others, and how every provider of membership tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.read_cache.ring import Ring
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A ring that this process may rely on at this moment.
+
+    Attributes:
+        epoch: the number of the ring, from 1; every peer call carries it. Of two rings that were agreed the later one
+            has the higher number. Where nothing is agreed (static, Cloud Map) it is 1, and the ring's fingerprint,
+            which every call carries too, tells rings apart.
+        ring: who owns what.
+        here: the name of this process' own node; None for one that only reads (a gateway, a front end).
+    """
+
+    epoch: int
+    ring: Ring
+    here: str | None
+
+
+class Membership(Protocol):
+    """A provider of membership. ``run`` works; everything else only looks."""
+
+    def current(self) -> View | None:
+        """The view, or None: serve without peers. Takes about a microsecond and is asked at every get.
+
+        None before the first view is there, and from the moment at which the view may be too old to rely on: the
+        clock is looked at here, and not by a timer, so that a process that was suspended gets None at its first
+        question.
+        """
+
+    @property
+    def lapses(self) -> int:
+        """How often a view that was relied on ended without a newer one. Whoever keeps values drops them when it grows:
+        while nobody could reach this process, it may have missed that one of them became wrong."""
+
+    def suspect(self, epoch: int) -> None:
+        """A peer spoke of another ring: look again soon."""
+
+    async def run(self) -> None:
+        """Join where this process is a node, and stay in touch, until cancelled; leaves the ring then.
+
+        Survives every outage by itself.
+        """
