@@ -46,7 +46,7 @@ class Group:
     name: str
     limits: GroupLimits
 
-    def cached(self, key: str) -> bytes | _Missing | None:
+    def cached(self, key: str) -> bytes | Missing | None:
         """What is kept here now, without waiting; ``MISSING`` where nothing is. None: the origin has none."""
         raise NotImplementedError
 
