@@ -5,10 +5,10 @@
     async with open_read_cache(settings, [GroupSpec("items", load_item)], node=node, nats=link) as cache:
         body = await cache["items"].get("a-lot")
 
-*off*: every get is one question to the origin, bounded in number, and shared by nobody: what is told is never older
-than the question, so nobody has to tell the cache of changes. *local*: kept in this process; concurrent gets of a key
-are one question. Whoever changes something calls ``remove`` after its commit, and a follower of the events does so
-for others' changes. *cluster*: likewise, and a key is kept by the node that owns it.
+*off*: every get is one question to the origin, bounded in number, and shared with nobody: what is told is never older
+than the get, so nobody has to tell the cache of changes. *local*: kept in this process; concurrent gets of a key are
+one question. Whoever changes something calls ``remove`` after its commit, and a follower of the events does so for
+what others change. *cluster*: likewise, and each key is kept by the node that owns it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,27 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 
-from shared.read_cache.group import Group, GroupLimits, Load
+from shared.read_cache.group import Group, GroupLimits, Load, Shelf
+from shared.read_cache.hot import Mirrors
 from shared.read_cache.ring import Node
-from shared.read_cache.settings import ReadCacheSettings
+from shared.read_cache.settings import Policy, ReadCacheSettings
+from shared.read_cache.shedding import Gate
 from shared.read_cache.stats import Stats
+from shared.read_cache.store.base import Store
+from shared.read_cache.store.lru import LruStore
+from shared.read_cache.store.tiny_lfu import TinyLfuStore
 
 if TYPE_CHECKING:
     from shared.clients.nats import NatsLink
     from shared.read_cache.cluster import Cluster
+
+GROUPS_MAX: Final = 32
+_MIRRORS_SHARE: Final = 1 / 8
+_FLIGHTS_BESIDE_THE_GATE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,55 +55,103 @@ class GroupSpec:
 
 
 class ReadCache(Mapping[str, Group]):
-    """Groups by name, in one store with one bound on loads."""
+    """Groups by name, in one store with one bound on loads. Made by :func:`open_read_cache`."""
 
-    stats: Stats
-    cluster: Cluster | None
-    """The peers, in the mode ``cluster``."""
+    def __init__(self, specs: Sequence[GroupSpec], shelf: Shelf, *, flights_max: int) -> None:
+        """
+        Raises:
+            ValueError: a name cannot name a group or is used twice, or there are more than ``GROUPS_MAX``.
+        """
+        if len({spec.name for spec in specs}) != len(specs) or len(specs) > GROUPS_MAX:
+            raise ValueError(f"a cache has at most {GROUPS_MAX} groups, each with a name of its own")
+        self._shelf = shelf
+        self._groups = {
+            spec.name: Group(spec.name, spec.load, spec.limits, shelf, flights_max=flights_max) for spec in specs
+        }
+        self.stats = shelf.stats
+        self.cluster: Cluster | None = None
+        """The peers, in the mode ``cluster``."""
 
     @override
     def __getitem__(self, name: str) -> Group:
-        raise NotImplementedError
+        return self._groups[name]
 
     @override
     def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError
+        return iter(self._groups)
 
     @override
     def __len__(self) -> int:
-        raise NotImplementedError
+        return len(self._groups)
+
+    def _stores(self) -> Iterator[Store]:
+        if self._shelf.store is not None:
+            yield self._shelf.store
+        if self._shelf.mirrors is not None:
+            yield self._shelf.mirrors.store
 
     @property
     def bytes_used(self) -> int:
         """Of the store and the mirrors, as counted against the bound."""
-        raise NotImplementedError
+        return sum(store.bytes_used for store in self._stores())
 
     @property
     def bytes_max(self) -> int:
         """The bound."""
-        raise NotImplementedError
+        return sum(store.bytes_max for store in self._stores())
 
     @property
     def entries(self) -> int:
         """Kept, those that have expired and were not asked for again among them."""
-        raise NotImplementedError
+        return sum(map(len, self._stores()))
+
+    @property
+    def evictions(self) -> int:
+        """Entries that had to go for others since the start."""
+        return sum(store.evictions for store in self._stores())
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for the origin now."""
+        return self._shelf.gate.waiting
 
     def reset(self) -> None:
-        """Forget everything that is kept in this process, in all groups, at once."""
-        raise NotImplementedError
+        """Forget everything that is kept in this process, in all groups, in constant time. What it took is free for
+        others at once, and is given up as they come."""
+        for group in self._groups.values():
+            group.forget_all()
 
     def suspend(self) -> None:
-        """From now on nothing is kept and nothing that is kept is told: whoever follows the changes has lost sight of
-        them. Concurrent gets still share a question, and are answered as of after their beginning's newest removal."""
-        raise NotImplementedError
+        """From now on nothing is kept, and nothing that is kept is told: whoever follows the changes has lost sight of
+        them. Gets of one moment still share a question."""
+        self._shelf.keeping = False
+        self.reset()
 
     def resume(self) -> None:
-        """Keep again, from nothing."""
-        raise NotImplementedError
+        """Keep again, beginning with nothing: what is being loaded may have missed a change."""
+        self.reset()
+        self._shelf.keeping = True
 
     async def close(self) -> None:
-        """Wait for no load; whoever waits gets ``Overloaded``."""
-        raise NotImplementedError
+        """Give up what is being loaded; whoever waits gets ``Overloaded``."""
+        for group in self._groups.values():
+            await group.close()
+
+
+def _store_of(policy: Policy, bytes_max: int) -> Store:
+    return TinyLfuStore(bytes_max) if policy == "tinylfu" else LruStore(bytes_max)
+
+
+def _shelf_of(settings: ReadCacheSettings, gate: Gate, *, owns: bool) -> Shelf:
+    bytes_max, policy = settings.read_cache_bytes_max, settings.read_cache_policy
+    if settings.read_cache == "off":
+        return Shelf(gate, Stats(), None, shares_loads=False)
+    if settings.read_cache == "local":
+        return Shelf(gate, Stats(), _store_of(policy, bytes_max))
+    if not owns:
+        return Shelf(gate, Stats(), None, Mirrors(bytes_max))
+    mirrored = int(bytes_max * _MIRRORS_SHARE)
+    return Shelf(gate, Stats(), _store_of(policy, bytes_max - mirrored), Mirrors(mirrored))
 
 
 @asynccontextmanager
@@ -105,16 +162,32 @@ async def open_read_cache(
     node: Node | None = None,
     nats: NatsLink | None = None,
 ) -> AsyncIterator[ReadCache]:
-    """A cache while inside. In the mode ``cluster`` a node serves its peers, warms up and joins, in the background;
-    at the end it leaves the ring, answers what is under way, and stops.
+    """A cache while inside.
+
+    In the mode ``cluster`` a node serves its peers, joins, and warms up, in the background; at the end it leaves the
+    ring, answers what is under way, and stops. Nothing waits for a cluster that is not there.
 
     Args:
-        node: who this is, for a node of a cluster. Its address is where it listens too. None for one that only reads.
-        nats: for membership by JetStream.
+        node: who this is, for a node of a cluster; its address is where it listens, too. None for one that only reads.
+        nats: for membership by JetStream. The caller closes it.
 
     Raises:
         ValueError: settings that do not fit together, with what to do.
         OSError: the node's address is taken.
     """
-    raise NotImplementedError
-    yield
+    gate = Gate(running_max=settings.read_cache_loads_max, waiting_max=settings.read_cache_waiting_max)
+    shelf = _shelf_of(settings, gate, owns=node is not None)
+    flights_max = settings.read_cache_loads_max + settings.read_cache_waiting_max + _FLIGHTS_BESIDE_THE_GATE
+    cache = ReadCache(groups, shelf, flights_max=flights_max)
+    try:
+        if settings.read_cache != "cluster":
+            yield cache
+            return
+        # Not before it is needed: it takes gRPC.
+        from shared.read_cache.cluster import joined
+
+        async with joined(cache, settings, node=node, nats=nats) as cluster:
+            cache.cluster = shelf.remote = cluster
+            yield cache
+    finally:
+        await cache.close()

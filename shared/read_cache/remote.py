@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared.read_cache.errors import Overloaded, PeerFailed
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """A peer's answer. ``value`` is None where the origin has none; ``fresh_s`` is how long it may be kept at most."""
 
     value: bytes | None
@@ -24,7 +22,7 @@ class Remote(Protocol):
     """Peers, as a group sees them."""
 
     def owner(self, key: str) -> str | None:
-        """The name of the foreign node that owns the key now; None: this process loads it itself.
+        """The name of the foreign node that answers for the key now; None: this process loads it itself.
 
         None also where there are no nodes, or where this process is not sure of its ring.
         """
@@ -32,10 +30,10 @@ class Remote(Protocol):
     def is_sure(self) -> bool:
         """Whether this process relies on its ring now. Without it, values are kept for moments only."""
 
-    def ask(self, owner: str, group: str, key: str, on_fetched: OnFetched) -> None:
-        """Ask the owner. Never blocks; ``on_fetched`` is called exactly once, later and within the peers' time-out."""
+    def ask(self, owner: str, group: str, key: str, on_fetched: OnFetched, *, kept_only: bool = False) -> None:
+        """Ask that node. Never blocks; ``on_fetched`` is called exactly once, perhaps at once, and within a time that
+        is bounded. With ``kept_only`` the node does not go to the origin: what it has not is a ``PeerFailed``."""
 
     async def forget(self, group: str, keys: Sequence[str] | None) -> list[str]:
-        """Tell all nodes to forget keys, or all of the group: each key's owner first. The names of those that could
-        not be told, after retries within the budget: they answer with what they have until it expires or they
-        lapse."""
+        """Tell all nodes to forget keys, or all of the group (None). The names of those that could not be told, after
+        retries within the budget: they answer with what they have until it expires, or their view lapses."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -107,6 +107,16 @@ class Ring:
             raise LookupError("the ring has no nodes")
         at = bisect_left(self._points, place_of(key))
         return self._owners[at if at < len(self._owners) else 0]
+
+    def successor(self, key: str, without: Collection[str]) -> Node | None:
+        """The node to which the key would belong if the nodes of these names were not in the ring; None: there is no
+        other. Slower than :meth:`owner`."""
+        at = bisect_left(self._points, place_of(key))
+        for index in range(at, at + len(self._owners)):
+            node = self._owners[index % len(self._owners)]
+            if node.name not in without:
+                return node
+        return None
 
     def shares(self) -> dict[str, float]:
         """How much of the circle each node owns, by name; together 1."""

@@ -21,7 +21,7 @@ class Stats:
         other_ring: of the failures, those where the rings were not the same.
         served: keys that peers asked for here.
         served_hits: of those, the ones that were kept here.
-        shed: gets refused because too much was waiting for the origin.
+        shed: questions to the origin that were refused because too much was waiting for it.
         forgotten: loads and fetches whose result was not kept since their key was removed meanwhile.
         too_big: values that were served and not kept.
         lapses: how often everything was dropped since this process was no longer sure to hear of removals.
