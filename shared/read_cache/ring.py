@@ -14,7 +14,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+from struct import unpack
 from typing import Final
 
 VIRTUAL_NODES: Final = 150
@@ -52,13 +54,19 @@ def place_of(key: str) -> int:
     return int.from_bytes(blake2b(key.encode(), digest_size=_POINT_BYTES).digest(), "big")
 
 
-def points_of(node: Node) -> list[int]:
+def points_of(node: Node) -> tuple[int, ...]:
     """All points of a node, from its name and weight alone."""
-    points = []
-    for number in range(VIRTUAL_NODES * node.weight):
-        digest = blake2b(f"{node.name}-{number}".encode(), digest_size=_POINT_BYTES * POINTS_PER_VIRTUAL_NODE).digest()
-        points += [int.from_bytes(digest[at : at + _POINT_BYTES], "big") for at in range(0, len(digest), _POINT_BYTES)]
-    return points
+    return _points(node.name, node.weight)
+
+
+# A ring is made anew when one node of many has changed.
+@lru_cache(maxsize=2 * NODES_MAX)
+def _points(name: str, weight: int) -> tuple[int, ...]:
+    digests = (
+        blake2b(f"{name}-{number}".encode(), digest_size=_POINT_BYTES * POINTS_PER_VIRTUAL_NODE).digest()
+        for number in range(VIRTUAL_NODES * weight)
+    )
+    return tuple(number for digest in digests for number in unpack(f">{POINTS_PER_VIRTUAL_NODE}Q", digest))
 
 
 class Ring:

@@ -101,11 +101,12 @@ class TinyLfuStore(Store):
             claim = self._sketch.estimate(key)
             victims: list[str] = []
             for victim in chain(self._probation, self._protected):
+                victims.append(victim)
                 claim -= self._sketch.estimate(victim)
                 if claim <= 0:
+                    self._spare(victims)
                     self.evictions += 1
                     return
-                victims.append(victim)
                 # Found by its key in the one or the other.
                 gone = self._probation.get(victim) or self._protected[victim]
                 room += cost_of(victim, gone)
@@ -118,6 +119,16 @@ class TinyLfuStore(Store):
         self._main_bytes += cost
         self.bytes_used += cost
         self._sample = max(_SAMPLE_LEAST, _SAMPLE_PER_ENTRY * len(self))
+
+    def _spare(self, victims: list[str]) -> None:
+        """They were worth more than what was to come in: others are asked to go next time.
+
+        Without it, one entry whose counters another key has raised would stand at the door for ever, and all behind it
+        would stay, however old they are.
+        """
+        for victim in victims:
+            if victim in self._probation:
+                self._probation.move_to_end(victim)
 
     def _protect(self, key: str, entry: Entry) -> None:
         """It was used again: from probation into protection, and what has no room there goes on probation again."""
