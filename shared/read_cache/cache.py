@@ -72,6 +72,10 @@ class ReadCache(Mapping[str, Group]):
         self.cluster: Cluster | None = None
         """The peers, in the mode ``cluster``."""
 
+    def attach(self, cluster: Cluster) -> None:
+        """From now on keys are shared with other nodes."""
+        self.cluster = self._shelf.remote = cluster
+
     @override
     def __getitem__(self, name: str) -> Group:
         return self._groups[name]
@@ -186,8 +190,7 @@ async def open_read_cache(
         # Not before it is needed: it takes gRPC.
         from shared.read_cache.cluster import joined
 
-        async with joined(cache, settings, node=node, nats=nats) as cluster:
-            cache.cluster = shelf.remote = cluster
+        async with joined(cache, settings, node=node, nats=nats):
             yield cache
     finally:
         await cache.close()

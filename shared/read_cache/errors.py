@@ -40,13 +40,18 @@ class OriginSlow(BiddingError, TimeoutError):
 
 
 class PeerFailed(BiddingError, ConnectionError):
-    """A peer did not answer, or disagrees about the ring. A reader never sees it: it costs one load here."""
+    """A peer did not answer, or disagrees about the ring. A reader never sees it: it costs one load.
+
+    ``is_dead``: nothing was heard of it. ``other_ring``: it means another ring.
+    """
 
     code = "PEER_FAILED"
 
-    def __init__(self, peer: str, reason: str) -> None:
+    def __init__(self, peer: str, reason: str, *, is_dead: bool = False, other_ring: bool = False) -> None:
         self.peer = peer
         self.reason = reason
+        self.is_dead = is_dead
+        self.other_ring = other_ring
         super().__init__(f"peer {peer}: {reason}")
 
 

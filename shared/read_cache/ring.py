@@ -10,6 +10,7 @@ points, and of 12 nodes one is regularly off by more than 15 %; for 1,200 points
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -27,6 +28,7 @@ NODES_MAX: Final = 64
 WEIGHT_MAX: Final = 16
 
 _POINT_BYTES: Final = 8
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 CIRCLE: Final = 1 << (8 * _POINT_BYTES)
 
 
@@ -35,7 +37,8 @@ class Node:
     """A member of the ring.
 
     Attributes:
-        name: stays the same while the node's address may change, so that its keys come back to it.
+        name: stays the same while the node's address may change, so that its keys come back to it. 1 to 64 letters and
+            digits of ASCII, ``_`` and ``-``.
         address: ``host:port`` of its gRPC server.
         weight: how many times the usual share of keys it takes, 1 to ``WEIGHT_MAX``.
     """
@@ -45,6 +48,10 @@ class Node:
     weight: int = 1
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"a node's name has 1 to 64 letters, digits, - and _; not {self.name[:80]!r}")
+        if not self.address or not self.address.isprintable() or " " in self.address:
+            raise ValueError(f"node {self.name}: {self.address[:80]!r} is no address")
         if not 1 <= self.weight <= WEIGHT_MAX:
             raise ValueError(f"node {self.name}: the weight must be 1 to {WEIGHT_MAX}, not {self.weight}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from shared.read_cache.membership.clock import now_s
 from shared.read_cache.ring import Ring
 
 
@@ -44,8 +45,49 @@ class Membership(Protocol):
     def suspect(self, epoch: int) -> None:
         """A peer spoke of another ring: look again soon."""
 
+    async def newest(self) -> View | None:
+        """The view as it is agreed at this moment, asked where that is agreed, within a time that is bounded; where
+        that fails, as :meth:`current`. For those who must not miss a node that has joined meanwhile."""
+
     async def run(self) -> None:
         """Join where this process is a node, and stay in touch, until cancelled; leaves the ring then.
 
         Survives every outage by itself.
         """
+
+
+class Reliance:
+    """A view, and until when it may be relied on."""
+
+    def __init__(self) -> None:
+        self._view: View | None = None
+        self._until_s = 0.0
+        self.lapses = 0
+
+    def current(self) -> View | None:
+        """The view while it may be relied on."""
+        view = self._view
+        if view is not None and now_s() >= self._until_s:
+            self.drop()
+            return None
+        return view
+
+    def renew(self, view: View, until_s: float) -> None:
+        """Rely on this view until then, on the clock of :func:`now_s`."""
+        # Nobody may have asked since the last one became too old.
+        self.current()
+        if view != self._view:
+            # The same object stands for the same view, so that others see at a glance whether it has changed.
+            self._view = view
+        self._until_s = until_s
+
+    def replace(self, view: View) -> None:
+        """A newer view; nothing is known of how long it holds but what was known before."""
+        if self.current() not in (None, view):
+            self._view = view
+
+    def drop(self) -> None:
+        """Rely on nothing."""
+        if self._view is not None:
+            self._view = None
+            self.lapses += 1

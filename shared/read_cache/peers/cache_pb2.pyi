@@ -17,6 +17,8 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUSY: _ClassVar[State]
     OTHER_RING: _ClassVar[State]
     UNKNOWN_GROUP: _ClassVar[State]
+    TOO_BIG: _ClassVar[State]
+    NOT_KEPT: _ClassVar[State]
 STATE_UNSPECIFIED: State
 FOUND: State
 ABSENT: State
@@ -25,6 +27,8 @@ OVERLOADED: State
 BUSY: State
 OTHER_RING: State
 UNKNOWN_GROUP: State
+TOO_BIG: State
+NOT_KEPT: State
 
 class RingId(_message.Message):
     __slots__ = ("epoch", "fingerprint")
@@ -35,20 +39,22 @@ class RingId(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., fingerprint: _Optional[int] = ...) -> None: ...
 
 class Ask(_message.Message):
-    __slots__ = ("ring", "forwarded", "timeout_ms", "group", "first", "keys")
+    __slots__ = ("ring", "forwarded", "timeout_ms", "group", "first", "keys", "kept_only")
     RING_FIELD_NUMBER: _ClassVar[int]
     FORWARDED_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_ONLY_FIELD_NUMBER: _ClassVar[int]
     ring: RingId
     forwarded: bool
     timeout_ms: int
     group: str
     first: int
     keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ring: _Optional[_Union[RingId, _Mapping]] = ..., forwarded: _Optional[bool] = ..., timeout_ms: _Optional[int] = ..., group: _Optional[str] = ..., first: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    kept_only: bool
+    def __init__(self, ring: _Optional[_Union[RingId, _Mapping]] = ..., forwarded: _Optional[bool] = ..., timeout_ms: _Optional[int] = ..., group: _Optional[str] = ..., first: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., kept_only: _Optional[bool] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("ring", "numbers", "states", "values", "fresh_ms")

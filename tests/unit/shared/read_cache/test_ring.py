@@ -83,7 +83,7 @@ def test_only_keys_of_the_node_that_leaves_move(members: list[tuple[str, int]], 
 @given(names, st.integers(1, 3))
 def test_keys_move_only_to_the_node_that_joins(members: list[tuple[str, int]], weight: int) -> None:
     ring = Ring(Node(name, "127.0.0.1:1", each) for name, each in members)
-    joiner = Node("the newcomer", "127.0.0.1:2", weight)
+    joiner = Node("the-newcomer", "127.0.0.1:2", weight)
     after = ring.with_node(joiner)
     for key in KEYS[:100]:
         owner = after.owner(key)
@@ -99,7 +99,7 @@ def test_the_spread_is_within_15_percent(count: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_spread_over_12_nodes_does_not_hang_on_their_names(seed: int) -> None:
-    shares = Ring(Node(f"{seed}.ip-10-0-{seed}-{number}", "10.0.0.1:8001") for number in range(12)).shares()
+    shares = Ring(Node(f"{seed}-ip-10-0-{seed}-{number}", "10.0.0.1:8001") for number in range(12)).shares()
     assert all(0.85 < share * 12 < 1.15 for share in shares.values()), shares
 
 
