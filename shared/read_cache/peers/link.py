@@ -28,7 +28,7 @@ from shared.read_cache.ring import Node
 PENDING_MAX: Final = 50_000
 WAIT_MAX_S: Final = 15.0
 """However lively the peer is: longer than the wait for an origin and its answer together."""
-_CHECKS_PER_TIMEOUT: Final = 4
+_LOOKS_PER_TIMEOUT: Final = 4
 
 _REASONS: Final[dict[int, str]] = {
     pb.FAILED: "its origin failed",
@@ -105,7 +105,7 @@ class Link:
         self._wake = asyncio.Event()
         self._stream: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._heard_s = 0.0
+        self._silent_looks = 0
         self._closed = False
         self.messages = 0
         """Sent, on this stream and earlier ones."""
@@ -129,12 +129,11 @@ class Link:
         self._unsent.append(batch)
         self._wake.set()
         if self._stream is None:
-            self._heard_s = now_s
             self._stream = loop.create_task(self._run(), name=f"peer {self.node.name}")
         if self._watch is None:
             # Nothing was owed until now.
-            self._heard_s = now_s
-            self._watch = loop.call_later(self._timeout_s / _CHECKS_PER_TIMEOUT, self._look)
+            self._silent_looks = 0
+            self._watch = loop.call_later(self._timeout_s / _LOOKS_PER_TIMEOUT, self._look)
         return batch
 
     async def _run(self) -> None:
@@ -187,7 +186,7 @@ class Link:
         )
 
     def _on_answer(self, answer: pb.Answer) -> None:
-        self._heard_s = asyncio.get_running_loop().time()
+        self._silent_looks = 0
         self.breaker.succeeded()
         take = self._pending.pop
         other_ring = False
@@ -222,10 +221,13 @@ class Link:
                 self._pending.pop(number)(PeerFailed(self.node.name, f"did not answer within {WAIT_MAX_S:g} s"))
         if not self._pending and not self._unsent:
             return
-        if now_s - self._heard_s > self._timeout_s:
-            self._break(f"was silent for {now_s - self._heard_s:.2f} s")
+        # Looks are counted, and not seconds: where this process was the one that stood still, what the peer has said
+        # meanwhile is read before the next look.
+        self._silent_looks += 1
+        if self._silent_looks > _LOOKS_PER_TIMEOUT:
+            self._break(f"was silent for {self._timeout_s:g} s")
             return
-        self._watch = loop.call_later(self._timeout_s / _CHECKS_PER_TIMEOUT, self._look)
+        self._watch = loop.call_later(self._timeout_s / _LOOKS_PER_TIMEOUT, self._look)
 
     def _break(self, reason: str) -> None:
         stream, self._stream = self._stream, None

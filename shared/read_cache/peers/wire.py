@@ -62,7 +62,8 @@ CLIENT_OPTIONS: Final[Options] = [
     *_COMMON,
     # A breaker of our own waits between attempts; the library's pause of a second and more comes on top of that.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # This is also how long one attempt may take; the next one does not begin earlier.
+    ("grpc.min_reconnect_backoff_ms", 300),
     ("grpc.max_reconnect_backoff_ms", 500),
     # Retries are ours, within a budget.
     ("grpc.enable_retries", 0),
