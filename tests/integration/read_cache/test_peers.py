@@ -24,6 +24,16 @@ async def everywhere(world: World, key: str, each: int = 1) -> list[bytes | None
     return await asyncio.gather(*(cache["items"].get(key) for cache in world.caches.values() for _ in range(each)))
 
 
+async def asked(world: World, *keys: str) -> None:
+    """Wait until the table was asked for these keys, and no others."""
+
+    async def was() -> bool:
+        return bool(world.table.asked)
+
+    await eventually(was)
+    assert world.table.asked == list(keys)
+
+
 async def test_a_thousand_gets_of_a_cold_key_through_all_nodes_are_one_load() -> None:
     async with cluster("a", "b", "c", "d", "e") as world:
         world.table.takes_s = 0.2
@@ -99,8 +109,7 @@ async def test_an_owner_that_dies_in_the_middle_costs_one_more_load() -> None:
         world.table.takes_s = 0.3
         readers = [cache for name, cache in world.caches.items() if name != "c"]
         gets = [asyncio.create_task(cache["items"].get(key)) for cache in readers for _ in range(250)]
-        await asyncio.sleep(0.1)
-        assert world.table.asked == [key]
+        await asked(world, key)
         # Without a good-bye.
         for name in ("a", "b", "d", "e"):
             world.link(world.caches[name], "c")._break("was killed by the test")
@@ -204,7 +213,7 @@ async def test_a_load_at_the_owner_that_began_before_a_removal_from_elsewhere_is
         world.table.takes_s = 0.2
         world.table.rows[key] = b"old"
         early = asyncio.create_task(world.caches["a"]["items"].get(key))
-        await asyncio.sleep(0.1)
+        await asked(world, key)
         world.table.rows[key] = b"new"
         assert await world.caches["a"]["items"].remove(key) == []
         assert await early == b"old"
@@ -227,7 +236,7 @@ async def test_a_node_that_stops_answers_what_it_was_asked() -> None:
         (key,) = world.owned_by("b")
         world.table.takes_s = 0.3
         get = asyncio.create_task(world.caches["a"]["items"].get(key))
-        await asyncio.sleep(0.1)
+        await asked(world, key)
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         stopping = asyncio.create_task(world.stop("b"))
