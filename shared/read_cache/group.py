@@ -64,9 +64,9 @@ class Group:
         shelf = self._shelf
         if not shelf.keeping:
             return MISSING
+        sure = self._is_sure()
         now_s = monotonic()
-        # Not sure of the ring: removals may not have come here, so only what is kept for moments counts.
-        if shelf.store is not None and (shelf.remote is None or shelf.remote.is_sure()):
+        if shelf.store is not None and sure:
             entry = shelf.store.get(self._prefix + key)
             if entry is not None and entry[1] > now_s and entry[2] == self._generation:
                 self._stats.hits += 1
@@ -77,6 +77,15 @@ class Group:
                 self._stats.mirror_hits += 1
                 return entry[0]
         return MISSING
+
+    def _is_sure(self) -> bool:
+        """Whether every removal comes here. Where it does not, only what is kept for moments may be told.
+
+        To be asked before anything is looked up or kept: where this process finds out here that it has slept for too
+        long, all is forgotten, and what is being loaded is no longer current.
+        """
+        remote = self._shelf.remote
+        return remote is None or remote.is_sure()
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None where the origin has none: kept here, or by the key's owner, or loaded.
@@ -180,18 +189,19 @@ class Group:
         except Exception as error:
             flight.crash(error)
             return
+        sure = self._is_sure()
         if flight.is_current:
-            self._keep(flight.key, value)
+            self._keep(flight.key, value, sure)
         else:
             self._stats.forgotten += 1
         flight.land(value)
 
-    def _keep(self, key: str, value: bytes | None) -> None:
+    def _keep(self, key: str, value: bytes | None, sure: bool) -> None:
         shelf = self._shelf
         ttl_s = self.limits.negative_ttl_s if value is None else self.limits.ttl_s
         ttl_s *= random.uniform(_KEPT_SHARE_LEAST, 1.0)
         remote = shelf.remote
-        if shelf.store is not None and (remote is None or (remote.is_sure() and remote.owner(key) is None)):
+        if shelf.store is not None and sure and (remote is None or remote.owner(key) is None):
             self._put(shelf.store, key, value, ttl_s)
         elif shelf.mirrors is not None:
             # Loaded in place of its owner, or without a ring to rely on: for moments, so that an outage does not make
@@ -217,6 +227,7 @@ class Group:
     def _fetched(self, flight: Flight[bytes | None], answer: Fetched | Exception) -> None:
         if isinstance(answer, Fetched):
             mirrors = self._shelf.mirrors
+            self._is_sure()
             if not flight.is_current:
                 self._stats.forgotten += 1
             elif mirrors is not None and mirrors.hot_keys.is_hot(self._prefix + flight.key):
@@ -252,7 +263,7 @@ class Group:
         """What is kept here of the key, for another process; None where nothing is."""
         shelf = self._shelf
         self._stats.served += 1
-        if not shelf.keeping:
+        if not shelf.keeping or not self._is_sure():
             return None
         now_s = monotonic()
         entry = shelf.store.get(self._prefix + key) if shelf.store is not None else None
@@ -324,7 +335,7 @@ class Group:
                 else:
                     flight.crash(answer)
                 return
-            if flight.is_current and remote.is_sure():
+            if self._is_sure() and flight.is_current:
                 self._put(store, key, answer.value, answer.fresh_s)
                 taken = True
             flight.land(answer.value)

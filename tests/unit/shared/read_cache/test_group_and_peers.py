@@ -267,3 +267,37 @@ async def test_keys_kept_are_those_of_the_group_and_of_its_generation(origin: Or
     group.forget_all()
     await group.get("b/1")
     assert group.keys_kept() == ["b/1"]
+
+
+async def test_a_load_that_began_before_this_process_slept_for_too_long_is_not_kept(origin: Origin) -> None:
+    """It finds that out when the load ends, and not before."""
+    peers = Peers("b")
+    cache, group = new_cache(origin, remote=peers)
+    await group.get("here/1")
+    origin.open.clear()
+    loads = [asyncio.create_task(group.get(key)) for key in ("here/2", "here/3")]
+    fetch = asyncio.create_task(group.get("b/1"))
+    await settle()
+
+    def wakes_up() -> bool:
+        peers.is_sure = lambda: True  # type: ignore[method-assign]
+        cache.reset()
+        return True
+
+    peers.is_sure = wakes_up  # type: ignore[method-assign]
+    origin.open.set()
+    await asyncio.gather(*loads)
+    assert [group.cached(key) for key in ("here/1", "here/2", "here/3")] == [MISSING] * 3
+    peers.is_sure = wakes_up  # type: ignore[method-assign]
+    peers.waiting[0](Fetched(b"old", 60))
+    assert await fetch == b"old"
+    assert group.cached("b/1") is MISSING
+
+
+async def test_a_peer_is_told_nothing_that_was_kept_before_this_process_slept(origin: Origin) -> None:
+    peers = Peers()
+    _, group = new_cache(origin, remote=peers)
+    await group.get("here/1")
+    assert group.kept_for_peer("here/1") is not None
+    peers.sure = False
+    assert group.kept_for_peer("here/1") is None
