@@ -23,7 +23,7 @@ from shared.read_cache.store.base import ENTRY_OVERHEAD_BYTES, Entry, Store, cos
 from shared.read_cache.store.sketch import Sketch
 
 _WINDOW_SHARE: Final = 0.01
-_PROTECTED_SHARE: Final = 0.8
+_PROTECTED_SHARE: Final = 0.9
 _SAMPLE_PER_ENTRY: Final = 10
 _SAMPLE_LEAST: Final = 1_000
 _TYPICAL_BYTES: Final = 200
