@@ -18,6 +18,7 @@ from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.line import LOADING_MAX, Line, Ring
 from shared.read_cache.peers.wire import (
     KEYS_PER_ASK_MAX,
+    RPCS_MAX,
     SERVER_OPTIONS,
     SERVICE,
     VALUE_BYTES_MAX,
@@ -30,7 +31,6 @@ from shared.read_cache.stats import Stats
 logger = logging.getLogger(__name__)
 
 STOP_S: Final = 2.0
-RPCS_MAX: Final = 1_000
 KEYS_MAX: Final = 50_000
 """Of an answer to Keys; at 60 characters a key less than a message may hold."""
 _KEYS_BYTES_MAX: Final = 3 * 1024**2

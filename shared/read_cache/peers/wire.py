@@ -36,6 +36,9 @@ _KEEPALIVE_MS: Final = 10_000
 _KEEPALIVE_TIMEOUT_MS: Final = 2_000
 _CONNECTIONS_MAX: Final = 4 * NODES_MAX
 
+RPCS_MAX: Final = 1_000
+"""At a time, of one node. A stream of gets is one of them, however many gets it carries."""
+
 Options = Sequence[tuple[str, int | str]]
 
 _COMMON: Final[list[tuple[str, int | str]]] = [
@@ -54,7 +57,7 @@ SERVER_OPTIONS: Final[Options] = [
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
-    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_concurrent_streams", RPCS_MAX),
     ("grpc.max_allowed_incoming_connections", _CONNECTIONS_MAX),
 ]
 
