@@ -74,10 +74,6 @@ class Cluster(Remote):
     def view(self) -> View | None:
         """The ring that this process relies on now."""
         view = self._membership.current()
-        if self._membership.lapses != self._lapses:
-            self._lapses = self._membership.lapses
-            self._stats.lapses += 1
-            self._on_lapse()
         if view is not self._view:
             self._change(view)
         return view
@@ -85,6 +81,10 @@ class Cluster(Remote):
     def _change(self, view: View | None) -> None:
         self._view = view
         self._kinds.clear()
+        if self._membership.lapses != self._lapses:
+            self._lapses = self._membership.lapses
+            self._stats.lapses += 1
+            self._on_lapse()
         if view is None or view.ring is self._last_ring:
             return
         self._last_ring = view.ring
@@ -110,7 +110,7 @@ class Cluster(Remote):
 
     @override
     def owner(self, key: str) -> str | None:
-        view = self.view()
+        view = self._view
         if view is None or not len(view.ring):
             return None
         node = view.ring.owner(key)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -62,9 +62,10 @@ class Group:
     def cached(self, key: str) -> bytes | Missing | None:
         """What is kept here now, without waiting; ``MISSING`` where nothing is. None: the origin has none."""
         shelf = self._shelf
+        remote = shelf.remote
+        sure = remote is None or remote.is_sure()
         if not shelf.keeping:
             return MISSING
-        sure = self._is_sure()
         now_s = monotonic()
         if shelf.store is not None and sure:
             entry = shelf.store.get(self._prefix + key)
@@ -227,10 +228,14 @@ class Group:
     def _fetched(self, flight: Flight[bytes | None], answer: Fetched | Exception) -> None:
         if isinstance(answer, Fetched):
             mirrors = self._shelf.mirrors
-            self._is_sure()
             if not flight.is_current:
                 self._stats.forgotten += 1
-            elif mirrors is not None and mirrors.hot_keys.is_hot(self._prefix + flight.key):
+            elif (
+                mirrors is not None
+                and mirrors.hot_keys.is_hot(self._prefix + flight.key)
+                and self._is_sure()
+                and flight.is_current
+            ):
                 self._put(mirrors.store, flight.key, answer.value, min(answer.fresh_s, self.limits.mirror_ttl_s))
             flight.land(answer.value)
         elif isinstance(answer, Overloaded):
@@ -259,18 +264,23 @@ class Group:
 
     # Peers
 
-    def kept_for_peer(self, key: str) -> Fetched | None:
-        """What is kept here of the key, for another process; None where nothing is."""
+    def kept_for_peer(self, keys: Sequence[str]) -> list[Fetched | None]:
+        """What is kept here of each key, for another process; None where nothing is."""
         shelf = self._shelf
-        self._stats.served += 1
-        if not shelf.keeping or not self._is_sure():
-            return None
-        now_s = monotonic()
-        entry = shelf.store.get(self._prefix + key) if shelf.store is not None else None
-        if entry is None or entry[1] <= now_s or entry[2] != self._generation:
-            return None
-        self._stats.served_hits += 1
-        return Fetched(entry[0], entry[1] - now_s)
+        self._stats.served += len(keys)
+        store = shelf.store
+        if store is None or not self._is_sure() or not shelf.keeping:
+            return [None] * len(keys)
+        now_s, generation, prefix = monotonic(), self._generation, self._prefix
+        found: list[Fetched | None] = []
+        for key in keys:
+            entry = store.get(prefix + key)
+            if entry is None or entry[1] <= now_s or entry[2] != generation:
+                found.append(None)
+            else:
+                found.append(Fetched(entry[0], entry[1] - now_s))
+        self._stats.served_hits += len(found) - found.count(None)
+        return found
 
     def load_for_peer(self, key: str, on_served: OnServed) -> None:
         """Load the key from the origin, whoever owns it: a question that was passed on is not passed on again.

@@ -24,7 +24,8 @@ class Remote(Protocol):
     def owner(self, key: str) -> str | None:
         """The name of the foreign node that answers for the key now; None: this process loads it itself.
 
-        None also where there are no nodes, or where this process is not sure of its ring.
+        None also where there are no nodes, or where this process is not sure of its ring. As of the last
+        :meth:`is_sure`, which is to be asked in the same step.
         """
 
     def is_sure(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shared.read_cache.membership.clock import now_s
@@ -30,7 +30,8 @@ class Membership(Protocol):
     """A provider of membership. ``run`` works; everything else only looks."""
 
     def current(self) -> View | None:
-        """The view, or None: serve without peers. Takes about a microsecond and is asked at every get.
+        """The view, or None: serve without peers. Takes about a microsecond and is asked at every get. Two views are
+        one object as long as they are equal and there was no lapse between them.
 
         None before the first view is there, and from the moment at which the view may be too old to rely on: the
         clock is looked at here, and not by a timer, so that a process that was suspended gets None at its first
@@ -75,10 +76,11 @@ class Reliance:
     def renew(self, view: View, until_s: float) -> None:
         """Rely on this view until then, on the clock of :func:`now_s`."""
         # Nobody may have asked since the last one became too old.
-        self.current()
-        if view != self._view:
-            # The same object stands for the same view, so that others see at a glance whether it has changed.
-            self._view = view
+        before = self.current()
+        # The same object stands for the same view that was relied on all the time, so that others see at a glance
+        # whether something has happened.
+        if before != view:
+            self._view = replace(view) if before is None else view
         self._until_s = until_s
 
     def replace(self, view: View) -> None:

@@ -188,8 +188,8 @@ class PeerServer:
                 line.add(number, state, ringless=ringless)
             return
         forwarded = ask.forwarded or not ringless
-        for number, key in zip(numbers, ask.keys, strict=True):
-            kept = group.kept_for_peer(key)
+        keys = list(ask.keys)
+        for number, key, kept in zip(numbers, keys, group.kept_for_peer(keys), strict=True):
             if kept is not None:
                 self._found(line, number, kept, ringless)
             elif ask.kept_only:

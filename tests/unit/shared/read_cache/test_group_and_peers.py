@@ -198,14 +198,14 @@ async def test_a_reader_keeps_mirrors_alone(origin: Origin) -> None:
 async def test_what_a_peer_is_told(origin: Origin) -> None:
     cache, group = new_cache(origin, GroupLimits(ttl_s=100, value_bytes_max=10), remote=Peers("b"))
     origin.rows["here/large"] = b"x" * 11
-    assert group.kept_for_peer("here/1") is None
+    assert group.kept_for_peer(["here/1"]) == [None]
     served: list[Fetched | Exception] = []
     for key in ("here/1", "here/none", "here/large"):
         group.load_for_peer(key, served.append)
     await settle()
     values = {(each.value, each.fresh_s > 0) for each in served if isinstance(each, Fetched)}
     assert values == {(b"mine", True), (None, True), (b"x" * 11, False)}
-    kept = group.kept_for_peer("here/1")
+    (kept,) = group.kept_for_peer(["here/1"])
     assert kept is not None
     assert (kept.value, 85 < kept.fresh_s < 100) == (b"mine", True)
     assert (cache.stats.served, cache.stats.served_hits) == (2, 1)
@@ -298,6 +298,6 @@ async def test_a_peer_is_told_nothing_that_was_kept_before_this_process_slept(or
     peers = Peers()
     _, group = new_cache(origin, remote=peers)
     await group.get("here/1")
-    assert group.kept_for_peer("here/1") is not None
+    assert group.kept_for_peer(["here/1"]) != [None]
     peers.sure = False
-    assert group.kept_for_peer("here/1") is None
+    assert group.kept_for_peer(["here/1"]) == [None]
