@@ -265,7 +265,7 @@ def _membership_of(settings: ReadCacheSettings, node: Node | None, nats: NatsLin
 
     if nats is None:
         raise ValueError("READ_CACHE_MEMBERSHIP=jetstream needs a connection to NATS")
-    return JetStreamMembership(nats, node=node, lease_s=settings.read_cache_lease_s)
+    return JetStreamMembership(nats, node=node, lease_s=settings.read_cache_lease_s, bucket=settings.read_cache_bucket)
 
 
 def _tls_of(settings: ReadCacheSettings) -> TlsFiles | None:

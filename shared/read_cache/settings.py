@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shared.settings import EnvironmentSettings
 
@@ -25,6 +26,7 @@ class ReadCacheSettings(EnvironmentSettings):
         read_cache_membership: where a cluster's nodes are found.
         read_cache_nodes: for static: ``name=host:port,name=host:port*weight``.
         read_cache_cloud_map: for cloud_map: ``namespace/service``.
+        read_cache_bucket: for jetstream: the beginning of the names of its buckets; clusters of one NATS differ in it.
         read_cache_lease_s: for jetstream: how long a node counts after it was last heard of, and how long a view may be
             relied on after it was last confirmed.
         read_cache_peer_timeout_ms: how long a get waits for a peer before it is loaded here.
@@ -40,8 +42,16 @@ class ReadCacheSettings(EnvironmentSettings):
     read_cache_membership: Provider = "jetstream"
     read_cache_nodes: str = ""
     read_cache_cloud_map: str = ""
+    read_cache_bucket: str = "read_cache"
     read_cache_lease_s: float = Field(default=3.0, ge=0.5, le=60)
     read_cache_peer_timeout_ms: int = Field(default=250, ge=10, le=10_000)
     read_cache_tls_cert_file: str = ""
     read_cache_tls_key_file: str = ""
     read_cache_tls_ca_file: str = ""
+
+    @field_validator("read_cache_bucket")
+    @classmethod
+    def _names_a_bucket(cls, name: str) -> str:
+        if not re.fullmatch("[A-Za-z0-9_-]{1,32}", name):
+            raise ValueError("must have 1 to 32 letters, digits, - and _")
+        return name

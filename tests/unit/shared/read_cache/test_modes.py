@@ -135,6 +135,7 @@ async def test_a_node_listens_on_private_addresses_only() -> None:
         {"read_cache_bytes_max": 1_000},
         {"read_cache_loads_max": 0},
         {"read_cache_lease_s": 0.1},
+        {"read_cache_bucket": "a.b"},
         {"read_cache_peer_timeout_ms": 1},
     ],
 )
