@@ -28,7 +28,13 @@ async def main(name: str, address: str, nats_url: str, origin_port: int) -> None
 
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    settings = ReadCacheSettings(read_cache="cluster", read_cache_membership="jetstream", read_cache_lease_s=2.0)
+    settings = ReadCacheSettings(
+        read_cache="cluster",
+        read_cache_membership="jetstream",
+        read_cache_lease_s=2.0,
+        # Whatever the machine does beside: nothing is to be shed here.
+        read_cache_loads_max=200,
+    )
     link = NatsLink(nats_url, name=f"cache node {name}")
     async with open_read_cache(settings, [GroupSpec("items", load)], node=Node(name, address), nats=link):
         await ended.wait()

@@ -96,7 +96,9 @@ async def nodes(start_stack: StackFactory) -> AsyncIterator[Cluster]:
     """Five, with a NATS of their own, since the names of the buckets are those of a deployment."""
     cluster = Cluster(await start_stack(services=()))
     link = NatsLink(cluster.nats_url, name="test reader")
-    settings = ReadCacheSettings(read_cache="cluster", read_cache_membership="jetstream", read_cache_lease_s=2.0)
+    settings = ReadCacheSettings(
+        read_cache="cluster", read_cache_membership="jetstream", read_cache_lease_s=2.0, read_cache_loads_max=200
+    )
     async with (
         serving(cluster.answer) as cluster.origin_port,
         open_read_cache(settings, [GroupSpec("items", cluster.load)], nats=link) as cluster.reader,
