@@ -9,13 +9,17 @@ import asyncio
 import os
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from infrastructure.local.processes import ManagedProcess, ProcessSpec
 from infrastructure.local.servers.ports import HOST, free_ports
 from infrastructure.local.servers.probes import http_ready
+from shared.aws.clients import open_cloud_map
+from shared.aws.discovery import Instance, discover
 
 REGION = "eu-central-1"
 
@@ -56,3 +60,21 @@ def environment_of(address: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+class Registry:
+    """A namespace of Cloud Map with one service, for one test; at the emulator that the environment names."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.client = open_cloud_map(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+        self.namespace = f"{uuid.uuid4().hex}.local"
+        self.client.create_private_dns_namespace(Name=self.namespace, Vpc=f"vpc-{uuid.uuid4().hex}")
+        namespaces: Any = self.client.list_namespaces()["Namespaces"]
+        namespace_id = next(each["Id"] for each in namespaces if each["Name"] == self.namespace)
+        config = {"DnsRecords": [{"Type": "A", "TTL": 10}]}
+        made = self.client.create_service(Name=service, NamespaceId=namespace_id, DnsConfig=config)
+        self.service_id: str = made["Service"]["Id"]
+
+    def instances(self) -> list[Instance]:
+        return discover(self.client, self.namespace, self.service)
