@@ -94,7 +94,13 @@ class BidScripts:
         self._pool = redis.connection_pool
         self._timeout_s = timeout_s
         self._connection: AbstractConnection | None = None
-        self._limits = LimitArguments(*(str(getattr(limits, name)) for name in LimitArguments._fields))
+        self._limits = LimitArguments(
+            outbox_entries_max=str(limits.outbox_entries_max),
+            recent_events=str(limits.recent_events),
+            refusals_kept=str(limits.refusals_kept),
+            refusals_kept_of_one=str(limits.refusals_kept_of_one),
+            refusals_kept_s=str(limits.refusals_kept_s),
+        )
 
     async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
         """Decide the bids of several items; atomic per item.
