@@ -49,7 +49,7 @@ from shared.clients.redis import open_redis
 from shared.http.metrics import Histogram
 from shared.http.problems import problem
 from shared.http.protocol import bounded_protocol
-from shared.supervision import Work, in_background
+from shared.supervision import Work, in_background, supervised
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         if acknowledger is not None:
             work["acknowledger"] = acknowledger.run
         await stack.enter_async_context(in_background(work, keeps_state=False))
-        flusher = asyncio.create_task(committer.run(), name="committer")
+        deciding = supervised(committer.run, "committer", keeps_state=False, may_end=lambda: committer.is_closing)
+        flusher = asyncio.create_task(deciding, name="committer")
         stack.push_async_callback(_drain, committer, flusher, timeout_s + 1)
         figures = partial(_figures, committer, relay, shards)
         await stack.enter_async_context(presence("api_gateway", settings.gateway_port, figures))

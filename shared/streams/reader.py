@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -81,7 +82,9 @@ async def read_from(
                 pending = messages[-1].metadata.num_pending
                 yield messages
         finally:
-            await source.unsubscribe()
+            # Where the caller is cancelled, an error here would take the place of that. The server forgets by itself.
+            with contextlib.suppress(NatsError, OSError):
+                await source.unsubscribe()
     except StreamUnavailable:
         raise
     except (NatsError, OSError, TimeoutError) as error:
