@@ -142,7 +142,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         if acknowledger is not None:
             work["acknowledger"] = acknowledger.run
         await stack.enter_async_context(in_background(work, keeps_state=False))
-        deciding = supervised(committer.run, "committer", keeps_state=False, may_end=lambda: committer.is_closing)
+        deciding = supervised(committer.run, "committer", keeps_state=False, may_end=committer.is_closing)
         flusher = asyncio.create_task(deciding, name="committer")
         stack.push_async_callback(_drain, committer, flusher, timeout_s + 1)
         figures = partial(_figures, committer, relay, shards)

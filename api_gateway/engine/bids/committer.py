@@ -93,7 +93,6 @@ class Committer:
             raise Overloaded("too many bids are waiting, or the gateway is shutting down; try again")
         self._wake.set()
 
-    @property
     def is_closing(self) -> bool:
         """Whether :meth:`close` was called."""
         return self._closing

@@ -260,7 +260,7 @@ async def test_a_short_secret_ends_the_start_with_a_message(feed_stack: Stack) -
     )
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode
-    assert b"feed_token_secret" in errors
+    assert b"FEED_TOKEN_SECRET" in errors
     assert b"at least 32 bytes" in errors
     assert b"short" not in errors.replace(b"shorter", b""), "a secret is not printed, not even a bad one"
 
