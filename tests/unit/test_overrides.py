@@ -40,6 +40,7 @@ from broadcast_service.transport.websockets import FeedProtocol
 from infrastructure.local.cli import LazyGroup
 from shared.clients import cancellation
 from shared.clients import nats as our_nats
+from shared.http import protocol
 from shared.http.protocol import BoundedHttpProtocol
 
 ROOT = Path(__file__).parents[2]
@@ -76,11 +77,12 @@ TABLE = (
         {
             "data_received": "handle_websocket_upgrade",
             "on_response_complete": "timeout_keep_alive_handler",
+            "on_headers_complete": "on_response_complete",
             "_unset_keepalive_if_required": "timeout_keep_alive_task",
         },
     ),
     Touched("uvicorn", RequestResponseCycle, (), "keep_alive response_complete response_started"),
-    Touched("uvicorn", FlowControl, (), "write_paused"),
+    Touched("uvicorn", FlowControl, (protocol._Flow,), "pause_reading write_paused"),
     Touched(
         "uvicorn",
         WebSocketsSansIOProtocol,

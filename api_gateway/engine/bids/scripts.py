@@ -12,25 +12,26 @@ from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
     NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
     ResponseError,
-    TryAgainError,
 )
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.item_scripts import LUA, NO_ITEM, OK, ScriptLimits, item_keys, refused_by_script
+from api_gateway.engine.item_scripts import (
+    LUA,
+    NO_ITEM,
+    OK,
+    READ_ONLY,
+    ScriptLimits,
+    is_refused_by_redis,
+    item_keys,
+    refused_by_script,
+)
 from api_gateway.engine.loss.guard import NotAdmitted
 from shared.domain.errors import OutcomeUnknown, Unavailable
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.scripts import Script
-
-_READ_ONLY: Final = "can't write against a read only replica"
-_OUT_OF_MEMORY: Final = "command not allowed when used memory"
 
 
 class BidArguments(NamedTuple):
@@ -131,7 +132,7 @@ class BidScripts:
         answers = await self._exchange(connection, commands)
         # The run of this very connection: answers come on the connection that sent the commands, or not at all.
         run = self._run_of(connection)
-        if any(isinstance(answer, ResponseError) and _READ_ONLY in str(answer) for answer in answers):
+        if any(isinstance(answer, ResponseError) and READ_ONLY in str(answer) for answer in answers):
             # What was the primary is a replica now. When it becomes the primary again, it must be admitted again.
             await self._drop()
         return [_decided(answer, run) for answer in answers]
@@ -235,11 +236,6 @@ def _decided(answer: Any, run: str) -> Decided | Exception:
 
 def _translated(error: ResponseError) -> Exception:
     """What an error answer says about the bids: refused before the script ran, or unknown."""
-    # All of these are checked before a script's first write takes effect. The client takes the first word off an error
-    # that it has a class for; inside a script, Redis 6.2 hides that word.
-    text = str(error)
-    refusals = ("MISCONF", "LOADING", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
-    classes = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
-    if isinstance(error, classes) or text.startswith(refusals) or _OUT_OF_MEMORY in text or _READ_ONLY in text:
-        return Unavailable(f"Redis cannot take bids: {text}", retry_after_s=2)
+    if is_refused_by_redis(error):
+        return Unavailable(f"Redis cannot take bids: {error}", retry_after_s=2)
     return OutcomeUnknown()

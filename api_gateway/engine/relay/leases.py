@@ -26,6 +26,7 @@ from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.shard_scripts import Hold, ShardScripts
 from shared import names
 from shared.redis_layout.cursors import Lineage, read_cursors
+from shared.supervision import heed_cancellation
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Leases:
                 await self.adopt(sorted(held - set(self.owned)))
                 self._health.shards_owned = len(self.owned)
             except (RedisError, OSError, TimeoutError) as error:
+                heed_cancellation()
                 self._on_failure("leases", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s * random.uniform(0.8, 1.0)):

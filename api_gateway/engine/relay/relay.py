@@ -39,6 +39,7 @@ from shared.crash_points import crash_point
 from shared.messages import frame_batch
 from shared.redis_layout.cursors import Lineage, ask_lineage, decode_lineage, read_cursors
 from shared.redis_layout.outbox import Entry, ask_entries, decode_entries
+from shared.supervision import heed_cancellation, loudly
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +113,8 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._leases.run(), name="relay-leases")
-            group.create_task(self._pump(), name="relay-pump")
+            group.create_task(loudly(self._leases.run), name="relay-leases")
+            group.create_task(loudly(self._pump), name="relay-pump")
 
     async def release(self) -> None:
         """Give the leases back, so that another gateway need not wait for them to run out."""
@@ -161,9 +162,11 @@ class Relay:
                 self.health.connected = True
                 self.health.last_error = None
             except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
+                heed_cancellation()
                 self._failed("publish", error)
                 await self._back_off(backoff)
             except Exception as error:
+                heed_cancellation()
                 # A bug must not end the gateway's only relay: log it, and read everything again.
                 logger.exception("relay: unexpected failure")
                 self._failed("publish", error)

@@ -252,7 +252,7 @@ async def test_who_does_not_share_a_port_does_not_get_it(feed_stack: Stack) -> N
 async def test_a_short_secret_ends_the_start_with_a_message(feed_stack: Stack) -> None:
     code, said = await broadcaster(feed_stack, FEED_TOKEN_SECRET="short")
     assert code
-    assert "feed_token_secret" in said
+    assert "FEED_TOKEN_SECRET" in said
     assert "at least 32 bytes" in said
     assert "short" not in said.replace("shorter", ""), "a secret is not printed, not even a bad one"
 

@@ -7,7 +7,7 @@ import gzip
 import json
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import httpx2 as httpx
@@ -79,6 +79,24 @@ async def test_an_item_opens_and_closes_by_itself(http: httpx.AsyncClient, redis
     assert (await bid(http, "timed", "bob", amount=50))["code"] == "SOLD"
     assert kinds(await events_of(redis, "timed")) == ["created", "opened", "bid", "closed"]
     assert await redis.zscore(deadlines_key(names.shard_of("timed")), "timed") is None
+
+
+async def test_an_item_that_cannot_be_closed_holds_up_no_other(http: httpx.AsyncClient, redis: Redis) -> None:
+    """Its script fails: a key of it has another type than it should."""
+    broken, sound = sorted((f"broken-{number}" for number in range(2)), key=names.shard_of)
+    assert names.shard_of(broken) < names.shard_of(sound)
+    for item in (broken, sound):
+        await create(http, item, end_time=in_s(1.0))
+    kept: Any = await redis.lrange(recent_key(broken), 0, -1)
+    await redis.delete(recent_key(broken))
+    await redis.set(recent_key(broken), "no list")
+    try:
+        await item_when(http, sound, "unsold")
+        assert "bidding_items_stuck 1\n" in (await http.get("/metrics")).text
+    finally:
+        await redis.delete(recent_key(broken))
+        await cast(Any, redis.rpush(recent_key(broken), *kept))
+    await item_when(http, broken, "unsold")
 
 
 async def test_without_the_reserve_an_item_stays_unsold(http: httpx.AsyncClient, redis: Redis) -> None:
