@@ -39,7 +39,7 @@ from archival_worker.recovery.closed_shards import ClosedShards
 from archival_worker.recovery.items import ItemWriter
 from archival_worker.recovery.options import RecoverOptions, RecoveryReport
 from archival_worker.store.archive import Archive
-from archival_worker.store.database import is_gone
+from archival_worker.store.database import is_gone, translated
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
@@ -101,7 +101,9 @@ class Recovery:
             if not self._options.dry_run:
                 self._claims = await Run.begin(self._redis, self._archive, connection, self._sql)
             try:
-                return await self._run()
+                # Errors of this very connection are asked about below, like those of others.
+                with translated():
+                    return await self._run()
             except ArchiveUnavailable as error:
                 if not await is_gone(connection):
                     raise
