@@ -43,6 +43,7 @@ from archival_worker.store.database import is_gone, translated
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
+from shared.domain.errors import BiddingError
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
     deadlines_key,
@@ -104,8 +105,11 @@ class Recovery:
                 # Errors of this very connection are asked about below, like those of others.
                 with translated():
                     return await self._run()
-            except ArchiveUnavailable as error:
-                if not await is_gone(connection):
+            except BiddingError as error:
+                lock_is_gone = await is_gone(connection)
+                # It is not used again. The pool would fail to reset a broken one, and hide this error.
+                connection.terminate()
+                if not lock_is_gone or not isinstance(error, ArchiveUnavailable):
                     raise
                 # The lock is gone with the connection, so another run may be at work.
                 raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error

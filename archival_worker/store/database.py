@@ -61,15 +61,13 @@ async def connection_of(
 
 
 async def is_gone(connection: Connection) -> bool:
-    """Whether the connection broke, and its locks with it. Then it is closed.
+    """Whether the connection broke, and its locks with it.
 
     This asks the server: a process that was suspended may not have read yet that its connection was closed.
     """
     try:
         return not await connection.fetchval("SELECT true", timeout=_ASK_S)
     except _DRIVER_ERRORS:
-        # The pool would reset it when it gets it back, and that error would take the place of the one being told.
-        _cut(connection)
         return True
 
 
