@@ -26,8 +26,10 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
+import asyncpg
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
@@ -108,7 +110,8 @@ class Recovery:
             except BiddingError as error:
                 lock_is_gone = await is_gone(connection)
                 # It is not used again. The pool would fail to reset a broken one, and hide this error.
-                connection.terminate()
+                with suppress(asyncpg.InterfaceError):  # it is closed already
+                    connection.terminate()
                 if not lock_is_gone or not isinstance(error, ArchiveUnavailable):
                     raise
                 # The lock is gone with the connection, so another run may be at work.
