@@ -75,7 +75,7 @@ async def settled(house: House) -> dict[bytes, Any]:
         nonlocal found
         await asyncio.sleep(1)
         last, found = found, await everything(house)
-        marks = [await redis.hget(cursors_key(names.shard_of(item)), "run") for item in ITEMS]
+        marks = [await redis.hget(cursors_key(shard), "run") for shard in names.SHARDS]
         return None not in marks and found == last
 
     await eventually(is_still, seconds=60)
