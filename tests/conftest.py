@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from infrastructure.local.stack import Stack
 from tests import searching
-from tests.stack import StackFactory, end_stacks_of_killed_runs, running_servers
+from tests.stack import StackFactory, end_stacks_of_killed_runs, running_stack
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
@@ -71,7 +71,7 @@ def clean_machine() -> None:
 @pytest.fixture(scope="session")
 def servers(clean_machine: None) -> Iterator[Stack]:
     """Running servers without services, for the whole run."""
-    with running_servers() as stack:
+    with running_stack(services=()) as stack:
         yield stack
 
 

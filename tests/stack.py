@@ -178,23 +178,29 @@ class StackFactory:
 
 
 @contextlib.contextmanager
-def running_stack(stack: Stack) -> Iterator[Stack]:
-    """Start a stack, and end and remove it after the block.
+def running_stack(
+    *, services: Sequence[str], env: Mapping[str, str] | None = None, postgres_url: str | None = None
+) -> Iterator[Stack]:
+    """A stack for several tests, ended and removed after the block.
+
+    Its database is a copy of one that is migrated, or the one at ``postgres_url``, which must be migrated.
 
     Not async: a Stack belongs to no event loop, and this one may outlive those of the tests.
     """
+    stack = Stack(
+        new_data_dir(),
+        ports=Ports.free(),
+        services=services,
+        env=env,
+        migrate=False,
+        postgres_url=postgres_url,
+        launcher=launch_service,
+    )
     try:
+        if postgres_url is None:
+            asyncio.run(_TEMPLATE.copy_to(stack.data_dir))
         asyncio.run(stack.start())
         yield stack
     finally:
         asyncio.run(stack.stop())
         shutil.rmtree(stack.data_dir, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def running_servers() -> Iterator[Stack]:
-    """Redis, NATS and PostgreSQL with the schema, without services, for several tests."""
-    data_dir = new_data_dir()
-    asyncio.run(_TEMPLATE.copy_to(data_dir))
-    with running_stack(Stack(data_dir, ports=Ports.free(), services=())) as stack:
-        yield stack

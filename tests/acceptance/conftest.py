@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from infrastructure.local.servers.ports import Ports
+from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import House, Street, running_browser
-from tests.stack import new_data_dir, running_stack
+from tests.stack import running_stack
 
 # Frequent heartbeats and counts, so that no test waits long for a missing one.
 OFTEN = {"FEED_TIME_S": "1", "FEED_VIEWERS_S": "0.2"}
@@ -20,7 +20,7 @@ OFTEN = {"FEED_TIME_S": "1", "FEED_VIEWERS_S": "0.2"}
 @pytest.fixture(scope="session")
 def platform(clean_machine: None) -> Iterator[Stack]:
     """All services. Shared by the tests: use item ids of your own, and restart what you kill."""
-    with running_stack(Stack(new_data_dir(), ports=Ports.free(), env=OFTEN)) as stack:
+    with running_stack(services=ALL_SERVICES, env=OFTEN) as stack:
         yield stack
 
 

@@ -19,12 +19,12 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from tests.integration.archive.archive_world import World, new_world
 from tests.integration.feed.feed_world import AuctionHouse, running_feed
-from tests.stack import StackFactory, running_servers
+from tests.stack import StackFactory, running_stack
 
 
 @pytest.fixture(scope="module")
 def archive_servers() -> Iterator[Stack]:
-    with running_servers() as stack:
+    with running_stack(services=()) as stack:
         yield stack
 
 

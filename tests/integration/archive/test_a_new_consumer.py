@@ -16,7 +16,7 @@ from shared.streams.follower import Follower
 from shared.streams.puller import Pulled, Puller, PullOptions, ensure_consumer
 from shared.streams.reader import read_from
 from tests.integration.archive.archive_world import PATIENCE_S, World, new_world
-from tests.stack import running_servers
+from tests.stack import running_stack
 from tests.unit.archival_worker.events import bid, message
 from tests.waiting import eventually
 
@@ -27,7 +27,7 @@ OPTIONS = PullOptions("counter", ack_wait_s=1.0)
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Stack]:
-    with running_servers() as stack:
+    with running_stack(services=()) as stack:
         yield stack
 
 

@@ -15,7 +15,7 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionPaused, UnknownEvent, encode_event, frame_batch
 from tests.integration.archive.chain_world import World, chain_world
-from tests.stack import running_servers
+from tests.stack import running_stack
 from tests.unit.archival_worker.events import START_US, bid, created, delivery, of_the_future
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Stack]:
-    with running_servers() as stack:
+    with running_stack(services=()) as stack:
         yield stack
 
 

@@ -26,7 +26,7 @@ from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits, Transition
 from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.relay.shard_scripts import ShardScripts
-from infrastructure.local.servers.ports import Ports, free_ports
+from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import Client, ensure_stream, open_nats
@@ -35,7 +35,7 @@ from shared.domain.auction import Terms
 from shared.messages import frame_batch
 from shared.redis_layout.item_hash import item_fields
 from shared.redis_layout.keys import outbox_key, recent_key
-from tests.stack import new_data_dir, running_stack
+from tests.stack import running_stack
 from tests.tcp import Way, relay, serving
 from tests.waiting import eventually
 
@@ -157,9 +157,7 @@ class AuctionHouse:
 def running_feed(postgres_url: str) -> AbstractContextManager[Stack]:
     """A broadcaster with Redis and NATS for this test module alone, so that nobody else publishes events."""
     env = {"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"}
-    return running_stack(
-        Stack(new_data_dir(), ports=Ports.free(), services=(FEED,), env=env, postgres_url=postgres_url)
-    )
+    return running_stack(services=(FEED,), env=env, postgres_url=postgres_url)
 
 
 def ws_url(stack: Stack, path: str, port: int | None = None) -> str:

@@ -46,7 +46,7 @@ from tests.integration.archive.archive_world import migrated_database
 from tests.integration.gateway.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of
 from tests.integration.gateway.test_rules_equal import Model
 from tests.searching import examples
-from tests.stack import running_servers
+from tests.stack import running_stack
 
 pytestmark = pytest.mark.integration
 
@@ -135,7 +135,7 @@ class Ruin:
 
 @pytest.fixture(scope="module")
 def ruin() -> Iterator[Ruin]:
-    with running_servers() as stack, asyncio.Runner() as runner:
+    with running_stack(services=()) as stack, asyncio.Runner() as runner:
 
         async def prepared() -> tuple[AsyncRedis, asyncpg.Pool]:
             url = await migrated_database(stack)
