@@ -114,6 +114,11 @@ def _shrink(spec: ProcessSpec) -> None:
 _TEMPLATE = _Template()
 
 
+async def copy_database_to(data_dir: Path) -> None:
+    """Put a migrated database into the data directory of a stack that was never started."""
+    await _TEMPLATE.copy_to(data_dir)
+
+
 class StackFactory:
     """Starts stacks for one test, and ends and removes them all after it, whether it passed or failed."""
 
@@ -143,7 +148,7 @@ class StackFactory:
             migrate=False if ready_made else None,
         )
         if ready_made:
-            await _TEMPLATE.copy_to(stack.data_dir)
+            await copy_database_to(stack.data_dir)
         await stack.start()
         return stack
 
@@ -198,7 +203,7 @@ def running_stack(
     )
     try:
         if postgres_url is None:
-            asyncio.run(_TEMPLATE.copy_to(stack.data_dir))
+            asyncio.run(copy_database_to(stack.data_dir))
         asyncio.run(stack.start())
         yield stack
     finally:

@@ -24,6 +24,7 @@ from infrastructure.local.servers.ports import Ports, setting_of
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.state import RunRecord, end_leftovers, living, run_path
 from tests.programs import BIDDING, started
+from tests.stack import copy_database_to
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -58,7 +59,8 @@ class Bidding:
         return process.returncode, output.decode()
 
     async def up(self) -> Process:
-        """`bidding up` in the foreground, once it has said that it is ready."""
+        """`bidding up` in the foreground with a database that is there, once it has said that it is ready."""
+        await copy_database_to(self.data_dir)
         process = await self.start("up", "--servers-only")
         assert process.stdout is not None
         text = b""
