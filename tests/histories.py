@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from hypothesis import strategies as st
 
@@ -38,82 +40,132 @@ class Step:
     bids: tuple[KeyedBid, ...]
 
 
-def amounts(near: int = 10_000) -> st.SearchStrategy[int]:
-    """Mostly small amounts that collide, and the ends of the range."""
-    return st.one_of(
-        st.integers(1, 60),
-        st.integers(1, near),
-        st.sampled_from([99, 100, 101, 499, 500, 2_499, 2_500, MINOR_MAX - 1, MINOR_MAX]),
-        st.integers(MINOR_MAX - 20_000, MINOR_MAX),
-    )
+# Strategies are made once: to make one costs several times as much as to draw from it.
+_NO_AMOUNT = st.none()
+_AMOUNTS = st.one_of(
+    st.integers(1, 60),
+    st.integers(1, 10_000),
+    st.sampled_from([99, 100, 101, 499, 500, 2_499, 2_500, MINOR_MAX - 1, MINOR_MAX]),
+    st.integers(MINOR_MAX - 20_000, MINOR_MAX),
+)
+"""Mostly small amounts that collide, and the ends of the range."""
+# Rising with the number, so that long runs of accepted bids come up as often as refusals.
+_RISING = st.integers(0, 150)
+_OFFERS = st.sampled_from([_NO_AMOUNT, _AMOUNTS, _RISING, _RISING])
+_MAXIMA = st.one_of(_NO_AMOUNT, _AMOUNTS)
+
+_KINDS = st.sampled_from(["flat", "percent", "ladder", "ebay"])
+_FLAT = st.one_of(st.integers(1, 50), st.just(MINOR_MAX))
+_PERCENT = st.integers(1, 10_000)
+_PLACES = st.sampled_from([0, 2, 3])
+_BOUNDS = st.sets(st.integers(1, 5_000), min_size=1, max_size=4)
+_STEPS = st.integers(1, 200)
+_LAST_STEP = st.integers(1, 500)
 
 
 @st.composite
 def increments(draw: st.DrawFn) -> Increment:
     """Every kind of increment."""
-    kind = draw(st.sampled_from(["flat", "percent", "ladder", "ebay"]))
+    kind = draw(_KINDS)
     if kind == "flat":
-        return Increment("flat", draw(st.one_of(st.integers(1, 50), st.just(MINOR_MAX))))
+        return Increment("flat", draw(_FLAT))
     if kind == "percent":
-        return Increment("percent", draw(st.integers(1, 10_000)))
+        return Increment("percent", draw(_PERCENT))
     if kind == "ebay":
-        return default_ladder(draw(st.sampled_from([0, 2, 3])))
-    bounds = sorted(draw(st.sets(st.integers(1, 5_000), min_size=1, max_size=4)))
-    steps = tuple((bound, draw(st.integers(1, 200))) for bound in bounds)
-    return Increment("ladder", draw(st.integers(1, 500)), steps)
+        return default_ladder(draw(_PLACES))
+    bounds = sorted(draw(_BOUNDS))
+    steps = tuple((bound, draw(_STEPS)) for bound in bounds)
+    return Increment("ladder", draw(_LAST_STEP), steps)
+
+
+_TRIGGER_S = st.integers(1, 20)
+_EXTEND_S = st.integers(1, 30)
+_MODES: st.SearchStrategy[Literal["from_bid", "from_end"]] = st.sampled_from(["from_bid", "from_end"])
+_COUNTS = st.integers(0, 3)
+_HARD_END_US = st.one_of(st.none(), st.integers(0, 60 * SECOND_US))
 
 
 @st.composite
-def soft_closes(draw: st.DrawFn, end_us: int) -> SoftClose:
-    """Windows of a few seconds around an end."""
+def soft_closes(draw: st.DrawFn) -> SoftClose:
+    """Windows of a few seconds, of an item that ends at 0; see ``of_an_end``."""
     return SoftClose(
-        trigger_us=draw(st.integers(1, 20)) * SECOND_US,
-        extend_us=draw(st.integers(1, 30)) * SECOND_US,
-        mode=draw(st.sampled_from(["from_bid", "from_end"])),
-        max_count=draw(st.integers(0, 3)),
-        hard_end_us=draw(st.one_of(st.none(), st.integers(end_us, end_us + 60 * SECOND_US))),
+        trigger_us=draw(_TRIGGER_S) * SECOND_US,
+        extend_us=draw(_EXTEND_S) * SECOND_US,
+        mode=draw(_MODES),
+        max_count=draw(_COUNTS),
+        hard_end_us=draw(_HARD_END_US),
     )
+
+
+def of_an_end(soft_close: SoftClose | None, end_us: int) -> SoftClose | None:
+    """The soft close of an item that ends then."""
+    if soft_close is None or soft_close.hard_end_us is None:
+        return soft_close
+    return replace(soft_close, hard_end_us=end_us + soft_close.hard_end_us)
+
+
+_START_PRICES = st.one_of(st.just(0), st.integers(0, 500))
+_ABOVE = st.one_of(st.none(), st.integers(0, 1_999))
+_BUY_NOW_ABOVE = st.one_of(st.none(), st.integers(0, 3_999))
+_STARTS_US = st.sampled_from([-SECOND_US, 0, 1, SECOND_US])
+_ENDS_S = st.one_of(st.none(), st.integers(5, 40))
+_SELLERS = st.sampled_from([None, SELLER])
+_INCREMENTS = increments()
+_SOFT_CLOSES = st.one_of(st.none(), soft_closes(), soft_closes())
 
 
 @st.composite
 def terms(draw: st.DrawFn) -> Terms:
     """Terms of every kind; the auction starts about now and lasts for seconds, or for ever."""
-    start_price = draw(st.one_of(st.just(0), st.integers(0, 500)))
-    reserve = draw(st.one_of(st.none(), st.integers(max(start_price, 1), 2_000)))
-    buy_now = draw(st.one_of(st.none(), st.integers(max(start_price, reserve or 1, 1), 4_000)))
-    start_us = NOW_US + draw(st.sampled_from([-SECOND_US, 0, 1, SECOND_US]))
-    end_us = draw(st.one_of(st.none(), st.integers(5, 40).map(lambda s: NOW_US + s * SECOND_US)))
+    start_price = draw(_START_PRICES)
+    above = draw(_ABOVE)
+    reserve = None if above is None else max(start_price, 1) + above
+    above = draw(_BUY_NOW_ABOVE)
+    buy_now = None if above is None else max(start_price, reserve or 1, 1) + above
+    start_us = NOW_US + draw(_STARTS_US)
+    end_s = draw(_ENDS_S)
+    end_us = None if end_s is None else NOW_US + end_s * SECOND_US
     return Terms(
         item_id="item",
         start_us=start_us,
-        seller_id=draw(st.sampled_from([None, SELLER])),
+        seller_id=draw(_SELLERS),
         start_price=start_price,
         reserve_price=reserve,
         buy_now_price=buy_now,
-        increment=draw(increments()),
+        increment=draw(_INCREMENTS),
         end_us=end_us,
-        soft_close=None if end_us is None else draw(st.one_of(st.none(), soft_closes(end_us), soft_closes(end_us))),
+        soft_close=None if end_us is None else of_an_end(draw(_SOFT_CLOSES), end_us),
     )
 
 
-@st.composite
-def bids(draw: st.DrawFn, number: int) -> KeyedBid:
+# Who bids, under which kind of key, and which of the keys that come again and again.
+_BIDDERS = st.sampled_from(
+    list(itertools.product((*USERS, *USERS, SELLER), ("none", "none", "header", "bid_id"), range(4)))
+)
+
+
+def _bid(draw: st.DrawFn, number: int) -> KeyedBid:
     """A plain bid, a bid with a maximum, or a maximum alone; now and then under a key that was used before."""
-    user = draw(st.sampled_from((*USERS, *USERS, SELLER)))
-    # Rising with the number, so that long runs of accepted bids come up as often as refusals.
-    rising = st.integers(number * 100, number * 100 + 150)
-    amount = draw(st.one_of(st.none(), amounts(), rising, rising))
-    maximum = draw(st.one_of(st.none(), amounts()))
+    user, kind, again = draw(_BIDDERS)
+    offer = draw(_OFFERS)
+    amount = draw(_RISING) + number * 100 if offer is _RISING else draw(offer)
+    maximum = draw(_MAXIMA)
     if amount is None and maximum is None:
-        amount = draw(amounts())
+        amount = draw(_AMOUNTS)
     if amount is not None and maximum is not None and maximum < amount:
         amount, maximum = maximum, amount
-    kind = draw(st.sampled_from(["none", "none", "header", "bid_id"]))
-    again = draw(st.integers(0, 3))
     if kind == "bid_id":
         bid_id = f"key-{again}"
         return KeyedBid(Bid(bid_id, user, amount, maximum), bid_id, True)
     return KeyedBid(Bid(f"~b-{number}", user, amount, maximum), f"key-{again}" if kind == "header" else None, False)
+
+
+_BATCHES = st.integers(1, 7)
+_BATCH_SIZES = st.integers(1, 6)
+_ELAPSED_US = st.one_of(
+    st.just(0), st.integers(0, 3), st.integers(0, 15).map(lambda s: s * SECOND_US), st.just(999_999)
+)
+_OPERATIONS = st.sampled_from([None, None, None, "advance", "advance", "pause", "resume", "resume", "cancel"])
 
 
 @st.composite
@@ -121,18 +173,13 @@ def histories(draw: st.DrawFn) -> list[Step]:
     """Batches of bids with time between them, often right at the edge of a second."""
     steps = []
     number = 0
-    for _ in range(draw(st.integers(1, 7))):
-        elapsed = draw(
-            st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 15).map(lambda s: s * SECOND_US), st.just(999_999))
-        )
+    for _ in range(draw(_BATCHES)):
+        elapsed = draw(_ELAPSED_US)
         batch = []
-        for _ in range(draw(st.integers(1, 6))):
+        for _ in range(draw(_BATCH_SIZES)):
             number += 1
-            batch.append(draw(bids(number)))
-        operation = draw(
-            st.sampled_from([None, None, None, "advance", "advance", "pause", "resume", "resume", "cancel"])
-        )
-        steps.append(Step(elapsed, operation, tuple(batch)))
+            batch.append(_bid(draw, number))
+        steps.append(Step(elapsed, draw(_OPERATIONS), tuple(batch)))
     return steps
 
 

@@ -208,21 +208,31 @@ def lively_terms(draw: st.DrawFn) -> Terms:
     )
 
 
+# Made once: to make a strategy costs several times as much as to draw from it.
+_LENGTHS = st.integers(4, 25)
+_MORE = st.integers(0, 40)
+_REACH = st.integers(0, 120)
+_BIDDERS = st.tuples(
+    st.sampled_from(["amount", "amount", "maximum", "both"]),
+    st.sampled_from(["none", "bid_id", "header"]),
+    st.sampled_from(("ada", "ada", "bob", "cyd")),
+)
+_HEADERS = st.integers(0, 20)
+_ELAPSED_US = st.integers(0, 5)
+
+
 @st.composite
 def lively_histories(draw: st.DrawFn) -> list[Step]:
     """Bids around a price that rises, plain ones and maxima and raises of them, with and without keys."""
     steps = []
-    for number in range(1, draw(st.integers(4, 25))):
-        amount = number * 15 + draw(st.integers(0, 40))
-        reach = draw(st.integers(0, 120))
-        asked = draw(
-            st.sampled_from([(amount, None), (amount, None), (None, amount + reach), (amount, amount + reach)])
-        )
-        kind = draw(st.sampled_from(["none", "bid_id", "header"]))
-        key = {"none": None, "bid_id": f"bid-{number}", "header": f'"k\\{draw(st.integers(0, 20))}"'}[kind]
+    for number in range(1, draw(_LENGTHS)):
+        amount = number * 15 + draw(_MORE)
+        maximum = amount + draw(_REACH)
+        asked, kind, user = draw(_BIDDERS)
+        key = {"none": None, "bid_id": f"bid-{number}", "header": f'"k\\{draw(_HEADERS)}"'}[kind]
         bid_id = f"bid-{number}" if kind == "bid_id" else f"~b-{number}"
-        bid = Bid(bid_id, draw(st.sampled_from(("ada", "ada", "bob", "cyd"))), *asked)
-        steps.append(Step(draw(st.integers(0, 5)), None, (KeyedBid(bid, key, kind == "bid_id"),)))
+        bid = Bid(bid_id, user, None if asked == "maximum" else amount, None if asked == "amount" else maximum)
+        steps.append(Step(draw(_ELAPSED_US), None, (KeyedBid(bid, key, kind == "bid_id"),)))
     return steps
 
 
