@@ -77,17 +77,19 @@ async def test_what_is_kept_does_not_wait_for_what_is_loaded() -> None:
         group = world.caches["a"]["items"]
         warm, cold = world.owned_by("b", 2)
         await group.get(warm)
-        world.table.takes_s = 0.5
+        world.table.hold = asyncio.Event()
         slow = asyncio.create_task(group.get(cold))
-        await asyncio.wait_for(group.get(warm), 0.3)
+        await eventually(lambda: cold in world.table.asked)
+        assert await asyncio.wait_for(group.get(warm), 30) == b"a row"
         assert not slow.done()
+        world.table.hold.set()
         assert await slow == b"a row"
 
 
 async def test_an_origin_slower_than_the_peers_time_out_is_asked_once() -> None:
     """The owner says that it is alive while it loads."""
-    async with cluster("a", "b", "c", read_cache_peer_timeout_ms=100) as world:
-        world.table.takes_s = 0.8
+    async with cluster("a", "b", "c", read_cache_peer_timeout_ms=1_000) as world:
+        world.table.takes_s = 3.0
         (key,) = world.owned_by("b")
         assert await everywhere(world, key, 10) == [b"a row"] * 30
         assert world.table.asked == [key]
@@ -119,7 +121,7 @@ async def test_an_owner_that_dies_in_the_middle_costs_one_more_load() -> None:
 
 async def test_a_peer_that_accepts_and_says_nothing_costs_its_time_out_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with cluster("a", "b", read_cache_peer_timeout_ms=150) as world:
+        async with cluster("a", "b", read_cache_peer_timeout_ms=2_000) as world:
             await world.stop("b")
             port = silent.getsockname()[1]
             world.nodes["b"] = Node("b", f"127.0.0.1:{port}")
@@ -132,7 +134,7 @@ async def test_a_peer_that_accepts_and_says_nothing_costs_its_time_out_once() ->
             first_s = loop.time() - began_s
             began_s = loop.time()
             assert await cache["items"].get_many(keys) == dict.fromkeys(keys, b"a row")
-            assert first_s > 0.1
+            assert first_s > 1
             assert loop.time() - began_s < first_s, "a node that was just silent is not asked"
 
 
@@ -242,7 +244,7 @@ async def test_a_node_that_stops_answers_what_it_was_asked() -> None:
         stopping = asyncio.create_task(world.stop("b"))
         assert await get == b"a row"
         await stopping
-        assert loop.time() - began_s < 5
+        assert loop.time() - began_s < 30
         assert world.table.asked == [key]
         assert world.caches["a"].stats.fetch_failures == 0
 
@@ -257,7 +259,7 @@ class Caller:
         call = self.channel.unary_unary(
             f"/{SERVICE}/Get", request_serializer=pb.Ask.SerializeToString, response_deserializer=pb.Answer.FromString
         )
-        answer: pb.Answer = await call(ask, timeout=5)
+        answer: pb.Answer = await call(ask, timeout=30)
         return answer
 
     async def status(self) -> pb.StatusReply:
@@ -266,7 +268,7 @@ class Caller:
             request_serializer=pb.StatusRequest.SerializeToString,
             response_deserializer=pb.StatusReply.FromString,
         )
-        reply: pb.StatusReply = await call(pb.StatusRequest(), timeout=5)
+        reply: pb.StatusReply = await call(pb.StatusRequest(), timeout=30)
         return reply
 
 
@@ -368,5 +370,5 @@ async def test_what_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     async def alone() -> bool:
         return len(asyncio.all_tasks()) == 1
 
-    await eventually(alone, seconds=15)
+    await eventually(alone, seconds=60)
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
