@@ -222,6 +222,7 @@ async def test_viewers_catch_up_after_nats_stood_still(feed_stack: Stack, house:
         connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer,
     ):
         await greeted(viewer)
+        await until_metric(feed_stack, "feed_stream_up", 1, port)
         created = await metric(feed_stack, "feed_consumers_created_total", port)
         feed_stack.kill("nats", signal.SIGSTOP)
         try:
@@ -255,6 +256,7 @@ async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(
         connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer,
     ):
         await greeted(viewer)
+        await until_metric(feed_stack, "feed_stream_up", 1, port)
         created = await metric(feed_stack, "feed_consumers_created_total", port)
         # No event tells it: it is found when the item is loaded.
         await house.decide(item, 100)
