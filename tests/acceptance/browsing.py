@@ -106,7 +106,7 @@ class Person:
             await button.click()
             return "Press again" not in await self.at("#verdict").inner_text()
 
-        await eventually(press)
+        await eventually(press, seconds=30)
 
     async def goes_offline(self, gone: bool) -> None:
         await self.page.context.set_offline(gone)
@@ -179,18 +179,21 @@ class House:
         return await self._post(f"/{item_id}/{operation}", {"reason": reason}, 200)
 
     async def item(self, item_id: str) -> Terms:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=30) as http:
             answer: Terms = (await http.get(f"{self._base}/{item_id}")).json()
         return answer
 
     async def listed(self, status: str) -> set[str]:
-        """The ids of the first hundred items of this status in the catalogue, which reads them from the archive."""
-        async with httpx.AsyncClient(timeout=10) as http:
-            page = (await http.get(self._base, params={"status": status, "limit": 100})).json()
-        return {item["id"] for item in page["items"]}
+        """The ids of the first hundred items of this status in the catalogue, which reads them from the archive; none
+        while that cannot be read."""
+        async with httpx.AsyncClient(timeout=30) as http:
+            answer = await http.get(self._base, params={"status": status, "limit": 100})
+        if answer.status_code != 200:
+            return set()
+        return {item["id"] for item in answer.json()["items"]}
 
     async def _post(self, path: str, body: Terms, status: int) -> Terms:
-        async with httpx.AsyncClient(timeout=10) as http:
+        async with httpx.AsyncClient(timeout=30) as http:
             answer = await http.post(self._base + path, json=body)
         assert answer.status_code == status, answer.text
         said: Terms = answer.json()

@@ -188,6 +188,7 @@ async def test_a_bid_takes_no_mouse(house: House, street: Street) -> None:
     await ada.sees("#verdict", "Your bid of $120.00 was accepted. You lead.")
     await house.bid("abacus", "bob", amount=150)
     await ada.sees("#standing", "You were outbid")
+    await expect(ada.at("#suggestions button").first).to_be_visible()
     await keys.press("Tab")
     await expect(ada.at("#suggestions button").first).to_be_focused()
     outline = await ada.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")

@@ -28,7 +28,8 @@ _OF_A_HISTOGRAM = re.compile(r"_(?:bucket|sum|count)$")
 def told(platform: Stack) -> dict[str, str]:
     """Every metric of the three services, with its type."""
     urls = platform.urls
-    texts = [httpx.get(f"{url}/metrics").text for url in (urls.gateway_url, urls.broadcast_url, urls.archiver_url)]
+    services = (urls.gateway_url, urls.broadcast_url, urls.archiver_url)
+    texts = [httpx.get(f"{url}/metrics", timeout=30).text for url in services]
     return dict(re.findall(r"^# TYPE (\w+) (\w+)$", "".join(texts), re.MULTILINE)) | dict.fromkeys(
         WITH_EXPORTS, "gauge"
     )

@@ -153,7 +153,7 @@ async def test_a_maximum_leads_is_outbid_and_wins(house: House, street: Street) 
 async def test_the_end_is_told_to_who_won_and_to_who_lost(house: House, street: Street) -> None:
     ada, bob = await street.person("ada"), await street.person("bob")
     # On a busy machine the test may be late, but the page still tells the end.
-    await house.create("viola", start_price=1, duration_s=4)
+    await house.create("viola", start_price=1, duration_s=12)
     await house.bid("viola", "ada", amount=10)
     await house.bid("viola", "bob", amount=61)
     await ada.open_lot("viola")

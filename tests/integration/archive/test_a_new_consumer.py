@@ -22,7 +22,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-OPTIONS = PullOptions("counter", ack_wait_s=1.0)
+OPTIONS = PullOptions("counter", ack_wait_s=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ class Heard:
 async def test_a_follower_of_its_own_hears_what_comes_from_now_on(world: World) -> None:
     await world.publish(1, bid("lot-1", 1))
     heard = Heard()
-    follower = Follower(world.stack.urls.nats_url, name="counter", heartbeat_s=1.0)
+    follower = Follower(world.stack.urls.nats_url, name="counter", heartbeat_s=10.0)
     following = asyncio.create_task(follower.run(heard))
     try:
         async with asyncio.timeout(30):

@@ -40,7 +40,9 @@ from tests.tcp import Way, relay, serving
 from tests.waiting import eventually
 
 FEED = "broadcast_service"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
+ANSWER_S = 30.0
+"""For one answer of a server, beside other tests."""
 
 Json = dict[str, Any]
 
@@ -62,17 +64,17 @@ class AuctionHouse:
         self._nats = nats
         limits = ScriptLimits()
         self._scripts = ItemScripts(redis, limits)
-        self._bids = BidScripts(redis, limits, timeout_s=5)
+        self._bids = BidScripts(redis, limits, timeout_s=ANSWER_S)
         self._numbers = itertools.count(1)
 
     @classmethod
     @asynccontextmanager
     async def at(cls, redis_url: str, nats_url: str) -> AsyncIterator[Self]:
-        redis = open_redis(redis_url)
+        redis = open_redis(redis_url, timeout_s=ANSWER_S)
         nats = await open_nats(nats_url, name="auction-house")
         house = cls(redis, nats)
         try:
-            await ensure_stream(nats.jetstream())
+            await ensure_stream(nats.jetstream(timeout=ANSWER_S))
             # As each gateway does when it starts: a shard without cursors counts as lost.
             for shard in names.SHARDS:
                 await ShardScripts(redis).init_shard(shard)
@@ -128,7 +130,7 @@ class AuctionHouse:
     async def publish(self, entry: Entry) -> None:
         """Publish like the relay, until JetStream has the message."""
         shard = names.shard_of(entry.item_id)
-        await self._nats.jetstream().publish(
+        await self._nats.jetstream(timeout=ANSWER_S).publish(
             names.subject_of(entry.item_id),
             frame_batch(shard, 1, entry.n, entry.item_id, entry.events),
             headers={"Nats-Msg-Id": names.message_id(shard, 1, entry.n)},
@@ -136,13 +138,17 @@ class AuctionHouse:
 
     async def publish_raw(self, item_id: str, data: bytes) -> None:
         """Publish any data in place of an event of the item."""
-        await self._nats.jetstream().publish(names.subject_of(item_id), data)
+        await self._nats.jetstream(timeout=ANSWER_S).publish(names.subject_of(item_id), data)
 
-    async def delete_consumers(self) -> None:
-        """Delete all consumers of the stream; their subscribers are not told."""
-        jetstream = self._nats.jetstream()
-        for consumer in await jetstream.consumers_info(names.STREAM):
-            await jetstream.delete_consumer(names.STREAM, consumer.name)
+    async def consumers(self) -> set[str]:
+        """The names of all consumers of the stream."""
+        jetstream = self._nats.jetstream(timeout=ANSWER_S)
+        return {consumer.name for consumer in await jetstream.consumers_info(names.STREAM)}
+
+    async def delete_consumers(self, *, but: set[str]) -> None:
+        """Delete the consumers of the stream that are not of these names; their subscribers are not told."""
+        for name in await self.consumers() - but:
+            await self._nats.jetstream(timeout=ANSWER_S).delete_consumer(names.STREAM, name)
 
     async def shorten_recent(self, item_id: str, kept: int) -> None:
         """Keep only so many recent events, as if more events had pushed the others out."""
@@ -155,8 +161,11 @@ class AuctionHouse:
 
 
 def running_feed(postgres_url: str) -> AbstractContextManager[Stack]:
-    """A broadcaster with Redis and NATS for this test module alone, so that nobody else publishes events."""
-    env = {"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"}
+    """A broadcaster with Redis and NATS for this test module alone, so that nobody else publishes events.
+
+    It takes 15 s of silence for a failure of NATS: on a busy machine it may stand still for a few seconds itself.
+    """
+    env = {"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "5"}
     return running_stack(services=(FEED,), env=env, postgres_url=postgres_url)
 
 
@@ -188,7 +197,7 @@ async def raw_upgrade(port: int, path: str) -> tuple[asyncio.StreamReader, async
 
 
 async def http_get(stack: Stack, path: str, port: int | None = None, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=ANSWER_S) as client:
         return await client.get(f"http://127.0.0.1:{port or stack.ports.broadcast}{path}", headers=headers)
 
 
@@ -197,11 +206,16 @@ async def metric(stack: Stack, name: str, port: int | None = None) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
-async def until_metric(stack: Stack, name: str, at_least: float, port: int | None = None) -> None:
+async def until_metric(
+    stack: Stack, name: str, at_least: float, port: int | None = None, *, every_s: float = 0.0
+) -> None:
+    """Wait until a metric is so high; ``every_s``: seconds between two looks, for what takes long."""
+
     async def reached() -> bool:
+        await asyncio.sleep(every_s)
         return await metric(stack, name, port) >= at_least
 
-    await eventually(reached, f"{name} of {at_least} or more", seconds=30)
+    await eventually(reached, f"{name} of {at_least} or more", seconds=PATIENCE_S)
 
 
 async def closed_with(viewer: ClientConnection) -> int:

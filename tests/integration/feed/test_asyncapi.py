@@ -157,7 +157,7 @@ async def what_is_asked_for(viewer: ClientConnection, recorder: Recorder, seller
 async def the_life_of_an_item(viewer: ClientConnection, recorder: Recorder, seller: Seller) -> str:
     """One item is opened, bid on, extended, paused, resumed, has a bid struck and is bought; another is withdrawn.
     Returns the first one."""
-    start_time = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    start_time = (datetime.now(UTC) + timedelta(seconds=8)).isoformat()
     item = await seller.open(
         start_time=start_time,
         duration_s=3_600,

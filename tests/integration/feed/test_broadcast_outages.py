@@ -191,7 +191,7 @@ async def test_viewers_catch_up_after_nats_was_killed(feed_stack: Stack) -> None
         async def is_degraded() -> bool:
             return bool((await http_get(feed_stack, "/ready")).json()["degraded"] == ["nats"])
 
-        await eventually(is_degraded)
+        await eventually(is_degraded, seconds=60)
         assert (await http_get(feed_stack, "/ready")).status_code == 200
         stale = await receive(viewer)
         assert stale == {"type": "stale", "item_id": item, "stale": True, "epoch": 1, "seq": 1}
@@ -217,23 +217,26 @@ async def test_viewers_catch_up_after_nats_was_killed(feed_stack: Stack) -> None
 
 async def test_viewers_catch_up_after_nats_stood_still(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
+    async with (
+        another_feed(feed_stack, "feed-still", FEED_HEARTBEAT_S="1") as port,
+        connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer,
+    ):
         await greeted(viewer)
-        created = await metric(feed_stack, "feed_consumers_created_total")
+        await until_metric(feed_stack, "feed_stream_up", 1, port)
+        created = await metric(feed_stack, "feed_consumers_created_total", port)
         feed_stack.kill("nats", signal.SIGSTOP)
         try:
             await house.decide(item, 100)
 
             async def is_down() -> bool:
-                return await metric(feed_stack, "feed_stream_up") == 0
+                return await metric(feed_stack, "feed_stream_up", port) == 0
 
-            # Three missed heartbeats tell, long before the client's own pings would.
-            async with asyncio.timeout(4):
-                await eventually(is_down)
+            # Three missed heartbeats tell, before the client's own pings would, after more than 10 s.
+            await eventually(is_down, seconds=9)
             assert (await receive(viewer)).items() >= {"type": "stale", "stale": True, "seq": 0}.items()
         finally:
             feed_stack.kill("nats", signal.SIGCONT)
-        await until_metric(feed_stack, "feed_consumers_created_total", created + 1)
+        await until_metric(feed_stack, "feed_consumers_created_total", created + 1, port)
         # It is found in Redis, because nobody published it; only then is the item no longer stale.
         bid, fresh = await receive_many(viewer, 2)
         assert (bid["type"], bid["seq"]) == ("bid", 1)
@@ -247,13 +250,18 @@ async def test_a_consumer_that_is_deleted_is_replaced_and_viewers_are_told(
 ) -> None:
     """NATS is up and nothing else fails: only the consumer is gone."""
     item = await house.open()
-    async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as viewer:
+    others = await house.consumers()
+    async with (
+        another_feed(feed_stack, "feed-bereft", FEED_HEARTBEAT_S="1") as port,
+        connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer,
+    ):
         await greeted(viewer)
-        created = await metric(feed_stack, "feed_consumers_created_total")
+        await until_metric(feed_stack, "feed_stream_up", 1, port)
+        created = await metric(feed_stack, "feed_consumers_created_total", port)
         # No event tells it: it is found when the item is loaded.
         await house.decide(item, 100)
-        await house.delete_consumers()
-        await until_metric(feed_stack, "feed_consumers_created_total", created + 1)
+        await house.delete_consumers(but=others)
+        await until_metric(feed_stack, "feed_consumers_created_total", created + 1, port)
         frames = await receive_many(viewer, 3)
         assert [(frame["type"], frame.get("stale"), frame["seq"]) for frame in frames] == [
             ("stale", True, 0),
@@ -280,7 +288,7 @@ async def test_it_starts_without_servers_and_serves_when_they_come(feed_stack: S
                 except httpx.TransportError:
                     return False
 
-            await eventually(answers)
+            await eventually(answers, seconds=60)
             ready = await http_get(feed_stack, "/ready", port)
             assert (ready.status_code, ready.json()["redis"]) == (503, "down")
             async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer:

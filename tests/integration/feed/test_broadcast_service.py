@@ -131,7 +131,7 @@ async def test_fifty_viewers_get_the_identical_text(feed_stack: Stack, house: Au
     async def nobody() -> bool:
         return bool((await http_get(feed_stack, f"/stats/items/{item}")).json()["subscribers"] == 0)
 
-    await eventually(nobody)
+    await eventually(nobody, seconds=60)
 
 
 async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
@@ -139,14 +139,15 @@ async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
 ) -> None:
     item = await house.open()
     async with (
-        another_feed(feed_stack, "feed-slowly", FEED_RATE_MAX="2") as port,
+        another_feed(feed_stack, "feed-slowly", FEED_RATE_MAX="1") as port,
         connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as conflated,
         connect(ws_url(feed_stack, f"/ws/items/{item}?feed=full", port)) as full,
     ):
         for viewer in (conflated, full):
             assert (await greeted(viewer))["seq"] == 0
-        for amount in range(1, 21):
-            await house.bid(item, amount)
+        # Decided before: the bids then come as fast as they can be published.
+        for entry in [await house.decide(item, amount) for amount in range(1, 21)]:
+            await house.publish(entry)
         assert seqs(await receive_many(full, 20)) == list(range(1, 21))
         # It joins while bids wait: its snapshot has them, then come the new ones.
         async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as newcomer:
@@ -171,8 +172,8 @@ async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
 async def test_the_number_of_viewers_is_that_of_all_broadcasters(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
     async with (
-        another_feed(feed_stack, "feed-left", FEED_VIEWERS_S="0.2") as left,
-        another_feed(feed_stack, "feed-right", FEED_VIEWERS_S="0.2") as right,
+        another_feed(feed_stack, "feed-left", FEED_VIEWERS_S="1") as left,
+        another_feed(feed_stack, "feed-right", FEED_VIEWERS_S="1") as right,
         connect(ws_url(feed_stack, f"/ws/items/{item}", left)) as viewer,
     ):
 
@@ -185,8 +186,12 @@ async def test_the_number_of_viewers_is_that_of_all_broadcasters(feed_stack: Sta
         async with connect(ws_url(feed_stack, f"/ws/items/{item}", right)) as other:
             await told(2, exact=False)
             assert (await receive_type(other, "viewers"))["viewers"] in (1, 2)
-            stats = (await http_get(feed_stack, f"/stats/items/{item}", left)).json()
-            assert stats == {"itemId": item, "subscribers": 1, "viewers": 2, "exact": False}
+
+            async def both_are_counted() -> bool:
+                stats = (await http_get(feed_stack, f"/stats/items/{item}", left)).json()
+                return bool(stats == {"itemId": item, "subscribers": 1, "viewers": 2, "exact": False})
+
+            await eventually(both_are_counted, seconds=60)
         await told(1, exact=True)
         async with connect(ws_url(feed_stack, f"/ws/items/{item}", right)):
             await told(2, exact=False)
@@ -296,6 +301,10 @@ async def test_health_readiness_and_who_may_read_them(feed_stack: Stack) -> None
     assert (await http_get(feed_stack, "/nowhere")).json()["error"]
 
 
+STALLED_MAX_S = 8
+"""Longer than 1,000 bids take on a busy machine: the slow viewer must not be closed before it reads again."""
+
+
 def slow_socket(port: int) -> socket.socket:
     """A socket with small buffers, so that a viewer who does not read is noticed soon."""
     sock = socket.socket()
@@ -316,7 +325,7 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
 ) -> None:
     item = await house.open()
     path = f"/ws/items/{item}?feed=full"
-    env = {"FEED_SEND_BUFFER_BYTES": "4096", "FEED_QUEUE_FRAMES_MAX": "8", "FEED_STALLED_MAX_S": "1.5"}
+    env = {"FEED_SEND_BUFFER_BYTES": "4096", "FEED_QUEUE_FRAMES_MAX": "8", "FEED_STALLED_MAX_S": str(STALLED_MAX_S)}
     async with (
         another_feed(feed_stack, "feed-slow", **env) as port,
         connect(ws_url(feed_stack, path, port)) as healthy,
@@ -348,13 +357,14 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
         assert sum(frame.get("bids_since_last", 1) for frame in caught_up) == seq, "every bid is shown or counted"
         assert caught_up[-1]["current_bid"] == seq / 100
         # The others are closed. One reads again in time and gets the close code; the other never reads and is aborted.
-        await until_metric(feed_stack, f'feed_connections_closed_total{{code="{SLOW_VIEWER.name}"}}', 2, port)
+        name = f'feed_connections_closed_total{{code="{SLOW_VIEWER.name}"}}'
+        await until_metric(feed_stack, name, 2, port, every_s=0.3)
         assert await closed_with(stuck) == SLOW_VIEWER.code
 
         async def only_two_sockets_are_left() -> bool:
             return open_sockets(feed_stack, "feed-slow", port) == 2
 
-        await eventually(only_two_sockets_are_left)
+        await eventually(only_two_sockets_are_left, seconds=60)
         seen += await hundred_bids()
         assert seqs(seen) == list(range(1, seq + 1))
         assert all(frame["type"] == "bid" for frame in seen)

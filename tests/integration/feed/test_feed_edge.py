@@ -67,7 +67,7 @@ async def test_every_connection_is_told_the_time_again_and_again(feed_stack: Sta
 
 
 async def test_who_does_not_answer_pings_is_given_up_and_who_does_stays(feed_stack: Stack) -> None:
-    env = {"FEED_PING_INTERVAL_S": "0.2", "FEED_PING_TIMEOUT_S": "2"}
+    env = {"FEED_PING_INTERVAL_S": "0.2", "FEED_PING_TIMEOUT_S": "8"}
     async with (
         another_feed(feed_stack, "feed-pinging", **env) as port,
         connect(ws_url(feed_stack, "/ws", port)) as healthy,
@@ -80,7 +80,11 @@ async def test_who_does_not_answer_pings_is_given_up_and_who_does_stays(feed_sta
         writer.close()
         await healthy.send('{"op":"ping"}')
         await next_of(healthy, "pong")
-        assert await metric(feed_stack, "feed_connections ", port) == 1
+
+        async def is_alone() -> bool:
+            return await metric(feed_stack, "feed_connections ", port) == 1
+
+        await eventually(is_alone, seconds=60)
 
 
 def text_message(text: str) -> bytes:
@@ -156,7 +160,7 @@ async def test_one_address_cannot_take_all_the_room(feed_stack: Stack) -> None:
                 return False
             return True
 
-        await eventually(has_room)
+        await eventually(has_room, seconds=60)
 
 
 async def test_the_header_of_a_stranger_is_not_believed(feed_stack: Stack) -> None:
@@ -171,7 +175,7 @@ async def test_the_header_of_a_stranger_is_not_believed(feed_stack: Stack) -> No
 async def test_many_who_come_at_once_do_not_pass_the_bound(feed_stack: Stack) -> None:
     async with another_feed(feed_stack, "feed-rushed", FEED_CONNECTIONS_MAX="5") as port:
         url = ws_url(feed_stack, "/ws", port)
-        outcomes = await asyncio.gather(*(connect(url) for _ in range(40)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(connect(url, open_timeout=60) for _ in range(40)), return_exceptions=True)
         let_in = [each for each in outcomes if isinstance(each, ClientConnection)]
         assert len(let_in) == 5
         assert all(isinstance(each, InvalidStatus) for each in outcomes if each not in let_in)
@@ -238,7 +242,7 @@ async def test_several_broadcasters_share_a_port_and_each_serves(feed_stack: Sta
 
 async def broadcaster(stack: Stack, **env: str) -> tuple[int, str]:
     """One that ends by itself; its exit code, and what it said."""
-    return await finished(sys.executable, "-m", FEED, env=os.environ | stack.service_env | env, within_s=30)
+    return await finished(sys.executable, "-m", FEED, env=os.environ | stack.service_env | env, within_s=120)
 
 
 async def test_who_does_not_share_a_port_does_not_get_it(feed_stack: Stack) -> None:
@@ -290,7 +294,7 @@ async def answer_to(port: int, *pieces: bytes, every_s: float = 0.05) -> bytes:
 
 async def test_a_head_that_does_not_end_is_cut_off(feed_stack: Stack) -> None:
     async with (
-        another_feed(feed_stack, "feed-patient", FEED_HEAD_TIMEOUT_S="0.4") as port,
+        another_feed(feed_stack, "feed-patient", FEED_HEAD_TIMEOUT_S="3") as port,
         connect(ws_url(feed_stack, "/ws", port)) as viewer,
     ):
         head = b"GET /ws HTTP/1.1\r\nhost: x\r\n"
@@ -316,7 +320,7 @@ async def test_a_head_that_does_not_end_is_cut_off(feed_stack: Stack) -> None:
 async def test_nobody_is_let_in_while_it_stops(feed_stack: Stack) -> None:
     """Connections that were open for plain HTTP before may still send requests."""
     async with (
-        another_feed(feed_stack, "feed-stopping", FEED_DRAIN_S="3") as port,
+        another_feed(feed_stack, "feed-stopping", FEED_DRAIN_S="8") as port,
         contextlib.AsyncExitStack() as viewers,
     ):
         watching = [await viewers.enter_async_context(connect(ws_url(feed_stack, "/ws", port))) for _ in range(101)]

@@ -174,7 +174,7 @@ async def test_who_asks_for_connections_again_and_again_has_to_wait(feed_stack: 
     one, other = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     async with (
         another_feed(feed_stack, "feed-rattled", **env, FEED_TRUSTED_PROXIES="127.0.0.1") as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=one) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=one, timeout=30) as client,
     ):
         answers: list[httpx.Response] = []
         while not answers or answers[-1].status_code != 429:

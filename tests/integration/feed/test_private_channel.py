@@ -39,7 +39,7 @@ async def world() -> AsyncIterator[Stack]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(world: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=world.urls.gateway_url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=world.urls.gateway_url, timeout=30) as client:
         yield client
 
 
@@ -136,7 +136,7 @@ async def test_a_token_needs_a_user_id_and_nothing_else(http: httpx.AsyncClient,
 
 async def test_a_gateway_that_does_not_know_who_asks_gives_no_token(start_stack: StackFactory) -> None:
     stack = await start_stack(services=("api_gateway",), env={"OPEN_IDENTITY": "false"})
-    async with httpx.AsyncClient(base_url=stack.urls.gateway_url) as http:
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as http:
         answer = await http.post("/api/v1/feed-token", json={"user_id": "ann"})
     assert (answer.status_code, answer.json()["code"]) == (403, "IDENTITY_REQUIRED")
 
@@ -319,7 +319,9 @@ async def test_a_maximum_reaches_its_owner_and_nobody_else_whatever_happens(
         await bid(http, item, "bob", amount=500)
         await bid(http, item, "ann", max_amount=raised)
         await allowed.say(op="standing", items=[item])
-        assert (await allowed.next_of("standing"))["your_maximum"] == raised
+        # The feed may have told of Bob's bid before Ann raised her maximum.
+        while (maximum := (await allowed.next_of("standing"))["your_maximum"]) != raised:
+            assert maximum == secret
         for bidder in (plain, others[0]):
             await bidder.say(op="standing", items=[item])
             assert (await bidder.next_of("standing"))["your_maximum"] is None
@@ -333,7 +335,7 @@ async def test_a_maximum_reaches_its_owner_and_nobody_else_whatever_happens(
                 assert "98765" not in text
                 assert "198764" not in text
         assert str(raised) in "".join(allowed.texts)
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=30) as client:
             for path in ("metrics", f"stats/items/{item}"):
                 assert "987.6" not in (await client.get(f"{world.urls.broadcast_url}/{path}")).text
 
@@ -384,7 +386,7 @@ async def test_a_bad_token_is_refused_before_the_upgrade(world: Stack, http: htt
 
 async def test_a_token_that_expires_ends_the_standings_but_not_the_feed(world: Stack, http: httpx.AsyncClient) -> None:
     item = await open_item(http)
-    async with Bidder.at(world, watch(item, token(world, "ann", seconds=2.5))) as ann:
+    async with Bidder.at(world, watch(item, token(world, "ann", seconds=8))) as ann:
         assert await ann.standing() == "none"
         assert (await ann.next_of("error"))["code"] == "TOKEN_EXPIRED"
         await bid(http, item, "ann", amount=10)

@@ -19,12 +19,13 @@ from tests.waiting import eventually
 
 
 class Table:
-    """An origin: what every key has, how long a look takes, and how often it was asked."""
+    """An origin: what every key has, how long a look takes, and how often it was asked; ``hold``: looks wait for it."""
 
     def __init__(self) -> None:
         self.rows: dict[str, bytes | None] = {}
         self.default: bytes | None = b"a row"
         self.takes_s = 0.0
+        self.hold: asyncio.Event | None = None
         self.asked: list[str] = []
         self.error: Exception | None = None
 
@@ -33,6 +34,8 @@ class Table:
         value = self.rows.get(key, self.default)
         if self.takes_s:
             await asyncio.sleep(self.takes_s)
+        if self.hold is not None:
+            await self.hold.wait()
         if self.error is not None:
             raise self.error
         return value
@@ -56,6 +59,8 @@ class World:
             "read_cache": "cluster",
             "read_cache_membership": "static",
             "read_cache_nodes": nodes,
+            # Whatever the machine does beside: a peer that is slow is not to be taken for dead here.
+            "read_cache_peer_timeout_ms": 5_000,
         }
         return ReadCacheSettings(**values | self._changes)
 
@@ -70,7 +75,7 @@ class World:
         if name is not None:
             self.caches[name] = cache
             self._closing[name] = stack
-        await eventually(self._sees_a_ring(cache))
+        await eventually(self._sees_a_ring(cache), seconds=60)
         return cache
 
     @staticmethod
@@ -94,7 +99,7 @@ class World:
                 return False
             return True
 
-        await eventually(reached)
+        await eventually(reached, seconds=60)
 
     async def stop(self, name: str) -> None:
         """In good order."""

@@ -31,7 +31,7 @@ async def main(name: str, address: str, nats_url: str, origin_port: int) -> None
     settings = ReadCacheSettings(
         read_cache="cluster",
         read_cache_membership="jetstream",
-        read_cache_lease_s=2.0,
+        read_cache_lease_s=4.0,
         # Whatever the machine does beside: nothing is to be shed here.
         read_cache_loads_max=200,
     )

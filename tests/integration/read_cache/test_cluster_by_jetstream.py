@@ -31,7 +31,7 @@ async def agreed(nats_url: str, *names: str, **changes: Any) -> AsyncIterator[tu
         settings = {
             "read_cache_membership": "jetstream",
             "read_cache_bucket": f"cache_{uuid.uuid4().hex[:12]}",
-            "read_cache_lease_s": 1.5,
+            "read_cache_lease_s": 6.0,
         }
         world = World(stack, GroupLimits(), settings | changes)
         for name in names:
@@ -53,7 +53,7 @@ async def all_see(world: World) -> None:
         found = {(view.epoch, len(view.ring)) if view is not None else (0, 0) for view in views}
         return len(found) == 1 and found.pop()[1] == len(world.caches)
 
-    await eventually(seen)
+    await eventually(seen, seconds=60)
 
 
 def membership_of(cache: ReadCache) -> JetStreamMembership:
@@ -76,7 +76,7 @@ async def test_a_node_that_joins_takes_over_what_the_others_kept(nats_url: str) 
         async def warm() -> bool:
             return len(cache["items"].keys_kept()) == len(own)  # type: ignore[arg-type]
 
-        await eventually(warm)
+        await eventually(warm, seconds=60)
         assert sorted(cache["items"].keys_kept()) == sorted(own)
         for each in world.caches.values():
             assert await each["items"].get_many(keys) == dict.fromkeys(keys, b"a row")

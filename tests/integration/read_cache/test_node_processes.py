@@ -82,7 +82,7 @@ class Cluster:
                 request_serializer=pb.Ask.SerializeToString,
                 response_deserializer=pb.Answer.FromString,
             )
-            answer: pb.Answer = await call(ask, timeout=30)
+            answer: pb.Answer = await call(ask, timeout=120)
             return answer
 
     async def end(self) -> None:
@@ -91,7 +91,7 @@ class Cluster:
                 os.kill(process.pid, signal.SIGCONT)
                 process.terminate()
         for process in self.processes.values():
-            await asyncio.wait_for(process.wait(), 10)
+            await asyncio.wait_for(process.wait(), 30)
 
 
 @pytest_asyncio.fixture
@@ -100,7 +100,7 @@ async def nodes(start_stack: StackFactory) -> AsyncIterator[Cluster]:
     cluster = Cluster(await start_stack(services=()))
     link = NatsLink(cluster.nats_url, name="test reader")
     settings = ReadCacheSettings(
-        read_cache="cluster", read_cache_membership="jetstream", read_cache_lease_s=2.0, read_cache_loads_max=200
+        read_cache="cluster", read_cache_membership="jetstream", read_cache_lease_s=4.0, read_cache_loads_max=200
     )
     async with (
         serving(cluster.answer) as cluster.origin_port,
@@ -129,7 +129,7 @@ async def test_a_node_is_killed_under_load(nodes: Cluster) -> None:
         await group.get_many(keys)
         return not nodes.asked
 
-    await eventually(warm)
+    await eventually(warm, seconds=60)
     wrong: list[object] = []
     gets = 0
     go_on = True

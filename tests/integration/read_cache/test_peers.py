@@ -12,6 +12,7 @@ from infrastructure.local.servers.ports import free_ports
 from shared.read_cache.errors import Overloaded
 from shared.read_cache.group import MISSING, GroupLimits
 from shared.read_cache.peers import cache_pb2 as pb
+from shared.read_cache.peers.breaker import Breaker
 from shared.read_cache.peers.wire import SERVICE, VALUE_BYTES_MAX, checked_address
 from shared.read_cache.ring import Node
 from tests.integration.read_cache.cluster_world import World, cluster
@@ -77,17 +78,19 @@ async def test_what_is_kept_does_not_wait_for_what_is_loaded() -> None:
         group = world.caches["a"]["items"]
         warm, cold = world.owned_by("b", 2)
         await group.get(warm)
-        world.table.takes_s = 0.5
+        world.table.hold = asyncio.Event()
         slow = asyncio.create_task(group.get(cold))
-        await asyncio.wait_for(group.get(warm), 0.3)
+        await eventually(lambda: cold in world.table.asked)
+        assert await asyncio.wait_for(group.get(warm), 30) == b"a row"
         assert not slow.done()
+        world.table.hold.set()
         assert await slow == b"a row"
 
 
 async def test_an_origin_slower_than_the_peers_time_out_is_asked_once() -> None:
     """The owner says that it is alive while it loads."""
-    async with cluster("a", "b", "c", read_cache_peer_timeout_ms=100) as world:
-        world.table.takes_s = 0.8
+    async with cluster("a", "b", "c", read_cache_peer_timeout_ms=1_000) as world:
+        world.table.takes_s = 3.0
         (key,) = world.owned_by("b")
         assert await everywhere(world, key, 10) == [b"a row"] * 30
         assert world.table.asked == [key]
@@ -126,14 +129,16 @@ async def test_a_peer_that_accepts_and_says_nothing_costs_its_time_out_once() ->
             await world.stop("a")
             cache = await world.start("a")
             keys = world.owned_by("b", 50)
+            link = world.link(cache, "b")
+            # Its first pause is over after a tenth of a second, in which a busy machine may do nothing.
+            link.breaker = Breaker(first_s=60, most_s=60)
             loop = asyncio.get_running_loop()
             began_s = loop.time()
             assert await cache["items"].get(keys[0]) == b"a row"
-            first_s = loop.time() - began_s
-            began_s = loop.time()
+            assert loop.time() - began_s > 0.1
+            assert link.messages == 1
             assert await cache["items"].get_many(keys) == dict.fromkeys(keys, b"a row")
-            assert first_s > 0.1
-            assert loop.time() - began_s < first_s, "a node that was just silent is not asked"
+            assert link.messages == 1, "a node that was just silent is not asked"
 
 
 async def test_nodes_that_mean_different_rings_answer_each_other_nothing() -> None:
@@ -242,7 +247,7 @@ async def test_a_node_that_stops_answers_what_it_was_asked() -> None:
         stopping = asyncio.create_task(world.stop("b"))
         assert await get == b"a row"
         await stopping
-        assert loop.time() - began_s < 5
+        assert loop.time() - began_s < 30
         assert world.table.asked == [key]
         assert world.caches["a"].stats.fetch_failures == 0
 
@@ -257,7 +262,7 @@ class Caller:
         call = self.channel.unary_unary(
             f"/{SERVICE}/Get", request_serializer=pb.Ask.SerializeToString, response_deserializer=pb.Answer.FromString
         )
-        answer: pb.Answer = await call(ask, timeout=5)
+        answer: pb.Answer = await call(ask, timeout=30)
         return answer
 
     async def status(self) -> pb.StatusReply:
@@ -266,7 +271,7 @@ class Caller:
             request_serializer=pb.StatusRequest.SerializeToString,
             response_deserializer=pb.StatusReply.FromString,
         )
-        reply: pb.StatusReply = await call(pb.StatusRequest(), timeout=5)
+        reply: pb.StatusReply = await call(pb.StatusRequest(), timeout=30)
         return reply
 
 
@@ -368,5 +373,5 @@ async def test_what_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     async def alone() -> bool:
         return len(asyncio.all_tasks()) == 1
 
-    await eventually(alone, seconds=15)
+    await eventually(alone, seconds=60)
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []

@@ -90,7 +90,7 @@ async def ask(channel: grpc.aio.Channel) -> pb.Answer:
         call = channel.unary_unary(
             f"/{SERVICE}/Get", request_serializer=pb.Ask.SerializeToString, response_deserializer=pb.Answer.FromString
         )
-        answer: pb.Answer = await call(pb.Ask(group="items", first=1, keys=["a"]), timeout=5)
+        answer: pb.Answer = await call(pb.Ask(group="items", first=1, keys=["a"]), timeout=30)
         return answer
 
 

@@ -40,12 +40,14 @@ async def ended(process: Process) -> tuple[int, str]:
 async def test_there_is_something_to_look_at_within_seconds_and_ctrl_c_sums_it_up(start_stack: StackFactory) -> None:
     stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER))
     async with (
-        httpx.AsyncClient(base_url=stack.urls.gateway_url) as http,
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as http,
         demo(stack, "--lots", "6", "--bidders", "10", "--rate", "20", "--seed", "3") as process,
     ):
 
         async def lots() -> list[dict[str, Any]]:
             answer = await http.get("/api/v1/items", params={"limit": 50})
+            if answer.status_code != 200:
+                return []
             found: list[dict[str, Any]] = answer.json()["items"]
             return found
 
@@ -75,7 +77,7 @@ async def test_there_is_something_to_look_at_within_seconds_and_ctrl_c_sums_it_u
 async def test_a_platform_that_is_busy_or_away_is_left_in_peace_and_found_again(start_stack: StackFactory) -> None:
     stack = await start_stack(services=(API_GATEWAY,))
     async with (
-        httpx.AsyncClient(base_url=stack.urls.gateway_url) as http,
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as http,
         demo(stack, "--lots", "3", "--rate", "20", "--seed", "5") as process,
     ):
         lines = process.stdout

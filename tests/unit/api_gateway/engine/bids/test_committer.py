@@ -81,7 +81,7 @@ class Bench:
 
     async def stop(self) -> None:
         await self.committer.close()
-        await asyncio.wait_for(self.task, 2)
+        await asyncio.wait_for(self.task, 30)
 
 
 async def test_verdicts_go_to_their_bids() -> None:
@@ -329,9 +329,9 @@ async def test_a_cancellation_out_of_the_driver_leaves_no_bid_without_an_answer(
     bench.committer.place(second)
     scripts.gate.set()
     with pytest.raises(OutcomeUnknown):
-        await asyncio.wait_for(first.verdict, 2)
-    await asyncio.wait([bench.task], timeout=2)
+        await asyncio.wait_for(first.verdict, 30)
+    await asyncio.wait([bench.task], timeout=30)
     assert bench.task.cancelled(), "its supervisor hears of it"
     bench.task = asyncio.create_task(bench.committer.run())
-    assert await asyncio.wait_for(second.verdict, 2) == REFUSED
+    assert await asyncio.wait_for(second.verdict, 30) == REFUSED
     await bench.stop()

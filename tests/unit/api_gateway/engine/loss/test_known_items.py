@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway.engine.loss import known_items as known
 from api_gateway.engine.loss.known_items import QUESTIONS_AT_ONCE, QUESTIONS_WAITING_MAX, KnownItems, TooManyQuestions
 from api_gateway.engine.loss.witnesses import Witnesses
 from shared.domain.errors import ShardLost, Unavailable
+from tests.waiting import eventually
 
 
 class FakeRedis:
@@ -84,8 +84,7 @@ async def test_few_are_asked_about_at_once_and_the_others_wait_for_their_turn() 
     asks = items(past)
     tasks = [asyncio.create_task(asks.is_known(f"x{n}")) for n in range(200)]
     tasks.append(asyncio.create_task(asks.is_known("known")))
-    await asyncio.sleep(0.05)
-    assert len(past.asked) == QUESTIONS_AT_ONCE
+    await eventually(lambda: len(past.asked) == QUESTIONS_AT_ONCE)
     past.may_answer.set()
     assert await asyncio.gather(*tasks) == [*([False] * 200), True]
     assert past.at_once_max == QUESTIONS_AT_ONCE
@@ -105,8 +104,7 @@ async def test_who_asks_for_the_same_item_gets_the_same_answer_and_may_give_up_a
     assert past.asked == ["known", "known"], "an answer is not kept"
 
 
-async def test_beyond_the_bound_nobody_waits_and_nobody_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "TURN_S", 0.05)
+async def test_beyond_the_bound_nobody_waits_and_nobody_waits_long() -> None:
     past = FakePast()
     asks = items(past)
     tasks = [asyncio.create_task(asks.is_known(f"x{n}")) for n in range(QUESTIONS_WAITING_MAX)]
@@ -114,9 +112,9 @@ async def test_beyond_the_bound_nobody_waits_and_nobody_waits_long(monkeypatch: 
     with pytest.raises(TooManyQuestions) as refused:
         await asks.is_known("one-more")
     assert (refused.value.code, refused.value.retry_after_s) == ("UNAVAILABLE", 2)
-    await asyncio.wait(tasks, timeout=0.3)
+    given_up = QUESTIONS_WAITING_MAX - QUESTIONS_AT_ONCE
+    await eventually(lambda: sum(task.done() for task in tasks) == given_up)
     over = [task.exception() for task in tasks if task.done()]
-    assert len(over) == QUESTIONS_WAITING_MAX - QUESTIONS_AT_ONCE
     assert {type(error) for error in over} == {TooManyQuestions}
     past.may_answer.set()
     assert not await asks.is_known("one-more"), "those that were given up make room"

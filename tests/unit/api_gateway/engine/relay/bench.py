@@ -1,0 +1,223 @@
+"""A bench for the relay without a network: one shard's Redis and JetStream, which do what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+from nats.js.api import Header, PubAck
+
+from api_gateway.engine.relay.options import RelayOptions
+from api_gateway.engine.relay.relay import Relay
+from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
+from shared import names
+from shared.clients.nats import NatsLink
+from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.keys import cursors_key, outbox_key
+from tests.waiting import eventually
+
+ITEM = "lot"
+SHARD = names.shard_of(ITEM)
+OURS = Lineage("run-1", 1)
+BRIEF_MS = 150
+"""A lease that a test waits out; any other must outlast a machine that stands still for a while."""
+FIELDS = {b"item": ITEM.encode(), b"events": b"[]"}
+
+
+@dataclass
+class Cursors:
+    """One shard's, as Redis has them."""
+
+    run: str = OURS.run
+    epoch: int | None = OURS.epoch
+    published: int = 0
+    archived: int = 0
+    stream_id: str = ""
+    stream_seq: int = 0
+    republish: str | None = None
+    next: int = 0
+    stale: int | None = None
+
+    def read(self, fields: Sequence[str]) -> list[bytes | None]:
+        values = [getattr(self, name) for name in fields]
+        return [None if value is None else str(value).encode() for value in values]
+
+
+class FakeRedis:
+    """One shard: its outbox and cursors, as pipelines read them; other shards have neither."""
+
+    def __init__(self) -> None:
+        self.entries: list[int] = []
+        self.cursors = Cursors()
+        self.on_read: Callable[[], None] = lambda: None
+
+    def pipeline(self, *, transaction: bool) -> FakePipeline:
+        return FakePipeline(self)
+
+
+class FakePipeline:
+    def __init__(self, redis: FakeRedis) -> None:
+        self._redis = redis
+        self._commands: list[Callable[[], Any]] = []
+
+    def xrange(self, key: str, first: str, last: str, *, count: int) -> None:
+        after = int(first.removeprefix("(").partition("-")[0])
+        self._commands.append(
+            lambda: [(b"%d-0" % n, FIELDS) for n in self._redis.entries if n > after and key == outbox_key(SHARD)]
+        )
+
+    def hmget(self, key: str, fields: Sequence[str]) -> None:
+        ours = key == cursors_key(SHARD)
+        self._commands.append(lambda: self._redis.cursors.read(fields) if ours else [None] * len(fields))
+
+    async def execute(self) -> list[Any]:
+        answers = [command() for command in self._commands]
+        self._redis.on_read()
+        return answers
+
+
+class FakeScripts:
+    """The shard's scripts on that Redis; the lease is ours unless it is made to wait, or somebody else has it."""
+
+    def __init__(self, redis: FakeRedis) -> None:
+        self._redis = redis
+        self.may_lease = asyncio.Event()
+        self.may_lease.set()
+        self.is_ours = True
+        self.holds: list[Hold] = []
+        self.refuses = 0
+        self.rewinds = 0
+        self.stopped: list[Lineage] = []
+
+    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold) -> list[bool]:
+        await self.may_lease.wait()
+        self.holds.append(hold)
+        return [shard == SHARD and self.is_ours for shard in shards]
+
+    async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
+        moved: list[bool] = []
+        for advance in advances:
+            if self.refuses or not self._may_move(advance, stream_id):
+                self.refuses = max(0, self.refuses - 1)
+                moved.append(False)
+                continue
+            self._redis.cursors.published = advance.entry
+            self._redis.cursors.stream_id, self._redis.cursors.stream_seq = stream_id, advance.stream_seq
+            moved.append(True)
+        return moved
+
+    def _may_move(self, advance: Advance, stream_id: str) -> bool:
+        cursors = self._redis.cursors
+        is_left = not self.is_ours or self.holds[-1:] == ["leave"]
+        is_same = advance.lineage == Lineage(cursors.run, cursors.epoch or 0)
+        return not is_left and is_same and cursors.stream_id in ("", stream_id) and advance.after <= cursors.published
+
+    async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
+        self.rewinds += 1
+        cursors = self._redis.cursors
+        cursors.published, cursors.stream_id, cursors.stream_seq = cursors.archived, stream_id, 0
+        cursors.republish = None
+        return True
+
+    async def stop_shard(self, shard: str, lineage: Lineage, *, token: str) -> bool:
+        self.stopped.append(lineage)
+        self._redis.cursors.epoch = None
+        return True
+
+
+@dataclass
+class FakeStream:
+    """JetStream, its client, and the link to it. ``answers`` are given to publications in turn; then each is stored."""
+
+    answers: list[PubAck | Exception] = field(default_factory=list)
+    published: list[tuple[str, bytes]] = field(default_factory=list)
+    looks: list[Any] = field(default_factory=list)
+    looked_at: list[int] = field(default_factory=list)
+    created: str = "one"
+    last_seq: int = 100
+    is_connected: bool = True
+    on_publish: Callable[[], None] = lambda: None
+
+    @property
+    def client(self) -> FakeStream | None:
+        return self if self.is_connected else None
+
+    @property
+    def ids(self) -> list[int]:
+        """The entries that were published, in order."""
+        entries = [names.entry_of_message_id(message_id) for message_id, _ in self.published]
+        return [entry.n for entry in entries if entry is not None]
+
+    async def connected(self) -> FakeStream:
+        if not self.is_connected:
+            raise ConnectionError("NATS is disconnected")
+        return self
+
+    async def subscribe(self, subject: str, *, cb: Any) -> None:
+        return
+
+    def jetstream(self, *, publish_async_max_pending: int) -> FakeStream:
+        return self
+
+    async def stream_info(self, name: str) -> Any:
+        return SimpleNamespace(created=self.created, state=SimpleNamespace(last_seq=self.last_seq))
+
+    async def publish_async(self, subject: str, payload: bytes, *, headers: dict[Header, str]) -> Any:
+        self.published.append((headers[Header.MSG_ID], payload))
+        self.on_publish()
+        answer = self.answers.pop(0) if self.answers else PubAck(stream=names.STREAM, seq=len(self.published))
+        future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+        return future
+
+    async def get_msg(self, stream: str, *, seq: int) -> Any:
+        self.looked_at.append(seq)
+        look = self.looks.pop(0)
+        if isinstance(look, Exception):
+            raise look
+        return look
+
+
+class Bench:
+    """A relay that runs, and what it told of; with ``BRIEF_MS`` its lease runs out soon."""
+
+    def __init__(self, *entries: int, lease_ms: int = 5_000, **cursors: Any) -> None:
+        self.redis, self.stream = FakeRedis(), FakeStream()
+        self.redis.entries, self.redis.cursors = list(entries), Cursors(**cursors)
+        self.scripts = FakeScripts(self.redis)
+        self.moves: list[tuple[Lineage, int]] = []
+        self.read: list[tuple[str, int, int]] = []
+        self.relay = Relay(
+            cast(Any, self.redis),
+            cast(ShardScripts, self.scripts),
+            cast(NatsLink, self.stream),
+            options=RelayOptions(lease_ms=lease_ms, poll_ms=5, ack_timeout_s=0.1, backoff_max_s=0.01),
+            on_published=lambda shard, lineage, entry: self.moves.append((lineage, entry)),
+            on_read=lambda *place: self.read.append(place),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.relay.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def reached(self, entry: int) -> None:
+        async def there() -> bool:
+            return self.redis.cursors.published >= entry
+
+        await eventually(there, seconds=30)
+
+
+def duplicate(seq: int) -> PubAck:
+    return PubAck(stream=names.STREAM, seq=seq, duplicate=True)
