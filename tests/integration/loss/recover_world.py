@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import asyncpg
@@ -172,4 +173,4 @@ async def assert_being_rebuilt(ask: Callable[[], Awaitable[httpx.Response]], wha
 
 async def assert_refused_for_now(house: House, *item_ids: str) -> None:
     for item_id in item_ids:
-        await assert_being_rebuilt(lambda item=item_id: house.bid(item, "eve", "meanwhile", amount=1_000))
+        await assert_being_rebuilt(partial(house.bid, item_id, "eve", "meanwhile", amount=1_000))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import httpx2 as httpx
@@ -161,7 +162,7 @@ async def test_one_code_for_a_wiped_redis(start_stack: StackFactory) -> None:
             await house.lose_redis()
             for item in (LOT, OTHER):
                 await assert_everybody_is_told(house, item)
-                await assert_rebuilt(lambda item=item: created_again(house, item), "to a seller")
+                await assert_rebuilt(partial(created_again, house, item), "to a seller")
             await assert_rebuilt(lambda: house.http.get("/api/v1/items"), "to a reader of the list")
             async with connect(f"{feed_url(stack)}/ws/items/{LOT}") as viewer:
                 assert (await error_of(viewer))["code"] == "BEING_REBUILT"
@@ -236,7 +237,7 @@ async def test_who_is_unknown_is_no_lost_item(start_stack: StackFactory) -> None
         for answer in results[:200]:
             if answer.status_code == 503:
                 assert answer.json()["code"] == "UNAVAILABLE", answer.text
-                await eventually(lambda path=answer.url.path: no_such_item(path), seconds=30)
+                await eventually(partial(no_such_item, answer.url.path), seconds=30)
         for path, frame_type in ((f"/ws/items/{LOT}", "BEING_REBUILT"), ("/ws/items/stranger", "ITEM_NOT_FOUND")):
             async with connect(f"{feed_url(stack)}{path}") as viewer:
                 assert (await error_of(viewer))["code"] == frame_type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -191,7 +192,7 @@ async def test_where_the_catalogue_is_closed_a_lost_item_is_no_stranger(start_st
             f"/api/v1/items/{PLAIN}/bids",
             f"/api/v1/bids/by-key/one?item_id={PLAIN}",
         ):
-            await assert_being_rebuilt(lambda path=path: house.http.get(path), path)
+            await assert_being_rebuilt(partial(house.http.get, path), path)
         assert (await house.bid("stranger", "eve", "three", amount=9)).status_code == 404
         # Where nobody can tell, there is no such item.
         await house.stack.stop_process("postgres")
