@@ -26,7 +26,7 @@ __all__ = ["NOT_EVENTS", "PAUSE_S", "Bidders", "Watcher", "minor"]
 PAUSE_S = 0.02
 _REPEATS_MAX = 3
 # A client that hears nothing for so long asks again, perhaps another gateway.
-_TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0
 # Of so many accepted bids a client or an operator may still make something.
 _REMEMBERED_MAX = 100
 
@@ -37,7 +37,7 @@ class Bidders:
     A bid with a key, of unknown outcome, is asked for or repeated, a few times at once and finally by :meth:`resolve`;
     of one without a key nobody will know. Which gateway a bidder talks to is drawn from :attr:`gateways`, which may be
     changed while it runs. ``pause_s``: how long a bidder rests at most after a bid. ``readers``: how many more only ask
-    for the state of items. ``kinds``: what they send.
+    for the state of items. ``kinds``: what they send. ``timeout_s``: how long one waits for an answer.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Bidders:
         readers: int = 0,
         pause_s: float = PAUSE_S,
         kinds: Kinds = EVERY,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.gateways = list(gateways)
         self.kinds = kinds
@@ -66,6 +67,7 @@ class Bidders:
         self._readers = readers
         self._seed = seed
         self._pause_s = pause_s
+        self._timeout_s = timeout_s
         self._heard: dict[str, Heard] = defaultdict(Heard)
         self._open: dict[str, Wish] = {}
         self._numbers = itertools.count()
@@ -96,11 +98,11 @@ class Bidders:
             self.accepted.pop(item_id, None)
             self._heard.pop(item_id, None)
 
-    async def more(self, acknowledged: int, *, within_s: float = 30.0) -> None:
+    async def more(self, acknowledged: int, *, within_s: float = 90.0) -> None:
         """Wait until so many bids more were acknowledged."""
         await self.told("ok", acknowledged, within_s=within_s)
 
-    async def told(self, code: str, times: int, *, within_s: float = 30.0) -> None:
+    async def told(self, code: str, times: int, *, within_s: float = 90.0) -> None:
         """Wait until the bidders have got an answer so often again: ``ok``, ``refused``, or an error's code."""
         target = self.codes[code] + times
         await eventually(lambda: self.codes[code] >= target, f"{times} times {code}", seconds=within_s)
@@ -111,7 +113,7 @@ class Bidders:
         self._running = True
         clients = self._bidders + self._readers
         limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits) as http:
+        async with httpx.AsyncClient(timeout=self._timeout_s, limits=limits) as http:
             work = [
                 asyncio.create_task(self._bid(http, f"user-{number}", random.Random(f"{self._seed}/{number}")))
                 for number in range(self._bidders)
@@ -256,7 +258,7 @@ class Bidders:
     async def resolve(self) -> int:
         """Repeat every bid of unknown outcome under its key, as its client would, until it is known."""
         waiting = list(self._open.values())
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as http:
+        async with httpx.AsyncClient(timeout=self._timeout_s) as http:
             for wish in waiting:
 
                 async def decided(wish: Wish = wish) -> bool:

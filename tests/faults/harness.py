@@ -41,7 +41,7 @@ from shared.clients.nats import open_nats
 from shared.clients.redis import open_redis
 from shared.names import shard_of
 from shared.redis_layout.keys import item_key, lease_key, outbox_key
-from tests.faults.bidders import PAUSE_S, Bidders, Watcher
+from tests.faults.bidders import PAUSE_S, TIMEOUT_S, Bidders, Watcher
 from tests.faults.clients.operators import Operators
 from tests.faults.clients.wishes import EVERY, Kinds
 from tests.faults.evidence import evidence, is_archived
@@ -86,6 +86,7 @@ class FaultRun:
         kinds: Kinds = EVERY,
         operators: int = 0,
         operator_pause_s: float = 0.5,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.stack = stack
         self.redis_url = stack.urls.redis_url
@@ -94,7 +95,14 @@ class FaultRun:
         self.items = list(items)
         self.chance = random.Random(seed)
         self.bidders = Bidders(
-            [stack.urls.gateway_url], items, bidders=bidders, readers=readers, seed=seed, pause_s=pause_s, kinds=kinds
+            [stack.urls.gateway_url],
+            items,
+            bidders=bidders,
+            readers=readers,
+            seed=seed,
+            pause_s=pause_s,
+            kinds=kinds,
+            timeout_s=timeout_s,
         )
         self.operators = Operators(
             self.bidders, items, operators=operators, seed=seed, pause_s=operator_pause_s if operators else 0
@@ -276,7 +284,7 @@ class FaultRun:
             for watcher in self.watchers:
                 seq = await redis.hget(item_key(watcher.item_id), "seq")
                 with contextlib.suppress(TimeoutError):
-                    await watcher.reached(int(seq or 0), within_s=20)
+                    await watcher.reached(int(seq or 0), within_s=60)
             histories = [await self._history(redis, postgres, item_id) for item_id in self.items]
         self.histories = histories
         self.note("settled: " + ", ".join(f"{each.item_id} {each.acknowledged} acknowledged" for each in histories))
@@ -399,11 +407,13 @@ async def fault_run(
     kinds: Kinds = EVERY,
     operators: int = 0,
     operator_pause_s: float = 0.5,
+    timeout_s: float = TIMEOUT_S,
 ) -> AsyncIterator[FaultRun]:
     """A running stack with ``items`` open items, ``viewers`` on them, and ``bidders`` who wait to be let loose.
 
     ``readers`` ask for items all the while. Each bidder rests up to ``pause_s`` after a bid and sends what ``kinds``
     says; each of the ``operators`` rests up to ``operator_pause_s``, and works while ``run.operators.operating()``.
+    ``timeout_s``: how long a bidder waits for an answer.
     ``test`` is the name in the table where it is not that of the test that runs now. ``lines`` puts something between
     the services and the servers. An error that leaves the block carries the seed and the timeline.
     """
@@ -430,6 +440,7 @@ async def fault_run(
         kinds=kinds,
         operators=operators,
         operator_pause_s=operator_pause_s,
+        timeout_s=timeout_s,
     )
     try:
         async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=20) as http:

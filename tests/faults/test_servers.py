@@ -141,7 +141,7 @@ async def _says_lost(http: httpx.AsyncClient) -> bool:
 
 async def test_row_13_redis_out_of_memory(start_stack: StackFactory) -> None:
     """A clean 503 for each bid; the price and the outbox agree, and it goes on when there is room."""
-    async with fault_run(start_stack) as run:
+    async with fault_run(start_stack, timeout_s=30) as run:
         async with run.bidders.bidding(), run.redis() as redis:
             for _ in range(2):
                 await run.bidders.more(run.some(20, 60))

@@ -34,7 +34,7 @@ from shared.streams.puller import PullOptions
 from tests.unit.archival_worker.events import message, message_id
 from tests.waiting import eventually
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 SOURCE = PullOptions(names.ARCHIVER_DURABLE)
 BATCH = BatchLimits()
@@ -89,7 +89,7 @@ class World:
 
     @property
     def jetstream(self) -> JetStreamContext:
-        return self.client.jetstream()
+        return self.client.jetstream(timeout=30)
 
     async def query(self, sql: str, *arguments: Any) -> list[dict[str, Any]]:
         connection = await asyncpg.connect(self.postgres_url)
@@ -150,15 +150,15 @@ class World:
         batch: BatchLimits = BATCH,
         after_commit: Callable[[], Awaitable[None]] | None = None,
         copy: CopyOptions = COPY,
-        postgres_timeout_s: float = 3.0,
+        postgres_timeout_s: float = 10.0,
     ) -> Running:
         """A worker that runs until it is stopped, killed, or the test ends."""
         resources = AsyncExitStack()
-        redis = open_redis(self.stack.urls.redis_url, timeout_s=2.0)
+        redis = open_redis(self.stack.urls.redis_url, timeout_s=10.0)
         resources.push_async_callback(redis.aclose)
         pool = await open_postgres(self.postgres_url, name="archiver", timeout_s=postgres_timeout_s)
         resources.callback(pool.terminate)
-        link = NatsLink(self.stack.urls.nats_url, name="archiver", timeout_s=2.0)
+        link = NatsLink(self.stack.urls.nats_url, name="archiver", timeout_s=10.0)
         resources.push_async_callback(link.close)
         metrics = Metrics()
         archive = Archive(pool)

@@ -124,7 +124,7 @@ async def test_a_server_too_slow_for_a_batch_is_given_smaller_ones(world: World)
 
 
 async def test_a_connection_that_hangs_is_given_up(world: World) -> None:
-    running = await world.start_worker()
+    running = await world.start_worker(postgres_timeout_s=3.0)
     await publish_bids(world, 1, 10)
     await world.all_archived()
     sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'archiver' AND datname = current_database()"
@@ -290,8 +290,11 @@ async def test_a_cursor_that_redis_lost_is_copied_again(world: World) -> None:
     await world.redis.script_flush()
     # A failover to a replica that had not heard of it.
     cursors = cursors_key(names.shard_of("lot-1"))
-    await cast(Any, world.redis).hset(cursors, mapping={"published": 3, "archived": 0})
-    assert await archived_in_redis(world, 0)
+    # Read in the same step: the worker copies the cursor again at any moment after it.
+    step: Any = world.redis.pipeline(transaction=True)
+    step.hset(cursors, mapping={"published": 3, "archived": 0})
+    step.hget(cursors, "archived")
+    assert (await step.execute())[1] == b"0"
     await eventually(
         lambda: archived_in_redis(world, 3),
         "the cursor in Redis, as far as its relay has published again",

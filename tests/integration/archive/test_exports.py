@@ -273,7 +273,7 @@ async def test_an_export_gets_to_a_bucket(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    sink = open_sink(folder="", bucket="archive", endpoint_url=s3_url, timeout_s=1)
+    sink = open_sink(folder="", bucket="archive", endpoint_url=s3_url, timeout_s=30)
     assert sink is not None
     exporter = Exporter(world.pool, sink, world.metrics, QUICK)
     await world.store(*auction("lot-1", 3))
@@ -300,7 +300,7 @@ async def test_an_export_gets_to_a_bucket(
 @pytest.mark.acceptance
 async def test_from_the_first_bid_to_the_verified_export(start_stack: StackFactory) -> None:
     stack = await start_stack()
-    async with httpx.AsyncClient(base_url=stack.urls.gateway_url) as http:
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as http:
         for user, amount in (("ann", 10), ("bob", 12.5), ("ann", 20)):
             placed = await http.post("/api/v1/items/lamp/bid", json={"user_id": user, "amount": amount})
             assert placed.status_code == 201, placed.text
@@ -310,7 +310,7 @@ async def test_from_the_first_bid_to_the_verified_export(start_stack: StackFacto
     async def exported() -> list[Path]:
         return files_in(stack.data_dir / "exports")
 
-    (path,) = await eventually(exported, seconds=20)
+    (path,) = await eventually(exported, seconds=60)
     code, text = await bidding("verify-export", str(path), env={})
     assert (code, "5 events fit (3 bids, 0 voids), up to 1:4" in text) == (0, True), text
     where = {"POSTGRES_URL": stack.urls.postgres_url}
@@ -318,10 +318,14 @@ async def test_from_the_first_bid_to_the_verified_export(start_stack: StackFacto
     report = json.loads(text)
     assert (code, report["fits"], report["up_to"]) == (0, 5, "1:4")
 
-    async with httpx.AsyncClient(base_url=stack.urls.archiver_url) as http:
-        metrics = (await http.get("/metrics")).text
-        assert "archiver_chained_events_total 5\n" in metrics
-        assert "archiver_exports_total 1\n" in metrics
+    async with httpx.AsyncClient(base_url=stack.urls.archiver_url, timeout=30) as http:
+
+        async def is_counted() -> bool:
+            """A moment after the file is there."""
+            metrics = (await http.get("/metrics")).text
+            return "archiver_chained_events_total 5\n" in metrics and "archiver_exports_total 1\n" in metrics
+
+        await eventually(is_counted, "what was chained and exported, in the metrics", seconds=60)
         assert (await http.get("/ready")).json()["alarms"] == {}
 
     connection = await asyncpg.connect(stack.urls.postgres_url)

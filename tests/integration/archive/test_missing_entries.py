@@ -112,9 +112,9 @@ async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they
     async def busy(n: int) -> None:
         """A worker has always something in its hands: another shard's next message before the last one is done."""
         await world.publish(n, bid(other, n))
-        held.extend(await in_hand.fetch(1))
+        held.extend(await in_hand.fetch(1, timeout=30))
         if len(held) > 1:
-            await held.pop(0).ack_sync()
+            await held.pop(0).ack_sync(timeout=30)
 
     try:
         assert await finder.once() == {}, "the first look finds nothing"
@@ -131,7 +131,7 @@ async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they
 
         finder = MissingEntries(world.redis, connected, Archive(pool).positions)
         await world.publish(3, bid(ITEM, 3))
-        (late,) = await in_hand.fetch(1)
+        (late,) = await in_hand.fetch(1, timeout=30)
         assert await finder.once() == {}
         assert await finder.once() == {}, "it is in somebody's hands"
         await late.nak()

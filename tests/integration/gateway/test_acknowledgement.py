@@ -39,14 +39,35 @@ async def by_key(http: httpx.AsyncClient, item: str, key: str) -> tuple[int, str
     return answer.status_code, answer.json().get("code", "")
 
 
+async def acknowledged(http: httpx.AsyncClient, item: str, bid_id: str, **body: Any) -> httpx.Response:
+    """The 201 for a bid; as long as its confirmation comes too late, its bidder repeats it."""
+
+    async def answered() -> httpx.Response | None:
+        answer = await bid(http, item, bid_id=bid_id, **body)
+        assert answer.status_code in (201, 503), answer.text
+        return answer if answer.status_code == 201 else None
+
+    return await eventually(answered, f"a 201 for {bid_id}", seconds=60)
+
+
+async def told_by_key(http: httpx.AsyncClient, item: str, key: str) -> None:
+    """Return when the bid is told under its key as one that was accepted."""
+
+    async def is_told() -> bool:
+        found = await by_key(http, item, key)
+        assert found == (200, "") or found[0] == 503, found
+        return found == (200, "")
+
+    await eventually(is_told, f"{key} by its key", seconds=60)
+
+
 async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactory) -> None:
     stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "400"})
     async with (
         httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
         Redis.from_url(stack.urls.redis_url, protocol=2, decode_responses=True) as redis,
     ):
-        first = await bid(http, "logged", user_id="ada", amount=5, bid_id="b-1")
-        assert first.status_code == 201
+        await acknowledged(http, "logged", "b-1", user_id="ada", amount=5)
         found: Any = await redis.hmget(cursors_key(names.shard_of("logged")), ["next", "published"])
         assert found[0] == found[1], "the answer came before the PubAck"
 
@@ -62,15 +83,9 @@ async def test_log_answers_once_jetstream_has_the_event(start_stack: StackFactor
         assert await by_key(http, "logged", "b-2") == (503, "OUTCOME_UNKNOWN")
 
         await stack.start_process("nats")
-
-        async def acknowledged() -> httpx.Response | None:
-            answer = await bid(http, "logged", user_id="bob", amount=6, bid_id="b-2")
-            return answer if answer.status_code == 201 else None
-
-        answer = await eventually(acknowledged, seconds=30)
-        assert answer is not None
+        answer = await acknowledged(http, "logged", "b-2", user_id="bob", amount=6)
         assert answer.json()["seq"] == 2
-        assert await by_key(http, "logged", "b-2") == (200, "")
+        await told_by_key(http, "logged", "b-2")
 
 
 async def test_log_waits_for_a_raised_maximum_as_well(start_stack: StackFactory) -> None:
@@ -85,23 +100,29 @@ async def test_log_waits_for_a_raised_maximum_as_well(start_stack: StackFactory)
             found: Any = await redis.hmget(cursors_key(names.shard_of("raised")), ["next", "published"])
             return list(found)
 
-        first = await bid(http, "raised", user_id="ada", max_amount=5)
-        raised = await bid(http, "raised", user_id="ada", max_amount=50)
-        assert (raised.status_code, raised.json()["seq"]) == (201, first.json()["seq"])
+        first = await acknowledged(http, "raised", "b-1", user_id="ada", max_amount=5)
+        raised = await acknowledged(http, "raised", "b-2", user_id="ada", max_amount=50)
+        assert raised.json()["seq"] == first.json()["seq"]
         assert await cursors() == ["3", "3"], "the answer came before the PubAck"
         await stack.stop_process("nats")
-        again = await bid(http, "raised", user_id="ada", max_amount=60, bid_id="b-1")
+        again = await bid(http, "raised", user_id="ada", max_amount=60, bid_id="b-3")
         assert (again.status_code, again.json()["code"]) == (503, "OUTCOME_UNKNOWN")
         assert await cursors() == ["4", "3"]
 
 
+async def relays(http: httpx.AsyncClient, shards: int) -> bool:
+    """Whether the gateway holds the leases of so many shards."""
+    return f"bidding_relay_shards {shards}\n" in (await http.get("/metrics")).text
+
+
 async def test_log_works_through_a_gateway_that_does_not_relay(start_stack: StackFactory) -> None:
-    stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "3000"})
+    stack = await start_stack(services=(API_GATEWAY,), env={"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "8000"})
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as first:
+        await eventually(lambda: relays(first, len(names.SHARDS)), "the first gateway holds every lease", seconds=60)
     port = Ports.free().gateway
     await stack.add_service("second_gateway", API_GATEWAY, port, env={"GATEWAY_PORT": str(port)})
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-        metrics = (await http.get("/metrics")).text
-        assert "bidding_relay_shards 0\n" in metrics, "the first gateway must hold every lease"
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        assert await relays(http, 0), "the first gateway must hold every lease"
         answers = await asyncio.gather(*(bid(http, "elsewhere", user_id=f"u{n}", amount=n) for n in range(1, 51)))
         assert {answer.status_code for answer in answers} <= {200, 201}
         assert any(answer.status_code == 201 for answer in answers)
@@ -137,10 +158,10 @@ async def test_replica_answers_once_a_replica_has_the_bid(start_stack: StackFact
         assert await by_key(http, "copied", "b-1") == (503, "OUTCOME_UNKNOWN")
         assert await by_key(http, "copied", "b-2") == (200, "TOO_LOW")
         async with replica_of(stack):
-            assert await by_key(http, "copied", "b-1") == (200, "")
-            again = await bid(http, "copied", user_id="ada", amount=5, bid_id="b-1")
-            assert (again.status_code, again.json()["seq"]) == (201, 1)
-            assert (await bid(http, "copied", user_id="bob", amount=6)).status_code == 201
+            await told_by_key(http, "copied", "b-1")
+            again = await acknowledged(http, "copied", "b-1", user_id="ada", amount=5)
+            assert again.json()["seq"] == 1
+            await acknowledged(http, "copied", "b-3", user_id="bob", amount=6)
 
 
 async def test_fewer_replicas_than_asked_for_confirm_nothing(start_stack: StackFactory) -> None:
@@ -151,8 +172,24 @@ async def test_fewer_replicas_than_asked_for_confirm_nothing(start_stack: StackF
         assert (one.status_code, one.json()["code"]) == (503, "OUTCOME_UNKNOWN")
         assert await by_key(http, "copied", "b-1") == (503, "OUTCOME_UNKNOWN")
         async with replica_of(stack):
-            assert await by_key(http, "copied", "b-1") == (200, "")
-            assert (await bid(http, "copied", user_id="bob", amount=6)).status_code == 201
+            await told_by_key(http, "copied", "b-1")
+            await acknowledged(http, "copied", "b-3", user_id="bob", amount=6)
+
+
+class Lateness:
+    """How late this machine is with what needs no time: a question to Redis that waits for no replica, and a timer."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.worst_s = 0.0
+        self._redis = redis
+
+    async def watch(self) -> None:
+        """Look until cancelled."""
+        while True:
+            began_s = time.monotonic()
+            await self._redis.ping()
+            await asyncio.sleep(0.01)
+            self.worst_s = max(self.worst_s, time.monotonic() - began_s - 0.01)
 
 
 async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(start_stack: StackFactory) -> None:
@@ -160,7 +197,7 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
 
     Without HTTP, whose clients would need more of the machine than what is looked at.
     """
-    timeout_s, waves, items = 1.0, 30, 10
+    timeout_s, waves, items = 3.0, 30, 10
     stack = await start_stack(services=())
     async with (
         AuctionHouse.at(stack.urls.redis_url, stack.urls.nats_url) as house,
@@ -188,6 +225,8 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
 
         assert {outcome for outcome, _ in [await place("ada", number, 5) for number in range(items)]} == {"A"}
         stack.kill(replica, signal.SIGSTOP)
+        lateness = Lateness(redis)
+        looking = asyncio.create_task(lateness.watch())
         higher: list[asyncio.Task[tuple[str, float]]] = []
         lower: list[asyncio.Task[tuple[str, float]]] = []
         for wave in range(waves):
@@ -195,18 +234,21 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
             lower += [asyncio.create_task(place("cyd", number, 1)) for number in range(items)]
             await asyncio.sleep(0.05)
         unknown, refused = await asyncio.gather(*higher), await asyncio.gather(*lower)
+        looking.cancel()
+        await asyncio.wait([looking])
         assert {outcome for outcome, _ in unknown} == {"unknown"}
         assert {outcome for outcome, _ in refused} == {"R"}
         slowest, slowest_refusal = max(took for _, took in unknown), max(took for _, took in refused)
-        assert slowest < timeout_s + 0.7, f"{slowest:.2f} s"
-        assert slowest_refusal < timeout_s / 2, f"{slowest_refusal:.2f} s"
+        late_s = lateness.worst_s
+        assert slowest < timeout_s + 0.7 + 2 * late_s, f"{slowest:.2f} s, where the machine is {late_s:.2f} s late"
+        assert slowest_refusal < timeout_s / 2 + 2 * late_s, f"{slowest_refusal:.2f} s, late by {late_s:.2f} s"
 
         stack.kill(replica, signal.SIGCONT)
 
         async def confirmed() -> bool:
             return (await place("dan", 0, 10_000 + int(time.monotonic() * 100)))[0] == "A"
 
-        await eventually(confirmed)
+        await eventually(confirmed, seconds=60)
         await committer.close()
         await asyncio.wait(tasks[1:])
         tasks[0].cancel()

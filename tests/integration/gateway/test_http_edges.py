@@ -34,7 +34,7 @@ async def raw(stack: Stack, sent: bytes, *, answers: int) -> list[tuple[int, dic
     writer.write(sent)
     found: list[tuple[int, dict[str, Any]]] = []
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for _ in range(answers):
                 found.append(await answer_of(reader))
             writer.write_eof()
@@ -163,7 +163,7 @@ async def test_who_asks_for_http_2_is_answered_in_http_1(gateway_stack: Stack, p
             await writer.drain()
             # One round trip on another connection: the server has very likely read this piece by itself.
             await raw(gateway_stack, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n", answers=1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             bids = [await answer_of(reader) for _ in range(4)]
     finally:
         writer.close()

@@ -46,7 +46,7 @@ async def operate(http: httpx.AsyncClient, item: str, operation: str, reason: st
     return await http.post(f"/api/v1/items/{item}/{operation}", json={"reason": reason, "by": "olga"})
 
 
-async def item_when(http: httpx.AsyncClient, item: str, status: str, *, within_s: float = 15) -> dict[str, Any]:
+async def item_when(http: httpx.AsyncClient, item: str, status: str, *, within_s: float = 40) -> dict[str, Any]:
     async def found() -> dict[str, Any] | None:
         read: dict[str, Any] = (await http.get(f"/api/v1/items/{item}")).json()
         return read if read["status"] == status else None
@@ -69,7 +69,7 @@ def in_s(seconds: float) -> str:
 
 
 async def test_an_item_opens_and_closes_by_itself(http: httpx.AsyncClient, redis: Redis) -> None:
-    created = await create(http, "timed", start_time=in_s(0.6), end_time=in_s(1.6), start_price=5)
+    created = await create(http, "timed", start_time=in_s(4), end_time=in_s(10), start_price=5)
     assert created["status"] == "scheduled"
     assert (await bid(http, "timed", "ada", amount=5))["code"] == "NOT_STARTED"
     await item_when(http, "timed", "open")
@@ -86,13 +86,17 @@ async def test_an_item_that_cannot_be_closed_holds_up_no_other(http: httpx.Async
     broken, sound = sorted((f"broken-{number}" for number in range(2)), key=names.shard_of)
     assert names.shard_of(broken) < names.shard_of(sound)
     for item in (broken, sound):
-        await create(http, item, end_time=in_s(1.0))
+        await create(http, item, end_time=in_s(6.0))
     kept: Any = await redis.lrange(recent_key(broken), 0, -1)
     await redis.delete(recent_key(broken))
     await redis.set(recent_key(broken), "no list")
     try:
         await item_when(http, sound, "unsold")
-        assert "bidding_items_stuck 1\n" in (await http.get("/metrics")).text
+
+        async def is_told() -> bool:
+            return "bidding_items_stuck 1\n" in (await http.get("/metrics")).text
+
+        await eventually(is_told, "one item that is stuck", seconds=40)
     finally:
         await redis.delete(recent_key(broken))
         await cast(Any, redis.rpush(recent_key(broken), *kept))
@@ -100,7 +104,7 @@ async def test_an_item_that_cannot_be_closed_holds_up_no_other(http: httpx.Async
 
 
 async def test_without_the_reserve_an_item_stays_unsold(http: httpx.AsyncClient, redis: Redis) -> None:
-    await create(http, "reserved", duration_s=1, start_price=5, reserve_price=100)
+    await create(http, "reserved", duration_s=6, start_price=5, reserve_price=100)
     below = await bid(http, "reserved", "ada", max_amount=60)
     assert (below["current_bid"], below["reserve_met"]) == (60, False)
     closed = await item_when(http, "reserved", "unsold")
@@ -125,25 +129,28 @@ async def test_what_fell_due_during_downtime_happens_once_afterwards(start_stack
         httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=10) as http,
         Redis.from_url(stack.urls.redis_url, protocol=2) as redis,
     ):
-        await create(http, "down", start_time=in_s(1.0), end_time=in_s(1.5))
+        created = await create(http, "down", start_time=in_s(5.0), end_time=in_s(5.5))
         await stack.stop_process(API_GATEWAY)
-        await asyncio.sleep(1.6)
+        end_s = datetime.fromisoformat(created["end_time"]).timestamp()
+        await asyncio.sleep(max(0.0, end_s - time.time()) + 0.1)
         await stack.start_process(API_GATEWAY)
         await item_when(http, "down", "unsold")
         assert kinds(await events_of(redis, "down")) == ["created", "opened", "closed"]
 
 
 async def test_a_pause_keeps_the_remaining_time(http: httpx.AsyncClient, redis: Redis) -> None:
-    created = await create(http, "paused", duration_s=3)
+    created = await create(http, "paused", duration_s=10)
     await bid(http, "paused", "ada", amount=5)
+    began_s = time.monotonic()
     answer = await operate(http, "paused", "pause", 'a "quoted" reason, 100 %')
     assert (answer.status_code, answer.json()["status"]) == (200, "paused")
     assert (await bid(http, "paused", "bob", amount=6))["code"] == "PAUSED"
     assert (await operate(http, "paused", "pause")).status_code == 409
     await asyncio.sleep(1.0)
     resumed = (await operate(http, "paused", "resume")).json()
+    took_s = time.monotonic() - began_s
     shift = datetime.fromisoformat(resumed["end_time"]) - datetime.fromisoformat(created["end_time"])
-    assert 1.0 <= shift.total_seconds() <= 5.0
+    assert 1.0 <= shift.total_seconds() <= took_s + 0.1
     assert resumed["original_end_time"] == created["end_time"]
     assert (await operate(http, "paused", "resume")).status_code == 409
     assert (await bid(http, "paused", "bob", amount=6))["success"]
@@ -215,7 +222,7 @@ async def test_a_void_falls_back_to_what_remains(http: httpx.AsyncClient, redis:
 
 
 async def test_a_voided_winner_is_not_replaced_silently(http: httpx.AsyncClient, redis: Redis) -> None:
-    await create(http, "second-chance", duration_s=1)
+    await create(http, "second-chance", duration_s=6)
     await bid(http, "second-chance", "ada", amount=10)
     winner = await bid(http, "second-chance", "bob", amount=20)
     await item_when(http, "second-chance", "sold")
@@ -360,7 +367,7 @@ async def test_a_maximum_is_shown_to_nobody(start_stack: StackFactory) -> None:
     try:
         subscription = await client.jetstream().subscribe(names.SUBJECT_ALL, ordered_consumer=True)
         for _ in range(7):
-            message = json.loads((await subscription.next_msg(timeout=5)).data)
+            message = json.loads((await subscription.next_msg(timeout=30)).data)
             sealed.append(json.dumps(message.pop("sealed", None)))
             said.append(json.dumps(message))
     finally:

@@ -46,6 +46,18 @@ async def strike(http: httpx.AsyncClient, item: str, bid_id: str) -> httpx.Respo
     return await http.post(f"/api/v1/items/{item}/bids/{bid_id}/void", json={"reason": "a mistake", "by": "olga"})
 
 
+async def strike_again(http: httpx.AsyncClient, item: str, bid_id: str) -> list[httpx.Response]:
+    """All answers up to the first that is not 503: while the archive lags behind, nothing is changed."""
+    answers: list[httpx.Response] = []
+
+    async def is_told() -> bool:
+        answers.append(await strike(http, item, bid_id))
+        return answers[-1].status_code != 503
+
+    await eventually(is_told, "an answer but 503", seconds=60)
+    return answers
+
+
 async def history(http: httpx.AsyncClient, item: str) -> list[tuple[float, str, str]]:
     """Oldest first."""
     bids = (await http.get(f"/api/v1/items/{item}/bids?limit=200")).json()["bids"]
@@ -67,7 +79,7 @@ async def assert_archive_agrees(stack: Stack, http: httpx.AsyncClient, item: str
             row = await connection.fetchrow("SELECT seq FROM items WHERE item_id = $1", item)
             return row is not None and row["seq"] == shown["seq"]
 
-        await eventually(archived)
+        await eventually(archived, seconds=60)
         rows = await connection.fetch("SELECT amount, kind, status FROM bids WHERE item_id = $1 ORDER BY seq", item)
     finally:
         await connection.close()
@@ -163,14 +175,14 @@ async def test_a_paused_item_keeps_its_status(http: httpx.AsyncClient, redis: Re
 async def test_after_the_close_who_would_have_won_is_named(
     http: httpx.AsyncClient, redis: Redis, gateway_stack: Stack, struck: str, offered_to: str, price: float
 ) -> None:
-    item = await opened(http, duration_s=1)
+    item = await opened(http, duration_s=6)
     ids = {"bob": (await bid(http, item, "bob", max_amount=100))["bid_id"]}
     ids["ann"] = (await bid(http, item, "ann", amount=10))["bid_id"]
 
     async def sold() -> bool:
         return bool((await http.get(f"/api/v1/items/{item}")).json()["status"] == "sold")
 
-    await eventually(sold)
+    await eventually(sold, seconds=40)
     after = (await strike(http, item, ids[struck])).json()
     assert (after["status"], after["highest_bidder_id"], after["current_bid"]) == ("unsold", None, price)
     (event,) = await void_events(redis, item)
@@ -220,7 +232,7 @@ async def test_a_void_comes_through_however_fast_others_bid(
     async with fast_bidders(gateway_stack.urls.gateway_url, item, start=100):
         for bid_id in ids:
             before = (await http.get(f"/api/v1/items/{item}")).json()["seq"]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 answer = await strike(http, item, bid_id)
             assert answer.status_code == 200, answer.text
             assert answer.json()["seq"] > before
@@ -237,19 +249,17 @@ async def test_a_bid_of_long_ago_is_counted_from_the_archive_while_others_bid(
     first = await bid(http, item, "bob", max_amount=20)
     raised = await bid(http, item, "bob", max_amount=40)
     ann = await bid(http, item, "ann", max_amount=float(hidden))
-    answers = []
+    answers: list[httpx.Response] = []
     async with fast_bidders(gateway_stack.urls.gateway_url, item, start=100):
 
         async def trimmed() -> bool:
             line: Any = await redis.lindex(accepted_key(item), 0)
             return not line.startswith(b"1|")
 
-        await eventually(trimmed, seconds=60)
-        for struck in (raised, ann, first):
-            answers.append(await strike(http, item, struck["bid_id"]))
-            assert answers[-1].status_code == 200, answers[-1].text
-        answers.append(await strike(http, item, ann["bid_id"]))
-        assert answers[-1].status_code == 409, answers[-1].text
+        await eventually(trimmed, seconds=150)
+        for each, status in ((raised, 200), (ann, 200), (first, 200), (ann, 409)):
+            answers += await strike_again(http, item, each["bid_id"])
+            assert answers[-1].status_code == status, answers[-1].text
     length: Any = redis.llen(accepted_key(item))
     assert await length <= ACCEPTED_KEPT
     assert all(hidden not in answer.text and "876543210" not in answer.text for answer in answers)
@@ -279,11 +289,11 @@ async def test_a_bid_beyond_the_log_is_struck_once_though_the_archive_lags(
     await beyond_the_log(redis, gateway_stack, http, item)
     gateway_stack.kill(ARCHIVAL_WORKER, signal.SIGSTOP)
     try:
-        strikes = [asyncio.create_task(strike(http, item, ann)) for _ in range(3)]
+        strikes = [asyncio.create_task(strike_again(http, item, ann)) for _ in range(3)]
         await asyncio.wait(strikes, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gateway_stack.kill(ARCHIVAL_WORKER, signal.SIGCONT)
-    answers = [await each for each in strikes]
+    answers = [(await each)[-1] for each in strikes]
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409], [each.text for each in answers]
     assert len(await void_events(redis, item)) == 1
     await assert_archive_agrees(gateway_stack, http, item)
@@ -318,7 +328,7 @@ async def test_without_the_archive_only_what_redis_remembers_can_be_struck(
     await bid(http, item, "bob", amount=20)
     gateway_stack.kill("postgres", signal.SIGINT)
     try:
-        assert await gateway_stack.wait_ended("postgres")
+        assert await gateway_stack.wait_ended("postgres", 60)
         assert (await strike(http, item, first["bid_id"])).status_code == 200
         lines: Any = redis.ltrim(accepted_key(item), 1, -1)
         await lines

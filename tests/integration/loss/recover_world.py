@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import asyncpg
@@ -65,6 +66,16 @@ class House:
         assert answer.status_code == 200, answer.text
         return cast("list[Json]", answer.json()["bids"])
 
+    async def page(self) -> Json:
+        """The first page of the list of items. PostgreSQL may be slower than a reader is let wait; then ask again."""
+
+        async def shown() -> Json | None:
+            answer = await self.http.get("/api/v1/items")
+            assert answer.status_code in (200, 503), answer.text
+            return cast(Json, answer.json()) if answer.status_code == 200 else None
+
+        return await eventually(shown, "a page of items", seconds=30)
+
     async def hash(self, item_id: str) -> dict[str, str]:
         fields = await cast(Any, self.redis.hgetall(item_key(item_id)))
         return {name.decode(): value.decode() for name, value in fields.items()}
@@ -107,10 +118,10 @@ class House:
         return True
 
     async def all_published(self) -> None:
-        await eventually(lambda: self._reached("published"), seconds=30)
+        await eventually(lambda: self._reached("published"), seconds=60)
 
     async def all_archived(self) -> None:
-        await eventually(lambda: self._reached("archived"), seconds=30)
+        await eventually(lambda: self._reached("archived"), seconds=60)
 
     async def is_degraded(self) -> bool:
         return (await self.http.get("/ready")).status_code == 503
@@ -142,7 +153,24 @@ async def house_of(stack: Stack) -> AsyncIterator[House]:
         yield House(stack, http, redis)
 
 
+def assert_lost_for_now(answer: httpx.Response) -> str:
+    """The code of the answer: BEING_REBUILT, or UNAVAILABLE where a gateway could not find out in time."""
+    code = str(answer.json().get("code"))
+    assert (answer.status_code, code) in ((503, "BEING_REBUILT"), (503, "UNAVAILABLE")), answer.text
+    return code
+
+
+async def assert_being_rebuilt(ask: Callable[[], Awaitable[httpx.Response]], what: str = "") -> httpx.Response:
+    """The answer that says so. It comes, and nothing but a refusal before it: who may know the item is asked, and may
+    need longer than a gateway waits for it."""
+
+    async def is_said() -> httpx.Response | None:
+        answer = await ask()
+        return answer if assert_lost_for_now(answer) == "BEING_REBUILT" else None
+
+    return await eventually(is_said, f"an answer of BEING_REBUILT {what}", seconds=30)
+
+
 async def assert_refused_for_now(house: House, *item_ids: str) -> None:
     for item_id in item_ids:
-        answer = await house.bid(item_id, "eve", "meanwhile", amount=1_000)
-        assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT"), answer.text
+        await assert_being_rebuilt(partial(house.bid, item_id, "eve", "meanwhile", amount=1_000))

@@ -174,7 +174,7 @@ class Slow(Witnesses):
     """Who knows it takes time; how many wait for it now."""
 
     def __init__(self, archive: Archive, nats: NatsLink) -> None:
-        super().__init__(archive, nats)
+        super().__init__(archive, nats, timeout_s=10)
         self.may_answer = asyncio.Event()
         self.asked = 0
 
@@ -185,9 +185,9 @@ class Slow(Witnesses):
 
 
 async def past_of(ground: Ground, stack: AsyncExitStack) -> Slow:
-    link = NatsLink(ground.world.stack.urls.nats_url, name="test", timeout_s=1)
+    link = NatsLink(ground.world.stack.urls.nats_url, name="test", timeout_s=5)
     stack.push_async_callback(link.close)
-    return Slow(Archive(ground.pool), link)
+    return Slow(Archive(ground.pool, timeout_s=10), link)
 
 
 async def archived_and_lost(ground: Ground, item_id: str) -> None:
@@ -197,7 +197,11 @@ async def archived_and_lost(ground: Ground, item_id: str) -> None:
 
 
 @pytest.mark.parametrize("in_time", [True, False])
-async def test_a_lost_item_is_no_stranger_while_many_are_asked_for(ground: Ground, in_time: bool) -> None:
+async def test_a_lost_item_is_no_stranger_while_many_are_asked_for(
+    ground: Ground, in_time: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_time:
+        monkeypatch.setattr("api_gateway.engine.loss.known_items.TURN_S", 30.0)
     await archived_and_lost(ground, "lost")
     async with AsyncExitStack() as stack:
         past = await past_of(ground, stack)
@@ -207,7 +211,7 @@ async def test_a_lost_item_is_no_stranger_while_many_are_asked_for(ground: Groun
         async def all_ask() -> bool:
             return past.asked == QUESTIONS_AT_ONCE
 
-        await eventually(all_ask)
+        await eventually(all_ask, seconds=60)
         lost = asyncio.create_task(items.absent("lost"))
         if in_time:
             await asyncio.sleep(0.2)

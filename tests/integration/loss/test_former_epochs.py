@@ -167,11 +167,11 @@ async def test_a_transaction_of_the_archive_is_safe_on_a_server_that_is_set_up_f
     name = world.url.rpartition("/")[2].partition("?")[0]
     await world.pool.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     await world.pool.execute(f'ALTER DATABASE "{name}" SET idle_in_transaction_session_timeout = 0')
-    async with asyncio.timeout(10), opened(world.url) as archive, archive.transaction() as connection:
+    async with asyncio.timeout(60), opened(world.url) as archive, archive.transaction() as connection:
         assert await connection.fetchval("SHOW synchronous_commit") == "on"
         assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"
     await world.pool.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = remote_apply')
-    async with asyncio.timeout(10), opened(world.url) as archive, archive.transaction() as connection:
+    async with asyncio.timeout(60), opened(world.url) as archive, archive.transaction() as connection:
         assert await connection.fetchval("SHOW synchronous_commit") == "remote_apply", "more than asked for stays"
 
 
@@ -201,7 +201,7 @@ async def test_a_relay_that_slept_past_a_recovery_changes_nothing(start_stack: S
         code, told = await house.recover()
         assert code == 0, told
         # By itself, without an event of the new epoch: that a shard has another epoch is looked at.
-        await eventually(lambda: version_is(viewer, (RENEWED, 3)))
+        await eventually(lambda: version_is(viewer, (RENEWED, 3)), seconds=60)
         before = await house.hash(LOT)
 
         late = bid(LOT, 4, bid_id="late", user_id="eve", amount=9_900)
@@ -210,18 +210,27 @@ async def test_a_relay_that_slept_past_a_recovery_changes_nothing(start_stack: S
         async def dead_letter() -> bool:
             return len(await house.query("SELECT * FROM dead_letters")) == 1
 
-        await eventually(dead_letter)
+        await eventually(dead_letter, seconds=60)
         assert await house.query("SELECT * FROM bids WHERE bid_id = 'late'") == []
         assert await house.hash(LOT) == before
         sql = "SELECT shard_epoch, archived_n, ahead FROM shard_cursors WHERE shard = $1"
         (cursor,) = await house.query(sql, SHARD)
         assert tuple(cursor) == (1, 4, []), "the new epoch has not archived anything yet"
-        ready = (await house.http.get(f"{house.stack.urls.archiver_url}/ready")).json()
-        assert "former_epochs" in ready["alarms"]
-        metrics = (await house.http.get(f"{house.stack.urls.archiver_url}/metrics")).text
-        assert 'archiver_dead_letters_total{reason="former_epoch"} 1' in metrics
-        assert "archiver_former_epochs_stored 1" in metrics
-        assert "dead letter, former_epoch" in (house.stack.data_dir / "logs" / "archival_worker.log").read_text()
+
+        async def is_told() -> bool:
+            """A moment after the row is there."""
+            archiver = house.stack.urls.archiver_url
+            alarms = (await house.http.get(f"{archiver}/ready")).json()["alarms"]
+            metrics = (await house.http.get(f"{archiver}/metrics")).text
+            log = (house.stack.data_dir / "logs" / "archival_worker.log").read_text()
+            return (
+                "former_epochs" in alarms
+                and 'archiver_dead_letters_total{reason="former_epoch"} 1' in metrics
+                and "archiver_former_epochs_stored 1" in metrics
+                and "dead letter, former_epoch" in log
+            )
+
+        await eventually(is_told, "the alarm, the metrics and the log", seconds=60)
 
         answer = await house.accepted(LOT, "bob", "bid-4", amount=4)
         assert answer["event_id"] == f"{LOT}:{RENEWED}:4"
@@ -240,7 +249,7 @@ async def test_a_relay_that_slept_past_a_recovery_changes_nothing(start_stack: S
             (chain,) = await house.query("SELECT epoch, seq FROM chains WHERE item_id = $1", LOT)
             return tuple(chain) == (RENEWED, 5)
 
-        await eventually(chained)
+        await eventually(chained, seconds=60)
         reasons = [row["reason"] for row in await house.query("SELECT reason FROM dead_letters")]
         assert reasons == [FORMER, FORMER]
         code, told = await house.bidding("dead-letters", "retry", "--all")

@@ -223,8 +223,8 @@ async def test_the_new_epoch_is_above_those_that_postgresql_has_forgotten(world:
                 await world.publish(3, bid(LOT, 2, epoch=2), shard_epoch=2)
             await world.jetstream.pull_subscribe(names.SUBJECT_ALL, durable=names.ARCHIVER_DURABLE, stream=names.STREAM)
             source = await world.jetstream.pull_subscribe_bind(names.ARCHIVER_DURABLE, names.STREAM)
-            for delivered in await source.fetch(2, timeout=1):
-                await delivered.ack_sync()
+            for delivered in await source.fetch(2, timeout=30):
+                await delivered.ack_sync(timeout=30)
         report = await recovered(world, archive)
         assert shard in report.shards
         assert await cast(Any, world.redis).hget(cursors_key(shard), "epoch") == b"6"

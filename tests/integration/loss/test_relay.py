@@ -73,8 +73,8 @@ async def test_what_many_shards_have_waiting_is_carried_in_bounded_loads(start_s
 @asynccontextmanager
 async def relaying(redis_url: str, nats_port: int) -> AsyncIterator[Relay]:
     """One gateway's relay, with short leases."""
-    redis, link = open_redis(redis_url), NatsLink(f"nats://127.0.0.1:{nats_port}", name="relay", timeout_s=1)
-    options = RelayOptions(lease_ms=900, poll_ms=50, ack_timeout_s=1, backoff_max_s=0.2)
+    redis, link = open_redis(redis_url), NatsLink(f"nats://127.0.0.1:{nats_port}", name="relay", timeout_s=3)
+    options = RelayOptions(lease_ms=4_000, poll_ms=50, ack_timeout_s=3, backoff_max_s=0.2)
     relay = Relay(redis, ShardScripts(redis), link, options=options)
     running = asyncio.create_task(relay.run())
     try:
@@ -87,7 +87,7 @@ async def relaying(redis_url: str, nats_port: int) -> AsyncIterator[Relay]:
         await redis.aclose()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_shards_go_to_a_gateway_that_reaches_nats_and_stay_where_none_does(start_stack: StackFactory) -> None:
     stack = await start_stack(services=())
     item, every = "lot", set(names.SHARDS)
@@ -115,30 +115,30 @@ async def test_shards_go_to_a_gateway_that_reaches_nats_and_stay_where_none_does
 
             return owns
 
-        await eventually(all_published)
+        await eventually(all_published, seconds=60)
         two = await around.enter_async_context(relaying(stack.urls.redis_url, other_line.port))
-        await eventually(owner_is(one))
+        await eventually(owner_is(one), seconds=60)
 
         line.refuse()
         await house.decide(item, 100)
-        await eventually(all_published, seconds=30)
-        await eventually(owner_is(two))
-        await eventually(owner_is(one, ()))
+        await eventually(all_published, seconds=60)
+        await eventually(owner_is(two), seconds=60)
+        await eventually(owner_is(one, ()), seconds=60)
         assert one.health.cut_off
         line.heal()
-        await eventually(is_cut_off(one, False))
-        await asyncio.sleep(1)
+        await eventually(is_cut_off(one, False), seconds=60)
+        await asyncio.sleep(4.5)
         assert set(two.owned_shards()) == every, "who came back takes nothing from one that publishes"
 
         line.refuse()
         other_line.refuse()
         await house.decide(item, 200)
-        await eventually(is_cut_off(one))
-        await eventually(is_cut_off(two))
-        for _ in range(40):
+        await eventually(is_cut_off(one), seconds=60)
+        await eventually(is_cut_off(two), seconds=60)
+        for _ in range(100):
             assert set(two.owned_shards()) == every, "items close on time, whether NATS is there or not"
             await asyncio.sleep(0.05)
         line.heal()
-        await eventually(all_published, seconds=30)
-        await eventually(owner_is(one))
+        await eventually(all_published, seconds=60)
+        await eventually(owner_is(one), seconds=60)
         other_line.heal()

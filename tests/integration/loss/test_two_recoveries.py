@@ -52,7 +52,7 @@ async def suspended_run(house: House, place: str) -> AsyncIterator[asyncio.subpr
                 pytest.fail(output.decode())
             return psutil.Process(child.pid).status() == psutil.STATUS_STOPPED
 
-        await eventually(stands_still, seconds=30)
+        await eventually(stands_still, seconds=60)
         yield child
 
 

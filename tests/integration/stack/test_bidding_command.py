@@ -102,7 +102,7 @@ async def test_a_signal_stops_everything(bidding: Bidding, number: signal.Signal
     output, _ = await process.communicate()
     assert process.returncode == 0
     assert re.search(r"✓ stop redis", output.decode())
-    assert [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
+    assert [one for one in processes if is_alive(one)] == []
     assert not run_path(bidding.data_dir).exists()
 
 
