@@ -15,7 +15,6 @@ from api_gateway.engine.item_scripts import Transition
 from api_gateway.engine.items import NewItem
 from api_gateway.schemas import (
     USER_ID_RULE,
-    HistoryBid,
     HistoryPage,
     IncrementBody,
     NewItemBody,
@@ -25,19 +24,18 @@ from api_gateway.schemas import (
     optional_amount,
 )
 from shared import names
-from shared.aliases import alias_of
+from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, public_history
 from shared.domain.auction import Status, Terms
 from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
 from shared.domain.money import MINOR_MAX, exponent_of
 from shared.domain.soft_close import SoftClose
 from shared.domain.voiding import cause_of
-from shared.redis_layout.item_hash import amount_json, public_item
-from shared.timefmt import INSTANT_MAX_US, from_rfc3339, to_rfc3339
+from shared.redis_layout.item_hash import public_item
+from shared.timefmt import INSTANT_MAX_US, from_rfc3339
 
 router = APIRouter(prefix="/api/v1/items", tags=["items"])
 
-PAGE_MAX: Final = 200
 _PERCENT_DECIMALS: Final = 2
 _SECOND_US: Final = 1_000_000
 _item_decoder = msgspec.json.Decoder(NewItemBody)
@@ -133,7 +131,7 @@ async def list_items(
         Query(description="Newest first, soonest end first, or highest price first."),
     ] = "newest",
     cursor: Annotated[str | SkipJsonSchema[None], Query(max_length=512, description=_CURSOR)] = None,
-    limit: Limit = 50,
+    limit: Limit = PAGE_DEFAULT,
 ) -> Response:
     """Items in the archive, with their live state. A new item appears within milliseconds.
 
@@ -179,7 +177,7 @@ async def get_history(
     request: Request,
     item_id: ItemIdPath,
     cursor: Annotated[str | SkipJsonSchema[None], Query(max_length=64, description=_CURSOR)] = None,
-    limit: Limit = 50,
+    limit: Limit = PAGE_DEFAULT,
 ) -> Response:
     """Bidders appear under an alias that is stable within the item."""
     context: Context = context_of(request)
@@ -188,19 +186,7 @@ async def get_history(
     # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is not
     # found, though it was published and comes back.
     await context.items.require_same(item)
-    bids = [
-        HistoryBid(
-            seq=bid.seq,
-            bid_id=bid.bid_id,
-            bidder=alias_of(item_id, bid.user_id),
-            amount=amount_json(bid.amount, item.terms.currency),
-            kind=bid.kind,
-            status="voided" if bid.voided else "repriced" if bid.repriced else "valid",
-            timestamp=to_rfc3339(bid.ts_us),
-        )
-        for bid in page.bids
-    ]
-    return _json(HistoryPage(bids, page.next_cursor, page.partial))
+    return _json(public_history(item_id, item.terms.currency, page.bids, page.next_cursor, partial=page.partial))
 
 
 def _operation(body: bytes) -> OperationBody:

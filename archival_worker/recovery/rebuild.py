@@ -16,19 +16,19 @@ that anybody was ever shown, and ``seq`` goes on without a gap.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from shared import names
+from shared.archive_reads.items import Row, Turns, hard_end_of, terms_of
 from shared.domain.auction import Status, Terms
 from shared.domain.errors import TermsInvalid
-from shared.domain.increments import Increment, decode_steps, next_minimum
+from shared.domain.increments import next_minimum
 from shared.domain.maxima import Maxima
-from shared.domain.soft_close import SoftClose
 from shared.domain.voiding import answers, bids_anew
 from shared.messages import (
     AnyEvent,
@@ -49,8 +49,6 @@ from shared.redis_layout.stored_verdicts import (
     fingerprint_of,
 )
 from shared.redis_layout.verdicts import AcceptedBid
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,56 +119,6 @@ NOTHING_HIDDEN: Final = Hidden()
 NO_BIDDERS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
-@dataclass(slots=True)
-class Turns:
-    """What pauses and extensions have done to an item so far.
-
-    ``shift_us``: by how much pauses have moved the hard end. ``paused_us``: since when it is paused.
-    """
-
-    extensions: int = 0
-    shift_us: int = 0
-    paused_us: int | None = None
-
-    @classmethod
-    def after(cls, events: Iterable[Row]) -> Turns:
-        """After these rows of ``read_turns``, oldest first."""
-        turns = cls()
-        for event in events:
-            match event["type"]:
-                case "extended":
-                    turns.extensions = event["extensions"]
-                case "paused":
-                    turns.paused_us = event["ts_us"]
-                case "resumed" if turns.paused_us is not None:
-                    turns.shift_us += event["ts_us"] - turns.paused_us
-                    turns.paused_us = None
-        return turns
-
-
-def terms_of(row: Row) -> Terms:
-    """The terms of a row of ``read_items``.
-
-    Raises:
-        TermsInvalid, ValueError, msgspec.DecodeError: they are missing (as its `created` event is), or are not valid.
-    """
-    if row["created_us"] is None:
-        raise TermsInvalid("terms", "are not archived: the item's `created` event is missing")
-    soft = msgspec.json.decode(row["soft_close"], type=SoftClose) if row["soft_close"] else None
-    return Terms(
-        item_id=row["item_id"],
-        start_us=row["start_us"],
-        currency=row["currency"],
-        seller_id=row["seller_id"],
-        start_price=row["start_price"],
-        reserve_price=row["reserve_price"],
-        buy_now_price=row["buy_now_price"],
-        increment=Increment(row["increment_kind"], row["increment_value"], decode_steps(row["increment_steps"])),
-        end_us=row["original_end_us"],
-        soft_close=soft,
-    )
-
-
 def terms_or_default(row: Row) -> tuple[Terms, str | None]:
     """The terms of a row of ``read_items`` and None; if they are not archived, default terms and what is wrong."""
     try:
@@ -199,7 +147,6 @@ def rebuild(
     if fault is not None and not status.is_final:
         # A bid under unknown terms would be wrong, and a missing item would be created again, at zero.
         status = Status.PAUSED
-    hard_end_us = terms.soft_close.hard_end_us if terms.soft_close else None
     paused_us = (turns.paused_us or row["updated_us"]) if status is Status.PAUSED else None
     standing = hidden.standing_of(row)
     fields = item_fields(terms, name=row["name"], description=row["description"]) | {
@@ -220,7 +167,7 @@ def rebuild(
         "start_us": str(terms.start_us),
         "end_us": _text(row["end_us"]),
         "original_end_us": _text(terms.end_us),
-        "hard_end_us": _text(None if hard_end_us is None else hard_end_us + turns.shift_us),
+        "hard_end_us": _text(hard_end_of(terms, turns)),
         "paused_us": _text(paused_us),
         "created_us": str(row["created_us"] or row["updated_us"]),
         "updated_us": str(row["updated_us"]),

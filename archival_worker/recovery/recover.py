@@ -41,8 +41,6 @@ from archival_worker.recovery.rebuild import (
     Answered,
     Hidden,
     Rebuilt,
-    Row,
-    Turns,
     answered,
     maxima_after,
     maxima_of,
@@ -54,6 +52,7 @@ from archival_worker.store.archive import Archive
 from archival_worker.store.database import Connection, is_gone
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
+from shared.archive_reads.items import Row, Turns
 from shared.crash_points import crash_point
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, TypeVar
 
+from shared.sql_files import read_statements
+
 _FILE: Final = Path(__file__).parent / "sql" / "queries.sql"
 _CHAIN_FILE: Final = _FILE.with_name("chain.sql")
-_NAME_LINE: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,7 @@ def _load(path: Path, kind: type[Q]) -> Q:
     Raises:
         ValueError: it lacks a statement, has an unknown one, or has one twice.
     """
-    _, *parts = _NAME_LINE.split(path.read_text())
-    found: dict[str, str] = {}
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        if name in found:
-            raise ValueError(f"{path.name} has the statement {name} twice")
-        found[name] = text.strip()
+    found = read_statements(path)
     expected = {field.name for field in fields(kind)}
     if found.keys() != expected:
         raise ValueError(f"{path.name} does not fit the code: {sorted(found.keys() ^ expected)}")

@@ -12,14 +12,13 @@ from api_gateway.engine.item_scripts import LUA, ScriptLimits
 from archival_worker.recovery.rebuild import (
     Answered,
     Hidden,
-    Turns,
     answered,
     maxima_after,
     maxima_of,
     rebuild,
     sealed_answer,
-    terms_of,
 )
+from shared.archive_reads.items import Turns, terms_of
 from shared.domain.auction import Terms
 from shared.domain.maxima import Maxima
 from shared.domain.soft_close import SoftClose
