@@ -22,7 +22,6 @@ The `shard_cursors` of the archive are left alone: they move to the new epoch wi
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -37,22 +36,13 @@ from archival_worker.consume.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, RecoveryRefused, ShardChanged
 from archival_worker.recovery.claims import ClaimedWrites, Run
 from archival_worker.recovery.closed_shards import ClosedShards
-from archival_worker.recovery.rebuild import (
-    Answered,
-    Hidden,
-    Rebuilt,
-    answered,
-    maxima_after,
-    maxima_of,
-    rebuild,
-    sealed_answer,
-    terms_or_default,
-)
 from archival_worker.store.archive import Archive
-from archival_worker.store.database import Connection, is_gone
+from archival_worker.store.database import is_gone
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
-from shared.archive_reads.items import Row, Turns
+from shared.archive_reads.rebuild import Rebuilt
+from shared.archive_reads.rebuild_reads import read_items, read_verdicts
+from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
@@ -66,11 +56,9 @@ from shared.redis_layout.keys import (
     recent_key,
     verdicts_key,
 )
-from shared.redis_layout.limits import ACCEPTED_KEPT, RECENT_EVENTS, VERDICT_KEEP_S
 
 _ITEMS_PER_STEP: Final = 100
 _VERDICTS_PER_STEP: Final = 1_000
-_BIDS_PER_STEP: Final = 10_000
 RECOVERY_LOCK: Final = 7_301_985_221
 """The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
 
@@ -345,52 +333,11 @@ class Recovery:
 
     async def _recover_items(self, shard: str, item_ids: Sequence[str], epoch: int) -> None:
         async with self._archive.transaction() as connection:
-            rows = {row["item_id"]: row for row in await connection.fetch(self._sql.read_items, item_ids)}
-            turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
-            log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
-            hidden = await self._read_hidden(connection, item_ids)
-            bidders = _by_item(await connection.fetch(self._sql.read_bidders, item_ids))
-            accepted = _by_item(await connection.fetch(self._sql.read_accepted, item_ids, ACCEPTED_KEPT))
-            rebuilt = [
-                rebuild(
-                    row,
-                    Turns.after(turns[item]),
-                    log[item],
-                    epoch,
-                    hidden=hidden[item],
-                    bidders={bidder["user_id"]: bidder["bids"] for bidder in bidders[item]},
-                    accepted=accepted[item],
-                )
-                for item, row in rows.items()
-            ]
-            await self._write_items(shard, rebuilt)
-            bids = self._verdicts_of(connection, self._sql.read_answered_bids, item_ids)
-            await self._write_verdicts(shard, _answers(bids, rows))
-            facts = self._verdicts_of(connection, self._sql.read_sealed_answers, item_ids)
-            await self._write_verdicts(shard, _sealed_answers(facts))
-            await self._expire_verdicts(shard, rebuilt)
-        self.report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
-
-    async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
-        """What no event tells: each item's newest sealed fact, and the plain bids since replayed on it."""
-        facts = await connection.fetch(self._sql.read_standing, item_ids)
-        standing = {fact["item_id"]: maxima_of(fact) for fact in facts}
-        places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
-        async for bid in connection.cursor(self._sql.read_bids_after.rstrip(";"), *places, prefetch=_BIDS_PER_STEP):
-            item_id = bid["item_id"]
-            standing[item_id] = maxima_after(standing[item_id], bid)
-        maxima = _by_item(await connection.fetch(self._sql.read_maxima, item_ids))
-        return {
-            item: Hidden(
-                standing.get(item),
-                {row["user_id"]: row["max_amount"] for row in maxima[item] if row["max_amount"] is not None},
-            )
-            for item in item_ids
-        }
-
-    def _verdicts_of(self, connection: Connection, query: str, item_ids: Sequence[str]) -> AsyncIterator[Row]:
-        rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_S * 1_000_000, prefetch=_VERDICTS_PER_STEP)
-        return cast("AsyncIterator[Row]", rows)
+            read = await read_items(connection, item_ids, epoch)
+            await self._write_items(shard, read.items)
+            await self._write_verdicts(shard, read_verdicts(connection, item_ids, read.terms))
+            await self._expire_verdicts(shard, read.items)
+        self.report.paused |= {item.item_id: item.fault for item in read.items if item.fault is not None}
 
     async def _write_items(self, shard: str, items: Sequence[Rebuilt]) -> None:
         pipeline = self._writes(shard)
@@ -452,35 +399,3 @@ def _last_seq(page: Sequence[Delivery]) -> int:
 
 def _steps(items: Sequence[str], size: int) -> list[Sequence[str]]:
     return [items[at : at + size] for at in range(0, len(items), size)]
-
-
-def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:
-    """Rows that are sorted by item, grouped."""
-    groups = itertools.groupby(rows, key=lambda row: cast(str, row["item_id"]))
-    return defaultdict(list, {item: list(group) for item, group in groups})
-
-
-async def _answers(bids: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
-    """The verdicts of bids, which come in order: a verdict depends on the bid and on the one after it.
-
-    Items that come back without their terms get theirs, too: their bid ids are taken.
-    """
-    terms = {item: terms_or_default(row)[0] for item, row in items.items()}
-    previous: Row | None = None
-    async for bid in _and_none(bids):
-        if previous is not None:
-            found = answered(previous, bid, terms[previous["item_id"]])
-            if found is not None:
-                yield found
-        previous = bid
-
-
-async def _sealed_answers(facts: AsyncIterator[Row]) -> AsyncIterator[Answered]:
-    async for fact in facts:
-        yield sealed_answer(fact)
-
-
-async def _and_none(rows: AsyncIterator[Row]) -> AsyncIterator[Row | None]:
-    async for row in rows:
-        yield row
-    yield None

@@ -45,16 +45,6 @@ class Queries:
     end_recovery: str
     has_item: str
     read_item_ids: str
-    read_items: str
-    read_turns: str
-    read_log: str
-    read_standing: str
-    read_bids_after: str
-    read_maxima: str
-    read_accepted: str
-    read_bidders: str
-    read_answered_bids: str
-    read_sealed_answers: str
     show_read_only: str
 
 

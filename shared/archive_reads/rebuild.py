@@ -15,7 +15,6 @@ that anybody was ever shown, and ``seq`` goes on without a gap.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,32 +22,15 @@ from typing import Final
 
 import msgspec
 
-from shared import names
+from shared.archive_reads.events import recent_events
 from shared.archive_reads.items import Row, Turns, hard_end_of, terms_of
 from shared.domain.auction import Status, Terms
 from shared.domain.errors import TermsInvalid
-from shared.domain.increments import next_minimum
 from shared.domain.maxima import Maxima
-from shared.domain.voiding import answers, bids_anew
-from shared.messages import (
-    AnyEvent,
-    AuctionExtended,
-    BidAccepted,
-    BidVoided,
-    decode_any_event,
-    encode_event,
-)
+from shared.messages import encode_event
 from shared.redis_layout.accepted_log import archived_entry, encode_entry
 from shared.redis_layout.item_hash import item_fields
 from shared.redis_layout.limits import VERDICT_KEEP_S
-from shared.redis_layout.stored_verdicts import (
-    StoredVerdict,
-    field_of_bid_id,
-    field_of_first,
-    field_of_other,
-    fingerprint_of,
-)
-from shared.redis_layout.verdicts import AcceptedBid
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +57,6 @@ class Rebuilt:
     deadline_us: int | None
     verdicts_until_us: int | None = None
     fault: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The verdict of one accepted bid, and its possible fields: it goes into the first one that is free."""
-
-    item_id: str
-    fields: tuple[str, ...]
-    verdict: StoredVerdict
 
 
 def maxima_of(fact: Row) -> Maxima:
@@ -174,7 +147,7 @@ def rebuild(
         "keeps_verdicts": "1",
     }
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
-    recent = [encode_event(event) for event in recent_events(row, terms, log)]
+    recent = [encode_event(event) for event in recent_events(terms, row["bid_count"], row["end_us"], log)]
     verdicts_until_us = row["updated_us"] + VERDICT_KEEP_S * 1_000_000 if status.is_final else None
     return Rebuilt(
         item_id=row["item_id"],
@@ -191,100 +164,3 @@ def rebuild(
 
 def _text(value: int | None) -> str:
     return "" if value is None else str(value)
-
-
-def recent_events(row: Row, terms: Terms, log: Sequence[Row]) -> list[AnyEvent]:
-    """The item's newest events as they were on the wire, newest first.
-
-    The archive keeps the whole body of every event but bids. Most of a bid's public state is in its row. The bid count
-    and the end are worked out backwards, from the item's present state and the events around the bid.
-    """
-    events: list[AnyEvent] = []
-    bid_count, end_us = row["bid_count"], row["end_us"]
-    for entry, older in itertools.zip_longest(log, log[1:]):
-        event: AnyEvent
-        if entry["body"] is not None:
-            event = decode_any_event(entry["body"].encode())
-            bid_count, end_us = event.bid_count, event.end_us
-            if isinstance(event, AuctionExtended):
-                end_us = event.previous_end_us
-            elif isinstance(event, BidVoided) and event.previous_bid_count is not None:
-                bid_count = event.previous_bid_count
-            elif isinstance(event, BidVoided):
-                bid_count += not event.bid_id.endswith(answers(""))
-        else:
-            event = _bid_event(row, terms, entry, bid_count=bid_count, end_us=end_us)
-            if older is not None and older["body"] is not None and event.bid_id.endswith(bids_anew("")):
-                # It follows a void and has that event's status: the item may have been paused.
-                event = msgspec.structs.replace(event, status=decode_any_event(older["body"].encode()).status)
-            bid_count -= event.kind != "proxy"
-        events.append(event)
-    return events
-
-
-def _bid_event(row: Row, terms: Terms, bid: Row, *, bid_count: int, end_us: int | None) -> BidAccepted:
-    amount = bid["amount"]
-    return BidAccepted(
-        item_id=row["item_id"],
-        epoch=bid["epoch"],
-        seq=bid["seq"],
-        ts_us=bid["ts_us"],
-        bid_id=bid["bid_id"],
-        user_id=bid["user_id"],
-        kind=bid["kind"],
-        amount=amount,
-        previous_bid=bid["previous_bid"],
-        current_bid=amount,
-        highest_bidder_id=bid["leader_id"] or bid["user_id"],
-        bid_count=bid_count,
-        min_next_bid=next_minimum(amount, terms.increment),
-        status="sold" if bid["kind"] == "buy_now" else "open",
-        end_us=end_us,
-        reserve_met=_meets_reserve(terms, amount),
-        currency=terms.currency,
-    )
-
-
-def _meets_reserve(terms: Terms, price: int) -> bool:
-    return terms.reserve_price is None or price >= terms.reserve_price
-
-
-def answered(bid: Row, follower: Row | None, terms: Terms) -> Answered | None:
-    """The verdict of an archived bid, as ``place_bids.lua`` stored it.
-
-    None for an automatic bid, and for one whose id a gateway made: it came without a key, so nobody can repeat it.
-
-    Args:
-        bid: a row of ``read_answered_bids``.
-        follower: the row after it, which may be the automatic bid that answered it in the same step.
-        terms: of its item.
-    """
-    if bid["kind"] == "proxy" or names.is_made_bid_id(bid["bid_id"]):
-        return None
-    price = amount = bid["amount"]
-    if follower is not None and (follower["item_id"], follower["bid_id"]) == (bid["item_id"], answers(bid["bid_id"])):
-        price = follower["amount"]
-    verdict = AcceptedBid(
-        bid_id=bid["bid_id"],
-        seq=bid["seq"],
-        current_bid=price,
-        your_bid=amount,
-        leads=bid["leader_id"] is None,
-        min_next_bid=next_minimum(price, terms.increment),
-        reserve_met=_meets_reserve(terms, price),
-        kind=bid["kind"],
-        epoch=bid["epoch"],
-        ts_us=bid["ts_us"],
-    )
-    stored = StoredVerdict(bid["user_id"], fingerprint_of(amount, None), verdict.encode())
-    return Answered(bid["item_id"], (field_of_bid_id(bid["bid_id"]),), stored)
-
-
-def sealed_answer(fact: Row) -> Answered:
-    """The verdict of a row of ``read_sealed_answers``, with the fingerprint of what its bidder asked for."""
-    asked = fingerprint_of(fact["amount"], fact["max_amount"])
-    user_id, bid_id, key = fact["user_id"], fact["bid_id"], fact["key"]
-    # A header key may look like anything, even like the id that the gateway made for the same bid.
-    is_bid_id = key == bid_id and not names.is_made_bid_id(bid_id)
-    fields = (field_of_bid_id(key),) if is_bid_id else (field_of_first(key), field_of_other(user_id, key))
-    return Answered(fact["item_id"], fields, StoredVerdict(user_id, asked, fact["verdict"].encode()))

@@ -9,16 +9,9 @@ import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.item_scripts import LUA, ScriptLimits
-from archival_worker.recovery.rebuild import (
-    Answered,
-    Hidden,
-    answered,
-    maxima_after,
-    maxima_of,
-    rebuild,
-    sealed_answer,
-)
 from shared.archive_reads.items import Turns, terms_of
+from shared.archive_reads.rebuild import Hidden, maxima_after, maxima_of, rebuild
+from shared.archive_reads.verdicts import Answered, answered, sealed_answer
 from shared.domain.auction import Terms
 from shared.domain.maxima import Maxima
 from shared.domain.soft_close import SoftClose
