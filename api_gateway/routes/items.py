@@ -26,7 +26,7 @@ from api_gateway.schemas import (
 from shared import names
 from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, public_history
 from shared.domain.auction import Status, Terms
-from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid
+from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid, Unavailable
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
 from shared.domain.money import MINOR_MAX, exponent_of
 from shared.domain.soft_close import SoftClose
@@ -37,6 +37,8 @@ from shared.timefmt import INSTANT_MAX_US, from_rfc3339
 router = APIRouter(prefix="/api/v1/items", tags=["items"])
 
 _PERCENT_DECIMALS: Final = 2
+_READS: Final = 3
+"""How often an item is read that leaves Redis, or comes back, meanwhile."""
 _SECOND_US: Final = 1_000_000
 _item_decoder = msgspec.json.Decoder(NewItemBody)
 _operation_decoder = msgspec.json.Decoder(OperationBody)
@@ -141,9 +143,12 @@ async def list_items(
     context = context_of(request)
     ids, next_cursor = await context.archive.list_items(status=status, sort=sort, cursor=cursor, limit=limit)
     live = await context.items.get_many(ids) if ids else []
-    missing = [item_id for item_id, item in zip(ids, live, strict=True) if item is None]
+    found = {item_id: item for item_id, item in zip(ids, live, strict=True) if item is not None}
+    if len(found) < len(ids):
+        found |= await context.items.closed.find_many([item_id for item_id in ids if item_id not in found])
+    missing = [item_id for item_id in ids if item_id not in found]
     await context.items.note_missing(ids, missing)
-    shown = [public_item(item) for item in live if item is not None]
+    shown = [public_item(found[item_id]) for item_id in ids if item_id in found]
     return _json({"items": shown, "next_cursor": next_cursor, "being_rebuilt": missing})
 
 
@@ -153,7 +158,7 @@ async def list_items(
     responses=_answers(200, "The item", ItemAnswer, 404, 422, 503),
 )
 async def get_item(request: Request, item_id: ItemIdPath) -> Response:
-    """The item as Redis holds it, so never older than the last accepted bid."""
+    """The item as Redis holds it, so never older than the last accepted bid. Closed items come from the archive."""
     return _json(public_item(await context_of(request).items.get(_checked(item_id))))
 
 
@@ -181,12 +186,20 @@ async def get_history(
 ) -> Response:
     """Bidders appear under an alias that is stable within the item."""
     context: Context = context_of(request)
-    item = await context.items.get(_checked(item_id), may_open=False)
-    page = await context.history.page(item_id, cursor=cursor, limit=limit)
-    # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is not
-    # found, though it was published and comes back.
-    await context.items.require_same(item)
-    return _json(public_history(item_id, item.terms.currency, page.bids, page.next_cursor, partial=page.partial))
+    for _ in range(_READS):
+        found = await context.items.find(_checked(item_id), may_open=False)
+        if found.has_left:
+            content = await context.items.closed.history(item_id, cursor=cursor, limit=limit)
+            if content is not None:
+                return Response(content, media_type="application/json")
+            continue  # it came back, for a void
+        page = await context.history.page(item_id, cursor=cursor, limit=limit)
+        # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is
+        # not found, though it was published and comes back. Or it was archived after 1, and the item has left since.
+        if await context.items.is_same(found.item):
+            currency = found.item.terms.currency
+            return _json(public_history(item_id, currency, page.bids, page.next_cursor, partial=page.partial))
+    raise Unavailable("the item is leaving Redis, or coming back; try again")
 
 
 def _operation(body: bytes) -> OperationBody:

@@ -48,6 +48,7 @@ from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
+    closed_key,
     deadlines_key,
     item_key,
     outbox_key,
@@ -99,12 +100,14 @@ class RecoverOptions:
         dry_run: change nothing, neither in Redis nor in PostgreSQL.
         settle_s: how long after the start to wait for what gateways publish late, in seconds.
         whole_stream: read the stream from its beginning, if PostgreSQL was restored to an older state.
+        closed_keep_s: how long closed items stay in Redis; those that would leave it at once are left out.
         item_id: a lost item whose shard is not lost: the shard is closed, and rebuilt with it.
     """
 
     dry_run: bool = False
     settle_s: float = SETTLE_S
     whole_stream: bool = False
+    closed_keep_s: float = -1.0
     item_id: str | None = None
 
 
@@ -255,10 +258,11 @@ class Recovery:
         return {row["shard"]: max(row["next_epoch"], floors.get(row["shard"], 0) + 1) for row in rows}
 
     async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:
-        """The ids of all items of these shards. They fit into memory, at some hundred bytes each."""
+        """The ids of all items that Redis must have. They fit into memory, at some hundred bytes each."""
+        query = self._sql.read_item_ids.rstrip(";")
         found: dict[str, list[str]] = defaultdict(list)
         async with self._archive.transaction() as connection:
-            async for row in connection.cursor(self._sql.read_item_ids.rstrip(";"), prefetch=10_000):
+            async for row in connection.cursor(query, self._options.closed_keep_s, prefetch=10_000):
                 shard = names.shard_of(row["item_id"])
                 if shard in shards:
                     found[shard].append(row["item_id"])
@@ -298,7 +302,7 @@ class Recovery:
     async def _recover_shard(self, shard: str, epoch: int, items: Sequence[str]) -> None:
         if self._claims is not None:
             writes = self._claims.writes(shard)
-            writes.delete(deadlines_key(shard))
+            writes.delete(deadlines_key(shard), closed_key(shard))
             await writes.execute()
         verdicts_before, items_before = self.report.verdicts, self.report.items
         for step in _steps(items, _ITEMS_PER_STEP):
@@ -358,6 +362,9 @@ class Recovery:
                 pipeline.rpush(recent, *item.recent)
             if item.deadline_us is not None:
                 pipeline.zadd(deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
+            if item.verdicts_until_us is not None:
+                # It is closed. All of it is archived, so it may leave again when its time has come.
+                pipeline.zadd(closed_key(names.shard_of(item.item_id)), {item.item_id: 0})
             self.report.events += len(item.recent)
         self.report.items += len(items)
         await self._execute(pipeline)

@@ -10,6 +10,7 @@ from shared.sql_files import read_statements
 
 _FILE: Final = Path(__file__).parent / "sql" / "queries.sql"
 _CHAIN_FILE: Final = _FILE.with_name("chain.sql")
+_EVICTION_FILE: Final = _FILE.with_name("eviction.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,14 @@ class ChainQueries:
     read_confirmed: str
 
 
-Q = TypeVar("Q", Queries, ChainQueries)
+@dataclass(frozen=True, slots=True)
+class EvictionQueries:
+    """One field per statement of ``eviction.sql``, under the same name."""
+
+    read_exported: str
+
+
+Q = TypeVar("Q", Queries, ChainQueries, EvictionQueries)
 
 
 def load_queries(path: Path = _FILE) -> Queries:
@@ -91,6 +99,15 @@ def load_chain_queries(path: Path = _CHAIN_FILE) -> ChainQueries:
         ValueError: as above.
     """
     return _load(path, ChainQueries)
+
+
+def load_eviction_queries(path: Path = _EVICTION_FILE) -> EvictionQueries:
+    """The statements of the eviction.
+
+    Raises:
+        ValueError: as above.
+    """
+    return _load(path, EvictionQueries)
 
 
 def _load(path: Path, kind: type[Q]) -> Q:

@@ -16,6 +16,9 @@ Answer = TypeVar("Answer")
 Fetch = Callable[..., Awaitable[list[Any]]]
 """Asks PostgreSQL for the rows of a query with its arguments; raises :class:`Unavailable`."""
 
+Connection = Any
+"""asyncpg hands out a proxy of its connection class; the pool is typed, this is not."""
+
 QUESTIONS_MAX: Final = 1_000
 
 
@@ -79,6 +82,29 @@ class Asking:
                     with suppress(asyncpg.InterfaceError):
                         connection.terminate()
                 await self._answer(self._pool.release(connection))
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction that sees one moment and writes nothing, for answers that are read in pieces.
+        Bound the time yourself; the connection of a caller that gives up is not used again.
+
+        Raises:
+            Unavailable: PostgreSQL cannot be asked now.
+        """
+        with translated():
+            connection: Connection = await self._pool.acquire(timeout=self._timeout_s)
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    yield connection
+            except asyncpg.PostgresError:
+                raise
+            except BaseException:
+                # Broken or cancelled in a statement: asking the server to cancel it may take as long as it does.
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
+                raise
+            finally:
+                await self._pool.release(connection, timeout=self._timeout_s)
 
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:
         # Do not wait for a query that hangs: cancelling it would ask the same server that does not answer.

@@ -15,7 +15,15 @@ ACCEPTED_KEPT: Final = 1_024
 VERDICT_KEEP_S: Final = 86_400
 """How long verdicts of accepted bids are kept after the last event of an item that is over."""
 
+RETURNED_KEEP_S: Final = 60
+"""How long a closed item that came back into Redis, for a void, stays there at least."""
+
 IN_SCRIPTS: Final[Mapping[str, int]] = MappingProxyType(
-    {"ACCEPTED_KEPT": ACCEPTED_KEPT, "RECENT_EVENTS": RECENT_EVENTS, "VERDICT_KEEP_S": VERDICT_KEEP_S}
+    {
+        "ACCEPTED_KEPT": ACCEPTED_KEPT,
+        "RECENT_EVENTS": RECENT_EVENTS,
+        "RETURNED_KEEP_S": RETURNED_KEEP_S,
+        "VERDICT_KEEP_S": VERDICT_KEEP_S,
+    }
 )
 """What a script may name in a line ``---@limit <name>``."""

@@ -282,7 +282,15 @@ UPDATE recoveries SET finished_at = now(), items = $3, verdicts = $4 WHERE shard
 SELECT EXISTS (SELECT FROM items WHERE item_id = $1);
 
 -- name: read_item_ids
-SELECT item_id FROM items;
+-- The items that Redis must have. Not those that are closed and exported and had their last event more than $1 seconds ago: they
+-- would leave it at once. With less than 0 seconds nothing ever leaves.
+SELECT i.item_id FROM items AS i
+WHERE NOT (
+    $1::double precision >= 0 AND i.status IN ('sold', 'unsold', 'cancelled') AND i.created_at IS NOT NULL
+    AND i.updated_at + $1 * interval '1 second' <= now()
+    AND EXISTS (SELECT FROM exports AS x
+                WHERE (x.item_id, x.epoch, x.seq) = (i.item_id, i.epoch, i.seq) AND x.state = 'confirmed')
+);
 
 -- name: show_read_only
 SHOW transaction_read_only;

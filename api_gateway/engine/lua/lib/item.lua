@@ -133,6 +133,8 @@ local function commit(kept)
   if status == 'sold' or status == 'unsold' or status == 'cancelled' then
     -- The item takes no more bids, so no new bid can use an old id.
     redis.call('EXPIRE', verdicts_key, VERDICT_KEEP_S)
+    -- Once this entry is archived, and the item exported, the item leaves Redis (archival_worker/eviction/lua/evict.lua).
+    redis.call('ZADD', string.match(item_key, '^{[^}]*}:') .. 'closed', F:format(n), item_id)
   end
   return n
 end

@@ -1,0 +1,176 @@
+"""Brings a closed item back into Redis, where alone it can be changed: a late void strikes one of its bids there.
+
+It is made again out of the archive, by the code that rebuilds shards, and is there from one step of a script on. It
+leaves again like any closed item, a minute later at the earliest, whether the void came or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from api_gateway.engine.loss.known_items import ask, shard_lost
+from shared import names
+from shared.archive_reads.asking import Asking
+from shared.archive_reads.origin import closed_items
+from shared.archive_reads.rebuild import Rebuilt
+from shared.archive_reads.rebuild_reads import read_items, read_verdicts
+from shared.archive_reads.verdicts import Answered
+from shared.crash_points import crash_point
+from shared.domain.errors import Unavailable
+from shared.redis_layout.cursors import ask_fence, decode_fence
+from shared.redis_layout.keys import (
+    accepted_key,
+    bidders_key,
+    closed_key,
+    cursors_key,
+    item_key,
+    keys_of_item,
+    proxies_key,
+    recent_key,
+    returning_key,
+    verdicts_key,
+)
+from shared.redis_layout.scripts import Script
+
+BRING_BACK: Final = Script.read(Path(__file__).parent / "lua" / "bring_back.lua")
+
+_IS_BACK, _WAS_THERE = 1, 0
+_TRIES: Final = 5
+_AT_ONCE: Final = 2
+_WITHIN_S: Final = 50.0
+"""Less than the minute after which a load balancer gives up a silent request."""
+_ARCHIVE_WAIT_S: Final = 5.0
+_LOOK_AGAIN_S: Final = 0.1
+_PARTS_EXPIRE_S: Final = 120
+_VALUES_PER_COMMAND: Final = 1_000
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What was written beside the item: by the key where each belongs, the key where it waits."""
+
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    waiting: dict[str, str] = field(default_factory=dict)
+
+    def key(self, item_id: str, belongs: str) -> str:
+        """Where a part waits."""
+        return self.waiting.setdefault(belongs, returning_key(item_id, self.token, str(len(self.waiting))))
+
+
+class Returns:
+    """Brings items back, a few at a time; the others wait."""
+
+    def __init__(self, redis: Redis, asking: Asking) -> None:
+        self._redis: Any = redis
+        self._asking = asking
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def bring_back(self, item_id: str) -> bool:
+        """Return once Redis has the item. False where it is no closed item, and nothing was done.
+
+        Raises:
+            ShardLost: its shard is lost or closed.
+            Unavailable: it did not come back, say because the archive lags behind; what was written for it expires.
+        """
+        try:
+            async with asyncio.timeout(_WITHIN_S), self._turns:
+                for _ in range(_TRIES):
+                    reply = await self._try(item_id)
+                    if reply is None:
+                        return False
+                    if reply in (_IS_BACK, _WAS_THERE):
+                        return True
+        except TimeoutError:
+            raise Unavailable("the item could not be brought back in time; try again", retry_after_s=5) from None
+        raise Unavailable("other items are leaving Redis right now; try again", retry_after_s=2)
+
+    async def _try(self, item_id: str) -> int | None:
+        fence = await self._fence_once_archived(names.shard_of(item_id))
+        parts = _Parts()
+        async with self._asking.reading() as connection:
+            if not await closed_items(connection.fetch, [item_id]):
+                return None
+            read = await read_items(connection, [item_id], int(fence.partition("|")[0]))
+            item = read.items[0]
+            await self._write_parts(item, parts)
+            has_verdicts = await self._write_verdicts(item_id, read_verdicts(connection, [item_id], read.terms), parts)
+        crash_point("return.staged")
+        return await self._show(item, parts, fence, has_verdicts=has_verdicts)
+
+    async def _fence_once_archived(self, shard: str) -> str:
+        """The shard's fence, when everything that the shard had decided before this call is archived: another void of
+        the item may be on its way there, if Redis has lost the item's hash since.
+
+        Raises:
+            ShardLost, Unavailable.
+        """
+        give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
+        wanted: int | None = None
+        while True:
+            pipeline = self._redis.pipeline()
+            ask_fence(pipeline, shard)
+            pipeline.hmget(cursors_key(shard), ["next", "archived"])
+            answer, (last, archived) = await ask(pipeline.execute())
+            fence = decode_fence(answer)
+            if fence is None:
+                raise shard_lost()
+            wanted = int(last or 0) if wanted is None else wanted
+            if int(archived or 0) >= wanted:
+                return fence
+            if asyncio.get_running_loop().time() > give_up_s:
+                raise Unavailable("the archive lags behind: this bid can be struck when it has caught up")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _write_parts(self, item: Rebuilt, parts: _Parts) -> None:
+        item_id = item.item_id
+        await self._write("hset", item_id, proxies_key(item_id), _flat(item.maxima), parts)
+        await self._write("hset", item_id, bidders_key(item_id), _flat(item.bidders), parts)
+        await self._write("rpush", item_id, accepted_key(item_id), item.accepted, parts)
+        await self._write("rpush", item_id, recent_key(item_id), item.recent, parts)
+
+    async def _write_verdicts(self, item_id: str, verdicts: AsyncIterator[Answered], parts: _Parts) -> bool:
+        """Each into the first of its fields that is free. Returns whether there are any."""
+        taken: set[str] = set()
+        values: list[Any] = []
+        async for answer in verdicts:
+            free = next((name for name in answer.fields if name not in taken), None)
+            if free is None:
+                continue
+            taken.add(free)
+            values += (free, answer.verdict.encode())
+            if len(values) >= _VALUES_PER_COMMAND:
+                await self._write("hset", item_id, verdicts_key(item_id), values, parts)
+                values.clear()
+        await self._write("hset", item_id, verdicts_key(item_id), values, parts)
+        return bool(taken)
+
+    async def _write(self, command: str, item_id: str, belongs: str, values: list[Any], parts: _Parts) -> None:
+        """Write a part where it waits, in pieces: one long command would keep bids waiting."""
+        for at in range(0, len(values), _VALUES_PER_COMMAND):
+            key = parts.key(item_id, belongs)
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.execute_command(command, key, *values[at : at + _VALUES_PER_COMMAND])
+            pipeline.expire(key, _PARTS_EXPIRE_S)
+            await ask(pipeline.execute())
+
+    async def _show(self, item: Rebuilt, parts: _Parts, fence: str, *, has_verdicts: bool) -> int:
+        item_id, shard = item.item_id, names.shard_of(item.item_id)
+        keys = [cursors_key(shard), closed_key(shard), item_key(item_id)]
+        for belongs, waits in parts.waiting.items():
+            keys += (waits, belongs)
+        keys += (key for key in keys_of_item(item_id)[1:] if key not in parts.waiting)
+        which = list(parts.waiting).index(verdicts_key(item_id)) + 1 if has_verdicts else 0
+        until_ms = (item.verdicts_until_us or 0) // 1_000
+        arguments = [item_id, fence, len(parts.waiting), until_ms, which, *_flat(item.fields)]
+        return int(await ask(BRING_BACK.run(self._redis, keys, arguments)))
+
+
+def _flat(fields: Mapping[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]
