@@ -1,9 +1,9 @@
-"""What Redis knows of single bidders: whether a bid of theirs stands on an item, their own standing maximum, and which
-of their bids were struck."""
+"""What is known of single bidders: whether a bid of theirs stands on an item, their own standing maximum, and which of
+their bids were struck. Redis tells; of closed items that have left it the archive does, without the maximum."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final, cast
 
@@ -11,6 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from broadcast_service.core.standings import Facts, Struck
+from broadcast_service.sources.left_items import LeftItems
 from shared import names
 from shared.messages import BidVoided, DecodeError, decode_event
 from shared.redis_layout.cursors import ask_is_open
@@ -44,8 +45,9 @@ class ShardClosed(OSError):
 class BidderReader:
     """Reads only; may be repeated at will."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, left: LeftItems) -> None:
         self._redis = redis
+        self._left = left
         # By item: the epoch and the number of voids at which its events were searched, and what was found. Bounded.
         self._struck: dict[str, tuple[tuple[bytes | None, bytes], dict[str, tuple[Struck, ...]]]] = {}
 
@@ -57,6 +59,7 @@ class BidderReader:
 
         Raises:
             ShardClosed: the item's shard is lost or closed.
+            ArchiveAway: Redis does not have the item, and the archive cannot be asked.
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
         """
         asked = sorted(users)
@@ -68,6 +71,8 @@ class BidderReader:
         maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))
+        if epoch is None:
+            return await self._read_left(item_id, asked)
         struck = await self._struck_bids(item_id, epoch, voids)
         facts = {
             user_id: Facts(maximum is not None or count is not None, _minor(maximum), struck.get(user_id, ()))
@@ -90,16 +95,16 @@ class BidderReader:
         if known is not None and known[0] == (epoch, voids):
             return known[1]
         events = await self._recent(item_id)
-        found: dict[str, tuple[Struck, ...]] = {}
-        for raw in reversed(events):
-            event = _void_of(raw)
-            if event is not None and event.bidder_id is not None:
-                struck = Struck(event.version, event.bid_id, event.amount, event.reason, event.ts_us, event.currency)
-                found[event.bidder_id] = (*found.get(event.bidder_id, ()), struck)[-STRUCK_MAX:]
+        found = _struck_by(event for raw in reversed(events) if (event := _void_of(raw)) is not None)
         while len(self._struck) >= ITEMS_MAX:
             self._struck.pop(next(iter(self._struck)))
         self._struck[item_id] = ((epoch, voids), found)
         return found
+
+    async def _read_left(self, item_id: str, users: list[str]) -> dict[str, Facts]:
+        bidders = await self._left.bidders(item_id, users)
+        struck = _struck_by(await self._left.voids(item_id))
+        return {user_id: Facts(user_id in bidders, None, struck.get(user_id, ())) for user_id in users}
 
     async def _recent(self, item_id: str) -> list[bytes]:
         """The item's recent events.
@@ -126,6 +131,16 @@ class BidderReader:
             if event.type == "bid":
                 found.add(event.user_id)
         return found
+
+
+def _struck_by(voids: Iterable[BidVoided]) -> dict[str, tuple[Struck, ...]]:
+    """The newest struck bids by bidder, out of voids that come oldest first."""
+    found: dict[str, tuple[Struck, ...]] = {}
+    for event in voids:
+        if event.bidder_id is not None:
+            struck = Struck(event.version, event.bid_id, event.amount, event.reason, event.ts_us, event.currency)
+            found[event.bidder_id] = (*found.get(event.bidder_id, ()), struck)[-STRUCK_MAX:]
+    return found
 
 
 def _void_of(raw: bytes) -> BidVoided | None:

@@ -1,7 +1,9 @@
-"""Reads items from Redis, with the recent events that led to their state."""
+"""Reads items, with the recent events that led to their state: from Redis, and from the archive where closed ones have
+left Redis."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Awaitable
 from types import MappingProxyType
@@ -10,9 +12,10 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from broadcast_service.core.feed import Recovery, Wanted
+from broadcast_service.sources.left_items import ArchiveAway, LeftItems
 from broadcast_service.sources.losses import Losses
 from shared import names
-from shared.messages import DecodeError, Event, decode_event
+from shared.messages import DecodeError, Event, UnknownEvent, decode_event
 from shared.redis_layout.cursors import ask_epoch
 from shared.redis_layout.item_hash import ItemState, decode_item
 from shared.redis_layout.keys import item_key, recent_key
@@ -28,11 +31,13 @@ class SnapshotReader:
     """Args:
     events_max: most events of one recovery.
     losses: tells lost items from those that never existed.
+    left: tells of closed items that have left Redis.
     """
 
-    def __init__(self, redis: Redis, losses: Losses, *, events_max: int) -> None:
+    def __init__(self, redis: Redis, losses: Losses, left: LeftItems, *, events_max: int) -> None:
         self._redis = redis
         self._losses = losses
+        self._left = left
         self._events_max = events_max
 
     async def read(self, item_id: str, wanted: Wanted = NOTHING_WANTED) -> Recovery | None:
@@ -42,7 +47,8 @@ class SnapshotReader:
         Events decided between the two reads are newer than the item and come from the stream.
 
         Returns:
-            None where the item does not exist, or its shard is closed.
+            None where the item does not exist, or its shard is closed, or Redis does not have it and the archive cannot
+            be asked: :meth:`is_lost` tells.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
@@ -52,26 +58,47 @@ class SnapshotReader:
         pipeline.hgetall(item_key(item_id))
         ask_epoch(pipeline, names.shard_of(item_id))
         fields, epoch = await pipeline.execute()
-        if not fields or epoch is None:
+        if epoch is None:
             # A closed shard is an older copy, or half rebuilt: viewers may have seen newer states.
             return None
+        if not fields:
+            return await self._read_left(item_id, int(epoch), wanted)
         item = decode_item(fields)
-        behind = min(_events_wanted(wanted, item), self._events_max)
+        behind = self._behind(wanted, item)
         if behind <= 0:
             return Recovery(item)
         newest_first = await cast(
             Awaitable[list[bytes]],
             self._redis.lrange(recent_key(item_id), 0, behind + _SLACK_EVENTS - 1),
         )
+        if not newest_first:
+            # 1. The item is read. 2. It leaves Redis, and its events with it.
+            return await self._read_left(item_id, int(epoch), wanted) or Recovery(item)
         return Recovery(item, tuple(_decode(item, newest_first)))
 
+    def _behind(self, wanted: Wanted, item: ItemState) -> int:
+        return min(_events_wanted(wanted, item), self._events_max)
+
+    async def _read_left(self, item_id: str, epoch: int, wanted: Wanted) -> Recovery | None:
+        try:
+            item = await self._left.find(item_id, epoch)
+            if item is None:
+                return None
+            behind = self._behind(wanted, item)
+            newest_first = await self._left.newest_events(item, behind) if behind > 0 else []
+        except ArchiveAway:
+            return None
+        known = itertools.takewhile(lambda event: not isinstance(event, UnknownEvent), newest_first)
+        return Recovery(item, tuple(cast("list[Event]", list(known)))[::-1])
+
     async def is_lost(self, item_id: str) -> bool:
-        """Whether an item that Redis does not have is lost; see :class:`Losses`.
+        """Whether an item that Redis does not have is lost (:class:`Losses`), or may be a closed one, which the archive
+        cannot tell now: viewers then wait, too, until it can be read.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
         """
-        return await self._losses.is_lost(item_id)
+        return self._left.is_silent or await self._losses.is_lost(item_id)
 
     async def is_up(self) -> bool:
         """Whether Redis answers.

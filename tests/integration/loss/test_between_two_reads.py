@@ -20,6 +20,7 @@ from api_gateway.archive import Archive
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import BidScripts, Decided
+from api_gateway.engine.closed.closed_items import ClosedItems
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import Items
 from api_gateway.engine.loss.known_items import QUESTIONS_AT_ONCE, TooManyQuestions
@@ -30,6 +31,10 @@ from api_gateway.routes.bids import get_verdict
 from api_gateway.routes.items import get_history
 from archival_worker.store.archive import Archive as WholeArchive
 from broadcast_service.sources.bidders import BidderReader
+from broadcast_service.sources.left_items import LeftItems
+from shared.archive_reads.asking import Asking
+from shared.archive_reads.feed_reads import FeedReads
+from shared.archive_reads.origin import ArchiveOrigin
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
 from shared.domain.errors import ItemNotFound, ShardLost
@@ -94,9 +99,15 @@ def items_of(ground: Ground, past: Witnesses | None = None) -> Items:
         scripts,
         past or cast(Any, None),
         LostItems(ground.redis),
+        ClosedItems(ground.redis, ArchiveOrigin(Asking(ground.pool)), Asking(ground.pool)),
         open_catalogue=False,
         on_outbox=lambda shard: None,
     )
+
+
+def left_items(ground: Ground) -> LeftItems:
+    asking = Asking(ground.pool)
+    return LeftItems(ArchiveOrigin(asking), FeedReads(asking))
 
 
 def request_to(ground: Ground) -> Any:
@@ -144,7 +155,7 @@ async def test_a_refusal_that_an_older_copy_has_is_not_told(ground: Ground) -> N
 async def test_how_a_bidder_stands_is_not_read_from_what_is_left(
     ground: Ground, loss: Callable[[Ground], None]
 ) -> None:
-    reader = BidderReader(ground.redis)
+    reader = BidderReader(ground.redis, left_items(ground))
     assert (await reader.read(ITEM, ["ann"]))["ann"].has_bid
     loss(ground)
     with pytest.raises(OSError, match=shard_of(ITEM)):
@@ -158,7 +169,7 @@ async def test_what_was_struck_is_not_forgotten_by_a_read_during_a_loss(ground: 
     event = msgspec.structs.replace(cast(BidVoided, voided(ITEM, 2, voids=1)), bidder_id="bob")
     await redis.lpush(recent_key(ITEM), encode_event(event))
     kept = {key: await redis.dump(key) async for key in redis.scan_iter("*")}
-    reader = BidderReader(ground.redis)
+    reader = BidderReader(ground.redis, left_items(ground))
     await ground.after_the_next_answer(ground.wipe)
     with pytest.raises(OSError, match=shard_of(ITEM)):
         await reader.read(ITEM, ["bob"])
