@@ -1,0 +1,338 @@
+"""What happens while an item leaves Redis, or comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from api_gateway.engine.closed.returns import Returns
+from api_gateway.engine.items import NewItem
+from api_gateway.engine.loss.witnesses import Witnesses
+from archival_worker.eviction.evictor import Evictor
+from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER
+from shared import names
+from shared.archive_reads.asking import Asking, Connection
+from shared.domain.auction import Terms
+from shared.domain.errors import ItemExists, Unavailable
+from shared.redis_layout.keys import closed_key, cursors_key, item_key, recent_key
+from tests.integration.eviction.eviction_world import AT_ONCE, auction_of, sold
+from tests.integration.eviction.test_life import REASON, no_longer_returned
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+BOTH = (API_GATEWAY, ARCHIVAL_WORKER)
+
+
+class Slow(Witnesses):
+    """Finds out that an item is new, and then something happens before it says so."""
+
+    def __init__(self, witnesses: Witnesses, happens: Any) -> None:
+        self._witnesses = witnesses
+        self._happens = happens
+
+    async def published_epoch(self, item_id: str) -> int | None:
+        return await self._witnesses.published_epoch(item_id)
+
+    async def has_archived(self, item_id: str) -> bool:
+        found = await self._witnesses.has_archived(item_id)
+        happens, self._happens = self._happens, None
+        if happens is not None:
+            await happens()
+        return found
+
+
+async def test_an_id_is_not_opened_a_second_time_by_a_gateway_that_slept(start_stack: StackFactory) -> None:
+    """1. A gateway finds that the id is new. 2. Another one opens it, it is sold, archived, and leaves. 3. The first
+    one opens it."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+
+        async def whole_life() -> None:
+            await sold(auction.house, "lot")
+            await auction.evicted("lot")
+
+        items = auction.items(Slow(auction.witnesses, whole_life))
+        with pytest.raises(ItemExists):
+            await items.create(NewItem(Terms("lot", 0), name="A second one"))
+        assert await auction.traces("lot") == []
+        assert (await auction.house.item("lot"))["status"] == "sold"
+
+        # Without the fence it would have been opened: Redis does not have it.
+        opened = await auction.items(cast(Any, KnowsNothing())).create(NewItem(Terms("other", 0), name="Another one"))
+        assert opened.state.seq == 0
+
+
+class KnowsNothing:
+    async def published_epoch(self, item_id: str) -> int | None:
+        return None
+
+    async def has_archived(self, item_id: str) -> bool:
+        return False
+
+
+async def test_a_first_bid_on_an_id_that_has_left_opens_nothing(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH, env={"OPEN_CATALOGUE": "true"})
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.evicted("lot")
+        # By a gateway that has never heard of it, and that remembers nothing.
+        await stack.restart(API_GATEWAY)
+        answers = await asyncio.gather(*(house.bid("lot", f"u-{n}", f"b-{n}", amount=n + 100) for n in range(50)))
+        assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(200, "SOLD")}
+        assert await auction.traces("lot") == []
+
+        await stack.stop_process("postgres")
+        try:
+            answer = await house.bid("lot", "eve", "late", amount=1_000)
+            assert answer.status_code == 503, answer.text
+            assert (await house.http.get("/api/v1/items/lot")).status_code == 503
+            assert (await house.http.post("/api/v1/items", json={"id": "lot", "name": "x"})).status_code == 503
+            assert (await house.http.post("/api/v1/items/lot/bids/lot-ann/void", json=REASON)).status_code == 503
+            assert (await house.http.get("/api/v1/bids/by-key/lot-ann?item_id=lot")).status_code == 503
+            assert await auction.traces("lot") == []
+        finally:
+            await stack.start_process("postgres")
+
+        async def is_back() -> bool:
+            return (await house.http.get("/api/v1/items/lot")).status_code == 200
+
+        await eventually(is_back)
+        assert (await house.bid("lot", "eve", "late", amount=1_000)).json()["code"] == "SOLD"
+
+
+async def test_a_live_item_takes_bids_while_postgresql_is_away(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await house.create("live", increment={"kind": "flat", "value": 1})
+        await house.accepted("live", "ann", "one", amount=1)
+        await stack.stop_process("postgres")
+        try:
+            assert (await house.accepted("live", "bob", "two", amount=2))["seq"] == 2
+            assert (await house.item("live"))["seq"] == 2
+        finally:
+            await stack.start_process("postgres")
+
+
+async def test_a_void_that_comes_between_the_archives_word_and_the_removal(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.exported("lot")
+
+        class Interrupted(Evictor):
+            async def _exported(self, item_ids: list[str]) -> dict[str, int]:
+                found = await super()._exported(item_ids)
+                await house.operate("lot/bids/lot-ann/void")
+                return found
+
+        assert await Interrupted(auction.pool, auction.redis, auction.metrics, AT_ONCE).look() == 0
+        assert (await house.hash("lot"))["status"] == "unsold"
+        voided = await house.http.get("/api/v1/items/lot")
+        await auction.evicted("lot")
+        assert (await house.http.get("/api/v1/items/lot")).content == voided.content
+
+
+async def test_what_is_not_archived_does_not_leave(start_stack: StackFactory) -> None:
+    """The archive is behind, or what the archive knows is ahead of what Redis was told."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await house.create("warm")
+        await house.all_archived()
+        await stack.stop_process(ARCHIVAL_WORKER)
+        await sold(house, "lot")
+        await house.all_published()
+        assert await auction.evictor.look() == 0
+        assert await auction.redis.exists(item_key("lot"))
+        assert auction.evictor.closed_in_redis == 1
+        await stack.start_process(ARCHIVAL_WORKER)
+        await auction.exported("lot")
+
+        shard = names.shard_of("lot")
+        archived = await cast(Any, auction.redis.hget(cursors_key(shard), "archived"))
+        await cast(Any, auction.redis.hset(cursors_key(shard), "archived", "0"))
+        assert await auction.evictor.look() == 0, "as far as Redis knows it is not archived"
+        await cast(Any, auction.redis.hset(cursors_key(shard), "archived", archived))
+        await auction.evicted("lot")
+
+
+async def test_a_closed_shard_lets_nothing_go(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=(ARCHIVAL_WORKER, API_GATEWAY))
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.exported("lot")
+        shard = names.shard_of("lot")
+
+        class Interrupted(Evictor):
+            async def _exported(self, item_ids: list[str]) -> dict[str, int]:
+                found = await super()._exported(item_ids)
+                await cast(Any, auction.redis.hdel(cursors_key(shard), "epoch"))
+                return found
+
+        assert await Interrupted(auction.pool, auction.redis, auction.metrics, AT_ONCE).look() == 0
+        assert await auction.redis.exists(item_key("lot"))
+        for answer in (
+            await auction.house.http.get("/api/v1/items/lot"),
+            await auction.house.bid("lot", "eve", "x", amount=1_000),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT")
+
+
+class SlowAsking(Asking):
+    """Something happens while an item is read to be brought back."""
+
+    happens: Any = None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        async with super().reading() as connection:
+            yield connection
+            happens, self.happens = self.happens, None
+            if happens is not None:
+                await happens()
+
+
+async def test_an_older_state_never_comes_back(start_stack: StackFactory) -> None:
+    """1. A gateway reads the item, to bring it back. 2. Another one brings it back, a bid is struck, all is archived,
+    and it leaves again. 3. The first one writes what it has read."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.evicted("lot")
+        asking = SlowAsking(auction.pool)
+
+        async def struck_meanwhile() -> None:
+            await house.operate("lot/bids/lot-ann/void")
+            await auction.exported("lot")
+            await no_longer_returned(auction, "lot")
+            await auction.evicted("lot")
+
+        asking.happens = struck_meanwhile
+        before = await auction.fence("lot")
+        assert await Returns(auction.redis, asking).bring_back("lot")
+        assert await auction.fence("lot") != before
+        fields = await house.hash("lot")
+        assert (fields["status"], fields["voids"]) == ("unsold", "1"), "with what happened meanwhile"
+        waiting = [key async for key in auction.redis.scan_iter("*:returning:*")]
+        assert all([0 < await auction.redis.ttl(key) <= 120 for key in waiting]), "what was given up expires"
+
+
+async def test_of_several_who_bring_it_back_all_find_it(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.evicted("lot")
+        assert all(await asyncio.gather(*(auction.returns().bring_back("lot") for _ in range(10))))
+        assert not await auction.returns().bring_back("unknown")
+        voids = [auction.house.http.post("/api/v1/items/lot/bids/lot-ann/void", json=REASON) for _ in range(5)]
+        statuses = sorted([answer.status_code for answer in await asyncio.gather(*voids)])
+        assert statuses == [200, 409, 409, 409, 409]
+
+
+async def test_readers_and_repeats_see_no_seam(start_stack: StackFactory) -> None:
+    """Everybody asks all the while, as the item leaves, comes back for a void, and leaves again."""
+    stack = await start_stack(services=ALL_SERVICES)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        first = (await house.bid("lot", "bob", "lot-bob", amount=1)).content
+        key = (await house.http.get("/api/v1/bids/by-key/lot-bob?item_id=lot")).content
+        await auction.exported("lot")
+        is_over = asyncio.Event()
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            seq = 0
+            while not is_over.is_set():
+                read = await house.http.get("/api/v1/items/lot")
+                assert read.status_code == 200, read.text
+                assert read.json()["seq"] >= seq, "it went back"
+                seq = read.json()["seq"]
+                assert (await house.bid("lot", "bob", "lot-bob", amount=1)).content == first
+                assert (await house.http.get("/api/v1/bids/by-key/lot-bob?item_id=lot")).content == key
+                history = await house.http.get("/api/v1/items/lot/bids")
+                assert [bid["bid_id"] for bid in history.json()["bids"]] == ["lot-ann", "lot-bob"], history.text
+                refused = (await house.bid("lot", "eve", "eve-1", amount=1_000)).json()
+                assert refused["code"] in ("SOLD", "CLOSED"), refused
+                asked += 1
+
+        tasks = [asyncio.create_task(ask()) for _ in range(4)]
+        try:
+            for struck in ("lot-ann", "lot-bob"):
+                for _ in range(3):
+                    await auction.evicted("lot")
+                    assert await auction.returns().bring_back("lot")
+                    await no_longer_returned(auction, "lot")
+                await auction.evicted("lot")
+                await house.operate(f"lot/bids/{struck}/void")
+                await auction.exported("lot")
+                await no_longer_returned(auction, "lot")
+        finally:
+            is_over.set()
+            await asyncio.gather(*tasks)
+        assert asked > 10
+
+
+async def test_an_item_without_its_hash_is_taken_for_what_the_archive_has(start_stack: StackFactory) -> None:
+    """Redis has lost the hash of a closed item, which the archive has whole: nothing is missing."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        read = await house.http.get("/api/v1/items/lot")
+        await auction.exported("lot")
+        await auction.redis.delete(item_key("lot"))
+        assert (await house.http.get("/api/v1/items/lot")).content == read.content
+        assert await auction.redis.exists(recent_key("lot"))
+        await auction.evictor.look()
+        assert await auction.traces("lot") == [], "what was left of it is gone, too"
+        code, output = await house.recover("--item", "lot")
+        assert code == 3, output
+        assert "is closed and served from the archive" in output
+        await house.operate("lot/bids/lot-ann/void")
+        assert (await house.item("lot"))["status"] == "unsold"
+
+
+async def test_what_an_older_version_closed_is_found(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.house.create("open")
+        await auction.exported("lot")
+        await auction.redis.delete(closed_key(names.shard_of("lot")))
+        assert await auction.evictor.look() == 0
+        task = asyncio.create_task(auction.evictor.run())
+        try:
+
+            async def has_left() -> bool:
+                return not await auction.redis.exists(item_key("lot"))
+
+            await eventually(has_left, seconds=30)
+        finally:
+            task.cancel()
+        assert await auction.redis.exists(item_key("open"))
+
+
+async def test_a_return_that_cannot_be_read_is_told(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.evicted("lot")
+        await stack.stop_process("postgres")
+        try:
+            with pytest.raises(Unavailable):
+                await auction.returns().bring_back("lot")
+            assert await auction.traces("lot") == []
+        finally:
+            await stack.start_process("postgres")
