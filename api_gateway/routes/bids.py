@@ -79,7 +79,7 @@ async def get_verdict(
         item = found.item
         if found.has_left:
             # All of it is archived, so an accepted bid is as safe as any can be.
-            stored = await context.items.closed.verdict(item, user_id, key)
+            stored = await context.items.closed.verdict(item_id, user_id, key)
             break
         try:
             stored = await read_verdict(context.redis, item_id, user_id, key)

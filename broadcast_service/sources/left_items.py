@@ -30,7 +30,7 @@ class ArchiveAway(OSError):
 class FeedReads(Protocol):
     """See :class:`shared.archive_reads.feed_reads.FeedReads`, whose errors it shares."""
 
-    async def newest_events(self, item: ItemState, count: int) -> list[AnyEvent]: ...
+    async def newest_events(self, item_id: str, count: int) -> list[AnyEvent]: ...
     async def bidders(self, item_id: str, users: Collection[str]) -> set[str]: ...
     async def voids(self, item_id: str) -> list[BidVoided]: ...
 
@@ -56,9 +56,9 @@ class LeftItems:
         item = decode_state(value)
         return msgspec.structs.replace(item, state=replace(item.state, epoch=epoch))
 
-    async def newest_events(self, item: ItemState, count: int) -> list[AnyEvent]:
+    async def newest_events(self, item_id: str, count: int) -> list[AnyEvent]:
         """The newest events of a closed item, newest first."""
-        return await self._answer(self._feed.newest_events(item, count))
+        return await self._answer(self._feed.newest_events(item_id, count))
 
     async def bidders(self, item_id: str, users: Collection[str]) -> set[str]:
         """Those of these users of whom an accepted bid stands."""

@@ -85,7 +85,7 @@ class SnapshotReader:
             if item is None:
                 return None
             behind = self._behind(wanted, item)
-            newest_first = await self._left.newest_events(item, behind) if behind > 0 else []
+            newest_first = await self._left.newest_events(item_id, behind) if behind > 0 else []
         except ArchiveAway:
             return None
         known = itertools.takewhile(lambda event: not isinstance(event, UnknownEvent), newest_first)

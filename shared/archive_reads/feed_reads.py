@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.events import recent_events
+from shared.archive_reads.origin import closed_items
 from shared.messages import AnyEvent, BidVoided, decode_any_event
-from shared.redis_layout.item_hash import ItemState
 from shared.redis_layout.limits import RECENT_EVENTS
 from shared.sql_files import read_statements
 
@@ -22,13 +22,18 @@ class FeedReads:
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
 
-    async def newest_events(self, item: ItemState, count: int) -> list[AnyEvent]:
+    async def newest_events(self, item_id: str, count: int) -> list[AnyEvent]:
         """The newest events of a closed item as they were on the wire, newest first, at most as many as Redis keeps.
+        None of an item that is not closed.
 
         Raises:
             Unavailable: PostgreSQL cannot be asked.
         """
-        rows: list[Any] = await self._asking.fetch(_SQL["read_newest"], item.terms.item_id, min(count, RECENT_EVENTS))
+        # With the reserve, which other copies of the item lack: events say whether it was met.
+        item = (await closed_items(self._asking.fetch, [item_id])).get(item_id)
+        if item is None:
+            return []
+        rows: list[Any] = await self._asking.fetch(_SQL["read_newest"], item_id, min(count, RECENT_EVENTS))
         return recent_events(item.terms, item.state.bid_count, item.state.end_us, rows)
 
     async def bidders(self, item_id: str, users: Collection[str]) -> set[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from shared.archive_reads.asking import Fetch
+from shared.archive_reads.origin import closed_items
 from shared.archive_reads.verdicts import answered, sealed_answer
-from shared.domain.auction import Terms
 from shared.redis_layout.limits import VERDICT_KEEP_S
 from shared.sql_files import read_statements
 
@@ -15,7 +15,7 @@ _SQL: Final = read_statements(Path(__file__).parent / "sql" / "keyed.sql")
 _KEEP_US: Final = VERDICT_KEEP_S * 1_000_000
 
 
-async def keyed_verdicts(fetch: Fetch, terms: Terms, user_id: str | None, key: str) -> dict[str, bytes]:
+async def keyed_verdicts(fetch: Fetch, item_id: str, user_id: str | None, key: str) -> dict[str, bytes]:
     """The fields of the verdicts' hash that may hold the verdict of this user under this key, or of anybody where
     ``user_id`` is None; :func:`shared.redis_layout.stored_verdicts.find_verdict` reads them.
 
@@ -24,11 +24,13 @@ async def keyed_verdicts(fetch: Fetch, terms: Terms, user_id: str | None, key: s
     Raises:
         Unavailable: PostgreSQL cannot be asked.
     """
-    item_id = terms.item_id
     found: dict[str, bytes] = {}
     bids = await fetch(_SQL["read_keyed_bid"], item_id, key, _KEEP_US)
     if bids and bids[0]["bid_id"] == key:
-        answer = answered(bids[0], bids[1] if len(bids) > 1 else None, terms)
+        # The terms as they are, with the reserve: a verdict says whether it was met.
+        item = (await closed_items(fetch, [item_id])).get(item_id)
+        follower = bids[1] if len(bids) > 1 else None
+        answer = None if item is None else answered(bids[0], follower, item.terms)
         if answer is not None:
             found[answer.fields[0]] = answer.verdict.encode()
     for fact in await fetch(_SQL["read_keyed_facts"], item_id, key, user_id, _KEEP_US):

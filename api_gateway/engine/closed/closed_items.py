@@ -99,13 +99,13 @@ class ClosedItems:
         """
         return await self._reads.get(history_key(item_id, limit=limit, cursor=cursor))
 
-    async def verdict(self, item: ItemState, user_id: str | None, key: str) -> StoredVerdict | None:
+    async def verdict(self, item_id: str, user_id: str | None, key: str) -> StoredVerdict | None:
         """What is kept under a key: of this bidder, or without one of anybody. Refusals are not kept.
 
         Raises:
             Unavailable: it cannot be told now.
         """
-        return find_verdict(await self._kept(item, user_id, key), user_id, key)
+        return find_verdict(await self._kept(item_id, user_id, key), user_id, key)
 
     async def answer(self, item: ItemState, bid: PendingBid) -> bytes:
         """The verdict line of a bid on the item: the one that is kept under its key, or a refusal by its status. It is
@@ -115,7 +115,7 @@ class ClosedItems:
             Unavailable: it cannot be told now.
         """
         if bid.key is not None:
-            found = await self._kept(item, bid.user_id, bid.key)
+            found = await self._kept(bid.item_id, bid.user_id, bid.key)
             stored = find_verdict(found, bid.user_id, bid.key)
             if stored is not None:
                 return stored.line if stored.fingerprint == bid.fingerprint else KEY_REUSED_LINE
@@ -126,14 +126,14 @@ class ClosedItems:
         state = item.state
         return RefusedBid(code, state.price, state.leader == bid.user_id, item.min_next_bid, state.reserve_met).encode()
 
-    async def _kept(self, item: ItemState, user_id: str | None, key: str) -> dict[str, bytes]:
+    async def _kept(self, item_id: str, user_id: str | None, key: str) -> dict[str, bytes]:
         try:
             async with asyncio.timeout(_TURN_S):
                 await self._looks.acquire()
         except TimeoutError:
             raise Unavailable("too many ask for bids on closed items; try again", retry_after_s=2) from None
         try:
-            return await keyed_verdicts(self._asking.fetch, item.terms, user_id, key)
+            return await keyed_verdicts(self._asking.fetch, item_id, user_id, key)
         finally:
             self._looks.release()
 

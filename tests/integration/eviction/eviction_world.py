@@ -26,6 +26,7 @@ from shared.archive_reads.origin import ArchiveOrigin
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.messages import decode_event
 from shared.redis_layout.cursors import ask_fence, decode_fence
 from shared.redis_layout.keys import closed_key, deadlines_key, lost_key, opened_key
 from tests.integration.loss.recover_world import House, Json, house_of
@@ -110,12 +111,14 @@ class Auction:
         return found
 
     async def contents(self, item_id: str) -> dict[str, Any]:
-        """What Redis has under the item's keys, lists and hashes."""
+        """What Redis has under the item's keys: hashes, lists, and events, whose members come in any order."""
         redis: Any = self.redis
         found: dict[str, Any] = {}
         for key in sorted([key.decode() async for key in redis.scan_iter(f"*:{item_id}")]):
             is_list = await redis.type(key) == b"list"
             found[key] = await redis.lrange(key, 0, -1) if is_list else await redis.hgetall(key)
+            if ":recent:" in key:
+                found[key] = [decode_event(event) for event in found[key]]
         return found
 
     async def answers(self, item_id: str, **requests: Any) -> dict[str, tuple[int, bytes]]:

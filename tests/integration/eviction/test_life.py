@@ -151,11 +151,9 @@ async def frames_of(auction: Auction, item_id: str, newest: int) -> dict[str, An
     standings = []
     for user in ("ann", "bob", "eve"):
         token = mint(secret, Identity(user, int(time.time() + 600), sees_maximum=False))
-        async with connect(f"{feed}/ws/items/{item_id}") as viewer:
-            await viewer.send(json.dumps({"op": "authenticate", "token": token}))
-            standings.append(await receive_type(viewer, "standing"))
-            if user == "bob":
-                standings[-1]["struck"] = await receive_type(viewer, "struck")
+        async with connect(f"{feed}/ws/items/{item_id}?token={token}") as viewer:
+            struck = await receive_type(viewer, "struck") if user == "bob" else None
+            standings.append({"struck": struck} | await receive_type(viewer, "standing"))
     assert (resumed["type"], current["type"]) == ("resumed", "resumed")
     return {"snapshot": snapshot, "missed": missed, "standings": standings}
 
