@@ -124,7 +124,8 @@ class Evictor:
         pages = await self._pages()
         due = await self._due(pages)
         seqs = await self._exported([candidate.item_id for candidate in due])
-        crash_point("evict.asked")
+        if seqs:
+            crash_point("evict.asked")
         chosen = [candidate for candidate in due if candidate.item_id in seqs]
         left: set[str] = set()
         for at in range(0, len(chosen), self._options.items_per_call):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
 from typing import Any
 
 import pytest
 
+from infrastructure.local.errors import ProcessFailed
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.redis_layout.keys import closed_key, item_key
@@ -61,10 +62,11 @@ async def test_recover_leaves_out_what_has_left(
         code, output = await house.recover()
         assert code == 0, output
         await eventually(house.is_ready)
+        epoch = 3 if crash_at else 2
         assert await auction.traces("lot") == []
         assert await auction.redis.exists(item_key("open"), item_key("fresh")) == 2
         for item_id, was in before.items():
-            assert await house.item(item_id) == was | {"epoch": 2}, item_id
+            assert await house.item(item_id) == was | {"epoch": epoch}, item_id
         assert (await house.bid("lot", "bob", "lot-bob", amount=1)).status_code == 201, "its stored verdict"
         assert (await house.bid("lot", "eve", "late", amount=1_000)).json()["code"] == "SOLD"
         assert (await house.accepted("open", "eve", "two", amount=2))["seq"] == 2
@@ -72,7 +74,8 @@ async def test_recover_leaves_out_what_has_left(
         await stack.start_process(ARCHIVAL_WORKER)
         await leave_by_themselves(auction, "fresh")
         answer = await house.http.post("/api/v1/items/lot/bids/lot-ann/void", json=REASON)
-        assert (answer.status_code, answer.json()["epoch"], answer.json()["seq"]) == (200, 2, before["lot"]["seq"] + 1)
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["epoch"], answer.json()["seq"]) == (epoch, before["lot"]["seq"] + 1)
         await auction.exported("lot")
 
 
@@ -103,17 +106,17 @@ async def test_an_archiver_that_dies_in_the_middle(start_stack: StackFactory, po
         for item_id in items:
             await sold(auction.house, item_id)
         env = stack.service_env | {"CLOSED_KEEP_S": GONE, "CRASH_AT": point}
-        await stack.add_service(ARCHIVAL_WORKER, ARCHIVAL_WORKER, stack.ports.archiver, env=env)
-        await eventually(lambda: stack.wait_ended(ARCHIVAL_WORKER, timeout_s=60), seconds=70)
-        read = await auction.answers(
-            "lot-0", **{item_id: ("GET", f"/api/v1/items/{item_id}", None, None) for item_id in items}
-        )
+        with contextlib.suppress(ProcessFailed):  # before it was ready
+            await stack.add_service(ARCHIVAL_WORKER, ARCHIVAL_WORKER, stack.ports.archiver, env=env)
+        assert await stack.wait_ended(ARCHIVAL_WORKER, timeout_s=60)
+        reads = {item_id: ("GET", f"/api/v1/items/{item_id}", None, None) for item_id in items}
+        read = await auction.answers("", **reads)
         assert {status for status, _ in read.values()} == {200}
-        await auction.evicted(*items)
-        after = await auction.answers(
-            "lot-0", **{item_id: ("GET", f"/api/v1/items/{item_id}", None, None) for item_id in items}
-        )
-        assert after == read
+        # The claim of the export that it was at would run out in some minutes.
+        await auction.house.query("UPDATE exports SET next_try_at = now() WHERE state <> 'confirmed'")
+        await stack.add_service("another", ARCHIVAL_WORKER, stack.ports.archiver, env={"CLOSED_KEEP_S": GONE})
+        await leave_by_themselves(auction, *items)
+        assert await auction.answers("", **reads) == read
 
 
 async def test_a_gateway_that_dies_while_an_item_comes_back(start_stack: StackFactory) -> None:
@@ -129,21 +132,19 @@ async def test_a_gateway_that_dies_while_an_item_comes_back(start_stack: StackFa
         assert all([0 < await auction.redis.ttl(key) <= 120 for key in waiting])
 
 
-async def test_a_thousand_closed_items_leave_nothing_behind(
-    start_stack: StackFactory, record_property: Callable[[str, object], None]
-) -> None:
+async def test_a_thousand_closed_items_leave_nothing_behind(start_stack: StackFactory) -> None:
     stack = await start_stack(services=BOTH, env={"CLOSED_KEEP_S": GONE}, redis_appendfsync="no")
     async with house_of(stack) as house, separate_clients(stack.urls.gateway_url, 8) as clients:
         redis: Any = house.redis
 
         async def life(number: int, name: str) -> None:
             http, item_id = clients[number % 8], f"{name}-{number}"
-            body = {"id": item_id, "name": item_id, "buy_now_price": 50, "description": "x" * 200}
+            body = {"id": item_id, "name": item_id, "buy_now_price": 50, "reserve_price": 50}
             assert (await http.post("/api/v1/items", json=body)).status_code == 201
             path = f"/api/v1/items/{item_id}/bid"
             for amount in (1, 2, 50):
                 bid = {"user_id": "ann", "bid_id": f"{item_id}-{amount}", "amount": amount}
-                assert (await http.post(path, json=bid)).status_code in (200, 201)
+                assert (await http.post(path, json=bid)).status_code == 201
 
         async def all_gone() -> bool:
             left = sum([await redis.zcard(closed_key(shard)) for shard in names.SHARDS])
@@ -160,14 +161,15 @@ async def test_a_thousand_closed_items_leave_nothing_behind(
             await redis.memory_purge()
             return await redis.dbsize(), int((await redis.info("memory"))["used_memory"])
 
-        # The first ones make what stays: shards' streams, scripts, buffers of connections.
-        for number in range(200):
+        # The first ones make what stays: the stream of each shard, scripts, buffers of connections.
+        first = {names.shard_of(f"warm-{number}"): number for number in range(1_000)}
+        assert len(first) == len(names.SHARDS)
+        for number in first.values():
             await life(number, "warm")
         await eventually(all_gone, seconds=60)
         keys, memory = await rests()
         most = await thousand("lot")
         keys_after, memory_after = await rests()
-        record_property("keys and bytes before, at most, after", (keys, memory, most, keys_after, memory_after))
         assert keys_after == keys
         assert memory_after - memory < 0.2 * 1024 * 1024, (memory, most, memory_after)
         for number in (0, 500, 999):
