@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, cast
 import msgspec
 from redis.asyncio import Redis
 
-from api_gateway.engine.closed.closed_items import ClosedItems
+from api_gateway.engine.closed.closed_items import ArchiveAway, ClosedItems
 from api_gateway.engine.item_scripts import ItemScripts
 from api_gateway.engine.loss.known_items import CANNOT_BE_TOLD, KnownItems, TooManyQuestions, ask, shard_lost
 from api_gateway.engine.loss.lost_items import LostItems
@@ -133,13 +133,19 @@ class Items:
         return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
     async def left(self, item_id: str) -> ItemState | None:
-        """The item, if it was closed and has left Redis, which does not have it; None where it did not.
+        """The item, if it was closed and has left Redis, which does not have it. None where it has not, and where the
+        archive cannot be asked: then :meth:`open_by_default`, :meth:`absent` and :meth:`gone` find out what else is
+        known of it, and do not take it for a new one.
 
         Raises:
             ShardLost: its shard is lost.
-            Unavailable: nobody can tell now.
+            Unavailable: Redis cannot be asked.
         """
-        item = await self.closed.find(item_id)
+        try:
+            item = await self.closed.find(item_id)
+        except ArchiveAway as error:
+            logger.debug("item %s: %s", item_id, error)
+            return None
         if item is not None:
             self.known.pop(item_id, None)
         return item
@@ -163,7 +169,7 @@ class Items:
         except Unavailable as error:
             raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from error
         if is_known:
-            raise await self.lost(item_id)
+            raise await self._lost_or_left(item_id)
         if self._open_catalogue:
             raise Unavailable(
                 "this item was lost, and nothing is known of it anywhere; it begins anew", retry_after_s=1
@@ -286,28 +292,27 @@ class Items:
         ask_fence(pipeline, names.shard_of(item_id))
         pipeline.exists(key)
         answer, is_there = await ask(pipeline.execute())
+        if is_there:
+            raise ItemExists(item_id)
         fence = decode_fence(answer)
         if fence is None:
             raise shard_lost()
-        if is_there:
-            raise ItemExists(item_id)
         if await self._known.is_known(item_id):
             # Opened in between, or closed long ago.
             if await ask(self._redis.exists(key)) or await self.left(item_id) is not None:
                 raise ItemExists(item_id)
-            raise await self.lost(item_id)
+            raise await self._lost_or_left(item_id)
         return fence
 
     async def absent(self, item_id: str) -> NoReturn:
         """Raise the error for an item that Redis does not have, and that has not left it: there is no such item, or
         Redis has lost it, or its whole shard.
 
-        Where nobody can tell, the error is that there is no such item, unless this process has served it. An item that
-        was found to be lost is not asked about again.
+        An item that was found to be lost is not asked about again.
 
         Raises:
             ItemNotFound, ShardLost: one of them.
-            Unavailable: Redis cannot be asked, or too many ask for what is not there.
+            Unavailable: nobody can tell now, or too many ask for what is not there.
         """
         shard = names.shard_of(item_id)
         pipeline: Any = self._redis.pipeline(transaction=False)
@@ -320,15 +325,27 @@ class Items:
         if is_noted and not is_there:
             raise await self.lost(item_id)
         try:
-            if await self._known.is_known(item_id) and not await ask(self._redis.exists(item_key(item_id))):
-                raise await self.lost(item_id)
+            is_known = await self._known.is_known(item_id)
         except (ShardLost, TooManyQuestions):
             raise
         except Unavailable as error:
             if item_id in self.known:
                 raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from error
-            logger.debug("item %s: %s", item_id, error)
+            # It may be a closed one, which the archive alone has.
+            raise
+        if is_known and not await ask(self._redis.exists(item_key(item_id))):
+            raise await self._lost_or_left(item_id)
         raise ItemNotFound(item_id)
+
+    async def _lost_or_left(self, item_id: str) -> Unavailable:
+        """The error for an item that is known, and that Redis does not have. Only one that has not left is lost."""
+        try:
+            has_left = await self.closed.find(item_id) is not None
+        except ArchiveAway:
+            return ShardLost(CANNOT_BE_TOLD, retry_after_s=5)
+        if has_left:
+            return Unavailable("this item has just left Redis; try again", retry_after_s=1)
+        return await self.lost(item_id)
 
     async def note_missing(self, listed: list[str], missing: list[str]) -> None:
         """Note the ``missing`` items of a page of the archive's list: Redis lacks them.

@@ -56,7 +56,8 @@ class EvictionOptions:
     Attributes:
         keep_s: how long a closed item stays after its last event; below 0 for ever.
         look_every_s: between two looks while nothing leaves.
-        page_items: candidates per shard and look.
+        page_items: candidates per shard and look, where the ones before them were due.
+        first_items: candidates per shard where nothing was due at the last look.
         items_per_call: items that are removed in one round trip.
         rest_s: between two looks while items leave: bids come first.
         search_every_s: how often all items are looked through for closed ones that nobody has noted.
@@ -66,6 +67,7 @@ class EvictionOptions:
     keep_s: float = 3_600.0
     look_every_s: float = 2.0
     page_items: int = 100
+    first_items: int = 8
     items_per_call: int = 50
     rest_s: float = 0.05
     search_every_s: float = 6 * 3_600.0
@@ -90,7 +92,7 @@ class Evictor:
         self._metrics = metrics
         self._options = options
         self._sql = load_eviction_queries()
-        # How many candidates at the beginning of a shard's set could not go when they were looked at last.
+        # Of shards where more may be due: how many candidates at the beginning could not go.
         self._passed: dict[str, int] = {}
         self._search_cursor = 0
         self._search_at_s = 0.0
@@ -151,15 +153,22 @@ class Evictor:
         for shard, (epoch, archived), count in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
             if count and epoch is not None:
                 epochs[shard] = epoch.decode()
-                passed = self._passed.get(shard, 0)
                 pipeline.zrangebyscore(
-                    closed_key(shard), "-inf", archived or b"0", start=passed, num=self._options.page_items
+                    closed_key(shard),
+                    "-inf",
+                    archived or b"0",
+                    start=self._passed.get(shard, 0),
+                    num=self._page_of(shard),
                 )
         pages = await pipeline.execute() if epochs else []
         return {
             shard: [_Candidate(item_id.decode(), shard, epoch) for item_id in page]
             for (shard, epoch), page in zip(epochs.items(), pages, strict=True)
         }
+
+    def _page_of(self, shard: str) -> int:
+        """Mostly nothing is due, and then a look is to cost Redis little, however many closed items it has."""
+        return self._options.page_items if shard in self._passed else self._options.first_items
 
     async def _due(self, pages: Mapping[str, list[_Candidate]]) -> list[_Candidate]:
         """Those whose time has come. It spares the archive questions about the others; the script looks again."""
@@ -216,9 +225,11 @@ class Evictor:
         a page has items whose time has not come, or is the last one, it begins anew: those behind them are younger."""
         were_due = {candidate.item_id for candidate in due}
         for shard, page in pages.items():
-            stay = [candidate.item_id for candidate in page if candidate.item_id not in left]
-            is_end = len(page) < self._options.page_items or not were_due.issuperset(stay)
-            self._passed[shard] = 0 if is_end else self._passed.get(shard, 0) + len(stay)
+            if len(page) < self._page_of(shard) or not were_due.issuperset(each.item_id for each in page):
+                self._passed.pop(shard, None)
+            else:
+                stay = sum(candidate.item_id not in left for candidate in page)
+                self._passed[shard] = self._passed.get(shard, 0) + stay
 
     async def _search(self) -> bool:
         """One step of the search for closed items that gateways of an older version did not note. Returns whether there

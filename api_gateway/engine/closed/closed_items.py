@@ -34,6 +34,10 @@ _LOOKS_AT_ONCE: Final = 2
 _TURN_S: Final = 2.0
 
 
+class ArchiveAway(Unavailable):
+    """The archive cannot be asked now, and Redis does not have the item."""
+
+
 class ClosedItems:
     """What the archive tells. Anybody may ask for any id: each question has the bounds of ``reads`` and ``asking``."""
 
@@ -49,12 +53,16 @@ class ClosedItems:
 
         Raises:
             ShardLost: its shard is lost or closed: it may be rebuilt with something that the archive does not have yet.
-            Unavailable: nobody can tell now.
+            ArchiveAway: nobody can tell now.
+            Unavailable: Redis cannot be asked.
         """
         epoch = await ask(read_epoch(self._redis, names.shard_of(item_id)))
         if epoch is None:
             raise shard_lost()
-        value = await self._state(item_id)
+        try:
+            value = await self._state(item_id)
+        except Unavailable as error:
+            raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
         if value is None:
             return None
         return _in_epoch(decode_state(value), epoch)

@@ -28,7 +28,7 @@ from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.messages import decode_event
 from shared.redis_layout.cursors import ask_fence, decode_fence
-from shared.redis_layout.keys import closed_key, deadlines_key, lost_key, opened_key
+from shared.redis_layout.keys import closed_key, deadlines_key, item_key, lost_key, opened_key
 from tests.integration.loss.recover_world import House, Json, house_of
 from tests.waiting import eventually
 
@@ -76,7 +76,7 @@ class Auction:
 
         async def have_left() -> bool:
             await self.evictor.look()
-            return not await self.redis.exists(*(keys_with(item_id)[0] for item_id in item_ids))
+            return not await self.redis.exists(*map(item_key, item_ids))
 
         await eventually(have_left, seconds=30)
 
@@ -128,10 +128,6 @@ class Auction:
             answer = await self.house.http.request(method, path.format(item=item_id), json=body, headers=headers)
             told[name] = (answer.status_code, answer.content)
         return told
-
-
-def keys_with(item_id: str) -> list[str]:
-    return [f"{{{names.shard_of(item_id)}}}:item:{item_id}"]
 
 
 @asynccontextmanager

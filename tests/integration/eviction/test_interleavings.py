@@ -12,7 +12,7 @@ import pytest
 from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.items import NewItem
 from api_gateway.engine.loss.witnesses import Witnesses
-from archival_worker.eviction.evictor import Evictor
+from archival_worker.eviction.evictor import EvictionOptions, Evictor
 from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.archive_reads.asking import Asking, Connection
@@ -322,6 +322,30 @@ async def test_what_an_older_version_closed_is_found(start_stack: StackFactory) 
         finally:
             task.cancel()
         assert await auction.redis.exists(item_key("open"))
+
+
+async def test_items_whose_export_fails_keep_no_others(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    options = EvictionOptions(keep_s=0, first_items=2, page_items=3, items_per_call=2)
+    async with auction_of(stack, options) as auction:
+        of_one_shard = [item_id for n in range(2_000) if names.shard_of(item_id := f"lot-{n}") == names.SHARDS[7]][:16]
+        assert len(of_one_shard) == 16
+        for item_id in of_one_shard:
+            await sold(auction.house, item_id)
+        await auction.exported(*of_one_shard)
+        failing = of_one_shard[:10] + of_one_shard[12:13]
+        await auction.house.query(
+            """UPDATE exports SET state = 'failing', confirmed_at = NULL, next_try_at = now() + interval '1 hour'
+               WHERE item_id = ANY ($1)""",
+            failing,
+        )
+        left = 0
+        for _ in range(20):
+            left += await auction.evictor.look()
+        assert left == 5
+        assert await auction.redis.exists(*map(item_key, failing)) == 11
+        await auction.house.query("UPDATE exports SET state = 'confirmed', confirmed_at = now()")
+        await auction.evicted(*of_one_shard)
 
 
 async def test_a_return_that_cannot_be_read_is_told(start_stack: StackFactory) -> None:
