@@ -43,16 +43,19 @@ from api_gateway.operations import Operations
 from api_gateway.routes import bids, feed_tokens, health, items
 from api_gateway.settings import Settings
 from api_gateway.web.pages import mount_pages
+from shared.aliases import AliasSettings
 from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
-from shared.clients.nats import NatsLink
+from shared.aws.settings import AwsSettings
+from shared.clients.nats import NatsLink, StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.http.metrics import Histogram
 from shared.http.problems import problem
 from shared.http.protocol import bounded_protocol
-from shared.supervision import Work, in_background
+from shared.settings import settings_or_exit
+from shared.supervision import Work, in_background, supervised
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +154,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         if acknowledger is not None:
             work["acknowledger"] = acknowledger.run
         await stack.enter_async_context(in_background(work, keeps_state=False))
-        flusher = asyncio.create_task(committer.run(), name="committer")
+        deciding = supervised(committer.run, "committer", keeps_state=False, may_end=committer.is_closing)
+        flusher = asyncio.create_task(deciding, name="committer")
         stack.push_async_callback(_drain, committer, flusher, timeout_s + 1)
         figures = partial(_figures, committer, relay, shards)
         await stack.enter_async_context(presence("api_gateway", settings.gateway_port, figures))
@@ -265,12 +269,12 @@ def build_app(settings: Settings) -> ASGIApp:
 
 def main() -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    settings = Settings()
+    settings = settings_or_exit(Settings, AwsSettings, AliasSettings, StreamSettings)
     # Most objects of a request die with it; the default threshold would look for cycles among them hundreds of times a
     # second. What is alive now (modules, routes) lives for ever and need not be looked at again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     uvicorn.run(
         build_app(settings),
         host=settings.gateway_host,

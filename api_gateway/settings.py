@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.feed_tokens import checked_secret
-from shared.settings import EnvironmentSettings
+from shared.settings import EnvironmentSettings, LogLevel
 
 
 class Settings(EnvironmentSettings):
@@ -59,7 +59,7 @@ class Settings(EnvironmentSettings):
     body_timeout_s: float = Field(default=15, gt=0)
     outbox_entries_max: int = Field(default=50_000, ge=1)
     outbox_alarm_entries: int = Field(default=5_000, ge=1)
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
 
     @field_validator("feed_token_secret")
     @classmethod

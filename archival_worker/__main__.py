@@ -14,14 +14,17 @@ from archival_worker.errors import ExportsMisconfigured, MigrationError
 from archival_worker.main import run
 from archival_worker.settings import Settings
 from archival_worker.store.migrate import migrate
+from shared.aws.settings import AwsSettings
+from shared.clients.nats import StreamSettings
+from shared.settings import settings_or_exit
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Archive auction events from NATS JetStream in PostgreSQL. Settings come from the environment."""
-    settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = settings_or_exit(Settings, AwsSettings, StreamSettings)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     context.obj = settings
     if context.invoked_subcommand is None:
         try:

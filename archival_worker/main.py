@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -34,6 +35,7 @@ from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.crash_points import crash_point
 from shared.streams.puller import PullOptions
+from shared.supervision import loudly
 
 logger = logging.getLogger(__name__)
 
@@ -174,19 +176,19 @@ async def run(settings: Settings) -> None:
 
 async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> None:
     async with asyncio.TaskGroup() as group:
-        http = group.create_task(service.http.serve(sockets=[service.listener]), name="http")
-        worker = group.create_task(service.worker.run(), name="worker")
-        cursors = group.create_task(service.cursors.run(), name="cursors")
-        retention = group.create_task(service.retention.run(), name="retention")
-        holes = group.create_task(service.holes.run(), name="holes")
-        evictor = group.create_task(service.evictor.run(), name="evictor")
+        http = group.create_task(loudly(partial(service.http.serve, sockets=[service.listener])), name="http")
+        worker = group.create_task(loudly(service.worker.run), name="worker")
+        cursors = group.create_task(loudly(service.cursors.run), name="cursors")
+        retention = group.create_task(loudly(service.retention.run), name="retention")
+        holes = group.create_task(loudly(service.holes.run), name="holes")
+        evictor = group.create_task(loudly(service.evictor.run), name="evictor")
         beside = [retention, holes, evictor]
         if service.chains:
-            beside.append(group.create_task(service.chainer.run(), name="chainer"))
+            beside.append(group.create_task(loudly(service.chainer.run), name="chainer"))
         else:
             logger.warning("ARCHIVER_CHAIN is off: a later archiver will chain and export what is archived now")
         if service.exporter is not None:
-            beside.append(group.create_task(service.exporter.run(), name="exporter"))
+            beside.append(group.create_task(loudly(service.exporter.run), name="exporter"))
         try:
             await stop.wait()
             logger.info("stopping")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from shared.settings import EnvironmentSettings
+from shared.settings import EnvironmentSettings, LogLevel
 
 
 class Settings(EnvironmentSettings):
@@ -51,4 +51,4 @@ class Settings(EnvironmentSettings):
     export_s3_bucket: str = ""
     aws_endpoint_url: str = ""
     export_timeout_s: float = Field(default=30, gt=0)
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"

@@ -8,10 +8,12 @@ import click
 
 from bench.acks import bench_acks
 from bench.archive import bench_archive
+from bench.cache import bench_cache
+from bench.cache_hits import bench_cache_hits
 from bench.feed import SOAK_EVENTS, bench_feed
 from bench.gateway import bench_gateway
 
-PARTS = ("gateway", "ack", "archive", "feed")
+PARTS = ("gateway", "ack", "archive", "feed", "cache", "cache-hits")
 
 
 @click.command()
@@ -33,6 +35,10 @@ PARTS = ("gateway", "ack", "archive", "feed")
 @click.option(
     "--soak", default=SOAK_EVENTS, show_default=True, help="Events of the feed's soak, a busy day; 0 leaves it out."
 )
+@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(1_000), help="Rows of the hit rates.")
+@click.option(
+    "--draws", default=3_000_000, show_default=True, type=click.IntRange(1_000), help="Gets of the hit rates."
+)
 def main(
     rounds: int,
     seconds: float,
@@ -44,12 +50,15 @@ def main(
     viewers: int,
     crowd: int,
     soak: int,
+    rows: int,
+    draws: int,
 ) -> None:
     """Accepted bids/s through HTTP against a bare ASGI echo and an idiomatic FastAPI gateway, on one core each.
 
     Then what the levels of acknowledgement cost, and events/s from JetStream into PostgreSQL between what one gateway
-    accepts and a plain COPY of the same rows. Last the live feed: from a decided bid to a viewer's hands, beside plain
-    transports, with slow viewers, with a crowd, and for a day's worth of events.
+    accepts and a plain COPY of the same rows. Then the live feed: from a decided bid to a viewer's hands, beside plain
+    transports, with slow viewers, with a crowd, and for a day's worth of events. Last the read cache: gets/s beside
+    PostgreSQL and a plain dict, and hit rates for the same memory.
     """
     click.echo(
         f"Python {platform.python_version()}, {platform.machine()}, {connections} connections, {seconds:g} s per run"
@@ -63,6 +72,10 @@ def main(
     if part in ("all", "feed"):
         # The stalled viewers need a while until they are noticed.
         bench_feed(rounds=rounds, seconds=max(seconds, 8.0), viewers=viewers, crowd=crowd, soak_events=soak)
+    if part in ("all", "cache"):
+        bench_cache(rounds=rounds, seconds=seconds)
+    if part in ("all", "cache-hits"):
+        bench_cache_hits(rows=rows, draws=draws)
 
 
 if __name__ == "__main__":

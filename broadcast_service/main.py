@@ -27,14 +27,18 @@ from broadcast_service.sources import loader
 from broadcast_service.sources.left_items import LeftItems
 from broadcast_service.transport.streams import http_protocol_class
 from broadcast_service.transport.websockets import CLOSE_GRACE_S, protocol_class
+from shared.aliases import AliasSettings
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.feed_reads import FeedReads
 from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
+from shared.aws.settings import AwsSettings
+from shared.clients.nats import StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.http.problems import problem
+from shared.settings import settings_or_exit
 from shared.supervision import in_background
 
 logger = logging.getLogger(__name__)
@@ -153,8 +157,8 @@ def create_server(settings: Settings) -> FeedServer:
 
 def main() -> None:
     """``python -m broadcast_service``: serve until SIGTERM or SIGINT."""
-    settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = settings_or_exit(Settings, AwsSettings, AliasSettings, StreamSettings)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # At INFO it writes one line for every viewer that connects.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = create_server(settings)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from shared.feed_tokens import checked_secret
-from shared.settings import EnvironmentSettings
+from shared.settings import EnvironmentSettings, LogLevel
 
 
 class Settings(EnvironmentSettings):
@@ -65,7 +65,7 @@ class Settings(EnvironmentSettings):
     broadcast_reuse_port: bool = False
     broadcast_own_port: int = Field(default=0, ge=0, le=65_535)
     open_catalogue: bool = False
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     feed_origins: str = ""
     feed_trusted_proxies: str = ""
     feed_token_secret: SecretStr = SecretStr("")
@@ -106,7 +106,7 @@ class Settings(EnvironmentSettings):
         for origin in _listed(text):
             parts = urlsplit(origin)
             if origin not in ("*", "null") and (not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}"):
-                raise ValueError("each must be an origin such as https://auction.example.com, without a path, or *")
+                raise ValueError("must be origins such as https://auction.example.com, without a path, or *")
         return text
 
     @field_validator("feed_trusted_proxies")
@@ -115,7 +115,10 @@ class Settings(EnvironmentSettings):
         # uvicorn would take anything else for a name that never matches; all clients would then share one address.
         for proxy in _listed(text):
             if text.strip() != "*":
-                ip_network(proxy)
+                try:
+                    ip_network(proxy)
+                except ValueError:
+                    raise ValueError("must be addresses or networks such as 10.0.0.0/8, or *") from None
         return text
 
     @field_validator("feed_token_secret")

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_HOST_AND_PORT: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
+# No path has an "@", and without a host there is no port.
+_SERVER: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)?(?:(?P<login>[^@/?#]*)@)?"
+    r"(?P<host>(?:(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d*)?)?(?:/[A-Za-z0-9._~%/+-]*)?)"
+)
+_ONE_SERVER: Final = ("redis", "rediss", "http", "https")
+"""Schemes of which a URL has one server, so that a comma separates nothing."""
+_WITH_TOKENS: Final = ("nats", "tls", "ws", "wss")
+"""Schemes in which credentials without a colon are a token."""
 
 
 class UrlInvalid(ValueError):
@@ -49,13 +63,44 @@ def password_of(url: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL with its passwords hidden, for display and logs."""
-    shown: list[str] = []
-    for part in _parts(url):
-        credentials, at, host = part.netloc.rpartition("@")
-        user, has_password, _ = credentials.partition(":")
-        shown.append(urlunsplit(part._replace(netloc=f"{user}{':***' if has_password else ''}{at}{host}")))
-    return ",".join(shown)
+    """The URL with its passwords hidden, for display and logs: also those that nobody should write so.
+
+    A password is hidden before ``@`` and in the query, and so is a token of NATS. One that is not percent-encoded makes
+    the URL mean something else: ``redis://:pa#ss@host`` has the host ``:pa``. So what is no plain URL of servers is
+    shown as its scheme and, where that can be told, its host. Nothing is raised.
+    """
+    if not url:
+        return ""
+    head, has_query, query = url.partition("?")
+    scheme = _SCHEME.match(head)
+    servers = [head] if scheme is None or scheme[1] in _ONE_SERVER else head.split(",")
+    found = [_SERVER.fullmatch(server) for server in servers]
+    logins = [server["login"] for server in found if server is not None]
+    # A comma may belong to a password. Servers of one list have the same credentials, or only the first one has any.
+    is_plain = len(logins) == len(servers) and (set(logins[1:]) <= {None} or len(set(logins)) == 1)
+    if not is_plain or "@" in query or "#" in query:
+        return _only_where(url, scheme)
+    shown = ",".join(_hidden(server, scheme) for server in found if server is not None)
+    return f"{shown}{has_query}{'***' if 'pass' in unquote(query).lower() else query}"
+
+
+def _hidden(server: re.Match[str], scheme: re.Match[str] | None) -> str:
+    before, login, host = server["scheme"] or "", server["login"], server["host"]
+    if login is None:
+        return before + host
+    if scheme is None:
+        return f"***@{host}"
+    user, has_password, _ = login.partition(":")
+    if not has_password and scheme[1] in _WITH_TOKENS:
+        user = "***"
+    return f"{before}{user}{':***' if has_password else ''}@{host}"
+
+
+def _only_where(url: str, scheme: re.Match[str] | None) -> str:
+    """What is left to show of a text whose parts cannot be told from each other."""
+    # Behind the last "@" is the host, unless that is part of a query.
+    host = _HOST_AND_PORT.match(url.rpartition("@")[2]) if "@" in url and "?" not in url else None
+    return f"{scheme[0] if scheme else ''}***{f'@{host[0]}' if host else ''}"
 
 
 def _parts(url: str) -> list[SplitResult]:

@@ -38,7 +38,7 @@ async def in_background(work: Mapping[str, Work], *, keeps_state: bool) -> Async
         keeps_state: which of the two rules above holds.
     """
     tasks = [
-        asyncio.create_task(_supervised(each, name, keeps_state=keeps_state), name=name) for name, each in work.items()
+        asyncio.create_task(supervised(each, name, keeps_state=keeps_state), name=name) for name, each in work.items()
     ]
     try:
         yield
@@ -50,15 +50,30 @@ async def in_background(work: Mapping[str, Work], *, keeps_state: bool) -> Async
             logger.warning("%s did not end within %g s", task.get_name(), STOP_S)
 
 
-async def _supervised(work: Work, name: str, *, keeps_state: bool) -> None:
+async def supervised(work: Work, name: str, *, keeps_state: bool, may_end: Callable[[], bool] = lambda: False) -> None:
+    """Run ``work`` until this is cancelled, or until it ends when it may; what else ends it is a defect.
+
+    Args:
+        keeps_state: which of the two rules above holds.
+        may_end: whether it was asked to end by something else than a cancellation.
+    """
     backoff = Backoff(first_s=_PAUSE_FIRST_S, most_s=_PAUSE_MOST_S)
     loop = asyncio.get_running_loop()
     while True:
         began_s = loop.time()
         try:
             await work()
+            heed_cancellation()
+            if may_end():
+                return
             logger.critical("%s ended, which it must not", name)
+        except asyncio.CancelledError:
+            heed_cancellation()
+            logger.critical("%s was cancelled, and nobody has asked for it", name, exc_info=True)
         except Exception:
+            if _is_asked_to_end():
+                logger.warning("%s: cleaning up failed", name, exc_info=True)
+                heed_cancellation()
             logger.critical("%s failed", name, exc_info=True)
         if keeps_state:
             signal.raise_signal(signal.SIGTERM)
@@ -68,3 +83,39 @@ async def _supervised(work: Work, name: str, *, keeps_state: bool) -> None:
         pause_s = backoff.failed()
         logger.critical("%s begins anew in %.1f s", name, pause_s)
         await asyncio.sleep(pause_s)
+
+
+def _is_asked_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def heed_cancellation() -> None:
+    """End the present task if somebody has asked for it. Whoever catches errors and goes on calls this first:
+
+    1. A task waits for something, and is cancelled.
+    2. Its cleaning up, in a ``finally``, fails because a server is away.
+    3. That error takes the place of the cancellation. The task goes on, and nobody cancels it again.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled.
+    """
+    if _is_asked_to_end():
+        raise asyncio.CancelledError
+
+
+class UnaskedCancellation(Exception):
+    """Something that a task waited for was cancelled, and the task was not."""
+
+
+async def loudly(work: Work) -> None:
+    """Await ``work``, for a task of a group. The group would take such a cancellation for an orderly end.
+
+    Raises:
+        UnaskedCancellation: there was one.
+    """
+    try:
+        await work()
+    except asyncio.CancelledError as error:
+        heed_cancellation()
+        raise UnaskedCancellation from error

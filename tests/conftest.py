@@ -7,18 +7,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 
-from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from tests import searching
-from tests.stack import StackFactory, end_stacks_of_killed_runs, new_data_dir
+from tests.stack import StackFactory, end_stacks_of_killed_runs, running_servers
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
@@ -45,18 +42,9 @@ def clean_machine() -> None:
 
 @pytest.fixture(scope="session")
 def servers(clean_machine: None) -> Iterator[Stack]:
-    """Running servers without services.
-
-    Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
-    """
-    stack = Stack(new_data_dir(), ports=Ports.free(), services=())
-    try:
-        asyncio.run(stack.start())
-        asyncio.run(stack.migrate())
+    """Running servers without services, for the whole run."""
+    with running_servers() as stack:
         yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, end_leftovers, run_path
+from tests.preforked import launch_service
 
 _PREFIX = "bidding-test-"
 # With the number of the process that made it.
@@ -129,6 +131,7 @@ class StackFactory:
             env=env,
             migrate=migrate,
             redis_appendfsync=redis_appendfsync,
+            launcher=launch_service,
         )
         self._stacks.append(stack)
         return stack
@@ -138,3 +141,26 @@ class StackFactory:
             await stack.stop()
         for stack in self._stacks:
             shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_stack(stack: Stack) -> Iterator[Stack]:
+    """Start a stack, and end and remove it after the block.
+
+    Not async: a Stack belongs to no event loop, and this one may outlive those of the tests.
+    """
+    try:
+        asyncio.run(stack.start())
+        yield stack
+    finally:
+        asyncio.run(stack.stop())
+        shutil.rmtree(stack.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_servers() -> Iterator[Stack]:
+    """Redis, NATS and PostgreSQL with the schema, without services, for several tests."""
+    data_dir = new_data_dir()
+    asyncio.run(_TEMPLATE.copy_to(data_dir))
+    with running_stack(Stack(data_dir, ports=Ports.free(), services=())) as stack:
+        yield stack

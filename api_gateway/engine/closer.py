@@ -12,7 +12,7 @@ import itertools
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from api_gateway.engine.item_scripts import ItemScripts
 from shared.backoff import Backoff
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _ITEMS_PER_LOOK = 100
 _STUCK_MAX = 1_000
 _STUCK_PAUSE_S = 1.0
+_EXAMPLES = 5
+_TELL_EVERY_S = 10.0
 _BACKOFF_MAX_S = 5.0
 
 
@@ -44,9 +46,18 @@ class Closer:
         self._on_outbox = on_outbox
         self._look_s = look_s
         # Items that are due and cannot be advanced, with the time of their next try. So they are not tried ten times a
-        # second, and do not block those behind them.
+        # second, and do not block those behind them. And shards that cannot be asked what is due.
         self._stuck: dict[str, float] = {}
+        self._stuck_shards: dict[str, float] = {}
+        self._untold: dict[str, Exception] = {}
+        self._tell_at_s = 0.0
         self.advanced_total = 0
+
+    @property
+    def stuck(self) -> int:
+        """Items that are due and cannot be opened or closed, and shards whose items are not known to be due; up to
+        1,000 and 64."""
+        return len(self._stuck) + len(self._stuck_shards)
 
     async def run(self) -> None:
         """Look until cancelled; while Redis is away, look again later."""
@@ -69,12 +80,17 @@ class Closer:
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
         """
-        shards = sorted(self._owned_shards())
+        now_s = asyncio.get_running_loop().time()
+        owned = sorted(self._owned_shards())
+        self._stuck_shards = {shard: at_s for shard, at_s in self._stuck_shards.items() if shard in owned}
+        shards = [shard for shard in owned if self._stuck_shards.get(shard, 0.0) <= now_s]
         if not shards:
             return False
         count = _ITEMS_PER_LOOK + len(self._stuck)
-        due = await self._scripts.due(shards, count=count)
-        now_s = asyncio.get_running_loop().time()
+        found = await self._scripts.due(shards, count=count)
+        for shard in shards:
+            self._look_over(shard, found.get(shard), now_s)
+        due = {shard: item_ids for shard, item_ids in found.items() if not isinstance(item_ids, ResponseError)}
         still_stuck: dict[str, float] = {}
         for shard, item_ids in due.items():
             ready = [item_id for item_id in item_ids if self._stuck.get(item_id, 0.0) <= now_s]
@@ -83,18 +99,41 @@ class Closer:
             waiting = (item_id for item_id in item_ids if self._stuck.get(item_id, 0.0) > now_s)
             still_stuck |= {item_id: self._stuck[item_id] for item_id in waiting}
         self._stuck = dict(itertools.islice(still_stuck.items(), _STUCK_MAX))
+        self._tell(now_s)
         return not still_stuck and any(len(item_ids) == count for item_ids in due.values())
+
+    def _look_over(self, shard: str, found: list[str] | ResponseError | None, now_s: float) -> None:
+        """Note whether the shard can be asked what is due."""
+        if not isinstance(found, ResponseError):
+            self._stuck_shards.pop(shard, None)
+            return
+        if shard not in self._stuck_shards:
+            self._untold[f"all of shard {shard}"] = found
+        self._stuck_shards[shard] = now_s + _STUCK_PAUSE_S
 
     async def _advance(self, shard: str, item_ids: Sequence[str]) -> list[str]:
         """Advance the items; those that could not be stay due and are tried again."""
         stuck: list[str] = []
         for item_id, result in zip(item_ids, await self._scripts.advance(item_ids), strict=True):
-            if isinstance(result, BiddingError):
-                # It or its shard is lost, or the outbox is full.
-                if item_id not in self._stuck:
-                    logger.warning("closer: item %s: %s", item_id, result)
+            if isinstance(result, BiddingError | ResponseError):
+                # It or its shard is lost, or the outbox is full, or its own script fails.
+                if item_id not in self._stuck and len(self._untold) < _STUCK_MAX:
+                    self._untold[item_id] = result
                 stuck.append(item_id)
             elif result:
                 self.advanced_total += 1
                 self._on_outbox(shard)
         return stuck
+
+    def _tell(self, now_s: float) -> None:
+        """Log what is stuck, in one line, and not more often than every few seconds."""
+        if not self._untold or now_s < self._tell_at_s:
+            return
+        examples = [f"{name}: {error}" for name, error in itertools.islice(self._untold.items(), _EXAMPLES)]
+        logger.warning(
+            "closer: %d cannot be opened or closed and are tried again, such as %s",
+            len(self._untold),
+            "; ".join(examples),
+        )
+        self._untold.clear()
+        self._tell_at_s = now_s + _TELL_EVERY_S

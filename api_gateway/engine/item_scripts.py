@@ -10,6 +10,14 @@ from typing import Any, Final, Literal
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 
 from shared import names
 from shared.domain.errors import (
@@ -47,6 +55,11 @@ OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT, FENCED = range(6)
 """How a script's answer begins."""
 
 Transition = Literal["pause", "resume", "cancel"]
+
+READ_ONLY: Final = "can't write against a read only replica"
+_OUT_OF_MEMORY: Final = "command not allowed when used memory"
+_REFUSALS: Final = ("MISCONF", "LOADING", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
+_CLASSES: Final = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,14 @@ def refused_by_script(status: int) -> Unavailable:
     return OutboxFull("the archive cannot keep up, bids are not taken for now", retry_after_s=5)
 
 
+def is_refused_by_redis(error: ResponseError) -> bool:
+    """Whether Redis takes no such command now, from nobody. All of this is checked before a script's first write takes
+    effect. Any other error is a matter of that one call, and a script may have failed half-way."""
+    # The client takes the first word off an error that it has a class for; inside a script, Redis 6.2 hides that word.
+    text = str(error)
+    return isinstance(error, _CLASSES) or text.startswith(_REFUSALS) or _OUT_OF_MEMORY in text or READ_ONLY in text
+
+
 def _entry_of(answer: Any, item_id: str, operation: str) -> int:
     status = int(answer[0])
     if status == OK:
@@ -102,6 +123,13 @@ def _entry_of(answer: Any, item_id: str, operation: str) -> int:
     if status == CONFLICT:
         raise StateConflict(item_id, answer[1].decode(), operation)
     raise refused_by_script(status)
+
+
+def _of_this_call(error: Exception) -> ResponseError:
+    """An error that says nothing about other calls; any other one is raised."""
+    if isinstance(error, ResponseError) and not is_refused_by_redis(error):
+        return error
+    raise error
 
 
 def _json(text: str) -> str:
@@ -209,28 +237,38 @@ class ItemScripts:
                 raise BidStruck(item_id, bid_id)
         return _entry_of(answer, item_id, "void")
 
-    async def due(self, shards: Sequence[str], *, count: int) -> dict[str, list[str]]:
-        """Items whose next transition has come by Redis TIME, at most ``count`` per shard."""
+    async def due(self, shards: Sequence[str], *, count: int) -> dict[str, list[str] | ResponseError]:
+        """Items whose next transition has come by Redis TIME, at most ``count`` per shard; or what is wrong with that
+        shard alone.
+
+        Raises:
+            RedisError, OSError, TimeoutError: Redis cannot be asked.
+        """
         answers = await self._due.run_each(self._redis, [([deadlines_key(shard)], [count]) for shard in shards])
-        found: dict[str, list[str]] = {}
+        found: dict[str, list[str] | ResponseError] = {}
         for shard, answer in zip(shards, answers, strict=True):
             if isinstance(answer, Exception):
-                raise answer
-            if answer:
+                found[shard] = _of_this_call(answer)
+            elif answer:
                 found[shard] = [item_id.decode() for item_id in answer]
         return found
 
-    async def advance(self, item_ids: Sequence[str]) -> list[int | BiddingError]:
+    async def advance(self, item_ids: Sequence[str]) -> list[int | BiddingError | ResponseError]:
         """Open or close the items whose time has come; atomic for each, and harmless if it has not.
 
         One round trip, so that Redis forces all of them onto its disk at once. Returns for each the outbox entry, 0
-        where nothing was due, or ItemNotFound, ShardLost or OutboxFull: then nothing was changed.
+        where nothing was due, or ItemNotFound, ShardLost or OutboxFull: then nothing was changed; or the error of that
+        item's script.
+
+        Raises:
+            RedisError, OSError, TimeoutError: Redis cannot be asked.
         """
         calls = [(item_keys(item_id), self._head(item_id)) for item_id in item_ids]
-        results: list[int | BiddingError] = []
+        results: list[int | BiddingError | ResponseError] = []
         for item_id, answer in zip(item_ids, await self._advance.run_each(self._redis, calls), strict=True):
             if isinstance(answer, Exception):
-                raise answer
+                results.append(_of_this_call(answer))
+                continue
             try:
                 results.append(_entry_of(answer, item_id, "advance"))
             except BiddingError as error:

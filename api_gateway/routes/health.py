@@ -114,4 +114,5 @@ def _families(context: Context) -> Iterator[Metric]:
     not_admitted = int(shards.not_admitted is not None)
     text = "1 while Redis may be an older copy, and the stream cannot be asked"
     yield gauge("bidding_redis_not_admitted", text, not_admitted)
+    yield gauge("bidding_items_stuck", "Items that are due and cannot be opened or closed", context.closer.stuck)
     yield gauge("bidding_items_lost", "Items that were lost alone and must be rebuilt", shards.items_lost)

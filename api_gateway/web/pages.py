@@ -7,12 +7,17 @@ The HTML is the same for every item. The script reads the item id from the addre
 into a page. What all pages share is in parts/: a line ``<!-- part: head -->`` of a page is replaced by parts/head.html
 when the file is read. Each page names all modules that its script imports, directly or not, so that a browser fetches
 them at once instead of finding them one by one.
+
+The scripts lie in wings of static/js/: ``catalogue``, ``sell`` and ``item`` are the three pages, and never import each
+other. Below them are ``bidding`` (the form, and what becomes of a bid), ``bidder`` (who bids here, and how they stand),
+``feed`` (the client of the live feed) and ``lib`` (what all pages share).
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import posixpath
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -35,8 +40,8 @@ _MEDIA_TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 _PART: Final = re.compile(r"^ *<!-- part: ([a-z]+) -->\n", re.MULTILINE)
-_SCRIPT: Final = re.compile(r'^( *)<script type="module" src="/static/js/([a-z]+\.js)"></script>\n', re.MULTILINE)
-_IMPORT: Final = re.compile(r'from "\./([a-z]+\.js)"')
+_SCRIPT: Final = re.compile(r'^( *)<script type="module" src="/static/js/([a-z/]+\.js)"></script>\n', re.MULTILINE)
+_IMPORT: Final = re.compile(r'from "(\.\.?/[a-z/]+\.js)"')
 # Of smaller files gzip saves about as much as its header costs.
 _GZIP_FROM_BYTES: Final = 512
 
@@ -218,10 +223,12 @@ def _load_assets() -> dict[str, _Asset]:
 
 
 def _imports(scripts: Traversable, entry: str) -> list[str]:
-    """The modules that ``entry`` imports, directly or not, each once, the nearest first."""
+    """The modules that ``entry`` imports, directly or not, each once, the nearest first. Paths are below js/."""
     found = [entry]
     for name in found:  # `found` grows during the loop.
-        found += dict.fromkeys(m for m in _IMPORT.findall((scripts / name).read_text("utf-8")) if m not in found)
+        mentions = _IMPORT.findall((scripts / name).read_text("utf-8"))
+        paths = (posixpath.normpath(posixpath.join(posixpath.dirname(name), mention)) for mention in mentions)
+        found += dict.fromkeys(path for path in paths if path not in found)
     return found[1:]
 
 

@@ -15,7 +15,8 @@ import click
 from redis.exceptions import RedisError
 
 from archival_worker.errors import RecoveryRefused
-from archival_worker.recovery.recover import SETTLE_S, RecoverOptions, Recovery, RecoveryReport
+from archival_worker.recovery.options import SETTLE_S, RecoverOptions, RecoveryReport
+from archival_worker.recovery.recover import Recovery
 from archival_worker.settings import Settings
 from archival_worker.store.archive import Archive
 from archival_worker.store.dead_letters import DeadLetters, Letter, RetryOutcome

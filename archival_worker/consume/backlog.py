@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import aclosing
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -48,21 +49,31 @@ async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int =
 
 
 async def newest_epochs(jetstream: JetStreamContext, shards: Iterable[str]) -> dict[str, int]:
-    """Of each of these shards the epoch of its newest message in the stream, if that message has one.
+    """Of each of these shards the highest epoch that its last message in the stream has, or one of the newest messages
+    of the whole stream; nothing of a shard where none tells its epoch.
 
     Raises:
         StreamUnavailable: JetStream cannot be asked now.
     """
+    wanted = set(shards)
     found: dict[str, int] = {}
-    for shard in shards:
-        try:
-            message_id = await reader.last_id(jetstream, f"{names.SUBJECT_PREFIX}.{shard}.*")
-        except (NatsError, OSError, TimeoutError) as error:
-            raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
-        entry = names.entry_of_message_id(message_id)
+
+    def note(entry: names.OutboxEntry | None, of: Collection[str]) -> None:
         # A foreign message in the stream must not use up the epochs.
-        if entry is not None and entry.shard == shard and entry.epoch < _EPOCH_MAX:
-            found[shard] = entry.epoch
+        if entry is not None and entry.shard in of and entry.epoch < _EPOCH_MAX:
+            found[entry.shard] = max(entry.epoch, found.get(entry.shard, 0))
+
+    try:
+        for shard in wanted:
+            message_id = await reader.last_id(jetstream, f"{names.SUBJECT_PREFIX}.{shard}.*")
+            note(names.entry_of_message_id(message_id), (shard,))
+        async with aclosing(reader.newest_entries(jetstream)) as entries:
+            async for entry in entries:
+                note(entry, wanted)
+    except StreamUnavailable:
+        raise
+    except (NatsError, OSError, TimeoutError) as error:
+        raise StreamUnavailable(f"the stream cannot be read: {type(error).__name__}: {error}") from error
     return found
 
 

@@ -64,7 +64,7 @@ class Worker:
         archive: Archive,
         cursors: CursorCopier,
         metrics: Metrics,
-        options: WorkerOptions = WorkerOptions(),
+        options: WorkerOptions | None = None,
         *,
         after_commit: Callable[[], Awaitable[None]] = _nothing,
         on_items: Callable[[Iterable[str]], None] = _to_nobody,
@@ -79,7 +79,7 @@ class Worker:
         self._archive = archive
         self._cursors = cursors
         self._metrics = metrics
-        self._options = options
+        self._options = options = options or WorkerOptions()
         self._after_commit = after_commit
         self._on_items = on_items
         self._stop = asyncio.Event()

@@ -11,8 +11,9 @@ treated as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
    publishing what it had read from the old Redis. After it only PostgreSQL is read.
 2. The lost shards are claimed in Redis, and their new epochs are recorded in PostgreSQL. From then on nothing of a
    former epoch gets into the archive.
-3. Shard by shard, every item is written, with its latest events and the verdicts of its bids. Then the cursors are
-   written and the claim is removed, in one step. That opens the shard.
+3. Shard by shard, every item is written, with its latest events and the verdicts of its bids
+   (:mod:`archival_worker.recovery.items`). Then the cursors are written and the claim is removed, in one step. That
+   opens the shard.
 
 A run that is killed leaves finished shards, and claims on the others; the next run continues with these. It takes them
 over even from a run that only seems to be dead: :mod:`archival_worker.recovery.claims`.
@@ -24,9 +25,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
@@ -34,81 +34,28 @@ from redis.asyncio import Redis
 from archival_worker.consume.backlog import first_unarchived, newest_epochs, read_backlog
 from archival_worker.consume.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, RecoveryRefused, ShardChanged
-from archival_worker.recovery.claims import ClaimedWrites, Run
+from archival_worker.recovery.claims import Run
 from archival_worker.recovery.closed_shards import ClosedShards
+from archival_worker.recovery.items import ItemWriter
+from archival_worker.recovery.options import RecoverOptions, RecoveryReport
 from archival_worker.store.archive import Archive
 from archival_worker.store.database import is_gone
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
-from shared.archive_reads.rebuild import Rebuilt
-from shared.archive_reads.rebuild_reads import read_items, read_verdicts
-from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
-    accepted_key,
-    bidders_key,
     closed_key,
     deadlines_key,
     item_key,
     outbox_key,
-    proxies_key,
     rebuilding_key,
-    recent_key,
-    verdicts_key,
 )
 
 _ITEMS_PER_STEP: Final = 100
-_VERDICTS_PER_STEP: Final = 1_000
+_EXISTS_PER_STEP: Final = 1_000
 RECOVERY_LOCK: Final = 7_301_985_221
 """The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
-
-SETTLE_S: Final = 6.0
-"""Longer than a relay waits for the PubAcks of what it has read. After that it knows that the shard is gone."""
-
-
-@dataclass(slots=True)
-class RecoveryReport:
-    """What was done, or, after a dry run, what would be.
-
-    Attributes:
-        shards: rebuilt now.
-        items, events, maxima, verdicts: written to Redis.
-        paused: items that came back paused because the archive lacks their terms, each with the reason.
-        from_stream, from_outbox: events that the stream, or the outbox of a closed shard, had and the archive did not.
-        put_aside: messages from there that became dead letters.
-        untouched: shards without cursors that were left alone, each with the reason.
-    """
-
-    shards: list[str] = field(default_factory=list)
-    items: int = 0
-    events: int = 0
-    maxima: int = 0
-    verdicts: int = 0
-    paused: dict[str, str] = field(default_factory=dict)
-    from_stream: int = 0
-    from_outbox: int = 0
-    put_aside: int = 0
-    untouched: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RecoverOptions:
-    """Options of one run.
-
-    Attributes:
-        dry_run: change nothing, neither in Redis nor in PostgreSQL.
-        settle_s: how long after the start to wait for what gateways publish late, in seconds.
-        whole_stream: read the stream from its beginning, if PostgreSQL was restored to an older state.
-        closed_keep_s: how long closed items stay in Redis; those that would leave it at once are left out.
-        item_id: a lost item whose shard is not lost: the shard is closed, and rebuilt with it.
-    """
-
-    dry_run: bool = False
-    settle_s: float = SETTLE_S
-    whole_stream: bool = False
-    closed_keep_s: float = -1.0
-    item_id: str | None = None
 
 
 class Recovery:
@@ -119,7 +66,7 @@ class Recovery:
         redis: Redis,
         archive: Archive,
         jetstream: JetStreamContext | None,
-        options: RecoverOptions = RecoverOptions(),
+        options: RecoverOptions | None = None,
         *,
         tell: Callable[[str], None],
         queries: Queries | None = None,
@@ -128,7 +75,7 @@ class Recovery:
         self._redis = redis
         self._archive = archive
         self._jetstream = jetstream
-        self._options = options
+        self._options = options = options or RecoverOptions()
         self._tell = tell
         self._sql = queries or load_queries()
         self._closed = ClosedShards(redis, archive)
@@ -305,8 +252,9 @@ class Recovery:
             writes.delete(deadlines_key(shard), closed_key(shard))
             await writes.execute()
         verdicts_before, items_before = self.report.verdicts, self.report.items
+        writer = ItemWriter(self._redis, self._archive, shard, self._claims, self.report)
         for step in _steps(items, _ITEMS_PER_STEP):
-            await self._recover_items(shard, step, epoch)
+            await writer.write(step, epoch)
             crash_point("recover.items")
         written = self.report.items - items_before
         if self._claims is not None:
@@ -329,75 +277,11 @@ class Recovery:
             return None  # what a closed shard has is archived, and will be discarded
         if await self._redis.exists(outbox_key(shard)):
             return "Redis still has its outbox; only its cursors are gone, so this was no loss of data"
-        for step in _steps(items, _VERDICTS_PER_STEP):
+        for step in _steps(items, _EXISTS_PER_STEP):
             there = await self._redis.exists(*map(item_key, step))
             if there:
                 return f"Redis still has {there} of its items; only its cursors are gone"
         return None
-
-    async def _recover_items(self, shard: str, item_ids: Sequence[str], epoch: int) -> None:
-        async with self._archive.transaction() as connection:
-            read = await read_items(connection, item_ids, epoch)
-            await self._write_items(shard, read.items)
-            await self._write_verdicts(shard, read_verdicts(connection, item_ids, read.terms))
-            await self._expire_verdicts(shard, read.items)
-        self.report.paused |= {item.item_id: item.fault for item in read.items if item.fault is not None}
-
-    async def _write_items(self, shard: str, items: Sequence[Rebuilt]) -> None:
-        pipeline = self._writes(shard)
-        for item in items:
-            key, recent = item_key(item.item_id), recent_key(item.item_id)
-            maxima, bidders = proxies_key(item.item_id), bidders_key(item.item_id)
-            accepted, verdicts = accepted_key(item.item_id), verdicts_key(item.item_id)
-            pipeline.delete(key, recent, maxima, bidders, accepted, verdicts)
-            pipeline.hset(key, mapping=cast(Any, item.fields))
-            if item.maxima:
-                pipeline.hset(maxima, mapping=cast(Any, item.maxima))
-            if item.bidders:
-                pipeline.hset(bidders, mapping=cast(Any, item.bidders))
-            self.report.maxima += len(item.maxima)
-            if item.accepted:
-                pipeline.rpush(accepted, *item.accepted)
-            if item.recent:
-                pipeline.rpush(recent, *item.recent)
-            if item.deadline_us is not None:
-                pipeline.zadd(deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
-            if item.verdicts_until_us is not None:
-                # It is closed. All of it is archived, so it may leave again when its time has come.
-                pipeline.zadd(closed_key(names.shard_of(item.item_id)), {item.item_id: 0})
-            self.report.events += len(item.recent)
-        self.report.items += len(items)
-        await self._execute(pipeline)
-
-    async def _write_verdicts(self, shard: str, answers: AsyncIterator[Answered]) -> None:
-        pipeline, waiting = self._writes(shard), 0
-        async for answer in answers:
-            pipeline.put(verdicts_key(answer.item_id), answer.fields, answer.verdict.encode())
-            waiting += 1
-            self.report.verdicts += 1
-            if waiting == _VERDICTS_PER_STEP:
-                await self._execute(pipeline)
-                waiting = 0
-        await self._execute(pipeline)
-
-    async def _expire_verdicts(self, shard: str, items: Sequence[Rebuilt]) -> None:
-        """Last, because the hashes must exist before they can expire."""
-        pipeline = self._writes(shard)
-        for item in items:
-            if item.verdicts_until_us is not None:
-                pipeline.expire_at(verdicts_key(item.item_id), item.verdicts_until_us // 1_000)
-        await self._execute(pipeline)
-
-    def _writes(self, shard: str) -> ClaimedWrites:
-        """A pipeline to the shard. Every write of a run to Redis goes through one."""
-        return ClaimedWrites(self._redis, shard, "") if self._claims is None else self._claims.writes(shard)
-
-    async def _execute(self, pipeline: ClaimedWrites) -> None:
-        if self._options.dry_run:
-            pipeline.forget()
-        else:
-            crash_point("recover.writing")
-            await pipeline.execute()
 
 
 def _last_seq(page: Sequence[Delivery]) -> int:

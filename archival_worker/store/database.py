@@ -82,6 +82,9 @@ def translated(*, blames_data: bool = False) -> Iterator[None]:
     """Translate the driver's errors into those that :func:`connection_of` raises."""
     try:
         yield
+    except BiddingError:
+        # Of whoever has the connection: one that says that NATS is away is an OSError too.
+        raise
     except _DRIVER_ERRORS as error:
         _translate(error, blames_data)
 

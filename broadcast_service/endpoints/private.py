@@ -21,6 +21,7 @@ from broadcast_service.core.standings import Facts, Standings
 from broadcast_service.transport.connection import Connection
 from shared.feed_tokens import Identity
 from shared.redis_layout.item_hash import ItemState
+from shared.supervision import loudly
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class PrivateChannel:
         """Read facts until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):
-                group.create_task(self._work())
+                group.create_task(loudly(self._work))
 
     async def _work(self) -> None:
         while True:

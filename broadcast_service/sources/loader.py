@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
+from functools import partial
 from typing import Final, Protocol
 
 from redis.exceptions import RedisError
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError
 from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
 from shared.backoff import Backoff
+from shared.supervision import loudly
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Loader:
         """Serve requests until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
-                group.create_task(self._work(listener))
+                group.create_task(loudly(partial(self._work, listener)))
 
     async def _work(self, listener: Listener) -> None:
         while True:

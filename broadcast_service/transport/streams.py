@@ -35,8 +35,9 @@ class FeedHttpProtocol(BoundedHttpProtocol):
             self.loop.call_soon(viewer.on_gone)
             return
         size_buffers(self.transport, self.send_buffer_bytes, receive=False)
-        # Whatever the client has begun to say: from here on it is not listened to.
-        self.unwatch()
+        # Nothing that a reader of a stream could say has a meaning, nor what it has begun to say, or said in advance.
+        self.stop_parsing()
+        self.pipeline.clear()
         self.is_stream = True
         self.viewer = viewer
         # To uvicorn the response is complete: it neither waits for the application nor closes the connection.
@@ -65,12 +66,6 @@ class FeedHttpProtocol(BoundedHttpProtocol):
         super().on_headers_complete()
         # The application's task was only created; it runs after this.
         cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: self}
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        # Nothing that a reader of a stream could say has a meaning.
-        if not self.is_stream:
-            super().data_received(data)
 
     @override
     def handle_websocket_upgrade(self) -> None:

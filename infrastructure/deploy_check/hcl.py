@@ -7,6 +7,7 @@ string becomes its value, and anything but a plain value (a reference, a functio
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -61,12 +62,18 @@ def parse(text: str) -> Body:
         HclInvalid: it is not in this language.
     """
     try:
-        return _body(hcl2.loads(text, serialization_options=_OPTIONS))
+        return _body(_tree(text))
     except UnexpectedInput as error:
         found = getattr(error, "token", None) or getattr(error, "char", "")
         raise HclInvalid(f"line {error.line}: {str(found)!r} is not expected here") from error
     except LarkError as error:
         raise HclInvalid(str(error)) from error
+
+
+# A check reads the files of a folder for its variables and for its resources, and reading takes a second.
+@functools.lru_cache(maxsize=64)
+def _tree(text: str) -> Mapping[str, Any]:
+    return hcl2.loads(text, serialization_options=_OPTIONS)
 
 
 def read_variables(folder: Path) -> dict[str, Body]:

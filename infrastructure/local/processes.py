@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -45,22 +46,56 @@ class ProcessSpec:
     prepare: Callable[[], object] | None = None
 
 
+class Child(Protocol):
+    """What is needed of a started process; `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while the process runs."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send a signal; nothing happens when the process has ended."""
+
+
+Launcher = Callable[[ProcessSpec, int], Child]
+"""Starts a process in a session of its own, with its output at a file descriptor. Raises OSError."""
+
+
+def launch(spec: ProcessSpec, output: int) -> Child:
+    """Start a program."""
+    return subprocess.Popen(
+        spec.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=dict(spec.env),
+        cwd=spec.cwd,
+        start_new_session=True,
+        user=spec.user,
+        group=spec.group,
+        extra_groups=None if spec.user is None else [],
+    )
+
+
 class ManagedProcess:
     """A child in a session of its own, so that a Ctrl-C in the terminal reaches only the supervisor."""
 
-    def __init__(self, spec: ProcessSpec) -> None:
+    def __init__(self, spec: ProcessSpec, launcher: Launcher = launch) -> None:
         self.spec = spec
+        self._launcher = launcher
         self.restarts = 0
         # False once it was stopped on purpose: then the supervisor must not restart it.
         self.wanted = False
         self.ready_at: float | None = None
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._create_time: float | None = None
 
     @property
     def pid(self) -> int | None:
         """The process id while the child runs, else None."""
-        return self._popen.pid if self._popen is not None and self.is_running else None
+        return self._child.pid if self._child is not None and self.is_running else None
 
     @property
     def create_time(self) -> float | None:
@@ -69,12 +104,12 @@ class ManagedProcess:
 
     @property
     def is_running(self) -> bool:
-        return self._popen is not None and self._popen.poll() is None
+        return self._child is not None and self._child.poll() is None
 
     @property
     def exit_text(self) -> str:
         """How the child ended, in words."""
-        code = self._popen.poll() if self._popen is not None else None
+        code = self._child.poll() if self._child is not None else None
         if code is None:
             return "has not ended"
         if code < 0:
@@ -86,13 +121,13 @@ class ManagedProcess:
         self.ready_at = None
         self.wanted = True
         try:
-            self._popen = self._start_child()
+            self._child = self._start_child()
         except OSError as error:
             raise ProcessFailed(self.spec.name, f"could not be started ({error})", self.spec.log, "") from error
         with contextlib.suppress(psutil.Error):
-            self._create_time = psutil.Process(self._popen.pid).create_time()
+            self._create_time = psutil.Process(self._child.pid).create_time()
 
-    def _start_child(self) -> subprocess.Popen[bytes]:
+    def _start_child(self) -> Child:
         self.spec.log.parent.mkdir(parents=True, exist_ok=True)
         keep_short(self.spec.log)
         if self.spec.prepare is not None:
@@ -101,18 +136,7 @@ class ManagedProcess:
         with self.spec.log.open("ab") as log:
             log.write(f"{_start_mark(self.spec.name)}{now}\n".encode())
             log.flush()
-            return subprocess.Popen(
-                self.spec.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=dict(self.spec.env),
-                cwd=self.spec.cwd,
-                start_new_session=True,
-                user=self.spec.user,
-                group=self.spec.group,
-                extra_groups=None if self.spec.user is None else [],
-            )
+            return self._launcher(self.spec, log.fileno())
 
     async def wait_ready(self) -> None:
         """Return once the probe says yes; ProcessFailed when the child ends first, or it takes too long."""
@@ -133,8 +157,8 @@ class ManagedProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the child itself; nothing happens when it has ended."""
-        if self._popen is not None:
-            self._popen.send_signal(number)
+        if self._child is not None:
+            self._child.send_signal(number)
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait until the child has ended; False when it has not within `timeout_s`."""
@@ -146,14 +170,14 @@ class ManagedProcess:
         The wait is `stop_timeout_s` long, and ends early once `in_a_hurry()`.
         """
         self.wanted = False
-        if self._popen is None or not self.is_running:
+        if self._child is None or not self.is_running:
             return
-        family = family_of(self._popen.pid)
+        family = family_of(self._child.pid)
         self.send(signal.SIGCONT)  # a child that a test has suspended cannot handle other signals
         self.send(self.spec.stop_signal)
         await poll_until(lambda: not self.is_running or in_a_hurry(), self.spec.stop_timeout_s)
         if self.is_running:
-            family += family_of(self._popen.pid)
+            family += family_of(self._child.pid)
             self.send(signal.SIGKILL)
             await self.wait(_KILL_WAIT_S)
         await end_by_force(family)

@@ -26,6 +26,17 @@ PURPOSES = {
     "postgres": "PostgreSQL",
 }
 
+# A `.env` in the working directory may be that of the compose stack. What is meant for its servers and for AWS must not
+# steer this stack, which has neither.
+NOT_FROM_A_FILE = (
+    "AWS_ENDPOINT_URL",
+    "CLOUD_MAP_ADDRESS",
+    "CLOUD_MAP_SERVICE_ID",
+    "EXPORT_S3_BUCKET",
+    "METRICS_CLOUDWATCH_NAMESPACE",
+    "NATS_STREAM_REPLICAS",
+)
+
 SERVICE_PORTS = ("gateway", "broadcast", "archiver")
 
 # Which port of `Ports` a process listens on.
@@ -78,8 +89,12 @@ def http_url(host: str, port: int) -> str:
 def service_environment(
     urls: Urls, ports: Ports, inherited: Mapping[str, str], extra: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment of every service of this stack; `extra` wins over all of it."""
-    defaults = {host_setting(name): HOST for name in SERVICE_PORTS}
+    """The environment of every service of this stack; `extra` wins over all of it.
+
+    Empty is the default, also where a `.env` says something else.
+    """
+    defaults = dict.fromkeys(NOT_FROM_A_FILE, "")
+    defaults |= {host_setting(name): HOST for name in SERVICE_PORTS}
     defaults |= {"OPEN_CATALOGUE": "true", "OPEN_IDENTITY": "true"}
     fixed = {
         "REDIS_URL": urls.redis_url,

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from infrastructure.local.errors import ProcessFailed, StackError
 from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
-from infrastructure.local.processes import ManagedProcess, ProcessSpec, log_tail
+from infrastructure.local.processes import Launcher, ManagedProcess, ProcessSpec, launch, log_tail
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.servers.ports import HOST, Ports, Wanted, free_ports, require_free
@@ -64,6 +64,7 @@ class Stack:
     every service. `migrate`: bring the schema up to date in `start`; by default if there are services. If the URL
     of a server is given, that server is used and none is started. `redis_appendfsync`: `always` (the default
     of every deployment), `everysec` or `no`. `broadcasters`: how many share the port of the live feed.
+    `launcher`: how a process is started.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Stack:
         postgres_url: str | None = None,
         reporter: Reporter | None = None,
         broadcasters: int = 1,
+        launcher: Launcher = launch,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.ports = ports or Ports()
         self.reporter = reporter or Reporter()
         self.services = tuple(services)
         self._broadcasters = broadcasters
+        self._launcher = launcher
         self.server_env: dict[str, dict[str, str]] = {}
         """Per private server, the variables that are added to its environment from its next start on."""
         self._more_servers: set[str] = set()
@@ -342,7 +345,7 @@ class Stack:
             raise
 
     async def _start_together(self, specs: list[ProcessSpec]) -> None:
-        self._processes |= {spec.name: ManagedProcess(spec) for spec in specs}
+        self._processes |= {spec.name: ManagedProcess(spec, self._launcher) for spec in specs}
         await _all_or_error([self._bring_up(self._processes[spec.name]) for spec in specs])
 
     async def _bring_up(self, process: ManagedProcess) -> None:

@@ -6,6 +6,7 @@ asks. ``process_*`` (memory, CPU time, open files) come with every answer, where
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, chain
@@ -19,6 +20,8 @@ from starlette.responses import Response
 from typing_extensions import override
 
 _process: Final = ProcessCollector(registry=None)
+_MAY_BE_WHOLE: Final = re.compile(r"-?\d+(\.0|(\.\d+)?e\+\d+)\n")
+_EXACT_MAX: Final = 2**53
 
 
 class Histogram:
@@ -73,9 +76,16 @@ class _Collected(Collector):
 
 def exposition(families: Iterable[Metric]) -> str:
     """The text format, version 0.0.4."""
-    text = generate_latest(_Collected(families)).decode()
-    # Whole numbers are written without decimals: scripts compare them as text.
-    return text.replace(".0\n", "\n")
+    return "".join(map(_plain, generate_latest(_Collected(families)).decode().splitlines(keepends=True)))
+
+
+def _plain(line: str) -> str:
+    """Whole numbers are written as such, ``1234567`` and not ``1.234567e+06``: scripts compare them as text."""
+    before, _, value = line.rpartition(" ")
+    if line.startswith("#") or not _MAY_BE_WHOLE.fullmatch(value):
+        return line
+    number = float(value)
+    return f"{before} {int(number)}\n" if number.is_integer() and abs(number) <= _EXACT_MAX else line
 
 
 def metrics_answer(text: str) -> Response:

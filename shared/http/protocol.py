@@ -9,6 +9,10 @@ uvicorn begins the keep-alive time-out only after an answer, and ends it with th
 that begins no request, such as a line break after a body (RFC 9112, section 2.2) or the rest of a body that was refused
 early. If the client then vanished, the connection would stay for ever, and so would one that never sent a request. Here
 such a connection is closed after ``timeout_keep_alive`` without an answer due.
+
+uvicorn parses all that a read brings, which may be thousands of small requests, and an application that waits for a
+body makes it read on. Here a read is parsed in slices. While many requests of a connection wait, nothing more of it is
+parsed or read.
 """
 
 from __future__ import annotations
@@ -21,11 +25,14 @@ from typing import Any, ClassVar, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from typing_extensions import override
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.http.problems import MEDIA_TYPE, problem_body
 
 _SWEEP_S: Final = 1.0
+_SLICE_BYTES: Final = 1_024
+_WAITING_MAX: Final = 16
 # Name or address, and port; RFC 3986 allows more signs in a name, which no host has.
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
 
@@ -62,12 +69,34 @@ class _Watch:
         self._timer = self.loop.call_later(_SWEEP_S, self._sweep) if self._since_s else None
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection. It answers 431 to a head over ``head_bytes_max``; 408 to a head, or then a body, that takes
-    longer than ``timeout_s`` (and up to a second more); 400 to what is not HTTP/1.1. Then it is closed.
+class _Refused(Exception):
+    """What is arriving gets this answer; raised where the parser calls."""
 
-    The bytes count from the head's first chunk that does not end it. A chunk that does is parsed whatever its size: it
-    is at most one read of the socket (64 KiB).
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        self.answer = status, code, detail
+
+
+class _Flow(FlowControl):
+    """``is_held``: nothing is read, whoever wants more."""
+
+    is_held = False
+
+    @override
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection. It answers 431 to a head over ``head_bytes_max``, or to trailers over that; 408 to a head, or
+    then a body, that takes longer than ``timeout_s`` (and up to a second more); 501 to a transfer coding other than
+    chunked; 400 to what is not HTTP/1.1. Then it is closed.
+
+    The head may be larger by what is parsed at once, 1 KiB. Of its requests 16 wait for the one that is being answered,
+    and those that the same 1 KiB has. The others wait in the client, and in one read of the socket.
+
+    Trailers are read and dropped. A receiver may do so (RFC 9110, section 6.5.1); among the headers they would be
+    fields that nobody in front has checked.
     """
 
     head_bytes_max: ClassVar[int] = 16 * 1024
@@ -78,16 +107,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     _watch: ClassVar[_Watch | None] = None
     _arriving = _HEAD
+    # Of the fields of the head, or of the trailers, that are complete; and of what is behind them.
     _head_bytes = 0
-    # Whether the head or body that is arriving began in this chunk.
+    _open_bytes = 0
+    # Whether a line of the head or of the trailers ended in this slice.
+    _is_line_over = False
+    # Since the last chunk's size, which may be 0, nothing of the chunk has come.
+    _may_be_trailer = False
+    # Whether the head or body that is arriving began in this read.
     _is_new = False
     _is_watched = False
     # The head of a request that asks for another protocol, without that wish; it is read again, with what follows it.
     _plain_head: bytes | None = None
+    # What was read and is not parsed yet, because too many requests wait.
+    _unparsed = b""
+    # Nothing more of this connection is parsed.
+    _is_deaf = False
 
     @override
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = self._flow = _Flow(transport)
         cls = type(self)
         # Of this class alone: a subclass may have another time-out.
         watch = cls.__dict__.get("_watch")
@@ -102,27 +142,77 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # After a reset, uvicorn's time-out would keep all of this in memory.
         self._unset_keepalive_if_required()
+        self.pipeline.clear()
+        self._unparsed = b""
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._arriving == _HEAD and self._head_bytes:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.head_bytes_max:
-                self._refuse_large()
-                return
-        self._unset_keepalive_if_required()
-        self._parse(data)
+        if self._flow.is_held:
+            self._unparsed += data  # it was on its way when reading was paused
+        elif not self._is_deaf:
+            self._unset_keepalive_if_required()
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Parse what has come, as far as requests may wait."""
+        if len(data) <= _SLICE_BYTES:
+            self._parse_counting(data)
+        else:
+            for start in range(0, len(data), _SLICE_BYTES):
+                if self._is_deaf or self.transport.is_closing():
+                    return
+                if len(self.pipeline) >= _WAITING_MAX:
+                    self._unparsed = data[start:]
+                    break
+                self._parse_counting(data[start : start + _SLICE_BYTES])
+        if self._is_deaf or self.transport.is_closing():
+            return
         self._await_request()
-        if self._arriving == _NOTHING:
-            if self._is_watched:
-                self.unwatch()
-        elif self._is_new or (self._arriving == _HEAD and not self._head_bytes):
-            self._is_new = False
-            if self._arriving == _HEAD:
-                self._head_bytes = len(data)
+        if len(self.pipeline) >= _WAITING_MAX:
+            self._hold()
+        elif self._arriving == _NOTHING:
+            self.unwatch()
+        elif self._is_new or not self._is_watched:
             self._watch_anew()
-            if self._head_bytes > self.head_bytes_max:
-                self._refuse_large()
+        self._is_new = False
+
+    def _hold(self) -> None:
+        """Read no more until fewer requests wait. Meanwhile nobody is slow: it is the server that does not read."""
+        self.unwatch()
+        self._flow.pause_reading()
+        self._flow.is_held = True
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._flow.is_held and len(self.pipeline) < _WAITING_MAX // 2:
+            # Not within the application's call.
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._flow.is_held or self.transport.is_closing():
+            return
+        self._flow.is_held = False
+        data, self._unparsed = self._unparsed, b""
+        self._take(data)
+        self._flow.resume_reading()
+
+    def stop_parsing(self) -> None:
+        """Drop what comes and what waits. It is read all the same, so that the connection's end is noticed."""
+        self.unwatch()
+        self._is_deaf = True
+        self._unparsed = b""
+        self._flow.is_held = False
+        self._flow.resume_reading()
+
+    def _parse_counting(self, data: bytes) -> None:
+        """Parse a slice, and bound what stays of it: heads and trailers."""
+        self._is_line_over = False
+        self._parse(data)
+        if self._arriving == _HEAD or (self._arriving == _BODY and self._may_be_trailer):
+            self._open_bytes = len(data) - 1 - data.rfind(b"\n") if self._is_line_over else self._open_bytes + len(data)
+            if self._head_bytes + self._open_bytes > self.head_bytes_max:
+                self._refuse(*self._too_large().answer)
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser, as uvicorn does, but lose no body of a request that asks for a protocol nobody speaks here.
@@ -139,33 +229,60 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 except HttpParserUpgrade as stop:
                     if self._plain_head is None:
                         if self._should_upgrade():
-                            self._arriving = _NOTHING
+                            self.unwatch()
+                            self._is_deaf = True
                             self.handle_websocket_upgrade()
                         return
                     data = self._plain_head + data[stop.args[0] :]
                     self._plain_head = None
                     self.parser = HttpRequestParser(self)
                     self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        except HttpParserError:
-            self.logger.warning("not a request of HTTP/1.1")
-            self.send_400_response("")
+        except HttpParserError as error:
+            if isinstance(error.__context__, _Refused):
+                self._refuse(*error.__context__.answer)
+            else:
+                self.logger.warning("not a request of HTTP/1.1")
+                self.send_400_response("")
 
     @override
     def on_message_begin(self) -> None:
-        self._arriving, self._head_bytes, self._is_new = _HEAD, 0, True
+        self._arriving, self._head_bytes, self._is_new, self._is_line_over = _HEAD, 0, True, True
         super().on_message_begin()
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._is_line_over = True
+        if self._arriving == _HEAD and not self.headers:
+            self._head_bytes = len(self.url)
+        # A colon and a line break, and a blank before the value.
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self.head_bytes_max:
+            raise self._too_large()
+        if self._arriving == _HEAD:
+            super().on_header(name, value)
+
+    def on_chunk_header(self) -> None:
+        """Called by the parser: the size of a chunk has come. Behind that of the last one come the trailers."""
+        self._may_be_trailer = self._is_line_over = True
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._may_be_trailer = False
+        super().on_body(body)
 
     @override
     def on_headers_complete(self) -> None:
         self._check_host()
+        self._check_coding()
         if self.parser.should_upgrade() and not self._should_upgrade() and self._asks_for_upgrade():
             version = self.parser.get_http_version().encode()
             lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
             lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
             self._plain_head = b"\r\n".join((*lines, b"", b""))
             return
-        self._arriving, self._head_bytes, self._is_new = _BODY, 0, True
         super().on_headers_complete()
+        # Only now: the URL may have been none, and then the body that is arriving is not this request's.
+        self._arriving, self._head_bytes, self._is_new, self._may_be_trailer = _BODY, 0, True, False
 
     def _asks_for_upgrade(self) -> bool:
         return any(name == b"upgrade" for name, _ in self.headers)
@@ -181,6 +298,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise ValueError("not one host")
         if not hosts and self.parser.get_http_version() == "1.1":
             raise ValueError("no host")
+
+    def _check_coding(self) -> None:
+        """No transfer coding, or chunked alone (RFC 9112, section 6.1). The parser looks at the last one only.
+
+        Raises:
+            _Refused: there is another one.
+        """
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if not codings:
+            return
+        named = [coding for coding in (part.strip().lower() for part in b",".join(codings).split(b",")) if coding]
+        if named != [b"chunked"]:
+            raise _Refused(501, "NOT_IMPLEMENTED", "the only transfer coding that is read is chunked")
 
     @override
     def on_message_complete(self) -> None:
@@ -226,21 +356,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Refuse what is arriving: its time is over."""
         if self._arriving == _BODY:
             self._refuse(408, "BODY_TOO_SLOW", "the request body did not arrive in time")
-        elif self._head_bytes or self.answers_silence:
+        elif self._head_bytes or self._open_bytes or self.answers_silence:
             self._refuse(408, "HEAD_TOO_SLOW", "the request line and headers did not arrive in time")
         else:
             self.transport.close()
 
-    def _refuse_large(self) -> None:
-        self._refuse(431, "HEAD_TOO_LARGE", f"the request line and headers may have {self.head_bytes_max} bytes")
+    def _too_large(self) -> _Refused:
+        what = "trailers" if self._arriving == _BODY else "request line and headers"
+        return _Refused(431, "HEAD_TOO_LARGE", f"the {what} may have {self.head_bytes_max} bytes")
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Answer what is arriving, and close. Where another answer is due or under way, close after that one."""
-        self.unwatch()
+        """Answer what is arriving, and close. Where another answer is due or under way, close after that one; where
+        what is arriving is the rest of a request that was answered, just close."""
         if self.transport.is_closing():
+            self.unwatch()
             return
+        self.stop_parsing()
         if self._owes_an_answer():
             self.cycle.keep_alive = False
+            return
+        if self._arriving == _BODY and self.cycle.response_complete:
+            self.transport.close()
             return
         body = problem_body(status, code, detail)
         head = (

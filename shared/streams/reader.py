@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -14,6 +15,8 @@ from nats.js.errors import NotFoundError
 from shared import names
 from shared.clients.nats import StreamUnavailable
 
+LOOK_BACK_MESSAGES: Final = 4_096
+"""Four times what a relay may have on its way at once."""
 _PAGE: Final = 500
 _FETCH_TIMEOUT_S: Final = 5.0
 _IDLE_S: Final = 60.0
@@ -31,6 +34,37 @@ async def last_id(jetstream: JetStreamContext, subject: str) -> str | None:
     except NotFoundError:
         return None
     return str((message.headers or {}).get(Header.MSG_ID, ""))
+
+
+async def newest_entries(
+    jetstream: JetStreamContext, *, most: int = LOOK_BACK_MESSAGES
+) -> AsyncGenerator[names.OutboxEntry]:
+    """The outbox entries from which the newest messages of the whole stream come; nothing without a stream.
+
+    Look at these beside :func:`last_id`, because a shard's last message need not be its highest entry. A relay that
+    slept past its lease publishes again what it had read, and JetStream remembers ids for two minutes only. A late
+    message of a former epoch has a lower place. And after a loss everything is published again from the archived cursor
+    on.
+
+    Raises:
+        StreamUnavailable: a message got lost on the way.
+        nats.errors.Error, OSError, TimeoutError: JetStream cannot be asked now.
+    """
+    try:
+        state = (await jetstream.stream_info(names.STREAM)).state
+    except NotFoundError:
+        return
+    first_seq = max(1, state.first_seq, state.last_seq - most + 1)
+    left = most
+    async with contextlib.aclosing(read_from(jetstream, first_seq, headers_only=True)) as pages:
+        async for messages in pages:
+            for message in messages[:left]:
+                entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
+                if entry is not None and message.subject.startswith(f"{names.SUBJECT_PREFIX}.{entry.shard}."):
+                    yield entry
+            left -= len(messages)
+            if left <= 0:
+                break  # what is published meanwhile is not needed
 
 
 async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int = 0) -> bool:
@@ -81,7 +115,9 @@ async def read_from(
                 pending = messages[-1].metadata.num_pending
                 yield messages
         finally:
-            await source.unsubscribe()
+            # Where the caller is cancelled, an error here would take the place of that. The server forgets by itself.
+            with contextlib.suppress(NatsError, OSError):
+                await source.unsubscribe()
     except StreamUnavailable:
         raise
     except (NatsError, OSError, TimeoutError) as error:

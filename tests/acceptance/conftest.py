@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -13,7 +11,7 @@ from playwright.async_api import Browser
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import House, Street, running_browser
-from tests.stack import new_data_dir
+from tests.stack import new_data_dir, running_stack
 
 # Frequent heartbeats and counts, so that no test waits long for a missing one.
 OFTEN = {"FEED_TIME_S": "1", "FEED_VIEWERS_S": "0.2"}
@@ -21,17 +19,9 @@ OFTEN = {"FEED_TIME_S": "1", "FEED_VIEWERS_S": "0.2"}
 
 @pytest.fixture(scope="session")
 def platform(clean_machine: None) -> Iterator[Stack]:
-    """All services. Shared by the tests: use item ids of your own, and restart what you kill.
-
-    Not async: a Stack belongs to no event loop, and this one outlives those of the tests.
-    """
-    stack = Stack(new_data_dir(), ports=Ports.free(), env=OFTEN)
-    try:
-        asyncio.run(stack.start())
+    """All services. Shared by the tests: use item ids of your own, and restart what you kill."""
+    with running_stack(Stack(new_data_dir(), ports=Ports.free(), env=OFTEN)) as stack:
         yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import aiohttp
 import httpx2 as httpx
 import websockets
 from websockets.asyncio.client import connect
 
 from load_tests.checks import AcceptedBid, ClientView
-from tests.http_clients import separate_clients
+from tests.http_clients import CrowdClient, crowd_client
+from tests.waiting import eventually
 
 
 def minor(amount: Decimal | int) -> int:
@@ -74,22 +76,22 @@ class Ledger:
         }
 
 
-async def place(http: httpx.AsyncClient, ledger: Ledger, item_id: str, user_id: str, bid_id: str, cents: int) -> None:
+async def place(http: CrowdClient, ledger: Ledger, item_id: str, user_id: str, bid_id: str, cents: int) -> None:
     """Place one bid and note its outcome."""
     ledger.count()
     body = {"user_id": user_id, "amount": cents / 100, "bid_id": bid_id}
     text = json.dumps(body | {"amount": 0}).replace('"amount": 0', f'"amount": {cents // 100}.{cents % 100:02d}')
     try:
-        answer = await http.post(f"/api/v1/items/{item_id}/bid", content=text.encode())
-    except httpx.ConnectError:
+        answer = await http.post(f"/api/v1/items/{item_id}/bid", text.encode())
+    except aiohttp.ClientConnectorError:
         ledger.unknown[item_id].append((bid_id, {"user_id": user_id, "text": text}))
         await asyncio.sleep(0.02)
         return
-    except httpx.HTTPError:
+    except (aiohttp.ClientError, TimeoutError):
         ledger.unknown[item_id].append((bid_id, {"user_id": user_id, "text": text}))
         return
     if answer.status_code in (200, 201):
-        ledger.note(item_id, user_id, json.loads(answer.text, parse_float=Decimal))
+        ledger.note(item_id, user_id, answer.json(parse_float=Decimal))
     elif answer.status_code == 503 and answer.json()["code"] == "OUTCOME_UNKNOWN":
         ledger.unknown[item_id].append((bid_id, {"user_id": user_id, "text": text}))
     elif answer.status_code != 503:
@@ -115,14 +117,14 @@ async def bid_crowd(
     """``bidders`` bidders at once place ``bids`` bids in all on the items, each a little above the last price seen."""
     numbers = iter(range(bids))
 
-    async def bidder(http: httpx.AsyncClient, user_id: str, chance: random.Random) -> None:
+    async def bidder(http: CrowdClient, user_id: str, chance: random.Random) -> None:
         for number in numbers:
             item_id = items[number % len(items)]
             cents = ledger.minimum[item_id] + chance.randrange(200)
             await place(http, ledger, item_id, user_id, f"{tag}-{number}", cents)
 
-    async with separate_clients(base_url, bidders) as clients, asyncio.TaskGroup() as group:
-        for number, http in enumerate(clients):
+    async with crowd_client(base_url) as http, asyncio.TaskGroup() as group:
+        for number in range(bidders):
             group.create_task(bidder(http, f"user-{number}", random.Random(seed + number)))
 
 
@@ -165,11 +167,13 @@ class Viewer:
 
     async def reached(self, seq: int, *, within_s: float = 20) -> None:
         """Wait until the viewer was shown the state of ``seq``."""
-        async with asyncio.timeout(within_s):
-            while self.version[1] < seq:
-                assert self._task is not None
-                assert not self._task.done(), "the feed closed the connection"
-                await asyncio.sleep(0.02)
+
+        def shown() -> bool:
+            assert self._task is not None
+            assert self.version[1] >= seq or not self._task.done(), "the feed closed the connection"
+            return self.version[1] >= seq
+
+        await eventually(shown, f"seq {seq}", seconds=within_s)
 
     async def stop(self) -> None:
         """Close, and raise the reader's error if there is one."""

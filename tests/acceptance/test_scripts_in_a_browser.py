@@ -22,7 +22,7 @@ async def test_a_page_that_is_hidden_while_it_waits_for_a_frame_draws_all_the_sa
     drawn = await evaluated(
         street,
         """async () => {
-          const { oncePerFrame } = await import("/static/js/dom.js");
+          const { oncePerFrame } = await import("/static/js/lib/dom.js");
           window.requestAnimationFrame = () => 1; // As in a page that is hidden now: the frame never comes.
           let count = 0;
           let told;
@@ -51,7 +51,7 @@ async def test_a_fast_auction_is_told_in_peace_and_warnings_are_never_lost(stree
     await reader.page.clock.pause_at(100)
     await reader.page.evaluate(
         """async () => {
-          const { announcer } = await import("/static/js/dom.js");
+          const { announcer } = await import("/static/js/lib/dom.js");
           const node = document.createElement("p");
           window.heard = [];
           new MutationObserver(() => window.heard.push(node.textContent)).observe(node, { childList: true });
@@ -82,7 +82,7 @@ async def test_a_slow_answer_moves_no_clock(street: Street) -> None:
     quick, slow = await evaluated(
         street,
         """async () => {
-          const { noteServerDate, serverNow } = await import("/static/js/clock.js?alone");
+          const { noteServerDate, serverNow } = await import("/static/js/lib/clock.js?alone");
           const now = performance.now();
           const header = (aheadMs) => new Date(serverNow() + aheadMs).toUTCString();
           const moved = (aheadMs, tookMs) => {
@@ -102,7 +102,7 @@ async def test_a_state_knows_when_it_began(street: Street) -> None:
     moments = await evaluated(
         street,
         """async () => {
-          const { Register, stateOf } = await import("/static/js/feed.js");
+          const { Register, stateOf } = await import("/static/js/feed/feed.js");
           const register = new Register();
           const told = (message) => {
             register.offer(stateOf({ epoch: 1, current_bid: 5, ...message }));
@@ -130,7 +130,7 @@ async def test_who_is_told_to_ask_for_less_comes_back_later(street: Street, hear
     waits, shown, states = await evaluated(
         street,
         """async ([heard, said]) => {
-          const { Connection } = await import("/static/js/connection.js");
+          const { Connection } = await import("/static/js/feed/connection.js");
           let socket;
           window.WebSocket = class {
             constructor() { socket = this; }
@@ -159,7 +159,7 @@ async def test_the_colours_of_bidders_do_not_grow_for_ever(street: Street) -> No
     tones = await evaluated(
         street,
         """async () => {
-          const { Tones } = await import("/static/js/names.js");
+          const { Tones } = await import("/static/js/bidder/names.js");
           const tones = new Tones();
           const first = Array.from({ length: 9 }, (_unused, index) => tones.of(`bidder-${index}`));
           for (let index = 9; index < 501; index += 1) tones.of(`bidder-${index}`);
@@ -177,7 +177,7 @@ async def test_the_chart_marks_round_amounts(street: Street, low: float, high: f
     marks: list[float] = await evaluated(
         street,
         """async ([low, high, least]) => {
-          const { amountMarks } = await import("/static/js/scales.js");
+          const { amountMarks } = await import("/static/js/item/scales.js");
           return amountMarks(low, high, 4, least);
         }""",
         [low, high, least],
@@ -236,8 +236,8 @@ async def test_what_the_pages_say_and_refuse_by_themselves(street: Street) -> No
     words: list[tuple[str, bool]] = await evaluated(
         street,
         """async (codes) => {
-          const { wordsForVerdict, wordsForFailure } = await import("/static/js/verdicts.js");
-          const { ApiError } = await import("/static/js/api.js");
+          const { wordsForVerdict, wordsForFailure } = await import("/static/js/bidding/verdicts.js");
+          const { ApiError } = await import("/static/js/lib/api.js");
           const attempt = { bid: { user_id: "ada", amount: 5, bid_id: "b" }, led: false, price: 1 };
           const money = (amount) => `$${amount}`;
           const problem = (status, code) => wordsForFailure(new ApiError("as told", { status, code }), attempt, money);
@@ -257,7 +257,7 @@ async def test_what_the_pages_say_and_refuse_by_themselves(street: Street) -> No
     refused: list[list[str]] = await evaluated(
         street,
         """async (forms) => {
-          const { readDraft } = await import("/static/js/terms.js");
+          const { readDraft } = await import("/static/js/sell/terms.js");
           return forms.map((values) => [...readDraft(values, Date.now()).errors.keys()]);
         }""",
         [{**right, **changes} for changes, _ in TYPED],

@@ -69,7 +69,6 @@ class Bidders:
         self._heard: dict[str, Heard] = defaultdict(Heard)
         self._open: dict[str, Wish] = {}
         self._numbers = itertools.count()
-        self._told = asyncio.Event()
         self._running = False
 
     @property
@@ -104,10 +103,7 @@ class Bidders:
     async def told(self, code: str, times: int, *, within_s: float = 30.0) -> None:
         """Wait until the bidders have got an answer so often again: ``ok``, ``refused``, or an error's code."""
         target = self.codes[code] + times
-        async with asyncio.timeout(within_s):
-            while self.codes[code] < target:
-                self._told.clear()
-                await self._told.wait()
+        await eventually(lambda: self.codes[code] >= target, f"{times} times {code}", seconds=within_s)
 
     @contextlib.asynccontextmanager
     async def bidding(self) -> AsyncIterator[None]:
@@ -248,7 +244,6 @@ class Bidders:
             self.codes[told] += 1
             if answer is not None:
                 self.headers_of[told] = answer.headers
-        self._told.set()
 
     def _hear(self, item_id: str, told: Answer, code: str | None) -> None:
         is_over = self._heard[item_id].is_over or code in ("CLOSED", "SOLD", "CANCELLED")

@@ -22,7 +22,6 @@ import os
 import random
 import secrets
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -48,6 +47,7 @@ from tests.faults.clients.wishes import EVERY, Kinds
 from tests.faults.evidence import evidence, is_archived
 from tests.faults.history import History, Viewer, violations
 from tests.faults.report import REPORTS, Report, current_test
+from tests.preforked import run_forked
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -249,23 +249,11 @@ class FaultRun:
     async def recover(self, *options: str) -> tuple[int, str]:
         """`bidding recover`, as an operator calls it beside the running services; its exit code and what it said."""
         self.note("recover begins")
-        command = (sys.executable, "-P", "-m", ARCHIVAL_WORKER, "recover", *options)
-        child = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(self.stack.processes[ARCHIVAL_WORKER].spec.env),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            async with asyncio.timeout(_RECOVER_TIMEOUT_S):
-                output, _ = await child.communicate()
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        text = output.decode(errors="replace")
-        self.note(f"recover ended with {child.returncode}: {' / '.join(text.splitlines()[1:])[:600]}")
-        return child.returncode or 0, text
+        async with asyncio.timeout(_RECOVER_TIMEOUT_S):
+            env = self.stack.processes[ARCHIVAL_WORKER].spec.env
+            code, text = await run_forked(ARCHIVAL_WORKER, "recover", *options, env=env)
+        self.note(f"recover ended with {code}: {' / '.join(text.splitlines()[1:])[:600]}")
+        return code, text
 
     # ------------------------------------------------------------------ the end
 

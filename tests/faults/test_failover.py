@@ -3,8 +3,6 @@ number that is given to something else."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,8 +13,7 @@ import pytest
 from nats.js.api import Header
 from redis.asyncio import Redis
 
-from infrastructure.local.servers.binaries import find_redis
-from infrastructure.local.servers.ports import HOST, Ports, free_ports
+from infrastructure.local.servers.ports import HOST, Ports
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.nats import open_nats
@@ -24,6 +21,7 @@ from shared.messages import frame_batch
 from shared.redis_layout.keys import cursors_key, item_key, lease_key, outbox_key
 from tests.faults.proxy import FaultyProxy
 from tests.integration.loss.recover_world import RENEWED, House
+from tests.programs import add_replica
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -64,7 +62,6 @@ class Pair:
 @asynccontextmanager
 async def pair(start_stack: StackFactory, *, bid_ack: str) -> AsyncIterator[Pair]:
     ports = Ports.free()
-    (replica_port,) = free_ports(1)
     async with AsyncExitStack() as stack:
         to_redis, to_nats, to_primary = [
             await stack.enter_async_context(FaultyProxy(port)) for port in (ports.redis, ports.nats, ports.redis)
@@ -74,27 +71,17 @@ async def pair(start_stack: StackFactory, *, bid_ack: str) -> AsyncIterator[Pair
         env |= {"BID_ACK_TIMEOUT_MS": "1000", "REDIS_TIMEOUT_MS": "2500", "RESOLVE_MS": "500"}
         # No archival worker: the archive knows nothing of what was bid a moment ago.
         running = await start_stack(services=(API_GATEWAY,), env=env, ports=ports)
-        folder = running.data_dir / "replica"
-        folder.mkdir()
-        replica = await asyncio.create_subprocess_exec(
-            *(str(find_redis(os.environ)), "--port", str(replica_port), "--bind", HOST, "--dir", str(folder)),
-            *("--save", "", "--replicaof", HOST, str(to_primary.port)),
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with (
-                httpx.AsyncClient(base_url=running.urls.gateway_url, timeout=20) as http,
-                Redis.from_url(redis_url, protocol=2) as redis,
-            ):
+        _, replica_port = await add_replica(running, to_primary.port)
+        async with (
+            httpx.AsyncClient(base_url=running.urls.gateway_url, timeout=20) as http,
+            Redis.from_url(redis_url, protocol=2) as redis,
+        ):
 
-                async def follows() -> bool:
-                    return bool((await redis.info("replication")).get("slave0", {}).get("state") == "online")
+            async def follows() -> bool:
+                return bool((await redis.info("replication")).get("slave0", {}).get("state") == "online")
 
-                await eventually(follows)
-                yield Pair(House(running, http, redis), redis_url, to_redis, to_nats, to_primary, replica_port)
-        finally:
-            replica.kill()
-            await replica.wait()
+            await eventually(follows)
+            yield Pair(House(running, http, redis), redis_url, to_redis, to_nats, to_primary, replica_port)
 
 
 @pytest.mark.parametrize("bid_ack", ["redis", "replica", "log"])
@@ -152,7 +139,7 @@ async def test_row_30_a_failover_to_a_replica_that_lacks_the_newest_while_nats_c
             expected = (503, "OUTCOME_UNKNOWN") if bid_ack == "replica" else (201, None)
             assert (quiet.status_code, quiet.json().get("code")) == expected, "the new primary has no replica"
 
-            code, output = await house.recover("--redis-url", both.redis_url)
+            code, output = await house.recover(redis_url=both.redis_url)
             assert code == 0, output
             await house.stack.add_service(ARCHIVAL_WORKER, ARCHIVAL_WORKER, house.stack.ports.archiver, {})
             await house.all_archived()

@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
-from tests.integration.archive.archive_world import World, new_world, running_servers
+from tests.integration.archive.archive_world import World, new_world
 from tests.integration.feed.feed_world import AuctionHouse, running_feed
-from tests.stack import StackFactory
+from tests.stack import StackFactory, running_servers
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from shared.aliases import AliasSettings
 from shared.clients.nats import StreamSettings
 from shared.messages import decode_batch
 from shared.names import message_id, subject_of
+from shared.read_cache.settings import ReadCacheSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -66,9 +67,13 @@ def shown_range(field: FieldInfo) -> str | None:
     return f"at least {bounds['Ge']}" if bounds else None
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, "The read cache"])
 def test_every_setting_of_a_service_is_documented_as_it_is(service: str) -> None:
-    fields: dict[str, FieldInfo] = importlib.import_module(f"{service}.settings").Settings.model_fields
+    fields: dict[str, FieldInfo]
+    if service in SERVICES:
+        fields = importlib.import_module(f"{service}.settings").Settings.model_fields
+    else:
+        fields = ReadCacheSettings.model_fields
     documented = rows(service)
     assert set(documented) == {name.upper() for name in fields}
     for name, field in fields.items():

@@ -73,7 +73,9 @@ def test_the_codes_of_refused_upgrades_are_those_of_the_service() -> None:
     documented = {
         code for _, codes, _ in rows("When the upgrade is refused") for code in re.findall(r"[A-Z_]{4,}", codes)
     }
-    assert documented == codes_in_code("problem") | codes_in_code("_refuse") | {"ITEM_NOT_FOUND"}
+    assert documented == codes_in_code("problem") | codes_in_code("_refuse") | codes_in_code("_Refused") | {
+        "ITEM_NOT_FOUND"
+    }
 
 
 def test_the_limits_are_the_defaults() -> None:

@@ -93,8 +93,12 @@ class Committer:
             raise Overloaded("too many bids are waiting, or the gateway is shutting down; try again")
         self._wake.set()
 
+    def is_closing(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closing
+
     async def run(self) -> None:
-        """Flush until :meth:`close` is called and the queue is empty."""
+        """Flush until :meth:`close` is called and the queue is empty. Nothing is left half done where it fails."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -104,6 +108,11 @@ class Committer:
                 except Exception:  # a bug must not stop the gateway's only flusher
                     logger.exception("bids: flush failed")
                     _fail_all(calls, OutcomeUnknown())
+                except asyncio.CancelledError:
+                    # The next run does not know these bids, and must not wait for another one before it takes the rest.
+                    _fail_all(calls, OutcomeUnknown())
+                    self._wake.set()
+                    raise
                 finally:
                     self._batcher.done()
             if self._closing:

@@ -6,31 +6,54 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
     NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
     ResponseError,
-    TryAgainError,
 )
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.item_scripts import LUA, NO_ITEM, OK, ScriptLimits, item_keys, refused_by_script
+from api_gateway.engine.item_scripts import (
+    LUA,
+    NO_ITEM,
+    OK,
+    READ_ONLY,
+    ScriptLimits,
+    is_refused_by_redis,
+    item_keys,
+    refused_by_script,
+)
 from api_gateway.engine.loss.guard import NotAdmitted
 from shared.domain.errors import OutcomeUnknown, Unavailable
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.scripts import Script
 
-_READ_ONLY: Final = "can't write against a read only replica"
-_OUT_OF_MEMORY: Final = "command not allowed when used memory"
+
+class BidArguments(NamedTuple):
+    """What ``place_bids.lua`` is told of one bid, in the order in which it reads them: its header says what each is."""
+
+    user: str
+    amount: str
+    maximum: str
+    bid_id: str
+    has_key: str
+    fingerprint: str
+    header_key: str
+
+
+class LimitArguments(NamedTuple):
+    """The bounds that ``place_bids.lua`` is told, after the item: ``ARGV[2..6]``."""
+
+    outbox_entries_max: str
+    recent_events: str
+    refusals_kept: str
+    refusals_kept_of_one: str
+    refusals_kept_s: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +93,14 @@ class BidScripts:
         """``run_of`` tells which run of Redis a connection has reached (``Guard.run_of``)."""
         self._run_of = run_of
         self._pool = redis.connection_pool
-        self._limits = limits
         self._timeout_s = timeout_s
         self._connection: AbstractConnection | None = None
-        self._tail = (
-            str(limits.outbox_entries_max),
-            str(limits.recent_events),
-            str(limits.refusals_kept),
-            str(limits.refusals_kept_of_one),
-            str(limits.refusals_kept_s),
+        self._limits = LimitArguments(
+            outbox_entries_max=str(limits.outbox_entries_max),
+            recent_events=str(limits.recent_events),
+            refusals_kept=str(limits.refusals_kept),
+            refusals_kept_of_one=str(limits.refusals_kept_of_one),
+            refusals_kept_s=str(limits.refusals_kept_s),
         )
 
     async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
@@ -110,7 +132,7 @@ class BidScripts:
         answers = await self._exchange(connection, commands)
         # The run of this very connection: answers come on the connection that sent the commands, or not at all.
         run = self._run_of(connection)
-        if any(isinstance(answer, ResponseError) and _READ_ONLY in str(answer) for answer in answers):
+        if any(isinstance(answer, ResponseError) and READ_ONLY in str(answer) for answer in answers):
             # What was the primary is a replica now. When it becomes the primary again, it must be admitted again.
             await self._drop()
         return [_decided(answer, run) for answer in answers]
@@ -118,10 +140,11 @@ class BidScripts:
     def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
         item_id = call[0].item_id
         keys = item_keys(item_id)
-        arguments = [item_id, *self._tail]
+        arguments = [item_id, *self._limits]
         for bid in call:
             has_key = bid.key is not None
-            arguments += (
+            # By position, which costs half of what names do: this is paid per bid.
+            arguments += BidArguments(
                 bid.user_id,
                 "" if bid.amount is None else str(bid.amount),
                 "" if bid.maximum is None else str(bid.maximum),
@@ -213,11 +236,6 @@ def _decided(answer: Any, run: str) -> Decided | Exception:
 
 def _translated(error: ResponseError) -> Exception:
     """What an error answer says about the bids: refused before the script ran, or unknown."""
-    # All of these are checked before a script's first write takes effect. The client takes the first word off an error
-    # that it has a class for; inside a script, Redis 6.2 hides that word.
-    text = str(error)
-    refusals = ("MISCONF", "LOADING", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
-    classes = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
-    if isinstance(error, classes) or text.startswith(refusals) or _OUT_OF_MEMORY in text or _READ_ONLY in text:
-        return Unavailable(f"Redis cannot take bids: {text}", retry_after_s=2)
+    if is_refused_by_redis(error):
+        return Unavailable(f"Redis cannot take bids: {error}", retry_after_s=2)
     return OutcomeUnknown()

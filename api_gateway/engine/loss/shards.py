@@ -29,6 +29,7 @@ from shared.domain.errors import Unavailable
 from shared.redis_layout.cursors import ask_cursors, decode_cursors
 from shared.redis_layout.keys import lost_key
 from shared.redis_layout.outbox import EntryId
+from shared.supervision import heed_cancellation
 
 logger = logging.getLogger(__name__)
 
@@ -143,16 +144,22 @@ class Shards:
         """
         while True:
             pause_s = _PAUSE_S
-            try:
-                await self.look()
-                if asyncio.get_running_loop().time() >= self._compare_at_s:
-                    await self.compare()
-            except (RedisError, Unavailable, OSError, TimeoutError) as error:
-                logger.warning("shards: cannot be checked: %s: %s", type(error).__name__, error)
-                pause_s = _PAUSE_FAILED_S
+            # Each for itself. A look fails for as long as a shard is missing and a witness is away; meanwhile another
+            # shard may turn out to be an older copy.
+            for step in (self.look, self._compare_if_due):
+                try:
+                    await step()
+                except (RedisError, Unavailable, OSError, TimeoutError) as error:
+                    heed_cancellation()
+                    logger.warning("shards: cannot be checked: %s: %s", type(error).__name__, error)
+                    pause_s = _PAUSE_FAILED_S
             if self.health.not_admitted is not None:
                 await on_not_admitted()
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
+
+    async def _compare_if_due(self) -> None:
+        if asyncio.get_running_loop().time() >= self._compare_at_s:
+            await self.compare()
 
     def given_out(self, shard: str, epoch: int, n: int) -> None:
         """Note that a script has given out this entry. A Redis that has not is an older copy, even if nobody else knows

@@ -15,22 +15,19 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from nats.errors import Error as NatsError
-from nats.js.api import Header
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from api_gateway.archive import Archive
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable
 from shared.redis_layout.outbox import EntryId
-from shared.streams.reader import last_id, read_from
+from shared.streams.reader import LOOK_BACK_MESSAGES, last_id, newest_entries
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOOK_BACK_MESSAGES: Final = 4_096
-"""Four times what a relay may have on its way at once."""
 _LOOK_BACK_S: Final = 10.0
 
 
@@ -62,11 +59,9 @@ class Witnesses:
         Args:
             look_back: look at the newest messages of the whole stream, too, not only at the last one of each shard.
 
-        A shard's last message need not be its highest entry. A relay that slept past its lease publishes again what it
-        had read, and JetStream remembers ids for two minutes only. A late message of a former epoch has a lower place.
-        And after a loss everything is published again from the archived cursor on. The higher entry is then archived,
-        or among the newest messages. It is missed where the archive cannot be asked, or is further behind than the
-        newest messages reach.
+        A shard's last message need not be its highest entry (:func:`shared.streams.reader.newest_entries`). The higher
+        entry is then archived, or among the newest messages. It is missed where the archive cannot be asked, or is
+        further behind than the newest messages reach.
         """
         archived, published = await asyncio.gather(
             self._tried(self._archived()), self._tried(self._published(look_back=look_back))
@@ -103,26 +98,13 @@ class Witnesses:
             Unavailable: the stream cannot be read.
         """
         places: dict[str, EntryId] = {}
-        left = LOOK_BACK_MESSAGES
         try:
             async with asyncio.timeout(_LOOK_BACK_S):
                 jetstream = (await self._nats.connected()).jetstream()
-                state = (await jetstream.stream_info(names.STREAM)).state
-                first_seq = max(1, state.first_seq, state.last_seq - LOOK_BACK_MESSAGES + 1)
-                async with aclosing(read_from(jetstream, first_seq, headers_only=True)) as pages:
-                    async for messages in pages:
-                        for message in messages[:left]:
-                            entry = names.entry_of_message_id((message.headers or {}).get(Header.MSG_ID))
-                            if entry is not None and message.subject.startswith(
-                                f"{names.SUBJECT_PREFIX}.{entry.shard}."
-                            ):
-                                place = EntryId(entry.epoch, entry.n)
-                                places[entry.shard] = max(place, places.get(entry.shard, place))
-                        left -= len(messages)
-                        if left <= 0:
-                            break  # what is published meanwhile is not needed
-        except NotFoundError:
-            return {}  # no stream
+                async with aclosing(newest_entries(jetstream, most=LOOK_BACK_MESSAGES)) as entries:
+                    async for entry in entries:
+                        place = EntryId(entry.epoch, entry.n)
+                        places[entry.shard] = max(place, places.get(entry.shard, place))
         except (NatsError, APIError, OSError, TimeoutError) as error:
             raise Unavailable(f"the stream cannot be read: {type(error).__name__}", retry_after_s=2) from error
         return places

@@ -3,8 +3,8 @@
 --
 -- lib/item.lua and lib/bidding.lua come first: KEYS[1..11], ARGV[1..3].
 -- ARGV[4] most refusals kept per item   ARGV[5] most of them per bidder   ARGV[6] seconds kept after the last one
--- ARGV[7..] seven for each bid: user id, amount ('' = none), maximum ('' = none), bid id, '1' where it came with a key
---           ('0' without), fingerprint of the content, the key of the header ('' where there is no key, or it is the bid id)
+-- ARGV[7..] seven for each bid: user, amount ('' = none), maximum ('' = none), bid_id, has_key ('1' where it came with a
+--           key, '0' without), fingerprint of the content, header_key ('' where there is no key, or it is the bid id)
 --
 -- Reply: { 0, n, last, epoch, verdict, verdict, ... } with n the outbox entry written (0 = none), last the shard's
 --        newest entry, and epoch the shard's. When `last` is published, so is the event of every verdict here, also of
@@ -15,7 +15,21 @@
 --   R|code|current bid|leads|min next bid|reserve met                                refused by the rules
 --   K                        key or bid id used before with other content
 
+local refusals_key, older_key = KEYS[10], KEYS[11]
+local REFUSALS_KEPT, REFUSALS_OF_ONE, REFUSALS_KEPT_S = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local FIRST_BID, BID_FIELDS = 7, 7
+
+-- The arguments of the bid that begins at ARGV[at], in the order above.
+local function bid_at(at)
+  return unpack(ARGV, at, at + BID_FIELDS - 1)
+end
+
+-- The key of a bid, and whether it is its bid id; nil without a key.
+local function key_of(bid_id, has_key, header_key)
+  if has_key == '0' then return nil, false end
+  if header_key ~= '' then return header_key, false end
+  return bid_id, true
+end
 
 -- Whether a bid has facts that no event tells: a maximum, a key of its own, or an amount that differs from the price it
 -- set. A plain bid has none, and costs nothing here.
@@ -23,26 +37,17 @@ local function is_sealed(amount, maximum, header_key)
   return maximum or header_key ~= '' or (status == 'sold' and amount ~= price)
 end
 
--- The facts of the accepted bid whose arguments begin at ARGV[at].
-local function seal_bid(at, verdict)
-  local bid_id, key = ARGV[at + 3], 'null'
-  if ARGV[at + 6] ~= '' then
-    key = cjson.encode(ARGV[at + 6]) -- a header may have quotes and backslashes, other ids never do
-  elseif ARGV[at + 4] ~= '0' then
+-- Keeps the facts of an accepted bid. Amounts are as they were sent: as text.
+local function seal_bid(user, amount, maximum, bid_id, key, is_bid_id, verdict)
+  if not key then
+    key = 'null'
+  elseif is_bid_id then
     key = '"' .. bid_id .. '"'
+  else
+    key = cjson.encode(key) -- a header may have quotes and backslashes, other ids never do
   end
-  seal(ARGV[at], string.format(',"bid_id":"%s","amount":%s,"max_amount":%s,"key":%s,"verdict":"%s"', bid_id,
-    ARGV[at + 1] == '' and 'null' or ARGV[at + 1], ARGV[at + 2] == '' and 'null' or ARGV[at + 2], key, verdict))
-end
-
-local refusals_key, older_key = KEYS[10], KEYS[11]
-local REFUSALS_KEPT, REFUSALS_OF_ONE, REFUSALS_KEPT_S = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-
--- The key of the bid whose arguments begin at ARGV[at], and whether it is its bid id; nil without a key.
-local function key_of(at)
-  if ARGV[at + 4] == '0' then return nil, false end
-  if ARGV[at + 6] ~= '' then return ARGV[at + 6], false end
-  return ARGV[at + 3], true
+  seal(user, string.format(',"bid_id":"%s","amount":%s,"max_amount":%s,"key":%s,"verdict":"%s"', bid_id,
+    amount == '' and 'null' or amount, maximum == '' and 'null' or maximum, key, verdict))
 end
 
 -- Where a verdict of this user under this key may be (shared/redis_layout/stored_verdicts.py).
@@ -52,8 +57,9 @@ end
 
 local asked = {}
 for at = FIRST_BID, #ARGV, BID_FIELDS do
-  local key, n = key_of(at), #asked
-  if key then asked[n + 1], asked[n + 2], asked[n + 3] = fields_of(ARGV[at], key) end
+  local user, _, _, bid_id, has_key, _, header_key = bid_at(at)
+  local key, n = key_of(bid_id, has_key, header_key), #asked
+  if key then asked[n + 1], asked[n + 2], asked[n + 3] = fields_of(user, key) end
 end
 
 -- What one of the hashes has under the keys of these bids. Each bid of this call adds its verdict here: a later bid of
@@ -136,18 +142,20 @@ end
 local reply = { 0, 0, last_entry, tonumber(shard_epoch) }
 local new_verdicts, new_refusals = {}, {}
 for at = FIRST_BID, #ARGV, BID_FIELDS do
-  local user, bid_id, fingerprint = ARGV[at], ARGV[at + 3], ARGV[at + 5]
-  local key, is_bid_id = key_of(at)
+  local user, amount, maximum, bid_id, has_key, fingerprint, header_key = bid_at(at)
+  local key, is_bid_id = key_of(bid_id, has_key, header_key)
   local verdict = key and known_verdict(user, key, fingerprint, is_bid_id)
   if not verdict then
     local code = refusal_by_status()
     if code then
       verdict = refused(code, user)
     else
-      local amount, maximum = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-      verdict = decide(user, amount, maximum, bid_id)
+      local amount_minor, maximum_minor = tonumber(amount), tonumber(maximum)
+      verdict = decide(user, amount_minor, maximum_minor, bid_id)
       local is_refused = string.sub(verdict, 1, 1) == 'R'
-      if is_sealed(amount, maximum, ARGV[at + 6]) and not is_refused then seal_bid(at, verdict) end
+      if is_sealed(amount_minor, maximum_minor, header_key) and not is_refused then
+        seal_bid(user, amount, maximum, bid_id, key, is_bid_id, verdict)
+      end
       if key then
         local place, new = verdicts, new_verdicts
         if is_refused then

@@ -1,12 +1,6 @@
 """The relay: publishes every outbox entry to JetStream, in order per shard, and moves the `published` cursor.
 
-Each shard has a lease, so one gateway relays it at a time. The lease keeps the work from being done twice; it is not
-what makes it safe. Publishing an entry twice is harmless, because the entry always has the same Nats-Msg-Id and every
-consumer drops what it knows. What the lease does guard is the cursor, inside ``advance_published.lua``.
-
-A gateway may reach Redis and not NATS. Then it leaves its shards to any gateway that reaches both, and keeps those that
-nobody takes: their items must close in time, with or without NATS. It publishes nothing of a shard that it leaves to
-others.
+:mod:`api_gateway.engine.relay.leases` says of which shards, and until when.
 
 A process may pause for any time between any two lines. So nothing that was read is published after the lease ran out by
 this process' own clock, nor under an epoch that was not read together with it; and a cursor is only moved for the
@@ -22,12 +16,8 @@ and all before it arrived. What failed is read again in the next cycle, after a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import random
-import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nats.aio.client import Client
@@ -39,8 +29,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, StreamWentBack, verify
+from api_gateway.engine.relay.leases import Leases
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
-from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from shared import names
 from shared.backoff import Backoff
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
@@ -48,25 +39,13 @@ from shared.crash_points import crash_point
 from shared.messages import frame_batch
 from shared.redis_layout.cursors import Lineage, ask_lineage, decode_lineage, read_cursors
 from shared.redis_layout.outbox import Entry, ask_entries, decode_entries
+from shared.supervision import heed_cancellation, loudly
 
 logger = logging.getLogger(__name__)
 
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
 _BACKOFF_FIRST_S = 0.1
-
-
-@dataclass(slots=True)
-class _Owned:
-    """A shard that this gateway relays. ``published`` mirrors the cursor of ``lineage``.
-
-    ``is_checked``: since it took the shard, this gateway has compared the cursor with the stream. Nothing of the shard
-    is published before that: its last owner may have published into a stream that is now gone.
-    """
-
-    lineage: Lineage
-    published: int
-    is_checked: bool = False
 
 
 class Relay:
@@ -99,26 +78,30 @@ class Relay:
         self._stream_limits = stream_limits or StreamLimits()
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
-        self._token = secrets.token_hex(16)
-        self._owned: dict[str, _Owned] = {}
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
-        self._look = look or asyncio.Event()
         self._stream_id = ""
         self._stream_checked_at_s = 0.0
         self._highest_seq = 0
         self._lost_from_seq: int | None = None
-        self._leased_until_s = 0.0
-        # Since when NATS has not answered; and whether the leases were last renewed with "leave".
-        self._unanswered_since_s: float | None = None
-        self._is_leaving = False
+        self._look = look or asyncio.Event()
         self.health = RelayHealth()
+        self._leases = Leases(
+            redis,
+            scripts,
+            self._options,
+            self.health,
+            look=self._look,
+            on_adopted=self._has_work,
+            on_failure=self._failed,
+        )
+        # The same dictionary.
+        self._owned = self._leases.owned
 
     def notice(self, shard: str) -> None:
         """The shard's outbox grew: relay it now, or tell its owner."""
         if shard in self._owned:
-            self._dirty.add(shard)
-            self._wake.set()
+            self._has_work(shard)
         elif (client := self._nats.client) is not None:
             task = asyncio.ensure_future(client.publish(f"{names.NUDGE_PREFIX}.{shard}"))
             task.add_done_callback(_ignore_lost_hint)
@@ -130,81 +113,21 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._hold_leases(), name="relay-leases")
-            group.create_task(self._pump(), name="relay-pump")
+            group.create_task(loudly(self._leases.run), name="relay-leases")
+            group.create_task(loudly(self._pump), name="relay-pump")
 
     async def release(self) -> None:
         """Give the leases back, so that another gateway need not wait for them to run out."""
-        if self._owned:
-            await self._scripts.release(list(self._owned), self._token)
-        self._owned.clear()
+        await self._leases.release()
 
     async def _on_nudge(self, message: Any) -> None:
         shard = message.subject.rpartition(".")[2]
         if shard in self._owned:
-            self._dirty.add(shard)
-            self._wake.set()
+            self._has_work(shard)
 
-    async def _hold_leases(self) -> None:
-        """Take free shards, renew ours, forget those that another gateway took."""
-        pause_s = self._options.lease_ms / 3_000
-        while True:
-            try:
-                asked_at_s = asyncio.get_running_loop().time()
-                if asked_at_s >= self._leased_until_s:
-                    # Meanwhile another relay may have moved the cursors, also back. They are read again.
-                    self._owned.clear()
-                hold = self._hold()
-                results = await self._scripts.lease(names.SHARDS, self._token, self._options.lease_ms, hold=hold)
-                self._leased_until_s = asked_at_s + self._options.lease_ms / 1_000
-                self._is_leaving = hold == "leave"
-                held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours}
-                for shard in set(self._owned) - held:
-                    del self._owned[shard]
-                await self._forget_former_lineages()
-                await self._adopt(sorted(held - set(self._owned)))
-                self.health.shards_owned = len(self._owned)
-            except (RedisError, OSError, TimeoutError) as error:
-                self._failed("leases", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s * random.uniform(0.8, 1.0)):
-                    await self._look.wait()
-            self._look.clear()
-
-    def _hold(self) -> Hold:
-        """How to ask for leases now. A gateway that has lost NATS, too, takes none that another one leaves."""
-        lease_s, since_s = self._options.lease_ms / 1_000, self._unanswered_since_s
-        unanswered_s = 0.0 if since_s is None else asyncio.get_running_loop().time() - since_s
-        is_cut_off = unanswered_s >= lease_s
-        if is_cut_off != self.health.cut_off:
-            logger.warning("relay: %s", "NATS does not answer" if is_cut_off else "NATS answers again")
-            self.health.cut_off = is_cut_off
-        return "leave" if is_cut_off else "take" if unanswered_s < lease_s / 3 else "keep"
-
-    def _expect_answer(self) -> None:
-        if self._unanswered_since_s is None:
-            self._unanswered_since_s = asyncio.get_running_loop().time()
-
-    def _was_answered(self) -> None:
-        self._unanswered_since_s = None
-        if self._is_leaving:
-            self._look.set()
-
-    async def _forget_former_lineages(self) -> None:
-        """Forget shards that were lost or rebuilt, or have another run of Redis: what is known here about their cursors
-        belongs to another outbox."""
-        for shard, cursors in (await read_cursors(self._redis, list(self._owned))).items():
-            known = self._owned.get(shard)
-            if known is not None and cursors.lineage != known.lineage:
-                del self._owned[shard]
-
-    async def _adopt(self, shards: Sequence[str]) -> None:
-        """Begin to relay shards at their cursors; one that has no cursors yet is tried again with the next renewal."""
-        for shard, cursors in (await read_cursors(self._redis, shards)).items():
-            if cursors.lineage is not None:
-                self._owned[shard] = _Owned(cursors.lineage, cursors.published)
-                self._dirty.add(shard)
-                self._wake.set()
+    def _has_work(self, shard: str) -> None:
+        self._dirty.add(shard)
+        self._wake.set()
 
     async def _connected(self) -> JetStreamContext:
         """JetStream over the present client, which hears the other gateways' hints.
@@ -231,7 +154,7 @@ class Relay:
                 self._dirty.update(self._owned)
             self._wake.clear()
             try:
-                self._expect_answer()
+                self._leases.expect_answer()
                 jetstream = await self._connected()
                 await self._check_stream(jetstream)
                 await self._cycle(jetstream)
@@ -239,9 +162,11 @@ class Relay:
                 self.health.connected = True
                 self.health.last_error = None
             except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
+                heed_cancellation()
                 self._failed("publish", error)
                 await self._back_off(backoff)
             except Exception as error:
+                heed_cancellation()
                 # A bug must not end the gateway's only relay: log it, and read everything again.
                 logger.exception("relay: unexpected failure")
                 self._failed("publish", error)
@@ -275,7 +200,7 @@ class Relay:
             # Asked after the entries: a lineage that has not changed by now was the same when they were read.
             ask_lineage(pipeline, shard)
         found = await pipeline.execute()
-        if not self._is_leased():
+        if not self._leases.are_certain():
             self._dirty.update(shards)
             self._look.set()
             return
@@ -285,14 +210,13 @@ class Relay:
                 if decode_lineage(lineage) != owned.lineage:
                     # 1. The relay pauses. 2. The shard is rebuilt, or Redis fails over. 3. The relay reads on, at its
                     # old number, in another outbox. It would publish what it read there under the old lineage.
-                    self._forget(shard, owned)
+                    self._leases.forget(shard, owned)
                     continue
                 entries = decode_entries(answer)
                 if len(entries) == most:
-                    self._dirty.add(shard)
-                    self._wake.set()
+                    self._has_work(shard)
                 for entry in entries:
-                    if self._owned.get(shard) is not owned or not self._is_leased():
+                    if self._owned.get(shard) is not owned or not self._leases.are_certain():
                         # 1. The relay pauses past its lease. 2. Another one publishes these entries, and the shard is
                         # rebuilt in another epoch. 3. This relay wakes up with entries that it read before all that.
                         self._dirty.add(shard)
@@ -304,16 +228,6 @@ class Relay:
             error = await self._settle(in_flight)
         if error is not None:
             raise error
-
-    def _is_leased(self) -> bool:
-        """Whether the leases are certainly ours: Redis began to count their time later than this process did."""
-        return not self._is_leaving and asyncio.get_running_loop().time() < self._leased_until_s
-
-    def _forget(self, shard: str, owned: _Owned) -> None:
-        """Forget what is known of this shard; if the lease is still ours, the next renewal adopts it again."""
-        if self._owned.get(shard) is owned:
-            del self._owned[shard]
-            self._look.set()
 
     async def _acknowledged(self, in_flight: list[InFlight]) -> None:
         """Wait for the PubAcks, until the time is up or the connection is lost; those still missing then will not
@@ -332,7 +246,7 @@ class Relay:
             self._on_read(shard, lineage.epoch, entry.n)
         payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed)
         subject = names.subject_of(entry.item_id)
-        self._expect_answer()
+        self._leases.expect_answer()
         ack = await jetstream.publish_async(
             subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry.n, payload)}
         )
@@ -360,7 +274,7 @@ class Relay:
                     published.shard, published.lineage, published.entry, seq, published.after
                 )
         if reached:
-            self._was_answered()
+            self._leases.was_answered()
         await self._advance(reached.values())
         for published in foreign:
             await self._stop(published)
@@ -390,7 +304,7 @@ class Relay:
         if not advances:
             return
         crash_point("relay.published")
-        moved = await self._scripts.advance_published(advances, token=self._token, stream_id=self._stream_id)
+        moved = await self._scripts.advance_published(advances, token=self._leases.token, stream_id=self._stream_id)
         crash_point("relay.advanced")
         for advance, ours in zip(advances, moved, strict=True):
             owned = self._owned.get(advance.shard)
@@ -398,7 +312,7 @@ class Relay:
                 self.health.entries_published_total += advance.entry - owned.published
                 owned.published = advance.entry
             elif owned is not None:
-                self._forget(advance.shard, owned)
+                self._leases.forget(advance.shard, owned)
             if ours and self._on_published is not None:
                 self._on_published(advance.shard, advance.lineage, advance.entry)
 
@@ -406,7 +320,7 @@ class Relay:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is
         right."""
         self.health.foreign_total += 1
-        closed = await self._scripts.stop_shard(published.shard, published.lineage, token=self._token)
+        closed = await self._scripts.stop_shard(published.shard, published.lineage, token=self._leases.token)
         logger.critical(
             "relay: JetStream has another message in the place of entry %d:%d of shard %s; %s",
             published.lineage.epoch,
@@ -427,10 +341,10 @@ class Relay:
         owned = dict(self._owned)
         is_fresh = now_s - self._stream_checked_at_s < _CHECK_STREAM_EVERY_S
         if is_fresh and all(one.is_checked for one in owned.values()):
-            self._was_answered()
+            self._leases.was_answered()
             return
         info = await ensure_stream(jetstream, self._stream_limits)
-        self._was_answered()
+        self._leases.was_answered()
         self._stream_id = str(info.created)
         last_seq = info.state.last_seq
         if self._lost_from_seq is not None:
@@ -444,8 +358,8 @@ class Relay:
             one.is_checked = False
             logger.error("relay: JetStream lost messages of shard %s, publishing again from the archived cursor", shard)
             self.health.rewinds_total += 1
-            if await self._scripts.rewind_published(shard, token=self._token, stream_id=self._stream_id):
-                await self._adopt([shard])
+            if await self._scripts.rewind_published(shard, token=self._leases.token, stream_id=self._stream_id):
+                await self._leases.adopt([shard])
         # Set only now: a check that failed half-way is repeated before anything is published.
         self._stream_checked_at_s = now_s
         self._highest_seq, self._lost_from_seq = min(self._highest_seq, last_seq), None

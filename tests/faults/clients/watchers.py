@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 
 from tests.faults.clients.answers import minor, public_of_json
 from tests.faults.history import Frame, Viewer
+from tests.waiting import eventually
 
 NOT_EVENTS = ("snapshot", "state")
 """Types of frames that carry an item's state and are no event of it."""
@@ -31,7 +32,6 @@ class Watcher:
         self._url = f"{feed_url.replace('http://', 'ws://')}/ws/items/{item_id}"
         self._connections: list[list[Frame]] = []
         self._latest: Frame | None = None
-        self._shown = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -50,19 +50,21 @@ class Watcher:
 
     async def reached(self, seq: int, *, within_s: float = 30.0) -> None:
         """Wait until it was shown the state of ``seq`` or a later one."""
-        async with asyncio.timeout(within_s):
-            while self._latest is None or self._latest.seq < seq:
-                assert self._task is not None
-                assert not self._task.done(), "the viewer gave up"
-                self._shown.clear()
-                await self._shown.wait()
+
+        def shown() -> bool:
+            is_shown = self._latest is not None and self._latest.seq >= seq
+            assert is_shown or (self._task is not None and not self._task.done()), "the viewer gave up"
+            return is_shown
+
+        await eventually(shown, f"seq {seq} of {self.name}", seconds=within_s)
 
     async def joined(self, connections: int, *, within_s: float = 30.0) -> None:
         """Wait until it was let in so often: with a snapshot, or with what it had missed."""
-        async with asyncio.timeout(within_s):
-            while self.frame_types["snapshot"] + self.frame_types["resumed"] < connections:
-                self._shown.clear()
-                await self._shown.wait()
+
+        def let_in() -> bool:
+            return self.frame_types["snapshot"] + self.frame_types["resumed"] >= connections
+
+        await eventually(let_in, f"{connections} times let in {self.name}", seconds=within_s)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -91,7 +93,6 @@ class Watcher:
         is_promise = frame["type"] == "resumed" and "replayed" in frame
         # The event of an operator who lets the item go on is of that type as well.
         self.frame_types["went on" if frame["type"] == "resumed" and not is_promise else frame["type"]] += 1
-        self._shown.set()
         if is_promise:
             epoch, _, seq = frame["since"].partition(":")
             self._connections[-1].append(

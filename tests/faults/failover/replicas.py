@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Self
 
 from redis.asyncio import Redis
 
-from infrastructure.local.processes import ProcessSpec
-from infrastructure.local.servers import binaries, probes
-from infrastructure.local.servers.ports import HOST, free_ports
-from infrastructure.local.servers.redis_and_nats import plain_environment
 from infrastructure.local.servers.redis_and_nats import redis_url as url_of
 from infrastructure.local.stack import Stack
 from shared.clients.redis import open_redis
 from tests.faults.harness import FaultRun
 from tests.faults.partitions.links import Links
 from tests.faults.proxy import FaultyProxy
+from tests.programs import add_replica
 from tests.waiting import eventually
 
 
@@ -31,7 +27,6 @@ class Failover:
         self.links = Links()
         self.replication: FaultyProxy
         self._replica_port = 0
-        self._replicas = 0
 
     async def __aenter__(self) -> Self:
         await self.links.__aenter__()
@@ -48,23 +43,7 @@ class Failover:
 
     async def _follow(self, stack: Stack, primary_port: int) -> int:
         """One more replica, with everything that its primary has; its port."""
-        self._replicas += 1
-        name = f"redis-replica-{self._replicas}"
-        (port,) = free_ports(1)
-        folder = stack.data_dir / name
-        folder.mkdir()
-        program = binaries.find_redis(os.environ)
-        words = ("--bind", HOST, "--port", str(port), "--dir", str(folder), "--save", "", "--appendonly", "yes")
-        await stack.add_server(
-            ProcessSpec(
-                name=name,
-                argv=(str(program), *words, "--replicaof", HOST, str(primary_port)),
-                env=plain_environment(os.environ),
-                log=stack.log_path(name),
-                ready=probes.redis_ready(HOST, port),
-                address=f"{HOST}:{port}",
-            )
-        )
+        _, port = await add_replica(stack, primary_port, "--appendonly", "yes")
         redis = open_redis(url_of(port))
         try:
             await eventually(lambda: _is_in_step(redis), seconds=30)

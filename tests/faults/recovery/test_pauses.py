@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from archival_worker.recovery.recover import SETTLE_S
+from archival_worker.recovery.options import SETTLE_S
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
 from tests.faults.harness import FaultRun, fault_run
 from tests.faults.partitions.links import Line, Links

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
@@ -23,7 +23,6 @@ from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CopyOptions, CursorCopier
 from archival_worker.store.archive import Archive
 from archival_worker.store.migrate import migrate
-from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.nats import Client, NatsLink, StreamLimits, ensure_stream, open_nats
@@ -32,8 +31,8 @@ from shared.clients.redis import open_redis
 from shared.messages import Event
 from shared.redis_layout.keys import cursors_key, outbox_key
 from shared.streams.puller import PullOptions
-from tests.stack import new_data_dir
 from tests.unit.archival_worker.events import message, message_id
+from tests.waiting import eventually
 
 PATIENCE_S = 30.0
 
@@ -41,27 +40,6 @@ SOURCE = PullOptions(names.ARCHIVER_DURABLE)
 BATCH = BatchLimits()
 COPY = CopyOptions(interval_s=0.01)
 STREAM = StreamLimits()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Look again and again until the condition holds; fail after 30 s."""
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + PATIENCE_S
-    while not await condition():
-        assert loop.time() < deadline_s, f"never came true: {what}"
-        await asyncio.sleep(0.02)
-
-
-@contextmanager
-def running_servers() -> Iterator[Stack]:
-    """Redis, NATS and PostgreSQL of one test module. Not async: it outlives the event loops of the tests."""
-    stack = Stack(new_data_dir(), ports=Ports.free(), services=())
-    try:
-        asyncio.run(stack.start())
-        yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
 
 
 @dataclass
@@ -207,18 +185,30 @@ class World:
 
     async def all_archived(self) -> None:
         """Return when every message is acknowledged."""
-        await until(self.settled, "every message acknowledged")
+        await eventually(self.settled, "every message acknowledged", seconds=PATIENCE_S)
 
 
-async def new_database(stack: Stack) -> str:
-    """The URL of an empty database."""
+async def new_database(stack: Stack, *, template: str = "template1") -> str:
+    """The URL of a new database: an empty one, or a copy of another that nobody is connected to."""
     name = f"t_{uuid.uuid4().hex}"
     connection = await asyncpg.connect(stack.urls.postgres_url)
     try:
-        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     finally:
         await connection.close()
     return stack.urls.postgres_url.rpartition("/")[0] + f"/{name}"
+
+
+_templates: dict[Path, str] = {}
+
+
+async def migrated_database(stack: Stack) -> str:
+    """The URL of a new database with the schema: a copy of one that is migrated once per stack."""
+    if stack.data_dir not in _templates:
+        url = await new_database(stack)
+        await migrate(url)
+        _templates[stack.data_dir] = url.rpartition("/")[2]
+    return await new_database(stack, template=_templates[stack.data_dir])
 
 
 @asynccontextmanager
@@ -227,8 +217,7 @@ async def new_world(stack: Stack, *, stream: StreamLimits = STREAM) -> AsyncIter
     for server in stack.servers:
         # A test that failed may have left one down.
         await stack.start_process(server)
-    postgres_url = await new_database(stack)
-    await migrate(postgres_url)
+    postgres_url = await migrated_database(stack)
     redis = open_redis(stack.urls.redis_url)
     await redis.flushall()
     client = await open_nats(stack.urls.nats_url, name="test")

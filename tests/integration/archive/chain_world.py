@@ -13,11 +13,10 @@ from archival_worker.chain.audit import AuditReport, audit
 from archival_worker.chain.chainer import Chainer, ChainOptions
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Archive, Stored
-from archival_worker.store.migrate import migrate
 from infrastructure.local.stack import Stack
 from shared.clients.postgres import open_postgres
 from shared.messages import AnyEvent, Event
-from tests.integration.archive.archive_world import new_database
+from tests.integration.archive.archive_world import migrated_database
 from tests.unit.archival_worker.events import bid, closed, created, delivery
 
 
@@ -68,8 +67,7 @@ class World:
 @contextlib.asynccontextmanager
 async def chain_world(servers: Stack) -> AsyncIterator[World]:
     """A database of its own on the shared servers, migrated."""
-    url = await new_database(servers)
-    await migrate(url)
+    url = await migrated_database(servers)
     pool = await open_postgres(url, name="test", timeout_s=10)
     metrics = Metrics()
     # Small bounds, so that a few events take several transactions.

@@ -15,8 +15,10 @@ from shared.clients.nats import NatsLink, StreamUnavailable
 from shared.streams.follower import Follower
 from shared.streams.puller import Pulled, Puller, PullOptions, ensure_consumer
 from shared.streams.reader import read_from
-from tests.integration.archive.archive_world import World, new_world, running_servers, until
+from tests.integration.archive.archive_world import PATIENCE_S, World, new_world
+from tests.stack import running_servers
 from tests.unit.archival_worker.events import bid, message
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -42,12 +44,12 @@ async def test_a_durable_of_its_own_has_every_message_until_it_is_acknowledged(w
     puller = Puller(world.client, OPTIONS, on_message=pulled.append, on_ended=lambda: None)
     await puller.open()
     await puller.pull(10)
-    await until(_has(pulled, 3), "three messages")
+    await eventually(_has(pulled, 3), "three messages", seconds=PATIENCE_S)
     assert [each.data for each in pulled] == [message(n, bid("lot-1", n)) for n in (1, 2, 3)]
     await puller.acknowledge(each.reply for each in pulled[:2])
     await puller.give_back([pulled[2].reply])
     await puller.pull(10)
-    await until(_has(pulled, 4), "the one that was given back")
+    await eventually(_has(pulled, 4), "the one that was given back", seconds=PATIENCE_S)
     assert pulled[3].data == pulled[2].data
     await puller.acknowledge([pulled[3].reply])
     await world.jetstream.delete_consumer(names.STREAM, "counter")
@@ -59,7 +61,7 @@ async def test_a_durable_of_its_own_has_every_message_until_it_is_acknowledged(w
             return False
         return True
 
-    await until(is_noticed, "that the consumer is gone")
+    await eventually(is_noticed, "that the consumer is gone", seconds=PATIENCE_S)
     await puller.close()
 
 
@@ -94,7 +96,7 @@ async def test_a_follower_of_its_own_hears_what_comes_from_now_on(world: World) 
         async with asyncio.timeout(30):
             await heard.up.wait()
         await world.publish(2, bid("lot-1", 2))
-        await until(_has(heard.messages, 1), "the message that came after it")
+        await eventually(_has(heard.messages, 1), "the message that came after it", seconds=PATIENCE_S)
         assert heard.messages == [message(2, bid("lot-1", 2))]
         assert await follower.has_message(names.subject_of("lot-1"), 1)
         assert follower.consumers_made == 1

@@ -20,8 +20,9 @@ from shared import names
 from shared.clients.nats import ensure_stream
 from shared.redis_layout.keys import cursors_key
 from shared.redis_layout.outbox import EntryId
-from tests.integration.archive.archive_world import Running, World, until
+from tests.integration.archive.archive_world import PATIENCE_S, Running, World
 from tests.unit.archival_worker.events import bid, created
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +45,7 @@ async def failed(running: Running, at: str) -> None:
     async def noticed() -> bool:
         return running.metrics.failures_by[at] > 0
 
-    await until(noticed, f"a failure at {at}")
+    await eventually(noticed, f"a failure at {at}", seconds=PATIENCE_S)
 
 
 async def test_postgresql_away_for_a_while(world: World) -> None:
@@ -63,7 +64,7 @@ async def test_postgresql_away_for_a_while(world: World) -> None:
 async def test_postgresql_killed_in_the_middle_of_the_work(world: World) -> None:
     await world.start_worker()
     feeding = asyncio.create_task(publish_bids(world, 1, 1_500))
-    await until(lambda: _has_bids(world), "the first bids")
+    await eventually(lambda: _has_bids(world), "the first bids", seconds=PATIENCE_S)
     world.stack.kill("postgres", signal.SIGKILL)
     await world.stack.wait_ended("postgres")
     await world.stack.start_process("postgres")
@@ -173,7 +174,7 @@ async def test_nats_away_for_a_while(world: World) -> None:
     await world.stack.stop_process("nats")
     await failed(running, "stream")
     await world.stack.start_process("nats")
-    await until(lambda: _connected(world), "the test's own connection")
+    await eventually(lambda: _connected(world), "the test's own connection", seconds=PATIENCE_S)
     await publish_bids(world, 51, 100)
     await world.all_archived()
     await assert_all_bids(world, 100)
@@ -203,7 +204,7 @@ async def test_a_worker_that_starts_before_nats(world: World) -> None:
     running = await world.start_worker()
     await failed(running, "stream")
     await world.stack.start_process("nats")
-    await until(lambda: _connected(world), "the test's own connection")
+    await eventually(lambda: _connected(world), "the test's own connection", seconds=PATIENCE_S)
     await world.all_archived()
     await assert_all_bids(world, 5)
 
@@ -240,7 +241,7 @@ async def test_redis_away_for_a_while(world: World) -> None:
     await world.fill_outbox("lot-1", 30)
     running = await world.start_worker()
     await publish_bids(world, 1, 10)
-    await until(lambda: archived_in_redis(world, 10), "the first cursor in Redis")
+    await eventually(lambda: archived_in_redis(world, 10), "the first cursor in Redis", seconds=PATIENCE_S)
     await world.stack.stop_process("redis")
     await publish_bids(world, 11, 20)
     await world.all_archived()
@@ -248,7 +249,7 @@ async def test_redis_away_for_a_while(world: World) -> None:
     await failed(running, "redis")
     assert running.cursors.pending == 1
     await world.stack.start_process("redis")
-    await until(lambda: archived_in_redis(world, 20), "the remembered cursor in Redis")
+    await eventually(lambda: archived_in_redis(world, 20), "the remembered cursor in Redis", seconds=PATIENCE_S)
     assert await world.outbox_ids("lot-1") == [f"{n}-0".encode() for n in range(21, 31)]
 
 
@@ -262,7 +263,7 @@ async def test_positions_that_are_known_get_to_redis_while_postgresql_is_away(wo
     copier.offer({names.shard_of("lot-1"): EntryId(1, 3)})
     running = asyncio.create_task(copier.run())
     try:
-        await until(lambda: archived_in_redis(world, 3), "the cursor in Redis")
+        await eventually(lambda: archived_in_redis(world, 3), "the cursor in Redis", seconds=PATIENCE_S)
         assert await world.outbox_ids("lot-1") == [b"4-0", b"5-0"]
     finally:
         copier.request_stop()
@@ -277,7 +278,7 @@ async def test_a_start_copies_what_another_worker_could_not(world: World) -> Non
     await running.kill()
     assert await archived_in_redis(world, 0)
     await world.start_worker()
-    await until(lambda: archived_in_redis(world, 5), "the cursor in Redis")
+    await eventually(lambda: archived_in_redis(world, 5), "the cursor in Redis", seconds=PATIENCE_S)
     assert await world.outbox_ids("lot-1") == []
 
 
@@ -285,29 +286,33 @@ async def test_a_cursor_that_redis_lost_is_copied_again(world: World) -> None:
     await world.fill_outbox("lot-1", 5)
     await world.start_worker(copy=CopyOptions(interval_s=0.01, resync_s=0.2))
     await publish_bids(world, 1, 5)
-    await until(lambda: archived_in_redis(world, 5), "the cursor in Redis")
+    await eventually(lambda: archived_in_redis(world, 5), "the cursor in Redis", seconds=PATIENCE_S)
     await world.redis.script_flush()
     # A failover to a replica that had not heard of it.
     cursors = cursors_key(names.shard_of("lot-1"))
     await cast(Any, world.redis).hset(cursors, mapping={"published": 3, "archived": 0})
     assert await archived_in_redis(world, 0)
-    await until(lambda: archived_in_redis(world, 3), "the cursor in Redis, as far as its relay has published again")
+    await eventually(
+        lambda: archived_in_redis(world, 3),
+        "the cursor in Redis, as far as its relay has published again",
+        seconds=PATIENCE_S,
+    )
     await cast(Any, world.redis).hset(cursors, "published", 5)
-    await until(lambda: archived_in_redis(world, 5), "the cursor in Redis again")
+    await eventually(lambda: archived_in_redis(world, 5), "the cursor in Redis again", seconds=PATIENCE_S)
 
 
 async def test_a_redis_that_is_an_older_copy_raises_an_alarm_and_its_cursor_stays(world: World) -> None:
     await world.fill_outbox("lot-1", 5)
     running = await world.start_worker(copy=CopyOptions(interval_s=0.01, resync_s=0.1))
     await publish_bids(world, 1, 5)
-    await until(lambda: archived_in_redis(world, 5), "the cursor in Redis")
+    await eventually(lambda: archived_in_redis(world, 5), "the cursor in Redis", seconds=PATIENCE_S)
     await world.redis.flushall()
     await world.fill_outbox("lot-1", 3)
 
     async def is_alarmed() -> bool:
         return "has given out 3 entries" in running.cursors.alarms.get(names.shard_of("lot-1"), "")
 
-    await until(is_alarmed, "the alarm")
+    await eventually(is_alarmed, "the alarm", seconds=PATIENCE_S)
     assert await archived_in_redis(world, 0)
     assert len(await world.outbox_ids("lot-1")) == 3
 
@@ -320,7 +325,7 @@ async def test_a_redis_that_is_full_gets_its_outbox_trimmed(world: World) -> Non
             await world.redis.set("more", "x")
         await world.start_worker()
         await publish_bids(world, 1, 5)
-        await until(lambda: archived_in_redis(world, 5), "the cursor in Redis")
+        await eventually(lambda: archived_in_redis(world, 5), "the cursor in Redis", seconds=PATIENCE_S)
         assert await world.outbox_ids("lot-1") == []
     finally:
         await world.redis.config_set("maxmemory", 0)
@@ -331,19 +336,21 @@ async def test_sides_that_lost_data_raise_an_alarm(world: World) -> None:
     await world.fill_outbox("lot-1", 5)
     running = await world.start_worker(copy=CopyOptions(interval_s=0.01, resync_s=0.1))
     await world.publish(1, created("lot-1"))
-    await until(lambda: archived_in_redis(world, 1), "the cursor in Redis")
+    await eventually(lambda: archived_in_redis(world, 1), "the cursor in Redis", seconds=PATIENCE_S)
     assert running.cursors.alarms == {}
 
     async def alarm(text: str) -> bool:
         return text in running.cursors.alarms.get(shard, "")
 
     await cast(Any, world.redis).hset(cursors_key(shard), "archived", 4)
-    await until(lambda: alarm("PostgreSQL lost data"), "an alarm for the archive that fell back")
+    await eventually(
+        lambda: alarm("PostgreSQL lost data"), "an alarm for the archive that fell back", seconds=PATIENCE_S
+    )
     await world.redis.flushall()
-    await until(lambda: alarm("Redis lost data"), "an alarm for the Redis that is empty")
+    await eventually(lambda: alarm("Redis lost data"), "an alarm for the Redis that is empty", seconds=PATIENCE_S)
     await world.fill_outbox("lot-1", 5)
 
     async def quiet() -> bool:
         return running.cursors.alarms == {}
 
-    await until(quiet, "the end of the alarm")
+    await eventually(quiet, "the end of the alarm", seconds=PATIENCE_S)

@@ -28,9 +28,10 @@ from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.keys import cursors_key
 from shared.redis_layout.outbox import EntryId
 from shared.streams.puller import PullOptions
-from tests.integration.archive.archive_world import World, new_world, until
+from tests.integration.archive.archive_world import PATIENCE_S, World, new_world
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import bid, closed, created, delivery, message_id, voided
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -121,7 +122,7 @@ async def test_a_worker_killed_between_commit_and_acknowledgement_leaves_no_dupl
     async def told() -> bool:
         return (await world.redis_cursors("lot-1"))[b"archived"] == b"4"
 
-    await until(told, "the cursor in Redis")
+    await eventually(told, "the cursor in Redis", seconds=PATIENCE_S)
 
 
 async def test_one_poison_in_a_batch_of_500(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -203,10 +204,10 @@ async def test_the_watermark_stops_at_a_gap_and_the_outbox_with_it(world: World)
     async def told_up_to(n: int) -> bool:
         return int((await world.redis_cursors("lot-1"))[b"archived"]) == n
 
-    await until(lambda: told_up_to(3), "archived up to the gap")
+    await eventually(lambda: told_up_to(3), "archived up to the gap", seconds=PATIENCE_S)
     assert await world.outbox_ids("lot-1") == [b"4-0", b"5-0", b"6-0", b"7-0"]
     await world.publish(4, bid("lot-1", 4))
-    await until(lambda: told_up_to(6), "archived past the closed gap")
+    await eventually(lambda: told_up_to(6), "archived past the closed gap", seconds=PATIENCE_S)
     assert await world.outbox_ids("lot-1") == [b"7-0"]
 
 
@@ -228,7 +229,7 @@ async def test_a_number_that_was_archived_of_a_lost_primary_publishes_nothing_of
     async def told_up_to(n: int) -> bool:
         return int((await world.redis_cursors("lot-1"))[b"archived"]) == n
 
-    await until(lambda: told_up_to(1), "archived up to what is published")
+    await eventually(lambda: told_up_to(1), "archived up to what is published", seconds=PATIENCE_S)
     with pytest.raises(OutcomeUnknown):
         await acknowledged
     assert await world.outbox_ids("lot-1") == [b"2-0"]
@@ -236,7 +237,7 @@ async def test_a_number_that_was_archived_of_a_lost_primary_publishes_nothing_of
 
     # Its relay has it acknowledged: it is in the stream now, under an id of its own.
     await cast(Any, world.redis).hset(cursors_key(shard), "published", "2")
-    await asyncio.wait_for(until(lambda: told_up_to(2), "the rest"), 5)
+    await eventually(lambda: told_up_to(2), "the rest", seconds=5)
     assert await world.outbox_ids("lot-1") == []
     looking.cancel()
 
@@ -259,7 +260,7 @@ async def test_an_older_position_does_not_replace_a_newer_one_that_waits(world: 
     async def is_copied() -> bool:
         return copier.pending == 0 and (await world.redis_cursors("lot-1"))[b"archived"] != b"0"
 
-    await until(is_copied, "the position in Redis")
+    await eventually(is_copied, "the position in Redis", seconds=PATIENCE_S)
     assert (await world.redis_cursors("lot-1"))[b"archived"] == b"5"
     assert await world.outbox_ids("lot-1") == [b"6-0", b"7-0", b"8-0", b"9-0"]
     # And a higher number of an older epoch is an older position.
@@ -284,7 +285,7 @@ async def test_events_of_an_older_shard_epoch_are_stored_and_do_not_move_the_cur
     async def trimmed() -> bool:
         return await world.outbox_ids("lot-1") == [b"2-0"]
 
-    await until(trimmed, "the new epoch's first entry archived")
+    await eventually(trimmed, "the new epoch's first entry archived", seconds=PATIENCE_S)
     assert await world.count("bids") == 4
     (cursor,) = await world.query("SELECT shard_epoch, archived_n FROM shard_cursors WHERE archived_n > 0")
     assert cursor == {"shard_epoch": 2, "archived_n": 1}
@@ -343,7 +344,7 @@ async def test_a_stop_gives_back_what_it_has_not_written(world: World) -> None:
     async def taken() -> bool:
         return await world.unfinished() == (0, 20)
 
-    await until(taken, "all messages in the worker's hands")
+    await eventually(taken, "all messages in the worker's hands", seconds=PATIENCE_S)
     await running.stop()
     assert await world.count("bids") == 0
     assert running.metrics.given_back == 20

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 
 import pytest
 
+from infrastructure.local.services import ARCHIVAL_WORKER
 from tests.integration.archive.archive_world import World
+from tests.preforked import run_forked
 from tests.unit.archival_worker.events import bid, created, message_id, message_of, sealed, voided
 
 pytestmark = pytest.mark.integration
@@ -17,24 +16,10 @@ pytestmark = pytest.mark.integration
 LOT = "lot-1"
 
 
-async def dead_letters(world: World, *arguments: str) -> tuple[int | None, str]:
+async def dead_letters(world: World, *arguments: str) -> tuple[int, str]:
     """Exit code and output of the command, on the world's own database."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "infrastructure.local.cli",
-        "dead-letters",
-        *arguments,
-        "--postgres-url",
-        world.postgres_url,
-        "--data-dir",
-        str(world.stack.data_dir),
-        env=dict(os.environ),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await child.communicate()
-    return child.returncode, output.decode()
+    env = {**world.stack.service_env, "POSTGRES_URL": world.postgres_url}
+    return await run_forked(ARCHIVAL_WORKER, "dead-letters", *arguments, env=env)
 
 
 async def execute(world: World, sql: str) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import os
 import resource
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from archival_worker.errors import ExportFailed
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
 from tests.integration.archive.chain_world import World, auction, chain_world
+from tests.programs import bidding
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import voided
 from tests.waiting import eventually
@@ -296,18 +295,6 @@ async def test_an_export_gets_to_a_bucket(
     assert verify(path)["head"] == row["head"].hex()
     client.close()
     sink.close()
-
-
-async def bidding(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
-    """Run the command; its exit code and what it said."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "infrastructure.local.cli", *arguments),
-        env=os.environ | env,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return process.returncode or 0, output.decode()
 
 
 @pytest.mark.acceptance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from infrastructure.local.errors import ProcessFailed
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.redis_layout.keys import closed_key, item_key
-from tests.http_clients import separate_clients
+from tests.http_clients import crowd_client
 from tests.integration.eviction.eviction_world import Auction, auction_of, sold
 from tests.integration.eviction.test_life import REASON
 from tests.integration.loss.recover_world import house_of
@@ -33,11 +34,8 @@ async def leave_by_themselves(auction: Auction, *item_ids: str) -> None:
 
 
 @pytest.mark.parametrize("crash_at", ["", "recover.items"])
-async def test_recover_leaves_out_what_has_left(
-    start_stack: StackFactory, crash_at: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_recover_leaves_out_what_has_left(start_stack: StackFactory, crash_at: str) -> None:
     # The command has the setting of the archiver.
-    monkeypatch.setenv("CLOSED_KEEP_S", GONE)
     stack = await start_stack(services=BOTH, env={"CLOSED_KEEP_S": GONE})
     async with auction_of(stack) as auction:
         house = auction.house
@@ -88,7 +86,7 @@ async def test_a_recovery_without_the_setting_brings_them_back(start_stack: Stac
         was = await auction.house.item("lot")
         await stack.stop_process(ARCHIVAL_WORKER)
         await auction.house.lose_redis()
-        code, output = await auction.house.recover()
+        code, output = await auction.house.recover(closed_keep_s="3600")
         assert code == 0, output
         await eventually(auction.house.is_ready)
         assert await auction.house.item("lot") == was | {"epoch": 2}
@@ -134,17 +132,17 @@ async def test_a_gateway_that_dies_while_an_item_comes_back(start_stack: StackFa
 
 async def test_a_thousand_closed_items_leave_nothing_behind(start_stack: StackFactory) -> None:
     stack = await start_stack(services=BOTH, env={"CLOSED_KEEP_S": GONE}, redis_appendfsync="no")
-    async with house_of(stack) as house, separate_clients(stack.urls.gateway_url, 8) as clients:
+    async with house_of(stack) as house, crowd_client(stack.urls.gateway_url) as http:
         redis: Any = house.redis
 
         async def life(number: int, name: str) -> None:
-            http, item_id = clients[number % 8], f"{name}-{number}"
+            item_id = f"{name}-{number}"
             body = {"id": item_id, "name": item_id, "buy_now_price": 50, "reserve_price": 50}
-            assert (await http.post("/api/v1/items", json=body)).status_code == 201
+            assert (await http.post("/api/v1/items", json.dumps(body).encode())).status_code == 201
             path = f"/api/v1/items/{item_id}/bid"
             for amount in (1, 2, 50):
                 bid = {"user_id": "ann", "bid_id": f"{item_id}-{amount}", "amount": amount}
-                assert (await http.post(path, json=bid)).status_code == 201
+                assert (await http.post(path, json.dumps(bid).encode())).status_code == 201
 
         async def all_gone() -> bool:
             left = sum([await redis.zcard(closed_key(shard)) for shard in names.SHARDS])

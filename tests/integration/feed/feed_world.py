@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -36,12 +35,12 @@ from shared.domain.auction import Terms
 from shared.messages import frame_batch
 from shared.redis_layout.item_hash import item_fields
 from shared.redis_layout.keys import outbox_key, recent_key
-from tests.stack import new_data_dir
+from tests.stack import new_data_dir, running_stack
 from tests.tcp import Way, relay, serving
+from tests.waiting import eventually
 
 FEED = "broadcast_service"
 PATIENCE_S = 10.0
-_ASK_EVERY_S = 0.02
 
 Json = dict[str, Any]
 
@@ -155,22 +154,12 @@ class AuctionHouse:
         return Entry(item_id, n, fields[b"events"])
 
 
-@contextmanager
-def running_feed(postgres_url: str) -> Iterator[Stack]:
+def running_feed(postgres_url: str) -> AbstractContextManager[Stack]:
     """A broadcaster with Redis and NATS for this test module alone, so that nobody else publishes events."""
-    stack = Stack(
-        new_data_dir(),
-        ports=Ports.free(),
-        services=(FEED,),
-        env={"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"},
-        postgres_url=postgres_url,
+    env = {"OPEN_CATALOGUE": "false", "FEED_HEARTBEAT_S": "0.5"}
+    return running_stack(
+        Stack(new_data_dir(), ports=Ports.free(), services=(FEED,), env=env, postgres_url=postgres_url)
     )
-    try:
-        asyncio.run(stack.start())
-        yield stack
-    finally:
-        asyncio.run(stack.stop())
-        shutil.rmtree(stack.data_dir, ignore_errors=True)
 
 
 def ws_url(stack: Stack, path: str, port: int | None = None) -> str:
@@ -214,7 +203,7 @@ async def until_metric(stack: Stack, name: str, at_least: float, port: int | Non
     async def reached() -> bool:
         return await metric(stack, name, port) >= at_least
 
-    assert await until(reached), f"{name} stayed below {at_least}"
+    await eventually(reached, f"{name} of {at_least} or more", seconds=30)
 
 
 async def closed_with(viewer: ClientConnection) -> int:
@@ -233,15 +222,6 @@ async def closed_with(viewer: ClientConnection) -> int:
 
 def seqs(frames: list[Json]) -> list[int]:
     return [frame["seq"] for frame in frames]
-
-
-async def until(check: Callable[[], Awaitable[bool]]) -> bool:
-    """Poll, for a while, until this is true."""
-    for _ in range(int(PATIENCE_S / _ASK_EVERY_S)):
-        if await check():
-            return True
-        await asyncio.sleep(_ASK_EVERY_S)
-    return False
 
 
 NOISE = frozenset({"heartbeat", "viewers"})

@@ -21,6 +21,7 @@ from shared import feed_tokens
 from tests.asyncapi import AsyncApi
 from tests.integration.feed.feed_world import ws_url
 from tests.stack import StackFactory
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +76,6 @@ class Recorder:
     def __init__(self, api: AsyncApi) -> None:
         self._api = api
         self.frames: list[tuple[str, Json]] = []
-        self._told = asyncio.Event()
 
     @property
     def kinds(self) -> set[str]:
@@ -86,7 +86,6 @@ class Recorder:
         names = self._api.names_of(frame)
         assert len(names) == 1, f"{text}\n{self._api.why_not(frame)}"
         self.frames.append((names[0], frame))
-        self._told.set()
 
     async def read(self, viewer: ClientConnection) -> None:
         async for text in viewer:
@@ -94,10 +93,7 @@ class Recorder:
             self.note(text)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds():
-                self._told.clear()
-                await self._told.wait()
+        await eventually(holds, seconds=PATIENCE_S)
 
     async def until_seq(self, item_id: str, seq: int) -> None:
         def seen() -> bool:

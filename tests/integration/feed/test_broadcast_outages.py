@@ -25,11 +25,11 @@ from tests.integration.feed.feed_world import (
     receive,
     receive_many,
     seqs,
-    until,
     until_metric,
     ws_url,
 )
 from tests.tcp import Way
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -191,7 +191,7 @@ async def test_viewers_catch_up_after_nats_was_killed(feed_stack: Stack) -> None
         async def is_degraded() -> bool:
             return bool((await http_get(feed_stack, "/ready")).json()["degraded"] == ["nats"])
 
-        assert await until(is_degraded)
+        await eventually(is_degraded)
         assert (await http_get(feed_stack, "/ready")).status_code == 200
         stale = await receive(viewer)
         assert stale == {"type": "stale", "item_id": item, "stale": True, "epoch": 1, "seq": 1}
@@ -229,7 +229,7 @@ async def test_viewers_catch_up_after_nats_stood_still(feed_stack: Stack, house:
 
             # Three missed heartbeats tell, long before the client's own pings would.
             async with asyncio.timeout(4):
-                assert await until(is_down)
+                await eventually(is_down)
             assert (await receive(viewer)).items() >= {"type": "stale", "stale": True, "seq": 0}.items()
         finally:
             feed_stack.kill("nats", signal.SIGCONT)
@@ -280,7 +280,7 @@ async def test_it_starts_without_servers_and_serves_when_they_come(feed_stack: S
                 except httpx.TransportError:
                     return False
 
-            assert await until(answers)
+            await eventually(answers)
             ready = await http_get(feed_stack, "/ready", port)
             assert (ready.status_code, ready.json()["redis"]) == (503, "down")
             async with connect(ws_url(feed_stack, f"/ws/items/{item}", port)) as viewer:

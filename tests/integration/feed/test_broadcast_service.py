@@ -27,10 +27,10 @@ from tests.integration.feed.feed_world import (
     receive_type,
     receive_until_seq,
     seqs,
-    until,
     until_metric,
     ws_url,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -131,7 +131,7 @@ async def test_fifty_viewers_get_the_identical_text(feed_stack: Stack, house: Au
     async def nobody() -> bool:
         return bool((await http_get(feed_stack, f"/stats/items/{item}")).json()["subscribers"] == 0)
 
-    assert await until(nobody)
+    await eventually(nobody)
 
 
 async def test_faster_bids_than_shown_are_counted_and_the_last_state_is_shown(
@@ -354,7 +354,7 @@ async def test_a_viewer_that_stops_reading_is_conflated_and_then_closed_while_ot
         async def only_two_sockets_are_left() -> bool:
             return open_sockets(feed_stack, "feed-slow", port) == 2
 
-        assert await until(only_two_sockets_are_left)
+        await eventually(only_two_sockets_are_left)
         seen += await hundred_bids()
         assert seqs(seen) == list(range(1, seq + 1))
         assert all(frame["type"] == "bid" for frame in seen)

@@ -24,71 +24,15 @@ from shared.feed_client.updates import (
     ItemUpdate,
     Refused,
     StaleItem,
-    Update,
 )
 from tests.faults.proxy import FaultyProxy
-from tests.integration.feed.feed_world import AuctionHouse, another_feed, until, until_metric
+from tests.integration.feed.feed_world import AuctionHouse, another_feed, until_metric
+from tests.integration.feed.reader import PATIENCE_S, Reader
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-PATIENCE_S = 60.0
 SOON: Callable[[], float] = lambda: 0.05  # noqa: E731 - a short wait between attempts, instead of a random one.
-
-
-class Reader:
-    """Reads a feed in the background, and checks the guarantees at every update."""
-
-    def __init__(self, feed: FeedClient) -> None:
-        self.feed = feed
-        self.updates: list[Update] = []
-        self._told = asyncio.Event()
-        self._task = asyncio.create_task(self._read())
-
-    @classmethod
-    @asynccontextmanager
-    async def of(cls, feed: FeedClient) -> AsyncIterator[Reader]:
-        async with feed:
-            reader = cls(feed)
-            try:
-                yield reader
-            finally:
-                reader._task.cancel()
-                await asyncio.wait([reader._task])
-                if not reader._task.cancelled():
-                    reader._task.result()
-
-    async def _read(self) -> None:
-        try:
-            async for update in self.feed:
-                if isinstance(update, ItemUpdate):
-                    known = [each.version for each in self.of_item(update.item_id)]
-                    assert not known or update.version > known[-1]
-                self.updates.append(update)
-                self._told.set()
-        finally:
-            self._told.set()
-
-    def of_item(self, item_id: str) -> list[ItemUpdate]:
-        return [each for each in self.updates if isinstance(each, ItemUpdate) and each.item_id == item_id]
-
-    @property
-    def states(self) -> list[ConnectionState]:
-        return [each.state for each in self.updates if isinstance(each, ConnectionChanged)]
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for updates until this is true."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds():
-                if self._task.done():
-                    self._task.result()
-                self._told.clear()
-                await self._told.wait()
-
-    async def until_seq(self, item_id: str, seq: int) -> None:
-        await self.until(lambda: bool(seen := self.of_item(item_id)) and seen[-1].version[1] >= seq)
-
-    def seqs(self, item_id: str) -> list[int]:
-        return [each.version[1] for each in self.of_item(item_id)]
 
 
 class TestLive:
@@ -244,10 +188,7 @@ class TestBreaks:
             assert began_us is not None
             ended_us = began_us + 2_000_000
 
-            async def is_over() -> bool:
-                return (reader.feed.server_now_us() or 0) > ended_us
-
-            assert await until(is_over)
+            await eventually(lambda: (reader.feed.server_now_us() or 0) > ended_us)
             assert ConnectionState.OFFLINE not in reader.states
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import CHROMIUM
 from tests.faults.proxy import FaultyProxy
 from tests.integration.feed.feed_world import AuctionHouse
+from tests.programs import finished, started
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -33,25 +34,19 @@ async def test_the_client_in_python(feed_stack: Stack, house: AuctionHouse, tmp_
     item = await house.open()
     program = tmp_path / "client.py"
     program.write_text(code("python"))
+    seen: list[tuple[str, int]] = []
     async with FaultyProxy(feed_stack.ports.broadcast) as proxy:
-        client = await asyncio.create_subprocess_exec(
-            sys.executable, str(program), f"ws://127.0.0.1:{proxy.port}", item, stdout=PIPE, stderr=DEVNULL
-        )
-        assert client.stdout is not None
-        seen: list[tuple[str, int]] = []
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                for number in range(1, 6):
-                    await house.bid(item, 100 * number)
-                    if number % 2 == 0:
-                        proxy.cut()
-                    while not seen or seen[-1][1] < number:
-                        kind, seq, price = (await client.stdout.readline()).decode().split()
-                        assert float(price) == int(seq)
-                        seen.append((kind, int(seq)))
-        finally:
-            client.kill()
-            await client.wait()
+        command = (sys.executable, str(program), f"ws://127.0.0.1:{proxy.port}", item)
+        async with started(*command, stderr=DEVNULL) as client, asyncio.timeout(PATIENCE_S):
+            assert client.stdout is not None
+            for number in range(1, 6):
+                await house.bid(item, 100 * number)
+                if number % 2 == 0:
+                    proxy.cut()
+                while not seen or seen[-1][1] < number:
+                    kind, seq, price = (await client.stdout.readline()).decode().split()
+                    assert float(price) == int(seq)
+                    seen.append((kind, int(seq)))
         assert seen[0][0] == "snapshot"
         assert seen[1:] == [("bid", seq) for seq in range(seen[0][1] + 1, 6)]
         assert proxy.cuts >= 2
@@ -60,18 +55,10 @@ async def test_the_client_in_python(feed_stack: Stack, house: AuctionHouse, tmp_
 async def test_the_client_in_python_gives_up_where_it_is_no_use(feed_stack: Stack, tmp_path: Path) -> None:
     program = tmp_path / "client.py"
     program.write_text(code("python"))
-    client = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(program),
-        f"ws://127.0.0.1:{feed_stack.ports.broadcast}",
-        "nowhere",
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    async with asyncio.timeout(PATIENCE_S):
-        _, errors = await client.communicate()
-    assert client.returncode == 1
-    assert b"4404" in errors
+    command = (sys.executable, str(program), f"ws://127.0.0.1:{feed_stack.ports.broadcast}", "nowhere")
+    ended_with, said = await finished(*command, within_s=PATIENCE_S)
+    assert ended_with == 1
+    assert "4404" in said
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH")

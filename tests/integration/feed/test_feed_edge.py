@@ -28,9 +28,10 @@ from tests.integration.feed.feed_world import (
     http_get,
     metric,
     raw_upgrade,
-    until,
     ws_url,
 )
+from tests.programs import finished
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -155,7 +156,7 @@ async def test_one_address_cannot_take_all_the_room(feed_stack: Stack) -> None:
                 return False
             return True
 
-        assert await until(has_room)
+        await eventually(has_room)
 
 
 async def test_the_header_of_a_stranger_is_not_believed(feed_stack: Stack) -> None:
@@ -235,34 +236,25 @@ async def test_several_broadcasters_share_a_port_and_each_serves(feed_stack: Sta
             assert (await next_of(newcomer, "snapshot"))["seq"] == 2
 
 
+async def broadcaster(stack: Stack, **env: str) -> tuple[int, str]:
+    """One that ends by itself; its exit code, and what it said."""
+    return await finished(sys.executable, "-m", FEED, env=os.environ | stack.service_env | env, within_s=30)
+
+
 async def test_who_does_not_share_a_port_does_not_get_it(feed_stack: Stack) -> None:
     async with another_feed(feed_stack, "feed-alone") as taken:
         env = {"BROADCAST_PORT": str(taken), "BROADCAST_REUSE_PORT": "true"}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            FEED,
-            env=os.environ | feed_stack.service_env | env,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, errors = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode
-        assert b"in use" in errors
+        code, said = await broadcaster(feed_stack, **env)
+        assert code
+        assert "in use" in said
 
 
 async def test_a_short_secret_ends_the_start_with_a_message(feed_stack: Stack) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        FEED,
-        env=os.environ | feed_stack.service_env | {"FEED_TOKEN_SECRET": "short"},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode
-    assert b"feed_token_secret" in errors
-    assert b"at least 32 bytes" in errors
-    assert b"short" not in errors.replace(b"shorter", b""), "a secret is not printed, not even a bad one"
+    code, said = await broadcaster(feed_stack, FEED_TOKEN_SECRET="short")
+    assert code
+    assert "FEED_TOKEN_SECRET" in said
+    assert "at least 32 bytes" in said
+    assert "short" not in said.replace("shorter", ""), "a secret is not printed, not even a bad one"
 
 
 # -------------------------------------------------------------------------------------- heads that do not end

@@ -17,7 +17,7 @@ from broadcast_service.core.close_codes import TOO_MANY_OPERATIONS
 from broadcast_service.core.quota import REFUSED_MAX, operations_rate
 from infrastructure.local.stack import Stack
 from shared.feed_client.client import FeedClient
-from shared.feed_client.updates import ConnectionChanged, ConnectionState, ItemUpdate, Refused, Update
+from shared.feed_client.updates import ConnectionState
 from tests.integration.feed.feed_world import (
     PATIENCE_S,
     AuctionHouse,
@@ -30,6 +30,7 @@ from tests.integration.feed.feed_world import (
     receive_type,
     ws_url,
 )
+from tests.integration.feed.reader import Reader
 
 pytestmark = pytest.mark.integration
 
@@ -150,27 +151,18 @@ async def test_whoever_comes_back_with_all_it_may_follow_is_served_at_once(feed_
 
 async def test_the_client_comes_back_where_it_was_told_to_slow_down(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    seen: list[Update] = []
-
-    async def until(holds: type[Update], **fields: object) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            async for update in feed:
-                seen.append(update)
-                if isinstance(update, holds) and all(getattr(update, name) == fields[name] for name in fields):
-                    return
-
     async with (
         another_feed(feed_stack, "feed-scolding", **SLOW) as port,
-        FeedClient(f"ws://127.0.0.1:{port}", [item], chance=lambda: 0.0) as feed,
+        Reader.of(FeedClient(f"ws://127.0.0.1:{port}", [item], chance=lambda: 0.0)) as reader,
     ):
-        await until(ItemUpdate, kind="snapshot")
+        await reader.until_seq(item, 0)
         for _ in range(BURST + 1):
-            await feed.ask_standing(item)
-        await until(Refused, code="TOO_MANY_OPERATIONS")
-        await until(ConnectionChanged, state=ConnectionState.LIVE)
+            await reader.feed.ask_standing(item)
+        await reader.until(lambda: "TOO_MANY_OPERATIONS" in reader.refusals)
+        await reader.until(lambda: reader.states.count(ConnectionState.LIVE) >= 2)
         await house.bid(item, 700)
-        await until(ItemUpdate, kind="bid")
-        assert feed.item(item)["current_bid"] == 7  # type: ignore[index]
+        await reader.until(lambda: reader.of_item(item)[-1].kind == "bid")
+        assert reader.feed.item(item)["current_bid"] == 7  # type: ignore[index]
 
 
 # -------------------------------------------------------------------------------------------------- connections

@@ -12,7 +12,6 @@ from typing import cast
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
 
 from broadcast_service.core.close_codes import SLOW_VIEWER, TOO_MANY_OPERATIONS
@@ -27,6 +26,7 @@ from broadcast_service.transport.websockets import (
     protocol_class,
     transport_of,
 )
+from tests.protocols import speaking
 from tests.unit.broadcast_service.builders import bid
 from tests.waiting import eventually
 
@@ -75,14 +75,8 @@ class World:
             interface="asgi3",
         )
         config.load()
-        made = cast(type[FeedProtocol], config.ws_protocol_class)
-        state = ServerState()
-        server = await asyncio.get_running_loop().create_server(lambda: made(config, state, {}), "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with speaking(cast(type[FeedProtocol], config.ws_protocol_class), config) as (self.port, _):
             yield self
-        finally:
-            server.close()
 
     @contextlib.asynccontextmanager
     async def viewer(self) -> AsyncIterator[tuple[ClientConnection, Connection]]:

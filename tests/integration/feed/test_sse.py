@@ -22,9 +22,9 @@ from tests.integration.feed.feed_world import (
     another_feed,
     http_get,
     metric,
-    until,
     until_metric,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -161,7 +161,7 @@ async def test_a_client_that_leaves_is_forgotten(feed_stack: Stack, house: Aucti
     async def is_gone() -> bool:
         return bool((await http_get(feed_stack, f"/stats/items/{item}")).json()["subscribers"] == 0)
 
-    assert await until(is_gone)
+    await eventually(is_gone)
 
 
 async def test_streams_end_in_good_order_at_a_shutdown(feed_stack: Stack, house: AuctionHouse) -> None:
@@ -240,7 +240,7 @@ async def test_a_reader_that_stops_is_conflated_and_then_cut_while_others_get_ev
             async def two_are_left() -> bool:
                 return await metric(feed_stack, "feed_connections ", port) == 2
 
-            assert await until(two_are_left)
+            await eventually(two_are_left)
             await house.bid(item, amount + 1)
             assert (await healthy.next_of("bid")).id == f"1:{amount + 1}"
             await slow.read_until(f"id: 1:{amount + 1}\n".encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +17,6 @@ from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.item_scripts import ScriptLimits
-from infrastructure.local.servers.binaries import find_redis
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
@@ -27,6 +25,7 @@ from shared.clients.redis import open_redis
 from shared.domain.errors import OutcomeUnknown
 from shared.redis_layout.keys import cursors_key
 from tests.integration.feed.feed_world import AuctionHouse
+from tests.programs import add_replica
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -109,17 +108,9 @@ async def test_log_works_through_a_gateway_that_does_not_relay(start_stack: Stac
 
 
 @asynccontextmanager
-async def replica_of(stack: Stack) -> AsyncIterator[asyncio.subprocess.Process]:
-    """One more Redis that follows the stack's."""
-    port = Ports.free().redis
-    folder = stack.data_dir / f"replica-{port}"
-    folder.mkdir()
-    process = await asyncio.create_subprocess_exec(
-        str(find_redis(os.environ)),
-        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
-        *("--replicaof", "127.0.0.1", str(stack.ports.redis)),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
+async def replica_of(stack: Stack) -> AsyncIterator[str]:
+    """One more Redis that follows the stack's, and has what that has; its name."""
+    name, port = await add_replica(stack, stack.ports.redis)
     try:
         async with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
 
@@ -132,11 +123,9 @@ async def replica_of(stack: Stack) -> AsyncIterator[asyncio.subprocess.Process]:
                 )
 
             await eventually(follows)
-        yield process
+        yield name
     finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        await process.wait()
+        await stack.stop_process(name)
 
 
 async def test_replica_answers_once_a_replica_has_the_bid(start_stack: StackFactory) -> None:
@@ -198,7 +187,7 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
                 return "unknown", time.monotonic() - began_s
 
         assert {outcome for outcome, _ in [await place("ada", number, 5) for number in range(items)]} == {"A"}
-        replica.send_signal(signal.SIGSTOP)
+        stack.kill(replica, signal.SIGSTOP)
         higher: list[asyncio.Task[tuple[str, float]]] = []
         lower: list[asyncio.Task[tuple[str, float]]] = []
         for wave in range(waves):
@@ -212,7 +201,7 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
         assert slowest < timeout_s + 0.7, f"{slowest:.2f} s"
         assert slowest_refusal < timeout_s / 2, f"{slowest_refusal:.2f} s"
 
-        replica.send_signal(signal.SIGCONT)
+        stack.kill(replica, signal.SIGCONT)
 
         async def confirmed() -> bool:
             return (await place("dan", 0, 10_000 + int(time.monotonic() * 100)))[0] == "A"

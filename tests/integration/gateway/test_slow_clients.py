@@ -97,6 +97,37 @@ async def test_a_body_that_trickles_is_timed_out(stack: Stack) -> None:
         assert b"BODY_TOO_SLOW" in answer
 
 
+async def test_trailers_that_never_end_are_cut_off(stack: Stack) -> None:
+    gateway = psutil.Process(stack.pid(API_GATEWAY))
+    before = gateway.memory_info().rss
+    head = BID + b"transfer-encoding: chunked\r\n\r\n0\r\n"
+    for more in (b"a:b\r\n" * 10_000, b"a" * 60_000):
+        answer = await _answer(stack, head, more, pause_s=0.0, bytes_max=60_000_000)
+        assert answer == b"" or b" 431 " in answer
+    answer = await _answer(stack, head, b"authorization: x\r\n", pause_s=0.05, bytes_max=2_000)
+    assert b" 408 " in answer
+    assert gateway.memory_info().rss - before < 30_000_000
+
+
+async def test_requests_without_end_wait_in_the_client(stack: Stack) -> None:
+    """It reads none of its answers."""
+    gateway = psutil.Process(stack.pid(API_GATEWAY))
+    before = gateway.memory_info().rss
+    piece = b"GET /api/v1/items HTTP/1.1\r\nhost: x\r\n\r\n" * 5_000
+    writers = [(await asyncio.open_connection("127.0.0.1", stack.ports.gateway))[1] for _ in range(5)]
+    try:
+        until_s = asyncio.get_running_loop().time() + 5
+        while asyncio.get_running_loop().time() < until_s:
+            for writer in writers:
+                if writer.transport.get_write_buffer_size() < len(piece):
+                    writer.write(piece)
+            await asyncio.sleep(0.01)
+        assert gateway.memory_info().rss - before < 30_000_000
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
 async def test_an_endless_chunked_body_is_cut_off(stack: Stack) -> None:
     gateway = psutil.Process(stack.pid(API_GATEWAY))
     before = gateway.memory_info().rss

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,10 +11,13 @@ import asyncpg
 import httpx2 as httpx
 from redis.asyncio import Redis
 
+from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import decode_event
 from shared.redis_layout.keys import cursors_key, deadlines_key, item_key, proxies_key, recent_key
+from tests.preforked import run_forked
+from tests.programs import bidding
 from tests.waiting import eventually
 
 Json = dict[str, Any]
@@ -123,22 +123,18 @@ class House:
 
     async def bidding(self, *arguments: str, crash_at: str = "") -> tuple[int, str]:
         """Exit code and output of a `bidding` command on this stack."""
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "infrastructure.local.cli",
-            *arguments,
-            "--data-dir",
-            str(self.stack.data_dir),
-            env={**os.environ, "CRASH_AT": crash_at},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await child.communicate()
-        return cast(int, child.returncode), output.decode()
+        return await bidding(*arguments, "--data-dir", str(self.stack.data_dir), env={"CRASH_AT": crash_at})
 
-    async def recover(self, *options: str, crash_at: str = "") -> tuple[int, str]:
-        return await self.bidding("recover", "--settle-s", "0", *options, crash_at=crash_at)
+    async def recover(
+        self, *options: str, crash_at: str = "", redis_url: str = "", closed_keep_s: str = ""
+    ) -> tuple[int, str]:
+        """What `bidding recover` runs, without its start."""
+        env = {**self.stack.service_env, "CRASH_AT": crash_at}
+        if closed_keep_s:
+            env["CLOSED_KEEP_S"] = closed_keep_s
+        if redis_url:
+            env["REDIS_URL"] = redis_url
+        return await run_forked(ARCHIVAL_WORKER, "recover", "--settle-s", "0", *options, env=env)
 
 
 @asynccontextmanager

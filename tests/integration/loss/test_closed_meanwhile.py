@@ -10,7 +10,8 @@ import pytest
 
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.recovery.recover import RecoverOptions, Recovery, RecoveryReport
+from archival_worker.recovery.options import RecoverOptions, RecoveryReport
+from archival_worker.recovery.recover import Recovery
 from archival_worker.store.archive import Archive, Stored
 from shared import names
 from shared.redis_layout.keys import cursors_key, item_key, outbox_key

@@ -74,11 +74,11 @@ async def test_everything_comes_back_under_a_new_epoch(start_stack: StackFactory
         stranger = next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == names.shard_of(PLAIN))
         await assert_refused_for_now(house, *ITEMS, stranger)
         await eventually(house.is_degraded)
-        code, told = await house.recover("--dry-run")
+        code, told = await house.bidding("recover", "--dry-run")
         assert code == 0, told
         assert "Would rebuild" in told
         assert await house.redis.keys("*:item:*") == []
-        code, told = await house.recover()
+        code, told = await house.bidding("recover", "--settle-s", "0")
         assert code == 0, told
         assert "recent events and 1 maxima, " in told
 

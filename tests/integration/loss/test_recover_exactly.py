@@ -20,7 +20,6 @@ from api_gateway.archive import Archive as BidsOfGateway
 from archival_worker.consume.deliveries import read_delivery
 from archival_worker.recovery.recover import Recovery
 from archival_worker.store.archive import Archive
-from archival_worker.store.migrate import migrate
 from shared import names
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
@@ -44,10 +43,11 @@ from shared.redis_layout.keys import (
 )
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
-from tests.integration.archive.archive_world import new_database, running_servers
+from tests.integration.archive.archive_world import migrated_database
 from tests.integration.gateway.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of
 from tests.integration.gateway.test_rules_equal import Model
 from tests.searching import examples
+from tests.stack import running_servers
 
 pytestmark = pytest.mark.integration
 
@@ -144,8 +144,7 @@ def ruin() -> Iterator[Ruin]:
     with running_servers() as stack, asyncio.Runner() as runner:
 
         async def prepared() -> tuple[AsyncRedis, asyncpg.Pool]:
-            url = await new_database(stack)
-            await migrate(url)
+            url = await migrated_database(stack)
             return open_redis(stack.urls.redis_url), await open_postgres(url, name="recovery")
 
         again, pool = runner.run(prepared())

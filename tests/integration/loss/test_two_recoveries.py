@@ -31,6 +31,7 @@ from shared.redis_layout.keys import (
 )
 from tests.integration.archive.archive_world import World
 from tests.integration.loss.recover_world import House, house_of
+from tests.programs import started
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -42,26 +43,17 @@ ITEMS = [f"lot-{number}" for number in range(8)]
 @asynccontextmanager
 async def suspended_run(house: House, place: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The process that does the work of `bidding recover`, standing still at the place."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "archival_worker", "recover", "--settle-s", "0"),
-        env={**house.stack.service_env, "STOP_AT": place},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    command = (sys.executable, "-P", "-m", "archival_worker", "recover", "--settle-s", "0")
+    async with started(*command, env={**house.stack.service_env, "STOP_AT": place}) as child:
 
-    async def stands_still() -> bool:
-        if child.returncode is not None:
-            output, _ = await child.communicate()
-            pytest.fail(output.decode())
-        return psutil.Process(child.pid).status() == psutil.STATUS_STOPPED
+        async def stands_still() -> bool:
+            if child.returncode is not None:
+                output, _ = await child.communicate()
+                pytest.fail(output.decode())
+            return psutil.Process(child.pid).status() == psutil.STATUS_STOPPED
 
-    try:
         await eventually(stands_still, seconds=30)
         yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.communicate()
 
 
 async def everything(house: House) -> dict[bytes, Any]:

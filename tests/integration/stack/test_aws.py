@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx2 as httpx
@@ -26,11 +25,11 @@ from load_tests.cloudwatch import ARCHIVED, DECIDED, QUESTIONS, ask
 from shared.aws import clients as aws
 from shared.aws.clients import AwsError, ensure_bucket, read_secret
 from shared.aws.cloudwatch import Gauge, Metric, Question, Reporter, Total, read_back
-from shared.aws.discovery import Instance, discover, find_servers
+from shared.aws.discovery import Instance, find_servers
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
 from tests.integration.archive.archive_world import new_database
-from tests.integration.stack.aws_world import emulator, environment_of
+from tests.integration.stack.aws_world import Registry, emulator, environment_of
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -149,30 +148,13 @@ async def test_a_program_of_the_image_gets_its_password_from_secrets_manager(
 # ------------------------------------------------------------------------------------------------------ Cloud Map
 
 
-class Registry:
-    """A namespace and a service of Cloud Map for one test."""
-
-    def __init__(self) -> None:
-        self.client = aws.open_cloud_map(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-        self.namespace = f"{uuid.uuid4().hex}.local"
-        self.client.create_private_dns_namespace(Name=self.namespace, Vpc=f"vpc-{uuid.uuid4().hex}")
-        namespaces: Any = self.client.list_namespaces()["Namespaces"]
-        namespace_id = next(each["Id"] for each in namespaces if each["Name"] == self.namespace)
-        config = {"DnsRecords": [{"Type": "A", "TTL": 10}]}
-        made = self.client.create_service(Name="nats", NamespaceId=namespace_id, DnsConfig=config)
-        self.service_id: str = made["Service"]["Id"]
-
-    def instances(self) -> list[Instance]:
-        return discover(self.client, self.namespace, "nats")
-
-
 async def no_metrics() -> Sequence[Metric]:
     return []
 
 
 @pytest.fixture
 def registry(environment: dict[str, str]) -> Iterator[Registry]:
-    registry = Registry()
+    registry = Registry("nats")
     yield registry
     registry.client.close()
 

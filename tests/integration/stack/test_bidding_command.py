@@ -10,20 +10,21 @@ import re
 import shutil
 import signal
 import socket
-import sys
 import tempfile
-from asyncio.subprocess import PIPE, STDOUT, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 import pytest_asyncio
 
-from infrastructure.local.processes import poll_until
 from infrastructure.local.servers.ports import Ports, setting_of
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.state import RunRecord, end_leftovers, living, run_path
+from tests.programs import BIDDING, started
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -41,24 +42,13 @@ class Bidding:
             (self.cwd / name).mkdir()
             (self.cwd / name / "__init__.py").write_text("raise RuntimeError('this is another checkout')\n")
         self.ports = Ports.free()
-        self.started: list[Process] = []
+        self._started = AsyncExitStack()
 
     async def start(self, *arguments: str, stdout: int = PIPE) -> Process:
         settings = {setting_of(name): str(value) for name, value in dataclasses.asdict(self.ports).items()}
         environment = os.environ | settings | {"BIDDING_DATA_DIR": str(self.data_dir)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "infrastructure.local.cli",
-            *arguments,
-            env=environment,
-            cwd=self.cwd,
-            stdout=stdout,
-            stderr=STDOUT,
-            start_new_session=True,
-        )
-        self.started.append(process)
-        return process
+        command = started(*BIDDING, *arguments, env=environment, cwd=self.cwd, stdout=stdout, own_session=True)
+        return await self._started.enter_async_context(command)
 
     async def run(self, *arguments: str) -> tuple[int, str]:
         """Exit code and output."""
@@ -84,10 +74,7 @@ class Bidding:
         return record
 
     async def close(self) -> None:
-        for process in self.started:
-            if process.returncode is None:
-                process.kill()
-                await process.communicate()
+        await self._started.aclose()
         record = RunRecord.read(run_path(self.data_dir))
         if record is not None:
             if supervisor := record.supervisor.find():
@@ -170,7 +157,7 @@ async def test_a_supervisor_that_was_killed_leaves_nothing_that_the_next_start_c
     code, output = await bidding.run("up", "--servers-only", "--detach")
     assert code == 0, output
     assert "ended what an earlier run had left behind: nats, postgres, redis" in output
-    assert await poll_until(lambda: not any(is_alive(one) for one in orphans), timeout_s=10)
+    await eventually(lambda: not any(is_alive(one) for one in orphans), seconds=10)
     assert len(living(bidding.record())) == 3
 
 

@@ -6,13 +6,13 @@ it uses the ports of the compose file, a project name of its own, and removes it
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from infrastructure.docker.addresses import DEFAULTS
 from infrastructure.docker.make_env import SECRETS
 from infrastructure.docker.programs import PROGRAMS
 from shared.aws.credentials import LOCAL_MARK
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.localstack.yml"
@@ -257,10 +258,10 @@ def test_the_stack_comes_up_and_a_load_run_is_proved() -> None:
         up = run(*command, "up", "-d", "--build")
         assert up.returncode == 0, up.stderr[-2_000:]
         # docker-compose 1.29 cannot wait by itself.
-        deadline_s = time.monotonic() + 180
-        while not all(is_ready(PROGRAMS[name].port) for name in OWN):
-            assert time.monotonic() < deadline_s, run(*command, "ps").stdout
-            time.sleep(0.5)
+        try:
+            asyncio.run(eventually(lambda: all(is_ready(PROGRAMS[name].port) for name in OWN), seconds=180))
+        except TimeoutError:
+            pytest.fail(run(*command, "ps").stdout)
         load = run(sys.executable, "-m", "load_tests", "--compose", "--users", "20", "--duration", "5s")
         assert load.returncode == 0, load.stdout + load.stderr
         assert "PROVED" in load.stdout

@@ -6,10 +6,8 @@ import asyncio
 import os
 import re
 import signal
-import sys
-from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import Process
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx2 as httpx
@@ -17,6 +15,7 @@ import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
+from tests.programs import BIDDING, started
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -25,27 +24,10 @@ pytestmark = pytest.mark.integration
 PATIENCE_S = 80.0
 
 
-@asynccontextmanager
-async def demo(stack: Stack, *arguments: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "infrastructure.local.cli",
-        "demo",
-        "--data-dir",
-        str(stack.data_dir),
-        *arguments,
-        stdout=PIPE,
-        stderr=STDOUT,
-        # A proxy for the world outside, as many a machine has one, is not asked about this machine.
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+def demo(stack: Stack, *arguments: str) -> AbstractAsyncContextManager[Process]:
+    # A proxy for the world outside, as many a machine has one, is not asked about this machine.
+    env = os.environ | {"PYTHONUNBUFFERED": "1", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
+    return started(*BIDDING, "demo", "--data-dir", str(stack.data_dir), *arguments, env=env)
 
 
 async def ended(process: Process) -> tuple[int, str]:

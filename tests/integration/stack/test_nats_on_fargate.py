@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from infrastructure.docker import healthcheck
+from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers import binaries
 from infrastructure.local.servers.ports import free_ports
+from tests.programs import accepts, running_server
 from tests.waiting import eventually
 
 MODULE = Path(__file__).parents[3] / "infrastructure" / "terraform" / "modules" / "nats"
@@ -52,8 +53,8 @@ def health_path() -> str:
     return str(found[0])
 
 
-@contextmanager
-def server(folder: Path, *, of: int) -> Iterator[int]:
+@asynccontextmanager
+async def server(folder: Path, *, of: int) -> AsyncIterator[int]:
     """nats-0 of so many servers, the others of which never come; its monitoring port."""
     client, cluster, monitor, *others = free_ports(3 + of)
     routes = [f"127.0.0.1:{port}" for port in [cluster, *others][:of]] if of > 1 else []
@@ -64,14 +65,16 @@ def server(folder: Path, *, of: int) -> Iterator[int]:
     text = text.replace(":6222", "")
     program = binaries.find_nats(os.environ)
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "NATS_CONFIGURATION": text, **SECRETS}
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", start_command(folder)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    spec = ProcessSpec(
+        name="nats-0",
+        argv=("/bin/sh", "-c", start_command(folder)),
+        env=environment,
+        log=folder / "nats-0.log",
+        ready=accepts(monitor),
+        address=f"127.0.0.1:{monitor}",
     )
-    try:
+    async with running_server(spec):
         yield monitor
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 async def answers(port: int, path: str, status: int) -> None:
@@ -89,7 +92,7 @@ async def answers(port: int, path: str, status: int) -> None:
 @pytest.mark.parametrize("servers", [1, 3])
 async def test_a_server_that_waits_for_the_others_is_well(tmp_path: Path, servers: int) -> None:
     """ECS starts the servers one after the other and replaces what is not well: the first one must not wait to be."""
-    with server(tmp_path, of=servers) as monitor:
+    async with server(tmp_path, of=servers) as monitor:
         await answers(monitor, health_path(), 200)
         if servers > 1:
             # And it does wait: there is no majority that JetStream could work with.

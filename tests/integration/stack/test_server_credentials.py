@@ -15,13 +15,15 @@ import pytest
 from nats.errors import Error as NatsError
 from redis.exceptions import AuthenticationError
 
+from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers.binaries import find_nats, find_redis
 from infrastructure.local.servers.ports import free_ports
+from infrastructure.local.servers.redis_and_nats import plain_environment
 from shared.clients.nats import NatsLink, StreamLimits, open_nats
 from shared.clients.redis import open_redis
 from shared.server_urls import with_credentials
+from tests.programs import accepts, running_server
 from tests.tcp import relay, serving
-from tests.waiting import eventually
 
 x509 = pytest.importorskip("cryptography.x509")
 pytestmark = pytest.mark.integration
@@ -58,27 +60,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "cert.pem", folder / "key.pem"
 
 
-@asynccontextmanager
-async def running(*command: str, port: int) -> AsyncIterator[None]:
-    """A server, from when it accepts connections."""
-    devnull = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(*command, stdout=devnull, stderr=devnull)
-
-    async def accepts() -> bool:
-        assert process.returncode is None
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    try:
-        await eventually(accepts)
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
+def server(folder: Path, *command: str, port: int) -> ProcessSpec:
+    return ProcessSpec(
+        name="server",
+        argv=command,
+        env=plain_environment(os.environ),
+        log=folder / "server.log",
+        ready=accepts(port),
+        address=f"127.0.0.1:{port}",
+    )
 
 
 @asynccontextmanager
@@ -90,7 +80,7 @@ async def nats_server(folder: Path, tls: tuple[Path, Path] | None = None) -> Asy
     if tls is not None:
         config += f'tls {{ cert_file: "{tls[0]}", key_file: "{tls[1]}" }}\n'
     (folder / "nats.conf").write_text(config)
-    async with running(str(find_nats(os.environ)), "-c", str(folder / "nats.conf"), port=port):
+    async with running_server(server(folder, str(find_nats(os.environ)), "-c", str(folder / "nats.conf"), port=port)):
         yield port
 
 
@@ -144,7 +134,7 @@ async def test_redis_with_a_password_and_over_tls(tmp_path: Path, certificate: t
     (tmp_path / "redis.conf").write_text(
         f'bind 127.0.0.1\nport {port}\nsave ""\ndir {tmp_path}\nrequirepass "{escaped}"\n'
     )
-    async with running(str(find_redis(os.environ)), str(tmp_path / "redis.conf"), port=port):
+    async with running_server(server(tmp_path, str(find_redis(os.environ)), str(tmp_path / "redis.conf"), port=port)):
         wrong = open_redis(f"redis://:hunter2@127.0.0.1:{port}/0", timeout_s=5)
         with pytest.raises(AuthenticationError):
             await wrong.get("key")

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
@@ -15,7 +14,6 @@ import pytest
 import redis.asyncio
 
 from infrastructure.local.errors import AlreadyRunning, PortInUse, ProcessFailed, StackError
-from infrastructure.local.processes import poll_until
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.servers.ports import Ports, free_ports
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
@@ -23,6 +21,7 @@ from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, living, run_path
 from infrastructure.local.supervisor import Supervisor
 from tests.stack import StackFactory, new_data_dir
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -123,7 +122,7 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing(start_stack: Stack
 async def test_a_start_that_is_interrupted_leaves_nothing(start_stack: StackFactory) -> None:
     stack = start_stack.make(services=())
     starting = asyncio.create_task(stack.start())
-    assert await _soon(lambda: bool(family(stack)))
+    await eventually(lambda: bool(family(stack)), seconds=30)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -209,11 +208,12 @@ async def test_what_is_killed_comes_back_with_its_data(start_stack: StackFactory
         for name in stack.servers:
             stack.kill(name, signal.SIGKILL)
         killed_at = time.time()
-        assert await _soon(
+        await eventually(
             lambda: all(
                 one.restarts == 1 and one.ready_at is not None and one.ready_at > killed_at
                 for one in stack.processes.values()
-            )
+            ),
+            seconds=30,
         )
         assert {name: stack.pid(name) for name in stack.servers}.items().isdisjoint(before.items())
         assert await read_marks(stack) == (b"kept", "kept")
@@ -236,9 +236,11 @@ async def test_a_disk_without_room_keeps_nothing_from_being_brought_back_or_stop
     config.mkdir()
     async with Supervisor(stack):
         stack.kill("redis")
-        assert await _soon(lambda: any("redis.conf" in text for text in notices.texts))
+        await eventually(lambda: any("redis.conf" in text for text in notices.texts), seconds=30)
         config.rmdir()
-        assert await _soon(lambda: stack.pid("redis") is not None and stack.processes["redis"].ready_at is not None)
+        await eventually(
+            lambda: stack.pid("redis") is not None and stack.processes["redis"].ready_at is not None, seconds=30
+        )
     processes += family(stack)
     await stack.stop()
     assert alive(processes) == []
@@ -251,11 +253,7 @@ async def test_what_is_stopped_on_purpose_stays_down(start_stack: StackFactory) 
         await stack.stop_process("nats")
         stack.kill("redis", signal.SIGKILL)
         # By the time that Redis is back, NATS would be too.
-        assert await _soon(lambda: stack.processes["redis"].restarts == 1 and stack.pid("redis") is not None)
+        await eventually(lambda: stack.processes["redis"].restarts == 1 and stack.pid("redis") is not None, seconds=30)
         assert stack.pid("nats") is None
         await stack.start_process("nats")
         assert stack.pid("nats") is not None
-
-
-async def _soon(condition: Callable[[], bool]) -> bool:
-    return await poll_until(condition, timeout_s=30)

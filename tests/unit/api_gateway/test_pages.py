@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
@@ -16,8 +17,20 @@ from api_gateway.web.pages import FeedAddress, content_security_policy
 from shared.domain.money import exponent_of
 
 PAGES = ["/", "/sell", "/items/lot-1"]
+ENTRIES = [("/", "catalogue/catalogue.js"), ("/sell", "sell/sell.js"), ("/items/lot-1", "item/item.js")]
 STATIC = resources.files("api_gateway.web") / "static"
 PARTS = resources.files("api_gateway.web") / "parts"
+# The wings of js/, with those that each may import from beside itself: what all pages share first, the pages last.
+WINGS: dict[str, set[str]] = {
+    "lib": set(),
+    "feed": {"lib"},
+    "bidder": {"lib", "feed"},
+    "bidding": {"lib", "bidder"},
+    "catalogue": {"lib", "feed", "bidder"},
+    "item": {"lib", "feed", "bidder", "bidding"},
+    "sell": {"lib", "bidder"},
+}
+MODULES = [f"{wing.name}/{module.name}" for wing in (STATIC / "js").iterdir() for module in wing.iterdir()]
 
 
 def client_for(feed_url: str, *, feed_port: int = 8081) -> httpx.AsyncClient:
@@ -93,15 +106,26 @@ async def test_a_page_needs_nothing_inline_and_nothing_from_elsewhere(client: ht
 
 
 async def test_modules_import_only_modules_that_are_served(client: httpx.AsyncClient) -> None:
-    names = [entry.name for entry in (STATIC / "js").iterdir()]
-    assert {"api.js", "catalogue.js", "connection.js", "feed.js", "item.js", "money.js", "sell.js", "terms.js"} <= set(
-        names
-    )
-    for name in names:
+    assert {name for _, name in ENTRIES} <= set(MODULES)
+    assert {"feed/connection.js", "feed/feed.js", "lib/api.js", "lib/money.js", "sell/terms.js"} <= set(MODULES)
+    for name in MODULES:
         answer = await client.get(f"/static/js/{name}")
         assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
-        for module in re.findall(r'from "\./([^"]+)"', answer.text):
-            assert module in names, f"{name} imports {module}"
+        for module in imports_of(name, answer.text):
+            assert module in MODULES, f"{name} imports {module}"
+
+
+def test_a_script_imports_from_its_wing_and_from_those_before_it() -> None:
+    assert {name.partition("/")[0] for name in MODULES} == set(WINGS)
+    for name in MODULES:
+        wing = name.partition("/")[0]
+        imported = imports_of(name, (STATIC / "js" / name).read_text("utf-8"))
+        assert {module.partition("/")[0] for module in imported} <= {wing} | WINGS[wing], name
+
+
+def imports_of(name: str, text: str) -> list[str]:
+    """The modules that the module ``name`` imports; paths are below js/."""
+    return [posixpath.normpath(posixpath.join(name, "..", path)) for path in re.findall(r'from "([^"]+)"', text)]
 
 
 def modules_of(entry: str) -> set[str]:
@@ -112,11 +136,11 @@ def modules_of(entry: str) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += re.findall(r'from "\./([^"]+)"', (STATIC / "js" / name).read_text("utf-8"))
+            waiting += imports_of(name, (STATIC / "js" / name).read_text("utf-8"))
     return found
 
 
-@pytest.mark.parametrize(("path", "entry"), [("/", "catalogue.js"), ("/sell", "sell.js"), ("/items/lot-1", "item.js")])
+@pytest.mark.parametrize(("path", "entry"), ENTRIES)
 async def test_scripts_ask_only_for_elements_that_their_page_has(
     client: httpx.AsyncClient, path: str, entry: str
 ) -> None:
@@ -132,7 +156,7 @@ async def test_scripts_ask_only_for_elements_that_their_page_has(
     assert asked <= set(page.ids)
 
 
-@pytest.mark.parametrize(("path", "entry"), [("/", "catalogue.js"), ("/sell", "sell.js"), ("/items/lot-1", "item.js")])
+@pytest.mark.parametrize(("path", "entry"), ENTRIES)
 async def test_a_page_names_all_modules_that_its_script_needs(client: httpx.AsyncClient, path: str, entry: str) -> None:
     page = Page((await client.get(path)).text)
 
@@ -142,13 +166,13 @@ async def test_a_page_names_all_modules_that_its_script_needs(client: httpx.Asyn
 
 
 async def test_amounts_have_the_decimals_of_the_platform() -> None:
-    script = (STATIC / "js" / "money.js").read_text("utf-8")
+    script = (STATIC / "js" / "lib" / "money.js").read_text("utf-8")
     listed = {
         currency: decimals
         for name, decimals in (("WITHOUT_DECIMALS", 0), ("WITH_THREE", 3))
         for currency in re.findall(rf'const {name} = "([A-Z ]+)"', script)[0].split()
     }
-    form = (STATIC / "js" / "sell.js").read_text("utf-8")
+    form = (STATIC / "js" / "sell" / "sell.js").read_text("utf-8")
     offered = re.findall(r'"((?:[A-Z]{3} )+[A-Z]{3})"\.split', form)[0].split()
 
     assert listed["JPY"] == 0
@@ -200,8 +224,8 @@ def test_text_can_be_read_on_every_ground_that_it_stands_on(scheme: str) -> None
 
 async def test_no_script_writes_data_as_html(client: httpx.AsyncClient) -> None:
     writing = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function")
-    for entry in (STATIC / "js").iterdir():
-        assert not writing.search(entry.read_text("utf-8")), entry.name
+    for name in MODULES:
+        assert not writing.search((STATIC / "js" / name).read_text("utf-8")), name
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/items/not%20an%20id"])
@@ -284,7 +308,7 @@ async def test_every_item_has_the_same_page(client: httpx.AsyncClient, item_id: 
 
     assert answer.status_code == 200
     assert answer.content == (await client.get("/items/another")).content
-    assert b"/static/js/item.js" in answer.content
+    assert b"/static/js/item/item.js" in answer.content
 
 
 @pytest.mark.parametrize(
@@ -303,8 +327,10 @@ async def test_an_id_that_no_item_can_have_is_not_found(client: httpx.AsyncClien
     "path",
     [
         "/static/js/none.js",
+        "/static/js/item/none.js",
         "/static/",
         "/static/js",
+        "/static/js/item",
         "/static/../pages.py",
         "/static/%2e%2e/pages.py",
         "/static/..%2f..%2fsettings.py",
@@ -324,7 +350,7 @@ async def test_what_is_no_static_file_is_not_found(client: httpx.AsyncClient, pa
     ("path", "media_type"),
     [
         ("/static/css/base.css", "text/css; charset=utf-8"),
-        ("/static/js/item.js", "text/javascript; charset=utf-8"),
+        ("/static/js/item/item.js", "text/javascript; charset=utf-8"),
         ("/static/favicon.svg", "image/svg+xml"),
         ("/favicon.ico", "image/svg+xml"),
     ],
@@ -338,7 +364,7 @@ async def test_static_files_have_their_type(client: httpx.AsyncClient, path: str
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", "/items/lot-1", "/static/js/item.js"])
+@pytest.mark.parametrize("path", ["/", "/items/lot-1", "/static/js/item/item.js"])
 async def test_what_the_client_has_already_is_not_sent_again(client: httpx.AsyncClient, path: str) -> None:
     etag = (await client.get(path)).headers["etag"]
 
@@ -350,13 +376,13 @@ async def test_what_the_client_has_already_is_not_sent_again(client: httpx.Async
 
 
 async def test_files_are_packed_only_for_clients_that_can_unpack(client: httpx.AsyncClient) -> None:
-    plain = await client.get("/static/js/item.js", headers={"Accept-Encoding": "identity"})
-    packed = await client.get("/static/js/item.js", headers={"Accept-Encoding": "gzip"})
+    plain = await client.get("/static/js/item/item.js", headers={"Accept-Encoding": "identity"})
+    packed = await client.get("/static/js/item/item.js", headers={"Accept-Encoding": "gzip"})
 
     assert "content-encoding" not in plain.headers
     assert packed.headers["content-encoding"] == "gzip"
     assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
-    assert packed.content == plain.content == (STATIC / "js" / "item.js").read_bytes()
+    assert packed.content == plain.content == (STATIC / "js" / "item" / "item.js").read_bytes()
     assert packed.headers["vary"] == "Accept-Encoding"
 
 

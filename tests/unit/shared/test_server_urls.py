@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.server_urls import UrlInvalid, credentials_of, password_of, with_credentials, without_password
@@ -60,3 +61,60 @@ def test_without_credentials_there_are_none() -> None:
     assert credentials_of("nats://h:4222") is None
     assert credentials_of("nats://token@h:4222") is None
     assert password_of("redis://h") == ""
+
+
+# What is no secret has neither capitals nor digits here; whatever is shown of a secret is seen.
+SECRETS = st.text("ABZ019:/?#[]@!$&'()*+,;=%-._~ \\\"\n", min_size=1, max_size=12)
+ONE_SERVER = ("redis://", "rediss://", "postgresql://", "nats://", "tls://", "nats+cloudmap://")
+WITH_A_PASSWORD = (
+    "{scheme}user:{secret}@host.example/db",
+    "{scheme}:{secret}@host.example",
+    "{scheme}user:{secret}@host.example/db?sslmode=require",
+    "{scheme}host.example/db?password={secret}",
+    "{scheme}user@host.example/db?user=x&password={secret}&sslmode=require",
+    "{scheme}host.example?%70assword={secret}",
+    "{scheme}user:{secret}@one.example,two.example",
+    "user:{secret}@host.example",
+    "{secret}@host.example",
+)
+
+
+@given(st.sampled_from(ONE_SERVER), st.sampled_from(WITH_A_PASSWORD), SECRETS)
+@example("redis://", "{scheme}:{secret}@host.example", "A#B")
+@example("nats://", "{scheme}user:{secret}@host.example/db", "A/B")
+@example("postgresql://", "{scheme}user:{secret}@host.example/db", "1,A")
+@example("postgresql://", "{scheme}host.example/db?password={secret}", "A,B")
+@example("postgresql://", "{scheme}host.example/db?password={secret}", "A&B@1#2")
+@example("postgresql://", "{scheme}user:{secret}@host.example/db", "A@0,B")
+def test_a_password_that_is_not_encoded_is_not_shown_either(scheme: str, form: str, secret: str) -> None:
+    shown = without_password(form.format(scheme=scheme, secret=secret))
+    assert not re.search(r"[A-Z0-9]", shown), shown
+    if "{scheme}" in form:
+        assert shown.startswith(scheme)
+
+
+@pytest.mark.parametrize("scheme", ["nats://", "tls://"])
+def test_a_token_of_nats_is_not_shown(scheme: str) -> None:
+    assert without_password(f"{scheme}TOKEN@h:4222") == f"{scheme}***@h:4222"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6479/0", "redis://127.0.0.1:6479/0"),
+        ("redis://[::1]:6479", "redis://[::1]:6479"),
+        ("postgresql://bidding@h:1/bidding", "postgresql://bidding@h:1/bidding"),
+        ("postgresql://u:p@h:1/bidding?sslmode=require", "postgresql://u:***@h:1/bidding?sslmode=require"),
+        ("postgresql:///bidding?host=/run/postgresql", "postgresql:///bidding?host=/run/postgresql"),
+        ("postgresql://h/db?password=p&sslmode=require", "postgresql://h/db?***"),
+        ("tls://u:p@one:4222,two:4222", "tls://u:***@one:4222,two:4222"),
+        ("tls://u:p@one:4222,tls://u:p@two:4222", "tls://u:***@one:4222,tls://u:***@two:4222"),
+        ("nats+cloudmap://space/nats", "nats+cloudmap://space/nats"),
+        ("redis://:a#b@h:6379/0", "redis://***@h:6379"),
+        ("nats://u:a/b@h:4222", "nats://***@h:4222"),
+        ("http://[::1", "http://***"),
+        ("", ""),
+    ],
+)
+def test_what_is_no_password_is_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
+from infrastructure.local.servers.ports import Ports
+from infrastructure.local.services import service_environment, service_spec
+from infrastructure.local.stack import Stack
 from shared.aliases import AliasSettings
 from shared.aws.settings import AwsSettings
 from shared.clients.nats import StreamLimits
+from tests.preforked import launch_service
+from tests.waiting import eventually
 
+ROOT = Path(__file__).parents[3]
 SERVICES = ("api_gateway", "broadcast_service", "archival_worker")
 SECRET = "0123456789abcdef0123456789abcdef"
+OF_AWS = ("AWS_ENDPOINT_URL", "METRICS_CLOUDWATCH_NAMESPACE", "CLOUD_MAP_SERVICE_ID", "CLOUD_MAP_ADDRESS", "EXPORT_DIR")
 URLS = {
     "REDIS_URL": f"rediss://:{SECRET}@redis.example:6380/0",
     "NATS_URL": f"tls://bidding:{SECRET}@one.example:4222,two.example:4222",
@@ -30,7 +42,7 @@ def settings_of(service: str) -> BaseSettings:
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in (*URLS, "FEED_TOKEN_SECRET", "ALIAS_SECRET", "NATS_STREAM_REPLICAS", "LOG_LEVEL"):
+    for name in (*URLS, "FEED_TOKEN_SECRET", "ALIAS_SECRET", "NATS_STREAM_REPLICAS", "LOG_LEVEL", *OF_AWS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -98,3 +110,166 @@ def test_the_number_of_replicas_is_one_that_can_agree(monkeypatch: pytest.Monkey
     monkeypatch.setenv("NATS_STREAM_REPLICAS", "2")
     with pytest.raises(ValueError, match="nats_stream_replicas"):
         StreamLimits()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(
+    "url", [f"redis://h:6379/0?password={SECRET}", f"redis://:pa#{SECRET}@h:6379/0", f":{SECRET}@h:6379"]
+)
+def test_no_secret_is_shown_wherever_it_is_in_an_address(
+    service: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    settings = settings_of(service)
+    assert SECRET not in f"{settings} {settings!r}"
+    assert settings.redis_url == url  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_an_empty_value_is_the_default(
+    service: str, place: str, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = type(settings_of(service)).model_fields
+    if place == "file":
+        (own_folder / ".env").write_text("".join(f"{name.upper()}=\n" for name in fields))
+    else:
+        for name in fields:
+            monkeypatch.setenv(name.upper(), "")
+    settings = settings_of(service)
+    assert {name: getattr(settings, name) for name in fields} == {name: fields[name].default for name in fields}
+
+
+def test_what_the_environment_leaves_empty_is_not_looked_up_in_the_file(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_folder / ".env").write_text("METRICS_CLOUDWATCH_NAMESPACE=Bidding/test\nCLOUD_MAP_ADDRESS=one.example\n")
+    monkeypatch.setenv("METRICS_CLOUDWATCH_NAMESPACE", "")
+    settings = AwsSettings()
+    assert settings.metrics_cloudwatch_namespace == ""
+    assert settings.cloud_map_address == "one.example"
+
+
+def test_the_file_of_the_compose_stack_does_not_steer_the_embedded_one(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies in the folder in which `bidding up` runs."""
+    (own_folder / ".env").write_text(
+        "EXPORT_S3_BUCKET=bidding-exports\nAWS_ENDPOINT_URL=http://aws:4566\nMETRICS_CLOUDWATCH_NAMESPACE=Bidding/x\n"
+        "CLOUD_MAP_SERVICE_ID=srv-1\nCLOUD_MAP_ADDRESS=h\nGATEWAY_PORT=7001\nREDIS_URL=redis://redis:6379\n"
+        "BROADCAST_PUBLIC_URL=wss://live.example.com\nNATS_STREAM_REPLICAS=3\n"
+    )
+    stack = Stack(own_folder, ports=Ports(gateway=6))
+    for name, value in service_environment(stack.urls, stack.ports, {"EXPORT_DIR": "/exports"}, {}).items():
+        monkeypatch.setenv(name, value)
+    archiver: Any = settings_of("archival_worker")
+    assert (archiver.export_s3_bucket, archiver.aws_endpoint_url, archiver.export_dir) == ("", "", "/exports")
+    aws = AwsSettings()
+    assert (aws.metrics_cloudwatch_namespace, aws.cloud_map_service_id, aws.aws_endpoint_url) == ("", "", "")
+    gateway: Any = settings_of("api_gateway")
+    assert gateway.gateway_port == 6
+    assert StreamLimits().replicas == 1
+
+
+def test_the_embedded_stack_uses_aws_where_its_own_environment_says_so() -> None:
+    stack = Stack(Path("unused"), ports=Ports())
+    inherited = {"EXPORT_S3_BUCKET": "mine"}
+    assert service_environment(stack.urls, stack.ports, inherited, {})["EXPORT_S3_BUCKET"] == "mine"
+
+
+# ------------------------------------------------------------------------------------------- programs and their ends
+
+WRONG = {
+    "api_gateway": {
+        "BID_ACK": "one of redis, replica, log",
+        "GATEWAY_PORT": "a whole number from 0 to 65535",
+        "OPEN_CATALOGUE": "true or false",
+        "BODY_TIMEOUT_S": "a number above 0",
+        "BID_QUEUE_MAX": "a whole number, at least 1",
+        "FEED_TOKEN_SECRET": "at least 32 bytes",
+        "LOG_LEVEL": "one of DEBUG, INFO",
+        "NATS_STREAM_REPLICAS": "a whole number",
+    },
+    "broadcast_service": {
+        "FEED_TIME_S": "a number above 0",
+        "FEED_ORIGINS": "https://auction.example.com",
+        "FEED_TRUSTED_PROXIES": "10.0.0.0/8",
+        "METRICS_CLOUDWATCH_INTERVAL_S": "a number from 1 to 3600",
+        "LOG_LEVEL": "one of DEBUG, INFO",
+    },
+    "archival_worker": {
+        "ARCHIVER_PORT": "a whole number from 0 to 65535",
+        "ARCHIVER_CHAIN": "true or false",
+        "LOG_LEVEL": "one of DEBUG, INFO",
+    },
+}
+
+
+def run(own_folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", *arguments],
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        cwd=own_folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_says_in_a_line_each_what_is_wrong(service: str, own_folder: Path) -> None:
+    done = run(own_folder, service, **dict.fromkeys(WRONG[service], "Wr0ng"))
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = dict(line.removeprefix("error: ").split(" ", 1) for line in done.stderr.splitlines())
+    assert lines.keys() == WRONG[service].keys()
+    for name, allowed in WRONG[service].items():
+        assert allowed in lines[name]
+    assert "Wr0ng" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "recover", "dead-letters", "audit"])
+def test_so_do_the_commands(command: str, own_folder: Path) -> None:
+    rest = {"audit": ["lot"], "dead-letters": ["list"]}.get(command, [])
+    done = run(own_folder, "archival_worker", command, *rest, ARCHIVER_PORT="many")
+    assert done.returncode == 2
+    assert done.stderr == "error: ARCHIVER_PORT must be a whole number from 0 to 65535\n"
+
+
+def test_settings_that_do_not_fit_together_are_named(own_folder: Path) -> None:
+    done = run(own_folder, "api_gateway", BID_ACK="replica", BID_ACK_TIMEOUT_MS="9000")
+    assert done.returncode == 2
+    assert done.stderr == "error: BID_ACK_TIMEOUT_MS must be below REDIS_TIMEOUT_MS with BID_ACK=replica\n"
+
+
+def test_a_number_that_is_none_of_those_allowed(own_folder: Path) -> None:
+    done = run(own_folder, "archival_worker", "migrate", NATS_STREAM_REPLICAS="2")
+    assert done.returncode == 2
+    assert done.stderr == "error: NATS_STREAM_REPLICAS must be 1, 3 or 5\n"
+
+
+def test_a_file_that_is_no_text_is_named(own_folder: Path) -> None:
+    (own_folder / ".env").write_bytes(b"REDIS_URL=\xff\xfe\n")
+    done = run(own_folder, "broadcast_service")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: .env ")
+    assert done.stderr.count("\n") == 1
+
+
+async def test_a_service_of_a_test_stack_ends_in_the_same_way(own_folder: Path) -> None:
+    """It is forked, not started as a program."""
+    environment = {**os.environ, "BID_ACK": "perhaps"}
+    spec = dataclasses.replace(
+        service_spec("api_gateway", "api_gateway", "127.0.0.1", 1, own_folder, environment), cwd=own_folder
+    )
+    with (own_folder / "output").open("wb") as output:
+        child = launch_service(spec, output.fileno())
+
+        async def has_ended() -> bool:
+            return child.poll() is not None
+
+        await eventually(has_ended, seconds=30)
+    assert child.poll() == 2
+    assert (own_folder / "output").read_text() == "error: BID_ACK must be one of redis, replica, log\n"

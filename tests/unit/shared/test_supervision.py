@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+from typing import cast
 
 import pytest
 
 from shared import supervision
-from shared.supervision import in_background
+from shared.supervision import UnaskedCancellation, in_background, loudly, supervised
 from tests.waiting import eventually
 
 
@@ -86,3 +88,83 @@ async def test_work_that_does_not_end_is_not_waited_for(
     assert "stubborn did not end" in caplog.text
     go_on.set()
     await asyncio.sleep(0.01)
+
+
+class FailsCleaningUp:
+    """Its servers are away when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    async def run(self) -> None:
+        self.begun += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError("nobody there")
+
+
+class Swallows(FailsCleaningUp):
+    async def run(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await super().run()
+
+
+@pytest.mark.parametrize("work", [FailsCleaningUp(), Swallows()], ids=["fails", "returns"])
+@pytest.mark.parametrize("keeps_state", [False, True])
+async def test_a_stop_is_not_forgotten_where_cleaning_up_fails(
+    work: FailsCleaningUp, keeps_state: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervision, "_PAUSE_FIRST_S", 0.001)
+    signals: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", signals.append)
+    work.begun = 0
+    async with in_background({"work": work.run}, keeps_state=keeps_state):
+        await asyncio.sleep(0.01)
+    assert "did not end" not in caplog.text
+    assert work.begun == 1, "it is no defect, and it does not begin anew"
+    assert signals == []
+    assert [record for record in caplog.records if record.levelno == logging.CRITICAL] == []
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_defect(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Something that the work waited for was cancelled."""
+    monkeypatch.setattr(supervision, "_PAUSE_FIRST_S", 0.001)
+    work = Work(cast(Exception, asyncio.CancelledError()))
+    async with in_background({"work": work.run}, keeps_state=False):
+
+        async def is_running() -> bool:
+            return work.begun == 2
+
+        assert await eventually(is_running)
+    assert work.cancelled
+    assert "nobody" in caplog.text
+    assert caplog.records[0].levelno == logging.CRITICAL
+
+
+async def test_in_a_group_such_a_cancellation_is_an_error() -> None:
+    """A group takes it for an orderly end, and waits for the others for ever."""
+    others = Work()
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async def both() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            group.create_task(loudly(others.run))
+            group.create_task(loudly(cancelled))
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await both()
+    assert raised.group_contains(UnaskedCancellation)
+    assert others.cancelled
+
+
+async def test_work_that_may_end_is_let(caplog: pytest.LogCaptureFixture) -> None:
+    work = Work(None)
+    async with asyncio.timeout(5):
+        await supervised(work.run, "work", keeps_state=False, may_end=lambda: True)
+    assert work.begun == 1
+    assert caplog.records == []

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from api_gateway.engine.closer import Closer
-from api_gateway.engine.item_scripts import ItemScripts
+from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from shared.domain.errors import BiddingError, ItemNotFound
+from shared.redis_layout.keys import deadlines_key
+from tests.waiting import eventually
 
 
 class FakeScripts:
@@ -40,7 +44,9 @@ async def test_items_that_cannot_be_closed_do_not_hold_up_those_behind_them(capl
             await one.look()
     assert scripts.waiting == lost, "the one behind them is closed"
     assert sorted(scripts.calls) == sorted([*lost, "sound"]), "the others are not called again at once"
-    assert len(caplog.records) == len(lost), "and are told once"
+    assert one.stuck == len(lost)
+    assert len(caplog.records) == 1, "and told of in one line"
+    assert "lost-0" in caplog.text
 
 
 async def test_what_is_due_and_more_is_looked_for_at_once() -> None:
@@ -49,3 +55,77 @@ async def test_what_is_due_and_more_is_looked_for_at_once() -> None:
     assert await one.look(), "a full look may not have been all"
     assert not await one.look()
     assert (scripts.waiting, one.advanced_total) == ([], 130)
+
+
+NO_STREAM = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value script: 1f, on line 40")
+FOLLOWS = ReadOnlyError("You can't write against a read only replica.")
+
+
+class FakeRedis:
+    """What the two scripts answer, by shard and by item; an item without an answer is advanced."""
+
+    def __init__(self, due: dict[str, list[bytes] | Exception], answers: dict[str, Exception]) -> None:
+        self.due = {deadlines_key(shard): answer for shard, answer in due.items()}
+        self.answers = answers
+        self.advanced: list[str] = []
+        self.calls: list[tuple[str, ...]] = []
+
+    def pipeline(self, *, transaction: bool) -> FakeRedis:
+        self.calls = []
+        return self
+
+    def evalsha(self, sha: str, keys: int, *arguments: str) -> None:
+        self.calls.append(arguments)
+
+    async def execute(self, *, raise_on_error: bool) -> list[Any]:
+        return [self._answer(call) for call in self.calls]
+
+    def _answer(self, call: tuple[str, ...]) -> Any:
+        if call[0] in self.due:
+            return self.due[call[0]]
+        item_id = call[11]
+        if item_id not in self.answers:
+            self.advanced.append(item_id)
+        return self.answers.get(item_id, [0, 1, b""])
+
+
+def real_closer(redis: FakeRedis) -> Closer:
+    scripts = ItemScripts(cast(Any, redis), ScriptLimits())
+    return Closer(scripts, owned_shards=lambda: ["s03", "s07", "s40"], on_outbox=lambda _: None, look_s=0.01)
+
+
+@pytest.mark.parametrize(
+    ("due", "answers"),
+    [
+        ({"s03": [b"bad"], "s07": [b"first"], "s40": [b"last"]}, {"bad": NO_STREAM}),
+        ({"s03": [b"bad", b"first"], "s07": [], "s40": [b"last"]}, {"bad": NO_STREAM}),
+        ({"s03": NO_STREAM, "s07": [b"first"], "s40": [b"last"]}, {}),
+    ],
+    ids=["an item", "the first of its shard", "a shard"],
+)
+async def test_what_is_broken_alone_holds_up_nothing_else(
+    due: dict[str, list[bytes] | Exception], answers: dict[str, Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    redis = FakeRedis(due, answers)
+    one = real_closer(redis)
+    task = asyncio.create_task(one.run())
+
+    async def is_done() -> bool:
+        return redis.advanced[:2] == ["first", "last"]
+
+    with caplog.at_level(logging.WARNING):
+        try:
+            assert await eventually(is_done, seconds=5)
+            await asyncio.sleep(0.1)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+    assert one.stuck == 1
+    assert len(caplog.records) == 1
+    assert "WRONGTYPE" in caplog.text
+
+
+async def test_a_redis_that_takes_nothing_is_no_matter_of_an_item() -> None:
+    redis = FakeRedis({"s03": [b"any"], "s07": [], "s40": [b"last"]}, {"any": FOLLOWS})
+    with pytest.raises(ReadOnlyError):
+        await real_closer(redis).look()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from archival_worker.commands.recovery import summary, table
 from archival_worker.outbox.missing_entries import holes, published_since
-from archival_worker.recovery.recover import RecoveryReport
+from archival_worker.recovery.options import RecoveryReport
 from archival_worker.store.dead_letters import Letter, read_letter
 from shared import names
 from shared.messages import encode_event

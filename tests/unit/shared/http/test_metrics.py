@@ -34,6 +34,37 @@ def test_each_kind_keeps_its_name_and_value() -> None:
     assert "_created" not in text
 
 
+def test_whole_numbers_are_written_as_such_however_large() -> None:
+    histogram = Histogram(1.0)
+    histogram.counts[0] = 2_500_000
+    text = exposition(
+        [
+            counter("bids_total", "Bids.", 1_234_567),
+            gauge("memory_bytes", "Bytes.", 1_000_000),
+            gauge("most", "", 2**53),
+            gauge("below", "", -3_000_000),
+            gauge("part", "1.5e+06 of it.", 1_234_567.25),
+            gauge("huge", "", 1e300),
+            counters("closed_total", "Closed.", "code", {"1e+06": 7_000_000}),
+            histogram.family("took_seconds", "Took."),
+        ]
+    )
+    lines = text.splitlines()
+    for line in (
+        "bids_total 1234567",
+        "memory_bytes 1000000",
+        "most 9007199254740992",
+        "below -3000000",
+        'closed_total{code="1e+06"} 7000000',
+        'took_seconds_bucket{le="1"} 2500000',
+        "# HELP part 1.5e+06 of it.",
+    ):
+        assert line in lines
+    found = read(text)
+    assert found["part", ()] == 1_234_567.25
+    assert found["huge", ()] == 1e300
+
+
 def test_a_histogram_counts_up_to_and_with_its_bounds() -> None:
     histogram = Histogram(0.005, 0.1, 10.0)
     for seconds in (0.0, 0.005, 0.0051, 0.1, 3.0, 99.0):

@@ -7,19 +7,18 @@ import gc
 import socket
 import struct
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.server import ServerState
 
 from archival_worker.http import make_server
 from broadcast_service.transport.streams import http_protocol_class
 from infrastructure.local.servers.ports import HOST
 from shared.http.protocol import BoundedHttpProtocol, bounded_protocol
+from tests.protocols import speaking
 from tests.waiting import eventually
 
 QUICK_S = 0.2
@@ -48,34 +47,13 @@ async def wait_for_the_body(scope: Any, receive: Any, send: Any) -> None:
         pass
 
 
-@asynccontextmanager
-async def serving(
+def serving(
     protocol: type[Any], *, keep_alive_s: float, app: Any = answer_at_once
-) -> AsyncIterator[tuple[int, set[Any]]]:
+) -> AbstractAsyncContextManager[tuple[int, set[Any]]]:
     """A server of this protocol: its port, and its connections."""
     config: Any = uvicorn.Config(app, lifespan="off", ws="none", log_config=None)
     config.timeout_keep_alive = keep_alive_s
-    state = ServerState()
-    connections: set[Any] = state.connections
-
-    def make() -> Any:
-        return protocol(config=config, server_state=state, app_state={})
-
-    server = await asyncio.get_running_loop().create_server(make, HOST, 0)
-    try:
-        yield server.sockets[0].getsockname()[1], connections
-    finally:
-        server.close()
-        for connection in list(connections):
-            connection.transport.abort()
-        await eventually(_is_empty(connections))
-
-
-def _is_empty(connections: set[Any]) -> Callable[[], Awaitable[bool]]:
-    async def is_empty() -> bool:
-        return not connections
-
-    return is_empty
+    return speaking(protocol, config)
 
 
 def test_the_archiver_speaks_it() -> None:
@@ -134,7 +112,7 @@ async def test_what_arrives_without_end_or_sense_is_refused(
         writer.close()
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert code in answer
-        await eventually(_is_empty(connections))
+        await eventually(lambda: not connections)
 
 
 @pytest.mark.parametrize("service", PROTOCOLS)
@@ -161,7 +139,7 @@ async def test_a_client_that_never_takes_its_answer_is_cut_off(service: str) -> 
                 return any(each.cycle is not None and each.cycle.response_complete for each in connections)
 
             await eventually(is_answered)
-            await eventually(_is_empty(connections))
+            await eventually(lambda: not connections)
 
 
 @pytest.mark.parametrize("service", PROTOCOLS)

@@ -288,3 +288,31 @@ async def test_a_bug_does_not_stop_the_only_flusher() -> None:
     bench.committer.place(second)
     assert await second.verdict == REFUSED
     await bench.stop()
+
+
+async def test_a_cancellation_out_of_the_driver_leaves_no_bid_without_an_answer() -> None:
+    """Nobody cancelled the committer: its supervisor begins it anew, and bids that wait are decided then."""
+    cancelled = cast(Exception, asyncio.CancelledError())
+    scripts = FakeScripts([cancelled], [Decided([REFUSED], 0, 0, LINEAGE)])
+
+    async def place(calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
+        answers = await FakeScripts.place(scripts, calls)
+        if answers == [cancelled]:
+            raise asyncio.CancelledError
+        return answers
+
+    scripts.place = place  # type: ignore[method-assign]
+    scripts.gate.clear()
+    bench = Bench(scripts)
+    first, second = bid("x"), bid("y")
+    bench.committer.place(first)
+    await asyncio.sleep(0.01)
+    bench.committer.place(second)
+    scripts.gate.set()
+    with pytest.raises(OutcomeUnknown):
+        await asyncio.wait_for(first.verdict, 2)
+    await asyncio.wait([bench.task], timeout=2)
+    assert bench.task.cancelled(), "its supervisor hears of it"
+    bench.task = asyncio.create_task(bench.committer.run())
+    assert await asyncio.wait_for(second.verdict, 2) == REFUSED
+    await bench.stop()

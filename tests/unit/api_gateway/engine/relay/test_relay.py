@@ -13,6 +13,7 @@ import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import Header, PubAck
 from nats.js.errors import NotFoundError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api_gateway.engine.relay.options import RelayOptions
 from api_gateway.engine.relay.relay import Relay
@@ -558,3 +559,47 @@ async def test_a_shard_that_another_gateway_took_is_not_taken_back() -> None:
         bench.redis.entries.append(2)
         await asyncio.sleep(0.1)
     assert bench.stream.ids == [1]
+
+
+@pytest.mark.parametrize("redis_is_away", [True, False])
+async def test_it_stops_while_pubacks_are_awaited_and_redis_is_away(redis_is_away: bool) -> None:
+    """What is acknowledged is written to Redis before the end; that Redis refuses must not take the end's place."""
+    bench = Bench(1, 2)
+    never: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+    publish = bench.stream.publish_async
+
+    async def publish_async(subject: str, payload: bytes, *, headers: dict[Header, str]) -> Any:
+        return await publish(subject, payload, headers=headers) if not bench.stream.published else never
+
+    async def refuse(*_: Any, **__: Any) -> list[bool]:
+        raise RedisConnectionError("Connection refused")
+
+    bench.stream.publish_async = publish_async  # type: ignore[method-assign]
+    bench.relay._options = RelayOptions(ack_timeout_s=60)
+    if redis_is_away:
+        bench.scripts.advance_published = refuse  # type: ignore[method-assign]
+    task = asyncio.create_task(bench.relay.run())
+
+    async def is_waiting() -> bool:
+        return len(bench.stream.published) == 1
+
+    await eventually(is_waiting)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    _, running = await asyncio.wait([task], timeout=2)
+    assert not running, "the relay did not end"
+    assert task.cancelled()
+    assert [entry for _, entry in bench.moves] == ([] if redis_is_away else [1])
+
+
+async def test_half_of_it_that_ends_does_not_end_unnoticed() -> None:
+    """Something that it waits for is cancelled, and it is not: a group of tasks would take that for an orderly end."""
+    bench = Bench(1)
+
+    async def cancelled() -> Any:
+        raise asyncio.CancelledError
+
+    bench.stream.connected = cancelled  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.timeout(2):
+            await bench.relay.run()

@@ -1,0 +1,196 @@
+"""The way in: a cache in one of three modes, and its groups.
+
+::
+
+    async with open_read_cache(settings, [GroupSpec("items", load_item)], node=node, nats=link) as cache:
+        body = await cache["items"].get("a-lot")
+
+*off*: every get is one question to the origin, bounded in number, and shared with nobody: what is told is never older
+than the get, so nobody has to tell the cache of changes. *local*: kept in this process; concurrent gets of a key are
+one question. Whoever changes something calls ``remove`` after its commit, and a follower of the events does so for
+what others change. *cluster*: likewise, and each key is kept by the node that owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from typing_extensions import override
+
+from shared.read_cache.group import Group, GroupLimits, Load, Shelf
+from shared.read_cache.hot import Mirrors
+from shared.read_cache.ring import Node
+from shared.read_cache.settings import Policy, ReadCacheSettings
+from shared.read_cache.shedding import Gate
+from shared.read_cache.stats import Stats
+from shared.read_cache.store.base import Store
+from shared.read_cache.store.lru import LruStore
+from shared.read_cache.store.tiny_lfu import TinyLfuStore
+
+if TYPE_CHECKING:
+    from shared.clients.nats import NatsLink
+    from shared.read_cache.cluster import Cluster
+
+GROUPS_MAX: Final = 32
+_MIRRORS_SHARE: Final = 1 / 8
+_FLIGHTS_BESIDE_THE_GATE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """A group as it is asked for: a namespace of keys with one origin.
+
+    Attributes:
+        name: the same in all processes of a cluster.
+        load: the question to the origin; None says that there is no such thing.
+        limits: how long and how much is kept.
+    """
+
+    name: str
+    load: Load
+    limits: GroupLimits = field(default_factory=GroupLimits)
+
+
+class ReadCache(Mapping[str, Group]):
+    """Groups by name, in one store with one bound on loads. Made by :func:`open_read_cache`."""
+
+    def __init__(self, specs: Sequence[GroupSpec], shelf: Shelf, *, flights_max: int) -> None:
+        """
+        Raises:
+            ValueError: a name cannot name a group or is used twice, or there are more than ``GROUPS_MAX``.
+        """
+        if len({spec.name for spec in specs}) != len(specs) or len(specs) > GROUPS_MAX:
+            raise ValueError(f"a cache has at most {GROUPS_MAX} groups, each with a name of its own")
+        self._shelf = shelf
+        self._groups = {
+            spec.name: Group(spec.name, spec.load, spec.limits, shelf, flights_max=flights_max) for spec in specs
+        }
+        self.stats = shelf.stats
+        self.cluster: Cluster | None = None
+        """The peers, in the mode ``cluster``."""
+
+    def attach(self, cluster: Cluster) -> None:
+        """From now on keys are shared with other nodes."""
+        self.cluster = self._shelf.remote = cluster
+
+    @override
+    def __getitem__(self, name: str) -> Group:
+        return self._groups[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def _stores(self) -> Iterator[Store]:
+        if self._shelf.store is not None:
+            yield self._shelf.store
+        if self._shelf.mirrors is not None:
+            yield self._shelf.mirrors.store
+
+    @property
+    def bytes_used(self) -> int:
+        """Of the store and the mirrors, as counted against the bound."""
+        return sum(store.bytes_used for store in self._stores())
+
+    @property
+    def bytes_max(self) -> int:
+        """The bound."""
+        return sum(store.bytes_max for store in self._stores())
+
+    @property
+    def entries(self) -> int:
+        """Kept, those that have expired and were not asked for again among them."""
+        return sum(map(len, self._stores()))
+
+    @property
+    def evictions(self) -> int:
+        """Entries that had to go for others since the start."""
+        return sum(store.evictions for store in self._stores())
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for the origin now."""
+        return self._shelf.gate.waiting
+
+    def reset(self) -> None:
+        """Forget everything that is kept in this process, in all groups, in constant time. What it took is free for
+        others at once, and is given up as they come."""
+        for group in self._groups.values():
+            group.forget_all()
+
+    def suspend(self) -> None:
+        """From now on nothing is kept, and nothing that is kept is told: whoever follows the changes has lost sight of
+        them. Gets of one moment still share a question."""
+        self._shelf.keeping = False
+        self.reset()
+
+    def resume(self) -> None:
+        """Keep again, beginning with nothing: what is being loaded may have missed a change."""
+        self.reset()
+        self._shelf.keeping = True
+
+    async def close(self) -> None:
+        """Give up what is being loaded; whoever waits gets ``Overloaded``."""
+        for group in self._groups.values():
+            await group.close()
+
+
+def _store_of(policy: Policy, bytes_max: int) -> Store:
+    return TinyLfuStore(bytes_max) if policy == "tinylfu" else LruStore(bytes_max)
+
+
+def _shelf_of(settings: ReadCacheSettings, gate: Gate, *, owns: bool) -> Shelf:
+    bytes_max, policy = settings.read_cache_bytes_max, settings.read_cache_policy
+    if settings.read_cache == "off":
+        return Shelf(gate, Stats(), None, shares_loads=False)
+    if settings.read_cache == "local":
+        return Shelf(gate, Stats(), _store_of(policy, bytes_max))
+    if not owns:
+        return Shelf(gate, Stats(), None, Mirrors(bytes_max))
+    mirrored = int(bytes_max * _MIRRORS_SHARE)
+    return Shelf(gate, Stats(), _store_of(policy, bytes_max - mirrored), Mirrors(mirrored))
+
+
+@asynccontextmanager
+async def open_read_cache(
+    settings: ReadCacheSettings,
+    groups: Sequence[GroupSpec],
+    *,
+    node: Node | None = None,
+    nats: NatsLink | None = None,
+) -> AsyncIterator[ReadCache]:
+    """A cache while inside.
+
+    In the mode ``cluster`` a node serves its peers, joins, and warms up, in the background; at the end it leaves the
+    ring, answers what is under way, and stops. Nothing waits for a cluster that is not there.
+
+    Args:
+        node: who this is, for a node of a cluster; its address is where it listens, too. None for one that only reads.
+        nats: for membership by JetStream. The caller closes it.
+
+    Raises:
+        ValueError: settings that do not fit together, with what to do.
+        OSError: the node's address is taken.
+    """
+    gate = Gate(running_max=settings.read_cache_loads_max, waiting_max=settings.read_cache_waiting_max)
+    shelf = _shelf_of(settings, gate, owns=node is not None)
+    flights_max = settings.read_cache_loads_max + settings.read_cache_waiting_max + _FLIGHTS_BESIDE_THE_GATE
+    cache = ReadCache(groups, shelf, flights_max=flights_max)
+    try:
+        if settings.read_cache != "cluster":
+            yield cache
+            return
+        # Not before it is needed: it takes gRPC.
+        from shared.read_cache.cluster import joined
+
+        async with joined(cache, settings, node=node, nats=nats):
+            yield cache
+    finally:
+        await cache.close()

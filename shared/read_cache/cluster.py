@@ -1,0 +1,281 @@
+"""Membership and peers put together: what :class:`shared.read_cache.group.Group` uses in the mode ``cluster``.
+
+Where a peer is dead, the key's next node on the ring is asked, and not the origin at once. All who notice the death
+ask the same next node, which loads once: so the death of a node in the middle of a thousand gets costs one more load,
+and not one per reader. A breaker remembers that the peer is dead, until the ring does without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from typing_extensions import override
+
+from shared.read_cache.errors import PeerFailed
+from shared.read_cache.membership.static import StaticMembership, parse_nodes
+from shared.read_cache.membership.view import Membership, View
+from shared.read_cache.peers.budget import RetryBudget
+from shared.read_cache.peers.link import Kind, Link
+from shared.read_cache.peers.server import PeerServer
+from shared.read_cache.peers.wire import TlsFiles
+from shared.read_cache.remote import Fetched, OnFetched, Remote
+from shared.read_cache.ring import Node, Ring
+from shared.read_cache.settings import ReadCacheSettings
+from shared.read_cache.stats import Stats
+from shared.read_cache.warm_up import keep_warm
+from shared.supervision import in_background
+
+if TYPE_CHECKING:
+    from shared.clients.nats import NatsLink
+    from shared.read_cache.cache import ReadCache
+
+UNKNOWN: Final = "unknown"
+"""Told as the name of a node that was not told to forget, where this process has never seen a ring."""
+_RETIRE_S: Final = 1.0
+_FORGET_AGAIN_S: Final = 0.05
+
+
+class Cluster(Remote):
+    """The peers of this process."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        stats: Stats,
+        *,
+        on_lapse: Callable[[], None],
+        timeout_s: float = 0.25,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        """
+        Args:
+            on_lapse: drops all that is kept: this process may have missed that it should have forgotten some of it.
+            timeout_s: silence of a peer after which it is taken for dead.
+        """
+        self._membership = membership
+        self._stats = stats
+        self._on_lapse = on_lapse
+        self._timeout_s = timeout_s
+        self._tls = tls
+        self._lapses = membership.lapses
+        self._view: View | None = None
+        self._last_ring: Ring | None = None
+        self._links: dict[str, Link] = {}
+        self._kinds: dict[tuple[str, bool], Kind] = {}
+        self._budget = RetryBudget()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    # What is known
+
+    def view(self) -> View | None:
+        """The ring that this process relies on now."""
+        view = self._membership.current()
+        if view is not self._view:
+            self._change(view)
+        return view
+
+    def _change(self, view: View | None) -> None:
+        self._view = view
+        self._kinds.clear()
+        if self._membership.lapses != self._lapses:
+            self._lapses = self._membership.lapses
+            self._stats.lapses += 1
+            self._on_lapse()
+        if view is None or view.ring is self._last_ring:
+            return
+        self._last_ring = view.ring
+        for name, link in list(self._links.items()):
+            if view.ring.node(name) != link.node:
+                del self._links[name]
+                task = asyncio.get_running_loop().create_task(_retire(link))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+
+    def link(self, name: str) -> Link | None:
+        """The stream to a node of the ring; it is there until the ring changes."""
+        link = self._links.get(name)
+        if link is None and self._last_ring is not None and (node := self._last_ring.node(name)) is not None:
+            link = self._links[name] = Link(
+                node, timeout_s=self._timeout_s, tls=self._tls, on_other_ring=self._membership.suspect
+            )
+        return link
+
+    @override
+    def is_sure(self) -> bool:
+        return self.view() is not None
+
+    @override
+    def owner(self, key: str) -> str | None:
+        view = self._view
+        if view is None or not len(view.ring):
+            return None
+        node = view.ring.owner(key)
+        if node.name == view.here:
+            return None
+        link = self._links.get(node.name)
+        if link is None or not link.breaker.is_open(asyncio.get_running_loop().time()):
+            return node.name
+        return self._next_owner(view, key, {node.name})
+
+    def _next_owner(self, view: View, key: str, without: set[str]) -> str | None:
+        """The first node on the ring after those that is not known to be dead; None: this one, or none."""
+        now_s = asyncio.get_running_loop().time()
+        while (node := view.ring.successor(key, without)) is not None and node.name != view.here:
+            link = self._links.get(node.name)
+            if link is None or not link.breaker.is_open(now_s):
+                return node.name
+            without.add(node.name)
+        return None
+
+    # Asking
+
+    @override
+    def ask(self, owner: str, group: str, key: str, on_fetched: OnFetched, *, kept_only: bool = False) -> None:
+        self._budget.attempted()
+
+        def answered(answer: Fetched | Exception) -> None:
+            if isinstance(answer, PeerFailed):
+                if answer.other_ring:
+                    self._stats.other_ring += 1
+                elif answer.is_dead and not kept_only and self._ask_next(owner, group, key, on_fetched):
+                    return
+            on_fetched(answer)  # type: ignore[arg-type]
+
+        self._ask(owner, group, key, answered, kept_only)
+
+    def _ask_next(self, dead: str, group: str, key: str, on_fetched: OnFetched) -> bool:
+        """Ask the node after a dead one, if that is another one than this and the budget allows it."""
+        view = self.view()
+        if view is None:
+            return False
+        name = self._next_owner(view, key, {dead})
+        if name is None or not self._budget.take():
+            return False
+        self._ask(name, group, key, on_fetched, False)
+        return True
+
+    def _ask(self, name: str, group: str, key: str, on_fetched: OnFetched, kept_only: bool) -> None:
+        view, link = self._view, self.link(name)
+        if view is None or link is None:
+            on_fetched(PeerFailed(name, "is not in the ring"))
+            return
+        kind = self._kinds.get((group, kept_only))
+        if kind is None:
+            kind = self._kinds[group, kept_only] = Kind(view.epoch, view.ring.fingerprint, group, kept_only)
+        link.ask(kind, key, on_fetched)
+
+    @override
+    async def forget(self, group: str, keys: Sequence[str] | None) -> list[str]:
+        # A node that has joined since the last look may have loaded the old value just before the change. One that
+        # joins after this look loads what is true by then.
+        await self._membership.newest()
+        view = self.view()
+        ring = view.ring if view is not None else self._last_ring
+        if ring is None:
+            return [UNKNOWN]
+        here = view.here if view is not None else None
+        names = [node.name for node in ring.nodes if node.name != here]
+        told = await asyncio.gather(*(self._tell(name, group, keys) for name in names))
+        return [name for name, done in zip(names, told, strict=True) if not done]
+
+    async def _tell(self, name: str, group: str, keys: Sequence[str] | None) -> bool:
+        link = self.link(name)
+        if link is None:
+            return True
+        self._budget.attempted()
+        try:
+            await link.forget(group, keys)
+        except PeerFailed:
+            if not self._budget.take():
+                return False
+            await asyncio.sleep(_FORGET_AGAIN_S)
+            try:
+                await link.forget(group, keys)
+            except PeerFailed:
+                return False
+        return True
+
+    async def close(self) -> None:
+        """Hang up; whoever waits is told that the peer failed."""
+        links, self._links = list(self._links.values()), {}
+        self._last_ring = None
+        for task in list(self._retiring):
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*(link.close() for link in links))
+
+
+async def _retire(link: Link) -> None:
+    """What it was asked before it left may still be answered."""
+    try:
+        await asyncio.sleep(_RETIRE_S)
+    finally:
+        await link.close()
+
+
+@asynccontextmanager
+async def joined(
+    cache: ReadCache, settings: ReadCacheSettings, *, node: Node | None, nats: NatsLink | None
+) -> AsyncIterator[Cluster]:
+    """Peers for the cache while inside; see :func:`shared.read_cache.cache.open_read_cache`."""
+    membership = _membership_of(settings, node, nats)
+    tls = _tls_of(settings)
+    cluster = Cluster(
+        membership, cache.stats, on_lapse=cache.reset, timeout_s=settings.read_cache_peer_timeout_ms / 1_000, tls=tls
+    )
+    cache.attach(cluster)
+    work = {"cache membership": membership.run}
+    server = None
+    try:
+        if node is not None:
+            server = PeerServer(cache, membership, cache, address=node.address, tls=tls)
+            await server.start()
+            work["cache warm-up"] = partial(keep_warm, cache, cluster)
+        async with in_background(work, keeps_state=False):
+            yield cluster
+    finally:
+        if server is not None:
+            await server.stop()
+        await cluster.close()
+
+
+def _membership_of(settings: ReadCacheSettings, node: Node | None, nats: NatsLink | None) -> Membership:
+    provider = settings.read_cache_membership
+    if provider == "static":
+        if not (nodes := parse_nodes(settings.read_cache_nodes)):
+            raise ValueError(
+                "READ_CACHE_MEMBERSHIP=static needs READ_CACHE_NODES, such as a=10.0.0.1:8001,b=10.0.0.2:8001"
+            )
+        return StaticMembership(nodes, here=node.name if node is not None else None)
+    if provider == "cloud_map":
+        from shared.aws.clients import open_cloud_map
+        from shared.aws.settings import AwsSettings
+        from shared.read_cache.membership.cloud_map import CloudMapMembership
+
+        namespace, slash, service = settings.read_cache_cloud_map.partition("/")
+        if not (namespace and slash and service):
+            raise ValueError("READ_CACHE_MEMBERSHIP=cloud_map needs READ_CACHE_CLOUD_MAP=namespace/service")
+        client = open_cloud_map(endpoint_url=AwsSettings().aws_endpoint_url or None)
+        return CloudMapMembership(client, namespace, service, address=node.address if node is not None else None)
+    from shared.read_cache.membership.jetstream import JetStreamMembership
+
+    if nats is None:
+        raise ValueError("READ_CACHE_MEMBERSHIP=jetstream needs a connection to NATS")
+    return JetStreamMembership(nats, node=node, lease_s=settings.read_cache_lease_s, bucket=settings.read_cache_bucket)
+
+
+def _tls_of(settings: ReadCacheSettings) -> TlsFiles | None:
+    names = (
+        settings.read_cache_tls_cert_file,
+        settings.read_cache_tls_key_file,
+        settings.read_cache_tls_ca_file,
+    )
+    if not any(names):
+        return None
+    if not all(names):
+        raise ValueError("READ_CACHE_TLS_CERT_FILE, READ_CACHE_TLS_KEY_FILE and READ_CACHE_TLS_CA_FILE go together")
+    return TlsFiles(*names)

@@ -1,0 +1,1 @@
+"""Nodes ask each other, over gRPC. Imported for the mode ``cluster`` alone."""

@@ -1,0 +1,40 @@
+"""What a group needs of the cluster. It knows no gRPC; the real one is :class:`shared.read_cache.cluster.Cluster`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from shared.read_cache.errors import Overloaded, PeerFailed
+
+
+class Fetched(NamedTuple):
+    """A peer's answer. ``value`` is None where the origin has none; ``fresh_s`` is how long it may be kept at most."""
+
+    value: bytes | None
+    fresh_s: float
+
+
+OnFetched = Callable[[Fetched | PeerFailed | Overloaded], None]
+
+
+class Remote(Protocol):
+    """Peers, as a group sees them."""
+
+    def owner(self, key: str) -> str | None:
+        """The name of the foreign node that answers for the key now; None: this process loads it itself.
+
+        None also where there are no nodes, or where this process is not sure of its ring. As of the last
+        :meth:`is_sure`, which is to be asked in the same step.
+        """
+
+    def is_sure(self) -> bool:
+        """Whether this process relies on its ring now. Without it, values are kept for moments only."""
+
+    def ask(self, owner: str, group: str, key: str, on_fetched: OnFetched, *, kept_only: bool = False) -> None:
+        """Ask that node. Never blocks; ``on_fetched`` is called exactly once, perhaps at once, and within a time that
+        is bounded. With ``kept_only`` the node does not go to the origin: what it has not is a ``PeerFailed``."""
+
+    async def forget(self, group: str, keys: Sequence[str] | None) -> list[str]:
+        """Tell all nodes to forget keys, or all of the group (None). The names of those that could not be told, after
+        retries within the budget: they answer with what they have until it expires, or their view lapses."""

@@ -1,0 +1,126 @@
+"""Of many who ask for one thing at one time, one asks for all.
+
+A flight belongs to nobody who waits for it: each waiter has a future of its own, so the one who came first may be
+cancelled like any other, and the rest gets the result. Errors land with those who waited, and nothing is kept of a
+flight afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from shared.read_cache.errors import Overloaded
+
+T = TypeVar("T")
+
+
+class Flight(Generic[T]):
+    """One question under way. Whoever began it calls :meth:`land` or :meth:`crash`, once."""
+
+    __slots__ = ("_house", "_waiters", "key")
+
+    def __init__(self, house: Singleflight[T], key: str) -> None:
+        self._house = house
+        self._waiters: list[asyncio.Future[T]] = []
+        self.key = key
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nobody has said meanwhile that what is under way may be out of date."""
+        return self._house._current.get(self.key) is self
+
+    @property
+    def waiters(self) -> int:
+        """Those who wait, or did until they were cancelled."""
+        return len(self._waiters)
+
+    def land(self, result: T) -> None:
+        """Give the result to all who wait."""
+        for waiter in self._end():
+            if not waiter.done():
+                waiter.set_result(result)
+
+    def crash(self, error: Exception) -> None:
+        """Give the error to all who wait. Where all of them have gone, nobody hears of it."""
+        for waiter in self._end():
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _end(self) -> list[asyncio.Future[T]]:
+        self._house._ended(self)
+        waiters, self._waiters = self._waiters, []
+        return waiters
+
+
+class Singleflight(Generic[T]):
+    """Flights by key.
+
+    Args:
+        flights_max: in the air at a time, those that were forgotten among them.
+        waiters_max: futures that wait for them.
+    """
+
+    def __init__(self, *, flights_max: int, waiters_max: int) -> None:
+        self._flights_max = flights_max
+        self._waiters_max = waiters_max
+        self._current: dict[str, Flight[T]] = {}
+        self._in_the_air: set[Flight[T]] = set()
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        """In the air now."""
+        return len(self._in_the_air)
+
+    def has(self, key: str) -> bool:
+        """Whether a call of :meth:`join` would wait for a flight that is in the air already."""
+        return key in self._current
+
+    def join(self, key: str, begin: Callable[[Flight[T]], None]) -> asyncio.Future[T]:
+        """A future of one's own for the result of the key's flight; ``begin`` starts one where there is none.
+
+        Cancelling the future cancels nothing else. It is to be awaited: an error that nobody takes is complained about.
+
+        Raises:
+            Overloaded: too many flights are in the air, or too many wait.
+            Exception: what ``begin`` raised; then there is no flight.
+        """
+        if self._waiting >= self._waiters_max:
+            raise Overloaded(f"{self._waiting:,} readers wait for values")
+        flight = self._current.get(key)
+        if flight is None:
+            if len(self._in_the_air) >= self._flights_max:
+                raise Overloaded(f"{len(self._in_the_air):,} values are being loaded")
+            flight = Flight(self, key)
+            self._in_the_air.add(flight)
+            self._current[key] = flight
+            waiter = self._wait(flight)
+            try:
+                begin(flight)
+            except BaseException:
+                flight._end()
+                raise
+            return waiter
+        return self._wait(flight)
+
+    def _wait(self, flight: Flight[T]) -> asyncio.Future[T]:
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        flight._waiters.append(waiter)
+        self._waiting += 1
+        return waiter
+
+    def forget(self, key: str) -> bool:
+        """The next call for the key begins a flight of its own; the one in the air ends as it would have, for those who
+        wait for it already. Returns whether there was one."""
+        return self._current.pop(key, None) is not None
+
+    def forget_all(self) -> None:
+        """Likewise for all keys, in constant time."""
+        self._current = {}
+
+    def _ended(self, flight: Flight[T]) -> None:
+        self._in_the_air.discard(flight)
+        self._waiting -= len(flight._waiters)
+        if self._current.get(flight.key) is flight:
+            del self._current[flight.key]

@@ -1,0 +1,193 @@
+"""Services of test stacks, forked from a process that has loaded their libraries already.
+
+A Python service spends three quarters of its start on loading libraries, and a run of the tests starts several hundred.
+Here a process loads them once and forks. It loads no code of a service: a module of ours may make something of its own
+when it is loaded, as the gateway makes the prefix of its bid ids. What a fork runs is the same as after
+`python -P -m <module>`: a process of its own, in a session of its own, to be killed or suspended like any other. Who
+tests the start of a program itself starts it as a program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from infrastructure.local.processes import Child, ProcessSpec, launch, poll_until
+from infrastructure.local.services import ALL_SERVICES
+
+_LIBRARIES: Final = (
+    "asyncpg",
+    "click",
+    "cryptography.hazmat.primitives.asymmetric.ec",
+    "fastapi.openapi.utils",
+    "httptools",
+    "jwt",
+    "msgspec",
+    "nats.js.api",
+    "prometheus_client",
+    "pydantic_settings",
+    "redis.asyncio",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvloop",
+    "websockets",
+)
+_REQUEST_BYTES_MAX: Final = 128 * 1024
+_RUN_TIMEOUT_S: Final = 120.0
+# A fork begins where they have been read already.
+_READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
+
+
+def launch_service(spec: ProcessSpec, output: int) -> Child:
+    """Start a service by a fork, and anything else as a program."""
+    is_service = spec.argv[:3] == (sys.executable, "-P", "-m") and spec.argv[3] in ALL_SERVICES
+    if (
+        not is_service
+        or spec.user is not None
+        or spec.cwd is not None
+        or _read_at_start(spec.env) != _read_at_start(_environment())
+    ):
+        return launch(spec, output)
+    return _forker().fork(spec.argv[3:], spec.env, output)
+
+
+async def run_forked(*argv: str, env: Mapping[str, str]) -> tuple[int, str]:
+    """Run `python -P -m <argv>` to its end by a fork; its exit code and its output."""
+    with tempfile.TemporaryFile() as output:
+        child = _forker().fork(argv, {**env, "PYTHONUNBUFFERED": "1"}, output.fileno())
+        try:
+            await poll_until(lambda: child.poll() is not None, _RUN_TIMEOUT_S)
+        finally:
+            child.send_signal(signal.SIGKILL)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+        code = child.poll()
+        if code is None:
+            raise TimeoutError(f"{argv} did not end within {_RUN_TIMEOUT_S:g} s:\n{text}")
+        return code, text
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+
+
+class _Forker:
+    """The process that forks. It ends when this one has ended; its forks do not."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        self._lock = threading.Lock()
+        with theirs:
+            number = theirs.fileno()
+            argv = (sys.executable, "-P", "-m", "tests.preforked", str(number))
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, env=_environment(), pass_fds=[number], start_new_session=True
+            )
+
+    def fork(self, argv: Sequence[str], env: Mapping[str, str], output: int) -> Child:
+        return _Fork(int(self._ask({"argv": argv, "env": dict(env), "cwd": str(Path.cwd())}, [output])), self)
+
+    def poll(self, pid: int) -> int | None:
+        return self._ask({"poll": pid})  # type: ignore[no-any-return]
+
+    def _ask(self, request: dict[str, object], files: list[int] | None = None) -> Any:
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], files or [])
+            answer = self._socket.recv(_REQUEST_BYTES_MAX)
+        if not answer:
+            raise OSError(f"the process that forks services has ended with {self._process.wait()}")
+        return json.loads(answer)
+
+
+@functools.cache
+def _forker() -> _Forker:
+    return _Forker()
+
+
+class _Fork:
+    """A child of the process that forks."""
+
+    def __init__(self, pid: int, forker: _Forker) -> None:
+        self.pid = pid
+        self._forker = forker
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code. The pid belongs to it until this was told."""
+        if self._code is None:
+            self._code = self._forker.poll(self.pid)
+        return self._code
+
+    def send_signal(self, sig: int, /) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+
+# ---------------------------------------------------------------------- in the process that forks
+
+
+def _serve(requests: socket.socket) -> list[str] | None:
+    """Answer requests. Returns in each fork what it has to run, and None once nobody can ask any more."""
+    while True:
+        data, files, _, _ = socket.recv_fds(requests, _REQUEST_BYTES_MAX, 1)
+        if not data:
+            return None
+        request = json.loads(data)
+        if "poll" in request:
+            pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            requests.send(json.dumps(os.waitstatus_to_exitcode(status) if pid else None).encode())
+            continue
+        pid = os.fork()
+        if pid == 0:
+            requests.close()
+            _become(request, files[0])
+            return list(request["argv"])
+        os.close(files[0])
+        requests.send(json.dumps(pid).encode())
+
+
+def _become(request: dict[str, Any], output: int) -> None:
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    os.chdir(request["cwd"])
+
+
+def _main(number: int) -> None:
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    assert threading.active_count() == 1, "a fork has one thread: no other may hold a lock now"
+    gc.collect()
+    with socket.socket(fileno=number) as requests:
+        argv = _serve(requests)
+    if argv is not None:
+        sys.argv = argv
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        _main(int(sys.argv[1]))
