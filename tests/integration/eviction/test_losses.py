@@ -77,6 +77,31 @@ async def test_recover_leaves_out_what_has_left(start_stack: StackFactory, crash
         await auction.exported("lot")
 
 
+@pytest.mark.parametrize("crash_at", ["recover.writing:2", "recover.items"])
+async def test_what_a_killed_recovery_wrote_does_not_stay(start_stack: StackFactory, crash_at: str) -> None:
+    """1. A run writes a closed item that is to stay for a while, and is killed, with its verdicts or without. 2. The
+    item's time comes. 3. The next run leaves it out."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.exported("lot")
+        was = await house.item("lot")
+        await stack.stop_process(ARCHIVAL_WORKER)
+        await house.lose_redis()
+        code, output = await house.recover(crash_at=crash_at)
+        assert code != 0, output
+        assert await auction.redis.exists(item_key("lot")), "it was written"
+        code, output = await house.recover(closed_keep_s=GONE)
+        assert code == 0, output
+        await eventually(house.is_ready)
+        assert await auction.traces("lot") == []
+        assert await house.item("lot") == was | {"epoch": 3}
+        assert (await house.bid("lot", "bob", "lot-bob", amount=1)).status_code == 201, "its stored verdict"
+        for path in ("/api/v1/items/lot/bids", "/api/v1/bids/by-key/lot-ann?item_id=lot"):
+            assert (await house.http.get(path)).status_code == 200
+
+
 async def test_a_recovery_without_the_setting_brings_them_back(start_stack: StackFactory) -> None:
     """Harmless: they leave again."""
     stack = await start_stack(services=BOTH, env={"CLOSED_KEEP_S": GONE})
