@@ -11,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.context import Context, context_of
 from api_gateway.documented import ItemAnswer, ItemPage, json_content, request_body
+from api_gateway.engine.closed.closed_items import ArchiveAway
 from api_gateway.engine.item_scripts import Transition
 from api_gateway.engine.items import NewItem
 from api_gateway.schemas import (
@@ -137,17 +138,24 @@ async def list_items(
 ) -> Response:
     """Items in the archive, with their live state. A new item appears within milliseconds.
 
-    Items that Redis has lost have no state to be shown: a page names them in `being_rebuilt` instead. 503 BEING_REBUILT
-    says that Redis has lost more than single items, and has nothing of this page.
+    Items that Redis has lost, and closed ones that cannot be read now, have no state to be shown: a page names them in
+    `being_rebuilt` instead. 503 BEING_REBUILT says that Redis has lost more than single items, and has nothing of this
+    page.
     """
     context = context_of(request)
     ids, next_cursor = await context.archive.list_items(status=status, sort=sort, cursor=cursor, limit=limit)
     live = await context.items.get_many(ids) if ids else []
     found = {item_id: item for item_id, item in zip(ids, live, strict=True) if item is not None}
-    if len(found) < len(ids):
-        found |= await context.items.closed.find_many([item_id for item_id in ids if item_id not in found])
     missing = [item_id for item_id in ids if item_id not in found]
-    await context.items.note_missing(ids, missing)
+    if missing:
+        try:
+            found |= await context.items.closed.find_many(missing)
+        except ArchiveAway:
+            # Which of them have left Redis cannot be told now. The page has the others, and none is noted as lost.
+            pass
+        else:
+            missing = [item_id for item_id in ids if item_id not in found]
+            await context.items.note_missing(ids, missing)
     shown = [public_item(found[item_id]) for item_id in ids if item_id in found]
     return _json({"items": shown, "next_cursor": next_cursor, "being_rebuilt": missing})
 

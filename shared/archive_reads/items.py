@@ -6,7 +6,7 @@ extended, and how far pauses have moved the hard end).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from shared.redis_layout.item_hash import ItemState
 Row = Mapping[str, Any]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Turns:
     """What pauses and extensions have done to an item so far.
 
@@ -31,21 +31,6 @@ class Turns:
     extensions: int = 0
     shift_us: int = 0
     paused_us: int | None = None
-
-    @classmethod
-    def after(cls, events: Iterable[Row]) -> Turns:
-        """After these events, oldest first; each has ``type``, ``ts_us`` and ``extensions``."""
-        turns = cls()
-        for event in events:
-            match event["type"]:
-                case "extended":
-                    turns.extensions = event["extensions"]
-                case "paused":
-                    turns.paused_us = event["ts_us"]
-                case "resumed" if turns.paused_us is not None:
-                    turns.shift_us += event["ts_us"] - turns.paused_us
-                    turns.paused_us = None
-        return turns
 
 
 def terms_of(row: Row) -> Terms:
@@ -83,7 +68,7 @@ def closed_item(row: Row) -> ItemState:
     Raises:
         as :func:`terms_of`.
     """
-    terms, turns = terms_of(row), Turns.after(msgspec.json.decode(row["turns"]) if row["turns"] else ())
+    terms, turns = terms_of(row), Turns(row["extensions"], row["shift_us"])
     state = State(
         status=Status(row["status"]),
         price=row["current_bid"],

@@ -22,8 +22,8 @@ Connection = Any
 """A connection of asyncpg, in a transaction that sees one moment."""
 
 _SQL: Final = read_statements(Path(__file__).parent / "sql" / "rebuild.sql")
-_VERDICTS_PER_STEP: Final = 1_000
-_BIDS_PER_STEP: Final = 10_000
+_ROWS_PER_STEP: Final = 1_000
+"""An item may have hundreds of thousands of bidders. Whoever reads one goes on with other work between two steps."""
 
 
 class Read(NamedTuple):
@@ -36,19 +36,24 @@ class Read(NamedTuple):
 async def read_items(connection: Connection, item_ids: Sequence[str], epoch: int) -> Read:
     """The items as Redis must have them in this epoch of their shard, without their verdicts."""
     rows = {row["item_id"]: row for row in await connection.fetch(_SQL["read_items"], item_ids)}
-    turns = _by_item(await connection.fetch(_SQL["read_turns"], item_ids))
+    turns = {
+        row["item_id"]: Turns(row["extensions"], row["shift_us"], row["paused_us"])
+        for row in await connection.fetch(_SQL["read_turns"], item_ids)
+    }
     log = _by_item(await connection.fetch(_SQL["read_log"], item_ids, RECENT_EVENTS))
     hidden = await _read_hidden(connection, item_ids)
-    bidders = _by_item(await connection.fetch(_SQL["read_bidders"], item_ids))
+    bidders: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    async for bidder in _stream(connection, "read_bidders", item_ids):
+        bidders[bidder["item_id"]][bidder["user_id"]] = bidder["bids"]
     accepted = _by_item(await connection.fetch(_SQL["read_accepted"], item_ids, ACCEPTED_KEPT))
     items = [
         rebuild(
             row,
-            Turns.after(turns[item]),
+            turns[item],
             log[item],
             epoch,
             hidden=hidden[item],
-            bidders={bidder["user_id"]: bidder["bids"] for bidder in bidders[item]},
+            bidders=bidders[item],
             accepted=accepted[item],
         )
         for item, row in rows.items()
@@ -62,21 +67,20 @@ async def read_verdicts(
 ) -> AsyncIterator[Answered]:
     """The verdicts that must be kept, in the order in which they take their fields."""
     previous: Row | None = None
-    async for bid in _and_none(_stream(connection, "read_answered_bids", item_ids)):
+    keep_us = VERDICT_KEEP_S * 1_000_000
+    async for bid in _and_none(_stream(connection, "read_answered_bids", item_ids, keep_us)):
         # A verdict depends on the bid and on the one after it.
         if previous is not None:
             found = answered(previous, bid, terms[previous["item_id"]])
             if found is not None:
                 yield found
         previous = bid
-    async for fact in _stream(connection, "read_sealed_answers", item_ids):
+    async for fact in _stream(connection, "read_sealed_answers", item_ids, keep_us):
         yield sealed_answer(fact)
 
 
-def _stream(connection: Connection, query: str, item_ids: Sequence[str]) -> AsyncIterator[Row]:
-    keep_us = VERDICT_KEEP_S * 1_000_000
-    rows = connection.cursor(_SQL[query].rstrip(";"), item_ids, keep_us, prefetch=_VERDICTS_PER_STEP)
-    return cast("AsyncIterator[Row]", rows)
+def _stream(connection: Connection, query: str, *arguments: Any) -> AsyncIterator[Row]:
+    return cast("AsyncIterator[Row]", connection.cursor(_SQL[query].rstrip(";"), *arguments, prefetch=_ROWS_PER_STEP))
 
 
 async def _read_hidden(connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
@@ -84,17 +88,13 @@ async def _read_hidden(connection: Connection, item_ids: Sequence[str]) -> dict[
     facts = await connection.fetch(_SQL["read_standing"], item_ids)
     standing = {fact["item_id"]: maxima_of(fact) for fact in facts}
     places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
-    async for bid in connection.cursor(_SQL["read_bids_after"].rstrip(";"), *places, prefetch=_BIDS_PER_STEP):
+    async for bid in _stream(connection, "read_bids_after", *places):
         item_id = bid["item_id"]
         standing[item_id] = maxima_after(standing[item_id], bid)
-    maxima = _by_item(await connection.fetch(_SQL["read_maxima"], item_ids))
-    return {
-        item: Hidden(
-            standing.get(item),
-            {row["user_id"]: row["max_amount"] for row in maxima[item] if row["max_amount"] is not None},
-        )
-        for item in item_ids
-    }
+    maxima: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    async for row in _stream(connection, "read_maxima", item_ids):
+        maxima[row["item_id"]][row["user_id"]] = row["max_amount"]
+    return {item: Hidden(standing.get(item), maxima[item]) for item in item_ids}
 
 
 def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:

@@ -88,14 +88,18 @@ class ClosedItems:
         """Those of these items, which Redis does not have in open shards, that are closed ones; in one question.
 
         Raises:
-            Unavailable: nobody can tell now.
+            ArchiveAway: nobody can tell now.
+            Unavailable: Redis cannot be asked.
         """
         epochs: Any = self._redis.pipeline(transaction=False)
         for item_id in item_ids:
             ask_epoch(epochs, names.shard_of(item_id))
         answers = await ask(epochs.execute())
         epoch_of = {item_id: int(epoch) for item_id, epoch in zip(item_ids, answers, strict=True) if epoch is not None}
-        found = await closed_items(self._asking.fetch, list(epoch_of))
+        try:
+            found = await closed_items(self._asking.fetch, list(epoch_of))
+        except Unavailable as error:
+            raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
         return {item_id: _in_epoch(item, epoch_of[item_id]) for item_id, item in found.items()}
 
     async def history(self, item_id: str, *, cursor: str | None, limit: int) -> bytes | None:

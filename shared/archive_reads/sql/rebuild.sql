@@ -14,11 +14,21 @@ WHERE i.item_id = ANY ($1::text[])
 ORDER BY i.item_id;
 
 -- name: read_turns
--- The events that move an item's end or stop its clock, oldest first.
-SELECT item_id, type, us_of(at) AS ts_us, (body ->> 'extensions')::integer AS extensions
-FROM events
-WHERE item_id = ANY ($1::text[]) AND type IN ('paused', 'resumed', 'extended')
-ORDER BY item_id, epoch, seq;
+-- What pauses and extensions have done to each item: how often it was extended, by how many microseconds its hard end has moved,
+-- and since when it is paused, null where it is not.
+SELECT wanted.item_id, clock.shift_us, clock.paused_us,
+       coalesce((SELECT (e.body ->> 'extensions')::integer FROM events AS e
+                 WHERE e.item_id = wanted.item_id AND e.type = 'extended'
+                 ORDER BY e.epoch DESC, e.seq DESC LIMIT 1), 0) AS extensions
+FROM unnest($1::text[]) AS wanted (item_id),
+LATERAL (
+    SELECT coalesce(sum(at_us - stopped_us) FILTER (WHERE type = 'resumed' AND before = 'paused'), 0)::bigint AS shift_us,
+           max(at_us) FILTER (WHERE type = 'paused' AND is_last) AS paused_us
+    FROM (SELECT e.type, us_of(e.at) AS at_us, lag(e.type) OVER events_of AS before, lag(us_of(e.at)) OVER events_of AS stopped_us,
+                 lead(e.type) OVER events_of IS NULL AS is_last
+          FROM events AS e WHERE e.item_id = wanted.item_id AND e.type IN ('paused', 'resumed')
+          WINDOW events_of AS (ORDER BY e.epoch, e.seq)) AS turns
+) AS clock;
 
 -- name: read_log
 -- Of each item the newest $2 events, bids and others, newest first.

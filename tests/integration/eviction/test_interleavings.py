@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import asyncpg
 import pytest
 
 from api_gateway.engine.closed.returns import Returns
@@ -18,7 +19,7 @@ from shared import names
 from shared.archive_reads.asking import Asking, Connection
 from shared.domain.auction import Terms
 from shared.domain.errors import ItemExists, Unavailable
-from shared.redis_layout.keys import closed_key, cursors_key, item_key, recent_key
+from shared.redis_layout.keys import closed_key, cursors_key, item_key, lost_key, recent_key
 from tests.integration.eviction.eviction_world import AT_ONCE, auction_of, sold
 from tests.integration.eviction.test_life import REASON, no_longer_returned
 from tests.stack import StackFactory
@@ -105,6 +106,30 @@ async def test_a_first_bid_on_an_id_that_has_left_opens_nothing(start_stack: Sta
 
         await eventually(is_back)
         assert (await house.bid("lot", "eve", "late", amount=1_000)).json()["code"] == "SOLD"
+
+
+async def test_closed_items_that_cannot_be_read_do_not_hide_a_page_of_the_list(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.evicted("lot")
+        await house.create("live")
+        await house.all_archived()
+        blocker = await asyncpg.connect(stack.urls.postgres_url)
+        try:
+            async with blocker.transaction():
+                # Lists do not need it, and closed items do.
+                await blocker.execute("LOCK TABLE chains IN ACCESS EXCLUSIVE MODE")
+                answer = await house.http.get("/api/v1/items")
+        finally:
+            await blocker.close()
+        assert answer.status_code == 200, answer.text
+        assert [item["id"] for item in answer.json()["items"]] == ["live"]
+        assert answer.json()["being_rebuilt"] == ["lot"]
+        assert not await auction.redis.exists(lost_key(names.shard_of("lot")))
+        listed = (await house.http.get("/api/v1/items")).json()
+        assert ([item["id"] for item in listed["items"]], listed["being_rebuilt"]) == (["live", "lot"], [])
 
 
 async def test_a_live_item_takes_bids_while_postgresql_is_away(start_stack: StackFactory) -> None:
