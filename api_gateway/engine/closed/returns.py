@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from api_gateway.engine.loss.known_items import ask, shard_lost
 from shared import names
@@ -44,6 +47,8 @@ BRING_BACK: Final = Script.read(Path(__file__).parent / "lua" / "bring_back.lua"
 _IS_BACK, _WAS_THERE = 1, 0
 _TRIES: Final = 5
 _AT_ONCE: Final = 2
+_WAITING_MAX: Final = 64
+"""Items that are on their way back, or wait for their turn."""
 _WITHIN_S: Final = 50.0
 """Less than the minute after which a load balancer gives up a silent request."""
 _ARCHIVE_WAIT_S: Final = 5.0
@@ -71,14 +76,32 @@ class Returns:
         self._redis: Any = redis
         self._asking = asking
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._under_way: dict[str, asyncio.Task[bool]] = {}
 
     async def bring_back(self, item_id: str) -> bool:
         """Return once Redis has the item. False where it is no closed item, and nothing was done.
 
+        Of several who want the same item back, one brings it; a long one takes seconds, and much memory of Redis.
+
         Raises:
             ShardLost: its shard is lost or closed.
-            Unavailable: it did not come back, say because the archive lags behind; what was written for it expires.
+            Unavailable: it did not come back, say because the archive lags behind, or too many others do.
         """
+        task = self._under_way.get(item_id)
+        if task is None:
+            if len(self._under_way) >= _WAITING_MAX:
+                raise Unavailable("too many closed items are on their way back; try again", retry_after_s=5)
+            task = self._under_way[item_id] = asyncio.create_task(self._bring_back(item_id), name="bring-back")
+            task.add_done_callback(lambda done: self._is_over(item_id, done))
+        # A caller that gives up does not end it for the others.
+        return await asyncio.shield(task)
+
+    def _is_over(self, item_id: str, task: asyncio.Task[bool]) -> None:
+        del self._under_way[item_id]
+        if not task.cancelled():
+            task.exception()  # there may be no caller left
+
+    async def _bring_back(self, item_id: str) -> bool:
         try:
             async with asyncio.timeout(_WITHIN_S), self._turns:
                 for _ in range(_TRIES):
@@ -92,35 +115,50 @@ class Returns:
         raise Unavailable("other items are leaving Redis right now; try again", retry_after_s=2)
 
     async def _try(self, item_id: str) -> int | None:
-        fence = await self._fence_once_archived(names.shard_of(item_id))
-        parts = _Parts()
-        async with self._asking.reading() as connection:
-            if not await closed_items(connection.fetch, [item_id]):
-                return None
-            read = await read_items(connection, [item_id], int(fence.partition("|")[0]))
-            item = read.items[0]
-            await self._write_parts(item, parts)
-            has_verdicts = await self._write_verdicts(item_id, read_verdicts(connection, [item_id], read.terms), parts)
-        crash_point("return.staged")
-        return await self._show(item, parts, fence, has_verdicts=has_verdicts)
+        fence = await self._fence_once_archived(item_id)
+        if fence is None:
+            return _WAS_THERE
+        parts, reply = _Parts(), None
+        try:
+            async with self._asking.reading() as connection:
+                if not await closed_items(connection.fetch, [item_id]):
+                    return None
+                read = await read_items(connection, [item_id], int(fence.partition("|")[0]))
+                item = read.items[0]
+                await self._write_parts(item, parts)
+                verdicts = read_verdicts(connection, [item_id], read.terms)
+                has_verdicts = await self._write_verdicts(item_id, verdicts, parts)
+            crash_point("return.staged")
+            reply = await self._show(item, parts, fence, has_verdicts=has_verdicts)
+            return reply
+        finally:
+            if reply != _IS_BACK and parts.waiting:
+                # They may be large. If Redis cannot be asked, or the process dies, they expire.
+                with suppress(RedisError, OSError, TimeoutError):
+                    await self._redis.unlink(*parts.waiting.values())
 
-    async def _fence_once_archived(self, shard: str) -> str:
-        """The shard's fence, when everything that the shard had decided before this call is archived: another void of
-        the item may be on its way there, if Redis has lost the item's hash since.
+    async def _fence_once_archived(self, item_id: str) -> str | None:
+        """The fence of the item's shard, when everything that the shard had decided before this call is archived:
+        another void of the item may be on its way there, if Redis has lost the item's hash since. None where Redis has
+        the item.
 
         Raises:
             ShardLost, Unavailable.
         """
+        shard = names.shard_of(item_id)
         give_up_s = asyncio.get_running_loop().time() + _ARCHIVE_WAIT_S
         wanted: int | None = None
         while True:
             pipeline = self._redis.pipeline()
             ask_fence(pipeline, shard)
             pipeline.hmget(cursors_key(shard), ["next", "archived"])
-            answer, (last, archived) = await ask(pipeline.execute())
+            pipeline.exists(item_key(item_id))
+            answer, (last, archived), is_there = await ask(pipeline.execute())
             fence = decode_fence(answer)
             if fence is None:
                 raise shard_lost()
+            if is_there:
+                return None
             wanted = int(last or 0) if wanted is None else wanted
             if int(archived or 0) >= wanted:
                 return fence
@@ -151,12 +189,13 @@ class Returns:
         await self._write("hset", item_id, verdicts_key(item_id), values, parts)
         return bool(taken)
 
-    async def _write(self, command: str, item_id: str, belongs: str, values: list[Any], parts: _Parts) -> None:
+    async def _write(self, command: str, item_id: str, belongs: str, values: Iterable[Any], parts: _Parts) -> None:
         """Write a part where it waits, in pieces: one long command would keep bids waiting."""
-        for at in range(0, len(values), _VALUES_PER_COMMAND):
+        rest = iter(values)
+        while piece := list(islice(rest, _VALUES_PER_COMMAND)):
             key = parts.key(item_id, belongs)
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.execute_command(command, key, *values[at : at + _VALUES_PER_COMMAND])
+            pipeline.execute_command(command, key, *piece)
             pipeline.expire(key, _PARTS_EXPIRE_S)
             await ask(pipeline.execute())
 
@@ -172,5 +211,5 @@ class Returns:
         return int(await ask(BRING_BACK.run(self._redis, keys, arguments)))
 
 
-def _flat(fields: Mapping[str, Any]) -> list[Any]:
-    return [part for pair in fields.items() for part in pair]
+def _flat(fields: Mapping[str, Any]) -> Iterator[Any]:
+    return chain.from_iterable(fields.items())
