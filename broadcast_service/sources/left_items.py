@@ -6,7 +6,8 @@ Redis is always asked first; what it has is newer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
@@ -20,7 +21,13 @@ from shared.redis_layout.item_hash import ItemState
 
 T = TypeVar("T")
 
-_SILENT_S: Final = 5.0
+ASKING_MAX: Final = 2
+"""Questions at once, about items; and as many about their bidders."""
+TURN_S: Final = 2.0
+SILENT_S: Final = 5.0
+KEPT_S: Final = 5.0
+"""How long a "no" is kept."""
+KEPT_MAX: Final = 10_000
 
 
 class ArchiveAway(OSError):
@@ -36,43 +43,91 @@ class FeedReads(Protocol):
 
 
 class LeftItems:
-    """Reads only; may be repeated at will. Every method raises :class:`ArchiveAway`."""
+    """Reads only; may be repeated at will. Every method raises :class:`ArchiveAway`.
 
-    def __init__(self, reads: ClosedReads, feed: FeedReads) -> None:
+    Anybody may watch any id, and the viewers of one that Redis does not have ask again each second. So few questions
+    are asked at a time, answers that there is no such item are kept for a while, and an archive that does not answer
+    is asked one question every few seconds, until it answers one.
+    """
+
+    def __init__(self, reads: ClosedReads, feed: FeedReads, *, silent_s: float = SILENT_S) -> None:
+        """``silent_s``: how long an archive that did not answer is not asked."""
+        self._silent_s = silent_s
         self._reads = reads
         self._feed = feed
-        self._silent_until_s = 0.0
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether the archive did not answer a moment ago. What it did not find then may be there."""
-        return asyncio.get_running_loop().time() < self._silent_until_s
+        self._items = asyncio.Semaphore(ASKING_MAX)
+        self._bidders = asyncio.Semaphore(ASKING_MAX)
+        # Item id to when its "no" expires. In order of insertion, so the oldest is first.
+        self._unknown: dict[str, float] = {}
+        self._is_away = False
+        self._is_probed = False
+        self._probe_at_s = 0.0
 
     async def find(self, item_id: str, epoch: int) -> ItemState | None:
-        """The item, in the epoch that its shard has in Redis; None where it is no closed one."""
-        value = await self._answer(self._reads.get(state_key(item_id)))
+        """The item, in the epoch that its shard has in Redis; None where it is no closed one, or was none a few seconds
+        ago."""
+        clock = asyncio.get_running_loop().time
+        if self._unknown.get(item_id, 0.0) > clock():
+            return None
+        async with _turn(self._items):
+            value = await self._answer(lambda: self._reads.get(state_key(item_id)))
+        self._unknown.pop(item_id, None)
         if value is None:
+            self._unknown[item_id] = clock() + KEPT_S
+            if len(self._unknown) > KEPT_MAX:
+                del self._unknown[next(iter(self._unknown))]
             return None
         item = decode_state(value)
         return msgspec.structs.replace(item, state=replace(item.state, epoch=epoch))
 
     async def newest_events(self, item_id: str, count: int) -> list[AnyEvent]:
         """The newest events of a closed item, newest first."""
-        return await self._answer(self._feed.newest_events(item_id, count))
+        async with _turn(self._items):
+            return await self._answer(lambda: self._feed.newest_events(item_id, count))
 
     async def bidders(self, item_id: str, users: Collection[str]) -> set[str]:
         """Those of these users of whom an accepted bid stands."""
-        return await self._answer(self._feed.bidders(item_id, users))
+        async with self._turn_at_once():
+            return await self._answer(lambda: self._feed.bidders(item_id, users))
 
     async def voids(self, item_id: str) -> list[BidVoided]:
         """The item's newest voids, oldest first."""
-        return await self._answer(self._feed.voids(item_id))
+        async with self._turn_at_once():
+            return await self._answer(lambda: self._feed.voids(item_id))
 
-    async def _answer(self, asked: Awaitable[T]) -> T:
+    @asynccontextmanager
+    async def _turn_at_once(self) -> AsyncIterator[None]:
+        """Readers of bidders are few, and most of them are for live items: they come back instead of waiting."""
+        if self._bidders.locked():
+            raise ArchiveAway("others ask the archive how bidders stand")
+        async with self._bidders:
+            yield
+
+    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        clock = asyncio.get_running_loop().time
+        if self._is_away and (self._is_probed or clock() < self._probe_at_s):
+            raise ArchiveAway("the archive did not answer a moment ago")
+        is_probe = self._is_probed = self._is_away
         try:
-            answer = await asked
+            answer = await ask()
         except Unavailable as error:
-            self._silent_until_s = asyncio.get_running_loop().time() + _SILENT_S
+            self._is_away, self._probe_at_s = True, clock() + self._silent_s
             raise ArchiveAway(str(error)) from error
-        self._silent_until_s = 0.0
+        finally:
+            if is_probe:
+                self._is_probed = False
+        self._is_away = False
         return answer
+
+
+@asynccontextmanager
+async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TURN_S):
+            await turns.acquire()
+    except TimeoutError:
+        raise ArchiveAway("too many items are looked for in the archive") from None
+    try:
+        yield
+    finally:
+        turns.release()
