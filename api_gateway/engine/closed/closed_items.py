@@ -24,14 +24,23 @@ from shared.archive_reads.keys import history_key, state_key
 from shared.archive_reads.origin import ClosedReads, closed_items, decode_state
 from shared.domain.bidding import refusal_by_status
 from shared.domain.errors import Unavailable
-from shared.redis_layout.cursors import ask_epoch, read_epoch
+from shared.redis_layout.cursors import ask_epoch
 from shared.redis_layout.item_hash import ItemState
+from shared.redis_layout.keys import lost_key
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, find_verdict
 from shared.redis_layout.verdicts import KEY_REUSED_LINE, RefusedBid
 
+READS_AT_ONCE: Final = 3
+"""Reads of single items and their histories. Anybody may ask for random ids, and others need the archive, too."""
+READS_WAITING_MAX: Final = 256
+_LOST_KEPT_S: Final = 5.0
+_LOST_KEPT_MAX: Final = 10_000
 _LOOKS_AT_ONCE: Final = 2
 """Looks for a key. The archive has no index of keys, so one may cost as much as all sealed facts of the item."""
-_TURN_S: Final = 2.0
+TURN_S: Final = 2.0
+
+
+_TOO_MANY: Final = "too many ask for items that Redis does not have; try again"
 
 
 class ArchiveAway(Unavailable):
@@ -46,26 +55,39 @@ class ClosedItems:
         self._reads = reads
         self._asking = asking
         self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
+        self._waiting = 0
         self._asked: dict[str, asyncio.Task[bytes | None]] = {}
+        # Items that are noted as lost, and no closed ones, as the archive said: until when that is believed. The oldest
+        # is first.
+        self._lost: dict[str, float] = {}
 
     async def find(self, item_id: str) -> ItemState | None:
         """An item that Redis does not have, as it stands; None where it is no closed one.
 
         Raises:
             ShardLost: its shard is lost or closed: it may be rebuilt with something that the archive does not have yet.
-            ArchiveAway: nobody can tell now.
+            ArchiveAway: nobody can tell now, or too many ask.
             Unavailable: Redis cannot be asked.
         """
-        epoch = await ask(read_epoch(self._redis, names.shard_of(item_id)))
+        shard, clock = names.shard_of(item_id), asyncio.get_running_loop().time
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        ask_epoch(pipeline, shard)
+        pipeline.sismember(lost_key(shard), item_id)
+        epoch, is_noted = await ask(pipeline.execute())
         if epoch is None:
             raise shard_lost()
-        try:
-            value = await self._state(item_id)
-        except Unavailable as error:
-            raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
-        if value is None:
+        if is_noted and self._lost.get(item_id, 0.0) > clock():
             return None
-        return _in_epoch(decode_state(value), epoch)
+        value = await self._state(item_id)
+        if value is not None:
+            return _in_epoch(decode_state(value), int(epoch))
+        if is_noted:
+            self._lost.pop(item_id, None)
+            self._lost[item_id] = clock() + _LOST_KEPT_S
+            if len(self._lost) > _LOST_KEPT_MAX:
+                del self._lost[next(iter(self._lost))]
+        return None
 
     async def _state(self, item_id: str) -> bytes | None:
         """Of many who ask for one item at once, as a crowd that bids on a new id does, one asks the archive."""
@@ -77,7 +99,30 @@ class ClosedItems:
         return await asyncio.shield(asked)
 
     async def _read(self, item_id: str) -> bytes | None:
-        return await self._reads.get(state_key(item_id))
+        return await self._get(state_key(item_id))
+
+    async def _get(self, key: str) -> bytes | None:
+        """What the archive has under a key.
+
+        Raises:
+            ArchiveAway: it cannot be asked, or too many ask.
+        """
+        if self._waiting >= READS_WAITING_MAX:
+            raise ArchiveAway(_TOO_MANY, retry_after_s=1)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise ArchiveAway(_TOO_MANY, retry_after_s=2) from None
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._reads.get(key)
+        except Unavailable as error:
+            raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
+        finally:
+            self._turns.release()
 
     def _answered(self, item_id: str, task: asyncio.Task[bytes | None]) -> None:
         del self._asked[item_id]
@@ -107,9 +152,9 @@ class ClosedItems:
 
         Raises:
             InvalidInput: the cursor is malformed.
-            Unavailable: nobody can tell now.
+            ArchiveAway: nobody can tell now, or too many ask.
         """
-        return await self._reads.get(history_key(item_id, limit=limit, cursor=cursor))
+        return await self._get(history_key(item_id, limit=limit, cursor=cursor))
 
     async def verdict(self, item_id: str, user_id: str | None, key: str) -> StoredVerdict | None:
         """What is kept under a key: of this bidder, or without one of anybody. Refusals are not kept.
@@ -140,7 +185,7 @@ class ClosedItems:
 
     async def _kept(self, item_id: str, user_id: str | None, key: str) -> dict[str, bytes]:
         try:
-            async with asyncio.timeout(_TURN_S):
+            async with asyncio.timeout(TURN_S):
                 await self._looks.acquire()
         except TimeoutError:
             raise Unavailable("too many ask for bids on closed items; try again", retry_after_s=2) from None
