@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.loss.known_items import ask, shard_lost
 from shared import names
-from shared.archive_reads.asking import Asking
+from shared.archive_reads.asking import Asking, Fetch
 from shared.archive_reads.origin import closed_items
 from shared.archive_reads.rebuild import Rebuilt
 from shared.archive_reads.rebuild_reads import read_items, read_verdicts
@@ -44,7 +44,9 @@ from shared.redis_layout.scripts import Script
 
 BRING_BACK: Final = Script.read(Path(__file__).parent / "lua" / "bring_back.lua")
 
-_IS_BACK, _WAS_THERE = 1, 0
+_IS_BACK, _WAS_THERE, _FENCED = 1, 0, 2
+_SHOWS: Final = 50
+"""How often what is staged is tried again, within the time of an attempt, while other items of the shard leave."""
 _TRIES: Final = 5
 _AT_ONCE: Final = 2
 _WAITING_MAX: Final = 64
@@ -123,13 +125,24 @@ class Returns:
             async with self._asking.reading() as connection:
                 if not await closed_items(connection.fetch, [item_id]):
                     return None
-                read = await read_items(connection, [item_id], int(fence.partition("|")[0]))
+                version = await _version(connection.fetch, item_id)
+                read = await read_items(connection, [item_id], _epoch_of(fence))
                 item = read.items[0]
                 await self._write_parts(item, parts)
                 verdicts = read_verdicts(connection, [item_id], read.terms)
                 has_verdicts = await self._write_verdicts(item_id, verdicts, parts)
             crash_point("return.staged")
             reply = await self._show(item, parts, fence, has_verdicts=has_verdicts)
+            for _ in range(_SHOWS):
+                if reply != _FENCED:
+                    break
+                again = await self._fence_once_archived(item_id)
+                if again is None:
+                    return _WAS_THERE
+                if _epoch_of(again) != _epoch_of(fence) or await _version(self._asking.fetch, item_id) != version:
+                    break
+                # Other items have left. This one is as it was read: an archived void would have given it another seq.
+                reply = await self._show(item, parts, again, has_verdicts=has_verdicts)
             return reply
         finally:
             if reply != _IS_BACK and parts.waiting:
@@ -194,7 +207,8 @@ class Returns:
         rest = iter(values)
         while piece := list(islice(rest, _VALUES_PER_COMMAND)):
             key = parts.key(item_id, belongs)
-            pipeline = self._redis.pipeline(transaction=False)
+            # In one transaction: nothing is left that would never expire.
+            pipeline = self._redis.pipeline(transaction=True)
             pipeline.execute_command(command, key, *piece)
             pipeline.expire(key, _PARTS_EXPIRE_S)
             await ask(pipeline.execute())
@@ -209,6 +223,16 @@ class Returns:
         until_ms = (item.verdicts_until_us or 0) // 1_000
         arguments = [item_id, fence, len(parts.waiting), until_ms, which, *_flat(item.fields)]
         return int(await ask(BRING_BACK.run(self._redis, keys, arguments)))
+
+
+async def _version(fetch: Fetch, item_id: str) -> tuple[int, int]:
+    """Epoch and seq of the newest archived event of the item, which is archived."""
+    (row,) = await fetch("SELECT epoch, seq FROM items WHERE item_id = $1", item_id)
+    return row["epoch"], row["seq"]
+
+
+def _epoch_of(fence: str) -> int:
+    return int(fence.partition("|")[0])
 
 
 def _flat(fields: Mapping[str, Any]) -> Iterator[Any]:

@@ -235,6 +235,28 @@ class SlowAsking(Asking):
                 await happens()
 
 
+class BusyAsking(SlowAsking):
+    """Something happens in every reading, and in the first questions after it."""
+
+    readings = 0
+    questions = 0
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        self.readings += 1
+        always = self.happens
+        async with super().reading() as connection:
+            yield connection
+        self.happens = always
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        rows = await super().fetch(query, *arguments)
+        self.questions += 1
+        if self.questions < 4:
+            await self.happens()
+        return rows
+
+
 class CountedAsking(Asking):
     readings = 0
 
@@ -268,6 +290,25 @@ async def test_an_older_state_never_comes_back(start_stack: StackFactory) -> Non
         fields = await house.hash("lot")
         assert (fields["status"], fields["voids"]) == ("unsold", "1"), "with what happened meanwhile"
         assert not [key async for key in auction.redis.scan_iter("*:returning:*")], "what was given up is removed"
+
+
+async def test_an_item_comes_back_while_others_of_its_shard_leave(start_stack: StackFactory) -> None:
+    """Each of them changes the fence. What was read is still right."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.evicted("lot")
+        asking = BusyAsking(auction.pool)
+        cursors = cursors_key(names.shard_of("lot"))
+
+        async def another_leaves() -> None:
+            await cast(Any, auction.redis).hincrby(cursors, "evictions", 1)
+
+        asking.happens = another_leaves
+        assert await Returns(auction.redis, asking).bring_back("lot")
+        assert asking.readings == 1, "it is staged once"
+        assert (await auction.house.hash("lot"))["status"] == "sold"
+        assert not [key async for key in auction.redis.scan_iter("*:returning:*")]
 
 
 async def test_of_several_who_bring_it_back_all_find_it(start_stack: StackFactory) -> None:
