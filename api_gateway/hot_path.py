@@ -129,7 +129,8 @@ class HotPath:
         if exponent is None:
             exponent = await items.find_exponent(item_id)
             if exponent is None:
-                closed = await items.left(item_id)
+                # In its currency other amounts may be valid, so amounts are checked once it is known that it is new.
+                closed = await items.surely_left(item_id)
                 if closed is not None:
                     bid = _pending(item_id, sent, bid_id, key, key_is_bid_id, exponent_of(closed.terms.currency))
                     return await _answer_closed(items, closed, bid)

@@ -150,6 +150,24 @@ class Items:
             self.known.pop(item_id, None)
         return item
 
+    async def surely_left(self, item_id: str) -> ItemState | None:
+        """The same, for callers that must not go on where the archive cannot be asked.
+
+        Raises:
+            ShardLost: the item is lost, or its shard.
+            Unavailable: nobody can tell now what became of the item, or Redis cannot be asked.
+        """
+        try:
+            item = await self.closed.find(item_id)
+        except ArchiveAway as error:
+            # Somebody else may know that it is lost.
+            with contextlib.suppress(ItemNotFound):
+                await self.absent(item_id)
+            raise Unavailable(str(error), retry_after_s=error.retry_after_s) from error
+        if item is not None:
+            self.known.pop(item_id, None)
+        return item
+
     async def gone(self, item_id: str) -> NoReturn:
         """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows. It is none
         that has left.

@@ -82,7 +82,8 @@ async def test_a_first_bid_on_an_id_that_has_left_opens_nothing(start_stack: Sta
     async with auction_of(stack) as auction:
         house = auction.house
         await sold(house, "lot")
-        await auction.evicted("lot")
+        await sold(house, "dinars", currency="KWD")
+        await auction.evicted("lot", "dinars")
         # By a gateway that has never heard of it, and that remembers nothing.
         await stack.restart(API_GATEWAY)
         answers = await asyncio.gather(*(house.bid("lot", f"u-{n}", f"b-{n}", amount=n + 100) for n in range(50)))
@@ -92,6 +93,9 @@ async def test_a_first_bid_on_an_id_that_has_left_opens_nothing(start_stack: Sta
         await stack.stop_process("postgres")
         try:
             answer = await house.bid("lot", "eve", "late", amount=1_000)
+            assert answer.status_code == 503, answer.text
+            # Three decimals are right in its currency, which nobody can tell now.
+            answer = await house.bid("dinars", "eve", "late", amount=1_000.125)
             assert answer.status_code == 503, answer.text
             assert (await house.http.get("/api/v1/items/lot")).status_code == 503
             assert (await house.http.post("/api/v1/items", json={"id": "lot", "name": "x"})).status_code == 503
@@ -106,6 +110,7 @@ async def test_a_first_bid_on_an_id_that_has_left_opens_nothing(start_stack: Sta
 
         await eventually(is_back)
         assert (await house.bid("lot", "eve", "late", amount=1_000)).json()["code"] == "SOLD"
+        assert (await house.bid("dinars", "eve", "late", amount=1_000.125)).json()["code"] == "SOLD"
 
 
 async def test_closed_items_that_cannot_be_read_do_not_hide_a_page_of_the_list(start_stack: StackFactory) -> None:
