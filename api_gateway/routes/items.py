@@ -25,7 +25,7 @@ from api_gateway.schemas import (
     optional_amount,
 )
 from shared import names
-from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, public_history
+from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, parse_cursor, public_history
 from shared.domain.auction import Status, Terms
 from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid, Unavailable
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
@@ -194,6 +194,9 @@ async def get_history(
 ) -> Response:
     """Bidders appear under an alias that is stable within the item."""
     context: Context = context_of(request)
+    cursor = cursor or None
+    if cursor is not None:
+        parse_cursor(cursor)  # wherever the item is, a malformed one is refused in the same words
     for _ in range(_READS):
         found = await context.items.find(_checked(item_id), may_open=False)
         if found.has_left:

@@ -226,6 +226,18 @@ async def test_a_closed_shard_lets_nothing_go(start_stack: StackFactory) -> None
             assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT")
 
 
+async def test_cursors_are_read_in_the_same_way_wherever_the_item_is(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        cursors = ("", "1:2", "abc", "a b", "1:99999999999999999999", "1:" + "9" * 60)
+        paths = {cursor: ("GET", f"/api/v1/items/lot/bids?cursor={cursor}", None, None) for cursor in cursors}
+        before = await auction.answers("lot", **paths)
+        assert [before[cursor][0] for cursor in cursors] == [200, 200, 422, 422, 422, 422]
+        await auction.evicted("lot")
+        assert await auction.answers("lot", **paths) == before
+
+
 class SlowAsking(Asking):
     """Something happens while an item is read to be brought back."""
 
