@@ -15,7 +15,7 @@ from broadcast_service.sources.left_items import LeftItems
 from shared import names
 from shared.messages import BidVoided, DecodeError, decode_event
 from shared.redis_layout.cursors import ask_is_open
-from shared.redis_layout.keys import bidders_key, item_key, proxies_key, recent_key
+from shared.redis_layout.keys import bidders_key, item_key, lost_key, proxies_key, recent_key
 
 
 class _Bid(msgspec.Struct):
@@ -42,6 +42,14 @@ class ShardClosed(OSError):
         super().__init__(f"shard {shard} is being rebuilt")
 
 
+class ItemLost(OSError):
+    """Redis has lost the item: how bidders stand on it cannot be read before it is rebuilt."""
+
+
+class _HasLeft(Exception):
+    """The item has left Redis since it was read."""
+
+
 class BidderReader:
     """Reads only; may be repeated at will."""
 
@@ -58,7 +66,7 @@ class BidderReader:
         among the recent events. Bids older than those are not found, and struck ones are.
 
         Raises:
-            ShardClosed: the item's shard is lost or closed.
+            ShardClosed, ItemLost: the item's shard is lost or closed, or Redis has lost the item.
             ArchiveAway: Redis does not have the item, and the archive cannot be asked.
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
         """
@@ -68,12 +76,16 @@ class BidderReader:
         pipeline.hmget(bidders_key(item_id), asked)
         pipeline.hmget(item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count", "epoch"])
         ask_is_open(pipeline, names.shard_of(item_id))
-        maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open = await pipeline.execute()
+        pipeline.sismember(lost_key(names.shard_of(item_id)), item_id)
+        maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open, is_lost = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))
         if epoch is None:
+            return await self._read_left(item_id, asked, is_lost=is_lost)
+        try:
+            struck = await self._struck_bids(item_id, epoch, voids)
+        except _HasLeft:
             return await self._read_left(item_id, asked)
-        struck = await self._struck_bids(item_id, epoch, voids)
         facts = {
             user_id: Facts(maximum is not None or count is not None, _minor(maximum), struck.get(user_id, ()))
             for user_id, maximum, count in zip(asked, maxima, bids, strict=True)
@@ -81,7 +93,11 @@ class BidderReader:
         rest = {user_id for user_id, known in facts.items() if not known.has_bid}
         standing = int(bid_count or 0) if accepted is None else int(accepted) - int(voids or 0)
         if rest and standing != int(bids_counted or 0):
-            for user_id in rest & await self._recent_bidders(item_id):
+            try:
+                found = await self._recent_bidders(item_id)
+            except _HasLeft:
+                return await self._read_left(item_id, asked)
+            for user_id in rest & found:
                 facts[user_id] = replace(facts[user_id], has_bid=True, maximum=None)
         return facts
 
@@ -101,24 +117,32 @@ class BidderReader:
         self._struck[item_id] = ((epoch, voids), found)
         return found
 
-    async def _read_left(self, item_id: str, users: list[str]) -> dict[str, Facts]:
-        bidders = await self._left.bidders(item_id, users)
-        struck = _struck_by(await self._left.voids(item_id))
-        return {user_id: Facts(user_id in bidders, None, struck.get(user_id, ())) for user_id in users}
+    async def _read_left(self, item_id: str, users: list[str], *, is_lost: bool = False) -> dict[str, Facts]:
+        """The facts of an item that Redis does not have; ``is_lost``: somebody has found that it is lost."""
+        found = await self._left.standings(item_id, users)
+        if found is None and is_lost:
+            raise ItemLost(f"item {item_id} is being rebuilt")
+        if found is None:
+            return dict.fromkeys(users, Facts(False, None, ()))  # it never was
+        struck = _struck_by(found.voids)
+        return {user_id: Facts(user_id in found.bidders, None, struck.get(user_id, ())) for user_id in users}
 
     async def _recent(self, item_id: str) -> list[bytes]:
         """The item's recent events.
 
         Raises:
-            ShardClosed: the events may have gone since the item was read. A caller would remember that there were none,
-                even after the rebuilding.
+            ShardClosed, _HasLeft: the events have gone since the item was read, or may have. A caller would remember
+                that there were none, even after the rebuilding.
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.lrange(recent_key(item_id), 0, -1)
         ask_is_open(pipeline, names.shard_of(item_id))
-        events, is_open = await pipeline.execute()
+        pipeline.exists(item_key(item_id))
+        events, is_open, is_there = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))
+        if not is_there:
+            raise _HasLeft
         return cast("list[bytes]", events)
 
     async def _recent_bidders(self, item_id: str) -> set[str]:

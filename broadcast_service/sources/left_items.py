@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -42,6 +42,13 @@ class FeedReads(Protocol):
     async def voids(self, item_id: str) -> list[BidVoided]: ...
 
 
+class Standings(NamedTuple):
+    """Those users of whom an accepted bid stands, and the item's newest voids, oldest first."""
+
+    bidders: set[str]
+    voids: list[BidVoided]
+
+
 class LeftItems:
     """Reads only; may be repeated at will. Every method raises :class:`ArchiveAway`.
 
@@ -66,42 +73,47 @@ class LeftItems:
     async def find(self, item_id: str, epoch: int) -> ItemState | None:
         """The item, in the epoch that its shard has in Redis; None where it is no closed one, or was none a few seconds
         ago."""
-        clock = asyncio.get_running_loop().time
-        if self._unknown.get(item_id, 0.0) > clock():
+        if self._is_unknown(item_id):
             return None
         async with _turn(self._items):
             value = await self._answer(lambda: self._reads.get(state_key(item_id)))
-        self._unknown.pop(item_id, None)
+        self._remember(item_id, is_closed=value is not None)
         if value is None:
-            self._unknown[item_id] = clock() + KEPT_S
-            if len(self._unknown) > KEPT_MAX:
-                del self._unknown[next(iter(self._unknown))]
             return None
         item = decode_state(value)
         return msgspec.structs.replace(item, state=replace(item.state, epoch=epoch))
+
+    def _is_unknown(self, item_id: str) -> bool:
+        return self._unknown.get(item_id, 0.0) > asyncio.get_running_loop().time()
+
+    def _remember(self, item_id: str, *, is_closed: bool) -> None:
+        self._unknown.pop(item_id, None)
+        if is_closed:
+            return
+        self._unknown[item_id] = asyncio.get_running_loop().time() + KEPT_S
+        if len(self._unknown) > KEPT_MAX:
+            del self._unknown[next(iter(self._unknown))]
 
     async def newest_events(self, item_id: str, count: int) -> list[AnyEvent]:
         """The newest events of a closed item, newest first."""
         async with _turn(self._items):
             return await self._answer(lambda: self._feed.newest_events(item_id, count))
 
-    async def bidders(self, item_id: str, users: Collection[str]) -> set[str]:
-        """Those of these users of whom an accepted bid stands."""
-        async with self._turn_at_once():
-            return await self._answer(lambda: self._feed.bidders(item_id, users))
+    async def standings(self, item_id: str, users: Collection[str]) -> Standings | None:
+        """How these users stand on a closed item; None where it is no closed one.
 
-    async def voids(self, item_id: str) -> list[BidVoided]:
-        """The item's newest voids, oldest first."""
-        async with self._turn_at_once():
-            return await self._answer(lambda: self._feed.voids(item_id))
-
-    @asynccontextmanager
-    async def _turn_at_once(self) -> AsyncIterator[None]:
-        """Readers of bidders are few, and most of them are for live items: they come back instead of waiting."""
+        Who asks has live items to read, too: it is to come back, instead of waiting for others who ask the same.
+        """
         if self._bidders.locked():
             raise ArchiveAway("others ask the archive how bidders stand")
         async with self._bidders:
-            yield
+            if not self._is_unknown(item_id):
+                is_closed = await self._answer(lambda: self._reads.get(state_key(item_id))) is not None
+                self._remember(item_id, is_closed=is_closed)
+            if self._is_unknown(item_id):
+                return None
+            bidders = await self._answer(lambda: self._feed.bidders(item_id, users))
+            return Standings(bidders, await self._answer(lambda: self._feed.voids(item_id)))
 
     async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
         clock = asyncio.get_running_loop().time
