@@ -315,7 +315,7 @@ class Items:
         fence = decode_fence(answer)
         if fence is None:
             raise shard_lost()
-        if await self._known.is_known(item_id):
+        if await self._known.is_known(item_id, from_now=True):
             # Opened in between, or closed long ago.
             if await ask(self._redis.exists(key)) or await self.left(item_id) is not None:
                 raise ItemExists(item_id)
