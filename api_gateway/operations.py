@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from shared.redis_layout.item_hash import ItemState
 
 _RETURNS: Final = 3
 """How often an item is brought back into Redis for one void."""
+WITHIN_S: Final = 50.0
+"""Less than the minute after which a load balancer gives up a silent request."""
 
 
 class Operations:
@@ -33,7 +36,10 @@ class Operations:
         returns: Returns,
         *,
         on_outbox: Callable[[str], None],
+        within_s: float = WITHIN_S,
     ) -> None:
+        """``within_s``: of one void, with all that it waits for."""
+        self._within_s = within_s
         self._scripts = scripts
         self._items = items
         self._voids = voids
@@ -61,16 +67,22 @@ class Operations:
         Raises:
             ItemNotFound, BidNotFound, BidStruck, StateConflict, Unavailable.
         """
+        try:
+            async with asyncio.timeout(self._within_s):
+                await self._strike(item_id, bid_id, reason=reason, by=by)
+        except TimeoutError:
+            raise Unavailable("the void took too long; look at the item, and try again", retry_after_s=5) from None
+        self._on_outbox(names.shard_of(item_id))
+        return await self._items.get(item_id, may_open=False)
+
+    async def _strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> None:
         for _ in range(_RETURNS):
             try:
                 await _of_redis(self._voids.strike(item_id, bid_id, reason=reason, by=by))
-                break
+                return
             except ItemNotFound:
                 await self._bring_back(item_id, bid_id)
-        else:
-            raise Unavailable("the item was closed and leaves Redis again and again; try again", retry_after_s=5)
-        self._on_outbox(names.shard_of(item_id))
-        return await self._items.get(item_id, may_open=False)
+        raise Unavailable("the item was closed and leaves Redis again and again; try again", retry_after_s=5)
 
     async def _bring_back(self, item_id: str, bid_id: str) -> None:
         """Bring the item, which has left Redis, back for a void; unless the archive can tell that the void is not
