@@ -19,7 +19,7 @@ async def keyed_verdicts(fetch: Fetch, item_id: str, user_id: str | None, key: s
     """The fields of the verdicts' hash that may hold the verdict of this user under this key, or of anybody where
     ``user_id`` is None; :func:`shared.redis_layout.stored_verdicts.find_verdict` reads them.
 
-    Only accepted bids have one, for as long as Redis would have kept it: a day after the item's last event.
+    Only accepted bids have one, for as long as Redis would have kept it: a day after the item was over.
 
     Raises:
         Unavailable: PostgreSQL cannot be asked.

@@ -44,6 +44,7 @@ class Rebuilt:
         accepted: the log of its newest accepted bids, oldest first.
         recent: its newest events as JSON, newest first.
         deadline_us: when the closer must look at it; None for never.
+        updated_us: of its last event.
         verdicts_until_us: until when its verdicts are kept; None if it may still take bids.
         fault: why it could not be rebuilt as it was, else None. Then it is paused, for an operator to decide.
     """
@@ -55,6 +56,7 @@ class Rebuilt:
     accepted: list[str]
     recent: list[bytes]
     deadline_us: int | None
+    updated_us: int
     verdicts_until_us: int | None = None
     fault: str | None = None
 
@@ -148,7 +150,7 @@ def rebuild(
     }
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
     recent = [encode_event(event) for event in recent_events(terms, row["bid_count"], row["end_us"], log)]
-    verdicts_until_us = row["updated_us"] + VERDICT_KEEP_S * 1_000_000 if status.is_final else None
+    verdicts_until_us = row["closed_us"] + VERDICT_KEEP_S * 1_000_000 if status.is_final else None
     return Rebuilt(
         item_id=row["item_id"],
         fields=fields,
@@ -157,6 +159,7 @@ def rebuild(
         accepted=[encode_entry(archived_entry(entry, entry["position"])) for entry in accepted],
         recent=recent,
         deadline_us=deadline_us,
+        updated_us=row["updated_us"],
         verdicts_until_us=verdicts_until_us,
         fault=fault,
     )

@@ -13,7 +13,7 @@ ACCEPTED_KEPT: Final = 1_024
 """Entries of an item's log of accepted bids."""
 
 VERDICT_KEEP_S: Final = 86_400
-"""How long verdicts of accepted bids are kept after the last event of an item that is over."""
+"""How long verdicts of accepted bids are kept after an item is over; a void after that does not prolong it."""
 
 RETURNED_KEEP_S: Final = 60
 """How long a closed item that came back into Redis, for a void, stays there at least."""

@@ -3,10 +3,16 @@
 
 -- name: read_items
 -- Terms and newest state. `runner_up` is the highest visible bid of anybody but the leader, which is right if no bid of the item
--- had a maximum. Instants in microseconds.
+-- had a maximum. `closed_us`: since when an item that is over is over; voids may have followed. Instants in microseconds.
 SELECT i.*, (SELECT count(*) FROM events AS e WHERE e.item_id = i.item_id AND e.type = 'voided') AS voids,
        us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
        us_of(i.end_at) AS end_us, us_of(i.updated_at) AS updated_us,
+       us_of(coalesce(greatest(
+           (SELECT e.at FROM events AS e
+            WHERE e.item_id = i.item_id AND e.type <> 'voided' ORDER BY e.epoch DESC, e.seq DESC LIMIT 1),
+           (SELECT o.placed_at FROM bids AS o
+            WHERE o.item_id = i.item_id AND o.bid_id NOT LIKE '%/anew' ORDER BY o.epoch DESC, o.seq DESC LIMIT 1)
+       ), i.updated_at)) AS closed_us,
        coalesce((SELECT max(b.amount) FROM bids AS b
                  WHERE b.item_id = i.item_id AND b.status = 'valid' AND b.user_id <> i.highest_bidder_id), 0) AS runner_up
 FROM items AS i
@@ -113,13 +119,18 @@ GROUP BY item_id, user_id
 ORDER BY item_id;
 
 -- name: read_answered_bids
--- The bids whose verdict must be kept: as long as their item can take bids, and once it is over, until $2 microseconds after its
--- last event. The next statement reads those with sealed facts.
+-- The bids whose verdict must be kept: as long as their item can take bids, and once it is over, until $2 microseconds after it
+-- was: after that there were voids at most. The next statement reads those with sealed facts.
 SELECT b.item_id, b.epoch, b.seq, b.bid_id, b.user_id, b.amount, b.kind, b.leader_id, us_of(b.placed_at) AS ts_us
 FROM bids AS b
 JOIN items AS i USING (item_id)
 WHERE b.item_id = ANY ($1::text[])
-    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR i.updated_at + $2::bigint * interval '1 microsecond' > now())
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR coalesce(greatest(
+        (SELECT e.at FROM events AS e
+         WHERE e.item_id = i.item_id AND e.type <> 'voided' ORDER BY e.epoch DESC, e.seq DESC LIMIT 1),
+        (SELECT o.placed_at FROM bids AS o
+         WHERE o.item_id = i.item_id AND o.bid_id NOT LIKE '%/anew' ORDER BY o.epoch DESC, o.seq DESC LIMIT 1)
+    ), i.updated_at) + $2::bigint * interval '1 microsecond' > now())
     AND NOT EXISTS (SELECT FROM sealed AS s WHERE s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id)
 ORDER BY b.item_id, b.epoch, b.seq;
 
@@ -129,5 +140,10 @@ SELECT s.item_id, s.user_id, s.bid_id, s.amount, s.max_amount, s.key, s.verdict
 FROM sealed AS s
 JOIN items AS i USING (item_id)
 WHERE s.item_id = ANY ($1::text[]) AND s.key IS NOT NULL
-    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR i.updated_at + $2::bigint * interval '1 microsecond' > now())
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR coalesce(greatest(
+        (SELECT e.at FROM events AS e
+         WHERE e.item_id = i.item_id AND e.type <> 'voided' ORDER BY e.epoch DESC, e.seq DESC LIMIT 1),
+        (SELECT o.placed_at FROM bids AS o
+         WHERE o.item_id = i.item_id AND o.bid_id NOT LIKE '%/anew' ORDER BY o.epoch DESC, o.seq DESC LIMIT 1)
+    ), i.updated_at) + $2::bigint * interval '1 microsecond' > now())
 ORDER BY s.item_id, s.epoch, s.n, s.at;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 import shared.archive_reads
 from infrastructure.local.stack import Stack
 from shared import names
+from shared.archive_reads.keyed_verdicts import keyed_verdicts
 from shared.archive_reads.origin import closed_items
-from shared.archive_reads.rebuild_reads import read_items
+from shared.archive_reads.rebuild_reads import read_items, read_verdicts
 from shared.sql_files import read_statements
 from tests.integration.archive.archive_world import migrated_database
 
@@ -164,3 +166,28 @@ async def test_an_item_of_very_many_bidders_is_read_piece_by_piece(servers: Stac
         (item,) = (await read_items(counted, ["crowd"], 1)).items
         assert (len(item.bidders), len(item.maxima), item.fields["bids_counted"]) == (5_000, 5_000, "5000")
         assert counted.most_rows <= 1_024
+
+
+@pytest.mark.parametrize("hours", [1, 30])
+async def test_a_late_void_does_not_prolong_how_long_verdicts_are_kept(servers: Stack, hours: int) -> None:
+    async with database(servers) as connection, connection.transaction():
+        await put_closed(connection, "lot", 3)
+        await connection.execute(
+            """
+            INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, status, placed_at)
+            VALUES ('lot', 1, 1, 'b-1', 'ann', 1, 0, 'bid', 'valid', now() - interval '40 hours')
+            """
+        )
+        await connection.execute(
+            """
+            INSERT INTO events (item_id, epoch, seq, type, body, at)
+            VALUES ('lot', 1, 2, 'closed', '{}', now() - $1 * interval '1 hour'), ('lot', 1, 3, 'voided', '{}', now())
+            """,
+            hours,
+        )
+        is_kept = hours < 24
+        assert bool(await keyed_verdicts(connection.fetch, "lot", None, "b-1")) is is_kept
+        terms = {"lot": (await closed_items(connection.fetch, ["lot"]))["lot"].terms}
+        assert len([answer async for answer in read_verdicts(connection, ["lot"], terms)]) == is_kept
+        (row,) = await connection.fetch(_REBUILD["read_items"], ["lot"])
+        assert abs(row["closed_us"] / 1_000_000 - (time.time() - hours * 3_600)) < 60

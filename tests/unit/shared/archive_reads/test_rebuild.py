@@ -67,6 +67,7 @@ def item_row(**changes: Any) -> dict[str, Any]:
         "created_us": START_US - 5,
         "end_us": END_US,
         "updated_us": START_US,
+        "closed_us": START_US - 1,
     }
     return row | changes
 
@@ -292,11 +293,11 @@ def test_a_bid_of_a_gateways_own_id_has_no_key() -> None:
     assert kept.fields == (field_of_bid_id("bid-1"),)
 
 
-def test_verdicts_are_kept_until_a_day_after_the_last_event_of_an_item_that_is_over() -> None:
+def test_verdicts_are_kept_until_a_day_after_an_item_is_over() -> None:
     for status in ("scheduled", "open", "paused", "sold", "unsold", "cancelled"):
         row, is_over = item_row(status=status), status in ("sold", "unsold", "cancelled")
         until_us = rebuild(row, Turns(), [], epoch=2).verdicts_until_us
-        assert until_us == (row["updated_us"] + VERDICT_KEEP_S * 1_000_000 if is_over else None), status
+        assert until_us == (row["closed_us"] + VERDICT_KEEP_S * 1_000_000 if is_over else None), status
 
 
 def test_terms_without_extras() -> None:
