@@ -154,7 +154,8 @@ def make_app(
             | cursors.alarms
             | holes.alarms
             | chainer.alarms
-            | (exporter.alarms if exporter else {}),
+            | (exporter.alarms if exporter else {})
+            | evictor.alarms,
         }
         return readiness(SERVICE_NAME, works=is_ready, is_degraded=False, **told)
 

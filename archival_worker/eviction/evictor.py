@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import asyncpg
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
@@ -46,6 +46,7 @@ NOTE_CLOSED: Final = Script.read(_LUA / "note_closed.lua")
 REMOVED, GONE = 1, 0
 """Replies of ``evict.lua`` after which Redis has nothing of the item."""
 
+_FAILING_MAX: Final = 100
 _FINAL: Final = (b"sold", b"unsold", b"cancelled")
 
 
@@ -61,6 +62,7 @@ class EvictionOptions:
         items_per_call: items that are removed in one round trip.
         rest_s: between two looks while items leave: bids come first.
         search_every_s: how often all items are looked through for closed ones that nobody has noted.
+        exports_every_s: how often the archive is asked whether there are any exports, until there are.
         search_keys: keys per step of that search, one step per look.
     """
 
@@ -72,6 +74,7 @@ class EvictionOptions:
     rest_s: float = 0.05
     search_every_s: float = 6 * 3_600.0
     search_keys: int = 1_000
+    exports_every_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,20 @@ class Evictor:
         self._passed: dict[str, int] = {}
         self._search_cursor = 0
         self._search_at_s = 0.0
+        self._has_exports = False
+        self._exports_at_s = 0.0
+        # Items that cannot be removed, each with the error. Bounded.
+        self._failing: dict[str, str] = {}
         self.closed_in_redis = 0
         """Closed items that Redis had at the last look."""
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What an operator must look at."""
+        if not self._failing:
+            return {}
+        item_id, error = next(iter(self._failing.items()))
+        return {"eviction": f"{len(self._failing)} closed items cannot be removed from Redis, say {item_id}: {error}"}
 
     async def run(self) -> None:
         """Look until cancelled; while a server is away, look again later."""
@@ -124,6 +139,8 @@ class Evictor:
             RedisError, OSError, TimeoutError, ArchiveUnavailable: a server cannot be asked now; some may have left.
         """
         pages = await self._pages()
+        if not pages or not await self._exports_exist():
+            return 0
         due = await self._due(pages)
         seqs = await self._exported([candidate.item_id for candidate in due])
         if seqs:
@@ -166,6 +183,15 @@ class Evictor:
             for (shard, epoch), page in zip(epochs.items(), pages, strict=True)
         }
 
+    async def _exports_exist(self) -> bool:
+        """Without them nothing leaves, and the archive is not asked about all closed items again and again."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._has_exports and now_s >= self._exports_at_s:
+            self._exports_at_s = now_s + self._options.exports_every_s
+            async with connection_of(self._pool) as connection:
+                self._has_exports = await connection.fetchval(self._sql.has_exports)
+        return self._has_exports
+
     def _page_of(self, shard: str) -> int:
         """Mostly nothing is due, and then a look is to cost Redis little, however many closed items it has."""
         return self._options.page_items if shard in self._passed else self._options.first_items
@@ -179,13 +205,14 @@ class Evictor:
         pipeline.time()
         for candidate in candidates:
             pipeline.hmget(keys_of_item(candidate.item_id)[0], ["updated_us", "returned_us"])
-        (seconds, micros), *instants = await pipeline.execute()
+        # Of a key that is no hash the answer is an error; the script says so.
+        (seconds, micros), *instants = await pipeline.execute(raise_on_error=False)
         now_us = seconds * 1_000_000 + micros
         return [
             candidate
-            for candidate, (updated_us, returned_us) in zip(candidates, instants, strict=True)
-            if int(updated_us or 0) + self._options.keep_s * 1_000_000 <= now_us
-            and int(returned_us or 0) + RETURNED_KEEP_S * 1_000_000 <= now_us
+            for candidate, answer in zip(candidates, instants, strict=True)
+            if _instant(answer, 0) + self._options.keep_s * 1_000_000 <= now_us
+            and _instant(answer, 1) + RETURNED_KEEP_S * 1_000_000 <= now_us
         ]
 
     async def _exported(self, item_ids: list[str]) -> dict[str, int]:
@@ -214,11 +241,23 @@ class Evictor:
         ]
         left: set[str] = set()
         for candidate, reply in zip(candidates, await EVICT.run_each(self._redis, calls), strict=True):
+            if type(reply) is ResponseError:
+                self._failed(candidate.item_id, reply)
+                continue
             if isinstance(reply, Exception):
                 raise reply
+            self._failing.pop(candidate.item_id, None)
             if reply == REMOVED:
                 left.add(candidate.item_id)
         return left
+
+    def _failed(self, item_id: str, error: ResponseError) -> None:
+        """The script cannot read what Redis has of the item: the others go on."""
+        self._metrics.failures_by["eviction"] += 1
+        if item_id not in self._failing:
+            logger.error("item %s cannot be removed from Redis: %s", item_id, error)
+        if len(self._failing) < _FAILING_MAX:
+            self._failing[item_id] = str(error)
 
     def _go_on(self, pages: Mapping[str, list[_Candidate]], due: Collection[_Candidate], left: Collection[str]) -> None:
         """Where each shard's next page begins: behind the items that could not go, say because their export fails. Once
@@ -255,3 +294,11 @@ class Evictor:
         if not self._search_cursor:
             self._search_at_s = now_s + self._options.search_every_s
         return bool(self._search_cursor)
+
+
+def _instant(answer: Any, place: int) -> int:
+    """A microsecond of an answer to HMGET; 0 where it is none."""
+    try:
+        return int(answer[place] or 0)
+    except (TypeError, ValueError):
+        return 0

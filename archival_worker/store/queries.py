@@ -78,6 +78,7 @@ class EvictionQueries:
     """One field per statement of ``eviction.sql``, under the same name."""
 
     read_exported: str
+    has_exports: str
 
 
 Q = TypeVar("Q", Queries, ChainQueries, EvictionQueries)

@@ -19,7 +19,8 @@ local status, seq, updated_us, returned_us = unpack(redis.call('HMGET', KEYS[6],
 if not status then
   -- Nothing may need what is left of an item without its hash.
   redis.call('UNLINK', unpack(KEYS, 6))
-  redis.call('ZREM', KEYS[2], ARGV[1])
+  -- Only the first time: then it was here, and what the archive told before may be old by now (decode_fence).
+  if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'evictions', 1) end
   return 0
 end
 if (status ~= 'sold' and status ~= 'unsold' and status ~= 'cancelled') or seq ~= ARGV[3] then return 3 end

@@ -8,3 +8,7 @@ FROM items AS i
 JOIN exports AS x ON (x.item_id, x.epoch, x.seq) = (i.item_id, i.epoch, i.seq)
 WHERE i.item_id = ANY ($1::text[]) AND x.state = 'confirmed' AND i.created_at IS NOT NULL
     AND i.status IN ('sold', 'unsold', 'cancelled');
+
+-- name: has_exports
+-- Whether anything was ever exported.
+SELECT EXISTS (SELECT FROM exports WHERE state = 'confirmed');

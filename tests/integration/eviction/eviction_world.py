@@ -32,7 +32,7 @@ from shared.redis_layout.keys import closed_key, deadlines_key, item_key, lost_k
 from tests.integration.loss.recover_world import House, Json, house_of
 from tests.waiting import eventually
 
-AT_ONCE = EvictionOptions(keep_s=0)
+AT_ONCE = EvictionOptions(keep_s=0, exports_every_s=0)
 
 
 @dataclass

@@ -406,8 +406,10 @@ async def test_an_item_without_its_hash_is_taken_for_what_the_archive_has(start_
         await auction.redis.delete(item_key("lot"))
         assert (await house.http.get("/api/v1/items/lot")).content == read.content
         assert await auction.redis.exists(recent_key("lot"))
+        fence = await auction.fence("lot")
         await auction.evictor.look()
         assert await auction.traces("lot") == [], "what was left of it is gone, too"
+        assert await auction.fence("lot") != fence
         code, output = await house.recover("--item", "lot")
         assert code == 3, output
         assert "is closed and served from the archive" in output
@@ -435,9 +437,58 @@ async def test_what_an_older_version_closed_is_found(start_stack: StackFactory) 
         assert await auction.redis.exists(item_key("open"))
 
 
+async def test_an_item_that_cannot_be_removed_keeps_no_others(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        redis: Any = auction.redis
+        items = [item_id for n in range(999) if names.shard_of(item_id := f"lot-{n}") == names.SHARDS[7]][:4]
+        for item_id in items:
+            await sold(auction.house, item_id)
+        await auction.exported(*items)
+        kept = await redis.hget(item_key(items[0]), "updated_us")
+        await redis.hdel(item_key(items[0]), "updated_us")
+        await redis.hset(item_key(items[1]), "updated_us", "soon")
+        await redis.delete(item_key(items[2]))
+        await redis.lpush(item_key(items[2]), "no hash")
+        assert await auction.evictor.look() == 1
+        assert not await redis.exists(item_key(items[3]))
+        assert "3 closed items cannot be removed" in auction.evictor.alarms["eviction"]
+        await redis.delete(item_key(items[1]), item_key(items[2]))
+        await redis.hset(item_key(items[0]), "updated_us", kept)
+        await auction.evicted(*items)
+        await auction.evictor.look()
+        assert auction.evictor.alarms == {}
+
+
+class CountedPool:
+    """A pool that counts the connections that were asked for."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked += name == "acquire"
+        return getattr(self._pool, name)
+
+
+async def test_without_exports_the_archive_is_not_asked_again_and_again(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.exported("lot")
+        await auction.house.query("UPDATE exports SET state = 'failing', confirmed_at = NULL")
+        pool: Any = CountedPool(auction.pool)
+        evictor = Evictor(pool, auction.redis, auction.metrics, EvictionOptions(keep_s=0, exports_every_s=60))
+        for _ in range(10):
+            assert await evictor.look() == 0
+        assert pool.asked == 1
+        assert evictor.closed_in_redis == 1
+
+
 async def test_items_whose_export_fails_keep_no_others(start_stack: StackFactory) -> None:
     stack = await start_stack(services=BOTH)
-    options = EvictionOptions(keep_s=0, first_items=2, page_items=3, items_per_call=2)
+    options = EvictionOptions(keep_s=0, exports_every_s=0, first_items=2, page_items=3, items_per_call=2)
     async with auction_of(stack, options) as auction:
         of_one_shard = [item_id for n in range(2_000) if names.shard_of(item_id := f"lot-{n}") == names.SHARDS[7]][:16]
         assert len(of_one_shard) == 16
