@@ -26,6 +26,9 @@ from shared.redis_layout.keys import (
 )
 
 _VERDICTS_PER_STEP: Final = 1_000
+_LONG_FROM_NOW_US: Final = 8 * 10**15
+"""An instant in 2223. Before it the scores of closed items that were rebuilt are below 0, and so archived; and the one
+that changed last is last, so that none of those that stay for a while is before one whose time has come."""
 
 
 class ItemWriter:
@@ -69,7 +72,7 @@ class ItemWriter:
                 pipeline.zadd(deadlines_key(self._shard), {item.item_id: item.deadline_us})
             if item.verdicts_until_us is not None:
                 # It is closed. All of it is archived, so it may leave again when its time has come.
-                pipeline.zadd(closed_key(self._shard), {item.item_id: 0})
+                pipeline.zadd(closed_key(self._shard), {item.item_id: item.updated_us - _LONG_FROM_NOW_US})
             self._report.events += len(item.recent)
         self._report.items += len(items)
         await self._execute(pipeline)

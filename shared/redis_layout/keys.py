@@ -106,7 +106,8 @@ def opened_key(shard: str) -> str:
 def closed_key(shard: str) -> str:
     """Sorted set: the closed items that Redis still has, by the number of the outbox entry with their last event.
 
-    0 where that is of a former epoch, or was archived before the item came back.
+    0 where that was archived before the item came back; below 0 where the item was rebuilt since, in the order of the
+    last changes.
     """
     return f"{{{shard}}}:closed"
 
