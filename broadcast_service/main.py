@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> Starlette:
         redis = open_redis(
             settings.redis_url,
             timeout_s=settings.redis_timeout_ms / 1000,
-            connections_max=loader.WORKERS + private.READERS + 9,
+            connections_max=loader.WORKERS + loader.ABSENT_WORKERS + private.READERS + 9,
         )
         # For closed items that have left Redis: few ask for them, and nothing live does.
         pool = await open_postgres(

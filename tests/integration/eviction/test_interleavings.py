@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 import asyncpg
 import pytest
+from websockets.asyncio.client import connect
 
 from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.items import NewItem
@@ -20,8 +21,10 @@ from shared.archive_reads.asking import Asking, Connection
 from shared.domain.auction import Terms
 from shared.domain.errors import ItemExists, Unavailable
 from shared.redis_layout.keys import closed_key, cursors_key, item_key, lost_key, recent_key
+from tests.acceptance.test_one_bid_end_to_end import feed_url
 from tests.integration.eviction.eviction_world import AT_ONCE, auction_of, sold
 from tests.integration.eviction.test_life import REASON, no_longer_returned
+from tests.integration.feed.feed_world import greeted
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -135,6 +138,24 @@ async def test_closed_items_that_cannot_be_read_do_not_hide_a_page_of_the_list(s
         assert not await auction.redis.exists(lost_key(names.shard_of("lot")))
         listed = (await house.http.get("/api/v1/items")).json()
         assert ([item["id"] for item in listed["items"]], listed["being_rebuilt"]) == (["live", "lot"], [])
+
+
+async def test_viewers_of_a_live_item_do_not_wait_for_an_archive_that_hangs(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=ALL_SERVICES)
+    async with AsyncExitStack() as open_, auction_of(stack) as auction:
+        await auction.house.create("live")
+        await auction.house.all_published()
+        blocker = await asyncpg.connect(stack.urls.postgres_url)
+        open_.push_async_callback(blocker.close)
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE chains IN ACCESS EXCLUSIVE MODE")
+            for number in range(64):
+                await open_.enter_async_context(connect(f"{feed_url(stack)}/ws/items/gone-{number}"))
+            # Eight workers that each wait for two seconds would come to it after sixteen.
+            async with asyncio.timeout(6), connect(f"{feed_url(stack)}/ws/items/live") as viewer:
+                assert (await greeted(viewer))["status"] == "open"
+        async with connect(f"{feed_url(stack)}/ws/items/live") as viewer:
+            assert (await greeted(viewer))["status"] == "open"
 
 
 async def test_a_live_item_takes_bids_while_postgresql_is_away(start_stack: StackFactory) -> None:
