@@ -22,9 +22,9 @@ up: install ## start the whole platform here; Ctrl-C stops it
 down: install ## stop what `bidding up --detach` started
 	@exec $(BIN)/bidding down $(ARGS)
 
-# Three files at a time, on two cores: the tests wait more than they compute. ARGS="-n 0" for one after the other.
+# Three files at a time, on two cores: the tests wait as much as they compute. ARGS="-n 0" for one after the other.
 test: install-dev ## all tests, against servers that the test run starts itself
-	@exec $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: install-dev ## the tests without servers, in about a minute
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit $(ARGS)

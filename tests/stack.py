@@ -18,7 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.postgres import postgres_spec
 from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
@@ -28,6 +30,12 @@ from tests.preforked import launch_service
 _PREFIX = "bidding-test-"
 # With the number of the process that made it.
 _TEMPLATE_PREFIX = "bidding-template-"
+# One statement per line.
+_NOT_NEEDED = """\
+UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'
+DROP DATABASE template0
+DROP DATABASE postgres
+"""
 
 
 def new_data_dir() -> Path:
@@ -74,7 +82,33 @@ class _Template:
             await stack.migrate()
         finally:
             await stack.stop()
+        await asyncio.to_thread(_shrink, postgres_spec(folder, stack.ports, os.environ))
         return folder
+
+
+def _shrink(spec: ProcessSpec) -> None:
+    """Make a database that is stopped small, as it is copied for every stack: 46 MB before, 18 MB after."""
+    postgres, folder = Path(spec.argv[0]), str(spec.cwd)
+
+    def run(*command: str, statements: str = "") -> None:
+        # Single-user mode tells a statement that failed in its output alone.
+        done = subprocess.run(
+            command,
+            input=statements,
+            capture_output=True,
+            text=True,
+            env=dict(spec.env),
+            cwd=folder,
+            timeout=60,
+            check=True,
+            user=spec.user,
+            group=spec.group,
+            extra_groups=None if spec.user is None else [],
+        )
+        assert "ERROR:" not in done.stderr, done.stderr
+
+    run(str(postgres), "--single", "-D", folder, "template1", statements=_NOT_NEEDED)
+    run(str(postgres.with_name("pg_resetwal")), "--wal-segsize=1", "-D", folder)
 
 
 _TEMPLATE = _Template()

@@ -27,8 +27,10 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
+import asyncpg
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
@@ -40,10 +42,11 @@ from archival_worker.recovery.closed_shards import ClosedShards
 from archival_worker.recovery.items import ItemWriter
 from archival_worker.recovery.options import RecoverOptions, RecoveryReport
 from archival_worker.store.archive import Archive
-from archival_worker.store.database import is_gone
+from archival_worker.store.database import is_gone, translated
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
+from shared.domain.errors import BiddingError
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
     closed_key,
@@ -103,9 +106,15 @@ class Recovery:
             if not self._options.dry_run:
                 self._claims = await Run.begin(self._redis, self._archive, connection, self._sql)
             try:
-                return await self._run()
-            except ArchiveUnavailable as error:
-                if not await is_gone(connection):
+                # Errors of this very connection are asked about below, like those of others.
+                with translated():
+                    return await self._run()
+            except BiddingError as error:
+                lock_is_gone = await is_gone(connection)
+                # It is not used again. The pool would fail to reset a broken one, and hide this error.
+                with suppress(asyncpg.InterfaceError):  # it is closed already
+                    connection.terminate()
+                if not lock_is_gone or not isinstance(error, ArchiveUnavailable):
                     raise
                 # The lock is gone with the connection, so another run may be at work.
                 raise ArchiveUnavailable(f"the connection that keeps other runs out is gone: {error}") from error

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from playwright.async_api import expect
 
 from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
+from tests.waiting import eventually
 
 pytestmark = in_a_browser
 
@@ -168,12 +169,16 @@ async def test_the_end_is_told_to_who_won_and_to_who_lost(house: House, street: 
 
 
 async def has_the_right_time(house: House, person: Person, item_id: str) -> None:
-    """The clock on the page is right to about two seconds, however long reading it took."""
+    """The clock on the page gets right to about two seconds: a busy browser draws late, and draws again."""
     end = datetime.fromisoformat((await house.item(item_id))["end_time"])
-    most = (end - datetime.now(UTC)).total_seconds()
-    left = await person.seconds_left()
-    least = (end - datetime.now(UTC)).total_seconds()
-    assert least - 1 <= left <= most + 2
+
+    async def is_right() -> bool:
+        most = (end - datetime.now(UTC)).total_seconds()
+        left = await person.seconds_left()
+        least = (end - datetime.now(UTC)).total_seconds()
+        return least - 1 <= left <= most + 2
+
+    await eventually(is_right)
 
 
 async def test_the_clock_is_the_servers_and_a_late_bid_extends(house: House, street: Street) -> None:

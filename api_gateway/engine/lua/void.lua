@@ -23,7 +23,17 @@
 if status == 'cancelled' then return { 4, status } end
 -- A void between the end and the close would promote the next bidder, to whom the close would then sell.
 if status == 'open' and end_us and now >= end_us then return { 4, 'closing' } end
-local target, from = ARGV[6], tonumber(ARGV[7]) or 0
+local reason, actor, target = ARGV[4], ARGV[5], ARGV[6]
+-- What the caller has counted; false where it has not.
+local counted = ARGV[7] ~= '' and {
+  position = tonumber(ARGV[7]), voids = tonumber(ARGV[8]), epoch = ARGV[24], bid_at_position = ARGV[25],
+  price = tonumber(ARGV[9]), leader = ARGV[10], leader_max = tonumber(ARGV[11]), runner_up = tonumber(ARGV[12]),
+  bid_count = tonumber(ARGV[13]), reserve_met = ARGV[14] == '1', is_shown = ARGV[15] == '1',
+  highest_row = tonumber(ARGV[16]), row_above = tonumber(ARGV[23]),
+  seq = tonumber(ARGV[17]), bidder = ARGV[18], limit = tonumber(ARGV[19]), row = tonumber(ARGV[20]),
+  until_seq = tonumber(ARGV[21]), maximum = tonumber(ARGV[22]),
+}
+local from = counted and counted.position or 0
 local is_final = status == 'sold' or status == 'unsold'
 
 local ENTRY = '^(%d+)|(%d+)|([^|]*)|([^|]*)|(%d*)|(%d*)|(%a)|(%d*)|(%d*)|([^|]*)|(%d)(%d)(%d)$'
@@ -36,9 +46,9 @@ if lines[1] then
   local position, kind = string.match(lines[1], '^(%d+)|%d+|[^|]*|[^|]*|%d*|%d*|(%a)')
   first = tonumber(position) + (kind == 'a' and 1 or 0)
 end
-if ARGV[7] == '' then
+if not counted then
   if first > 1 then return { 6 } end
-elseif voids ~= tonumber(ARGV[8]) or first > from + 1 or epoch ~= ARGV[24] or from > accepted_count then
+elseif voids ~= counted.voids or first > from + 1 or epoch ~= counted.epoch or from > accepted_count then
   -- The log is shorter than what was counted: a replica took over, or the item was rebuilt.
   return { 5 }
 end
@@ -53,22 +63,23 @@ for index, line in ipairs(lines) do
   e.line, e.limit = line, e.maximum or e.amount
   entries[index] = e
   if e.bid_id == target and e.kind ~= 'a' then struck = e end
-  if e.position == from and e.kind ~= 'a' and e.bid_id ~= ARGV[25] and ARGV[25] ~= '' then return { 5 } end
+  if counted and e.position == from and e.kind ~= 'a' and e.bid_id ~= counted.bid_at_position
+    and counted.bid_at_position ~= '' then return { 5 } end
 end
 
-if ARGV[7] == '' and not struck then return { 7 } end
+if not counted and not struck then return { 7 } end
 if struck and struck.is_struck then return { 8 } end
 
 -- 1. What is struck, and until when automatic bids came from its maximum.
 local until_seq
-if ARGV[7] == '' then
+if not counted then
   until_seq = seq + 1
 else
-  until_seq = tonumber(ARGV[21]) or seq + 1
+  until_seq = counted.until_seq or seq + 1
   struck = struck or { bid_id = target, position = 0 }
-  struck.seq, struck.user, struck.limit, struck.row = tonumber(ARGV[17]), ARGV[18], tonumber(ARGV[19]), tonumber(ARGV[20])
+  struck.seq, struck.user, struck.limit, struck.row = counted.seq, counted.bidder, counted.limit, counted.row
 end
-if ARGV[7] == '' or ARGV[21] == '' then
+if not counted or not counted.until_seq then
   for _, e in ipairs(entries) do
     if e.position > from and e ~= struck and e.kind ~= 'a' and not e.is_struck and e.user == struck.user
       and e.limit >= struck.limit then
@@ -89,12 +100,12 @@ end
 -- 2. Count in the remaining bids, in their order. No event is sequenced meanwhile.
 local before, count_before = price, bid_count
 local is_shown, highest, maximum = true, nil, nil
-if ARGV[7] == '' then
+if not counted then
   price, leader, leader_max, runner_up, bid_count, reserve_met = start_price, '', 0, 0, 0, not reserve_price
 else
-  price, leader, leader_max, runner_up = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
-  bid_count, reserve_met, is_shown = tonumber(ARGV[13]), ARGV[14] == '1', ARGV[15] == '1'
-  highest, maximum = tonumber(ARGV[16]), tonumber(ARGV[22])
+  price, leader, leader_max, runner_up = counted.price, counted.leader, counted.leader_max, counted.runner_up
+  bid_count, reserve_met, is_shown = counted.bid_count, counted.reserve_met, counted.is_shown
+  highest, maximum = counted.highest_row, counted.maximum
 end
 local last = {}
 placed = function(_, user, kind, amount) last = { user = user, kind = kind, amount = amount } end
@@ -126,8 +137,8 @@ end
 -- 3. The event, and where no row has the new price, the leader's maximum bids anew.
 local remains = price
 if not is_shown and not is_final and leader ~= '' then
-  -- Bids after the position have lifted the price over a row that the caller left out of ARGV[16].
-  if tonumber(ARGV[23]) and tonumber(ARGV[23]) <= remains then return { 5 } end
+  -- Bids after the position have lifted the price over a row that the caller left out of its highest one.
+  if counted and counted.row_above and counted.row_above <= remains then return { 5 } end
   price = highest or start_price
   for _, e in ipairs(entries) do
     if e.row_stands and e.row <= remains then price = math.max(price, e.row) end
@@ -144,7 +155,7 @@ end
 event('voided', string.format('"bid_id":"%s","voided_seq":%d,"bidder_id":"%s","amount":%s,"automatic_until":%s,'
     .. '"previous_bid":%d,"previous_bid_count":%d,"offered_to":%s,"reason":%s,"by":%s,',
   target, struck.seq, struck.user, struck.row and F:format(struck.row) or 'null',
-  until_seq > 0 and F:format(until_seq) or 'null', before, count_before, offered, ARGV[4], ARGV[5]))
+  until_seq > 0 and F:format(until_seq) or 'null', before, count_before, offered, reason, actor))
 local anew
 if not is_shown and not is_final and leader ~= '' then
   price = remains

@@ -146,6 +146,8 @@ async def test_without_a_user_the_first_who_used_the_key_is_told(http: httpx.Asy
     low = await bid(http, "firsts", "cyd", 1, header="low")
     await bid(http, "firsts", "dee", 1.5, header="low")
     assert (await verdict(http, "firsts", "low")).json() == low.json()
+    counts = await accepted(http, "firsts", "eve", 9, header="low")
+    assert (await verdict(http, "firsts", "low")).json() == counts, "an accepted bid comes before refused ones"
 
 
 async def test_a_bidders_header_key_and_bid_id_are_one_key(http: httpx.AsyncClient) -> None:

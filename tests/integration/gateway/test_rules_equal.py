@@ -416,6 +416,34 @@ def test_a_row_between_the_counted_price_and_the_new_one_is_not_passed_over(engi
     assert (voided.current_bid, anew.current_bid) == (70, 71)
 
 
+def test_a_raise_against_nobody_leaves_the_price_where_it_is(engine: Engine) -> None:
+    """Also where the price is less than one increment: no runner-up is there for the maximum to answer."""
+    item_terms = Terms(item_id=ITEM, start_us=NOW_US, increment=Increment("flat", 50))
+    engine.reset(item_terms, NOW_US)
+    model = Model(item_terms, opening_state(item_terms, NOW_US))
+    bids = (Bid("of-ann", "ann", 5), Bid("raised", "ann", None, 200), Bid("of-bob", "bob", 60))
+    play(engine, model, Step(0, None, tuple(KeyedBid(bid, None, False) for bid in bids[:2])), NOW_US)
+    assert (engine.item().state.price, engine.item().state.leader_max) == (5, 200)
+    play(engine, model, Step(0, None, (KeyedBid(bids[2], None, False),)), NOW_US)
+    assert_equal(engine, model)
+
+
+@pytest.mark.parametrize("counted", [None, 2])
+def test_a_maximum_that_is_left_alone_bids_anew_at_the_start_price(engine: Engine, counted: int | None) -> None:
+    """Its own row showed more. Without a new one the price would be shown by no bid."""
+    item_terms = Terms(item_id=ITEM, start_us=NOW_US, start_price=10, increment=Increment("flat", 1))
+    engine.reset(item_terms, NOW_US)
+    model = Model(item_terms, opening_state(item_terms, NOW_US))
+    bids = (Bid("of-ann", "ann", 100), Bid("of-bob", "bob", None, 500))
+    play(engine, model, Step(0, None, tuple(KeyedBid(bid, None, False) for bid in bids)), NOW_US)
+    assert engine.void("of-ann", count_up_to=counted)
+    assert model.void("of-ann", NOW_US)
+    assert_equal(engine, model)
+    anew = engine.events()[-1]
+    assert isinstance(anew, BidAccepted)
+    assert (anew.bid_id, anew.user_id, anew.amount) == ("of-ann/anew", "bob", 10)
+
+
 def test_a_void_between_the_end_and_the_close_promotes_nobody(engine: Engine) -> None:
     """The item is open by its status then, and would be sold to whoever is next."""
     engine.reset(Terms(item_id=ITEM, start_us=NOW_US, end_us=NOW_US + 10), NOW_US)

@@ -22,6 +22,7 @@ from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
+from shared.clients.redis import open_redis
 from shared.domain.auction import Terms
 from shared.domain.errors import OutboxFull, OutcomeUnknown, StateConflict, Unavailable
 from shared.domain.increments import Increment
@@ -41,6 +42,7 @@ from shared.redis_layout.keys import (
     verdicts_key,
 )
 from shared.redis_layout.limits import VERDICT_KEEP_S
+from tests.tcp import Way, relay, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -276,6 +278,36 @@ async def test_two_bids_of_one_call_under_one_key_are_one(lot: Lot) -> None:
     assert again == [verdicts[0], verdicts[4], verdicts[6]]
 
 
+async def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_flush(lot: Lot) -> None:
+    may_answer = asyncio.Event()
+    may_answer.set()
+
+    async def in_time(way: Way, data: bytes) -> bytes:
+        if way == "answers":
+            await may_answer.wait()
+        return data
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await relay(reader, writer, lot.redis.connection_pool.connection_kwargs["port"], in_time)
+
+    await lot.open()
+    async with serving(pass_on) as port:
+        redis = open_redis(f"redis://127.0.0.1:{port}/7")
+        scripts = BidScripts(redis, lot.limits, timeout_s=1)
+        try:
+            await scripts.place([[lot.bid("ada", 10)]])  # from here on Redis knows the script
+            may_answer.clear()
+            with pytest.raises(OutcomeUnknown):
+                await scripts.place([[lot.bid("bob", 20)]])
+            may_answer.set()
+            (told,) = await scripts.place([[lot.bid("cyd", 1)]])
+        finally:
+            await scripts.close()
+            await redis.aclose()
+    assert isinstance(told, Decided)
+    assert [verdict.partition(b"|")[0] for verdict in told.verdicts] == [b"R"], "bob's bid was accepted, cyd's was not"
+
+
 # ---------------------------------------------------------------------------------------------------------- lifetimes
 
 
@@ -427,6 +459,10 @@ async def test_the_outbox_takes_exactly_as_many_entries_as_it_may(redis: Redis) 
     assert await redis.xlen(outbox_key(lot.shard)) == 3
     with pytest.raises(OutboxFull):
         await lot.items.transition("pause", lot.item_id, reason="x", by="op")
+    neighbour = Lot(redis, next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == lot.shard), lot.limits)
+    with pytest.raises(OutboxFull):
+        await neighbour.open()
+    assert await redis.xlen(outbox_key(lot.shard)) == 3
     await cast(Any, redis.hset(cursors_key(lot.shard), "archived", "1"))
     await lot.place(lot.bid("ada", 3))
     assert isinstance(await lot.call(lot.bid("ada", 4)), OutboxFull)

@@ -15,13 +15,14 @@ from archival_worker.recovery.closed_shards import ClosedShards
 from archival_worker.recovery.options import RecoverOptions, RecoveryReport
 from archival_worker.recovery.recover import Recovery
 from archival_worker.store.archive import Archive
+from archival_worker.store.database import Connection
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.nats import StreamUnavailable, open_nats
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.messages import Event, encode_event
-from shared.redis_layout.keys import cursors_key, outbox_key
+from shared.redis_layout.keys import cursors_key, item_key, outbox_key
 from tests import tcp
 from tests.integration.archive.archive_world import World
 from tests.integration.loss.recover_world import RENEWED, house_of
@@ -78,10 +79,10 @@ async def test_what_comes_late_of_a_shard_that_nobody_knew_takes_no_number_of_it
 
 
 @asynccontextmanager
-async def archive_of(world: World) -> AsyncIterator[Archive]:
+async def archive_of(world: World, kind: type[Archive] = Archive) -> AsyncIterator[Archive]:
     pool = await open_postgres(world.postgres_url, name="test", timeout_s=10)
     try:
-        yield Archive(pool)
+        yield kind(pool)
     finally:
         pool.terminate()
 
@@ -183,6 +184,25 @@ async def test_who_loses_nats_in_the_middle_is_told_so_and_not_of_postgresql(wor
         await redis.aclose()
     assert "PostgreSQL" not in str(raised.value)
     assert "stream" in str(raised.value)
+
+
+class StoredMeanwhile(Archive):
+    """A worker stores an item right before its shard gets a new epoch."""
+
+    async def begin_recovery(self, connection: Connection, shard: str, *, above: int = 0) -> int:
+        if shard == names.shard_of(OTHER):
+            await self.store([delivery(1, created(OTHER))])
+        return await super().begin_recovery(connection, shard, above=above)
+
+
+async def test_an_item_that_was_archived_while_a_recovery_was_at_work_comes_back_too(world: World) -> None:
+    """The run has listed the items of its shards by then. No later run would bring back what it leaves out."""
+    async with archive_of(world, StoredMeanwhile) as archive:
+        await archive.store([delivery(1, created(LOT))])
+        await recovered(world, archive)
+        assert await world.count("dead_letters") == 0
+    for item in (LOT, OTHER):
+        assert await world.redis.exists(item_key(item)), item
 
 
 @pytest.mark.parametrize("known_by", ["redis", "stream", "stream, before a late message"])

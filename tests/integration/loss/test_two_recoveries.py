@@ -13,7 +13,7 @@ import psutil
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from archival_worker.errors import RecoveryOvertaken
+from archival_worker.errors import RecoveryOvertaken, ShardChanged
 from archival_worker.recovery.claims import Claim, ClaimedWrites, Run
 from archival_worker.store.queries import load_queries
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
@@ -75,7 +75,7 @@ async def settled(house: House) -> dict[bytes, Any]:
         nonlocal found
         await asyncio.sleep(1)
         last, found = found, await everything(house)
-        marks = [await redis.hget(cursors_key(names.shard_of(item)), "run") for item in ITEMS]
+        marks = [await redis.hget(cursors_key(shard), "run") for shard in names.SHARDS]
         return None not in marks and found == last
 
     await eventually(is_still, seconds=60)
@@ -176,6 +176,19 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
     with pytest.raises(RecoveryOvertaken):
         await write(third, "3").execute()
     assert await third.claim(SHARD) is Claim.IS_OPEN, "it lives"
+    await redis.aclose()
+
+
+async def test_a_shard_that_was_closed_since_its_outbox_was_archived_is_not_claimed(world: World) -> None:
+    """A gateway may close it right before the claim. The run would drop an outbox that it has not archived."""
+    redis = open_redis(world.stack.urls.redis_url)
+    run = await Run.begin(redis, cast(Any, None), Held(1), load_queries())
+    await cast(Any, redis).hset(cursors_key(SHARD), "stale", "3")
+    for known in (None, 2):
+        with pytest.raises(ShardChanged):
+            await run.claim(SHARD, stale=known)
+    assert not await redis.exists(rebuilding_key(SHARD))
+    assert await run.claim(SHARD, stale=3)
     await redis.aclose()
 
 

@@ -132,8 +132,8 @@ async def test_a_peer_that_accepts_and_says_nothing_costs_its_time_out_once() ->
             first_s = loop.time() - began_s
             began_s = loop.time()
             assert await cache["items"].get_many(keys) == dict.fromkeys(keys, b"a row")
-            assert 0.1 < first_s < 1.0
-            assert loop.time() - began_s < 0.1
+            assert first_s > 0.1
+            assert loop.time() - began_s < first_s, "a node that was just silent is not asked"
 
 
 async def test_nodes_that_mean_different_rings_answer_each_other_nothing() -> None:
@@ -242,7 +242,7 @@ async def test_a_node_that_stops_answers_what_it_was_asked() -> None:
         stopping = asyncio.create_task(world.stop("b"))
         assert await get == b"a row"
         await stopping
-        assert loop.time() - began_s < 1.5
+        assert loop.time() - began_s < 5
         assert world.table.asked == [key]
         assert world.caches["a"].stats.fetch_failures == 0
 
@@ -368,5 +368,5 @@ async def test_what_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     async def alone() -> bool:
         return len(asyncio.all_tasks()) == 1
 
-    await eventually(alone, seconds=3)
+    await eventually(alone, seconds=15)
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []

@@ -164,6 +164,25 @@ async def test_a_lost_answer_is_found_under_the_key() -> None:
     await bench.stop()
 
 
+class MovingRedis(FakeRedis):
+    """The refusals become the older ones after the first read, as they do when there are many."""
+
+    async def hmget(self, key: str, fields: list[str]) -> list[bytes | None]:
+        found = await super().hmget(key, fields)
+        if (moved := self._stored.pop(refusals_key("a"), None)) is not None:
+            self._stored[older_refusals_key("a")] = moved
+        return found
+
+
+async def test_a_refusal_that_moves_while_it_is_looked_for_is_found() -> None:
+    redis = MovingRedis(stored={refusals_key("a"): {field_of_bid_id("x"): kept(REFUSED)}})
+    bench = Bench(FakeScripts(OutcomeUnknown()), redis)
+    one = bid("x", key="x")
+    bench.committer.place(one)
+    assert await one.verdict == REFUSED
+    await bench.stop()
+
+
 async def test_one_item_whose_outcome_is_unknown_is_looked_up_and_the_others_are_answered() -> None:
     stored = {verdicts_key("a"): {field_of_bid_id("x"): kept(ACCEPTED)}}
     bench = Bench(FakeScripts([OutcomeUnknown(), Decided([REFUSED], 0, 0, LINEAGE)]), FakeRedis(stored=stored))

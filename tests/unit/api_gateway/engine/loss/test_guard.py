@@ -110,6 +110,18 @@ async def test_a_run_that_cannot_be_compared_is_not_admitted_but_asked_about_aga
     assert comparison.begun == 3
 
 
+async def test_a_connection_whose_caller_gives_up_before_it_is_admitted_is_closed() -> None:
+    """The library would put it back into the pool as it is, and others would use it."""
+    comparison = Comparison()
+    comparison.may_end.clear()
+    waiting = asyncio.create_task(connect(Guard(comparison), "a"))
+    await asyncio.wait([waiting], timeout=0.05)
+    assert comparison.begun == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_a_replica_is_not_admitted() -> None:
     comparison = Comparison()
     with pytest.raises(NotAdmitted, match="is a replica"):
