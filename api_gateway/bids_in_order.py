@@ -10,9 +10,10 @@ The result holds hidden maxima. It is for counting bids again, and for nothing t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from shared.archive_reads.asking import Fetch
 from shared.domain.voiding import LogEntry, answers, bids_anew
 from shared.redis_layout.accepted_log import Row, archived_entry
 
@@ -39,9 +40,6 @@ PAGE_QUERIES: Final = (_BIDS_PAGE, _FACTS_PAGE)
 
 _ONE_BID: Final = f"{_BID} WHERE item_id = $1 AND bid_id IN ($2, $3) ORDER BY epoch, seq LIMIT 2"
 _ONE_FACT: Final = f"{_FACT} WHERE item_id = $1 AND bid_id = $2 ORDER BY epoch, n, at LIMIT 1"
-
-Fetch = Callable[..., Awaitable[list[Any]]]
-"""Asks PostgreSQL for the rows of a query with its arguments; raises :class:`Unavailable`."""
 
 Key = TypeVar("Key", bound=tuple[int, ...])
 

@@ -15,9 +15,10 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.archive import Archive, ArchivedBid
+from api_gateway.archive import Archive
 from shared import names
-from shared.domain.errors import InvalidInput, Unavailable
+from shared.archive_reads.history import ArchivedBid, cut, parse_cursor
+from shared.domain.errors import Unavailable
 from shared.domain.voiding import Row, fate_of
 from shared.messages import AnyEvent, BidAccepted, BidVoided, decode_any_event
 from shared.redis_layout.keys import recent_key
@@ -35,20 +36,6 @@ class Page:
     bids: list[ArchivedBid]
     next_cursor: str | None
     partial: bool
-
-
-def parse_cursor(cursor: str) -> tuple[int, int]:
-    """``<epoch>:<seq>`` of the last bid of the page before.
-
-    Raises:
-        InvalidInput: not such a cursor.
-    """
-    epoch, colon, seq = cursor.partition(":")
-    if not colon or not epoch.isascii() or not epoch.isdigit() or not seq.isascii() or not seq.isdigit():
-        raise InvalidInput("cursor: use the next_cursor of the page before, unchanged")
-    if int(epoch) >= 2**31 or int(seq) >= 2**63:
-        raise InvalidInput("cursor: out of range")
-    return int(epoch), int(seq)
 
 
 class History:
@@ -81,9 +68,7 @@ class History:
                 raise Unavailable("neither Redis nor the archive can be asked") from error
             unarchived, partial = [], True
         newest_first = [bid for bid in _merged(archived, unarchived) if before is None or (bid.epoch, bid.seq) < before]
-        shown = newest_first[:limit]
-        more = len(newest_first) > limit
-        return Page(shown, f"{shown[-1].epoch}:{shown[-1].seq}" if more else None, partial)
+        return Page(*cut(newest_first, limit), partial)
 
     async def _unarchived(self, item_id: str, version: tuple[int, int] | None) -> list[AnyEvent]:
         """The item's events from the last archived one on, and maybe some before it."""

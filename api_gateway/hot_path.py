@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import ItemMissing
+from api_gateway.engine.items import Items
 from api_gateway.limits import ClientGone, refuse
 from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, problem_of
 from api_gateway.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
@@ -30,6 +31,7 @@ from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
 from shared.http.problems import MEDIA_TYPE, problem_body
+from shared.redis_layout.item_hash import ItemState
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 
 logger = logging.getLogger(__name__)
@@ -127,34 +129,32 @@ class HotPath:
         if exponent is None:
             exponent = await items.find_exponent(item_id)
             if exponent is None:
+                # In its currency other amounts may be valid, so amounts are checked once it is known that it is new.
+                closed = await items.surely_left(item_id)
+                if closed is not None:
+                    bid = _pending(item_id, sent, bid_id, key, key_is_bid_id, exponent_of(closed.terms.currency))
+                    return await _answer_closed(items, closed, bid)
                 # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
                 # not open anything.
                 exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
-        amount, maximum = _amounts(sent, exponent)
         if is_new:
+            _amounts(sent, exponent)
             await items.open_by_default(item_id)
             # Somebody else may have opened it meanwhile, in another currency.
             exponent = await items.find_exponent(item_id)
             if exponent is None:
                 await items.gone(item_id)
-            amount, maximum = _amounts(sent, exponent)
-        bid = PendingBid(
-            item_id,
-            sent.user_id,
-            bid_id,
-            amount,
-            maximum,
-            key,
-            key_is_bid_id,
-            asyncio.get_running_loop().create_future(),
-        )
+        bid = _pending(item_id, sent, bid_id, key, key_is_bid_id, exponent)
         context.committer.place(bid)
         try:
             line = await bid.verdict
         except ItemMissing:
-            # It was there a moment ago, since its currency is known, and no item is ever removed.
-            await items.gone(item_id)
-        answer = render(line, item_id, exponent, amount, key)
+            # It was there a moment ago, since its currency is known. Only closed items leave.
+            closed = await items.left(item_id)
+            if closed is None:
+                await items.gone(item_id)
+            return await _answer_closed(items, closed, bid)
+        answer = render(line, item_id, exponent, bid.amount, key)
         context.bid_seconds.observe(perf_counter() - began_s)
         return answer
 
@@ -220,6 +220,20 @@ def _identify(sent: BidRequest, header_key: str | None) -> tuple[str, str | None
     if header_key is not None and header_key != sent.bid_id:
         raise InvalidInput("Idempotency-Key and bid_id differ; send one of them, or the same value in both")
     return sent.bid_id, sent.bid_id, True
+
+
+def _pending(
+    item_id: str, sent: BidRequest, bid_id: str, key: str | None, key_is_bid_id: bool, exponent: int
+) -> PendingBid:
+    amount, maximum = _amounts(sent, exponent)
+    verdict = asyncio.get_running_loop().create_future()
+    return PendingBid(item_id, sent.user_id, bid_id, amount, maximum, key, key_is_bid_id, verdict)
+
+
+async def _answer_closed(items: Items, closed: ItemState, bid: PendingBid) -> tuple[int, bytes]:
+    """What a bid is answered on an item that was closed and has left Redis: the same as before it left."""
+    line = await items.closed.answer(closed, bid)
+    return render(line, bid.item_id, exponent_of(closed.terms.currency), bid.amount, bid.key)
 
 
 def render(line: bytes, item_id: str, exponent: int, amount: int | None, key: str | None) -> tuple[int, bytes]:

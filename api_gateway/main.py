@@ -23,6 +23,8 @@ from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger, R
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.bids.voids import Voids
+from api_gateway.engine.closed.closed_items import ClosedItems
+from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import Items
@@ -42,6 +44,7 @@ from api_gateway.routes import bids, feed_tokens, health, items
 from api_gateway.settings import Settings
 from api_gateway.web.pages import mount_pages
 from shared.aliases import AliasSettings
+from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
@@ -118,18 +121,27 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             confirm=None if acknowledger is None else acknowledger.confirm,
             secure=None if acknowledger is None else acknowledger.secure,
         )
+        closed_items = ClosedItems(redis, ArchiveOrigin(archive.asking), archive.asking)
         item_index = Items(
             redis,
             item_scripts,
             witnesses,
             LostItems(redis),
+            closed_items,
             open_catalogue=settings.open_catalogue,
             on_outbox=relay.notice,
         )
         closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=relay.notice)
         memory = MemoryWatch(redis)
         history = History(redis, archive)
-        operations = Operations(item_scripts, item_index, Voids(redis, item_scripts, archive), on_outbox=relay.notice)
+        operations = Operations(
+            item_scripts,
+            item_index,
+            Voids(redis, item_scripts, archive),
+            archive,
+            Returns(redis, archive.asking),
+            on_outbox=relay.notice,
+        )
         # After the relay has stopped: it would take the leases again.
         stack.push_async_callback(_release, relay)
         leave = partial(_leave_redis, guard, bid_scripts, redis)

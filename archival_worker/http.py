@@ -19,6 +19,7 @@ from typing_extensions import override
 from archival_worker.chain.chainer import Chainer
 from archival_worker.chain.exports import Exporter
 from archival_worker.errors import ArchiveUnavailable
+from archival_worker.eviction.evictor import Evictor
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
 from archival_worker.outbox.missing_entries import MissingEntries
@@ -121,6 +122,7 @@ def make_app(
     metrics: Metrics,
     chainer: Chainer,
     exporter: Exporter | None,
+    evictor: Evictor,
 ) -> FastAPI:
     """``/health``: the process answers. ``/ready``: it archives; 503 otherwise, with what is missing. ``/metrics``."""
     # For probes and Prometheus alone. No OpenAPI description: the generated one would be wrong about `/ready`.
@@ -147,11 +149,13 @@ def make_app(
             "cursors_to_copy": cursors.pending,
             "items_to_chain": chainer.waiting,
             "exports_open": exporter.open if exporter is not None else None,
+            "closed_in_redis": evictor.closed_in_redis,
             "alarms": report.alarms
             | cursors.alarms
             | holes.alarms
             | chainer.alarms
-            | (exporter.alarms if exporter else {}),
+            | (exporter.alarms if exporter else {})
+            | evictor.alarms,
         }
         return readiness(SERVICE_NAME, works=is_ready, is_degraded=False, **told)
 
@@ -168,6 +172,7 @@ def make_app(
             "items_to_chain": chainer.waiting,
             "chain_alarms": len(chainer.alarms),
             "export_alarms": len(exporter.alarms) if exporter is not None else 0,
+            "closed_in_redis": evictor.closed_in_redis,
         }
         known = {
             "lag_messages": report.lag,

@@ -20,6 +20,7 @@ from archival_worker.chain.sinks import open_sink
 from archival_worker.consume.batcher import BatchLimits
 from archival_worker.consume.retention import Retention
 from archival_worker.consume.worker import Worker, WorkerOptions
+from archival_worker.eviction.evictor import EvictionOptions, Evictor
 from archival_worker.http import HttpServer, Probes, make_app, make_server
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
@@ -54,6 +55,7 @@ class Service:
     chainer: Chainer
     chains: bool
     exporter: Exporter | None
+    evictor: Evictor
     http: HttpServer
     listener: socket.socket
 
@@ -96,6 +98,7 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             source=PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=settings.archiver_ack_wait_s),
         )
         holes = MissingEntries(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
+        evictor = Evictor(pool, redis, metrics, EvictionOptions(keep_s=settings.closed_keep_s))
         probes = Probes(redis, link, archive)
 
         async def figures() -> Sequence[Metric]:
@@ -112,7 +115,8 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             chainer=chainer,
             chains=settings.archiver_chain,
             exporter=exporter,
-            http=make_server(make_app(probes, cursors, holes, metrics, chainer, exporter)),
+            evictor=evictor,
+            http=make_server(make_app(probes, cursors, holes, metrics, chainer, exporter, evictor)),
             listener=listener,
         )
 
@@ -177,7 +181,8 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         cursors = group.create_task(loudly(service.cursors.run), name="cursors")
         retention = group.create_task(loudly(service.retention.run), name="retention")
         holes = group.create_task(loudly(service.holes.run), name="holes")
-        beside = [retention, holes]
+        evictor = group.create_task(loudly(service.evictor.run), name="evictor")
+        beside = [retention, holes, evictor]
         if service.chains:
             beside.append(group.create_task(loudly(service.chainer.run), name="chainer"))
         else:

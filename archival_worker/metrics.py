@@ -33,6 +33,7 @@ class Metrics:
     chained: int = 0
     exports: int = 0
     export_failures: int = 0
+    evicted: int = 0
     dead_letters_by: Counter[str] = field(default_factory=Counter)
     failures_by: Counter[str] = field(default_factory=Counter)
     writes: Histogram = field(default_factory=lambda: Histogram(*_WRITE_BOUNDS_S))
@@ -67,6 +68,7 @@ class Metrics:
             ("chained_events", "Events added to the chains of their items.", self.chained),
             ("exports", "Exports of closed items confirmed.", self.exports),
             ("export_failures", "Attempts to export that failed.", self.export_failures),
+            ("evicted_items", "Closed items that have left Redis.", self.evicted),
         ):
             yield counter(f"archiver_{name}_total", help_text, total)
         rows = {"bids": self.bids, "events": self.events, "sealed": self.sealed}

@@ -22,6 +22,9 @@ class Settings(EnvironmentSettings):
         archiver_stop_s: how long a running batch may take to finish after SIGTERM.
         archiver_chain: whether this archiver extends the chain of hashes, without which nothing is exported. Turn it
             off only to measure what the chain costs; the next archiver with it on catches up.
+        closed_keep_s: how long a closed item stays in Redis after its last event, at least: it leaves once it is
+            archived and exported. 0: at once then; -1: never. `recover` leaves out what would leave at once. Below
+            1,800, verdicts of refused bids are forgotten with the item, before their half hour is over.
         archiver_migrate_wait_s: how long ``migrate`` waits for the server, and for another migration.
         export_dir: folder for the exports of closed items; empty for none. Ignored if a bucket is set.
         export_s3_bucket: bucket for them; empty for none.
@@ -42,6 +45,7 @@ class Settings(EnvironmentSettings):
     archiver_holes_look_s: float = Field(default=10, gt=0)
     archiver_stop_s: float = Field(default=10, gt=0)
     archiver_chain: bool = True
+    closed_keep_s: float = Field(default=3_600, ge=-1)
     archiver_migrate_wait_s: float = Field(default=60, gt=0)
     export_dir: str = ""
     export_s3_bucket: str = ""

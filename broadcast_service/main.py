@@ -24,13 +24,18 @@ from broadcast_service.endpoints import probes as http
 from broadcast_service.service import Service
 from broadcast_service.settings import Settings
 from broadcast_service.sources import loader
+from broadcast_service.sources.left_items import LeftItems
 from broadcast_service.transport.streams import http_protocol_class
 from broadcast_service.transport.websockets import CLOSE_GRACE_S, protocol_class
 from shared.aliases import AliasSettings
+from shared.archive_reads.asking import Asking
+from shared.archive_reads.feed_reads import FeedReads
+from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
 from shared.clients.nats import StreamSettings
+from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.http.problems import problem
 from shared.settings import settings_or_exit
@@ -40,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections that the kernel keeps for us until they are accepted."""
+
+POSTGRES_CONNECTIONS = 4
 
 
 class LifespanState(TypedDict):
@@ -58,9 +65,14 @@ def create_app(settings: Settings) -> Starlette:
         redis = open_redis(
             settings.redis_url,
             timeout_s=settings.redis_timeout_ms / 1000,
-            connections_max=loader.WORKERS + private.READERS + 9,
+            connections_max=loader.WORKERS + loader.ABSENT_WORKERS + private.READERS + 9,
         )
-        service = Service(settings, redis)
+        # For closed items that have left Redis: few ask for them, and nothing live does.
+        pool = await open_postgres(
+            settings.postgres_url, name="broadcast-service", connections_max=POSTGRES_CONNECTIONS, timeout_s=5
+        )
+        asking = Asking(pool)
+        service = Service(settings, redis, LeftItems(ArchiveOrigin(asking), FeedReads(asking)))
         figures = partial(_figures, service)
         try:
             # Viewers of a broadcaster whose task has failed would silently see nothing more.
@@ -70,6 +82,7 @@ def create_app(settings: Settings) -> Starlette:
             ):
                 yield {"service": service}
         finally:
+            pool.terminate()
             await redis.aclose()
 
     return Starlette(

@@ -26,6 +26,7 @@ from broadcast_service.metrics import Metrics
 from broadcast_service.settings import Settings
 from broadcast_service.sources.audience_source import AudienceSource
 from broadcast_service.sources.bidders import BidderReader
+from broadcast_service.sources.left_items import LeftItems
 from broadcast_service.sources.loader import Loader
 from broadcast_service.sources.losses import Losses
 from broadcast_service.sources.shards import ShardWatch
@@ -52,7 +53,7 @@ class Pinged(Protocol):
 class Service:
     """Everything that an endpoint needs. Made by the composition root, inside the event loop."""
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
+    def __init__(self, settings: Settings, redis: Redis, left: LeftItems) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.clock = clock = asyncio.get_running_loop().time
@@ -64,7 +65,7 @@ class Service:
             subjects={audience.SUBJECT: self._hear},
         )
         self.reader = SnapshotReader(
-            redis, Losses(redis, self.stream.has_message), events_max=settings.feed_replay_events_max
+            redis, Losses(redis, self.stream.has_message), left, events_max=settings.feed_replay_events_max
         )
         self.loader = Loader(self.reader, self.metrics)
         self.shards = ShardWatch(redis)
@@ -74,7 +75,7 @@ class Service:
             rate_max=settings.feed_rate_max,
             make_feed=partial(ItemFeed, ring_events_max=settings.feed_ring_events_max),
         )
-        self.private = PrivateChannel(self.hub, BidderReader(redis), rate_max=settings.feed_rate_max)
+        self.private = PrivateChannel(self.hub, BidderReader(redis, left), rate_max=settings.feed_rate_max)
         self.broadcaster = Broadcaster(
             self.hub,
             self.metrics,

@@ -15,6 +15,8 @@ class Settings(EnvironmentSettings):
     """Every setting has a default that works with ``bidding up``.
 
     Attributes:
+        redis_url, nats_url: where snapshots are read, and where events come from.
+        postgres_url: where closed items are read that have left Redis.
         broadcast_host, broadcast_port: where to listen; port 0 picks a free one.
         broadcast_reuse_port: listen with SO_REUSEPORT, so that several broadcasters share one port and the kernel
             spreads new connections over them.
@@ -57,6 +59,7 @@ class Settings(EnvironmentSettings):
 
     redis_url: str = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
+    postgres_url: str = "postgresql://bidding@127.0.0.1:5532/bidding"
     broadcast_host: str = "127.0.0.1"
     broadcast_port: int = Field(default=8081, ge=0, le=65_535)
     broadcast_reuse_port: bool = False

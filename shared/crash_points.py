@@ -11,6 +11,9 @@ third time. The points are between two steps, where a crash is most dangerous:
 - ``recover.writing``: items were read from PostgreSQL and are not written to Redis yet.
 - ``recover.items``: some items of a lost shard are rebuilt; the shard is still closed.
 - ``recover.opening``: all of them are rebuilt, and the shard is about to be opened.
+- ``evict.asked``: the archive has said which closed items may leave Redis; they are still there.
+- ``evict.removed``: some of them are gone.
+- ``return.staged``: a closed item is on its way back into Redis, and not to be seen yet.
 
 ``STOP_AT`` in place of ``CRASH_AT`` suspends the process there (SIGSTOP) until somebody resumes it.
 """
@@ -30,6 +33,9 @@ Point = Literal[
     "recover.writing",
     "recover.items",
     "recover.opening",
+    "evict.asked",
+    "evict.removed",
+    "return.staged",
 ]
 
 _IS_STOP: Final = "STOP_AT" in os.environ

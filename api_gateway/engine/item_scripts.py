@@ -51,7 +51,7 @@ from shared.redis_layout.scripts import Script
 LUA: Final = Path(__file__).parent / "lua"
 """Where the scripts on items are."""
 
-OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT = range(5)
+OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT, FENCED = range(6)
 """How a script's answer begins."""
 
 Transition = Literal["pause", "resume", "cancel"]
@@ -162,8 +162,14 @@ class ItemScripts:
         length_us: int | None,
         event_members: str,
         fields: dict[str, str],
+        fence: str = "",
     ) -> OpenResult:
-        """Create an item; atomic. ``event_members`` are the JSON members of the `created` event.
+        """Create an item; atomic.
+
+        Args:
+            event_members: the JSON members of the `created` event.
+            fence: of the shard, from before it was asked whether the id is new
+                (:func:`shared.redis_layout.cursors.decode_fence`); empty where nobody can have had it.
 
         Raises:
             ShardLost, OutboxFull: nothing was created.
@@ -186,12 +192,18 @@ class ItemScripts:
             "" if end_us is None else str(end_us),
             "" if length_us is None else str(length_us),
             event_members,
+            fence,
         ]
         answer = await self._open.run(self._redis, keys, [*head, *flat])
         status = int(answer[0])
         if status in (SHARD_LOST, OUTBOX_FULL):
             raise refused_by_script(status)
-        return OpenResult(created=status == OK, exists=status == NO_ITEM, entry=int(answer[1]) if status == OK else 0)
+        return OpenResult(
+            created=status == OK,
+            exists=status == NO_ITEM,
+            entry=int(answer[1]) if status == OK else 0,
+            fenced=status == FENCED,
+        )
 
     async def transition(self, name: Transition, item_id: str, *, reason: str, by: str) -> int:
         """Pause, resume or cancel an item; atomic. Returns the outbox entry.
@@ -270,8 +282,10 @@ class ItemScripts:
 
 @dataclass(frozen=True, slots=True)
 class OpenResult:
-    """``created``, or ``exists`` already, or neither: the end was not in the future."""
+    """``created``, or ``exists`` already, or ``fenced``: ask again whether the id is new. Or none of these: the end was
+    not in the future."""
 
     created: bool
     exists: bool
     entry: int
+    fenced: bool = False

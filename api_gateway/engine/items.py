@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, cast
 import msgspec
 from redis.asyncio import Redis
 
+from api_gateway.engine.closed.closed_items import ArchiveAway, ClosedItems
 from api_gateway.engine.item_scripts import ItemScripts
 from api_gateway.engine.loss.known_items import CANNOT_BE_TOLD, KnownItems, TooManyQuestions, ask, shard_lost
 from api_gateway.engine.loss.lost_items import LostItems
@@ -21,13 +22,22 @@ from shared.domain.auction import Terms
 from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInvalid, Unavailable
 from shared.domain.increments import encode_steps
 from shared.domain.money import exponent_of
-from shared.redis_layout.cursors import ask_is_open, read_epoch
+from shared.redis_layout.cursors import ask_epoch, ask_fence, ask_is_open, decode_fence
 from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
 from shared.redis_layout.keys import item_key, lost_key
 
 logger = logging.getLogger(__name__)
 
 KNOWN_ITEMS_MAX: Final = 200_000
+_OPEN_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An item, and whether it has left Redis: then all of it is archived, and only the archive has it."""
+
+    item: ItemState
+    has_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ class Items:
         scripts: ItemScripts,
         witnesses: Witnesses,
         lost_items: LostItems,
+        closed: ClosedItems,
         *,
         open_catalogue: bool,
         on_outbox: Callable[[str], None],
@@ -66,6 +77,7 @@ class Items:
         self._known = KnownItems(redis, witnesses)
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._lost_items = lost_items
+        self.closed = closed
         self._redis = redis
         self._scripts = scripts
         self._open_catalogue = open_catalogue
@@ -120,8 +132,45 @@ class Items:
         await self._lost_items.note(item_id)
         return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
+    async def left(self, item_id: str) -> ItemState | None:
+        """The item, if it was closed and has left Redis, which does not have it. None where it has not, and where the
+        archive cannot be asked: then :meth:`open_by_default`, :meth:`absent` and :meth:`gone` find out what else is
+        known of it, and do not take it for a new one.
+
+        Raises:
+            ShardLost: its shard is lost.
+            Unavailable: Redis cannot be asked.
+        """
+        try:
+            item = await self.closed.find(item_id)
+        except ArchiveAway as error:
+            logger.debug("item %s: %s", item_id, error)
+            return None
+        if item is not None:
+            self.known.pop(item_id, None)
+        return item
+
+    async def surely_left(self, item_id: str) -> ItemState | None:
+        """The same, for callers that must not go on where the archive cannot be asked.
+
+        Raises:
+            ShardLost: the item is lost, or its shard.
+            Unavailable: nobody can tell now what became of the item, or Redis cannot be asked.
+        """
+        try:
+            item = await self.closed.find(item_id)
+        except ArchiveAway as error:
+            # Somebody else may know that it is lost.
+            with contextlib.suppress(ItemNotFound):
+                await self.absent(item_id)
+            raise Unavailable(str(error), retry_after_s=error.retry_after_s) from error
+        if item is not None:
+            self.known.pop(item_id, None)
+        return item
+
     async def gone(self, item_id: str) -> NoReturn:
-        """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows.
+        """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows. It is none
+        that has left.
 
         That alone is not enough to note it as lost. If it was neither published nor archived when Redis lost it, it is
         nowhere: no rebuilding brings it back, and nobody would ever remove the note.
@@ -138,7 +187,7 @@ class Items:
         except Unavailable as error:
             raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from error
         if is_known:
-            raise await self.lost(item_id)
+            raise await self._lost_or_left(item_id)
         if self._open_catalogue:
             raise Unavailable(
                 "this item was lost, and nothing is known of it anywhere; it begins anew", retry_after_s=1
@@ -150,17 +199,25 @@ class Items:
 
         Raises:
             ItemNotFound: no such item, and it may not be opened.
-            Unavailable: Redis cannot be asked, or has lost the item's shard.
+            Unavailable: Redis cannot be asked, or has lost the item's shard; or the archive cannot, and Redis does not
+                have the item.
         """
+        return (await self.find(item_id, may_open=may_open)).item
+
+    async def find(self, item_id: str, *, may_open: bool = True) -> Found:
+        """The item as it stands, and where it is. Raises as :meth:`get`."""
         fields = await self._read(item_id)
         if not fields:
+            item = await self.left(item_id)
+            if item is not None:
+                return Found(item, has_left=True)
             if not may_open:
                 await self.absent(item_id)
             await self.open_by_default(item_id)
             fields = await self._read(item_id)
             if not fields:
                 raise ItemNotFound(item_id)
-        return decode_item(fields)
+        return Found(decode_item(fields))
 
     async def _read(self, item_id: str) -> dict[bytes, bytes]:
         """The item's hash, empty where there is none.
@@ -177,17 +234,22 @@ class Items:
             raise shard_lost()
         return cast("dict[bytes, bytes]", fields)
 
-    async def require_same(self, item: ItemState) -> None:
-        """Return if the item's shard is unchanged since it was read, so that what was not found beside the item is
-        really not there.
+    async def is_same(self, item: ItemState) -> bool:
+        """Whether the item, which was read from Redis, is still there, and its shard unchanged: so what was not found
+        beside the item is really not there. False where it has left meanwhile: read it again.
 
         Raises:
             ShardLost: its shard was closed meanwhile, or rebuilt: epochs only rise.
             Unavailable: Redis cannot be asked.
         """
-        epoch = await ask(read_epoch(self._redis, names.shard_of(item.terms.item_id)))
-        if epoch != item.state.epoch:
+        item_id = item.terms.item_id
+        pipeline: Any = self._redis.pipeline()
+        ask_epoch(pipeline, names.shard_of(item_id))
+        pipeline.exists(item_key(item_id))
+        epoch, is_there = await ask(pipeline.execute())
+        if epoch is None or int(epoch) != item.state.epoch:
             raise shard_lost()
+        return bool(is_there)
 
     async def get_many(self, item_ids: list[str]) -> list[ItemState | None]:
         """Several items in one round trip; None for those that Redis does not hold, or whose shard is closed."""
@@ -212,18 +274,23 @@ class Items:
                 unknown; trying the same id again is safe.
         """
         item_id, terms = item.terms.item_id, item.terms
-        if not item.id_is_random:
-            await self._require_new(item_id)
-        result = await ask(
-            self._scripts.open_item(
-                item_id,
-                start_us=item.start_us,
-                end_us=None if item.length_us is not None else terms.end_us,
-                length_us=item.length_us,
-                event_members=created_members(item),
-                fields=item_fields(terms, name=item.name, description=item.description),
+        for _ in range(_OPEN_TRIES):
+            fence = "" if item.id_is_random else await self._require_new(item_id)
+            result = await ask(
+                self._scripts.open_item(
+                    item_id,
+                    start_us=item.start_us,
+                    end_us=None if item.length_us is not None else terms.end_us,
+                    length_us=item.length_us,
+                    event_members=created_members(item),
+                    fields=item_fields(terms, name=item.name, description=item.description),
+                    fence=fence,
+                )
             )
-        )
+            if not result.fenced:
+                break
+        else:
+            raise Unavailable("other items are leaving Redis right now; try again", retry_after_s=1)
         if result.exists:
             raise ItemExists(item_id)
         if not result.created:
@@ -231,26 +298,39 @@ class Items:
         self._on_outbox(names.shard_of(item_id))
         return await self.get(item_id, may_open=False)
 
-    async def _require_new(self, item_id: str) -> None:
-        """Raises ItemExists, ShardLost or Unavailable where it is not known that nobody ever had this id."""
+    async def _require_new(self, item_id: str) -> str:
+        """The shard's fence, from before it was asked whether anybody ever had this id: nobody had.
+
+        Raises:
+            ItemExists, ShardLost: somebody had.
+            Unavailable: nobody can tell now.
+        """
         key = item_key(item_id)
-        if await ask(self._redis.exists(key)):
+        pipeline: Any = self._redis.pipeline()
+        ask_fence(pipeline, names.shard_of(item_id))
+        pipeline.exists(key)
+        answer, is_there = await ask(pipeline.execute())
+        if is_there:
             raise ItemExists(item_id)
-        if await self._known.is_known(item_id):
-            if await ask(self._redis.exists(key)):
-                raise ItemExists(item_id)  # opened in between
-            raise await self.lost(item_id)
+        fence = decode_fence(answer)
+        if fence is None:
+            raise shard_lost()
+        if await self._known.is_known(item_id, from_now=True):
+            # Opened in between, or closed long ago.
+            if await ask(self._redis.exists(key)) or await self.left(item_id) is not None:
+                raise ItemExists(item_id)
+            raise await self._lost_or_left(item_id)
+        return fence
 
     async def absent(self, item_id: str) -> NoReturn:
-        """Raise the error for an item that Redis does not have: there is no such item, or Redis has lost it, or its
-        whole shard.
+        """Raise the error for an item that Redis does not have, and that has not left it: there is no such item, or
+        Redis has lost it, or its whole shard.
 
-        Where nobody can tell, the error is that there is no such item, unless this process has served it. An item that
-        was found to be lost is not asked about again.
+        An item that was found to be lost is not asked about again.
 
         Raises:
             ItemNotFound, ShardLost: one of them.
-            Unavailable: Redis cannot be asked, or too many ask for what is not there.
+            Unavailable: nobody can tell now, or too many ask for what is not there.
         """
         shard = names.shard_of(item_id)
         pipeline: Any = self._redis.pipeline(transaction=False)
@@ -263,15 +343,27 @@ class Items:
         if is_noted and not is_there:
             raise await self.lost(item_id)
         try:
-            if await self._known.is_known(item_id) and not await ask(self._redis.exists(item_key(item_id))):
-                raise await self.lost(item_id)
+            is_known = await self._known.is_known(item_id)
         except (ShardLost, TooManyQuestions):
             raise
         except Unavailable as error:
             if item_id in self.known:
                 raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from error
-            logger.debug("item %s: %s", item_id, error)
+            # It may be a closed one, which the archive alone has.
+            raise
+        if is_known and not await ask(self._redis.exists(item_key(item_id))):
+            raise await self._lost_or_left(item_id)
         raise ItemNotFound(item_id)
+
+    async def _lost_or_left(self, item_id: str) -> Unavailable:
+        """The error for an item that is known, and that Redis does not have. Only one that has not left is lost."""
+        try:
+            has_left = await self.closed.find(item_id) is not None
+        except ArchiveAway:
+            return ShardLost(CANNOT_BE_TOLD, retry_after_s=5)
+        if has_left:
+            return Unavailable("this item has just left Redis; try again", retry_after_s=1)
+        return await self.lost(item_id)
 
     async def note_missing(self, listed: list[str], missing: list[str]) -> None:
         """Note the ``missing`` items of a page of the archive's list: Redis lacks them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
@@ -19,6 +19,9 @@ from shared.domain.money import exponent_of
 from shared.http.problems import problem
 from shared.redis_layout.stored_verdicts import amount_of
 from shared.redis_layout.verdicts import ACCEPTED
+
+_READS: Final = 3
+"""How often an item is read that leaves Redis, or comes back, meanwhile."""
 
 router = APIRouter(prefix="/api/v1/bids", tags=["bids"])
 
@@ -71,20 +74,29 @@ async def get_verdict(
     if user_id is not None and not names.is_user_id(user_id):
         raise InvalidInput(USER_ID_RULE)
     context = context_of(request)
-    item = await context.items.get(item_id, may_open=False)
-    try:
-        stored = await read_verdict(context.redis, item_id, user_id, key)
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"Redis cannot be asked: {error}") from error
-    if stored is None or not stored.line.startswith(ACCEPTED):
+    for _ in range(_READS):
+        found = await context.items.find(item_id, may_open=False)
+        item = found.item
+        if found.has_left:
+            # All of it is archived, so an accepted bid is as safe as any can be.
+            stored = await context.items.closed.verdict(item_id, user_id, key)
+            break
+        try:
+            stored = await read_verdict(context.redis, item_id, user_id, key)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Unavailable(f"Redis cannot be asked: {error}") from error
+        if stored is not None and stored.line.startswith(ACCEPTED):
+            await _secured(request, item_id)
+            break
         # 1. The item is read, its shard is open. 2. Redis fails over to a replica that lacks the bid, and the shard is
         # closed. 3. The key is not found, but the bid was published and comes back. Or an earlier refusal is found,
-        # though the bid was sent again after it and accepted.
-        await context.items.require_same(item)
+        # though the bid was sent again after it and accepted. Nor is it found where the item has left since 1.
+        if await context.items.is_same(item):
+            break
+    else:
+        raise Unavailable("the item is leaving Redis, or coming back; try again")
     if stored is None:
         return problem(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
-    if stored.line.startswith(ACCEPTED):
-        await _secured(request, item_id)
     exponent, asked = exponent_of(item.terms.currency), amount_of(stored.fingerprint)
     _, body = render(stored.line, item_id, exponent, asked, key)
     return Response(body, media_type="application/json")

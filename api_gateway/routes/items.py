@@ -11,11 +11,11 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.context import Context, context_of
 from api_gateway.documented import ItemAnswer, ItemPage, json_content, request_body
+from api_gateway.engine.closed.closed_items import ArchiveAway
 from api_gateway.engine.item_scripts import Transition
 from api_gateway.engine.items import NewItem
 from api_gateway.schemas import (
     USER_ID_RULE,
-    HistoryBid,
     HistoryPage,
     IncrementBody,
     NewItemBody,
@@ -25,20 +25,21 @@ from api_gateway.schemas import (
     optional_amount,
 )
 from shared import names
-from shared.aliases import alias_of
+from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, parse_cursor, public_history
 from shared.domain.auction import Status, Terms
-from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid
+from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid, Unavailable
 from shared.domain.increments import BASIS_POINTS, Increment, default_ladder
 from shared.domain.money import MINOR_MAX, exponent_of
 from shared.domain.soft_close import SoftClose
 from shared.domain.voiding import cause_of
-from shared.redis_layout.item_hash import amount_json, public_item
-from shared.timefmt import INSTANT_MAX_US, from_rfc3339, to_rfc3339
+from shared.redis_layout.item_hash import public_item
+from shared.timefmt import INSTANT_MAX_US, from_rfc3339
 
 router = APIRouter(prefix="/api/v1/items", tags=["items"])
 
-PAGE_MAX: Final = 200
 _PERCENT_DECIMALS: Final = 2
+_READS: Final = 3
+"""How often an item is read that leaves Redis, or comes back, meanwhile."""
 _SECOND_US: Final = 1_000_000
 _item_decoder = msgspec.json.Decoder(NewItemBody)
 _operation_decoder = msgspec.json.Decoder(OperationBody)
@@ -133,19 +134,29 @@ async def list_items(
         Query(description="Newest first, soonest end first, or highest price first."),
     ] = "newest",
     cursor: Annotated[str | SkipJsonSchema[None], Query(max_length=512, description=_CURSOR)] = None,
-    limit: Limit = 50,
+    limit: Limit = PAGE_DEFAULT,
 ) -> Response:
     """Items in the archive, with their live state. A new item appears within milliseconds.
 
-    Items that Redis has lost have no state to be shown: a page names them in `being_rebuilt` instead. 503 BEING_REBUILT
-    says that Redis has lost more than single items, and has nothing of this page.
+    Items that Redis has lost, and closed ones that cannot be read now, have no state to be shown: a page names them in
+    `being_rebuilt` instead. 503 BEING_REBUILT says that Redis has lost more than single items, and has nothing of this
+    page.
     """
     context = context_of(request)
     ids, next_cursor = await context.archive.list_items(status=status, sort=sort, cursor=cursor, limit=limit)
     live = await context.items.get_many(ids) if ids else []
-    missing = [item_id for item_id, item in zip(ids, live, strict=True) if item is None]
-    await context.items.note_missing(ids, missing)
-    shown = [public_item(item) for item in live if item is not None]
+    found = {item_id: item for item_id, item in zip(ids, live, strict=True) if item is not None}
+    missing = [item_id for item_id in ids if item_id not in found]
+    if missing:
+        try:
+            found |= await context.items.closed.find_many(missing)
+        except ArchiveAway:
+            # Which of them have left Redis cannot be told now. The page has the others, and none is noted as lost.
+            pass
+        else:
+            missing = [item_id for item_id in ids if item_id not in found]
+            await context.items.note_missing(ids, missing)
+    shown = [public_item(found[item_id]) for item_id in ids if item_id in found]
     return _json({"items": shown, "next_cursor": next_cursor, "being_rebuilt": missing})
 
 
@@ -155,7 +166,7 @@ async def list_items(
     responses=_answers(200, "The item", ItemAnswer, 404, 422, 503),
 )
 async def get_item(request: Request, item_id: ItemIdPath) -> Response:
-    """The item as Redis holds it, so never older than the last accepted bid."""
+    """The item as Redis holds it, so never older than the last accepted bid. Closed items come from the archive."""
     return _json(public_item(await context_of(request).items.get(_checked(item_id))))
 
 
@@ -179,28 +190,27 @@ async def get_history(
     request: Request,
     item_id: ItemIdPath,
     cursor: Annotated[str | SkipJsonSchema[None], Query(max_length=64, description=_CURSOR)] = None,
-    limit: Limit = 50,
+    limit: Limit = PAGE_DEFAULT,
 ) -> Response:
     """Bidders appear under an alias that is stable within the item."""
     context: Context = context_of(request)
-    item = await context.items.get(_checked(item_id), may_open=False)
-    page = await context.history.page(item_id, cursor=cursor, limit=limit)
-    # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is not
-    # found, though it was published and comes back.
-    await context.items.require_same(item)
-    bids = [
-        HistoryBid(
-            seq=bid.seq,
-            bid_id=bid.bid_id,
-            bidder=alias_of(item_id, bid.user_id),
-            amount=amount_json(bid.amount, item.terms.currency),
-            kind=bid.kind,
-            status="voided" if bid.voided else "repriced" if bid.repriced else "valid",
-            timestamp=to_rfc3339(bid.ts_us),
-        )
-        for bid in page.bids
-    ]
-    return _json(HistoryPage(bids, page.next_cursor, page.partial))
+    cursor = cursor or None
+    if cursor is not None:
+        parse_cursor(cursor)  # wherever the item is, a malformed one is refused in the same words
+    for _ in range(_READS):
+        found = await context.items.find(_checked(item_id), may_open=False)
+        if found.has_left:
+            content = await context.items.closed.history(item_id, cursor=cursor, limit=limit)
+            if content is not None:
+                return Response(content, media_type="application/json")
+            continue  # it came back, for a void
+        page = await context.history.page(item_id, cursor=cursor, limit=limit)
+        # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is
+        # not found, though it was published and comes back. Or it was archived after 1, and the item has left since.
+        if await context.items.is_same(found.item):
+            currency = found.item.terms.currency
+            return _json(public_history(item_id, currency, page.bids, page.next_cursor, partial=page.partial))
+    raise Unavailable("the item is leaving Redis, or coming back; try again")
 
 
 def _operation(body: bytes) -> OperationBody:

@@ -80,7 +80,13 @@ def recover(
 
     Exit codes: 0 rebuilt, 1 not or not all of it (run it again), 3 nothing to rebuild.
     """
-    options = RecoverOptions(dry_run=dry_run, settle_s=settle_s, whole_stream=whole_stream, item_id=item_id)
+    options = RecoverOptions(
+        dry_run=dry_run,
+        settle_s=settle_s,
+        whole_stream=whole_stream,
+        closed_keep_s=settings.closed_keep_s,
+        item_id=item_id,
+    )
     try:
         report = asyncio.run(_recover(settings, options, with_stream=not without_stream))
     except RecoveryRefused as error:

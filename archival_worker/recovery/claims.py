@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +39,6 @@ _WRITE: Final = Script.read(_LUA / "write_claimed.lua")
 _WRITE_VERDICTS: Final = Script.read(_LUA / "write_verdicts.lua")
 _RESTORE: Final = Script.read(_LUA / "restore_shard.lua")
 
-_CLAIMED: Final = 1
 _OTHERS: Final = 2
 _CHANGED: Final = 3
 
@@ -48,6 +48,18 @@ _ARGUMENTS_PER_CALL: Final = 4_000
 """A script blocks all other clients while it runs: with so many, a millisecond or two."""
 
 _NUMBER: Final = re.compile(rb"\d+")
+
+
+class Claim(IntEnum):
+    """What became of a claim.
+
+    ``TAKEN_OVER``: an earlier run had the shard. It may have written items that this run leaves out, say because their
+    time in Redis has come since: what it wrote must be removed.
+    """
+
+    IS_OPEN = 0
+    CLAIMED = 1
+    TAKEN_OVER = 4
 
 
 class ClaimedWrites:
@@ -158,8 +170,8 @@ class Run:
             number = max(number, int(found[0]) + 1 if found else 0)
         return cls(redis, archive, connection, number)
 
-    async def claim(self, shard: str, *, stale: int | None = None) -> bool:
-        """Take the shard. Returns False if it is open.
+    async def claim(self, shard: str, *, stale: int | None = None) -> Claim:
+        """Take the shard, unless it is open.
 
         Args:
             stale: the epoch in which it was closed when its outbox was archived; None where it was not closed.
@@ -175,7 +187,7 @@ class Run:
             raise RecoveryOvertaken(shard)
         if reply == _CHANGED:
             raise ShardChanged
-        return bool(reply == _CLAIMED)
+        return Claim(reply)
 
     async def give_epoch(self, shard: str, *, above: int = 0) -> int:
         """Record a new epoch of a shard that is claimed. After that nothing of a former one is archived.

@@ -41,13 +41,16 @@ class ClosedShards:
         """Close the shard of a lost item, although the shard is not lost.
 
         Raises:
-            RecoveryRefused: Redis has the item, or no item with this id is known. Nothing was changed.
+            RecoveryRefused: Redis has the item, or need not have it, or no item with this id is known. Nothing was
+                changed.
             ArchiveUnavailable, StreamUnavailable: it is unknown now whether the item exists. Nothing was changed.
         """
         if not names.is_item_id(item_id):
             raise RecoveryRefused(f"{item_id!r} is no item's id")
         if await self._redis.exists(item_key(item_id)):
             raise RecoveryRefused(f"Redis has item {item_id}")
+        if await self._archive.has_closed(item_id):
+            raise RecoveryRefused(f"item {item_id} is closed and served from the archive: there is nothing to rebuild")
         if not await self._is_known(item_id, jetstream):
             # A typing error must not take a whole shard's items off sale.
             raise RecoveryRefused(f"neither the archive nor the stream nor its shard's outbox knows an item {item_id}")

@@ -2,58 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 
 from archival_worker.recovery.claims import ClaimedWrites, Run
 from archival_worker.recovery.options import RecoveryReport
-from archival_worker.recovery.rebuild import (
-    Answered,
-    Hidden,
-    Rebuilt,
-    Row,
-    Turns,
-    answered,
-    maxima_after,
-    maxima_of,
-    rebuild,
-    sealed_answer,
-    terms_or_default,
-)
 from archival_worker.store.archive import Archive
-from archival_worker.store.database import Connection
-from archival_worker.store.queries import Queries
-from shared import names
+from shared.archive_reads.rebuild import Rebuilt
+from shared.archive_reads.rebuild_reads import read_items, read_verdicts
+from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
+    closed_key,
     deadlines_key,
     item_key,
     proxies_key,
     recent_key,
     verdicts_key,
 )
-from shared.redis_layout.limits import ACCEPTED_KEPT, RECENT_EVENTS, VERDICT_KEEP_S
 
 _VERDICTS_PER_STEP: Final = 1_000
-_BIDS_PER_STEP: Final = 10_000
+_LONG_FROM_NOW_US: Final = 8 * 10**15
+"""An instant in 2223. Before it the scores of closed items that were rebuilt are below 0, and so archived; and the one
+that changed last is last, so that none of those that stay for a while is before one whose time has come."""
 
 
 class ItemWriter:
     """Brings items of one shard back, and counts in the report what it wrote."""
 
-    def __init__(
-        self, redis: Redis, archive: Archive, queries: Queries, shard: str, claims: Run | None, report: RecoveryReport
-    ) -> None:
+    def __init__(self, redis: Redis, archive: Archive, shard: str, claims: Run | None, report: RecoveryReport) -> None:
         """``claims`` None: a dry run, which writes nothing."""
         self._redis = redis
         self._archive = archive
-        self._sql = queries
         self._shard = shard
         self._claims = claims
         self._report = report
@@ -61,52 +45,11 @@ class ItemWriter:
     async def write(self, item_ids: Sequence[str], epoch: int) -> None:
         """Bring these items back, in this epoch."""
         async with self._archive.transaction() as connection:
-            rows = {row["item_id"]: row for row in await connection.fetch(self._sql.read_items, item_ids)}
-            turns = _by_item(await connection.fetch(self._sql.read_turns, item_ids))
-            log = _by_item(await connection.fetch(self._sql.read_log, item_ids, RECENT_EVENTS))
-            hidden = await self._read_hidden(connection, item_ids)
-            bidders = _by_item(await connection.fetch(self._sql.read_bidders, item_ids))
-            accepted = _by_item(await connection.fetch(self._sql.read_accepted, item_ids, ACCEPTED_KEPT))
-            rebuilt = [
-                rebuild(
-                    row,
-                    Turns.after(turns[item]),
-                    log[item],
-                    epoch,
-                    hidden=hidden[item],
-                    bidders={bidder["user_id"]: bidder["bids"] for bidder in bidders[item]},
-                    accepted=accepted[item],
-                )
-                for item, row in rows.items()
-            ]
-            await self._write_items(rebuilt)
-            bids = self._verdicts_of(connection, self._sql.read_answered_bids, item_ids)
-            await self._write_verdicts(_answers(bids, rows))
-            facts = self._verdicts_of(connection, self._sql.read_sealed_answers, item_ids)
-            await self._write_verdicts(_sealed_answers(facts))
-            await self._expire_verdicts(rebuilt)
-        self._report.paused |= {item.item_id: item.fault for item in rebuilt if item.fault is not None}
-
-    async def _read_hidden(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, Hidden]:
-        """What no event tells: each item's newest sealed fact, and the plain bids since replayed on it."""
-        facts = await connection.fetch(self._sql.read_standing, item_ids)
-        standing = {fact["item_id"]: maxima_of(fact) for fact in facts}
-        places = [[fact[name] for fact in facts] for name in ("item_id", "epoch", "seq")]
-        async for bid in connection.cursor(self._sql.read_bids_after.rstrip(";"), *places, prefetch=_BIDS_PER_STEP):
-            item_id = bid["item_id"]
-            standing[item_id] = maxima_after(standing[item_id], bid)
-        maxima = _by_item(await connection.fetch(self._sql.read_maxima, item_ids))
-        return {
-            item: Hidden(
-                standing.get(item),
-                {row["user_id"]: row["max_amount"] for row in maxima[item] if row["max_amount"] is not None},
-            )
-            for item in item_ids
-        }
-
-    def _verdicts_of(self, connection: Connection, query: str, item_ids: Sequence[str]) -> AsyncIterator[Row]:
-        rows = connection.cursor(query.rstrip(";"), item_ids, VERDICT_KEEP_S * 1_000_000, prefetch=_VERDICTS_PER_STEP)
-        return cast("AsyncIterator[Row]", rows)
+            read = await read_items(connection, item_ids, epoch)
+            await self._write_items(read.items)
+            await self._write_verdicts(read_verdicts(connection, item_ids, read.terms))
+            await self._expire_verdicts(read.items)
+        self._report.paused |= {item.item_id: item.fault for item in read.items if item.fault is not None}
 
     async def _write_items(self, items: Sequence[Rebuilt]) -> None:
         pipeline = self._writes()
@@ -126,7 +69,10 @@ class ItemWriter:
             if item.recent:
                 pipeline.rpush(recent, *item.recent)
             if item.deadline_us is not None:
-                pipeline.zadd(deadlines_key(names.shard_of(item.item_id)), {item.item_id: item.deadline_us})
+                pipeline.zadd(deadlines_key(self._shard), {item.item_id: item.deadline_us})
+            if item.verdicts_until_us is not None:
+                # It is closed. All of it is archived, so it may leave again when its time has come.
+                pipeline.zadd(closed_key(self._shard), {item.item_id: item.updated_us - _LONG_FROM_NOW_US})
             self._report.events += len(item.recent)
         self._report.items += len(items)
         await self._execute(pipeline)
@@ -162,35 +108,3 @@ class ItemWriter:
         else:
             crash_point("recover.writing")
             await pipeline.execute()
-
-
-def _by_item(rows: Sequence[Row]) -> defaultdict[str, list[Row]]:
-    """Rows that are sorted by item, grouped."""
-    groups = itertools.groupby(rows, key=lambda row: cast(str, row["item_id"]))
-    return defaultdict(list, {item: list(group) for item, group in groups})
-
-
-async def _answers(bids: AsyncIterator[Row], items: Mapping[str, Row]) -> AsyncIterator[Answered]:
-    """The verdicts of bids, which come in order: a verdict depends on the bid and on the one after it.
-
-    Items that come back without their terms get theirs, too: their bid ids are taken.
-    """
-    terms = {item: terms_or_default(row)[0] for item, row in items.items()}
-    previous: Row | None = None
-    async for bid in _and_none(bids):
-        if previous is not None:
-            found = answered(previous, bid, terms[previous["item_id"]])
-            if found is not None:
-                yield found
-        previous = bid
-
-
-async def _sealed_answers(facts: AsyncIterator[Row]) -> AsyncIterator[Answered]:
-    async for fact in facts:
-        yield sealed_answer(fact)
-
-
-async def _and_none(rows: AsyncIterator[Row]) -> AsyncIterator[Row | None]:
-    async for row in rows:
-        yield row
-    yield None

@@ -17,12 +17,14 @@ class RecoverOptions:
         dry_run: change nothing, neither in Redis nor in PostgreSQL.
         settle_s: how long after the start to wait for what gateways publish late, in seconds.
         whole_stream: read the stream from its beginning, if PostgreSQL was restored to an older state.
+        closed_keep_s: how long closed items stay in Redis; those that would leave it at once are left out.
         item_id: a lost item whose shard is not lost: the shard is closed, and rebuilt with it.
     """
 
     dry_run: bool = False
     settle_s: float = SETTLE_S
     whole_stream: bool = False
+    closed_keep_s: float = -1.0
     item_id: str | None = None
 
 

@@ -16,7 +16,8 @@ treated as lost (:mod:`archival_worker.recovery.closed_shards`). In order:
    opens the shard.
 
 A run that is killed leaves finished shards, and claims on the others; the next run continues with these. It takes them
-over even from a run that only seems to be dead: :mod:`archival_worker.recovery.claims`.
+over even from a run that only seems to be dead: :mod:`archival_worker.recovery.claims`. It removes what that run had
+written, since closed items may have become due to leave Redis in between.
 The `shard_cursors` of the archive are left alone: they move to the new epoch with its first entry.
 """
 
@@ -36,7 +37,7 @@ from redis.asyncio import Redis
 from archival_worker.consume.backlog import first_unarchived, newest_epochs, read_backlog
 from archival_worker.consume.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, RecoveryRefused, ShardChanged
-from archival_worker.recovery.claims import Run
+from archival_worker.recovery.claims import Claim, Run
 from archival_worker.recovery.closed_shards import ClosedShards
 from archival_worker.recovery.items import ItemWriter
 from archival_worker.recovery.options import RecoverOptions, RecoveryReport
@@ -48,6 +49,7 @@ from shared.crash_points import crash_point
 from shared.domain.errors import BiddingError
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
+    closed_key,
     deadlines_key,
     item_key,
     outbox_key,
@@ -147,10 +149,10 @@ class Recovery:
         if discarded:
             self._tell(f"{len(discarded)} of them are closed; what Redis has of them is discarded")
         if self._claims is not None:
-            epochs = await self._begin(self._claims, epochs, closed, floors)
+            epochs, taken_over = await self._begin(self._claims, epochs, closed, floors)
             # Again: until the new epochs were recorded, a worker may have stored an item that was not there before.
             items = await self._items_by_shard(epochs)
-            await self._closed.discard([shard for shard in discarded if shard in epochs], self._claims)
+            await self._closed.discard({*discarded, *taken_over} & epochs.keys(), self._claims)
         for shard, epoch in epochs.items():
             await self._recover_shard(shard, epoch, items[shard])
         if self.report.put_aside:
@@ -159,22 +161,29 @@ class Recovery:
 
     async def _begin(
         self, claims: Run, shards: Iterable[str], closed: Mapping[str, int], floors: Mapping[str, int]
-    ) -> dict[str, int]:
-        """Claim these shards, and give each its new epoch. Call it before reading what is to be rebuilt."""
+    ) -> tuple[dict[str, int], list[str]]:
+        """Claim these shards, and give each its new epoch. Call it before reading what is to be rebuilt.
+
+        Returns:
+            the epochs, and those of the shards in which an earlier run may have written something.
+        """
         begun: dict[str, int] = {}
+        taken_over: list[str] = []
         for shard in shards:
             try:
-                is_ours = await claims.claim(shard, stale=closed.get(shard))
+                claim = await claims.claim(shard, stale=closed.get(shard))
             except ShardChanged as error:
                 self.report.untouched[shard] = str(error)
                 self._tell(f"{shard}: left alone: {error}")
                 continue
-            if is_ours:
+            if claim is Claim.IS_OPEN:
+                self._tell(f"{shard}: is open: another run has rebuilt it")
+            else:
+                if claim is Claim.TAKEN_OVER:
+                    taken_over.append(shard)
                 begun[shard] = await claims.give_epoch(shard, above=floors.get(shard, 0))
                 crash_point("recover.begun")
-            else:
-                self._tell(f"{shard}: is open: another run has rebuilt it")
-        return begun
+        return begun, taken_over
 
     async def _epochs_elsewhere(self, closed: Mapping[str, int]) -> dict[str, int]:
         """The newest epochs of the missing shards in Redis and the stream. PostgreSQL may lack these, if it was
@@ -213,10 +222,11 @@ class Recovery:
         return {row["shard"]: max(row["next_epoch"], floors.get(row["shard"], 0) + 1) for row in rows}
 
     async def _items_by_shard(self, shards: dict[str, int]) -> dict[str, list[str]]:
-        """The ids of all items of these shards. They fit into memory, at some hundred bytes each."""
+        """The ids of all items that Redis must have. They fit into memory, at some hundred bytes each."""
+        query = self._sql.read_item_ids.rstrip(";")
         found: dict[str, list[str]] = defaultdict(list)
         async with self._archive.transaction() as connection:
-            async for row in connection.cursor(self._sql.read_item_ids.rstrip(";"), prefetch=10_000):
+            async for row in connection.cursor(query, self._options.closed_keep_s, prefetch=10_000):
                 shard = names.shard_of(row["item_id"])
                 if shard in shards:
                     found[shard].append(row["item_id"])
@@ -256,10 +266,10 @@ class Recovery:
     async def _recover_shard(self, shard: str, epoch: int, items: Sequence[str]) -> None:
         if self._claims is not None:
             writes = self._claims.writes(shard)
-            writes.delete(deadlines_key(shard))
+            writes.delete(deadlines_key(shard), closed_key(shard))
             await writes.execute()
         verdicts_before, items_before = self.report.verdicts, self.report.items
-        writer = ItemWriter(self._redis, self._archive, self._sql, shard, self._claims, self.report)
+        writer = ItemWriter(self._redis, self._archive, shard, self._claims, self.report)
         for step in _steps(items, _ITEMS_PER_STEP):
             await writer.write(step, epoch)
             crash_point("recover.items")

@@ -18,6 +18,7 @@ from archival_worker.store import columns
 from archival_worker.store.database import Connection, connection_of, translated
 from archival_worker.store.queries import Queries, load_queries
 from archival_worker.store.sorted_batch import DeadLetter, SortedBatch
+from shared.archive_reads.origin import closed_items
 from shared.messages import ItemCreated
 from shared.redis_layout.outbox import EntryId
 
@@ -326,6 +327,15 @@ class Archive:
         """
         async with self.connection() as connection:
             return await connection.fetchval(self._sql.has_item, item_id) is True
+
+    async def has_closed(self, item_id: str) -> bool:
+        """Whether the item is closed, and all of it is archived: then Redis need not have it.
+
+        Raises:
+            ArchiveUnavailable: PostgreSQL cannot be read now.
+        """
+        async with self.connection() as connection:
+            return bool(await closed_items(connection.fetch, [item_id]))
 
     async def dead_letters(self) -> Letters:
         """How many dead letters no retry has settled.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, TypeVar
 
+from shared.sql_files import read_statements
+
 _FILE: Final = Path(__file__).parent / "sql" / "queries.sql"
 _CHAIN_FILE: Final = _FILE.with_name("chain.sql")
-_NAME_LINE: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_EVICTION_FILE: Final = _FILE.with_name("eviction.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,6 @@ class Queries:
     end_recovery: str
     has_item: str
     read_item_ids: str
-    read_items: str
-    read_turns: str
-    read_log: str
-    read_standing: str
-    read_bids_after: str
-    read_maxima: str
-    read_accepted: str
-    read_bidders: str
-    read_answered_bids: str
-    read_sealed_answers: str
     show_read_only: str
 
 
@@ -82,7 +73,15 @@ class ChainQueries:
     read_confirmed: str
 
 
-Q = TypeVar("Q", Queries, ChainQueries)
+@dataclass(frozen=True, slots=True)
+class EvictionQueries:
+    """One field per statement of ``eviction.sql``, under the same name."""
+
+    read_exported: str
+    has_exports: str
+
+
+Q = TypeVar("Q", Queries, ChainQueries, EvictionQueries)
 
 
 def load_queries(path: Path = _FILE) -> Queries:
@@ -103,18 +102,22 @@ def load_chain_queries(path: Path = _CHAIN_FILE) -> ChainQueries:
     return _load(path, ChainQueries)
 
 
+def load_eviction_queries(path: Path = _EVICTION_FILE) -> EvictionQueries:
+    """The statements of the eviction.
+
+    Raises:
+        ValueError: as above.
+    """
+    return _load(path, EvictionQueries)
+
+
 def _load(path: Path, kind: type[Q]) -> Q:
     """Read a file.
 
     Raises:
         ValueError: it lacks a statement, has an unknown one, or has one twice.
     """
-    _, *parts = _NAME_LINE.split(path.read_text())
-    found: dict[str, str] = {}
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        if name in found:
-            raise ValueError(f"{path.name} has the statement {name} twice")
-        found[name] = text.strip()
+    found = read_statements(path)
     expected = {field.name for field in fields(kind)}
     if found.keys() != expected:
         raise ValueError(f"{path.name} does not fit the code: {sorted(found.keys() ^ expected)}")

@@ -64,12 +64,17 @@ async def _stream(request: Request, service: Service, item_id: str) -> Response:
 
 
 async def _may_exist(service: Service, item_id: str) -> bool:
-    """Whether the item may be watched. If Redis cannot be asked or has lost the item, the stream waits for it, like a
-    WebSocket."""
+    """Whether the item may be watched. If Redis or the archive cannot be asked, or Redis has lost the item, the stream
+    waits for it, like a WebSocket."""
     if service.settings.open_catalogue or service.hub.state_of(item_id) is not None:
         return True
+    reader = service.reader
     try:
-        return await service.reader.read(item_id) is not None or await service.reader.is_lost(item_id)
+        return (
+            await reader.read(item_id) is not None
+            or await reader.read_left(item_id) is not None
+            or await reader.is_lost(item_id)
+        )
     except (RedisError, OSError, TimeoutError, KeyError, ValueError):
         return True
 

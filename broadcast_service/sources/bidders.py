@@ -1,9 +1,9 @@
-"""What Redis knows of single bidders: whether a bid of theirs stands on an item, their own standing maximum, and which
-of their bids were struck."""
+"""What is known of single bidders: whether a bid of theirs stands on an item, their own standing maximum, and which of
+their bids were struck. Redis tells; of closed items that have left it the archive does, without the maximum."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final, cast
 
@@ -11,10 +11,11 @@ import msgspec
 from redis.asyncio import Redis
 
 from broadcast_service.core.standings import Facts, Struck
+from broadcast_service.sources.left_items import LeftItems
 from shared import names
 from shared.messages import BidVoided, DecodeError, decode_event
 from shared.redis_layout.cursors import ask_is_open
-from shared.redis_layout.keys import bidders_key, item_key, proxies_key, recent_key
+from shared.redis_layout.keys import bidders_key, item_key, lost_key, proxies_key, recent_key
 
 
 class _Bid(msgspec.Struct):
@@ -41,11 +42,20 @@ class ShardClosed(OSError):
         super().__init__(f"shard {shard} is being rebuilt")
 
 
+class ItemLost(OSError):
+    """Redis has lost the item: how bidders stand on it cannot be read before it is rebuilt."""
+
+
+class _HasLeft(Exception):
+    """The item has left Redis since it was read."""
+
+
 class BidderReader:
     """Reads only; may be repeated at will."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, left: LeftItems) -> None:
         self._redis = redis
+        self._left = left
         # By item: the epoch and the number of voids at which its events were searched, and what was found. Bounded.
         self._struck: dict[str, tuple[tuple[bytes | None, bytes], dict[str, tuple[Struck, ...]]]] = {}
 
@@ -56,7 +66,8 @@ class BidderReader:
         among the recent events. Bids older than those are not found, and struck ones are.
 
         Raises:
-            ShardClosed: the item's shard is lost or closed.
+            ShardClosed, ItemLost: the item's shard is lost or closed, or Redis has lost the item.
+            ArchiveAway: Redis does not have the item, and the archive cannot be asked.
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
         """
         asked = sorted(users)
@@ -65,10 +76,16 @@ class BidderReader:
         pipeline.hmget(bidders_key(item_id), asked)
         pipeline.hmget(item_key(item_id), ["bids_counted", "accepted", "voids", "bid_count", "epoch"])
         ask_is_open(pipeline, names.shard_of(item_id))
-        maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open = await pipeline.execute()
+        pipeline.sismember(lost_key(names.shard_of(item_id)), item_id)
+        maxima, bids, (bids_counted, accepted, voids, bid_count, epoch), is_open, is_lost = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))
-        struck = await self._struck_bids(item_id, epoch, voids)
+        if epoch is None:
+            return await self._read_left(item_id, asked, is_lost=is_lost)
+        try:
+            struck = await self._struck_bids(item_id, epoch, voids)
+        except _HasLeft:
+            return await self._read_left(item_id, asked)
         facts = {
             user_id: Facts(maximum is not None or count is not None, _minor(maximum), struck.get(user_id, ()))
             for user_id, maximum, count in zip(asked, maxima, bids, strict=True)
@@ -76,7 +93,11 @@ class BidderReader:
         rest = {user_id for user_id, known in facts.items() if not known.has_bid}
         standing = int(bid_count or 0) if accepted is None else int(accepted) - int(voids or 0)
         if rest and standing != int(bids_counted or 0):
-            for user_id in rest & await self._recent_bidders(item_id):
+            try:
+                found = await self._recent_bidders(item_id)
+            except _HasLeft:
+                return await self._read_left(item_id, asked)
+            for user_id in rest & found:
                 facts[user_id] = replace(facts[user_id], has_bid=True, maximum=None)
         return facts
 
@@ -90,30 +111,38 @@ class BidderReader:
         if known is not None and known[0] == (epoch, voids):
             return known[1]
         events = await self._recent(item_id)
-        found: dict[str, tuple[Struck, ...]] = {}
-        for raw in reversed(events):
-            event = _void_of(raw)
-            if event is not None and event.bidder_id is not None:
-                struck = Struck(event.version, event.bid_id, event.amount, event.reason, event.ts_us, event.currency)
-                found[event.bidder_id] = (*found.get(event.bidder_id, ()), struck)[-STRUCK_MAX:]
+        found = _struck_by(event for raw in reversed(events) if (event := _void_of(raw)) is not None)
         while len(self._struck) >= ITEMS_MAX:
             self._struck.pop(next(iter(self._struck)))
         self._struck[item_id] = ((epoch, voids), found)
         return found
 
+    async def _read_left(self, item_id: str, users: list[str], *, is_lost: bool = False) -> dict[str, Facts]:
+        """The facts of an item that Redis does not have; ``is_lost``: somebody has found that it is lost."""
+        found = await self._left.standings(item_id, users)
+        if found is None and is_lost:
+            raise ItemLost(f"item {item_id} is being rebuilt")
+        if found is None:
+            return dict.fromkeys(users, Facts(False, None, ()))  # it never was
+        struck = _struck_by(found.voids)
+        return {user_id: Facts(user_id in found.bidders, None, struck.get(user_id, ())) for user_id in users}
+
     async def _recent(self, item_id: str) -> list[bytes]:
         """The item's recent events.
 
         Raises:
-            ShardClosed: the events may have gone since the item was read. A caller would remember that there were none,
-                even after the rebuilding.
+            ShardClosed, _HasLeft: the events have gone since the item was read, or may have. A caller would remember
+                that there were none, even after the rebuilding.
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.lrange(recent_key(item_id), 0, -1)
         ask_is_open(pipeline, names.shard_of(item_id))
-        events, is_open = await pipeline.execute()
+        pipeline.exists(item_key(item_id))
+        events, is_open, is_there = await pipeline.execute()
         if not is_open:
             raise ShardClosed(names.shard_of(item_id))
+        if not is_there:
+            raise _HasLeft
         return cast("list[bytes]", events)
 
     async def _recent_bidders(self, item_id: str) -> set[str]:
@@ -126,6 +155,16 @@ class BidderReader:
             if event.type == "bid":
                 found.add(event.user_id)
         return found
+
+
+def _struck_by(voids: Iterable[BidVoided]) -> dict[str, tuple[Struck, ...]]:
+    """The newest struck bids by bidder, out of voids that come oldest first."""
+    found: dict[str, tuple[Struck, ...]] = {}
+    for event in voids:
+        if event.bidder_id is not None:
+            struck = Struck(event.version, event.bid_id, event.amount, event.reason, event.ts_us, event.currency)
+            found[event.bidder_id] = (*found.get(event.bidder_id, ()), struck)[-STRUCK_MAX:]
+    return found
 
 
 def _void_of(raw: bytes) -> BidVoided | None:

@@ -1,4 +1,7 @@
-"""Loads items on demand: one load per item at a time, a few items at once, and retries until Redis answers."""
+"""Loads items on demand: one load per item at a time, a few items at once, and retries until Redis answers.
+
+What Redis does not have is looked for elsewhere, by workers of its own: a slow archive keeps no live item waiting.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ from redis.exceptions import RedisError
 
 from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
+from broadcast_service.sources.left_items import ArchiveAway
 from shared.backoff import Backoff
 from shared.supervision import loudly
 
 logger = logging.getLogger(__name__)
 
 WORKERS: Final = 8
+ABSENT_WORKERS: Final = 4
+"""They look for what Redis does not have."""
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 
@@ -26,6 +32,8 @@ class Reader(Protocol):
     """Reads one item; see :class:`~broadcast_service.sources.snapshots.SnapshotReader`, whose errors it shares."""
 
     async def read(self, item_id: str, wanted: Wanted) -> Recovery | None: ...
+
+    async def read_left(self, item_id: str, wanted: Wanted) -> Recovery | None: ...
 
     async def is_lost(self, item_id: str) -> bool: ...
 
@@ -61,6 +69,7 @@ class Loader:
         self._metrics = metrics
         # Bounded by the number of watched items: an item is in it at most once.
         self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._absent: asyncio.Queue[str] = asyncio.Queue()
         self._stages: dict[str, _Stage] = {}
         self._backoff = Backoff(first_s=RETRY_FIRST_S, most_s=RETRY_MAX_S)
         self._is_failing = False
@@ -81,6 +90,8 @@ class Loader:
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(loudly(partial(self._work, listener)))
+            for _ in range(ABSENT_WORKERS):
+                group.create_task(loudly(partial(self._work_on_absent, listener)))
 
     async def _work(self, listener: Listener) -> None:
         while True:
@@ -88,14 +99,32 @@ class Loader:
             if not listener.watches(item_id):
                 del self._stages[item_id]
                 continue
-            await self._load(item_id, listener)
+            self._stages[item_id] = _Stage.READING
+            self._metrics.loads += 1
+            await self._load(item_id, listener, is_absent=False)
 
-    async def _load(self, item_id: str, listener: Listener) -> None:
-        self._stages[item_id] = _Stage.READING
-        self._metrics.loads += 1
+    async def _work_on_absent(self, listener: Listener) -> None:
+        while True:
+            item_id = await self._absent.get()
+            if not listener.watches(item_id):
+                del self._stages[item_id]
+                continue
+            await self._load(item_id, listener, is_absent=True)
+
+    async def _load(self, item_id: str, listener: Listener, *, is_absent: bool) -> None:
+        wanted, is_lost = listener.history_wanted(item_id), False
         try:
-            recovery = await self._reader.read(item_id, listener.history_wanted(item_id))
-            is_lost = recovery is None and await self._reader.is_lost(item_id)
+            if not is_absent:
+                recovery = await self._reader.read(item_id, wanted)
+                if recovery is None:
+                    self._absent.put_nowait(item_id)
+                    return
+            else:
+                recovery = await self._reader.read_left(item_id, wanted)
+                is_lost = recovery is None and await self._reader.is_lost(item_id)
+        except ArchiveAway:
+            # It may be a closed one: its viewers wait, and it is asked for again.
+            recovery, is_lost = None, True
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_failing:
                 # Logged once, not for every watched item.

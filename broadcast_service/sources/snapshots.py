@@ -1,19 +1,21 @@
-"""Reads items from Redis, with the recent events that led to their state."""
+"""Reads items, with the recent events that led to their state: from Redis, and from the archive where closed ones have
+left Redis."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Awaitable
 from types import MappingProxyType
 from typing import Final, cast
 
 from redis.asyncio import Redis
 
 from broadcast_service.core.feed import Recovery, Wanted
+from broadcast_service.sources.left_items import LeftItems
 from broadcast_service.sources.losses import Losses
 from shared import names
-from shared.messages import DecodeError, Event, decode_event
-from shared.redis_layout.cursors import ask_epoch
+from shared.messages import DecodeError, Event, UnknownEvent, decode_event
+from shared.redis_layout.cursors import ask_epoch, read_epoch
 from shared.redis_layout.item_hash import ItemState, decode_item
 from shared.redis_layout.keys import item_key, recent_key
 
@@ -25,24 +27,29 @@ _SLACK_EVENTS: Final = 64
 
 
 class SnapshotReader:
-    """Args:
+    """Redis is asked first (``read``), and the archive for what it does not have (``read_left``). These are two calls,
+    since the archive may be slow.
+
+    Args:
     events_max: most events of one recovery.
     losses: tells lost items from those that never existed.
+    left: tells of closed items that have left Redis.
     """
 
-    def __init__(self, redis: Redis, losses: Losses, *, events_max: int) -> None:
+    def __init__(self, redis: Redis, losses: Losses, left: LeftItems, *, events_max: int) -> None:
         self._redis = redis
         self._losses = losses
+        self._left = left
         self._events_max = events_max
 
     async def read(self, item_id: str, wanted: Wanted = NOTHING_WANTED) -> Recovery | None:
-        """The item, and the wanted events of its epoch, at most the last ``events_max``.
+        """The item as Redis has it, and the wanted events of its epoch, at most the last ``events_max``.
 
         Two reads, not one transaction: mostly the item says that there is nothing to replay, and the list is long.
         Events decided between the two reads are newer than the item and come from the stream.
 
         Returns:
-            None where the item does not exist, or its shard is closed.
+            None where Redis does not have the item, or its shard is closed.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.
@@ -52,21 +59,50 @@ class SnapshotReader:
         pipeline.hgetall(item_key(item_id))
         ask_epoch(pipeline, names.shard_of(item_id))
         fields, epoch = await pipeline.execute()
-        if not fields or epoch is None:
+        if epoch is None:
             # A closed shard is an older copy, or half rebuilt: viewers may have seen newer states.
             return None
+        if not fields:
+            return None
         item = decode_item(fields)
-        behind = min(_events_wanted(wanted, item), self._events_max)
+        behind = self._behind(wanted, item)
         if behind <= 0:
             return Recovery(item)
-        newest_first = await cast(
-            Awaitable[list[bytes]],
-            self._redis.lrange(recent_key(item_id), 0, behind + _SLACK_EVENTS - 1),
-        )
+        pipeline = self._redis.pipeline()
+        pipeline.lrange(recent_key(item_id), 0, behind + _SLACK_EVENTS - 1)
+        pipeline.exists(item_key(item_id))
+        newest_first, is_there = await pipeline.execute()
+        if not is_there:
+            # 1. The item is read. 2. It leaves Redis, and its events with it.
+            return None
         return Recovery(item, tuple(_decode(item, newest_first)))
 
+    def _behind(self, wanted: Wanted, item: ItemState) -> int:
+        return min(_events_wanted(wanted, item), self._events_max)
+
+    async def read_left(self, item_id: str, wanted: Wanted = NOTHING_WANTED) -> Recovery | None:
+        """The same of a closed item that has left Redis, which does not have it.
+
+        Returns:
+            None where it is no such item, or its shard is closed: :meth:`is_lost` tells.
+
+        Raises:
+            ArchiveAway: nobody can tell now what became of it.
+            redis.RedisError, OSError, TimeoutError: Redis could not be asked.
+        """
+        epoch = await read_epoch(self._redis, names.shard_of(item_id))
+        if epoch is None:
+            return None
+        item = await self._left.find(item_id, epoch)
+        if item is None:
+            return None
+        behind = self._behind(wanted, item)
+        newest_first = await self._left.newest_events(item_id, behind) if behind > 0 else []
+        known = itertools.takewhile(lambda event: not isinstance(event, UnknownEvent), newest_first)
+        return Recovery(item, tuple(cast("list[Event]", list(known)))[::-1])
+
     async def is_lost(self, item_id: str) -> bool:
-        """Whether an item that Redis does not have is lost; see :class:`Losses`.
+        """Whether an item that neither Redis nor the archive has is lost (:class:`Losses`).
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.

@@ -135,3 +135,25 @@ async def read_epoch(redis: Redis, shard: str) -> int | None:
     """
     epoch = await cast("Awaitable[bytes | None]", redis.hget(cursors_key(shard), "epoch"))
     return None if epoch is None else int(epoch)
+
+
+def ask_fence(pipeline: Any, shard: str) -> None:
+    """Put the question for a shard's fence into a pipeline; :func:`decode_fence` reads the answer."""
+    pipeline.hmget(cursors_key(shard), ["epoch", "run", "evictions"])
+
+
+def decode_fence(answer: Sequence[bytes | None]) -> str | None:
+    """The answer to :func:`ask_fence`; None where the shard is lost or closed.
+
+    The fence is another one after each item of the shard that leaves Redis. Who finds out from the archive what an item
+    is, and then writes it to Redis, asks for the fence first, and gives it to the script, which refuses another one:
+
+    1. A gateway finds that nobody ever had the id `x`, and is suspended.
+    2. Another one opens `x`, it is sold, archived, and leaves Redis.
+    3. The first one goes on: Redis does not have `x`, and without a fence would open it a second time.
+
+    The run is in it because a failover may undo an eviction: the number of evictions is then given again, by another
+    run of Redis.
+    """
+    epoch, run, evictions = answer
+    return None if epoch is None else f"{int(epoch)}|{(run or b'').decode()}|{int(evictions or 0)}"

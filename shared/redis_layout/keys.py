@@ -70,7 +70,8 @@ def cursors_key(shard: str) -> str:
     """Hash: ``epoch``, ``next`` (last n given out), ``published``, ``archived``, ``stream_id``, ``stream_seq``.
 
     And ``run``: the run of Redis that was last found to have the whole shard; ``stale`` (the former epoch) if the shard
-    is closed; ``republish`` if entries are missing in the archive.
+    is closed; ``republish`` if entries are missing in the archive; ``evictions``: how many items have left Redis since
+    the shard got these cursors.
     """
     return f"{{{shard}}}:cursors"
 
@@ -100,3 +101,31 @@ def mark_key(shard: str) -> str:
 def opened_key(shard: str) -> str:
     """Sorted set: the items whose `created` event is not archived yet, by the number of its outbox entry."""
     return f"{{{shard}}}:opened"
+
+
+def closed_key(shard: str) -> str:
+    """Sorted set: the closed items that Redis still has, by the number of the outbox entry with their last event.
+
+    0 where that was archived before the item came back; below 0 where the item was rebuilt since, in the order of the
+    last changes.
+    """
+    return f"{{{shard}}}:closed"
+
+
+def returning_key(item_id: str, token: str, part: str) -> str:
+    """A part of an item that comes back, until it is complete; expires. ``token``: of the attempt."""
+    return f"{{{shard_of(item_id)}}}:returning:{item_id}:{token}:{part}"
+
+
+def keys_of_item(item_id: str) -> tuple[str, ...]:
+    """Every key that belongs to one item alone, its hash first. None of them is left when it has left Redis."""
+    return (
+        item_key(item_id),
+        proxies_key(item_id),
+        bidders_key(item_id),
+        accepted_key(item_id),
+        recent_key(item_id),
+        verdicts_key(item_id),
+        refusals_key(item_id),
+        older_refusals_key(item_id),
+    )

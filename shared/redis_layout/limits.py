@@ -13,9 +13,17 @@ ACCEPTED_KEPT: Final = 1_024
 """Entries of an item's log of accepted bids."""
 
 VERDICT_KEEP_S: Final = 86_400
-"""How long verdicts of accepted bids are kept after the last event of an item that is over."""
+"""How long verdicts of accepted bids are kept after an item is over; a void after that does not prolong it."""
+
+RETURNED_KEEP_S: Final = 60
+"""How long a closed item that came back into Redis, for a void, stays there at least."""
 
 IN_SCRIPTS: Final[Mapping[str, int]] = MappingProxyType(
-    {"ACCEPTED_KEPT": ACCEPTED_KEPT, "RECENT_EVENTS": RECENT_EVENTS, "VERDICT_KEEP_S": VERDICT_KEEP_S}
+    {
+        "ACCEPTED_KEPT": ACCEPTED_KEPT,
+        "RECENT_EVENTS": RECENT_EVENTS,
+        "RETURNED_KEEP_S": RETURNED_KEEP_S,
+        "VERDICT_KEEP_S": VERDICT_KEEP_S,
+    }
 )
 """What a script may name in a line ``---@limit <name>``."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from shared.redis_layout.limits import IN_SCRIPTS
 
@@ -80,5 +80,8 @@ class Script:
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         for index, answer in enumerate(answers):
             if isinstance(answer, NoScriptError):
-                answers[index] = await self.run(redis, *calls[index])
+                try:
+                    answers[index] = await self.run(redis, *calls[index])
+                except ResponseError as error:
+                    answers[index] = error
         return answers

@@ -70,6 +70,10 @@ class RefusedBid(msgspec.Struct, frozen=True, gc=False):
     min_next_bid: int
     reserve_met: bool
 
+    def encode(self) -> bytes:
+        """The line."""
+        return (f"R|{self.code}|{self.current_bid}|{self.leads:d}|{self.min_next_bid}|{self.reserve_met:d}").encode()
+
 
 ACCEPTED: Final = (b"A", b"M")
 """How the line of an accepted bid begins."""

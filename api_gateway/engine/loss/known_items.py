@@ -45,10 +45,18 @@ class KnownItems:
         self._redis: Any = redis
         self._witnesses = witnesses
         self._asked: dict[str, asyncio.Task[bool]] = {}
+        self._under_way = 0
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
-    async def is_known(self, item_id: str) -> bool:
+    async def is_known(self, item_id: str, *, from_now: bool = False) -> bool:
         """Whether there was ever an event of the item.
+
+        Args:
+            from_now: do not join a question that began before this call, for callers that hold a fence
+                (:func:`shared.redis_layout.cursors.decode_fence`):
+
+                1. A asks about `x`, and hears from the witnesses that it is unknown. 2. `x` is opened, sold, archived,
+                and leaves Redis. 3. B takes its fence, joins the question of A, and would open `x` a second time.
 
         Raises:
             ShardLost: Redis has lost the whole shard, or only the archive could tell that the item is not lost.
@@ -56,16 +64,19 @@ class KnownItems:
             Unavailable: a witness could not be asked, and those that could do not know the item.
         """
         asked = self._asked.get(item_id)
-        if asked is None:
-            if len(self._asked) >= QUESTIONS_WAITING_MAX:
+        if asked is None or from_now:
+            if self._under_way >= QUESTIONS_WAITING_MAX:
                 raise TooManyQuestions
+            self._under_way += 1
             asked = self._asked[item_id] = asyncio.create_task(self._in_turn(item_id), name="is-item-known")
             asked.add_done_callback(lambda task: self._answered(item_id, task))
         # A caller that gives up does not end the question for the others.
         return await asyncio.shield(asked)
 
     def _answered(self, item_id: str, task: asyncio.Task[bool]) -> None:
-        del self._asked[item_id]
+        self._under_way -= 1
+        if self._asked.get(item_id) is task:
+            del self._asked[item_id]
         if not task.cancelled():
             task.exception()  # there may be no caller left
 

@@ -7,18 +7,23 @@
 -- ARGV[1] item id      ARGV[2] outbox bound   ARGV[3] start in microseconds ('' = now)   ARGV[4] end ('' = never)
 -- ARGV[5] length in microseconds where the end is counted from the start ('' = ARGV[4] holds)
 -- ARGV[6] the `created` event's own fields as JSON members, each followed by a comma, without start_us
--- ARGV[7..] the constant fields of the hash: name, value, ...
+-- ARGV[7] the fence of the shard from before it was asked whether the id is new ('' where nobody can have had it)
+-- ARGV[8..] the constant fields of the hash: name, value, ...
 --
 -- Reply: { 0, n } created, { 1 } an item of this id exists, { 2 } this shard has no cursors, { 3 } outbox at its bound,
---        { 4 } the end is not in the future or not after the start.
+--        { 4 } the end is not in the future or not after the start, { 5 } the fence is another one: an item has left Redis
+--        since, and may be this one. Ask again.
 
 local item_key, recent_key, outbox_key, cursors_key, deadlines_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local item_id = ARGV[1]
 local F = '%d'
 
-local epoch, last_entry, archived_entry = unpack(redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived'))
+local epoch, last_entry, archived_entry, run, evictions = unpack(redis.call('HMGET', cursors_key, 'epoch', 'next',
+  'archived', 'run', 'evictions'))
 if not epoch then return { 2 } end
 if redis.call('EXISTS', item_key) == 1 then return { 1 } end
+-- shared/redis_layout/cursors.py (decode_fence) has the order of events that this rules out.
+if ARGV[7] ~= '' and ARGV[7] ~= epoch .. '|' .. (run or '') .. '|' .. (evictions or '0') then return { 5 } end
 if tonumber(last_entry) - tonumber(archived_entry) >= tonumber(ARGV[2]) then return { 3 } end
 
 local time = redis.call('TIME')
@@ -31,7 +36,7 @@ local status = start_us <= now and 'open' or 'scheduled'
 local end_text = end_us and F:format(end_us) or ''
 
 local terms = {}
-for at = 7, #ARGV, 2 do terms[ARGV[at]] = ARGV[at + 1] end
+for at = 8, #ARGV, 2 do terms[ARGV[at]] = ARGV[at + 1] end
 local price, reserve_met = terms.start_price, terms.reserve_price == ''
 
 -- The event comes first, because its write may be refused: an item without its `created` event would never be archived.
@@ -46,7 +51,7 @@ redis.call('HSET', cursors_key, 'next', F:format(n))
 -- Who asks whether a lost item ever existed finds it here until the archive has it (known_items.py). Searching the
 -- outbox may take long.
 redis.call('ZADD', KEYS[6], F:format(n), item_id)
-redis.call('HSET', item_key, unpack(ARGV, 7))
+redis.call('HSET', item_key, unpack(ARGV, 8))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', epoch, 'seq', '0', 'leader', '', 'leader_max', '0',
   'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'accepted', '0', 'voids', '0', 'extensions', '0',
   'start_us', F:format(start_us), 'end_us', end_text, 'original_end_us', end_text, 'created_us', F:format(now),

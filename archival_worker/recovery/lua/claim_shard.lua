@@ -4,7 +4,8 @@
 -- KEYS[1] cursors (hash)   KEYS[2] the mark of a rebuilding under way (string)
 -- ARGV[1] the run's number: of two runs the later one has the higher number   ARGV[2] its mark, "<number>:<token>"
 -- ARGV[3] the epoch in which the shard was closed when the run archived its outbox, '' where it was not closed
--- Reply: 1 claimed, 0 the shard has its cursors: it lives, 2 a later run has it, 3 it was closed since
+-- Reply: 1 claimed, 0 the shard has its cursors: it lives, 2 a later run has it, 3 it was closed since, 4 claimed, and an earlier run
+--        had it: it may have written items
 local cursors = redis.call('HMGET', KEYS[1], 'epoch', 'stale')
 if cursors[1] then return 0 end
 local mark = redis.call('GET', KEYS[2])
@@ -16,4 +17,5 @@ if (cursors[2] or '') ~= ARGV[3] then return 3 end
 -- closed shard frees its memory only once it is claimed.
 redis.call('HDEL', KEYS[1], '')
 redis.call('SET', KEYS[2], ARGV[2])
+if mark and mark ~= ARGV[2] then return 4 end
 return 1

@@ -223,11 +223,13 @@ module "broadcaster" {
   enable_exec        = var.enable_exec
   log_retention_days = var.log_retention_days
   kms_key_arn        = module.encryption.key_arn
-  secrets            = merge(local.server_secrets, local.application_secrets)
-  secret_arns        = [module.redis.secret_arn, module.nats.secret_arn, aws_secretsmanager_secret_version.application.arn]
+  secrets            = merge(local.server_secrets, local.postgres_secrets, local.application_secrets)
+  secret_arns        = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn])
   task_statements    = [local.may_report]
 
   environment = merge(var.broadcaster_settings, local.addresses, {
+    # For closed items that have left Redis.
+    POSTGRES_URL = module.postgres.url
     FEED_ORIGINS = join(",", var.feed_origins)
     # The balancer speaks from the public subnets, and nothing else does.
     FEED_TRUSTED_PROXIES = join(",", module.network.public_subnet_cidrs)

@@ -82,7 +82,7 @@ class Engine:
         flat = [text for pair in fields.items() for text in pair]
         end = "" if item_terms.end_us is None else str(item_terms.end_us)
         members = created_members(NewItem(item_terms, name="Item"))
-        answer: Any = self._open(keys=keys, args=[ITEM, "50000", str(item_terms.start_us), end, "", members, *flat])
+        answer: Any = self._open(keys=keys, args=[ITEM, "50000", str(item_terms.start_us), end, "", members, "", *flat])
         assert answer[0] == 0, answer
 
     def set_clock(self, now_us: int) -> None:

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from api_gateway.archive import Archive, ArchivedBid
+from api_gateway.archive import Archive
 from api_gateway.history import History
+from shared.archive_reads.history import ArchivedBid
 from shared.clients.redis import open_redis
 from shared.messages import encode_event
 from shared.names import shard_of

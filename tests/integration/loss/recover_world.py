@@ -136,9 +136,13 @@ class House:
         """Exit code and output of a `bidding` command on this stack."""
         return await bidding(*arguments, "--data-dir", str(self.stack.data_dir), env={"CRASH_AT": crash_at})
 
-    async def recover(self, *options: str, crash_at: str = "", redis_url: str = "") -> tuple[int, str]:
+    async def recover(
+        self, *options: str, crash_at: str = "", redis_url: str = "", closed_keep_s: str = ""
+    ) -> tuple[int, str]:
         """What `bidding recover` runs, without its start."""
         env = {**self.stack.service_env, "CRASH_AT": crash_at}
+        if closed_keep_s:
+            env["CLOSED_KEEP_S"] = closed_keep_s
         if redis_url:
             env["REDIS_URL"] = redis_url
         return await run_forked(ARCHIVAL_WORKER, "recover", "--settle-s", "0", *options, env=env)

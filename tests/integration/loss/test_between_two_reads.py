@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +20,7 @@ from api_gateway.archive import Archive
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import BidScripts, Decided
+from api_gateway.engine.closed.closed_items import ClosedItems
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import Items
 from api_gateway.engine.loss.known_items import QUESTIONS_AT_ONCE, TooManyQuestions
@@ -30,12 +31,17 @@ from api_gateway.routes.bids import get_verdict
 from api_gateway.routes.items import get_history
 from archival_worker.store.archive import Archive as WholeArchive
 from broadcast_service.sources.bidders import BidderReader
+from broadcast_service.sources.left_items import LeftItems
+from shared.archive_reads.asking import Asking
+from shared.archive_reads.feed_reads import FeedReads
+from shared.archive_reads.origin import ArchiveOrigin, encode_state
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
-from shared.domain.errors import ItemNotFound, ShardLost
-from shared.messages import BidVoided, encode_event
+from shared.domain.errors import ItemNotFound, ShardLost, Unavailable
+from shared.messages import AnyEvent, BidVoided, encode_event
 from shared.names import shard_of
-from shared.redis_layout.keys import cursors_key, item_key, opened_key, outbox_key, recent_key
+from shared.redis_layout.item_hash import ItemState, decode_item
+from shared.redis_layout.keys import cursors_key, item_key, keys_of_item, lost_key, opened_key, outbox_key, recent_key
 from tests.faults.proxy import FaultyProxy
 from tests.integration.archive.archive_world import World
 from tests.integration.feed.feed_world import AuctionHouse
@@ -59,6 +65,9 @@ class Ground:
         """What a gateway does to a shard that went back."""
         self._direct.hset(cursors_key(shard_of(ITEM)), "stale", "1")
         self._direct.hdel(cursors_key(shard_of(ITEM)), "epoch")
+
+    def evict(self) -> None:
+        self._direct.delete(*keys_of_item(ITEM))
 
     def wipe(self) -> None:
         self._direct.flushall()
@@ -94,9 +103,15 @@ def items_of(ground: Ground, past: Witnesses | None = None) -> Items:
         scripts,
         past or cast(Any, None),
         LostItems(ground.redis),
+        ClosedItems(ground.redis, ArchiveOrigin(Asking(ground.pool)), Asking(ground.pool)),
         open_catalogue=False,
         on_outbox=lambda shard: None,
     )
+
+
+def left_items(ground: Ground) -> LeftItems:
+    asking = Asking(ground.pool)
+    return LeftItems(ArchiveOrigin(asking), FeedReads(asking))
 
 
 def request_to(ground: Ground) -> Any:
@@ -144,7 +159,7 @@ async def test_a_refusal_that_an_older_copy_has_is_not_told(ground: Ground) -> N
 async def test_how_a_bidder_stands_is_not_read_from_what_is_left(
     ground: Ground, loss: Callable[[Ground], None]
 ) -> None:
-    reader = BidderReader(ground.redis)
+    reader = BidderReader(ground.redis, left_items(ground))
     assert (await reader.read(ITEM, ["ann"]))["ann"].has_bid
     loss(ground)
     with pytest.raises(OSError, match=shard_of(ITEM)):
@@ -158,13 +173,59 @@ async def test_what_was_struck_is_not_forgotten_by_a_read_during_a_loss(ground: 
     event = msgspec.structs.replace(cast(BidVoided, voided(ITEM, 2, voids=1)), bidder_id="bob")
     await redis.lpush(recent_key(ITEM), encode_event(event))
     kept = {key: await redis.dump(key) async for key in redis.scan_iter("*")}
-    reader = BidderReader(ground.redis)
+    reader = BidderReader(ground.redis, left_items(ground))
     await ground.after_the_next_answer(ground.wipe)
     with pytest.raises(OSError, match=shard_of(ITEM)):
         await reader.read(ITEM, ["bob"])
     for key, value in kept.items():
         await redis.restore(key, 0, value, replace=True)
     assert [each.bid_id for each in (await reader.read(ITEM, ["bob"]))["bob"].struck] == [event.bid_id]
+
+
+class ArchivedVoid:
+    """An archive that has the item as a closed one, and a struck bid on it."""
+
+    def __init__(self, item: ItemState, void: BidVoided) -> None:
+        self._item, self._void = item, void
+
+    async def get(self, key: str) -> bytes:
+        return encode_state(self._item)
+
+    async def newest_events(self, item_id: str, count: int) -> list[AnyEvent]:
+        return []
+
+    async def bidders(self, item_id: str, users: Collection[str]) -> set[str]:
+        return {"ann"}
+
+    async def voids(self, item_id: str) -> list[BidVoided]:
+        return [self._void]
+
+
+async def test_what_was_struck_is_told_where_the_item_leaves_meanwhile(ground: Ground) -> None:
+    """1. The item says that a bid was struck. 2. It leaves Redis. 3. The events are read."""
+    redis: Any = ground.world.redis
+    await redis.hset(item_key(ITEM), "voids", "1")
+    event = msgspec.structs.replace(cast(BidVoided, voided(ITEM, 2, voids=1)), bidder_id="bob")
+    await redis.lpush(recent_key(ITEM), encode_event(event))
+    archive = ArchivedVoid(decode_item(await redis.hgetall(item_key(ITEM))), event)
+    kept = {key: await redis.dump(key) for key in keys_of_item(ITEM) if await redis.exists(key)}
+    reader = BidderReader(ground.redis, LeftItems(archive, archive))
+    await ground.after_the_next_answer(ground.evict)
+    facts = await reader.read(ITEM, ["ann", "bob"])
+    assert [each.bid_id for each in facts["bob"].struck] == [event.bid_id]
+    assert (facts["ann"].has_bid, facts["bob"].has_bid) == (True, False)
+    for key, value in kept.items():
+        await redis.restore(key, 0, value, replace=True)
+    assert [each.bid_id for each in (await reader.read(ITEM, ["bob"]))["bob"].struck] == [event.bid_id]
+
+
+async def test_how_a_bidder_stands_on_a_lost_item_is_not_made_up(ground: Ground) -> None:
+    await archived_and_lost(ground, "lost")
+    reader = BidderReader(ground.redis, left_items(ground))
+    assert not (await reader.read("never", ["ann"]))["ann"].has_bid
+    await cast(Any, ground.redis).sadd(lost_key(shard_of("lost")), "lost")
+    with pytest.raises(OSError, match="rebuilt"):
+        await reader.read("lost", ["ann"])
 
 
 # ---------------------------------------------------------------------- lost, or never there
@@ -234,5 +295,6 @@ async def test_what_this_gateway_has_served_is_no_stranger_when_nobody_can_be_as
         await ground.world.stack.stop_process("postgres")
         with pytest.raises(ShardLost, match="cannot be told now"):
             await items.absent(ITEM)
-        with pytest.raises(ItemNotFound):
+        # It may be a closed item, which the archive alone has.
+        with pytest.raises(Unavailable, match="archive"):
             await items.absent("stranger")

@@ -14,7 +14,7 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from archival_worker.errors import RecoveryOvertaken, ShardChanged
-from archival_worker.recovery.claims import ClaimedWrites, Run
+from archival_worker.recovery.claims import Claim, ClaimedWrites, Run
 from archival_worker.store.queries import load_queries
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
@@ -146,10 +146,10 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
 
     with pytest.raises(RecoveryOvertaken):
         await write(first, "unclaimed").execute()
-    assert await first.claim(SHARD)
-    assert await first.claim(SHARD), "a claim may be repeated"
+    assert await first.claim(SHARD) is Claim.CLAIMED
+    assert await first.claim(SHARD) is Claim.CLAIMED, "a claim may be repeated"
     await write(first, "1").execute()
-    assert await second.claim(SHARD)
+    assert await second.claim(SHARD) is Claim.TAKEN_OVER
     for attempt in (
         write(first, "2").execute,
         write_verdict(first).execute,
@@ -164,7 +164,7 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
 
     # PostgreSQL was put back, and counts anew: whoever holds the lock is the later one all the same.
     third = await Run.begin(redis, cast(Any, None), held, sql)
-    assert await third.claim(SHARD)
+    assert await third.claim(SHARD) is Claim.TAKEN_OVER
     with pytest.raises(RecoveryOvertaken):
         await second.open(SHARD, 3)
     await cast(Any, redis).sadd(lost_key(SHARD), "lot-1")
@@ -175,7 +175,7 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
         await third.open(SHARD, 5)
     with pytest.raises(RecoveryOvertaken):
         await write(third, "3").execute()
-    assert not await third.claim(SHARD), "it lives"
+    assert await third.claim(SHARD) is Claim.IS_OPEN, "it lives"
     await redis.aclose()
 
 

@@ -4,8 +4,9 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway.archive import Archive, ArchivedBid
+from api_gateway.archive import Archive
 from api_gateway.history import History
+from shared.archive_reads.history import ArchivedBid
 from shared.messages import encode_event
 from shared.redis_layout import outbox
 from tests.bids import nth_bid

@@ -11,6 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
+from broadcast_service.sources.left_items import ArchiveAway
 from broadcast_service.sources.loader import WORKERS, Loader
 from tests.unit.broadcast_service.builders import ITEM, item
 
@@ -25,6 +26,15 @@ class SlowReader:
         self.reading: dict[str, int] = defaultdict(int)
         self.reads = 0
         self.lost = False
+        self.may_answer_left = asyncio.Event()
+        self.may_answer_left.set()
+        self.left: Recovery | Exception | None = None
+
+    async def read_left(self, item_id: str, wanted: Wanted) -> Recovery | None:
+        await self.may_answer_left.wait()
+        if isinstance(self.left, Exception):
+            raise self.left
+        return self.left
 
     async def is_lost(self, item_id: str) -> bool:
         return self.lost
@@ -163,3 +173,31 @@ async def test_an_item_that_is_lost_is_told_from_one_that_never_was() -> None:
             loader.request(ITEM)
             reader.may_answer.release()
             assert await diary.told.get() == (expected, ITEM)
+
+
+async def test_what_redis_does_not_have_may_have_left_it() -> None:
+    reader, diary = SlowReader(None, None), Diary()
+    async with running(reader, diary) as loader:
+        for reader.left, expected in ((Recovery(item(1)), "loaded"), (ArchiveAway("it hangs"), "lost")):
+            loader.request(ITEM)
+            reader.may_answer.release()
+            assert await diary.told.get() == (expected, ITEM)
+
+
+async def test_a_hanging_archive_keeps_no_live_item_waiting() -> None:
+    absent = [f"gone-{number}" for number in range(100)]
+    reader, diary = SlowReader(*[None] * len(absent)), Diary()
+    reader.may_answer_left.clear()
+    async with running(reader, diary) as loader:
+        for item_id in absent:
+            loader.request(item_id)
+            reader.may_answer.release()
+        loader.request("live")
+        reader.may_answer.release()
+        assert await diary.told.get() == ("loaded", "live")
+        diary.unwatched.update(absent[50:])
+        reader.may_answer_left.set()
+        assert {(await diary.told.get())[0] for _ in range(50)} == {"missing"}
+        for item_id in absent:
+            loader.request(item_id)  # nothing is left of the former requests
+        diary.unwatched.clear()

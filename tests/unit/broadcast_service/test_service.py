@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
@@ -11,6 +12,7 @@ from broadcast_service.core.close_codes import SERVICE_RESTART
 from broadcast_service.core.feed import Recovery
 from broadcast_service.service import DRAIN_SLICE, Service
 from broadcast_service.settings import Settings
+from broadcast_service.sources.left_items import LeftItems
 from broadcast_service.transport.connection import Connection
 from shared import names
 from shared.messages import encode_event, frame_batch
@@ -20,7 +22,8 @@ from tests.unit.broadcast_service.transport.test_connection import Clock, Pipe
 
 def new_service(**settings: object) -> Service:
     """A service that does not connect: only the tasks of its lifespan would."""
-    return Service(Settings.model_validate(settings), Redis())
+    nobody: Any = None
+    return Service(Settings.model_validate(settings), Redis(), LeftItems(nobody, nobody))
 
 
 def enter(service: Service) -> Pipe:

@@ -131,8 +131,10 @@ local function commit(kept)
     redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
   end
   if status == 'sold' or status == 'unsold' or status == 'cancelled' then
-    -- The item takes no more bids, so no new bid can use an old id.
-    redis.call('EXPIRE', verdicts_key, VERDICT_KEEP_S)
+    -- The item takes no more bids, so no new bid can use an old id. A void after the close does not prolong this.
+    redis.call('EXPIRE', verdicts_key, VERDICT_KEEP_S, 'NX')
+    -- Once this entry is archived, and the item exported, the item leaves Redis (archival_worker/eviction/lua/evict.lua).
+    redis.call('ZADD', string.match(item_key, '^{[^}]*}:') .. 'closed', F:format(n), item_id)
   end
   return n
 end

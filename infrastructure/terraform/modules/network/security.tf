@@ -23,6 +23,7 @@ locals {
       { from = "broadcaster", to = "redis", port = var.redis_port },
       { from = "archiver", to = "redis", port = var.redis_port },
       { from = "gateway", to = "postgres", port = 5432 },
+      { from = "broadcaster", to = "postgres", port = 5432 },
       { from = "archiver", to = "postgres", port = 5432 },
       { from = "cache", to = "postgres", port = 5432 },
       { from = "gateway", to = "cache", port = 8001 },

@@ -104,6 +104,22 @@ async def test_who_asks_for_the_same_item_gets_the_same_answer_and_may_give_up_a
     assert past.asked == ["known", "known"], "an answer is not kept"
 
 
+async def test_who_holds_a_fence_joins_no_question_that_began_before() -> None:
+    past = FakePast()
+    asks = items(past)
+    earlier = asyncio.create_task(asks.is_known("x"))
+    await asleep()
+    later = asyncio.create_task(asks.is_known("x", from_now=True))
+    await asleep()
+    assert past.asked == ["x", "x"]
+    joined = asyncio.create_task(asks.is_known("x"))
+    past.may_answer.set()
+    assert not any(await asyncio.gather(earlier, later, joined))
+    assert past.asked == ["x", "x"], "an older answer does for the others"
+    assert not await asks.is_known("x")
+    assert len(past.asked) == 3, "nothing is left of the questions"
+
+
 async def test_beyond_the_bound_nobody_waits_and_nobody_waits_long() -> None:
     past = FakePast()
     asks = items(past)

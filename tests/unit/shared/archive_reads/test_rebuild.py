@@ -9,17 +9,9 @@ import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.item_scripts import LUA, ScriptLimits
-from archival_worker.recovery.rebuild import (
-    Answered,
-    Hidden,
-    Turns,
-    answered,
-    maxima_after,
-    maxima_of,
-    rebuild,
-    sealed_answer,
-    terms_of,
-)
+from shared.archive_reads.items import Turns, terms_of
+from shared.archive_reads.rebuild import Hidden, maxima_after, maxima_of, rebuild
+from shared.archive_reads.verdicts import Answered, answered, sealed_answer
 from shared.domain.auction import Terms
 from shared.domain.maxima import Maxima
 from shared.domain.soft_close import SoftClose
@@ -75,6 +67,7 @@ def item_row(**changes: Any) -> dict[str, Any]:
         "created_us": START_US - 5,
         "end_us": END_US,
         "updated_us": START_US,
+        "closed_us": START_US - 1,
     }
     return row | changes
 
@@ -212,17 +205,7 @@ def test_the_closer_is_told_when_to_look(status: str, deadline_us: int | None) -
 
 
 def test_pauses_shift_the_hard_end_and_a_running_one_is_kept() -> None:
-    turns = Turns.after(
-        [
-            {"type": "paused", "ts_us": 100, "extensions": None},
-            {"type": "resumed", "ts_us": 130, "extensions": None},
-            {"type": "extended", "ts_us": 140, "extensions": 2},
-            {"type": "paused", "ts_us": 150, "extensions": None},
-            {"type": "resumed", "ts_us": 155, "extensions": None},
-            {"type": "paused", "ts_us": 200, "extensions": None},
-        ]
-    )
-    assert turns == Turns(extensions=2, shift_us=35, paused_us=200)
+    turns = Turns(extensions=2, shift_us=35, paused_us=200)
     fields = rebuild(item_row(status="paused"), turns, [], epoch=2).fields
     assert SOFT.hard_end_us is not None
     assert (fields["hard_end_us"], fields["paused_us"]) == (str(SOFT.hard_end_us + 35), "200")
@@ -310,11 +293,11 @@ def test_a_bid_of_a_gateways_own_id_has_no_key() -> None:
     assert kept.fields == (field_of_bid_id("bid-1"),)
 
 
-def test_verdicts_are_kept_until_a_day_after_the_last_event_of_an_item_that_is_over() -> None:
+def test_verdicts_are_kept_until_a_day_after_an_item_is_over() -> None:
     for status in ("scheduled", "open", "paused", "sold", "unsold", "cancelled"):
         row, is_over = item_row(status=status), status in ("sold", "unsold", "cancelled")
         until_us = rebuild(row, Turns(), [], epoch=2).verdicts_until_us
-        assert until_us == (row["updated_us"] + VERDICT_KEEP_S * 1_000_000 if is_over else None), status
+        assert until_us == (row["closed_us"] + VERDICT_KEEP_S * 1_000_000 if is_over else None), status
 
 
 def test_terms_without_extras() -> None:

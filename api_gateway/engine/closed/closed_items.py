@@ -1,0 +1,200 @@
+"""Closed items that Redis does not have any more: how they stand, and what a bid on one of them is answered.
+
+Redis is always asked first. What it does not have in an open shard, and what the archive has as a closed item of which
+nothing is missing, has left Redis, and nothing happens to it there. A void brings it back first
+(:mod:`api_gateway.engine.closed.returns`), and then Redis is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.loss.known_items import ask, shard_lost
+from shared import names
+from shared.archive_reads.asking import Asking
+from shared.archive_reads.keyed_verdicts import keyed_verdicts
+from shared.archive_reads.keys import history_key, state_key
+from shared.archive_reads.origin import ClosedReads, closed_items, decode_state
+from shared.domain.bidding import refusal_by_status
+from shared.domain.errors import Unavailable
+from shared.redis_layout.cursors import ask_epoch
+from shared.redis_layout.item_hash import ItemState
+from shared.redis_layout.keys import lost_key
+from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, find_verdict
+from shared.redis_layout.verdicts import KEY_REUSED_LINE, RefusedBid
+
+READS_AT_ONCE: Final = 3
+"""Reads of single items and their histories. Anybody may ask for random ids, and others need the archive, too."""
+READS_WAITING_MAX: Final = 256
+_LOST_KEPT_S: Final = 5.0
+_LOST_KEPT_MAX: Final = 10_000
+_LOOKS_AT_ONCE: Final = 2
+"""Looks for a key. The archive has no index of keys, so one may cost as much as all sealed facts of the item."""
+TURN_S: Final = 2.0
+
+
+_TOO_MANY: Final = "too many ask for items that Redis does not have; try again"
+
+
+class ArchiveAway(Unavailable):
+    """The archive cannot be asked now, and Redis does not have the item."""
+
+
+class ClosedItems:
+    """What the archive tells. Anybody may ask for any id: each question has the bounds of ``reads`` and ``asking``."""
+
+    def __init__(self, redis: Redis, reads: ClosedReads, asking: Asking) -> None:
+        self._redis = redis
+        self._reads = reads
+        self._asking = asking
+        self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
+        self._waiting = 0
+        self._asked: dict[str, asyncio.Task[bytes | None]] = {}
+        # Items that are noted as lost, and no closed ones, as the archive said: until when that is believed. The oldest
+        # is first.
+        self._lost: dict[str, float] = {}
+
+    async def find(self, item_id: str) -> ItemState | None:
+        """An item that Redis does not have, as it stands; None where it is no closed one.
+
+        Raises:
+            ShardLost: its shard is lost or closed: it may be rebuilt with something that the archive does not have yet.
+            ArchiveAway: nobody can tell now, or too many ask.
+            Unavailable: Redis cannot be asked.
+        """
+        shard, clock = names.shard_of(item_id), asyncio.get_running_loop().time
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        ask_epoch(pipeline, shard)
+        pipeline.sismember(lost_key(shard), item_id)
+        epoch, is_noted = await ask(pipeline.execute())
+        if epoch is None:
+            raise shard_lost()
+        if is_noted and self._lost.get(item_id, 0.0) > clock():
+            return None
+        value = await self._state(item_id)
+        if value is not None:
+            return _in_epoch(decode_state(value), int(epoch))
+        if is_noted:
+            self._lost.pop(item_id, None)
+            self._lost[item_id] = clock() + _LOST_KEPT_S
+            if len(self._lost) > _LOST_KEPT_MAX:
+                del self._lost[next(iter(self._lost))]
+        return None
+
+    async def _state(self, item_id: str) -> bytes | None:
+        """Of many who ask for one item at once, as a crowd that bids on a new id does, one asks the archive."""
+        asked = self._asked.get(item_id)
+        if asked is None:
+            asked = self._asked[item_id] = asyncio.create_task(self._read(item_id), name="closed-item")
+            asked.add_done_callback(lambda task: self._answered(item_id, task))
+        # A caller that gives up does not end the question for the others.
+        return await asyncio.shield(asked)
+
+    async def _read(self, item_id: str) -> bytes | None:
+        return await self._get(state_key(item_id))
+
+    async def _get(self, key: str) -> bytes | None:
+        """What the archive has under a key.
+
+        Raises:
+            ArchiveAway: it cannot be asked, or too many ask.
+        """
+        if self._waiting >= READS_WAITING_MAX:
+            raise ArchiveAway(_TOO_MANY, retry_after_s=1)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise ArchiveAway(_TOO_MANY, retry_after_s=2) from None
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._reads.get(key)
+        except Unavailable as error:
+            raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
+        finally:
+            self._turns.release()
+
+    def _answered(self, item_id: str, task: asyncio.Task[bytes | None]) -> None:
+        del self._asked[item_id]
+        if not task.cancelled():
+            task.exception()  # there may be no caller left
+
+    async def find_many(self, item_ids: Sequence[str]) -> dict[str, ItemState]:
+        """Those of these items, which Redis does not have in open shards, that are closed ones; in one question.
+
+        Raises:
+            ArchiveAway: nobody can tell now.
+            Unavailable: Redis cannot be asked.
+        """
+        epochs: Any = self._redis.pipeline(transaction=False)
+        for item_id in item_ids:
+            ask_epoch(epochs, names.shard_of(item_id))
+        answers = await ask(epochs.execute())
+        epoch_of = {item_id: int(epoch) for item_id, epoch in zip(item_ids, answers, strict=True) if epoch is not None}
+        try:
+            found = await closed_items(self._asking.fetch, list(epoch_of))
+        except Unavailable as error:
+            raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
+        return {item_id: _in_epoch(item, epoch_of[item_id]) for item_id, item in found.items()}
+
+    async def history(self, item_id: str, *, cursor: str | None, limit: int) -> bytes | None:
+        """A page of its history as JSON; None where it is no closed item.
+
+        Raises:
+            InvalidInput: the cursor is malformed.
+            ArchiveAway: nobody can tell now, or too many ask.
+        """
+        return await self._get(history_key(item_id, limit=limit, cursor=cursor))
+
+    async def verdict(self, item_id: str, user_id: str | None, key: str) -> StoredVerdict | None:
+        """What is kept under a key: of this bidder, or without one of anybody. Refusals are not kept.
+
+        Raises:
+            Unavailable: it cannot be told now.
+        """
+        return find_verdict(await self._kept(item_id, user_id, key), user_id, key)
+
+    async def answer(self, item: ItemState, bid: PendingBid) -> bytes:
+        """The verdict line of a bid on the item: the one that is kept under its key, or a refusal by its status. It is
+        what ``place_bids.lua`` answers while Redis has the item.
+
+        Raises:
+            Unavailable: it cannot be told now.
+        """
+        if bid.key is not None:
+            found = await self._kept(bid.item_id, bid.user_id, bid.key)
+            stored = find_verdict(found, bid.user_id, bid.key)
+            if stored is not None:
+                return stored.line if stored.fingerprint == bid.fingerprint else KEY_REUSED_LINE
+            if bid.key_is_bid_id and field_of_bid_id(bid.key) in found:
+                return KEY_REUSED_LINE
+        code = refusal_by_status(item.terms, item.state, item.updated_us)
+        assert code is not None, "it is closed"
+        state = item.state
+        return RefusedBid(code, state.price, state.leader == bid.user_id, item.min_next_bid, state.reserve_met).encode()
+
+    async def _kept(self, item_id: str, user_id: str | None, key: str) -> dict[str, bytes]:
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._looks.acquire()
+        except TimeoutError:
+            raise Unavailable("too many ask for bids on closed items; try again", retry_after_s=2) from None
+        try:
+            return await keyed_verdicts(self._asking.fetch, item_id, user_id, key)
+        finally:
+            self._looks.release()
+
+
+def _in_epoch(item: ItemState, epoch: int) -> ItemState:
+    """Items have the epoch of their shard. Redis has the newest one, whatever a cache has kept."""
+    return msgspec.structs.replace(item, state=replace(item.state, epoch=epoch))

@@ -1,0 +1,1 @@
+"""What leaves Redis: closed items, once they are archived and exported."""

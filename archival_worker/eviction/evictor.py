@@ -1,0 +1,304 @@
+"""Removes closed items from Redis, once they are archived and exported, and their time has come.
+
+Redis holds what can still change; of a closed item the archive has all. Redis notes which closed items it has, by the
+outbox entry of their last event (`{sNN}:closed`), so candidates are found without a search, and those whose last entry
+is archived are a range. The archive says which of them are exported. What may go is decided inside ``evict.lua``, so
+several archivers may do this, at any time, and each may be killed anywhere: nothing is written down before or after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from archival_worker.errors import ArchiveUnavailable
+from archival_worker.metrics import Metrics
+from archival_worker.store.database import connection_of
+from archival_worker.store.queries import load_eviction_queries
+from shared import names
+from shared.backoff import Backoff
+from shared.crash_points import crash_point
+from shared.redis_layout.keys import (
+    closed_key,
+    cursors_key,
+    deadlines_key,
+    keys_of_item,
+    lost_key,
+    opened_key,
+)
+from shared.redis_layout.limits import RETURNED_KEEP_S
+from shared.redis_layout.scripts import Call, Script
+
+logger = logging.getLogger(__name__)
+
+_LUA: Final = Path(__file__).parent / "lua"
+EVICT: Final = Script.read(_LUA / "evict.lua")
+NOTE_CLOSED: Final = Script.read(_LUA / "note_closed.lua")
+
+REMOVED, GONE = 1, 0
+"""Replies of ``evict.lua`` after which Redis has nothing of the item."""
+
+_FAILING_MAX: Final = 100
+_FINAL: Final = (b"sold", b"unsold", b"cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionOptions:
+    """Bounds and intervals.
+
+    Attributes:
+        keep_s: how long a closed item stays after its last event; below 0 for ever.
+        look_every_s: between two looks while nothing leaves.
+        page_items: candidates per shard and look, where the ones before them were due.
+        first_items: candidates per shard where nothing was due at the last look.
+        items_per_call: items that are removed in one round trip.
+        rest_s: between two looks while items leave: bids come first.
+        search_every_s: how often all items are looked through for closed ones that nobody has noted.
+        exports_every_s: how often the archive is asked whether there are any exports, until there are.
+        search_keys: keys per step of that search, one step per look.
+    """
+
+    keep_s: float = 3_600.0
+    look_every_s: float = 2.0
+    page_items: int = 100
+    first_items: int = 8
+    items_per_call: int = 50
+    rest_s: float = 0.05
+    search_every_s: float = 6 * 3_600.0
+    search_keys: int = 1_000
+    exports_every_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    item_id: str
+    shard: str
+    epoch: str
+
+
+class Evictor:
+    """Several may run, in as many processes."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, redis: Redis, metrics: Metrics, options: EvictionOptions = EvictionOptions()
+    ) -> None:
+        self._pool = pool
+        self._redis: Any = redis
+        self._metrics = metrics
+        self._options = options
+        self._sql = load_eviction_queries()
+        # Of shards where more may be due: how many candidates at the beginning could not go.
+        self._passed: dict[str, int] = {}
+        self._search_cursor = 0
+        self._search_at_s = 0.0
+        self._has_exports = False
+        self._exports_at_s = 0.0
+        # Items that cannot be removed, each with the error. Bounded.
+        self._failing: dict[str, str] = {}
+        self.closed_in_redis = 0
+        """Closed items that Redis had at the last look."""
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What an operator must look at."""
+        if not self._failing:
+            return {}
+        item_id, error = next(iter(self._failing.items()))
+        return {"eviction": f"{len(self._failing)} closed items cannot be removed from Redis, say {item_id}: {error}"}
+
+    async def run(self) -> None:
+        """Look until cancelled; while a server is away, look again later."""
+        if self._options.keep_s < 0:
+            logger.info("CLOSED_KEEP_S is below 0: closed items stay in Redis")
+            return
+        backoff = Backoff(most_s=30.0)
+        while True:
+            try:
+                evicted = await self.look()
+                is_searching = await self._search()
+                backoff.succeeded()
+            except (RedisError, OSError, TimeoutError, ArchiveUnavailable) as error:
+                self._metrics.failures_by["eviction"] += 1
+                logger.warning("closed items stay in Redis for now: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(backoff.failed())
+                continue
+            await asyncio.sleep(self._options.rest_s if evicted or is_searching else self._options.look_every_s)
+
+    async def look(self) -> int:
+        """Look over all shards once. Returns how many items have left.
+
+        Raises:
+            RedisError, OSError, TimeoutError, ArchiveUnavailable: a server cannot be asked now; some may have left.
+        """
+        pages = await self._pages()
+        if not pages or not await self._exports_exist():
+            return 0
+        due = await self._due(pages)
+        seqs = await self._exported([candidate.item_id for candidate in due])
+        if seqs:
+            crash_point("evict.asked")
+        chosen = [candidate for candidate in due if candidate.item_id in seqs]
+        left: set[str] = set()
+        for at in range(0, len(chosen), self._options.items_per_call):
+            left |= await self._evict(chosen[at : at + self._options.items_per_call], seqs)
+            crash_point("evict.removed")
+        self._go_on(pages, due, left)
+        if left:
+            self._metrics.evicted += len(left)
+            self.closed_in_redis = max(0, self.closed_in_redis - len(left))
+            logger.info("%d closed items have left Redis, which has %d more", len(left), self.closed_in_redis)
+        return len(left)
+
+    async def _pages(self) -> dict[str, list[_Candidate]]:
+        """By shard, the next candidates: closed items whose last entry is archived, as far as Redis knows."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            pipeline.hmget(cursors_key(shard), ["epoch", "archived"])
+            pipeline.zcard(closed_key(shard))
+        answers = await pipeline.execute()
+        self.closed_in_redis = sum(answers[1::2])
+        epochs: dict[str, str] = {}
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard, (epoch, archived), count in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+            if count and epoch is not None:
+                epochs[shard] = epoch.decode()
+                pipeline.zrangebyscore(
+                    closed_key(shard),
+                    "-inf",
+                    archived or b"0",
+                    start=self._passed.get(shard, 0),
+                    num=self._page_of(shard),
+                )
+        pages = await pipeline.execute() if epochs else []
+        return {
+            shard: [_Candidate(item_id.decode(), shard, epoch) for item_id in page]
+            for (shard, epoch), page in zip(epochs.items(), pages, strict=True)
+        }
+
+    async def _exports_exist(self) -> bool:
+        """Without them nothing leaves, and the archive is not asked about all closed items again and again."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._has_exports and now_s >= self._exports_at_s:
+            self._exports_at_s = now_s + self._options.exports_every_s
+            async with connection_of(self._pool) as connection:
+                self._has_exports = await connection.fetchval(self._sql.has_exports)
+        return self._has_exports
+
+    def _page_of(self, shard: str) -> int:
+        """Mostly nothing is due, and then a look is to cost Redis little, however many closed items it has."""
+        return self._options.page_items if shard in self._passed else self._options.first_items
+
+    async def _due(self, pages: Mapping[str, list[_Candidate]]) -> list[_Candidate]:
+        """Those whose time has come. It spares the archive questions about the others; the script looks again."""
+        candidates = [candidate for page in pages.values() for candidate in page]
+        if not candidates:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.time()
+        for candidate in candidates:
+            pipeline.hmget(keys_of_item(candidate.item_id)[0], ["updated_us", "returned_us"])
+        # Of a key that is no hash the answer is an error; the script says so.
+        (seconds, micros), *instants = await pipeline.execute(raise_on_error=False)
+        now_us = seconds * 1_000_000 + micros
+        return [
+            candidate
+            for candidate, answer in zip(candidates, instants, strict=True)
+            if _instant(answer, 0) + self._options.keep_s * 1_000_000 <= now_us
+            and _instant(answer, 1) + RETURNED_KEEP_S * 1_000_000 <= now_us
+        ]
+
+    async def _exported(self, item_ids: list[str]) -> dict[str, int]:
+        """Those that are exported as they are, each with the seq of its last event."""
+        if not item_ids:
+            return {}
+        async with connection_of(self._pool) as connection:
+            rows = await connection.fetch(self._sql.read_exported, item_ids)
+        return {row["item_id"]: row["seq"] for row in rows}
+
+    async def _evict(self, candidates: Collection[_Candidate], seqs: Mapping[str, int]) -> set[str]:
+        """Remove these, in one round trip. Returns the ids of those that were removed now."""
+        calls: list[Call] = [
+            (
+                [
+                    cursors_key(candidate.shard),
+                    closed_key(candidate.shard),
+                    deadlines_key(candidate.shard),
+                    opened_key(candidate.shard),
+                    lost_key(candidate.shard),
+                    *keys_of_item(candidate.item_id),
+                ],
+                [candidate.item_id, candidate.epoch, seqs[candidate.item_id], self._options.keep_s],
+            )
+            for candidate in candidates
+        ]
+        left: set[str] = set()
+        for candidate, reply in zip(candidates, await EVICT.run_each(self._redis, calls), strict=True):
+            if type(reply) is ResponseError:
+                self._failed(candidate.item_id, reply)
+                continue
+            if isinstance(reply, Exception):
+                raise reply
+            self._failing.pop(candidate.item_id, None)
+            if reply == REMOVED:
+                left.add(candidate.item_id)
+        return left
+
+    def _failed(self, item_id: str, error: ResponseError) -> None:
+        """The script cannot read what Redis has of the item: the others go on."""
+        self._metrics.failures_by["eviction"] += 1
+        if item_id not in self._failing:
+            logger.error("item %s cannot be removed from Redis: %s", item_id, error)
+        if len(self._failing) < _FAILING_MAX:
+            self._failing[item_id] = str(error)
+
+    def _go_on(self, pages: Mapping[str, list[_Candidate]], due: Collection[_Candidate], left: Collection[str]) -> None:
+        """Where each shard's next page begins: behind the items that could not go, say because their export fails. Once
+        a page has items whose time has not come, or is the last one, it begins anew: those behind them are younger."""
+        were_due = {candidate.item_id for candidate in due}
+        for shard, page in pages.items():
+            if len(page) < self._page_of(shard) or not were_due.issuperset(each.item_id for each in page):
+                self._passed.pop(shard, None)
+            else:
+                stay = sum(candidate.item_id not in left for candidate in page)
+                self._passed[shard] = self._passed.get(shard, 0) + stay
+
+    async def _search(self) -> bool:
+        """One step of the search for closed items that gateways of an older version did not note. Returns whether there
+        is more to search."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._search_cursor and now_s < self._search_at_s:
+            return False
+        self._search_cursor, keys = await self._redis.scan(
+            self._search_cursor, match="{s??}:item:*", count=self._options.search_keys
+        )
+        if keys:
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in keys:
+                pipeline.hget(key, "status")
+            closed = [key for key, status in zip(keys, await pipeline.execute(), strict=True) if status in _FINAL]
+            calls: list[Call] = []
+            for key in closed:
+                item_id = key.split(b":item:", 1)[1].decode()
+                shard = names.shard_of(item_id)
+                calls.append(([cursors_key(shard), closed_key(shard), key], [item_id]))
+            if calls:
+                await NOTE_CLOSED.run_each(self._redis, calls)
+        if not self._search_cursor:
+            self._search_at_s = now_s + self._options.search_every_s
+        return bool(self._search_cursor)
+
+
+def _instant(answer: Any, place: int) -> int:
+    """A microsecond of an answer to HMGET; 0 where it is none."""
+    try:
+        return int(answer[place] or 0)
+    except (TypeError, ValueError):
+        return 0

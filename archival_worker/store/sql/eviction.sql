@@ -1,0 +1,14 @@
+-- Statements of the eviction; archival_worker/store/queries.py reads them.
+
+-- name: read_exported
+-- Those of items $1 that are closed and exported as they are, each with the seq of its last event. An export is due only once the
+-- item's chain is complete, so nothing of these items is missing in the archive.
+SELECT i.item_id, i.seq
+FROM items AS i
+JOIN exports AS x ON (x.item_id, x.epoch, x.seq) = (i.item_id, i.epoch, i.seq)
+WHERE i.item_id = ANY ($1::text[]) AND x.state = 'confirmed' AND i.created_at IS NOT NULL
+    AND i.status IN ('sold', 'unsold', 'cancelled');
+
+-- name: has_exports
+-- Whether anything was ever exported.
+SELECT EXISTS (SELECT FROM exports WHERE state = 'confirmed');

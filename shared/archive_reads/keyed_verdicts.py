@@ -1,0 +1,42 @@
+"""The verdict that is kept under one key of a closed item, as Redis had it while it had the item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from shared.archive_reads.asking import Fetch
+from shared.archive_reads.origin import closed_items
+from shared.archive_reads.verdicts import answered, sealed_answer
+from shared.redis_layout.limits import VERDICT_KEEP_S
+from shared.sql_files import read_statements
+
+_SQL: Final = read_statements(Path(__file__).parent / "sql" / "keyed.sql")
+_KEEP_US: Final = VERDICT_KEEP_S * 1_000_000
+
+
+async def keyed_verdicts(fetch: Fetch, item_id: str, user_id: str | None, key: str) -> dict[str, bytes]:
+    """The fields of the verdicts' hash that may hold the verdict of this user under this key, or of anybody where
+    ``user_id`` is None; :func:`shared.redis_layout.stored_verdicts.find_verdict` reads them.
+
+    Only accepted bids have one, for as long as Redis would have kept it: a day after the item was over.
+
+    Raises:
+        Unavailable: PostgreSQL cannot be asked.
+    """
+    found: dict[str, bytes] = {}
+    bids = await fetch(_SQL["read_keyed_bid"], item_id, key, _KEEP_US)
+    if bids and bids[0]["bid_id"] == key:
+        # The terms as they are, with the reserve: a verdict says whether it was met.
+        item = (await closed_items(fetch, [item_id])).get(item_id)
+        follower = bids[1] if len(bids) > 1 else None
+        answer = None if item is None else answered(bids[0], follower, item.terms)
+        if answer is not None:
+            found[answer.fields[0]] = answer.verdict.encode()
+    for fact in await fetch(_SQL["read_keyed_facts"], item_id, key, user_id, _KEEP_US):
+        kept = sealed_answer(fact)
+        if kept.verdict.encode() not in found.values():
+            field = next((field for field in kept.fields if field not in found), None)
+            if field is not None:
+                found[field] = kept.verdict.encode()
+    return found

@@ -1,0 +1,545 @@
+"""What happens while an item leaves Redis, or comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
+
+import asyncpg
+import pytest
+from websockets.asyncio.client import connect
+
+from api_gateway.engine.closed.returns import Returns
+from api_gateway.engine.items import NewItem
+from api_gateway.engine.loss.witnesses import Witnesses
+from archival_worker.eviction.evictor import EvictionOptions, Evictor
+from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER
+from shared import names
+from shared.archive_reads.asking import Asking, Connection
+from shared.domain.auction import Terms
+from shared.domain.errors import ItemExists, Unavailable
+from shared.redis_layout.keys import closed_key, cursors_key, item_key, lost_key, recent_key
+from tests.acceptance.test_one_bid_end_to_end import feed_url
+from tests.integration.eviction.eviction_world import AT_ONCE, auction_of, sold
+from tests.integration.eviction.test_life import REASON, no_longer_returned
+from tests.integration.feed.feed_world import greeted
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+BOTH = (API_GATEWAY, ARCHIVAL_WORKER)
+
+
+class Slow(Witnesses):
+    """Finds out that an item is new, and then something happens before it says so."""
+
+    def __init__(self, witnesses: Witnesses, happens: Any) -> None:
+        self._witnesses = witnesses
+        self._happens = happens
+
+    async def published_epoch(self, item_id: str) -> int | None:
+        return await self._witnesses.published_epoch(item_id)
+
+    async def has_archived(self, item_id: str) -> bool:
+        found = await self._witnesses.has_archived(item_id)
+        happens, self._happens = self._happens, None
+        if happens is not None:
+            await happens()
+        return found
+
+
+async def test_an_id_is_not_opened_a_second_time_by_a_gateway_that_slept(start_stack: StackFactory) -> None:
+    """1. A gateway finds that the id is new. 2. Another one opens it, it is sold, archived, and leaves. 3. The first
+    one opens it."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+
+        async def whole_life() -> None:
+            await sold(auction.house, "lot")
+            await auction.evicted("lot")
+
+        items = auction.items(Slow(auction.witnesses, whole_life))
+        with pytest.raises(ItemExists):
+            await items.create(NewItem(Terms("lot", 0), name="A second one"))
+        assert await auction.traces("lot") == []
+        assert (await auction.house.item("lot"))["status"] == "sold"
+
+        # Without the fence it would have been opened: Redis does not have it.
+        opened = await auction.items(cast(Any, KnowsNothing())).create(NewItem(Terms("other", 0), name="Another one"))
+        assert opened.state.seq == 0
+
+
+class KnowsNothing:
+    async def published_epoch(self, item_id: str) -> int | None:
+        return None
+
+    async def has_archived(self, item_id: str) -> bool:
+        return False
+
+
+async def test_a_first_bid_on_an_id_that_has_left_opens_nothing(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH, env={"OPEN_CATALOGUE": "true"})
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await sold(house, "dinars", currency="KWD")
+        await auction.evicted("lot", "dinars")
+        # By a gateway that has never heard of it, and that remembers nothing.
+        await stack.restart(API_GATEWAY)
+        answers = await asyncio.gather(*(house.bid("lot", f"u-{n}", f"b-{n}", amount=n + 100) for n in range(50)))
+        assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(200, "SOLD")}
+        assert await auction.traces("lot") == []
+
+        await stack.stop_process("postgres")
+        try:
+            answer = await house.bid("lot", "eve", "late", amount=1_000)
+            assert answer.status_code == 503, answer.text
+            # Three decimals are right in its currency, which nobody can tell now.
+            answer = await house.bid("dinars", "eve", "late", amount=1_000.125)
+            assert answer.status_code == 503, answer.text
+            assert (await house.http.get("/api/v1/items/lot")).status_code == 503
+            assert (await house.http.post("/api/v1/items", json={"id": "lot", "name": "x"})).status_code == 503
+            assert (await house.http.post("/api/v1/items/lot/bids/lot-ann/void", json=REASON)).status_code == 503
+            assert (await house.http.get("/api/v1/bids/by-key/lot-ann?item_id=lot")).status_code == 503
+            assert await auction.traces("lot") == []
+        finally:
+            await stack.start_process("postgres")
+
+        async def is_back() -> bool:
+            return (await house.http.get("/api/v1/items/lot")).status_code == 200
+
+        await eventually(is_back)
+        assert (await house.bid("lot", "eve", "late", amount=1_000)).json()["code"] == "SOLD"
+        assert (await house.bid("dinars", "eve", "late", amount=1_000.125)).json()["code"] == "SOLD"
+
+
+async def test_closed_items_that_cannot_be_read_do_not_hide_a_page_of_the_list(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.evicted("lot")
+        await house.create("live")
+        await house.all_archived()
+        blocker = await asyncpg.connect(stack.urls.postgres_url)
+        try:
+            async with blocker.transaction():
+                # Lists do not need it, and closed items do.
+                await blocker.execute("LOCK TABLE chains IN ACCESS EXCLUSIVE MODE")
+                answer = await house.http.get("/api/v1/items")
+        finally:
+            await blocker.close()
+        assert answer.status_code == 200, answer.text
+        assert [item["id"] for item in answer.json()["items"]] == ["live"]
+        assert answer.json()["being_rebuilt"] == ["lot"]
+        assert not await auction.redis.exists(lost_key(names.shard_of("lot")))
+        listed = (await house.http.get("/api/v1/items")).json()
+        assert ([item["id"] for item in listed["items"]], listed["being_rebuilt"]) == (["live", "lot"], [])
+
+
+async def test_viewers_of_a_live_item_do_not_wait_for_an_archive_that_hangs(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=ALL_SERVICES)
+    async with AsyncExitStack() as open_, auction_of(stack) as auction:
+        await auction.house.create("live")
+        await auction.house.all_published()
+        blocker = await asyncpg.connect(stack.urls.postgres_url)
+        open_.push_async_callback(blocker.close)
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE chains IN ACCESS EXCLUSIVE MODE")
+            for number in range(64):
+                await open_.enter_async_context(connect(f"{feed_url(stack)}/ws/items/gone-{number}"))
+            # Eight workers that each wait for two seconds would come to it after sixteen.
+            async with asyncio.timeout(6), connect(f"{feed_url(stack)}/ws/items/live") as viewer:
+                assert (await greeted(viewer))["status"] == "open"
+        async with connect(f"{feed_url(stack)}/ws/items/live") as viewer:
+            assert (await greeted(viewer))["status"] == "open"
+
+
+async def test_a_live_item_takes_bids_while_postgresql_is_away(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await house.create("live", increment={"kind": "flat", "value": 1})
+        await house.accepted("live", "ann", "one", amount=1)
+        await stack.stop_process("postgres")
+        try:
+            assert (await house.accepted("live", "bob", "two", amount=2))["seq"] == 2
+            assert (await house.item("live"))["seq"] == 2
+        finally:
+            await stack.start_process("postgres")
+
+
+async def test_a_void_that_comes_between_the_archives_word_and_the_removal(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.exported("lot")
+
+        class Interrupted(Evictor):
+            async def _exported(self, item_ids: list[str]) -> dict[str, int]:
+                found = await super()._exported(item_ids)
+                await house.operate("lot/bids/lot-ann/void")
+                await house.all_archived()
+                return found
+
+        assert await Interrupted(auction.pool, auction.redis, auction.metrics, AT_ONCE).look() == 0
+        assert (await house.hash("lot"))["status"] == "unsold"
+        voided = await house.http.get("/api/v1/items/lot")
+        await auction.evicted("lot")
+        assert (await house.http.get("/api/v1/items/lot")).content == voided.content
+
+
+async def test_what_is_not_archived_does_not_leave(start_stack: StackFactory) -> None:
+    """The archive is behind, or what the archive knows is ahead of what Redis was told."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await house.create("warm")
+        await house.all_archived()
+        await stack.stop_process(ARCHIVAL_WORKER)
+        await sold(house, "lot")
+        await house.all_published()
+        assert await auction.evictor.look() == 0
+        assert await auction.redis.exists(item_key("lot"))
+        assert auction.evictor.closed_in_redis == 1
+        await stack.start_process(ARCHIVAL_WORKER)
+        await auction.exported("lot")
+
+        class Behind(Evictor):
+            """Redis fails over to a replica that has not heard of it, in the middle of a look."""
+
+            async def _exported(self, item_ids: list[str]) -> dict[str, int]:
+                found = await super()._exported(item_ids)
+                assert found
+                await cast(Any, auction.redis.hset(cursors_key(names.shard_of("lot")), "archived", "0"))
+                return found
+
+        assert await Behind(auction.pool, auction.redis, auction.metrics, AT_ONCE).look() == 0
+        assert await auction.redis.exists(item_key("lot"))
+        assert await auction.evictor.look() == 0, "as far as Redis knows it is not archived"
+        await stack.restart(ARCHIVAL_WORKER)
+        await auction.evicted("lot")
+
+
+async def test_a_closed_shard_lets_nothing_go(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=(ARCHIVAL_WORKER, API_GATEWAY))
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.exported("lot")
+        shard = names.shard_of("lot")
+
+        class Interrupted(Evictor):
+            async def _exported(self, item_ids: list[str]) -> dict[str, int]:
+                found = await super()._exported(item_ids)
+                await cast(Any, auction.redis.hdel(cursors_key(shard), "epoch"))
+                return found
+
+        assert await Interrupted(auction.pool, auction.redis, auction.metrics, AT_ONCE).look() == 0
+        assert await auction.redis.exists(item_key("lot"))
+        for answer in (
+            await auction.house.http.get("/api/v1/items/lot"),
+            await auction.house.bid("lot", "eve", "x", amount=1_000),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "BEING_REBUILT")
+
+
+async def test_cursors_are_read_in_the_same_way_wherever_the_item_is(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        cursors = ("", "1:2", "abc", "a b", "1:99999999999999999999", "1:" + "9" * 60)
+        paths = {cursor: ("GET", f"/api/v1/items/lot/bids?cursor={cursor}", None, None) for cursor in cursors}
+        before = await auction.answers("lot", **paths)
+        assert [before[cursor][0] for cursor in cursors] == [200, 200, 422, 422, 422, 422]
+        await auction.evicted("lot")
+        assert await auction.answers("lot", **paths) == before
+
+
+class SlowAsking(Asking):
+    """Something happens while an item is read to be brought back."""
+
+    happens: Any = None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        async with super().reading() as connection:
+            yield connection
+            happens, self.happens = self.happens, None
+            if happens is not None:
+                await happens()
+
+
+class BusyAsking(SlowAsking):
+    """Something happens in every reading, and in the first questions after it."""
+
+    readings = 0
+    questions = 0
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        self.readings += 1
+        always = self.happens
+        async with super().reading() as connection:
+            yield connection
+        self.happens = always
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        rows = await super().fetch(query, *arguments)
+        self.questions += 1
+        if self.questions < 4:
+            await self.happens()
+        return rows
+
+
+class CountedAsking(Asking):
+    readings = 0
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        self.readings += 1
+        async with super().reading() as connection:
+            yield connection
+
+
+async def test_an_older_state_never_comes_back(start_stack: StackFactory) -> None:
+    """1. A gateway reads the item, to bring it back. 2. Another one brings it back, a bid is struck, all is archived,
+    and it leaves again. 3. The first one writes what it has read."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.evicted("lot")
+        asking = SlowAsking(auction.pool)
+
+        async def struck_meanwhile() -> None:
+            await house.operate("lot/bids/lot-ann/void")
+            await auction.exported("lot")
+            await no_longer_returned(auction, "lot")
+            await auction.evicted("lot")
+
+        asking.happens = struck_meanwhile
+        before = await auction.fence("lot")
+        assert await Returns(auction.redis, asking).bring_back("lot")
+        assert await auction.fence("lot") != before
+        fields = await house.hash("lot")
+        assert (fields["status"], fields["voids"]) == ("unsold", "1"), "with what happened meanwhile"
+        assert not [key async for key in auction.redis.scan_iter("*:returning:*")], "what was given up is removed"
+
+
+async def test_an_item_comes_back_while_others_of_its_shard_leave(start_stack: StackFactory) -> None:
+    """Each of them changes the fence. What was read is still right."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.evicted("lot")
+        asking = BusyAsking(auction.pool)
+        cursors = cursors_key(names.shard_of("lot"))
+
+        async def another_leaves() -> None:
+            await cast(Any, auction.redis).hincrby(cursors, "evictions", 1)
+
+        asking.happens = another_leaves
+        assert await Returns(auction.redis, asking).bring_back("lot")
+        assert asking.readings == 1, "it is staged once"
+        assert (await auction.house.hash("lot"))["status"] == "sold"
+        assert not [key async for key in auction.redis.scan_iter("*:returning:*")]
+
+
+async def test_of_several_who_bring_it_back_all_find_it(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.evicted("lot")
+        asking = CountedAsking(auction.pool)
+        returns = Returns(auction.redis, asking)
+        assert all(await asyncio.gather(*(returns.bring_back("lot") for _ in range(10))))
+        assert asking.readings == 1, "one of them reads it"
+        assert await Returns(auction.redis, asking).bring_back("lot")
+        assert asking.readings == 1, "it is there"
+        await no_longer_returned(auction, "lot")
+        await auction.evicted("lot")
+        # Gateways do not know of each other.
+        assert all(await asyncio.gather(*(auction.returns().bring_back("lot") for _ in range(10))))
+        assert not [key async for key in auction.redis.scan_iter("*:returning:*")]
+        assert not await auction.returns().bring_back("unknown")
+        voids = [auction.house.http.post("/api/v1/items/lot/bids/lot-ann/void", json=REASON) for _ in range(5)]
+        statuses = sorted([answer.status_code for answer in await asyncio.gather(*voids)])
+        assert statuses == [200, 409, 409, 409, 409]
+
+
+async def test_readers_and_repeats_see_no_seam(start_stack: StackFactory) -> None:
+    """Everybody asks all the while, as the item leaves, comes back for a void, and leaves again."""
+    stack = await start_stack(services=ALL_SERVICES)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        first = (await house.bid("lot", "bob", "lot-bob", amount=1)).content
+        key = (await house.http.get("/api/v1/bids/by-key/lot-bob?item_id=lot")).content
+        await auction.exported("lot")
+        is_over = asyncio.Event()
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            seq = 0
+            while not is_over.is_set():
+                read = await house.http.get("/api/v1/items/lot")
+                assert read.status_code == 200, read.text
+                assert read.json()["seq"] >= seq, "it went back"
+                seq = read.json()["seq"]
+                assert (await house.bid("lot", "bob", "lot-bob", amount=1)).content == first
+                assert (await house.http.get("/api/v1/bids/by-key/lot-bob?item_id=lot")).content == key
+                history = await house.http.get("/api/v1/items/lot/bids")
+                assert [bid["bid_id"] for bid in history.json()["bids"]] == ["lot-ann", "lot-bob"], history.text
+                refused = (await house.bid("lot", "eve", "eve-1", amount=1_000)).json()
+                assert refused["code"] in ("SOLD", "CLOSED"), refused
+                asked += 1
+
+        tasks = [asyncio.create_task(ask()) for _ in range(4)]
+        try:
+            for struck in ("lot-ann", "lot-bob"):
+                for _ in range(3):
+                    await auction.evicted("lot")
+                    assert await auction.returns().bring_back("lot")
+                    await no_longer_returned(auction, "lot")
+                await auction.evicted("lot")
+                await house.operate(f"lot/bids/{struck}/void")
+                await auction.exported("lot")
+                await no_longer_returned(auction, "lot")
+        finally:
+            is_over.set()
+            await asyncio.gather(*tasks)
+        assert asked > 10
+
+
+async def test_an_item_without_its_hash_is_taken_for_what_the_archive_has(start_stack: StackFactory) -> None:
+    """Redis has lost the hash of a closed item, which the archive has whole: nothing is missing."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        read = await house.http.get("/api/v1/items/lot")
+        await auction.exported("lot")
+        await auction.redis.delete(item_key("lot"))
+        assert (await house.http.get("/api/v1/items/lot")).content == read.content
+        assert await auction.redis.exists(recent_key("lot"))
+        fence = await auction.fence("lot")
+        await auction.evictor.look()
+        assert await auction.traces("lot") == [], "what was left of it is gone, too"
+        assert await auction.fence("lot") != fence
+        code, output = await house.recover("--item", "lot")
+        assert code == 3, output
+        assert "is closed and served from the archive" in output
+        await house.operate("lot/bids/lot-ann/void")
+        assert (await house.item("lot"))["status"] == "unsold"
+
+
+async def test_what_an_older_version_closed_is_found(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.house.create("open")
+        await auction.exported("lot")
+        await auction.redis.delete(closed_key(names.shard_of("lot")))
+        assert await auction.evictor.look() == 0
+        task = asyncio.create_task(auction.evictor.run())
+        try:
+
+            async def has_left() -> bool:
+                return not await auction.redis.exists(item_key("lot"))
+
+            await eventually(has_left, seconds=30)
+        finally:
+            task.cancel()
+        assert await auction.redis.exists(item_key("open"))
+
+
+async def test_an_item_that_cannot_be_removed_keeps_no_others(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        redis: Any = auction.redis
+        items = [item_id for n in range(999) if names.shard_of(item_id := f"lot-{n}") == names.SHARDS[7]][:4]
+        for item_id in items:
+            await sold(auction.house, item_id)
+        await auction.exported(*items)
+        kept = await redis.hget(item_key(items[0]), "updated_us")
+        await redis.hdel(item_key(items[0]), "updated_us")
+        await redis.hset(item_key(items[1]), "updated_us", "soon")
+        await redis.delete(item_key(items[2]))
+        await redis.lpush(item_key(items[2]), "no hash")
+        assert await auction.evictor.look() == 1
+        assert not await redis.exists(item_key(items[3]))
+        assert "3 closed items cannot be removed" in auction.evictor.alarms["eviction"]
+        await redis.delete(item_key(items[1]), item_key(items[2]))
+        await redis.hset(item_key(items[0]), "updated_us", kept)
+        await auction.evicted(*items)
+        await auction.evictor.look()
+        assert auction.evictor.alarms == {}
+
+
+class CountedPool:
+    """A pool that counts the connections that were asked for."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked += name == "acquire"
+        return getattr(self._pool, name)
+
+
+async def test_without_exports_the_archive_is_not_asked_again_and_again(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.exported("lot")
+        await auction.house.query("UPDATE exports SET state = 'failing', confirmed_at = NULL")
+        pool: Any = CountedPool(auction.pool)
+        evictor = Evictor(pool, auction.redis, auction.metrics, EvictionOptions(keep_s=0, exports_every_s=60))
+        for _ in range(10):
+            assert await evictor.look() == 0
+        assert pool.asked == 1
+        assert evictor.closed_in_redis == 1
+
+
+async def test_items_whose_export_fails_keep_no_others(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    options = EvictionOptions(keep_s=0, exports_every_s=0, first_items=2, page_items=3, items_per_call=2)
+    async with auction_of(stack, options) as auction:
+        of_one_shard = [item_id for n in range(2_000) if names.shard_of(item_id := f"lot-{n}") == names.SHARDS[7]][:16]
+        assert len(of_one_shard) == 16
+        for item_id in of_one_shard:
+            await sold(auction.house, item_id)
+        await auction.exported(*of_one_shard)
+        failing = of_one_shard[:10] + of_one_shard[12:13]
+        await auction.house.query(
+            """UPDATE exports SET state = 'failing', confirmed_at = NULL, next_try_at = now() + interval '1 hour'
+               WHERE item_id = ANY ($1)""",
+            failing,
+        )
+        left = 0
+        for _ in range(20):
+            left += await auction.evictor.look()
+        assert left == 5
+        assert await auction.redis.exists(*map(item_key, failing)) == 11
+        await auction.house.query("UPDATE exports SET state = 'confirmed', confirmed_at = now()")
+        await auction.evicted(*of_one_shard)
+
+
+async def test_a_return_that_cannot_be_read_is_told(start_stack: StackFactory) -> None:
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        await sold(auction.house, "lot")
+        await auction.evicted("lot")
+        await stack.stop_process("postgres")
+        try:
+            with pytest.raises(Unavailable):
+                await auction.returns().bring_back("lot")
+            assert await auction.traces("lot") == []
+        finally:
+            await stack.start_process("postgres")
