@@ -75,13 +75,19 @@ async def test_who_asks_without_end_is_refused_then_closed_and_nobody_else_is(
         await greeted(viewer)
         loads = await metric(feed_stack, "feed_loads_total", port)
         unknown = {"op": "subscribe", "items": [f"no-{number}" for number in range(ITEMS_MAX)]}
+        # The first is answered before the flood: the archive may not have answered the rest when the end comes.
+        await hostile.send(json.dumps(unknown))
+        frames: list[Json] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(frame.get("code") == "ITEM_NOT_FOUND" for frame in frames) < ITEMS_MAX:
+                frames.append(json.loads(await hostile.recv()))
         asking = asyncio.create_task(say_again_and_again(hostile, unknown))
-        frames = await frames_of(hostile)
+        frames += await frames_of(hostile)
         await asking
         refused = [frame for frame in frames if frame.get("code") == "TOO_MANY_OPERATIONS"]
         missing = [frame for frame in frames if frame.get("code") == "ITEM_NOT_FOUND"]
         assert REFUSED_MAX <= len(refused) < FLOOD
-        assert 0 < len(missing) < 2 * BURST
+        assert ITEMS_MAX <= len(missing) < 2 * BURST
         assert await metric(feed_stack, "feed_loads_total", port) - loads < 2 * BURST
         assert await metric(feed_stack, "feed_operations_refused_total", port) >= REFUSED_MAX
         assert await metric(feed_stack, 'feed_connections_closed_total{code="too_many_operations"}', port) == 1
