@@ -41,6 +41,7 @@ _LIBRARIES: Final = (
     "nats.js.api",
     "prometheus_client",
     "pydantic_settings",
+    "pydantic.v1",
     "redis.asyncio",
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",
