@@ -12,6 +12,7 @@ from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
 from tests.faults.history import Answer, Frame, History, Listed, Operation, Read, Request, Row, Viewer, violations
 from tests.faults.judging.honest import SECOND_US, Honest
+from tests.faults.judging.records import public_of
 
 Mutation = Callable[[History], History]
 
@@ -74,6 +75,7 @@ def read(history: History, number: int, **fields: object) -> History:
 
 
 END = Frame(1, 4, 300, False)
+PRICES = [(1, 100), (2, 200), (3, 260), (4, 300)]
 
 MUTATIONS: list[tuple[str, Mutation, str]] = [
     ("an acknowledged bid is lost", lambda h: rows(h, lambda r: r.pop(1)), "are lost"),
@@ -103,13 +105,32 @@ MUTATIONS: list[tuple[str, Mutation, str]] = [
     ("a viewer stayed behind", lambda h: viewer(h, [Frame(1, 3, 260)]), "prices differ"),
     ("a viewer saw nothing", lambda h: viewer(h, []), "prices differ"),
     ("a viewer's seq fell", lambda h: viewer(h, [Frame(1, 3, 260, False), Frame(1, 2, 200, False), END]), "went back"),
+    (
+        "a viewer's seq fell in a later epoch, at the same price",
+        lambda h: viewer(h, [Frame(1, 1, 100, False), Frame(2, 0, 100, False), Frame(2, 4, 300, False)]),
+        "went back",
+    ),
     ("a viewer's epoch fell", lambda h: viewer(h, [Frame(2, 3, 260, False), END]), "went back"),
     ("a viewer's price fell", lambda h: viewer(h, [Frame(1, 3, 400, False), END]), "went back"),
     ("a viewer missed one", lambda h: viewer(h, [Frame(1, 2, 200), Frame(1, 4, 300)]), "was not shown"),
     ("a read is behind a bid", lambda h: read(h, 1, invoked_s=1.75), "were behind"),
     ("a read is behind a read", lambda h: read(h, 3, seq=1, price=100), "were behind"),
+    (
+        "a read is behind another read, of a bid that nobody has acknowledged",
+        lambda h: replace(h, reads=[*h.reads, Read(1, 2, 200, 2.25, 2.3)]),
+        "were behind",
+    ),
     ("a read shows what never was", lambda h: read(h, 2, price=270), "not in PostgreSQL"),
     ("a read shows what was not kept", lambda h: read(h, 3, seq=5, price=310), "not in PostgreSQL"),
+    ("a read of an epoch below that of its state", lambda h: read(h, 3, epoch=0), "not in PostgreSQL"),
+    ("no snapshot at first", lambda h: viewer(h, [Frame(1, n, p) for n, p in PRICES]), "begins without a snapshot"),
+    (
+        "a row above what everybody has, where not all events are known",
+        lambda h: replace(
+            viewer(h, [Frame(1, 5, 260, False)]), other_seqs=[0, 5], redis_seq=5, redis_price=260, archived_price=260
+        ),
+        "the highest row 300",
+    ),
     ("shown twice", lambda h: viewer(h, [Frame(1, 3, 260), Frame(1, 4, 300)], [Frame(1, 4, 300)]), "twice"),
 ]
 
@@ -162,6 +183,9 @@ def test_viewers_may_come_back_to_all_or_be_told() -> None:
     hidden = viewer(sound(), FIRST, [Frame(1, 4, 300)])
     # Two bids were passed over; the client of one of them never heard that it was accepted.
     assert (hidden.hidden, sound().hidden) == (1, 0)
+    # Here the last bid is not shown either: a snapshot shows where it led to.
+    unannounced = viewer(sound(), FIRST, [snapshot(4, 300, recovered=None)])
+    assert (unannounced.hidden, viewer(sound(), FIRST, [snapshot(4, 300)]).hidden) == (2, 0)
 
 
 def story() -> History:
@@ -280,6 +304,38 @@ def events_at(history: History, kind: str, seq: int) -> History:
     return replace(history, events=[replace(e, seq=seq) if e.type == kind else e for e in history.events])
 
 
+def events(history: History, kind: str, **fields: object) -> History:
+    """All events of this type, changed."""
+    changed = [replace(e, **fields) if e.type == kind else e for e in history.events]  # type: ignore[arg-type]
+    return replace(history, events=changed)
+
+
+def late_void(history: History) -> History:
+    """The void of the open item, after its end."""
+    late_us = 999 * SECOND_US
+    first = next(event for event in history.events if event.type == "voided")
+    return replace(history, events=[replace(e, at_us=late_us) if e is first else e for e in history.events])
+
+
+def recounted(history: History) -> list[Frame]:
+    """What the viewer who stayed was shown, with another number of bids."""
+    frames = history.viewers[0].connections[0]
+    return [replace(each, public=each.public and each.public._replace(bid_count=99)) for each in frames]
+
+
+def refusal(name: str, code: str, at_s: float) -> Request:
+    """A bid of Dee's that was refused at that time."""
+    return Request(name, "dee", 310, at_s, at_s + 0.1, "refused", code=code)
+
+
+def told_again(history: History, name: str, **fields: object) -> History:
+    """The bid of this name was repeated at last, and its client was told something else."""
+    (first,) = (each for each in history.requests if each.bid_id == name)
+    assert first.told is not None
+    answer = replace(first.told, **fields)  # type: ignore[arg-type]
+    return more(history, replace(first, invoked_s=300.0, completed_s=300.1, told=answer))
+
+
 def before_the_voids(history: History) -> History:
     """The same up to the close: Redis still has a leader with a hidden maximum."""
     last = next(
@@ -320,6 +376,8 @@ STORIES: list[tuple[str, Mutation, str]] = [
     ("refused by an older state", lambda h: moved(h, "low", 9.1), "refusals are true only of states that were over"),
     ("paused before the pause", lambda h: moved(h, "paused", 9.1), "refusals are true of no state"),
     ("paused after the pause", lambda h: moved(h, "paused", 30.0), "states that were over"),
+    ("paused, and sent again after it", lambda h: more(h, refusal("paused", "PAUSED", 30.0)), "states that were over"),
+    ("not started, and it has", lambda h: more(h, refusal("early", "NOT_STARTED", 1.8)), "refusals are true of no"),
     ("closed before the end", lambda h: moved(h, "late", 30.0), "refusals are true of no state"),
     ("own item, and it is not", lambda h: bid(h, "own", user_id="ann"), "refusals are true of no state"),
     ("a maximum that was raised", lambda h: bid(h, "not raised", max_amount=601), "refusals are true of no state"),
@@ -351,10 +409,17 @@ STORIES: list[tuple[str, Mutation, str]] = [
         "PostgreSQL's item",
     ),
     ("another end in Redis", lambda h: redis(h, end_us=1), "Redis has"),
+    ("another number of extensions in Redis", lambda h: redis(h, extensions=9), "Redis has"),
+    ("an epoch in Redis that is over", lambda h: redis(h, epoch=0), "Redis is at epoch 0"),
+    ("an epoch that falls", lambda h: events(h, "created", epoch=2), "the epoch falls from 2 to 1"),
+    ("a raise that has another number", lambda h: fact(h, 2, seq=3), "a decision has seq 3"),
+    ("an end that moved from another one", lambda h: body(h, "extended", previous_end_us=1), "leads by the rules to"),
+    ("another state in a frame", lambda h: viewer(h, recounted(h)), "show what is not in PostgreSQL"),
     # Voids.
     ("a void leaves too much", lambda h: body(h, "voided", current_bid=800), "by the rules it is"),
     ("a void offers to the struck bidder", lambda h: body(h, "voided", offered_to="fay"), "offers to fay"),
     ("a bid is struck twice", lambda h: body(h, "voided", bid_id="*3"), "there is no such bid"),
+    ("a void after the end, before the close", lambda h: late_void(h), "the item is closing or cancelled"),
     ("a struck bid is not marked", lambda h: row(h, 11, is_voided=False), "struck"),
     ("a bid is marked that is not struck", lambda h: row(h, 1, is_voided=True), "struck"),
     # Operators.
@@ -362,9 +427,22 @@ STORIES: list[tuple[str, Mutation, str]] = [
     ("a refused operation is done", lambda h: operation(h, "pause", outcome="refused"), "refused operations"),
     ("an operation of nobody", lambda h: replace(h, operations=(h.operations or [])[1:]), "asked for by nobody"),
     ("a conflict without reason", lambda h: operations(h, conflict("pause", 1.8)), "conflicts are true of no state"),
+    ("an operation is done twice", lambda h: body(h, "resumed", reason="pause 1"), "operations are in PostgreSQL more"),
+    (
+        "nothing to resume, and there is",
+        lambda h: operations(h, conflict("resume", 17.5)),
+        "conflicts are true only of",
+    ),
+    ("nothing to cancel, and there is", lambda h: operations(h, conflict("cancel", 1.8)), "conflicts are true of no"),
+    ("nothing to void, and there is", lambda h: operations(h, conflict("void", 1.8)), "conflicts are true of no"),
     ("no such bid, and there is", lambda h: operations(h, conflict("void", 4.0, "a")), "conflicts are true only of"),
     # Real time.
     ("acknowledged, then decided after a later one", lambda h: moved(h, "d", 500.0), "after a higher or equal one"),
+    (
+        "sent after a pause was confirmed, then decided before it",
+        lambda h: moved(h, "raise", 16.5),
+        "after a higher or equal one",
+    ),
     (
         "a void after what it must precede",
         lambda h: operation(h, "resume", invoked_s=500.0, completed_s=500.1),
@@ -384,6 +462,8 @@ STORIES: list[tuple[str, Mutation, str]] = [
     # Answers.
     ("a lead that was not won", lambda h: told(h, "c", leads=True), "tell what was not decided"),
     ("a price that was not made", lambda h: told(h, "b", current_bid=110), "tell what was not decided"),
+    ("a minimum that was not made", lambda h: told(h, "c", min_next_bid=1), "tell what was not decided"),
+    ("another id in the answer to a repeat", lambda h: told_again(h, "b", bid_id="*99"), "two numbers"),
     ("another id in the answer", lambda h: told(h, "a", bid_id="z"), "something else than was told"),
     # Keys.
     ("an echo is taken", lambda h: more(h, ECHO), "that of another bid"),
@@ -405,6 +485,11 @@ STORIES: list[tuple[str, Mutation, str]] = [
     # The history page.
     ("a bid that is not listed", lambda h: replace(h, listed=(h.listed or [])[1:]), "are not on the history page"),
     (
+        "a struck bid that is listed as standing",
+        lambda h: replace(h, listed=[replace(each, is_voided=False) for each in h.listed or ()]),
+        "are not on the history page",
+    ),
+    (
         "a bid that is listed only",
         lambda h: replace(h, listed=[Listed(30, "x", 1, "bid", False), *(h.listed or ())]),
         "history page only",
@@ -420,6 +505,69 @@ STORIES: list[tuple[str, Mutation, str]] = [
 @pytest.mark.parametrize(("mutate", "complaint"), [each[1:] for each in STORIES], ids=[each[0] for each in STORIES])
 def test_a_broken_story_is_rejected(mutate: Mutation, complaint: str) -> None:
     found = violations(mutate(story()))
+    assert any(complaint in violation for violation in found), found
+
+
+def test_a_struck_bid_can_be_struck_no_more_from_its_void_on() -> None:
+    """Nothing was decided since. Before the void was sent there was no reason to refuse it."""
+    last = story().operations or ()
+    again = Operation(
+        "void", "again", last[-1].completed_s + 0.1, last[-1].completed_s + 0.2, "refused", "BID_STRUCK", "f"
+    )
+    assert violations(operations(story(), again)) == []
+    early = replace(again, invoked_s=last[-1].invoked_s - 0.2, completed_s=last[-1].invoked_s - 0.1)
+    assert any(
+        "conflicts are true only of states that were over" in each for each in violations(operations(story(), early))
+    )
+
+
+def bought() -> History:
+    """Somebody buys at once."""
+    item = Honest(Terms("lot", 0, buy_now_price=500, increment=Increment("flat", 10)))
+    item.bid("now", "ann", 500)
+    return item.history()
+
+
+def bidding_anew() -> History:
+    """The first of two bids is struck, and no row has the price of the other one's maximum alone: it bids anew."""
+    terms = Terms("lot", 0, increment=Increment("flat", 10))
+    item = Honest(terms)
+    item.bid("a", "ann", 100)
+    item.bid("b", "bob", maximum=400)
+    item.operate("void", "a")
+    voided, after = item.events[-1], item.state
+    shown = public_of(terms, replace(after, price=terms.start_price))
+    changed = {**voided.body, "current_bid": shown.price, "min_next_bid": shown.min_next_bid}
+    item.events[-1] = replace(voided, body=changed)
+    item.frames[-1] = replace(item.frames[-1], price=shown.price, public=shown)
+    item.state = replace(after, seq=after.seq + 1)
+    row = Row(1, item.state.seq, "a/anew", "bob", after.price, "proxy", shown.price, at_us=voided.at_us)
+    item.rows.append(row)
+    public = public_of(terms, item.state)
+    item.frames.append(Frame(1, row.seq, row.amount, type="bid", public=public))
+    return item.history()
+
+
+def test_a_purchase_and_a_maximum_that_bids_anew_are_accepted() -> None:
+    for history in (bought(), bidding_anew()):
+        assert violations(history) == []
+        assert history.replay.is_whole
+
+
+@pytest.mark.parametrize(
+    ("history", "complaint"),
+    [
+        (lambda: body(bought(), "closed", winner_id="bob"), "leads by the rules to"),
+        (lambda: row(bidding_anew(), 4, amount=5), "has bob bid 5 anew, and bob leads at 1"),
+        (lambda: row(bidding_anew(), 4, user_id="ann"), "has ann bid 1 anew, and bob leads at 1"),
+        (lambda: body(bidding_anew(), "voided", current_bid=100), "by the rules it is"),
+    ],
+    ids=["another winner", "another price", "another bidder", "another price before"],
+)
+def test_a_purchase_and_a_maximum_that_bids_anew_otherwise_are_rejected(
+    history: Callable[[], History], complaint: str
+) -> None:
+    found = violations(history())
     assert any(complaint in violation for violation in found), found
 
 

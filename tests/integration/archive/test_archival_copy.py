@@ -101,6 +101,19 @@ async def test_an_event_among_the_bids_but_at_the_place_of_none_is_no_reason_aga
     assert outcome(stored) == (2, 2, 0, 0)
 
 
+@pytest.mark.parametrize(
+    "other", [{"amount": 999}, {"user_id": "eve"}, {"bid_id": "other"}], ids=["amount", "bidder", "id"]
+)
+async def test_the_same_place_with_one_other_fact_is_a_clash_and_no_duplicate(
+    database: Database, other: dict[str, Any]
+) -> None:
+    await database.archive.store([delivery(1, bid(LOT, 1))])
+    assert outcome(await database.archive.store([delivery(1, bid(LOT, 1))])) == (0, 0, 1, 0)
+    assert outcome(await database.archive.store([delivery(1, bid(LOT, 1, **other))])) == (0, 0, 0, 1)
+    assert await database.rows("SELECT bid_id, user_id, amount FROM bids") == [("bid-1-1", "ada", 100)]
+    assert await database.rows("SELECT reason, n FROM dead_letters") == [("clash", 1)]
+
+
 async def test_a_bid_id_that_is_taken_is_a_clash_and_the_others_are_stored(database: Database) -> None:
     await database.archive.store([delivery(1, bid(LOT, 1))])
     batch = [delivery(2, bid(LOT, 2)), delivery(3, bid(LOT, 3, bid_id="bid-1-1")), delivery(4, bid(LOT, 4))]

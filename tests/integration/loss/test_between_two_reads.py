@@ -72,6 +72,10 @@ class Ground:
     def wipe(self) -> None:
         self._direct.flushall()
 
+    def rebuild(self) -> None:
+        """What a whole recovery leaves of it: the shard is open again, in a new epoch."""
+        self._direct.hset(cursors_key(shard_of(ITEM)), "epoch", "2")
+
     async def after_the_next_answer(self, happens: Callable[[], None]) -> None:
         """It happens when the next answer of Redis is on its way to the client."""
         await self.redis.ping()
@@ -125,7 +129,9 @@ def request_to(ground: Ground) -> Any:
 LOSSES = pytest.mark.parametrize("loss", [Ground.close, Ground.wipe], ids=["closed", "wiped"])
 
 
-@LOSSES
+@pytest.mark.parametrize(
+    "loss", [Ground.close, Ground.wipe, Ground.rebuild], ids=["closed", "wiped", "rebuilt already"]
+)
 async def test_a_history_does_not_leave_out_what_redis_has_lost_meanwhile(
     ground: Ground, loss: Callable[[Ground], None]
 ) -> None:
@@ -137,8 +143,12 @@ async def test_a_history_does_not_leave_out_what_redis_has_lost_meanwhile(
         await get_history(request, ITEM)
 
 
-async def test_a_refusal_that_an_older_copy_has_is_not_told(ground: Ground) -> None:
-    """What has become of the bid since may be published, and comes back."""
+@pytest.mark.parametrize("loss", [Ground.close, Ground.rebuild], ids=["closed", "rebuilt already"])
+@pytest.mark.parametrize("key", ["low", "lost"])
+async def test_a_refusal_that_an_older_copy_has_is_not_told(
+    ground: Ground, key: str, loss: Callable[[Ground], None]
+) -> None:
+    """What has become of the bid since may be published, and comes back. So may a bid that is not found."""
     scripts = BidScripts(ground.redis, ScriptLimits(), timeout_s=5)
     low = PendingBid(ITEM, "bob", "low", 1, None, "low", True, asyncio.get_running_loop().create_future())
     [decided] = await scripts.place([[low]])
@@ -147,9 +157,9 @@ async def test_a_refusal_that_an_older_copy_has_is_not_told(ground: Ground) -> N
     assert decided.verdicts[0].startswith(b"R|")
     request = request_to(ground)
     assert json.loads(bytes((await get_verdict(request, "low", ITEM)).body))["code"] == "TOO_LOW"
-    await ground.after_the_next_answer(ground.close)
+    await ground.after_the_next_answer(lambda: loss(ground))
     with pytest.raises(ShardLost):
-        await get_verdict(request, "low", ITEM)
+        await get_verdict(request, key, ITEM)
 
 
 # ---------------------------------------------------------------------- how a bidder stands

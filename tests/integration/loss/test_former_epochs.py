@@ -156,6 +156,21 @@ async def test_a_retry_does_not_let_it_in_and_settles_it(world: World) -> None:
     assert (await cursor(world))[:2] == (1, 1)
 
 
+async def test_a_retry_stores_what_is_of_the_present_epoch(world: World) -> None:
+    """On a rebuilt shard a bid of the new epoch that could not be stored is no less wanted than on any other."""
+    await world.pool.execute("ALTER TABLE bids ADD CONSTRAINT odd CHECK (user_id <> 'eve')")
+    renewed = await begin_recovery(world)
+    messages = [created(LOT, epoch=renewed), bid(LOT, 1, epoch=renewed, user_id="eve")]
+    await world.archive.store([delivery(n, each, shard_epoch=renewed) for n, each in enumerate(messages, start=1)])
+    operator = DeadLetters(world.archive)
+    (letter,) = await operator.list()
+    assert letter.reason == "poison"
+    await world.pool.execute("ALTER TABLE bids DROP CONSTRAINT odd")
+    assert (await operator.retry(letter.id)).outcome == "stored"
+    assert await world.value("SELECT user_id FROM bids") == "eve"
+    assert await operator.list() == []
+
+
 async def test_the_epochs_of_a_shard_rise_whoever_gives_them_out(world: World) -> None:
     assert [await begin_recovery(world) for _ in range(3)] == [2, 3, 4]
     await world.archive.store([delivery(1, created(LOT, epoch=7), shard_epoch=7)])

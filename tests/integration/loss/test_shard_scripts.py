@@ -275,6 +275,28 @@ async def test_a_shard_is_stopped_by_its_relay_alone(
     assert found == before
 
 
+# ---------------------------------------------------------------------- what is archived
+
+
+@pytest.mark.parametrize(
+    ("epoch", "n", "reply"),
+    [(1, 3, [2, 2, 2]), (3, 3, [2, 2, 2]), (2, 10, [4, 2, 9]), (2, 2, [0, 2, 2])],
+    ids=["a former epoch", "an epoch that Redis has lost", "more than was given out", "known already"],
+)
+async def test_what_is_archived_of_another_outbox_trims_nothing(
+    redis: Redis, shard: str, epoch: int, n: int, reply: list[int]
+) -> None:
+    """A rebuilt shard counts its entries from 1 again. A position of its former epoch says nothing about them."""
+    await begin(redis, shard, epoch="2")
+    for entry in range(3, 10):
+        await redis.xadd(outbox_key(shard), {"item": "lot"}, id=f"{entry}-0")
+    before = await cursors(redis, shard)
+    keys = [cursors_key(shard), outbox_key(shard), opened_key(shard)]
+    assert await ADVANCE_ARCHIVED.run(redis, keys, [epoch, n]) == reply
+    assert await cursors(redis, shard) == before
+    assert await redis.xlen(outbox_key(shard)) == 7
+
+
 # ---------------------------------------------------------------------- without memory
 
 

@@ -7,7 +7,7 @@ import pytest
 from api_gateway.archive import Archive
 from api_gateway.history import History
 from shared.archive_reads.history import ArchivedBid
-from shared.messages import encode_event
+from shared.messages import BidVoided, encode_event
 from shared.redis_layout import outbox
 from tests.bids import nth_bid
 
@@ -133,3 +133,42 @@ async def test_a_page_that_ends_where_the_archive_goes_on() -> None:
     standing = Standing(archived=BIDS, oldest_recent=BIDS)
     page = await History(cast(Any, standing), cast(Archive, standing)).page("lot", cursor=None, limit=15)
     assert (len(page.bids), page.next_cursor) == (15, "1:16")
+
+
+class Rebuilt(Standing):
+    """Ten bids of epoch 1, all archived. Then the item was rebuilt, and in epoch 2 the last bid was struck: that is
+    not archived yet."""
+
+    def __init__(self) -> None:
+        super().__init__(archived=10, oldest_recent=1)
+
+    async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
+        struck = BidVoided(
+            item_id="lot",
+            epoch=2,
+            seq=11,
+            ts_us=11,
+            current_bid=9,
+            highest_bidder_id="ada",
+            bid_count=9,
+            min_next_bid=10,
+            status="open",
+            end_us=None,
+            reserve_met=True,
+            currency="USD",
+            bid_id="b-10",
+            voided_seq=10,
+            offered_to=None,
+            reason="a mistake",
+            by="operator",
+            bidder_id="ada",
+            amount=10,
+        )
+        return [encode_event(struck), *(encode_event(nth_bid("lot", seq)) for seq in range(10, 0, -1))]
+
+
+async def test_a_void_after_a_rebuilding_strikes_a_bid_of_before() -> None:
+    """Until the void is archived, only its event says so."""
+    rebuilt = Rebuilt()
+    page = await History(cast(Any, rebuilt), cast(Archive, rebuilt)).page("lot", cursor=None, limit=3)
+    assert [(bid.seq, bid.voided) for bid in page.bids] == [(10, True), (9, False), (8, False)]

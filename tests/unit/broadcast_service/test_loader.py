@@ -151,6 +151,18 @@ async def test_a_missing_item_that_may_exist_by_now_is_read_again_first() -> Non
         assert reader.reads == 2
 
 
+async def test_an_item_that_was_created_during_the_read_is_never_said_to_be_missing() -> None:
+    """A viewer who is told so is sent away."""
+    reader, diary = SlowReader(None), Diary()
+    async with running(reader, diary) as loader:
+        loader.request(ITEM)
+        await reader.started.get()
+        loader.request(ITEM)
+        reader.may_answer.release()
+        reader.may_answer.release()
+        assert await diary.told.get() == ("loaded", ITEM)
+
+
 async def test_items_that_nobody_watches_any_more_are_not_read() -> None:
     reader, diary = SlowReader(), Diary()
     diary.unwatched.add("left")

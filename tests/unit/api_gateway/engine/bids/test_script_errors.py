@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any, cast
+
 import pytest
 from redis._parsers.base import BaseParser
 from redis.exceptions import ResponseError
 
-from api_gateway.engine.bids.scripts import _translated
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.scripts import BidScripts, Decided, _translated
+from api_gateway.engine.item_scripts import ScriptLimits
 from shared.domain.errors import OutcomeUnknown, Unavailable
 
 _FULL = "OOM command not allowed when used memory > 'maxmemory'."
@@ -46,3 +51,53 @@ def test_what_redis_refuses_before_a_script_writes_changed_nothing(line: str) ->
 def test_of_any_other_error_nobody_knows_what_was_written(line: str) -> None:
     error = parsed(line)
     assert isinstance(_translated(error), OutcomeUnknown)
+
+
+class Pool:
+    """Makes connections, of which the first answer once with this error."""
+
+    def __init__(self, error: ResponseError) -> None:
+        self.connection_pool = self
+        self.errors = [error]
+        self.made = 0
+
+    def make_connection(self) -> Connection:
+        self.made += 1
+        return Connection(self)
+
+
+class Connection:
+    """All that is asked on it is decided, unless an error is due."""
+
+    _reader = None
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.is_connected = False
+
+    async def connect(self) -> None:
+        self.is_connected = True
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        self.is_connected = False
+
+    async def send_packed_command(self, packed: bytes, *, check_health: bool) -> None:
+        return
+
+    async def read_response(self, **how: object) -> list[Any]:
+        if self._pool.errors:
+            raise self._pool.errors.pop()
+        return [0, 1, 1, 1, b"A|one"]
+
+
+@pytest.mark.parametrize(("line", "connections"), [(_FOLLOWS, 2), (_FULL, 1)], ids=["a replica", "a full primary"])
+async def test_a_connection_to_what_is_a_replica_now_is_not_used_again(line: str, connections: int) -> None:
+    """When it becomes the primary again, it may have other data. A new connection is admitted first."""
+    pool = Pool(parsed(line))
+    scripts = BidScripts(cast(Any, pool), ScriptLimits(), timeout_s=10)
+    one = PendingBid("lot", "ann", "one", 5, None, "one", True, asyncio.get_running_loop().create_future())
+    [refused] = await scripts.place([[one]])
+    assert isinstance(refused, Unavailable)
+    [decided] = await scripts.place([[one]])
+    assert isinstance(decided, Decided)
+    assert pool.made == connections

@@ -125,8 +125,11 @@ async def test_beyond_the_bound_nobody_waits_and_nobody_waits_long() -> None:
     asks = items(past)
     tasks = [asyncio.create_task(asks.is_known(f"x{n}")) for n in range(QUESTIONS_WAITING_MAX)]
     await asleep()
+    one_more = asyncio.create_task(asks.is_known("one-more"))
+    await asleep()
+    assert one_more.done(), "it is refused at once, and does not wait for a turn like the others"
     with pytest.raises(TooManyQuestions) as refused:
-        await asks.is_known("one-more")
+        await one_more
     assert (refused.value.code, refused.value.retry_after_s) == ("UNAVAILABLE", 2)
     given_up = QUESTIONS_WAITING_MAX - QUESTIONS_AT_ONCE
     await eventually(lambda: sum(task.done() for task in tasks) == given_up)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -80,6 +80,10 @@ class FakePipeline:
         return answers
 
 
+async def _at_once() -> None:
+    return
+
+
 class FakeScripts:
     """The shard's scripts on that Redis; the lease is ours unless it is made to wait, or somebody else has it."""
 
@@ -92,6 +96,7 @@ class FakeScripts:
         self.refuses = 0
         self.rewinds = 0
         self.stopped: list[Lineage] = []
+        self.on_moved: Callable[[], Awaitable[None]] = _at_once
 
     async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold) -> list[bool]:
         await self.may_lease.wait()
@@ -108,6 +113,7 @@ class FakeScripts:
             self._redis.cursors.published = advance.entry
             self._redis.cursors.stream_id, self._redis.cursors.stream_seq = stream_id, advance.stream_seq
             moved.append(True)
+        await self.on_moved()
         return moved
 
     def _may_move(self, advance: Advance, stream_id: str) -> bool:

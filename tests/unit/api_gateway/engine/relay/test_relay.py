@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api_gateway.engine.relay.options import RelayOptions
 from shared import names
-from tests.unit.api_gateway.engine.relay.bench import ITEM, OURS, SHARD, Bench, FakeStream, duplicate
+from shared.redis_layout.cursors import Lineage
+from tests.unit.api_gateway.engine.relay.bench import ITEM, OURS, SHARD, Bench, Cursors, FakeStream, duplicate
 from tests.waiting import eventually
 
 
@@ -26,6 +27,25 @@ async def test_the_cursor_stops_before_an_entry_without_a_puback_whatever_came_a
     assert [entry for _, entry in bench.moves] == [1, 3]
     assert bench.stream.ids == [1, 2, 3, 2, 3]
     assert bench.relay.health.failures_total == 1
+
+
+async def test_a_shard_that_is_rebuilt_while_its_cursor_moves_begins_at_its_new_first_entry() -> None:
+    """The answer that the cursor has moved comes after the next renewal of the lease, which finds another outbox."""
+    bench = Bench(1, 2, 3)
+    renewed = Lineage(OURS.run, 2)
+
+    async def rebuild() -> None:
+        if bench.redis.cursors.epoch == renewed.epoch:
+            return
+        bench.redis.entries, bench.redis.cursors = [1], Cursors(epoch=renewed.epoch)
+        renewals = len(bench.scripts.holds)
+        # The first of them adopts the shard again; the second shows that this is over.
+        await eventually(lambda: len(bench.scripts.holds) >= renewals + 2)
+
+    bench.scripts.on_moved = rebuild
+    async with bench.running():
+        await eventually(lambda: bench.redis.cursors.epoch == 2 and bench.redis.cursors.published == 1)
+    assert bench.moves[-1] == (renewed, 1)
 
 
 async def test_what_is_sent_is_told_before_and_whatever_becomes_of_it() -> None:
