@@ -87,7 +87,7 @@ _HARD_END_US = st.one_of(st.none(), st.integers(0, 60 * SECOND_US))
 
 @st.composite
 def soft_closes(draw: st.DrawFn) -> SoftClose:
-    """Windows of a few seconds, of an item that ends at 0; see ``of_an_end``."""
+    """Windows of a few seconds, for an item that ends at 0; ``ending_at`` moves them."""
     return SoftClose(
         trigger_us=draw(_TRIGGER_S) * SECOND_US,
         extend_us=draw(_EXTEND_S) * SECOND_US,
@@ -97,7 +97,7 @@ def soft_closes(draw: st.DrawFn) -> SoftClose:
     )
 
 
-def of_an_end(soft_close: SoftClose | None, end_us: int) -> SoftClose | None:
+def ending_at(soft_close: SoftClose | None, end_us: int) -> SoftClose | None:
     """The soft close of an item that ends then."""
     if soft_close is None or soft_close.hard_end_us is None:
         return soft_close
@@ -134,7 +134,7 @@ def terms(draw: st.DrawFn) -> Terms:
         buy_now_price=buy_now,
         increment=draw(_INCREMENTS),
         end_us=end_us,
-        soft_close=None if end_us is None else of_an_end(draw(_SOFT_CLOSES), end_us),
+        soft_close=None if end_us is None else ending_at(draw(_SOFT_CLOSES), end_us),
     )
 
 

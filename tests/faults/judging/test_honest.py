@@ -12,7 +12,7 @@ from shared.domain.errors import StateConflict
 from shared.domain.increments import Increment, default_ladder
 from tests.faults.history import violations
 from tests.faults.judging.honest import SECOND_US, Honest
-from tests.histories import of_an_end, soft_closes
+from tests.histories import ending_at, soft_closes
 
 KEYS: tuple[Literal["bid_id", "header", "none"], ...] = ("bid_id", "header", "none")
 USERS = ("ann", "bob", "cid", "sel")
@@ -48,7 +48,7 @@ def terms(draw: st.DrawFn) -> Terms:
         buy_now_price=None if above is None else max(start_price, reserve or 1, 1) + above,
         increment=draw(_INCREMENTS),
         end_us=end_us,
-        soft_close=None if end_us is None else of_an_end(draw(_SOFT_CLOSES), end_us),
+        soft_close=None if end_us is None else ending_at(draw(_SOFT_CLOSES), end_us),
     )
 
 
