@@ -29,6 +29,9 @@ from shared.redis_layout.keys import item_key, lost_key
 logger = logging.getLogger(__name__)
 
 KNOWN_ITEMS_MAX: Final = 200_000
+READS_MAX: Final = 3
+"""How often an item is read that leaves Redis, or comes back, meanwhile."""
+KEEPS_MOVING: Final = "the item is leaving Redis, or coming back; try again"
 _OPEN_TRIES: Final = 5
 
 

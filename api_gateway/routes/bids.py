@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from api_gateway.context import context_of
 from api_gateway.documented import BidAcceptedAnswer, BidRefusedAnswer, json_content
 from api_gateway.engine.bids.stored import read_verdict
+from api_gateway.engine.items import KEEPS_MOVING, READS_MAX
 from api_gateway.hot_path import render
 from api_gateway.schemas import USER_ID_RULE
 from shared import names
@@ -19,9 +20,6 @@ from shared.domain.money import exponent_of
 from shared.http.problems import problem
 from shared.redis_layout.stored_verdicts import amount_of
 from shared.redis_layout.verdicts import ACCEPTED
-
-_READS: Final = 3
-"""How often an item is read that leaves Redis, or comes back, meanwhile."""
 
 router = APIRouter(prefix="/api/v1/bids", tags=["bids"])
 
@@ -74,7 +72,7 @@ async def get_verdict(
     if user_id is not None and not names.is_user_id(user_id):
         raise InvalidInput(USER_ID_RULE)
     context = context_of(request)
-    for _ in range(_READS):
+    for _ in range(READS_MAX):
         found = await context.items.find(item_id, may_open=False)
         item = found.item
         if found.has_left:
@@ -94,7 +92,7 @@ async def get_verdict(
         if await context.items.is_same(item):
             break
     else:
-        raise Unavailable("the item is leaving Redis, or coming back; try again")
+        raise Unavailable(KEEPS_MOVING)
     if stored is None:
         return problem(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
     exponent, asked = exponent_of(item.terms.currency), amount_of(stored.fingerprint)

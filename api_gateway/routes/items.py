@@ -13,7 +13,7 @@ from api_gateway.context import Context, context_of
 from api_gateway.documented import ItemAnswer, ItemPage, json_content, request_body
 from api_gateway.engine.closed.closed_items import ArchiveAway
 from api_gateway.engine.item_scripts import Transition
-from api_gateway.engine.items import NewItem
+from api_gateway.engine.items import KEEPS_MOVING, READS_MAX, NewItem
 from api_gateway.schemas import (
     USER_ID_RULE,
     HistoryPage,
@@ -38,8 +38,6 @@ from shared.timefmt import INSTANT_MAX_US, from_rfc3339
 router = APIRouter(prefix="/api/v1/items", tags=["items"])
 
 _PERCENT_DECIMALS: Final = 2
-_READS: Final = 3
-"""How often an item is read that leaves Redis, or comes back, meanwhile."""
 _SECOND_US: Final = 1_000_000
 _item_decoder = msgspec.json.Decoder(NewItemBody)
 _operation_decoder = msgspec.json.Decoder(OperationBody)
@@ -197,7 +195,7 @@ async def get_history(
     cursor = cursor or None
     if cursor is not None:
         parse_cursor(cursor)  # wherever the item is, a malformed one is refused in the same words
-    for _ in range(_READS):
+    for _ in range(READS_MAX):
         found = await context.items.find(_checked(item_id), may_open=False)
         if found.has_left:
             content = await context.items.closed.history(item_id, cursor=cursor, limit=limit)
@@ -210,7 +208,7 @@ async def get_history(
         if await context.items.is_same(found.item):
             currency = found.item.terms.currency
             return _json(public_history(item_id, currency, page.bids, page.next_cursor, partial=page.partial))
-    raise Unavailable("the item is leaving Redis, or coming back; try again")
+    raise Unavailable(KEEPS_MOVING)
 
 
 def _operation(body: bytes) -> OperationBody:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, Final
 
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.events import recent_events
 from shared.archive_reads.origin import closed_items
+from shared.archive_reads.statements import statements
 from shared.messages import AnyEvent, BidVoided, decode_any_event
 from shared.redis_layout.limits import RECENT_EVENTS
-from shared.sql_files import read_statements
 
-_SQL: Final = read_statements(Path(__file__).parent / "sql" / "feed.sql")
+_SQL: Final = statements("feed")
+_READ_LOG: Final = statements("rebuild")["read_log"]
 
 
 class FeedReads:
@@ -33,7 +33,7 @@ class FeedReads:
         item = (await closed_items(self._asking.fetch, [item_id])).get(item_id)
         if item is None:
             return []
-        rows: list[Any] = await self._asking.fetch(_SQL["read_newest"], item_id, min(count, RECENT_EVENTS))
+        rows: list[Any] = await self._asking.fetch(_READ_LOG, [item_id], min(count, RECENT_EVENTS))
         return recent_events(item.terms, item.state.bid_count, item.state.end_us, rows)
 
     async def bidders(self, item_id: str, users: Collection[str]) -> set[str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from shared.archive_reads.asking import Fetch
 from shared.archive_reads.origin import closed_items
+from shared.archive_reads.statements import statements
 from shared.archive_reads.verdicts import answered, sealed_answer
 from shared.redis_layout.limits import VERDICT_KEEP_S
-from shared.sql_files import read_statements
 
-_SQL: Final = read_statements(Path(__file__).parent / "sql" / "keyed.sql")
+_SQL: Final = statements("keyed")
 _KEEP_US: Final = VERDICT_KEEP_S * 1_000_000
 
 

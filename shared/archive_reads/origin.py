@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -18,13 +17,13 @@ from shared.archive_reads.catalogue import catalogue_page
 from shared.archive_reads.history import archived_bids, cut, parse_cursor, public_history
 from shared.archive_reads.items import closed_item, without_reserve
 from shared.archive_reads.keys import CatalogueKey, HistoryKey, ItemKey, parse_key
+from shared.archive_reads.statements import statements
 from shared.domain.errors import TermsInvalid
 from shared.redis_layout.item_hash import ItemState, public_item
-from shared.sql_files import read_statements
 
 logger = logging.getLogger(__name__)
 
-_SQL: Final = read_statements(Path(__file__).parent / "sql" / "closed.sql")
+_SQL: Final = statements("closed")
 _state_decoder: Final = msgspec.json.Decoder(ItemState)
 
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from shared.archive_reads.items import Row, Turns
 from shared.archive_reads.rebuild import Hidden, Rebuilt, maxima_after, maxima_of, rebuild, terms_or_default
+from shared.archive_reads.statements import statements
 from shared.archive_reads.verdicts import Answered, answered, sealed_answer
 from shared.domain.auction import Terms
 from shared.redis_layout.limits import ACCEPTED_KEPT, RECENT_EVENTS, VERDICT_KEEP_S
-from shared.sql_files import read_statements
 
 Connection = Any
 """A connection of asyncpg, in a transaction that sees one moment."""
 
-_SQL: Final = read_statements(Path(__file__).parent / "sql" / "rebuild.sql")
+_SQL: Final = statements("rebuild")
 _ROWS_PER_STEP: Final = 1_000
 """An item may have hundreds of thousands of bidders. Whoever reads one goes on with other work between two steps."""
 

@@ -1,4 +1,4 @@
--- Reads of closed items, one statement after each "name" line; shared/archive_reads/closed_items.py runs them.
+-- Reads of closed items, one statement after each "name" line; shared/archive_reads/origin.py runs them.
 --
 -- A closed item is in a final status, and nothing of it is missing: its chain of hashes has reached its newest event. An item that
 -- has left Redis is always such a one.

@@ -1,18 +1,5 @@
--- What viewers and bidders of a closed item are told beside its state; shared/archive_reads/feed_reads.py runs these. No statement
--- reads a maximum.
-
--- name: read_newest
--- The newest $2 events of item $1, bids and others, newest first; rows as read_log (rebuild.sql) has them.
-SELECT log.*
-FROM (
-    (SELECT epoch, seq, NULL::text AS body, bid_id, user_id, amount, previous_bid, kind, leader_id, us_of(placed_at) AS ts_us
-     FROM bids AS b WHERE b.item_id = $1 ORDER BY epoch DESC, seq DESC LIMIT $2)
-    UNION ALL
-    (SELECT epoch, seq, body::text, NULL, NULL, NULL, NULL, NULL, NULL, us_of(at)
-     FROM events AS e WHERE e.item_id = $1 ORDER BY epoch DESC, seq DESC LIMIT $2)
-) AS log
-ORDER BY log.epoch DESC, log.seq DESC
-LIMIT $2;
+-- What viewers and bidders of a closed item are told beside its state; shared/archive_reads/feed_reads.py runs these, and
+-- read_log (rebuild.sql). No statement reads a maximum.
 
 -- name: read_standing_bidders
 -- Those of users $2 of whom an accepted bid stands on item $1, raised maxima among them.

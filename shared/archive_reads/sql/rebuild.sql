@@ -7,12 +7,7 @@
 SELECT i.*, (SELECT count(*) FROM events AS e WHERE e.item_id = i.item_id AND e.type = 'voided') AS voids,
        us_of(i.start_at) AS start_us, us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us,
        us_of(i.end_at) AS end_us, us_of(i.updated_at) AS updated_us,
-       us_of(coalesce(greatest(
-           (SELECT e.at FROM events AS e
-            WHERE e.item_id = i.item_id AND e.type <> 'voided' ORDER BY e.epoch DESC, e.seq DESC LIMIT 1),
-           (SELECT o.placed_at FROM bids AS o
-            WHERE o.item_id = i.item_id AND o.bid_id NOT LIKE '%/anew' ORDER BY o.epoch DESC, o.seq DESC LIMIT 1)
-       ), i.updated_at)) AS closed_us,
+       us_of({{over_at}}) AS closed_us,
        coalesce((SELECT max(b.amount) FROM bids AS b
                  WHERE b.item_id = i.item_id AND b.status = 'valid' AND b.user_id <> i.highest_bidder_id), 0) AS runner_up
 FROM items AS i
@@ -125,12 +120,7 @@ SELECT b.item_id, b.epoch, b.seq, b.bid_id, b.user_id, b.amount, b.kind, b.leade
 FROM bids AS b
 JOIN items AS i USING (item_id)
 WHERE b.item_id = ANY ($1::text[])
-    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR coalesce(greatest(
-        (SELECT e.at FROM events AS e
-         WHERE e.item_id = i.item_id AND e.type <> 'voided' ORDER BY e.epoch DESC, e.seq DESC LIMIT 1),
-        (SELECT o.placed_at FROM bids AS o
-         WHERE o.item_id = i.item_id AND o.bid_id NOT LIKE '%/anew' ORDER BY o.epoch DESC, o.seq DESC LIMIT 1)
-    ), i.updated_at) + $2::bigint * interval '1 microsecond' > now())
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR {{over_at}} + $2::bigint * interval '1 microsecond' > now())
     AND NOT EXISTS (SELECT FROM sealed AS s WHERE s.item_id = b.item_id AND s.epoch = b.epoch AND s.bid_id = b.bid_id)
 ORDER BY b.item_id, b.epoch, b.seq;
 
@@ -140,10 +130,5 @@ SELECT s.item_id, s.user_id, s.bid_id, s.amount, s.max_amount, s.key, s.verdict
 FROM sealed AS s
 JOIN items AS i USING (item_id)
 WHERE s.item_id = ANY ($1::text[]) AND s.key IS NOT NULL
-    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR coalesce(greatest(
-        (SELECT e.at FROM events AS e
-         WHERE e.item_id = i.item_id AND e.type <> 'voided' ORDER BY e.epoch DESC, e.seq DESC LIMIT 1),
-        (SELECT o.placed_at FROM bids AS o
-         WHERE o.item_id = i.item_id AND o.bid_id NOT LIKE '%/anew' ORDER BY o.epoch DESC, o.seq DESC LIMIT 1)
-    ), i.updated_at) + $2::bigint * interval '1 microsecond' > now())
+    AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR {{over_at}} + $2::bigint * interval '1 microsecond' > now())
 ORDER BY s.item_id, s.epoch, s.n, s.at;

@@ -6,26 +6,23 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 import pytest
 
-import shared.archive_reads
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.archive_reads.keyed_verdicts import keyed_verdicts
 from shared.archive_reads.origin import closed_items
 from shared.archive_reads.rebuild_reads import read_items, read_verdicts
-from shared.sql_files import read_statements
+from shared.archive_reads.statements import statements
 from tests.integration.archive.archive_world import migrated_database
 
 pytestmark = pytest.mark.integration
 
-_SQL: Final = Path(shared.archive_reads.__file__).parent / "sql"
-_CLOSED: Final = read_statements(_SQL / "closed.sql")
-_REBUILD: Final = read_statements(_SQL / "rebuild.sql")
+_CLOSED: Final = statements("closed")
+_REBUILD: Final = statements("rebuild")
 HARD_END_US: Final = 4_000_000_000_000_000
 _SOFT: Final = '{"trigger_us":60000000,"extend_us":120000000,"mode":"from_end","max_count":0,"hard_end_us":%s}'
 _TURNS: Final = ("paused", "resumed", "extended")
