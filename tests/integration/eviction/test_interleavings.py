@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import asyncpg
 import pytest
 from websockets.asyncio.client import connect
 
-from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.items import NewItem
 from api_gateway.engine.loss.witnesses import Witnesses
 from archival_worker.eviction.evictor import EvictionOptions, Evictor
 from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
-from shared.archive_reads.asking import Asking, Connection
 from shared.domain.auction import Terms
-from shared.domain.errors import ItemExists, Unavailable
+from shared.domain.errors import ItemExists
 from shared.redis_layout.keys import closed_key, cursors_key, item_key, lost_key, recent_key
 from tests.acceptance.test_one_bid_end_to_end import feed_url
 from tests.integration.eviction.eviction_world import AT_ONCE, auction_of, sold
@@ -259,118 +256,6 @@ async def test_cursors_are_read_in_the_same_way_wherever_the_item_is(start_stack
         assert await auction.answers("lot", **paths) == before
 
 
-class SlowAsking(Asking):
-    """Something happens while an item is read to be brought back."""
-
-    happens: Any = None
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
-        async with super().reading() as connection:
-            yield connection
-            happens, self.happens = self.happens, None
-            if happens is not None:
-                await happens()
-
-
-class BusyAsking(SlowAsking):
-    """Something happens in every reading, and in the first questions after it."""
-
-    readings = 0
-    questions = 0
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
-        self.readings += 1
-        always = self.happens
-        async with super().reading() as connection:
-            yield connection
-        self.happens = always
-
-    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
-        rows = await super().fetch(query, *arguments)
-        self.questions += 1
-        if self.questions < 4:
-            await self.happens()
-        return rows
-
-
-class CountedAsking(Asking):
-    readings = 0
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
-        self.readings += 1
-        async with super().reading() as connection:
-            yield connection
-
-
-async def test_an_older_state_never_comes_back(start_stack: StackFactory) -> None:
-    """1. A gateway reads the item, to bring it back. 2. Another one brings it back, a bid is struck, all is archived,
-    and it leaves again. 3. The first one writes what it has read."""
-    stack = await start_stack(services=BOTH)
-    async with auction_of(stack) as auction:
-        house = auction.house
-        await sold(house, "lot")
-        await auction.evicted("lot")
-        asking = SlowAsking(auction.pool)
-
-        async def struck_meanwhile() -> None:
-            await house.operate("lot/bids/lot-ann/void")
-            await auction.exported("lot")
-            await no_longer_returned(auction, "lot")
-            await auction.evicted("lot")
-
-        asking.happens = struck_meanwhile
-        before = await auction.fence("lot")
-        assert await Returns(auction.redis, asking).bring_back("lot")
-        assert await auction.fence("lot") != before
-        fields = await house.hash("lot")
-        assert (fields["status"], fields["voids"]) == ("unsold", "1"), "with what happened meanwhile"
-        assert not [key async for key in auction.redis.scan_iter("*:returning:*")], "what was given up is removed"
-
-
-async def test_an_item_comes_back_while_others_of_its_shard_leave(start_stack: StackFactory) -> None:
-    """Each of them changes the fence. What was read is still right."""
-    stack = await start_stack(services=BOTH)
-    async with auction_of(stack) as auction:
-        await sold(auction.house, "lot")
-        await auction.evicted("lot")
-        asking = BusyAsking(auction.pool)
-        cursors = cursors_key(names.shard_of("lot"))
-
-        async def another_leaves() -> None:
-            await cast(Any, auction.redis).hincrby(cursors, "evictions", 1)
-
-        asking.happens = another_leaves
-        assert await Returns(auction.redis, asking).bring_back("lot")
-        assert asking.readings == 1, "it is staged once"
-        assert (await auction.house.hash("lot"))["status"] == "sold"
-        assert not [key async for key in auction.redis.scan_iter("*:returning:*")]
-
-
-async def test_of_several_who_bring_it_back_all_find_it(start_stack: StackFactory) -> None:
-    stack = await start_stack(services=BOTH)
-    async with auction_of(stack) as auction:
-        await sold(auction.house, "lot")
-        await auction.evicted("lot")
-        asking = CountedAsking(auction.pool)
-        returns = Returns(auction.redis, asking)
-        assert all(await asyncio.gather(*(returns.bring_back("lot") for _ in range(10))))
-        assert asking.readings == 1, "one of them reads it"
-        assert await Returns(auction.redis, asking).bring_back("lot")
-        assert asking.readings == 1, "it is there"
-        await no_longer_returned(auction, "lot")
-        await auction.evicted("lot")
-        # Gateways do not know of each other.
-        assert all(await asyncio.gather(*(auction.returns().bring_back("lot") for _ in range(10))))
-        assert not [key async for key in auction.redis.scan_iter("*:returning:*")]
-        assert not await auction.returns().bring_back("unknown")
-        voids = [auction.house.http.post("/api/v1/items/lot/bids/lot-ann/void", json=REASON) for _ in range(5)]
-        statuses = sorted([answer.status_code for answer in await asyncio.gather(*voids)])
-        assert statuses == [200, 409, 409, 409, 409]
-
-
 async def test_readers_and_repeats_see_no_seam(start_stack: StackFactory) -> None:
     """Everybody asks all the while, as the item leaves, comes back for a void, and leaves again."""
     stack = await start_stack(services=ALL_SERVICES)
@@ -529,17 +414,3 @@ async def test_items_whose_export_fails_keep_no_others(start_stack: StackFactory
         assert await auction.redis.exists(*map(item_key, failing)) == 11
         await auction.house.query("UPDATE exports SET state = 'confirmed', confirmed_at = now()")
         await auction.evicted(*of_one_shard)
-
-
-async def test_a_return_that_cannot_be_read_is_told(start_stack: StackFactory) -> None:
-    stack = await start_stack(services=BOTH)
-    async with auction_of(stack) as auction:
-        await sold(auction.house, "lot")
-        await auction.evicted("lot")
-        await stack.stop_process("postgres")
-        try:
-            with pytest.raises(Unavailable):
-                await auction.returns().bring_back("lot")
-            assert await auction.traces("lot") == []
-        finally:
-            await stack.start_process("postgres")
