@@ -11,7 +11,7 @@ BOOTSTRAP := infrastructure/local/bootstrap.py
 PACKAGES := $(wildcard api_gateway archival_worker broadcast_service cache_node infrastructure load_tests shared tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-quick lint types bench load faults nemesis fuzz terraform lock clean install install-dev
+.PHONY: help up down test test-quick lint fix types bench load experiments faults nemesis fuzz terraform lock clean install install-dev
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,14 +27,17 @@ down: install ## stop what `bidding up --detach` started
 test: install-dev ## all tests, against servers that the test run starts itself
 	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-quick: install-dev ## the tests without servers, in about a minute
+test-quick: install-dev ## the tests without servers: two minutes or so
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit $(ARGS)
 
 lint: install-dev ## style, formatting and import contracts, of Python and JavaScript
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
-	$(BIN)/oxlint --deny-warnings api_gateway/web/static
+	@failed=; for check in "ruff check ." "ruff format --check ." "lint-imports" "oxlint --deny-warnings api_gateway/web/static"; do \
+		echo "$$check"; $(BIN)/$$check || failed="$$failed; $$check"; done; \
+		test -z "$$failed" || { echo "Failed: $${failed#; }. \`make fix\` mends style and formatting."; exit 1; }
+
+fix: install-dev ## mend style and formatting, as far as a program can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 types: install-dev ## mypy --strict over all packages and tests
 	$(BIN)/mypy $(PACKAGES)
@@ -44,6 +47,10 @@ bench: install-dev ## bids per second beside a bare echo and an idiomatic gatewa
 
 load: install-dev ## 100 users bid on one item for 30 s, then the proof that nothing was lost
 	@exec $(BIN)/python -m load_tests $(ARGS)
+
+# OUT: where the results and the report go.
+experiments: install-dev ## short experiments on private stacks, and their report as a page, in about six minutes
+	@exec load_tests/experiments/short.sh $(BIN)/bidding $(or $(OUT),build/experiments)
 
 # Two tests at a time, on two cores: they wait more than they compute. ARGS="-n 0" for one after the other.
 faults: install-dev ## the fault tests: kill, cut and wipe the parts while bids flow; the table goes to build/faults.md

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from fastapi import Request
 from redis.asyncio import Redis
 
+from api_gateway.access import Access, Permit
+from api_gateway.api_keys import ApiKeys
 from api_gateway.archive import Archive
+from api_gateway.bid_socket.sockets import BidSockets
+from api_gateway.door.bodies import BodyBytes
+from api_gateway.door.foreign_pages import ForeignPages
+from api_gateway.door.rates import Rates
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.items import Items
@@ -16,34 +22,80 @@ from api_gateway.engine.loss.shards import Shards
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.relay import Relay
 from api_gateway.history import History
+from api_gateway.images.images import Images
+from api_gateway.listing import Listing
 from api_gateway.operations import Operations
+from api_gateway.ops.hot_items import HotItems
+from api_gateway.ops.parts import Parts
+from api_gateway.revoking import Revoking
+from api_gateway.rulings import BidderRulings
 from api_gateway.settings import Settings
 from shared.clients.nats import NatsLink
+from shared.http.insiders import Insiders
 from shared.http.metrics import Histogram
+from shared.identity.keys import FetchedKeys
+from shared.identity.once import Ration
+from shared.read_cache.cache import ReadCache
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """The open resources of one gateway.
 
+    ``pages``: from where a request may come. ``access``: who may call what. ``rates``, ``body_bytes``: how much they
+    may. ``ration``, ``sign_in_ration``: how many feed tickets and links are given out. ``insiders``: who is told how
+    the gateway is doing. ``fetched_keys``: those of tokens, where they are fetched.
+    ``revoking``: revokes tokens; None where there are none.
+    ``api_keys``: gives tokens for them; None where there are none.
     ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
-    the commit in Redis is all that it promises. ``bid_seconds``: how long decided bids took.
+    the commit in Redis is all that it promises. ``cache``: of closed items; None where they are read without one.
+    ``images``: of lots. ``bid_seconds``: how long decided bids took. ``parts``: how the other services are;
+    ``hot_items``: where bids come fast.
     """
 
     settings: Settings
+    pages: ForeignPages
+    access: Access
+    ration: Ration
+    sign_in_ration: Ration
+    insiders: Insiders
+    rates: Rates
+    body_bytes: BodyBytes
+    fetched_keys: FetchedKeys | None
+    revoking: Revoking | None
+    api_keys: ApiKeys | None
     redis: Redis
     nats: NatsLink
     items: Items
+    images: Images
     committer: Committer
     secure: Callable[[str], Awaitable[None]] | None
     relay: Relay
     shards: Shards
     memory: MemoryWatch
     archive: Archive
+    listing: Listing
     history: History
     operations: Operations
+    rulings: BidderRulings
     closer: Closer
+    cache: ReadCache | None
     bid_seconds: Histogram
+    bid_sockets: BidSockets
+    parts: Parts
+    hot_items: HotItems
+
+    def permit(self, call: str, headers: Iterable[tuple[bytes, bytes]], peer: str | None) -> Permit:
+        """What the sender of a request may do, once its address and its caller are charged for it.
+
+        Args:
+            peer: the address of the other end of the connection.
+
+        Raises:
+            RateLimited: they have asked for too much.
+            BiddingError: see :meth:`Access.permit`.
+        """
+        return self.access.permit(call, headers, self.rates.enter(peer, headers))
 
 
 def context_of(request: Request) -> Context:

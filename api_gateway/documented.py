@@ -11,19 +11,42 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from api_gateway.ops.overview import AuditPage, DeadLetters, Overview
+from api_gateway.ruling_schemas import (
+    BidderForAll,
+    BidderOnItem,
+    BidderSpending,
+    HouseRules,
+    LimitBody,
+    RuledBiddersPage,
+    RulingBody,
+    SpendingLimitBody,
+)
 from api_gateway.schemas import (
+    BidBatch,
     BidId,
     BidRequest,
     Count,
     Currency,
+    FeedTicketAnswer,
     FeedTokenAnswer,
     FeedTokenBody,
     HistoryPage,
+    ImageUrl,
     Instant,
+    ItemBatch,
     ItemId,
+    MeAnswer,
+    NamedBidsPage,
     NewItemBody,
     OperationBody,
     Price,
+    RevocationAnswer,
+    RevocationBody,
+    SignInAnswer,
+    SignInBody,
+    SignInCodeAnswer,
+    TokenAnswer,
     UserId,
 )
 from shared.domain.auction import Status
@@ -46,10 +69,12 @@ class BidAcceptedAnswer(msgspec.Struct):
     seq: Annotated[Count, Meta(description="Its number; of a maximum that rose unseen, the last event's.")]
     min_next_bid: Annotated[Price, _MIN_NEXT_BID]
     reserve_met: Annotated[bool, _RESERVE_MET]
+    kind: Annotated[Literal["bid", "buy_now"], Meta(description="`buy_now`: it took the item at once.")]
 
 
 RefusalCode = Literal[
-    "NOT_STARTED", "CLOSED", "PAUSED", "CANCELLED", "SOLD", "OWN_ITEM", "TOO_LOW", "MAX_NOT_RAISED"
+    "NOT_STARTED", "CLOSED", "PAUSED", "CANCELLED", "SOLD", "OWN_ITEM", "BLOCKED", "NOT_APPROVED", "TOO_LOW",
+    "MAX_NOT_RAISED", "LIMIT_EXCEEDED"
 ]  # fmt: skip
 
 
@@ -98,12 +123,22 @@ class ItemAnswer(msgspec.Struct):
     id: Annotated[ItemId, Meta(description="Part of its address.")]
     name: Annotated[str, Meta(description="Its title.")]
     description: Annotated[str, Meta(description="Plain text, may be empty.")]
+    image_urls: Annotated[
+        list[ImageUrl],
+        Meta(description="Its images, the first one for lists. Those that begin with `/` are on this gateway."),
+    ]
     currency: Annotated[Currency, Meta(description="ISO 4217; its decimals are those of every amount.")]
     seller_id: Annotated[UserId | None, Meta(description="Who sells; null where nobody was named.")]
     start_price: Annotated[Price, Meta(description="What the first bid must reach.")]
     current_bid: Annotated[Price, Meta(description="The price; until the first bid the start price.")]
-    highest_bidder_id: Annotated[UserId | None, Meta(description="Who leads; null until the first bid.")]
-    highest_bidder: Annotated[str | None, Meta(description="The same bidder's alias, as in the history.")]
+    highest_bidder_id: Annotated[
+        UserId | None,
+        Meta(
+            description="Who leads; null until the first bid. Where tokens say who calls, this is the alias too: only "
+            "the bidder is told which one is theirs, by the private channel of the live feed."
+        ),
+    ]
+    highest_bidder: Annotated[str | None, Meta(description="The same bidder's alias, such as `amber-heron-417`.")]
     status: Status
     start_time: Annotated[Instant, Meta(description="From when bids are taken.")]
     end_time: Annotated[Instant | None, Meta(description="Until when; a soft close or a pause moves it. Null: no end.")]
@@ -121,6 +156,17 @@ class ItemAnswer(msgspec.Struct):
     soft_close: Annotated[SoftCloseAnswer | None, Meta(description="Null: late bids do not move the end.")]
     buy_now_price: Annotated[Price | None, Meta(description="Null: there never was one.")]
     buy_now_available: Annotated[bool, Meta(description="Whether it can still be bought at that price.")]
+    approval_required: Annotated[bool, Meta(description="Only bidders who were approved may bid on it.")]
+
+
+class ImageAnswer(msgspec.Struct):
+    """An image that was uploaded. An item may have its `url` among its `image_urls`, for a day from now on."""
+
+    url: Annotated[ImageUrl, Meta(description="On this gateway; it stays that of this image for ever.")]
+    content_type: Annotated[str, Meta(description="`image/jpeg`, `image/png` or `image/webp`.")]
+    bytes: Annotated[Count, Meta(description="Its size without what was taken out.")]
+    width: Annotated[Count, Meta(description="In pixels, as they are stored: a camera held upright may count as wide.")]
+    height: Annotated[Count, Meta(description="In pixels.")]
 
 
 class ItemPage(msgspec.Struct):
@@ -135,10 +181,13 @@ class ItemPage(msgspec.Struct):
 class ProblemAnswer(msgspec.Struct):
     """An error (RFC 9457). Expect codes that you do not know, and go by `status` then.
 
-    400 BAD_REQUEST. 403 IDENTITY_REQUIRED. 404 ITEM_NOT_FOUND, BID_NOT_FOUND, KEY_NOT_FOUND. 408 HEAD_TOO_SLOW,
-    BODY_TOO_SLOW. 409 BID_STRUCK, ITEM_EXISTS, STATE_CONFLICT. 413 BODY_TOO_LARGE. 422 INVALID, AMOUNT_INVALID,
-    CURRENCY_UNKNOWN, TERMS_INVALID, KEY_REUSED. 431 HEAD_TOO_LARGE. 500 INTERNAL_ERROR. 501 NOT_IMPLEMENTED. 503
-    UNAVAILABLE, OVERLOADED, OUTBOX_FULL, BEING_REBUILT, PRIVATE_CHANNEL_OFF, OUTCOME_UNKNOWN.
+    400 BAD_REQUEST. 401 UNAUTHENTICATED. 403 FORBIDDEN, IDENTITY_REQUIRED, ORIGIN_NOT_ALLOWED. 404 ITEM_NOT_FOUND,
+    BID_NOT_FOUND, KEY_NOT_FOUND, IMAGE_NOT_FOUND, CODE_NOT_FOUND. 408 HEAD_TOO_SLOW, BODY_TOO_SLOW. 409 BID_STRUCK,
+    ITEM_EXISTS, NO_TOKENS, STATE_CONFLICT, TOO_MANY_RULINGS. 413 BODY_TOO_LARGE. 415 UNSUPPORTED_MEDIA_TYPE,
+    IMAGE_TYPE. 422 INVALID, AMOUNT_INVALID, CURRENCY_UNKNOWN, TERMS_INVALID, KEY_REUSED, IMAGE_BROKEN,
+    IMAGE_DIMENSIONS. 429 RATE_LIMITED, IMAGE_QUOTA, TOO_MANY_BODIES_FROM_ADDRESS. 431 HEAD_TOO_LARGE. 500
+    INTERNAL_ERROR. 501 NOT_IMPLEMENTED, IMAGES_OFF. 503 UNAVAILABLE, OVERLOADED, OUTBOX_FULL, BEING_REBUILT,
+    PRIVATE_CHANNEL_OFF, API_KEYS_OFF, TOO_MANY_REVOCATIONS, IMAGES_UNAVAILABLE, OUTCOME_UNKNOWN. 507 IMAGES_FULL.
     """
 
     type: Annotated[str, Meta(description="A URN of the code.", extra_json_schema={"format": "uri"})]
@@ -152,6 +201,61 @@ class ProblemAnswer(msgspec.Struct):
     )
 
 
+class BatchedAnswer(msgspec.Struct):
+    """The answer to one bid of several: what it would have been alone."""
+
+    item_id: Annotated[str, Meta(description="The bid's item, as it was sent.")]
+    status: Annotated[int, Meta(description="201, 200, or that of a problem.")]
+    answer: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Its body.",
+            extra_json_schema={
+                "oneOf": [
+                    {"$ref": f"#/components/schemas/{name}"}
+                    for name in ("BidAcceptedAnswer", "BidRefusedAnswer", "ProblemAnswer")
+                ]
+            },
+        ),
+    ]
+
+
+class BatchAnswer(msgspec.Struct):
+    """The answers to several bids, in their order."""
+
+    results: list[BatchedAnswer]
+
+
+class BatchedItemAnswer(msgspec.Struct):
+    """The answer to one new item of several: what it would have been alone."""
+
+    id: Annotated[ItemId | None, Meta(description="Null where the item is malformed.")]
+    status: Annotated[int, Meta(description="201, that of a problem, or 200 of a dry run.")]
+    answer: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Its body.",
+            extra_json_schema={
+                "oneOf": [
+                    {"$ref": f"#/components/schemas/{name}"} for name in ("ItemAnswer", "ProblemAnswer", "ValidAnswer")
+                ]
+            },
+        ),
+    ]
+
+
+class ValidAnswer(msgspec.Struct):
+    """The item could be created, unless its id is taken."""
+
+    valid: Literal[True]
+
+
+class ItemBatchAnswer(msgspec.Struct):
+    """The answers to several new items, in their order."""
+
+    results: list[BatchedItemAnswer]
+
+
 class HealthAnswer(msgspec.Struct):
     """The process answers."""
 
@@ -161,11 +265,12 @@ class HealthAnswer(msgspec.Struct):
 
 
 class ReadyAnswer(msgspec.Struct):
-    """`degraded` says of each part that is not well what is the matter; bids are taken unless `unavailable`."""
+    """`degraded` says of each part that is not well what is the matter, to who may know; bids are taken unless
+    `unavailable`."""
 
     status: Literal["ready", "degraded", "unavailable"]
     service: Literal["api-gateway"]
-    degraded: dict[str, str]
+    degraded: dict[str, str] | UnsetType = UNSET
 
 
 _ANSWERS: Final = (
@@ -173,13 +278,44 @@ _ANSWERS: Final = (
     BidRefusedAnswer,
     ItemAnswer,
     ItemPage,
+    ImageAnswer,
     HistoryPage,
+    NamedBidsPage,
     ProblemAnswer,
+    FeedTicketAnswer,
     FeedTokenAnswer,
+    MeAnswer,
+    SignInCodeAnswer,
+    SignInAnswer,
+    Overview,
+    DeadLetters,
+    AuditPage,
+    BatchAnswer,
+    ItemBatchAnswer,
+    ValidAnswer,
     HealthAnswer,
     ReadyAnswer,
+    RevocationAnswer,
+    TokenAnswer,
+    BidderOnItem,
+    BidderForAll,
+    BidderSpending,
+    RuledBiddersPage,
+    HouseRules,
 )
-_REQUESTS: Final = (BidRequest, NewItemBody, OperationBody, FeedTokenBody)
+_REQUESTS: Final = (
+    BidRequest,
+    BidBatch,
+    NewItemBody,
+    ItemBatch,
+    OperationBody,
+    FeedTokenBody,
+    RevocationBody,
+    RulingBody,
+    LimitBody,
+    SpendingLimitBody,
+    SignInBody,
+)
 
 
 def component_schemas() -> dict[str, Any]:

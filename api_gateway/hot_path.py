@@ -1,8 +1,9 @@
-"""The bid endpoint, a thin ASGI route in front of FastAPI.
+"""The bid endpoint: a thin ASGI route in front of FastAPI, and what it shares with ``direct.py``.
 
 ``POST /api/v1/items/{id}/bid`` is the one call that must not pay for a framework's per-request machinery (routing,
-dependencies, model building, response classes), which costs several times the decision itself. Everything else goes to
-the application behind it. The endpoint is documented in the application's OpenAPI all the same (``documented.py``).
+dependencies, model building, response classes), which costs several times the decision itself. Nearly all bids do not
+even come by ASGI: ``direct.py`` answers them by the functions of this file. Everything else goes to the application
+behind it. The endpoint is documented in the application's OpenAPI all the same (``documented.py``).
 
 The body is decoded by msgspec and the amounts stay the text that the client sent, because every JSON decoder that makes
 numbers of them goes through a binary float.
@@ -14,28 +15,37 @@ import asyncio
 import itertools
 import logging
 import secrets
+from collections.abc import Iterable
+from hashlib import blake2b
 from time import perf_counter
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api_gateway.access import Permit
 from api_gateway.context import Context
+from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
+from api_gateway.door.rates import RateLimited, peer_of
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import ItemMissing
 from api_gateway.engine.items import Items
-from api_gateway.limits import ClientGone, refuse
-from api_gateway.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, problem_of
+from api_gateway.limits import ClientGone, refuse, refuse_with
+from api_gateway.problems import problem_of
 from api_gateway.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
-from shared.http.problems import MEDIA_TYPE, problem_body
+from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem_body
+from shared.identity.errors import Forbidden, KeysAway, Unauthenticated
+from shared.logs import about
 from shared.redis_layout.item_hash import ItemState
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 
 logger = logging.getLogger(__name__)
 
+PLACE_BID: Final = "place_bid"
+"""The name of the call in the table of :mod:`api_gateway.access`."""
 _PREFIX: Final = "/api/v1/items/"
 _SUFFIX: Final = "/bid"
 _JSON: Final = (b"content-type", b"application/json")
@@ -48,9 +58,10 @@ BID_BYTES_MAX: Final = 8 * 1024
 _decoder: Final = msgspec.json.Decoder(BidRequest)
 _EXAMPLE: Final = '{"user_id": "ada", "amount": 12.50}'
 
-# Bid ids that the client did not make: a random prefix per process and a counter, without a system call per bid.
-# Everybody sees these ids and can guess the next one, so they begin with a mark that no client can send.
-_BID_ID_PREFIX: Final = f"{names.MADE_BID_ID_MARK}{secrets.token_hex(9)}-"
+# Bid ids that the client did not make: a counter, hashed under a key of the process, without a system call per bid.
+# They begin with a mark that no client can send. Everybody sees them: ids that follow each other would tell that two
+# aliases on two items are one bidder, whose bids came together.
+_BID_ID_KEY: Final = secrets.token_bytes(16)
 _bid_numbers: Final = itertools.count(1)
 
 REFUSALS: Final[dict[str, str]] = {
@@ -60,7 +71,10 @@ REFUSALS: Final[dict[str, str]] = {
     "CANCELLED": "The auction was cancelled",
     "SOLD": "The item is sold",
     "OWN_ITEM": "Sellers cannot bid on their own item",
+    "BLOCKED": "You may not bid on this item; its seller or the auction house has blocked you",
+    "NOT_APPROVED": "This item takes bids of approved bidders only; ask for approval",
     "MAX_NOT_RAISED": "Your standing maximum is already that high; a maximum can only be raised",
+    "LIMIT_EXCEEDED": "This is more than your limit; bid less, or ask for a higher limit",
 }
 
 
@@ -92,11 +106,24 @@ class HotPath:
         headers = [_PROBLEM]
         try:
             if scope["method"] == "POST":
-                status, body = await self._decide(item_id, scope, receive)
+                # What the lifespan has opened; the server gives it to every request.
+                context: Context = scope["state"]["context"]
+                began_s = perf_counter()
+                context.pages.check(scope["headers"])
+                permit = context.permit(PLACE_BID, scope["headers"], peer_of(scope))
+                key = idempotency_key(scope["headers"])
+                sent = await self._read(receive)
+                if item_id not in context.items.known:
+                    check_item_id(item_id)
+                status, body = await decide(context, item_id, SentBid.read(sent, key, permit))
+                context.bid_seconds.observe(perf_counter() - began_s)
                 headers = [_JSON]
             else:
                 status, body = 405, problem_body(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")
                 headers.append((b"allow", b"POST"))
+        except (Unauthenticated, Forbidden, KeysAway, RateLimited, OriginNotAllowed, NotJson) as error:
+            await refuse_with(*problem_of(error), receive, send)
+            return
         except BodyTooLarge as error:
             await refuse(413, error.code, str(error), receive, send)
             return
@@ -106,57 +133,11 @@ class HotPath:
         except ClientGone:
             return
         except Exception:
-            logger.exception("bid on item %s", item_id)
+            logger.exception("bid on item %s", item_id, extra=about(item=item_id))
             status, body = 500, problem_body(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-    async def _decide(self, item_id: str, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        # What the lifespan has opened; the server gives it to every request.
-        context: Context = scope["state"]["context"]
-        began_s = perf_counter()
-        items = context.items
-        header_key = _idempotency_key(scope)
-        body = await self._read(receive)
-        exponent = items.known.get(item_id)
-        if exponent is None and not names.is_item_id(item_id):
-            raise InvalidInput("item id: 1 to 64 characters of A-Z a-z 0-9 _ -")
-        # Everything that can be wrong without knowing the item is refused before Redis is asked.
-        sent = _decode(body)
-        bid_id, key, key_is_bid_id = _identify(sent, header_key)
-        is_new = False
-        if exponent is None:
-            exponent = await items.find_exponent(item_id)
-            if exponent is None:
-                # In its currency other amounts may be valid, so amounts are checked once it is known that it is new.
-                closed = await items.surely_left(item_id)
-                if closed is not None:
-                    bid = _pending(item_id, sent, bid_id, key, key_is_bid_id, exponent_of(closed.terms.currency))
-                    return await _answer_closed(items, closed, bid)
-                # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
-                # not open anything.
-                exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
-        if is_new:
-            _amounts(sent, exponent)
-            await items.open_by_default(item_id)
-            # Somebody else may have opened it meanwhile, in another currency.
-            exponent = await items.find_exponent(item_id)
-            if exponent is None:
-                await items.gone(item_id)
-        bid = _pending(item_id, sent, bid_id, key, key_is_bid_id, exponent)
-        context.committer.place(bid)
-        try:
-            line = await bid.verdict
-        except ItemMissing:
-            # It was there a moment ago, since its currency is known. Only closed items leave.
-            closed = await items.left(item_id)
-            if closed is None:
-                await items.gone(item_id)
-            return await _answer_closed(items, closed, bid)
-        answer = render(line, item_id, exponent, bid.amount, key)
-        context.bid_seconds.observe(perf_counter() - began_s)
-        return answer
 
     async def _read(self, receive: Receive) -> bytes:
         """The whole body; one message in all but odd cases. How long it may take is bounded by the protocol."""
@@ -173,9 +154,70 @@ class HotPath:
                 return body
 
 
-def _idempotency_key(scope: Scope) -> str | None:
+def check_item_id(item_id: str) -> None:
+    """Raises InvalidInput where no item can have it."""
+    if not names.is_item_id(item_id):
+        raise InvalidInput("item id: 1 to 64 characters of A-Z a-z 0-9 _ -")
+
+
+async def decide(context: Context, item_id: str, sent: SentBid) -> tuple[int, bytes]:
+    """Decide a bid, all of which that can be wrong without knowing the item was checked; status and body of its answer.
+
+    Raises:
+        BiddingError: it is malformed, or cannot be decided now.
+    """
+    items = context.items
+    exponent = items.known.get(item_id)
+    is_new = False
+    if exponent is None:
+        exponent = await items.find_exponent(item_id)
+        if exponent is None:
+            # In its currency other amounts may be valid, so amounts are checked once it is known that it is new.
+            closed = await items.surely_left(item_id)
+            if closed is not None:
+                return await _answer_closed(items, closed, sent.pending(item_id, exponent_of(closed.terms.currency)))
+            # It may have come back while the archive was asked.
+            exponent = await items.find_exponent(item_id)
+        if exponent is None:
+            # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
+            # not open anything.
+            exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
+    if is_new:
+        _amounts(sent.request, exponent)
+        await items.open_by_default(item_id)
+        # Somebody else may have opened it meanwhile, in another currency.
+        exponent = await items.find_exponent(item_id)
+        if exponent is None:
+            await items.gone(item_id)
+    bid = sent.pending(item_id, exponent)
+    context.committer.place(bid)
+    try:
+        line = await bid.verdict
+    except ItemMissing:
+        return await answer_missing(items, bid)
+    return render(line, item_id, exponent, bid.amount, bid.key)
+
+
+async def answer_missing(items: Items, bid: PendingBid) -> tuple[int, bytes]:
+    """The answer to a bid whose item Redis does not have, and had a moment ago, since its currency is known.
+
+    Only closed items leave.
+    """
+    closed = await items.left(bid.item_id)
+    if closed is None:
+        await items.gone(bid.item_id)
+    return await _answer_closed(items, closed, bid)
+
+
+def idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The key in the headers of a bid.
+
+    Raises:
+        InvalidInput: it is malformed, or there are several.
+        BodyTooLarge: they announce such a body.
+    """
     key: str | None = None
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"idempotency-key":
             if key is not None:
                 raise InvalidInput("Idempotency-Key: send it once")
@@ -187,15 +229,17 @@ def _idempotency_key(scope: Scope) -> str | None:
     return key
 
 
-def _decode(body: bytes) -> BidRequest:
-    sent = decode_body(_decoder, body, _EXAMPLE)
+def _check(sent: BidRequest, permit: Permit) -> None:
+    if permit.own_id is not None:
+        sent.user_id = permit.user(None if sent.user_id is msgspec.UNSET else sent.user_id, "user_id") or ""
+    elif sent.user_id is msgspec.UNSET:
+        raise InvalidInput(f"Object missing required field `user_id`; send for example {_EXAMPLE}")
     if not names.is_user_id(sent.user_id):
         raise InvalidInput(USER_ID_RULE)
     if sent.amount == NULL:
         raise AmountInvalid("null", "must be a JSON number, for example 12.50", "amount")
     if sent.amount is msgspec.UNSET and (sent.max_amount is msgspec.UNSET or sent.max_amount == NULL):
         raise InvalidInput("amount is missing: send amount, max_amount or both")
-    return sent
 
 
 def _amounts(sent: BidRequest, exponent: int) -> tuple[int | None, int | None]:
@@ -207,10 +251,53 @@ def _amounts(sent: BidRequest, exponent: int) -> tuple[int | None, int | None]:
     return amount, maximum
 
 
+class SentBid(NamedTuple):
+    """A bid as it was sent, checked as far as that is possible without its item; ``key_is_bid_id``: the idempotency key
+    is the bid id."""
+
+    request: BidRequest
+    bid_id: str
+    key: str | None
+    key_is_bid_id: bool
+
+    @classmethod
+    def read(cls, body: bytes, header_key: str | None, permit: Permit) -> SentBid:
+        """The bid in a body. Raises as :meth:`of`, and InvalidInput where the body is none of a bid."""
+        return cls.of(decode_body(_decoder, body, _EXAMPLE), permit, header_key)
+
+    @classmethod
+    def of(cls, sent: BidRequest, permit: Permit, header_key: str | None = None) -> SentBid:
+        """The bid as it was decoded; ``permit`` says in whose name it may be.
+
+        Raises:
+            InvalidInput: it is malformed.
+            Forbidden: it is somebody else's.
+        """
+        _check(sent, permit)
+        return cls(sent, *_identify(sent, header_key))
+
+    def pending(self, item_id: str, exponent: int) -> PendingBid:
+        """The bid on an item in whose currency amounts have ``exponent`` decimals.
+
+        Raises:
+            InvalidInput: the amounts are none of that currency.
+        """
+        amount, maximum = _amounts(self.request, exponent)
+        user_id = self.request.user_id
+        assert user_id is not msgspec.UNSET, "it was checked"
+        verdict = asyncio.get_running_loop().create_future()
+        return PendingBid(item_id, user_id, self.bid_id, amount, maximum, self.key, self.key_is_bid_id, verdict)
+
+
+def _made_bid_id() -> str:
+    number = next(_bid_numbers).to_bytes(8, "big")
+    return names.MADE_BID_ID_MARK + blake2b(number, key=_BID_ID_KEY, digest_size=10).hexdigest()
+
+
 def _identify(sent: BidRequest, header_key: str | None) -> tuple[str, str | None, bool]:
     """The bid id, its idempotency key, and whether they are the same."""
     if sent.bid_id is None:
-        return f"{_BID_ID_PREFIX}{next(_bid_numbers):x}", header_key, False
+        return _made_bid_id(), header_key, False
     if not names.is_bid_id(sent.bid_id):
         raise InvalidInput(
             "bid_id: ids of this kind are made by the gateway; leave bid_id out, or make your own"
@@ -220,14 +307,6 @@ def _identify(sent: BidRequest, header_key: str | None) -> tuple[str, str | None
     if header_key is not None and header_key != sent.bid_id:
         raise InvalidInput("Idempotency-Key and bid_id differ; send one of them, or the same value in both")
     return sent.bid_id, sent.bid_id, True
-
-
-def _pending(
-    item_id: str, sent: BidRequest, bid_id: str, key: str | None, key_is_bid_id: bool, exponent: int
-) -> PendingBid:
-    amount, maximum = _amounts(sent, exponent)
-    verdict = asyncio.get_running_loop().create_future()
-    return PendingBid(item_id, sent.user_id, bid_id, amount, maximum, key, key_is_bid_id, verdict)
 
 
 async def _answer_closed(items: Items, closed: ItemState, bid: PendingBid) -> tuple[int, bytes]:
@@ -270,7 +349,7 @@ def _render_accepted(verdict: AcceptedBid, item_id: str, exponent: int) -> bytes
         f'"your_bid":{format_amount(verdict.your_bid, exponent)},"is_highest":{_json_bool(verdict.leads)},'
         f'"event_id":"{names.event_id(item_id, verdict.epoch, verdict.seq)}","bid_id":"{verdict.bid_id}",'
         f'"seq":{verdict.seq},"min_next_bid":{format_amount(verdict.min_next_bid, exponent)},'
-        f'"reserve_met":{_json_bool(verdict.reserve_met)}}}'
+        f'"reserve_met":{_json_bool(verdict.reserve_met)},"kind":"{verdict.kind}"}}'
     ).encode()
 
 

@@ -11,19 +11,35 @@ from functools import partial
 from operator import attrgetter
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_gateway import problems
+from api_gateway.access import Access, check_access
+from api_gateway.api_keys import ApiKeys
 from api_gateway.archive import Archive
+from api_gateway.bid_socket.protocol import BidSocket
+from api_gateway.bid_socket.sockets import BidSockets
+from api_gateway.catalogue import Catalogue
 from api_gateway.context import Context
-from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger, ReplicaAcknowledger
+from api_gateway.direct import DirectRoad
+from api_gateway.door.bodies import BodyBytes
+from api_gateway.door.foreign_pages import ForeignPages
+from api_gateway.door.middleware import Door
+from api_gateway.door.rates import Rates
+from api_gateway.engine.accounts.accounts import Accounts
+from api_gateway.engine.accounts.scripts import AccountScripts
+from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
+from api_gateway.engine.bids.cluster_replicas import open_replica_acknowledger
+from api_gateway.engine.bids.cluster_scripts import AnyBidScripts, ClusterBidScripts, open_bid_scripts
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closed.closed_items import ClosedItems
+from api_gateway.engine.closed.reads import open_reads
 from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
@@ -35,25 +51,62 @@ from api_gateway.engine.loss.witnesses import Witnesses
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import ShardScripts
+from api_gateway.engine.rulings.scripts import RulingScripts
+from api_gateway.engine.rulings.spreader import Spreader
 from api_gateway.history import History
-from api_gateway.hot_path import HotPath
+from api_gateway.hot_path import BID_BYTES_MAX, HotPath
+from api_gateway.images.opening import open_images
 from api_gateway.limits import BodyLimit
-from api_gateway.openapi import DESCRIPTION, TAGS, install_openapi
+from api_gateway.listing import Listing
+from api_gateway.one_a_turn import OneATurn
+from api_gateway.openapi import DESCRIPTION, GUARDED, OPEN, TAGS, install_openapi
 from api_gateway.operations import Operations
-from api_gateway.routes import bids, feed_tokens, health, items
+from api_gateway.ops.hot_items import HotItems
+from api_gateway.ops.parts import Parts, parse_parts
+from api_gateway.revoking import Revoking
+from api_gateway.routes import (
+    batches,
+    bid_sockets,
+    bidders,
+    bids,
+    feed_tokens,
+    health,
+    images,
+    item_batches,
+    items,
+    ops,
+    revocations,
+    sign_in,
+    tokens,
+)
+from api_gateway.rulings import BidderRulings
 from api_gateway.settings import Settings
+from api_gateway.strangers import RefuseStrangers
 from api_gateway.web.pages import mount_pages
 from shared.aliases import AliasSettings
 from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
+from shared.buckets import Rate
+from shared.clients.cluster.client import ClusterClient
 from shared.clients.nats import NatsLink, StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.http.connection_limits import ConnectionLimits
+from shared.http.direct import direct_protocol
+from shared.http.insiders import Insiders
 from shared.http.metrics import Histogram
 from shared.http.problems import problem
-from shared.http.protocol import bounded_protocol
+from shared.http.proxies import Proxies
+from shared.http.sockets import ListeningServer, sockets_or_exit
+from shared.identity.once import Ration
+from shared.identity.revocations import Revocations
+from shared.identity.settings import Identity, identity_of
+from shared.logs import set_up_logging
+from shared.read_cache.cache import ReadCache
+from shared.read_cache.settings import ReadCacheSettings
+from shared.redis_layout.revocations import RevocationStore
 from shared.settings import settings_or_exit
 from shared.supervision import Work, in_background, supervised
 
@@ -69,6 +122,9 @@ BID_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Open the resources and run the background tasks; servers may be away and are waited for in the background."""
     async with contextlib.AsyncExitStack() as stack:
+        revoked = Revocations(leeway_s=settings.auth_leeway_s)
+        identity = identity_of(settings, revoked)
+        proxies = Proxies(settings.gateway_trusted_proxies)
         timeout_s = settings.redis_timeout_ms / 1000
         # One connection, so that it can be asked again whether it still reaches the run of Redis that was asked about.
         unguarded = open_redis(settings.redis_url, timeout_s=timeout_s, connections_max=1)
@@ -90,11 +146,11 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             on_initialised=cursors_made.set,
             outbox_alarm_entries=settings.outbox_alarm_entries,
         )
-        guard = Guard(shards.compare)
+        guard = Guard(shards.compare, is_cluster=isinstance(unguarded, ClusterClient))
         redis = open_redis(settings.redis_url, timeout_s=timeout_s, on_connect=guard.on_connect)
         stack.push_async_callback(redis.aclose)
         item_scripts = ItemScripts(redis, limits)
-        bid_scripts = BidScripts(redis, limits, timeout_s=timeout_s, run_of=guard.run_of)
+        bid_scripts = open_bid_scripts(redis, limits, timeout_s=timeout_s, run_of=guard.run_of)
         stack.push_async_callback(bid_scripts.close)
 
         acknowledger: Acknowledger | None = None
@@ -105,12 +161,15 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         if settings.bid_ack == "log":
             acknowledger = log
         elif settings.bid_ack == "replica":
-            acknowledger = ReplicaAcknowledger(
+            acknowledger = open_replica_acknowledger(
                 redis,
                 replicas=settings.bid_ack_replicas,
                 timeout_ms=settings.bid_ack_timeout_ms,
                 run_of=guard.run_of,
             )
+        account_scripts = AccountScripts(redis, limits)
+        accounts = Accounts(account_scripts)
+        hot_items = HotItems(asyncio.get_running_loop().time())
         committer = Committer(
             bid_scripts,
             redis,
@@ -118,10 +177,14 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             resolve_s=settings.resolve_ms / 1000,
             on_outbox=relay.notice,
             on_given_out=shards.given_out,
+            on_decided=hot_items.note,
             confirm=None if acknowledger is None else acknowledger.confirm,
             secure=None if acknowledger is None else acknowledger.secure,
+            find_credit=accounts.find_credit,
         )
-        closed_items = ClosedItems(redis, ArchiveOrigin(archive.asking), archive.asking)
+        origin = ArchiveOrigin(archive.asking)
+        reads = await stack.enter_async_context(open_reads(ReadCacheSettings(), origin, redis, nats))
+        closed_items = ClosedItems(redis, reads.archive, archive.asking, on_rebuilt=reads.drop)
         item_index = Items(
             redis,
             item_scripts,
@@ -142,49 +205,102 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             Returns(redis, archive.asking),
             on_outbox=relay.notice,
         )
+        ruling_scripts = RulingScripts(redis, limits)
+        spreader = Spreader(ruling_scripts, owned_shards=relay.owned_shards, look_after=accounts.look_after)
+        rulings = BidderRulings(ruling_scripts, spreader, account_scripts, accounts, item_index, on_outbox=relay.notice)
         # After the relay has stopped: it would take the leases again.
         stack.push_async_callback(_release, relay)
-        leave = partial(_leave_redis, guard, bid_scripts, redis)
+        leave = partial(_leave_redis, guard, bid_scripts, redis, shards)
+        sockets = BidSockets(
+            connections_max=settings.bid_sockets_max, each_max=settings.guarded("bid_sockets_per_address_max")
+        )
+        image_store = stack.enter_context(open_images(settings))
         work: dict[str, Work] = {
             "relay": relay.run,
             "closer": closer.run,
+            "rulings": spreader.run,
             "shards": partial(shards.run, leave),
             "memory": memory.run,
+            "bid-sockets": sockets.run,
+            "images": image_store.run,
         }
+        revoking: Revoking | None = None
+        if identity is not None:
+            revoking = Revoking(RevocationStore(redis), nats, revoked)
+            work["revocations"] = revoking.run
+        fetched_keys = None if identity is None else identity.fetched
+        if fetched_keys is not None:
+            work["keys"] = fetched_keys.run
         if acknowledger is not None:
             work["acknowledger"] = acknowledger.run
         await stack.enter_async_context(in_background(work, keeps_state=False))
         deciding = supervised(committer.run, "committer", keeps_state=False, may_end=committer.is_closing)
         flusher = asyncio.create_task(deciding, name="committer")
         stack.push_async_callback(_drain, committer, flusher, timeout_s + 1)
-        figures = partial(_figures, committer, relay, shards)
+        figures = partial(_figures, committer, relay, shards, reads.cache)
         await stack.enter_async_context(presence("api_gateway", settings.gateway_port, figures))
         yield Context(
             settings=settings,
+            pages=ForeignPages(settings.origins, json_only=settings.auth_mode != "open"),
+            insiders=Insiders(settings.operations_networks, proxies),
+            access=Access(None if identity is None else identity.principals),
+            ration=Ration(),
+            # A token may have 8 KiB, and stays for longer: all that wait take at most 11 MB.
+            sign_in_ration=Ration(of_all=Rate(per_s=10, burst=200), of_one=Rate(per_s=1, burst=10)),
+            rates=Rates(
+                per_caller=settings.guarded("gateway_caller_rate_max"),
+                per_address=settings.guarded("gateway_address_rate_max"),
+                proxies=proxies,
+            ),
+            body_bytes=BodyBytes(settings.bodies_bytes_max, each_max=settings.guarded("bodies_bytes_per_address_max")),
+            fetched_keys=fetched_keys,
+            revoking=revoking,
+            api_keys=_api_keys(settings, identity, archive),
             redis=redis,
             nats=nats,
             items=item_index,
+            images=image_store,
             committer=committer,
             secure=None if acknowledger is None else acknowledger.secure,
             relay=relay,
             shards=shards,
             memory=memory,
             archive=archive,
+            listing=Listing(Catalogue(reads.archive), item_index),
             history=history,
             operations=operations,
+            rulings=rulings,
             closer=closer,
+            cache=reads.cache,
             bid_seconds=Histogram(*BID_BOUNDS_S),
+            bid_sockets=sockets,
+            parts=Parts(parse_parts(settings.ops_parts)),
+            hot_items=hot_items,
         )
 
 
-async def _leave_redis(guard: Guard, bid_scripts: BidScripts, redis: Redis) -> None:
-    """Drop every connection that was made before the run of Redis came into doubt."""
+def _api_keys(settings: Settings, identity: Identity | None, archive: Archive) -> ApiKeys | None:
+    secret = settings.api_key_secret.get_secret_value()
+    if identity is None or identity.signer is None or not secret:
+        return None
+    return ApiKeys(archive.asking, identity.signer, secret)
+
+
+async def _leave_redis(guard: Guard, bid_scripts: AnyBidScripts, redis: Redis, shards: Shards) -> None:
+    """Drop every connection that was made before the run of Redis came into doubt; of a cluster, those to the nodes
+    that are in doubt."""
     if not guard.run:
         return  # nobody was admitted since the last time
-    guard.forget()
-    await bid_scripts.leave()
     with contextlib.suppress(RedisError, OSError):
-        await redis.connection_pool.disconnect()
+        if isinstance(redis, ClusterClient) and isinstance(bid_scripts, ClusterBidScripts):
+            in_doubt = shards.health.in_doubt
+            guard.forget(shards.health.runs_in_doubt)
+            await bid_scripts.leave(in_doubt)
+            await redis.leave(in_doubt)
+        elif isinstance(bid_scripts, BidScripts):
+            guard.forget()
+            await bid_scripts.leave()
+            await redis.connection_pool.disconnect()
 
 
 async def _release(relay: Relay) -> None:
@@ -198,7 +314,7 @@ async def _drain(committer: Committer, flusher: asyncio.Task[None], within_s: fl
     await asyncio.wait([flusher], timeout=within_s)
 
 
-async def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequence[Metric]:
+async def _figures(committer: Committer, relay: Relay, shards: Shards, cache: ReadCache | None) -> Sequence[Metric]:
     """The metrics for CloudWatch, where it is used. Every gateway sees the outboxes of all shards."""
     health = shards.health
     return (
@@ -210,6 +326,7 @@ async def _figures(committer: Committer, relay: Relay, shards: Shards) -> Sequen
         Gauge("ItemsLost", health.items_lost),
         Gauge("RedisNotAdmitted", int(health.not_admitted is not None)),
         Total("EntriesForeign", relay.health.foreign_total),
+        *(() if cache is None else (Total("CacheGets", cache.stats.gets), Total("CacheLoads", cache.stats.loads))),
     )
 
 
@@ -240,6 +357,8 @@ def one_line_paths(app: ASGIApp) -> ASGIApp:
 def build_app(settings: Settings) -> ASGIApp:
     """The ASGI application: the hot path in front of FastAPI."""
 
+    is_open = settings.auth_mode == "open"
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Context]]:
         async with open_context(settings) as context:
@@ -249,41 +368,105 @@ def build_app(settings: Settings) -> ASGIApp:
         title="Bidding platform",
         version="0.1.0",
         summary="The HTTP API of the gateway.",
-        description=DESCRIPTION,
+        description=DESCRIPTION + (OPEN if is_open else GUARDED),
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
         servers=[{"url": "/", "description": "This gateway"}],
         openapi_tags=TAGS,
         # The functions' names: what a generated client calls its methods.
         generate_unique_id_function=attrgetter("name"),
         lifespan=lifespan,
+        # The pages have one of their own, which works without other hosts.
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(check_access)],
     )
     problems.install(app)
     app.include_router(health.router)
     app.include_router(items.router)
     app.include_router(bids.router)
+    app.include_router(bidders.router)
+    app.include_router(batches.router)
+    app.include_router(item_batches.router)
+    app.include_router(images.router)
     app.include_router(feed_tokens.router)
-    mount_pages(app, feed_url=settings.broadcast_public_url, feed_port=settings.broadcast_port)
-    install_openapi(app)
-    return HotPath(BodyLimit(one_line_paths(head_as_get(app)), bytes_max=settings.body_bytes_max))
+    app.include_router(sign_in.router)
+    app.include_router(ops.router)
+    app.include_router(revocations.router)
+    app.include_router(tokens.router)
+    app.router.routes.append(bid_sockets.route)
+    mount_pages(
+        app,
+        feed_url=settings.broadcast_public_url,
+        feed_port=settings.broadcast_port,
+        image_hosts=settings.image_host_names,
+        takes_images=settings.keeps_images,
+        signs_in=not is_open,
+    )
+    install_openapi(app, is_open=is_open)
+    inner = one_line_paths(head_as_get(OneATurn(app)))
+    larger = {batches.PATH: batches.BYTES_MAX, item_batches.PATH: item_batches.BYTES_MAX}
+    streamed = {images.PATH: settings.image_bytes_max}
+    limited = BodyLimit(inner, bytes_max=settings.body_bytes_max, larger=larger, streamed=streamed)
+    proxies = Proxies(settings.gateway_trusted_proxies)
+    door = Door(
+        limited if is_open else RefuseStrangers(limited),
+        proxies=proxies,
+        hsts_s=settings.hsts_s,
+        other_bodies=frozenset(streamed),
+    )
+    return with_origins(HotPath(door), settings.origins)
+
+
+def with_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Let pages of these origins use the API (CORS), bids among it."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "PUT", "DELETE"),
+        allow_headers=("authorization", "content-type", "idempotency-key"),
+        expose_headers=("location", "ratelimit", "ratelimit-policy", "retry-after"),
+    )
 
 
 def main() -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    settings = settings_or_exit(Settings, AwsSettings, AliasSettings, StreamSettings)
+    settings = settings_or_exit(Settings, ReadCacheSettings, AwsSettings, AliasSettings, StreamSettings)
     # Most objects of a request die with it; the default threshold would look for cycles among them hundreds of times a
     # second. What is alive now (modules, routes) lives for ever and need not be looked at again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
+    set_up_logging(settings.log_level, settings.log_format)
+    # At INFO it writes two lines for every WebSocket that is asked for.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    road = DirectRoad()
+    config = uvicorn.Config(
         build_app(settings),
         host=settings.gateway_host,
         port=settings.gateway_port,
         loop="uvloop",
-        http=bounded_protocol(
-            head_bytes_max=settings.head_bytes_max, timeout_s=settings.body_timeout_s, answers_silence=True
+        http=direct_protocol(
+            road.find,
+            head_bytes_max=settings.head_bytes_max,
+            timeout_s=settings.body_timeout_s,
+            answers_silence=True,
+            # What a page of another origin asks for has headers in its answer that are not known there.
+            left_headers={b"origin"} if settings.origins else (),
+            patient_targets=(images.PATH.encode(),),
+            patient_s=images.UPLOAD_S,
+            connection_limits=ConnectionLimits(
+                settings.gateway_connections_max,
+                settings.gateway_connections_per_address_max,
+                Proxies(settings.gateway_trusted_proxies),
+            ),
         ),
-        ws="none",
+        ws=BidSocket,
+        ws_max_size=BID_BYTES_MAX,
+        # One task pings all, see BidSockets.run.
+        ws_ping_interval=None,
+        ws_ping_timeout=None,
+        ws_per_message_deflate=False,
         access_log=False,
         log_config=None,
         server_header=False,
@@ -292,3 +475,13 @@ def main() -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+    sockets = sockets_or_exit(
+        settings.gateway_host,
+        settings.gateway_port,
+        is_shared=settings.gateway_reuse_port,
+        own_port=settings.gateway_own_port,
+    )
+    server = ListeningServer(config)
+    # uvicorn raises the signal again when it is done; Ctrl-C needs no traceback.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets)

@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from fastapi import FastAPI
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.routing import Route
 
+from api_gateway.access import NOBODY, TABLE
 from api_gateway.documented import (
     BidAcceptedAnswer,
     BidRefusedAnswer,
@@ -24,6 +27,7 @@ from api_gateway.documented import (
 from api_gateway.hot_path import BID_BYTES_MAX
 from api_gateway.schemas import BidRequest
 from shared import names
+from shared.http.pieces import InPieces
 from shared.http.problems import MEDIA_TYPE
 
 DESCRIPTION: Final = """\
@@ -36,8 +40,14 @@ repeat it, or ask `/api/v1/bids/by-key`.
 - **Errors** are problem documents (RFC 9457) with a stable `code`. A bid that the rules refuse is no error: it is a 200
 with `success` false.
 - `HEAD` is answered wherever `GET` is.
+"""
+OPEN: Final = """\
 - There is **no authentication**: whoever reaches this API may bid as anybody and operate any item. Put it behind
-a proxy that knows who the caller is.
+a proxy that knows who the caller is, or start it with `AUTH_MODE=jwt`.
+"""
+GUARDED: Final = """\
+- **Who calls** is told by a token, `Authorization: Bearer <JWT>`. Bids are in the caller's name; sellers act on
+their own items. Reading needs no token.
 """
 
 TAGS: Final = [
@@ -45,52 +55,81 @@ TAGS: Final = [
         "name": "items",
         "description": "What is on sale, and the bids on it. Operators pause, resume, cancel and void.",
     },
+    {
+        "name": "bidders",
+        "description": "Who may bid. Sellers rule on bidders of their items, operators on all.",
+    },
     {"name": "bids", "description": "Place a bid, and learn what became of it."},
     {"name": "operations", "description": "For those who run the platform: is it well?"},
-    {"name": "live feed", "description": "Tokens for the broadcaster, whose own description is docs/asyncapi.yaml."},
+    {"name": "signing in", "description": "Who calls, and links that sign in on the pages."},
+    {
+        "name": "live feed",
+        "description": "Tickets and tokens for the broadcaster, whose own description is docs/asyncapi.yaml.",
+    },
 ]
 
 # Name and text of each error. A response refers to these where its route says nothing more about the status.
 _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     "400": ("BadRequest", "This is not an HTTP/1.1 request"),
-    "403": ("Forbidden", "Not given to anybody here"),
+    "401": ("Unauthenticated", "There is no token, or one that is not believed; nothing was changed"),
+    "403": ("Forbidden", "Not given to this caller; nothing was changed"),
     "404": ("NotFound", "There is no such item, bid or key"),
     "408": ("TooSlow", "The request did not arrive in time; the connection is closed"),
     "409": ("Conflict", "The id is taken, or the item's state does not allow it; nothing was changed"),
     "413": ("TooLarge", "The body is too large; the connection is closed"),
+    "415": ("WrongType", "The body is said to be something else than what is taken here; the connection may be closed"),
     "422": ("Invalid", "Malformed, or the key was used with other content; nothing was changed"),
+    "429": ("TooManyRequests", "Too much is asked for by this caller or from this address; nothing was changed"),
     "431": ("HeadTooLarge", "The request line and headers are too large; the connection is closed"),
     "500": ("InternalError", "A fault of this service; whether anything was changed is not known"),
+    "501": ("NotOffered", "This platform keeps no images"),
     "503": (
         "Unavailable",
         "Not now. A bid changed nothing, unless the code is OUTCOME_UNKNOWN: then repeat it with the same key. "
         "After another call look at the item",
     ),
+    "507": ("NoRoom", "There is no room for more images"),
 }
-_ANY: Final = ("400", "408", "431", "500")
+_ANY: Final = ("400", "408", "429", "431", "500")
 _RETRY_AFTER: Final = {
     "description": "Seconds after which a repetition may succeed; absent where waiting does not help.",
     "schema": {"type": "integer", "minimum": 1},
 }
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Make ``app.openapi()`` complete."""
+def install_openapi(app: FastAPI, *, is_open: bool = True) -> None:
+    """Make ``app.openapi()`` complete. ``is_open``: whether everybody may do everything, without a token."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(generated())
+            app.openapi_schema = _completed(generated(), is_open=is_open)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+    rendered = b""
+
+    async def tell(_: Request) -> Response:
+        # Rendered once: it takes as long as many bids do. Not at the start, since most gateways are never asked.
+        nonlocal rendered
+        rendered = rendered or msgspec.json.encode(app.openapi())
+        return InPieces(rendered, media_type="application/json")
+
+    assert app.openapi_url is not None
+    # In front of the framework's own route, which renders the document for each request.
+    app.router.routes.insert(0, Route(app.openapi_url, tell))
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
+def _completed(document: dict[str, Any], *, is_open: bool) -> dict[str, Any]:
     document["security"] = []
     document["paths"]["/api/v1/items/{item_id}/bid"] = {"post": _bid_operation()}
     for path in document["paths"].values():
         for operation in path.values():
+            if not is_open and NOBODY not in TABLE[operation["operationId"]]:
+                operation["security"] = [{"bearer": []}]
+                operation["responses"] |= {"401": {}, "403": {}}
+            if is_open:
+                operation["responses"].pop("401", None)
             _add_problems(operation)
     schemas = component_schemas()
     for schema in schemas.values():
@@ -101,6 +140,14 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     schemas["BidRequest"]["if"] = _must_be_number("amount")
     schemas["BidRequest"]["else"] = _must_be_number("max_amount")
     document["components"] = {"schemas": schemas, "responses": _problem_responses()}
+    if is_open:
+        del document["components"]["responses"][_PROBLEMS["401"][0]]
+        for name in ("BidRequest", "BatchedBid", "FeedTokenBody"):
+            schemas[name].setdefault("required", []).append("user_id")
+    else:
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "Who calls."}
+        }
     for node in _objects(document):
         _clarify(node)
     return document
@@ -112,7 +159,7 @@ def _must_be_number(member: str) -> dict[str, Any]:
 
 def _add_problems(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    for status in (*_ANY, "413") if "requestBody" in operation else _ANY:
+    for status in (*_ANY, "413", "415") if "requestBody" in operation else _ANY:
         responses.setdefault(status, {})
     for status, response in responses.items():
         if status in _PROBLEMS and "content" not in response:
@@ -126,6 +173,11 @@ def _problem_responses() -> dict[str, Any]:
         for name, text in _PROBLEMS.values()
     }
     responses["Unavailable"]["headers"] = {"Retry-After": _RETRY_AFTER}
+    responses["TooManyRequests"]["headers"] = {
+        "Retry-After": _RETRY_AFTER,
+        "RateLimit": {"description": "Which limit it is, and when there is room again.", "schema": {"type": "string"}},
+        "RateLimit-Policy": {"description": "What that limit allows.", "schema": {"type": "string"}},
+    }
     return responses
 
 

@@ -14,6 +14,7 @@ from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.item_scripts import ItemScripts, Transition
 from api_gateway.engine.items import Items
 from shared import names
+from shared.clients.redis import told_of
 from shared.domain.auction import Status
 from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, StateConflict, Unavailable
 from shared.redis_layout.item_hash import ItemState
@@ -106,4 +107,4 @@ async def _of_redis(call: Awaitable[Any]) -> Any:
     try:
         return await call
     except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"Redis cannot be asked: {error}; look at the item's status") from error
+        raise Unavailable(f"Redis cannot be asked: {told_of(error)}; look at the item's status") from error

@@ -12,20 +12,36 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api_gateway.door.bodies import TooManyBytes
+from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
+from api_gateway.door.rates import RateLimited
+from api_gateway.images import errors as image_errors
 from shared.domain import errors
-from shared.http.problems import MEDIA_TYPE, TITLES, problem, problem_body
-
-INTERNAL_ERROR: Final = "INTERNAL_ERROR"
-INTERNAL_ERROR_DETAIL: Final = "something went wrong here; whether anything was changed is not known"
+from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, TITLES, problem, problem_body
+from shared.identity.errors import Forbidden, Unauthenticated
 
 # The first class that matches decides, so subclasses stand above their bases.
 _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (errors.InvalidInput, 422),
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (OriginNotAllowed, 403),
     (errors.ItemNotFound, 404),
     (errors.BidNotFound, 404),
     (errors.ItemExists, 409),
     (errors.StateConflict, 409),
+    (errors.TooManyRulings, 409),
     (errors.BidStruck, 409),
+    (NotJson, 415),
+    (RateLimited, 429),
+    (TooManyBytes, 429),
+    (image_errors.ImageNotFound, 404),
+    (image_errors.UploadTooSlow, 408),
+    (image_errors.ImageTooLarge, 413),
+    (image_errors.ImageTypeWrong, 415),
+    (image_errors.ImageQuota, 429),
+    (image_errors.ImagesOff, 501),
+    (image_errors.ImagesFull, 507),
     (errors.Unavailable, 503),
     (errors.OutcomeUnknown, 503),
 )
@@ -37,11 +53,18 @@ def status_of(error: errors.BiddingError) -> int:
 
 
 def problem_of(error: errors.BiddingError) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and extra headers (Retry-After) of a domain error."""
+    """Status, body and extra headers (Retry-After, RateLimit, WWW-Authenticate) of a domain error."""
     status = status_of(error)
     headers: dict[str, str] = {}
-    if isinstance(error, (errors.Unavailable, errors.OutcomeUnknown)):
+    if isinstance(error, RateLimited):
+        headers |= error.headers
+    elif isinstance(error, (errors.Unavailable, errors.OutcomeUnknown, TooManyBytes, image_errors.ImageQuota)):
         headers["retry-after"] = str(error.retry_after_s)
+    elif isinstance(error, Unauthenticated):
+        # RFC 6750, section 3: without a token nothing was wrong with it.
+        headers["www-authenticate"] = 'Bearer error="invalid_token"' if error.had_token else "Bearer"
+    elif isinstance(error, Forbidden):
+        headers["www-authenticate"] = 'Bearer error="insufficient_scope"'
     field = error.field if isinstance(error, errors.InvalidInput) else None
     members = {} if field is None else {"field": field}
     return status, problem_body(status, error.code, str(error), **members), headers

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import click
 import uvloop
 
+from archival_worker.commands.api_keys import api_keys
 from archival_worker.commands.audit import audit, verify_export
 from archival_worker.commands.recovery import dead_letters, recover
 from archival_worker.errors import ExportsMisconfigured, MigrationError
@@ -16,6 +16,7 @@ from archival_worker.settings import Settings
 from archival_worker.store.migrate import migrate
 from shared.aws.settings import AwsSettings
 from shared.clients.nats import StreamSettings
+from shared.logs import set_up_logging
 from shared.settings import settings_or_exit
 
 
@@ -24,7 +25,7 @@ from shared.settings import settings_or_exit
 def cli(context: click.Context) -> None:
     """Archive auction events from NATS JetStream in PostgreSQL. Settings come from the environment."""
     settings = settings_or_exit(Settings, AwsSettings, StreamSettings)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_format)
     context.obj = settings
     if context.invoked_subcommand is None:
         try:
@@ -48,6 +49,7 @@ def migrate_command(settings: Settings) -> None:
         click.echo("the schema is up to date")
 
 
+cli.add_command(api_keys)
 cli.add_command(recover)
 cli.add_command(dead_letters)
 cli.add_command(audit)

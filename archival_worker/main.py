@@ -28,7 +28,7 @@ from archival_worker.outbox.missing_entries import MissingEntries
 from archival_worker.settings import Settings
 from archival_worker.store.archive import Archive
 from shared import names
-from shared.aws.cloudwatch import Gauge, Metric, Total
+from shared.aws.cloudwatch import Distribution, Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
@@ -126,7 +126,8 @@ async def _figures(probes: Probes, metrics: Metrics) -> Sequence[Metric]:
     report = await probes.ask()
     known = {"ConsumerLag": report.lag, "DeadLetters": report.dead_letters}
     gauges = [Gauge(name, value) for name, value in known.items() if value is not None]
-    return [*gauges, Total("BidsArchived", metrics.bids), Total("EventsArchived", metrics.events)]
+    totals = Total("BidsArchived", metrics.bids), Total("EventsArchived", metrics.events)
+    return [*gauges, *totals, Distribution("WriteSeconds", metrics.writes.middles())]
 
 
 def _nobody() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from shared.settings import EnvironmentSettings, LogLevel
+from shared.logs import LogFormat
+from shared.settings import EnvironmentSettings, LogLevel, RedisUrl
 
 
 class Settings(EnvironmentSettings):
@@ -33,7 +34,7 @@ class Settings(EnvironmentSettings):
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
-    redis_url: str = "redis://127.0.0.1:6479/0"
+    redis_url: RedisUrl = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
     postgres_url: str = "postgresql://bidding@127.0.0.1:5532/bidding"
     archiver_host: str = "127.0.0.1"
@@ -52,3 +53,4 @@ class Settings(EnvironmentSettings):
     aws_endpoint_url: str = ""
     export_timeout_s: float = Field(default=30, gt=0)
     log_level: LogLevel = "INFO"
+    log_format: LogFormat = "auto"

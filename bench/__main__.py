@@ -8,12 +8,27 @@ import click
 
 from bench.acks import bench_acks
 from bench.archive import bench_archive
-from bench.cache import bench_cache
-from bench.cache_hits import bench_cache_hits
+from bench.cache.gets import bench_cache
+from bench.cache.hits import bench_cache_hits
+from bench.cache.service import bench_cache_service
+from bench.catalogue import bench_catalogue
 from bench.feed import SOAK_EVENTS, bench_feed
 from bench.gateway import bench_gateway
+from bench.growth import bench_growth
+from bench.overload.gateway import bench_overload
 
-PARTS = ("gateway", "ack", "archive", "feed", "cache", "cache-hits")
+PARTS = (
+    "gateway",
+    "overload",
+    "growth",
+    "ack",
+    "archive",
+    "catalogue",
+    "feed",
+    "cache",
+    "cache-hits",
+    "cache-service",
+)
 
 
 @click.command()
@@ -35,9 +50,26 @@ PARTS = ("gateway", "ack", "archive", "feed", "cache", "cache-hits")
 @click.option(
     "--soak", default=SOAK_EVENTS, show_default=True, help="Events of the feed's soak, a busy day; 0 leaves it out."
 )
-@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(1_000), help="Rows of the hit rates.")
+@click.option(
+    "--items", default=1_000_000, show_default=True, type=click.IntRange(1), help="Most items in Redis, of the growth."
+)
+@click.option("--bids", default=1_000_000, show_default=True, help="Most bids on one item, of the growth.")
+@click.option(
+    "--rows",
+    default=1_000_000,
+    show_default=True,
+    type=click.IntRange(1_000),
+    help="Rows of the hit rates and of the cache service.",
+)
 @click.option(
     "--draws", default=3_000_000, show_default=True, type=click.IntRange(1_000), help="Gets of the hit rates."
+)
+@click.option(
+    "--reads",
+    default=300_000,
+    show_default=True,
+    type=click.IntRange(1_000),
+    help="Gets of each hit rate of the cache service.",
 )
 def main(
     rounds: int,
@@ -50,32 +82,45 @@ def main(
     viewers: int,
     crowd: int,
     soak: int,
+    items: int,
+    bids: int,
     rows: int,
     draws: int,
+    reads: int,
 ) -> None:
     """Accepted bids/s through HTTP against a bare ASGI echo and an idiomatic FastAPI gateway, on one core each.
 
-    Then what the levels of acknowledgement cost, and events/s from JetStream into PostgreSQL between what one gateway
+    Then bids that come at a pace of their own, at 0.8 of what the gateway can take and at twice as much; bids
+    where many items and bids are there already. Then what the
+    levels of acknowledgement cost, and events/s from JetStream into PostgreSQL between what one gateway
     accepts and a plain COPY of the same rows. Then the live feed: from a decided bid to a viewer's hands, beside plain
     transports, with slow viewers, with a crowd, and for a day's worth of events. Last the read cache: gets/s beside
-    PostgreSQL and a plain dict, and hit rates for the same memory.
+    PostgreSQL and a plain dict, hit rates for the same memory, and the same of real nodes before a full PostgreSQL.
     """
     click.echo(
         f"Python {platform.python_version()}, {platform.machine()}, {connections} connections, {seconds:g} s per run"
     )
     if part in ("all", "gateway"):
         bench_gateway(rounds=rounds, seconds=seconds, connections=connections, only=only)
+    if part in ("all", "overload"):
+        bench_overload(rounds=rounds, seconds=seconds)
+    if part in ("all", "growth"):
+        bench_growth(seconds=seconds, items_max=items, bids_max=bids)
     if part in ("all", "ack"):
         bench_acks(rounds=rounds, seconds=seconds, connections=connections)
     if part in ("all", "archive"):
         bench_archive(rounds=rounds, events=events, per_message=per_message, connections=connections, seconds=seconds)
+    if part in ("all", "catalogue"):
+        bench_catalogue(items=100_000, bids=1_000_000)
     if part in ("all", "feed"):
         # The stalled viewers need a while until they are noticed.
         bench_feed(rounds=rounds, seconds=max(seconds, 8.0), viewers=viewers, crowd=crowd, soak_events=soak)
     if part in ("all", "cache"):
-        bench_cache(rounds=rounds, seconds=seconds)
+        bench_cache(rounds=rounds, seconds=seconds, only=only)
     if part in ("all", "cache-hits"):
         bench_cache_hits(rows=rows, draws=draws)
+    if part in ("all", "cache-service"):
+        bench_cache_service(rows=rows, reads=reads)
 
 
 if __name__ == "__main__":

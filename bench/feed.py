@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import statistics
@@ -41,6 +40,7 @@ from bench.paced import bid_at_pace, bid_many
 from bench.plain_fanout import frame as plain_frame
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
+from load_tests.generator.crowd import Viewers
 
 SETTLE_S: Final = 1.5
 STALLED: Final = 20
@@ -54,50 +54,6 @@ _ENV: Final = {
     "FEED_CONNECTIONS_PER_ADDRESS_MAX": "0",
     "FEED_CONNECTIONS_MAX": "20000",
 }
-
-
-class Viewers:
-    """A process full of viewers; see :mod:`bench.viewers`."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.connected: dict[str, Any] = {}
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def watching(cls, port: int, path: str, count: int, *, stalled: int = 0) -> AsyncIterator[Self]:
-        """Connected, each with its snapshot; disconnected afterwards."""
-        command = ("-m", "bench.viewers", "--port", f"{port}", "--path", path, "--count", f"{count}")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *command,
-            "--stalled",
-            f"{stalled}",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        viewers = cls(process)
-        try:
-            viewers.connected = await viewers.answer(120)
-            yield viewers
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-
-    async def ask(self, command: str) -> dict[str, Any]:
-        """``mark``, ``report`` or ``read``."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{command}\n".encode())
-        return await self.answer(60)
-
-    async def answer(self, patience_s: float) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), patience_s)
-        if not line:
-            raise click.ClickException("the process of the viewers ended; its error is above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import statistics
@@ -18,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,17 @@ import click
 import psutil
 import uvloop
 
-from bench.client import Tally, bid_requests, load
+from bench.client import (
+    Tally,
+    batch_requests,
+    bid_messages,
+    bid_requests,
+    load,
+    new_item_requests,
+    read_and_bid_requests,
+    read_requests,
+    too_low_requests,
+)
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.stack import Stack
@@ -39,7 +50,9 @@ SERVER_CORE = 0
 class Contender:
     """Something that takes bids: the module to run, and how the client drives it.
 
-    ``ack`` is the level at which a bid is acknowledged; with ``replica`` its Redis must have one.
+    ``ack`` is the level at which a bid is acknowledged; with ``replica`` its Redis must have one. ``requests`` makes
+    its traffic, of bids where it is None. ``counts``: whether its rate is that of accepted bids, or of all answers.
+    ``in_flight``: bids on each of its WebSockets; 0 for requests. ``connections``: instead of those of the run.
     """
 
     name: str
@@ -48,6 +61,24 @@ class Contender:
     keyed: bool = False
     items: int = 1
     ack: Literal["redis", "replica", "log"] = "redis"
+    requests: Callable[[list[str]], Iterator[bytes]] | None = None
+    counts: Literal["accepted", "answered"] = "accepted"
+    in_flight: int = 0
+    connections: int | None = None
+
+    def traffic(self, item_ids: list[str]) -> Iterator[bytes]:
+        """Its requests, without end."""
+        return bid_requests(item_ids, keyed=self.keyed) if self.requests is None else self.requests(item_ids)
+
+    @property
+    def warm_up_s(self) -> float:
+        """Long enough for all items to be opened by their first bids."""
+        return 1.0 + self.items * 0.01
+
+
+def _bid_and_reads(item_ids: list[str]) -> Iterator[bytes]:
+    bids = bid_requests(item_ids, keyed=False)
+    return itertools.chain(itertools.islice(bids, 2 * len(item_ids)), read_requests(item_ids))
 
 
 CONTENDERS = (
@@ -57,14 +88,31 @@ CONTENDERS = (
     Contender("gateway, always", "api_gateway", fsync="always"),
     Contender("gateway, everysec, with bid_id", "api_gateway", keyed=True),
     Contender("gateway, everysec, 100 items", "api_gateway", items=100),
+    Contender("gateway, everysec, 1,000 items", "api_gateway", items=1_000),
+    Contender("gateway, batches of 100 bids", "api_gateway", items=10, requests=batch_requests),
+    Contender("gateway, 9 of 10 bids too low", "api_gateway", requests=too_low_requests, counts="answered"),
+    Contender("gateway, reads of one item", "api_gateway", requests=_bid_and_reads, counts="answered"),
+    Contender("gateway, reads of 100 items", "api_gateway", items=100, requests=_bid_and_reads, counts="answered"),
+    Contender("gateway, WebSocket bids", "api_gateway", requests=bid_messages, in_flight=256, connections=4),
+    Contender(
+        "gateway, WebSocket bids, 100 items",
+        "api_gateway",
+        items=100,
+        requests=bid_messages,
+        in_flight=256,
+        connections=4,
+    ),
+    Contender("gateway, new items", "api_gateway", requests=new_item_requests),
+    Contender("gateway, a read and a bid", "api_gateway", requests=read_and_bid_requests, counts="answered"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run: rates per second; ``busy`` is the share of its core that the server used, ``cpu_us`` its CPU per
-    request."""
+    """One run: rates per second, `rate` the contender's own; ``busy`` is the share of its core that the server
+    used, ``cpu_us`` its CPU per request."""
 
+    rate: float
     accepted: float
     answered: float
     failed: int
@@ -74,9 +122,11 @@ class Result:
     p99_ms: float
 
 
-def _result(tally: Tally, took_s: float, cpu_s: float) -> Result:
+def _result(contender: Contender, tally: Tally, took_s: float, cpu_s: float) -> Result:
     ordered = sorted(tally.latencies_s) or [0.0]
+    counted = tally.accepted if contender.counts == "accepted" else tally.accepted + tally.refused
     return Result(
+        rate=counted / took_s,
         accepted=tally.accepted / took_s,
         answered=tally.answered / took_s,
         failed=tally.failed,
@@ -88,12 +138,13 @@ def _result(tally: Tally, took_s: float, cpu_s: float) -> Result:
 
 
 @contextlib.contextmanager
-def _served(module: str, env: dict[str, str], port: int) -> Iterator[psutil.Process]:
-    """The module as a process on its core, until it answers; ended afterwards."""
+def served(module: str, env: dict[str, str], port: int, *, apart: bool = True) -> Iterator[psutil.Process]:
+    """The module as a process, on the servers' core if it is to be ``apart``, until it answers; ended afterwards."""
     process = subprocess.Popen([sys.executable, "-m", module], env=env, stderr=subprocess.DEVNULL)
     try:
-        with contextlib.suppress(AttributeError, OSError):
-            os.sched_setaffinity(process.pid, {SERVER_CORE})
+        if apart:
+            with contextlib.suppress(AttributeError, OSError):
+                os.sched_setaffinity(process.pid, {SERVER_CORE})
         _wait_until_ready(f"http://127.0.0.1:{port}/ready", process)
         yield psutil.Process(process.pid)
     finally:
@@ -141,7 +192,7 @@ def measure(contender: Contender, stack: Stack, *, run: int, connections: int, s
     env = stack.service_env | {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR", "BID_ACK": contender.ack}
     port = stack.ports.gateway
     item_ids = [f"bench-{run}-{number}" for number in range(contender.items)]
-    with _served(contender.module, env, port) as server:
+    with served(contender.module, env, port) as server:
 
         def cpu_s() -> float:
             times = server.cpu_times()
@@ -150,14 +201,15 @@ def measure(contender: Contender, stack: Stack, *, run: int, connections: int, s
         tally, took_s, used_s = uvloop.run(
             load(
                 port,
-                bid_requests(item_ids, keyed=contender.keyed),
-                connections=connections,
-                warm_up_s=1.0,
+                contender.traffic(item_ids),
+                connections=contender.connections or connections,
+                in_flight=contender.in_flight,
+                warm_up_s=contender.warm_up_s,
                 measure_s=seconds,
                 cpu_s=cpu_s,
             )
         )
-    return _result(tally, took_s, used_s)
+    return _result(contender, tally, took_s, used_s)
 
 
 def spread(values: list[float]) -> str:
@@ -169,15 +221,15 @@ def _report(results: dict[str, list[Result]]) -> None:
     echo = results[CONTENDERS[0].name]
     idiomatic = results[CONTENDERS[1].name]
     click.echo()
-    head = f"{'':32}{'accepted/s':>11}{'spread':>17}{'of echo':>9}{'x idiom.':>10}{'core':>6}{'µs/req':>8}"
+    head = f"{'':32}{'rate/s':>11}{'spread':>17}{'of echo':>9}{'x idiom.':>10}{'core':>6}{'µs/req':>8}"
     click.echo(head + f"{'p50 ms':>8}{'p99 ms':>8}{'refused':>9}{'failed':>8}")
     for name, runs in results.items():
-        accepted = [run.accepted for run in runs]
-        of_echo = statistics.median(run.accepted / base.accepted for run, base in zip(runs, echo, strict=True))
-        times = statistics.median(run.accepted / base.accepted for run, base in zip(runs, idiomatic, strict=True))
+        rates = [run.rate for run in runs]
+        of_echo = statistics.median(run.rate / base.rate for run, base in zip(runs, echo, strict=True))
+        times = statistics.median(run.rate / base.rate for run, base in zip(runs, idiomatic, strict=True))
         refused = statistics.median(1 - run.accepted / run.answered for run in runs)
         click.echo(
-            f"{name:32}{statistics.median(accepted):>11,.0f}{spread(accepted):>17}{of_echo:>9.2f}{times:>10.2f}"
+            f"{name:32}{statistics.median(rates):>11,.0f}{spread(rates):>17}{of_echo:>9.2f}{times:>10.2f}"
             f"{statistics.median(run.busy for run in runs):>6.0%}"
             f"{statistics.median(run.cpu_us for run in runs):>8.1f}"
             f"{statistics.median(run.p50_ms for run in runs):>8.1f}"
@@ -208,7 +260,7 @@ def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -
                     result = measure(contender, stack, run=run, connections=connections, seconds=seconds)
                     results[contender.name].append(result)
                     click.echo(
-                        f"round {number + 1}/{rounds}  {contender.name:32}{result.accepted:>9,.0f} accepted/s"
+                        f"round {number + 1}/{rounds}  {contender.name:32}{result.rate:>9,.0f} {contender.counts}/s"
                         f"  core {result.busy:.0%}"
                     )
         finally:

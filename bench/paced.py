@@ -10,9 +10,9 @@ from typing import cast
 import click
 from typing_extensions import override
 
+from bench.answers import status_of
+
 _CONNECTIONS = 16
-_HEAD_END = b"\r\n\r\n"
-_LENGTH = b"content-length: "
 _PATIENCE_S = 30.0
 
 
@@ -38,14 +38,13 @@ class _Line(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data
-        end = data.find(_HEAD_END)
-        at = data.find(_LENGTH, 0, end)
-        if end < 0 or len(data) < end + len(_HEAD_END) + int(data[at + len(_LENGTH) : data.find(b"\r\n", at)]):
+        status = status_of(data)
+        if status is None:
             self._buffer = data
             return
         self._buffer = b""
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(int(data[9:12]))
+            self._answer.set_result(status)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from typing_extensions import override
 
+from broadcast_service.core.close_codes import SERVICE_RESTART, TOO_MANY_ERRORS, TOO_MANY_OPERATIONS
 from broadcast_service.endpoints import private, sse, watch
 from broadcast_service.endpoints import probes as http
 from broadcast_service.service import Service
@@ -26,18 +27,22 @@ from broadcast_service.settings import Settings
 from broadcast_service.sources import loader
 from broadcast_service.sources.left_items import LeftItems
 from broadcast_service.transport.streams import http_protocol_class
-from broadcast_service.transport.websockets import CLOSE_GRACE_S, protocol_class
 from shared.aliases import AliasSettings
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.feed_reads import FeedReads
 from shared.archive_reads.origin import ArchiveOrigin
-from shared.aws.cloudwatch import Gauge, Metric, Total
+from shared.aws.cloudwatch import Distribution, Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
 from shared.clients.nats import StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.http.connection_limits import UNLIMITED, ConnectionLimits
 from shared.http.problems import problem
+from shared.http.proxies import Proxies
+from shared.http.sockets import ListeningServer, sockets_or_exit
+from shared.http.websockets import CLOSE_GRACE_S, websocket_protocol
+from shared.logs import set_up_logging
 from shared.settings import settings_or_exit
 from shared.supervision import in_background
 
@@ -45,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections that the kernel keeps for us until they are accepted."""
+
+BESIDE_VIEWERS = 100
+"""Connections, in all and of one address, that are counted beside those of viewers."""
 
 POSTGRES_CONNECTIONS = 4
 
@@ -60,12 +68,12 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[LifespanState]:
-        # One connection for each worker that reads, one for the shards, and some for /ready and for event streams that
-        # begin.
+        # One connection for each worker that reads, one each for the shards and for tickets, and some for /ready and
+        # for event streams that begin.
         redis = open_redis(
             settings.redis_url,
             timeout_s=settings.redis_timeout_ms / 1000,
-            connections_max=loader.WORKERS + loader.ABSENT_WORKERS + private.READERS + 9,
+            connections_max=loader.WORKERS + loader.ABSENT_WORKERS + private.READERS + 10,
         )
         # For closed items that have left Redis: few ask for them, and nothing live does.
         pool = await open_postgres(
@@ -106,10 +114,12 @@ async def _figures(service: Service) -> Sequence[Metric]:
     return (
         Gauge("Connections", len(service.connections)),
         Total("FramesSent", service.metrics.frames_sent),
+        # Percentiles over tasks cannot be made of each task's own.
+        Distribution("FeedLatencySeconds", service.metrics.latency.middles()),
     )
 
 
-class FeedServer(uvicorn.Server):
+class FeedServer(ListeningServer):
     """uvicorn, but at a shutdown it first closes the viewers' connections in an orderly way."""
 
     @override
@@ -131,9 +141,15 @@ def create_server(settings: Settings) -> FeedServer:
         loop="uvloop",
         # httptools and websockets-sansio with direct access to the transport.
         http=http_protocol_class(
-            send_buffer_bytes=settings.feed_send_buffer_bytes, head_timeout_s=settings.feed_head_timeout_s
+            send_buffer_bytes=settings.feed_send_buffer_bytes,
+            head_timeout_s=settings.feed_head_timeout_s,
+            connection_limits=connection_limits_of(settings),
         ),
-        ws=protocol_class(send_buffer_bytes=settings.feed_send_buffer_bytes),
+        ws=websocket_protocol(
+            send_buffer_bytes=settings.feed_send_buffer_bytes,
+            restart=(SERVICE_RESTART.code, SERVICE_RESTART.reason),
+            given_up=frozenset((TOO_MANY_OPERATIONS.code, TOO_MANY_ERRORS.code)),
+        ),
         ws_max_size=settings.feed_message_bytes_max,
         # One task pings all; see Service.ping.
         ws_ping_interval=None,
@@ -155,59 +171,34 @@ def create_server(settings: Settings) -> FeedServer:
     return FeedServer(config)
 
 
+def connection_limits_of(settings: Settings) -> ConnectionLimits:
+    """For connections that are no viewers, or not yet. There may be somewhat more of them than of viewers: an address
+    with all of its viewers can still ask for `/health`, and is told why it may have no more."""
+    each_max = settings.feed_connections_per_address_max
+    return ConnectionLimits(
+        settings.feed_connections_max + BESIDE_VIEWERS,
+        each_max + BESIDE_VIEWERS if each_max else UNLIMITED,
+        Proxies(settings.feed_trusted_proxies),
+    )
+
+
 def main() -> None:
     """``python -m broadcast_service``: serve until SIGTERM or SIGINT."""
     settings = settings_or_exit(Settings, AwsSettings, AliasSettings, StreamSettings)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_format)
     # At INFO it writes one line for every viewer that connects.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = create_server(settings)
-    sockets = open_sockets(settings)
+    sockets = sockets_or_exit(
+        settings.broadcast_host,
+        settings.broadcast_port,
+        is_shared=settings.broadcast_reuse_port,
+        own_port=settings.broadcast_own_port,
+    )
     logger.info("listening on %s port %d", settings.broadcast_host, settings.broadcast_port)
     # uvicorn raises the signal again when it is done; Ctrl-C needs no traceback.
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets)
-
-
-def open_sockets(settings: Settings) -> list[socket.socket] | None:
-    """The sockets to listen on; None lets uvicorn open one.
-
-    Raises:
-        OSError: an address cannot be bound, for example by a process that does not share it.
-    """
-    if not settings.broadcast_reuse_port and not settings.broadcast_own_port:
-        return None
-    sockets = [_bound(settings.broadcast_host, settings.broadcast_port, is_shared=settings.broadcast_reuse_port)]
-    if settings.broadcast_own_port:
-        try:
-            sockets.append(_bound(settings.broadcast_host, settings.broadcast_own_port, is_shared=False))
-        except OSError:
-            sockets[0].close()
-            raise
-    return sockets
-
-
-def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
-    """A socket that is bound but not listening yet: otherwise the kernel would send viewers here before they can be
-    accepted.
-
-    Args:
-        is_shared: other processes may bind it as well (SO_REUSEPORT); the kernel spreads new connections over all.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if is_shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -13,7 +13,6 @@ from uuid import uuid4
 from redis.asyncio import Redis
 
 from broadcast_service.core import audience
-from broadcast_service.core.addresses import Addresses
 from broadcast_service.core.audience import Audience, Sum
 from broadcast_service.core.close_codes import SERVICE_RESTART, CloseCode
 from broadcast_service.core.feed import ItemFeed
@@ -22,6 +21,7 @@ from broadcast_service.core.hub import Hub
 from broadcast_service.core.outgoing import OutgoingLimits
 from broadcast_service.core.quota import operations_rate
 from broadcast_service.endpoints.private import PrivateChannel
+from broadcast_service.endpoints.tickets import Tickets
 from broadcast_service.metrics import Metrics
 from broadcast_service.settings import Settings
 from broadcast_service.sources.audience_source import AudienceSource
@@ -34,6 +34,9 @@ from broadcast_service.sources.snapshots import SnapshotReader
 from broadcast_service.transport.broadcaster import Broadcaster
 from broadcast_service.transport.connection import Connection
 from broadcast_service.transport.heartbeats import Rounds, visit
+from shared.http.addresses import Addresses
+from shared.http.insiders import Insiders
+from shared.http.proxies import Proxies
 from shared.streams.follower import Follower
 from shared.supervision import Work
 
@@ -45,7 +48,7 @@ _NOWHERE: Final = ""
 
 
 class Pinged(Protocol):
-    """A WebSocket that is pinged; see :class:`~broadcast_service.transport.websockets.FeedProtocol`."""
+    """A WebSocket that is pinged; see :class:`~shared.http.websockets.DirectWebSocket`."""
 
     def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None: ...
 
@@ -55,6 +58,8 @@ class Service:
 
     def __init__(self, settings: Settings, redis: Redis, left: LeftItems) -> None:
         self.settings = settings
+        # Trusted proxies are seen to by the server, before a request is here.
+        self.insiders = Insiders(settings.operations_networks, Proxies(""))
         self.metrics = Metrics()
         self.clock = clock = asyncio.get_running_loop().time
         self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
@@ -76,6 +81,9 @@ class Service:
             make_feed=partial(ItemFeed, ring_events_max=settings.feed_ring_events_max),
         )
         self.private = PrivateChannel(self.hub, BidderReader(redis, left), rate_max=settings.feed_rate_max)
+        # In order of arrival, each with the key under which its address is counted.
+        self.connections: dict[Connection, str] = {}
+        self.tickets = Tickets(redis, self.private, self.connections)
         self.broadcaster = Broadcaster(
             self.hub,
             self.metrics,
@@ -86,8 +94,6 @@ class Service:
         self.viewers = AudienceSource(
             self.audience, self.hub.counts, self.broadcaster.tell_viewers, self.stream, clock=clock
         )
-        # In order of arrival, each with the key under which its address is counted.
-        self.connections: dict[Connection, str] = {}
         self.addresses = Addresses(
             settings.feed_connections_per_address_max, attempts_per_s=settings.feed_attempts_rate_max
         )
@@ -115,7 +121,7 @@ class Service:
 
         Args:
             pinged: its WebSocket, where it is one.
-            address: the key under which its address is counted; see :mod:`broadcast_service.core.addresses`.
+            address: the key under which its address is counted; see :mod:`shared.http.addresses`.
         """
         self.connections[connection] = address
         if pinged is not None:
@@ -130,6 +136,7 @@ class Service:
         if address:
             self.addresses.leave(address)
         self._pinged.pop(connection, None)
+        self.tickets.leave(connection)
         self.private.leave(connection)
         self.hub.leave(connection)
 
@@ -165,6 +172,7 @@ class Service:
             "stream": partial(self.stream.run, self.broadcaster),
             "shards": partial(self.shards.run, self.broadcaster),
             "private": self.private.run,
+            "tickets": self.tickets.run,
             "sweep": self.sweep,
             "beat": self.beat,
             "ping": self.ping,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from urllib.parse import urlsplit
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.feed_tokens import checked_secret
-from shared.settings import EnvironmentSettings, LogLevel
+from shared.http.insiders import OWN_MACHINE
+from shared.http.origins import checked_origins
+from shared.http.proxies import checked_proxies, listed
+from shared.logs import LogFormat
+from shared.settings import EnvironmentSettings, LogLevel, RedisUrl
 
 
 class Settings(EnvironmentSettings):
@@ -26,9 +29,13 @@ class Settings(EnvironmentSettings):
         feed_origins: origins of pages that may use the feed, separated by commas, for example
             ``https://auction.example.com``; ``*`` allows all. Pages of the feed's own host name, on any port, and pages
             of this machine to a feed on this machine are always allowed.
+        operations_networks: addresses and networks, separated by commas, that are told by ``/ready`` which part is
+            down, and may read ``/metrics``; ``*``: everybody.
         feed_trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is trusted, separated by commas;
             ``*`` trusts everybody. Empty: a client's address is that of its connection.
-        feed_token_secret: the key that signs the tokens of bidders, at least 32 bytes. Empty: no private channel.
+        auth_mode: as the gateway's. With ``jwt`` no frame has the id of a bidder, and no token is taken in an address.
+        feed_token_secret: the key that signs the tokens of bidders, at least 32 bytes. Empty: tickets alone open the
+            private channel.
         feed_connections_max: connections in all, WebSockets and event streams; further ones are answered 503.
         feed_connections_per_address_max: the same per client address; further ones are answered 429. 0: no limit.
         feed_attempts_rate_max: connections per second that one address may ask for, after a burst of
@@ -57,7 +64,7 @@ class Settings(EnvironmentSettings):
         redis_timeout_ms: time-out of one round trip to Redis.
     """
 
-    redis_url: str = "redis://127.0.0.1:6479/0"
+    redis_url: RedisUrl = "redis://127.0.0.1:6479/0"
     nats_url: str = "nats://127.0.0.1:4322"
     postgres_url: str = "postgresql://bidding@127.0.0.1:5532/bidding"
     broadcast_host: str = "127.0.0.1"
@@ -66,8 +73,11 @@ class Settings(EnvironmentSettings):
     broadcast_own_port: int = Field(default=0, ge=0, le=65_535)
     open_catalogue: bool = False
     log_level: LogLevel = "INFO"
+    log_format: LogFormat = "auto"
     feed_origins: str = ""
     feed_trusted_proxies: str = ""
+    auth_mode: Literal["open", "jwt"] = "open"
+    operations_networks: str = OWN_MACHINE
     feed_token_secret: SecretStr = SecretStr("")
     feed_connections_max: int = Field(default=20_000, ge=1)
     feed_connections_per_address_max: int = Field(default=1_000, ge=0)
@@ -94,32 +104,22 @@ class Settings(EnvironmentSettings):
     @property
     def origins(self) -> tuple[str, ...]:
         """``feed_origins``, in lower case."""
-        return tuple(_listed(self.feed_origins.lower()))
+        return tuple(listed(self.feed_origins.lower()))
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
-        return tuple(_listed(self.feed_trusted_proxies))
+        return tuple(listed(self.feed_trusted_proxies))
 
     @field_validator("feed_origins")
     @classmethod
     def _origins_can_match(cls, text: str) -> str:
-        for origin in _listed(text):
-            parts = urlsplit(origin)
-            if origin not in ("*", "null") and (not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}"):
-                raise ValueError("must be origins such as https://auction.example.com, without a path, or *")
-        return text
+        return checked_origins(text)
 
-    @field_validator("feed_trusted_proxies")
+    @field_validator("feed_trusted_proxies", "operations_networks")
     @classmethod
     def _proxies_can_match(cls, text: str) -> str:
         # uvicorn would take anything else for a name that never matches; all clients would then share one address.
-        for proxy in _listed(text):
-            if text.strip() != "*":
-                try:
-                    ip_network(proxy)
-                except ValueError:
-                    raise ValueError("must be addresses or networks such as 10.0.0.0/8, or *") from None
-        return text
+        return checked_proxies(text)
 
     @field_validator("feed_token_secret")
     @classmethod
@@ -127,6 +127,8 @@ class Settings(EnvironmentSettings):
         checked_secret(secret.get_secret_value())
         return secret
 
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    @model_validator(mode="after")
+    def _own_port_is_another(self) -> Self:
+        if self.broadcast_own_port and self.broadcast_own_port == self.broadcast_port:
+            raise ValueError("BROADCAST_OWN_PORT must be another port than BROADCAST_PORT")
+        return self

@@ -1,5 +1,5 @@
 """``python -m load_tests``: what ``make load`` runs."""
 
-from load_tests.run import main
+from load_tests.run.command import main
 
 main()

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Final
 
 from infrastructure.local.state import RunRecord, run_path
+
+CROWD_ENV: Final = {"GATEWAY_CONNECTIONS_PER_ADDRESS_MAX": "0", "FEED_CONNECTIONS_PER_ADDRESS_MAX": "0"}
+"""For a platform that is started for a load run: all of its clients have the address of this machine."""
 
 
 class TargetError(Exception):

@@ -1,37 +1,138 @@
 """Aliases, the public names of bidders: stable within an item, not linkable between items, not reversible without the
-secret.
+secret. An alias is two words and a number, such as ``amber-heron-417``, so that people can tell it apart and say it.
 
-The secret is the setting ``ALIAS_SECRET``, read once per process: all services must make the same alias, and the pure
-functions that make public views and frames are called from many places.
+With ``AUTH_MODE=jwt`` they are all that the public is told of bidders (:func:`public_id`); the bidder alone is told
+which alias is theirs, by the private channel of the live feed.
+
+The settings are read once per process: all services must make the same alias, and the pure functions that make public
+views and frames are called from many places.
 """
 
 from __future__ import annotations
 
 from functools import cache, lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Literal, Self
 
-from pydantic import SecretStr
+from pydantic import SecretStr, model_validator
 
 from shared.settings import EnvironmentSettings
 
 DEFAULT_SECRET: Final = "local-development"
+SECRET_BYTES_MIN: Final = 32
 """For local use and tests: aliases made with it can be guessed by trying user ids."""
+
+PATTERN: Final = r"^[a-z]{3,8}-[a-z]{3,8}-[1-9][0-9]{2}$"
+"""What every alias matches."""
 
 
 class AliasSettings(EnvironmentSettings):
-    """``alias_secret``: keys the aliases; the same for every gateway and broadcaster."""
+    """The same for every gateway, broadcaster and cache node.
+
+    Attributes:
+        alias_secret: keys the aliases.
+        auth_mode: with ``jwt`` the public is shown aliases alone.
+        feed_token_secret, auth_hs256_secret: what else has a secret here; it must be another one.
+    """
 
     alias_secret: SecretStr = SecretStr(DEFAULT_SECRET)
+    auth_mode: Literal["open", "jwt"] = "open"
+    feed_token_secret: SecretStr = SecretStr("")
+    auth_hs256_secret: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _aliases_hide(self) -> Self:
+        secret = self.alias_secret.get_secret_value()
+        # Who knows one secret must not learn from it what another one protects.
+        for other in ("feed_token_secret", "auth_hs256_secret"):
+            if secret == getattr(self, other).get_secret_value():
+                raise ValueError(f"ALIAS_SECRET and {other.upper()} must differ")
+        if self.auth_mode == "jwt" and secret == DEFAULT_SECRET:
+            raise ValueError(
+                "ALIAS_SECRET must be set with AUTH_MODE=jwt: with the default anybody can find out who is behind an "
+                "alias; `openssl rand -hex 32` makes a good one"
+            )
+        if self.auth_mode == "jwt" and len(secret.encode()) < SECRET_BYTES_MIN:
+            # A bidder knows an id and its alias, and may try secrets at home.
+            raise ValueError(
+                f"ALIAS_SECRET must have at least {SECRET_BYTES_MIN} bytes with AUTH_MODE=jwt; `openssl rand -hex 32` "
+                "makes a good one"
+            )
+        return self
+
+
+@cache
+def _settings() -> AliasSettings:
+    return AliasSettings()
 
 
 @cache
 def _key() -> bytes:
-    return blake2b(AliasSettings().alias_secret.get_secret_value().encode(), digest_size=32).digest()
+    return blake2b(_settings().alias_secret.get_secret_value().encode(), digest_size=32).digest()
 
 
 @lru_cache(maxsize=65_536)
 def alias_of(item_id: str, user_id: str) -> str:
-    """The bidder's public name on this item, for example ``bidder-3b901cb0``."""
-    digest = blake2b(f"{item_id}\0{user_id}".encode(), key=_key(), digest_size=4).hexdigest()
-    return f"bidder-{digest}"
+    """The bidder's public name on this item, for example ``amber-heron-417``.
+
+    It is one of 59 million. Two of an item's bidders have the same one in one of 12,000 items with a hundred bidders
+    each, and in one of 120 with a thousand.
+    """
+    digest = blake2b(f"{item_id}\0{user_id}".encode(), key=_key(), digest_size=8).digest()
+    rest, number = divmod(int.from_bytes(digest), _NUMBERS)
+    rest, noun = divmod(rest, len(_NOUNS))
+    return f"{_ADJECTIVES[rest % len(_ADJECTIVES)]}-{_NOUNS[noun]}-{100 + number}"
+
+
+@cache
+def _hides_ids() -> bool:
+    return _settings().auth_mode == "jwt"
+
+
+def public_id(item_id: str, user_id: str) -> str:
+    """What the public is told where clients know a user id: that id, and with ``AUTH_MODE=jwt`` the bidder's alias."""
+    return alias_of(item_id, user_id) if _hides_ids() else user_id
+
+
+_NUMBERS: Final = 900
+# 256 words each, of 3 to 8 letters, none that is one letter away from another. Aliases depend on their order: a change
+# to them renames every bidder.
+_ADJECTIVE_WORDS: Final = (
+    "able agile airy alert amber ample ardent artful ashen astute auburn avid azure balmy bamboo beige blithe bold "
+    "brass brave breezy bright brisk bronze bubbly buff burgundy calm canvas careful carmine cedar cerise chalky "
+    "cherry civil classic clear clever cobalt cocoa cool copper coral cordial cosmic cotton crimson crisp crystal "
+    "curious cyan dainty dapper daring deft denim distant dreamy droll eager early earnest easy ebony ecru elegant "
+    "emerald enamel epic equal exact fabled fair famous fancy fawn festive flaxen fleet fluent fluffy fond formal "
+    "frank fresh friendly frosted frugal gallant genial gentle genuine gifted gilded ginger glad golden graceful "
+    "grand granite hale happy hardy hazel hearty honest honey humble ideal indigo iron ivory jade jasper jaunty jolly "
+    "jovial joyful keen khaki kind lacquer lasting lavender lavish learned lemon light lilac linen lively lofty loyal "
+    "lucid lucky lunar lyric magic maple marble maroon mauve merry mighty mild mint modest mossy musical mustard navy "
+    "neat nickel nimble noble novel oaken ochre olive opal open orange orderly paper pastel patient peaceful peach "
+    "pearl pewter plaid plum poetic polar polite prime proper proud prudent punctual purple quaint quartz quick quiet "
+    "radiant rapid rare ready regal robust rosy ruby rural russet rustic saffron sandy sapphire satin scarlet sepia "
+    "serene sharp shining silent silken silver simple sincere slate sleek smart smooth snowy snug social solemn solid "
+    "sonic speckled spotted spry stable starry stately steady steel stellar still striped sturdy suave subtle suede "
+    "sunny superb sure swift tactful tartan tawny teal topaz tweed vanilla velvet verdant violet walnut wheaten "
+    "wooden woollen yellow zinc "
+)
+_NOUN_WORDS: Final = (
+    "acacia alder almond alpaca anchovy antelope apple ash aspen aster avocet badger banyan baobab barbet beech "
+    "begonia birch bison bluebell bluebird bracken bunting bustard buzzard camel camellia canary cardinal caribou "
+    "chamois cheetah chipmunk coati condor cowslip crocus curlew cypress dace daffodil dahlia daisy dingo dipper "
+    "dolphin dormouse dove dunlin dunnock eagle egret eider eland elk ermine falcon fennec ferret finch fir flamingo "
+    "flicker flounder fox foxglove freesia fuchsia gannet gazelle gecko genet giraffe godwit goshawk grayling grouper "
+    "haddock halibut hare harebell harrier hawk hawthorn heron hickory holly hoopoe hornbeam hornbill hyacinth ibex "
+    "ibis impala ivy jacana jaguar jasmine jay jerboa juniper kestrel kinglet kiwi koala kudu lapwing larch lark "
+    "laurel lemur leopard lily lime linden linnet llama loon lotus lupin macaw mackerel magnolia magpie mallard "
+    "manatee mango margay marigold marmot medlar meerkat merlin mimosa mink minnow mole mongoose moorhen moose "
+    "mulberry muntjac myrtle narwhal nightjar nuthatch ocelot okapi orca orchid oriole oryx osprey otter ouzel owl "
+    "oxpecker oyster panda pangolin pansy panther peacock pear pelican penguin perch petrel petunia pheasant pika "
+    "pine pintail platypus plover pochard poppy porpoise puffin puma quail quokka rabbit raven redpoll redstart "
+    "reindeer robin rook rose rosella rowan sable salmon sardine scallop seahorse seal serval shelduck shrike siskin "
+    "skua snipe snowdrop sorrel sparrow sprat spruce starfish stilt stork sturgeon sunbird sunfish swallow swan "
+    "sycamore tanager tapir tench tern thistle thyme tiger tortoise toucan trout tulip tuna turaco turtle urchin "
+    "verbena vicuna wallaby walrus waxbill waxwing weaver wheatear whimbrel whinchat willow wolf wombat woodcock "
+    "woodlark wrasse wren wryneck yak yarrow yew zebra zinnia "
+)
+_ADJECTIVES: Final = _ADJECTIVE_WORDS.split()
+_NOUNS: Final = _NOUN_WORDS.split()

@@ -13,6 +13,11 @@ third time. The points are between two steps, where a crash is most dangerous:
 - ``recover.opening``: all of them are rebuilt, and the shard is about to be opened.
 - ``evict.asked``: the archive has said which closed items may leave Redis; they are still there.
 - ``evict.removed``: some of them are gone.
+- ``rulings.made``: a ruling for all items is made in its home; no other shard has it.
+- ``accounts.begun``: all shards know an account, and what its bidder leads with is not counted yet.
+- ``accounts.charged``: that is counted, and the account not open yet.
+- ``accounts.leased``: an account has given credit, and the shard does not have it yet.
+- ``accounts.collected``: shards have given credit back, and the account does not know yet.
 - ``return.staged``: a closed item is on its way back into Redis, and not to be seen yet.
 
 ``STOP_AT`` in place of ``CRASH_AT`` suspends the process there (SIGSTOP) until somebody resumes it.
@@ -36,6 +41,11 @@ Point = Literal[
     "evict.asked",
     "evict.removed",
     "return.staged",
+    "rulings.made",
+    "accounts.begun",
+    "accounts.charged",
+    "accounts.leased",
+    "accounts.collected",
 ]
 
 _IS_STOP: Final = "STOP_AT" in os.environ

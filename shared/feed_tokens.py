@@ -1,4 +1,5 @@
 """Feed tokens tell the live feed who a bidder is. The operator's own site signs them, the broadcaster checks them.
+Where the gateway knows who calls, its tickets do the same (:mod:`shared.identity.tickets`).
 
 A token is a JWT (RFC 7519) with HS256: ``sub`` is the user id, ``aud`` is ``feed``, ``exp`` is required, and the claim
 ``maximum`` allows the bidder's own maximum to be told. Whoever has the secret can name any bidder, so only the
@@ -72,7 +73,7 @@ def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
             or its ``sub`` is not a user id.
     """
     if not secret:
-        raise TokenInvalid("the private channel is off here: FEED_TOKEN_SECRET is not set")
+        raise TokenInvalid("tokens are not believed here: FEED_TOKEN_SECRET is not set")
     try:
         # PyJWT would read its own clock; the expiry is checked below, with `now_s`.
         claims = jwt.decode(

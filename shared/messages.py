@@ -51,7 +51,12 @@ class EventBase(msgspec.Struct, kw_only=True, frozen=True, tag_field="type", gc=
 
 
 class ItemCreated(EventBase, kw_only=True, frozen=True, tag="created", gc=False):
-    """Seq 0: the item and its terms. ``reserve_price`` is for the archive alone and must never reach a viewer."""
+    """Seq 0: the item and its terms. ``reserve_price`` is for the archive alone and must never reach a viewer.
+
+    ``image_urls``: addresses of its images, in order; an event of an item without images lacks them, as all did before
+    there were images. So what is archived of such an event stays what it was.
+    ``approval_required``: old events lack it.
+    """
 
     name: str
     description: str
@@ -65,6 +70,8 @@ class ItemCreated(EventBase, kw_only=True, frozen=True, tag="created", gc=False)
     start_us: int
     soft_close: str
     auto_opened: bool
+    approval_required: bool = False
+    image_urls: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class BidAccepted(EventBase, kw_only=True, frozen=True, tag="bid", gc=False):
@@ -174,7 +181,8 @@ AnyEvent = Event | UnknownEvent
 class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
     """One JetStream message: the events of one outbox entry, all of one item, with consecutive ``seq``.
 
-    ``events`` is empty if the entry has only sealed facts: a maximum was raised.
+    ``events`` is empty if the entry has only sealed facts (a maximum was raised) or rulings. Where a ruling is on no
+    item, ``item_id`` is no item's: :func:`shared.redis_layout.rulings.house_of`.
     ``n`` counts the entries of a shard from 1 without a gap within ``shard_epoch``.
     """
 
@@ -186,7 +194,8 @@ class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
     events: list[Event]
 
 
-_batch_decoder = msgspec.json.Decoder(EventBatch)
+batch_decoder: Final = msgspec.json.Decoder(EventBatch)
+"""For :func:`decode_any_batch`: messages without what is sealed in them."""
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
@@ -207,10 +216,18 @@ MESSAGE_START: Final = b'{"v":'
 
 
 def frame_batch(
-    shard: str, shard_epoch: int, entry: int, item_id: str, events_json: bytes, sealed_json: bytes | None = None
+    shard: str,
+    shard_epoch: int,
+    entry: int,
+    item_id: str,
+    events_json: bytes,
+    sealed_json: bytes | None = None,
+    rulings_json: bytes | None = None,
 ) -> bytes:
-    """The message of one outbox entry, built around the JSON arrays of the Lua script, which are not decoded."""
+    """The message of one outbox entry, built around the JSON arrays of the Lua scripts, which are not decoded."""
     head = f'{{"v":1,"shard":"{shard}","shard_epoch":{shard_epoch},"n":{entry},"item_id":"{item_id}","events":'
+    if rulings_json is not None:
+        return b'%b%b,"sealed":%b,"rulings":%b}' % (head.encode(), events_json, sealed_json or b"[]", rulings_json)
     if sealed_json is None:
         return b"%b%b}" % (head.encode(), events_json)
     return b'%b%b,"sealed":%b}' % (head.encode(), events_json, sealed_json)
@@ -222,7 +239,7 @@ def decode_batch(data: bytes) -> EventBatch:
     Raises:
         DecodeError: the data is not a message of this version (a poison message), or has an event of an unknown type.
     """
-    return _batch_decoder.decode(data)
+    return batch_decoder.decode(data)
 
 
 def decode_event(data: bytes) -> Event:

@@ -20,6 +20,8 @@ NUDGE_PREFIX: Final = "auction.nudge"
 """Core NATS subject on which a gateway tells the shard's relay that the outbox grew (a hint, may be lost)."""
 
 ARCHIVER_DURABLE: Final = "archiver"
+REVOKED_SUBJECT: Final = "identity.revoked"
+"""Core NATS subject on which a gateway tells the others that tokens were revoked (a hint, may be lost)."""
 
 # Ids are part of Redis keys and NATS subjects, so the alphabet excludes the characters that are special there: braces
 # (hash tags), dots, stars and angle brackets (NATS tokens and wildcards), white space and control characters. The
@@ -37,6 +39,8 @@ SHOWN_BID_ID_PATTERN: Final = r"^~?(?!\.+$)[A-Za-z0-9_.:@-]{1,64}(/proxy|/anew)?
 """The same, or the id of the automatic bid that answered it or followed its void."""
 MADE_BID_ID_MARK: Final = "~"
 """The first character of a bid id that a gateway made. Clients cannot send it; it is safe in URLs and JSON."""
+TOKEN_ID_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,128}$"
+"""The `jti` of a token that can be revoked by it."""
 # RFC 9110 visible characters; the field value of Idempotency-Key.
 IDEMPOTENCY_KEY_PATTERN: Final = r"^(?!\.+$)[\x21-\x7e]{1,255}$"
 
@@ -47,6 +51,7 @@ _STANDING_BID_ID = re.compile(STANDING_BID_ID_PATTERN)
 # Gateways used to make such ids, and clients could send them too. There are bids with such ids and without a stored
 # verdict.
 _MADE_BEFORE = re.compile(r"[0-9a-f]{18}-[0-9a-f]+")
+_TOKEN_ID = re.compile(TOKEN_ID_PATTERN)
 _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 
@@ -74,6 +79,11 @@ def is_made_bid_id(text: str) -> bool:
 def is_standing_bid_id(text: str) -> bool:
     """Whether a bid may have this id, whether a client or a gateway made it."""
     return _STANDING_BID_ID.fullmatch(text) is not None
+
+
+def is_token_id(text: str) -> bool:
+    """Whether ``text`` is 1 to 128 characters of ``[A-Za-z0-9_.:@-]``."""
+    return _TOKEN_ID.fullmatch(text) is not None
 
 
 def is_idempotency_key(text: str) -> bool:

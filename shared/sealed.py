@@ -3,6 +3,8 @@
 No event has a hidden maximum or the header key of a bid. Without them an item cannot be rebuilt as it was. So the
 script writes one record per accepted bid that had one of them, and per struck bid, into the message's list ``sealed``.
 Only the archival worker decodes that list: the decoder of :mod:`shared.messages`, which everybody else uses, skips it.
+
+So it is with rulings on bidders, in the list ``rulings``: nobody but who makes them is told.
 """
 
 from __future__ import annotations
@@ -38,11 +40,38 @@ class SealedFact(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     verdict: str | None = None
 
 
+class Ruling(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+    """What was ruled on a bidder, and all that holds after it; an amount in minor units, time in microseconds since
+    1970.
+
+    Attributes:
+        item_id, seller_id: on this item, or on all of this seller; on all items where both are None.
+        user_id: the bidder; ``*`` where everybody needs approval (``approved``) from now on, or no longer.
+        ruling: what was done: ``approve``, ``unapprove``, ``block``, ``unblock``, ``limit`` or ``unlimit``.
+        limit: the most that one bid on the item may come to, or that the bidder may spend; None for none.
+        currency: of a spending limit, over all items in it; else None.
+        reason, by: why, and who did it.
+    """
+
+    ts_us: int
+    item_id: str | None
+    seller_id: str | None
+    user_id: str
+    ruling: str
+    approved: bool
+    blocked: bool
+    limit: int | None
+    reason: str
+    by: str
+    currency: str | None = None
+
+
 class SealedBatch(EventBatch, kw_only=True, frozen=True):
-    """One JetStream message with its sealed facts, in the order of the decisions."""
+    """One JetStream message with its sealed facts and rulings, in the order of the decisions."""
 
     events: list[AnyEvent]  # type: ignore[assignment]
     sealed: list[SealedFact] = msgspec.field(default_factory=list)
+    rulings: list[Ruling] = msgspec.field(default_factory=list)
 
 
 _decoder = msgspec.json.Decoder(SealedBatch)

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from shared.clients.cluster.addresses import ClusterUrl, is_cluster_url
 from shared.server_urls import without_password
 
 EXIT_MISCONFIGURED: Final = 2
@@ -23,6 +24,16 @@ _NUMBERS: Final = {int: "a whole number", float: "a number"}
 def _in_capitals(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
+
+def _checked_redis_url(url: str) -> str:
+    """Raises ValueError where it says that it is the URL of a cluster, and is none."""
+    if is_cluster_url(url):
+        ClusterUrl.parse(url)
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_checked_redis_url)]
+"""Where Redis is: :func:`shared.clients.redis.open_redis`."""
 
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_in_capitals)]
 """A level of Python's logging; also in small letters."""
@@ -130,5 +141,5 @@ def _allowed(field: FieldInfo) -> str:
     if "Ge" in bounds and "Le" in bounds:
         return f"{kind} from {bounds['Ge']} to {bounds['Le']}"
     if "Gt" in bounds:
-        return f"{kind} above {bounds['Gt']}"
+        return f"{kind} above {bounds['Gt']}" + (f", at most {bounds['Le']}" if "Le" in bounds else "")
     return f"{kind}, at least {bounds['Ge']}" if "Ge" in bounds else kind

@@ -27,8 +27,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 # Those that this reader knows. A schema with another one fails loudly: it would check less than it says.
 _KEYWORDS = {
     "type", "required", "properties", "additionalProperties", "items", "enum", "const", "pattern", "format", "minimum",
-    "exclusiveMinimum", "maximum", "minLength", "maxLength", "allOf", "anyOf", "oneOf", "if", "else",
-    "description", "title", "default", "examples",
+    "exclusiveMinimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "allOf", "anyOf", "oneOf", "if",
+    "else", "description", "title", "default", "examples",
 }  # fmt: skip
 
 
@@ -93,7 +93,11 @@ class SchemaDocument:
                 yield f"{path}: {value} is above {schema['maximum']}"
         elif isinstance(value, dict):
             yield from self._object_complaints(schema, value, path)
-        elif isinstance(value, list) and "items" in schema:
+        elif isinstance(value, list):
+            if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+                yield f"{path}: has {len(value)} elements"
+            if "items" not in schema:
+                return
             for number, each in enumerate(value):
                 yield from self.complaints(schema["items"], each, f"{path}[{number}]")
 

@@ -160,6 +160,17 @@ def _bid(draw: st.DrawFn, number: int) -> KeyedBid:
     return KeyedBid(Bid(f"~b-{number}", user, amount, maximum), f"key-{again}" if kind == "header" else None, False)
 
 
+# Now and then whoever bid last raises their maximum, by so much. With a call of its own that is mostly an accepted bid
+# without any event, and bids come after it.
+_RAISES = st.sampled_from([None, 1, 40, 900])
+
+
+def _raise(bid: Bid, number: int, by: int) -> KeyedBid:
+    """A maximum alone, above everything that this bid said."""
+    limit = min(max(bid.amount or 0, bid.maximum or 0) + by, MINOR_MAX)
+    return KeyedBid(Bid(f"~b-{number}", bid.user_id, None, limit), None, False)
+
+
 _BATCHES = st.integers(1, 7)
 _BATCH_SIZES = st.integers(1, 6)
 _ELAPSED_US = st.one_of(
@@ -170,7 +181,8 @@ _OPERATIONS = st.sampled_from([None, None, None, "advance", "advance", "pause", 
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Step]:
-    """Batches of bids with time between them, often right at the edge of a second."""
+    """Batches of bids with time between them, often right at the edge of a second; raises of maxima alone between
+    them."""
     steps = []
     number = 0
     for _ in range(draw(_BATCHES)):
@@ -180,6 +192,10 @@ def histories(draw: st.DrawFn) -> list[Step]:
             number += 1
             batch.append(_bid(draw, number))
         steps.append(Step(elapsed, draw(_OPERATIONS), tuple(batch)))
+        by = draw(_RAISES)
+        if by is not None:
+            number += 1
+            steps.append(Step(0, None, (_raise(batch[-1].bid, number, by),)))
     return steps
 
 

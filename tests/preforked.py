@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from infrastructure.local.cache_nodes import CACHE_NODE
 from infrastructure.local.processes import Child, ProcessSpec, launch, poll_until
 from infrastructure.local.services import ALL_SERVICES
 
@@ -55,7 +56,7 @@ _READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
 
 def launch_service(spec: ProcessSpec, output: int) -> Child:
     """Start a service by a fork, and anything else as a program."""
-    is_service = spec.argv[:3] == (sys.executable, "-P", "-m") and spec.argv[3] in ALL_SERVICES
+    is_service = spec.argv[:3] == (sys.executable, "-P", "-m") and spec.argv[3] in (*ALL_SERVICES, CACHE_NODE)
     if (
         not is_service
         or spec.user is not None

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import dataclasses
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -18,8 +20,9 @@ from pathlib import Path
 
 import psutil
 
+from infrastructure.local.errors import StackError
 from infrastructure.local.processes import ProcessSpec
-from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.ports import Ports, free_ports
 from infrastructure.local.servers.postgres import postgres_spec
 from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import ALL_SERVICES
@@ -45,6 +48,16 @@ def new_data_dir() -> Path:
     run as root, could not reach its files when the tests do.
     """
     return Path(tempfile.mkdtemp(prefix=_PREFIX))
+
+
+def ports_in_a_row(count: int) -> int:
+    """The first of so many ports, each after the other, that are free and were not given out lately."""
+    for _ in range(100):
+        first = random.randrange(20_000, 31_900)
+        with contextlib.suppress(StackError):
+            free_ports(count, range(first, first + count))
+            return first
+    raise StackError(f"Found no {count} free ports in a row.")
 
 
 def end_stacks_of_killed_runs() -> None:
@@ -133,6 +146,8 @@ class StackFactory:
         ports: Ports | None = None,
         data_dir: Path | None = None,
         redis_appendfsync: AppendFsync = "always",
+        cache_nodes: int = 0,
+        valkey_nodes: int = 1,
     ) -> Stack:
         """A running stack, by default with all services, on free ports and in a folder of its own.
 
@@ -146,6 +161,8 @@ class StackFactory:
             data_dir=data_dir,
             redis_appendfsync=redis_appendfsync,
             migrate=False if ready_made else None,
+            cache_nodes=cache_nodes,
+            valkey_nodes=valkey_nodes,
         )
         if ready_made:
             await copy_database_to(stack.data_dir)
@@ -161,8 +178,14 @@ class StackFactory:
         data_dir: Path | None = None,
         redis_appendfsync: AppendFsync = "always",
         migrate: bool | None = None,
+        cache_nodes: int = 0,
+        valkey_nodes: int = 1,
     ) -> Stack:
         """The same, not started yet."""
+        if cache_nodes and ports is None:
+            ports = dataclasses.replace(Ports.free(), cache_node=ports_in_a_row(cache_nodes))
+        if valkey_nodes > 1 and ports is None:
+            ports = dataclasses.replace(Ports.free(), redis=ports_in_a_row(2 * valkey_nodes))
         stack = Stack(
             data_dir or new_data_dir(),
             ports=ports or Ports.free(),
@@ -170,6 +193,8 @@ class StackFactory:
             env=env,
             migrate=migrate,
             redis_appendfsync=redis_appendfsync,
+            cache_nodes=cache_nodes,
+            valkey_nodes=valkey_nodes,
             launcher=launch_service,
         )
         self._stacks.append(stack)
@@ -184,7 +209,12 @@ class StackFactory:
 
 @contextlib.contextmanager
 def running_stack(
-    *, services: Sequence[str], env: Mapping[str, str] | None = None, postgres_url: str | None = None
+    *,
+    services: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    postgres_url: str | None = None,
+    cache_nodes: int = 0,
+    valkey_nodes: int = 1,
 ) -> Iterator[Stack]:
     """A stack for several tests, ended and removed after the block.
 
@@ -192,13 +222,20 @@ def running_stack(
 
     Not async: a Stack belongs to no event loop, and this one may outlive those of the tests.
     """
+    ports = Ports.free()
+    if cache_nodes:
+        ports = dataclasses.replace(ports, cache_node=ports_in_a_row(cache_nodes))
+    if valkey_nodes > 1:
+        ports = dataclasses.replace(ports, redis=ports_in_a_row(2 * valkey_nodes))
     stack = Stack(
         new_data_dir(),
-        ports=Ports.free(),
+        ports=ports,
         services=services,
         env=env,
         migrate=False,
         postgres_url=postgres_url,
+        cache_nodes=cache_nodes,
+        valkey_nodes=valkey_nodes,
         launcher=launch_service,
     )
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
@@ -20,6 +20,7 @@ from redis.exceptions import (
 )
 
 from shared import names
+from shared.clients.cluster.pipeline import NodeAway
 from shared.domain.errors import (
     BiddingError,
     BidNotFound,
@@ -31,6 +32,7 @@ from shared.domain.errors import (
     Unavailable,
 )
 from shared.domain.voiding import cause_of
+from shared.redis_layout.cursors import decode_fence
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
@@ -46,7 +48,7 @@ from shared.redis_layout.keys import (
     verdicts_key,
 )
 from shared.redis_layout.limits import RECENT_EVENTS
-from shared.redis_layout.scripts import Script
+from shared.redis_layout.scripts import Call, Script
 
 LUA: Final = Path(__file__).parent / "lua"
 """Where the scripts on items are."""
@@ -55,6 +57,9 @@ OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT, FENCED = range(6)
 """How a script's answer begins."""
 
 Transition = Literal["pause", "resume", "cancel"]
+
+_OPENED_TOGETHER_MAX: Final = 32
+"""Items that are created by one command: each writes twice as much as a bid does."""
 
 READ_ONLY: Final = "can't write against a read only replica"
 _OUT_OF_MEMORY: Final = "command not allowed when used memory"
@@ -83,7 +88,7 @@ class ScriptLimits:
 
 @lru_cache(maxsize=8_192)
 def item_keys(item_id: str) -> tuple[str, ...]:
-    """``KEYS[1..11]`` of every script that begins with ``lib/item.lua``."""
+    """The keys of an item, as ``begin`` in ``lib/item.lua`` names them."""
     shard = names.shard_of(item_id)
     return (
         item_key(item_id),
@@ -127,7 +132,7 @@ def _entry_of(answer: Any, item_id: str, operation: str) -> int:
 
 def _of_this_call(error: Exception) -> ResponseError:
     """An error that says nothing about other calls; any other one is raised."""
-    if isinstance(error, ResponseError) and not is_refused_by_redis(error):
+    if isinstance(error, NodeAway) or (isinstance(error, ResponseError) and not is_refused_by_redis(error)):
         return error
     raise error
 
@@ -140,13 +145,14 @@ class ItemScripts:
     """The scripts that are not on the hot path; they use the pool like any other command."""
 
     _open: Final = Script.read(LUA / "open_item.lua")
+    _traces: Final = Script.read(LUA / "find_traces.lua")
     _due: Final = Script.read(LUA / "due.lua")
-    _advance: Final = Script.read(LUA / "advance.lua", libraries=["item"])
-    _void: Final = Script.read(LUA / "void.lua", libraries=["item", "bidding"])
+    _advance: Final = Script.read(LUA / "advance.lua", libraries=["item", "one_item"])
+    _void: Final = Script.read(LUA / "void.lua", libraries=["item", "bidding", "one_item"])
     _transitions: Final[dict[Transition, Script]] = {
-        "pause": Script.read(LUA / "pause.lua", libraries=["item"]),
-        "resume": Script.read(LUA / "resume.lua", libraries=["item"]),
-        "cancel": Script.read(LUA / "cancel.lua", libraries=["item"]),
+        "pause": Script.read(LUA / "pause.lua", libraries=["item", "one_item"]),
+        "resume": Script.read(LUA / "resume.lua", libraries=["item", "one_item"]),
+        "cancel": Script.read(LUA / "cancel.lua", libraries=["item", "one_item"]),
     }
 
     def __init__(self, redis: Redis, limits: ScriptLimits) -> None:
@@ -175,6 +181,29 @@ class ItemScripts:
             ShardLost, OutboxFull: nothing was created.
             RedisError, OSError: unknown whether it was created; the id makes a second try safe.
         """
+        call = self.opening(
+            item_id,
+            start_us=start_us,
+            end_us=end_us,
+            length_us=length_us,
+            event_members=event_members,
+            fields=fields,
+            fence=fence,
+        )
+        return _opened(await self._open.run(self._redis, *call))
+
+    def opening(
+        self,
+        item_id: str,
+        *,
+        start_us: int | None,
+        end_us: int | None,
+        length_us: int | None,
+        event_members: str,
+        fields: dict[str, str],
+        fence: str,
+    ) -> Call:
+        """One call for :meth:`open_items`, with the arguments of :meth:`open_item`."""
         shard = names.shard_of(item_id)
         keys = [
             item_key(item_id),
@@ -194,16 +223,44 @@ class ItemScripts:
             event_members,
             fence,
         ]
-        answer = await self._open.run(self._redis, keys, [*head, *flat])
-        status = int(answer[0])
-        if status in (SHARD_LOST, OUTBOX_FULL):
-            raise refused_by_script(status)
-        return OpenResult(
-            created=status == OK,
-            exists=status == NO_ITEM,
-            entry=int(answer[1]) if status == OK else 0,
-            fenced=status == FENCED,
-        )
+        return keys, [*head, *flat]
+
+    async def open_items(self, calls: Sequence[Call]) -> list[OpenResult | Unavailable | ResponseError]:
+        """Create several items in one round trip; each is atomic, and has its own result, or what went wrong.
+
+        Raises:
+            RedisError, OSError, TimeoutError: unknown which were created; their ids make a second try safe.
+        """
+        results: list[OpenResult | Unavailable | ResponseError] = []
+        for answer in await self._open.run_each(self._redis, calls, together_max=_OPENED_TOGETHER_MAX):
+            if isinstance(answer, ResponseError):
+                # Also one that refuses all of a command: items of an earlier command are there, and known to be.
+                results.append(answer)
+                continue
+            try:
+                results.append(_opened(answer))
+            except Unavailable as error:
+                results.append(error)
+        return results
+
+    async def find_traces(self, item_ids: Sequence[str]) -> list[Traces | ResponseError]:
+        """What Redis has of these ids, which somebody wants to give to new items; one round trip.
+
+        Raises:
+            RedisError, OSError, TimeoutError: Redis cannot be asked.
+        """
+        calls: list[Call] = []
+        for item_id in item_ids:
+            shard = names.shard_of(item_id)
+            calls.append(([item_key(item_id), cursors_key(shard), opened_key(shard)], [item_id]))
+        found: list[Traces | ResponseError] = []
+        for answer in await self._traces.run_each(self._redis, calls):
+            if isinstance(answer, Exception):
+                found.append(_of_this_call(answer))
+            else:
+                *fence, is_there, opened = answer
+                found.append(Traces(decode_fence(fence), bool(is_there), opened is not None))
+        return found
 
     async def transition(self, name: Transition, item_id: str, *, reason: str, by: str) -> int:
         """Pause, resume or cancel an item; atomic. Returns the outbox entry.
@@ -283,9 +340,41 @@ class ItemScripts:
 @dataclass(frozen=True, slots=True)
 class OpenResult:
     """``created``, or ``exists`` already, or ``fenced``: ask again whether the id is new. Or none of these: the end was
-    not in the future."""
+    not in the future. Of a created item: its outbox entry, its epoch, and its instants in microseconds."""
 
     created: bool
     exists: bool
     entry: int
     fenced: bool = False
+    epoch: int = 0
+    created_us: int = 0
+    start_us: int = 0
+    end_us: int | None = None
+
+
+class Traces(NamedTuple):
+    """``fence``: of the item's shard, None where that is lost or closed. ``is_there``: the item is in Redis.
+    ``is_opened``: the event that opened it waits to be archived."""
+
+    fence: str | None
+    is_there: bool
+    is_opened: bool
+
+
+def _opened(answer: Any) -> OpenResult:
+    """Raises ShardLost, OutboxFull: nothing was created."""
+    status = int(answer[0])
+    if status in (SHARD_LOST, OUTBOX_FULL):
+        raise refused_by_script(status)
+    if status != OK:
+        return OpenResult(created=False, exists=status == NO_ITEM, entry=0, fenced=status == FENCED)
+    _, entry, epoch, created_us, start_us, end_us = answer
+    return OpenResult(
+        created=True,
+        exists=False,
+        entry=int(entry),
+        epoch=int(epoch),
+        created_us=int(created_us),
+        start_us=int(start_us),
+        end_us=int(end_us) if end_us else None,
+    )

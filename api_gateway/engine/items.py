@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
-import msgspec
 from redis.asyncio import Redis
 
 from api_gateway.engine.closed.closed_items import ArchiveAway, ClosedItems
+from api_gateway.engine.creation.new_item import NewItem
+from api_gateway.engine.creation.openings import Openings
+from api_gateway.engine.item_reads import Absent, ItemReads, Reading
 from api_gateway.engine.item_scripts import ItemScripts
 from api_gateway.engine.loss.known_items import CANNOT_BE_TOLD, KnownItems, TooManyQuestions, ask, shard_lost
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.witnesses import Witnesses
 from shared import names
 from shared.domain.auction import Terms
-from shared.domain.errors import ItemExists, ItemNotFound, ShardLost, TermsInvalid, Unavailable
-from shared.domain.increments import encode_steps
+from shared.domain.errors import BiddingError, ItemExists, ItemNotFound, ShardLost, Unavailable
 from shared.domain.money import exponent_of
-from shared.redis_layout.cursors import ask_epoch, ask_fence, ask_is_open, decode_fence
-from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
+from shared.redis_layout.cursors import ask_epoch, ask_is_open
+from shared.redis_layout.item_hash import ItemState
 from shared.redis_layout.keys import item_key, lost_key
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ KNOWN_ITEMS_MAX: Final = 200_000
 READS_MAX: Final = 3
 """How often an item is read that leaves Redis, or comes back, meanwhile."""
 KEEPS_MOVING: Final = "the item is leaving Redis, or coming back; try again"
-_OPEN_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +41,6 @@ class Found:
 
     item: ItemState
     has_left: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NewItem:
-    """What a seller asks for. ``start_us`` None means now; with ``length_us`` the end is counted from the start.
-    ``id_is_random``: the id was made here, so no item can have had it before.
-
-    ``terms.start_us`` is not used: the script takes the start from here, or Redis TIME.
-    """
-
-    terms: Terms
-    name: str
-    description: str = ""
-    start_us: int | None = None
-    length_us: int | None = None
-    auto_opened: bool = False
-    id_is_random: bool = False
 
 
 class Items:
@@ -78,13 +61,13 @@ class Items:
         on_outbox: Callable[[str], None],
     ) -> None:
         self._known = KnownItems(redis, witnesses)
+        self.reads = ItemReads(redis)
+        self.openings = Openings(scripts, self._known, self._used, on_outbox=on_outbox)
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._lost_items = lost_items
         self.closed = closed
         self._redis = redis
-        self._scripts = scripts
         self._open_catalogue = open_catalogue
-        self._on_outbox = on_outbox
         self.known: dict[str, int] = {}
         """Item id to the decimals of its currency; a miss says nothing."""
 
@@ -135,17 +118,20 @@ class Items:
         await self._lost_items.note(item_id)
         return ShardLost("this item was lost and must be rebuilt; try again later", retry_after_s=5)
 
-    async def left(self, item_id: str) -> ItemState | None:
+    async def left(self, item_id: str, absent: Absent | None = None) -> ItemState | None:
         """The item, if it was closed and has left Redis, which does not have it. None where it has not, and where the
         archive cannot be asked: then :meth:`open_by_default`, :meth:`absent` and :meth:`gone` find out what else is
         known of it, and do not take it for a new one.
+
+        Args:
+            absent: what a read of it has just told, where there was one.
 
         Raises:
             ShardLost: its shard is lost.
             Unavailable: Redis cannot be asked.
         """
         try:
-            item = await self.closed.find(item_id)
+            item = await self.closed.find(item_id, absent)
         except ArchiveAway as error:
             logger.debug("item %s: %s", item_id, error)
             return None
@@ -209,37 +195,32 @@ class Items:
 
     async def find(self, item_id: str, *, may_open: bool = True) -> Found:
         """The item as it stands, and where it is. Raises as :meth:`get`."""
-        fields = await self._read(item_id)
-        if not fields:
-            item = await self.left(item_id)
-            if item is not None:
-                return Found(item, has_left=True)
-            if not may_open:
-                await self.absent(item_id)
-            await self.open_by_default(item_id)
-            fields = await self._read(item_id)
-            if not fields:
-                raise ItemNotFound(item_id)
-        return Found(decode_item(fields))
+        reading = await self.reads.get(item_id)
+        if isinstance(reading, Absent):
+            return await self.find_absent(item_id, reading, may_open=may_open)
+        return Found(reading.item)
 
-    async def _read(self, item_id: str) -> dict[bytes, bytes]:
-        """The item's hash, empty where there is none.
-
-        Raises:
-            ShardLost: its shard is closed. What Redis has of it is an older copy, or half rebuilt: the price may be
-                below one that was told already, and verdicts of repeated bids are missing.
-        """
-        pipeline = self._redis.pipeline()
-        pipeline.hgetall(item_key(item_id))
-        ask_is_open(pipeline, names.shard_of(item_id))
-        fields, is_open = await ask(pipeline.execute())
-        if fields and not is_open:
-            raise shard_lost()
-        return cast("dict[bytes, bytes]", fields)
+    async def find_absent(self, item_id: str, absent: Absent, *, may_open: bool = True) -> Found:
+        """The same of an item that was just read, and that Redis does not have."""
+        item = await self.left(item_id, absent)
+        if item is not None:
+            return Found(item, has_left=True)
+        # It may have come back meanwhile, and be struck: then the archive tells of none until it has the void.
+        reading = await self.reads.get(item_id)
+        if not isinstance(reading, Absent):
+            return Found(reading.item)
+        if not may_open:
+            await self.absent(item_id)
+        await self.open_by_default(item_id)
+        reading = await self.reads.get(item_id)
+        if isinstance(reading, Absent):
+            raise ItemNotFound(item_id)
+        return Found(reading.item)
 
     async def is_same(self, item: ItemState) -> bool:
-        """Whether the item, which was read from Redis, is still there, and its shard unchanged: so what was not found
-        beside the item is really not there. False where it has left meanwhile: read it again.
+        """Whether the item, which was read from Redis, has been there since, and its shard is unchanged: so what was
+        not found beside the item is really not there. False where it has left meanwhile, or left and come back: read it
+        again.
 
         Raises:
             ShardLost: its shard was closed meanwhile, or rebuilt: epochs only rise.
@@ -248,82 +229,37 @@ class Items:
         item_id = item.terms.item_id
         pipeline: Any = self._redis.pipeline()
         ask_epoch(pipeline, names.shard_of(item_id))
-        pipeline.exists(item_key(item_id))
-        epoch, is_there = await ask(pipeline.execute())
+        pipeline.hmget(item_key(item_id), ["id", "returned_us"])
+        epoch, (found, returned_us) = await ask(pipeline.execute())
         if epoch is None or int(epoch) != item.state.epoch:
             raise shard_lost()
-        return bool(is_there)
+        return found is not None and (int(returned_us) if returned_us else None) == item.returned_us
 
-    async def get_many(self, item_ids: list[str]) -> list[ItemState | None]:
-        """Several items in one round trip; None for those that Redis does not hold, or whose shard is closed."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for item_id in item_ids:
-            pipeline.hgetall(item_key(item_id))
-            ask_is_open(pipeline, names.shard_of(item_id))
-        found = await ask(pipeline.execute())
-        return [
-            decode_item(fields) if fields and is_open else None
-            for fields, is_open in zip(found[::2], found[1::2], strict=True)
-        ]
+    async def readings(self, item_ids: Sequence[str]) -> dict[str, Reading]:
+        """Of these items those that Redis has, in open shards.
+
+        Raises:
+            Unavailable: Redis cannot be asked, or too many items wait to be read.
+        """
+        asked = {item_id: self.reads.read(item_id) for item_id in item_ids}
+        found: dict[str, Reading] = {}
+        for item_id, answer in asked.items():
+            with contextlib.suppress(ShardLost):
+                reading = await asyncio.shield(answer)
+                if isinstance(reading, Reading):
+                    found[item_id] = reading
+        return found
 
     async def create(self, item: NewItem) -> ItemState:
-        """Open an item.
+        """Open an item. Raises as the result of :meth:`Openings.open` does."""
+        return await asyncio.shield(self.openings.open(item))
 
-        Raises:
-            ItemExists: the id is taken.
-            TermsInvalid: the end is not in the future.
-            ShardLost: it is the id of an item that Redis has lost, or of a lost shard. Nothing was created.
-            Unavailable: nothing was created (say, because nobody can tell now whether the id is new), or that is
-                unknown; trying the same id again is safe.
-        """
-        item_id, terms = item.terms.item_id, item.terms
-        for _ in range(_OPEN_TRIES):
-            fence = "" if item.id_is_random else await self._require_new(item_id)
-            result = await ask(
-                self._scripts.open_item(
-                    item_id,
-                    start_us=item.start_us,
-                    end_us=None if item.length_us is not None else terms.end_us,
-                    length_us=item.length_us,
-                    event_members=created_members(item),
-                    fields=item_fields(terms, name=item.name, description=item.description),
-                    fence=fence,
-                )
-            )
-            if not result.fenced:
-                break
-        else:
-            raise Unavailable("other items are leaving Redis right now; try again", retry_after_s=1)
-        if result.exists:
-            raise ItemExists(item_id)
-        if not result.created:
-            raise TermsInvalid("end_time", "must be in the future and after start_time")
-        self._on_outbox(names.shard_of(item_id))
-        return await self.get(item_id, may_open=False)
-
-    async def _require_new(self, item_id: str) -> str:
-        """The shard's fence, from before it was asked whether anybody ever had this id: nobody had.
-
-        Raises:
-            ItemExists, ShardLost: somebody had.
-            Unavailable: nobody can tell now.
-        """
-        key = item_key(item_id)
-        pipeline: Any = self._redis.pipeline()
-        ask_fence(pipeline, names.shard_of(item_id))
-        pipeline.exists(key)
-        answer, is_there = await ask(pipeline.execute())
-        if is_there:
-            raise ItemExists(item_id)
-        fence = decode_fence(answer)
-        if fence is None:
-            raise shard_lost()
-        if await self._known.is_known(item_id, from_now=True):
-            # Opened in between, or closed long ago.
-            if await ask(self._redis.exists(key)) or await self.left(item_id) is not None:
-                raise ItemExists(item_id)
-            raise await self._lost_or_left(item_id)
-        return fence
+    async def _used(self, item_id: str) -> BiddingError:
+        """Why a known id cannot be given to a new item: it is there, or was closed long ago, or is lost."""
+        if await self._is_there(item_id):
+            return ItemExists(item_id)
+        error = await self._lost_or_left(item_id)
+        return error if isinstance(error, ShardLost) else ItemExists(item_id)
 
     async def absent(self, item_id: str) -> NoReturn:
         """Raise the error for an item that Redis does not have, and that has not left it: there is no such item, or
@@ -343,7 +279,9 @@ class Items:
         lives, is_noted, is_there = await ask(pipeline.execute())
         if not lives:
             raise shard_lost()
-        if is_noted and not is_there:
+        if is_there:
+            raise Unavailable(KEEPS_MOVING, retry_after_s=1)
+        if is_noted:
             raise await self.lost(item_id)
         try:
             is_known = await self._known.is_known(item_id)
@@ -354,7 +292,7 @@ class Items:
                 raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from error
             # It may be a closed one, which the archive alone has.
             raise
-        if is_known and not await ask(self._redis.exists(item_key(item_id))):
+        if is_known:
             raise await self._lost_or_left(item_id)
         raise ItemNotFound(item_id)
 
@@ -364,9 +302,14 @@ class Items:
             has_left = await self.closed.find(item_id) is not None
         except ArchiveAway:
             return ShardLost(CANNOT_BE_TOLD, retry_after_s=5)
-        if has_left:
-            return Unavailable("this item has just left Redis; try again", retry_after_s=1)
+        # Asked last: an item that came back while the archive was asked is none that the archive tells of for a moment.
+        if has_left or await self._is_there(item_id):
+            return Unavailable(KEEPS_MOVING, retry_after_s=1)
         return await self.lost(item_id)
+
+    async def _is_there(self, item_id: str) -> bool:
+        exists: Awaitable[Any] = self._redis.exists(item_key(item_id))
+        return bool(await ask(exists))
 
     async def note_missing(self, listed: list[str], missing: list[str]) -> None:
         """Note the ``missing`` items of a page of the archive's list: Redis lacks them.
@@ -380,39 +323,13 @@ class Items:
         pipeline: Any = self._redis.pipeline(transaction=False)
         for item_id in missing:
             ask_is_open(pipeline, names.shard_of(item_id))
-        lives = await ask(pipeline.execute())
-        alone = [item_id for item_id, is_alive in zip(missing, lives, strict=True) if is_alive]
-        if len(missing) == len(listed) and len(alone) < len(missing):
+            pipeline.exists(item_key(item_id))
+        answers = await ask(pipeline.execute())
+        lives, are_there = answers[::2], answers[1::2]
+        if len(missing) == len(listed) and not all(lives):
             raise shard_lost()
+        # Some may have come back meanwhile.
+        states = zip(missing, lives, are_there, strict=True)
+        alone = [item_id for item_id, is_alive, is_there in states if is_alive and not is_there]
         if alone:
             await self._lost_items.note(*alone)
-
-
-def created_members(item: NewItem) -> str:
-    """The `created` event's own members, as JSON that the script puts between its own."""
-    terms = item.terms
-    soft = terms.soft_close
-    members = {
-        "name": item.name,
-        "description": item.description,
-        "seller_id": terms.seller_id,
-        "start_price": terms.start_price,
-        "reserve_price": terms.reserve_price,
-        "buy_now_price": terms.buy_now_price,
-        "increment_kind": terms.increment.kind,
-        "increment_value": terms.increment.value,
-        "increment_steps": encode_steps(terms.increment),
-        "soft_close": ""
-        if soft is None
-        else msgspec.json.encode(
-            {
-                "trigger_us": soft.trigger_us,
-                "extend_us": soft.extend_us,
-                "mode": soft.mode,
-                "max_count": soft.max_count,
-                "hard_end_us": soft.hard_end_us,
-            }
-        ).decode(),
-        "auto_opened": item.auto_opened,
-    }
-    return msgspec.json.encode(members).decode()[1:-1] + ","

@@ -10,6 +10,9 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shared import names
+from shared.clients.cluster.client import nodes_of
+
 logger = logging.getLogger(__name__)
 
 ALARM_SHARE: Final = 0.8
@@ -19,9 +22,7 @@ _EVERY_S: Final = 5.0
 
 class MemoryWatch:
     """Asks Redis every few seconds. ``used_bytes`` and ``max_bytes`` are of the last answer; ``max_bytes`` 0 means no
-    bound.
-
-    On a cluster it is the server that the client happens to ask.
+    bound. On a cluster they are those of the node that is nearest to its bound.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -53,13 +54,20 @@ class MemoryWatch:
         """Look once.
 
         Raises:
-            RedisError, OSError: Redis cannot be asked.
+            RedisError, OSError: Redis cannot be asked, or a node of a cluster.
         """
-        found = await self._redis.info("memory")
-        self.used_bytes, self.max_bytes = int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))
+        nodes, _ = await nodes_of(self._redis, names.SHARDS)
+        answers = [await node.redis.info("memory") for node in nodes]
+        sizes = [(int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))) for found in answers]
+        self.used_bytes, self.max_bytes = max(sizes, key=_share, default=(0, 0))
         shortage = self.shortage
         if shortage is not None and not self._was_short:
             logger.error("memory: %s", shortage)
         elif shortage is None and self._was_short:
             logger.warning("memory: Redis has room again: %d of %d bytes are used", self.used_bytes, self.max_bytes)
         self._was_short = shortage is not None
+
+
+def _share(size: tuple[int, int]) -> tuple[float, int]:
+    used_bytes, max_bytes = size
+    return used_bytes / max_bytes if max_bytes else 0.0, used_bytes

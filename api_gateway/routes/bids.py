@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
+from api_gateway.access import permit_of
 from api_gateway.context import context_of
 from api_gateway.documented import BidAcceptedAnswer, BidRefusedAnswer, json_content
 from api_gateway.engine.bids.stored import read_verdict
@@ -15,6 +16,7 @@ from api_gateway.engine.items import KEEPS_MOVING, READS_MAX
 from api_gateway.hot_path import render
 from api_gateway.schemas import USER_ID_RULE
 from shared import names
+from shared.clients.redis import told_of
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable
 from shared.domain.money import exponent_of
 from shared.http.problems import problem
@@ -71,6 +73,7 @@ async def get_verdict(
         raise InvalidInput("key: 1 to 255 visible ASCII characters, not all of them dots")
     if user_id is not None and not names.is_user_id(user_id):
         raise InvalidInput(USER_ID_RULE)
+    user_id = permit_of(request).user(user_id, "user_id")
     context = context_of(request)
     for _ in range(READS_MAX):
         found = await context.items.find(item_id, may_open=False)
@@ -82,7 +85,7 @@ async def get_verdict(
         try:
             stored = await read_verdict(context.redis, item_id, user_id, key)
         except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Redis cannot be asked: {error}") from error
+            raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
         if stored is not None and stored.line.startswith(ACCEPTED):
             await _secured(request, item_id)
             break

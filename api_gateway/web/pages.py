@@ -1,4 +1,4 @@
-"""Serves the catalogue, the page for adding a lot, the item pages and their static files.
+"""Serves the catalogue, the page for adding a lot, the item pages, the description of the API and their static files.
 
 The files have a few dozen kilobytes, so they are read once, at the start, and served from memory: a request can reach
 no other path and never waits for the disk.
@@ -8,18 +8,27 @@ into a page. What all pages share is in parts/: a line ``<!-- part: head -->`` o
 when the file is read. Each page names all modules that its script imports, directly or not, so that a browser fetches
 them at once instead of finding them one by one.
 
-The scripts lie in wings of static/js/: ``catalogue``, ``sell`` and ``item`` are the three pages, and never import each
-other. Below them are ``bidding`` (the form, and what becomes of a bid), ``bidder`` (who bids here, and how they stand),
-``feed`` (the client of the live feed) and ``lib`` (what all pages share).
+Pages name their files below ``/static/<version>/``, where the version is a hash over all of them. Such a file never
+changes, so browsers keep it for good; scripts import each other by relative paths, so they stay within one version. Of
+another version, which a gateway that is just being replaced may still name, the present file is served, to be checked
+each time; likewise below ``/static/`` alone.
+
+The scripts lie in wings of static/js/: ``catalogue``, ``sell``, ``item``, ``docs``, ``signin`` and ``ops`` are the
+pages, and never import each other. Below them are ``bidding`` (the form, and what becomes of a bid), ``bidder`` (who
+bids here, and how they stand), ``feed`` (the client of the live feed), ``account`` (signing in) and ``lib`` (what all
+pages share). vendor/ has files of other projects, as they were published (decision 0064).
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import posixpath
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final
@@ -27,7 +36,9 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from shared.http.pieces import InPieces
 
 DEFAULT_FEED_PORT: Final = 8081
 
@@ -39,73 +50,128 @@ _MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_VERSION: Final = re.compile(r"([0-9a-f]{16})/(.+)")
+_FOR_GOOD: Final = "public, max-age=31536000, immutable"
 _PART: Final = re.compile(r"^ *<!-- part: ([a-z]+) -->\n", re.MULTILINE)
 _SCRIPT: Final = re.compile(r'^( *)<script type="module" src="/static/js/([a-z/]+\.js)"></script>\n', re.MULTILINE)
 _IMPORT: Final = re.compile(r'from "(\.\.?/[a-z/]+\.js)"')
+# Where it stands in a page, people sign in: scripts look for it.
+_ACCOUNT: Final = "account"
 # Of smaller files gzip saves about as much as its header costs.
 _GZIP_FROM_BYTES: Final = 512
+# Larger files are compressed when somebody asks for them, away from the event loop, and sent in pieces.
+_LARGE_BYTES: Final = 128 * 1024
+_OUR_IMAGES: Final = "'self'"
+# The style of Swagger UI has its few images within it.
+_AND_WITHIN_STYLES: Final = "'self' data:"
 
 
 @dataclass(frozen=True, slots=True)
-class FeedAddress:
-    """Where browsers find the live feed: at ``url`` or, if that is empty, at ``port`` of the page's own host."""
+class Elsewhere:
+    """What pages load from elsewhere: the live feed at ``feed_url`` or, if that is empty, at ``feed_port`` of the
+    page's own host; and images of ``image_hosts``."""
 
-    url: str
-    port: int
+    feed_url: str
+    feed_port: int
+    image_hosts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class _Asset:
-    """One file, ready to be sent. ``packed``: compressed with gzip; None if that saves nothing."""
+    """One file, ready to be sent."""
 
-    body: bytes
-    packed: bytes | None
-    media_type: str
-    etag: str
+    def __init__(self, body: bytes, media_type: str) -> None:
+        self.body = body
+        self.media_type = media_type
+        # Weak, because the compressed and the plain form share it.
+        self.etag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
+
+    @cached_property
+    def packed(self) -> bytes | None:
+        """Compressed with gzip; None if that saves nothing."""
+        return gzip.compress(self.body, mtime=0) if len(self.body) >= _GZIP_FROM_BYTES else None
+
+    @property
+    def is_large(self) -> bool:
+        return len(self.body) > _LARGE_BYTES
 
 
-def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PORT) -> None:
-    """Add ``/``, ``/sell``, ``/items/{id}``, ``/static/…``, ``/favicon.ico`` and ``/config.json`` to ``app``.
+def mount_pages(
+    app: FastAPI,
+    *,
+    feed_url: str,
+    feed_port: int = DEFAULT_FEED_PORT,
+    image_hosts: Collection[str] = (),
+    takes_images: bool = False,
+    signs_in: bool = False,
+) -> None:
+    """Add ``/``, ``/sell``, ``/items/{id}``, ``/sign-in``, ``/ops``, ``/docs``, ``/static/…``, ``/favicon.ico`` and
+    ``/config.json`` to ``app``. ``/redoc``, where the framework has another view of the same, leads to ``/docs``.
 
     Args:
         feed_url: the public address of the live feed, such as ``wss://feed.example.com``; ``http`` and ``https`` mean
             ``ws`` and ``wss``. Empty: the page's own host, at ``feed_port``.
         feed_port: 1 to 65535; used only if ``feed_url`` is empty.
+        image_hosts: other hosts, each perhaps with a port, from which pages may load images over https.
+        takes_images: whether images can be uploaded here.
+        signs_in: whether the API asks who calls, so that people sign in on the pages.
 
     Raises:
         ValueError: ``feed_url`` is not such an address.
     """
-    feed = FeedAddress(_normalise_feed_url(feed_url), feed_port)
-    assets = _load_assets()
-    catalogue, sell, item, missing = (assets[f"{name}.html"] for name in ("index", "sell", "item", "404"))
+    elsewhere = Elsewhere(_normalise_feed_url(feed_url), feed_port, tuple(sorted(image_hosts)))
+    version, assets = _load_assets(left_out=() if signs_in else (_ACCOUNT,))
+    catalogue, sell, item, signing_in, ops, docs, missing = (
+        assets[f"{name}.html"] for name in ("index", "sell", "item", "signin", "ops", "docs", "404")
+    )
     router = APIRouter(include_in_schema=False)
 
     async def catalogue_page(request: Request) -> Response:
-        return _answer(request, catalogue, feed)
+        return _answer(request, catalogue, elsewhere)
 
     async def sell_page(request: Request) -> Response:
-        return _answer(request, sell, feed)
+        return _answer(request, sell, elsewhere)
 
     async def item_page(request: Request) -> Response:
         known_form = _ITEM_ID.fullmatch(request.path_params["item_id"]) is not None
-        return _answer(request, item, feed) if known_form else _answer(request, missing, feed, status=404)
+        return _answer(request, item, elsewhere) if known_form else _answer(request, missing, elsewhere, status=404)
+
+    async def docs_page(request: Request) -> Response:
+        return _answer(request, docs, elsewhere, images=_AND_WITHIN_STYLES)
+
+    async def redoc(_request: Request) -> Response:
+        return RedirectResponse("/docs", headers=_COMMON_HEADERS)
+
+    async def sign_in_page(request: Request) -> Response:
+        return _answer(request, signing_in, elsewhere)
+
+    async def ops_page(request: Request) -> Response:
+        return _answer(request, ops, elsewhere)
 
     async def static_file(request: Request) -> Response:
         path = request.path_params["path"]
-        asset = None if path.endswith(".html") else assets.get(path)
-        return _answer(request, asset, feed) if asset else _answer(request, missing, feed, status=404)
+        versioned = _VERSION.fullmatch(path)
+        asset = None if path.endswith(".html") else assets.get(versioned[2] if versioned else path)
+        if asset is None:
+            return _answer(request, missing, elsewhere, status=404)
+        if asset.is_large:
+            await asyncio.to_thread(getattr, asset, "packed")
+        return _answer(request, asset, elsewhere, for_good=versioned is not None and versioned[1] == version)
 
     async def favicon(request: Request) -> Response:
-        return _answer(request, assets["favicon.svg"], feed)
+        return _answer(request, assets["favicon.svg"], elsewhere)
 
     async def config(_request: Request) -> Response:
-        content = {"feed_url": feed.url, "feed_port": feed.port}
+        content = {"feed_url": elsewhere.feed_url, "feed_port": elsewhere.feed_port, "takes_images": takes_images}
         return JSONResponse(content, headers={"Cache-Control": "no-cache", **_COMMON_HEADERS})
 
     for path, endpoint in {
         "/": catalogue_page,
         "/sell": sell_page,
         "/items/{item_id}": item_page,
+        "/sign-in": sign_in_page,
+        "/ops": ops_page,
+        "/docs": docs_page,
+        "/redoc": redoc,
         "/static/{path:path}": static_file,
         "/favicon.ico": favicon,
         "/config.json": config,
@@ -115,15 +181,16 @@ def mount_pages(app: FastAPI, *, feed_url: str, feed_port: int = DEFAULT_FEED_PO
     app.include_router(router)
 
 
-def content_security_policy(feed: FeedAddress, host: str | None) -> str:
-    """The policy for a page of ``host`` (the name alone): it allows our own files and the feed."""
+def content_security_policy(elsewhere: Elsewhere, host: str | None, *, images: str = _OUR_IMAGES) -> str:
+    """The policy for a page of ``host`` (the name alone): it allows our own files, the feed, and images of hosts that
+    the operator has named. ``images``: from where others may come."""
     return "; ".join(
         (
             "default-src 'none'",
             "script-src 'self'",
             "style-src 'self'",
-            "img-src 'self'",
-            f"connect-src 'self' {_feed_sources(feed, host)}",
+            " ".join((f"img-src {images}", *(f"https://{each}" for each in elsewhere.image_hosts))),
+            f"connect-src 'self' {_feed_sources(elsewhere, host)}",
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
@@ -140,24 +207,34 @@ _COMMON_HEADERS: Final = {
 }
 
 
-def _answer(request: Request, asset: _Asset, feed: FeedAddress, *, status: int = 200) -> Response:
-    """The asset, or 304 if the client has it already. Only pages need the policy."""
+def _answer(
+    request: Request,
+    asset: _Asset,
+    elsewhere: Elsewhere,
+    *,
+    status: int = 200,
+    for_good: bool = False,
+    images: str = _OUR_IMAGES,
+) -> Response:
+    """The asset, or 304 if the client has it already. Only pages need the policy. ``for_good``: its address has the
+    version, so it never changes."""
     headers = {
-        # File names have no version, so browsers must revalidate cached copies, which costs one small 304.
-        "Cache-Control": "no-cache",
+        # Without a version browsers must revalidate cached copies, which costs one small 304.
+        "Cache-Control": _FOR_GOOD if for_good else "no-cache",
         "ETag": asset.etag,
         "Vary": "Accept-Encoding",
         **_COMMON_HEADERS,
     }
     if asset.media_type.startswith("text/html"):
-        headers["Content-Security-Policy"] = content_security_policy(feed, request.url.hostname)
+        headers["Content-Security-Policy"] = content_security_policy(elsewhere, request.url.hostname, images=images)
     if status == 200 and _matches(request.headers.get("if-none-match", ""), asset.etag):
         return Response(status_code=304, headers=headers)
     body = asset.body
     if asset.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
         body = asset.packed
         headers["Content-Encoding"] = "gzip"
-    return Response(body, status_code=status, headers=headers, media_type=asset.media_type)
+    kind = InPieces if asset.is_large else Response
+    return kind(body, status_code=status, headers=headers, media_type=asset.media_type)
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
@@ -166,12 +243,12 @@ def _matches(if_none_match: str, etag: str) -> bool:
     return "*" in tags or etag.removeprefix("W/") in tags
 
 
-def _feed_sources(feed: FeedAddress, host: str | None) -> str:
-    if feed.url:
-        parts = urlsplit(feed.url)
+def _feed_sources(elsewhere: Elsewhere, host: str | None) -> str:
+    if elsewhere.feed_url:
+        parts = urlsplit(elsewhere.feed_url)
         return f"{parts.scheme}://{parts.netloc}"
     if host and _HOST_NAME.fullmatch(host):
-        return f"ws://{host}:{feed.port} wss://{host}:{feed.port}"
+        return f"ws://{host}:{elsewhere.feed_port} wss://{host}:{elsewhere.feed_port}"
     # A policy cannot name an IPv6 address, and a malformed Host must not get into our headers: allow the scheme.
     return "ws: wss:"
 
@@ -188,38 +265,61 @@ def _normalise_feed_url(feed_url: str) -> str:
     return f"{scheme}://{parts.netloc}{parts.path}"
 
 
-def _load_assets() -> dict[str, _Asset]:
-    """Every file below static/ that may be served, by its path with forward slashes.
+def _load_assets(*, left_out: Collection[str] = ()) -> tuple[str, dict[str, _Asset]]:
+    """The version, and every file below static/ and vendor/ that may be served, by its path with forward slashes; paths
+    of vendor/ begin with that.
+
+    Args:
+        left_out: parts in whose place nothing stands.
 
     Raises:
         FileNotFoundError: a page names a part that does not exist.
     """
-    found: dict[str, _Asset] = {}
+    files: dict[str, bytes] = {}
     package = resources.files(__package__)
     scripts = package / "static" / "js"
 
     def part(mention: re.Match[str]) -> str:
+        if mention[1] in left_out:
+            return ""
         return (package / "parts" / f"{mention[1]}.html").read_text("utf-8")
 
     def script(tag: re.Match[str]) -> str:
         links = (f'{tag[1]}<link rel="modulepreload" href="/static/js/{name}">\n' for name in _imports(scripts, tag[2]))
         return tag[0] + "".join(links)
 
-    def filled(page: bytes) -> bytes:
-        return _SCRIPT.sub(script, _PART.sub(part, page.decode())).encode()
+    def filled(page: bytes, version: str) -> bytes:
+        text = _SCRIPT.sub(script, _PART.sub(part, page.decode()))
+        return text.replace('="/static/', f'="/static/{version}/').encode()
 
     def walk(folder: Traversable, prefix: str) -> None:
         for entry in folder.iterdir():
             if entry.is_dir():
                 walk(entry, f"{prefix}{entry.name}/")
                 continue
-            media_type = _MEDIA_TYPES.get("." + entry.name.rpartition(".")[2])
-            if media_type is not None:
-                body = entry.read_bytes()
-                found[prefix + entry.name] = _asset(filled(body) if entry.name.endswith(".html") else body, media_type)
+            if _media_type(entry.name) is not None:
+                files[prefix + entry.name] = entry.read_bytes()
 
     walk(package / "static", "")
-    return found
+    walk(package / "vendor", "vendor/")
+    digest = hashlib.sha256()
+    for path, body in sorted(files.items()):
+        if not path.endswith(".html"):
+            digest.update(f"{path}\0{len(body)}\0".encode() + body)
+    version = digest.hexdigest()[:16]
+    assets = {
+        path: _Asset(filled(body, version) if path.endswith(".html") else body, media_type)
+        for path, body in files.items()
+        if (media_type := _media_type(path)) is not None
+    }
+    for asset in assets.values():
+        if not asset.is_large:
+            _ = asset.packed  # now, so that no request waits for it
+    return version, assets
+
+
+def _media_type(path: str) -> str | None:
+    return _MEDIA_TYPES.get("." + path.rpartition(".")[2])
 
 
 def _imports(scripts: Traversable, entry: str) -> list[str]:
@@ -230,9 +330,3 @@ def _imports(scripts: Traversable, entry: str) -> list[str]:
         paths = (posixpath.normpath(posixpath.join(posixpath.dirname(name), mention)) for mention in mentions)
         found += dict.fromkeys(path for path in paths if path not in found)
     return found[1:]
-
-
-def _asset(body: bytes, media_type: str) -> _Asset:
-    packed = gzip.compress(body, mtime=0) if len(body) >= _GZIP_FROM_BYTES else None
-    # Weak, because the compressed and the plain form share it.
-    return _Asset(body, packed, media_type, f'W/"{hashlib.sha256(body).hexdigest()[:24]}"')

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from archival_worker.chain.export_file import TERMS, state_after
+from archival_worker.chain.export_file import state_after, terms_in
 from archival_worker.chain.hashes import Row
 
 # Members of the `created` event that have another name in the item's row: the row has two ends.
 _COLUMN_OF: Final = {"end_us": "original_end_us"}
+
+_NOTHING_TOLD: Final[dict[str, Any]] = {"image_urls": []}
+"""What the row has where the event lacks a term."""
 
 
 def disagreement(item: Row, created: Sequence[Row], last: Row) -> str | None:
@@ -25,7 +28,10 @@ def disagreement(item: Row, created: Sequence[Row], last: Row) -> str | None:
     if found is not None or not created:
         return found
     bodies = [json.loads(row["body"]) for row in created]
-    terms = [{key: (_COLUMN_OF.get(key, key), body.get(key)) for key in TERMS} for body in bodies]
+    terms = [
+        {key: (_COLUMN_OF.get(key, key), value) for key, value in (_NOTHING_TOLD | terms_in(body)).items()}
+        for body in bodies
+    ]
     differences = [_difference(item, each) for each in terms]
     return differences[0] if all(differences) else None
 

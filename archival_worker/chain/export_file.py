@@ -39,6 +39,8 @@ TERMS: Final = (
     "soft_close",
     "auto_opened",
 )
+_LATER_TERMS: Final = ("image_urls",)
+"""Terms that `created` events lack where there is nothing to tell, as all did before there were such terms."""
 STATE: Final = ("status", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid", "reserve_met", "end_us")
 
 _GZIP_LEVEL: Final = 6
@@ -98,7 +100,7 @@ class ExportWriter:
             "item_id": self._item_id,
             "epoch": self._place.epoch,
             "seq": self._place.seq,
-            "terms": {key: body.get(key) for key in TERMS},
+            "terms": terms_in(body),
             "state": self._state,
         }
         self._write(canonical(first) + b"\n")
@@ -133,6 +135,11 @@ def summary_of(head: Head, events: int, bids: int, voids: int) -> dict[str, Any]
         "seq": head.place.seq,
         "head": head.hash.hex(),
     }
+
+
+def terms_in(body: dict[str, Any]) -> dict[str, Any]:
+    """The terms in the body of a `created` event."""
+    return {key: body.get(key) for key in TERMS} | {key: body[key] for key in _LATER_TERMS if key in body}
 
 
 def state_after(row: Row) -> dict[str, Any]:
@@ -261,7 +268,7 @@ class _Verifier:
         if self._events == 1:
             if kind != "created":
                 raise BadLine(self._line, "the first event is not the item's creation")
-            if self._first["terms"] != {key: body.get(key) for key in TERMS}:
+            if self._first["terms"] != terms_in(body):
                 raise BadLine(1, "the terms are not those with which the item was created")
             self._price = body["current_bid"]
         self._voids += kind == "voided"

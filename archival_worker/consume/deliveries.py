@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from shared import names
 from shared.messages import DecodeError
+from shared.redis_layout.rulings import HOUSES
 from shared.sealed import SealedBatch, decode_sealed_batch
 
 # "$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.…", or with domain and account after "ACK".
@@ -38,7 +39,7 @@ class Delivery:
         data: as received.
         reply: the subject that takes its acknowledgement.
         entry: the outbox entry that it carries; None if unknown, so that no watermark can count it.
-        batch: its events and sealed facts; None for a poison.
+        batch: its events, sealed facts and rulings; None for a poison.
         fault: why it is a poison, else None.
     """
 
@@ -52,7 +53,8 @@ class Delivery:
     @property
     def rows(self) -> int:
         """How many rows it needs, at least 1."""
-        return max(1, len(self.batch.events) + len(self.batch.sealed)) if self.batch is not None else 1
+        batch = self.batch
+        return 1 if batch is None else max(1, len(batch.events) + len(batch.sealed) + len(batch.rulings))
 
     @property
     def stream_seq(self) -> int:
@@ -103,8 +105,13 @@ def _entry_of(message_id: str | None) -> Entry | None:
 def _fault_of(batch: SealedBatch) -> str | None:
     """What breaks the contract in a well-formed message (its place in the outbox, its item, its order), or None."""
     item_id = batch.item_id
-    if not names.is_item_id(item_id):
+    if item_id in HOUSES:
+        if batch.events or batch.sealed or any(ruling.item_id is not None for ruling in batch.rulings):
+            return f"{item_id} is no item, and may have rulings for all items alone"
+    elif not names.is_item_id(item_id):
         return f"item id {item_id[:80]!r} is not one"
+    elif any(ruling.item_id != item_id for ruling in batch.rulings):
+        return f"a ruling on something else in a message of item {item_id}"
     if batch.shard != names.shard_of(item_id):
         return f"item {item_id} is not of shard {batch.shard[:8]!r}"
     if not _is_entry(Entry(batch.shard, batch.shard_epoch, batch.n)):

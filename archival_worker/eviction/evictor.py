@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
 from redis.asyncio import Redis
@@ -25,6 +25,7 @@ from archival_worker.store.database import connection_of
 from archival_worker.store.queries import load_eviction_queries
 from shared import names
 from shared.backoff import Backoff
+from shared.clients.cluster.client import nodes_of
 from shared.crash_points import crash_point
 from shared.redis_layout.keys import (
     closed_key,
@@ -82,6 +83,8 @@ class _Candidate:
     item_id: str
     shard: str
     epoch: str
+    was_struck: bool = False
+    """Or came back for it."""
 
 
 class Evictor:
@@ -98,6 +101,8 @@ class Evictor:
         # Of shards where more may be due: how many candidates at the beginning could not go.
         self._passed: dict[str, int] = {}
         self._search_cursor = 0
+        # The servers that are still to be searched, the present one first.
+        self._to_search: list[Redis] = []
         self._search_at_s = 0.0
         self._has_exports = False
         self._exports_at_s = 0.0
@@ -142,7 +147,7 @@ class Evictor:
         if not pages or not await self._exports_exist():
             return 0
         due = await self._due(pages)
-        seqs = await self._exported([candidate.item_id for candidate in due])
+        seqs = await self._exported(due)
         if seqs:
             crash_point("evict.asked")
         chosen = [candidate for candidate in due if candidate.item_id in seqs]
@@ -206,21 +211,26 @@ class Evictor:
         for candidate in candidates:
             pipeline.hmget(keys_of_item(candidate.item_id)[0], ["updated_us", "returned_us"])
         # Of a key that is no hash the answer is an error; the script says so.
-        (seconds, micros), *instants = await pipeline.execute(raise_on_error=False)
+        now, *instants = await pipeline.execute(raise_on_error=False)
+        if isinstance(now, Exception):
+            raise now  # the node of a cluster that was asked for the time has just gone
+        seconds, micros = now
         now_us = seconds * 1_000_000 + micros
         return [
-            candidate
+            replace(candidate, was_struck=_instant(answer, 1) > 0)
             for candidate, answer in zip(candidates, instants, strict=True)
             if _instant(answer, 0) + self._options.keep_s * 1_000_000 <= now_us
             and _instant(answer, 1) + RETURNED_KEEP_S * 1_000_000 <= now_us
         ]
 
-    async def _exported(self, item_ids: list[str]) -> dict[str, int]:
+    async def _exported(self, due: Sequence[_Candidate]) -> dict[str, int]:
         """Those that are exported as they are, each with the seq of its last event."""
-        if not item_ids:
+        if not due:
             return {}
+        item_ids = [candidate.item_id for candidate in due]
+        struck = [candidate.item_id for candidate in due if candidate.was_struck]
         async with connection_of(self._pool) as connection:
-            rows = await connection.fetch(self._sql.read_exported, item_ids)
+            rows = await connection.fetch(self._sql.read_exported, item_ids, struck, RETURNED_KEEP_S)
         return {row["item_id"]: row["seq"] for row in rows}
 
     async def _evict(self, candidates: Collection[_Candidate], seqs: Mapping[str, int]) -> set[str]:
@@ -235,7 +245,13 @@ class Evictor:
                     lost_key(candidate.shard),
                     *keys_of_item(candidate.item_id),
                 ],
-                [candidate.item_id, candidate.epoch, seqs[candidate.item_id], self._options.keep_s],
+                [
+                    candidate.item_id,
+                    candidate.epoch,
+                    seqs[candidate.item_id],
+                    self._options.keep_s,
+                    int(candidate.was_struck),
+                ],
             )
             for candidate in candidates
         ]
@@ -274,11 +290,22 @@ class Evictor:
         """One step of the search for closed items that gateways of an older version did not note. Returns whether there
         is more to search."""
         now_s = asyncio.get_running_loop().time()
-        if not self._search_cursor and now_s < self._search_at_s:
-            return False
-        self._search_cursor, keys = await self._redis.scan(
-            self._search_cursor, match="{s??}:item:*", count=self._options.search_keys
-        )
+        if not self._to_search:
+            if now_s < self._search_at_s:
+                return False
+            nodes, _ = await nodes_of(self._redis, names.SHARDS, fresh=True)
+            self._to_search, self._search_cursor = [node.redis for node in nodes], 0
+        try:
+            self._search_cursor, keys = cast(
+                "tuple[int, list[bytes]]",
+                await self._to_search[0].scan(
+                    self._search_cursor, match="{s??}:item:*", count=self._options.search_keys
+                ),
+            )
+        except (RedisError, OSError, TimeoutError):
+            # It may be gone from the cluster: the next search asks for those that are there.
+            self._to_search.clear()
+            raise
         if keys:
             pipeline = self._redis.pipeline(transaction=False)
             for key in keys:
@@ -292,8 +319,10 @@ class Evictor:
             if calls:
                 await NOTE_CLOSED.run_each(self._redis, calls)
         if not self._search_cursor:
-            self._search_at_s = now_s + self._options.search_every_s
-        return bool(self._search_cursor)
+            self._to_search.pop(0)
+            if not self._to_search:
+                self._search_at_s = now_s + self._options.search_every_s
+        return bool(self._to_search)
 
 
 def _instant(answer: Any, place: int) -> int:

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from shared.backoff import Backoff, set_within
+from shared.clients.cluster.pipeline import NodeAway
 from shared.redis_layout.keys import cursors_key, opened_key, outbox_key
 from shared.redis_layout.outbox import EntryId
 from shared.redis_layout.scripts import Script
@@ -45,10 +46,12 @@ class CopyOptions:
             newest (a failover), or another archiver may have died between COMMIT and copy.
         unpublished_s: when to send a position again that is past what the relay has published. Mostly the relay knows
             its PubAcks before anything is archived.
+        away_s: when to send a position again whose node of a cluster could not be asked.
     """
 
     interval_s: float = 0.05
     unpublished_s: float = 0.25
+    away_s: float = 1.0
     resync_s: float = 30.0
 
 
@@ -142,7 +145,8 @@ class CursorCopier:
             raise
 
     async def _send(self, positions: Mapping[str, EntryId]) -> dict[str, _Reply]:
-        """Run the script for each shard in one round trip."""
+        """Run the script for each shard in one round trip. Shards whose node of a cluster cannot be asked, while others
+        can, are left out and offered again soon."""
         calls = [
             (
                 [cursors_key(shard), outbox_key(shard), opened_key(shard)],
@@ -151,10 +155,15 @@ class CursorCopier:
             for shard, position in positions.items()
         ]
         replies = await ADVANCE_ARCHIVED.run_each(self._redis, calls)
-        for reply in replies:
-            if isinstance(reply, Exception):
+        answers: dict[str, _Reply] = {}
+        for shard, reply in zip(positions, replies, strict=True):
+            if isinstance(reply, Exception) and not isinstance(reply, NodeAway):
                 raise reply
-        answers = {shard: _Reply(*map(int, reply)) for shard, reply in zip(positions, replies, strict=True)}
+            if not isinstance(reply, Exception):
+                answers[shard] = _Reply(*map(int, reply))
+        away = {shard: position for shard, position in positions.items() if shard not in answers}
+        if away:
+            asyncio.get_running_loop().call_later(self._options.away_s, self.offer, away)
         self._metrics.cursor_copies += sum(reply.code == _MOVED for reply in answers.values())
         early = {shard: positions[shard] for shard, reply in answers.items() if reply.code == _UNPUBLISHED}
         if early:
@@ -168,7 +177,11 @@ class CursorCopier:
         alarms: dict[str, str] = {}
         ahead: list[str] = []
         for shard, (epoch, n) in positions.items():
-            reply = replies[shard]
+            reply = replies.get(shard)
+            if reply is None:
+                if shard in self.alarms:
+                    alarms[shard] = self.alarms[shard]
+                continue
             if reply.code == _NO_CURSORS and n > 0:
                 alarms[shard] = f"Redis has no cursors, but {n} entries of epoch {epoch} are archived: Redis lost data"
             elif reply.code == _OTHER_EPOCH and reply.epoch < epoch:
@@ -178,7 +191,7 @@ class CursorCopier:
                     f"Redis has given out {reply.archived} entries of epoch {epoch}, but {n} are archived: "
                     "Redis went back"
                 )
-            elif reply.archived > n and reply.epoch >= epoch:
+            elif reply.epoch >= epoch and reply.archived > (n if reply.epoch == epoch else 0):
                 ahead.append(shard)
         if ahead:
             # Another archiver may have moved both between our two reads. PostgreSQL always moves first.

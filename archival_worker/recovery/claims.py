@@ -30,7 +30,15 @@ from archival_worker.store.archive import Archive
 from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries
 from shared import names
-from shared.redis_layout.keys import cursors_key, lost_key, opened_key, outbox_key, rebuilding_key
+from shared.redis_layout.keys import (
+    credit_key,
+    cursors_key,
+    lost_key,
+    opened_key,
+    outbox_key,
+    rebuilding_key,
+    rulings_key,
+)
 from shared.redis_layout.scripts import Argument, Script
 
 _LUA: Final = Path(__file__).parent / "lua"
@@ -217,6 +225,8 @@ class Run:
             rebuilding_key(shard),
             lost_key(shard),
             opened_key(shard),
+            rulings_key(shard),
+            credit_key(shard),
         ]
         if await _RESTORE.run(self._redis, keys, [epoch, self._mark]) != 1:
             raise RecoveryOvertaken(shard)

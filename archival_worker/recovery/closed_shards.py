@@ -19,9 +19,10 @@ from archival_worker.errors import RecoveryRefused
 from archival_worker.recovery.claims import ClaimedWrites, Run
 from archival_worker.store.archive import Archive
 from shared import names
+from shared.clients.cluster.client import every_key
 from shared.messages import frame_batch
 from shared.redis_layout.cursors import read_cursors, read_epoch
-from shared.redis_layout.keys import cursors_key, item_key, rebuilding_key
+from shared.redis_layout.keys import REVOCATIONS_KEY, cursors_key, item_key, rebuilding_key
 from shared.redis_layout.outbox import Entry, read_pages
 from shared.redis_layout.scripts import Script
 
@@ -94,18 +95,21 @@ class ClosedShards:
         return stored, put_aside
 
     async def discard(self, shards: Iterable[str], run: Run) -> None:
-        """Remove everything of these claimed shards but their cursors and the mark. If the run is killed before it
-        opens them, the next one finds them closed; opening replaces both.
+        """Remove everything of these claimed shards but their cursors, the mark, and the revocations of tokens. If the
+        run is killed before it opens them, the next one finds them closed; opening replaces both.
 
         Raises:
             RecoveryOvertaken: another run has claimed one of them.
+            RedisError: as well where shards moved between the nodes of a cluster meanwhile.
         """
         writes = {f"{{{shard}}}:".encode(): run.writes(shard) for shard in shards}
         if not writes:
             return
         kept = {key.encode() for shard in shards for key in (cursors_key(shard), rebuilding_key(shard))}
+        # Nothing brings them back but gateways that still know them.
+        kept.add(REVOCATIONS_KEY.encode())
         found = 0
-        async for key in self._redis.scan_iter(match="{s??}:*", count=_KEYS_PER_STEP):
+        async for key in every_key(self._redis, "{s??}:*", count=_KEYS_PER_STEP):
             of_shard = writes.get(key[: key.index(b":") + 1])
             if of_shard is not None and key not in kept:
                 of_shard.unlink(key)
@@ -122,5 +126,5 @@ class ClosedShards:
 
 def _delivery_of(shard: str, epoch: int, entry: Entry) -> Delivery:
     """An outbox entry as the stream would have delivered it."""
-    message = frame_batch(shard, epoch, entry.n, entry.item_id, entry.events, entry.sealed)
+    message = frame_batch(shard, epoch, entry.n, entry.item_id, entry.events, entry.sealed, entry.rulings)
     return read_delivery(names.subject_of(entry.item_id), message, "", names.message_id(shard, epoch, entry.n))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
@@ -14,12 +15,14 @@ from shared.archive_reads.rebuild import Rebuilt
 from shared.archive_reads.rebuild_reads import read_items, read_verdicts
 from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
+from shared.domain.auction import Status
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
     closed_key,
     deadlines_key,
     item_key,
+    item_rulings_key,
     proxies_key,
     recent_key,
     verdicts_key,
@@ -34,13 +37,28 @@ that changed last is last, so that none of those that stay for a while is before
 class ItemWriter:
     """Brings items of one shard back, and counts in the report what it wrote."""
 
-    def __init__(self, redis: Redis, archive: Archive, shard: str, claims: Run | None, report: RecoveryReport) -> None:
-        """``claims`` None: a dry run, which writes nothing."""
+    def __init__(
+        self,
+        redis: Redis,
+        archive: Archive,
+        shard: str,
+        claims: Run | None,
+        report: RecoveryReport,
+        *,
+        limited: Collection[tuple[str, str]] = (),
+    ) -> None:
+        """
+        Args:
+            claims: None for a dry run, which writes nothing.
+            limited: bidders and currencies in which they have accounts: what they lead with is counted in ``used``.
+        """
         self._redis = redis
         self._archive = archive
         self._shard = shard
         self._claims = claims
         self._report = report
+        self._limited = limited
+        self.used: Counter[tuple[str, str]] = Counter()
 
     async def write(self, item_ids: Sequence[str], epoch: int) -> None:
         """Bring these items back, in this epoch."""
@@ -57,12 +75,15 @@ class ItemWriter:
             key, recent = item_key(item.item_id), recent_key(item.item_id)
             maxima, bidders = proxies_key(item.item_id), bidders_key(item.item_id)
             accepted, verdicts = accepted_key(item.item_id), verdicts_key(item.item_id)
-            pipeline.delete(key, recent, maxima, bidders, accepted, verdicts)
-            pipeline.hset(key, mapping=cast(Any, item.fields))
+            rulings = item_rulings_key(item.item_id)
+            pipeline.delete(key, recent, maxima, bidders, accepted, verdicts, rulings)
+            pipeline.hset(key, mapping=cast(Any, item.fields | self._charged(item.fields)))
             if item.maxima:
                 pipeline.hset(maxima, mapping=cast(Any, item.maxima))
             if item.bidders:
                 pipeline.hset(bidders, mapping=cast(Any, item.bidders))
+            if item.rulings:
+                pipeline.hset(rulings, mapping=cast(Any, item.rulings))
             self._report.maxima += len(item.maxima)
             if item.accepted:
                 pipeline.rpush(accepted, *item.accepted)
@@ -76,6 +97,14 @@ class ItemWriter:
             self._report.events += len(item.recent)
         self._report.items += len(items)
         await self._execute(pipeline)
+
+    def _charged(self, fields: Mapping[str, str]) -> dict[str, str]:
+        """For whom the item is counted (``charge`` in the gateway's ``lib/item.lua``)."""
+        account = (fields["leader"], fields["currency"])
+        if account not in self._limited or Status(fields["status"]).is_final:
+            return {}
+        self.used[account] += int(fields["leader_max"])
+        return {"charged": f"{fields['leader']}|{fields['leader_max']}"}
 
     async def _write_verdicts(self, answers: AsyncIterator[Answered]) -> None:
         pipeline, waiting = self._writes(), 0

@@ -35,6 +35,7 @@ class RecoveryReport:
     Attributes:
         shards: rebuilt now.
         items, events, maxima, verdicts: written to Redis.
+        rulings: on bidders for all items or for all of a seller, written to each shard.
         paused: items that came back paused because the archive lacks their terms, each with the reason.
         from_stream, from_outbox: events that the stream, or the outbox of a closed shard, had and the archive did not.
         put_aside: messages from there that became dead letters.
@@ -46,6 +47,7 @@ class RecoveryReport:
     events: int = 0
     maxima: int = 0
     verdicts: int = 0
+    rulings: int = 0
     paused: dict[str, str] = field(default_factory=dict)
     from_stream: int = 0
     from_outbox: int = 0

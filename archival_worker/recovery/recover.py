@@ -28,7 +28,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 from nats.js import JetStreamContext
@@ -47,19 +47,33 @@ from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.crash_points import crash_point
 from shared.domain.errors import BiddingError
+from shared.redis_layout.accounts import COUNTING, Lease, name_of
 from shared.redis_layout.cursors import ask_is_open, read_cursors
 from shared.redis_layout.keys import (
+    account_key,
     closed_key,
+    credit_key,
     deadlines_key,
     item_key,
     outbox_key,
     rebuilding_key,
+    rulings_key,
+    spreading_key,
 )
+from shared.redis_layout.rulings import HouseRuling, field_of, home_of
 
+_COUNTINGS_PER_EPOCH: Final = 1_000_000_000
 _ITEMS_PER_STEP: Final = 100
 _EXISTS_PER_STEP: Final = 1_000
 RECOVERY_LOCK: Final = 7_301_985_221
 """The advisory lock that a run holds. Any number will do that nothing else in the database uses."""
+
+
+class SpendingLimit(NamedTuple):
+    """What a bidder may spend in a currency, in minor units, None for any amount; and which ruling says so."""
+
+    most: int | None
+    generation: str
 
 
 class Recovery:
@@ -88,6 +102,10 @@ class Recovery:
         self._would_close = None if item_id is None else names.shard_of(item_id)
         self._claims: Run | None = None
         self._missing: list[str] = []
+        self._rulings: dict[str, str] = {}
+        self._taken_back: dict[str, dict[str, str]] = defaultdict(dict)
+        self._at_home: dict[str, list[str]] = defaultdict(list)
+        self._limits: dict[tuple[str, str], SpendingLimit] = {}
         self.report = RecoveryReport()
 
     async def run(self) -> RecoveryReport:
@@ -152,6 +170,7 @@ class Recovery:
             epochs, taken_over = await self._begin(self._claims, epochs, closed, floors)
             # Again: until the new epochs were recorded, a worker may have stored an item that was not there before.
             items = await self._items_by_shard(epochs)
+            await self._read_rulings()
             await self._closed.discard({*discarded, *taken_over} & epochs.keys(), self._claims)
         for shard, epoch in epochs.items():
             await self._recover_shard(shard, epoch, items[shard])
@@ -232,6 +251,47 @@ class Recovery:
                     found[shard].append(row["item_id"])
         return found
 
+    async def _read_rulings(self) -> None:
+        """What was ruled on bidders for all items, as each shard must have it. What is archived after this is copied by
+        the gateways, once the shard is open (``api_gateway/engine/rulings/spreader.py``)."""
+        async with self._archive.transaction() as connection:
+            async for row in connection.cursor(self._sql.read_house_rulings.rstrip(";"), prefetch=10_000):
+                ruling = HouseRuling(row["approved"], row["blocked"], row["shard_epoch"], row["n"])
+                field = field_of(row["user_id"], row["seller_id"])
+                home = home_of(row["user_id"])
+                if ruling.approved or ruling.blocked:
+                    self._rulings[field] = ruling.encode()
+                    self._at_home[home].append(field)
+                elif row["is_recent"]:
+                    self._taken_back[home][field] = ruling.encode()
+            async for row in connection.cursor(self._sql.read_spending_limits.rstrip(";"), prefetch=10_000):
+                generation = f"{row['shard_epoch']}|{row['n']}"
+                self._limits[row["user_id"], row["currency"]] = SpendingLimit(row["max_amount"], generation)
+        self.report.rulings = len(self._rulings) + len(self._limits)
+
+    async def _write_accounts(self, shard: str, epoch: int, used: Mapping[tuple[str, str], int]) -> None:
+        """The shard's part of all accounts, and those of the bidders who have their home here. A gateway opens these,
+        when it has asked every shard."""
+        if self._claims is None:
+            return
+        writes = self._claims.writes(shard)
+        credit: dict[str, str] = {}
+        for (user_id, currency), limit in self._limits.items():
+            name, its_use = name_of(user_id, currency), used.get((user_id, currency), 0)
+            lease = Lease(None if limit.most is None else its_use, limit.generation, 0)
+            credit |= {f"u:{name}": str(its_use), f"l:{name}": lease.encode()}
+            if home_of(user_id) == shard:
+                key = account_key(user_id, currency)
+                writes.delete(key)
+                most = "" if limit.most is None else str(limit.most)
+                # Above every number of before: no gateway that slept meanwhile opens it with what it knows.
+                number = str(epoch * _COUNTINGS_PER_EPOCH)
+                fields = {"limit": most, "generation": limit.generation, "state": COUNTING, "counting": number}
+                writes.hset(key, mapping=fields)
+                writes.zadd(spreading_key(shard), {f"${name}": 0})
+        writes.hset(credit_key(shard), mapping=credit)
+        await writes.execute()
+
     # ------------------------------------------------------------------------------------------------ the stream
 
     async def _drain_stream(self, started_s: float) -> None:
@@ -266,13 +326,20 @@ class Recovery:
     async def _recover_shard(self, shard: str, epoch: int, items: Sequence[str]) -> None:
         if self._claims is not None:
             writes = self._claims.writes(shard)
-            writes.delete(deadlines_key(shard), closed_key(shard))
+            writes.delete(deadlines_key(shard), closed_key(shard), rulings_key(shard), spreading_key(shard))
+            writes.delete(credit_key(shard))
+            # What a home is rebuilt with is spread once more: shards that were not lost may have missed the last of it.
+            taken_back = self._taken_back.get(shard, {})
+            writes.hset(rulings_key(shard), mapping=self._rulings | taken_back)
+            writes.zadd(spreading_key(shard), dict.fromkeys([*self._at_home.get(shard, ()), *taken_back], 0))
             await writes.execute()
         verdicts_before, items_before = self.report.verdicts, self.report.items
-        writer = ItemWriter(self._redis, self._archive, shard, self._claims, self.report)
+        limited = self._limits.keys()
+        writer = ItemWriter(self._redis, self._archive, shard, self._claims, self.report, limited=limited)
         for step in _steps(items, _ITEMS_PER_STEP):
             await writer.write(step, epoch)
             crash_point("recover.items")
+        await self._write_accounts(shard, epoch, writer.used)
         written = self.report.items - items_before
         if self._claims is not None:
             crash_point("recover.opening")

@@ -41,10 +41,10 @@ class Stored:
     """What a transaction did.
 
     Attributes:
-        bids, events, sealed: rows that are new.
+        bids, events, sealed: rows that are new; rulings are counted among the sealed facts.
         copied: how many of the bids came by COPY.
         duplicates: rows that were stored already, with the same content.
-        clashes: events and sealed facts whose place is taken by something else, known dead letters among them.
+        clashes: events, sealed facts and rulings whose place is taken by something else, known dead letters among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
         positions: the archived cursor of every shard in the batch, moved or not.
         unknown: types that this version does not know, one for each such event; those events are stored whole.
@@ -132,7 +132,7 @@ class Archive:
         copied = await self._copy_bids(connection, batch)
         bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
-        sealed = await self._insert_sealed(connection, batch)
+        sealed = await self._insert_sealed(connection, batch) + await self._insert_rulings(connection, batch)
         if may_be_late or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
             await connection.execute(self._sql.apply_voids_to_late, *columns.places([bid for bid, _ in batch.bids]))
         if batch.voids:
@@ -203,6 +203,10 @@ class Archive:
             facts = columns.sealed_columns([fact for fact, _ in former.sealed])
             rows = await connection.fetch(self._sql.find_sealed_clashes, *facts)
             unknown += (id(former.sealed[row["ordinal"] - 1][1]) for row in rows)
+        if former.rulings:
+            rulings = columns.ruling_columns([row for row, _ in former.rulings])
+            rows = await connection.fetch(self._sql.find_ruling_clashes, *rulings)
+            unknown += (id(former.rulings[row["ordinal"] - 1][1]) for row in rows)
         late = set(unknown)
         batch.quarantine([delivery for delivery in batch.former if id(delivery) in late], fences)
         return former.rows - len(unknown)
@@ -260,6 +264,16 @@ class Archive:
         if inserted < len(batch.sealed):
             clashes = await connection.fetch(self._sql.find_sealed_clashes, *rows)
             batch.put_facts_aside([batch.sealed[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _insert_rulings(self, connection: Connection, batch: SortedBatch) -> int:
+        if not batch.rulings:
+            return 0
+        rows = columns.ruling_columns([row for row, _ in batch.rulings])
+        inserted = _count(await connection.execute(self._sql.insert_rulings, *rows))
+        if inserted < len(batch.rulings):
+            clashes = await connection.fetch(self._sql.find_ruling_clashes, *rows)
+            batch.put_facts_aside([batch.rulings[row["ordinal"] - 1] for row in clashes])
         return inserted
 
     async def _store_items(self, connection: Connection, batch: SortedBatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from archival_worker.consume.deliveries import Entry
 from shared.messages import AnyEvent, BidAccepted, EventBase, ItemCreated, encode_event, type_of
-from shared.sealed import SealedFact
+from shared.sealed import Ruling, SealedFact
 
 Columns = tuple[list[Any], ...]
 E = TypeVar("E", bound=EventBase)
@@ -126,6 +126,37 @@ def sealed_columns(placed: Sequence[PlacedFact]) -> Columns:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedRuling:
+    """A ruling and where it belongs: it is the ``at``-th of an outbox entry, counted from 1."""
+
+    entry: Entry
+    at: int
+    ruling: Ruling
+
+
+def ruling_columns(placed: Sequence[PlacedRuling]) -> Columns:
+    """For ``insert_rulings`` and ``find_ruling_clashes``."""
+    rulings = [row.ruling for row in placed]
+    return (
+        [row.entry.shard for row in placed],
+        [row.entry.epoch for row in placed],
+        [row.entry.n for row in placed],
+        [row.at for row in placed],
+        [ruling.item_id for ruling in rulings],
+        [ruling.seller_id for ruling in rulings],
+        [ruling.user_id for ruling in rulings],
+        [ruling.ruling for ruling in rulings],
+        [ruling.approved for ruling in rulings],
+        [ruling.blocked for ruling in rulings],
+        [ruling.limit for ruling in rulings],
+        [ruling.currency for ruling in rulings],
+        [ruling.reason for ruling in rulings],
+        [ruling.by for ruling in rulings],
+        [ruling.ts_us for ruling in rulings],
+    )
+
+
 def term_columns(created: Iterable[ItemCreated]) -> Columns:
     """For ``store_terms``: one row per item, of its newest ``created`` event."""
     rows = [
@@ -133,6 +164,7 @@ def term_columns(created: Iterable[ItemCreated]) -> Columns:
             event.item_id,
             event.name,
             event.description,
+            " ".join(event.image_urls or ()),
             event.seller_id,
             event.currency,
             event.start_price,
@@ -152,6 +184,7 @@ def term_columns(created: Iterable[ItemCreated]) -> Columns:
             event.min_next_bid,
             event.status,
             event.reserve_met,
+            event.approval_required,
         )
         for event in newest_per_item(created)
     ]

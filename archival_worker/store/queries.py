@@ -31,6 +31,10 @@ class Queries:
     find_event_clashes: str
     insert_sealed: str
     find_sealed_clashes: str
+    insert_rulings: str
+    find_ruling_clashes: str
+    read_house_rulings: str
+    read_spending_limits: str
     apply_voids: str
     apply_voids_to_late: str
     store_terms: str

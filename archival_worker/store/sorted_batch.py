@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.store.columns import PlacedFact
+from archival_worker.store.columns import PlacedFact, PlacedRuling
 from shared.messages import AnyEvent, BidAccepted, BidVoided, UnknownEvent, encode_event, type_of
 
 NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
@@ -39,6 +39,7 @@ class SortedBatch:
     bids: list[tuple[BidAccepted, Delivery]] = field(default_factory=list)
     events: list[tuple[AnyEvent, Delivery]] = field(default_factory=list)
     sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
+    rulings: list[tuple[PlacedRuling, Delivery]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     clashed: set[int] = field(default_factory=set)
     former: list[Delivery] = field(default_factory=list)
@@ -73,12 +74,14 @@ class SortedBatch:
             item_id = delivery.batch.item_id
             for at, fact in enumerate(delivery.batch.sealed, start=1):
                 batch.sealed.append((PlacedFact(item_id, entry, at, fact), delivery))
+            for at, ruling in enumerate(delivery.batch.rulings, start=1):
+                batch.rulings.append((PlacedRuling(entry, at, ruling), delivery))
         return batch
 
     @property
     def rows(self) -> int:
         """Rows to be stored, dead letters not counted."""
-        return len(self.bids) + len(self.events) + len(self.sealed)
+        return len(self.bids) + len(self.events) + len(self.sealed) + len(self.rulings)
 
     @property
     def clashes(self) -> int:
@@ -99,11 +102,13 @@ class SortedBatch:
                 detail = f"bid {event.bid_id} as {event.event_id}: place or bid id is taken by another bid or event"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
 
-    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact, Delivery]]) -> None:
-        """The same for sealed facts. The letter is the whole message; no text that is shown has what is sealed."""
+    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact | PlacedRuling, Delivery]]) -> None:
+        """The same for sealed facts and rulings. The letter is the whole message; no text that is shown has what is
+        sealed."""
         for row, delivery in clashes:
             self.clashed.add(id(row))
-            detail = f"sealed fact {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
+            kind = "sealed fact" if isinstance(row, PlacedFact) else "ruling"
+            detail = f"{kind} {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, delivery.data))
 
     def quarantine(self, deliveries: Sequence[Delivery], fences: Mapping[str, int]) -> None:

@@ -223,8 +223,6 @@ class ItemFeed:
     def _follows(self, event: Event) -> bool:
         if self.version is None or self._base is None:
             return False
-        if self.version == UNKNOWN:
-            return isinstance(event, ItemCreated)
         return event.version == (self.version[0], self.version[1] + 1)
 
     def _apply(self, event: Event) -> Frame:
@@ -259,7 +257,7 @@ class ItemFeed:
             return
         tail: deque[Event] = deque(maxlen=self._ring.maxlen)
         for event in recovery.events:
-            if isinstance(event, ItemCreated) or (tail and event.version != _next(tail[-1].version)):
+            if tail and event.version != _next(tail[-1].version):
                 tail.clear()
             if not isinstance(event, ItemCreated):
                 tail.append(event)

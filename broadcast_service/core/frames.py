@@ -2,7 +2,8 @@
 
 Amounts are exact JSON numbers with the currency's decimals, times are RFC 3339. No frame has a reserve price, a hidden
 maximum or the name of an operator: the functions below name every field that goes out. The one exception is a bidder's
-own maximum, in a ``standing`` for that bidder alone.
+own maximum, in a ``standing`` for that bidder alone. With ``AUTH_MODE=jwt`` no frame has the id of a bidder, but the
+``authenticated`` that answers their own token or ticket.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from shared.aliases import alias_of
+from shared.aliases import alias_of, public_id
 from shared.domain.errors import ShardLost
 from shared.messages import (
     AuctionCancelled,
@@ -302,6 +303,7 @@ def standing_frame(
     version: Version,
     standing: Standing,
     *,
+    alias: str,
     current_bid: int | None,
     min_next_bid: int | None,
     currency: str,
@@ -310,6 +312,7 @@ def standing_frame(
     """How a bidder stands. Sent to this bidder alone.
 
     Args:
+        alias: the bidder's own alias on the item: who else it names, nobody is told.
         current_bid, min_next_bid: minor units; None for an item that does not exist yet.
         your_maximum: the bidder's own maximum in minor units; None where there is none or the token does not allow it.
     """
@@ -324,6 +327,7 @@ def standing_frame(
         "epoch": epoch,
         "seq": seq,
         "standing": standing,
+        "alias": alias,
         "current_bid": amount(current_bid),
         "min_next_bid": amount(min_next_bid),
         "your_maximum": amount(your_maximum),
@@ -371,7 +375,7 @@ def _own_fields(event: Event) -> dict[str, Any]:
         case BidAccepted():
             return {
                 "bid_id": event.bid_id,
-                "user_id": event.user_id,
+                "user_id": public_id(event.item_id, event.user_id),
                 "bidder": alias_of(event.item_id, event.user_id),
                 "amount": amount_json(event.amount, event.currency),
                 "previous_bid": amount_json(event.previous_bid, event.currency),
@@ -387,13 +391,15 @@ def _own_fields(event: Event) -> dict[str, Any]:
             return {"reason": event.reason}
         case AuctionClosed():
             winner = event.winner_id
-            return {"winner_id": winner, "winner": None if winner is None else alias_of(event.item_id, winner)}
+            if winner is None:
+                return {"winner_id": None, "winner": None}
+            return {"winner_id": public_id(event.item_id, winner), "winner": alias_of(event.item_id, winner)}
         case BidVoided():
             offered = None if event.offered_to is None else alias_of(event.item_id, event.offered_to)
             return {
                 "bid_id": event.bid_id,
                 "voided_seq": event.voided_seq,
-                "user_id": event.bidder_id,
+                "user_id": None if event.bidder_id is None else public_id(event.item_id, event.bidder_id),
                 "bidder": None if event.bidder_id is None else alias_of(event.item_id, event.bidder_id),
                 "amount": None if event.amount is None else amount_json(event.amount, event.currency),
                 "automatic_until": event.automatic_until,

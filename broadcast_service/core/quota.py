@@ -6,9 +6,10 @@ Refused messages count too, so a viewer that goes on asking runs into debt and i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from shared.buckets import Bucket, Rate
 
 REFUSED_MAX: Final = 100
 """The largest debt, in refused messages. It is paid off at the bucket's rate."""
@@ -17,42 +18,9 @@ SINCE_COST: Final = 5
 """Operations that an item with ``since`` counts as: hundreds of events may be read and encoded for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """``per_s``: tokens that are refilled per second, 0 for no limit. ``burst``: the most that the bucket holds."""
-
-    per_s: float
-    burst: float
-
-
-class Bucket:
-    """A token bucket, full at first."""
-
-    __slots__ = ("_left", "_rate", "_seen_s")
-
-    def __init__(self, rate: Rate) -> None:
-        self._rate = rate
-        self._left = rate.burst
-        self._seen_s = float("-inf")
-
-    def left(self, now_s: float) -> float:
-        """The tokens in the bucket; negative for a debt."""
-        if self._left < self._rate.burst:
-            came_back = max(0.0, now_s - self._seen_s) * self._rate.per_s
-            self._left = min(self._rate.burst, self._left + came_back)
-        self._seen_s = now_s
-        return self._left
-
-    def take(self, now_s: float, tokens: float) -> float:
-        """Take tokens, even if too few are there; returns what is left."""
-        left = self.left(now_s)
-        if self._rate.per_s:
-            self._left = left - tokens
-        return self._left
-
-    def is_full(self, now_s: float) -> bool:
-        """Whether the bucket is full, and so like a new one."""
-        return self.left(now_s) >= self._rate.burst
+NOISE_BURST: Final = 200
+"""Pings, unsolicited pongs and fragments at once. They are nothing that an honest viewer sends often, and take as long
+as an operation: whoever has used this up is closed without being told again and again."""
 
 
 class Allowance(Enum):
@@ -95,3 +63,8 @@ def operations_rate(per_s: float, items_max: int) -> Rate:
     (which reads each standing), and spread this over up to a hundred messages.
     """
     return Rate(per_s, items_max * (SINCE_COST + 1) + 100)
+
+
+def noise_rate(operations: Rate) -> Rate:
+    """The rate of what is no operation and takes time nevertheless, for a connection with this rate of operations."""
+    return Rate(operations.per_s, min(operations.burst, NOISE_BURST))

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from broadcast_service.core.frames import UNKNOWN, Frame, Standing, Version, standing_frame, struck_frame
 from broadcast_service.core.pace import Pace
+from shared.aliases import alias_of
 from shared.domain.auction import Status
 from shared.redis_layout.item_hash import ItemState
 
@@ -194,7 +195,7 @@ class Standings(Generic[ListenerT]):
             if before == (standing, its_maximum):
                 continue
             if its_maximum not in frames:
-                frames[its_maximum] = self._frame(standing, item, its_maximum)
+                frames[its_maximum] = self._frame(user_id, standing, item, its_maximum)
             bidder.listeners[listener] = (sees_maximum, (standing, its_maximum))
             yield listener, frames[its_maximum]
 
@@ -209,11 +210,12 @@ class Standings(Generic[ListenerT]):
             currency=struck.currency,
         )
 
-    def _frame(self, standing: Standing, item: ItemState | None, maximum: int | None) -> Frame:
+    def _frame(self, user_id: str, standing: Standing, item: ItemState | None, maximum: int | None) -> Frame:
         return standing_frame(
             self.item_id,
             UNKNOWN if item is None else item.version,
             standing,
+            alias=alias_of(self.item_id, user_id),
             current_bid=None if item is None else item.state.price,
             min_next_bid=None if item is None else item.min_next_bid,
             currency=_DEFAULT_CURRENCY if item is None else item.terms.currency,

@@ -8,13 +8,13 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from broadcast_service.core.addresses import counted_as
 from broadcast_service.core.frames import Version
 from broadcast_service.core.origins import is_allowed
 from broadcast_service.endpoints.operations import FULL, ITEM_HINT, SinceInvalid, parse_since
 from broadcast_service.service import Service
 from shared import feed_tokens, names
 from shared.feed_tokens import Identity, TokenInvalid
+from shared.http.addresses import counted_as
 from shared.http.problems import problem
 
 _RETRY: Final = {"retry-after": "5"}
@@ -69,6 +69,9 @@ def connect_request_of(
         return problem(422, "FEED_INVALID", f"feed is {FULL} for every event; leave it out for the newest state")
     token = query.get("token")
     identity: Identity | None = None
+    if token is not None and service.settings.auth_mode != "open":
+        detail = 'addresses end up in logs, so no token belongs in one; say {"op":"authenticate","ticket":"..."} first'
+        return problem(422, "TOKEN_IN_ADDRESS", detail)
     if token is not None:
         try:
             identity = feed_tokens.check(service.settings.feed_token_secret.get_secret_value(), token)

@@ -3,7 +3,7 @@
     {"op": "subscribe", "items": ["a", "b"], "since": {"a": "1:17"}, "feed": "full"}
     {"op": "unsubscribe", "items": ["a"]}
     {"op": "ping"}
-    {"op": "authenticate", "token": "..."}
+    {"op": "authenticate", "ticket": "..."}      or, of the operator's own site, "token"
     {"op": "standing", "items": ["a"]}
 
 The first two need a connection to many items. ``since`` and ``feed`` are optional; the default of ``feed`` is that of
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from broadcast_service.core.frames import Frame, Version, error_frame, pong_frame, unsubscribed_frame
 from broadcast_service.core.hub import TooManyItems
@@ -27,6 +28,7 @@ from broadcast_service.service import Service
 from broadcast_service.transport.connection import Connection
 from shared import feed_tokens, names
 from shared.feed_tokens import TokenInvalid
+from shared.identity.once import is_secret
 
 FULL: Final = "full"
 """The value of ``feed`` that asks for every event."""
@@ -34,7 +36,7 @@ FULL: Final = "full"
 SINCE_HINT: Final = "since must be <epoch>:<seq> of the last frame that was received, for example 1:17"
 ITEM_HINT: Final = "an item id is 1 to 64 characters of A-Z a-z 0-9 _ -"
 OPERATION_HINT: Final = (
-    'say {"op":"subscribe","items":["id"]}, {"op":"unsubscribe","items":["id"]}, {"op":"authenticate","token":"..."}, '
+    'say {"op":"subscribe","items":["id"]}, {"op":"unsubscribe","items":["id"]}, {"op":"authenticate","ticket":"..."}, '
     '{"op":"standing","items":["id"]} or {"op":"ping"}, as one JSON text'
 )
 
@@ -60,9 +62,11 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=Tru
 
 
 class Authenticate(msgspec.Struct, tag_field="op", tag="authenticate", forbid_unknown_fields=True):
-    """Authenticate the bidder; answered with ``authenticated`` and a ``standing`` for each followed item."""
+    """Authenticate the bidder, by one of the two; answered with ``authenticated`` and a ``standing`` for each followed
+    item."""
 
-    token: str
+    token: str | UnsetType = UNSET
+    ticket: str | UnsetType = UNSET
 
 
 class AskStanding(msgspec.Struct, tag_field="op", tag="standing", forbid_unknown_fields=True):
@@ -124,8 +128,9 @@ def operate(
     """
     try:
         operation = _decoder.decode(text if text is not None else b"")
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        return _wrong(error_frame("OPERATION_INVALID", f"{error}; {OPERATION_HINT}"))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        what = "it nests too deeply" if isinstance(error, RecursionError) else error
+        return _wrong(error_frame("OPERATION_INVALID", f"{what}; {OPERATION_HINT}"))
     match operation:
         case Subscribe() | Unsubscribe() if connection.single:
             return _wrong(error_frame("ONE_ITEM_ONLY", "this connection is for one item; connect to /ws to name items"))
@@ -136,8 +141,8 @@ def operate(
             connection.send((unsubscribed_frame(gone),))
         case Ping():
             connection.send((pong_frame(now_us),))
-        case Authenticate(token):
-            return _authenticate(service, connection, token, spend)
+        case Authenticate():
+            return _authenticate(service, connection, operation, spend)
         case AskStanding(items):
             return _ask_standing(service, connection, items, spend)
     return DONE
@@ -168,10 +173,19 @@ def _subscribe(service: Service, connection: Connection, operation: Subscribe, s
     return Handled(errors)
 
 
-def _authenticate(service: Service, connection: Connection, token: str, spend: Spend) -> Handled:
+def _authenticate(service: Service, connection: Connection, operation: Authenticate, spend: Spend) -> Handled:
+    token, ticket = operation.token, operation.ticket
+    if (token is UNSET) == (ticket is UNSET):
+        return _wrong(error_frame("OPERATION_INVALID", f"authenticate by a ticket or by a token; {OPERATION_HINT}"))
     # The standing on each item is read again.
     if not spend(len(service.hub.items_of(connection))):
         return Handled([], too_many_operations(service.operations_rate.per_s))
+    if ticket is not UNSET:
+        if not is_secret(ticket):
+            return _wrong(error_frame("TICKET_INVALID", "this is no ticket; POST /api/v1/feed-ticket gives one"))
+        service.tickets.say(connection, ticket)
+        return DONE
+    assert token is not UNSET
     try:
         identity = feed_tokens.check(service.settings.feed_token_secret.get_secret_value(), token)
     except TokenInvalid as error:
@@ -189,5 +203,5 @@ def _ask_standing(service: Service, connection: Connection, items: list[str], sp
             if not service.private.ask(connection, item_id):
                 errors.append(error_frame("NOT_FOLLOWED", "subscribe to the item first", item_id=item_id))
         except NotAuthenticated:
-            return _wrong(error_frame("NOT_AUTHENTICATED", 'say {"op":"authenticate","token":"..."} first'))
+            return _wrong(error_frame("NOT_AUTHENTICATED", 'say {"op":"authenticate","ticket":"..."} first'))
     return Handled(errors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from redis.exceptions import RedisError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -16,6 +18,7 @@ from shared.http import probes as shared_probes
 from shared.http.metrics import metrics_answer
 from shared.http.probes import json_answer, readiness
 from shared.http.problems import problem
+from shared.http.proxies import EVERYBODY
 
 SERVICE_NAME = "broadcast-service"
 
@@ -41,8 +44,21 @@ async def ready(request: Request) -> Response:
     service.was_ready = service.was_ready or all(parts.values())
     degraded = [name for name, is_up in parts.items() if not is_up]
     takes_viewers = redis_up and service.was_ready and not service.is_draining
-    told = {name: "up" if is_up else "down" for name, is_up in parts.items()}
-    return readiness(SERVICE_NAME, works=takes_viewers, is_degraded=bool(degraded), **told, degraded=degraded)
+    told: dict[str, Any] = {}
+    if _is_inside(request):
+        told = {name: "up" if is_up else "down" for name, is_up in parts.items()} | {"degraded": degraded}
+    return readiness(SERVICE_NAME, works=takes_viewers, is_degraded=bool(degraded), **told)
+
+
+def _is_inside(request: Request) -> bool:
+    """Whether the caller may be told more than a word, by where it calls from."""
+    service: Service = request.state.service
+    client = request.client
+    # The server has put the client in the place of a trusted proxy, with the port 0. Else the header is a claim.
+    # Where every peer is trusted, the first address is taken, which is the client's own word.
+    is_told = client is not None and client.port == 0 and EVERYBODY not in service.settings.trusted_proxies
+    headers = () if is_told else request.headers.raw
+    return service.insiders.has(client.host if client is not None else None, headers)
 
 
 async def item_stats(request: Request) -> Response:
@@ -57,7 +73,9 @@ async def item_stats(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Counters for Prometheus."""
+    """Counters for Prometheus, for addresses in ``OPERATIONS_NETWORKS``."""
+    if not _is_inside(request):
+        return problem(403, "FORBIDDEN", "metrics are for addresses in OPERATIONS_NETWORKS")
     service: Service = request.state.service
     text = service.metrics.render(
         connections=len(service.connections),

@@ -110,7 +110,7 @@ class EventStream(Response):
         service.enter(connection, address=self._wanted.address)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            transport.take_over(Session(service, connection, full=self._wanted.full))
+            transport.take_over(Session(service, connection, full=self._wanted.full), scope)
         except BaseException:
             service.leave(connection)
             raise

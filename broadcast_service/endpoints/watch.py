@@ -18,23 +18,25 @@ from starlette.websockets import WebSocket
 
 from broadcast_service.core.close_codes import INTERNAL_ERROR, TOO_MANY_ERRORS, TOO_MANY_OPERATIONS
 from broadcast_service.core.frames import connected_frame
-from broadcast_service.core.quota import Allowance, Quota
+from broadcast_service.core.quota import Allowance, Quota, noise_rate
 from broadcast_service.endpoints.admission import ConnectRequest, connect_request_of, refusal
 from broadcast_service.endpoints.operations import operate, too_many_operations
 from broadcast_service.service import Service
 from broadcast_service.transport.connection import Connection
-from broadcast_service.transport.websockets import FeedProtocol, transport_of
+from shared.http.websockets import DirectWebSocket, transport_of
+from shared.seldom import Seldom
 
 logger = logging.getLogger(__name__)
+_asks_for_too_much: Final = Seldom(logger)
 
 ERRORS_MAX: Final = 100
 """Failed operations after which a connection is closed."""
 
 
 class Session:
-    """Handles what one viewer sends. Implements :class:`~broadcast_service.transport.websockets.Viewer`."""
+    """Handles what one viewer sends. Implements :class:`~shared.http.websockets.Listener`."""
 
-    __slots__ = ("_connection", "_errors", "_full", "_quota", "_service")
+    __slots__ = ("_connection", "_errors", "_full", "_noise", "_quota", "_service")
 
     def __init__(self, service: Service, connection: Connection, *, full: bool) -> None:
         self._service = service
@@ -42,6 +44,8 @@ class Session:
         self._full = full
         self._errors = 0
         self._quota = Quota(service.operations_rate)
+        # Made when there is any: most viewers make none.
+        self._noise: Quota | None = None
 
     def on_message(self, text: str | None) -> None:
         if not self._is_admitted():
@@ -63,7 +67,13 @@ class Session:
             self._connection.close(TOO_MANY_ERRORS)
 
     def on_noise(self) -> None:
-        self._is_admitted()
+        service = self._service
+        service.metrics.operations += 1
+        if self._noise is None:
+            self._noise = Quota(noise_rate(service.operations_rate))
+        if not self._noise.spend(service.clock(), 1):
+            service.metrics.operations_refused += 1
+            self._give_up()
 
     def _is_admitted(self) -> bool:
         service = self._service
@@ -73,12 +83,15 @@ class Session:
             return True
         service.metrics.operations_refused += 1
         if allowance is Allowance.EXHAUSTED:
-            address = service.connections.get(self._connection)
-            logger.warning("connection %s of %s asks for too much: closed", self._connection.client_id, address)
-            self._connection.close(TOO_MANY_OPERATIONS)
+            self._give_up()
         else:
             self._connection.send((too_many_operations(service.operations_rate.per_s),))
         return False
+
+    def _give_up(self) -> None:
+        address = self._service.connections.get(self._connection)
+        _asks_for_too_much.warning("connection %s of %s asks for too much: closed", self._connection.client_id, address)
+        self._connection.close(TOO_MANY_OPERATIONS)
 
     def _spend(self, operations: int) -> bool:
         if not self._quota.spend(self._service.clock(), operations):
@@ -141,7 +154,7 @@ async def _refuse(websocket: WebSocket, service: Service, response: Response) ->
     await websocket.send_denial_response(response)
 
 
-def begin(service: Service, connection: Connection, transport: FeedProtocol, wanted: ConnectRequest) -> None:
+def begin(service: Service, connection: Connection, transport: DirectWebSocket, wanted: ConnectRequest) -> None:
     """Start the session of an open WebSocket, and send its first frames."""
     transport.take_over(Session(service, connection, full=wanted.full))
     try:

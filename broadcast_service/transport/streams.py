@@ -1,18 +1,22 @@
 """uvicorn's HTTP protocol, where a response may go on as an event stream that is written to like a WebSocket.
 
-See :mod:`broadcast_service.transport.websockets` for why. The head of the response goes out through ASGI, like that of
+See :mod:`shared.http.websockets` for why. The head of the response goes out through ASGI, like that of
 every other one; after that the application has returned, and there is no task that waits for a slow reader.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from typing_extensions import override
 
-from broadcast_service.transport.websockets import CLOSE_GRACE_S, EXTENSION, Viewer, size_buffers
+from shared.http.connection_limits import ConnectionLimits
 from shared.http.protocol import BoundedHttpProtocol
+from shared.http.websockets import CLOSE_GRACE_S, EXTENSION, DirectWebSocket, Listener, size_buffers
+
+_CYCLE: Final = "feed.cycle"
 
 
 class FeedHttpProtocol(BoundedHttpProtocol):
@@ -24,24 +28,27 @@ class FeedHttpProtocol(BoundedHttpProtocol):
 
     send_buffer_bytes = 0
     is_writable = False
-    viewer: Viewer | None = None
+    viewer: Listener | None = None
     is_stream = False
 
-    def take_over(self, viewer: Viewer) -> None:
-        """From now on the response is the viewer's. To be called once, when its head was sent; the application then
-        returns, and the response goes on.
+    def take_over(self, viewer: Listener, scope: Mapping[str, Any]) -> None:
+        """From now on the response to this request is the viewer's. To be called once, when its head was sent; the
+        application then returns, and the response goes on.
         """
         if self.transport.is_closing():
             self.loop.call_soon(viewer.on_gone)
             return
         size_buffers(self.transport, self.send_buffer_bytes, receive=False)
+        self.leave_answers()
         # Nothing that a reader of a stream could say has a meaning, nor what it has begun to say, or said in advance.
         self.stop_parsing()
         self.pipeline.clear()
         self.is_stream = True
         self.viewer = viewer
         # To uvicorn the response is complete: it neither waits for the application nor closes the connection.
-        self.cycle.response_complete = True
+        cycle = scope["extensions"][_CYCLE]()
+        if cycle is not None:
+            cycle.response_complete = True
         self.is_writable = not self.flow.write_paused
         if self.is_writable:
             viewer.on_writable()
@@ -64,12 +71,20 @@ class FeedHttpProtocol(BoundedHttpProtocol):
     @override
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        # The application's task was only created; it runs after this.
-        cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: self}
+        # The application's task was only created; it runs after this. `cycle` is that of the latest request, which may
+        # be another one by then. A weak reference makes no circle.
+        if self.cycle is not None:  # it is no WebSocket
+            cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: self, _CYCLE: weakref.ref(self.cycle)}
 
     @override
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
+        # It is counted as a viewer when it is one.
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, DirectWebSocket):
+            protocol.on_taken = protocol.on_lost = self.uncount
+        else:
+            self.uncount()
         self._forget()
 
     @override
@@ -101,9 +116,15 @@ class FeedHttpProtocol(BoundedHttpProtocol):
         gone.parser = gone.scope = gone.headers = gone.cycle = None
 
 
-def http_protocol_class(*, send_buffer_bytes: int, head_timeout_s: float) -> type[FeedHttpProtocol]:
+def http_protocol_class(
+    *, send_buffer_bytes: int, head_timeout_s: float, connection_limits: ConnectionLimits | None = None
+) -> type[FeedHttpProtocol]:
     """The protocol for ``uvicorn.Config(http=...)`` with these settings."""
-    settings = {"send_buffer_bytes": send_buffer_bytes, "timeout_s": head_timeout_s}
+    settings = {
+        "send_buffer_bytes": send_buffer_bytes,
+        "timeout_s": head_timeout_s,
+        "connection_limits": connection_limits,
+    }
     return type("ConfiguredHttpProtocol", (FeedHttpProtocol,), settings)
 
 

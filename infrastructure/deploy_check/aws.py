@@ -23,8 +23,9 @@ class Unanswered(Exception):
     """AWS could not be asked; the text says why."""
 
 
-def open_clients(region: str) -> Client:
-    """Opens boto3's clients by the name of their service. boto3 finds AWS_ENDPOINT_URL and credentials as usual.
+def open_clients(region: str | None) -> Client:
+    """Opens boto3's clients by the name of their service. boto3 finds AWS_ENDPOINT_URL and credentials as usual, and
+    the region too where none is given.
 
     Raises:
         Unanswered: boto3 is not installed, or the region or a profile is invalid.
@@ -47,7 +48,15 @@ def examine(client: Client, values: Mapping[str, Any], backend: Mapping[str, Any
     identity = check_identity(client)
     yield identity
     if identity.grade != "ok":
-        for check in ("image", "NATS image", "certificate", "state bucket", "zones", "Fargate quota"):
+        for check in (
+            "image",
+            "NATS image",
+            "collector image",
+            "certificate",
+            "state bucket",
+            "zones",
+            "Fargate quota",
+        ):
             yield _unasked(check, "without credentials there is nobody to ask")
         return
     project = str(values.get("project"))
@@ -55,6 +64,8 @@ def examine(client: Client, values: Mapping[str, Any], backend: Mapping[str, Any
     yield _guarded(
         "NATS image", lambda: check_image(client, "NATS image", f"{project}-nats", values.get("nats_image_tag"))
     )
+    if tag := values.get("collector_image_tag"):
+        yield _guarded("collector image", lambda: check_image(client, "collector image", f"{project}-collector", tag))
     yield _guarded("certificate", lambda: check_certificate(client, values))
     yield _guarded("state bucket", lambda: check_state_bucket(client, backend))
     yield _guarded("zones", lambda: check_zones(client, values))
@@ -156,7 +167,10 @@ def check_zones(client: Client, values: Mapping[str, Any]) -> Finding:
 
 def check_vcpus(client: Client, values: Mapping[str, Any]) -> Finding:
     """Whether the account may run as many vCPUs as the services may grow to. New accounts may run very few."""
-    units = sum(size["cpu"] * size["max"] for size in values["services"].values())
+    sizes = [*values["services"].values()]
+    if values.get("cache_node_enabled"):
+        sizes += values["cache_services"].values()
+    units = sum(size["cpu"] * size["max"] for size in sizes)
     wanted = (units + values["nats_cpu"] * values["nats_servers"]) / 1024
     service, quota = _QUOTA_OF_VCPUS
     allowed = client("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=quota)["Quota"]["Value"]

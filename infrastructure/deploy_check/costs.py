@@ -59,8 +59,17 @@ def estimate(environment: str, values: Mapping[str, Any], prices: Prices) -> lis
         lines.append(
             _product("NATS disk past 20 GB", (extra, "GB"), (prices["fargate_storage_gb_hour"], "$"), (hours, "h"))
         )
+    if values["nats_keep_disks"]:
+        lines.append(
+            _product(
+                "NATS disks on EFS, assumed",
+                (values["nats_servers"], ""),
+                (assumed["nats_gb"], "GB"),
+                (prices["efs_gb_month"], "$"),
+            )
+        )
     if values["cache_node_enabled"]:
-        lines.append(_tasks("cache nodes", {"cpu": 512, "memory": 1024, "min": 3, "spot": False}, values, prices))
+        lines += read_cache(values, prices)
     lines += [
         _redis(values, prices),
         *_postgres(environment, values, prices),
@@ -80,12 +89,13 @@ def estimate(environment: str, values: Mapping[str, Any], prices: Prices) -> lis
             (hours, "h"),
         ),
         _product("traffic through them, assumed", (assumed["endpoint_gb"], "GB"), (prices["endpoint_gb"], "$")),
-        _firewall(prices),
-        _product("secrets", (prices["secrets"], ""), (prices["secret_month"], "$")),
+        _firewall(values, prices),
+        _product("secrets", (prices["secrets"] + int(values["auth_mode"] == "jwt"), ""), (prices["secret_month"], "$")),
         _product("key", (1, ""), (prices["kms_key_month"], "$")),
         _product("Cloud Map zone", (1, ""), (prices["private_zone_month"], "$")),
         _product("logs, assumed", (assumed["log_gb"], "GB"), (prices["log_gb"], "$")),
         _product("own metrics", (prices["own_metrics"], ""), (prices["metric_month"], "$")),
+        *_scraped("metrics that the collector scrapes", prices["scraped_metrics"], values, prices),
         _product("alarms", (_alarms(values), ""), (prices["alarm_month"], "$")),
         _product("images and exports, assumed", (assumed["stored_gb"], "GB"), (prices["s3_gb_month"], "$")),
     ]
@@ -93,6 +103,24 @@ def estimate(environment: str, values: Mapping[str, Any], prices: Prices) -> lis
         parts = prices["container_insights_metrics"]
         metrics = parts["cluster"] + parts["per_service"] * (3 + values["nats_servers"])
         lines.append(_product("Container Insights", (metrics, "metrics"), (prices["metric_month"], "$")))
+    return lines
+
+
+def read_cache(values: Mapping[str, Any], prices: Prices) -> list[Line]:
+    """What the read cache adds to a month, at its smallest number of tasks."""
+    sizes = values["cache_services"]
+    # An alarm that compares a sum costs as much as one for each metric in it.
+    alarms = prices["cache_alarm_metrics"] + len(sizes) + int(values["cache_front_end"] == "alb")
+    lines = [
+        _tasks("cache node", sizes["node"], values, prices),
+        _tasks("cache front end", sizes["front_end"], values, prices),
+        _product("metrics of the cache", (prices["cache_metrics"], ""), (prices["metric_month"], "$")),
+        *_scraped("metrics of the cache that the collector scrapes", prices["scraped_cache_metrics"], values, prices),
+        _product("alarms of the cache, by metric", (alarms, ""), (prices["alarm_month"], "$")),
+    ]
+    if values["container_insights"] != "disabled":
+        metrics = prices["container_insights_metrics"]["per_service"] * len(sizes)
+        lines.append(_product("Container Insights of the cache", (metrics, "metrics"), (prices["metric_month"], "$")))
     return lines
 
 
@@ -107,18 +135,50 @@ def per_million_bids(environment: str, prices: Prices, *, viewers: int) -> list[
     through = sizes["request_kb"] + sizes["answer_kb"] + viewers * sizes["frame_kb"]
     out = sizes["answer_kb"] + viewers * sizes["frame_kb"]
     copies = 2 if environment == "prod" else 1
+    # Each of three servers writes an event into its log and into the stream. In dev NATS has its task's own disk.
+    kept = [_product("NATS' disks", (3, ""), (sizes["nats_kb"], "GB"), (prices["efs_write_gb"], "$"))]
     zones = (sizes["between_zones_kb"], "GB"), (2, ""), (prices["between_zones_gb"], "$")
     return [
         _product("firewall", (1, "million requests"), (prices["waf_million_requests"], "$")),
         _product("load balancer", (through, "GB"), (prices["alb_capacity_unit_hour"], "$")),
         _product("traffic to the internet", (out, "GB"), (prices["data_out_gb"], "$")),
         _product("traffic between zones", *zones),
+        *(kept if environment == "prod" else []),
         _product(
             "archive, each month it is kept",
             (sizes["archive_kb"], "GB"),
             (copies, ""),
             (prices["rds_gp3_gb_month"], "$"),
         ),
+    ]
+
+
+def capacity_units(prices: Prices, *, viewers: int, frames_gb_per_hour: float = 0.0) -> float:
+    """Capacity units of the load balancer while so many viewers are connected: its largest dimension counts.
+
+    New connections are not among them: viewers stay.
+    """
+    by_connections: float = viewers / prices["alb_connections_per_unit"]
+    by_traffic: float = frames_gb_per_hour / prices["alb_gb_per_unit"]
+    return max(by_connections, by_traffic)
+
+
+def viewers_added(values: Mapping[str, Any], prices: Prices, viewers: int) -> list[Line]:
+    """What so many viewers cost where they are there the whole month: who comes for an evening costs an evening's part.
+
+    Without their frames, which `per_million_bids` counts.
+    """
+    hours, size = prices["hours_per_month"], values["services"]["broadcaster"]
+    tasks = max(math.ceil(viewers / size["target"]) - size["min"], 0)
+    units = capacity_units(prices, viewers=viewers)
+    of_units = f"{viewers:,} / {prices['alb_connections_per_unit']:,} {TIMES} ${prices['alb_capacity_unit_hour']:g}"
+    return [
+        Line(
+            "load balancer's capacity units",
+            f"{of_units} {TIMES} {hours} h",
+            units * prices["alb_capacity_unit_hour"] * hours,
+        ),
+        _tasks("more broadcaster", dict(size) | {"min": tasks}, values, prices),
     ]
 
 
@@ -141,8 +201,16 @@ def _tasks(name: str, size: Mapping[str, Any], values: Mapping[str, Any], prices
     )
 
 
-def _firewall(prices: Prices) -> Line:
-    rules, rule = prices["rules_of_the_firewall"], prices["waf_rule_month"]
+def _scraped(what: str, count: int, values: Mapping[str, Any], prices: Prices) -> list[Line]:
+    """A metric for each name and service; none without a collector."""
+    if not values["collector_image_tag"]:
+        return []
+    return [_product(what, (count, ""), (prices["metric_month"], "$"))]
+
+
+def _firewall(values: Mapping[str, Any], prices: Prices) -> Line:
+    more = prices["rules_for_proxies"] if values.get("proxy_cidrs") else 0
+    rules, rule = prices["rules_of_the_firewall"] + more, prices["waf_rule_month"]
     acl = prices["waf_acl_month"]
     return Line("firewall", f"${acl:g} + {rules} rules {TIMES} ${rule:g}", acl + rules * rule)
 

@@ -43,7 +43,7 @@ def load_values(
         unknown = sorted(set(given) - set(declared))
         if unknown:
             text = f"{path.name} sets {', '.join(unknown)}, which do not exist"
-            findings.append(Finding("variables", "fail", text, f"{folder / 'variables.tf'} has those that do."))
+            findings.append(Finding("variables", "fail", text, f"{folder}/variables*.tf have those that do."))
         values |= {name: value for name, value in given.items() if name in declared}
     missing = sorted(set(declared) - set(values))
     if missing:
@@ -73,7 +73,7 @@ def _of_environment(text: str) -> Any:
 def check_values(environment: str, values: Mapping[str, Any]) -> list[Finding]:
     """Usual mistakes of a first deployment. Terraform checks every variable again."""
     findings = [_examples_left(values), _certificate(values), _acknowledgement(environment, values)]
-    if "0.0.0.0/0" in (values.get("alb_ingress_cidrs") or []):
+    if "0.0.0.0/0" in (values.get("alb_ingress_cidrs") or []) and values.get("auth_mode") != "jwt":
         advice = "The API does not ask who is calling: read docs/deploy-aws.md, “Who may reach it”."
         findings.append(Finding("ingress", "warn", "everybody may reach the platform", advice))
     if not values.get("operator_cidrs"):

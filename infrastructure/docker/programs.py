@@ -25,6 +25,7 @@ PROGRAMS: Final = {
     "api_gateway": Program("api_gateway", (), "GATEWAY_PORT", 8080, ("ALIAS_SECRET",)),
     "broadcast_service": Program("broadcast_service", (), "BROADCAST_PORT", 8081, ("ALIAS_SECRET",)),
     "archival_worker": Program("archival_worker", (), "ARCHIVER_PORT", 8082),
+    "cache_node": Program("cache_node", (), "CACHE_PORT", 9999, ("ALIAS_SECRET",)),
     "migrate": Program("archival_worker", ("migrate",)),
     "recover": Program("archival_worker", ("recover",)),
     "dead-letters": Program("archival_worker", ("dead-letters",)),

@@ -11,6 +11,8 @@ from importlib.metadata import entry_points
 import click
 from typing_extensions import override
 
+from infrastructure.local.commands.helping import SuggestingGroup
+
 # name → "module:attribute" of a click command. To add a subcommand, add a line. A package that imports this one adds
 # its subcommands to the entry points in pyproject.toml, so that nothing here names that package.
 LAZY = {
@@ -19,13 +21,20 @@ LAZY = {
     "status": "infrastructure.local.commands.status:status",
     "logs": "infrastructure.local.commands.logs:logs",
     "demo": "infrastructure.local.commands.demo:demo",
+    "import": "infrastructure.local.commands.import_lots:import_lots",
     "doctor": "infrastructure.local.commands.doctor:doctor",
     "recover": "infrastructure.local.commands.archive:recover",
     "dead-letters": "infrastructure.local.commands.archive:dead_letters",
     "audit": "infrastructure.local.commands.audit:audit",
     "verify-export": "infrastructure.local.commands.audit:verify_export",
+    "cache": "infrastructure.local.commands.cache:cache",
+    "items": "infrastructure.local.commands.items:items",
+    "bidders": "infrastructure.local.commands.bidders:bidders",
     "feed-token": "infrastructure.local.commands.feed_token:feed_token",
+    "api-keys": "infrastructure.local.commands.api_keys:api_keys",
+    "token": "infrastructure.local.commands.tokens:tokens",
     "deploy-check": "infrastructure.local.commands.deploy_check:deploy_check",
+    "deploy": "infrastructure.local.commands.deploy:deploy",
 }
 ENTRY_POINTS = "bidding.commands"
 
@@ -35,7 +44,7 @@ def commands() -> dict[str, str]:
     return LAZY | {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """A group that imports a subcommand only to run it, or to list it in --help."""
 
     @override

@@ -19,6 +19,7 @@ from infrastructure.local.errors import StackError
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.servers import binaries
 from infrastructure.local.servers.ports import Ports, holder_of, is_free, setting_of
+from infrastructure.local.servers.valkey_cluster import is_redis
 from infrastructure.local.services import ALL_SERVICES, PORTS_OF, PURPOSES
 from infrastructure.local.state import RunRecord, living, run_path
 
@@ -93,6 +94,8 @@ def check_ports(data_dir: Path, ports: Ports, servers: list[str]) -> list[Findin
     """Is each port free, or held by the process of this stack that should hold it?"""
     record = RunRecord.read(run_path(data_dir))
     ours = set(living(record)) if record is not None else set()
+    if any(map(is_redis, ours)):
+        ours.add("redis")
     findings: list[Finding] = []
     for process in (*ALL_SERVICES, *servers):
         for name in PORTS_OF[process]:

@@ -13,7 +13,9 @@ from infrastructure.local.errors import StackError
 FEED_TOKEN_SECRET: Final = "FEED_TOKEN_SECRET"
 """The environment name of the key that signs the tokens of bidders."""
 
-_FILE: Final = "feed-token-secret"
+ALIAS_SECRET: Final = "ALIAS_SECRET"
+"""The environment name of the key of bidders' aliases."""
+
 _BYTES: Final = 32
 
 
@@ -23,11 +25,24 @@ def feed_token_secret(data_dir: Path) -> str:
     Raises:
         StackError: the file can be neither read nor written, or is empty.
     """
-    path = data_dir / _FILE
+    return _secret(data_dir, "feed-token-secret")
+
+
+def alias_secret(data_dir: Path) -> str:
+    """The same for aliases, where the public is shown nothing else of bidders. It is kept, and so are the aliases.
+
+    Raises:
+        StackError: the file can be neither read nor written, or is empty.
+    """
+    return _secret(data_dir, "alias-secret")
+
+
+def _secret(data_dir: Path, name: str) -> str:
+    path = data_dir / name
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         # First written whole under another name: if two processes do this at once, both use the file of one of them.
-        scratch = data_dir / f"{_FILE}.{os.getpid()}.tmp"
+        scratch = data_dir / f"{name}.{os.getpid()}.tmp"
         if not path.exists():
             scratch.touch(mode=0o600)
             scratch.write_text(secrets.token_hex(_BYTES) + "\n")

@@ -13,6 +13,8 @@ __all__ = ["endpoints", "require_reachable", "without_password"]
 _DEFAULT_PORTS = {
     "redis": 6379,
     "rediss": 6379,
+    "redis+cluster": 6379,
+    "rediss+cluster": 6379,
     "nats": 4222,
     "tls": 4222,
     "postgresql": 5432,

@@ -24,6 +24,8 @@ PURPOSES = {
     "nats": "NATS",
     "nats_monitor": "NATS monitoring",
     "postgres": "PostgreSQL",
+    "cache": "the front end of the read cache",
+    "cache_node": "the first node of the read cache; the others have those after it",
 }
 
 # A `.env` in the working directory may be that of the compose stack. What is meant for its servers and for AWS must not
@@ -33,11 +35,22 @@ NOT_FROM_A_FILE = (
     "CLOUD_MAP_ADDRESS",
     "CLOUD_MAP_SERVICE_ID",
     "EXPORT_S3_BUCKET",
+    "IMAGES_S3_BUCKET",
     "METRICS_CLOUDWATCH_NAMESPACE",
     "NATS_STREAM_REPLICAS",
+    "READ_CACHE",
+    "READ_CACHE_CLOUD_MAP",
+    "READ_CACHE_MEMBERSHIP",
+    "READ_CACHE_NODES",
+    "READ_CACHE_TLS_CA_FILE",
+    "READ_CACHE_TLS_CERT_FILE",
+    "READ_CACHE_TLS_KEY_FILE",
 )
 
-SERVICE_PORTS = ("gateway", "broadcast", "archiver")
+KEY_SETTINGS = ("AUTH_JWKS_URL", "AUTH_JWKS_FILE", "AUTH_JWKS", "AUTH_HS256_SECRET")
+"""Each says who issues the tokens of the API."""
+
+SERVICE_PORTS = ("gateway", "broadcast", "archiver", "cache", "cache_node")
 
 # Which port of `Ports` a process listens on.
 PORTS_OF = {
@@ -65,9 +78,24 @@ class Urls:
         return dataclasses.asdict(self)
 
 
-def broadcaster_names(count: int) -> tuple[str, ...]:
-    """The process names of several broadcasters: `broadcast_service`, `broadcast_service-2`, …"""
-    return (BROADCAST_SERVICE, *(f"{BROADCAST_SERVICE}-{number}" for number in range(2, count + 1)))
+SHARING = {API_GATEWAY: "GATEWAY", BROADCAST_SERVICE: "BROADCAST"}
+"""Services of which several may share one port, and how their settings for that begin."""
+
+
+def process_names(service: str, count: int) -> tuple[str, ...]:
+    """The names of several processes of a service: `broadcast_service`, `broadcast_service-2`, …"""
+    return (service, *(f"{service}-{number}" for number in range(2, count + 1)))
+
+
+def service_of(process: str) -> str:
+    """The service that a process is one of, or the process itself."""
+    service, _, number = process.rpartition("-")
+    return service if service in SHARING and number.isdecimal() else process
+
+
+def wants_own_issuer(environment: Mapping[str, str]) -> bool:
+    """Whether tokens are demanded, and nobody else is named who issues them."""
+    return environment.get("AUTH_MODE") == "jwt" and not any(environment.get(name) for name in KEY_SETTINGS)
 
 
 def host_setting(port_name: str) -> str:
@@ -95,7 +123,11 @@ def service_environment(
     """
     defaults = dict.fromkeys(NOT_FROM_A_FILE, "")
     defaults |= {host_setting(name): HOST for name in SERVICE_PORTS}
-    defaults |= {"OPEN_CATALOGUE": "true", "OPEN_IDENTITY": "true"}
+    # What is open to everybody is not, where tokens say who calls.
+    is_open = "false" if (dict(inherited) | dict(extra)).get("AUTH_MODE") == "jwt" else "true"
+    # Its files are read by people, with `bidding logs`.
+    defaults |= {"OPEN_CATALOGUE": is_open, "OPEN_IDENTITY": is_open, "LOG_FORMAT": "text"}
+    defaults["OPS_PARTS"] = f"broadcast_service={urls.broadcast_url},archival_worker={urls.archiver_url}"
     fixed = {
         "REDIS_URL": urls.redis_url,
         "NATS_URL": urls.nats_url,
@@ -103,6 +135,8 @@ def service_environment(
         "GATEWAY_PORT": str(ports.gateway),
         "BROADCAST_PORT": str(ports.broadcast),
         "ARCHIVER_PORT": str(ports.archiver),
+        "CACHE_PORT": str(ports.cache),
+        "CACHE_NODE_PORT": str(ports.cache_node),
         "PYTHONUNBUFFERED": "1",
     }
     return defaults | dict(inherited) | fixed | dict(extra)

@@ -14,34 +14,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from infrastructure.local.cache_nodes import cache_specs, wanted_ports
 from infrastructure.local.errors import ProcessFailed, StackError
-from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
+from infrastructure.local.feed_secret import ALIAS_SECRET, FEED_TOKEN_SECRET, alias_secret, feed_token_secret
 from infrastructure.local.processes import Launcher, ManagedProcess, ProcessSpec, launch, log_tail
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.servers.ports import HOST, Ports, Wanted, free_ports, require_free
 from infrastructure.local.servers.postgres import is_initialised, postgres_spec, postgres_url
 from infrastructure.local.servers.redis_and_nats import AppendFsync, nats_spec, nats_url, redis_spec, redis_url
+from infrastructure.local.servers.valkey_cluster import cluster_for
 from infrastructure.local.services import (
     ALL_SERVICES,
+    API_GATEWAY,
     ARCHIVAL_WORKER,
     BROADCAST_SERVICE,
     PORTS_OF,
     PURPOSES,
+    SHARING,
     Urls,
-    broadcaster_names,
     http_url,
+    process_names,
     reachable_host,
     service_environment,
     service_spec,
+    wants_own_issuer,
 )
 from infrastructure.local.state import (
     DataDirLock,
@@ -63,7 +70,10 @@ class Stack:
     `services` names the services to run; `()` runs the servers alone. `env` is added to the environment of
     every service. `migrate`: bring the schema up to date in `start`; by default if there are services. If the URL
     of a server is given, that server is used and none is started. `redis_appendfsync`: `always` (the default
-    of every deployment), `everysec` or `no`. `broadcasters`: how many share the port of the live feed.
+    of every deployment), `everysec` or `no`. `gateways`, `broadcasters`: how many share the port of the API, and
+    that of the live feed.
+    `cache_nodes`: how many nodes of the read cache run, with a front end; the gateway reads through them.
+    `valkey_nodes`: of how many nodes Redis is a cluster; 1: it is a single server.
     `launcher`: how a process is started.
     """
 
@@ -80,14 +90,22 @@ class Stack:
         nats_url: str | None = None,
         postgres_url: str | None = None,
         reporter: Reporter | None = None,
+        gateways: int = 1,
         broadcasters: int = 1,
+        cache_nodes: int = 0,
+        valkey_nodes: int = 1,
         launcher: Launcher = launch,
     ) -> None:
         self.data_dir = data_dir.absolute()
+        if valkey_nodes > 1 and redis_url is not None:
+            raise StackError(
+                "--valkey-nodes starts nodes of Redis here, and REDIS_URL names others: leave one of them out."
+            )
         self.ports = ports or Ports()
         self.reporter = reporter or Reporter()
         self.services = tuple(services)
-        self._broadcasters = broadcasters
+        self._counts = {API_GATEWAY: gateways, BROADCAST_SERVICE: broadcasters}
+        self._cache_nodes = cache_nodes
         self._launcher = launcher
         self.server_env: dict[str, dict[str, str]] = {}
         """Per private server, the variables that are added to its environment from its next start on."""
@@ -96,6 +114,7 @@ class Stack:
         self._appendfsync = redis_appendfsync
         self._external = {"redis": redis_url, "nats": nats_url, "postgres": postgres_url}
         self._env = dict(env or {})
+        self._cluster = None if redis_url is not None else cluster_for(self.data_dir, ports or Ports(), valkey_nodes)
         self._lock = DataDirLock(self.data_dir)
         self._processes: dict[str, ManagedProcess] = {}
         self._phase: Phase = "starting"
@@ -104,7 +123,8 @@ class Stack:
 
     def _make_urls(self) -> Urls:
         return Urls(
-            redis_url=self._external["redis"] or redis_url(self.ports.redis),
+            redis_url=self._external["redis"]
+            or (redis_url(self.ports.redis) if self._cluster is None else self._cluster.url),
             nats_url=self._external["nats"] or nats_url(self.ports.nats),
             postgres_url=self._external["postgres"] or postgres_url(self.ports.postgres),
             gateway_url=self._service_url("gateway"),
@@ -121,7 +141,10 @@ class Stack:
     @property
     def servers(self) -> tuple[str, ...]:
         """The servers that this stack runs itself."""
-        return tuple(name for name, url in self._external.items() if url is None)
+        own = [name for name, url in self._external.items() if url is None]
+        if self._cluster is not None:
+            own[own.index("redis") : own.index("redis") + 1] = self._cluster.names
+        return tuple(own)
 
     @property
     def processes(self) -> Mapping[str, ManagedProcess]:
@@ -131,9 +154,19 @@ class Stack:
     @property
     def service_env(self) -> dict[str, str]:
         """The environment of the services."""
-        inherited = {"EXPORT_DIR": str(self.data_dir / "exports")} | os.environ
+        folders = {"EXPORT_DIR": str(self.data_dir / "exports"), "IMAGES_DIR": str(self.data_dir / "images")}
+        inherited = folders | os.environ
         if not (self._env.get(FEED_TOKEN_SECRET) or inherited.get(FEED_TOKEN_SECRET)):
             inherited[FEED_TOKEN_SECRET] = feed_token_secret(self.data_dir)
+        demands_tokens = (inherited | self._env).get("AUTH_MODE") == "jwt"
+        if demands_tokens and not (self._env.get(ALIAS_SECRET) or inherited.get(ALIAS_SECRET)):
+            inherited[ALIAS_SECRET] = alias_secret(self.data_dir)
+        if wants_own_issuer(inherited | self._env):
+            # By its name: the image of load runs, which start no stack, lacks what it imports.
+            signing = importlib.import_module("infrastructure.local.signing_key")
+            inherited |= signing.identity_environment(self.data_dir, inherited | self._env)
+        if self._cache_nodes and not inherited.get("READ_CACHE"):
+            inherited["READ_CACHE"] = "cluster"
         return service_environment(self.urls, self.ports, inherited, self._env)
 
     def log_path(self, name: str) -> Path:
@@ -160,9 +193,13 @@ class Stack:
             self._set_phase("starting")
             await self._require_external()
             await _all_or_error([self._start_server(name) for name in self.servers])
+            if self._cluster is not None:
+                with self.reporter.step("cluster", self._cluster.url):
+                    await self._cluster.form()
             if self._migrates:
                 await self.migrate()
-            await self._start_together([spec for name in self.services for spec in self._service_specs(name)])
+            specs = [spec for name in self.services for spec in self._service_specs(name)]
+            await self._start_together([*specs, *self._cache_specs()])
             self._set_phase("ready")
         except BaseException as error:
             await asyncio.shield(self.stop())
@@ -290,20 +327,28 @@ class Stack:
             raise StackError(f"There is a process named {name} already.")
 
     def _wanted_ports(self) -> list[Wanted]:
-        names = [name for process in (*self.services, *self.servers) for name in PORTS_OF[process]]
-        return [Wanted(name, PURPOSES[name], getattr(self.ports, name), self._service_host(name)) for name in names]
+        own = [name for name in self.servers if self._cluster is None or name not in self._cluster.names]
+        names = [name for process in (*self.services, *own) for name in PORTS_OF[process]]
+        wanted = [Wanted(name, PURPOSES[name], getattr(self.ports, name), self._service_host(name)) for name in names]
+        if self._cluster is not None:
+            wanted += self._cluster.wanted
+        return [*wanted, *wanted_ports(self._cache_nodes, self.ports, os.environ | self._env)]
+
+    def _cache_specs(self) -> list[ProcessSpec]:
+        return cache_specs(self._cache_nodes, self.ports, self.data_dir, self.service_env)
 
     def _service_specs(self, name: str) -> list[ProcessSpec]:
-        """The processes of a service: one, or several broadcasters, each with its own port for probes."""
+        """The processes of a service: one, or several on one port, each with its own port for probes."""
         (port,) = PORTS_OF[name]
         host, number = self._service_host(port), getattr(self.ports, port)
-        if name != BROADCAST_SERVICE or self._broadcasters == 1:
+        count = self._counts.get(name, 1)
+        if count == 1:
             return [service_spec(name, name, host, number, self.data_dir, self.service_env)]
-        shared = self.service_env | {"BROADCAST_REUSE_PORT": "true"}
-        own_ports = free_ports(self._broadcasters)
+        begin = SHARING[name]
+        shared = self.service_env | {f"{begin}_REUSE_PORT": "true"}
         return [
-            service_spec(each, name, host, own, self.data_dir, shared | {"BROADCAST_OWN_PORT": str(own)})
-            for each, own in zip(broadcaster_names(self._broadcasters), own_ports, strict=True)
+            service_spec(each, name, host, own, self.data_dir, shared | {f"{begin}_OWN_PORT": str(own)})
+            for each, own in zip(process_names(name, count), free_ports(count), strict=True)
         ]
 
     async def _end_leftovers(self) -> None:
@@ -331,10 +376,16 @@ class Stack:
     async def _server_spec(self, name: str) -> ProcessSpec:
         """How to run a server. Makes missing folders and files; in a thread, as that may take long."""
         makers: dict[str, Callable[[], ProcessSpec]] = {
-            "redis": lambda: redis_spec(self.data_dir, self.ports, os.environ, self._appendfsync),
+            "redis": lambda: redis_spec(self.data_dir, self.ports.redis, os.environ, self._appendfsync),
             "nats": lambda: nats_spec(self.data_dir, self.ports, os.environ),
             "postgres": lambda: postgres_spec(self.data_dir, self.ports, os.environ),
         }
+        if self._cluster is not None:
+            cluster = self._cluster
+            makers |= {
+                node: partial(cluster.spec, node, self.data_dir, os.environ, self._appendfsync)
+                for node in cluster.names
+            }
         work = asyncio.ensure_future(asyncio.to_thread(makers[name]))
         try:
             spec = await asyncio.shield(work)

@@ -10,21 +10,52 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 import asyncpg
 import msgspec
 
+from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX
 from shared.domain.errors import InvalidInput
 
 Sort = Literal["newest", "ending", "price"]
 
-# Keyset paging: each sort has its order, the value that goes into the cursor, and what comes after a cursor ($2, $3).
-# An item without an end sorts last by end, so its place in the cursor is null.
-_SORTS: Final[dict[str, tuple[str, str, str]]] = {
-    "newest": ("created_at DESC, item_id DESC", "created_at", "(created_at, item_id) < ($2::timestamptz, $3)"),
-    "ending": (
-        "end_at, item_id",
-        "end_at",
-        "(end_at, item_id) > ($2::timestamptz, $3) OR end_at IS NULL AND ($2 IS NOT NULL OR item_id > $3)",
+
+class _Order(NamedTuple):
+    """An order of the items: the columns that it needs, and an item's place in it, as cursors say it."""
+
+    columns: str
+    by: str
+    place: str
+
+
+# Keyset paging: each sort has its order, and what comes after a cursor: one or several ranges of its index. An item
+# without an end sorts last by end, so its place in the cursor is null. Minor units of different currencies cannot be
+# compared, so prices are in the order of their currencies first.
+_ORDERS: Final = {
+    "newest": _Order("created_at", "created_at DESC, item_id DESC", "created_at::text"),
+    "ending": _Order("end_at", "end_at, item_id", "end_at::text"),
+    "price": _Order(
+        "currency, current_bid",
+        'currency COLLATE "C", current_bid DESC, item_id DESC',
+        "currency || ':' || current_bid",
     ),
-    "price": ("current_bid DESC, item_id DESC", "current_bid", "(current_bid, item_id) < ($2::bigint, $3)"),
 }
+_WITHOUT_END: Final = "end_at IS NULL"
+
+
+def _beyond(sort: str, place: str | None, item_id: str, *, first: int) -> tuple[list[str], list[str]]:
+    """The ranges behind a cursor, and their parameters, which are numbered from ``first`` on."""
+    one, two, three = f"${first}", f"${first + 1}", f"${first + 2}"
+    if place is None:
+        return [f"{_WITHOUT_END} AND item_id > {one}"], [item_id]
+    match sort:
+        case "newest":
+            return [f"(created_at, item_id) < ({one}::text::timestamptz, {two})"], [place, item_id]
+        case "ending":
+            return [f"(end_at, item_id) > ({one}::text::timestamptz, {two})", _WITHOUT_END], [place, item_id]
+    currency, _, price = place.partition(":")
+    # One range, because no index would serve two: each would read all items.
+    cheaper = f"currency = {one} AND (current_bid, item_id) < ({two}::text::bigint, {three})"
+    return [f'(currency COLLATE "C" > {one} OR ({cheaper}))'], [currency, price, item_id]
+
+
+_LENGTHS: Final = (PAGE_DEFAULT, PAGE_MAX)
 
 
 class Asks(Protocol):
@@ -49,22 +80,30 @@ async def catalogue_page(
         InvalidInput: the cursor is not one that this list gave out.
         Unavailable: PostgreSQL cannot be asked.
     """
-    order, place, beyond = _SORTS[sort]
-    after_place, after_id = _decode_cursor(cursor, sort) if cursor else (None, None)
-    # Rows without created_at are items whose `created` event is still on its way.
+    columns, order, place = _ORDERS[sort]
+    # Only what is asked for is in the statement, so that it can be planned without the values, and pages of few lengths
+    # are asked for, so that there are few statements. Rows without created_at are items whose `created` event is still
+    # on its way.
+    rows_max = next((most for most in _LENGTHS if limit <= most), limit) + 1
+    conditions, arguments, ranges = ["created_at IS NOT NULL"], list[str](), ["TRUE"]
+    if status is not None:
+        arguments.append(status)
+        conditions.append(f"status = ${len(arguments)}")
+    if cursor:
+        ranges, parameters = _beyond(sort, *_decode_cursor(cursor, sort), first=len(arguments) + 1)
+        arguments += parameters
+    parts = [
+        f"(SELECT item_id, {columns} FROM items WHERE {' AND '.join([*conditions, each])}"
+        f" ORDER BY {order} LIMIT {rows_max})"
+        for each in ranges
+    ]
     try:
         rows = await asking.fetch(
             f"""
-            SELECT item_id, {place}::text AS place FROM items
-            WHERE created_at IS NOT NULL AND ($1::text IS NULL OR status = $1)
-              AND ($3::text IS NULL OR {beyond.replace("$2", "$2::text")})
-            ORDER BY {order}
-            LIMIT $4
+            SELECT item_id, {place} AS place FROM ({" UNION ALL ".join(parts)}) AS ranges
+            ORDER BY {order} LIMIT {rows_max}
             """,
-            status,
-            after_place,
-            after_id,
-            limit + 1,
+            *arguments,
         )
     except asyncpg.DataError:
         # It looks like a place, but is none: the 32nd of a month, say.
@@ -75,22 +114,31 @@ async def catalogue_page(
     return CataloguePage([row["item_id"] for row in page], next_cursor)
 
 
+def check_cursor(cursor: str, sort: Sort) -> None:
+    """Raises :class:`InvalidInput` where it is not one that this list gave out, as far as can be told of it alone."""
+    _decode_cursor(cursor, sort)
+
+
 def _encode_cursor(sort: str, place: str | None, item_id: str) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode((sort, place, item_id))).decode().rstrip("=")
 
 
-_NUMBER: Final = re.compile(r"\d{1,19}\Z")
+# Base64 would pass over anything else.
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
+_PRICE: Final = re.compile(r"[A-Z]{3}:[0-9]{1,19}\Z")
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d(:\d\d)?\Z")
 _cursor_decoder = msgspec.json.Decoder(tuple[str, str | None, str])
 
 
 def _decode_cursor(cursor: str, sort: str) -> tuple[str | None, str]:
     try:
+        if _CURSOR.fullmatch(cursor) is None:
+            raise ValueError
         padded = cursor + "=" * (-len(cursor) % 4)
         for_sort, place, item_id = _cursor_decoder.decode(base64.urlsafe_b64decode(padded))
     except (ValueError, binascii.Error, msgspec.DecodeError):
         raise InvalidInput("cursor: use the next_cursor of the page before, unchanged") from None
-    pattern = _NUMBER if sort == "price" else _INSTANT
+    pattern = _PRICE if sort == "price" else _INSTANT
     well_formed = sort == "ending" if place is None else pattern.match(place) is not None
     if for_sort != sort or not well_formed:
         raise InvalidInput("cursor: it belongs to another sort order; start again without it")

@@ -76,19 +76,25 @@ def public_history(
     item_id: str, currency: str, bids: list[ArchivedBid], next_cursor: str | None, *, partial: bool
 ) -> dict[str, Any]:
     """A page as anybody may see it: bidders appear under an alias that is stable within the item."""
+    shown = [_public_bid(item_id, currency, bid) for bid in bids]
+    return {"bids": shown, "next_cursor": next_cursor, "partial": partial}
+
+
+def named_history(
+    item_id: str, currency: str, bids: list[ArchivedBid], next_cursor: str | None, *, partial: bool
+) -> dict[str, Any]:
+    """The same page for those who may know who is behind an alias. No cache keeps it."""
+    shown = [_public_bid(item_id, currency, bid) | {"user_id": bid.user_id} for bid in bids]
+    return {"bids": shown, "next_cursor": next_cursor, "partial": partial}
+
+
+def _public_bid(item_id: str, currency: str, bid: ArchivedBid) -> dict[str, Any]:
     return {
-        "bids": [
-            {
-                "seq": bid.seq,
-                "bid_id": bid.bid_id,
-                "bidder": alias_of(item_id, bid.user_id),
-                "amount": amount_json(bid.amount, currency),
-                "kind": bid.kind,
-                "status": "voided" if bid.voided else "repriced" if bid.repriced else "valid",
-                "timestamp": to_rfc3339(bid.ts_us),
-            }
-            for bid in bids
-        ],
-        "next_cursor": next_cursor,
-        "partial": partial,
+        "seq": bid.seq,
+        "bid_id": bid.bid_id,
+        "bidder": alias_of(item_id, bid.user_id),
+        "amount": amount_json(bid.amount, currency),
+        "kind": bid.kind,
+        "status": "voided" if bid.voided else "repriced" if bid.repriced else "valid",
+        "timestamp": to_rfc3339(bid.ts_us),
     }

@@ -53,6 +53,7 @@ def terms_of(row: Row) -> Terms:
         increment=Increment(row["increment_kind"], row["increment_value"], decode_steps(row["increment_steps"])),
         end_us=row["original_end_us"],
         soft_close=soft,
+        approval_required=row["approval_required"],
     )
 
 
@@ -89,6 +90,7 @@ def closed_item(row: Row) -> ItemState:
         original_end_us=terms.end_us,
         created_us=row["created_us"],
         updated_us=row["updated_us"],
+        image_urls=tuple(row["image_urls"]),
     )
 
 

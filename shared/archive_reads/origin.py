@@ -43,8 +43,19 @@ class ClosedReads(Protocol):
         """
 
 
+class ArchiveReads(ClosedReads, Protocol):
+    """:class:`ClosedReads` that tell of many items in one question, too."""
+
+    async def states(self, item_ids: Sequence[str]) -> dict[str, bytes]:
+        """What is under ``states/<item>``, by item, of those of these items that are closed.
+
+        Raises:
+            Unavailable: it cannot be told now.
+        """
+
+
 class ArchiveOrigin:
-    """:class:`ClosedReads` out of PostgreSQL. Its bounds on connections, time and questions are those of ``asking``."""
+    """:class:`ArchiveReads` out of PostgreSQL. Bounds on connections, time and questions are those of ``asking``."""
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
@@ -62,6 +73,11 @@ class ArchiveOrigin:
             case CatalogueKey(sort, status, limit, cursor):
                 page = await catalogue_page(self._asking, status=status, sort=sort, cursor=cursor, limit=limit)
                 return msgspec.json.encode({"ids": page.ids, "next_cursor": page.next_cursor})
+
+    async def states(self, item_ids: Sequence[str]) -> dict[str, bytes]:
+        """See :class:`ArchiveReads`."""
+        found = await closed_items(self._asking.fetch, item_ids)
+        return {item_id: encode_state(item) for item_id, item in found.items()}
 
     async def _history(self, item_id: str, limit: int, cursor: str | None) -> bytes | None:
         before = parse_cursor(cursor) if cursor else None

@@ -1,7 +1,8 @@
 """Makes an item, as Redis must have it, from what the archive knows about it. Pure.
 
-What comes back: the terms, the whole state with its hidden maxima, the newest events, and the verdicts of accepted
-bids, word for word, also under Idempotency-Keys. What no event tells is in the sealed facts (:mod:`shared.sealed`).
+What comes back: the terms, the whole state with its hidden maxima, the newest events, what was ruled on bidders, and
+the verdicts of accepted bids, word for word, also under Idempotency-Keys. What no event tells is in the sealed facts
+(:mod:`shared.sealed`).
 
 What does not come back:
 
@@ -31,6 +32,7 @@ from shared.messages import encode_event
 from shared.redis_layout.accepted_log import archived_entry, encode_entry
 from shared.redis_layout.item_hash import item_fields
 from shared.redis_layout.limits import VERDICT_KEEP_S
+from shared.redis_layout.rulings import LISTED, NEEDS_APPROVAL, ItemRuling
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Rebuilt:
         recent: its newest events as JSON, newest first.
         deadline_us: when the closer must look at it; None for never.
         updated_us: of its last event.
+        rulings: what was ruled on bidders, as the fields of their hash.
         verdicts_until_us: until when its verdicts are kept; None if it may still take bids.
         fault: why it could not be rebuilt as it was, else None. Then it is paused, for an operator to decide.
     """
@@ -57,6 +60,7 @@ class Rebuilt:
     recent: list[bytes]
     deadline_us: int | None
     updated_us: int
+    rulings: Mapping[str, str] = field(default_factory=dict)
     verdicts_until_us: int | None = None
     fault: str | None = None
 
@@ -111,10 +115,12 @@ def rebuild(
     hidden: Hidden = NOTHING_HIDDEN,
     bidders: Mapping[str, int] = NO_BIDDERS,
     accepted: Sequence[Row] = (),
+    rulings: Sequence[Row] = (),
 ) -> Rebuilt:
     """The item of a row of ``read_items``, after ``turns``, with its rows of ``read_log``, newest first.
 
-    ``bidders``: how many accepted bids of each person stand; ``accepted``: its rows of ``read_accepted``.
+    ``bidders``: how many accepted bids of each person stand; ``accepted``, ``rulings``: its rows of ``read_accepted``
+    and ``read_rulings``.
     Never raises if something is missing in the archive: the item comes back paused, with its ``fault``.
     """
     terms, fault = terms_or_default(row)
@@ -124,7 +130,10 @@ def rebuild(
         status = Status.PAUSED
     paused_us = (turns.paused_us or row["updated_us"]) if status is Status.PAUSED else None
     standing = hidden.standing_of(row)
-    fields = item_fields(terms, name=row["name"], description=row["description"]) | {
+    ruled = {each["user_id"]: ItemRuling(each["approved"], each["blocked"], each["max_amount"]) for each in rulings}
+    ruled = {user_id: ruling for user_id, ruling in ruled.items() if ruling != ItemRuling()}
+    texts = item_fields(terms, name=row["name"], description=row["description"], image_urls=row["image_urls"])
+    fields = texts | {
         "id": row["item_id"],
         "status": status.value,
         "epoch": str(epoch),
@@ -147,6 +156,7 @@ def rebuild(
         "created_us": str(row["created_us"] or row["updated_us"]),
         "updated_us": str(row["updated_us"]),
         "keeps_verdicts": "1",
+        "rulings": (NEEDS_APPROVAL if terms.approval_required else "") + (LISTED if ruled else ""),
     }
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
     recent = [encode_event(event) for event in recent_events(terms, row["bid_count"], row["end_us"], log)]
@@ -160,6 +170,7 @@ def rebuild(
         recent=recent,
         deadline_us=deadline_us,
         updated_us=row["updated_us"],
+        rulings={user_id: ruling.encode() for user_id, ruling in ruled.items()},
         verdicts_until_us=verdicts_until_us,
         fault=fault,
     )

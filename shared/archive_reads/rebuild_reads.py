@@ -45,6 +45,9 @@ async def read_items(connection: Connection, item_ids: Sequence[str], epoch: int
     async for bidder in _stream(connection, "read_bidders", item_ids):
         bidders[bidder["item_id"]][bidder["user_id"]] = bidder["bids"]
     accepted = _by_item(await connection.fetch(_SQL["read_accepted"], item_ids, ACCEPTED_KEPT))
+    rulings: defaultdict[str, list[Row]] = defaultdict(list)
+    async for ruling in _stream(connection, "read_rulings", item_ids):
+        rulings[ruling["item_id"]].append(ruling)
     items = [
         rebuild(
             row,
@@ -54,6 +57,7 @@ async def read_items(connection: Connection, item_ids: Sequence[str], epoch: int
             hidden=hidden[item],
             bidders=bidders[item],
             accepted=accepted[item],
+            rulings=rulings[item],
         )
         for item, row in rows.items()
     ]

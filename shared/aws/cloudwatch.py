@@ -44,7 +44,21 @@ class Total:
     unit: str = "Count"
 
 
-Metric = Gauge | Total
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How often each value was seen since the process started, so that CloudWatch can tell percentiles over tasks and
+    time. The growth is reported.
+
+    Attributes:
+        counts: by value; at most 150 values, which is what one call takes. No value may be negative.
+    """
+
+    name: str
+    counts: Mapping[float, int]
+    unit: str = "Seconds"
+
+
+Metric = Gauge | Total | Distribution
 Read = Callable[[], Awaitable[Sequence[Metric]]]
 
 
@@ -59,6 +73,7 @@ class Reporter:
         self._read = read
         self._interval_s = interval_s
         self._reported: dict[str, float] = {}
+        self._seen: dict[str, Mapping[float, int]] = {}
         self._failing = False
 
     async def run(self) -> None:
@@ -87,21 +102,31 @@ class Reporter:
                 "MetricName": metric.name,
                 "Dimensions": [{"Name": "Service", "Value": self._service}],
                 "Timestamp": at,
-                "Value": self._value(metric),
+                **told,
                 "Unit": metric.unit,
             }
             for metric in metrics
+            if (told := self._told(metric))
         ]
         if not data:
             return
         with translated("CloudWatch, put metrics"):
             await asyncio.to_thread(self._client.put_metric_data, Namespace=self._namespace, MetricData=data)
         self._reported |= {metric.name: metric.value for metric in metrics if isinstance(metric, Total)}
+        self._seen |= {metric.name: dict(metric.counts) for metric in metrics if isinstance(metric, Distribution)}
 
-    def _value(self, metric: Metric) -> float:
+    def _told(self, metric: Metric) -> dict[str, Any]:
+        """What is said of it; empty: nothing happened that could be told."""
         if isinstance(metric, Gauge):
-            return float(metric.value)
-        return float(max(metric.value - self._reported.get(metric.name, 0.0), 0.0))
+            return {"Value": float(metric.value)}
+        if isinstance(metric, Total):
+            return {"Value": float(max(metric.value - self._reported.get(metric.name, 0.0), 0.0))}
+        before = self._seen.get(metric.name, {})
+        grown = {value: count - before.get(value, 0) for value, count in metric.counts.items()}
+        grown = {value: count for value, count in grown.items() if count > 0}
+        if not grown:
+            return {}
+        return {"Values": [float(value) for value in grown], "Counts": [float(count) for count in grown.values()]}
 
     async def _try(self) -> None:
         try:

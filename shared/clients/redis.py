@@ -8,6 +8,12 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from shared.clients.cluster.addresses import ClusterUrl, is_cluster_url
+from shared.clients.cluster.client import ClusterClient
+
+OnConnect = Callable[[AbstractConnection], Awaitable[None]]
 
 
 def open_redis(
@@ -15,7 +21,7 @@ def open_redis(
     *,
     timeout_s: float = 5.0,
     connections_max: int = 32,
-    on_connect: Callable[[AbstractConnection], Awaitable[None]] | None = None,
+    on_connect: OnConnect | None = None,
 ) -> Redis:
     """A client that connects on first use.
 
@@ -23,11 +29,28 @@ def open_redis(
     then run twice, so retries are off here: the caller knows which of its calls may be repeated.
 
     Args:
-        url: ``redis://`` or ``rediss://``.
+        url: ``redis://`` or ``rediss://`` of one server; ``redis+cluster://`` or ``rediss+cluster://`` of one or more
+            nodes of a cluster, separated by commas: the client is then a :class:`ClusterClient`.
         timeout_s: for connecting, for each answer, and for a free connection of the pool.
-        connections_max: upper bound of the pool; callers wait for a free connection, at most ``timeout_s``.
+        connections_max: upper bound of the pool, of each node's in a cluster; callers wait for a free connection, at
+            most ``timeout_s``.
         on_connect: awaited on every new connection instead of the library's handshake, ``connection.on_connect()``.
+
+    Raises:
+        ValueError: it is no such URL.
     """
+    if not is_cluster_url(url):
+        return _open(url, timeout_s, connections_max, on_connect)
+    cluster = ClusterUrl.parse(url)
+    return ClusterClient(
+        cluster.seeds,
+        lambda address: _open(cluster.url_of(address), timeout_s, connections_max, on_connect),
+        lambda address: _open(cluster.url_of(address), timeout_s, 1, None),
+        timeout_s=timeout_s,
+    )
+
+
+def _open(url: str, timeout_s: float, connections_max: int, on_connect: OnConnect | None) -> Redis:
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=connections_max,
@@ -42,3 +65,11 @@ def open_redis(
         redis_connect_func=on_connect,
     )
     return Redis.from_pool(pool)
+
+
+def told_of(error: BaseException) -> str:
+    """What may be told to anybody of an error of Redis: errors of the library and of the system name addresses."""
+    of_library = type(error).__module__.partition(".")[0] in ("redis", "builtins", "asyncio")
+    if of_library and not isinstance(error, ResponseError):
+        return type(error).__name__
+    return str(error)

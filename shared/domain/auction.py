@@ -32,6 +32,7 @@ class Terms:
     """What the seller fixed. Amounts in minor units, times in microseconds since the Unix epoch.
 
     ``start_price`` may be 0: the first bid is then at least one minor unit. ``reserve_price`` is hidden from bidders.
+    ``approval_required``: only bidders who were approved may bid (:mod:`shared.domain.rulings`).
     """
 
     item_id: str
@@ -44,6 +45,7 @@ class Terms:
     increment: Increment = field(default_factory=Increment)
     end_us: int | None = None
     soft_close: SoftClose | None = None
+    approval_required: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_price <= MINOR_MAX:

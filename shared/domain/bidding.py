@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from shared.domain.auction import State, Status, Terms, buy_now_offered, minimum_bid
+from shared.domain.rulings import NO_RULINGS, Rulings
 
 Kind = Literal["bid", "proxy", "buy_now"]
 
@@ -84,7 +85,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The bid changed nothing. Codes: ``NOT_STARTED CLOSED PAUSED CANCELLED SOLD OWN_ITEM TOO_LOW MAX_NOT_RAISED``."""
+    """The bid changed nothing.
+
+    Codes: ``NOT_STARTED CLOSED PAUSED CANCELLED SOLD OWN_ITEM BLOCKED NOT_APPROVED TOO_LOW MAX_NOT_RAISED
+    LIMIT_EXCEEDED``.
+    """
 
     code: str
 
@@ -101,9 +106,9 @@ class Outcome:
     state: State
 
 
-def place_bid(terms: Terms, state: State, bid: Bid, now_us: int) -> Outcome:
+def place_bid(terms: Terms, state: State, bid: Bid, now_us: int, rulings: Rulings = NO_RULINGS) -> Outcome:
     """Decide one bid. Pure: the caller saves ``state`` and publishes ``events`` in one atomic step."""
-    refusal = refusal_by_status(terms, state, now_us) or _refusal_by_bid(terms, state, bid)
+    refusal = refusal_by_status(terms, state, now_us) or _refusal_by_bid(terms, state, bid, rulings)
     if refusal is not None:
         return Outcome(Refused(refusal), (), state)
     # The first accepted bid opens a scheduled item whose start has come, if the closer has not opened it yet.
@@ -132,12 +137,30 @@ def count_in(terms: Terms, state: State, bid: Bid, *, buys_now: bool = False) ->
     return _against_leader(terms, state, bid)
 
 
-def _refusal_by_bid(terms: Terms, state: State, bid: Bid) -> str | None:
-    """Checks 3 and 4: who bids, and how much."""
+def _refusal_by_bid(terms: Terms, state: State, bid: Bid, rulings: Rulings) -> str | None:
+    """Who bids, and how much. The limit comes last: it refuses nothing but what would count without it."""
     if terms.seller_id is not None and bid.user_id == terms.seller_id:
         return "OWN_ITEM"
-    if _taken_at_buy_now(terms, state, bid) is not None:
-        return None
+    if rulings.refusal is not None:
+        return rulings.refusal
+    taken_at = _taken_at_buy_now(terms, state, bid)
+    refusal = None if taken_at is not None else _refusal_by_amount(terms, state, bid)
+    if refusal is not None:
+        return refusal
+    # Who buys at once pays that price, however much was offered.
+    most = bid.limit if taken_at is None else max(taken_at, state.price)
+    return None if rulings.allows(most) and _has_credit(state, most, rulings) else "LIMIT_EXCEEDED"
+
+
+def _has_credit(state: State, most: int, rulings: Rulings) -> bool:
+    """Whether the bid is within the spending limit, if it leads. What the bidder leads with already is theirs."""
+    if rulings.credit is None or most <= rulings.credit:
+        return True
+    # A leader who raises nothing, or a rival whom the leader's maximum beats.
+    return state.leader is not None and most <= state.leader_max
+
+
+def _refusal_by_amount(terms: Terms, state: State, bid: Bid) -> str | None:
     if bid.user_id == state.leader and bid.amount is None:
         # A leader's maximum is compared with their present maximum, not with the visible minimum.
         return "MAX_NOT_RAISED" if bid.limit <= state.leader_max else None

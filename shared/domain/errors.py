@@ -108,6 +108,18 @@ class ItemExists(BiddingError):
         super().__init__(f"item {item_id!r} exists already; choose another id")
 
 
+class TooManyRulings(BiddingError):
+    """There are as many rulings on bidders as may be; nothing was changed."""
+
+    code = "TOO_MANY_RULINGS"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        super().__init__(
+            f"something was ruled on {most} bidders already, which is the most; take back what is not needed"
+        )
+
+
 class StateConflict(BiddingError):
     """The item's state does not allow the operation."""
 

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,14 +24,19 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.http11 import Response
 
 from shared.feed_client.state import FeedState, Step
-from shared.feed_client.updates import ConnectionState, FeedClosed, FeedDenied, Update
+from shared.feed_client.updates import ConnectionState, FeedClosed, FeedDenied, Refused, Update
 
 OPEN_TIMEOUT_S: Final = 10.0
 SEND_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
+TICKET_TIMEOUT_S: Final = 10.0
 ABNORMAL: Final = 1006
 """The code of a connection that ended without a close frame."""
 
+NO_TICKET: Final = "NO_TICKET"
+"""The code of the update that says that no ticket was to be had."""
+
+_SESSION_OVER: Final = "TOKEN_EXPIRED"
 _DETAIL_CHARACTERS_MAX: Final = 300
 
 
@@ -45,11 +50,13 @@ class FeedClient:
         url: of the service, ``ws://host:port`` or ``wss://…``; ``http`` and ``https`` work too.
         items: ids to follow from the start; :meth:`follow` adds further ones.
         token: the feed token, which opens the private channel.
+        new_ticket: instead of it, where tickets come from: asked for each connection, and again when the session of the
+            last one is over. While it fails the feed goes on without the private channel, and an update says so.
         full: every event of every item, instead of a limited number of states per second.
         chance: random numbers from 0 to 1, for the waits between attempts.
 
     Raises:
-        ValueError: the URL is not that of a feed, or an id is not an item id.
+        ValueError: the URL is not that of a feed, an id is not an item id, or there are both a token and tickets.
         FeedClosed, FeedDenied: while iterating: the service refused for good.
     """
 
@@ -59,11 +66,15 @@ class FeedClient:
         items: Iterable[str] = (),
         *,
         token: str | None = None,
+        new_ticket: Callable[[], Awaitable[str]] | None = None,
         full: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._state = FeedState(items, token=token, full=full, chance=chance)
         self._address = _address(url, self._state.query)
+        if token is not None and new_ticket is not None:
+            raise ValueError("the private channel is opened by a token or by tickets, not by both")
+        self._new_ticket = new_ticket
         self._socket: ClientConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._updates: deque[Update] = deque()
@@ -163,6 +174,7 @@ class FeedClient:
     async def _open(self) -> None:
         await asyncio.sleep(max(0.0, self._retry_at_s - _now_s()))
         self._note(self._state.connecting())
+        ticket = await self._ticket()
         try:
             self._socket = await connect(
                 self._address,
@@ -176,7 +188,18 @@ class FeedClient:
         except (OSError, TimeoutError, EOFError, InvalidHandshake):
             self._note(self._state.failed())
         else:
-            await self._carry_out(self._state.opened())
+            await self._carry_out(self._state.opened(ticket))
+
+    async def _ticket(self) -> str | None:
+        """A ticket for one connection; None where there is none to be had."""
+        if self._new_ticket is None:
+            return None
+        try:
+            async with asyncio.timeout(TICKET_TIMEOUT_S):
+                return await self._new_ticket()
+        except Exception as error:  # whatever the user's own function raises: the public feed must go on
+            self._updates.append(Refused(NO_TICKET, f"{type(error).__name__}: {error}"))
+            return None
 
     async def _read(self, socket: ClientConnection) -> None:
         try:
@@ -197,6 +220,10 @@ class FeedClient:
             await self._carry_out(step)
             if step.retry_in_s is not None:
                 self._give_up(socket)
+            elif any(isinstance(each, Refused) and each.code == _SESSION_OVER for each in step.updates):
+                ticket = await self._ticket()
+                if ticket is not None:
+                    await self._carry_out(self._state.authenticate_by_ticket(ticket))
 
     async def _carry_out(self, step: Step) -> None:
         """Queue the updates, and send the messages before anybody sees them."""

@@ -90,7 +90,8 @@ class FeedState:
 
     Args:
         items: ids to follow from the start.
-        token: the feed token, sent on each connection until it is refused.
+        token: the feed token, sent on each connection until it is refused. Tickets, which are good once, are arguments
+            of :meth:`opened` and :meth:`authenticate_by_ticket`.
         full: every event is wanted, instead of a limited number of states per second.
         chance: random numbers from 0 to 1, for the waits.
 
@@ -168,12 +169,14 @@ class FeedState:
         """An attempt begins."""
         return self._with_state(Step(), ConnectionState.CONNECTING)
 
-    def opened(self) -> Step:
-        """The connection is open: authenticate, and subscribe to all items with ``since``."""
+    def opened(self, ticket: str | None = None) -> Step:
+        """The connection is open: authenticate, by the ticket if there is one, and subscribe to all items with
+        ``since``."""
         self._is_open = True
         self._greeted_s = self._heartbeat_s = None
         self.clock.reset()
-        return Step(messages=[*self._authenticate(), *self._subscribe(self._items)])
+        proof = self._authenticate() if ticket is None else self.authenticate_by_ticket(ticket).messages
+        return Step(messages=[*proof, *self._subscribe(self._items)])
 
     def received(self, text: str | bytes, now_s: float) -> Step:
         """Take a message of the service. Unknown ones are skipped: a newer service may send more."""
@@ -264,6 +267,10 @@ class FeedState:
         self._token = token
         return Step(messages=self._authenticate() if self._is_open else [])
 
+    def authenticate_by_ticket(self, ticket: str) -> Step:
+        """Open the private channel with this ticket, on this connection."""
+        return Step(messages=[_encode({"op": "authenticate", "ticket": ticket}).decode()] if self._is_open else [])
+
     def ask_standing(self, items: Iterable[str]) -> Step:
         """Ask for the standing again, whether it changed or not."""
         asked = [item_id for item_id in items if item_id in self._items]
@@ -298,11 +305,12 @@ class FeedState:
         if version is None or (item.standing is not None and version < item.standing):
             return
         item.standing = version
+        alias = frame["alias"] if isinstance(frame.get("alias"), str) else None
         current_bid, min_next_bid, maximum = (
             _amount(frame.get(name)) for name in ("current_bid", "min_next_bid", "your_maximum")
         )
         step.updates.append(
-            Standing(item.item_id, version, str(frame.get("standing")), current_bid, min_next_bid, maximum)
+            Standing(item.item_id, version, str(frame.get("standing")), current_bid, min_next_bid, maximum, alias)
         )
 
     def _error(self, frame: dict[str, Any], step: Step) -> None:

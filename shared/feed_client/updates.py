@@ -82,8 +82,8 @@ class Authenticated:
 class Standing:
     """How the authenticated bidder stands on an item.
 
-    ``standing`` is ``leading``, ``outbid``, ``won``, ``lost`` or ``none``; ``your_maximum`` is None unless the token
-    allows it to be told.
+    ``standing`` is ``leading``, ``outbid``, ``won``, ``lost`` or ``none``; ``your_maximum`` is None unless the token or
+    ticket allows it to be told; ``alias`` is the bidder's own public name on the item, None of an older service.
     """
 
     item_id: str
@@ -92,6 +92,7 @@ class Standing:
     current_bid: Decimal | None
     min_next_bid: Decimal | None
     your_maximum: Decimal | None
+    alias: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

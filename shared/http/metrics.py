@@ -40,6 +40,15 @@ class Histogram:
         self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.sum_s += seconds
 
+    def middles(self) -> dict[float, int]:
+        """The counts by the middle of their buckets; what is longer than the last bound is counted at that bound.
+
+        For whoever wants values and not buckets. The middle, since a value at a bound may be told as more than it.
+        """
+        lower = (0.0, *self.bounds_s)
+        middles = [(low + high) / 2 for low, high in zip(lower, self.bounds_s, strict=False)]
+        return dict(zip((*middles, self.bounds_s[-1]), self.counts, strict=True))
+
     def family(self, name: str, text: str) -> Metric:
         """As Prometheus has it: each bucket counts all up to its bound."""
         bounds = [*(f"{bound_s:g}" for bound_s in self.bounds_s), "+Inf"]

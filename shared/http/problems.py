@@ -9,6 +9,8 @@ import msgspec
 from starlette.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
+INTERNAL_ERROR: Final = "INTERNAL_ERROR"
+INTERNAL_ERROR_DETAIL: Final = "something went wrong here; whether anything was changed is not known"
 
 TITLES: Final = {
     400: "Bad request",
@@ -24,7 +26,9 @@ TITLES: Final = {
     429: "Too many requests",
     431: "Request head too large",
     500: "Internal error",
+    501: "Not offered here",
     503: "Temporarily unavailable",
+    507: "No room left",
 }
 
 

@@ -17,20 +17,21 @@ parsed or read.
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import re
-from http import HTTPStatus
-from itertools import takewhile
 from typing import Any, ClassVar, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from typing_extensions import override
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from shared.http.problems import MEDIA_TYPE, problem_body
+from shared.http.connection_limits import ConnectionLimits
+from shared.http.counted import CountedHttpProtocol
+from shared.http.watch import Watch
+from shared.seldom import Seldom
 
-_SWEEP_S: Final = 1.0
+_no_request: Final = Seldom(logging.getLogger(__name__))
+
 _SLICE_BYTES: Final = 1_024
 _WAITING_MAX: Final = 16
 # Name or address, and port; RFC 3986 allows more signs in a name, which no host has.
@@ -40,33 +41,6 @@ _HOST: Final = re.compile(rb"[A-Za-z0-9._~%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?"
 _NOTHING: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
-
-
-class _Watch:
-    """The connections of one protocol class whose request is incomplete, oldest first."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
-        self.loop = loop
-        self._timeout_s = timeout_s
-        self._since_s: dict[BoundedHttpProtocol, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, one: BoundedHttpProtocol) -> None:
-        """Start the time for its request."""
-        self._since_s.pop(one, None)
-        self._since_s[one] = self.loop.time()
-        if self._timer is None:
-            self._timer = self.loop.call_later(_SWEEP_S, self._sweep)
-
-    def end(self, one: BoundedHttpProtocol) -> None:
-        self._since_s.pop(one, None)
-
-    def _sweep(self) -> None:
-        late_s = self.loop.time() - self._timeout_s
-        for one, _ in list(takewhile(lambda entry: entry[1] < late_s, self._since_s.items())):
-            one.unwatch()
-            one.refuse_slow()
-        self._timer = self.loop.call_later(_SWEEP_S, self._sweep) if self._since_s else None
 
 
 class _Refused(Exception):
@@ -87,7 +61,7 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
+class BoundedHttpProtocol(CountedHttpProtocol):
     """One connection. It answers 431 to a head over ``head_bytes_max``, or to trailers over that; 408 to a head, or
     then a body, that takes longer than ``timeout_s`` (and up to a second more); 501 to a transfer coding other than
     chunked; 400 to what is not HTTP/1.1. Then it is closed.
@@ -101,11 +75,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     head_bytes_max: ClassVar[int] = 16 * 1024
     timeout_s: ClassVar[float] = 10.0
+    patient_targets: ClassVar[frozenset[bytes]] = frozenset()
+    """Request targets, as they are sent, whose bodies may take ``patient_s``: uploads."""
+    patient_s: ClassVar[float] = 60.0
     answers_silence: ClassVar[bool] = False
     """Whether a client that has sent nothing gets a 408. Browsers open connections in advance: to them it would be the
     answer to a request that they send just then."""
 
-    _watch: ClassVar[_Watch | None] = None
+    _watch: ClassVar[Watch[BoundedHttpProtocol] | None] = None
+    _patient_watch: ClassVar[Watch[BoundedHttpProtocol] | None] = None
     _arriving = _HEAD
     # Of the fields of the head, or of the trailers, that are complete; and of what is behind them.
     _head_bytes = 0
@@ -116,13 +94,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _may_be_trailer = False
     # Whether the head or body that is arriving began in this read.
     _is_new = False
-    _is_watched = False
+    _watched_by: Watch[BoundedHttpProtocol] | None = None
     # The head of a request that asks for another protocol, without that wish; it is read again, with what follows it.
     _plain_head: bytes | None = None
     # What was read and is not parsed yet, because too many requests wait.
     _unparsed = b""
     # Nothing more of this connection is parsed.
     _is_deaf = False
+    # How often something was parsed; between two times others had their turn.
+    reads = 0
 
     @override
     def connection_made(self, transport: Any) -> None:
@@ -132,9 +112,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Of this class alone: a subclass may have another time-out.
         watch = cls.__dict__.get("_watch")
         if watch is None or watch.loop is not self.loop:
-            cls._watch = _Watch(self.loop, self.timeout_s)
-        self._watch_anew()
-        self._await_request()
+            cls._watch = Watch(self.loop, self.timeout_s, BoundedHttpProtocol._is_slow)
+            cls._patient_watch = Watch(self.loop, self.patient_s, BoundedHttpProtocol._is_slow)
+        if self.may_stay():
+            self._watch_anew()
+            self._await_request()
+        else:
+            self._is_deaf = True
+
+    def _is_slow(self) -> None:
+        self._watched_by = None
+        self.refuse_slow()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -155,6 +143,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Parse what has come, as far as requests may wait."""
+        self.reads += 1
         if len(data) <= _SLICE_BYTES:
             self._parse_counting(data)
         else:
@@ -172,7 +161,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._hold()
         elif self._arriving == _NOTHING:
             self.unwatch()
-        elif self._is_new or not self._is_watched:
+        elif self._is_new or self._watched_by is None:
             self._watch_anew()
         self._is_new = False
 
@@ -241,13 +230,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if isinstance(error.__context__, _Refused):
                 self._refuse(*error.__context__.answer)
             else:
-                self.logger.warning("not a request of HTTP/1.1")
+                _no_request.warning("not a request of HTTP/1.1")
                 self.send_400_response("")
 
     @override
     def on_message_begin(self) -> None:
-        self._arriving, self._head_bytes, self._is_new, self._is_line_over = _HEAD, 0, True, True
+        self.begin_head()
         super().on_message_begin()
+
+    @override
+    def _should_upgrade(self) -> bool:
+        """Not while an answer is due: the WebSocket would have the connection, and the answer would wait for room in it
+        for ever. Such a wish is ignored like that for any other protocol."""
+        is_answering = bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+        return super()._should_upgrade() and not is_answering
+
+    def begin_head(self) -> None:
+        """A request begins to arrive."""
+        self._arriving, self._head_bytes, self._is_new, self._is_line_over = _HEAD, 0, True, True
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -272,8 +272,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
-        self._check_host()
-        self._check_coding()
+        self.check_head()
         if self.parser.should_upgrade() and not self._should_upgrade() and self._asks_for_upgrade():
             version = self.parser.get_http_version().encode()
             lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
@@ -282,41 +281,47 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
         # Only now: the URL may have been none, and then the body that is arriving is not this request's.
+        self.begin_body()
+
+    def begin_body(self) -> None:
+        """The head is complete and is taken."""
         self._arriving, self._head_bytes, self._is_new, self._may_be_trailer = _BODY, 0, True, False
+
+    def end_body(self) -> None:
+        """The request is complete."""
+        self._arriving = _NOTHING
 
     def _asks_for_upgrade(self) -> bool:
         return any(name == b"upgrade" for name, _ in self.headers)
 
-    def _check_host(self) -> None:
-        """Exactly one Host, and one that is a host (RFC 9112, section 3.2); HTTP/1.0 may leave it out.
+    def check_head(self) -> None:
+        """Exactly one Host, and one that is a host (RFC 9112, section 3.2); HTTP/1.0 may leave it out. No transfer
+        coding, or chunked alone (section 6.1); the parser looks at the last one only.
 
         Raises:
-            ValueError: it is not so; the parser turns this into a refusal.
+            ValueError: not one host; the parser turns this into a refusal.
+            _Refused: there is another coding.
         """
-        hosts = [value for name, value in self.headers if name == b"host"]
+        hosts, codings = [], []
+        for name, value in self.headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"transfer-encoding":
+                codings.append(value)
         if len(hosts) > 1 or (hosts and _HOST.fullmatch(hosts[0]) is None):
             raise ValueError("not one host")
         if not hosts and self.parser.get_http_version() == "1.1":
             raise ValueError("no host")
-
-    def _check_coding(self) -> None:
-        """No transfer coding, or chunked alone (RFC 9112, section 6.1). The parser looks at the last one only.
-
-        Raises:
-            _Refused: there is another one.
-        """
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if not codings:
-            return
-        named = [coding for coding in (part.strip().lower() for part in b",".join(codings).split(b",")) if coding]
-        if named != [b"chunked"]:
-            raise _Refused(501, "NOT_IMPLEMENTED", "the only transfer coding that is read is chunked")
+        if codings:
+            named = [coding for coding in (part.strip().lower() for part in b",".join(codings).split(b",")) if coding]
+            if named != [b"chunked"]:
+                raise _Refused(501, "NOT_IMPLEMENTED", "the only transfer coding that is read is chunked")
 
     @override
     def on_message_complete(self) -> None:
         if self._plain_head is not None:
             return
-        self._arriving = _NOTHING
+        self.end_body()
         super().on_message_complete()
 
     @override
@@ -327,6 +332,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _await_request(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
+            # Another answer of the same read may have begun the time-out.
+            self._unset_keepalive_if_required()
             return
         # It is among these unless it is lost or has become a WebSocket.
         if self in self.connections and not self.transport.is_closing():
@@ -338,15 +345,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # ------------------------------------------------------------------------------------------------- refusals
 
     def _watch_anew(self) -> None:
-        assert self._watch is not None
-        self._is_watched = True
-        self._watch.begin(self)
+        self.unwatch()
+        is_patient = self._arriving == _BODY and self.url in self.patient_targets
+        self._watched_by = self._patient_watch if is_patient else self._watch
+        assert self._watched_by is not None
+        self._watched_by.begin(self)
 
     def unwatch(self) -> None:
         """Stop waiting for a request. Between two requests the keep-alive time-out applies."""
-        if self._is_watched and self._watch is not None:
-            self._is_watched = False
-            self._watch.end(self)
+        if self._watched_by is not None:
+            self._watched_by.end(self)
+            self._watched_by = None
 
     @override
     def send_400_response(self, msg: str) -> None:
@@ -378,13 +387,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._arriving == _BODY and self.cycle.response_complete:
             self.transport.close()
             return
-        body = problem_body(status, code, detail)
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self.write_problem(status, code, detail)
         self.transport.close()
+        self.must_be_read()
 
     def _owes_an_answer(self) -> bool:
         if self.cycle is None or self.cycle.response_complete:
@@ -394,8 +399,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def bounded_protocol(
-    *, head_bytes_max: int, timeout_s: float, answers_silence: bool = False
+    *,
+    head_bytes_max: int,
+    timeout_s: float,
+    answers_silence: bool = False,
+    connection_limits: ConnectionLimits | None = None,
 ) -> type[BoundedHttpProtocol]:
     """The protocol for ``uvicorn.Config(http=...)`` with these settings."""
-    settings = {"head_bytes_max": head_bytes_max, "timeout_s": timeout_s, "answers_silence": answers_silence}
+    settings = {
+        "head_bytes_max": head_bytes_max,
+        "timeout_s": timeout_s,
+        "answers_silence": answers_silence,
+        "connection_limits": connection_limits,
+    }
     return type("ConfiguredHttpProtocol", (BoundedHttpProtocol,), settings)

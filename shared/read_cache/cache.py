@@ -13,15 +13,16 @@ what others change. *cluster*: likewise, and each key is kept by the node that o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 
-from shared.read_cache.group import Group, GroupLimits, Load, Shelf
+from shared.read_cache.group import Group, GroupLimits, Load, LoadMany, MayKeep, Shelf, always
 from shared.read_cache.hot import Mirrors
+from shared.read_cache.remote import Heard
 from shared.read_cache.ring import Node
 from shared.read_cache.settings import Policy, ReadCacheSettings
 from shared.read_cache.shedding import Gate
@@ -47,11 +48,19 @@ class GroupSpec:
         name: the same in all processes of a cluster.
         load: the question to the origin; None says that there is no such thing.
         limits: how long and how much is kept.
+        may_keep: False for a key whose change is known already and may not have reached the origin yet. What is loaded
+            then is told, and not kept.
+        load_many: several keys in one question, for ``get_many``; None where the origin tells of one at a time.
+        counts: False where values are kept for moments only: most gets of such a group miss, so they are not among
+            those of which people expect a hit rate. All else that happens in it is counted.
     """
 
     name: str
     load: Load
     limits: GroupLimits = field(default_factory=GroupLimits)
+    may_keep: MayKeep = always
+    load_many: LoadMany | None = None
+    counts: bool = True
 
 
 class ReadCache(Mapping[str, Group]):
@@ -66,7 +75,17 @@ class ReadCache(Mapping[str, Group]):
             raise ValueError(f"a cache has at most {GROUPS_MAX} groups, each with a name of its own")
         self._shelf = shelf
         self._groups = {
-            spec.name: Group(spec.name, spec.load, spec.limits, shelf, flights_max=flights_max) for spec in specs
+            spec.name: Group(
+                spec.name,
+                spec.load,
+                spec.limits,
+                shelf,
+                flights_max=flights_max,
+                may_keep=spec.may_keep,
+                load_many=spec.load_many,
+                counts=spec.counts,
+            )
+            for spec in specs
         }
         self.stats = shelf.stats
         self.cluster: Cluster | None = None
@@ -100,6 +119,11 @@ class ReadCache(Mapping[str, Group]):
         return sum(store.bytes_used for store in self._stores())
 
     @property
+    def bytes_live(self) -> int:
+        """Of that, what may still be told, at most: without what was there when all was forgotten last."""
+        return min(self.bytes_used, self._shelf.put_bytes)
+
+    @property
     def bytes_max(self) -> int:
         """The bound."""
         return sum(store.bytes_max for store in self._stores())
@@ -119,11 +143,48 @@ class ReadCache(Mapping[str, Group]):
         """Questions that wait for the origin now."""
         return self._shelf.gate.waiting
 
+    @property
+    def is_keeping(self) -> bool:
+        """Whether values are kept: not between :meth:`suspend` and :meth:`resume`."""
+        return self._shelf.keeping
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether what is kept is told: not between :meth:`withhold` and :meth:`tell_again`."""
+        return self._shelf.telling
+
+    def bounded(self) -> AbstractAsyncContextManager[None]:
+        """Inside, the origin may be asked past the cache: such questions have the bound of those that fill it.
+
+        Raises:
+            Overloaded: the origin has more to do than it can.
+        """
+        return self._shelf.gate.passed()
+
     def reset(self) -> None:
         """Forget everything that is kept in this process, in all groups, in constant time. What it took is free for
         others at once, and is given up as they come."""
+        self._shelf.put_bytes = 0
         for group in self._groups.values():
             group.forget_all()
+
+    def before_telling(self, check: Callable[[], None]) -> None:
+        """``check`` is called before a peer is told what is kept; it may find out that nothing may be told."""
+        self._shelf.before_telling = check
+
+    def hear(self, heard: Callable[[], Heard], *, needed: Callable[[], Heard]) -> None:
+        """Tell peers how far this process has heard of changes, and take over from those only that have heard what is
+        needed here. To be set before the cache keeps anything.
+
+        A value that is kept where more was heard than is needed here reflects every change that this process knows of;
+        of later ones this process will hear, and forgets what it is taking over.
+        """
+        self._shelf.heard, self._shelf.needed = heard, needed
+
+    @property
+    def heard(self) -> Heard:
+        """How far this process has heard of changes."""
+        return self._shelf.heard()
 
     def suspend(self) -> None:
         """From now on nothing is kept, and nothing that is kept is told: whoever follows the changes has lost sight of
@@ -135,6 +196,15 @@ class ReadCache(Mapping[str, Group]):
         """Keep again, beginning with nothing: what is being loaded may have missed a change."""
         self.reset()
         self._shelf.keeping = True
+
+    def withhold(self) -> None:
+        """From now on nothing that is kept is told: perhaps all of it is wrong. It stays, and is forgotten as ever.
+        What is loaded is told, and kept."""
+        self._shelf.telling = False
+
+    def tell_again(self) -> None:
+        """What is kept is known to be right. Otherwise :meth:`reset` comes before this."""
+        self._shelf.telling = True
 
     async def close(self) -> None:
         """Give up what is being loaded; whoever waits gets ``Overloaded``."""

@@ -8,10 +8,11 @@ and not one per reader. A breaker remembers that the peer is dead, until the rin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from typing_extensions import override
 
@@ -21,7 +22,7 @@ from shared.read_cache.membership.view import Membership, View
 from shared.read_cache.peers.budget import RetryBudget
 from shared.read_cache.peers.link import Kind, Link
 from shared.read_cache.peers.server import PeerServer
-from shared.read_cache.peers.wire import TlsFiles
+from shared.read_cache.peers.wire import Tls
 from shared.read_cache.remote import Fetched, OnFetched, Remote
 from shared.read_cache.ring import Node, Ring
 from shared.read_cache.settings import ReadCacheSettings
@@ -37,6 +38,21 @@ UNKNOWN: Final = "unknown"
 """Told as the name of a node that was not told to forget, where this process has never seen a ring."""
 _RETIRE_S: Final = 1.0
 _FORGET_AGAIN_S: Final = 0.05
+_RENEW_MAX_S: Final = 1.0
+"""How long a get waits for the newest ring, where a node means another one."""
+_RENEW_SOONEST_S: Final = 0.2
+"""From one such question to the next: where the node is the one that is behind, asking does not help."""
+
+
+class _Behind(NamedTuple):
+    """A get that a node refused since it means another ring."""
+
+    asked: View | None
+    """By which it was asked."""
+    refusal: PeerFailed
+    group: str
+    key: str
+    on_fetched: OnFetched
 
 
 class Cluster(Remote):
@@ -49,7 +65,7 @@ class Cluster(Remote):
         *,
         on_lapse: Callable[[], None],
         timeout_s: float = 0.25,
-        tls: TlsFiles | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """
         Args:
@@ -65,9 +81,14 @@ class Cluster(Remote):
         self._view: View | None = None
         self._last_ring: Ring | None = None
         self._links: dict[str, Link] = {}
-        self._kinds: dict[tuple[str, bool], Kind] = {}
+        self._kinds: dict[str, Kind] = {}
+        self._kinds_of_kept: dict[str, Kind] = {}
+        """By group, under the view of now: of gets, and of those for what is kept only."""
         self._budget = RetryBudget()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._behind: list[_Behind] = []
+        self._renewing: asyncio.Task[None] | None = None
+        self._renewed_s = 0.0
 
     # What is known
 
@@ -81,6 +102,7 @@ class Cluster(Remote):
     def _change(self, view: View | None) -> None:
         self._view = view
         self._kinds.clear()
+        self._kinds_of_kept.clear()
         if self._membership.lapses != self._lapses:
             self._lapses = self._membership.lapses
             self._stats.lapses += 1
@@ -106,20 +128,27 @@ class Cluster(Remote):
 
     @override
     def is_sure(self) -> bool:
-        return self.view() is not None
+        # As view(), which is a call more: every get asks.
+        view = self._membership.current()
+        if view is not self._view:
+            self._change(view)
+        return view is not None
 
     @override
     def owner(self, key: str) -> str | None:
         view = self._view
-        if view is None or not len(view.ring):
+        if view is None:
             return None
-        node = view.ring.owner(key)
-        if node.name == view.here:
+        try:
+            name = view.ring.owner(key).name
+        except LookupError:
             return None
-        link = self._links.get(node.name)
-        if link is None or not link.breaker.is_open(asyncio.get_running_loop().time()):
-            return node.name
-        return self._next_owner(view, key, {node.name})
+        if name == view.here:
+            return None
+        link = self._links.get(name)
+        if link is None or link.breaker.is_closed or not link.breaker.is_open(asyncio.get_running_loop().time()):
+            return name
+        return self._next_owner(view, key, {name})
 
     def _next_owner(self, view: View, key: str, without: set[str]) -> str | None:
         """The first node on the ring after those that is not known to be dead; None: this one, or none."""
@@ -136,11 +165,14 @@ class Cluster(Remote):
     @override
     def ask(self, owner: str, group: str, key: str, on_fetched: OnFetched, *, kept_only: bool = False) -> None:
         self._budget.attempted()
+        view = self._view
 
         def answered(answer: Fetched | Exception) -> None:
             if isinstance(answer, PeerFailed):
                 if answer.other_ring:
                     self._stats.other_ring += 1
+                    if not kept_only and self._ask_anew(_Behind(view, answer, group, key, on_fetched)):
+                        return
                 elif answer.is_dead and not kept_only and self._ask_next(owner, group, key, on_fetched):
                     return
             on_fetched(answer)  # type: ignore[arg-type]
@@ -158,14 +190,54 @@ class Cluster(Remote):
         self._ask(name, group, key, on_fetched, False)
         return True
 
+    def _ask_anew(self, get: _Behind) -> bool:
+        """Ask whoever owns the key by the newest ring, if that is another one than the get was asked by. All that wait
+        for that ring share one question, so it needs no budget."""
+        view = self.view()
+        if view is not None and view is not get.asked:
+            self._ask_owner(get)
+            return True
+        if self._renewing is None:
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._renewed_s + _RENEW_SOONEST_S:
+                return False
+            self._renewing = loop.create_task(self._renew(), name="the newest ring")
+        self._behind.append(get)
+        return True
+
+    async def _renew(self) -> None:
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RENEW_MAX_S):
+                    await self._membership.newest()
+        finally:
+            self._renewing = None
+            self._renewed_s = asyncio.get_running_loop().time()
+            behind, self._behind = self._behind, []
+            view = self.view()
+            for get in behind:
+                if view is None or view is get.asked:
+                    get.on_fetched(get.refusal)
+                else:
+                    self._ask_owner(get)
+
+    def _ask_owner(self, get: _Behind) -> None:
+        """Once: what this one answers is the answer."""
+        name = self.owner(get.key)
+        if name is None:
+            get.on_fetched(get.refusal)
+        else:
+            self._ask(name, get.group, get.key, get.on_fetched, False)
+
     def _ask(self, name: str, group: str, key: str, on_fetched: OnFetched, kept_only: bool) -> None:
-        view, link = self._view, self.link(name)
+        view, link = self._view, self._links.get(name) or self.link(name)
         if view is None or link is None:
             on_fetched(PeerFailed(name, "is not in the ring"))
             return
-        kind = self._kinds.get((group, kept_only))
+        kinds = self._kinds_of_kept if kept_only else self._kinds
+        kind = kinds.get(group)
         if kind is None:
-            kind = self._kinds[group, kept_only] = Kind(view.epoch, view.ring.fingerprint, group, kept_only)
+            kind = kinds[group] = Kind(view.epoch, view.ring.fingerprint, group, kept_only)
         link.ask(kind, key, on_fetched)
 
     @override
@@ -201,6 +273,9 @@ class Cluster(Remote):
 
     async def close(self) -> None:
         """Hang up; whoever waits is told that the peer failed."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         links, self._links = list(self._links.values()), {}
         self._last_ring = None
         for task in list(self._retiring):
@@ -246,19 +321,13 @@ async def joined(
 def _membership_of(settings: ReadCacheSettings, node: Node | None, nats: NatsLink | None) -> Membership:
     provider = settings.read_cache_membership
     if provider == "static":
-        if not (nodes := parse_nodes(settings.read_cache_nodes)):
-            raise ValueError(
-                "READ_CACHE_MEMBERSHIP=static needs READ_CACHE_NODES, such as a=10.0.0.1:8001,b=10.0.0.2:8001"
-            )
-        return StaticMembership(nodes, here=node.name if node is not None else None)
+        return StaticMembership(parse_nodes(settings.read_cache_nodes), here=node.name if node is not None else None)
     if provider == "cloud_map":
         from shared.aws.clients import open_cloud_map
         from shared.aws.settings import AwsSettings
         from shared.read_cache.membership.cloud_map import CloudMapMembership
 
-        namespace, slash, service = settings.read_cache_cloud_map.partition("/")
-        if not (namespace and slash and service):
-            raise ValueError("READ_CACHE_MEMBERSHIP=cloud_map needs READ_CACHE_CLOUD_MAP=namespace/service")
+        namespace, service = settings.cloud_map
         client = open_cloud_map(endpoint_url=AwsSettings().aws_endpoint_url or None)
         return CloudMapMembership(client, namespace, service, address=node.address if node is not None else None)
     from shared.read_cache.membership.jetstream import JetStreamMembership
@@ -268,14 +337,5 @@ def _membership_of(settings: ReadCacheSettings, node: Node | None, nats: NatsLin
     return JetStreamMembership(nats, node=node, lease_s=settings.read_cache_lease_s, bucket=settings.read_cache_bucket)
 
 
-def _tls_of(settings: ReadCacheSettings) -> TlsFiles | None:
-    names = (
-        settings.read_cache_tls_cert_file,
-        settings.read_cache_tls_key_file,
-        settings.read_cache_tls_ca_file,
-    )
-    if not any(names):
-        return None
-    if not all(names):
-        raise ValueError("READ_CACHE_TLS_CERT_FILE, READ_CACHE_TLS_KEY_FILE and READ_CACHE_TLS_CA_FILE go together")
-    return TlsFiles(*names)
+def _tls_of(settings: ReadCacheSettings) -> Tls | None:
+    return Tls(*settings.read_tls_files()) if any(settings.tls_files) else None

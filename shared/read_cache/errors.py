@@ -28,6 +28,10 @@ class Overloaded(BiddingError):
         super().__init__(f"{what}; try again in {retry_after_s:g} s")
 
 
+class OriginSilent(Overloaded):
+    """Likewise, and it has answered nothing to this process for a while. It may answer others."""
+
+
 class OriginSlow(BiddingError, TimeoutError):
     """The origin was asked and did not answer in time."""
 

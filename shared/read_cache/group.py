@@ -11,6 +11,9 @@ commit. In between lies the one race that matters:
 So ``forget`` takes the load out of the table of flights. It lands for those who waited before, is no longer current,
 and is not kept; and whoever asks after the ``forget`` begins a load of their own. The same holds for what is fetched
 from a peer.
+
+How long a value is kept counts from the moment before it was asked for, on a clock that goes on while the process is
+stopped. So the bound holds however long the question takes, and whatever happens meanwhile.
 """
 
 from __future__ import annotations
@@ -20,15 +23,16 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from time import monotonic
 from typing import Final
 
-from shared.read_cache.errors import OriginSlow, Overloaded
+from shared.read_cache.errors import OriginSilent, OriginSlow, Overloaded, PeerFailed
 from shared.read_cache.keys import checked_group
+from shared.read_cache.membership.clock import now_s as clock_s
 from shared.read_cache.remote import Fetched
-from shared.read_cache.shelf import MISSING, GroupLimits, Load, Missing, Shelf
+from shared.read_cache.shelf import MISSING, GroupLimits, Load, LoadMany, MayKeep, Missing, Shelf, always
 from shared.read_cache.singleflight import Flight, Singleflight
-from shared.read_cache.store.base import Store
+from shared.read_cache.stats import Stats
+from shared.read_cache.store.base import Store, cost_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +48,39 @@ _KEPT_SHARE_LEAST: Final = 0.9
 class Group:
     """Made by :class:`shared.read_cache.cache.ReadCache`."""
 
-    def __init__(self, name: str, load: Load, limits: GroupLimits, shelf: Shelf, *, flights_max: int) -> None:
-        """``flights_max``: questions to the origin under way, those at the gate among them."""
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        limits: GroupLimits,
+        shelf: Shelf,
+        *,
+        flights_max: int,
+        may_keep: MayKeep = always,
+        load_many: LoadMany | None = None,
+        counts: bool = True,
+    ) -> None:
+        """
+        Args:
+            flights_max: questions to the origin under way, those at the gate among them.
+            counts: whether its gets, hits and loads are among those of which a hit rate is told.
+        """
         self.name = checked_group(name)
         self.limits = limits
         self._load = load
+        self._load_many = load_many
+        self._may_keep = may_keep
         self._shelf = shelf
         self._stats = shelf.stats
+        self._rated = shelf.stats if counts else Stats()
         self._prefix = f"{name}:"
         self._generation = 0
-        self._loads: Singleflight[bytes | None] = Singleflight(flights_max=flights_max, waiters_max=WAITERS_MAX)
-        self._fetches: Singleflight[bytes | None] = Singleflight(flights_max=FETCHES_MAX, waiters_max=WAITERS_MAX)
+        self._loads: Singleflight[bytes | None] = Singleflight(
+            flights_max=flights_max, waiters_max=WAITERS_MAX, joined_for_s=limits.joined_for_s
+        )
+        self._fetches: Singleflight[bytes | None] = Singleflight(
+            flights_max=FETCHES_MAX, waiters_max=WAITERS_MAX, joined_for_s=limits.joined_for_s
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Readers
@@ -64,20 +90,34 @@ class Group:
         shelf = self._shelf
         remote = shelf.remote
         sure = remote is None or remote.is_sure()
-        if not shelf.keeping:
+        if not (shelf.keeping and shelf.telling):
             return MISSING
-        now_s = monotonic()
+        now_s, name = clock_s(), self._prefix + key
         if shelf.store is not None and sure:
-            entry = shelf.store.get(self._prefix + key)
+            entry = shelf.store.get(name)
             if entry is not None and entry[1] > now_s and entry[2] == self._generation:
-                self._stats.hits += 1
+                self._rated.hits += 1
                 return entry[0]
         if shelf.mirrors is not None:
-            entry = shelf.mirrors.get(self._prefix + key, now_s)
+            entry = shelf.mirrors.get(name, now_s)
             if entry is not None and entry[1] > now_s and entry[2] == self._generation:
-                self._stats.mirror_hits += 1
+                self._rated.mirror_hits += 1
                 return entry[0]
         return MISSING
+
+    def begins_anew(self, key: str) -> bool:
+        """Whether a :meth:`get` in the same step would certainly ask the origin a question of its own: nothing is kept
+        here, nobody has asked already, and there are no other nodes. What it is told then is at least as new as the
+        get.
+
+        Nobody is asked who owns the key: a node that failed is given one try after its pause, which that would use up.
+        """
+        shelf = self._shelf
+        if not shelf.shares_loads:
+            return True
+        if shelf.remote is not None and shelf.remote.is_sure():
+            return False
+        return not self._loads.has(key) and self._fresh_s(key) <= 0
 
     def _is_sure(self) -> bool:
         """Whether every removal comes here. Where it does not, only what is kept for moments may be told.
@@ -99,15 +139,15 @@ class Group:
             OriginSlow: it did not answer in time.
             Exception: what ``load`` raised; every caller that waited for this load gets it, and it is not kept.
         """
-        self._stats.gets += 1
+        self._rated.gets += 1
         found = self.cached(key)
         if found is not MISSING:
             return found
-        return await self._coming(key)
+        return await self._coming(key, self._begin_load)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
         """All of them, in their order, each as :meth:`get` would tell it; what is asked of one owner goes in one
-        message.
+        message, and what is asked of the origin in one question, where it can tell of many.
 
         Raises:
             ValueError: more than ``KEYS_MAX`` keys.
@@ -116,8 +156,10 @@ class Group:
         asked = dict.fromkeys(keys)
         if len(asked) > KEYS_MAX:
             raise ValueError(f"at most {KEYS_MAX} keys at a time, not {len(asked)}")
-        self._stats.gets += len(asked)
+        self._rated.gets += len(asked)
         coming: dict[str, Awaitable[bytes | None]] = {}
+        begun: list[Flight[bytes | None]] = []
+        begin = self._begin_load if self._load_many is None else begun.append
         refused: Overloaded | None = None
         for key in asked:
             found = self.cached(key)
@@ -125,10 +167,12 @@ class Group:
                 asked[key] = found
                 continue
             try:
-                coming[key] = self._coming(key)
+                coming[key] = self._coming(key, begin)
             except Overloaded as error:
                 refused = error
                 break
+        if begun:
+            self._begin_loads(begun)
         values = await asyncio.gather(*coming.values(), return_exceptions=True)
         for key, value in zip(coming, values, strict=True):
             if isinstance(value, BaseException):
@@ -138,35 +182,41 @@ class Group:
             raise refused
         return asked
 
-    def _coming(self, key: str) -> Awaitable[bytes | None]:
+    def _coming(self, key: str, begin_load: Callable[[Flight[bytes | None]], None]) -> Awaitable[bytes | None]:
         """To be awaited by one caller."""
         shelf = self._shelf
         if not shelf.shares_loads:
-            return self._ask_origin(key)
+            return self._get_alone(key)
         try:
             if shelf.remote is not None and (owner := shelf.remote.owner(key)) is not None:
                 self._stats.joined += self._fetches.has(key)
                 return self._fetches.join(key, partial(self._begin_fetch, owner))
             self._stats.joined += self._loads.has(key)
-            return self._loads.join(key, self._begin_load)
+            return self._loads.join(key, begin_load)
         except Overloaded:
             self._stats.shed += 1
             raise
 
     # Loads
 
-    async def _ask_origin(self, key: str) -> bytes | None:
+    async def _get_alone(self, key: str) -> bytes | None:
+        (value,) = await self._ask_origin(key, [key])
+        return value
+
+    async def _ask_origin(self, what: str, keys: Sequence[str]) -> list[bytes | None]:
+        """``what``: as errors name them."""
         timeout_s = self.limits.load_timeout_s
         try:
             async with self._shelf.gate.passed():
-                self._stats.loads += 1
+                self._rated.loads += 1
+                self._stats.passing_loads += self._rated is not self._stats
                 try:
                     async with asyncio.timeout(timeout_s) as timeout:
-                        return await self._load(key)
+                        return await self._loaded(keys)
                 except TimeoutError as error:
                     self._stats.load_errors += 1
                     if timeout.expired():
-                        raise OriginSlow(key, timeout_s) from error
+                        raise OriginSlow(what, timeout_s) from error
                     raise
                 except Exception:
                     self._stats.load_errors += 1
@@ -176,46 +226,66 @@ class Group:
             raise
 
     def _begin_load(self, flight: Flight[bytes | None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._load_for(flight))
+        self._begin_loads([flight])
+
+    def _begin_loads(self, flights: Sequence[Flight[bytes | None]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._load_for(flights))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _load_for(self, flight: Flight[bytes | None]) -> None:
+    async def _load_for(self, flights: Sequence[Flight[bytes | None]]) -> None:
+        """One question for all of these."""
+        keys = [flight.key for flight in flights]
+        what = keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} others"
+        # Before the origin is asked: what it says later is at least as new as this answer. Whoever changes the answer
+        # later forgets the key.
+        may_keep = [self._may_keep(key) for key in keys]
         try:
-            value = await self._ask_origin(flight.key)
+            values = await self._ask_origin(what, keys)
         except asyncio.CancelledError:
             # By close(), or from within a driver.
-            flight.crash(Overloaded(f"the load of {flight.key} was cancelled"))
+            for flight in flights:
+                flight.crash(Overloaded(f"the load of {flight.key} was cancelled"))
             raise
         except Exception as error:
-            flight.crash(error)
+            for flight in flights:
+                flight.crash(error)
             return
         sure = self._is_sure()
-        if flight.is_current:
-            self._keep(flight.key, value, sure)
-        else:
-            self._stats.forgotten += 1
-        flight.land(value)
+        for flight, value, may in zip(flights, values, may_keep, strict=True):
+            if flight.is_current and may:
+                self._keep(flight, value, sure)
+            else:
+                self._stats.forgotten += 1
+            flight.land(value)
 
-    def _keep(self, key: str, value: bytes | None, sure: bool) -> None:
-        shelf = self._shelf
+    async def _loaded(self, keys: Sequence[str]) -> list[bytes | None]:
+        if len(keys) == 1 or self._load_many is None:
+            return [await self._load(key) for key in keys]
+        found = await self._load_many(keys)
+        return [found.get(key) for key in keys]
+
+    def _keep(self, flight: Flight[bytes | None], value: bytes | None, sure: bool) -> None:
+        shelf, key = self._shelf, flight.key
         ttl_s = self.limits.negative_ttl_s if value is None else self.limits.ttl_s
         ttl_s *= random.uniform(_KEPT_SHARE_LEAST, 1.0)
         remote = shelf.remote
         if shelf.store is not None and sure and (remote is None or remote.owner(key) is None):
-            self._put(shelf.store, key, value, ttl_s)
+            self._put(shelf.store, key, value, flight.begun_s + ttl_s)
         elif shelf.mirrors is not None:
             # Loaded in place of its owner, or without a ring to rely on: for moments, so that an outage does not make
             # of every get a question to the origin.
-            self._put(shelf.mirrors.store, key, value, min(ttl_s, self.limits.mirror_ttl_s))
+            self._put(shelf.mirrors.store, key, value, flight.begun_s + min(ttl_s, self.limits.mirror_ttl_s))
 
-    def _put(self, store: Store, key: str, value: bytes | None, ttl_s: float) -> None:
-        if not self._shelf.keeping or ttl_s <= 0:
+    def _put(self, store: Store, key: str, value: bytes | None, until_s: float) -> None:
+        if not self._shelf.keeping or until_s <= clock_s():
             return
         if value is not None and len(value) > self.limits.value_bytes_max:
             self._stats.too_big += 1
             return
-        store.put(self._prefix + key, (value, monotonic() + ttl_s, self._generation))
+        kept, entry = self._prefix + key, (value, until_s, self._generation)
+        self._shelf.put_bytes += cost_of(kept, entry)
+        store.put(kept, entry)
 
     # Fetches
 
@@ -236,7 +306,8 @@ class Group:
                 and self._is_sure()
                 and flight.is_current
             ):
-                self._put(mirrors.store, flight.key, answer.value, min(answer.fresh_s, self.limits.mirror_ttl_s))
+                until_s = flight.begun_s + min(answer.fresh_s, self.limits.mirror_ttl_s)
+                self._put(mirrors.store, flight.key, answer.value, until_s)
             flight.land(answer.value)
         elif isinstance(answer, Overloaded):
             self._stats.shed += 1
@@ -268,25 +339,33 @@ class Group:
         """What is kept here of each key, for another process; None where nothing is."""
         shelf = self._shelf
         self._stats.served += len(keys)
+        shelf.before_telling()
         store = shelf.store
-        if store is None or not self._is_sure() or not shelf.keeping:
+        if store is None or not self._is_sure() or not (shelf.keeping and shelf.telling):
             return [None] * len(keys)
-        now_s, generation, prefix = monotonic(), self._generation, self._prefix
+        now_s, generation, prefix, heard = clock_s(), self._generation, self._prefix, shelf.heard()
         found: list[Fetched | None] = []
         for key in keys:
             entry = store.get(prefix + key)
             if entry is None or entry[1] <= now_s or entry[2] != generation:
                 found.append(None)
             else:
-                found.append(Fetched(entry[0], entry[1] - now_s))
+                found.append(Fetched(entry[0], entry[1] - now_s, heard))
         self._stats.served_hits += len(found) - found.count(None)
         return found
 
     def load_for_peer(self, key: str, on_served: OnServed) -> None:
         """Load the key from the origin, whoever owns it: a question that was passed on is not passed on again.
 
-        ``on_served`` is called exactly once, later.
+        ``on_served`` is called exactly once, later. Where the origin is silent here, whoever asks had better load it
+        himself than wait for it.
         """
+        gate = self._shelf.gate
+        if gate.is_full and gate.is_silent and not self._loads.has(key):
+            self._stats.shed += 1
+            silent = OriginSilent("the origin answers nothing here")
+            asyncio.get_running_loop().call_soon(on_served, silent)
+            return
 
         def loaded(future: asyncio.Future[bytes | None]) -> None:
             if future.cancelled():
@@ -309,7 +388,7 @@ class Group:
         for store in stores:
             entry = store.peek(self._prefix + key) if store is not None else None
             if entry is not None and entry[2] == self._generation:
-                return max(0.0, entry[1] - monotonic())
+                return max(0.0, entry[1] - clock_s())
         return 0.0
 
     def keys_kept(self) -> Iterable[str]:
@@ -330,14 +409,22 @@ class Group:
         """Fetch what another node keeps of a key that is owned here now, and keep it; False where it keeps nothing.
 
         For the warm-up of a node that has joined. It is a flight like any other: a ``forget`` meanwhile is heeded.
+        Of changes that were heard of here before, nobody tells again. So what a node keeps that has heard less, is
+        behind, and is not taken over.
         """
         remote, store = self._shelf.remote, self._shelf.store
         if remote is None or store is None or self._loads.has(key) or store.peek(self._prefix + key) is not None:
             return False
+        if not self._may_keep(key):
+            return False
         taken = False
+        # Before the other one is asked: of what is heard later, the key is forgotten, and its flight with it.
+        needed = self._shelf.needed()
 
         def fetched(flight: Flight[bytes | None], answer: Fetched | Exception) -> None:
             nonlocal taken
+            if isinstance(answer, Fetched) and not answer.heard.covers(needed):
+                answer = PeerFailed(owner, "has not heard of all changes that are known here")
             if not isinstance(answer, Fetched):
                 # Whoever joined meanwhile wants the value; this task alone does not.
                 if flight.waiters > 1:
@@ -346,7 +433,7 @@ class Group:
                     flight.crash(answer)
                 return
             if self._is_sure() and flight.is_current:
-                self._put(store, key, answer.value, answer.fresh_s)
+                self._put(store, key, answer.value, flight.begun_s + answer.fresh_s)
                 taken = True
             flight.land(answer.value)
 
@@ -412,4 +499,4 @@ class Group:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-__all__ = ["KEYS_MAX", "MISSING", "Group", "GroupLimits", "Load", "Missing", "Shelf"]
+__all__ = ["KEYS_MAX", "MISSING", "Group", "GroupLimits", "Load", "LoadMany", "MayKeep", "Missing", "Shelf", "always"]

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from shared.read_cache.errors import Overloaded, PeerFailed
 
 
-class Fetched(NamedTuple):
-    """A peer's answer. ``value`` is None where the origin has none; ``fresh_s`` is how long it may be kept at most."""
+class Heard(NamedTuple):
+    """How far a process has heard of changes; zeros where it follows nothing.
+
+    Attributes:
+        changes: a sequence number of the stream that tells of changes.
+        stream: which stream that is: when it was made, in microseconds. One that was made anew counts anew.
+        rebuilds: a number that grows whenever all of the origin may have changed, and no event says so.
+    """
+
+    changes: int = 0
+    rebuilds: int = 0
+    stream: int = 0
+
+    def covers(self, needed: Heard) -> bool:
+        """Whether everything that the other one means was heard."""
+        is_same = self.stream == needed.stream
+        return is_same and self.changes >= needed.changes and self.rebuilds >= needed.rebuilds
+
+
+UNHEARD: Final = Heard()
+
+
+class Fetched(msgspec.Struct, frozen=True, gc=False):
+    """A peer's answer. There is one for each get, so it is of the kind that is made fastest.
+
+    Attributes:
+        value: None where the origin has none.
+        fresh_s: how long it may be kept at most.
+        heard: what the peer had heard of at least when it looked the value up.
+    """
 
     value: bytes | None
     fresh_s: float
+    heard: Heard = UNHEARD
 
 
 OnFetched = Callable[[Fetched | PeerFailed | Overloaded], None]

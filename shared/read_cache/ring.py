@@ -79,7 +79,7 @@ def _points(name: str, weight: int) -> tuple[int, ...]:
 class Ring:
     """Never changes; another set of nodes is another ring. Building one of 12 nodes takes some milliseconds."""
 
-    __slots__ = ("_nodes", "_owners", "_points", "fingerprint")
+    __slots__ = ("_nodes", "_owners", "_points", "_shares", "fingerprint")
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
         """
@@ -96,6 +96,7 @@ class Ring:
         placed = sorted((point, index) for index, node in enumerate(ordered) for point in points_of(node))
         self._points = [point for point, _ in placed]
         self._owners = [ordered[index] for _, index in placed]
+        self._shares: dict[str, float] | None = None
         text = "\n".join(f"{node.name} {node.address} {node.weight}" for node in ordered)
         self.fingerprint = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
         """Equal for equal nodes: by it two processes see at once that they do not mean the same ring."""
@@ -118,10 +119,11 @@ class Ring:
         Raises:
             LookupError: the ring is empty.
         """
-        if not self._owners:
+        owners = self._owners
+        if not owners:
             raise LookupError("the ring has no nodes")
         at = bisect_left(self._points, place_of(key))
-        return self._owners[at if at < len(self._owners) else 0]
+        return owners[at] if at < len(owners) else owners[0]
 
     def successor(self, key: str, without: Collection[str]) -> Node | None:
         """The node to which the key would belong if the nodes of these names were not in the ring; None: there is no
@@ -134,7 +136,12 @@ class Ring:
         return None
 
     def shares(self) -> dict[str, float]:
-        """How much of the circle each node owns, by name; together 1."""
+        """How much of the circle each node owns, by name; together 1. Counted once: that takes milliseconds."""
+        if self._shares is None:
+            self._shares = self._counted_shares()
+        return dict(self._shares)
+
+    def _counted_shares(self) -> dict[str, float]:
         owned: Counter[str] = Counter()
         before = self._points[-1] - CIRCLE if self._points else 0
         for point, node in zip(self._points, self._owners, strict=True):

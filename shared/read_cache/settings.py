@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from shared.read_cache.membership.static import parse_nodes
 from shared.settings import EnvironmentSettings
 
 Mode = Literal["off", "local", "cluster"]
@@ -43,7 +45,7 @@ class ReadCacheSettings(EnvironmentSettings):
     read_cache_nodes: str = ""
     read_cache_cloud_map: str = ""
     read_cache_bucket: str = "read_cache"
-    read_cache_lease_s: float = Field(default=3.0, ge=0.5, le=60)
+    read_cache_lease_s: float = Field(default=3.0, ge=0.5, le=30)
     read_cache_peer_timeout_ms: int = Field(default=250, ge=10, le=10_000)
     read_cache_tls_cert_file: str = ""
     read_cache_tls_key_file: str = ""
@@ -55,3 +57,47 @@ class ReadCacheSettings(EnvironmentSettings):
         if not re.fullmatch("[A-Za-z0-9_-]{1,32}", name):
             raise ValueError("must have 1 to 32 letters, digits, - and _")
         return name
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.read_cache != "cluster":
+            return self
+        if self.read_cache_membership == "static" and not parse_nodes(self.read_cache_nodes):
+            raise ValueError(
+                "READ_CACHE_MEMBERSHIP=static needs READ_CACHE_NODES, such as a=10.0.0.1:8001,b=10.0.0.2:8001"
+            )
+        if self.read_cache_membership == "cloud_map" and not all(self.cloud_map):
+            raise ValueError("READ_CACHE_MEMBERSHIP=cloud_map needs READ_CACHE_CLOUD_MAP=namespace/service")
+        if any(self.tls_files) and not all(self.tls_files):
+            raise ValueError("READ_CACHE_TLS_CERT_FILE, READ_CACHE_TLS_KEY_FILE and READ_CACHE_TLS_CA_FILE go together")
+        if any(self.tls_files):
+            self.read_tls_files()
+        return self
+
+    @property
+    def cloud_map(self) -> tuple[str, str]:
+        """Namespace and service; one of them is empty where the setting is none."""
+        namespace, _, service = self.read_cache_cloud_map.partition("/")
+        return namespace, service
+
+    @property
+    def tls_files(self) -> tuple[str, str, str]:
+        """Certificate, key, and CA; all empty without TLS."""
+        return self.read_cache_tls_cert_file, self.read_cache_tls_key_file, self.read_cache_tls_ca_file
+
+    def read_tls_files(self) -> list[bytes]:
+        """What is in them, in that order.
+
+        Raises:
+            ValueError: one cannot be read; with what to do.
+        """
+        found = []
+        for part, path in zip(("CERT", "KEY", "CA"), self.tls_files, strict=True):
+            try:
+                found.append(Path(path).read_bytes())
+            except OSError as error:
+                raise ValueError(
+                    f"READ_CACHE_TLS_{part}_FILE={path} cannot be read ({error.strerror}): name a PEM file that this "
+                    "process may read"
+                ) from None
+        return found

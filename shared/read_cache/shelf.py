@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from shared.read_cache.hot import Mirrors
-from shared.read_cache.remote import Remote
+from shared.read_cache.remote import UNHEARD, Heard, Remote
 from shared.read_cache.shedding import Gate
 from shared.read_cache.stats import Stats
 from shared.read_cache.store.base import Store
 
 Load = Callable[[str], Awaitable[bytes | None]]
+
+LoadMany = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes | None]]]
+"""Several keys in one question. Of what is not in the answer there is none."""
+
+MayKeep = Callable[[str], bool]
+"""Whether what the origin says of a key from now on may be kept. Where that ends, somebody forgets the key."""
+
+
+def always(key: str) -> bool:
+    """For an origin that has a change before anybody hears of it."""
+    return True
+
+
+def nothing_heard() -> Heard:
+    """For a cache that nobody tells of changes but those who make them."""
+    return UNHEARD
+
+
+def nothing_to_do() -> None:
+    """For whoever wants to know nothing."""
 
 
 class Missing(enum.Enum):
@@ -27,13 +47,15 @@ MISSING: Final = Missing.MISSING
 
 @dataclass(frozen=True, slots=True)
 class GroupLimits:
-    """How long and how much a group keeps.
+    """How long and how much a group keeps. All times count from the moment before the value was asked for.
 
     Attributes:
         ttl_s: a value is kept for at most so long, and at least nine tenths of it: what was loaded in one moment does
             not expire in one moment.
         negative_ttl_s: likewise for "there is none".
         mirror_ttl_s: for values of keys that another node owns. How long a reader may see what the owner has forgotten.
+        joined_for_s: how old a question may be whose answer others wait for, too; who comes later asks anew. Where
+            nobody tells of changes, it belongs to the bound on how old an answer may be.
         value_bytes_max: a larger value is served and not kept.
         load_timeout_s: for one question to the origin.
     """
@@ -41,6 +63,7 @@ class GroupLimits:
     ttl_s: float = 300.0
     negative_ttl_s: float = 5.0
     mirror_ttl_s: float = 0.5
+    joined_for_s: float = 60.0
     value_bytes_max: int = 256 * 1024
     load_timeout_s: float = 5.0
 
@@ -55,6 +78,11 @@ class Shelf:
         shares_loads: False in the mode ``off``: there nobody tells of changes, so a get may not be answered by a
             question that began before it.
         keeping: False while whoever follows the changes has lost sight of them.
+        telling: False while what is kept may be wrong, and nobody knows yet.
+        put_bytes: what was kept since all was forgotten last, whether it is there still or not.
+        heard: how far this process has heard of changes: told with what it keeps.
+        before_telling: called before a peer is told what is kept.
+        needed: how far another has to have heard, at least, for what it keeps to be kept here.
     """
 
     gate: Gate
@@ -64,3 +92,8 @@ class Shelf:
     remote: Remote | None = None
     shares_loads: bool = True
     keeping: bool = True
+    telling: bool = True
+    put_bytes: int = 0
+    before_telling: Callable[[], None] = nothing_to_do
+    heard: Callable[[], Heard] = nothing_heard
+    needed: Callable[[], Heard] = nothing_heard

@@ -8,10 +8,12 @@ flight afterwards.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from shared.read_cache.errors import Overloaded
+from shared.read_cache.membership.clock import now_s
 
 T = TypeVar("T")
 
@@ -19,11 +21,12 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """One question under way. Whoever began it calls :meth:`land` or :meth:`crash`, once."""
 
-    __slots__ = ("_house", "_waiters", "key")
+    __slots__ = ("_house", "_waiters", "begun_s", "key")
 
     def __init__(self, house: Singleflight[T], key: str) -> None:
         self._house = house
         self._waiters: list[asyncio.Future[T]] = []
+        self.begun_s = now_s()
         self.key = key
 
     @property
@@ -38,20 +41,15 @@ class Flight(Generic[T]):
 
     def land(self, result: T) -> None:
         """Give the result to all who wait."""
-        for waiter in self._end():
+        for waiter in self._house._ended(self):
             if not waiter.done():
                 waiter.set_result(result)
 
     def crash(self, error: Exception) -> None:
         """Give the error to all who wait. Where all of them have gone, nobody hears of it."""
-        for waiter in self._end():
+        for waiter in self._house._ended(self):
             if not waiter.done():
                 waiter.set_exception(error)
-
-    def _end(self) -> list[asyncio.Future[T]]:
-        self._house._ended(self)
-        waiters, self._waiters = self._waiters, []
-        return waiters
 
 
 class Singleflight(Generic[T]):
@@ -60,10 +58,12 @@ class Singleflight(Generic[T]):
     Args:
         flights_max: in the air at a time, those that were forgotten among them.
         waiters_max: futures that wait for them.
+        joined_for_s: an older flight is joined by nobody; also where this process slept in the middle of it.
     """
 
-    def __init__(self, *, flights_max: int, waiters_max: int) -> None:
+    def __init__(self, *, flights_max: int, waiters_max: int, joined_for_s: float = math.inf) -> None:
         self._flights_max = flights_max
+        self._joined_for_s = joined_for_s
         self._waiters_max = waiters_max
         self._current: dict[str, Flight[T]] = {}
         self._in_the_air: set[Flight[T]] = set()
@@ -75,7 +75,11 @@ class Singleflight(Generic[T]):
 
     def has(self, key: str) -> bool:
         """Whether a call of :meth:`join` would wait for a flight that is in the air already."""
-        return key in self._current
+        return self._joinable(key) is not None
+
+    def _joinable(self, key: str) -> Flight[T] | None:
+        flight = self._current.get(key)
+        return flight if flight is not None and now_s() - flight.begun_s < self._joined_for_s else None
 
     def join(self, key: str, begin: Callable[[Flight[T]], None]) -> asyncio.Future[T]:
         """A future of one's own for the result of the key's flight; ``begin`` starts one where there is none.
@@ -88,26 +92,23 @@ class Singleflight(Generic[T]):
         """
         if self._waiting >= self._waiters_max:
             raise Overloaded(f"{self._waiting:,} readers wait for values")
-        flight = self._current.get(key)
-        if flight is None:
-            if len(self._in_the_air) >= self._flights_max:
-                raise Overloaded(f"{len(self._in_the_air):,} values are being loaded")
-            flight = Flight(self, key)
-            self._in_the_air.add(flight)
-            self._current[key] = flight
-            waiter = self._wait(flight)
-            try:
-                begin(flight)
-            except BaseException:
-                flight._end()
-                raise
-            return waiter
-        return self._wait(flight)
-
-    def _wait(self, flight: Flight[T]) -> asyncio.Future[T]:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        flight = self._joinable(key)
+        if flight is not None:
+            flight._waiters.append(waiter)
+            self._waiting += 1
+            return waiter
+        if len(self._in_the_air) >= self._flights_max:
+            raise Overloaded(f"{len(self._in_the_air):,} values are being loaded")
+        flight = self._current[key] = Flight(self, key)
+        self._in_the_air.add(flight)
         flight._waiters.append(waiter)
         self._waiting += 1
+        try:
+            begin(flight)
+        except BaseException:
+            self._ended(flight)
+            raise
         return waiter
 
     def forget(self, key: str) -> bool:
@@ -119,8 +120,11 @@ class Singleflight(Generic[T]):
         """Likewise for all keys, in constant time."""
         self._current = {}
 
-    def _ended(self, flight: Flight[T]) -> None:
+    def _ended(self, flight: Flight[T]) -> list[asyncio.Future[T]]:
+        """Those who wait for it."""
         self._in_the_air.discard(flight)
-        self._waiting -= len(flight._waiters)
         if self._current.get(flight.key) is flight:
             del self._current[flight.key]
+        waiters, flight._waiters = flight._waiters, []
+        self._waiting -= len(waiters)
+        return waiters

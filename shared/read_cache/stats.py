@@ -10,12 +10,14 @@ class Stats:
     """Since the start. One per cache, for all of its groups.
 
     Attributes:
-        gets: keys that were asked for here, by readers of this process.
+        gets: keys that were asked for here, by readers of this process, in groups of which a hit rate is told.
         hits: answered from what is kept here as the owner (or without a cluster), negative entries among it.
         mirror_hits: answered from a mirror of a foreign key.
         joined: waited for a load or a fetch that was in the air already.
         loads: questions to the origin.
-        load_errors: of those, the ones that failed.
+        passing_loads: further ones, for values that are kept for moments only and of which no hit rate is told
+            (:class:`shared.read_cache.cache.GroupSpec`, ``counts``).
+        load_errors: of both, the ones that failed.
         fetches: keys asked of a peer.
         fetch_failures: of those, the ones that were loaded here instead.
         other_ring: of the failures, those where the rings were not the same.
@@ -32,6 +34,7 @@ class Stats:
     mirror_hits: int = 0
     joined: int = 0
     loads: int = 0
+    passing_loads: int = 0
     load_errors: int = 0
     fetches: int = 0
     fetch_failures: int = 0

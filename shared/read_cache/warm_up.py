@@ -21,29 +21,43 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_MAX_S: Final = 10.0
 _LOOK_S: Final = 0.1
-_TRIES: Final = 5
+_OTHER_RING_TRIES: Final = 30
+"""As many seconds as a lease has, usually: after that the other one knows of the ring, or of none."""
 _AT_A_TIME: Final = 200
 _KEYS_MAX: Final = 50_000
 
 
 async def keep_warm(cache: ReadCache, cluster: Cluster) -> None:
-    """Warm up whenever this process has come into the ring, until cancelled."""
+    """Warm up whenever this process has come into the ring, or may keep values again, until cancelled."""
     was_in = False
     lapses = -1
     while True:
         view = cluster.view()
-        is_in = view is not None and view.here is not None
+        is_in = view is not None and view.here is not None and cache.is_keeping
         if view is not None and is_in and (not was_in or cache.stats.lapses != lapses):
             lapses = cache.stats.lapses
             try:
                 async with asyncio.timeout(WARM_UP_MAX_S):
-                    taken = await _warm_up(cache, cluster, view)
+                    taken = await _warm_up_for_good(cache, cluster, view)
             except TimeoutError:
                 logger.warning("the warm-up was ended after %g s", WARM_UP_MAX_S)
             else:
                 logger.info("warm: %d values of other nodes", taken)
         was_in = is_in
         await asyncio.sleep(_LOOK_S)
+
+
+async def _warm_up_for_good(cache: ReadCache, cluster: Cluster, view: View) -> int:
+    """Where the ring changes meanwhile, as when two nodes join at a time, begin again with what is left."""
+    taken = 0
+    now: View | None = view
+    while now is not None and now.here is not None:
+        view = now
+        taken += await _warm_up(cache, cluster, view)
+        now = cluster.view()
+        if now is view:
+            break
+    return taken
 
 
 async def _warm_up(cache: ReadCache, cluster: Cluster, view: View) -> int:
@@ -61,18 +75,18 @@ async def _take_over(cache: ReadCache, cluster: Cluster, view: View, group: str,
     if link is None or here is None:
         return 0
     keys: list[str] = []
-    for _ in range(_TRIES):
+    for _ in range(_OTHER_RING_TRIES):
         try:
             keys = await link.keys_for(here, view.epoch, view.ring.fingerprint, group, _KEYS_MAX)
-        except PeerFailed:
-            return 0
-        if keys:
             break
-        # It may not have heard of the ring yet.
+        except PeerFailed as error:
+            if not error.other_ring or cluster.view() is not view:
+                return 0
+        # It has not heard of the ring yet.
         await asyncio.sleep(_LOOK_S)
     taken = 0
     for at in range(0, len(keys), _AT_A_TIME):
-        if cache.bytes_used > cache.bytes_max // 2 or cluster.view() is not view:
+        if cache.bytes_live > cache.bytes_max // 2 or cluster.view() is not view:
             break
         results = await asyncio.gather(*(cache[group].take_over(key, owner) for key in keys[at : at + _AT_A_TIME]))
         taken += sum(results)

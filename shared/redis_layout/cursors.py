@@ -105,13 +105,8 @@ async def read_cursors(redis: Redis, shards: Iterable[str]) -> dict[str, Cursors
     return {shard: decode_cursors(answer) for shard, answer in zip(shards, answers, strict=True)}
 
 
-def ask_lineage(pipeline: Any, shard: str) -> None:
-    """Put the question whose outbox a shard has into a pipeline; :func:`decode_lineage` reads the answer."""
-    pipeline.hmget(cursors_key(shard), ["run", "epoch"])
-
-
 def decode_lineage(answer: Sequence[bytes | None]) -> Lineage | None:
-    """The answer to :func:`ask_lineage`; None where the shard is lost or closed."""
+    """Of the values of ``run`` and ``epoch``; None where the shard is lost or closed."""
     run, epoch = answer
     return None if epoch is None else Lineage((run or b"").decode(), int(epoch))
 

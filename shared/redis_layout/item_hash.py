@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from shared.aliases import alias_of
+from shared.aliases import alias_of, public_id
 from shared.domain.auction import State, Status, Terms, buy_now_offered, minimum_bid
 from shared.domain.increments import Increment, decode_steps, encode_steps, suggested_bids
 from shared.domain.money import exponent_of, format_amount
 from shared.domain.soft_close import SoftClose
 from shared.messages import EventBase
+from shared.redis_layout.rulings import NEEDS_APPROVAL
 from shared.timefmt import to_rfc3339
 
 
@@ -22,7 +23,11 @@ def amount_json(minor: int, currency: str) -> msgspec.Raw:
 
 
 class ItemState(msgspec.Struct, frozen=True, kw_only=True):
-    """Terms and state of one item, read from its hash in one command, so it is one consistent moment."""
+    """Terms and state of one item, read from its hash in one command, so it is one consistent moment.
+
+    ``image_urls``: addresses of its images, in order. ``returned_us``: when the item came back to Redis, or a bid of
+    the closed item was struck; None before either.
+    """
 
     terms: Terms
     state: State
@@ -31,6 +36,8 @@ class ItemState(msgspec.Struct, frozen=True, kw_only=True):
     original_end_us: int | None
     created_us: int
     updated_us: int
+    returned_us: int | None = None
+    image_urls: tuple[str, ...] = ()
 
     @property
     def version(self) -> tuple[int, int]:
@@ -69,6 +76,7 @@ def decode_item(fields: Mapping[bytes, bytes]) -> ItemState:
         # The end as first agreed; the state has the end that a soft close or a pause moved.
         end_us=_optional(fields[b"original_end_us"]),
         soft_close=_decode_soft_close(fields),
+        approval_required=NEEDS_APPROVAL in fields.get(b"rulings", b"").decode(),
     )
     state = State(
         status=Status(fields[b"status"].decode()),
@@ -93,6 +101,9 @@ def decode_item(fields: Mapping[bytes, bytes]) -> ItemState:
         original_end_us=terms.end_us,
         created_us=int(fields[b"created_us"]),
         updated_us=int(fields[b"updated_us"]),
+        returned_us=_optional(fields.get(b"returned_us")),
+        # An item of a version without images has no such field.
+        image_urls=tuple(fields.get(b"image_urls", b"").decode().split()),
     )
 
 
@@ -108,8 +119,11 @@ def _decode_soft_close(fields: Mapping[bytes, bytes]) -> SoftClose | None:
     )
 
 
-def item_fields(terms: Terms, *, name: str, description: str) -> dict[str, str]:
-    """The constant fields of the hash, as ``open_item.lua`` writes them; an absent value is the empty string."""
+def item_fields(terms: Terms, *, name: str, description: str, image_urls: Sequence[str] = ()) -> dict[str, str]:
+    """The constant fields of the hash, as ``open_item.lua`` writes them; an absent value is the empty string.
+
+    Addresses of images have no blanks, so blanks stand between them.
+    """
     soft = terms.soft_close
 
     def text(value: int | str | None) -> str:
@@ -118,6 +132,7 @@ def item_fields(terms: Terms, *, name: str, description: str) -> dict[str, str]:
     return {
         "name": name,
         "description": description,
+        "image_urls": " ".join(image_urls),
         "currency": terms.currency,
         "seller_id": text(terms.seller_id),
         "start_price": str(terms.start_price),
@@ -132,6 +147,7 @@ def item_fields(terms: Terms, *, name: str, description: str) -> dict[str, str]:
         "soft_max_count": text(soft.max_count) if soft else "",
         "hard_end_us": text(soft.hard_end_us) if soft else "",
         "paused_us": "",
+        "rulings": NEEDS_APPROVAL if terms.approval_required else "",
     }
 
 
@@ -158,11 +174,12 @@ def public_item(item: ItemState) -> dict[str, Any]:
         "id": terms.item_id,
         "name": item.name,
         "description": item.description,
+        "image_urls": item.image_urls,
         "currency": terms.currency,
         "seller_id": terms.seller_id,
         "start_price": amount(terms.start_price),
         "current_bid": amount(state.price),
-        "highest_bidder_id": state.leader,
+        "highest_bidder_id": None if state.leader is None else public_id(terms.item_id, state.leader),
         "highest_bidder": None if state.leader is None else alias_of(terms.item_id, state.leader),
         "status": state.status.value,
         "start_time": instant(terms.start_us),
@@ -181,6 +198,7 @@ def public_item(item: ItemState) -> dict[str, Any]:
         "soft_close": _public_soft_close(terms.soft_close, state.hard_end_us),
         "buy_now_price": None if terms.buy_now_price is None else amount(terms.buy_now_price),
         "buy_now_available": buy_now_offered(terms, state) and not state.status.is_final,
+        "approval_required": terms.approval_required,
     }
 
 
@@ -221,7 +239,7 @@ def public_event_state(event: EventBase) -> dict[str, Any]:
         "seq": event.seq,
         "timestamp": to_rfc3339(event.ts_us),
         "current_bid": amount_json(event.current_bid, event.currency),
-        "highest_bidder_id": leader,
+        "highest_bidder_id": None if leader is None else public_id(event.item_id, leader),
         "highest_bidder": None if leader is None else alias_of(event.item_id, leader),
         "bid_count": event.bid_count,
         "min_next_bid": amount_json(event.min_next_bid, event.currency),

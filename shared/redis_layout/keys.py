@@ -6,7 +6,15 @@ and the same code runs on a single server and on a cluster.
 
 from __future__ import annotations
 
-from shared.names import shard_of
+from typing import Final
+
+from shared.names import SHARDS, shard_of
+
+_SHARDS: Final = frozenset(SHARDS)
+
+REVOCATIONS_KEY: Final = "{s00}:revocations"
+"""Hash, bounded: the tokens that are revoked (:mod:`shared.redis_layout.revocations`). Beside the
+first shard, because on a cluster a key is on the node of its hash tag."""
 
 
 def item_key(item_id: str) -> str:
@@ -56,6 +64,34 @@ def older_refusals_key(item_id: str) -> str:
     return f"{{{shard_of(item_id)}}}:older-refusals:{item_id}"
 
 
+def item_rulings_key(item_id: str) -> str:
+    """Hash, bounded: user id to what was ruled on that bidder on this item (:mod:`shared.redis_layout.rulings`)."""
+    return f"{{{shard_of(item_id)}}}:rulings:{item_id}"
+
+
+def rulings_key(shard: str) -> str:
+    """Hash, bounded: what was ruled on bidders for all items, or for all of a seller. Every shard has all of it, and
+    each ruling has one shard where it is made (:func:`shared.redis_layout.rulings.home_of`)."""
+    return f"{{{shard}}}:rulings"
+
+
+def spreading_key(shard: str) -> str:
+    """Sorted set: the fields of :func:`rulings_key` that were ruled in this shard and that other shards may not have
+    yet, by the microsecond at which to look at them next."""
+    return f"{{{shard}}}:spreading"
+
+
+def credit_key(shard: str) -> str:
+    """Hash: of each bidder with a spending limit how much of it is used in the shard, and how much may be
+    (:mod:`shared.redis_layout.accounts`)."""
+    return f"{{{shard}}}:credit"
+
+
+def account_key(user_id: str, currency: str) -> str:
+    """Hash, in the bidder's home: the spending limit in a currency, and how much of it each shard has."""
+    return f"{{{shard_of(user_id)}}}:account:{user_id}|{currency}"
+
+
 def deadlines_key(shard: str) -> str:
     """Sorted set: item ids, scored by the microsecond of their next transition (opening or end)."""
     return f"{{{shard}}}:deadlines"
@@ -71,7 +107,7 @@ def cursors_key(shard: str) -> str:
 
     And ``run``: the run of Redis that was last found to have the whole shard; ``stale`` (the former epoch) if the shard
     is closed; ``republish`` if entries are missing in the archive; ``evictions``: how many items have left Redis since
-    the shard got these cursors.
+    the shard got these cursors; ``rulings``: the marks of :mod:`shared.redis_layout.rulings`.
     """
     return f"{{{shard}}}:cursors"
 
@@ -128,4 +164,11 @@ def keys_of_item(item_id: str) -> tuple[str, ...]:
         verdicts_key(item_id),
         refusals_key(item_id),
         older_refusals_key(item_id),
+        item_rulings_key(item_id),
     )
+
+
+def shard_of_key(key: str | bytes) -> str | None:
+    """The shard whose hash tag a key begins with; None for what is no key of ours."""
+    text = key[:6].decode("latin-1") if isinstance(key, bytes) else key
+    return text[1:4] if text[:1] == "{" and text[4:6] == "}:" and text[1:4] in _SHARDS else None

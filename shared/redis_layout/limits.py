@@ -16,7 +16,7 @@ VERDICT_KEEP_S: Final = 86_400
 """How long verdicts of accepted bids are kept after an item is over; a void after that does not prolong it."""
 
 RETURNED_KEEP_S: Final = 60
-"""How long a closed item that came back into Redis, for a void, stays there at least."""
+"""How long a closed item stays in Redis at least after it came back for a void, and after the void itself."""
 
 IN_SCRIPTS: Final[Mapping[str, int]] = MappingProxyType(
     {

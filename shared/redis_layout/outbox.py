@@ -24,32 +24,36 @@ class EntryId(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What one step has decided on one item.
+    """What one step has decided on one item, or on a bidder for all items.
 
     Attributes:
         n: its number.
-        item_id: the item.
+        item_id: the item, or what stands in its place (:func:`shared.redis_layout.rulings.house_of`).
         events: a JSON array of events, which may be empty.
         sealed: a JSON array of what only the archive may know (:mod:`shared.sealed`), None where there is nothing.
+        rulings: a JSON array of what was ruled on bidders, None where nothing was.
     """
 
     n: int
     item_id: str
     events: bytes
     sealed: bytes | None
-
-
-def ask_entries(pipeline: Any, shard: str, *, after: int, count: int) -> None:
-    """Put the question for the next entries into a pipeline; :func:`decode_entries` reads the answer."""
-    pipeline.xrange(outbox_key(shard), f"({after}-0", "+", count=count)
+    rulings: bytes | None = None
 
 
 def decode_entries(answer: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
-    """The answer to :func:`ask_entries`."""
-    return [
-        Entry(int(entry_id.partition(b"-")[0]), fields[b"item"].decode(), fields[b"events"], fields.get(b"sealed"))
-        for entry_id, fields in answer
-    ]
+    """Entries as the client tells them."""
+    return [_entry(entry_id, fields) for entry_id, fields in answer]
+
+
+def decode_script_entries(answer: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Entry]:
+    """Entries as a script tells them: fields and values in turn."""
+    return [_entry(entry_id, dict(zip(told[::2], told[1::2], strict=True))) for entry_id, told in answer]
+
+
+def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+    n = int(entry_id.partition(b"-")[0])
+    return Entry(n, fields[b"item"].decode(), fields[b"events"], fields.get(b"sealed"), fields.get(b"rulings"))
 
 
 async def read_newest(redis: Redis, shard: str, *, count: int) -> list[Entry]:

@@ -9,25 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha1
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from shared.clients.cluster.client import ClusterClient
+from shared.redis_layout.keys import shard_of_key
 from shared.redis_layout.limits import IN_SCRIPTS
 
 _SHARED: Final = Path(__file__).parent / "lua"
 _INCLUDE: Final = re.compile(r"^---@include (\w+)$", re.MULTILINE)
+_BODY: Final = "---@body\n"
 _LIMIT: Final = re.compile(r"^---@limit (\w+)$", re.MULTILINE)
+
+CALLS_TOGETHER_MAX: Final = 64
+"""Calls that are one script to Redis, which does nothing else meanwhile: a millisecond or two."""
 
 Argument = str | bytes | int | float
 Call = tuple[Sequence[str | bytes], Sequence[Argument]]
 """The keys and the arguments of one call."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
     """A script's text and the digest by which Redis knows it."""
 
@@ -54,6 +62,11 @@ class Script:
         text = _INCLUDE.sub(lambda found: library(found[1]), path.read_text())
         text = "\n".join([*map(library, libraries), text])
         text = _LIMIT.sub(lambda found: f"local {found[1]} = {IN_SCRIPTS[found[1]]}", text)
+        return cls.of(text)
+
+    @classmethod
+    def of(cls, text: str) -> Script:
+        """The script with this text."""
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     async def run(self, redis: Redis, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
@@ -67,21 +80,56 @@ class Script:
         except NoScriptError:
             return await cast(Any, redis.eval(self.text, len(keys), *keys, *arguments))
 
-    async def run_each(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
+    @cached_property
+    def together(self) -> Script:
+        """A script that makes several calls of this one, see ``together.lua``."""
+        return Script.of((_SHARED / "together.lua").read_text().replace(_BODY, self.text + "\n"))
+
+    async def run_each(
+        self, redis: Redis, calls: Sequence[Call], *, together_max: int = CALLS_TOGETHER_MAX
+    ) -> list[Any]:
         """Several calls in one round trip; each is atomic, all of them together are not. Returns an answer for each,
         which may be the error of that call.
 
+        A command of its own for each call would cost more than most of these calls do. So up to ``together_max`` of
+        them are one command: fewer where a call is long, or its reply. On a cluster they are of one shard.
+
         Raises:
-            RedisError, OSError, TimeoutError: it is unknown which calls ran.
+            RedisError, OSError, TimeoutError: it is unknown which calls ran. On a cluster: no node can be asked.
         """
+        parts = _parts(calls, together_max, by_shard=isinstance(redis, ClusterClient))
+        packed = [joined([calls[at] for at in part]) for part in parts]
         pipeline: Any = redis.pipeline(transaction=False)
-        for keys, arguments in calls:
-            pipeline.evalsha(self.sha, len(keys), *keys, *arguments)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        for index, answer in enumerate(answers):
+        for keys, arguments in packed:
+            pipeline.evalsha(self.together.sha, len(keys), *keys, *arguments)
+        answers: list[Any] = [None] * len(calls)
+        for part, call, answer in zip(parts, packed, await pipeline.execute(raise_on_error=False), strict=True):
             if isinstance(answer, NoScriptError):
                 try:
-                    answers[index] = await self.run(redis, *calls[index])
+                    answer = await self.together.run(redis, *call)
                 except ResponseError as error:
-                    answers[index] = error
+                    answer = error
+            for at, each in zip(part, repeat(answer) if isinstance(answer, Exception) else answer, strict=False):
+                answers[at] = each
         return answers
+
+
+def _parts(calls: Sequence[Call], together_max: int, *, by_shard: bool) -> list[Sequence[int]]:
+    """Which calls are one command, by their places."""
+    groups: dict[str | None, list[int]] = {}
+    if by_shard:
+        for at, (keys, _) in enumerate(calls):
+            groups.setdefault(shard_of_key(keys[0]), []).append(at)
+    else:
+        groups[None] = list(range(len(calls)))
+    return [group[at : at + together_max] for group in groups.values() for at in range(0, len(group), together_max)]
+
+
+def joined(calls: Sequence[Call]) -> Call:
+    """The keys and arguments of one call of :attr:`Script.together`."""
+    keys: list[str | bytes] = []
+    arguments: list[Argument] = []
+    for its_keys, its_arguments in calls:
+        keys += its_keys
+        arguments += (len(its_keys), len(its_arguments), *its_arguments)
+    return keys, arguments

@@ -6,6 +6,8 @@ A line of fields, joined by ``|``; amounts in minor units, times in microseconds
     M|...                    the same, a maximum raised without any event
     R|code|current bid|leads|min next bid|reserve met                                refused by the rules
     K                        key or bid id used before with other content
+
+``LIMIT_EXCEEDED`` by a spending limit has two more fields: how much credit the shard lacks, and the currency.
 """
 
 from __future__ import annotations
@@ -78,6 +80,10 @@ class RefusedBid(msgspec.Struct, frozen=True, gc=False):
 ACCEPTED: Final = (b"A", b"M")
 """How the line of an accepted bid begins."""
 
+_WITH_CREDIT: Final = 8
+LIMITED: Final = b"R|LIMIT_EXCEEDED|"
+"""How the line of a bid begins that is beyond a limit."""
+
 KEY_REUSED: Literal["KEY_REUSED"] = "KEY_REUSED"
 KEY_REUSED_LINE: Final = b"K"
 
@@ -109,3 +115,10 @@ def parse_verdict(line: bytes) -> Verdict:
         ts_us=int(fields[10]),
         raised=mark == "M",
     )
+
+
+def credit_lacking(line: bytes) -> tuple[int, str] | None:
+    """How much of the bidder's spending limit the shard lacks for this refused bid, in minor units, and the currency.
+    None where another limit refused it."""
+    fields = line.decode().split("|")
+    return (int(fields[6]), fields[7]) if len(fields) == _WITH_CREDIT else None

@@ -72,7 +72,11 @@ class Follower:
         self._heartbeat_s = heartbeat_s
         self._subjects = subjects
         self._client: Client | None = None
+        self._consumer: _Consumer | None = None
         self._is_up = False
+        self.sequence = 0
+        """The number in the stream of the message that the listener was told of last, 0 since it was told of none; also
+        while it is being told."""
 
     @property
     def is_up(self) -> bool:
@@ -97,6 +101,11 @@ class Follower:
             raise TimeoutError("NATS is not there")
         async with asyncio.timeout(ASK_TIMEOUT_S):
             return await has_message(client.jetstream(), subject, epoch=epoch)
+
+    def begin_anew(self, reason: str) -> None:
+        """Replace the consumer that is followed now, if there is one: somebody found out that it does not tell all."""
+        if self._consumer is not None:
+            self._consumer.end(reason)
 
     async def run(self, listener: Listener) -> None:
         """Connect, follow, and start over after every failure, until cancelled."""
@@ -140,7 +149,8 @@ class Follower:
         reconnects = client.stats["reconnects"]
         jetstream = client.jetstream()
         await ensure_stream(jetstream)
-        consumer = _Consumer(client, listener)
+        self.sequence = 0
+        consumer = self._consumer = _Consumer(client, listener, self._at)
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, cb=consumer.on_message)
         try:
@@ -154,11 +164,15 @@ class Follower:
                     await asyncio.wait_for(consumer.broken.wait(), CHECK_EVERY_S)
             logger.warning("nats: following anew: %s", wrong)
         finally:
+            self._consumer = None
             if self._is_up:
                 self._is_up = False
                 listener.on_stream_down()
             with contextlib.suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
+
+    def _at(self, sequence: int) -> None:
+        self.sequence = sequence
 
     def _what_is_wrong(self, client: Client, consumer: _Consumer, reconnects: int) -> str | None:
         if consumer.broken.is_set():
@@ -189,9 +203,11 @@ class Follower:
 class _Consumer:
     """The messages of one consumer, checked for gaps."""
 
-    def __init__(self, client: Client, listener: Listener) -> None:
+    def __init__(self, client: Client, listener: Listener, at: Callable[[int], None] = lambda sequence: None) -> None:
+        """``at``: told of each message's number in the stream, before the listener is told of the message."""
         self._client = client
         self._listener = listener
+        self._at = at
         self._last_sequence = 0
         self.heard_s = asyncio.get_running_loop().time()
         self.broken = asyncio.Event()
@@ -206,31 +222,33 @@ class _Consumer:
             return
         sequence = consumer_sequence(msg.reply)
         if sequence != self._last_sequence + 1:
-            self._break(f"message {sequence} came after {self._last_sequence}")
+            self.end(f"message {sequence} came after {self._last_sequence}")
             return
         self._last_sequence = sequence
+        self._at(stream_sequence(msg.reply))
         try:
             self._listener.on_message(msg.subject, msg.data)
         except Exception:
             # A defect in our code. The feed must not stop for it, and the next snapshot may be past it.
             logger.exception("nats: message %d on %s was not handled", sequence, msg.subject)
-            self._break("a message was not handled")
+            self.end("a message was not handled")
 
     async def _on_status(self, msg: Msg, headers: dict[str, str]) -> None:
         """A heartbeat, which tells the last number, or a request of the flow control, which wants an answer."""
         if headers["Status"] != "100":
-            self._break(f"status {headers['Status']} {headers.get('Description', '')}")
+            self.end(f"status {headers['Status']} {headers.get('Description', '')}")
             return
         last = headers.get("Nats-Last-Consumer")
         if last is not None and int(last) != self._last_sequence:
-            self._break(f"the heartbeat speaks of message {last}, the last one here is {self._last_sequence}")
+            self.end(f"the heartbeat speaks of message {last}, the last one here is {self._last_sequence}")
             return
         answer_to = msg.reply or headers.get("Nats-Consumer-Stalled")
         if answer_to:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._client.publish(answer_to)
 
-    def _break(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Tell the listener nothing more: this consumer is to be replaced."""
         self.reason = reason
         self.broken.set()
 
@@ -241,10 +259,22 @@ def consumer_sequence(reply: str) -> int | None:
     ``$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>``, or with the domain and a
     hash of the account before the stream and a token at the end (NATS ADR-15).
     """
+    tokens = _ack_tokens(reply)
+    return int(tokens[-3]) if tokens else None
+
+
+def stream_sequence(reply: str) -> int:
+    """The number of the message in its stream, likewise; 0 where it is none of a stream."""
+    tokens = _ack_tokens(reply)
+    return int(tokens[-4]) if tokens else 0
+
+
+def _ack_tokens(reply: str) -> list[str]:
+    """From ``$JS`` to ``<pending>``; none where it is another reply."""
     tokens = reply.split(".")
     if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in (9, 11, 12):
-        return None
-    return int(tokens[6] if len(tokens) == 9 else tokens[8])
+        return []
+    return tokens[:11] if len(tokens) == 12 else tokens
 
 
 def _teller(tell: Callable[[bytes], object]) -> Callable[[Msg], Awaitable[None]]:

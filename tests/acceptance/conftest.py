@@ -11,6 +11,7 @@ from playwright.async_api import Browser
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import House, Street, running_browser
+from tests.acceptance.guarded import GuardedHouse
 from tests.stack import running_stack
 
 # Frequent heartbeats and counts, so that no test waits long for a missing one.
@@ -22,6 +23,27 @@ def platform(clean_machine: None) -> Iterator[Stack]:
     """All services. Shared by the tests: use item ids of your own, and restart what you kill."""
     with running_stack(services=ALL_SERVICES, env=OFTEN) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def guarded(clean_machine: None) -> Iterator[Stack]:
+    """The same where tokens say who calls."""
+    with running_stack(services=ALL_SERVICES, env=OFTEN | {"AUTH_MODE": "jwt"}) as stack:
+        yield stack
+
+
+@pytest.fixture
+def known(guarded: Stack) -> GuardedHouse:
+    """Everybody who is known on the platform that asks who calls."""
+    return GuardedHouse(guarded)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lane(guarded: Stack, browser: Browser) -> AsyncIterator[Street]:
+    """People at the platform that asks who calls; nobody is signed in. No page may have an error."""
+    street = Street(browser, guarded.urls.gateway_url)
+    yield street
+    await street.close()
 
 
 @pytest.fixture

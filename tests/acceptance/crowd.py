@@ -15,7 +15,7 @@ import httpx2 as httpx
 import websockets
 from websockets.asyncio.client import connect
 
-from load_tests.checks import AcceptedBid, ClientView
+from load_tests.proof.checks import AcceptedBid, ClientView
 from tests.http_clients import CrowdClient, crowd_client
 from tests.waiting import eventually
 
@@ -63,7 +63,7 @@ class Ledger:
             self.refused[item_id] += 1
 
     def views(self) -> dict[str, ClientView]:
-        """The answers in the form in which :mod:`load_tests.verify` compares them with the stores."""
+        """The answers in the form in which :mod:`load_tests.proof.verify` compares them with the stores."""
         items = {*self.accepted, *self.refused, *self.failures, *self.unknown}
         return {
             item: ClientView(
@@ -144,7 +144,7 @@ class Viewer:
         first = json.loads(await socket.recv())
         assert first["type"] == "connected", first
         self._take(json.loads(await socket.recv(), parse_float=Decimal))
-        assert self.frames[0]["type"] == "snapshot"
+        assert self.frames[0]["type"] == "snapshot", self.frames[0]
         self._task = asyncio.create_task(self._read(socket))
 
     async def _read(self, socket: Any) -> None:

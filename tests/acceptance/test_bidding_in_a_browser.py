@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from playwright.async_api import Route, expect
+from redis.asyncio import Redis
 
-from infrastructure.local.feed_secret import feed_token_secret
 from infrastructure.local.stack import Stack
-from shared.feed_tokens import Identity, mint
+from shared.feed_tokens import Identity
+from shared.identity.tickets import give_ticket
 from tests.acceptance.browsing import House, Person, Street, in_a_browser
 
 pytestmark = in_a_browser
@@ -34,7 +35,7 @@ async def test_a_busy_answer_does_not_settle_what_is_not_known(house: House, str
             await route.continue_()
 
     # Only the answer can tell: the feed, which would show the bid too, is down.
-    await ada.page.route_web_socket("**/ws/**", lambda socket: socket.close())
+    await ada.page.route_web_socket("**/ws", lambda socket: socket.close())
     await ada.page.route("**/bid", unlucky)
     await ada.open("/items/spyglass")
     await ada.bids("10")
@@ -42,6 +43,73 @@ async def test_a_busy_answer_does_not_settle_what_is_not_known(house: House, str
     assert len(tries) == 3
     assert len({json.dumps(bid) for bid in tries}) == 1, "the same bid each time"
     assert (await house.item("spyglass"))["bid_count"] == 1
+
+
+async def test_to_ask_again_does_not_forget_that_the_bid_may_have_arrived(house: House, street: Street) -> None:
+    await house.create("transit", start_price=10, duration_s=3600)
+    # So that the half minute after which the page gives up need not be waited for.
+    ahead = "window.aheadMs = 0; const now = performance.now.bind(performance); performance.now = () => now() + aheadMs"
+    ada = await street.person("ada", script=ahead)
+    tries: list[Any] = []
+    answer = "lost"
+
+    async def unlucky(route: Route) -> None:
+        tries.append(route.request.post_data_json)
+        if len(tries) == 1:
+            await route.fetch()
+        if answer == "lost":
+            await route.abort()
+        elif answer == "busy":
+            await route.fulfill(status=503, json={"code": "OVERLOADED", "detail": "too busy"})
+        else:
+            await route.continue_()
+
+    async def gives_up() -> None:
+        await ada.sees("#verdict", "asking again")
+        await ada.page.evaluate("aheadMs += 60_000")
+        await ada.sees("#verdict", "Your bid of $10.00 was sent, and we still do not know whether it arrived.")
+
+    async def asks_again() -> None:
+        button = ada.page.get_by_role("button", name="Ask again")
+        await expect(button).to_be_enabled()
+        await button.click()
+
+    # Only the answer can tell: the feed, which would show the bid too, is down.
+    await ada.page.route_web_socket("**/ws", lambda socket: socket.close())
+    await ada.page.route("**/bid", unlucky)
+    await ada.open("/items/transit")
+    await ada.bids("10")
+    await gives_up()
+    answer = "busy"
+    await asks_again()
+    await gives_up()
+    kept = await ada.page.evaluate("sessionStorage.getItem('bidding.pending.transit')")
+    assert json.loads(kept)["bid"] == tries[0], "the page can still ask after a reload"
+    answer = "through"
+    await asks_again()
+    await ada.sees("#verdict", ACCEPTED)
+    assert len({json.dumps(bid) for bid in tries}) == 1, "the same bid each time"
+    assert (await house.item("transit"))["bid_count"] == 1
+
+
+async def test_who_buys_now_offers_the_price_and_not_all_that_was_typed(house: House, street: Street) -> None:
+    """Where a rival is faster, what was sent becomes an ordinary bid that everybody sees."""
+    await house.create("octant", start_price=10, buy_now_price=900, duration_s=3600)
+    ada = await street.person("ada")
+
+    async def outrun(route: Route) -> None:
+        await house.bid("octant", "bob", amount=50)
+        await route.continue_()
+
+    await ada.page.route("**/bid", outrun)
+    await ada.open_lot("octant")
+    await ada.bids("1500")
+    await ada.sees("#verdict", "The lot would be yours for $900.00")
+    yes = ada.page.get_by_role("button", name="Yes, buy for $900.00")
+    await expect(yes).to_be_enabled()
+    await yes.click()
+    await ada.sees("#standing", "You lead")
+    assert (await house.item("octant"))["current_bid"] == 900
 
 
 async def test_a_bid_that_arrives_after_its_page_was_left_is_found(house: House, street: Street) -> None:
@@ -111,7 +179,10 @@ async def test_a_key_that_is_held_down_does_not_buy(house: House, street: Street
     assert (await house.item("chronometer"))["status"] == "open"
     await keys.press("Enter")
     await keys.press("Shift+Tab")
-    await expect(ada.page.get_by_role("button", name="Yes, buy for $900.00")).to_be_focused()
+    yes = ada.page.get_by_role("button", name="Yes, buy for $900.00")
+    await expect(yes).to_be_focused()
+    # What has just appeared does nothing yet.
+    await expect(yes).to_be_enabled()
     await keys.press("Enter")
     await ada.sees("#notice", "The lot is yours, at $900.00.")
 
@@ -188,7 +259,7 @@ async def test_a_bid_takes_no_mouse(house: House, street: Street) -> None:
     await ada.sees("#verdict", "Your bid of $120.00 was accepted. You lead.")
     await house.bid("abacus", "bob", amount=150)
     await ada.sees("#standing", "You were outbid")
-    await expect(ada.at("#suggestions button").first).to_be_visible()
+    await expect(ada.at("#suggestions button").first).to_be_enabled()
     await keys.press("Tab")
     await expect(ada.at("#suggestions button").first).to_be_focused()
     outline = await ada.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
@@ -198,13 +269,15 @@ async def test_a_bid_takes_no_mouse(house: House, street: Street) -> None:
 
 
 async def show_maxima(platform: Stack, person: Person) -> None:
-    """An operator that lets bidders see their maxima: its own site makes the tokens."""
-    token = mint(feed_token_secret(platform.data_dir), Identity(person.name, FAR_AHEAD_S, sees_maximum=True))
+    """A house that knows who its bidders are, and lets them see their maxima."""
+    identity = Identity(person.name, FAR_AHEAD_S, sees_maximum=True)
 
     async def give(route: Route) -> None:
-        await route.fulfill(status=201, json={"token": token, "expires_in": 3600})
+        async with Redis.from_url(platform.urls.redis_url) as redis:
+            ticket = await give_ticket(redis, identity)
+        await route.fulfill(status=201, json={"ticket": ticket, "expires_in": 30})
 
-    await person.page.route("**/api/v1/feed-token", give)
+    await person.page.route("**/api/v1/feed-ticket", give)
 
 
 async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, house: House, street: Street) -> None:
@@ -218,7 +291,7 @@ async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, h
         socket.connect_to_server()
         sockets.append(socket)
 
-    await ada.page.route_web_socket("**/ws/**", join)
+    await ada.page.route_web_socket("**/ws", join)
     await ada.open_lot("armillary")
     await ada.sees("#maximum", "Your maximum: $50.00. Nobody else sees it.")
 
@@ -227,6 +300,8 @@ async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, h
     await ada.sees("#maximum", "Your maximum: $90.00.")
     await ada.page.get_by_role("radio", name="Leave a maximum").check()
     await ada.sees("#amount-hint", "More than $90.00, your maximum so far")
+    # The count of the feed itself is there, and does not come after the one that is made up.
+    await ada.sees("#viewers", "1")
     # A standing with an older version than the last is dropped, as the protocol says.
     item = await house.item("armillary")
     older = {"item_id": "armillary", "epoch": item["epoch"], "seq": item["seq"] - 1}
@@ -236,16 +311,16 @@ async def test_a_maximum_that_the_feed_tells_is_shown_at_once(platform: Stack, h
     await ada.sees("#maximum", "Your maximum: $90.00.")
     # A maximum goes with its bid, and the one before comes back.
     await house.operate("armillary", f"bids/{raised['bid_id']}/void", "not meant")
-    await ada.sees("#struck", "The maximum that you had raised was struck by the auctioneer: Not meant.")
+    await ada.sees("#struck", "The maximum that you had raised was voided by the auctioneer: Not meant.")
     await ada.sees("#maximum", "Your maximum: $50.00.")
     await house.operate("armillary", f"bids/{first['bid_id']}/void", "entered by mistake")
     await ada.sees("#leader", "Nobody yet")
-    await ada.sees("#struck", "Your bid of $10.00 was struck by the auctioneer: Entered by mistake.")
+    await ada.sees("#struck", "Your bid of $10.00 was voided by the auctioneer: Entered by mistake.")
     await expect(ada.at("#maximum")).to_be_hidden()
     await expect(ada.at("#struck p")).to_have_count(2)
     # A bidder who returns is told too, and nobody else is.
     await ada.open_lot("armillary")
-    await ada.sees("#struck", "Your bid of $10.00 was struck by the auctioneer: Entered by mistake.")
+    await ada.sees("#struck", "Your bid of $10.00 was voided by the auctioneer: Entered by mistake.")
     bob = await street.person("bob")
     await bob.open_lot("armillary")
     await bob.sees("#history-rows .is-struck", "$10.00")

@@ -10,7 +10,9 @@ import httpx2 as httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from infrastructure.local.servers.ports import HOST
 from infrastructure.local.stack import Stack
+from tests.stack import running_stack
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,19 +22,28 @@ FOLDER = ROOT / "infrastructure" / "docker"
 # Only an archival worker that exports has these; this platform does not export.
 WITH_EXPORTS = {"archiver_exports_open"}
 
-_NAME = re.compile(r"\b(?:bidding|feed|archiver|process)_[a-z_]+")
+_NAME = re.compile(r"\b(?:bidding|feed|archiver|cache|process)_[a-z_]+")
 _OF_A_HISTOGRAM = re.compile(r"_(?:bucket|sum|count)$")
 
 
 @pytest.fixture(scope="module")
 def told(platform: Stack) -> dict[str, str]:
-    """Every metric of the three services, with its type."""
+    """Every metric of the services, with its type. The read cache has a platform of its own, whose gateway reads
+    through a node."""
     urls = platform.urls
-    services = (urls.gateway_url, urls.broadcast_url, urls.archiver_url)
-    texts = [httpx.get(f"{url}/metrics", timeout=30).text for url in services]
+    texts = [metrics_of(url) for url in (urls.gateway_url, urls.broadcast_url, urls.archiver_url)]
+    with running_stack(services=("api_gateway",), cache_nodes=1) as cached:
+        node = cached.processes["cache_node-1"].spec.env["CACHE_PORT"]
+        front_end = cached.ports.cache
+        texts += [metrics_of(f"http://{HOST}:{port}") for port in (node, front_end)]
+        texts.append(metrics_of(cached.urls.gateway_url))
     return dict(re.findall(r"^# TYPE (\w+) (\w+)$", "".join(texts), re.MULTILINE)) | dict.fromkeys(
         WITH_EXPORTS, "gauge"
     )
+
+
+def metrics_of(url: str) -> str:
+    return httpx.get(f"{url}/metrics", timeout=30).text
 
 
 def asked(expressions: list[str]) -> set[str]:
@@ -46,7 +57,7 @@ def of_alerts() -> list[str]:
 
 def of_dashboard() -> list[str]:
     dashboard = json.loads((FOLDER / "grafana" / "dashboards" / "bidding.json").read_text())
-    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
 
 
 @pytest.mark.parametrize("expressions", [of_alerts(), of_dashboard()], ids=["alerts", "dashboard"])

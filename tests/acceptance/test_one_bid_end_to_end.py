@@ -10,7 +10,7 @@ import pytest
 
 from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
-from load_tests.verify import open_sources, verify_items, wait_until_archived
+from load_tests.proof.verify import open_sources, verify_items, wait_until_archived
 from tests.acceptance.crowd import Ledger, Viewer, bid_crowd, resolve
 from tests.stack import StackFactory
 

@@ -197,8 +197,9 @@ REFUSALS = [
     "PAUSED",
     "CANCELLED",
     "OWN_ITEM",
-    "BIDDER_BLOCKED",
+    "BLOCKED",
     "NOT_APPROVED",
+    "LIMIT_EXCEEDED",
     "MAX_NOT_RAISED",
     "TOO_LOW",
 ]
@@ -264,3 +265,76 @@ async def test_what_the_pages_say_and_refuse_by_themselves(street: Street) -> No
     )
     for (changes, field), found in zip(TYPED, refused, strict=True):
         assert found == ([] if field is None else [field]), changes
+
+
+async def test_a_fast_lots_offers_are_near_the_minimum_below_a_reserve_and_when_it_is_calm(street: Street) -> None:
+    """Below a reserve an offer is a plain bid, which would be the price at once."""
+    told: dict[str, Any] = await evaluated(
+        street,
+        """async () => {
+          const { Offers } = await import("/static/js/bidding/offers.js");
+          const real = performance.now.bind(performance);
+          let at = 0;
+          performance.now = () => at;
+          const run = (reserve_met, isHeld, after) => {
+            const offers = new Offers();
+            let state;
+            for (let count = 0; count <= 20; count += 1) {
+              at = count * 250;
+              const price = 100 + 10 * count;
+              state = { bid_count: count, epoch: 1, current_bid: price, highest_bidder_id: "x", reserve_met };
+              offers.note(state, "USD");
+              offers.draw(state, { currency: "USD", minimum: state.current_bid + 10, isHeld: false });
+            }
+            at += after;
+            return offers.draw(state, { currency: "USD", minimum: state.current_bid + 10, isHeld })[0];
+          };
+          try {
+            return {
+              fast: run(true, false, 0), held: run(true, true, 500), calm: run(true, true, 60_000),
+              reserve: run(false, false, 0),
+            };
+          } finally {
+            performance.now = real;
+          }
+        }""",
+    )
+    assert told["reserve"] == told["calm"] == 310
+    assert told["fast"] > 400
+    assert told["held"] > 400
+
+
+async def test_what_counts_as_fast_and_as_a_mistake(street: Street) -> None:
+    told: dict[str, Any] = await evaluated(
+        street,
+        """async () => {
+          const { Pace } = await import("/static/js/bidding/pace.js");
+          const { questionFor } = await import("/static/js/bidding/brake.js");
+          const pace = new Pace();
+          const paces = [];
+          // Each second one bid of 250 more, but one that is far above; then a void, and nothing.
+          [[0, 1000], [1000, 1250], [2000, 1500], [3000, 900_000], [4000, 900_250], [5000, 900_500]].forEach(
+            ([at, price], count) => {
+              pace.note({ bid_count: count, price, epoch: 1 }, at);
+              paces.push(pace.isFast(at));
+            },
+          );
+          const rise = pace.risePerSecond(5000);
+          pace.note({ bid_count: 1, price: 1250, epoch: 1 }, 5100);
+          paces.push(pace.isFast(5100), pace.isFast(9500));
+          const ask = (units, leads, isMax, isOffered = false) =>
+            questionFor({ units, least: 40_000, leads, isMax, isOffered }, "this", "that") !== null;
+          const asked = [
+            ask(40_000, false, false), ask(400_000, false, false), ask(400_001, false, false),
+            ask(400_001, false, true),
+            ask(41_000, true, false), ask(41_000, true, true), ask(41_000, true, true, true),
+            questionFor({ units: 9_000, least: 10, leads: false, isMax: false, isOffered: false }, "", "") !== null,
+            ask(199_999, false, false), ask(200_000, false, false),
+            questionFor({ units: 2_500, least: 500, leads: false, decimals: 0 }, "", "") !== null,
+          ];
+          return { paces, rise, asked };
+        }""",
+    )
+    assert told["paces"] == [False, False, False, True, True, True, True, False]
+    assert 250 <= told["rise"] <= 320, "one bid far above the others does not count"
+    assert told["asked"] == [False, True, True, True, True, False, True, False, False, True, True]

@@ -410,13 +410,14 @@ async def fault_run(
     operator_pause_s: float = 0.5,
     timeout_s: float = TIMEOUT_S,
     data_dir: Path | None = None,
+    valkey_nodes: int = 1,
 ) -> AsyncIterator[FaultRun]:
     """A running stack with ``items`` open items, ``viewers`` on them, and ``bidders`` who wait to be let loose.
 
     ``readers`` ask for items all the while. Each bidder rests up to ``pause_s`` after a bid and sends what ``kinds``
     says; each of the ``operators`` rests up to ``operator_pause_s``, and works while ``run.operators.operating()``.
     ``timeout_s``: how long a bidder waits for an answer. ``data_dir``: where a new
-    database is made, in place of a copy.
+    database is made, in place of a copy. ``valkey_nodes``: of how many nodes Redis is a cluster.
     ``test`` is the name in the table where it is not that of the test that runs now. ``lines`` puts something between
     the services and the servers. An error that leaves the block carries the seed and the timeline.
     """
@@ -429,6 +430,7 @@ async def fault_run(
         ports=ports,
         services=services,
         data_dir=data_dir,
+        valkey_nodes=valkey_nodes,
     )
     if lines is not None:
         await _start_services(stack, await lines(stack))

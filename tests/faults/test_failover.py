@@ -72,6 +72,15 @@ async def accepted(house: House, item_id: str, user_id: str, bid_id: str, amount
     return await eventually(is_accepted, f"a 201 for {bid_id}", seconds=60)
 
 
+async def without_nats(house: House) -> None:
+    """The gateway knows that NATS is gone. Until then its client keeps what is published, and sends it later."""
+
+    async def is_noticed() -> bool:
+        return "nats" in (await house.http.get("/ready")).json()["degraded"]
+
+    await eventually(is_noticed, "/ready says that NATS is not connected", seconds=60)
+
+
 @asynccontextmanager
 async def pair(start_stack: StackFactory, *, bid_ack: str) -> AsyncIterator[Pair]:
     ports = Ports.free()
@@ -122,6 +131,7 @@ async def test_row_30_a_failover_to_a_replica_that_lacks_the_newest_while_nats_c
             told |= {answer.json()["bid_id"] for answer in answers if answer.status_code == 201}
             await house.all_published()
             async with both.to_nats.away():
+                await without_nats(house)
                 if bid_ack == "redis":
                     alone = [await accepted(house, ITEM, "cyd", f"cyd-{n}", n) for n in (11, 12)]
                 else:
@@ -192,6 +202,7 @@ async def test_row_30_what_only_this_gateway_has_seen_closes_the_shard_too(start
         await eventually(has_all, seconds=60)
         async with both.to_primary.away():
             async with both.to_nats.away():
+                await without_nats(house)
                 await accepted(house, ITEM, "bob", "bob-2", 2)
                 await both.fail_over()
 

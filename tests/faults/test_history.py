@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from tests.faults.history import Frame, History, Read, Request, Row, Viewer, violations
+from tests.faults.history import Frame, History, Listed, Read, Request, Row, Viewer, violations
 from tests.faults.judging.changes import Mutation, read, request, rows, viewer
+from tests.faults.judging.order import _Times
+from tests.faults.judging.viewers import _never_goes_back
 
 
 def sound() -> History:
@@ -147,6 +150,13 @@ def test_a_viewer_who_comes_back_wrongly_is_noticed(frames: list[Frame], complai
     assert any(complaint in violation for violation in found), found
 
 
+def test_a_void_explains_the_fall_of_a_price_once() -> None:
+    fell = Viewer("v", [[Frame(1, 4, 300, False), Frame(1, 5, 260)]])
+    assert list(_never_goes_back(fell, [5])) == []
+    for elsewhere in ([], [4], [6]):
+        assert len(list(_never_goes_back(fell, elsewhere))) == 1, "that void was before, or is still to come"
+
+
 def test_viewers_may_come_back_to_all_or_be_told() -> None:
     cut_off = [[RESUMED, *MISSED[:1]], [replace(RESUMED, since=(1, 2), replayed=2), *MISSED[1:]]]
     for connections in ([MISSED], [[RESUMED, *MISSED]], [[snapshot(4, 300)]], cut_off):
@@ -157,6 +167,19 @@ def test_viewers_may_come_back_to_all_or_be_told() -> None:
     # Here the last bid is not shown either: a snapshot shows where it led to.
     unannounced = viewer(sound(), FIRST, [snapshot(4, 300, recovered=None)])
     assert (unannounced.hidden, viewer(sound(), FIRST, [snapshot(4, 300)]).hidden) == (2, 0)
+
+
+def test_what_was_never_shown_or_listed_is_hidden() -> None:
+    """Of the three acknowledged bids: those after the last frame, all for who saw nothing, those that no page lists."""
+    assert [viewer(sound(), frames).hidden for frames in (FIRST, [*FIRST, *MISSED[:2]], [])] == [2, 1, 3]
+    listed = [Listed(row.seq, row.bid_id, row.amount, "bid", False) for row in sound().rows]
+    assert [replace(sound(), listed=each).hidden for each in (listed, listed[1:], [])] == [0, 1, 3]
+
+
+def test_who_was_answered_before_a_decision_was_sent_stands_before_it_whatever_came_later() -> None:
+    """Numbers need not follow the order of sending: here the first one was sent last."""
+    times = _Times([(5.0, math.inf), (1.0, math.inf), (3.0, math.inf)])
+    assert [times.latest(answered_s) for answered_s in (0.5, 4.0, 5.0, 6.0)] == [0, 0, 3, 3]
 
 
 def test_a_bid_that_was_sent_again_is_judged_by_its_first_sending() -> None:

@@ -91,11 +91,11 @@ def all_frames() -> Iterator[tuple[str, Frame]]:
     yield "stale", frames.stale_frame(ITEM, (1, 4), True)
     yield "viewers", frames.viewers_frame(ITEM, 7, False)
     known = frames.standing_frame(
-        ITEM, (1, 4), "leading", current_bid=1250, min_next_bid=1300, currency="USD", your_maximum=2000
+        ITEM, (1, 4), "leading", alias="a", current_bid=1250, min_next_bid=1300, currency="USD", your_maximum=2000
     )
     yield "standing", known
     unknown = frames.standing_frame(
-        ITEM, (0, -1), "none", current_bid=None, min_next_bid=None, currency="USD", your_maximum=None
+        ITEM, (0, -1), "none", alias="a", current_bid=None, min_next_bid=None, currency="USD", your_maximum=None
     )
     yield "standing", unknown
     for amount in (1_200, None):
@@ -154,6 +154,7 @@ class TestAgreement:
             {"op": "unsubscribe", "items": []},
             {"op": "ping"},
             {"op": "authenticate", "token": "t"},
+            {"op": "authenticate", "ticket": "q83vEjRWeJq83vEjRWeJqw"},
             {"op": "standing", "items": ["a"]},
         ],
     )

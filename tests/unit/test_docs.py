@@ -10,9 +10,10 @@ from typing import Any, get_args
 
 import click
 import pytest
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 from pydantic.fields import FieldInfo
 
+from api_gateway.settings import Settings as GatewaySettings
 from infrastructure.local.cli import commands
 from infrastructure.local.servers import binaries
 from shared.aliases import AliasSettings
@@ -24,15 +25,15 @@ from shared.read_cache.settings import ReadCacheSettings
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CONFIGURATION = DOCS / "configuration.md"
-SERVICES = ("api_gateway", "broadcast_service", "archival_worker")
+SERVICES = ("api_gateway", "broadcast_service", "archival_worker", "cache_node")
 COMMANDS = (
     "infrastructure.local.commands.up:up",
     "infrastructure.local.commands.doctor:doctor",
-    "load_tests.run:main",
-    "load_tests.replay:replay",
+    "load_tests.run.command:main",
+    "load_tests.replay.command:replay",
 )
 PAGES = sorted(
-    [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"],
+    [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"],
 )
 
 _ENVIRON = re.compile(r"""environ(?:\.get\(|\[)\s*"([A-Z_]+)\"""")
@@ -59,9 +60,10 @@ def shown_range(field: FieldInfo) -> str | None:
         return "`true`, `false`"
     if choices := get_args(field.annotation):
         return ", ".join(f"`{choice}`" for choice in choices)
-    bounds = {type(each).__name__: getattr(each, type(each).__name__.lower()) for each in field.metadata}
+    limits = [each for each in field.metadata if not isinstance(each, AfterValidator)]
+    bounds = {type(each).__name__: getattr(each, type(each).__name__.lower()) for each in limits}
     if "Gt" in bounds:
-        return f"more than {bounds['Gt']}"
+        return f"more than {bounds['Gt']}" + (f", at most {bounds['Le']}" if "Le" in bounds else "")
     if "Le" in bounds:
         return f"{bounds['Ge']} to {bounds['Le']}"
     return f"at least {bounds['Ge']}" if bounds else None
@@ -91,6 +93,8 @@ def test_what_the_code_reads_from_the_environment_itself_is_documented() -> None
         for name in _ENVIRON.findall(path.read_text())
     }
     names |= {name.upper() for settings in (AliasSettings, StreamSettings) for name in settings.model_fields}
+    # Where both have it, it is documented as the gateway's.
+    names -= {name.upper() for name in GatewaySettings.model_fields}
     assert names <= set(rows("Shared by the gateway and the broadcaster"))
 
 
@@ -152,6 +156,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dead == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_diagrams_have_their_kind_on_a_line_of_its_own(page: Path) -> None:
+    """An editor that fills paragraphs makes one line of all, which nobody can draw."""
+    firsts = re.findall(r"^```mermaid\n(.*)$", page.read_text(), re.MULTILINE)
+    kind = re.compile(r"flowchart (LR|TD|TB)|stateDiagram-v2|sequenceDiagram")
+    assert [line for line in firsts if kind.fullmatch(line) is None] == []
+
+
 def test_decision_records_are_numbered_and_listed() -> None:
     records = sorted(path.name for path in (DOCS / "decisions").glob("*.md"))
     assert [int(name[:4]) for name in records] == list(range(1, len(records) + 1))
@@ -168,7 +180,7 @@ def test_files_that_pages_name_are_there() -> None:
     """By their whole path or the end of it; the changelog tells of files that were."""
     there = {
         str(path.relative_to(ROOT))
-        for folder in ("api_gateway", "archival_worker", "broadcast_service", "shared", "infrastructure", "load_tests")
+        for folder in (*SERVICES, "shared", "infrastructure", "load_tests")
         for path in (ROOT / folder).rglob("*")
     }
     there |= {str(path.relative_to(ROOT)) for folder in ("bench", "tests") for path in (ROOT / folder).rglob("*.py")}

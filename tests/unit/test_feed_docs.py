@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broadcast_service.core import close_codes
-from broadcast_service.core.quota import SINCE_COST, operations_rate
+from broadcast_service.core.quota import SINCE_COST, noise_rate, operations_rate
 from broadcast_service.settings import Settings
 from tests.asyncapi import AsyncApi
 
@@ -66,16 +66,16 @@ def codes_in_code(call: str) -> set[str]:
 def test_the_codes_of_error_frames_are_those_of_the_service() -> None:
     documented = {code.strip("`") for code, _ in rows("Errors")}
     # Of an item that is missing, or lost, the code is the domain's own.
-    assert documented == codes_in_code("error_frame") | {"ITEM_NOT_FOUND", "BEING_REBUILT"}
+    assert documented == codes_in_code("error_frame") | codes_in_code("_tell") | {"ITEM_NOT_FOUND", "BEING_REBUILT"}
 
 
 def test_the_codes_of_refused_upgrades_are_those_of_the_service() -> None:
     documented = {
         code for _, codes, _ in rows("When the upgrade is refused") for code in re.findall(r"[A-Z_]{4,}", codes)
     }
-    assert documented == codes_in_code("problem") | codes_in_code("_refuse") | codes_in_code("_Refused") | {
-        "ITEM_NOT_FOUND"
-    }
+    in_code = {"ITEM_NOT_FOUND"}.union(*map(codes_in_code, ("problem", "_refuse", "_Refused", "Refusal")))
+    # That of /metrics, which is no upgrade.
+    assert documented == in_code - {"FORBIDDEN"}
 
 
 def test_the_limits_are_the_defaults() -> None:
@@ -93,6 +93,9 @@ def test_the_limits_are_the_defaults() -> None:
     operations = operations_rate(default("feed_operations_rate_max"), int(default("feed_items_per_connection_max")))
     limit = f"{operations.per_s:g} a second; {operations.burst:,} at once"
     assert limits["[operations](#how-much-a-client-may-say) of one connection"] == limit
+    noise = noise_rate(operations)
+    limit = f"{noise.per_s:g} a second; {noise.burst:,} at once"
+    assert limits["pings and fragments of one connection"] == limit
     counts = {row[0]: int(row[1]) for row in rows("Operations") if row[1].isdigit()}
     assert counts["an item in `subscribe` with `since`"] == SINCE_COST
     attempts = f"{default('feed_attempts_rate_max'):g} a second; {limits['connections of one address']} at once"

@@ -45,6 +45,7 @@ COMPOSITION_ROOTS = (
     "archival_worker/main.py",
     "broadcast_service/main.py",
     "broadcast_service/service.py",
+    "cache_node/main.py",
 )
 
 

@@ -36,12 +36,14 @@ from archival_worker.http import HttpServer
 from broadcast_service.endpoints.sse import EventStream
 from broadcast_service.main import FeedServer
 from broadcast_service.transport.streams import FeedHttpProtocol
-from broadcast_service.transport.websockets import FeedProtocol
 from infrastructure.local.cli import LazyGroup
 from shared.clients import cancellation
 from shared.clients import nats as our_nats
 from shared.http import protocol
+from shared.http.direct import DirectHttpProtocol
 from shared.http.protocol import BoundedHttpProtocol
+from shared.http.sockets import ListeningServer
+from shared.http.websockets import DirectWebSocket
 
 ROOT = Path(__file__).parents[2]
 OURS = ("api_gateway", "archival_worker", "bench", "broadcast_service", "infrastructure", "load_tests", "shared")
@@ -71,9 +73,9 @@ TABLE = (
     Touched(
         "uvicorn",
         HttpToolsProtocol,
-        (BoundedHttpProtocol, FeedHttpProtocol),
-        """_unset_keepalive_if_required connections cycle flow headers logger loop parser pipeline scope
-        timeout_keep_alive timeout_keep_alive_task transport url""",
+        (BoundedHttpProtocol, FeedHttpProtocol, DirectHttpProtocol),
+        """_unset_keepalive_if_required app_state connections cycle expect_100_continue flow headers logger loop parser
+        pipeline scope server_state timeout_keep_alive timeout_keep_alive_task transport url""",
         {
             "data_received": "handle_websocket_upgrade",
             "on_response_complete": "timeout_keep_alive_handler",
@@ -81,14 +83,19 @@ TABLE = (
             "_unset_keepalive_if_required": "timeout_keep_alive_task",
         },
     ),
-    Touched("uvicorn", RequestResponseCycle, (), "keep_alive response_complete response_started"),
+    Touched(
+        "uvicorn",
+        RequestResponseCycle,
+        (),
+        "body disconnected keep_alive message_event more_body response_complete response_started",
+    ),
     Touched("uvicorn", FlowControl, (protocol._Flow,), "pause_reading write_paused"),
     Touched(
         "uvicorn",
         WebSocketsSansIOProtocol,
-        (FeedProtocol,),
+        (DirectWebSocket,),
         """app close_sent close_timer conn curr_msg_data_type disconnected frames handshake_complete logger loop
-        pending_ping_payload queue read_paused receive request response scope send send_500_response transport
+        pending_ping_payload queue receive request response scope send send_500_response transport
         writable""",
         {
             "handle_connect": "run_asgi",
@@ -104,8 +111,8 @@ TABLE = (
     Touched(
         "uvicorn",
         uvicorn.Server,
-        (FeedServer, HttpServer),
-        "servers should_exit",
+        (ListeningServer, FeedServer, HttpServer),
+        "lifespan servers should_exit",
         {"serve": "capture_signals", "_serve": "shutdown"},
     ),
     Touched(
@@ -131,7 +138,7 @@ TABLE = (
         "httptools",
         HttpRequestParser,
         (),
-        "feed_data get_http_version get_method set_dangerous_leniencies should_upgrade",
+        "feed_data get_http_version get_method set_dangerous_leniencies should_keep_alive should_upgrade",
     ),
     Touched("starlette", Response, (EventStream,), "headers raw_headers"),
     Touched("click", click.Group, (LazyGroup,)),

@@ -20,16 +20,16 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
 
-from shared import names
+from shared.clients.cluster.client import nodes_of
 from shared.domain.errors import OutcomeUnknown
 from shared.redis_layout.cursors import Lineage, read_cursors
 from shared.redis_layout.keys import cursors_key, mark_key
@@ -143,6 +143,15 @@ class LogAcknowledger:
 
     async def _look(self, shards: list[str]) -> None:
         try:
+            nodes, _ = await nodes_of(self._redis, shards)
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.info("acknowledgement: Redis cannot be asked: %s", error)
+            return
+        # Each node of a cluster by itself: those that wait for one do not wait for another.
+        await asyncio.gather(*(self._look_at(node.shards) for node in nodes))
+
+    async def _look_at(self, shards: list[str]) -> None:
+        try:
             found = await read_cursors(self._redis, shards)
         except (RedisError, OSError, TimeoutError) as error:
             logger.info("acknowledgement: cursors cannot be read: %s", error)
@@ -164,8 +173,9 @@ class LogAcknowledger:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A caller who waits until what a run of Redis has decided by now is safe."""
+    """A caller who waits until what a run of Redis has decided by now is safe; ``shard`` is one that it has."""
 
+    shard: str
     run: str
     done: asyncio.Future[None] = field(repr=False)
 
@@ -181,14 +191,23 @@ class ReplicaAcknowledger:
     _mark: Final = Script.read(Path(__file__).parent / "lua" / "mark.lua")
 
     def __init__(
-        self, redis: Redis, *, replicas: int, timeout_ms: int, run_of: Callable[[AbstractConnection], str]
+        self,
+        redis: Redis,
+        *,
+        replicas: int,
+        timeout_ms: int,
+        run_of: Callable[[AbstractConnection], str],
+        shards_may_move: bool = False,
     ) -> None:
         """
         Args:
             replicas: how many must have it.
             timeout_ms: how long each caller waits at most.
             run_of: tells which run of Redis a connection has reached (``Guard.run_of``).
+            shards_may_move: it is a node of a cluster. A mark is then written in each shard that is asked about: with a
+                shard that has moved, this node's replicas have dropped the bid.
         """
+        self._shards_may_move = shards_may_move
         self._redis = redis
         self._replicas = replicas
         self._timeout_ms = timeout_ms
@@ -202,7 +221,7 @@ class ReplicaAcknowledger:
         """See :class:`Acknowledger`."""
         if self._count >= WAITING_MAX:
             raise OutcomeUnknown
-        waiter = _Waiter(lineage.run, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(shard, lineage.run, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
         self._count += 1
         self._wake.set()
@@ -233,8 +252,8 @@ class ReplicaAcknowledger:
                         await self._drop()
                         await asyncio.sleep(_PAUSE_FAILED_S)
                     finally:
-                        # Ask again for callers without an answer, as long as they wait.
-                        self._waiting += waiting
+                        # Ask again for callers without an answer, as long as they wait; those who came since are last.
+                        self._waiting = waiting + self._waiting
                 self._waiting = []
         finally:
             await self._drop()
@@ -248,27 +267,41 @@ class ReplicaAcknowledger:
             connection = await self._connected()
             run = self._run_of(connection)
         async with asyncio.timeout(self._timeout_ms / 1_000 + 1):
-            await self._write_mark(connection)
+            asked = {waiter.shard for waiter in waiting if waiter.run == run} or {waiting[-1].shard}
+            gone = await self._write_marks(connection, sorted(asked) if self._shards_may_move else [*asked][:1])
             await connection.send_command("WAIT", self._replicas, self._timeout_ms)
             count: Any = await connection.read_response(timeout=self._timeout_ms / 1_000 + 1)
         for waiter in waiting:
-            if waiter.run != run:
+            if waiter.run != run or waiter.shard in gone:
                 # 1. A bid is decided by the primary. 2. It fails over to a replica that has not got the bid.
                 # 3. The mark reaches that one's replicas. It says nothing about the bid.
+                # Nor do the replicas of a node that has given the shard away.
                 if not waiter.done.done():
                     waiter.done.set_exception(OutcomeUnknown())
             elif count >= self._replicas and not waiter.done.done():
                 waiter.done.set_result(None)
 
-    async def _write_mark(self, connection: AbstractConnection) -> None:
-        shard = names.SHARDS[0]
-        arguments = (2, mark_key(shard), cursors_key(shard), self._timeout_ms)
-        try:
-            await connection.send_command("EVALSHA", self._mark.sha, *arguments)
-            await connection.read_response()
-        except NoScriptError:
-            await connection.send_command("EVAL", self._mark.text, *arguments)
-            await connection.read_response()
+    async def _write_marks(self, connection: AbstractConnection, shards: Sequence[str]) -> set[str]:
+        """A mark in each of these shards. Returns those that this node has no longer, or is giving away."""
+        gone: set[str] = set()
+        left = shards
+        for verb, script in (("EVALSHA", self._mark.sha), ("EVAL", self._mark.text)):
+            for shard in left:
+                await connection.send_command(verb, script, 2, mark_key(shard), cursors_key(shard), self._timeout_ms)
+            unknown: list[str] = []
+            for shard in left:
+                try:
+                    await connection.read_response()
+                except NoScriptError:
+                    if verb == "EVAL":
+                        raise
+                    unknown.append(shard)
+                except (AskError, TryAgainError):
+                    gone.add(shard)
+            left = unknown
+            if not left:
+                break
+        return gone
 
     async def _connected(self) -> AbstractConnection:
         if self._connection is None:

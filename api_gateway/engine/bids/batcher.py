@@ -25,7 +25,8 @@ class PendingBid:
     """A validated bid on its way to Redis. Amounts in minor units.
 
     ``key`` is the idempotency key or None; ``key_is_bid_id`` where it is the bid id itself. ``verdict`` is resolved
-    with the script's verdict, or with the error that answers the request.
+    with the script's verdict, or with the error that answers the request. ``has_credit``: more of the bidder's spending
+    limit was sought for it already.
     """
 
     item_id: str
@@ -36,6 +37,7 @@ class PendingBid:
     key: str | None
     key_is_bid_id: bool
     verdict: Future[bytes]
+    has_credit: bool = False
 
     @property
     def fingerprint(self) -> str:

@@ -12,26 +12,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.bids.batcher import Batcher, PendingBid
-from api_gateway.engine.bids.scripts import BidScripts, Decided
+from api_gateway.engine.bids.cluster_scripts import AnyBidScripts
+from api_gateway.engine.bids.scripts import Decided, ItemMissing
 from api_gateway.engine.bids.stored import Asked, read_verdicts
 from shared import names
 from shared.crash_points import crash_point
-from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
+from shared.domain.errors import BiddingError, OutcomeUnknown, Overloaded, Unavailable
 from shared.messages import BidAccepted, DecodeError, decode_any_event
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.keys import recent_key
-from shared.redis_layout.verdicts import ACCEPTED, AcceptedBid
+from shared.redis_layout.verdicts import ACCEPTED, LIMITED, AcceptedBid, credit_lacking
 
 logger = logging.getLogger(__name__)
 
 _RESOLVE_PAUSE_S = 0.1
+_CREDIT_TRIES = 4
+"""How often credit is sought for one bid: other gateways may take it first."""
+_SEEKING_MAX = 1_000
+"""Bids that seek credit, or wait for their turn to; past it they are shed."""
+
+FindCredit = Callable[[str, str, str, int], Awaitable[bool]]
 
 
 class Committer:
@@ -43,25 +52,30 @@ class Committer:
 
     def __init__(
         self,
-        scripts: BidScripts,
+        scripts: AnyBidScripts,
         redis: Redis,
         *,
         queue_max: int,
         resolve_s: float,
         on_outbox: Callable[[str], None],
         on_given_out: Callable[[str, int, int], None] | None = None,
+        on_decided: Callable[[str, int, float], None] | None = None,
         confirm: Callable[[str, Lineage, int], Awaitable[None]] | None = None,
         secure: Callable[[str], Awaitable[None]] | None = None,
+        find_credit: FindCredit | None = None,
     ) -> None:
         """
         Args:
             resolve_s: bounds the search after an ambiguous failure.
             on_outbox: told the shard of every outbox entry that is written.
             on_given_out: called for each such entry, with shard, epoch and number.
+            on_decided: told the item of each call that was decided, how many bids it had, and the loop's time.
             confirm: awaited with ``(shard, lineage, entry)`` before an accepted bid is answered; it raises
                 OutcomeUnknown where the entry is not safe in time.
             secure: awaited with the shard before an accepted bid is answered whose own entry is not known, since the
                 answer of its flush got lost; it raises OutcomeUnknown where it is not safe in time.
+            find_credit: awaited with ``(item, bidder, currency, minor units)`` where a shard lacks so much of the
+                bidder's spending limit; tells whether to ask the shard again, or raises what answers the bid.
         """
         self._scripts = scripts
         self._redis = redis
@@ -69,8 +83,12 @@ class Committer:
         self._resolve_s = resolve_s
         self._on_outbox = on_outbox
         self._on_given_out = on_given_out
+        self._on_decided = on_decided
         self._confirm = confirm
         self._secure = secure
+        self._find_credit = find_credit
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._seeking = 0
         self._wake = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -137,9 +155,12 @@ class Committer:
             self._resolve_later(calls)
             return
         crash_point("bids.decided")
+        now_s = asyncio.get_running_loop().time()
         for call, result in zip(calls, results, strict=True):
             if isinstance(result, Decided):
                 self.decided_total += len(call)
+                if self._on_decided is not None:
+                    self._on_decided(call[0].item_id, len(call), now_s)
                 if result.entry:
                     shard = names.shard_of(call[0].item_id)
                     if self._on_given_out is not None:
@@ -160,6 +181,9 @@ class Committer:
         for bid, verdict in zip(call, result.verdicts, strict=True):
             if bid.verdict.done():
                 continue
+            if self._find_credit is not None and verdict.startswith(LIMITED) and _seeks_credit(bid, verdict):
+                self._in_background(self._place_with_credit(bid, verdict, self._find_credit))
+                continue
             if self._confirm is None or not verdict.startswith(ACCEPTED):
                 bid.verdict.set_result(verdict)
             else:
@@ -169,6 +193,48 @@ class Committer:
             self._in_background(
                 self._answer_confirmed(self._confirm(shard, result.lineage, result.last_entry), accepted)
             )
+
+    async def _place_with_credit(self, bid: PendingBid, verdict: bytes, find_credit: FindCredit) -> None:
+        """Ask the shard again once it has more of the bidder's limit; the refusal stands where there is no more.
+
+        Bids of one bidder take turns, so that none takes from another what that has just got. Such a bid comes after
+        others, of the same bidder too.
+        """
+        try:
+            async with self._turn_of(bid.user_id):
+                for _ in range(_CREDIT_TRIES):
+                    lacking = credit_lacking(verdict)
+                    if lacking is None or not await find_credit(bid.item_id, bid.user_id, lacking[1], lacking[0]):
+                        break
+                    again = replace(bid, verdict=asyncio.get_running_loop().create_future(), has_credit=True)
+                    self.place(again)
+                    verdict = await again.verdict
+            _tell(bid, verdict)
+        except (BiddingError, ItemMissing) as error:
+            _fail_all([[bid]], error)
+        except asyncio.CancelledError:
+            _fail_all([[bid]], OutcomeUnknown())
+            raise
+        except Exception:  # a bug must not leave the bid without an answer
+            logger.exception("bids: no credit could be sought")
+            _fail_all([[bid]], OutcomeUnknown())
+
+    @asynccontextmanager
+    async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
+        """One bid of a bidder at a time seeks credit; how many wait is bounded."""
+        if self._seeking >= _SEEKING_MAX:
+            raise Overloaded("too many bids wait for credit; try again")
+        turn, waiting = self._turns.get(user_id, (asyncio.Lock(), 0))
+        self._turns[user_id] = (turn, waiting + 1)
+        self._seeking += 1
+        try:
+            async with turn:
+                yield
+        finally:
+            self._seeking -= 1
+            turn, waiting = self._turns.pop(user_id)
+            if waiting > 1:
+                self._turns[user_id] = (turn, waiting - 1)
 
     async def _answer_confirmed(self, confirmed: Awaitable[None], accepted: Sequence[tuple[PendingBid, bytes]]) -> None:
         try:
@@ -244,6 +310,11 @@ class Committer:
             if sent is not None and sent.user_id == event.user_id:
                 found.append((sent, AcceptedBid.of_event(event).encode()))
         return found
+
+
+def _seeks_credit(bid: PendingBid, verdict: bytes) -> bool:
+    """Whether the bidder's account may have what the shard lacks for this bid."""
+    return not bid.has_credit and credit_lacking(verdict) is not None
 
 
 def _tell(bid: PendingBid, verdict: bytes) -> None:

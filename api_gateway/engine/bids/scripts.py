@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from itertools import groupby
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
+    AskError,
     NoScriptError,
     RedisError,
     ResponseError,
 )
 
-from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.batcher import BIDS_PER_CALL_MAX, PendingBid
 from api_gateway.engine.item_scripts import (
     LUA,
     NO_ITEM,
@@ -29,9 +31,14 @@ from api_gateway.engine.item_scripts import (
     refused_by_script,
 )
 from api_gateway.engine.loss.guard import NotAdmitted
+from shared import names
+from shared.clients.redis import told_of
 from shared.domain.errors import OutcomeUnknown, Unavailable
 from shared.redis_layout.cursors import Lineage
-from shared.redis_layout.scripts import Script
+from shared.redis_layout.scripts import CALLS_TOGETHER_MAX, Script
+
+ItemBids: TypeAlias = Sequence[PendingBid]
+"""The bids of one item, in their order."""
 
 
 class BidArguments(NamedTuple):
@@ -47,7 +54,7 @@ class BidArguments(NamedTuple):
 
 
 class LimitArguments(NamedTuple):
-    """The bounds that ``place_bids.lua`` is told, after the item: ``ARGV[2..6]``."""
+    """The bounds that ``place_bids.lua`` is told first: ``ARGV[1..5]``."""
 
     outbox_entries_max: str
     recent_events: str
@@ -78,7 +85,7 @@ class ItemMissing(Exception):
 
 
 class BidScripts:
-    """``place_bids.lua`` on a connection of its own: one pipelined round trip per flush."""
+    """``place_bids.lua`` on a connection of its own: one round trip per flush, one command per 64 items."""
 
     _place: Final = Script.read(LUA / "place_bids.lua", libraries=("item", "bidding"))
 
@@ -89,9 +96,15 @@ class BidScripts:
         *,
         timeout_s: float,
         run_of: Callable[[AbstractConnection], str] = lambda _: "",
+        in_parts: Callable[[Sequence[ItemBids]], Iterator[Sequence[ItemBids]]] | None = None,
     ) -> None:
-        """``run_of`` tells which run of Redis a connection has reached (``Guard.run_of``)."""
+        """
+        Args:
+            run_of: tells which run of Redis a connection has reached (``Guard.run_of``).
+            in_parts: says which items, in their order, are one command.
+        """
         self._run_of = run_of
+        self._in_parts = in_parts or _in_parts
         self._pool = redis.connection_pool
         self._timeout_s = timeout_s
         self._connection: AbstractConnection | None = None
@@ -107,53 +120,69 @@ class BidScripts:
         """Decide the bids of several items; atomic per item.
 
         Returns one result per call: :class:`Decided`, or the error for all of its bids. An :class:`Unavailable` error
-        says that nothing was changed.
+        says that nothing was changed. So does an AskError, of a node of a cluster: another one has the item's shard.
 
         Raises:
             Unavailable: Redis could not be reached; no bid was decided.
             OutcomeUnknown: the connection broke after the calls were sent; each call ran once or not at all.
         """
         connection = await self._connected()
-        commands = [self._command("EVALSHA", self._place.sha, call) for call in calls]
-        results = await self._decide(connection, commands)
-        missing = [index for index, result in enumerate(results) if isinstance(result, NoScriptError)]
+        parts = list(self._in_parts(calls))
+        answers = await self._exchange(connection, [self._command(part) for part in parts])
+        missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if missing:
             # EVAL runs the text and loads it, so the next flush is back to the digest.
-            again = [self._command("EVAL", self._place.text, calls[index]) for index in missing]
-            for index, result in zip(missing, await self._decide(connection, again), strict=True):
-                results[index] = result
-        return results
-
-    async def _decide(
-        self, connection: AbstractConnection, commands: Sequence[tuple[str, ...]]
-    ) -> list[Decided | Exception]:
-        if not connection.is_connected:
-            raise OutcomeUnknown  # dropped meanwhile; sending would connect it again, to whatever is there now
-        answers = await self._exchange(connection, commands)
+            again = [self._command(parts[index], by_text=True) for index in missing]
+            for index, answer in zip(missing, await self._exchange(connection, again), strict=True):
+                answers[index] = answer
         # The run of this very connection: answers come on the connection that sent the commands, or not at all.
         run = self._run_of(connection)
-        if any(isinstance(answer, ResponseError) and READ_ONLY in str(answer) for answer in answers):
+        each: list[Any] = []
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, Exception):
+                each += [answer] * len(part)
+            else:
+                each += answer
+        if any(isinstance(answer, ResponseError) and READ_ONLY in str(answer) for answer in each):
             # What was the primary is a replica now. When it becomes the primary again, it must be admitted again.
             await self._drop()
-        return [_decided(answer, run) for answer in answers]
+        return [_decided(answer, run) for answer in each]
 
-    def _command(self, verb: str, script: str, call: Sequence[PendingBid]) -> tuple[str, ...]:
-        item_id = call[0].item_id
-        keys = item_keys(item_id)
-        arguments = [item_id, *self._limits]
-        for bid in call:
-            has_key = bid.key is not None
-            # By position, which costs half of what names do: this is paid per bid.
-            arguments += BidArguments(
-                bid.user_id,
-                "" if bid.amount is None else str(bid.amount),
-                "" if bid.maximum is None else str(bid.maximum),
-                bid.bid_id,
-                "1" if has_key else "0",
-                bid.fingerprint if has_key else "",
-                "" if bid.key is None or bid.key_is_bid_id else bid.key,
-            )
-        return (verb, script, str(len(keys)), *keys, *arguments)
+    def _command(self, part: Sequence[Sequence[PendingBid]], *, by_text: bool = False) -> tuple[Any, ...]:
+        keys: list[str] = []
+        arguments: list[str | int] = [*self._limits]
+        for call in part:
+            item_id = call[0].item_id
+            keys += item_keys(item_id)
+            arguments += (item_id, len(call))
+            for bid in call:
+                has_key = bid.key is not None
+                # By position, which costs half of what names do: this is paid per bid.
+                arguments += BidArguments(
+                    bid.user_id,
+                    "" if bid.amount is None else str(bid.amount),
+                    "" if bid.maximum is None else str(bid.maximum),
+                    bid.bid_id,
+                    "1" if has_key else "0",
+                    bid.fingerprint if has_key else "",
+                    "" if bid.key is None or bid.key_is_bid_id else bid.key,
+                )
+        verb, text = ("EVAL", self._place.text) if by_text else ("EVALSHA", self._place.sha)
+        return (verb, text, len(keys), *keys, *arguments)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection that is not known to be broken."""
+        connection = self._connection
+        return connection is not None and connection.is_connected and not _is_hung_up(connection)
+
+    async def connect(self) -> None:
+        """Make the connection, if there is none.
+
+        Raises:
+            Unavailable: Redis could not be reached.
+        """
+        await self._connected()
 
     async def _connected(self) -> AbstractConnection:
         """The connection of the bids; everything that fails in here happened before any bid was sent."""
@@ -172,7 +201,7 @@ class BidScripts:
                 await self._drop()
                 if isinstance(error, NotAdmitted):
                     raise Unavailable(str(error), retry_after_s=2) from error
-                raise Unavailable(f"Redis is not reachable: {error}") from error
+                raise Unavailable(f"Redis is not reachable: {told_of(error)}") from error
             if self._connection is not connection:
                 await connection.disconnect(nowait=True)
                 raise Unavailable("the new connection to Redis was dropped; try again", retry_after_s=1)
@@ -180,6 +209,8 @@ class BidScripts:
 
     async def _exchange(self, connection: AbstractConnection, commands: Sequence[tuple[str, ...]]) -> list[Any]:
         """Send the commands in one write and read their answers; errors of single commands are among the answers."""
+        if not connection.is_connected:
+            raise OutcomeUnknown  # dropped meanwhile; sending would connect it again, to whatever is there now
         answers: list[Any] = []
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -215,6 +246,27 @@ class BidScripts:
         await self._drop()
 
 
+def _in_parts(calls: Sequence[ItemBids]) -> Iterator[Sequence[ItemBids]]:
+    """What is one command to Redis: many items with a bid or two, or few with many."""
+    part: list[ItemBids] = []
+    bids = 0
+    for call in calls:
+        if part and (len(part) == CALLS_TOGETHER_MAX or bids + len(call) > BIDS_PER_CALL_MAX):
+            yield part
+            part, bids = [], 0
+        part.append(call)
+        bids += len(call)
+    if part:
+        yield part
+
+
+def in_parts_of_one_shard(calls: Sequence[ItemBids]) -> Iterator[Sequence[ItemBids]]:
+    """The same on a cluster, where all keys of a command must be in one slot. Items of a shard must be beside each
+    other."""
+    for _, of_shard in groupby(calls, key=lambda call: names.shard_of(call[0].item_id)):
+        yield from _in_parts(list(of_shard))
+
+
 def _is_hung_up(connection: AbstractConnection) -> bool:
     """Whether the other end is known to have closed the connection; the library only notices when it reads."""
     reader = connection._reader
@@ -222,7 +274,7 @@ def _is_hung_up(connection: AbstractConnection) -> bool:
 
 
 def _decided(answer: Any, run: str) -> Decided | Exception:
-    if isinstance(answer, NoScriptError):
+    if isinstance(answer, NoScriptError | AskError):
         return answer
     if isinstance(answer, ResponseError):
         return _translated(answer)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from api_gateway.bids_in_order import Place
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.item_scripts import ItemScripts
+from shared.clients.redis import told_of
 from shared.domain.auction import Terms
 from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, Unavailable
 from shared.domain.voiding import LogEntry, cause_of
@@ -124,7 +125,10 @@ class Voids:
         while True:
             counted = await self._count_archived(item_id, counted, tail)
             newest = await self._tail(item_id)
-            if newest.first <= tail.last + 1:
+            if newest.log and not tail.log:
+                # Without a log the archive was counted to its end, and some of these may be among what was counted.
+                counted = _Counted(Count(newest.terms, struck))
+            elif newest.first <= tail.last + 1:
                 break
             tail = newest  # while the first bids were counted, others pushed these out
         count = counted.count
@@ -172,8 +176,8 @@ class Voids:
         has_oldest = oldest is None
         async with aclosing(self._archive.accepted_bids(item_id, after=counted.place)) as bids:
             async for place, entry in bids:
-                has_oldest = entry.bid.bid_id == oldest
-                if has_oldest:
+                if entry.bid.bid_id == oldest:
+                    has_oldest = True
                     break
                 count.add(entry)
                 counted.place = place
@@ -211,7 +215,7 @@ class Voids:
         try:
             fields, lines = await cast("Awaitable[Any]", pipeline.execute())
         except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Redis cannot be asked: {error}") from error
+            raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
         if not fields:
             raise ItemNotFound(item_id)
         item = decode_item(fields)

@@ -8,31 +8,33 @@ nothing is missing, has left Redis, and nothing happens to it there. A void brin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.closed.reads import KEPT_S
+from api_gateway.engine.item_reads import KEPT_BYTES_MAX, Absent, size_of
 from api_gateway.engine.loss.known_items import ask, shard_lost
 from shared import names
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.keyed_verdicts import keyed_verdicts
 from shared.archive_reads.keys import history_key, state_key
-from shared.archive_reads.origin import ClosedReads, closed_items, decode_state
+from shared.archive_reads.origin import ArchiveReads, decode_state
+from shared.bounded_dict import BoundedDict
 from shared.domain.bidding import refusal_by_status
 from shared.domain.errors import Unavailable
+from shared.read_cache.membership.clock import now_s
 from shared.redis_layout.cursors import ask_epoch
-from shared.redis_layout.item_hash import ItemState
+from shared.redis_layout.item_hash import ItemState, public_item
 from shared.redis_layout.keys import lost_key
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, find_verdict
 from shared.redis_layout.verdicts import KEY_REUSED_LINE, RefusedBid
 
-READS_AT_ONCE: Final = 3
-"""Reads of single items and their histories. Anybody may ask for random ids, and others need the archive, too."""
-READS_WAITING_MAX: Final = 256
 _LOST_KEPT_S: Final = 5.0
 _LOST_KEPT_MAX: Final = 10_000
 _LOOKS_AT_ONCE: Final = 2
@@ -40,30 +42,48 @@ _LOOKS_AT_ONCE: Final = 2
 TURN_S: Final = 2.0
 
 
-_TOO_MANY: Final = "too many ask for items that Redis does not have; try again"
-
-
 class ArchiveAway(Unavailable):
     """The archive cannot be asked now, and Redis does not have the item."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A closed item as it was told last, and what the archive had said."""
+
+    value: bytes
+    item: ItemState
+
+    @cached_property
+    def body(self) -> bytes:
+        return msgspec.json.encode(public_item(self.item))
 
 
 class ClosedItems:
     """What the archive tells. Anybody may ask for any id: each question has the bounds of ``reads`` and ``asking``."""
 
-    def __init__(self, redis: Redis, reads: ClosedReads, asking: Asking) -> None:
+    def __init__(
+        self, redis: Redis, reads: ArchiveReads, asking: Asking, *, on_rebuilt: Callable[[], None] = lambda: None
+    ) -> None:
+        """``on_rebuilt``: told when a shard is found in another epoch, before anything is read of it."""
         self._redis = redis
+        self._on_rebuilt = on_rebuilt
+        self._epochs: dict[str, int] = {}
+        """Of each shard, when it was asked for last."""
         self._reads = reads
         self._asking = asking
         self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
-        self._turns = asyncio.Semaphore(READS_AT_ONCE)
-        self._waiting = 0
-        self._asked: dict[str, asyncio.Task[bytes | None]] = {}
+        self._asked: dict[str, tuple[float, asyncio.Task[bytes | None]]] = {}
         # Items that are noted as lost, and no closed ones, as the archive said: until when that is believed. The oldest
         # is first.
         self._lost: dict[str, float] = {}
+        self._told = BoundedDict[_Told](bytes_max=KEPT_BYTES_MAX)
 
-    async def find(self, item_id: str) -> ItemState | None:
-        """An item that Redis does not have, as it stands; None where it is no closed one.
+    async def find(self, item_id: str, absent: Absent | None = None) -> ItemState | None:
+        """An item that Redis does not have, as it stands; None where it is no closed one. While it stays as it is, each
+        call tells the same object.
+
+        Args:
+            absent: what a read of it has just told, where there was one.
 
         Raises:
             ShardLost: its shard is lost or closed: it may be rebuilt with something that the archive does not have yet.
@@ -71,17 +91,15 @@ class ClosedItems:
             Unavailable: Redis cannot be asked.
         """
         shard, clock = names.shard_of(item_id), asyncio.get_running_loop().time
-        pipeline: Any = self._redis.pipeline(transaction=False)
-        ask_epoch(pipeline, shard)
-        pipeline.sismember(lost_key(shard), item_id)
-        epoch, is_noted = await ask(pipeline.execute())
+        epoch, is_noted = await self._ask(item_id) if absent is None else absent
         if epoch is None:
             raise shard_lost()
+        self._found_in(shard, epoch)
         if is_noted and self._lost.get(item_id, 0.0) > clock():
             return None
         value = await self._state(item_id)
         if value is not None:
-            return _in_epoch(decode_state(value), int(epoch))
+            return self._decoded(item_id, value, epoch)
         if is_noted:
             self._lost.pop(item_id, None)
             self._lost[item_id] = clock() + _LOST_KEPT_S
@@ -89,11 +107,40 @@ class ClosedItems:
                 del self._lost[next(iter(self._lost))]
         return None
 
+    async def _ask(self, item_id: str) -> Absent:
+        shard = names.shard_of(item_id)
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        ask_epoch(pipeline, shard)
+        pipeline.sismember(lost_key(shard), item_id)
+        epoch, is_noted = await ask(pipeline.execute())
+        return Absent(None if epoch is None else int(epoch), bool(is_noted))
+
+    def _decoded(self, item_id: str, value: bytes, epoch: int) -> ItemState:
+        told = self._told.get(item_id)
+        if told is None or told.value != value or told.item.state.epoch != epoch:
+            told = _Told(value, _in_epoch(decode_state(value), epoch))
+            self._told.put(item_id, told, size_of(len(value)))
+        return told.item
+
+    def body_of(self, item: ItemState) -> bytes:
+        """The public JSON of an item, made once while :meth:`find` tells the same."""
+        told = self._told.get(item.terms.item_id)
+        return (told if told is not None and told.item is item else _Told(b"", item)).body
+
+    def _found_in(self, shard: str, epoch: int) -> None:
+        """A recovery has no event, and may leave out of Redis what it did not leave out before."""
+        if self._epochs.setdefault(shard, epoch) != epoch:
+            self._epochs[shard] = epoch
+            self._asked.clear()
+            self._on_rebuilt()
+
     async def _state(self, item_id: str) -> bytes | None:
         """Of many who ask for one item at once, as a crowd that bids on a new id does, one asks the archive."""
-        asked = self._asked.get(item_id)
-        if asked is None:
-            asked = self._asked[item_id] = asyncio.create_task(self._read(item_id), name="closed-item")
+        begun_s, asked = self._asked.get(item_id, (0.0, None))
+        # If this process slept meanwhile, the item may have come back, been struck, and left again since.
+        if asked is None or now_s() - begun_s > KEPT_S:
+            asked = asyncio.create_task(self._read(item_id), name="closed-item")
+            self._asked[item_id] = now_s(), asked
             asked.add_done_callback(lambda task: self._answered(item_id, task))
         # A caller that gives up does not end the question for the others.
         return await asyncio.shield(asked)
@@ -107,25 +154,14 @@ class ClosedItems:
         Raises:
             ArchiveAway: it cannot be asked, or too many ask.
         """
-        if self._waiting >= READS_WAITING_MAX:
-            raise ArchiveAway(_TOO_MANY, retry_after_s=1)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(TURN_S):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise ArchiveAway(_TOO_MANY, retry_after_s=2) from None
-        finally:
-            self._waiting -= 1
         try:
             return await self._reads.get(key)
         except Unavailable as error:
             raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
-        finally:
-            self._turns.release()
 
     def _answered(self, item_id: str, task: asyncio.Task[bytes | None]) -> None:
-        del self._asked[item_id]
+        if self._asked.get(item_id, (0.0, None))[1] is task:
+            del self._asked[item_id]
         if not task.cancelled():
             task.exception()  # there may be no caller left
 
@@ -141,11 +177,13 @@ class ClosedItems:
             ask_epoch(epochs, names.shard_of(item_id))
         answers = await ask(epochs.execute())
         epoch_of = {item_id: int(epoch) for item_id, epoch in zip(item_ids, answers, strict=True) if epoch is not None}
+        for item_id, epoch in epoch_of.items():
+            self._found_in(names.shard_of(item_id), epoch)
         try:
-            found = await closed_items(self._asking.fetch, list(epoch_of))
+            found = await self._reads.states(list(epoch_of))
         except Unavailable as error:
             raise ArchiveAway(str(error), retry_after_s=error.retry_after_s) from error
-        return {item_id: _in_epoch(item, epoch_of[item_id]) for item_id, item in found.items()}
+        return {item_id: self._decoded(item_id, state, epoch_of[item_id]) for item_id, state in found.items()}
 
     async def history(self, item_id: str, *, cursor: str | None, limit: int) -> bytes | None:
         """A page of its history as JSON; None where it is no closed item.

@@ -7,16 +7,22 @@ what is known elsewhere, and those that are behind are closed. All other connect
 comparison. A primary that became a replica and was promoted again is the same run with other data. Redis then gives its
 data another replication id, so the connection asks for that, too. Between two starts of Redis this costs two commands
 per connection, and nothing per bid.
+
+On a cluster each node has runs of its own, and each is admitted by itself, for the shards that it has. A shard that
+comes to a node which is admitted bears the mark of the node that had it. Whether that one was behind is not known: the
+node is compared again before the shard is used there (:class:`shared.clients.cluster.client.ClusterClient` makes a new
+connection first).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AskError, ClusterDownError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared import names
@@ -32,37 +38,55 @@ class NotAdmitted(RedisConnectionError):
 
 class _Reached(NamedTuple):
     """A Redis that was reached. ``run``: another one after each start. ``history``: the replication id, another one
-    after each promotion; also an hour after the last replica has gone, which costs one comparison."""
+    after each promotion; also an hour after the last replica has gone, which costs one comparison. ``shards``: those
+    that it has."""
 
     run: str
     history: str
+    shards: frozenset[str]
+
+
+class _Admitted(NamedTuple):
+    """A Redis that was let in, and the number of the comparison by which it was."""
+
+    reached: _Reached
+    comparison: int
+
+
+_ALL: Final = frozenset(names.SHARDS)
 
 
 class Guard:
     """Admits runs of Redis."""
 
-    def __init__(self, compare: Compare) -> None:
-        """``compare(run)`` closes the shards of that run that are behind, through connections that are not guarded.
-
-        It raises Unavailable where nobody can tell now whether some are.
+    def __init__(self, compare: Compare, *, is_cluster: bool = False) -> None:
+        """
+        Args:
+            compare: ``compare(run)`` closes the shards of that run that are behind, through connections that are not
+                guarded. It raises Unavailable where nobody can tell now whether some are.
+            is_cluster: the connections lead to nodes of a cluster.
         """
         self._compare = compare
-        self._admitted = _Reached("", "")
+        self._is_cluster = is_cluster
+        # By run. No two have the same shard, so a single Redis has one at most.
+        self._admitted: dict[str, _Admitted] = {}
+        self._comparisons = 0
         self._lock = asyncio.Lock()
         self._runs: WeakKeyDictionary[AbstractConnection, str] = WeakKeyDictionary()
 
     @property
     def run(self) -> str:
         """The run of Redis that was admitted last, '' before the first one."""
-        return self._admitted.run
+        return next(reversed(self._admitted), "")
 
     def run_of(self, connection: AbstractConnection) -> str:
         """The run that this connection has reached, '' where it was never admitted."""
         return self._runs.get(connection, "")
 
-    def forget(self) -> None:
-        """Trust no run any longer: the next connection is compared again."""
-        self._admitted = _Reached("", "")
+    def forget(self, runs: Collection[str] | None = None) -> None:
+        """Trust these runs no longer, or none: the next connection is compared again."""
+        for run in list(self._admitted) if runs is None else runs:
+            self._admitted.pop(run, None)
 
     async def on_connect(self, connection: AbstractConnection) -> None:
         """For ``redis_connect_func``: the usual handshake, then the questions.
@@ -74,10 +98,12 @@ class Guard:
         self._runs.pop(connection, None)
         try:
             await connection.on_connect()
-            reached, marked = await _asked(connection)
+            reached, marks = await _asked(connection, is_cluster=self._is_cluster)
             # A replica that becomes the primary keeps its run. Its data then has the mark of its last primary's run.
-            if reached != self._admitted or marked not in ("", reached.run):
-                await self._admit(reached, is_sure=reached == self._admitted)
+            # What was compared before these questions says nothing about a mark that they have found.
+            since = 0 if marks <= {"", reached.run} else self._comparisons + 1
+            if not self._is_admitted(reached, since):
+                await self._admit(reached, since)
             self._runs[connection] = reached.run
         except BaseException:
             # The library closes a connection only for its own errors. If its caller is cancelled, it would return to
@@ -85,35 +111,64 @@ class Guard:
             await connection.disconnect(nowait=True)
             raise
 
-    async def _admit(self, reached: _Reached, *, is_sure: bool) -> None:
-        """``is_sure``: compare again, although this run is the admitted one."""
+    def _is_admitted(self, reached: _Reached, since: int) -> bool:
+        if reached.run not in self._admitted:
+            return False
+        known, comparison = self._admitted[reached.run]
+        return comparison >= since and known.history == reached.history and reached.shards <= known.shards
+
+    async def _admit(self, reached: _Reached, since: int) -> None:
+        """Compare, unless another connection has meanwhile. ``since``: the first comparison that would do."""
         async with self._lock:
-            if is_sure or reached != self._admitted:
+            if not self._is_admitted(reached, since):
+                self._comparisons += 1
+                comparison = self._comparisons
                 try:
                     await self._compare(reached.run)
                 except Unavailable as error:
                     raise NotAdmitted(str(error)) from error
-                self._admitted = reached
+                for other, _ in list(self._admitted.values()):
+                    # What had one of these shards has it no longer, or had it in another history.
+                    if other.run == reached.run or other.shards & reached.shards:
+                        del self._admitted[other.run]
+                self._admitted[reached.run] = _Admitted(reached, comparison)
 
 
-async def _asked(connection: AbstractConnection) -> tuple[_Reached, str]:
-    """Which Redis it is; and the run with which its first shard is marked, '' where that shard is not open.
+async def _asked(connection: AbstractConnection, *, is_cluster: bool) -> tuple[_Reached, set[str]]:
+    """Which Redis it is; and the runs with which those of its shards are marked that are open. Of a single Redis only
+    the first shard is looked at: all of them are marked together.
 
     Raises:
-        NotAdmitted: it is a replica.
+        NotAdmitted: it is a replica, or a node of a cluster that is taken for a single Redis.
         RedisError: it does not tell.
     """
     info = await _answer(connection, "INFO")
     run = info_field(info, "run_id")
     if info_field(info, "role") != "master":
         raise NotAdmitted("the Redis that was reached is a replica; try again later")
-    epoch, marked = await _fields(connection, cursors_key(names.SHARDS[0]), "epoch", "run")
-    # A closed shard keeps its old mark. Nobody admits it, so that mark would make every connection be compared.
-    return _Reached(run, info_field(info, "master_replid")), marked if epoch else ""
+    if not is_cluster and "\ncluster_enabled:1" in info:
+        raise NotAdmitted(
+            "the Redis that was reached is a node of a cluster: REDIS_URL must begin with redis+cluster://"
+        )
+    marks: set[str] = set()
+    shards: set[str] = set()
+    asked = names.SHARDS if is_cluster else names.SHARDS[:1]
+    for shard in asked:
+        await connection.send_command("HMGET", cursors_key(shard), "epoch", "run")
+    for shard in asked:
+        try:
+            epoch, marked = await _fields(connection)
+        except (AskError, ClusterDownError):
+            continue  # another node has it, or will have it
+        shards.add(shard)
+        if epoch:
+            # A closed shard keeps its old mark. Nobody admits it, so that mark would make every connection be compared.
+            marks.add(marked)
+    history = info_field(info, "master_replid")
+    return _Reached(run, history, frozenset(shards) if is_cluster else _ALL), marks
 
 
-async def _fields(connection: AbstractConnection, key: str, *fields: str) -> list[str]:
-    await connection.send_command("HMGET", key, *fields)
+async def _fields(connection: AbstractConnection) -> list[str]:
     answers: Any = await connection.read_response()
     return [answer.decode() if isinstance(answer, bytes) else str(answer or "") for answer in answers]
 

@@ -7,7 +7,8 @@ length of the outbox. Only a few questions run at once; a bounded number of othe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from enum import Enum
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.loss.witnesses import Witnesses
 from shared import names
+from shared.clients.redis import told_of
 from shared.domain.errors import ShardLost, Unavailable
 from shared.redis_layout.cursors import ask_is_open, read_epoch
 from shared.redis_layout.keys import opened_key
@@ -29,6 +31,17 @@ QUESTIONS_WAITING_MAX: Final = 1_024
 """Ids that may be asked about at the same time. Callers with the same id wait for one answer."""
 TURN_S: Final = 2.0
 _ENTRIES_LOOKED_AT: Final = 512
+
+
+class Past(Enum):
+    """What became of an item that Redis does not have."""
+
+    NONE = 0
+    """Nobody ever had it."""
+    KNOWN = 1
+    """It was there. It may be a closed one."""
+    CLOSED = 2
+    """It was closed, and the archive has all of it."""
 
 
 class TooManyQuestions(Unavailable):
@@ -48,15 +61,9 @@ class KnownItems:
         self._under_way = 0
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
-    async def is_known(self, item_id: str, *, from_now: bool = False) -> bool:
-        """Whether there was ever an event of the item.
-
-        Args:
-            from_now: do not join a question that began before this call, for callers that hold a fence
-                (:func:`shared.redis_layout.cursors.decode_fence`):
-
-                1. A asks about `x`, and hears from the witnesses that it is unknown. 2. `x` is opened, sold, archived,
-                and leaves Redis. 3. B takes its fence, joins the question of A, and would open `x` a second time.
+    async def is_known(self, item_id: str) -> bool:
+        """Whether there was ever an event of the item. Who holds a fence must not join a question of others, and uses
+        :meth:`look_past_outbox`.
 
         Raises:
             ShardLost: Redis has lost the whole shard, or only the archive could tell that the item is not lost.
@@ -64,7 +71,7 @@ class KnownItems:
             Unavailable: a witness could not be asked, and those that could do not know the item.
         """
         asked = self._asked.get(item_id)
-        if asked is None or from_now:
+        if asked is None:
             if self._under_way >= QUESTIONS_WAITING_MAX:
                 raise TooManyQuestions
             self._under_way += 1
@@ -75,8 +82,7 @@ class KnownItems:
 
     def _answered(self, item_id: str, task: asyncio.Task[bool]) -> None:
         self._under_way -= 1
-        if self._asked.get(item_id) is task:
-            del self._asked[item_id]
+        del self._asked[item_id]
         if not task.cancelled():
             task.exception()  # there may be no caller left
 
@@ -92,31 +98,58 @@ class KnownItems:
             self._turns.release()
 
     async def _find(self, item_id: str) -> bool:
-        """Events go from the outbox to the stream and on to the archive; a search in this order misses none.
-
-        The outbox is only searched for items that were opened in it: of every other item the archive has the event that
-        opened it.
-        """
         if await self._is_opened(item_id):
             return True
-        published: int | None = None
+        past = (await self.look_past_outbox([item_id]))[item_id]
+        if isinstance(past, Unavailable):
+            raise past
+        return past is not Past.NONE
+
+    async def look_past_outbox(self, item_ids: Sequence[str]) -> dict[str, Past | Unavailable]:
+        """What became of each of these items, which Redis does not have and no outbox opens: one question to the stream
+        for all of them, and one to the archive. The bounds on what is under way are the caller's.
+
+        Events go from the outbox to the stream and on to the archive; a search in this order misses none. The outbox is
+        only searched for items that were opened in it: of every other item the archive has the event that opened it.
+
+        Returns:
+            For each item the answer, or why there is none, as :meth:`is_known` raises it.
+        """
+        found: dict[str, Past | Unavailable] = {}
         try:
-            published = await self._witnesses.published_epoch(item_id)
-            if published is not None and not await self._is_over(item_id, published):
-                return True
-        except ShardLost:
-            raise
+            published = await self._witnesses.published_epochs(item_ids)
         except Unavailable:
-            pass  # the stream has nothing that is neither in the outbox nor archived
+            published = {}  # the stream has nothing that is neither in the outbox nor archived
+        for item_id, epoch in published.items():
+            try:
+                if not await self._is_over(item_id, epoch):
+                    found[item_id] = Past.KNOWN
+            except Unavailable as error:
+                found[item_id] = error
+        left = [item_id for item_id in item_ids if item_id not in found]
+        if not left:
+            return found
         try:
-            return await self._witnesses.has_archived(item_id)
-        except Unavailable:
+            archived = await self._witnesses.archived(left)
+        except Unavailable as error:
+            if len(item_ids) == 1:
+                found[left[0]] = await self._without_archive(left[0], left[0] in published, error)
+                return found
+            # Of many nobody looks through the outboxes, which are long just then. It changes the reason, no answer.
+            found |= {item_id: _untold(item_id in published, error) for item_id in left}
+        else:
+            for item_id in left:
+                is_closed = archived.get(item_id)
+                found[item_id] = Past.NONE if is_closed is None else Past.CLOSED if is_closed else Past.KNOWN
+        return found
+
+    async def _without_archive(self, item_id: str, is_published: bool, error: Unavailable) -> Past | Unavailable:
+        try:
             if await self._is_in_outbox(item_id):
-                return True
-            if published is not None:
-                # Most likely the item is lost. It is not noted, because only the archive can tell.
-                raise ShardLost(CANNOT_BE_TOLD, retry_after_s=5) from None
-            raise
+                return Past.KNOWN
+        except Unavailable as of_redis:
+            return of_redis
+        return _untold(is_published, error)
 
     async def _is_opened(self, item_id: str) -> bool:
         """Whether the event that opened the item waits in the outbox to be archived."""
@@ -149,6 +182,11 @@ class KnownItems:
         return any(entry.item_id == item_id for entry in newest)
 
 
+def _untold(is_published: bool, error: Unavailable) -> Unavailable:
+    """Most likely a published item is lost. It is not noted, because only the archive can tell."""
+    return ShardLost(CANNOT_BE_TOLD, retry_after_s=5) if is_published else error
+
+
 async def ask(call: Awaitable[T]) -> T:
     """The answer of Redis.
 
@@ -158,7 +196,7 @@ async def ask(call: Awaitable[T]) -> T:
     try:
         return await call
     except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"Redis cannot be asked: {error}") from error
+        raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
 
 
 def shard_lost() -> ShardLost:

@@ -16,18 +16,18 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.servers import Found, Server, read_servers
 from api_gateway.engine.loss.witnesses import Known, Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
+from shared.clients.cluster.addresses import Address
+from shared.clients.cluster.client import ClusterClient
 from shared.domain.errors import Unavailable
-from shared.redis_layout.cursors import ask_cursors, decode_cursors
-from shared.redis_layout.keys import lost_key
 from shared.redis_layout.outbox import EntryId
 from shared.supervision import heed_cancellation
 
@@ -44,38 +44,6 @@ _NOT_ADMITTED = (
 _BEING_REPLACED = "Redis is being replaced by another one; try again"
 
 
-class _Cursors(NamedTuple):
-    """A shard's cursors as this Redis has them.
-
-    ``stale``: the shard was closed because it went back. ``run``: the run of Redis that was last admitted with this
-    shard, '' where none was since it was made. ``items_lost``: how many of its items are noted as lost.
-    """
-
-    place: EntryId | None
-    archived: int
-    stale: bool
-    run: str
-    items_lost: int
-
-
-class _Found(NamedTuple):
-    """All cursors, and the run of Redis that has them; ``history``: the replication id of its data (``guard.py``)."""
-
-    run: str
-    history: str
-    cursors: Mapping[str, _Cursors]
-
-    @property
-    def open(self) -> dict[str, _Cursors]:
-        """The shards that take bids."""
-        return {shard: found for shard, found in self.cursors.items() if found.place is not None}
-
-    @property
-    def runs(self) -> set[str]:
-        """The runs with which open shards are marked."""
-        return {found.run for found in self.open.values()}
-
-
 @dataclass(slots=True)
 class ShardHealth:
     """``missing`` shards have no cursors yet; ``lost`` ones must be rebuilt from the archive, and of these the
@@ -83,7 +51,10 @@ class ShardHealth:
 
     ``items_lost``: items that Redis has lost while their shards live, counted once somebody has asked for them.
     ``backlog``: outbox entries that are not known to be archived, over all shards and in the longest one.
-    ``not_admitted``: why this run of Redis takes no bids, None where it does.
+    ``not_admitted``: why this run of Redis takes no bids, None where it does; of a cluster, why nodes of it do not.
+    ``unread``: shards on nodes of a cluster that did not answer at the last look.
+    ``others_are_admitted``: of a cluster, the other nodes do. ``in_doubt``: where those are that do not;
+    ``runs_in_doubt``: their runs.
     """
 
     missing: set[str] = field(default_factory=lambda: set(names.SHARDS))
@@ -94,6 +65,10 @@ class ShardHealth:
     backlog_longest: int = 0
     archive_is_behind: bool = False
     not_admitted: str | None = None
+    unread: int = 0
+    others_are_admitted: bool = False
+    in_doubt: frozenset[Address] = frozenset()
+    runs_in_doubt: frozenset[str] = frozenset()
 
     @property
     def ready(self) -> bool:
@@ -119,14 +94,14 @@ class Shards:
     ) -> None:
         """
         Args:
-            redis: a client of one connection, also used by ``scripts`` and ``lost_items``. It has no guard, because the
-                guard asks this object.
+            redis: a client of one connection (to each node), also used by ``scripts`` and ``lost_items``. It has no
+                guard, because the guard asks this object.
             on_initialised: told when shards got their cursors, or another run of Redis.
         """
         self._lost_items = lost_items
         self._outbox_alarm_entries = outbox_alarm_entries
-        self._admitted = ""
-        self._history = ""
+        self._admitted: set[str] = set()
+        self._histories: set[tuple[str, str]] = set()
         self._redis = redis
         self._scripts = scripts
         self._witnesses = witnesses
@@ -175,17 +150,20 @@ class Shards:
             RedisError, Unavailable, OSError: nothing is known; look again.
         """
         look = await self._cursors()
-        run, cursors = look.run, look.cursors
+        cursors = look.cursors
         self.health.items_lost = await self._lost_items.review(
             [shard for shard, found in cursors.items() if found.place is not None and found.items_lost]
         )
         missing = {shard for shard, found in cursors.items() if found.place is None}
         self._note_backlog([found.place.n - found.archived for found in cursors.values() if found.place is not None])
-        if look.runs - {run} or look.history != self._history:
+        histories = {(server.run, server.history) for server in look.servers}
+        if any(server.is_marked_by_others for server in look.servers) or not histories <= self._histories:
             # Another run of Redis, or shards made since it was admitted, or a Redis that was a replica meanwhile.
             self._compare_at_s = 0.0
-        self._history = look.history
-        was_missing, self.health.missing = self.health.missing, set(missing)
+        self._histories = histories
+        # Of shards whose node does not answer, nothing new is known.
+        was_missing, was_lost = self.health.missing, self.health.lost & look.unread
+        self.health.missing, self.health.unread = set(missing), len(look.unread)
         lost: set[str] = set()
         if missing:
             known = await self._witnesses.shards()
@@ -200,22 +178,25 @@ class Shards:
                     "Redis has lost %d shards; their items take no bids until they are rebuilt",
                     len(lost),
                 )
-            made = {shard: await self._scripts.init_shard(shard, run=run) for shard in missing - lost}
+            if look.unread and missing - lost:
+                raise Unavailable(f"{len(missing)} shards are new, unless the nodes that do not answer have lost some")
+            made = {shard: await self._scripts.init_shard(shard, run=look.run_of(shard)) for shard in missing - lost}
             missing = set(lost)
             if not all(made.values()):
                 # Another gateway was faster; or their keys hold something without an epoch, and nobody opens them.
-                cursors = (await self._cursors()).cursors
+                cursors = {**cursors, **(await self._cursors()).cursors}
                 missing |= {shard for shard, is_made in made.items() if not is_made and cursors[shard].place is None}
         if missing or was_missing:
             self._on_initialised()
         self.health.missing = set(missing)
-        self.health.lost = lost
-        self.health.stale = {shard for shard in missing if cursors[shard].stale}
+        self.health.lost = lost | was_lost
+        self.health.stale = {shard for shard in missing if cursors[shard].stale} | (self.health.stale & was_lost)
 
     async def compare(self, run: str | None = None) -> None:
         """Close the shards of which more is known elsewhere than this Redis has given out, and admit the others.
 
-        "Elsewhere" is the archive, the stream, and what this process has seen.
+        "Elsewhere" is the archive, the stream, and what this process has seen. Of a cluster all nodes that answer are
+        compared, each as one Redis.
 
         Args:
             run: which run of Redis it is about, where the caller has just reached one.
@@ -229,17 +210,51 @@ class Shards:
         # known.
         known = await self._witnesses.shards(look_back=run is not None)
         found = await self._cursors()
-        if run is None and found.runs - {found.run}:
+        if run is None and any(server.is_marked_by_others for server in found.servers):
             # It is about to be admitted. The second look costs more, and finds more.
             known = await self._witnesses.shards(look_back=True)
             found = await self._cursors()
         places = _highest(known.places, self._seen)
-        if run is not None and found.run != run:
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
+        if run is not None and not found.has(run):
+            await self._leave()
             raise Unavailable(_BEING_REPLACED, retry_after_s=1)
-        if not (known.stream_asked or self._was_admitted(found)):
-            self.health.not_admitted = _NOT_ADMITTED
+        doubtful = [server for server in found.servers if not (known.stream_asked or self._was_admitted(server))]
+        changed = False
+        failed: dict[str, RedisError | OSError | Unavailable] = {}
+        for server in found.servers:
+            if server not in doubtful:
+                try:
+                    changed |= await self._compare_server(server, places, is_asked=run in (None, server.run))
+                except (RedisError, OSError, Unavailable) as error:
+                    # Say its disk is full, so that it cannot be marked. The others do not wait for that.
+                    if len(found.servers) == 1:
+                        raise
+                    failed[server.run] = error
+        self._admitted = {server.run for server in found.servers if server not in doubtful} - failed.keys()
+        self.health.not_admitted = _NOT_ADMITTED if doubtful else None
+        self.health.others_are_admitted = 0 < len(doubtful) < len(found.servers)
+        self.health.in_doubt = frozenset(server.address for server in doubtful)
+        self.health.runs_in_doubt = frozenset(server.run for server in doubtful)
+        if changed:
+            self._on_initialised()
+        if any(run in (None, server.run) for server in doubtful):
             raise Unavailable(_NOT_ADMITTED, retry_after_s=2)
+        for failed_run, failure in failed.items():
+            if run in (None, failed_run):
+                raise failure
+            logger.warning("shards: a node of the cluster cannot be compared: %s: %s", type(failure).__name__, failure)
+        self._note_comparison(known)
+
+    async def _compare_server(self, found: Server, places: Mapping[str, EntryId], *, is_asked: bool) -> bool:
+        """Close the shards of one Redis that are behind, and mark the others with its run; whether some were marked.
+
+        Args:
+            is_asked: the caller wants to know of this one.
+
+        Raises:
+            RedisError, OSError: it cannot be asked.
+            Unavailable: it is being replaced, and the caller wants to know of it.
+        """
         behind: list[str] = []
         unmarked: dict[str, EntryId] = {}
         for shard, cursors in found.open.items():
@@ -251,7 +266,7 @@ class Shards:
                 unmarked[shard] = place
         if unmarked:
             await self._scripts.admit_shards(unmarked, run=found.run)
-        if (behind or unmarked) and (await self._cursors()).run != found.run:
+        if (behind or unmarked) and is_asked and not (await self._cursors()).has(found.run):
             raise Unavailable(_BEING_REPLACED, retry_after_s=1)
         if behind:
             logger.critical(
@@ -259,12 +274,14 @@ class Shards:
                 len(behind),
                 "; ".join(behind[:5]),
             )
-        self._admitted, self.health.not_admitted = found.run, None
-        if unmarked:
-            self._on_initialised()
-        self._note_comparison(known)
+        return bool(unmarked)
 
-    def _was_admitted(self, found: _Found) -> bool:
+    async def _leave(self) -> None:
+        """Close the connections: the next one reaches what is there now."""
+        if not isinstance(self._redis, ClusterClient):
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+
+    def _was_admitted(self, found: Server) -> bool:
         """Whether this run of Redis was admitted before, with the data that it has.
 
         A mark of another run: the data is a copy of what that run had, at some time. No mark: the shard was made after
@@ -273,7 +290,7 @@ class Shards:
         """
         if not found.open:
             return True  # nothing that could be given out twice
-        is_known = found.run in found.runs or found.run == self._admitted
+        is_known = found.run in found.runs or found.run in self._admitted
         return is_known and found.runs <= {found.run, ""}
 
     def _note_comparison(self, known: Known) -> None:
@@ -281,25 +298,19 @@ class Shards:
         every_s = _COMPARE_EVERY_S if known.is_complete else _PAUSE_S
         self._compare_at_s = asyncio.get_running_loop().time() + every_s * random.uniform(0.75, 1.25)
 
-    async def _cursors(self) -> _Found:
-        """The cursors of all shards; what was seen is remembered for as long as this process lives."""
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.info("server")
-        pipeline.info("replication")
-        for shard in names.SHARDS:
-            ask_cursors(pipeline, shard)
-            pipeline.scard(lost_key(shard))
-        server, replication, *answers = await pipeline.execute()
-        found: dict[str, _Cursors] = {}
-        for shard, answer, items_lost in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
-            cursors = decode_cursors(answer)
-            place = cursors.newest
-            found[shard] = _Cursors(place, cursors.archived, cursors.stale is not None, cursors.run, items_lost)
-            if place is None:
+    async def _cursors(self) -> Found:
+        """The cursors of all shards; what was seen is remembered for as long as this process lives.
+
+        Raises:
+            RedisError, OSError, TimeoutError: they cannot be read; of a cluster, those of no node.
+        """
+        found = await read_servers(self._redis)
+        for shard, cursors in found.cursors.items():
+            if cursors.place is None:
                 self._seen.pop(shard, None)
-            elif place.n > 0:
-                self._seen[shard] = max(place, self._seen.get(shard, place))
-        return _Found(str(server["run_id"]), str(replication.get("master_replid", "")), found)
+            elif cursors.place.n > 0:
+                self._seen[shard] = max(cursors.place, self._seen.get(shard, cursors.place))
+        return found
 
     def _note_backlog(self, backlogs: list[int]) -> None:
         health = self.health

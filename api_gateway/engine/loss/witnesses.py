@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -22,6 +22,7 @@ from shared import names
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable
 from shared.redis_layout.outbox import EntryId
+from shared.streams.last_ids import last_ids
 from shared.streams.reader import LOOK_BACK_MESSAGES, last_id, newest_entries
 
 logger = logging.getLogger(__name__)
@@ -120,26 +121,39 @@ class Witnesses:
                 client = await self._nats.connected()
                 return await last_id(client.jetstream(), subject)
         except (NatsError, APIError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the stream cannot be asked: {type(error).__name__}", retry_after_s=2) from error
+            raise _stream_away(error) from error
 
-    async def published_epoch(self, item_id: str) -> int | None:
-        """The epoch of its shard in which the item's newest message in the stream was published; None where there is
-        no message, and 0 where it does not tell.
+    async def published_epochs(self, item_ids: Sequence[str]) -> dict[str, int]:
+        """Of each of these items that has a message in the stream, the epoch of its shard in which the newest one was
+        published, and 0 where that does not tell.
 
         Raises:
             Unavailable: the stream cannot be asked.
         """
-        message_id = await self._last(names.subject_of(item_id))
-        place = _place_of(names.shard_of(item_id), message_id)
-        return None if place is None else place.epoch
+        by_subject = {names.subject_of(item_id): item_id for item_id in item_ids}
+        try:
+            client = await self._nats.connected()
+            found = await last_ids(client, list(by_subject), timeout_s=self._timeout_s)
+        except (NatsError, APIError, OSError, TimeoutError) as error:
+            raise _stream_away(error) from error
+        epochs: dict[str, int] = {}
+        for subject, message_id in found.items():
+            item_id = by_subject[subject]
+            place = _place_of(names.shard_of(item_id), message_id)
+            epochs[item_id] = 0 if place is None else place.epoch
+        return epochs
 
-    async def has_archived(self, item_id: str) -> bool:
-        """Whether PostgreSQL has an event of the item.
+    async def archived(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        """Those of these items of which PostgreSQL has an event; whether they are closed, and it has all of them.
 
         Raises:
             Unavailable: it cannot be asked.
         """
-        return await self._archive.version(item_id) is not None
+        return await self._archive.known(item_ids)
+
+
+def _stream_away(error: Exception) -> Unavailable:
+    return Unavailable(f"the stream cannot be asked: {type(error).__name__}", retry_after_s=2)
 
 
 def _place_of(shard: str, message_id: str | None) -> EntryId | None:

@@ -10,9 +10,9 @@
 -- ARGV[7] the fence of the shard from before it was asked whether the id is new ('' where nobody can have had it)
 -- ARGV[8..] the constant fields of the hash: name, value, ...
 --
--- Reply: { 0, n } created, { 1 } an item of this id exists, { 2 } this shard has no cursors, { 3 } outbox at its bound,
---        { 4 } the end is not in the future or not after the start, { 5 } the fence is another one: an item has left Redis
---        since, and may be this one. Ask again.
+-- Reply: { 0, n, epoch, created, start, end ('' = never) } created, with instants in microseconds; { 1 } an item of this id exists;
+--        { 2 } this shard has no cursors; { 3 } outbox at its bound; { 4 } the end is not in the future or not after the start;
+--        { 5 } the fence is another one: an item has left Redis since, and may be this one. Ask again.
 
 local item_key, recent_key, outbox_key, cursors_key, deadlines_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local item_id = ARGV[1]
@@ -62,4 +62,5 @@ elseif end_us then
   redis.call('ZADD', deadlines_key, F:format(end_us), item_id)
 end
 redis.call('LPUSH', recent_key, event)
-return { 0, n }
+-- As text: a client may take large numbers of a script for something else.
+return { 0, F:format(n), epoch, F:format(now), F:format(start_us), end_text }

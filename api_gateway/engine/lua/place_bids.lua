@@ -1,12 +1,17 @@
--- Decides up to 256 bids on one item, in order, in one atomic step: verdicts, sequence numbers, state, outbox.
--- The rule is in lib/bidding.lua.
+-- Decides bids on up to 64 items, up to 256 bids in all, in the order of each item's bids: verdicts, sequence numbers, state,
+-- outbox. Each item is decided in one atomic step; a step that fails changes nothing for the others. The rule is in
+-- lib/bidding.lua.
 --
--- lib/item.lua and lib/bidding.lua come first: KEYS[1..11], ARGV[1..3].
--- ARGV[4] most refusals kept per item   ARGV[5] most of them per bidder   ARGV[6] seconds kept after the last one
--- ARGV[7..] seven for each bid: user, amount ('' = none), maximum ('' = none), bid_id, has_key ('1' where it came with a
---           key, '0' without), fingerprint of the content, header_key ('' where there is no key, or it is the bid id)
+-- lib/item.lua and lib/bidding.lua come first.
+-- KEYS     of each item the eleven that `begin` (lib/item.lua) names
+-- ARGV[1] outbox bound (entries of a shard)   ARGV[2] recent events kept
+-- ARGV[3] most refusals kept per item   ARGV[4] most of them per bidder   ARGV[5] seconds kept after the last one
+-- ARGV[6..] of each item its id, how many bids there are, and seven for each bid:
+--           user, amount ('' = none), maximum ('' = none), bid_id, has_key ('1' where it came with a key, '0' without),
+--           fingerprint of the content, header_key ('' where there is no key, or it is the bid id)
 --
--- Reply: { 0, n, last, epoch, verdict, verdict, ... } with n the outbox entry written (0 = none), last the shard's
+-- Reply: one per item, in order: what `begin` says, the error with which it failed, or
+--        { 0, n, last, epoch, verdict, verdict, ... } with n the outbox entry written (0 = none), last the shard's
 --        newest entry, and epoch the shard's. When `last` is published, so is the event of every verdict here, also of
 --        a verdict that was stored before.
 -- Verdict, fields joined by '|':
@@ -15,9 +20,10 @@
 --   R|code|current bid|leads|min next bid|reserve met                                refused by the rules
 --   K                        key or bid id used before with other content
 
-local refusals_key, older_key = KEYS[10], KEYS[11]
-local REFUSALS_KEPT, REFUSALS_OF_ONE, REFUSALS_KEPT_S = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-local FIRST_BID, BID_FIELDS = 7, 7
+local OUTBOX_MAX, RECENT_KEPT = tonumber(ARGV[1]), tonumber(ARGV[2])
+local REFUSALS_KEPT, REFUSALS_OF_ONE, REFUSALS_KEPT_S = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local FIRST_ITEM, ITEM_KEYS, BID_FIELDS = 6, 11, 7
+local refusals_key, older_key
 
 -- The arguments of the bid that begins at ARGV[at], in the order above.
 local function bid_at(at)
@@ -55,16 +61,20 @@ local function fields_of(user, key)
   return 'u:' .. user .. '|' .. key, 'h:' .. key, 'b:' .. key
 end
 
-local asked = {}
-for at = FIRST_BID, #ARGV, BID_FIELDS do
-  local user, _, _, bid_id, has_key, _, header_key = bid_at(at)
-  local key, n = key_of(bid_id, has_key, header_key), #asked
-  if key then asked[n + 1], asked[n + 2], asked[n + 3] = fields_of(user, key) end
+-- The fields under which verdicts of the bids from ARGV[first] to before ARGV[behind] may be.
+local function fields_asked(first, behind)
+  local asked = {}
+  for at = first, behind - 1, BID_FIELDS do
+    local user, _, _, bid_id, has_key, _, header_key = bid_at(at)
+    local key, n = key_of(bid_id, has_key, header_key), #asked
+    if key then asked[n + 1], asked[n + 2], asked[n + 3] = fields_of(user, key) end
+  end
+  return asked
 end
 
 -- What one of the hashes has under the keys of these bids. Each bid of this call adds its verdict here: a later bid of
 -- the same call must find it, and Redis gets it only after the events.
-local function stored_in(hash_key)
+local function stored_in(hash_key, asked)
   local found = {}
   if #asked > 0 then
     for index, entry in ipairs(redis.call('HMGET', hash_key, unpack(asked))) do
@@ -74,8 +84,7 @@ local function stored_in(hash_key)
   return found
 end
 
-local verdicts, refusals = stored_in(verdicts_key), stored_in(refusals_key)
-local places = { verdicts, refusals, stored_in(older_key) }
+local verdicts, refusals, places
 
 -- Verdicts that are older than these hashes are strings of their own, and expire. An item of that age has no
 -- `keeps_verdicts`.
@@ -139,49 +148,76 @@ local function keep_refusals(new)
   end
 end
 
-local reply = { 0, 0, last_entry, tonumber(shard_epoch) }
-local new_verdicts, new_refusals = {}, {}
-for at = FIRST_BID, #ARGV, BID_FIELDS do
-  local user, amount, maximum, bid_id, has_key, fingerprint, header_key = bid_at(at)
-  local key, is_bid_id = key_of(bid_id, has_key, header_key)
-  local verdict = key and known_verdict(user, key, fingerprint, is_bid_id)
-  if not verdict then
-    local code = refusal_by_status()
-    if code then
-      verdict = refused(code, user)
-    else
-      local amount_minor, maximum_minor = tonumber(amount), tonumber(maximum)
-      verdict = decide(user, amount_minor, maximum_minor, bid_id)
-      local is_refused = string.sub(verdict, 1, 1) == 'R'
-      if is_sealed(amount_minor, maximum_minor, header_key) and not is_refused then
-        seal_bid(user, amount, maximum, bid_id, key, is_bid_id, verdict)
-      end
-      if key then
-        local place, new = verdicts, new_verdicts
-        if is_refused then
-          place, new = refusals, new_refusals
-          new[#new + 1] = user
+-- Decides the bids from ARGV[first] to before ARGV[behind] on the item whose keys come after KEYS[keys_before].
+local function place(keys_before, id, first, behind)
+  local nothing_to_decide = begin(keys_before, id, OUTBOX_MAX, RECENT_KEPT)
+  if nothing_to_decide then return nothing_to_decide end
+  begin_bids()
+  refusals_key, older_key = KEYS[keys_before + 10], KEYS[keys_before + 11]
+  is_older_item = nil
+  local asked = fields_asked(first, behind)
+  verdicts, refusals = stored_in(verdicts_key, asked), stored_in(refusals_key, asked)
+  places = { verdicts, refusals, stored_in(older_key, asked) }
+
+  local reply = { 0, 0, last_entry, tonumber(shard_epoch) }
+  local new_verdicts, new_refusals = {}, {}
+  for at = first, behind - 1, BID_FIELDS do
+    local user, amount, maximum, bid_id, has_key, fingerprint, header_key = bid_at(at)
+    local key, is_bid_id = key_of(bid_id, has_key, header_key)
+    local verdict = key and known_verdict(user, key, fingerprint, is_bid_id)
+    if not verdict then
+      local code = refusal_by_status()
+      if code then
+        verdict = refused(code, user)
+      else
+        local amount_minor, maximum_minor = tonumber(amount), tonumber(maximum)
+        local is_passing
+        verdict, is_passing = decide(user, amount_minor, maximum_minor, bid_id)
+        local is_refused = string.sub(verdict, 1, 1) == 'R'
+        if is_sealed(amount_minor, maximum_minor, header_key) and not is_refused then
+          seal_bid(user, amount, maximum, bid_id, key, is_bid_id, verdict)
         end
-        local field = field_in(place, user, key, is_bid_id)
-        place[field] = user .. '\n' .. fingerprint .. '\n' .. verdict
-        new[#new + 1] = field
-        new[#new + 1] = place[field]
+        if key and not is_passing then
+          local place, new = verdicts, new_verdicts
+          if is_refused then
+            place, new = refusals, new_refusals
+            new[#new + 1] = user
+          end
+          local field = field_in(place, user, key, is_bid_id)
+          place[field] = user .. '\n' .. fingerprint .. '\n' .. verdict
+          new[#new + 1] = field
+          new[#new + 1] = place[field]
+        end
       end
     end
+    reply[#reply + 1] = verdict
   end
-  reply[#reply + 1] = verdict
+
+  if #events > 0 or #sealed > 0 then
+    reply[2] = commit(new_verdicts)
+    reply[3] = reply[2]
+    remember()
+    if status == 'sold' then
+      reschedule(nil)
+    elseif end_moved or status_before == 'scheduled' then
+      reschedule(end_us)
+    end
+  end
+  -- A refusal holds whether it is kept or not, so it is answered even when memory is full.
+  if #new_refusals > 0 then pcall(keep_refusals, new_refusals) end
+  return reply
 end
 
-if #events > 0 or #sealed > 0 then
-  reply[2] = commit(new_verdicts)
-  reply[3] = reply[2]
-  remember()
-  if status == 'sold' then
-    reschedule(nil)
-  elseif end_moved or status_before == 'scheduled' then
-    reschedule(end_us)
+local replies, keys_before, at = {}, 0, FIRST_ITEM
+while at <= #ARGV do
+  local first = at + 2
+  local behind = first + tonumber(ARGV[at + 1]) * BID_FIELDS
+  local ok, reply = pcall(place, keys_before, ARGV[at], first, behind)
+  if not ok then
+    if type(reply) ~= 'table' then reply = { err = 'ERR ' .. tostring(reply) } end
+    reply = { err = reply.err }
   end
+  replies[#replies + 1] = reply
+  keys_before, at = keys_before + ITEM_KEYS, behind
 end
--- A refusal holds whether it is kept or not, so it is answered even when memory is full.
-if #new_refusals > 0 then pcall(keep_refusals, new_refusals) end
-return reply
+return replies

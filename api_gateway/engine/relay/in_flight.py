@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from nats.js import JetStreamContext
-from nats.js.api import PubAck
 from nats.js.errors import NotFoundError
 
 from shared import names
@@ -25,11 +24,20 @@ class StreamWentBack(Exception):
     """JetStream has stored a message at a number that it had given to another one."""
 
 
+class PubAck(NamedTuple):
+    """JetStream has the message, as ``seq`` of the stream; ``duplicate``: it says that it had it already."""
+
+    seq: int
+    duplicate: bool = False
+
+
 @dataclass(slots=True)
 class InFlight:
-    """An entry on its way to the stream; ``after`` is where this read of its shard began. Where JetStream says that it
-    had the message already, ``is_ours`` and ``is_foreign`` tell what a look at that message has shown; both are False
-    before the look."""
+    """An entry on its way to the stream; ``after`` is where this read of its shard began.
+
+    ``ack`` and ``error`` are JetStream's answer, None while there is none. Where it says that it had the message
+    already, ``is_ours`` and ``is_foreign`` tell what a look at that message has shown; both are False before the look.
+    """
 
     shard: str
     lineage: Lineage
@@ -37,47 +45,39 @@ class InFlight:
     entry: int
     subject: str
     payload: bytes = field(repr=False)
-    ack: asyncio.Future[PubAck] = field(repr=False)
+    ack: PubAck | None = None
+    error: Exception | None = None
     is_ours: bool = False
     is_foreign: bool = False
 
     @property
-    def failure(self) -> BaseException | None:
+    def failure(self) -> Exception | None:
         """Why it does not count as published, None where it does. A PubAck that has not come by now counts as
         missing."""
-        if not self.ack.done():
-            self.ack.cancel()
+        if self.error is not None:
+            return self.error
+        if self.ack is None:
             return TimeoutError("no PubAck in time")
-        if self.ack.cancelled():
-            return TimeoutError("no PubAck in time")
-        if (error := self.ack.exception()) is not None:
-            return error
         if self.is_foreign:
             return ForeignMessage(
                 f"shard {self.shard}: JetStream has another message in the place of entry {self.entry}"
             )
-        if self.ack.result().duplicate and not self.is_ours:
+        if self.ack.duplicate and not self.is_ours:
             return TimeoutError("no answer about a message that JetStream had already")
         return None
-
-    @property
-    def is_duplicate(self) -> bool:
-        """Whether JetStream says that it had the message already."""
-        ack = self.ack
-        return ack.done() and not ack.cancelled() and ack.exception() is None and bool(ack.result().duplicate)
 
 
 async def verify(jetstream: JetStreamContext, in_flight: Sequence[InFlight], *, timeout_s: float) -> None:
     """Look at the messages that JetStream says it had already. Nearly always they are ours, and the PubAck got lost."""
-    doubtful = [one for one in in_flight if one.is_duplicate]
+    doubtful = [(one, one.ack.seq) for one in in_flight if one.ack is not None and one.ack.duplicate]
     if not doubtful:
         return
     questions = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
-    async def look(one: InFlight) -> None:
+    async def look(one: InFlight, seq: int) -> None:
         async with questions:
             try:
-                message = await jetstream.get_msg(names.STREAM, seq=one.ack.result().seq)
+                message = await jetstream.get_msg(names.STREAM, seq=seq)
             except NotFoundError:
                 # Purged since, as archived messages are. Its id had the digest of what we sent.
                 one.is_ours = True
@@ -86,4 +86,4 @@ async def verify(jetstream: JetStreamContext, in_flight: Sequence[InFlight], *, 
                 one.is_foreign = not one.is_ours
 
     async with asyncio.timeout(timeout_s):
-        await asyncio.gather(*map(look, doubtful))
+        await asyncio.gather(*(look(one, seq) for one, seq in doubtful))

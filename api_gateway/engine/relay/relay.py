@@ -9,8 +9,8 @@ lineage that was published.
 A PubAck that says ``duplicate`` is only believed when the message that JetStream has is ours.
 
 A cycle reads what the owned shards have, publishes all of it with many messages in flight, waits for the PubAcks with
-a time limit of its own (nats-py's asynchronous publish has none), and moves each cursor to the last entry whose PubAck
-and all before it arrived. What failed is read again in the next cycle, after a growing pause.
+a time limit, and moves each cursor to the last entry whose PubAck and all before it arrived. What failed is read again
+in the next cycle, after a growing pause.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import Header
 from nats.js.errors import APIError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -31,14 +30,15 @@ from redis.exceptions import RedisError
 from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, StreamWentBack, verify
 from api_gateway.engine.relay.leases import Leases
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
+from api_gateway.engine.relay.publisher import Publisher
 from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from shared import names
 from shared.backoff import Backoff
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
 from shared.crash_points import crash_point
 from shared.messages import frame_batch
-from shared.redis_layout.cursors import Lineage, ask_lineage, decode_lineage, read_cursors
-from shared.redis_layout.outbox import Entry, ask_entries, decode_entries
+from shared.redis_layout.cursors import Lineage, read_cursors
+from shared.redis_layout.outbox import Entry
 from shared.supervision import heed_cancellation, loudly
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class Relay:
         self._stream_limits = stream_limits or StreamLimits()
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
+        self._publisher: Publisher | None = None
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._stream_id = ""
@@ -129,19 +130,19 @@ class Relay:
         self._dirty.add(shard)
         self._wake.set()
 
-    async def _connected(self) -> JetStreamContext:
+    async def _connected(self) -> tuple[JetStreamContext, Publisher]:
         """JetStream over the present client, which hears the other gateways' hints.
 
         Raises:
             OSError: NATS is not reachable now.
         """
         client = await self._nats.connected()
-        if client is not self._client or self._jetstream is None:
+        if client is not self._client or self._jetstream is None or self._publisher is None:
             await client.subscribe(f"{names.NUDGE_PREFIX}.*", cb=self._on_nudge)
-            in_flight_max = max(self._options.entries_per_cycle, names.SHARD_COUNT)
-            self._jetstream = client.jetstream(publish_async_max_pending=in_flight_max)
+            self._publisher = await Publisher.open(client)
+            self._jetstream = client.jetstream()
             self._client = client
-        return self._jetstream
+        return self._jetstream, self._publisher
 
     async def _pump(self) -> None:
         """Cycle while there is work; otherwise sleep until told or until the next look."""
@@ -155,9 +156,9 @@ class Relay:
             self._wake.clear()
             try:
                 self._leases.expect_answer()
-                jetstream = await self._connected()
+                jetstream, publisher = await self._connected()
                 await self._check_stream(jetstream)
-                await self._cycle(jetstream)
+                await self._cycle(jetstream, publisher)
                 backoff.succeeded()
                 self.health.connected = True
                 self.health.last_error = None
@@ -185,7 +186,7 @@ class Relay:
         self.health.last_error = text
         self.health.connected = self._nats.is_connected
 
-    async def _cycle(self, jetstream: JetStreamContext) -> None:
+    async def _cycle(self, jetstream: JetStreamContext, publisher: Publisher) -> None:
         """Publish what the noticed shards have, and move their cursors."""
         noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
         shards = {shard: owned for shard, owned in noticed if owned.is_checked}
@@ -194,25 +195,19 @@ class Relay:
             return
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
         after = {shard: owned.published for shard, owned in shards.items()}
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in shards:
-            ask_entries(pipeline, shard, after=after[shard], count=most)
-            # Asked after the entries: a lineage that has not changed by now was the same when they were read.
-            ask_lineage(pipeline, shard)
-        found = await pipeline.execute()
+        found = await self._scripts.read_outboxes(after, count=most)
         if not self._leases.are_certain():
             self._dirty.update(shards)
             self._look.set()
             return
         in_flight: list[InFlight] = []
         try:
-            for (shard, owned), answer, lineage in zip(shards.items(), found[::2], found[1::2], strict=True):
-                if decode_lineage(lineage) != owned.lineage:
+            for (shard, owned), (lineage, entries) in zip(shards.items(), found, strict=True):
+                if lineage != owned.lineage:
                     # 1. The relay pauses. 2. The shard is rebuilt, or Redis fails over. 3. The relay reads on, at its
                     # old number, in another outbox. It would publish what it read there under the old lineage.
                     self._leases.forget(shard, owned)
                     continue
-                entries = decode_entries(answer)
                 if len(entries) == most:
                     self._has_work(shard)
                 for entry in entries:
@@ -221,36 +216,34 @@ class Relay:
                         # rebuilt in another epoch. 3. This relay wakes up with entries that it read before all that.
                         self._dirty.add(shard)
                         break
-                    in_flight.append(await self._publish(jetstream, shard, owned.lineage, after[shard], entry))
-            await self._acknowledged(in_flight)
+                    in_flight.append(await self._publish(publisher, shard, owned.lineage, after[shard], entry))
+            await self._acknowledged(publisher)
             await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
         finally:
+            publisher.give_up()
             error = await self._settle(in_flight)
         if error is not None:
             raise error
 
-    async def _acknowledged(self, in_flight: list[InFlight]) -> None:
+    async def _acknowledged(self, publisher: Publisher) -> None:
         """Wait for the PubAcks, until the time is up or the connection is lost; those still missing then will not
         come."""
-        deadline_s = asyncio.get_running_loop().time() + self._options.ack_timeout_s
-        waiting = {published.ack for published in in_flight}
-        while waiting and self._nats.is_connected and asyncio.get_running_loop().time() < deadline_s:
-            _, waiting = await asyncio.wait(waiting, timeout=_LOOK_FOR_LOSS_S)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._options.ack_timeout_s
+        while not await publisher.answered(timeout_s=min(_LOOK_FOR_LOSS_S, max(0.0, deadline_s - loop.time()))):
+            if not self._nats.is_connected or loop.time() >= deadline_s:
+                return
 
-    async def _publish(
-        self, jetstream: JetStreamContext, shard: str, lineage: Lineage, after: int, entry: Entry
-    ) -> InFlight:
+    async def _publish(self, publisher: Publisher, shard: str, lineage: Lineage, after: int, entry: Entry) -> InFlight:
         if self._on_read is not None:
             # Another gateway may have decided this entry, and died. If Redis fails over to a replica that lacks it,
             # before it is in the stream, only this process knows that its number was given out.
             self._on_read(shard, lineage.epoch, entry.n)
-        payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed)
-        subject = names.subject_of(entry.item_id)
+        payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed, entry.rulings)
+        one = InFlight(shard, lineage, after, entry.n, names.subject_of(entry.item_id), payload)
         self._leases.expect_answer()
-        ack = await jetstream.publish_async(
-            subject, payload, headers={Header.MSG_ID: names.message_id(shard, lineage.epoch, entry.n, payload)}
-        )
-        return InFlight(shard, lineage, after, entry.n, subject, payload, ack)
+        await publisher.publish(one, names.message_id(shard, lineage.epoch, entry.n, payload))
+        return one
 
     async def _settle(self, in_flight: list[InFlight]) -> BaseException | None:
         """Move each shard's cursor past its entries with a PubAck, up to the first without one. Returns the first
@@ -269,9 +262,9 @@ class Relay:
                 error = error or failure
                 stuck.add(published.shard)
             elif published.shard not in stuck:
-                seq = published.ack.result().seq
+                assert published.ack is not None, "else it would have failed"
                 reached[published.shard] = Advance(
-                    published.shard, published.lineage, published.entry, seq, published.after
+                    published.shard, published.lineage, published.entry, published.ack.seq, published.after
                 )
         if reached:
             self._leases.was_answered()
@@ -289,10 +282,9 @@ class Relay:
            nothing would show that the first entry is gone.
         """
         acks = (published.ack for published in in_flight)
-        stored = (ack.result() for ack in acks if ack.done() and not ack.cancelled() and ack.exception() is None)
-        for seq in (ack.seq for ack in stored if not ack.duplicate):
+        for seq in (ack.seq for ack in acks if ack is not None and not ack.duplicate):
             if seq <= self._highest_seq:
-                self._lost_from_seq = min(seq, self._lost_from_seq or seq)
+                self._lost_from_seq = seq
                 for owned in self._owned.values():
                     owned.is_checked = False
                 return StreamWentBack(f"JetStream has given number {seq} twice; it was at {self._highest_seq}")

@@ -9,11 +9,16 @@ from typing import Final, Literal
 
 from redis.asyncio import Redis
 
-from shared.redis_layout.cursors import Lineage
-from shared.redis_layout.keys import cursors_key, lease_key
+from shared.clients.cluster.pipeline import NodeAway
+from shared.redis_layout.cursors import Lineage, decode_lineage
+from shared.redis_layout.keys import cursors_key, lease_key, outbox_key
+from shared.redis_layout.outbox import Entry, decode_script_entries
 from shared.redis_layout.scripts import Call, Script
 
 _LUA: Final = Path(__file__).parent / "lua"
+
+_OUTBOXES_TOGETHER: Final = 8
+"""Outboxes in one reply: Redis has it in memory twice until it is sent."""
 
 Hold = Literal["keep", "leave", "take"]
 """How a lease is asked for: see ``lease.lua``."""
@@ -45,16 +50,18 @@ class ShardScripts:
     _release: Final = Script.read(_LUA / "release.lua")
     _advance: Final = Script.read(_LUA / "advance_published.lua")
     _rewind: Final = Script.read(_LUA / "rewind_published.lua")
+    _read: Final = Script.read(_LUA / "read_outbox.lua")
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def _run_each(self, script: Script, calls: Sequence[Call]) -> list[bool]:
+        """False where a node of a cluster cannot be asked and others can."""
         answers = await script.run_each(self._redis, calls)
         for answer in answers:
-            if isinstance(answer, Exception):
+            if isinstance(answer, Exception) and not isinstance(answer, NodeAway):
                 raise answer
-        return [bool(answer) for answer in answers]
+        return [not isinstance(answer, Exception) and bool(answer) for answer in answers]
 
     async def init_shard(self, shard: str, *, run: str = "") -> bool:
         """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: the run of Redis."""
@@ -77,13 +84,29 @@ class ShardScripts:
         return bool(await self._stop.run(self._redis, keys, [token, str(lineage.epoch), lineage.run]))
 
     async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold = "keep") -> list[bool]:
-        """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds."""
+        """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds, or whose
+        node cannot be asked."""
         calls = [([lease_key(shard), cursors_key(shard)], [token, str(ttl_ms), hold]) for shard in shards]
         return await self._run_each(self._lease, calls)
 
     async def release(self, shards: Sequence[str], token: str) -> None:
         """Give leases back where they are still ours."""
         await self._run_each(self._release, [([lease_key(shard)], [token]) for shard in shards])
+
+    async def read_outboxes(self, after: Mapping[str, int], *, count: int) -> list[tuple[Lineage | None, list[Entry]]]:
+        """Of each shard the entries after a number, at most ``count``, and their lineage; None where the shard is lost
+        or closed, or its node cannot be asked and others can."""
+        calls = [([outbox_key(shard), cursors_key(shard)], [number, count]) for shard, number in after.items()]
+        found: list[tuple[Lineage | None, list[Entry]]] = []
+        for answer in await self._read.run_each(self._redis, calls, together_max=_OUTBOXES_TOGETHER):
+            if isinstance(answer, NodeAway):
+                found.append((None, []))
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            run, epoch, entries = answer
+            found.append((decode_lineage((run, epoch)), decode_script_entries(entries)))
+        return found
 
     async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
         """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours, or the cursor is

@@ -8,6 +8,7 @@
 -- ARGV[1] item id   ARGV[2] the shard's epoch when the archive was asked
 -- ARGV[3] the seq of the last event of the item in the archive, up to which it is complete and exported
 -- ARGV[4] seconds that a closed item is kept after its last event
+-- ARGV[5] '1' where the item was known to have come back or been struck when the archive was asked, else '0'
 -- Reply: 1 removed   0 it is not there   2 the shard is lost, closed, or in another epoch   3 it is not closed, or had another
 --        event since   4 its last event is not archived, as far as Redis knows   5 it is too early
 
@@ -31,8 +32,10 @@ if not entry or tonumber(entry) > tonumber(archived) then return 4 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 if now < tonumber(updated_us) + tonumber(ARGV[4]) * 1000000 then return 5 end
--- It came back for a void, which may be on its way.
+-- It came back for a void, which may be on its way, or a bid was struck, of which others may have to hear yet.
 if returned_us and now < tonumber(returned_us) + RETURNED_KEEP_S * 1000000 then return 5 end
+-- If that came after the archive was asked, nobody has looked how long ago the void was exported.
+if returned_us and ARGV[5] ~= '1' then return 5 end
 
 redis.call('UNLINK', unpack(KEYS, 6))
 redis.call('ZREM', KEYS[2], ARGV[1])

@@ -108,7 +108,7 @@ WHERE state IN ('due', 'failing');
 
 -- name: read_item
 SELECT epoch, seq, status, current_bid, highest_bidder_id, bid_count, min_next_bid, reserve_met, us_of(end_at) AS end_us,
-       name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind, increment_value,
+       name, description, image_urls, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind, increment_value,
        increment_steps, soft_close, auto_opened, us_of(start_at) AS start_us, us_of(original_end_at) AS original_end_us
 FROM items
 WHERE item_id = $1;

@@ -131,6 +131,48 @@ WHERE (s.seq, s.leader_id, s.leader_max, s.runner_up, s.user_id, s.bid_id, s.amo
                       t.verdict, t.at_us)
 ORDER BY t.ordinal;
 
+-- name: insert_rulings
+INSERT INTO rulings (shard, shard_epoch, n, at, item_id, seller_id, user_id, ruling, approved, blocked, max_amount, currency, reason,
+                     actor, decided_at)
+SELECT shard, shard_epoch, n, at, item_id, seller_id, user_id, ruling, approved, blocked, max_amount, currency, reason, actor,
+       instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::boolean[], $10::boolean[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::bigint[])
+    AS t (shard, shard_epoch, n, at, item_id, seller_id, user_id, ruling, approved, blocked, max_amount, currency, reason, actor,
+          at_us)
+ON CONFLICT DO NOTHING;
+
+-- name: find_ruling_clashes
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::boolean[], $10::boolean[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::bigint[])
+    WITH ORDINALITY
+    AS t (shard, shard_epoch, n, at, item_id, seller_id, user_id, ruling, approved, blocked, max_amount, currency, reason, actor,
+          at_us, ordinal)
+LEFT JOIN rulings AS r ON (r.shard, r.shard_epoch, r.n, r.at) = (t.shard, t.shard_epoch, t.n, t.at)
+WHERE (r.item_id, r.seller_id, r.user_id, r.ruling, r.approved, r.blocked, r.max_amount, r.currency, r.reason, r.actor,
+       us_of(r.decided_at))
+    IS DISTINCT FROM (t.item_id, t.seller_id, t.user_id, t.ruling, t.approved, t.blocked, t.max_amount, t.currency, t.reason,
+                      t.actor, t.at_us)
+ORDER BY t.ordinal;
+
+-- name: read_house_rulings
+-- What holds on bidders for all items, or for those of a seller, and for everybody: the newest ruling of each. `is_recent`: of the
+-- last week; one that was taken back before that is in every shard.
+SELECT DISTINCT ON (user_id, seller_id) user_id, seller_id, approved, blocked, shard_epoch, n,
+       decided_at > now() - interval '7 days' AS is_recent
+FROM rulings
+WHERE item_id IS NULL AND currency IS NULL
+ORDER BY user_id, seller_id, shard_epoch DESC, n DESC, at DESC;
+
+-- name: read_spending_limits
+-- What every bidder may spend in a currency: the newest ruling of each, also where it took the limit back, since shards go on
+-- counting then.
+SELECT DISTINCT ON (user_id, currency) user_id, currency, max_amount, shard_epoch, n
+FROM rulings
+WHERE item_id IS NULL AND currency IS NOT NULL
+ORDER BY user_id, currency, shard_epoch DESC, n DESC, at DESC;
+
 -- name: apply_voids
 -- Applies the voids at these places, once they are stored, to all bids of their items. One pass over the item's bids: a join back
 -- from a list of fates is planned as a nested loop, and takes minutes on a long history. Voids that were stored before are not
@@ -182,26 +224,29 @@ WHERE (b.item_id, b.epoch, b.seq) = (f.item_id, f.epoch, f.seq) AND b.status <> 
 -- name: store_terms
 -- From `created` events. A row without terms exists if a later event of the item was archived first.
 INSERT INTO items AS i (
-    item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
-    increment_value, increment_steps, soft_close, auto_opened, start_at, original_end_at, created_at,
+    item_id, name, description, image_urls, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
+    increment_value, increment_steps, soft_close, auto_opened, approval_required, start_at, original_end_at, created_at,
     epoch, seq, current_bid, highest_bidder_id, bid_count, min_next_bid, status, reserve_met, end_at, updated_at)
 SELECT
-    item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
-    increment_value, increment_steps, soft_close, auto_opened, instant_of(start_us), instant_of(end_us),
+    item_id, name, description, string_to_array(image_urls, ' '), seller_id, currency, start_price, reserve_price,
+    buy_now_price, increment_kind, increment_value, increment_steps, soft_close, auto_opened, approval_required,
+    instant_of(start_us), instant_of(end_us),
     instant_of(at_us),
     epoch, seq, current_bid, NULL, 0, min_next_bid, status, reserve_met, instant_of(end_us), instant_of(at_us)
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
-            $9::text[], $10::bigint[], $11::text[], $12::text[], $13::boolean[], $14::bigint[], $15::bigint[],
-            $16::bigint[], $17::integer[], $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::boolean[])
-    AS t (item_id, name, description, seller_id, currency, start_price, reserve_price, buy_now_price, increment_kind,
-          increment_value, increment_steps, soft_close, auto_opened, start_us, end_us, at_us,
-          epoch, seq, current_bid, min_next_bid, status, reserve_met)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+            $9::bigint[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::boolean[], $15::bigint[],
+            $16::bigint[], $17::bigint[], $18::integer[], $19::bigint[], $20::bigint[], $21::bigint[], $22::text[],
+            $23::boolean[], $24::boolean[])
+    AS t (item_id, name, description, image_urls, seller_id, currency, start_price, reserve_price, buy_now_price,
+          increment_kind, increment_value, increment_steps, soft_close, auto_opened, start_us, end_us, at_us,
+          epoch, seq, current_bid, min_next_bid, status, reserve_met, approval_required)
 ON CONFLICT (item_id) DO UPDATE
-SET name = excluded.name, description = excluded.description, seller_id = excluded.seller_id,
-    currency = excluded.currency, start_price = excluded.start_price, reserve_price = excluded.reserve_price,
+SET name = excluded.name, description = excluded.description, image_urls = excluded.image_urls,
+    seller_id = excluded.seller_id, currency = excluded.currency, start_price = excluded.start_price, reserve_price = excluded.reserve_price,
     buy_now_price = excluded.buy_now_price, increment_kind = excluded.increment_kind,
     increment_value = excluded.increment_value, increment_steps = excluded.increment_steps,
-    soft_close = excluded.soft_close, auto_opened = excluded.auto_opened, start_at = excluded.start_at,
+    soft_close = excluded.soft_close, auto_opened = excluded.auto_opened,
+    approval_required = excluded.approval_required, start_at = excluded.start_at,
     original_end_at = excluded.original_end_at, created_at = excluded.created_at
 WHERE i.created_at IS NULL;
 

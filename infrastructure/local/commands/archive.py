@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from infrastructure.local.commands.failing import Failure
+from infrastructure.local.commands.helping import SuggestingGroup, examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import ARCHIVAL_WORKER
@@ -27,7 +29,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _URLS = ("redis_url", "nats_url", "postgres_url")
 
 
-def _server_options(command: Command) -> Command:
+def server_options(command: Command) -> Command:
     """Where the servers are: from these options, the environment, or the data directory's run."""
     for name in reversed(_URLS):
         option, setting = "--" + name.replace("_", "-"), name.upper()
@@ -36,22 +38,32 @@ def _server_options(command: Command) -> Command:
     return data_dir_option(command)
 
 
-def _run(arguments: list[str], data_dir: Path, urls: dict[str, str | None]) -> None:
-    """Run the worker's command and end with its exit code. URLs go through the environment: they may hold passwords."""
+def run_worker(
+    arguments: list[str], data_dir: Path, urls: dict[str, str | None], more: Mapping[str, str] | None = None
+) -> None:
+    """Run the worker's command and end with its exit code. URLs go through the environment: they may hold passwords.
+
+    Args:
+        more: what else its environment is to have.
+    """
     given = {name: url for name, url in urls.items() if url}
     record = RunRecord.read(run_path(data_dir))
     if record is None and not given:
         # Do not try the default ports: another platform may listen there.
-        raise click.ClickException(no_platform(data_dir))
+        raise Failure(no_platform(data_dir))
     known = record.urls if record is not None else Stack(data_dir, ports=Ports(), services=()).urls.as_dict()
-    environment = dict(os.environ) | {name.upper(): given.get(name) or known[name] for name in _URLS}
+    environment = dict(os.environ) | {name.upper(): given.get(name) or known[name] for name in _URLS} | dict(more or {})
     sys.exit(subprocess.run([sys.executable, "-P", "-m", ARCHIVAL_WORKER, *arguments], env=environment).returncode)
 
 
 @click.command(
-    epilog="Exit codes: 0 rebuilt, 1 not or not all of it (run it again), 3 nothing to rebuild.",
+    epilog=examples(
+        "bidding recover --dry-run",
+        "bidding recover",
+        then="Exit codes: 0 rebuilt, 1 not or not all of it (run it again), 3 nothing to rebuild.",
+    ),
 )
-@_server_options
+@server_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--settle-s", type=click.FloatRange(min=0), help="Seconds to wait for late events of the old Redis.")
 @click.option("--without-stream", is_flag=True, help="Do without NATS: what was not archived does not come back.")
@@ -66,8 +78,9 @@ def recover(
     item: str | None,
     **urls: str | None,
 ) -> None:
-    """Rebuild what Redis has lost, from PostgreSQL and the stream.
+    """Rebuild what Redis has lost.
 
+    From PostgreSQL and the stream.
     Leave the services running: gateways refuse bids until their items are rebuilt, and then go on by themselves.
     """
     flags = {"--dry-run": dry_run, "--without-stream": without_stream, "--whole-stream": whole_stream}
@@ -76,29 +89,38 @@ def recover(
         arguments += ["--settle-s", str(settle_s)]
     if item is not None:
         arguments += ["--item", item]
-    _run(arguments, data_dir, urls)
+    run_worker(arguments, data_dir, urls)
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=SuggestingGroup)
 def dead_letters() -> None:
-    """What could not be archived: list it, and try again once the cause is mended."""
+    """List what could not be archived, or try it again."""
 
 
-@dead_letters.command("list")
-@_server_options
+@dead_letters.command("list", epilog=examples("bidding dead-letters list"))
+@server_options
 @click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has settled.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str | None) -> None:
     """Show the dead letters, oldest first."""
     flags = {"--all": with_stored, "--json": as_json}
-    _run(["dead-letters", "list", *(flag for flag, given in flags.items() if given)], data_dir, urls)
+    run_worker(["dead-letters", "list", *(flag for flag, given in flags.items() if given)], data_dir, urls)
 
 
-@dead_letters.command("retry", epilog="Exit codes: 0 all of them are stored, 1 some are not.")
-@_server_options
+@dead_letters.command(
+    "retry",
+    epilog=examples(
+        "bidding dead-letters retry 3 4",
+        "bidding dead-letters retry --all",
+        then="Exit codes: 0 all of them are stored, 1 some are not.",
+    ),
+)
+@server_options
 @click.argument("ids", nargs=-1, type=click.IntRange(min=1))
 @click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
 def retry_letters(data_dir: Path, ids: tuple[int, ...], every: bool, **urls: str | None) -> None:
-    """Store the letters of these IDS again. A clash is stored only once its place in the archive is mended,
+    """Store the letters of these IDS again.
+
+    A clash is stored only once its place in the archive is mended,
     and what is of a former epoch never."""
-    _run(["dead-letters", "retry", *map(str, ids), *(["--all"] if every else [])], data_dir, urls)
+    run_worker(["dead-letters", "retry", *map(str, ids), *(["--all"] if every else [])], data_dir, urls)

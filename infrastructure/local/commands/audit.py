@@ -9,35 +9,35 @@ from pathlib import Path
 
 import click
 
+from infrastructure.local.commands.failing import NobodyToAsk
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.state import RunRecord, run_path
 from infrastructure.local.terminal import no_platform
 
-_EXIT_CANNOT_TELL = 2
 
-
-@click.command()
+@click.command(epilog=examples("bidding audit lamp", "bidding audit lamp --json"))
 @click.argument("item_id")
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
-    """Recompute the chain of hashes over all events of ITEM_ID from PostgreSQL.
+    """Check that the archive of ITEM_ID is as it was written.
 
-    Names the first row that does not fit. Exit code 0: all fit, 1: one does not, 2: that cannot be told. Asks
+    Recomputes the chain of hashes over all its events in PostgreSQL. Names the first row that does not fit. Exit code
+    0: all fit, 1: one does not, 2: that cannot be told. Asks
     POSTGRES_URL where it is set, else the platform that is up here.
     """
     environment = dict(os.environ)
     record = RunRecord.read(run_path(data_dir))
     if not environment.get("POSTGRES_URL"):
         if record is None:
-            click.echo(f"Error: {no_platform(data_dir)}", err=True)
-            sys.exit(_EXIT_CANNOT_TELL)
+            raise NobodyToAsk(no_platform(data_dir))
         environment["POSTGRES_URL"] = record.urls["postgres_url"]
     _run(["audit", *(["--json"] if as_json else []), "--", item_id], environment)
 
 
-@click.command()
+@click.command(epilog=examples("bidding verify-export lamp.jsonl.gz"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def verify_export(file: Path, as_json: bool) -> None:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
 import click
 
-from infrastructure.local.commands.options import data_dir_option, http_url
+from infrastructure.local.commands.failing import Failure
+from infrastructure.local.commands.helping import examples
+from infrastructure.local.commands.running import gateway_of, gateway_options
 from infrastructure.local.demo.room import Tally
 from infrastructure.local.demo.runner import Demo, DemoError, DemoPlan
-from infrastructure.local.state import RunRecord, run_path
-from infrastructure.local.terminal import no_platform
+from infrastructure.local.demo.tokens import Tokens
+from infrastructure.local.errors import StackError
+from infrastructure.local.services import wants_own_issuer
+from infrastructure.local.signing_key import signing_key
 
-_EXIT_NO_PLATFORM = 2
 
-
-@click.command(epilog="Exit codes: 0 ended as asked, 1 the platform went away, 2 none is up.")
-@data_dir_option
-@click.option(
-    "--gateway-url",
-    envvar="GATEWAY_URL",
-    show_envvar=True,
-    callback=http_url,
-    help="Another platform than that of `bidding up`.",
+@click.command(
+    epilog=examples(
+        "bidding demo",
+        "bidding demo --lots 40 --rate 20 --for 60",
+        then="Exit codes: 0 ended as asked, 1 the platform does not answer or went away, 2 none is up.",
+    )
 )
+@gateway_options
 @click.option("--lots", default=12, show_default=True, type=click.IntRange(1, 200), help="Lots at any time.")
 @click.option("--bidders", default=24, show_default=True, type=click.IntRange(2, 1_000), help="Simulated people.")
 @click.option("--rate", default=4.0, show_default=True, type=click.FloatRange(0.1, 500), help="Bids per second.")
@@ -47,27 +48,30 @@ def demo(
 
     Needs `bidding up` beside it. The lots that are open at the end stay, and end by themselves.
     """
-    url = gateway_url or _running_gateway(data_dir)
-    if not url:
-        click.secho(no_platform(data_dir), fg="red", err=True)
-        sys.exit(_EXIT_NO_PLATFORM)
+    url = gateway_of(data_dir, gateway_url)
     seed = random.randrange(1_000_000) if seed is None else seed
     # Makes the ids differ from an earlier run's: the same seed makes the same lots, and those are over by now.
     tag = f"{int(time.time()):x}"
-    plan = DemoPlan(url, lots=lots, bidders=bidders, rate=rate, seconds=seconds, seed=seed, tag=tag)
+    plan = DemoPlan(
+        url, lots=lots, bidders=bidders, rate=rate, seconds=seconds, seed=seed, tag=tag, tokens=_tokens(data_dir)
+    )
     click.echo(f"{lots} lots, {bidders} bidders, {rate:g} bids/s, seed {seed}. Watch them at {url}/")
     if seconds is None:
         click.echo("Ctrl-C ends the demo.")
-    sys.exit(asyncio.run(_run(plan)))
+    asyncio.run(_run(plan))
 
 
-def _running_gateway(data_dir: Path) -> str | None:
-    record = RunRecord.read(run_path(data_dir))
-    is_up = record is not None and record.phase == "ready" and record.supervisor.find() is not None
-    return record.urls["gateway_url"] if is_up and record is not None and "api_gateway" in record.processes else None
+def _tokens(data_dir: Path) -> Tokens | None:
+    """Those of the embedded platform, where it demands them."""
+    if not wants_own_issuer(os.environ):
+        return None
+    try:
+        return Tokens(signing_key(data_dir), os.environ)
+    except StackError as error:
+        raise Failure(str(error)) from error
 
 
-async def _run(plan: DemoPlan) -> int:
+async def _run(plan: DemoPlan) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,11 +81,9 @@ async def _run(plan: DemoPlan) -> int:
     try:
         await running.run(stop)
     except DemoError as error:
-        click.secho(str(error), fg="red", err=True)
-        return 1
+        raise Failure(str(error)) from error
     finally:
         click.echo(summary(running.tally, running.still_open, time.monotonic() - began_s))
-    return 0
 
 
 def summary(tally: Tally, still_open: int, seconds: float) -> str:

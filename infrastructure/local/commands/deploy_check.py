@@ -17,11 +17,13 @@ from infrastructure.deploy_check import aws as deploy_aws
 from infrastructure.deploy_check import costs as aws_costs
 from infrastructure.deploy_check import hcl
 from infrastructure.deploy_check import local as deploy
+from infrastructure.local.commands.failing import Failure
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.doctor import Finding
 from infrastructure.local.terminal import graded, show, table
 
 
-@click.command("deploy-check")
+@click.command("deploy-check", epilog=examples("bidding deploy-check --env prod --offline"))
 @click.option("--env", "environment", type=click.Choice(["dev", "prod"]), default="dev", show_default=True)
 @click.option(
     "--var-file",
@@ -53,7 +55,7 @@ def deploy_check(
         backend, about_state = deploy.read_backend(folder)
         counts = deploy.planned(plan, folder) if plan else deploy.configured(folder)
     except (hcl.HclInvalid, ValueError, OSError, subprocess.SubprocessError) as error:
-        raise click.ClickException(str(error)) from error
+        raise Failure(str(error)) from error
     prices = aws_costs.load_prices(terraform_dir / "prices.json")
     findings += deploy.check_values(environment, values)
     lines: list[aws_costs.Line] = []

@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option, port_options, ports_from
 from infrastructure.local.doctor import examine
 from infrastructure.local.terminal import graded, show
 
 
-@click.command()
+@click.command(epilog=examples("bidding doctor"))
 @data_dir_option
 @port_options
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

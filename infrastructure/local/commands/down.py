@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from pathlib import Path
 
 import click
 import psutil
 
+from infrastructure.local.commands.failing import Failure
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.errors import StackError
 from infrastructure.local.processes import log_tail, poll_until
 from infrastructure.local.state import DataDirLock, ProcessRecord, RunRecord, end_leftovers, run_path
 
 
-@click.command()
+@click.command(epilog=examples("bidding down"))
 @data_dir_option
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait before processes are ended by force.")
 def down(data_dir: Path, timeout: float) -> None:
@@ -31,8 +32,7 @@ def down(data_dir: Path, timeout: float) -> None:
         _ask(record.supervisor, timeout, data_dir)
         ended = asyncio.run(_end_rest(data_dir))
     except StackError as error:
-        click.secho(str(error), fg="red", err=True)
-        sys.exit(1)
+        raise Failure(str(error)) from error
     if ended:
         click.echo(f"Ended what was left: {', '.join(ended)}.")
     click.echo(f"Stopped in {time.monotonic() - started:.1f} s.")

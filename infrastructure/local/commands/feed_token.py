@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
 import click
 
+from infrastructure.local.commands.failing import Failure
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.errors import StackError
 from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
@@ -18,7 +19,7 @@ from shared.feed_tokens import Identity, checked_secret, mint
 _HOURS_MAX = 24 * 365
 
 
-@click.command("feed-token")
+@click.command("feed-token", epilog=examples("bidding feed-token ann", "bidding feed-token ann --maximum --hours 8"))
 @click.argument("user")
 @data_dir_option
 @click.option("--maximum", is_flag=True, help="Also allow the bidder's own maximum to be told.")
@@ -30,20 +31,19 @@ _HOURS_MAX = 24 * 365
     help="How long it is good for.",
 )
 def feed_token(user: str, data_dir: Path, maximum: bool, hours: float) -> None:
-    """Print a token that tells the live feed that its bearer is USER.
+    """Print a token that tells the live feed who USER is.
 
     It is signed with FEED_TOKEN_SECRET if that is set, else with the secret of the data directory.
     """
     if not names.is_user_id(user):
-        raise click.ClickException("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+        raise Failure("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
     if not os.environ.get(FEED_TOKEN_SECRET) and not data_dir.is_dir():
         # No platform would accept tokens that are signed with a secret made here.
-        raise click.ClickException(f"No platform has its data in {data_dir}: start one there, or say --data-dir.")
+        raise Failure(f"No platform has its data in {data_dir}: start one there, or say --data-dir.")
     try:
         secret = checked_secret(os.environ.get(FEED_TOKEN_SECRET, "")) or feed_token_secret(data_dir)
     except ValueError as error:
-        raise click.ClickException(f"{FEED_TOKEN_SECRET} {error}") from error
+        raise Failure(f"{FEED_TOKEN_SECRET} {error}") from error
     except StackError as error:
-        click.secho(str(error), fg="red", err=True)
-        sys.exit(1)
+        raise Failure(str(error)) from error
     click.echo(mint(secret, Identity(user, int(time.time() + hours * 3600), sees_maximum=maximum)))

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 import click
 
+from infrastructure.local.commands.failing import Failure
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.processes import log_tail
 
@@ -60,23 +62,24 @@ class Follower:
         return True
 
 
-@click.command()
+@click.command(epilog=examples("bidding logs", "bidding logs -f api_gateway redis"))
 @click.argument("names", nargs=-1)
 @data_dir_option
 @click.option("--follow", "-f", is_flag=True, help="Go on as more is written; Ctrl-C ends it.")
 @click.option("--lines", "-n", default=30, show_default=True, type=click.IntRange(0, 10_000), help="Lines of each log.")
 def logs(names: tuple[str, ...], data_dir: Path, follow: bool, lines: int) -> None:
-    """Show the logs: of all processes, or of those NAMED (redis, nats, postgres, api_gateway, …)."""
+    """Show the logs of all processes, or of those NAMED.
+
+    Names are redis, nats, postgres, api_gateway and so on, as `bidding status` shows them.
+    """
     folder = data_dir / "logs"
     known = sorted(path.stem for path in folder.glob("*.log"))
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.ClickException(
-            f"No log of {', '.join(unknown)} in {folder}. There are: {', '.join(known) or 'none'}."
-        )
+        raise Failure(f"No log of {', '.join(unknown)} in {folder}. There are: {', '.join(known) or 'none'}.")
     chosen = names or tuple(known)
     if not chosen:
-        raise click.ClickException(f"No logs in {folder} yet.")
+        raise Failure(f"No logs in {folder} yet.")
     width = max(map(len, chosen))
     followers = {name: Follower(folder / f"{name}.log") for name in chosen}
     for name in chosen:

@@ -66,6 +66,12 @@ def ports_from(options: dict[str, Any]) -> Ports:
     return Ports(**{name: options[f"{name}_port"] for name in PORT_NAMES})
 
 
+def require_no_tokens(what: str) -> None:
+    """Raises ClickException where the environment says that tokens are demanded: ``what`` sends none."""
+    if os.environ.get("AUTH_MODE") == "jwt":
+        raise click.ClickException(f"{what} send no tokens yet: set AUTH_MODE=open, for the platform too.")
+
+
 class ExternalUrls(TypedDict):
     """Keyword arguments of Stack."""
 

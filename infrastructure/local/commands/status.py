@@ -14,12 +14,15 @@ import click
 import psutil
 from rich.text import Text
 
+from infrastructure.local import cache_nodes
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.processes import family_of
 from infrastructure.local.remote import without_password
 from infrastructure.local.servers.ports import HOST, Ports
 from infrastructure.local.servers.probes import Probe, http_ready, postgres_ready, redis_ready
-from infrastructure.local.services import BROADCAST_SERVICE, PORTS_OF
+from infrastructure.local.servers.valkey_cluster import is_redis
+from infrastructure.local.services import PORTS_OF, service_of
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
 from infrastructure.local.terminal import show, table
 
@@ -38,7 +41,7 @@ class Row(TypedDict):
     restarts: int
 
 
-@click.command()
+@click.command(epilog=examples("bidding status", "bidding status --json"))
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(data_dir: Path, as_json: bool) -> None:
@@ -85,7 +88,7 @@ def _row(name: str, entry: ProcessRecord, state: str, ports: Ports) -> Row:
     return Row(
         name=name,
         pid=entry.pid,
-        port=_port(name, ports),
+        port=_port_of_redis(entry, ports) if is_redis(name) else _port(name, ports),
         state=state,
         uptime_s=round(time.time() - entry.create_time, 1) if process else None,
         memory_bytes=_memory(process) if process else None,
@@ -93,10 +96,16 @@ def _row(name: str, entry: ProcessRecord, state: str, ports: Ports) -> Row:
     )
 
 
+def _port_of_redis(entry: ProcessRecord, ports: Ports) -> int:
+    """Each node of a cluster has its own."""
+    port = entry.address.rpartition(":")[2]
+    return int(port) if port else ports.redis
+
+
 def _port(name: str, ports: Ports) -> int | None:
-    """Where clients reach the process; several broadcasters share one port."""
-    listener = BROADCAST_SERVICE if name.startswith(f"{BROADCAST_SERVICE}-") else name
-    return getattr(ports, PORTS_OF[listener][0]) if listener in PORTS_OF else None
+    """Where clients reach the process; several of one service share one port."""
+    listener = service_of(name)
+    return getattr(ports, PORTS_OF[listener][0]) if listener in PORTS_OF else cache_nodes.port_of(name, ports)
 
 
 async def _state(name: str, entry: ProcessRecord, record: RunRecord, ports: Ports) -> str:
@@ -112,8 +121,8 @@ async def _state(name: str, entry: ProcessRecord, record: RunRecord, ports: Port
 
 
 def _probe(name: str, entry: ProcessRecord, record: RunRecord, ports: Ports) -> Probe | None:
-    if name == "redis":
-        return redis_ready(HOST, ports.redis)
+    if is_redis(name):
+        return redis_ready(HOST, _port_of_redis(entry, ports))
     if name == "nats":
         return http_ready(HOST, ports.nats_monitor, "/healthz")
     if name == "postgres":

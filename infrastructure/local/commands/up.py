@@ -16,11 +16,15 @@ from typing import Any, get_args
 
 import click
 
+from infrastructure.local.cache_nodes import FRONT_END, NODES_MAX
+from infrastructure.local.commands.failing import Failure
+from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option, external_urls, port_options, ports_from
 from infrastructure.local.errors import AlreadyRunning, StackError
 from infrastructure.local.processes import keep_short
 from infrastructure.local.servers.redis_and_nats import AppendFsync
-from infrastructure.local.services import ALL_SERVICES
+from infrastructure.local.servers.valkey_cluster import NODES_MAX as NODES_OF_VALKEY_MAX
+from infrastructure.local.services import ALL_SERVICES, wants_own_issuer
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, make_data_dir, run_path
 from infrastructure.local.supervisor import Supervisor
@@ -30,7 +34,9 @@ _OPEN_FILES_WANTED = 65_536
 _DETACH_POLL_S = 0.1
 
 
-@click.command()
+@click.command(
+    epilog=examples("bidding up", "bidding up --detach", "bidding up --data-dir /tmp/second --gateway-port 9080")
+)
 @data_dir_option
 @port_options
 @click.option(
@@ -48,15 +54,44 @@ _DETACH_POLL_S = 0.1
     help="Only Redis, NATS and PostgreSQL, migrated: for services that you start yourself.",
 )
 @click.option(
+    "--gateways",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="How many processes share the port of the API; a core is busy with one.",
+)
+@click.option(
     "--broadcasters",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
     help="How many processes share the port of the live feed.",
 )
+@click.option(
+    "--cache-nodes",
+    type=click.IntRange(0, NODES_MAX),
+    default=0,
+    show_default=True,
+    help="How many nodes of the read cache run, with a front end; the gateway reads closed items through them.",
+)
+@click.option(
+    "--valkey-nodes",
+    type=click.IntRange(1, NODES_OF_VALKEY_MAX),
+    default=1,
+    show_default=True,
+    help="Of how many nodes Redis is a cluster, on the ports from --redis-port on, 3 or more of use; 1: a single one.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Return once everything is ready; it goes on in the background.")
 def up(
-    data_dir: Path, redis_appendfsync: AppendFsync, servers_only: bool, broadcasters: int, detach: bool, **ports: Any
+    data_dir: Path,
+    redis_appendfsync: AppendFsync,
+    servers_only: bool,
+    gateways: int,
+    broadcasters: int,
+    cache_nodes: int,
+    valkey_nodes: int,
+    detach: bool,
+    **ports: Any,
 ) -> None:
     """Start the platform and keep it running; Ctrl-C stops it.
 
@@ -74,13 +109,15 @@ def up(
             migrate=True,
             redis_appendfsync=redis_appendfsync,
             reporter=reporter,
+            gateways=gateways,
             broadcasters=broadcasters,
+            cache_nodes=0 if servers_only else cache_nodes,
+            valkey_nodes=valkey_nodes,
             **external_urls(),
         )
         asyncio.run(_run(stack, reporter))
     except StackError as error:
-        click.secho(f"\n{error}", fg="red", err=True)
-        sys.exit(1)
+        raise Failure(str(error)) from error
 
 
 async def _run(stack: Stack, reporter: TerminalReporter) -> None:
@@ -110,6 +147,12 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
         seconds = time.monotonic() - reporter.started
         text = welcome if stack.services else servers_welcome
         say(text(stack.urls, stack.data_dir, seconds))
+        if wants_own_issuer(os.environ):
+            say(f"  Tokens      {bidding_command('token USER --role bidder', stack.data_dir)}")
+            say(f"  Sign in     {bidding_command('token USER --link', stack.data_dir)}\n")
+        if front_end := stack.processes.get(FRONT_END):
+            say(f"  Read cache  {front_end.spec.address}/api?key=items/…")
+            say(f"              {bidding_command('cache ring', stack.data_dir)}\n")
         async with Supervisor(stack):
             if sys.stdout.isatty():
                 say("Ctrl-C stops everything.\n")

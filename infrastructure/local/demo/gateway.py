@@ -14,13 +14,16 @@ import httpx2 as httpx
 import msgspec
 
 from infrastructure.local.demo.bidders import LotView, Offer
-from infrastructure.local.demo.lots import Lot
+from infrastructure.local.demo.lots import SELLER_ID, Lot
+from infrastructure.local.demo.tokens import Tokens
 from shared.domain.money import exponent_of
 
 TIMEOUT_S: Final = 10.0
 NO_ANSWER: Final = "NO_ANSWER"
 PAUSE_FIRST_S: Final = 0.5
 PAUSE_MAX_S: Final = 30.0
+_OPERATOR_ID: Final = "demo-operator"
+_NAMED_MAX: Final = 200
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
@@ -56,16 +59,33 @@ class Verdict:
 class Gateway:
     """Calls of the HTTP API. All raise :class:`Busy` if a later try may succeed, and :class:`NotTaken` if not."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, tokens: Tokens | None = None) -> None:
+        """``tokens``: for a platform that demands them."""
         self._http = http
+        self._tokens = tokens
+        # By lot, who is behind an alias: no more than there are bidders.
+        self._names: dict[str, dict[str, str]] = {}
 
     async def open(self, lot: Lot) -> LotView:
         """Put a lot on sale."""
-        return read_view(lot, await self._call("POST", "/api/v1/items", lot.body(datetime.now(UTC))))
+        body = lot.body(datetime.now(UTC))
+        return read_view(lot, await self._call("POST", "/api/v1/items", body, (SELLER_ID, "seller")))
 
     async def look(self, lot: Lot) -> LotView:
         """The lot's present state."""
-        return read_view(lot, await self._call("GET", f"/api/v1/items/{lot.item_id}"))
+        body = await self._call("GET", f"/api/v1/items/{lot.item_id}")
+        return read_view(lot, body | {"highest_bidder_id": await self._leader(lot, body["highest_bidder_id"])})
+
+    async def _leader(self, lot: Lot, told: str | None) -> str | None:
+        """Who leads. A platform that demands tokens tells the alias, and only operators who that is."""
+        if self._tokens is None or told is None:
+            return told
+        names = self._names.setdefault(lot.item_id, {})
+        if told not in names:
+            path = f"/api/v1/items/{lot.item_id}/named-bids?limit={_NAMED_MAX}"
+            page = await self._call("GET", path, None, (_OPERATOR_ID, "operator"))
+            names.update((bid["bidder"], bid["user_id"]) for bid in page["bids"])
+        return names.get(told, told)
 
     async def bid(self, lot: Lot, user_id: str, offer: Offer) -> Verdict:
         """Place a bid. One whose answer was lost may count all the same; the next look at the lot shows it."""
@@ -75,11 +95,17 @@ class Gateway:
         if offer.maximum is not None:
             content["max_amount"] = lot.amount(offer.maximum)
         path = f"/api/v1/items/{lot.item_id}/bid"
-        return read_verdict(lot, await self._call("POST", path, msgspec.json.encode(content)))
+        return read_verdict(lot, await self._call("POST", path, msgspec.json.encode(content), (user_id, "bidder")))
 
-    async def _call(self, method: str, path: str, content: bytes | None = None) -> dict[str, Any]:
+    async def _call(
+        self, method: str, path: str, content: bytes | None = None, who: tuple[str, str] | None = None
+    ) -> dict[str, Any]:
+        """``who``: user id and role."""
+        headers = {}
+        if self._tokens is not None and who is not None:
+            headers["authorization"] = f"Bearer {self._tokens.of(*who)}"
         try:
-            answer = await self._http.request(method, path, content=content)
+            answer = await self._http.request(method, path, content=content, headers=headers)
         except httpx.HTTPError as error:
             raise Busy(NO_ANSWER) from error
         return read_answer(answer.status_code, answer.content, answer.headers)

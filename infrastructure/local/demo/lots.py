@@ -13,6 +13,9 @@ import msgspec
 
 from shared.domain.money import exponent_of, format_amount
 
+SELLER_ID: Final = "demo-gallery"
+"""Who sells the lots."""
+
 
 class Kind(StrEnum):
     """What a lot demonstrates."""
@@ -130,7 +133,7 @@ class Lot:
             "name": self.ware.name,
             "description": self.ware.description,
             "currency": self.ware.currency,
-            "seller_id": "demo-gallery",
+            "seller_id": SELLER_ID,
             "start_price": self.amount(self.start_price),
             "duration_s": self.length_s,
             "increment": _increment(self),

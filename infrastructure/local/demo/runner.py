@@ -16,7 +16,9 @@ from infrastructure.local.demo.bidders import crowd
 from infrastructure.local.demo.gateway import TIMEOUT_S, Busy, Calm, Gateway, NotTaken
 from infrastructure.local.demo.lots import Lot, LotPlanner
 from infrastructure.local.demo.room import Room, Tally, Turn
+from infrastructure.local.demo.tokens import Tokens
 from shared.domain.money import exponent_of, format_amount
+from shared.identity.errors import Unauthenticated
 
 CALLS_MAX: Final = 16
 """Requests at once."""
@@ -40,6 +42,7 @@ class DemoPlan:
         seconds: how long; None: until it is stopped.
         tag: makes the ids of the lots differ from those of other runs.
         give_up_after_s: after so long without an answer the platform counts as gone.
+        tokens: where the platform demands them.
         find_within_s: if nothing ever answers for so long, there is no platform.
     """
 
@@ -52,6 +55,7 @@ class DemoPlan:
     tag: str
     give_up_after_s: float = 60.0
     find_within_s: float = 5.0
+    tokens: Tokens | None = None
 
 
 class Demo:
@@ -90,7 +94,7 @@ class Demo:
         # A proxy in the environment is meant for the internet, not for this.
         client = httpx.AsyncClient(base_url=self._plan.gateway_url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
         async with client as http:
-            gateway = Gateway(http)
+            gateway = Gateway(http, self._plan.tokens)
             work = [
                 asyncio.create_task(each) for each in (self._keep_house(gateway, stop), self._let_bid(gateway, stop))
             ]
@@ -101,6 +105,8 @@ class Demo:
                 await asyncio.wait(work)
                 for task in work:
                     task.result()
+                if not self._calm.is_there:
+                    raise DemoError(self._nobody)
             finally:
                 for task in (*work, stopped):
                     task.cancel()
@@ -123,15 +129,25 @@ class Demo:
             self._require_a_platform()
             await _wait(stop, max(LOOK_EVERY_S, self._calm.wait_s(time.monotonic())))
 
+    @property
+    def _nobody(self) -> str:
+        url = self._plan.gateway_url
+        return f"Nothing answers at {url}: is it the address of a gateway, and is the platform up?"
+
     def _require_a_platform(self) -> None:
         url, patience_s = self._plan.gateway_url, self._plan.give_up_after_s
         if self._refused_in_a_row >= LOTS_REFUSED_MAX:
-            raise DemoError(f"The platform at {url} does not take the lots: {', '.join(self.tally.troubles)}.")
+            hint = " It demands tokens: `AUTH_MODE=jwt bidding demo` signs some." if self._lacks_tokens else ""
+            raise DemoError(f"The platform at {url} does not take the lots: {', '.join(self.tally.troubles)}.{hint}")
         silent_s = time.monotonic() - self._calm.answered_s
         if not self._calm.is_there and silent_s > self._plan.find_within_s:
-            raise DemoError(f"Nothing answers at {url}: is it the address of a gateway, and is the platform up?")
+            raise DemoError(self._nobody)
         if silent_s > patience_s:
             raise DemoError(f"The platform at {url} has not answered for {patience_s:g} s.")
+
+    @property
+    def _lacks_tokens(self) -> bool:
+        return self._plan.tokens is None and Unauthenticated.code in self.tally.troubles
 
     async def _open(self, gateway: Gateway, lot: Lot) -> None:
         async with self._slots:

@@ -38,6 +38,9 @@ class Ports:
     nats: int = 4322
     nats_monitor: int = 8322
     postgres: int = 5532
+    # Of the front end of the read cache, and of its first node; further nodes have the ports after that.
+    cache: int = 9999
+    cache_node: int = 8001
 
     @classmethod
     def free(cls, among: Sequence[int] = _FREE_RANGE) -> Ports:

@@ -85,34 +85,41 @@ def _config_file(data_dir: Path, name: str) -> Path:
 
 
 def redis_spec(
-    data_dir: Path, ports: Ports, environment: Mapping[str, str], appendfsync: AppendFsync = "always"
+    data_dir: Path,
+    port: int,
+    environment: Mapping[str, str],
+    appendfsync: AppendFsync = "always",
+    *,
+    name: str = "redis",
+    more_config: str = "",
 ) -> ProcessSpec:
-    """Redis with an append-only file in `<data_dir>/redis`; BinaryMissing when there is no redis-server.
+    """Redis with an append-only file in `<data_dir>/<name>`; BinaryMissing when there is no redis-server.
 
     REDIS_MAXMEMORY bounds its memory in Redis' notation, such as `512mb` (default `0`: the machine's memory).
     """
     if appendfsync not in get_args(AppendFsync):
         raise StackError(f"appendfsync must be one of {', '.join(get_args(AppendFsync))}, not {appendfsync!r}.")
     executable = binaries.find_redis(environment)
-    folder = data_dir / "redis"
+    folder = data_dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    config = _config_file(data_dir, "redis.conf")
+    config = _config_file(data_dir, f"{name}.conf")
     config.write_text(
         _REDIS_CONFIG.format(
             host=HOST,
-            port=ports.redis,
+            port=port,
             folder=_quoted(folder),
             fsync=appendfsync,
             memory=environment.get("REDIS_MAXMEMORY") or "0",
         )
+        + more_config
     )
     return ProcessSpec(
-        name="redis",
+        name=name,
         argv=(str(executable), str(config)),
         env=plain_environment(environment),
-        log=data_dir / "logs" / "redis.log",
-        ready=probes.redis_ready(HOST, ports.redis),
-        address=f"{HOST}:{ports.redis}",
+        log=data_dir / "logs" / f"{name}.log",
+        ready=probes.redis_ready(HOST, port),
+        address=f"{HOST}:{port}",
         stop_signal=signal.SIGTERM,
         # Loading a large append-only file takes a while.
         ready_timeout_s=120.0,

@@ -129,9 +129,9 @@ resource "aws_s3_bucket_policy" "state" {
   depends_on = [aws_s3_bucket_public_access_block.state]
 }
 
-# The platform's image, and that of NATS. A tag is never moved, so that a roll-back finds what ran.
+# The platform's image, that of NATS, and a copy of the collector's. A tag is never moved, so that a roll-back finds what ran.
 resource "aws_ecr_repository" "this" {
-  for_each             = toset([var.project, "${var.project}-nats"])
+  for_each             = toset([var.project, "${var.project}-nats", "${var.project}-collector"])
   name                 = each.key
   image_tag_mutability = "IMMUTABLE"
 

@@ -11,8 +11,9 @@ locals {
   nats_image = "${local.registry}/${var.project}-nats:${var.nats_image_tag}"
 
   repository_arns = {
-    platform = "arn:aws:ecr:${var.region}:${local.account_id}:repository/${var.project}"
-    nats     = "arn:aws:ecr:${var.region}:${local.account_id}:repository/${var.project}-nats"
+    platform  = "arn:aws:ecr:${var.region}:${local.account_id}:repository/${var.project}"
+    nats      = "arn:aws:ecr:${var.region}:${local.account_id}:repository/${var.project}-nats"
+    collector = "arn:aws:ecr:${var.region}:${local.account_id}:repository/${var.project}-collector"
   }
 
   # Images, logs, secrets, metrics; and the channel of `execute-command`, which costs as much as each of the others.
@@ -51,6 +52,10 @@ module "network" {
   flow_logs           = var.flow_logs
   flow_log_bucket_arn = module.storage.log_bucket_arn
   writable_bucket_arn = module.storage.exports_bucket_arn
+
+  read_cache           = var.cache_node_enabled
+  front_end_behind_alb = local.front_end_on_alb
+  front_end_clients    = var.cache_front_end == "internal" ? var.cache_front_end_clients : []
 }
 
 module "alb" {
@@ -67,7 +72,10 @@ module "alb" {
   hosted_zone_id       = var.hosted_zone_id
   operator_cidrs       = var.operator_cidrs
   requests_per_address = var.requests_per_address
+  proxy_cidrs          = var.proxy_cidrs
+  requests_per_proxy   = var.requests_per_proxy
   deletion_protection  = var.protect
+  front_end            = local.front_end_on_alb
 }
 
 module "redis" {
@@ -80,6 +88,7 @@ module "redis" {
   security_group_id    = module.network.security_group_ids["redis"]
   kms_key_arn          = module.encryption.key_arn
   snapshot_days        = var.snapshot_days
+  final_snapshot       = var.protect
   secret_recovery_days = local.secret_recovery_days
 }
 
@@ -100,27 +109,29 @@ module "postgres" {
 }
 
 module "nats" {
-  source                = "../modules/nats"
-  prefix                = local.name
-  account_id            = local.account_id
-  region                = var.region
-  cluster_arn           = aws_ecs_cluster.this.arn
-  cluster_name          = aws_ecs_cluster.this.name
-  image                 = local.nats_image
-  repository_arn        = local.repository_arns.nats
-  servers               = var.nats_servers
-  cpu                   = var.nats_cpu
-  memory                = var.nats_memory
-  cpu_architecture      = var.cpu_architecture
-  ephemeral_storage_gib = var.nats_storage_gib
-  dns_namespace_id      = aws_service_discovery_private_dns_namespace.this.id
-  dns_namespace         = aws_service_discovery_private_dns_namespace.this.name
-  subnet_ids            = module.network.task_subnet_ids
-  security_group_id     = module.network.security_group_ids["nats"]
-  enable_exec           = var.enable_exec
-  log_retention_days    = var.log_retention_days
-  kms_key_arn           = module.encryption.key_arn
-  secret_recovery_days  = local.secret_recovery_days
+  source                 = "../modules/nats"
+  prefix                 = local.name
+  account_id             = local.account_id
+  region                 = var.region
+  cluster_arn            = aws_ecs_cluster.this.arn
+  cluster_name           = aws_ecs_cluster.this.name
+  image                  = local.nats_image
+  repository_arn         = local.repository_arns.nats
+  servers                = var.nats_servers
+  cpu                    = var.nats_cpu
+  memory                 = var.nats_memory
+  cpu_architecture       = var.cpu_architecture
+  ephemeral_storage_gib  = var.nats_storage_gib
+  keep_disks             = var.nats_keep_disks
+  disk_security_group_id = module.network.security_group_ids["nats-disk"]
+  dns_namespace_id       = aws_service_discovery_private_dns_namespace.this.id
+  dns_namespace          = aws_service_discovery_private_dns_namespace.this.name
+  subnet_ids             = module.network.task_subnet_ids
+  security_group_id      = module.network.security_group_ids["nats"]
+  enable_exec            = var.enable_exec
+  log_retention_days     = var.log_retention_days
+  kms_key_arn            = module.encryption.key_arn
+  secret_recovery_days   = local.secret_recovery_days
 
   # Without its endpoints a task can neither pull its image nor write its log.
   depends_on = [module.network, aws_ecs_cluster_capacity_providers.this]
@@ -139,7 +150,9 @@ module "observability" {
   target_group_suffixes = module.alb.target_group_suffixes
   web_acl_name          = module.alb.web_acl_name
   cluster_name          = aws_ecs_cluster.this.name
-  service_names         = concat([module.gateway.service_name, module.broadcaster.service_name, module.archiver.service_name], module.nats.service_names)
+  service_names         = local.service_names
+  scrapes               = local.scrapes
+  cache_panels          = flatten(module.cache_alarms[*].panels)
   redis_node_ids        = module.redis.node_ids
   memorydb_cluster      = var.redis_engine == "memorydb" ? local.name : null
   postgres_identifier   = module.postgres.identifier

@@ -1,7 +1,6 @@
 # The cluster and what runs in it. One image; its argument says which service it is.
 
 resource "aws_ecs_cluster" "this" {
-  #checkov:skip=CKV_AWS_65:Container Insights is a variable: on in prod, off in dev, where its metrics would cost as much as the tasks
   name = local.name
 
   setting {
@@ -58,18 +57,6 @@ resource "aws_secretsmanager_secret_version" "application" {
 }
 
 locals {
-  # What the services report about themselves: shared/aws/cloudwatch.py.
-  own_metrics = {
-    namespace    = "Bidding/${var.environment}"
-    services     = { gateway = "api_gateway", broadcaster = "broadcast_service", archiver = "archival_worker" }
-    outbox       = "OutboxLongest"
-    shards_lost  = "ShardsLost"
-    items_lost   = "ItemsLost"
-    consumer_lag = "ConsumerLag"
-    dead_letters = "DeadLetters"
-    connections  = "Connections"
-  }
-
   python_health_check = {
     command     = ["CMD", "python", "-m", "infrastructure.docker.healthcheck"]
     interval    = 15
@@ -79,15 +66,16 @@ locals {
   }
 
   # Addresses are no secrets; the entry point of the image puts the passwords into them.
+  addresses_without_redis = {
+    ENVIRONMENT                  = var.environment
+    LOG_LEVEL                    = var.log_level
+    NATS_URL                     = module.nats.url
+    NATS_STREAM_REPLICAS         = tostring(module.nats.replicas)
+    METRICS_CLOUDWATCH_NAMESPACE = local.own_metrics.namespace
+  }
   addresses = merge(
-    {
-      ENVIRONMENT                  = var.environment
-      LOG_LEVEL                    = var.log_level
-      NATS_URL                     = module.nats.url
-      NATS_STREAM_REPLICAS         = tostring(module.nats.replicas)
-      METRICS_CLOUDWATCH_NAMESPACE = local.own_metrics.namespace
-      REDIS_URL                    = module.redis.url
-    },
+    local.addresses_without_redis,
+    { REDIS_URL = module.redis.url },
     module.redis.user == null ? {} : { REDIS_USER = module.redis.user },
   )
 
@@ -170,16 +158,27 @@ module "gateway" {
   security_group_id  = module.network.security_group_ids["gateway"]
   enable_exec        = var.enable_exec
   log_retention_days = var.log_retention_days
-  kms_key_arn        = module.encryption.key_arn
-  secrets            = merge(local.server_secrets, local.postgres_secrets, local.application_secrets)
-  secret_arns        = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn])
-  task_statements    = [local.may_report]
+  rollback_alarms    = local.rollback_alarms["gateway"]
+  known_ends         = local.known_ends["gateway"]
+  companions         = local.companions["gateway"]
 
-  environment = merge(var.gateway_settings, local.addresses, {
+  companion_repository_arns = local.companion_repos
+
+  kms_key_arn     = module.encryption.key_arn
+  secrets         = merge(local.server_secrets, local.postgres_secrets, local.application_secrets, local.identity_secrets)
+  secret_arns     = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn], values(local.identity_secrets))
+  task_statements = concat([local.may_report], local.may_write_metrics)
+
+  # Where nodes run they are used, unless gateway_settings say otherwise.
+  environment = merge(var.cache_node_enabled ? { READ_CACHE = "cluster" } : {}, var.gateway_settings, local.addresses, local.identity_settings, {
     POSTGRES_URL         = module.postgres.url
     BID_ACK              = var.bid_ack
     BROADCAST_PUBLIC_URL = "wss://${var.domain_name}"
     OPEN_CATALOGUE       = tostring(var.open_catalogue)
+    # The balancer speaks from the public subnets: its connections are those of many clients. Behind it may be a site or CDN, whose
+    # address is that of many people too; both say in X-Forwarded-For for whom they ask.
+    GATEWAY_TRUSTED_PROXIES = join(",", concat(module.network.public_subnet_cidrs, var.proxy_cidrs))
+    OPERATIONS_NETWORKS     = join(",", concat(["127.0.0.0/8"], var.operator_cidrs))
   })
 
   service = {
@@ -192,6 +191,7 @@ module "gateway" {
     min                 = var.services["gateway"].min
     max                 = var.services["gateway"].max
     target              = var.services["gateway"].target
+    cpu_percent         = var.services["gateway"].cpu_percent
     request_count_label = "${module.alb.arn_suffix}/${module.alb.target_group_suffixes["gateway"]}"
   }
 
@@ -222,12 +222,20 @@ module "broadcaster" {
   security_group_id  = module.network.security_group_ids["broadcaster"]
   enable_exec        = var.enable_exec
   log_retention_days = var.log_retention_days
-  kms_key_arn        = module.encryption.key_arn
-  secrets            = merge(local.server_secrets, local.postgres_secrets, local.application_secrets)
-  secret_arns        = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn])
-  task_statements    = [local.may_report]
+  rollback_alarms    = local.rollback_alarms["broadcaster"]
+  known_ends         = local.known_ends["broadcaster"]
+  companions         = local.companions["broadcaster"]
+
+  companion_repository_arns = local.companion_repos
+
+  kms_key_arn     = module.encryption.key_arn
+  secrets         = merge(local.server_secrets, local.postgres_secrets, local.application_secrets)
+  secret_arns     = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn])
+  task_statements = concat([local.may_report], local.may_write_metrics)
 
   environment = merge(var.broadcaster_settings, local.addresses, {
+    # Whether frames have aliases alone.
+    AUTH_MODE = var.auth_mode
     # For closed items that have left Redis.
     POSTGRES_URL = module.postgres.url
     FEED_ORIGINS = join(",", var.feed_origins)
@@ -249,6 +257,8 @@ module "broadcaster" {
     min    = var.services["broadcaster"].min
     max    = var.services["broadcaster"].max
     target = var.services["broadcaster"].target
+    # Frames are made on one core: that is full long before 8,000 viewers of a busy item are there.
+    cpu_percent = var.services["broadcaster"].cpu_percent
     metric = {
       namespace  = local.own_metrics.namespace
       name       = local.own_metrics.connections
@@ -282,11 +292,17 @@ module "archiver" {
   security_group_id  = module.network.security_group_ids["archiver"]
   enable_exec        = var.enable_exec
   log_retention_days = var.log_retention_days
-  kms_key_arn        = module.encryption.key_arn
-  environment        = merge(var.archiver_settings, local.archiver_environment)
-  secrets            = local.archiver_secrets
-  secret_arns        = local.archiver_secret_arns
-  task_statements    = concat([local.may_report], local.may_export)
+  rollback_alarms    = local.rollback_alarms["archiver"]
+  known_ends         = local.known_ends["archiver"]
+  companions         = local.companions["archiver"]
+
+  companion_repository_arns = local.companion_repos
+
+  kms_key_arn     = module.encryption.key_arn
+  environment     = merge(var.archiver_settings, local.archiver_environment)
+  secrets         = local.archiver_secrets
+  secret_arns     = local.archiver_secret_arns
+  task_statements = concat([local.may_report], local.may_export, local.may_write_metrics)
 
   service = {
     desired = var.services["archiver"].min
@@ -294,9 +310,10 @@ module "archiver" {
   }
 
   scaling = {
-    min    = var.services["archiver"].min
-    max    = var.services["archiver"].max
-    target = var.services["archiver"].target
+    min         = var.services["archiver"].min
+    max         = var.services["archiver"].max
+    target      = var.services["archiver"].target
+    cpu_percent = var.services["archiver"].cpu_percent
     metric = {
       namespace  = local.own_metrics.namespace
       name       = local.own_metrics.consumer_lag
@@ -335,57 +352,4 @@ module "one_shot" {
   secrets            = local.archiver_secrets
   secret_arns        = local.archiver_secret_arns
   task_statements    = [local.may_report]
-}
-
-# The read cache is not built yet; this is where it will run.
-module "cache_node" {
-  source             = "../modules/ecs-service"
-  count              = var.cache_node_enabled ? 1 : 0
-  name               = "cache-node"
-  prefix             = local.name
-  account_id         = local.account_id
-  region             = var.region
-  cluster_arn        = aws_ecs_cluster.this.arn
-  cluster_name       = aws_ecs_cluster.this.name
-  image              = local.image
-  repository_arn     = local.repository_arns.platform
-  command            = ["cache_node"]
-  cpu                = 512
-  memory             = 1024
-  cpu_architecture   = var.cpu_architecture
-  ports              = [8001]
-  scratch_volumes    = { tmp = "/tmp" }
-  health_check       = local.python_health_check
-  stop_timeout_s     = 30
-  subnet_ids         = module.network.task_subnet_ids
-  security_group_id  = module.network.security_group_ids["cache"]
-  enable_exec        = var.enable_exec
-  log_retention_days = var.log_retention_days
-  kms_key_arn        = module.encryption.key_arn
-  environment        = merge(local.addresses, { POSTGRES_URL = module.postgres.url })
-  secrets            = merge(local.server_secrets, local.postgres_secrets)
-  secret_arns        = local.archiver_secret_arns
-  task_statements    = [local.may_report]
-
-  service = {
-    desired      = 3
-    registry_arn = aws_service_discovery_service.cache[0].arn
-  }
-
-  depends_on = [module.nats]
-}
-
-resource "aws_service_discovery_service" "cache" {
-  count = var.cache_node_enabled ? 1 : 0
-  name  = "cache"
-
-  dns_config {
-    namespace_id   = aws_service_discovery_private_dns_namespace.this.id
-    routing_policy = "MULTIVALUE"
-
-    dns_records {
-      type = "A"
-      ttl  = 5
-    }
-  }
 }

@@ -60,6 +60,56 @@ variable "requests_per_address" {
   type        = number
 }
 
+variable "proxy_cidrs" {
+  description = "IPv4 networks of the site or CDN in front, whose requests are those of many people; empty where browsers come by themselves. It has to write X-Forwarded-For itself."
+  type        = list(string)
+}
+
+variable "requests_per_proxy" {
+  description = "Requests of one address of proxy_cidrs in a minute, all people together."
+  type        = number
+}
+
+variable "auth_mode" {
+  description = "open: whoever reaches it may do anything, as anybody. jwt: a token says who calls. docs/security.md."
+  type        = string
+}
+
+variable "auth_issuer" {
+  description = "With jwt: what `iss` of a token must be."
+  type        = string
+}
+
+variable "auth_audience" {
+  description = "With jwt: what `aud` of a token must be or contain."
+  type        = string
+}
+
+variable "auth_jwks" {
+  description = "With jwt: the issuer's public keys, as JSON; null for a secret (HS256) that Secrets Manager makes."
+  type        = string
+}
+
+variable "auth_leeway_s" {
+  description = "With jwt: by how many seconds the issuer's clock may differ."
+  type        = number
+}
+
+variable "collector_image_tag" {
+  description = "Tag of the copy of the OpenTelemetry collector's image in ECR; null for no collector."
+  type        = string
+}
+
+variable "known_ends" {
+  description = "Ends of auctions that are known before, by name: at which time (UTC, 2026-12-01T20:00:00Z), how many tasks of which service at least, how long before and after."
+  type = map(object({
+    at             = string
+    tasks          = map(number)
+    minutes_before = number
+    minutes_after  = number
+  }))
+}
+
 variable "image_tag" {
   description = "Tag of the platform's image in ECR. Tags are not moved: use the commit."
   type        = string
@@ -93,12 +143,13 @@ variable "endpoint_zones" {
 variable "services" {
   description = "Size and number of tasks. target: gateway, requests per minute and task; broadcaster, connections per task; archiver, messages behind."
   type = map(object({
-    cpu    = number
-    memory = number
-    min    = number
-    max    = number
-    target = number
-    spot   = bool
+    cpu         = number
+    memory      = number
+    min         = number
+    max         = number
+    target      = number
+    cpu_percent = optional(number, 60)
+    spot        = bool
   }))
 }
 
@@ -167,14 +218,55 @@ variable "nats_memory" {
   type        = number
 }
 
+variable "nats_keep_disks" {
+  description = "Whether NATS' disks are on EFS and stay when tasks go; else each is its task's own."
+  type        = bool
+}
+
 variable "nats_storage_gib" {
-  description = "Disk per server, 21 to 200 GiB; null for the 20 that cost nothing."
+  description = "Own disk of each server's task, 21 to 200 GiB; null for the 20 that cost nothing."
   type        = number
 }
 
 variable "cache_node_enabled" {
-  description = "Whether cache nodes run. The read cache is not built yet: leave it off."
+  description = "Whether the read cache runs: nodes, front ends, their alarms, and READ_CACHE = cluster for the gateways."
   type        = bool
+}
+
+variable "cache_services" {
+  description = "Size and number of cache nodes and front ends. target: node, keys asked of it in a minute; front_end, gets in a minute. loads_max: questions to PostgreSQL at a time; each task has two connections more. on_demand_base: with spot, so many tasks are not on Spot."
+  type = map(object({
+    cpu            = number
+    memory         = number
+    min            = number
+    max            = number
+    target         = number
+    cpu_percent    = number
+    loads_max      = number
+    spot           = bool
+    on_demand_base = number
+  }))
+}
+
+variable "cache_front_end" {
+  description = "Where `/api` of the read cache is reached: alb, under the platform's own name, or internal, at cache-front-end.<project>-<environment>.internal:9999 from cache_front_end_clients."
+  type        = string
+}
+
+variable "cache_front_end_clients" {
+  description = "Security groups in this VPC whose members may ask an internal front end, such as sg-0123456789abcdef0."
+  type        = list(string)
+}
+
+variable "cache_limits" {
+  description = "Thresholds of the cache's alarms. hit_rate and p99_s count in minutes with at least so many gets; questions: of the cache to PostgreSQL in a minute."
+  type = object({
+    hit_rate         = number
+    hit_rate_minutes = number
+    gets             = number
+    p99_s            = number
+    questions        = number
+  })
 }
 
 variable "open_catalogue" {

@@ -7,8 +7,8 @@
 -- The closed ones of items $1, which are in shards $2. `epoch` is that of the shard: a recovery gives it to all items, and does not
 -- touch those that have left Redis. An item may have very many events: of its extensions only the last one is read, and its pauses
 -- only where they have moved a hard end.
-SELECT i.item_id, i.name, i.description, i.seller_id, i.currency, i.start_price, i.reserve_price, i.buy_now_price,
-       i.increment_kind, i.increment_value, i.increment_steps, i.soft_close, us_of(i.start_at) AS start_us,
+SELECT i.item_id, i.name, i.description, i.image_urls, i.seller_id, i.currency, i.start_price, i.reserve_price, i.buy_now_price,
+       i.increment_kind, i.increment_value, i.increment_steps, i.soft_close, i.approval_required, us_of(i.start_at) AS start_us,
        us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us, us_of(i.end_at) AS end_us,
        us_of(i.updated_at) AS updated_us, i.seq, i.current_bid, i.highest_bidder_id, i.bid_count, i.status, i.reserve_met,
        greatest(i.epoch, s.shard_epoch, (SELECT max(r.shard_epoch) FROM recoveries AS r WHERE r.shard = t.shard)) AS epoch,

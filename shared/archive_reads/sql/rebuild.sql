@@ -132,3 +132,10 @@ JOIN items AS i USING (item_id)
 WHERE s.item_id = ANY ($1::text[]) AND s.key IS NOT NULL
     AND (i.status NOT IN ('sold', 'unsold', 'cancelled') OR {{over_at}} + $2::bigint * interval '1 microsecond' > now())
 ORDER BY s.item_id, s.epoch, s.n, s.at;
+
+-- name: read_rulings
+-- What holds on each bidder on whom something was ruled on these items: the newest ruling.
+SELECT DISTINCT ON (item_id, user_id) item_id, user_id, approved, blocked, max_amount
+FROM rulings
+WHERE item_id = ANY ($1::text[])
+ORDER BY item_id, user_id, shard_epoch DESC, n DESC, at DESC;

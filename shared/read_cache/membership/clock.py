@@ -1,14 +1,14 @@
-"""The clock of leases: it goes on while the process is stopped and, where the system tells it, while the machine
-sleeps."""
+"""The clock of leases and of what is kept: it goes on while the process is stopped and while the machine sleeps."""
 
 from __future__ import annotations
 
 import time
 from typing import Final
 
-_BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+# Linux counts sleep in a clock of its own. On macOS this one does, and the one of `time.monotonic` does not.
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def now_s() -> float:
     """Seconds; only differences mean something."""
-    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
+    return time.clock_gettime(_CLOCK)

@@ -274,8 +274,9 @@ class JetStreamMembership(Membership):
     async def _read(self, rings: KeyValue) -> tuple[int, list[Member]]:
         try:
             entry = await rings.get(_RING_KEY)
-        except KeyNotFoundError:
-            return 0, []
+        except KeyNotFoundError as error:
+            # One that was deleted goes on to count: the next change has to name the revision of its deletion.
+            return (error.entry.revision or 0 if error.entry is not None else 0), []
         try:
             members = msgspec.json.decode(entry.value or b"", type=RingValue).members
             _ring_of(members)

@@ -12,6 +12,11 @@ class Breaker:
         self._backoff = Backoff(first_s=first_s, most_s=most_s)
         self._until_s = 0.0
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the peer has not failed since it last answered: then :meth:`is_open` need not be asked."""
+        return not self._backoff.failures
+
     def is_open(self, now_s: float) -> bool:
         """Whether the peer is to be left alone. When the pause is over, the first who asks may try; the others are
         still told to leave it alone, for another pause or until the attempt succeeded."""

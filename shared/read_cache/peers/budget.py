@@ -18,7 +18,8 @@ class RetryBudget:
 
     def attempted(self) -> None:
         """A first attempt was made."""
-        self._left = min(self._most, self._left + self._share)
+        if self._left < self._most:
+            self._left = min(self._most, self._left + self._share)
 
     def take(self) -> bool:
         """Whether there may be a retry; it is counted then."""

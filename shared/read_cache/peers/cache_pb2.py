@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#shared/read_cache/peers/cache.proto\x12\x15\x62idding.read_cache.v1\",\n\x06RingId\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x06\"\x98\x01\n\x03\x41sk\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\x11\n\tforwarded\x18\x02 \x01(\x08\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\r\n\x05group\x18\x04 \x01(\t\x12\r\n\x05\x66irst\x18\x05 \x01(\x04\x12\x0c\n\x04keys\x18\x06 \x03(\t\x12\x11\n\tkept_only\x18\x07 \x01(\x08\"x\n\x06\x41nswer\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\x0f\n\x07numbers\x18\x02 \x03(\x04\x12\x0e\n\x06states\x18\x03 \x01(\x0c\x12\x0e\n\x06values\x18\x04 \x03(\x0c\x12\x10\n\x08\x66resh_ms\x18\x05 \x03(\r\"9\n\rForgetRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\":\n\x0b\x46orgetReply\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\"\x87\x01\n\x0bKeysRequest\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\r\x12\r\n\x05group\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\r\"\x19\n\tKeysReply\x12\x0c\n\x04keys\x18\x01 \x03(\t\"\x0f\n\rStatusRequest\"\xfe\x01\n\x0bStatusReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04ring\x18\x02 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\r\n\x05nodes\x18\x03 \x03(\t\x12\x12\n\nbytes_used\x18\x04 \x01(\x04\x12\x11\n\tbytes_max\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\x04\x12>\n\x06\x63ounts\x18\x07 \x03(\x0b\x32..bidding.read_cache.v1.StatusReply.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*\x99\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05\x46OUND\x10\x01\x12\n\n\x06\x41\x42SENT\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\x0e\n\nOVERLOADED\x10\x04\x12\x08\n\x04\x42USY\x10\x05\x12\x0e\n\nOTHER_RING\x10\x06\x12\x11\n\rUNKNOWN_GROUP\x10\x07\x12\x0b\n\x07TOO_BIG\x10\x08\x12\x0c\n\x08NOT_KEPT\x10\t2\x85\x03\n\x04Peer\x12\x45\n\x04Gets\x12\x1a.bidding.read_cache.v1.Ask\x1a\x1d.bidding.read_cache.v1.Answer(\x01\x30\x01\x12@\n\x03Get\x12\x1a.bidding.read_cache.v1.Ask\x1a\x1d.bidding.read_cache.v1.Answer\x12R\n\x06\x46orget\x12$.bidding.read_cache.v1.ForgetRequest\x1a\".bidding.read_cache.v1.ForgetReply\x12L\n\x04Keys\x12\".bidding.read_cache.v1.KeysRequest\x1a .bidding.read_cache.v1.KeysReply\x12R\n\x06Status\x12$.bidding.read_cache.v1.StatusRequest\x1a\".bidding.read_cache.v1.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#shared/read_cache/peers/cache.proto\x12\x15\x62idding.read_cache.v1\",\n\x06RingId\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x06\"\x98\x01\n\x03\x41sk\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\x11\n\tforwarded\x18\x02 \x01(\x08\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\r\n\x05group\x18\x04 \x01(\t\x12\r\n\x05\x66irst\x18\x05 \x01(\x04\x12\x0c\n\x04keys\x18\x06 \x03(\t\x12\x11\n\tkept_only\x18\x07 \x01(\x08\"\xa5\x01\n\x06\x41nswer\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\x0f\n\x07numbers\x18\x02 \x03(\x04\x12\x0e\n\x06states\x18\x03 \x01(\x0c\x12\x0e\n\x06values\x18\x04 \x03(\x0c\x12\x10\n\x08\x66resh_ms\x18\x05 \x03(\r\x12+\n\x05heard\x18\x06 \x01(\x0b\x32\x1c.bidding.read_cache.v1.Heard\":\n\x05Heard\x12\x0f\n\x07\x63hanges\x18\x01 \x01(\x04\x12\x10\n\x08rebuilds\x18\x02 \x01(\x04\x12\x0e\n\x06stream\x18\x03 \x01(\x04\"9\n\rForgetRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\":\n\x0b\x46orgetReply\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\"\x87\x01\n\x0bKeysRequest\x12+\n\x04ring\x18\x01 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\r\x12\r\n\x05group\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\r\"F\n\tKeysReply\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12+\n\x04ring\x18\x02 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\"\x0f\n\rStatusRequest\"\xfe\x01\n\x0bStatusReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04ring\x18\x02 \x01(\x0b\x32\x1d.bidding.read_cache.v1.RingId\x12\r\n\x05nodes\x18\x03 \x03(\t\x12\x12\n\nbytes_used\x18\x04 \x01(\x04\x12\x11\n\tbytes_max\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\x04\x12>\n\x06\x63ounts\x18\x07 \x03(\x0b\x32..bidding.read_cache.v1.StatusReply.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*\x99\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05\x46OUND\x10\x01\x12\n\n\x06\x41\x42SENT\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\x0e\n\nOVERLOADED\x10\x04\x12\x08\n\x04\x42USY\x10\x05\x12\x0e\n\nOTHER_RING\x10\x06\x12\x11\n\rUNKNOWN_GROUP\x10\x07\x12\x0b\n\x07TOO_BIG\x10\x08\x12\x0c\n\x08NOT_KEPT\x10\t2\x85\x03\n\x04Peer\x12\x45\n\x04Gets\x12\x1a.bidding.read_cache.v1.Ask\x1a\x1d.bidding.read_cache.v1.Answer(\x01\x30\x01\x12@\n\x03Get\x12\x1a.bidding.read_cache.v1.Ask\x1a\x1d.bidding.read_cache.v1.Answer\x12R\n\x06\x46orget\x12$.bidding.read_cache.v1.ForgetRequest\x1a\".bidding.read_cache.v1.ForgetReply\x12L\n\x04Keys\x12\".bidding.read_cache.v1.KeysRequest\x1a .bidding.read_cache.v1.KeysReply\x12R\n\x06Status\x12$.bidding.read_cache.v1.StatusRequest\x1a\".bidding.read_cache.v1.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,28 +33,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STATUSREPLY_COUNTSENTRY']._loaded_options = None
   _globals['_STATUSREPLY_COUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_STATE']._serialized_start=944
-  _globals['_STATE']._serialized_end=1097
+  _globals['_STATE']._serialized_start=1095
+  _globals['_STATE']._serialized_end=1248
   _globals['_RINGID']._serialized_start=62
   _globals['_RINGID']._serialized_end=106
   _globals['_ASK']._serialized_start=109
   _globals['_ASK']._serialized_end=261
-  _globals['_ANSWER']._serialized_start=263
-  _globals['_ANSWER']._serialized_end=383
-  _globals['_FORGETREQUEST']._serialized_start=385
-  _globals['_FORGETREQUEST']._serialized_end=442
-  _globals['_FORGETREPLY']._serialized_start=444
-  _globals['_FORGETREPLY']._serialized_end=502
-  _globals['_KEYSREQUEST']._serialized_start=505
-  _globals['_KEYSREQUEST']._serialized_end=640
-  _globals['_KEYSREPLY']._serialized_start=642
-  _globals['_KEYSREPLY']._serialized_end=667
-  _globals['_STATUSREQUEST']._serialized_start=669
-  _globals['_STATUSREQUEST']._serialized_end=684
-  _globals['_STATUSREPLY']._serialized_start=687
-  _globals['_STATUSREPLY']._serialized_end=941
-  _globals['_STATUSREPLY_COUNTSENTRY']._serialized_start=896
-  _globals['_STATUSREPLY_COUNTSENTRY']._serialized_end=941
-  _globals['_PEER']._serialized_start=1100
-  _globals['_PEER']._serialized_end=1489
+  _globals['_ANSWER']._serialized_start=264
+  _globals['_ANSWER']._serialized_end=429
+  _globals['_HEARD']._serialized_start=431
+  _globals['_HEARD']._serialized_end=489
+  _globals['_FORGETREQUEST']._serialized_start=491
+  _globals['_FORGETREQUEST']._serialized_end=548
+  _globals['_FORGETREPLY']._serialized_start=550
+  _globals['_FORGETREPLY']._serialized_end=608
+  _globals['_KEYSREQUEST']._serialized_start=611
+  _globals['_KEYSREQUEST']._serialized_end=746
+  _globals['_KEYSREPLY']._serialized_start=748
+  _globals['_KEYSREPLY']._serialized_end=818
+  _globals['_STATUSREQUEST']._serialized_start=820
+  _globals['_STATUSREQUEST']._serialized_end=835
+  _globals['_STATUSREPLY']._serialized_start=838
+  _globals['_STATUSREPLY']._serialized_end=1092
+  _globals['_STATUSREPLY_COUNTSENTRY']._serialized_start=1047
+  _globals['_STATUSREPLY_COUNTSENTRY']._serialized_end=1092
+  _globals['_PEER']._serialized_start=1251
+  _globals['_PEER']._serialized_end=1640
 # @@protoc_insertion_point(module_scope)

@@ -57,18 +57,30 @@ class Ask(_message.Message):
     def __init__(self, ring: _Optional[_Union[RingId, _Mapping]] = ..., forwarded: _Optional[bool] = ..., timeout_ms: _Optional[int] = ..., group: _Optional[str] = ..., first: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., kept_only: _Optional[bool] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("ring", "numbers", "states", "values", "fresh_ms")
+    __slots__ = ("ring", "numbers", "states", "values", "fresh_ms", "heard")
     RING_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     FRESH_MS_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
     ring: RingId
     numbers: _containers.RepeatedScalarFieldContainer[int]
     states: bytes
     values: _containers.RepeatedScalarFieldContainer[bytes]
     fresh_ms: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, ring: _Optional[_Union[RingId, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., states: _Optional[bytes] = ..., values: _Optional[_Iterable[bytes]] = ..., fresh_ms: _Optional[_Iterable[int]] = ...) -> None: ...
+    heard: Heard
+    def __init__(self, ring: _Optional[_Union[RingId, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., states: _Optional[bytes] = ..., values: _Optional[_Iterable[bytes]] = ..., fresh_ms: _Optional[_Iterable[int]] = ..., heard: _Optional[_Union[Heard, _Mapping]] = ...) -> None: ...
+
+class Heard(_message.Message):
+    __slots__ = ("changes", "rebuilds", "stream")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    REBUILDS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    changes: int
+    rebuilds: int
+    stream: int
+    def __init__(self, changes: _Optional[int] = ..., rebuilds: _Optional[int] = ..., stream: _Optional[int] = ...) -> None: ...
 
 class ForgetRequest(_message.Message):
     __slots__ = ("group", "keys", "all")
@@ -103,10 +115,12 @@ class KeysRequest(_message.Message):
     def __init__(self, ring: _Optional[_Union[RingId, _Mapping]] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., weight: _Optional[int] = ..., group: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class KeysReply(_message.Message):
-    __slots__ = ("keys",)
+    __slots__ = ("keys", "ring")
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    RING_FIELD_NUMBER: _ClassVar[int]
     keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    ring: RingId
+    def __init__(self, keys: _Optional[_Iterable[str]] = ..., ring: _Optional[_Union[RingId, _Mapping]] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

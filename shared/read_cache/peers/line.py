@@ -9,6 +9,8 @@ from typing import Final
 from shared.backoff import set_within
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.wire import ANSWER_BYTES, KEYS_PER_ASK_MAX
+from shared.read_cache.remote import UNHEARD, Heard
+from shared.read_cache.shelf import nothing_heard
 
 Ring = tuple[int, int]
 """Epoch and fingerprint."""
@@ -24,14 +26,15 @@ _FRESH_MS_MAX: Final = 2**32 - 1
 class Line:
     """Answers of one stream, in the order in which they became known."""
 
-    def __init__(self, ring_now: Callable[[], Ring | None]) -> None:
+    def __init__(self, ring_now: Callable[[], Ring | None], heard_now: Callable[[], Heard] = nothing_heard) -> None:
         self._ring_now = ring_now
+        self._heard_now = heard_now
+        self._heard = UNHEARD
+        """When the first of what is unsent was added, which was looked up in the same step."""
         self._ring: Ring | None = None
         """That was in force when the first of what is unsent was added."""
-        self._numbers: list[int] = []
-        self._states = bytearray()
-        self._values: list[bytes] = []
-        self._fresh_ms: list[int] = []
+        self._unsent: list[tuple[int, int, bytes, int]] = []
+        """Number, state, value, and for how many milliseconds it may be kept."""
         self._ringless: set[int] = set()
         self._bytes = 0
         self._changed = asyncio.Event()
@@ -48,18 +51,17 @@ class Line:
 
     def add(self, number: int, state: int, value: bytes = b"", fresh_s: float = 0.0, *, ringless: bool = False) -> None:
         """One answer."""
-        if not self._numbers:
+        unsent = self._unsent
+        if not unsent:
             self._ring = self._ring_now()
+            self._heard = self._heard_now()
             self._changed.set()
             self._sent.clear()
-        self._numbers.append(number)
-        self._states.append(state)
-        self._values.append(value)
-        self._fresh_ms.append(min(int(fresh_s * 1_000), _FRESH_MS_MAX))
+        unsent.append((number, state, value, min(int(fresh_s * 1_000), _FRESH_MS_MAX)))
         self._bytes += len(value)
         if ringless:
             self._ringless.add(number)
-        if self._bytes > _UNSENT_BYTES_MAX or len(self._numbers) > _UNSENT_MAX:
+        if self._bytes > _UNSENT_BYTES_MAX or len(unsent) > _UNSENT_MAX:
             self._has_room.clear()
 
     async def room(self) -> None:
@@ -73,24 +75,13 @@ class Line:
         for so long that it cannot rely on it any more, nobody is told a value under it.
         """
         ring = self._ring_now()
-        count, size = 0, 0
-        for value in self._values[:KEYS_PER_ASK_MAX]:
-            count += 1
-            size += len(value)
-            if size >= ANSWER_BYTES:
-                break
-        numbers, self._numbers = self._numbers[:count], self._numbers[count:]
-        states, self._states = self._states[:count], self._states[count:]
-        values, self._values = self._values[:count], self._values[count:]
-        fresh_ms, self._fresh_ms = self._fresh_ms[:count], self._fresh_ms[count:]
-        self._bytes -= size
+        taken = self._take()
         if ring != self._ring:
-            for index, number in enumerate(numbers):
-                if number not in self._ringless:
-                    states[index], values[index] = pb.OTHER_RING, b""
+            taken = [each if each[0] in self._ringless else (each[0], pb.OTHER_RING, b"", each[3]) for each in taken]
+        numbers, states, values, fresh_ms = zip(*taken, strict=True) if taken else ((), (), (), ())
         if self._ringless:
             self._ringless.difference_update(numbers)
-        if not self._numbers:
+        if not self._unsent:
             self._has_room.set()
         epoch, fingerprint = ring or (0, 0)
         return pb.Answer(
@@ -99,7 +90,24 @@ class Line:
             states=bytes(states),
             values=values,
             fresh_ms=fresh_ms,
+            heard=pb.Heard(changes=self._heard.changes, rebuilds=self._heard.rebuilds, stream=self._heard.stream),
         )
+
+    def _take(self) -> list[tuple[int, int, bytes, int]]:
+        """As much of what is unsent as a message may hold."""
+        unsent = self._unsent
+        if len(unsent) <= KEYS_PER_ASK_MAX and self._bytes < ANSWER_BYTES:
+            self._unsent, self._bytes = [], 0
+            return unsent
+        count, size = 0, 0
+        for _, _, value, _ in unsent[:KEYS_PER_ASK_MAX]:
+            count += 1
+            size += len(value)
+            if size >= ANSWER_BYTES:
+                break
+        self._unsent = unsent[count:]
+        self._bytes -= size
+        return unsent[:count]
 
     async def write(self, send: Callable[[pb.Answer], Awaitable[None]]) -> None:
         """Send what is added, and signs of life while something is being loaded, until cancelled."""
@@ -110,7 +118,7 @@ class Line:
                 await self._changed.wait()
             self._changed.clear()
             await send(self.take())
-            while self._numbers:
+            while self._unsent:
                 await send(self.take())
             self._sent.set()
 

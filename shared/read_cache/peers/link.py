@@ -21,9 +21,10 @@ import grpc
 from shared.read_cache.errors import Overloaded, PeerFailed
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.breaker import Breaker
-from shared.read_cache.peers.wire import KEYS_PER_ASK_MAX, SERVICE, TlsFiles, open_channel
-from shared.read_cache.remote import Fetched, OnFetched
+from shared.read_cache.peers.wire import KEYS_PER_ASK_MAX, SERVICE, Tls, open_channel
+from shared.read_cache.remote import Fetched, Heard, OnFetched
 from shared.read_cache.ring import Node
+from shared.supervision import heed_cancellation
 
 PENDING_MAX: Final = 50_000
 WAIT_MAX_S: Final = 15.0
@@ -67,16 +68,13 @@ class Link:
         node: Node,
         *,
         timeout_s: float,
-        tls: TlsFiles | None = None,
+        tls: Tls | None = None,
         on_other_ring: Callable[[int], None] = lambda epoch: None,
     ) -> None:
         """
         Args:
             timeout_s: silence while an answer is owed.
             on_other_ring: told of the peer's epoch where it is not the one that was asked with; 0: it has none.
-
-        Raises:
-            OSError: a file of ``tls`` cannot be read.
         """
         self.node = node
         self.breaker = Breaker()
@@ -102,6 +100,8 @@ class Link:
         """When each message was asked for, and the number after its last one."""
         self._unsent: deque[_Batch] = deque()
         self._filling: dict[Kind, _Batch] = {}
+        self._newest: _Batch | None = None
+        """Of those that are being filled, the one that came last into use."""
         self._wake = asyncio.Event()
         self._stream: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -116,9 +116,12 @@ class Link:
             reason = "is not asked any more" if self._closed else "has too much to answer"
             on_fetched(PeerFailed(self.node.name, reason))
             return
-        batch = self._filling.get(kind)
-        if batch is None or len(batch.keys) >= KEYS_PER_ASK_MAX:
-            batch = self._begin(kind)
+        batch = self._newest
+        if batch is None or batch.kind is not kind or len(batch.keys) >= KEYS_PER_ASK_MAX:
+            batch = self._filling.get(kind)
+            if batch is None or len(batch.keys) >= KEYS_PER_ASK_MAX:
+                batch = self._begin(kind)
+            self._newest = batch
         batch.keys.append(key)
         batch.calls.append(on_fetched)
 
@@ -170,6 +173,8 @@ class Link:
         kind = batch.kind
         if self._filling.get(kind) is batch:
             del self._filling[kind]
+        if self._newest is batch:
+            self._newest = None
         first = self._next
         self._next += len(batch.keys)
         self._pending.update(zip(range(first, self._next), batch.calls, strict=True))
@@ -190,6 +195,7 @@ class Link:
         self.breaker.succeeded()
         take = self._pending.pop
         other_ring = False
+        heard = Heard(answer.heard.changes, answer.heard.rebuilds, answer.heard.stream)
         for number, state, value, fresh_ms in zip(
             answer.numbers, answer.states, answer.values, answer.fresh_ms, strict=True
         ):
@@ -197,9 +203,9 @@ class Link:
             if on_fetched is None:
                 continue
             if state == pb.FOUND:
-                on_fetched(Fetched(value, fresh_ms / 1_000))
+                on_fetched(Fetched(value, fresh_ms / 1_000, heard))
             elif state == pb.ABSENT:
-                on_fetched(Fetched(None, fresh_ms / 1_000))
+                on_fetched(Fetched(None, fresh_ms / 1_000, heard))
             elif state == pb.OVERLOADED:
                 on_fetched(Overloaded("the origin of the key's owner is busy"))
             else:
@@ -243,6 +249,7 @@ class Link:
         self._sent.clear()
         self._unsent.clear()
         self._filling.clear()
+        self._newest = None
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -263,6 +270,8 @@ class Link:
         try:
             request = pb.ForgetRequest(group=group, keys=keys or [], all=keys is None)
             reply = await self._forget(request, timeout=self._timeout_s)
+        except asyncio.CancelledError as error:
+            raise self._closed_meanwhile() from error
         except grpc.aio.AioRpcError as error:
             raise PeerFailed(self.node.name, f"{error.code().name}: {error.details()}", is_dead=True) from error
         return reply.ring
@@ -271,7 +280,7 @@ class Link:
         """The keys that this peer keeps and that are ``node``'s now; what would stay longest comes first.
 
         Raises:
-            PeerFailed: it did not say.
+            PeerFailed: it did not say, or means another ring.
         """
         try:
             request = pb.KeysRequest(
@@ -279,9 +288,22 @@ class Link:
             )
             # It looks through all that it keeps.
             reply = await self._keys(request, timeout=max(5.0, self._timeout_s))
+        except asyncio.CancelledError as error:
+            raise self._closed_meanwhile() from error
         except grpc.aio.AioRpcError as error:
             raise PeerFailed(self.node.name, f"{error.code().name}: {error.details()}") from error
+        if (reply.ring.epoch, reply.ring.fingerprint) != (epoch, fingerprint):
+            raise PeerFailed(self.node.name, "means another ring", other_ring=True)
         return list(reply.keys)
+
+    def _closed_meanwhile(self) -> PeerFailed:
+        """The library cancels a call whose channel is closed. For the task that waits, that is no cancellation.
+
+        Raises:
+            asyncio.CancelledError: but for one that was cancelled.
+        """
+        heed_cancellation()
+        return PeerFailed(self.node.name, "is not asked any more")
 
     async def close(self) -> None:
         """Hang up; whoever waits is told that the peer failed."""

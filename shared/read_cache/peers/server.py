@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import grpc
 
-from shared.read_cache.errors import KeyInvalid, Overloaded
+from shared.read_cache.errors import KeyInvalid, OriginSilent, Overloaded
 from shared.read_cache.group import Group, OnServed
 from shared.read_cache.keys import checked_key
 from shared.read_cache.membership.view import Membership
@@ -22,10 +22,10 @@ from shared.read_cache.peers.wire import (
     SERVER_OPTIONS,
     SERVICE,
     VALUE_BYTES_MAX,
-    TlsFiles,
+    Tls,
     checked_address,
 )
-from shared.read_cache.remote import Fetched
+from shared.read_cache.remote import Fetched, Heard
 from shared.read_cache.stats import Stats
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,9 @@ class Kept(Protocol):
     @property
     def stats(self) -> Stats: ...
 
+    @property
+    def heard(self) -> Heard: ...
+
 
 class PeerServer:
     """Listens on loopback or a private address only. Started once."""
@@ -65,7 +68,7 @@ class PeerServer:
         kept: Kept,
         *,
         address: str,
-        tls: TlsFiles | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """
         Raises:
@@ -83,7 +86,7 @@ class PeerServer:
         """Serve; the port, where ``address`` had 0.
 
         Raises:
-            OSError: the address is taken, or a file of ``tls`` cannot be read.
+            OSError: the address is taken.
         """
         server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=RPCS_MAX)
         server.add_generic_rpc_handlers((self._handlers(),))
@@ -142,8 +145,11 @@ class PeerServer:
         view = self._membership.current()
         return None if view is None else (view.epoch, view.ring.fingerprint)
 
+    def _heard_now(self) -> Heard:
+        return self._kept.heard
+
     async def _gets(self, asks: AsyncIterator[pb.Ask], context: _Context) -> None:
-        line = Line(self._ring_now)
+        line = Line(self._ring_now, self._heard_now)
         writing = asyncio.create_task(line.write(context.write))
         reading = asyncio.create_task(self._read(asks, line))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -165,7 +171,7 @@ class PeerServer:
             await line.room()
 
     async def _get(self, ask: pb.Ask, context: _Context) -> pb.Answer:
-        line = Line(self._ring_now)
+        line = Line(self._ring_now, self._heard_now)
         self._take(ask, line)
         # The caller's deadline ends this call.
         await line.loaded()
@@ -187,12 +193,12 @@ class PeerServer:
             for number in numbers:
                 line.add(number, state, ringless=ringless)
             return
-        forwarded = ask.forwarded or not ringless
+        forwarded, kept_only = ask.forwarded or not ringless, ask.kept_only
         keys = list(ask.keys)
         for number, key, kept in zip(numbers, keys, group.kept_for_peer(keys), strict=True):
             if kept is not None:
                 self._found(line, number, kept, ringless)
-            elif ask.kept_only:
+            elif kept_only:
                 line.add(number, pb.NOT_KEPT, ringless=ringless)
             elif line.loading >= LOADING_MAX:
                 line.add(number, pb.BUSY, ringless=ringless)
@@ -200,12 +206,13 @@ class PeerServer:
                 self._load(line, number, group, key, ring, forwarded)
 
     def _found(self, line: Line, number: int, found: Fetched, ringless: bool) -> None:
-        if found.value is None:
+        value = found.value
+        if value is None:
             line.add(number, pb.ABSENT, b"", found.fresh_s, ringless=ringless)
-        elif len(found.value) > VALUE_BYTES_MAX:
+        elif len(value) > VALUE_BYTES_MAX:
             line.add(number, pb.TOO_BIG, ringless=ringless)
         else:
-            line.add(number, pb.FOUND, found.value, found.fresh_s, ringless=ringless)
+            line.add(number, pb.FOUND, value, found.fresh_s, ringless=ringless)
 
     def _load(self, line: Line, number: int, group: Group, key: str, ring: Ring, forwarded: bool) -> None:
         ringless = not ring[0]
@@ -222,7 +229,9 @@ class PeerServer:
             elif isinstance(answer, Fetched):
                 self._found(line, number, answer, ringless)
             else:
-                state = pb.OVERLOADED if isinstance(answer, Overloaded) else pb.FAILED
+                # An origin that is silent for this node alone can be asked from elsewhere.
+                is_busy = isinstance(answer, Overloaded) and not isinstance(answer, OriginSilent)
+                state = pb.OVERLOADED if is_busy else pb.FAILED
                 line.add(number, state, ringless=ringless)
 
         line.began()
@@ -247,8 +256,13 @@ class PeerServer:
     async def _keys(self, request: pb.KeysRequest, context: _Context) -> pb.KeysReply:
         view = self._membership.current()
         group = self._groups.get(request.group)
-        if view is None or group is None or view.epoch != request.ring.epoch:
-            return pb.KeysReply()
+        epoch, fingerprint = self._ring_now() or (0, 0)
+        ring = pb.RingId(epoch=epoch, fingerprint=fingerprint)
+        if view is None or ring != request.ring:
+            self._membership.suspect(request.ring.epoch)
+            return pb.KeysReply(ring=ring)
+        if group is None:
+            return pb.KeysReply(ring=ring)
         found: list[str] = []
         size = 0
         limit = min(request.limit, KEYS_MAX)
@@ -261,7 +275,7 @@ class PeerServer:
             if number % _KEYS_AT_A_TIME == 0:
                 # Others are served in between: a full store takes a tenth of a second and more.
                 await asyncio.sleep(0)
-        return pb.KeysReply(keys=found)
+        return pb.KeysReply(keys=found, ring=ring)
 
     async def _status(self, request: pb.StatusRequest, context: _Context) -> pb.StatusReply:
         view = self._membership.current()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -31,6 +30,9 @@ KEYS_PER_ASK_MAX: Final = 1_000
 
 assert KEYS_PER_ASK_MAX * (KEY_LENGTH_MAX + 8) < MESSAGE_BYTES_MAX
 assert ANSWER_BYTES + VALUE_BYTES_MAX + 64 * KEYS_PER_ASK_MAX < MESSAGE_BYTES_MAX
+
+_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
+"""Private by name, and no address of anybody (RFC 1122, section 3.2.1.3)."""
 
 _KEEPALIVE_MS: Final = 10_000
 _KEEPALIVE_TIMEOUT_MS: Final = 2_000
@@ -78,40 +80,28 @@ CLIENT_OPTIONS: Final[Options] = [
 
 
 @dataclass(frozen=True, slots=True)
-class TlsFiles:
+class Tls:
     """PEM: this process' certificate and key, and the CA that has signed those of its peers.
 
-    A certificate names the address under which its node is in the ring.
+    A certificate names the address under which its node is in the ring. They are read once, at the start: what becomes
+    of the files later is no error of a get.
     """
 
-    cert: str
-    key: str
-    ca: str
+    cert: bytes
+    key: bytes
+    ca: bytes
 
     def server(self) -> grpc.ServerCredentials:
-        """Every caller must show a certificate.
-
-        Raises:
-            OSError: a file cannot be read.
-        """
-        pair = (Path(self.key).read_bytes(), Path(self.cert).read_bytes())
-        return grpc.ssl_server_credentials([pair], Path(self.ca).read_bytes(), require_client_auth=True)
+        """Every caller must show a certificate."""
+        return grpc.ssl_server_credentials([(self.key, self.cert)], self.ca, require_client_auth=True)
 
     def client(self) -> grpc.ChannelCredentials:
-        """
-        Raises:
-            OSError: a file cannot be read.
-        """
-        ca, key, cert = (Path(name).read_bytes() for name in (self.ca, self.key, self.cert))
-        return grpc.ssl_channel_credentials(ca, key, cert)
+        """This process shows its own."""
+        return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
 
 
-def open_channel(address: str, tls: TlsFiles | None) -> grpc.aio.Channel:
-    """A channel that connects at the first call.
-
-    Raises:
-        OSError: a file of ``tls`` cannot be read.
-    """
+def open_channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
+    """A channel that connects at the first call."""
     if tls is None:
         return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
     return grpc.aio.secure_channel(address, tls.client(), options=CLIENT_OPTIONS)
@@ -130,7 +120,9 @@ def checked_address(address: str) -> str:
         found = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         raise ValueError(f"a cache node listens on an IP address, not on {host!r}") from None
-    if found.is_unspecified or not (found.is_loopback or found.is_private):
+    # What an IPv6 socket takes for an IPv4 address is one: ::ffff:0.0.0.0 listens everywhere.
+    found = getattr(found, "ipv4_mapped", None) or found
+    if found.is_unspecified or found in _THIS_NETWORK or not (found.is_loopback or found.is_private):
         raise ValueError(
             f"a cache node listens on loopback or an address of a private network, not on {host}: peers are trusted"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol, TypeAlias
 
 Entry: TypeAlias = tuple[bytes | None, float, int]
-"""Value (None: the origin has none), when it expires on the monotonic clock, generation of its group.
+"""Value (None: the origin has none), when it expires on the clock of leases, generation of its group.
 
 A bare tuple of atoms, since the garbage collector stops looking at those: a million entries cost it nothing.
 """

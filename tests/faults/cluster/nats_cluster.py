@@ -16,6 +16,7 @@ from typing import Self
 
 import psutil
 from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
 from nats.js.api import PeerInfo
 
 from infrastructure.local.processes import ProcessSpec
@@ -30,7 +31,7 @@ from tests.integration.stack.test_nats_on_fargate import MODULE, SECRETS, render
 from tests.waiting import eventually
 
 _USER = "bidding"
-_NAMES = ("nats-0", "nats-1", "nats-2")
+NAMES = ("nats-0", "nats-1", "nats-2")
 
 
 class NatsCluster:
@@ -61,16 +62,16 @@ class NatsCluster:
         await stack.stop_process("nats")
         self._nowhere = await self._open.enter_async_context(FaultyProxy(0))
         self._nowhere.refuse()
-        for name in _NAMES:
+        for name in NAMES:
             client, route, monitor = free_ports(3)
             self._ports[name] = client, route, monitor
             self._clients[name] = await self._open.enter_async_context(FaultyProxy(client))
-        for name in _NAMES:
-            for other in _NAMES:
+        for name in NAMES:
+            for other in NAMES:
                 if other != name:
                     proxy = FaultyProxy(self._ports[other][1])
                     self._routes[name, other] = await self._open.enter_async_context(proxy)
-        await asyncio.gather(*(stack.add_server(self._spec(stack, name)) for name in _NAMES))
+        await asyncio.gather(*(stack.add_server(self._spec(stack, name)) for name in NAMES))
 
     def _spec(self, stack: Stack, name: str) -> ProcessSpec:
         folder = self._folders[name] = stack.data_dir / name
@@ -78,6 +79,7 @@ class NatsCluster:
         client, route, monitor = self._ports[name]
         routes = [f"{HOST}:{proxy.port}" for (here, _), proxy in self._routes.items() if here == name]
         values = {"name": name, "user": _USER, "data_path": str(folder), "memory_mb": "64", "store_gib": "4"}
+        values |= {"sync_s": "10"}
         text = rendered((MODULE / "nats.conf.tftpl").read_text(), values, routes)
         listens = (("0.0.0.0:4222", client), ("0.0.0.0:6222", route), ("127.0.0.1:8222", monitor))
         for used, free in listens:
@@ -121,7 +123,7 @@ class NatsCluster:
         routes = {ports[1]: server for server, ports in self._ports.items()}
         return [
             f"{server} to {routes[connection.raddr.port]}"
-            for server in _NAMES
+            for server in NAMES
             for connection in psutil.Process(run.stack.pid(server)).net_connections("tcp")
             if connection.raddr and connection.raddr.port in routes and name in (server, routes[connection.raddr.port])
         ]
@@ -150,10 +152,19 @@ class NatsCluster:
     async def _copies(self, run: FaultRun) -> tuple[str, list[PeerInfo]]:
         try:
             async with run.jetstream() as jetstream, asyncio.timeout(5):
-                info = await jetstream.stream_info(STREAM)
+                return await copies_of(jetstream, STREAM)
         except (NatsError, OSError, TimeoutError) as error:
             run.note(f"the stream cannot be asked: {type(error).__name__}: {error}")
             return "", []
-        assert info.config.num_replicas == 3
-        assert info.cluster is not None
-        return info.cluster.leader or "", list(info.cluster.replicas or ())
+
+
+async def copies_of(jetstream: JetStreamContext, stream: str) -> tuple[str, list[PeerInfo]]:
+    """The server that leads a stream, and what is known of its other copies.
+
+    Raises:
+        nats.errors.Error, TimeoutError: it cannot be told now.
+    """
+    info = await jetstream.stream_info(stream)
+    assert info.config.num_replicas == 3
+    assert info.cluster is not None
+    return info.cluster.leader or "", list(info.cluster.replicas or ())

@@ -181,7 +181,12 @@ class World:
 
     async def settled(self) -> bool:
         """Whether workers have taken and acknowledged every message of the stream."""
-        return await self.unfinished() == (0, 0)
+        state = (await self.jetstream.stream_info(names.STREAM)).state
+        if await self.unfinished() != (0, 0):
+            return False
+        # For a moment after a publication, the consumer does not count it yet.
+        info = await self.jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)
+        return state.messages == 0 or (info.delivered is not None and info.delivered.stream_seq >= state.last_seq)
 
     async def all_archived(self) -> None:
         """Return when every message is acknowledged."""

@@ -65,6 +65,17 @@ async def test_a_durable_of_its_own_has_every_message_until_it_is_acknowledged(w
     await puller.close()
 
 
+async def test_a_message_comes_again_however_often_it_was_given_back(world: World) -> None:
+    """PostgreSQL may be away for days, and until it is back nobody can store what was accepted."""
+    await ensure_consumer(world.jetstream, OPTIONS)
+    await world.publish(1, bid("lot-1", 1))
+    source = await world.jetstream.pull_subscribe_bind("counter", names.STREAM)
+    for times in range(1, 101):
+        (delivered,) = await source.fetch(1, timeout=10)
+        assert delivered.metadata.num_delivered == times
+        await delivered.nak()
+
+
 async def test_what_there_is_can_be_read_by_a_consumer_that_goes_by_itself(world: World) -> None:
     await world.publish_all((n, [bid("lot-1", n)]) for n in range(1, 4))
     pages = [page async for page in read_from(world.jetstream, 2)]

@@ -336,6 +336,22 @@ async def test_a_void_reaches_its_bid_in_either_order(world: World, order: tuple
     assert running.metrics.events == 1
 
 
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+async def test_a_void_reaches_a_bid_of_a_former_epoch(world: World, order: tuple[int, int]) -> None:
+    """The item was rebuilt in between. Its bids have the epoch in which they were placed; another archiver may store
+    them later, where PostgreSQL has forgotten the rebuilding and the stream is read again."""
+    await world.start_worker()
+    placed = [bid("lot-1", 1), bid("lot-1", 2, bid_id="bid-1-1/proxy", user_id="bob")]
+    first = {1: placed, 2: [voided("lot-1", 3, voids=1, epoch=2)]}
+    for epoch in order:
+        await world.publish(1, *first[epoch], shard_epoch=epoch)
+        await world.all_archived()
+    await world.publish(2, bid("lot-1", 4, epoch=2), shard_epoch=2)
+    await world.all_archived()
+    rows = await world.query("SELECT epoch, seq, status FROM bids ORDER BY epoch, seq")
+    assert [tuple(row.values()) for row in rows] == [(1, 1, "voided"), (1, 2, "voided"), (2, 4, "valid")]
+
+
 async def test_a_stop_gives_back_what_it_has_not_written(world: World) -> None:
     # A batch that never fills and never comes due: at the stop everything received is unwritten.
     source = PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=2 * PATIENCE_S)

@@ -164,6 +164,17 @@ async def test_a_void_changes_the_row_of_a_bid_and_not_its_hash(world: World) ->
     assert "bid 1:4 does not fit: it is marked as valid, and a void struck it" in report.text()
 
 
+async def test_a_void_of_a_bid_of_a_former_epoch_is_judged_like_any_other(world: World) -> None:
+    await world.store(*auction("lot-1", 3)[:-1])
+    await world.store(voided("lot-1", 4, voids=3, epoch=2), bid("lot-1", 5, epoch=2))
+    await world.chain()
+    assert await world.value("SELECT array_agg(seq) FROM bids WHERE status = 'voided'") == [3]
+    assert (await world.audit()).is_sound
+    await world.tamper("UPDATE bids SET status = 'valid' WHERE seq = 3")
+    report = await world.audit()
+    assert "bid 1:3 does not fit: it is marked as valid, and a void struck it" in report.text()
+
+
 async def test_items_whose_chaining_failed_wait_again(world: World) -> None:
     for item in ("lot-1", "lot-2", "lot-3"):
         await world.archive.store([delivery(1, created(item))])

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from cache_node.rebuilds import Rebuilds
 from infrastructure.local.services import ARCHIVAL_WORKER
+from shared.archive_reads.asking import Asking
+from shared.clients.postgres import open_postgres
 from tests.integration.archive.archive_world import World
 from tests.preforked import run_forked
 from tests.unit.archival_worker.events import bid, created, message_id, message_of, sealed, voided
@@ -67,6 +70,31 @@ async def test_a_poison_is_stored_once_its_cause_is_mended(world: World) -> None
     assert code == 0
     assert "earlier retry" in told
     assert await world.count("bids") == 3
+
+
+async def test_a_node_of_the_read_cache_notices_what_a_retry_stores(world: World) -> None:
+    """The letter was acknowledged as one long ago, and no event tells of it now."""
+    await world.start_worker()
+    forgotten: list[int] = []
+    pool = await open_postgres(world.postgres_url, name="test", connections_max=1)
+    try:
+        rebuilds = Rebuilds(Asking(pool), lambda: forgotten.append(1), on_blind=lambda: None, on_sight=lambda: None)
+        await rebuilds.look()
+        await world.publish(1, created(LOT))
+        await execute(world, "ALTER TABLE bids ADD CONSTRAINT odd CHECK (user_id <> 'eve')")
+        await world.publish(2, bid(LOT, 1, user_id="eve"))
+        await world.all_archived()
+        assert (await dead_letters(world, "retry", "1"))[0] == 1
+        await rebuilds.look()
+        assert forgotten == [], "nothing has changed"
+        await execute(world, "ALTER TABLE bids DROP CONSTRAINT odd")
+        assert (await dead_letters(world, "retry", "1"))[0] == 0
+        await rebuilds.look()
+        assert forgotten == [1]
+        await rebuilds.look()
+        assert forgotten == [1]
+    finally:
+        pool.terminate()
 
 
 async def test_a_clash_stays_until_its_place_is_mended(world: World) -> None:

@@ -137,3 +137,38 @@ async def test_entries_are_missed_while_other_shards_are_busy_and_not_while_they
         await late.nak()
     finally:
         pool.terminate()
+
+
+async def test_what_a_new_stream_lacks_is_missed_before_it_is_as_long_as_the_old_one(world: World) -> None:
+    """NATS lost its disk. What was noted of the old stream's numbers says nothing about the new one's."""
+    await world.fill_outbox(ITEM, 5)
+    other = next(f"x{n}" for n in range(1_000) if names.shard_of(f"x{n}") != SHARD)
+    worker = await world.start_worker()
+    await world.publish_all([(n, [bid(other, n)]) for n in range(1, 21)])
+    await world.all_archived()
+    pool = await open_postgres(world.postgres_url, name="test")
+
+    async def connected() -> Client:
+        return world.client
+
+    finder = MissingEntries(world.redis, connected, Archive(pool).positions)
+    try:
+        assert await finder.once() == {}, "the first look finds nothing"
+        await worker.stop()
+        await world.jetstream.delete_stream(names.STREAM)
+        await ensure_stream(world.jetstream)
+        worker = await world.start_worker()
+        await world.publish_all([(n, [bid(ITEM, n)]) for n in (1, 2, 4, 5)])
+        await world.all_archived()
+        await worker.stop()
+        in_hand = await world.jetstream.pull_subscribe_bind(durable=names.ARCHIVER_DURABLE, stream=names.STREAM)
+        # A worker has always something in its hands, so not all of the stream is ever acknowledged.
+        await world.publish(21, bid(other, 21))
+        (before,) = await in_hand.fetch(1, timeout=30)
+        assert await finder.once() == {}, "the first look at this stream"
+        await world.publish(22, bid(other, 22))
+        await in_hand.fetch(1, timeout=30)
+        await before.ack_sync(timeout=30)
+        assert await finder.once() == {SHARD: EntryId(1, 2)}
+    finally:
+        pool.terminate()

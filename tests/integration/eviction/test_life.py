@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from websockets.asyncio.client import connect
 
 from archival_worker.eviction.evictor import EvictionOptions
 from infrastructure.local.services import ALL_SERVICES
+from shared.archive_cache.reads import CATALOGUE_OLD_S
 from shared.feed_tokens import Identity, mint
 from shared.redis_layout.keys import item_key, keys_of_item, verdicts_key
 from tests.acceptance.test_one_bid_end_to_end import feed_url
@@ -187,8 +189,10 @@ async def test_a_void_brings_it_back_and_it_leaves_again(start_stack: StackFacto
 
         again = await house.http.post("/api/v1/items/bought/bids/bought-ann/void", json=REASON)
         assert (again.status_code, again.json()["code"]) == (409, "BID_STRUCK")
-        before = await auction.answers("bought", **requests_of("bought"))
         await auction.exported("bought")
+        # Lists come from the archive, and may be as old as that.
+        await asyncio.sleep(CATALOGUE_OLD_S)
+        before = await auction.answers("bought", **requests_of("bought"))
         await no_longer_returned(auction, *items)
         await auction.evicted(*items)
         after = await auction.answers("bought", **requests_of("bought"))

@@ -122,6 +122,31 @@ async def test_a_recovery_without_the_setting_brings_them_back(start_stack: Stac
         assert await auction.house.item("lot") == was | {"epoch": 2}
 
 
+async def test_a_recovery_that_leaves_a_struck_item_out_ends_what_a_gateway_keeps_of_it(
+    start_stack: StackFactory,
+) -> None:
+    """The minute for which a struck item stays in Redis does not count there, and a gateway's cache counts on it."""
+    stack = await start_stack(services=BOTH)
+    async with auction_of(stack) as auction:
+        house = auction.house
+        await sold(house, "lot")
+        await auction.exported("lot")
+        await auction.evicted("lot")
+        assert (await house.item("lot"))["status"] == "sold"
+        assert {bid["status"] for bid in await house.history("lot")} == {"valid"}
+        await house.operate("lot/bids/lot-ann/void")
+        await auction.exported("lot")
+        await stack.stop_process(ARCHIVAL_WORKER)
+        await house.lose_redis()
+        code, output = await house.recover(closed_keep_s=GONE)
+        assert code == 0, output
+        await eventually(house.is_ready)
+        assert await auction.traces("lot") == [], "it was left out"
+        item = await house.item("lot")
+        assert (item["status"], item["epoch"]) == ("unsold", 2)
+        assert [bid["status"] for bid in await house.history("lot")] == ["voided", "valid"]
+
+
 async def test_rebuilt_items_leave_in_the_order_of_their_last_events(start_stack: StackFactory) -> None:
     """An archiver looks at the first few of a shard. Those that are to stay for a while must not be before others."""
     stack = await start_stack(services=BOTH)

@@ -23,8 +23,8 @@ from websockets.exceptions import ConnectionClosed
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import BidScripts, Decided
+from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits, Transition
-from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack

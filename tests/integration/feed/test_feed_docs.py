@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.async_api import async_playwright
 
+from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import CHROMIUM
 from tests.faults.proxy import FaultyProxy
@@ -84,5 +87,63 @@ async def test_the_client_in_javascript(feed_stack: Stack, house: AuctionHouse) 
         finally:
             await browser.close()
     assert seen[0][0] == "snapshot"
-    assert seen[1:] == [["bid", seq, seq] for seq in range(seen[0][1] + 1, 6)]
+    assert seen[1:] == [["bid", seq, f"{seq}.00"] for seq in range(seen[0][1] + 1, 6)]
     assert proxy.cuts >= 2
+
+
+def node_command() -> list[str] | None:
+    """Node with a WebSocket of its own, or None where there is none."""
+    node = shutil.which("node")
+    if node is None:
+        return None
+    for command in ([node], [node, "--experimental-websocket"]):
+        asked = subprocess.run([*command, "-e", "process.exit(typeof WebSocket === 'function' ? 0 : 1)"], timeout=30)
+        if asked.returncode == 0:
+            return command
+    return None
+
+
+NODE = node_command()
+SHOW = "(frame) => console.log(frame.type, frame.seq, frame.current_bid)"
+
+
+@pytest.mark.skipif(NODE is None, reason="no node with WebSocket on PATH")
+async def test_the_client_in_node(feed_stack: Stack, house: AuctionHouse, tmp_path: Path) -> None:
+    """It survives connections that are cut, and a service that is not there for a while."""
+    assert NODE is not None
+    item = await house.open()
+    program = tmp_path / "client.mjs"
+    program.write_text(f"{code('js')}\nwatch(process.argv[2], process.argv[3], {SHOW});\n")
+    seen: list[tuple[str, int, str]] = []
+    async with FaultyProxy(feed_stack.ports.broadcast) as proxy:
+        command = (*NODE, str(program), f"ws://127.0.0.1:{proxy.port}", item)
+        async with started(*command, stderr=DEVNULL) as client, asyncio.timeout(PATIENCE_S):
+            assert client.stdout is not None
+            for number in range(1, 6):
+                await house.bid(item, 100 * number)
+                if number % 2 == 0:
+                    proxy.cut()
+                while not seen or seen[-1][1] < number:
+                    kind, seq, price = (await client.stdout.readline()).decode().split()
+                    seen.append((kind, int(seq), price))
+    assert seen[0][0] == "snapshot"
+    assert seen[1:] == [("bid", seq, f"{seq}.00") for seq in range(seen[0][1] + 1, 6)]
+    assert proxy.cuts >= 2
+
+
+@pytest.mark.skipif(NODE is None, reason="no node with WebSocket on PATH")
+async def test_the_client_in_node_says_what_cannot_be_watched(feed_stack: Stack, tmp_path: Path) -> None:
+    """And waits for a service that is not there, instead of ending with an error."""
+    assert NODE is not None
+    program = tmp_path / "client.mjs"
+    program.write_text(f"{code('js')}\nwatch(process.argv[2], process.argv[3], {SHOW});\n")
+    command = (*NODE, str(program), f"ws://127.0.0.1:{feed_stack.ports.broadcast}", "nowhere")
+    ended_with, said = await finished(*command, within_s=PATIENCE_S)
+    assert ended_with == 0
+    assert "nowhere cannot be watched: 4404" in said
+    assert "undefined" not in said
+    [port] = free_ports(1)
+    async with started(*NODE, str(program), f"ws://127.0.0.1:{port}", "nowhere", stderr=DEVNULL) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                await client.wait()

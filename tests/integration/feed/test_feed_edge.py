@@ -344,3 +344,19 @@ async def test_nobody_is_let_in_while_it_stops(feed_stack: Stack) -> None:
             assert (await told.readline()).split()[1] == b"503"
         asking.close()
         assert [await closed_with(viewer) for viewer in watching[1:]] == [SERVICE_RESTART.code] * 100
+
+
+@pytest.mark.parametrize("more", [f"x-long: {'x' * 9_000}\r\n", "".join(f"x-{n}: 1\r\n" for n in range(130))])
+async def test_a_head_that_only_the_websockets_library_refuses_is_answered_and_closed(
+    feed_stack: Stack, more: str
+) -> None:
+    """Nobody else would end such a connection, which is no viewer yet."""
+    wish = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+    wish += "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
+    reader, writer = await asyncio.open_connection("127.0.0.1", feed_stack.ports.broadcast)
+    try:
+        writer.write(f"GET /ws HTTP/1.1\r\nhost: x\r\n{wish}\r\n{more}\r\nx".encode())
+        async with asyncio.timeout(30):
+            assert (await reader.read()).startswith(b"HTTP/1.1 4")
+    finally:
+        writer.close()

@@ -12,12 +12,12 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from broadcast_service.core.addresses import ATTEMPTS_BURST_MIN
 from broadcast_service.core.close_codes import TOO_MANY_OPERATIONS
 from broadcast_service.core.quota import REFUSED_MAX, operations_rate
 from infrastructure.local.stack import Stack
 from shared.feed_client.client import FeedClient
 from shared.feed_client.updates import ConnectionState
+from shared.http.addresses import ATTEMPTS_BURST_MIN
 from tests.integration.feed.feed_world import (
     PATIENCE_S,
     AuctionHouse,

@@ -13,24 +13,28 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
 
-from broadcast_service.core.close_codes import SLOW_VIEWER, TOO_MANY_OPERATIONS
+from broadcast_service.core.close_codes import SLOW_VIEWER, TOO_MANY_ERRORS, TOO_MANY_OPERATIONS, CloseCode
 from broadcast_service.core.frames import event_frame
 from broadcast_service.core.outgoing import OutgoingLimits
 from broadcast_service.metrics import Metrics
 from broadcast_service.transport.connection import Connection, send_to_all
-from broadcast_service.transport.websockets import (
+from shared.http.websockets import (
     AFTER_CLOSE_BYTES_MAX,
     PARSE_STEP_BYTES,
-    FeedProtocol,
-    protocol_class,
+    DirectWebSocket,
     transport_of,
+    websocket_protocol,
 )
 from tests.protocols import speaking
 from tests.unit.broadcast_service.builders import bid
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
+
+READ_BYTES_MAX = 256 * 1024
+"""What asyncio reads of a socket at once."""
 
 FRAMES_MAX = 5_000
 """More than all buffers between two sockets of this machine hold, with the sizes below."""
@@ -42,10 +46,15 @@ class World:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.connections: list[Connection] = []
-        self.protocols: list[FeedProtocol] = []
+        self.protocols: list[DirectWebSocket] = []
         self.gone: list[Connection] = []
         self.noises = 0
         self.noises_max = 0
+        self.closes_with = TOO_MANY_OPERATIONS
+        # How many messages were handled, of those that are expected, and how many waited at most meanwhile.
+        self.heard = 0
+        self.expected = 0
+        self.waited = 0
         self.port = 0
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,13 +78,17 @@ class World:
     async def serve(self) -> AsyncIterator[World]:
         config = uvicorn.Config(
             self.app,
-            ws=protocol_class(send_buffer_bytes=4_096),
+            ws=websocket_protocol(
+                send_buffer_bytes=4_096,
+                restart=(1012, "restart"),
+                given_up=frozenset((TOO_MANY_OPERATIONS.code, TOO_MANY_ERRORS.code)),
+            ),
             ws_ping_interval=None,
             lifespan="off",
             interface="asgi3",
         )
         config.load()
-        async with speaking(cast(type[FeedProtocol], config.ws_protocol_class), config) as (self.port, _):
+        async with speaking(cast(type[DirectWebSocket], config.ws_protocol_class), config) as (self.port, _):
             yield self
 
     @contextlib.asynccontextmanager
@@ -103,12 +116,15 @@ class Forward:
         self._connection = connection
 
     def on_message(self, text: str | None) -> None:
-        raise AssertionError("nobody says anything here")
+        world = self._world
+        world.heard += 1
+        assert world.heard <= world.expected, "nobody says anything here"
+        world.waited = max(world.waited, len(world.protocols[0].inbox or ()))
 
     def on_noise(self) -> None:
         self._world.noises += 1
         if self._world.noises == self._world.noises_max:
-            self._connection.close(TOO_MANY_OPERATIONS)
+            self._connection.close(self._world.closes_with)
 
     def on_full(self) -> None:
         self._connection.on_full()
@@ -172,30 +188,40 @@ async def test_who_is_closed_is_told_in_its_own_turn_of_the_loop() -> None:
         assert await eventually(is_gone)
 
 
-async def test_who_talks_on_after_the_end_is_listened_to_no_more() -> None:
-    """Pings and fragments are reported until the connection is closed for them; after that little is even parsed."""
-    ping, pong, first, another = (bytes([head, 0x80, 0, 0, 0, 0]) for head in (0x89, 0x8A, 0x01, 0x00))
+PING, PONG, FIRST, ANOTHER = (bytes([head, 0x80, 0, 0, 0, 0]) for head in (0x89, 0x8A, 0x01, 0x00))
+
+
+@pytest.mark.parametrize("code", [SLOW_VIEWER, TOO_MANY_OPERATIONS], ids=lambda code: code.name)
+async def test_who_talks_on_after_the_end_is_listened_to_no_more(code: CloseCode) -> None:
+    """Pings and fragments are reported until the connection is closed for them. After that little is even parsed, to
+    find the viewer's own close frame; and nothing at all of who was closed for what it sends."""
     async with World().serve() as world, world.viewer() as (client, connection):
-        world.noises_max = 400
-        client.transport.write((ping + pong) * 100 + first + another * 99)
-
-        async def all_told() -> bool:
-            return world.noises == 300
-
-        assert await eventually(all_told)
+        world.noises_max, world.closes_with = 400, code
+        client.transport.write((PING + PONG) * 100 + FIRST + ANOTHER * 99)
+        await eventually(lambda: world.noises == 300)
         assert connection not in world.gone
-        client.transport.write(another * 200_000)
-
-        async def is_gone() -> bool:
-            return connection in world.gone
-
-        assert await eventually(is_gone)
+        client.transport.write(ANOTHER * 200_000)
+        await eventually(lambda: connection in world.gone)
         assert world.noises == 400
         protocol = world.protocols[-1]
-
-        async def is_deaf() -> bool:
-            return protocol.bytes_after_close >= AFTER_CLOSE_BYTES_MAX
-
-        assert await eventually(is_deaf)
-        assert protocol.bytes_after_close < AFTER_CLOSE_BYTES_MAX + PARSE_STEP_BYTES
+        if code is TOO_MANY_OPERATIONS:
+            assert protocol.is_deaf
+            assert protocol.bytes_after_close < PARSE_STEP_BYTES
+        else:
+            await eventually(lambda: protocol.bytes_after_close >= AFTER_CLOSE_BYTES_MAX)
+            assert protocol.bytes_after_close < AFTER_CLOSE_BYTES_MAX + PARSE_STEP_BYTES
         assert len(protocol.frames) == 200
+
+
+async def test_who_says_more_than_is_handled_is_not_read_meanwhile() -> None:
+    """Each message has its own turn of the event loop, and what is read of the next ones is no more than one read."""
+    message = Frame(Opcode.TEXT, b"x" * 94).serialize(mask=True)
+    async with World().serve() as world, world.viewer() as (client, _):
+        world.expected = 20_000
+        client.transport.write(message * world.expected)
+
+        async def all_heard() -> bool:
+            return world.heard == world.expected
+
+        await eventually(all_heard, seconds=60)
+        assert 0 < world.waited <= READ_BYTES_MAX // len(message)

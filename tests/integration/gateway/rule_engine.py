@@ -11,8 +11,8 @@ from redis.asyncio import Redis as AsyncRedis
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.bids.scripts import BidScripts
+from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import LUA, ScriptLimits, item_keys
-from api_gateway.engine.items import NewItem, created_members
 from shared import names
 from shared.domain.auction import Terms
 from shared.domain.voiding import Fate, LogEntry, Row, fate_of
@@ -27,6 +27,7 @@ from shared.redis_layout.keys import (
     opened_key,
     outbox_key,
     recent_key,
+    rulings_key,
     verdicts_key,
 )
 from shared.redis_layout.scripts import Script
@@ -35,6 +36,18 @@ from tests.histories import KeyedBid
 
 ITEM = "equal-rules"
 SHARD = names.shard_of(ITEM)
+NEIGHBOUR = "neighbour"
+NEIGHBOURS_SHARD = names.shard_of(NEIGHBOUR)
+# Whatever an item may have: terms, a leader, a soft close, a reserve that is met.
+_NEIGHBOURS_STATE: Any = {
+    **{"id": NEIGHBOUR, "status": "open", "epoch": 7, "seq": 40, "price": 900_000, "leader": "neighbour-9"},
+    **{"leader_max": 900_000, "runner_up": 800_000, "bid_count": 30, "bids_counted": 30, "accepted": 30, "voids": 2},
+    **{"start_price": 5, "increment_kind": "ladder", "increment_value": 9, "increment_steps": "1000:3", "start_us": 1},
+    **{"original_end_us": 2, "reserve_price": 7, "reserve_met": 1, "buy_now_price": 10**12, "seller_id": "sam"},
+    **{"currency": "JPY", "soft_trigger_us": 10**13, "soft_extend_us": 10, "soft_mode": "from_end"},
+    **{"soft_max_count": 0, "hard_end_us": 10**15, "extensions": 3, "paused_us": "", "updated_us": 1},
+    "keeps_verdicts": 1,
+}
 CLOCK = f"{{{SHARD}}}:clock"
 OPERATIONS = ("advance", "pause", "resume", "cancel")
 
@@ -59,10 +72,16 @@ class Engine:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._place = redis.register_script(_with_clock("place_bids", "item", "bidding"))
+        place = _with_clock("place_bids", "item", "bidding")
+        self._place = redis.register_script(place)
+        self._has_neighbours = False
+        self._neighbours_bids = 0
         self._open = redis.register_script(_with_clock("open_item"))
-        self._void = redis.register_script(_with_clock("void", "item", "bidding"))
-        self._operations = {name: redis.register_script(_with_clock(name, "item")) for name in OPERATIONS}
+        self._void = redis.register_script(_with_clock("void", "item", "bidding", "one_item"))
+        self._operations = {name: redis.register_script(_with_clock(name, "item", "one_item")) for name in OPERATIONS}
+        self._rule = redis.register_script(_with_clock("rule_on_item", "item", "one_item"))
+        copying = Script.read(LUA.parent / "rulings" / "lua" / "copy_ruling.lua")
+        self._copy = redis.register_script(copying.text)
         self._command = BidScripts(AsyncRedis(), ScriptLimits(), timeout_s=1)  # it only puts commands together
 
     def reset(self, item_terms: Terms, now_us: int) -> None:
@@ -84,6 +103,9 @@ class Engine:
         members = created_members(NewItem(item_terms, name="Item"))
         answer: Any = self._open(keys=keys, args=[ITEM, "50000", str(item_terms.start_us), end, "", members, "", *flat])
         assert answer[0] == 0, answer
+        self._redis.delete(*item_keys(NEIGHBOUR))
+        self._redis.hset(cursors_key(NEIGHBOURS_SHARD), mapping={"epoch": 7, "next": 0, "published": 0, "archived": 0})
+        self._redis.hset(item_key(NEIGHBOUR), mapping={**_NEIGHBOURS_STATE, "end_us": now_us + 10**12})
 
     def set_clock(self, now_us: int) -> None:
         self._redis.hset(CLOCK, mapping={"s": now_us // 1_000_000, "us": now_us % 1_000_000})
@@ -93,6 +115,18 @@ class Engine:
         answer: Any = self._operations[name](keys=item_keys(ITEM), args=arguments)
         assert answer[0] in (0, 4), answer
         return bool(answer[0] == 0)
+
+    def rule(self, user_id: str, ruling: str, limit: int | None = None) -> int:
+        """Rule on a bidder of the item. The script's reply."""
+        head = [ITEM, "50000", "512", user_id, ruling, "" if limit is None else str(limit)]
+        answer: Any = self._rule(keys=item_keys(ITEM), args=[*head, '"because, 100 %"', '"op"', "10000"])
+        assert answer[0] in (0, 4), answer
+        return int(answer[0])
+
+    def copy_ruling(self, field: str, value: str) -> None:
+        """A ruling for all items, as it comes from its home."""
+        answer = self._copy(keys=[cursors_key(SHARD), rulings_key(SHARD)], args=[field, value, "0"])
+        assert answer == 1, answer
 
     def void(self, bid_id: str, *, count_up_to: int | None = None) -> bool:
         """Strike a bid; False if not allowed.
@@ -167,10 +201,23 @@ class Engine:
             )
             for keyed in keyed_bids
         ]
-        _, _, count, *rest = self._command._command("EVALSHA", "", pending)
-        answer: Any = self._place(keys=rest[: int(count)], args=rest[int(count) :])
+        # With bids on several items the gateway makes one call of many. In every other call here there is another item
+        # before this one and after it: nothing of that one may be left where this one is decided.
+        self._has_neighbours = not self._has_neighbours
+        calls = [self._neighbours_call(), pending, self._neighbours_call()] if self._has_neighbours else [pending]
+        _, _, key_count, *rest = self._command._command(calls)
+        answers: Any = self._place(keys=rest[:key_count], args=rest[key_count:])
+        assert [len(answer) - 4 for answer in answers] == [len(call) for call in calls]
+        answer = answers[len(answers) // 2]
         assert answer[0] == 0
         return [parse_verdict(line) for line in answer[4:]]
+
+    def _neighbours_call(self) -> list[PendingBid]:
+        """A bid under a key, with a maximum, on the other item."""
+        self._neighbours_bids += 1
+        bid_id, amount = f"n-{self._neighbours_bids}", 1_000_000 + 10 * self._neighbours_bids
+        user = f"neighbour-{self._neighbours_bids % 3}"
+        return [PendingBid(NEIGHBOUR, user, bid_id, amount, amount + 5, bid_id, True, None)]  # type: ignore[arg-type]
 
     def item(self) -> ItemState:
         fields: Any = self._redis.hgetall(item_key(ITEM))

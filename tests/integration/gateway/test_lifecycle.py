@@ -169,7 +169,16 @@ async def test_a_cancelled_item_is_final(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ['{"reason":""}', '{"reason":"  "}', '{"reason":"a\\u0000"}', "{}", '{"reason":"x","by":"a b"}', "nonsense", ""],
+    [
+        '{"reason":""}',
+        '{"reason":"  "}',
+        '{"reason":"a\\u0000"}',
+        '{"reason":"\\u001b[2J"}',
+        "{}",
+        '{"reason":"x","by":"a b"}',
+        "nonsense",
+        "",
+    ],
 )
 async def test_an_operation_needs_a_reason(http: httpx.AsyncClient, body: str) -> None:
     answer = await http.post("/api/v1/items/cancelled/pause", content=body)

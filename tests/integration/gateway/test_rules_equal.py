@@ -16,6 +16,7 @@ from shared.domain.auction import State, Status, Terms, minimum_bid, opening_sta
 from shared.domain.bidding import Bid, BidPlaced, Closed, Extended
 from shared.domain.errors import BidNotFound, BidStruck, StateConflict
 from shared.domain.increments import Increment
+from shared.domain.rulings import NO_RULINGS, PASSING, Rulings
 from shared.domain.soft_close import SoftClose
 from shared.messages import (
     AuctionCancelled,
@@ -59,6 +60,10 @@ class Model:
     events: list[bidding.DomainEvent | Moved | voiding.Voided] = field(default_factory=list)
     log: tuple[voiding.LogEntry, ...] = ()
 
+    def rulings(self, user_id: str) -> Rulings:
+        """What was ruled on a bidder."""
+        return NO_RULINGS
+
     def void(self, bid_id: str, now_us: int) -> bool:
         """Strike a bid; whether the state allowed it."""
         try:
@@ -98,7 +103,7 @@ class Model:
             if keyed.key_is_bid_id and self.owners.get(keyed.key, bid.user_id) != bid.user_id:
                 return KEY_REUSED
         by_status = bidding.refusal_by_status(self.terms, self.state, now_us)
-        outcome = bidding.place_bid(self.terms, self.state, bid, now_us)
+        outcome = bidding.place_bid(self.terms, self.state, bid, now_us, self.rulings(bid.user_id))
         # The script opens a scheduled item with the first bid that finds it started, even if it refuses the bid; that
         # is no event, and the state is only written with one.
         self.state = outcome.state
@@ -107,7 +112,8 @@ class Model:
             position = sum(entry.kind != "anew" for entry in self.log) + 1
             self.log += (voiding.logged(position, bid, outcome),)
         verdict = self._verdict(bid, outcome, now_us)
-        if keyed.key is not None and by_status is None:
+        is_passing = by_status is not None or (isinstance(verdict, RefusedBid) and verdict.code in PASSING)
+        if keyed.key is not None and not is_passing:
             self.stored[(bid.user_id, keyed.key)] = (bid, verdict)
             if keyed.key_is_bid_id:
                 self.owners.setdefault(keyed.key, bid.user_id)
@@ -223,6 +229,19 @@ def test_what_every_history_keeps(engine: Engine, item_terms: Terms, steps: list
     assert cancelled in ([], [len(events)])
     if placed:
         assert engine.item().state.price == amounts[-1]
+
+
+@pytest.mark.parametrize("operation", ["pause", "cancel"])
+def test_who_won_loses_nothing_to_an_operation_between_the_end_and_the_close(engine: Engine, operation: str) -> None:
+    end_us = NOW_US + SECOND_US
+    item_terms = Terms(ITEM, NOW_US, increment=Increment("flat", 1), end_us=end_us)
+    engine.reset(item_terms, NOW_US)
+    engine.place((KeyedBid(Bid("b", "ann", 10), None, False),))
+    engine.set_clock(end_us)
+    assert not engine.operate(operation)
+    assert engine.operate("advance")
+    state = engine.item().state
+    assert (state.status, state.leader) == (Status.SOLD, "ann")
 
 
 def test_a_resume_moves_the_hard_end_as_well(engine: Engine) -> None:
@@ -350,6 +369,15 @@ def test_a_void_goes_on_from_where_the_caller_has_counted(engine: Engine) -> Non
     stale = engine.counted("b-4", 1)
     engine.forget(2)
     assert engine.void_with("b-4", stale) == 5, "the log lost the place"
+
+
+def test_a_raised_maximum_has_a_place_of_its_own_in_the_log(engine: Engine) -> None:
+    """Also where nothing else came with it. A void counts on from a place, so no two bids may have the same."""
+    engine.reset(Terms(ITEM, NOW_US, increment=Increment("flat", 1)), NOW_US)
+    bids = [Bid("first", "ann", None, 100), Bid("raised", "ann", None, 200), Bid("next", "bob", 50)]
+    for bid in bids:
+        engine.place((KeyedBid(bid, None, False),))
+    assert [(entry.position, entry.bid.bid_id) for entry in engine.log()] == [(1, "first"), (2, "raised"), (3, "next")]
 
 
 def test_what_was_counted_before_a_recovery_is_counted_again(engine: Engine) -> None:

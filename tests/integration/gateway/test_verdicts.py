@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.bids.stored import read_verdict
+from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
-from api_gateway.engine.items import NewItem, created_members
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names

@@ -18,7 +18,7 @@ from archival_worker.chain.audit import audit
 from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared.messages import BidVoided, decode_event
-from shared.redis_layout.keys import accepted_key, proxies_key, recent_key
+from shared.redis_layout.keys import accepted_key, proxies_key, recent_key, verdicts_key
 from shared.redis_layout.limits import ACCEPTED_KEPT
 from tests.waiting import eventually
 
@@ -188,6 +188,17 @@ async def test_after_the_close_who_would_have_won_is_named(
     (event,) = await void_events(redis, item)
     assert (event.offered_to, event.bidder_id) == (offered_to, struck)
     await assert_archive_agrees(gateway_stack, http, item)
+
+
+async def test_a_void_after_the_close_does_not_prolong_how_long_verdicts_stay(
+    http: httpx.AsyncClient, redis: Redis
+) -> None:
+    item = await opened(http, buy_now_price=80)
+    ann = await bid(http, item, "ann", amount=80, bid_id=f"{item}-ann")
+    # All but an hour of the day after the close has gone.
+    await redis.expire(verdicts_key(item), 3_600)
+    assert (await strike(http, item, ann["bid_id"])).json()["status"] == "unsold"
+    assert 0 < await redis.ttl(verdicts_key(item)) <= 3_600
 
 
 # ---------------------------------------------------------------------------------------------------- while others bid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +16,7 @@ import pytest_asyncio
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from api_gateway.access import Permit, Reach
 from api_gateway.archive import Archive
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
@@ -123,7 +124,7 @@ def request_to(ground: Ground) -> Any:
     parts = dict.fromkeys(Context.__dataclass_fields__)
     history = History(ground.redis, Archive(ground.pool))
     context = Context(**cast(Any, {**parts, "redis": ground.redis, "items": items_of(ground), "history": history}))
-    return SimpleNamespace(state=SimpleNamespace(context=context))
+    return SimpleNamespace(state=SimpleNamespace(context=context, permit=Permit(None, Reach.ANY)))
 
 
 LOSSES = pytest.mark.parametrize("loss", [Ground.close, Ground.wipe], ids=["closed", "wiped"])
@@ -249,10 +250,10 @@ class Slow(Witnesses):
         self.may_answer = asyncio.Event()
         self.asked = 0
 
-    async def published_epoch(self, item_id: str) -> int | None:
+    async def published_epochs(self, item_ids: Sequence[str]) -> dict[str, int]:
         self.asked += 1
         await self.may_answer.wait()
-        return await super().published_epoch(item_id)
+        return await super().published_epochs(item_ids)
 
 
 async def past_of(ground: Ground, stack: AsyncExitStack) -> Slow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -87,9 +87,16 @@ async def archive_of(world: World, kind: type[Archive] = Archive) -> AsyncIterat
         pool.terminate()
 
 
-async def recovered(world: World, archive: Archive, closed: type[ClosedShards] = ClosedShards) -> RecoveryReport:
+async def recovered(
+    world: World,
+    archive: Archive,
+    closed: type[ClosedShards] = ClosedShards,
+    *,
+    options: RecoverOptions = AT_ONCE,
+    tell: Callable[[str], None] = lambda _: None,
+) -> RecoveryReport:
     redis = open_redis(world.stack.urls.redis_url)
-    recovery = Recovery(redis, archive, world.jetstream, AT_ONCE, tell=lambda _: None)
+    recovery = Recovery(redis, archive, world.jetstream, options, tell=tell)
     recovery._closed = closed(redis, archive)
     try:
         return await recovery.run()
@@ -203,6 +210,24 @@ async def test_an_item_that_was_archived_while_a_recovery_was_at_work_comes_back
         assert await world.count("dead_letters") == 0
     for item in (LOT, OTHER):
         assert await world.redis.exists(item_key(item)), item
+
+
+async def test_what_is_published_while_a_recovery_waits_for_it_comes_back_too(world: World) -> None:
+    """A gateway had read these entries from the old Redis. No worker runs, so only the recovery reads the stream."""
+    late: list[asyncio.Task[None]] = []
+
+    def tell(line: str) -> None:
+        if line.startswith("waiting"):
+            late.append(asyncio.create_task(world.publish(3, bid(LOT, 2, user_id="bob"))))
+
+    async with archive_of(world) as archive:
+        await archive.store([delivery(1, created(LOT))])
+        await world.publish(2, bid(LOT, 1))
+        report = await recovered(world, archive, options=RecoverOptions(settle_s=8), tell=tell)
+        await asyncio.gather(*late)
+    assert (len(late), report.from_stream) == (1, 2)
+    redis = cast(Any, world.redis)
+    assert await redis.hmget(item_key(LOT), "seq", "price", "leader") == [b"2", b"200", b"bob"]
 
 
 @pytest.mark.parametrize("known_by", ["redis", "stream", "stream, before a late message"])

@@ -132,6 +132,8 @@ class Ruin:
         }
         keys = set(self.redis.scan_iter(f"{{{SHARD}}}:*", count=1_000)) - NEVER_BACK
         found = {key: readers[self.redis.type(key)](key) for key in keys}
+        # How long a struck item stays at least. Nobody keeps what was before a recovery: all caches see that.
+        found.get(item_key(ITEM).encode(), {}).pop(b"returned_us", None)
         closed = closed_key(SHARD).encode()
         if closed in found:
             # The entries are those of the former outbox.

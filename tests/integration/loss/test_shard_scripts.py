@@ -254,6 +254,35 @@ async def test_a_run_is_admitted_where_it_has_given_out_what_is_known(
     assert (await cursors(redis, shard))["run"] == ("run-2" if is_admitted else "run-1")
 
 
+async def test_what_is_asked_of_a_shard_without_an_epoch_leaves_no_cursors(
+    redis: Redis, scripts: ShardScripts, shard: str
+) -> None:
+    """Cursors that say nothing would keep a new shard from being made, and a rebuilt one from being found."""
+    for left in ({}, {"stale": "1", "next": "9"}):
+        if left:
+            await redis.hset(cursors_key(shard), mapping=cast(Mapping[Any, Any], left))
+        assert await REPUBLISH.run(redis, [cursors_key(shard)], []) == 0
+        assert await CLOSE.run(redis, [cursors_key(shard), "no such item"], []) == 0
+        assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
+        assert not await scripts.rewind_published(shard, token="mine", stream_id="one")
+        assert await cursors(redis, shard) == left
+
+
+async def test_a_shard_is_not_closed_for_an_item_that_is_there_by_now(redis: Redis, shard: str) -> None:
+    """It was opened, or is back, since somebody found it to be lost: its neighbours go on."""
+    await begin(redis, shard)
+    before = await cursors(redis, shard)
+    item = f"{{{shard}}}:item:lot"
+    await redis.hset(item, "price", "1")
+    assert await CLOSE.run(redis, [cursors_key(shard), item], []) == 0
+    assert await cursors(redis, shard) == before
+    await redis.delete(item)
+    assert await CLOSE.run(redis, [cursors_key(shard), item], []) == 1
+    found = await cursors(redis, shard)
+    assert found.pop("stale") == before.pop("epoch")
+    assert found == before
+
+
 @pytest.mark.parametrize(
     ("token", "lineage", "stops"),
     [

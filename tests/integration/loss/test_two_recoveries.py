@@ -179,6 +179,16 @@ async def test_a_claim_is_taken_over_by_later_runs_only(world: World) -> None:
     await redis.aclose()
 
 
+async def test_of_two_runs_with_one_number_the_second_takes_nothing_over(world: World) -> None:
+    """PostgreSQL was put back while the first was at work, and nobody can tell which of them is the later one."""
+    async with open_redis(world.stack.urls.redis_url) as redis:
+        first, second = [Run(redis, cast(Any, None), cast(Any, None), 7) for _ in range(2)]
+        assert await first.claim(SHARD) is Claim.CLAIMED
+        with pytest.raises(RecoveryOvertaken):
+            await second.claim(SHARD)
+        await first.open(SHARD, 2)
+
+
 async def test_a_shard_that_was_closed_since_its_outbox_was_archived_is_not_claimed(world: World) -> None:
     """A gateway may close it right before the claim. The run would drop an outbox that it has not archived."""
     redis = open_redis(world.stack.urls.redis_url)

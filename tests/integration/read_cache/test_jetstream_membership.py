@@ -270,6 +270,22 @@ async def test_an_unreadable_ring_is_said_and_nobody_has_a_view(house: House, ca
     await house.agreed("a", seconds=LEASE_S)
 
 
+@pytest.mark.parametrize("way", ["delete", "purge"])
+async def test_a_ring_that_somebody_deleted_is_agreed_anew(house: House, way: str) -> None:
+    """The key is gone, and its revisions go on."""
+    for name in ("a", "b"):
+        house.start(name)
+    before = await house.agreed("a", "b")
+    _, _, rings = await house.members["a"]._open()
+    await (rings.delete("ring") if way == "delete" else rings.purge("ring"))
+
+    async def is_newer() -> bool:
+        return (await house.agreed("a", "b", seconds=LEASE_S)).epoch > before.epoch
+
+    await eventually(is_newer, seconds=LEASE_S * SLOWNESS)
+    assert [member.lapses for member in house.members.values()] == [0, 0]
+
+
 async def test_without_nats_there_is_no_view_and_the_end_is_quick(caplog: pytest.LogCaptureFixture) -> None:
     link = NatsLink("nats://127.0.0.1:1", name="test")
     member = JetStreamMembership(link, node=Node("a", "10.0.0.1:8001"), lease_s=LEASE_S, bucket="nowhere")

@@ -9,12 +9,15 @@ import grpc
 import pytest
 
 from infrastructure.local.servers.ports import free_ports
-from shared.read_cache.errors import Overloaded
+from shared.read_cache.errors import Overloaded, PeerFailed
 from shared.read_cache.group import MISSING, GroupLimits
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.breaker import Breaker
+from shared.read_cache.peers.link import Link
 from shared.read_cache.peers.wire import SERVICE, VALUE_BYTES_MAX, checked_address
+from shared.read_cache.remote import Heard
 from shared.read_cache.ring import Node
+from shared.read_cache.shedding import SILENT_S
 from tests.integration.read_cache.cluster_world import World, cluster
 from tests.waiting import eventually
 
@@ -163,6 +166,21 @@ async def test_an_overloaded_owner_is_told_to_the_reader() -> None:
         assert sorted(map(type, results), key=str) == [bytes] * 2 + [Overloaded] * 3
 
 
+async def test_an_owner_whose_origin_is_silent_costs_no_reader_an_error() -> None:
+    """It cannot tell whether the origin is silent for others too. Each of them has a bound of its own."""
+    async with cluster("a", "b", read_cache_loads_max=1, read_cache_waiting_max=1) as world:
+        first, *keys = world.owned_by("b", 6)
+        world.table.hold = asyncio.Event()
+        stuck = asyncio.create_task(world.caches["b"]["items"].get(first))
+        await asked(world, first)
+        await asyncio.sleep(SILENT_S)
+        world.table.hold = None
+        for key in keys:
+            assert await asyncio.wait_for(world.caches["a"]["items"].get(key), 30) == b"a row"
+        assert (world.caches["a"].stats.loads, world.caches["b"].stats.loads) == (5, 1)
+        stuck.cancel()
+
+
 async def test_an_origin_that_fails_for_the_owner_is_asked_from_here() -> None:
     async with cluster("a", "b") as world:
         (key,) = world.owned_by("b")
@@ -296,6 +314,64 @@ async def test_a_caller_without_a_ring_is_answered_by_any_node() -> None:
         await caller.channel.close()
 
 
+async def test_a_node_takes_over_from_one_that_has_heard_as_much_and_from_no_other() -> None:
+    async with cluster("a", "b") as world:
+        (key,) = world.owned_by("a")
+        assert await world.caches["a"]["items"].get(key) == b"a row"
+        heard = Heard(4, 2, 1_795_000_000_000_000)
+        world.caches["a"].hear(lambda: heard, needed=lambda: heard)
+        needed = Heard(5, 2, 1_795_000_000_000_000)
+        world.caches["b"].hear(lambda: Heard(9, 2), needed=lambda: needed)
+        assert not await world.caches["b"]["items"].take_over(key, "a")
+        heard = Heard(5, 2, 1_795_000_000_000_001)
+        assert not await world.caches["b"]["items"].take_over(key, "a"), "of another stream"
+        heard = needed
+        assert await world.caches["b"]["items"].take_over(key, "a")
+        assert world.table.asked == [key]
+
+
+async def test_a_link_that_is_closed_ends_what_waits_for_a_silent_peer_as_a_failure() -> None:
+    """The library cancels the call from within; whoever waits has not been cancelled."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        node = Node("b", f"127.0.0.1:{silent.getsockname()[1]}")
+        for closes in (True, False):
+            link = Link(node, timeout_s=60)
+            asking = [
+                asyncio.create_task(link.keys_for(node, 1, 1, "items", 10)),
+                asyncio.create_task(link.forget("items", ["a"])),
+            ]
+            await asyncio.sleep(0.2)
+            if closes:
+                await link.close()
+            else:
+                for task in asking:
+                    task.cancel()
+            done, _ = await asyncio.wait(asking, timeout=30)
+            assert done == set(asking)
+            for task in asking:
+                with pytest.raises(PeerFailed if closes else asyncio.CancelledError):
+                    await task
+            await link.close()
+
+
+async def test_whose_keys_are_kept_is_told_under_the_same_ring_only() -> None:
+    async with cluster("a", "b") as world:
+        keys = world.owned_by("a", 3)
+        await world.caches["a"]["items"].get_many(keys)
+        cluster_of_b = world.caches["b"].cluster
+        assert cluster_of_b is not None
+        view = cluster_of_b.view()
+        assert view is not None
+        link, ring = world.link(world.caches["b"], "a"), view.ring.fingerprint
+        assert sorted(await link.keys_for(world.nodes["a"], view.epoch, ring, "items", 10)) == sorted(keys)
+        assert await link.keys_for(world.nodes["b"], view.epoch, ring, "items", 10) == []
+        assert await link.keys_for(world.nodes["a"], view.epoch, ring, "nothing", 10) == []
+        for epoch, fingerprint in ((view.epoch + 1, ring), (view.epoch, ring + 1)):
+            with pytest.raises(PeerFailed, match="means another ring") as caught:
+                await link.keys_for(world.nodes["a"], epoch, fingerprint, "items", 10)
+            assert caught.value.other_ring
+
+
 async def test_a_forwarded_question_is_never_forwarded_again() -> None:
     async with cluster("a", "b") as world:
         caller = Caller(world.nodes["a"].address)
@@ -349,13 +425,35 @@ async def test_an_address_that_is_taken() -> None:
             await world.start("a")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8001", "10.1.2.3:8001", "[::1]:0", "192.168.0.4:1", "172.16.0.1:9"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:8001",
+        "10.1.2.3:8001",
+        "[::1]:0",
+        "192.168.0.4:1",
+        "172.16.0.1:9",
+        "[::ffff:127.0.0.1]:8001",
+        "[fd00::7]:8001",
+    ],
+)
 def test_addresses_that_may_be_listened_on(address: str) -> None:
     assert checked_address(address) == address
 
 
 @pytest.mark.parametrize(
-    "address", ["0.0.0.0:8001", "[::]:8001", "8.8.8.8:8001", "example.com:8001", "127.0.0.1", "a:"]
+    "address",
+    [
+        "0.0.0.0:8001",
+        "0.1.2.3:8001",
+        "[::]:8001",
+        "[::ffff:0.0.0.0]:8001",
+        "[::ffff:8.8.8.8]:8001",
+        "8.8.8.8:8001",
+        "example.com:8001",
+        "127.0.0.1",
+        "a:",
+    ],
 )
 def test_addresses_that_may_not(address: str) -> None:
     with pytest.raises(ValueError, match="cache node"):

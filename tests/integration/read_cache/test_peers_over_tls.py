@@ -119,6 +119,18 @@ async def test_peers_talk_over_tls_and_only_with_each_other(tmp_path: Path) -> N
 
 async def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     settings = Authority(tmp_path / "ours").settings() | {"read_cache_tls_key_file": str(tmp_path / "nowhere.pem")}
-    with pytest.raises(OSError, match=r"nowhere\.pem"):
+    with pytest.raises(ValueError, match=r"READ_CACHE_TLS_KEY_FILE.*nowhere\.pem"):
         async with cluster("a", **settings):
             pass
+
+
+async def test_files_that_are_gone_later_cost_no_reader_an_error(tmp_path: Path) -> None:
+    """A link to a node is opened at the first get, which may be days after the start."""
+    ours = Authority(tmp_path / "ours")
+    async with cluster("a", "b", **ours.settings()) as world:
+        reader = await world.start(None)
+        for name in ("ca.pem", "cert.pem", "key.pem"):
+            (ours.folder / name).unlink()
+        (key,) = world.owned_by("b")
+        assert await reader["items"].get(key) == b"a row"
+        assert (reader.stats.fetches, reader.stats.loads) == (1, 0)

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from archival_worker.chain.sinks import Digest, S3Sink
 from infrastructure.docker.entrypoint import EXIT_CONFIGURATION
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
-from load_tests.cloudwatch import ARCHIVED, DECIDED, QUESTIONS, ask
+from load_tests.run.cloudwatch import ARCHIVED, DECIDED, QUESTIONS, ask
 from shared.aws import clients as aws
 from shared.aws.clients import AwsError, ensure_bucket, read_secret
 from shared.aws.cloudwatch import Gauge, Metric, Question, Reporter, Total, read_back
@@ -245,3 +245,30 @@ async def test_every_service_reports_what_a_load_run_asks_for(
     figures = await ask(namespace, started, seen, wait_s=0)
     assert set(figures.values) == set(QUESTIONS)
     assert {question: figures.values[question] for question in seen} == seen
+
+
+async def test_who_reads_through_the_cache_reports_what_its_alarms_look_at(
+    start_stack: StackFactory, environment: dict[str, str]
+) -> None:
+    namespace = f"Bidding/{uuid.uuid4().hex}"
+    reporting = {"METRICS_CLOUDWATCH_NAMESPACE": namespace, "METRICS_CLOUDWATCH_INTERVAL_S": "1"}
+    started = datetime.now(UTC)
+    stack = await start_stack(services=("api_gateway",), cache_nodes=1, env=environment | reporting)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{stack.ports.cache}", trust_env=False) as client:
+        for number in range(3):
+            assert (await client.get(f"/api?key=items/nothing-{number}")).status_code == 404
+
+    gets, seconds = (Question("cache_front_end", name, "Sum") for name in ("CacheGets", "CacheGetSeconds"))
+    loads = [Question(service, "CacheLoads", "Sum") for service in ("cache_node", "cache_front_end", "api_gateway")]
+    ring, keeping = (Question("cache_node", name, "Maximum") for name in ("CacheRingNodes", "CacheKeeping"))
+    cloudwatch = aws.open_cloudwatch()
+
+    async def reported() -> Mapping[Question, float | None]:
+        questions = [gets, seconds, *loads, ring, keeping]
+        answers = await asyncio.to_thread(read_back, cloudwatch, namespace, questions, started, datetime.now(UTC))
+        complete = answers[gets] == 3 and answers[ring] == answers[keeping] == 1 and None not in answers.values()
+        return answers if complete and sum(answers[each] or 0 for each in loads) >= 3 else {}
+
+    answers = await eventually(reported, seconds=60)
+    assert (answers[seconds] or 0) > 0
+    cloudwatch.close()

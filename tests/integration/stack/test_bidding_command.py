@@ -24,7 +24,7 @@ from infrastructure.local.servers.ports import Ports, setting_of
 from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.state import RunRecord, end_leftovers, living, run_path
 from tests.programs import BIDDING, started
-from tests.stack import copy_database_to
+from tests.stack import copy_database_to, ports_in_a_row
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -206,3 +206,27 @@ def is_alive(process: psutil.Process) -> bool:
 def living_children(data_dir: Path) -> list[str]:
     record = RunRecord.read(run_path(data_dir))
     return list(living(record)) if record is not None else []
+
+
+async def test_up_with_cache_nodes(bidding: Bidding) -> None:
+    """They are processes like all others: in the status, with their ports, and gone with the rest."""
+    bidding.ports = dataclasses.replace(bidding.ports, cache_node=ports_in_a_row(2))
+    code, output = await bidding.run("up", "--cache-nodes", "2", "--detach")
+    assert code == 0, output
+    assert f":{bidding.ports.cache}/api?key=items/" in output
+    code, output = await bidding.run("status", "--json")
+    assert code == 0, output
+    ports = {row["name"]: row["port"] for row in json.loads(output)["processes"]}
+    assert {name: port for name, port in ports.items() if "cache" in name} == {
+        "cache_node-1": bidding.ports.cache_node,
+        "cache_node-2": bidding.ports.cache_node + 1,
+        "cache_front_end": bidding.ports.cache,
+    }
+    code, output = await bidding.run("cache", "ring")
+    assert code == 0, output
+    assert f"127.0.0.1:{bidding.ports.cache_node + 1}" in output
+    processes = list(living(bidding.record()).values())
+    assert len(processes) == 9
+    code, output = await bidding.run("down")
+    assert code == 0, output
+    assert [one for one in processes if is_alive(one)] == []

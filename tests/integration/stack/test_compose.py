@@ -19,11 +19,14 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from api_gateway.settings import Settings
 from infrastructure.docker import healthcheck
 from infrastructure.docker.addresses import DEFAULTS
 from infrastructure.docker.make_env import SECRETS
 from infrastructure.docker.programs import PROGRAMS
 from shared.aws.credentials import LOCAL_MARK
+from shared.identity.api_keys import ApiKeySettings
+from shared.identity.settings import IdentitySettings
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -32,11 +35,12 @@ FOLDER = ROOT / "infrastructure" / "docker"
 DOCKERFILE = FOLDER / "Dockerfile"
 
 OWN = ("api_gateway", "broadcast_service", "archival_worker")
+CACHE = ("cache_node", "cache_front_end")
 ONE_SHOTS = ("migrate", "prepare_aws")
 SERVERS = ("redis", "nats", "postgres", "aws")
 DEFAULT_STACK = {*OWN, *ONE_SHOTS, *SERVERS}
 
-_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 
 STACK: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
 SERVICES: dict[str, Any] = STACK["services"]
@@ -53,7 +57,7 @@ def variables() -> dict[str, set[str]]:
 def test_what_starts_without_a_profile_is_the_whole_platform() -> None:
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == DEFAULT_STACK
     profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", ())}
-    assert profiles == {"observability", "load"}
+    assert profiles == {"cache", "observability", "load"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -69,7 +73,7 @@ def test_every_container_is_bounded_and_has_no_rights_to_spare(name: str) -> Non
         assert service["read_only"] is True
 
 
-@pytest.mark.parametrize("name", [*sorted(DEFAULT_STACK - set(ONE_SHOTS)), "prometheus", "grafana"])
+@pytest.mark.parametrize("name", [*sorted(DEFAULT_STACK - set(ONE_SHOTS)), *CACHE, "prometheus", "grafana"])
 def test_what_stays_up_is_watched_and_comes_back(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
     assert SERVICES[name]["restart"] == "unless-stopped"
@@ -109,11 +113,56 @@ def test_no_key_is_newer_than_docker_compose_1_29() -> None:
 
 def test_every_secret_has_a_default_that_the_services_refuse_outside_of_local_use() -> None:
     named = {name for name in variables() if name.endswith(("_PASSWORD", "_SECRET"))}
+    # What they do is off by default: tokens of an issuer, and API keys.
+    named -= {"AUTH_HS256_SECRET", "API_KEY_SECRET"}
     assert named == set(SECRETS)
     for name in named:
         assert len(variables()[name]) == 1
         assert all(default.startswith(LOCAL_MARK) for default in variables()[name]), name
     assert STACK["x-environment"]["ENVIRONMENT"] == "${ENVIRONMENT:-local}"
+
+
+def gateway_environment(given: dict[str, str]) -> dict[str, str]:
+    """What the gateway's container gets where these variables are set outside."""
+
+    def value(match: re.Match[str]) -> str:
+        return given.get(match[1]) or match[2] or ""
+
+    settings = SERVICES["api_gateway"]["environment"]
+    return {name: _VARIABLE.sub(value, str(text)) for name, text in settings.items()}
+
+
+def test_settings_of_who_is_believed_reach_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AUTH_MODE=jwt outside it must not run open without a word."""
+    names = [name.upper() for name in IdentitySettings.model_fields | ApiKeySettings.model_fields]
+    for name in (*names, "OPEN_CATALOGUE", "OPEN_IDENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    handed = gateway_environment({name: f"given-{name}" for name in names})
+    assert {name: handed[name] for name in names} == {name: f"given-{name}" for name in names}
+
+    def settings_of(given: dict[str, str]) -> Settings:
+        found = gateway_environment(given)
+        for name in (*names, "OPEN_CATALOGUE", "OPEN_IDENTITY"):
+            monkeypatch.setenv(name, found[name])
+        return Settings()
+
+    assert settings_of({}).auth_mode == "open"
+    whom = {"AUTH_MODE": "jwt", "AUTH_ISSUER": "i", "AUTH_AUDIENCE": "a", "AUTH_HS256_SECRET": "0123456789abcdef" * 2}
+    with pytest.raises(ValueError, match="OPEN_CATALOGUE must be false"):
+        settings_of(whom)
+    closed = settings_of(whom | {"OPEN_CATALOGUE": "false", "OPEN_IDENTITY": "false"})
+    assert (closed.auth_mode, closed.auth_issuer, closed.auth_leeway_s) == ("jwt", "i", 30)
+
+
+def test_all_who_show_items_know_whether_aliases_alone_are_public() -> None:
+    for name in ("api_gateway", "broadcast_service", "cache_node", "cache_front_end"):
+        assert SERVICES[name]["environment"]["AUTH_MODE"] == "${AUTH_MODE:-open}", name
+
+
+def test_settings_of_images_reach_the_gateway() -> None:
+    given = {"IMAGE_BYTES_MAX": "100000", "IMAGE_HOSTS": "img.example.com"}
+    handed = gateway_environment(given)
+    assert {name: handed[name] for name in given} == given
 
 
 def test_the_addresses_for_load_runs_have_the_defaults_of_the_file() -> None:
@@ -134,7 +183,7 @@ def test_every_image_has_a_version() -> None:
         assert "latest" not in image
 
 
-@pytest.mark.parametrize("name", [*OWN, *ONE_SHOTS])
+@pytest.mark.parametrize("name", [*OWN, *CACHE, *ONE_SHOTS])
 def test_our_own_containers_run_a_program_of_the_image(name: str) -> None:
     (program,) = SERVICES[name]["command"]
     assert program in PROGRAMS
@@ -146,7 +195,7 @@ def test_our_own_containers_run_a_program_of_the_image(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [*OWN, *CACHE])
 def test_a_container_is_stopped_no_sooner_than_its_service_needs(name: str) -> None:
     assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= 15
 
@@ -171,8 +220,25 @@ def test_files_that_are_mounted_are_there() -> None:
 
 def test_prometheus_asks_every_service_where_it_listens() -> None:
     jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
-    asked = {target for job in jobs for static in job["static_configs"] for target in static["targets"]}
+    asked = {target for job in jobs for static in job.get("static_configs", ()) for target in static["targets"]}
     assert asked == {f"{name}:{PROGRAMS[name].port}" for name in OWN}
+    # Of these there may be several, or none: each address of the name.
+    found = {
+        (name, each["type"], each["port"])
+        for job in jobs
+        for each in job.get("dns_sd_configs", ())
+        for name in each["names"]
+    }
+    assert found == {(name, "A", PROGRAMS["cache_node"].port) for name in CACHE}
+
+
+def test_the_profile_cache_is_three_nodes_and_a_front_end() -> None:
+    node, front_end = (SERVICES[name] for name in CACHE)
+    assert node["scale"] == 3
+    assert "ports" not in node, "three containers cannot have one port"
+    assert front_end["environment"]["CACHE_ROLE"] == "front_end"
+    assert "CACHE_ROLE" not in node["environment"], "a node by default"
+    assert front_end["ports"] == ["127.0.0.1:${CACHE_PORT:-9999}:9999"]
 
 
 def test_prometheus_finds_its_alerts_beside_its_configuration() -> None:

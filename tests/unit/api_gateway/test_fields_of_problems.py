@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from api_gateway.new_items import new_item
 from api_gateway.problems import problem_of
-from api_gateway.routes.items import new_item
 from api_gateway.schemas import NewItemBody
 from shared.domain.errors import InvalidInput, KeyReused
 
@@ -28,7 +28,11 @@ def refusal(**terms: Any) -> dict[str, Any]:
     [
         ("name", {"name": "  "}),
         ("name", {"name": "a\0b"}),
+        ("name", {"name": "two\nlines"}),
+        ("name", {"name": "\x1b[2Jred"}),
+        ("name", {"name": "a\x9bb"}),
         ("description", {"description": "a\0b"}),
+        ("description", {"description": "\x1b[2J"}),
         ("currency", {"currency": "XXQ"}),
         ("start_price", {"start_price": -1}),
         ("reserve_price", {"start_price": 5, "reserve_price": 10.001}),
@@ -44,6 +48,12 @@ def refusal(**terms: Any) -> dict[str, Any]:
 )
 def test_the_field_is_named(field: str, terms: dict[str, Any]) -> None:
     assert refusal(**terms)["field"] == field
+
+
+@pytest.mark.parametrize("text", ["a\tb\r\nc", "\u05d0 \u202e \u2028 \U0001f3bb"])
+def test_what_is_no_control_character_is_taken(text: str) -> None:
+    body = msgspec.json.decode(msgspec.json.encode({"name": "A vase", "description": text}), type=NewItemBody)
+    assert new_item(body).description == text
 
 
 def test_what_is_about_no_field_names_none() -> None:

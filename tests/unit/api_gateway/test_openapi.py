@@ -12,12 +12,15 @@ import httpx2 as httpx
 import pytest
 import pytest_asyncio
 
+from api_gateway.access import NOBODY, TABLE
 from api_gateway.hot_path import BID_BYTES_MAX, REFUSALS
 from api_gateway.main import build_app
 from api_gateway.settings import Settings
 from shared.domain.auction import Status
 from shared.domain.errors import BiddingError
 from tests.asyncapi import SchemaDocument
+from tests.unit.api_gateway.contexts import with_context
+from tests.unit.shared.identity.issuing import settings_of
 
 Json = dict[str, Any]
 
@@ -27,7 +30,7 @@ _PROTOCOL = {"400", "408", "431", "500"}
 
 @pytest_asyncio.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(build_app(Settings()))
+    transport = httpx.ASGITransport(with_context(build_app(Settings())))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield client
 
@@ -65,6 +68,25 @@ async def test_the_head_tells_a_stranger_what_this_is(document: Json) -> None:
     assert all(tag["description"] for tag in document["tags"])
 
 
+async def test_with_tokens_the_document_says_where_one_is_needed(document: Json) -> None:
+    settings = Settings(**settings_of().model_dump())
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(with_context(build_app(settings))), base_url="http://g"
+    ) as http:
+        guarded: Json = (await http.get("/openapi.json")).json()
+    assert guarded["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert "no authentication" not in guarded["info"]["description"]
+    for where, operation in operations(guarded):
+        needs_one = NOBODY not in TABLE[operation["operationId"]]
+        assert operation.get("security") == ([{"bearer": []}] if needs_one else None), where
+        assert ({"401", "403"} <= operation["responses"].keys()) == needs_one, where
+    for name in ("BidRequest", "BatchedBid", "FeedTokenBody"):
+        required = [found["components"]["schemas"][name].get("required", []) for found in (document, guarded)]
+        assert ["user_id" in each for each in required] == [True, False], name
+    assert "securitySchemes" not in document["components"]
+    assert not any("security" in operation or "401" in operation["responses"] for _, operation in operations(document))
+
+
 async def test_every_operation_has_a_name_a_tag_and_a_text(document: Json) -> None:
     tags = {tag["name"] for tag in document["tags"]}
     names = []
@@ -76,8 +98,14 @@ async def test_every_operation_has_a_name_a_tag_and_a_text(document: Json) -> No
         for status, response in operation["responses"].items():
             assert response.get("description", "") != "Successful Response", (where, status)
     assert sorted(names) == [
-        "cancel_item", "create_item", "get_health", "get_history", "get_item", "get_metrics", "get_readiness",
-        "get_verdict", "list_items", "make_feed_token", "pause_item", "place_bid", "resume_item", "void_bid",
+        "approve_bidder", "approve_on_item", "block_bidder", "block_for_seller", "block_on_item", "cancel_item",
+        "create_item", "create_items", "exchange_api_key", "get_audit", "get_bidder", "get_bidder_of_item",
+        "get_dead_letters", "get_health", "get_history", "get_item", "get_me", "get_metrics", "get_named_bids",
+        "get_overview", "get_readiness", "get_spending", "get_verdict", "limit_bidder", "limit_on_item", "list_bidders",
+        "list_bidders_of_item", "list_bidders_of_seller", "list_items", "make_feed_ticket", "make_feed_token",
+        "make_sign_in_code", "pause_item", "place_bid", "place_bids", "require_approval", "resume_item",
+        "revoke_tokens", "sign_in", "unapprove_bidder", "unapprove_on_item", "unblock_bidder", "unblock_for_seller",
+        "unblock_on_item", "unlimit_bidder", "unlimit_on_item", "upload_image", "void_bid", "waive_approval",
     ]  # fmt: skip
 
 
@@ -118,6 +146,7 @@ async def test_every_parameter_has_bounds_and_a_text(document: Json) -> None:
             assert parameter["description"], name
             assert "null" not in str(schema), f"{name}: there is no null in an address"
             bounded = "$ref" in schema or "enum" in schema or "pattern" in schema or "maxLength" in schema
+            bounded = bounded or schema.get("type") == "boolean"
             assert bounded or {"minimum", "maximum"} <= schema.keys(), name
 
 
@@ -163,8 +192,9 @@ async def test_every_code_is_named(document: Json) -> None:
             yield each
             yield from errors(each)
 
+    modules = ("shared.domain", "shared.identity", "api_gateway")
     # Those that an answer can carry; other services, and tests, have errors of their own.
-    codes = {each.code for each in errors(BiddingError) if each.__module__.startswith(("shared.domain", "api_gateway"))}
+    codes = {each.code for each in errors(BiddingError) if each.__module__.startswith(modules)}
     assert len(codes) > 10
     assert codes <= set(re.findall(r"[A-Z][A-Z_]+", components["ProblemAnswer"]["description"]))
 
@@ -181,7 +211,7 @@ async def test_examples_are_as_their_schemas_say(document: Json) -> None:
     assert seen > 10
     for where, operation in operations(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            assert "example" in content, where
+            assert "example" in content or content["schema"].get("format") == "binary", where
 
 
 async def test_a_bid_needs_an_amount_or_a_maximum(document: Json) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import posixpath
 import re
 from collections.abc import AsyncIterator
@@ -13,11 +15,19 @@ import pytest
 from fastapi import FastAPI
 
 from api_gateway.web import mount_pages
-from api_gateway.web.pages import FeedAddress, content_security_policy
+from api_gateway.web.pages import Elsewhere, content_security_policy
 from shared.domain.money import exponent_of
 
-PAGES = ["/", "/sell", "/items/lot-1"]
-ENTRIES = [("/", "catalogue/catalogue.js"), ("/sell", "sell/sell.js"), ("/items/lot-1", "item/item.js")]
+PAGES = ["/", "/sell", "/items/lot-1", "/sign-in", "/ops", "/docs"]
+ENTRIES = [
+    ("/", "catalogue/catalogue.js"),
+    ("/sell", "sell/sell.js"),
+    ("/items/lot-1", "item/item.js"),
+    ("/sign-in", "signin/signin.js"),
+    ("/ops", "ops/ops.js"),
+    ("/docs", "docs/docs.js"),
+]
+VENDOR = resources.files("api_gateway.web") / "vendor"
 STATIC = resources.files("api_gateway.web") / "static"
 PARTS = resources.files("api_gateway.web") / "parts"
 # The wings of js/, with those that each may import from beside itself: what all pages share first, the pages last.
@@ -25,16 +35,20 @@ WINGS: dict[str, set[str]] = {
     "lib": set(),
     "feed": {"lib"},
     "bidder": {"lib", "feed"},
+    "account": {"lib"},
     "bidding": {"lib", "bidder"},
-    "catalogue": {"lib", "feed", "bidder"},
-    "item": {"lib", "feed", "bidder", "bidding"},
-    "sell": {"lib", "bidder"},
+    "catalogue": {"lib", "feed", "bidder", "account"},
+    "docs": {"lib"},
+    "item": {"lib", "feed", "bidder", "bidding", "account"},
+    "sell": {"lib", "bidder", "account"},
+    "signin": {"lib", "account"},
+    "ops": {"lib", "feed", "account"},
 }
 MODULES = [f"{wing.name}/{module.name}" for wing in (STATIC / "js").iterdir() for module in wing.iterdir()]
 
 
 def client_for(feed_url: str, *, feed_port: int = 8081) -> httpx.AsyncClient:
-    app = FastAPI()
+    app = FastAPI(docs_url=None, redoc_url=None)
     mount_pages(app, feed_url=feed_url, feed_port=feed_port)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auction.example:8080")
 
@@ -57,6 +71,8 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.files: list[str] = []
+        """Without the version."""
+        self.addresses: list[str] = []
         self.ids: list[str] = []
         self.inline: list[str] = []
         self.feed(text)
@@ -66,7 +82,8 @@ class Page(HTMLParser):
         values = dict(attrs)
         reference = values.get("src") if tag == "script" else values.get("href") if tag == "link" else None
         if reference:
-            self.files.append(reference)
+            self.addresses.append(reference)
+            self.files.append(re.sub(r"^/static/[0-9a-f]{16}/", "/static/", reference))
         if values.get("id"):
             self.ids.append(str(values["id"]))
         if tag == "style" or (tag == "script" and "src" not in values):
@@ -90,8 +107,21 @@ async def test_what_pages_share_stands_in_each_of_them_once(client: httpx.AsyncC
     text = (await client.get(path)).text
 
     assert "<!-- part" not in text
+    text = re.sub('="/static/[0-9a-f]{16}/', '="/static/', text)
     for name in ("head", "brand", "foot"):
         assert text.count((PARTS / f"{name}.html").read_text("utf-8")) == 1, name
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path != "/docs"])
+@pytest.mark.parametrize("signs_in", [False, True])
+async def test_a_page_has_a_place_for_the_account_where_people_sign_in(path: str, signs_in: bool) -> None:
+    """Scripts tell by it whether they have to. Swagger UI has a form of its own for a token."""
+    app = FastAPI()
+    mount_pages(app, feed_url="", signs_in=signs_in)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auction.example") as http:
+        page = Page((await http.get(path)).text)
+    assert page.ids.count("account") == int(signs_in)
+    assert page.inline == []
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -101,8 +131,20 @@ async def test_a_page_needs_nothing_inline_and_nothing_from_elsewhere(client: ht
     assert page.inline == []
     assert page.files
     assert len(page.ids) == len(set(page.ids))
-    for reference in page.files:
-        assert (await client.get(reference)).status_code == 200, reference
+    for reference in page.addresses:
+        answer = await client.get(reference)
+        assert answer.status_code == 200, reference
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable", reference
+
+
+@pytest.mark.parametrize("prefix", ["", "0123456789abcdef/"])
+async def test_a_file_of_no_version_or_another_one_is_always_checked_again(
+    client: httpx.AsyncClient, prefix: str
+) -> None:
+    answer = await client.get(f"/static/{prefix}js/lib/dom.js")
+
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-cache"
 
 
 async def test_modules_import_only_modules_that_are_served(client: httpx.AsyncClient) -> None:
@@ -160,7 +202,7 @@ async def test_scripts_ask_only_for_elements_that_their_page_has(
 async def test_a_page_names_all_modules_that_its_script_needs(client: httpx.AsyncClient, path: str, entry: str) -> None:
     page = Page((await client.get(path)).text)
 
-    modules = [name for name in page.files if name.endswith(".js")]
+    modules = [name for name in page.files if name.endswith(".js") and not name.startswith("/static/vendor/")]
     assert modules[0] == f"/static/js/{entry}"
     assert sorted(modules) == sorted(f"/static/js/{name}" for name in modules_of(entry))
 
@@ -172,8 +214,7 @@ async def test_amounts_have_the_decimals_of_the_platform() -> None:
         for name, decimals in (("WITHOUT_DECIMALS", 0), ("WITH_THREE", 3))
         for currency in re.findall(rf'const {name} = "([A-Z ]+)"', script)[0].split()
     }
-    form = (STATIC / "js" / "sell" / "sell.js").read_text("utf-8")
-    offered = re.findall(r'"((?:[A-Z]{3} )+[A-Z]{3})"\.split', form)[0].split()
+    offered = re.findall(r'CURRENCIES =\s+"((?:[A-Z]{3} )+[A-Z]{3})"\.split', script)[0].split()
 
     assert listed["JPY"] == 0
     for currency in {*listed, *offered}:
@@ -238,6 +279,9 @@ async def test_the_policy_allows_our_own_files_and_the_feed_alone(client: httpx.
     assert policy["connect-src"] == ["'self'", "ws://127.0.0.1:8081"]
     assert policy["frame-ancestors"] == ["'none'"]
     assert policy["base-uri"] == ["'none'"]
+    assert policy["require-trusted-types-for"] == ["'script'"]
+    # The style of Swagger UI has its icons within it.
+    assert policy["img-src"] == (["'self'", "data:"] if path == "/docs" else ["'self'"])
 
 
 @pytest.mark.parametrize(
@@ -266,16 +310,16 @@ async def test_without_a_configured_feed_it_is_on_the_host_of_the_page() -> None
         config = (await client.get("/config.json")).json()
         policy = policy_of(await client.get("/"))
 
-    assert config == {"feed_url": "", "feed_port": 9001}
+    assert config == {"feed_url": "", "feed_port": 9001, "takes_images": False}
     assert policy["connect-src"] == ["'self'", "ws://auction.example:9001", "wss://auction.example:9001"]
 
 
 @pytest.mark.parametrize("host", ["evil.example; script-src *", "a b", "a\n", "*", "::1", "x" * 300, "", None])
 def test_a_host_that_is_no_name_does_not_reach_the_policy(host: str | None) -> None:
-    policy = content_security_policy(FeedAddress("", 8081), host)
+    policy = content_security_policy(Elsewhere("", 8081), host)
 
     assert "connect-src 'self' ws: wss:;" in policy
-    assert policy == content_security_policy(FeedAddress("", 8081), None)
+    assert policy == content_security_policy(Elsewhere("", 8081), None)
 
 
 async def test_a_hostile_host_header_cannot_add_to_the_policy() -> None:
@@ -308,7 +352,7 @@ async def test_every_item_has_the_same_page(client: httpx.AsyncClient, item_id: 
 
     assert answer.status_code == 200
     assert answer.content == (await client.get("/items/another")).content
-    assert b"/static/js/item/item.js" in answer.content
+    assert b"/js/item/item.js" in answer.content
 
 
 @pytest.mark.parametrize(
@@ -398,3 +442,24 @@ async def test_pages_are_not_part_of_the_documented_api() -> None:
     mount_pages(app, feed_url="")
 
     assert app.openapi()["paths"] == {}
+
+
+async def test_swagger_ui_is_what_was_published(client: httpx.AsyncClient) -> None:
+    told = json.loads((VENDOR / "swagger-ui" / "version.json").read_text("utf-8"))
+
+    assert (told["package"], len(told["sha256"])) == ("swagger-ui-dist", 2)
+    for name, digest in told["sha256"].items():
+        answer = await client.get(f"/static/vendor/swagger-ui/{name}", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        assert hashlib.sha256(answer.content).hexdigest() == digest, name
+        plain = await client.get(f"/static/vendor/swagger-ui/{name}", headers={"Accept-Encoding": "identity"})
+        assert plain.content == answer.content
+        # Whatever it says of other hosts, none is loaded: the policy of the page allows none.
+    assert "Apache License" in (VENDOR / "swagger-ui" / "LICENSE").read_text("utf-8")
+    assert "swagger-ui" in (VENDOR / "swagger-ui" / "NOTICE").read_text("utf-8").lower()
+
+
+async def test_the_former_address_of_the_description_leads_to_it(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/redoc")
+
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")

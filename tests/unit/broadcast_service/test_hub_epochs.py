@@ -150,3 +150,63 @@ def test_what_is_known_here_of_a_lost_item_has_to_do() -> None:
     hub.subscribe("bob", ITEM)
     assert sends(hub.lost(ITEM, 0.0)) == [([("snapshot", 3), ("stale", 3)], {"bob"})]
     assert hub.lost_count == 0
+
+
+def test_a_lost_item_that_may_be_opened_is_no_longer_lost_once_it_is_known_to_be_none() -> None:
+    hub = new_hub(open_catalogue=True)
+    hub.subscribe("ann", ITEM)
+    hub.lost(ITEM, 0.0)
+    assert hub.lost_count == 1
+    hub.missing(ITEM, 0.0)
+    assert hub.lost_count == 0
+
+
+def test_who_asks_again_for_a_lost_item_is_told_again() -> None:
+    """Also on the same connection, and where others wait all the while."""
+    hub = new_hub()
+    for viewer in ("ann", "bob"):
+        hub.subscribe(viewer, ITEM)
+    hub.lost(ITEM, 0.0)
+    hub.subscribe("ann", ITEM)
+    [send] = only_sends(hub.lost(ITEM, 0.0))
+    assert set(send.viewers) == {"ann"}
+    hub.leave("bob")
+    assert hub._channels[ITEM]._told_lost == {"ann"}, "nothing is kept of who left"
+    hub.subscribe("bob", ITEM)
+    [send] = only_sends(hub.lost(ITEM, 0.0))
+    assert set(send.viewers) == {"bob"}
+    hub.loaded(ITEM, Recovery(item(3, epoch=2)), 0.0)
+    assert hub._channels[ITEM]._told_lost == set()
+
+
+def test_an_item_that_is_behind_and_that_nobody_watches_any_more_is_not_read() -> None:
+    hub = new_hub()
+    hub.subscribe("ann", ITEM)
+    hub.epoch_heard(SHARD, 2)
+    assert Load(ITEM) in hub.loaded(ITEM, Recovery(item(3)), 0.0)
+    assert hub.shards_seen({SHARD: 2}, []) == [Load(ITEM)]
+    hub.leave("ann")
+    assert hub.shards_seen({SHARD: 2}, []) == []
+
+
+def test_who_joins_an_item_that_redis_lacks_is_not_told_what_the_others_are() -> None:
+    """Its own first frames say it."""
+    hub = new_hub()
+    hub.subscribe("ann", ITEM, full=True)
+    hub.loaded(ITEM, Recovery(item(3)), 0.0)
+    hub.stream_down(0.0)
+    hub.stream_up()
+    hub.subscribe("bob", ITEM, full=True)
+    hub.history_wanted(ITEM)
+    told = sends(hub.missing(ITEM, 0.0))
+    assert told == [([("stale", 3)], {"ann"}), ([("snapshot", 3)], {"bob"})]
+
+
+def test_who_missed_what_was_looked_for_and_is_gone_does_not_wait_for_another_look() -> None:
+    hub = new_hub(ring=2)
+    hub.subscribe("ann", ITEM)
+    hub.loaded(ITEM, Recovery(item(9)), 0.0)
+    assert hub.subscribe("bob", ITEM, (1, 4)) == [Load(ITEM)]
+    assert hub.history_wanted(ITEM) == {1: 4}
+    [send] = only_sends(hub.loaded(ITEM, Recovery(item(9)), 0.0, again=True))
+    assert (shown(send.frames), set(send.viewers)) == ([("snapshot", 9)], {"bob"})

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,7 +16,7 @@ from click.testing import CliRunner, Result
 from infrastructure.local import cli
 from infrastructure.local.commands.logs import Follower
 from infrastructure.local.commands.status import age_text
-from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.ports import Ports, free_ports
 from infrastructure.local.state import ProcessRecord, RunRecord, own_record, run_path
 
 
@@ -34,8 +37,85 @@ def test_help_lists_all_subcommands() -> None:
     assert [name for name in cli.commands() if f"  {name} " not in output] == []
 
 
-def test_an_unknown_subcommand_is_a_usage_error() -> None:
-    assert bidding("fly").exit_code == 2
+def leaves(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    """The words of every subcommand that has none of its own."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from leaves(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("words", [(), ("items",), ("cache",), ("dead-letters",)], ids=" ".join)
+def test_no_line_of_help_is_cut(words: tuple[str, ...]) -> None:
+    listed = bidding(*words, "--help").output.partition("\nCommands:\n")[2]
+    assert listed
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("words", list(leaves(cli.main)), ids=" ".join)
+def test_help_has_examples_that_are_understood(words: tuple[str, ...], tmp_path: Path) -> None:
+    output = bidding(*words, "--help").output
+    found = re.findall(r"^ {4}bidding (.+)$", output, re.MULTILINE)
+    assert found, output
+    for example in found:
+        given = shlex.split(example)
+        assert tuple(given[: len(words)]) == words
+        command: click.Command = cli.main
+        context = click.Context(cli.main)
+        for word in words:
+            assert isinstance(command, click.Group)
+            command = command.get_command(context, word) or pytest.fail(word)
+        # Parsed, and not run. A file of an example need not be there.
+        parser_context = click.Context(command, info_name=words[-1], resilient_parsing=True)
+        parser = command.make_parser(parser_context)
+        _, rest, _ = parser.parse_args(list(given[len(words) :]))
+        assert rest == [] or any(isinstance(each, click.Argument) for each in command.params)
+
+
+def test_an_unknown_subcommand_is_a_usage_error_that_names_what_may_be_meant() -> None:
+    result = bidding("fly")
+    assert result.exit_code == 2
+    assert "Did you mean" not in result.output
+    assert "No such command 'dmeo'. Did you mean demo or deploy?" in bidding("dmeo").output
+    assert "Did you mean pause?" in bidding("items", "puase").output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("feed-token", "no spaces"), ("logs",), ("cache", "ring"), ("items", "pause", "x", "--reason", "y"), ("demo",)],
+    ids=" ".join,
+)
+def test_errors_have_one_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    monkeypatch.delenv("GATEWAY_URL", raising=False)
+    result = bidding(*arguments, "--data-dir", str(tmp_path))
+    assert result.exit_code in (1, 2)
+    assert result.output.startswith("Error: ")
+
+
+def test_items_of_a_gateway_that_is_not_there() -> None:
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    result = bidding("items", "pause", "lamp", "--reason", "x", "--gateway-url", url)
+    assert (result.exit_code, f"Error: Nothing answers at {url}" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--start-price", "1e"),
+        ("--start-price", "NaN"),
+        ("--ends-in", "1 hour"),
+        ("--soft-close", "2m"),
+        ("--increment", "%"),
+    ],
+)
+def test_terms_that_are_none_are_usage_errors(option: str, value: str) -> None:
+    result = bidding("items", "create", "Lamp", option, value, "--gateway-url", "http://127.0.0.1:1")
+    assert result.exit_code == 2
+    assert option in result.output
 
 
 def test_one_whose_packages_are_missing_says_so_and_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +171,7 @@ def test_a_port_that_is_none_is_refused_with_its_setting() -> None:
     ("command", "exit_code"),
     [
         (("demo",), 2),
+        (("items", "pause", "lamp", "--reason", "x"), 2),
         (("recover",), 1),
         (("dead-letters", "list"), 1),
         (("dead-letters", "retry", "1"), 1),

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from api_gateway.routes.items import new_item
+from api_gateway.new_items import new_item
 from api_gateway.schemas import NewItemBody
 from infrastructure.local import cli
 from infrastructure.local.commands.demo import summary

@@ -85,3 +85,11 @@ async def test_a_platform_that_takes_no_lots_is_given_up() -> None:
         with pytest.raises(DemoError, match=r"does not take the lots: HTTP_404"):
             async with asyncio.timeout(30):
                 await Demo(plan(url, lots=LOTS_REFUSED_MAX), lambda _: None).run(asyncio.Event())
+
+
+async def test_a_demo_that_is_over_before_anybody_answered_says_so() -> None:
+    [port] = free_ports(1)
+    demo = Demo(plan(f"http://{HOST}:{port}", seconds=0.5), lambda _: None)
+    with pytest.raises(DemoError, match="Nothing answers"):
+        async with asyncio.timeout(30):
+            await demo.run(asyncio.Event())

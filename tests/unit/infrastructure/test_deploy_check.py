@@ -216,7 +216,7 @@ def test_a_plan_tells_what_is_created(checkout: Path, tmp_path: Path) -> None:
 
 def test_the_configuration_is_counted_through_its_modules() -> None:
     counts = deploy.configured(TERRAFORM_DIR / "envs" / "prod")
-    # Gateway, broadcaster, archiver, one-shot, cache node and three NATS servers.
+    # Gateway, broadcaster, archiver, one-shot, three NATS servers, and the read cache: nodes and front ends are one.
     assert counts["aws_ecs_task_definition"] == 8
     assert counts["aws_db_instance"] == 1
 

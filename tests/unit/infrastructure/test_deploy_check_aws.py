@@ -183,6 +183,14 @@ def test_a_new_account_may_run_too_few_tasks(allowed: float, grade: str) -> None
     assert deploy_aws.check_vcpus(lambda _: Quota(allowed), values()).grade == grade
 
 
+@pytest.mark.parametrize(("enabled", "grade"), [(False, "ok"), (True, "fail")])
+def test_nodes_of_the_read_cache_need_vcpus_too(enabled: bool, grade: str) -> None:
+    sizes = {"node": {"cpu": 256, "max": 12}, "front_end": {"cpu": 256, "max": 2}}
+    wanted = values(cache_node_enabled=enabled, cache_services=sizes)
+    assert deploy_aws.check_vcpus(lambda _: Quota(5.5), wanted).grade == grade
+    assert deploy_aws.check_vcpus(lambda _: Quota(5.75), wanted).grade == "ok"
+
+
 def test_no_credentials_are_a_failure_and_the_rest_could_not_be_checked(
     server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

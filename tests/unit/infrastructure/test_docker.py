@@ -77,7 +77,7 @@ def test_published_secrets_are_refused_unless_somebody_says_local() -> None:
     assert local["REDIS_URL"] == "redis://:local-redis@redis:6379/0"
 
 
-@pytest.mark.parametrize("name", ["api_gateway", "broadcast_service"])
+@pytest.mark.parametrize("name", ["api_gateway", "broadcast_service", "cache_node"])
 def test_aliases_need_a_secret_of_ones_own(name: str) -> None:
     with pytest.raises(StartRefused, match="ALIAS_SECRET must be set"):
         prepared({}, PROGRAMS[name])

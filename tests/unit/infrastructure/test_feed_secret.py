@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from infrastructure.local import cli
 from infrastructure.local.errors import StackError
-from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
+from infrastructure.local.feed_secret import ALIAS_SECRET, FEED_TOKEN_SECRET, alias_secret, feed_token_secret
 from infrastructure.local.servers.ports import Ports
-from infrastructure.local.services import broadcaster_names
+from infrastructure.local.services import BROADCAST_SERVICE, process_names
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
 from shared.feed_tokens import SECRET_BYTES_MIN, Identity, check
@@ -52,6 +52,19 @@ def test_services_are_given_the_secret_and_open_identity(tmp_path: Path) -> None
     environment = Stack(tmp_path, ports=Ports()).service_env
     assert environment[FEED_TOKEN_SECRET] == feed_token_secret(tmp_path)
     assert environment["OPEN_IDENTITY"] == "true"
+
+
+def test_where_tokens_are_demanded_aliases_have_a_secret_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ALIAS_SECRET, raising=False)
+    # Whoever needs none keeps the aliases of before.
+    assert ALIAS_SECRET not in Stack(tmp_path, ports=Ports()).service_env
+    demanding = Stack(tmp_path, ports=Ports(), env={"AUTH_MODE": "jwt"}).service_env
+    assert demanding[ALIAS_SECRET] == alias_secret(tmp_path)
+    assert demanding[ALIAS_SECRET] != demanding[FEED_TOKEN_SECRET]
+    given = Stack(tmp_path, ports=Ports(), env={"AUTH_MODE": "jwt", ALIAS_SECRET: "mine"}).service_env
+    assert given[ALIAS_SECRET] == "mine"
 
 
 def test_a_secret_from_outside_wins_and_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +107,8 @@ def test_what_is_no_token(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 
 
 def test_names_of_several_broadcasters() -> None:
-    assert broadcaster_names(1) == ("broadcast_service",)
-    assert broadcaster_names(3) == ("broadcast_service", "broadcast_service-2", "broadcast_service-3")
+    assert process_names(BROADCAST_SERVICE, 1) == ("broadcast_service",)
+    assert process_names(BROADCAST_SERVICE, 3) == ("broadcast_service", "broadcast_service-2", "broadcast_service-3")
 
 
 def test_the_status_shows_all_broadcasters_at_their_common_port(tmp_path: Path) -> None:
@@ -105,7 +118,7 @@ def test_the_status_shows_all_broadcasters_at_their_common_port(tmp_path: Path) 
         supervisor=me,
         urls={},
         ports={name: getattr(Ports(broadcast=8_765), name) for name in Ports.__slots__},
-        processes=dict.fromkeys(broadcaster_names(2), me),
+        processes=dict.fromkeys(process_names(BROADCAST_SERVICE, 2), me),
     )
     record.write(run_path(tmp_path))
     rows = json.loads(bidding("status", "--data-dir", str(tmp_path), "--json").output)["processes"]

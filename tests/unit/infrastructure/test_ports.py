@@ -97,4 +97,6 @@ def test_setting_names_are_those_of_the_environment() -> None:
         "NATS_PORT",
         "NATS_MONITOR_PORT",
         "POSTGRES_PORT",
+        "CACHE_PORT",
+        "CACHE_NODE_PORT",
     ]

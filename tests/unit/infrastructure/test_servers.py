@@ -29,7 +29,7 @@ def fake_server(folder: Path, name: str, says: str) -> Path:
 
 
 def test_redis_keeps_every_bid_by_default(tmp_path: Path) -> None:
-    spec = redis_spec(tmp_path / "with space", Ports(), os.environ)
+    spec = redis_spec(tmp_path / "with space", Ports().redis, os.environ)
     lines = Path(spec.argv[1]).read_text().splitlines()
     for needed in (
         "bind 127.0.0.1",
@@ -43,10 +43,10 @@ def test_redis_keeps_every_bid_by_default(tmp_path: Path) -> None:
 
 
 def test_the_fsync_mode_can_be_chosen_and_is_checked(tmp_path: Path) -> None:
-    spec = redis_spec(tmp_path, Ports(), os.environ, "everysec")
+    spec = redis_spec(tmp_path, Ports().redis, os.environ, "everysec")
     assert "appendfsync everysec" in Path(spec.argv[1]).read_text()
     with pytest.raises(StackError, match="always, everysec, no"):
-        redis_spec(tmp_path, Ports(), os.environ, "sometimes")  # type: ignore[arg-type]
+        redis_spec(tmp_path, Ports().redis, os.environ, "sometimes")  # type: ignore[arg-type]
 
 
 def test_nats_listens_here_alone_and_stores_in_the_data_directory(tmp_path: Path) -> None:

@@ -129,4 +129,5 @@ def test_commands_complete_themselves() -> None:
         "plain,doctor",
         "plain,dead-letters",
         "plain,deploy-check",
+        "plain,deploy",
     ]

@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
 
 from infrastructure.local.servers.ports import HOST
-from shared.clients.nats import Client, NatsLink, open_nats
+from shared import names
+from shared.clients.nats import (
+    Client,
+    NatsLink,
+    StreamLimits,
+    StreamUnavailable,
+    ensure_stream,
+    open_nats,
+)
 from tests.tcp import serving
 
 GREETING_NEVER_COMES_S = 0.2
@@ -107,3 +119,82 @@ async def _flood(client: Client, flooded: asyncio.Event) -> None:
     for _ in range(SOCKETS_HOLD_LESS_BYTES // len(message)):
         await client.publish("any", message)
     flooded.set()
+
+
+def state_of(link: NatsLink) -> tuple[Any, bool]:
+    return link.client, link.is_connected
+
+
+async def test_of_many_who_need_the_connection_one_opens_it_and_again_once_it_was_closed_for_good() -> None:
+    """Each of the others would leave one that nobody closes."""
+    accepted, the_end = 0, asyncio.Event()
+
+    async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        await greet(reader, writer)
+        await the_end.wait()
+
+    async with serving(greeting) as port, asyncio.timeout(PATIENCE_S):
+        link = NatsLink(f"nats://{HOST}:{port}", name="test")
+        assert state_of(link) == (None, False)
+        clients = await asyncio.gather(*(link.connected() for _ in range(10)))
+        assert (len({id(client) for client in clients}), accepted) == (1, 1)
+        assert state_of(link) == (clients[0], True)
+        await clients[0].close()
+        assert state_of(link) == (None, False)
+        again = await link.connected()
+        assert (again is clients[0], accepted) == (False, 2)
+        await link.close()
+        assert (state_of(link), again.is_closed) == ((None, False), True)
+
+
+async def test_a_client_that_is_connecting_again_by_itself_is_not_replaced() -> None:
+    class Link(NatsLink):
+        async def _open(self) -> Client:
+            raise AssertionError("a second one")
+
+    link = Link("nats://nowhere", name="test")
+    link._client = cast(Client, SimpleNamespace(is_closed=False, is_connected=False))
+    with pytest.raises(StreamUnavailable, match="disconnected"):
+        await link.connected()
+    assert link.client is None
+
+
+class WithoutStream:
+    """JetStream that has no stream yet, or has one."""
+
+    def __init__(self, *, has_stream: bool = False) -> None:
+        self._has_stream = has_stream
+        self.made: list[StreamConfig] = []
+
+    async def stream_info(self, name: str) -> Any:
+        assert name == names.STREAM
+        if not self._has_stream:
+            raise NotFoundError
+        return "as it is"
+
+    async def add_stream(self, config: StreamConfig) -> str:
+        self.made.append(config)
+        return "made"
+
+
+async def test_a_full_stream_refuses_what_is_new_and_drops_nothing_that_is_not_archived() -> None:
+    jetstream = WithoutStream()
+    limits = StreamLimits(bytes_max=7_000, age_max_s=60, duplicate_window_s=5, replicas=3)
+    assert cast(Any, await ensure_stream(cast(Any, jetstream), limits)) == "made"
+    (config,) = jetstream.made
+    assert (config.name, config.subjects) == (names.STREAM, [names.SUBJECT_ALL])
+    assert (config.discard, config.retention) == (DiscardPolicy.NEW, RetentionPolicy.LIMITS)
+    assert (config.storage, config.num_replicas) == (StorageType.FILE, 3)
+    assert (config.max_bytes, config.max_age, config.duplicate_window) == (7_000, 60, 5)
+    assert config.allow_direct, "or many subjects cannot be asked for at once"
+    await ensure_stream(cast(Any, jetstream))
+    assert (jetstream.made[1].max_age, jetstream.made[1].duplicate_window) == (3 * 86_400, 120)
+
+
+async def test_a_stream_that_is_there_is_left_as_it_is() -> None:
+    jetstream = WithoutStream(has_stream=True)
+    found: Any = await ensure_stream(cast(Any, jetstream), StreamLimits(bytes_max=1))
+    assert found == "as it is"
+    assert jetstream.made == []

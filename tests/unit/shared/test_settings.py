@@ -21,6 +21,7 @@ from infrastructure.local.stack import Stack
 from shared.aliases import AliasSettings
 from shared.aws.settings import AwsSettings
 from shared.clients.nats import StreamLimits
+from shared.read_cache.settings import ReadCacheSettings
 from tests.preforked import launch_service
 from tests.waiting import eventually
 
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[3]
 SERVICES = ("api_gateway", "broadcast_service", "archival_worker")
 SECRET = "0123456789abcdef0123456789abcdef"
 OF_AWS = ("AWS_ENDPOINT_URL", "METRICS_CLOUDWATCH_NAMESPACE", "CLOUD_MAP_SERVICE_ID", "CLOUD_MAP_ADDRESS", "EXPORT_DIR")
+IDENTITY = ("AUTH_MODE", "AUTH_HS256_SECRET")
 URLS = {
     "REDIS_URL": f"rediss://:{SECRET}@redis.example:6380/0",
     "NATS_URL": f"tls://bidding:{SECRET}@one.example:4222,two.example:4222",
@@ -42,7 +44,7 @@ def settings_of(service: str) -> BaseSettings:
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in (*URLS, "FEED_TOKEN_SECRET", "ALIAS_SECRET", "NATS_STREAM_REPLICAS", "LOG_LEVEL", *OF_AWS):
+    for name in (*URLS, "FEED_TOKEN_SECRET", "ALIAS_SECRET", *IDENTITY, "NATS_STREAM_REPLICAS", "LOG_LEVEL", *OF_AWS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -105,6 +107,20 @@ def test_what_is_no_field_of_a_service_is_read_from_the_file_too(own_folder: Pat
     assert AwsSettings().metrics_cloudwatch_namespace == "Bidding/test"
 
 
+def test_aliases_hide_only_behind_a_secret_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_MODE", "jwt")
+    with pytest.raises(ValidationError, match="ALIAS_SECRET must be set with AUTH_MODE=jwt"):
+        AliasSettings()
+    monkeypatch.setenv("ALIAS_SECRET", SECRET)
+    assert AliasSettings().auth_mode == "jwt"
+    for other in ("FEED_TOKEN_SECRET", "AUTH_HS256_SECRET"):
+        monkeypatch.setenv(other, SECRET)
+        with pytest.raises(ValidationError, match=f"ALIAS_SECRET and {other} must differ") as raised:
+            AliasSettings()
+        assert SECRET not in str(raised.value)
+        monkeypatch.delenv(other)
+
+
 def test_the_number_of_replicas_is_one_that_can_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert StreamLimits().replicas == 1
     monkeypatch.setenv("NATS_STREAM_REPLICAS", "2")
@@ -155,9 +171,12 @@ def test_the_file_of_the_compose_stack_does_not_steer_the_embedded_one(
 ) -> None:
     """It lies in the folder in which `bidding up` runs."""
     (own_folder / ".env").write_text(
-        "EXPORT_S3_BUCKET=bidding-exports\nAWS_ENDPOINT_URL=http://aws:4566\nMETRICS_CLOUDWATCH_NAMESPACE=Bidding/x\n"
+        "EXPORT_S3_BUCKET=bidding-exports\nIMAGES_S3_BUCKET=bidding-images\nAWS_ENDPOINT_URL=http://aws:4566\nMETRICS_CLOUDWATCH_NAMESPACE=Bidding/x\n"
         "CLOUD_MAP_SERVICE_ID=srv-1\nCLOUD_MAP_ADDRESS=h\nGATEWAY_PORT=7001\nREDIS_URL=redis://redis:6379\n"
         "BROADCAST_PUBLIC_URL=wss://live.example.com\nNATS_STREAM_REPLICAS=3\n"
+        "READ_CACHE=cluster\nREAD_CACHE_MEMBERSHIP=cloud_map\nREAD_CACHE_CLOUD_MAP=bidding/cache\n"
+        "READ_CACHE_NODES=a=10.0.0.1:8001\nREAD_CACHE_TLS_CERT_FILE=c\nREAD_CACHE_TLS_KEY_FILE=k\n"
+        "READ_CACHE_TLS_CA_FILE=ca\nREAD_CACHE_LOADS_MAX=5\n"
     )
     stack = Stack(own_folder, ports=Ports(gateway=6))
     for name, value in service_environment(stack.urls, stack.ports, {"EXPORT_DIR": "/exports"}, {}).items():
@@ -167,8 +186,12 @@ def test_the_file_of_the_compose_stack_does_not_steer_the_embedded_one(
     aws = AwsSettings()
     assert (aws.metrics_cloudwatch_namespace, aws.cloud_map_service_id, aws.aws_endpoint_url) == ("", "", "")
     gateway: Any = settings_of("api_gateway")
-    assert gateway.gateway_port == 6
+    assert (gateway.gateway_port, gateway.images_s3_bucket) == (6, "")
     assert StreamLimits().replicas == 1
+    cache = ReadCacheSettings()
+    assert (cache.read_cache, cache.read_cache_membership, cache.read_cache_nodes) == ("local", "jetstream", "")
+    assert (cache.cloud_map, cache.tls_files) == (("", ""), ("", "", ""))
+    assert cache.read_cache_loads_max == 5, "what does not say where nodes are is taken"
 
 
 def test_the_embedded_stack_uses_aws_where_its_own_environment_says_so() -> None:
@@ -197,6 +220,15 @@ WRONG = {
         "METRICS_CLOUDWATCH_INTERVAL_S": "a number from 1 to 3600",
         "LOG_LEVEL": "one of DEBUG, INFO",
     },
+    "cache_node": {
+        "CACHE_ROLE": "one of node, front_end",
+        "CACHE_NODE_HOST": "an IP address of loopback or of a private network",
+        "CACHE_NODE_PORT": "a whole number from 1 to 65535",
+        "CACHE_POSTGRES_TIMEOUT_S": "a number above 0, at most 5",
+        "READ_CACHE_BYTES_MAX": "a whole number, at least 1048576",
+        "READ_CACHE_MEMBERSHIP": "one of static, cloud_map, jetstream",
+        "LOG_LEVEL": "one of DEBUG, INFO",
+    },
     "archival_worker": {
         "ARCHIVER_PORT": "a whole number from 0 to 65535",
         "ARCHIVER_CHAIN": "true or false",
@@ -218,7 +250,7 @@ def run(own_folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", WRONG)
 def test_a_service_says_in_a_line_each_what_is_wrong(service: str, own_folder: Path) -> None:
     done = run(own_folder, service, **dict.fromkeys(WRONG[service], "Wr0ng"))
     assert (done.returncode, done.stdout) == (2, "")

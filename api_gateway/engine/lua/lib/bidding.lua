@@ -1,14 +1,20 @@
 -- How one bid is decided: the rule of shared/domain/bidding.py, next to the data. It comes after lib/item.lua, and
 -- reads and changes the item's state, which lib/item.lua has in locals. Only `remember` writes.
 
-local proxies = {}
-local bidders = {}
-local end_moved = false
+local proxies, bidders, end_moved
+-- Whether anything was ruled that may concern the bidders of this item.
+local is_ruled
 
 -- The accepted bids of this call, for the item's log (shared/redis_layout/accepted_log.py). Then, of the bid that is
 -- being decided: the price that it set and its seq, the automatic bid that answered it, and whose that is.
-local logged = {}
+local logged
 local shown, shown_seq, answer, answered_by
+
+-- To be called before the first bid on an item.
+local function begin_bids()
+  proxies, bidders, end_moved, logged = {}, {}, false, {}
+  is_ruled = (item_rulings or '') ~= '' or (house_rulings or '') ~= ''
+end
 
 local function placed(bid_id, user, kind, amount, previous)
   if kind == 'proxy' then
@@ -163,19 +169,77 @@ local function accept(user, amount, maximum, bid_id, buys_now)
   return verdict
 end
 
+-- Whether the house or the item has a mark, where either has any.
+local function is_marked(mark)
+  return string.find(item_rulings or '', mark, 1, true) or string.find(house_rulings or '', mark, 1, true)
+end
+
+-- What was ruled on a bidder (shared/redis_layout/rulings.py): the code with which all their bids are refused, or nil, and the
+-- most that one may come to, or nil. A plain item in a plain house never comes here.
+local function ruled_on(user)
+  local tag, flags, most = string.match(item_key, '^{[^}]*}:'), '', nil
+  if string.find(item_rulings or '', 'L', 1, true) then
+    flags, most = string.match(redis.call('HGET', tag .. 'rulings:' .. item_id, user) or '|', '^(%a*)|(%d*)')
+  end
+  if string.find(house_rulings or '', 'L', 1, true) then
+    -- A seller's id has no bar in it, so nobody's id is that of such a field.
+    local of_all, of_seller = unpack(redis.call('HMGET', tag .. 'rulings', user, user .. '|' .. (seller_id or '')))
+    flags = flags .. string.match(of_all or '', '^%a*') .. string.match(of_seller or '', '^%a*')
+  end
+  if string.find(flags, 'B', 1, true) then return 'BLOCKED' end
+  if is_marked('A') and not string.find(flags, 'A', 1, true) then return 'NOT_APPROVED' end
+  return nil, tonumber(most)
+end
+
+-- How much more of the bidder's spending limit must be in this shard, for a bid that may come to `most` and leads; 0 where
+-- there is enough, or no limit. What a bidder leads with already is theirs.
+local function lacking(user, most)
+  if not string.find(house_rulings or '', 'S', 1, true) or (user == leader and most <= leader_max) then return 0 end
+  local used, leased = credit_of(user)
+  if not leased then return 0 end
+  local former, here = string.match(charged or '', '^([^|]*)|(%d+)$')
+  if former == user then used = used - tonumber(here) end
+  return math.max(0, used + most - leased)
+end
+
+-- A refusal for want of credit says how much is missing, and in which currency: the gateway may find it in the bidder's account,
+-- and ask again.
+local function beyond_limit(user, missing)
+  return string.format('%s|%d|%s', refused('LIMIT_EXCEEDED', user), missing, currency), true
+end
+
+-- Decides a bid at an instant at which the item takes bids. Returns the verdict, and whether it is a refusal that another
+-- ruling may make good: that is not kept under the bid's key.
 local function decide(user, amount, maximum, bid_id)
   if user == seller_id then return refused('OWN_ITEM', user) end
+  local most
+  if is_ruled then
+    local code
+    code, most = ruled_on(user)
+    if code then return refused(code, user), true end
+  end
   status = 'open' -- a scheduled item whose start has come
   if amount and buy_now_price and amount >= buy_now_price then
     local offered
     if reserve_price then offered = not reserve_met else offered = leader == '' end
-    if offered then return accept(user, amount, maximum, bid_id, true) end
+    if offered then
+      if most and math.max(price, buy_now_price) > most then return refused('LIMIT_EXCEEDED', user), true end
+      local missing = lacking(user, math.max(price, buy_now_price))
+      if missing > 0 then return beyond_limit(user, missing) end
+      return accept(user, amount, maximum, bid_id, true)
+    end
   end
   local limit = maximum or amount
   if user == leader and not amount then
     if limit <= leader_max then return refused('MAX_NOT_RAISED', user) end
   elseif (amount or limit) < minimum() then
     return refused('TOO_LOW', user)
+  end
+  if most and limit > most then return refused('LIMIT_EXCEEDED', user), true end
+  -- Who does not lead with it needs no credit for it.
+  if leader == '' or user == leader or limit > leader_max then
+    local missing = lacking(user, limit)
+    if missing > 0 then return beyond_limit(user, missing) end
   end
   return accept(user, amount, maximum, bid_id, false)
 end
@@ -189,5 +253,4 @@ local function remember()
   if redis.call('RPUSH', accepted_key, unpack(logged)) > ACCEPTED_KEPT then
     redis.call('LTRIM', accepted_key, -ACCEPTED_KEPT, -1)
   end
-  redis.call('HSET', item_key, 'accepted', F:format(accepted_count), 'bids_counted', F:format(bids_counted))
 end

@@ -1,66 +1,85 @@
--- What every script on an item begins with: the checks that come before any decision, the item's state as locals, the
--- sequencing of events, and the one way of writing them. Put in front of the script's own text when it is loaded.
+-- What the scripts on items share: an item's state as locals, the checks that come before any decision, the sequencing of
+-- events, and the one way of writing them. Put in front of a script's own text when it is loaded. `begin` takes up an item;
+-- where a script is about one item, lib/one_item.lua calls it.
 --
--- KEYS[1] item (hash)      KEYS[2] proxies (hash)     KEYS[3] recent (list)
--- KEYS[4] outbox (stream)  KEYS[5] cursors (hash)     KEYS[6] deadlines (zset)
--- KEYS[7] bidders (hash): how many accepted bids of each person stand
--- KEYS[8] accepted (list): the item's newest accepted bids (shared/redis_layout/accepted_log.py)
--- KEYS[9] verdicts (hash): those of accepted bids under their keys, as shared/redis_layout/stored_verdicts.py says
--- KEYS[10], KEYS[11] refusals and older refusals (hashes), which only place_bids.lua uses; all share one hash slot
--- ARGV[1] item id          ARGV[2] outbox bound (entries of this shard)   ARGV[3] recent events kept
---
--- Early replies: { 1 } no such item, { 2 } this shard has no cursors: Redis lost it, { 3 } outbox at its bound.
+-- The functions are made once per call of a script, and not per item: on a flush of many items that cost more than their
+-- bids did. So their state is in locals around them, and `begin` sets all of it.
 --
 -- Numbers are integers below 2^53, so Lua's doubles are exact. '%d' writes them as C's long, without an exponent and at a
 -- quarter of what '%.0f' costs.
 
-local item_key, proxies_key, recent_key = KEYS[1], KEYS[2], KEYS[3]
-local outbox_key, cursors_key, deadlines_key, bidders_key = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local accepted_key, verdicts_key = KEYS[8], KEYS[9]
-local item_id = ARGV[1]
+local item_key, proxies_key, recent_key, outbox_key, cursors_key, deadlines_key, bidders_key, accepted_key, verdicts_key
+local item_id, recent_kept
 local AMOUNT_OVER = 9007199254740992 -- 2^53: "no higher bid is possible"
 local F = '%d'
 ---@limit VERDICT_KEEP_S
 ---@limit ACCEPTED_KEPT
 
-local shard_epoch, last_entry, archived_entry = unpack(redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived'))
-if not shard_epoch then return { 2 } end
-last_entry = tonumber(last_entry)
--- As they were read; what this script changes is in the locals below.
+local shard_epoch, last_entry, archived_entry
 local status, epoch, seq, price, leader, leader_max, runner_up, bid_count, start_price, increment_kind, increment_value,
   increment_steps_text, start_us, end_us, original_end_us, reserve_price, reserve_met, buy_now_price, seller_id, currency,
   soft_trigger_us, soft_extend_us, soft_mode, soft_max_count, hard_end_us, extensions, paused_us, bids_counted, accepted_count,
-  voids, updated_us = unpack(redis.call('HMGET', item_key,
-  'status', 'epoch', 'seq', 'price', 'leader', 'leader_max', 'runner_up', 'bid_count', 'start_price', 'increment_kind',
-  'increment_value', 'increment_steps', 'start_us', 'end_us', 'original_end_us', 'reserve_price', 'reserve_met',
-  'buy_now_price', 'seller_id', 'currency', 'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count',
-  'hard_end_us', 'extensions', 'paused_us', 'bids_counted', 'accepted', 'voids', 'updated_us'))
-if not status then return { 1 } end
-if last_entry - tonumber(archived_entry) >= tonumber(ARGV[2]) then return { 3 } end
+  voids, updated_us
+-- Which rulings there are (shared/redis_layout/rulings.py): of this item, and of the house; nil or '' where there are none.
+local item_rulings, house_rulings
+-- For whom the item is counted against a spending limit, "<user>|<maximum>"; nil or '' for nobody.
+local charged
+local status_before, increment_steps, events, sealed
+-- The time of this call, and where the item has a later one, that.
+local clock_us, now
 
-local time = redis.call('TIME')
--- Never before the item's own last event (decision 0040). Otherwise, where the clock goes back:
--- 1. An item opens at its start, or is created "now", and takes bids.
--- 2. TIME goes back behind that start, by NTP or by a failover to a slower machine.
--- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that ends then has a negative length.
-local now = math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), tonumber(updated_us) or 0)
+-- Takes up an item, whose keys are KEYS[at + 1] and following:
+--   1 item (hash)      2 proxies (hash)     3 recent (list)      4 outbox (stream)    5 cursors (hash)   6 deadlines (zset)
+--   7 bidders (hash): how many accepted bids of each person stand
+--   8 accepted (list): the item's newest accepted bids (shared/redis_layout/accepted_log.py)
+--   9 verdicts (hash): those of accepted bids under their keys, as shared/redis_layout/stored_verdicts.py says
+--   10, 11 refusals and older refusals (hashes), which only place_bids.lua uses; all share one hash slot
+-- Returns nothing, or the reply where there is nothing to decide:
+--   { 1 } no such item, { 2 } this shard has no cursors: Redis lost it, { 3 } outbox at its bound (`outbox_max` entries)
+local function begin(at, id, outbox_max, recent_max)
+  item_key, proxies_key, recent_key, outbox_key, cursors_key, deadlines_key, bidders_key, accepted_key, verdicts_key =
+    unpack(KEYS, at + 1, at + 9)
+  item_id, recent_kept, events, increment_steps = id, recent_max, {}, nil
+  -- What only the archive may know, one JSON object each (shared/sealed.py). It goes into the outbox beside the events,
+  -- so that maxima and the verdicts under header keys survive the loss of this Redis.
+  sealed = {}
+  shard_epoch, last_entry, archived_entry, house_rulings = unpack(redis.call('HMGET', cursors_key, 'epoch', 'next', 'archived',
+    'rulings'))
+  if not shard_epoch then return { 2 } end
+  last_entry = tonumber(last_entry)
+  status, epoch, seq, price, leader, leader_max, runner_up, bid_count, start_price, increment_kind, increment_value,
+    increment_steps_text, start_us, end_us, original_end_us, reserve_price, reserve_met, buy_now_price, seller_id, currency,
+    soft_trigger_us, soft_extend_us, soft_mode, soft_max_count, hard_end_us, extensions, paused_us, bids_counted,
+    accepted_count, voids, updated_us, item_rulings, charged = unpack(redis.call('HMGET', item_key,
+    'status', 'epoch', 'seq', 'price', 'leader', 'leader_max', 'runner_up', 'bid_count', 'start_price', 'increment_kind',
+    'increment_value', 'increment_steps', 'start_us', 'end_us', 'original_end_us', 'reserve_price', 'reserve_met',
+    'buy_now_price', 'seller_id', 'currency', 'soft_trigger_us', 'soft_extend_us', 'soft_mode', 'soft_max_count',
+    'hard_end_us', 'extensions', 'paused_us', 'bids_counted', 'accepted', 'voids', 'updated_us', 'rulings',
+    'charged'))
+  if not status then return { 1 } end
+  if last_entry - tonumber(archived_entry) >= outbox_max then return { 3 } end
 
-local status_before = status
-seq, price, leader_max, runner_up, bid_count = tonumber(seq), tonumber(price), tonumber(leader_max), tonumber(runner_up),
-  tonumber(bid_count)
-start_price, start_us, end_us, hard_end_us = tonumber(start_price), tonumber(start_us), tonumber(end_us), tonumber(hard_end_us)
-increment_value, reserve_price, buy_now_price = tonumber(increment_value), tonumber(reserve_price), tonumber(buy_now_price)
-extensions, paused_us, reserve_met = tonumber(extensions), tonumber(paused_us), reserve_met == '1'
-local increment_steps
--- `accepted_count`: accepted bids, raised maxima among them. `voids`: how many of these are struck. `bids_counted`: how
--- many of the others are in the bidders hash: all, unless the item was bid on before that hash existed. (On an item
--- that is older than `accepted`, the count begins at a number with which no log begins.)
-bids_counted, accepted_count, voids = tonumber(bids_counted) or 0, tonumber(accepted_count) or bid_count, tonumber(voids) or 0
+  if not clock_us then
+    local time = redis.call('TIME')
+    clock_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  end
+  -- Never before the item's own last event (decision 0040). Otherwise, where the clock goes back:
+  -- 1. An item opens at its start, or is created "now", and takes bids.
+  -- 2. TIME goes back behind that start, by NTP or by a failover to a slower machine.
+  -- 3. Its bids are NOT_STARTED until the clock has caught up, and a pause that ends then has a negative length.
+  now = math.max(clock_us, tonumber(updated_us) or 0)
 
-local events = {}
--- What only the archive may know, one JSON object each (shared/sealed.py). It goes into the outbox beside the events,
--- so that maxima and the verdicts under header keys survive the loss of this Redis.
-local sealed = {}
+  status_before = status
+  seq, price, leader_max, runner_up, bid_count = tonumber(seq), tonumber(price), tonumber(leader_max), tonumber(runner_up),
+    tonumber(bid_count)
+  start_price, start_us, end_us, hard_end_us = tonumber(start_price), tonumber(start_us), tonumber(end_us), tonumber(hard_end_us)
+  increment_value, reserve_price, buy_now_price = tonumber(increment_value), tonumber(reserve_price), tonumber(buy_now_price)
+  extensions, paused_us, reserve_met = tonumber(extensions), tonumber(paused_us), reserve_met == '1'
+  -- `accepted_count`: accepted bids, raised maxima among them. `voids`: how many of these are struck. `bids_counted`: how
+  -- many of the others are in the bidders hash: all, unless the item was bid on before that hash existed. (On an item
+  -- that is older than `accepted`, the count begins at a number with which no log begins.)
+  bids_counted, accepted_count, voids = tonumber(bids_counted) or 0, tonumber(accepted_count) or bid_count, tonumber(voids) or 0
+end
 
 -- The increment at a price. A percent is taken of whole ten-thousands and of the rest apart, to stay below 2^53.
 local function increment(at)
@@ -97,6 +116,32 @@ local function event(kind, fields)
     reserve_met and 'true' or 'false', currency)
 end
 
+-- The shard's part of a bidder's account (shared/redis_layout/accounts.py): how much of the item's shard is used, and how much may
+-- be, nil for any amount. Nothing where no limit was ever set for the bidder in this currency.
+local function credit_of(user)
+  local field = user .. '|' .. currency
+  local used, lease = unpack(redis.call('HMGET', string.match(item_key, '^{[^}]*}:') .. 'credit', 'u:' .. field, 'l:' .. field))
+  if not used then return nil end
+  return tonumber(used), tonumber(string.match(lease, '^(%d*)|'))
+end
+
+-- Counts the item for whom it has to be after this decision: the leader, while the item can take bids. So what is used of a
+-- limit is the sum of the maxima with which its bidder leads, in every state that anybody can see.
+local function charge()
+  local user, amount = '', 0
+  if leader ~= '' and (status == 'open' or status == 'paused' or status == 'scheduled') and credit_of(leader) then
+    user, amount = leader, leader_max
+  end
+  local after = user == '' and '' or user .. '|' .. F:format(amount)
+  if after == (charged or '') then return end
+  local credit_key = string.match(item_key, '^{[^}]*}:') .. 'credit'
+  local former, former_amount = string.match(charged or '', '^([^|]*)|(%d+)$')
+  redis.call('HSET', item_key, 'charged', after)
+  if former then redis.call('HINCRBY', credit_key, 'u:' .. former .. '|' .. currency, '-' .. former_amount) end
+  if user ~= '' then redis.call('HINCRBY', credit_key, 'u:' .. user .. '|' .. currency, F:format(amount)) end
+  charged = after
+end
+
 -- Writes the state and the events of this decision: one outbox entry, the item's recent events, and what is kept under keys
 -- (`kept`: field, value, ...; nothing by default). Returns the entry.
 -- A decision without an event (a raised maximum) changes nothing that anybody can see, not even the time of the last
@@ -119,16 +164,18 @@ local function commit(kept)
   end
   redis.call('HSET', cursors_key, 'next', F:format(n))
   if #events == 0 then
-    redis.call('HSET', item_key, 'leader_max', F:format(leader_max))
+    redis.call('HSET', item_key, 'leader_max', F:format(leader_max), 'bids_counted', F:format(bids_counted),
+      'accepted', F:format(accepted_count))
   else
     redis.call('HSET', item_key, 'status', status, 'seq', F:format(seq), 'price', F:format(price), 'leader', leader,
       'leader_max', F:format(leader_max), 'runner_up', F:format(runner_up), 'bid_count', F:format(bid_count),
-      'bids_counted', F:format(bids_counted), 'reserve_met', reserve_met and '1' or '0', 'updated_us', F:format(now))
+      'bids_counted', F:format(bids_counted), 'accepted', F:format(accepted_count), 'reserve_met', reserve_met and '1' or '0',
+      'updated_us', F:format(now))
   end
   if kept and #kept > 0 then redis.call('HSET', verdicts_key, unpack(kept)) end
-  if #events > 0 then
-    redis.call('LPUSH', recent_key, unpack(events))
-    redis.call('LTRIM', recent_key, 0, tonumber(ARGV[3]) - 1)
+  if (charged or '') ~= '' or string.find(house_rulings or '', 'S', 1, true) then charge() end
+  if #events > 0 and redis.call('LPUSH', recent_key, unpack(events)) > recent_kept then
+    redis.call('LTRIM', recent_key, 0, recent_kept - 1)
   end
   if status == 'sold' or status == 'unsold' or status == 'cancelled' then
     -- The item takes no more bids, so no new bid can use an old id. A void after the close does not prolong this.

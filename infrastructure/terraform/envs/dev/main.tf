@@ -27,6 +27,11 @@ provider "aws" {
       ManagedBy   = "terraform"
     }
   }
+
+  # `bidding deploy` writes down there how far it is.
+  ignore_tags {
+    key_prefixes = ["bidding:"]
+  }
 }
 
 module "environment" {
@@ -44,6 +49,15 @@ module "environment" {
   alb_ingress_cidrs       = var.alb_ingress_cidrs
   operator_cidrs          = var.operator_cidrs
   requests_per_address    = var.requests_per_address
+  proxy_cidrs             = var.proxy_cidrs
+  requests_per_proxy      = var.requests_per_proxy
+  auth_mode               = var.auth_mode
+  auth_issuer             = var.auth_issuer
+  auth_audience           = var.auth_audience
+  auth_jwks               = var.auth_jwks
+  auth_leeway_s           = var.auth_leeway_s
+  collector_image_tag     = var.collector_image_tag
+  known_ends              = var.known_ends
   image_tag               = var.image_tag
   nats_image_tag          = var.nats_image_tag
   cpu_architecture        = var.cpu_architecture
@@ -64,8 +78,13 @@ module "environment" {
   nats_servers            = var.nats_servers
   nats_cpu                = var.nats_cpu
   nats_memory             = var.nats_memory
+  nats_keep_disks         = var.nats_keep_disks
   nats_storage_gib        = var.nats_storage_gib
   cache_node_enabled      = var.cache_node_enabled
+  cache_services          = var.cache_services
+  cache_front_end         = var.cache_front_end
+  cache_front_end_clients = var.cache_front_end_clients
+  cache_limits            = var.cache_limits
   open_catalogue          = var.open_catalogue
   feed_origins            = var.feed_origins
   gateway_settings        = var.gateway_settings

@@ -28,6 +28,11 @@ output "feed_token_secret" {
   value       = module.environment.feed_token_secret
 }
 
+output "protected" {
+  description = "What no plan may destroy or make anew; empty where nothing is protected."
+  value       = module.environment.protected
+}
+
 output "posture" {
   description = "How this environment keeps its promises; the tests look at it."
   value       = module.environment.posture

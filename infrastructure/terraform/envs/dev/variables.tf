@@ -49,48 +49,6 @@ variable "hosted_zone_id" {
   default     = null
 }
 
-variable "alb_ingress_cidrs" {
-  description = "IPv4 networks that may reach the platform at all. 0.0.0.0/0 is everybody; the API does not ask who is calling."
-  type        = list(string)
-
-  validation {
-    condition     = alltrue([for each in var.alb_ingress_cidrs : can(cidrhost(each, 0))])
-    error_message = "alb_ingress_cidrs are IPv4 networks, such as 203.0.113.0/24."
-  }
-
-  validation {
-    condition     = length(var.alb_ingress_cidrs) > 0
-    error_message = "Without alb_ingress_cidrs nobody could reach it."
-  }
-}
-
-variable "operator_cidrs" {
-  description = "IPv4 networks that may create, pause, resume, cancel and void, and read /metrics; empty for none."
-  type        = list(string)
-  default     = []
-
-  validation {
-    condition     = alltrue([for each in var.operator_cidrs : can(cidrhost(each, 0))])
-    error_message = "operator_cidrs are IPv4 networks, such as 203.0.113.0/24."
-  }
-
-  validation {
-    condition     = !contains(var.operator_cidrs, "0.0.0.0/0")
-    error_message = "operator_cidrs must not be everybody."
-  }
-}
-
-variable "requests_per_address" {
-  description = "Requests of one address in a minute; past it the firewall answers 403. A load run from one machine needs more."
-  type        = number
-  default     = 3000
-
-  validation {
-    condition     = var.requests_per_address >= 10 && var.requests_per_address <= 2000000000
-    error_message = "requests_per_address must be 10 to 2,000,000,000."
-  }
-}
-
 variable "image_tag" {
   description = "Tag of the platform's image in ECR. Tags are not moved: use the commit."
   type        = string
@@ -148,33 +106,6 @@ variable "endpoint_zones" {
   validation {
     condition     = var.endpoint_zones >= 1 && var.endpoint_zones <= length(var.zones)
     error_message = "endpoint_zones is 1 to the number of zones."
-  }
-}
-
-variable "services" {
-  description = "Size and number of tasks. target: gateway, requests per minute and task; broadcaster, connections per task; archiver, messages behind."
-  type = map(object({
-    cpu    = number
-    memory = number
-    min    = number
-    max    = number
-    target = number
-    spot   = bool
-  }))
-  default = {
-    gateway     = { cpu = 256, memory = 512, min = 1, max = 2, target = 6000, spot = false }
-    broadcaster = { cpu = 256, memory = 512, min = 1, max = 2, target = 2000, spot = true }
-    archiver    = { cpu = 256, memory = 512, min = 1, max = 1, target = 20000, spot = true }
-  }
-
-  validation {
-    condition     = toset(keys(var.services)) == toset(["gateway", "broadcaster", "archiver"])
-    error_message = "services has gateway, broadcaster and archiver."
-  }
-
-  validation {
-    condition     = alltrue([for each in values(var.services) : each.min >= 1 && each.min <= each.max && each.target > 0])
-    error_message = "min is 1 to max, and target more than 0."
   }
 }
 
@@ -316,8 +247,14 @@ variable "nats_memory" {
   default     = 512
 }
 
+variable "nats_keep_disks" {
+  description = "Whether NATS' disks are on EFS and stay when tasks go; else each is its task's own."
+  type        = bool
+  default     = false
+}
+
 variable "nats_storage_gib" {
-  description = "Disk per server, 21 to 200 GiB; null for the 20 that cost nothing."
+  description = "Own disk of each server's task, 21 to 200 GiB; null for the 20 that cost nothing."
   type        = number
   default     = null
 
@@ -325,12 +262,6 @@ variable "nats_storage_gib" {
     condition     = var.nats_storage_gib == null ? true : var.nats_storage_gib >= 21 && var.nats_storage_gib <= 200
     error_message = "nats_storage_gib is 21 to 200, or null."
   }
-}
-
-variable "cache_node_enabled" {
-  description = "Whether cache nodes run. The read cache is not built yet: leave it off."
-  type        = bool
-  default     = false
 }
 
 variable "open_catalogue" {
@@ -397,13 +328,13 @@ variable "log_level" {
 variable "enable_exec" {
   description = "Whether `aws ecs execute-command` works. One endpoint more."
   type        = bool
-  default     = true
+  default     = false
 }
 
 variable "container_insights" {
   description = "enabled, enhanced or disabled."
   type        = string
-  default     = "disabled"
+  default     = "enabled"
 
   validation {
     condition     = contains(["enabled", "enhanced", "disabled"], var.container_insights)
@@ -457,7 +388,7 @@ variable "alarm_emails" {
 variable "budget_usd" {
   description = "What a month may cost; a mail comes at 80 % and when 100 % are forecast."
   type        = number
-  default     = 164
+  default     = 180
 
   validation {
     condition     = var.budget_usd > 0

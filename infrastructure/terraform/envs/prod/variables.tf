@@ -49,48 +49,6 @@ variable "hosted_zone_id" {
   default     = null
 }
 
-variable "alb_ingress_cidrs" {
-  description = "IPv4 networks that may reach the platform at all. 0.0.0.0/0 is everybody; the API does not ask who is calling."
-  type        = list(string)
-
-  validation {
-    condition     = alltrue([for each in var.alb_ingress_cidrs : can(cidrhost(each, 0))])
-    error_message = "alb_ingress_cidrs are IPv4 networks, such as 203.0.113.0/24."
-  }
-
-  validation {
-    condition     = length(var.alb_ingress_cidrs) > 0
-    error_message = "Without alb_ingress_cidrs nobody could reach it."
-  }
-}
-
-variable "operator_cidrs" {
-  description = "IPv4 networks that may create, pause, resume, cancel and void, and read /metrics; empty for none."
-  type        = list(string)
-  default     = []
-
-  validation {
-    condition     = alltrue([for each in var.operator_cidrs : can(cidrhost(each, 0))])
-    error_message = "operator_cidrs are IPv4 networks, such as 203.0.113.0/24."
-  }
-
-  validation {
-    condition     = !contains(var.operator_cidrs, "0.0.0.0/0")
-    error_message = "operator_cidrs must not be everybody."
-  }
-}
-
-variable "requests_per_address" {
-  description = "Requests of one address in a minute; past it the firewall answers 403. A load run from one machine needs more."
-  type        = number
-  default     = 3000
-
-  validation {
-    condition     = var.requests_per_address >= 10 && var.requests_per_address <= 2000000000
-    error_message = "requests_per_address must be 10 to 2,000,000,000."
-  }
-}
-
 variable "image_tag" {
   description = "Tag of the platform's image in ECR. Tags are not moved: use the commit."
   type        = string
@@ -153,38 +111,6 @@ variable "endpoint_zones" {
   validation {
     condition     = var.endpoint_zones >= 2
     error_message = "In prod the loss of a zone must not take the endpoints: at least 2."
-  }
-}
-
-variable "services" {
-  description = "Size and number of tasks. target: gateway, requests per minute and task; broadcaster, connections per task; archiver, messages behind."
-  type = map(object({
-    cpu    = number
-    memory = number
-    min    = number
-    max    = number
-    target = number
-    spot   = bool
-  }))
-  default = {
-    gateway     = { cpu = 1024, memory = 2048, min = 2, max = 8, target = 60000, spot = false }
-    broadcaster = { cpu = 1024, memory = 2048, min = 2, max = 10, target = 8000, spot = false }
-    archiver    = { cpu = 512, memory = 1024, min = 2, max = 4, target = 20000, spot = false }
-  }
-
-  validation {
-    condition     = toset(keys(var.services)) == toset(["gateway", "broadcaster", "archiver"])
-    error_message = "services has gateway, broadcaster and archiver."
-  }
-
-  validation {
-    condition     = alltrue([for each in values(var.services) : each.min >= 1 && each.min <= each.max && each.target > 0])
-    error_message = "min is 1 to max, and target more than 0."
-  }
-
-  validation {
-    condition     = alltrue([for each in values(var.services) : each.min >= 2 && !each.spot])
-    error_message = "In prod each service has two tasks at least, and none on Spot."
   }
 }
 
@@ -346,8 +272,19 @@ variable "nats_memory" {
   default     = 1024
 }
 
+variable "nats_keep_disks" {
+  description = "Whether NATS' disks are on EFS and stay when tasks go; else each is its task's own."
+  type        = bool
+  default     = true
+
+  validation {
+    condition     = var.nats_keep_disks
+    error_message = "In prod the disks stay: AWS may retire the tasks of all three servers at once."
+  }
+}
+
 variable "nats_storage_gib" {
-  description = "Disk per server, 21 to 200 GiB; null for the 20 that cost nothing."
+  description = "Own disk of each server's task, 21 to 200 GiB; null for the 20 that cost nothing."
   type        = number
   default     = null
 
@@ -355,12 +292,6 @@ variable "nats_storage_gib" {
     condition     = var.nats_storage_gib == null ? true : var.nats_storage_gib >= 21 && var.nats_storage_gib <= 200
     error_message = "nats_storage_gib is 21 to 200, or null."
   }
-}
-
-variable "cache_node_enabled" {
-  description = "Whether cache nodes run. The read cache is not built yet: leave it off."
-  type        = bool
-  default     = false
 }
 
 variable "open_catalogue" {

@@ -12,8 +12,36 @@ locals {
   as_the_gateway_reads_it = [{ Priority = 0, Type = "URL_DECODE" }, { Priority = 1, Type = "NORMALIZE_PATH" }]
   not_an_operator         = { NotStatement = { Statement = { IPSetReferenceStatement = { Arn = { "Fn::GetAtt" = ["Operators", "Arn"] } } } } }
 
+  # A proxy's address is that of a whole site: 3,000 requests a minute would be 50 bids a second for everybody. Its requests are
+  # counted by whom it says that they come from. Nobody else is believed: who writes that header himself is counted by his address.
+  has_proxies   = length(var.proxy_cidrs) > 0
+  from_a_proxy  = { IPSetReferenceStatement = { Arn = { "Fn::GetAtt" = ["Proxies", "Arn"] } } }
+  not_a_proxy   = { NotStatement = { Statement = local.from_a_proxy } }
+  in_one_minute = { EvaluationWindowSec = 60 }
+  by_address    = merge(local.in_one_minute, { Limit = var.requests_per_address, AggregateKeyType = "IP" })
+  by_forwarded  = merge(local.in_one_minute, { Limit = var.requests_per_address, AggregateKeyType = "FORWARDED_IP", ForwardedIPConfig = { HeaderName = "X-Forwarded-For", FallbackBehavior = "NO_MATCH" } })
+  by_proxy      = merge(local.in_one_minute, { Limit = var.requests_per_proxy, AggregateKeyType = "IP" })
+
+  proxy_set = {
+    Type = "AWS::WAFv2::IPSet"
+    Properties = {
+      Name             = "${var.name}-proxies"
+      Description      = "The site or CDN in front"
+      Scope            = "REGIONAL"
+      IPAddressVersion = "IPV4"
+      Addresses        = var.proxy_cidrs
+    }
+  }
+
   # Through JSON, because no two statements have the same shape.
-  firewall_statements = {
+  firewall_statements = merge(local.statements_of_all, local.has_proxies ? local.statements_of_proxies : {})
+
+  statements_of_proxies = {
+    requests-per-client = jsonencode({ RateBasedStatement = merge(local.by_forwarded, { ScopeDownStatement = local.from_a_proxy }) })
+    requests-per-proxy  = jsonencode({ RateBasedStatement = merge(local.by_proxy, { ScopeDownStatement = local.from_a_proxy }) })
+  }
+
+  statements_of_all = {
     operators-only = jsonencode({ AndStatement = { Statements = [
       local.not_an_operator,
       { RegexMatchStatement = { RegexString = local.operator_path, FieldToMatch = { UriPath = {} }, TextTransformations = local.as_the_gateway_reads_it } },
@@ -23,11 +51,14 @@ locals {
       { ByteMatchStatement = { SearchString = "POST", PositionalConstraint = "EXACTLY", FieldToMatch = { Method = {} }, TextTransformations = [{ Priority = 0, Type = "NONE" }] } },
       { RegexMatchStatement = { RegexString = local.create_path, FieldToMatch = { UriPath = {} }, TextTransformations = local.as_the_gateway_reads_it } },
     ] } })
-    requests-per-address = jsonencode({ RateBasedStatement = { Limit = var.requests_per_address, AggregateKeyType = "IP", EvaluationWindowSec = 60 } })
+    requests-per-address = jsonencode({ RateBasedStatement = merge(local.by_address, [for each in [local.not_a_proxy] : { ScopeDownStatement = each } if local.has_proxies]...) })
     known-bad-inputs     = jsonencode({ ManagedRuleGroupStatement = { VendorName = "AWS", Name = "AWSManagedRulesKnownBadInputsRuleSet" } })
   }
 
-  firewall_order = ["operators-only", "operators-create", "requests-per-address", "known-bad-inputs"]
+  firewall_order = concat(
+    ["operators-only", "operators-create", "requests-per-address", "known-bad-inputs"],
+    local.has_proxies ? ["requests-per-client", "requests-per-proxy"] : [],
+  )
 
   firewall_rules = [for index, name in local.firewall_order : jsonencode(merge(
     {
@@ -48,7 +79,7 @@ resource "aws_cloudformation_stack" "firewall" {
 
   template_body = jsonencode({
     AWSTemplateFormatVersion = "2010-09-09"
-    Resources = {
+    Resources = merge({ for name in ["Proxies"] : name => local.proxy_set if local.has_proxies }, {
       Operators = {
         Type = "AWS::WAFv2::IPSet"
         Properties = {
@@ -70,7 +101,7 @@ resource "aws_cloudformation_stack" "firewall" {
           VisibilityConfig = { CloudWatchMetricsEnabled = true, SampledRequestsEnabled = true, MetricName = var.name }
         }
       }
-    }
+    })
     Outputs = {
       FirewallArn = { Value = { "Fn::GetAtt" = ["Firewall", "Arn"] } }
     }

@@ -108,12 +108,35 @@ resource "aws_lb_listener_rule" "feed" {
   }
 }
 
+# One path, and nothing below it: `/api/v1/…` is the gateway's. Operators' paths of a front end, such as /metrics, stay inside.
+resource "aws_lb_listener_rule" "front_end" {
+  count        = var.front_end ? 1 : 0
+  listener_arn = aws_lb_listener.https.arn
+  priority     = 20
+
+  action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.this["front-end"].arn
+  }
+
+  condition {
+    path_pattern {
+      values = ["/api"]
+    }
+  }
+}
+
 locals {
   # For this long the balancer lets the connections of a leaving task go on. Then it breaks them, and only then ECS sends
   # SIGTERM. Answers take milliseconds. Viewers never leave by themselves, so that a longer wait would only put off the moment
   # in which those of the task are all cut off; they come back at random pauses and resume with `since`.
-  targets = {
-    gateway     = { port = 8080, deregistration_delay_s = 15 }
-    broadcaster = { port = 8081, deregistration_delay_s = 5 }
-  }
+  targets = merge(
+    {
+      # A request's body may take 15 s to arrive, and its bid 8 s to be decided: Redis' bound, and the look for a lost answer.
+      gateway     = { port = 8080, deregistration_delay_s = 30 }
+      broadcaster = { port = 8081, deregistration_delay_s = 5 }
+    },
+    # A get takes milliseconds, 5 s at most.
+    var.front_end ? { front-end = { port = 9999, deregistration_delay_s = 10 } } : {},
+  )
 }

@@ -37,3 +37,13 @@ output "firewall_rules" {
   description = "The firewall's rules, as documents; the tests of the environments look at them."
   value       = [for rule in local.firewall_rules : jsondecode(rule)]
 }
+
+output "drains" {
+  description = "Seconds that the connections of a leaving task go on, by service."
+  value       = { for name, group in aws_lb_target_group.this : name => tonumber(group.deregistration_delay) }
+}
+
+output "front_end_paths" {
+  description = "Paths that lead to the front ends of the read cache."
+  value       = flatten([for rule in aws_lb_listener_rule.front_end : [for each in rule.condition : [for pattern in each.path_pattern : tolist(pattern.values)]]])
+}

@@ -63,6 +63,16 @@ variable "requests_per_address" {
   type        = number
 }
 
+variable "proxy_cidrs" {
+  description = "IPv4 networks of the site or CDN in front, whose requests are those of many people: they are counted by the first address in X-Forwarded-For, which that proxy has to write itself. Empty where browsers come by themselves."
+  type        = list(string)
+}
+
+variable "requests_per_proxy" {
+  description = "Requests of one address of such a proxy in 60 s, all people together. 10 to 2,000,000,000."
+  type        = number
+}
+
 variable "idle_timeout_s" {
   description = "Seconds without a byte after which a connection is closed. Above two pings of the feed, below the services' keep-alive."
   type        = number
@@ -76,5 +86,10 @@ variable "idle_timeout_s" {
 
 variable "deletion_protection" {
   description = "Whether the balancer refuses to be deleted."
+  type        = bool
+}
+
+variable "front_end" {
+  description = "Whether `/api` leads to the front ends of the read cache."
   type        = bool
 }

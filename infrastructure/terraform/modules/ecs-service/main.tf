@@ -12,7 +12,16 @@ terraform {
 
 locals {
   exec_volumes = var.enable_exec ? { ssm-lib = "/var/lib/amazon", ssm-log = "/var/log/amazon" } : {}
-  volumes      = merge(var.scratch_volumes, local.exec_volumes)
+  scratch      = merge(var.scratch_volumes, local.exec_volumes)
+  # What is kept when the task goes, beside what goes with it.
+  paths = merge(local.scratch, { for name, disk in var.kept_volumes : name => disk.path })
+
+  # On Spot the first tasks may be on demand, so that AWS cannot take all of them at once.
+  on_demand = { provider = "FARGATE", base = try(var.service.on_demand_base, 0), weight = 0 }
+  capacity = try(var.service.spot, false) ? concat(
+    local.on_demand.base > 0 ? [local.on_demand] : [],
+    [{ provider = "FARGATE_SPOT", base = 0, weight = 1 }],
+  ) : [{ provider = "FARGATE", base = 0, weight = 1 }]
 
   container = {
     name                   = var.name
@@ -27,7 +36,7 @@ locals {
     environment  = [for name, value in var.environment : { name = name, value = value }]
     secrets      = [for name, reference in var.secrets : { name = name, valueFrom = reference }]
     portMappings = [for port in var.ports : { containerPort = port, hostPort = port, protocol = "tcp" }]
-    mountPoints  = [for name, path in local.volumes : { sourceVolume = name, containerPath = path, readOnly = false }]
+    mountPoints  = [for name, path in local.paths : { sourceVolume = name, containerPath = path, readOnly = false }]
     ulimits      = [{ name = "nofile", softLimit = var.open_files, hardLimit = var.open_files }]
     # An init process, so that signals reach the service and nothing is left behind by `execute-command`.
     linuxParameters = { initProcessEnabled = true, capabilities = { drop = ["ALL"] } }
@@ -61,7 +70,14 @@ resource "aws_ecs_task_definition" "this" {
   memory                   = var.memory
   execution_role_arn       = aws_iam_role.execution.arn
   task_role_arn            = aws_iam_role.task.arn
-  container_definitions    = jsonencode([{ for key, value in local.container : key => value if value != null }])
+
+  # The service first, and then what runs beside it.
+  container_definitions = jsonencode(concat(
+    [{ for key, value in local.container : key => value if value != null }],
+    [for each in var.companions : jsondecode(each)],
+  ))
+  # A revision that Terraform has replaced stays, because the service goes back to it where a deployment fails.
+  skip_destroy = true
 
   runtime_platform {
     operating_system_family = "LINUX"
@@ -70,10 +86,28 @@ resource "aws_ecs_task_definition" "this" {
 
   # Disks of the task itself, gone with it. They exist because the root file system cannot be written.
   dynamic "volume" {
-    for_each = local.volumes
+    for_each = local.scratch
 
     content {
       name = volume.key
+    }
+  }
+
+  dynamic "volume" {
+    for_each = var.kept_volumes
+
+    content {
+      name = volume.key
+
+      efs_volume_configuration {
+        file_system_id     = volume.value.file_system_id
+        transit_encryption = "ENABLED"
+
+        authorization_config {
+          access_point_id = volume.value.access_point_id
+          iam             = "ENABLED"
+        }
+      }
     }
   }
 
@@ -108,9 +142,26 @@ resource "aws_ecs_service" "this" {
     rollback = true
   }
 
-  capacity_provider_strategy {
-    capacity_provider = var.service.spot ? "FARGATE_SPOT" : "FARGATE"
-    weight            = 1
+  # An alarm that begins to ring while tasks are replaced, and for as long afterwards as its own periods last, takes the
+  # service back. One that rings already does not count, so that a mend can be deployed.
+  dynamic "alarms" {
+    for_each = length(var.rollback_alarms) == 0 ? [] : [var.rollback_alarms]
+
+    content {
+      alarm_names = alarms.value
+      enable      = true
+      rollback    = true
+    }
+  }
+
+  dynamic "capacity_provider_strategy" {
+    for_each = local.capacity
+
+    content {
+      capacity_provider = capacity_provider_strategy.value.provider
+      base              = capacity_provider_strategy.value.base
+      weight            = capacity_provider_strategy.value.weight
+    }
   }
 
   network_configuration {
@@ -138,7 +189,8 @@ resource "aws_ecs_service" "this" {
   }
 
   lifecycle {
-    # From the first minute on the number of tasks is the autoscaler's.
-    ignore_changes = [desired_count]
+    # From the first minute on the number of tasks is the autoscaler's, and what they run is `bidding deploy`'s: a new revision
+    # of the task definition takes effect with the next deployment, after the migrations. docs/decisions/0066.
+    ignore_changes = [desired_count, task_definition]
   }
 }

@@ -28,7 +28,7 @@ locals {
       Sid      = "PullThisImage"
       Effect   = "Allow"
       Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-      Resource = [var.repository_arn]
+      Resource = concat([var.repository_arn], var.companion_repository_arns)
     },
     {
       Sid      = "WriteThisLog"

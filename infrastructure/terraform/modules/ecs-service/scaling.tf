@@ -1,4 +1,5 @@
-# Target tracking: the number of tasks follows one figure. At most one of the two kinds is used.
+# Target tracking: the number of tasks follows one figure, and, where that is asked for, the CPU. At most one of the two kinds
+# of figures is used. Of two policies the one that wants more tasks holds, and tasks go only where both agree.
 
 locals {
   scales = var.service != null && var.scaling != null
@@ -54,5 +55,50 @@ resource "aws_appautoscaling_policy" "this" {
         }
       }
     }
+  }
+}
+
+resource "aws_appautoscaling_policy" "cpu" {
+  count              = local.scales && try(var.scaling.cpu_percent, null) != null ? 1 : 0
+  name               = "${var.prefix}-${var.name}-cpu"
+  policy_type        = "TargetTrackingScaling"
+  service_namespace  = aws_appautoscaling_target.this[0].service_namespace
+  scalable_dimension = aws_appautoscaling_target.this[0].scalable_dimension
+  resource_id        = aws_appautoscaling_target.this[0].resource_id
+
+  target_tracking_scaling_policy_configuration {
+    target_value       = var.scaling.cpu_percent
+    scale_out_cooldown = 60
+    scale_in_cooldown  = 600
+
+    predefined_metric_specification {
+      predefined_metric_type = "ECSServiceAverageCPUUtilization"
+    }
+  }
+}
+
+# The last minutes of an auction come suddenly, and a task needs a minute to start. Where the end is known, tasks are there before.
+# What the autoscaler wants besides still holds, up to the same ceiling.
+locals {
+  planned = merge([
+    for name, end in(local.scales ? var.known_ends : {}) : {
+      "${name}-begins" = { at = end.begins, min = end.min }
+      "${name}-ends"   = { at = end.ends, min = var.scaling.min }
+    }
+  ]...)
+}
+
+resource "aws_appautoscaling_scheduled_action" "this" {
+  for_each           = local.planned
+  name               = "${var.prefix}-${var.name}-${each.key}"
+  service_namespace  = aws_appautoscaling_target.this[0].service_namespace
+  scalable_dimension = aws_appautoscaling_target.this[0].scalable_dimension
+  resource_id        = aws_appautoscaling_target.this[0].resource_id
+  schedule           = "at(${formatdate("YYYY-MM-DD'T'hh:mm:ss", each.value.at)})"
+  timezone           = "UTC"
+
+  scalable_target_action {
+    min_capacity = each.value.min
+    max_capacity = max(var.scaling.max, each.value.min)
   }
 }

@@ -129,6 +129,34 @@ variable "scratch_volumes" {
   default     = {}
 }
 
+variable "kept_volumes" {
+  description = "Disks on EFS that outlive the task, by volume name: mounted at `path` through an access point, encrypted on the way, with the task's role."
+  type = map(object({
+    path            = string
+    file_system_id  = string
+    access_point_id = string
+  }))
+  default = {}
+}
+
+variable "companions" {
+  description = "Containers that run beside the service in each task, each as JSON; with the task's network, so that they reach its ports at 127.0.0.1."
+  type        = list(string)
+  default     = []
+}
+
+variable "companion_repository_arns" {
+  description = "ECR repositories of their images."
+  type        = list(string)
+  default     = []
+}
+
+variable "rollback_alarms" {
+  description = "Names of alarms that take a deployment back; they exist before the service."
+  type        = list(string)
+  default     = []
+}
+
 variable "ephemeral_storage_gib" {
   description = "Disk of the task, 21 to 200 GiB; null for the 20 that cost nothing."
   type        = number
@@ -189,24 +217,41 @@ variable "kms_key_arn" {
 }
 
 variable "service" {
-  description = "How to run it as a service; null for a task definition alone. `replace_in_place` stops the old task first."
+  description = "How to run it as a service; null for a task definition alone. `replace_in_place` stops the old task first. With `spot`, so many tasks as `on_demand_base` says are not on Spot."
   type = object({
     desired          = number
     spot             = optional(bool, false)
+    on_demand_base   = optional(number, 0)
     target_group_arn = optional(string)
     grace_s          = optional(number, 120)
     registry_arn     = optional(string)
     replace_in_place = optional(bool, false)
   })
   default = null
+
+  validation {
+    condition     = var.service == null ? true : var.service.on_demand_base >= 0 && floor(var.service.on_demand_base) == var.service.on_demand_base
+    error_message = "on_demand_base is a number of tasks, 0 or more."
+  }
+}
+
+variable "known_ends" {
+  description = "Ends of auctions that are known before, by name: from `begins` to `ends` (UTC, as 2026-12-01T19:45:00Z) there are at least `min` tasks."
+  type = map(object({
+    begins = string
+    ends   = string
+    min    = number
+  }))
+  default = {}
 }
 
 variable "scaling" {
-  description = "Bounds and target of the autoscaler; null for a fixed number. Either `request_count_label` or `metric`."
+  description = "Bounds and targets of the autoscaler; null for a fixed number. Either `request_count_label` or `metric`; with `cpu_percent` the CPU counts too, and the larger number of tasks holds."
   type = object({
     min                 = number
     max                 = number
     target              = number
+    cpu_percent         = optional(number)
     request_count_label = optional(string)
     metric = optional(object({
       namespace  = string
@@ -225,5 +270,10 @@ variable "scaling" {
   validation {
     condition     = var.scaling == null ? true : var.scaling.min >= 1 && var.scaling.min <= var.scaling.max
     error_message = "min must be at least 1 and at most max."
+  }
+
+  validation {
+    condition     = try(var.scaling.cpu_percent, null) == null ? true : var.scaling.cpu_percent > 0 && var.scaling.cpu_percent <= 90
+    error_message = "cpu_percent is more than 0 and at most 90: above that no task is free while another starts."
   }
 }

@@ -1,7 +1,8 @@
 # NATS with JetStream, one ECS service per server, so that each keeps its name, its zone and its address in Cloud Map.
 #
-# A server's disk is that of its task and goes with it. docs/decisions/0028-nats-on-fargate.md says why that is enough: what
-# JetStream loses, the outbox in Redis still has, and the relay publishes it again from the archived cursor.
+# Where a server's disk is: on EFS, a file system of its own, which stays when AWS retires the tasks of all three at once; or, with
+# `keep_disks = false`, on its task's own disk, which goes with the task. docs/decisions/0066 and 0028 weigh the two. What JetStream
+# loses all the same, the outbox in Redis still has, and the relay publishes it again from the archived cursor.
 
 terraform {
   required_version = ">= 1.11"
@@ -18,6 +19,8 @@ locals {
   hosts     = [for name in local.names : "${name}.${var.dns_namespace}"]
   user      = "bidding"
   data_path = "/data"
+  # The configuration has the passwords in it, so it is on the task's own disk, wherever the data are.
+  run_path = "/run/nats"
   # The store may fill this share of the disk; the rest is for what JetStream writes while it compacts.
   store_gib = floor((var.ephemeral_storage_gib == null ? 20 : var.ephemeral_storage_gib) * 0.6)
 
@@ -28,6 +31,7 @@ locals {
       data_path = local.data_path
       memory_mb = floor(var.memory / 4)
       store_gib = local.store_gib
+      sync_s    = var.keep_disks ? 10 : 120
       # A single server needs no routes, and without a cluster it needs no majority.
       routes = var.servers > 1 ? [for host in local.hosts : host] : []
     })
@@ -35,7 +39,7 @@ locals {
 
   # Quoted in the file, because nats.conf would read a password that begins with a digit as a number. Passwords have letters
   # and digits only, so sed needs no quoting.
-  start = "umask 077 && printf '%s' \"$NATS_CONFIGURATION\" | sed -e \"s/@PASSWORD@/$NATS_PASSWORD/g\" -e \"s/@ROUTE_PASSWORD@/$NATS_ROUTE_PASSWORD/g\" > ${local.data_path}/nats.conf && exec nats-server -c ${local.data_path}/nats.conf"
+  start = "umask 077 && date +%s > ${local.run_path}/started && printf '%s' \"$NATS_CONFIGURATION\" | sed -e \"s/@PASSWORD@/$NATS_PASSWORD/g\" -e \"s/@ROUTE_PASSWORD@/$NATS_ROUTE_PASSWORD/g\" > ${local.run_path}/nats.conf && exec nats-server -c ${local.run_path}/nats.conf"
 }
 
 data "aws_secretsmanager_random_password" "client" {
@@ -104,7 +108,9 @@ module "server_0" {
   environment      = { NATS_CONFIGURATION = local.configuration["nats-0"] }
   secrets          = local.secrets
   secret_arns      = [aws_secretsmanager_secret_version.this.arn]
-  scratch_volumes  = { data = local.data_path }
+  scratch_volumes  = local.scratch_volumes
+  kept_volumes     = local.kept_volumes["nats-0"]
+  task_statements  = local.disk_statements["nats-0"]
   health_check     = local.health_check
   # Long enough to hand over leadership and to write the store's state.
   stop_timeout_s        = 60
@@ -120,6 +126,8 @@ module "server_0" {
     registry_arn     = aws_service_discovery_service.this["nats-0"].arn
     replace_in_place = true
   }
+
+  depends_on = [aws_efs_mount_target.this]
 }
 
 module "server_1" {
@@ -142,7 +150,9 @@ module "server_1" {
   environment           = { NATS_CONFIGURATION = local.configuration["nats-1"] }
   secrets               = local.secrets
   secret_arns           = [aws_secretsmanager_secret_version.this.arn]
-  scratch_volumes       = { data = local.data_path }
+  scratch_volumes       = local.scratch_volumes
+  kept_volumes          = local.kept_volumes["nats-1"]
+  task_statements       = local.disk_statements["nats-1"]
   health_check          = local.health_check
   stop_timeout_s        = 60
   ephemeral_storage_gib = var.ephemeral_storage_gib
@@ -158,7 +168,8 @@ module "server_1" {
     replace_in_place = true
   }
 
-  depends_on = [module.server_0]
+  # And its disk's way in.
+  depends_on = [module.server_0, aws_efs_mount_target.this]
 }
 
 module "server_2" {
@@ -181,7 +192,9 @@ module "server_2" {
   environment           = { NATS_CONFIGURATION = local.configuration["nats-2"] }
   secrets               = local.secrets
   secret_arns           = [aws_secretsmanager_secret_version.this.arn]
-  scratch_volumes       = { data = local.data_path }
+  scratch_volumes       = local.scratch_volumes
+  kept_volumes          = local.kept_volumes["nats-2"]
+  task_statements       = local.disk_statements["nats-2"]
   health_check          = local.health_check
   stop_timeout_s        = 60
   ephemeral_storage_gib = var.ephemeral_storage_gib
@@ -206,13 +219,27 @@ locals {
     NATS_ROUTE_PASSWORD = "${aws_secretsmanager_secret_version.this.arn}:route_password::"
   }
 
-  # Whether the server lives, not whether its streams have a majority: a server that waits for the others must not be
-  # replaced, because its disk would go with it.
+  scratch_volumes = merge({ run = local.run_path }, var.keep_disks ? {} : { data = local.data_path })
+
+  # Two questions. First, until the answer was yes once in this task's life: has the server all that its streams have elsewhere? A
+  # roll goes on only then, because ECS calls a task healthy by this, and `apply` and `bidding deploy` wait for that before they
+  # touch the next server. A server that sees no other one, at the first start or after the loss of all, has nobody to catch up
+  # with. From then on: does its JetStream work? Not whether the streams have a majority: a server that waits for the others must
+  # not be replaced. One whose disk fails stops its JetStream by itself, and is replaced.
+  monitor = "http://127.0.0.1:8222"
+  # Routes take a moment; only after so many seconds a server without one is alone.
+  alone_s        = 20
+  has_caught_up  = "[ -e ${local.run_path}/caught-up ] || { wget -q -O /dev/null '${local.monitor}/healthz' && touch ${local.run_path}/caught-up; }"
+  sees_no_other  = "{ [ $(($(date +%s) - $(cat ${local.run_path}/started))) -ge ${local.alone_s} ] && wget -q -O - '${local.monitor}/routez' | grep -q '\"num_routes\": 0'; }"
+  works          = "wget -q -O /dev/null '${local.monitor}/healthz?js-enabled-only=true'"
+  health_command = "{ ${local.has_caught_up} || ${local.sees_no_other}; } && ${local.works} || exit 1"
+
+  # Catching up may take ten minutes: five in which a failure does not count, and ten failures.
   health_check = {
-    command     = ["CMD-SHELL", "wget -q -O /dev/null 'http://127.0.0.1:8222/healthz?js-server-only=true' || exit 1"]
-    interval    = 10
+    command     = ["CMD-SHELL", local.health_command]
+    interval    = 30
     timeout     = 5
-    retries     = 6
-    startPeriod = 60
+    retries     = 10
+    startPeriod = 300
   }
 }

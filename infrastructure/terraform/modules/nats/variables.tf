@@ -58,8 +58,18 @@ variable "cpu_architecture" {
   type        = string
 }
 
+variable "keep_disks" {
+  description = "Whether the servers' disks are on EFS and stay when tasks go. Without, each is its task's own and goes with it."
+  type        = bool
+}
+
+variable "disk_security_group_id" {
+  description = "Security group of the disks on EFS."
+  type        = string
+}
+
 variable "ephemeral_storage_gib" {
-  description = "Disk per server, 21 to 200 GiB; null for the 20 that cost nothing."
+  description = "Own disk of each server's task, 21 to 200 GiB; null for the 20 that cost nothing. JetStream may fill three fifths of so much, on EFS too."
   type        = number
 }
 

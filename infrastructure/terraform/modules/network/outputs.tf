@@ -24,13 +24,23 @@ output "data_subnet_ids" {
 }
 
 output "security_group_ids" {
-  description = "Security group by what it is for: alb, gateway, broadcaster, archiver, cache, nats, redis, postgres, endpoints."
+  description = "Security group by what it is for: alb, gateway, broadcaster, archiver, nats, nats-disk, redis, postgres, endpoints; with a read cache cache-node and cache-front-end."
   value       = { for name, group in aws_security_group.this : name => group.id }
+}
+
+output "fixed_names" {
+  description = "Security groups with a name of their own, which could not be replaced before they are destroyed. None may be here."
+  value       = [for name, group in aws_security_group.this : name if !startswith(coalesce(group.name_prefix, " "), "${var.name}-")]
 }
 
 output "open_to_addresses" {
   description = "Security groups that admit addresses rather than other groups, by rule. Only the load balancer's may be here."
   value       = { for name, rule in aws_vpc_security_group_ingress_rule.public : name => rule.security_group_id }
+}
+
+output "admitted" {
+  description = "Who is admitted where: from-to-port of each rule that names a security group of this environment."
+  value       = keys(aws_vpc_security_group_ingress_rule.internal)
 }
 
 output "internet_routes" {

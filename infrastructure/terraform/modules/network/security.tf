@@ -1,19 +1,33 @@
 # Who may talk to whom, all of it. A line of `connections` makes two rules: one to leave, one to enter.
 
 locals {
-  groups = {
+  groups = merge(local.groups_of_all, var.read_cache ? local.groups_of_cache : {})
+
+  groups_of_all = {
     alb         = "Load balancer, the only thing that the internet reaches"
     gateway     = "Gateway tasks"
     broadcaster = "Broadcaster tasks"
     archiver    = "Archival worker tasks, migrations and recovery"
-    cache       = "Cache node tasks"
     nats        = "NATS servers"
+    nats-disk   = "Disks of the NATS servers"
     redis       = "ElastiCache or MemoryDB"
     postgres    = "RDS PostgreSQL"
     endpoints   = "Endpoints of AWS services"
   }
 
-  services = ["gateway", "broadcaster", "archiver", "cache"]
+  groups_of_cache = {
+    cache-node      = "Cache node tasks"
+    cache-front-end = "Front ends of the read cache"
+  }
+
+  services = concat(["gateway", "broadcaster", "archiver"], var.read_cache ? keys(local.groups_of_cache) : [])
+
+  # Who may ask nodes for what they keep; where a node is dead, each of these asks PostgreSQL itself.
+  connections_of_cache = concat(
+    [for reader in ["gateway", "cache-front-end", "cache-node"] : { from = reader, to = "cache-node", port = 8001 }],
+    [for name in ["cache-front-end", "cache-node"] : { from = name, to = "postgres", port = 5432 }],
+    var.front_end_behind_alb ? [{ from = "alb", to = "cache-front-end", port = 9999 }] : [],
+  )
 
   connections = concat(
     [
@@ -25,14 +39,13 @@ locals {
       { from = "gateway", to = "postgres", port = 5432 },
       { from = "broadcaster", to = "postgres", port = 5432 },
       { from = "archiver", to = "postgres", port = 5432 },
-      { from = "cache", to = "postgres", port = 5432 },
-      { from = "gateway", to = "cache", port = 8001 },
-      { from = "cache", to = "cache", port = 8001 },
       { from = "nats", to = "nats", port = 6222 },
+      { from = "nats", to = "nats-disk", port = 2049 },
       { from = "nats", to = "endpoints", port = 443 },
     ],
     [for service in local.services : { from = service, to = "nats", port = 4222 }],
     [for service in local.services : { from = service, to = "endpoints", port = 443 }],
+    var.read_cache ? local.connections_of_cache : [],
   )
 
   connection_of_name = { for each in local.connections : "${each.from}-${each.to}-${each.port}" => each }
@@ -40,8 +53,9 @@ locals {
 
 resource "aws_security_group" "this" {
   #checkov:skip=CKV2_AWS_5:they are attached in other modules, through the output security_group_ids
-  for_each    = local.groups
-  name        = "${var.name}-${each.key}"
+  for_each = local.groups
+  # The new one is made before the old one goes, and two groups of a VPC cannot have one name.
+  name_prefix = "${var.name}-${each.key}-"
   description = each.value
   vpc_id      = aws_vpc.this.id
   tags        = { Name = "${var.name}-${each.key}" }
@@ -69,6 +83,17 @@ resource "aws_vpc_security_group_egress_rule" "internal" {
   from_port                    = each.value.port
   to_port                      = each.value.port
   description                  = "to ${each.value.to}"
+}
+
+# Programs in this VPC that are no part of the platform, and ask a front end that is not behind the balancer.
+resource "aws_vpc_security_group_ingress_rule" "front_end_clients" {
+  for_each                     = var.read_cache ? toset(var.front_end_clients) : toset([])
+  security_group_id            = aws_security_group.this["cache-front-end"].id
+  referenced_security_group_id = each.value
+  ip_protocol                  = "tcp"
+  from_port                    = 9999
+  to_port                      = 9999
+  description                  = "from a program of your own"
 }
 
 # Layers of images, and the exports of closed items.

@@ -68,3 +68,18 @@ variable "writable_bucket_arn" {
   description = "The one bucket of S3 that tasks reach, besides the one from which ECR serves the layers of images."
   type        = string
 }
+
+variable "read_cache" {
+  description = "Whether nodes and front ends of the read cache run."
+  type        = bool
+}
+
+variable "front_end_behind_alb" {
+  description = "Whether the load balancer leads to the front ends."
+  type        = bool
+}
+
+variable "front_end_clients" {
+  description = "Security groups of other programs that may ask the front ends."
+  type        = list(string)
+}

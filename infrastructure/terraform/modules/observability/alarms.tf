@@ -34,6 +34,7 @@ locals {
       redis-memory = { namespace = "AWS/MemoryDB", metric = "DatabaseMemoryUsagePercentage", dimensions = { ClusterName = var.memorydb_cluster }, statistic = "Maximum", threshold = 70, minutes = 5, below = false, meaning = "MemoryDB fills up. When it is full it refuses bids." }
       redis-cpu    = { namespace = "AWS/MemoryDB", metric = "EngineCPUUtilization", dimensions = { ClusterName = var.memorydb_cluster }, statistic = "Average", threshold = 80, minutes = 5, below = false, meaning = "MemoryDB's one thread is busy: it is what decides bids." }
     },
+    { for group, suffix in var.target_group_suffixes : "front-end-unhealthy" => { namespace = "AWS/ApplicationELB", metric = "UnHealthyHostCount", dimensions = { LoadBalancer = var.alb_arn_suffix, TargetGroup = suffix }, statistic = "Maximum", threshold = 0, minutes = 5, below = false, meaning = "A front end of the read cache fails its health check." } if group == "front-end" },
     { for service in var.service_names : "cpu-${service}" => { namespace = "AWS/ECS", metric = "CPUUtilization", dimensions = { ClusterName = var.cluster_name, ServiceName = service }, statistic = "Average", threshold = 85, minutes = 10, below = false, meaning = "The tasks of ${service} are busy." } },
   )
 

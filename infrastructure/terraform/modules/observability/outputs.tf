@@ -8,6 +8,11 @@ output "alarm_names" {
   value       = [for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name]
 }
 
+output "alarm_name" {
+  description = "An alarm's name, by what it is called here."
+  value       = { for key, alarm in aws_cloudwatch_metric_alarm.this : key => alarm.alarm_name }
+}
+
 output "budget_usd" {
   description = "What the month may cost."
   value       = tonumber(aws_budgets_budget.month.limit_amount)
@@ -16,4 +21,9 @@ output "budget_usd" {
 output "dashboard" {
   description = "Name of the dashboard."
   value       = aws_cloudwatch_dashboard.this.dashboard_name
+}
+
+output "panel_titles" {
+  description = "What the dashboard shows."
+  value       = [for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : widget.properties.title]
 }

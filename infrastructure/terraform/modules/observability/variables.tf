@@ -44,7 +44,7 @@ variable "alb_arn_suffix" {
 }
 
 variable "target_group_suffixes" {
-  description = "Target groups of gateway and broadcaster, as CloudWatch names them."
+  description = "Target groups of gateway and broadcaster, and of front ends of the read cache, as CloudWatch names them."
   type        = map(string)
 }
 
@@ -59,8 +59,13 @@ variable "cluster_name" {
 }
 
 variable "service_names" {
-  description = "ECS services whose CPU is watched."
+  description = "ECS services whose CPU is watched, by their names: nothing here waits for a service."
   type        = list(string)
+}
+
+variable "scrapes" {
+  description = "Whether a collector scrapes /metrics, so that there is something to show of it."
+  type        = bool
 }
 
 variable "redis_node_ids" {
@@ -84,11 +89,17 @@ variable "own_metrics" {
     namespace    = string
     services     = map(string)
     outbox       = string
+    outbox_all   = string
+    decided      = string
+    shed         = string
     shards_lost  = string
     items_lost   = string
     consumer_lag = string
     dead_letters = string
+    commit_time  = string
     connections  = string
+    frames       = string
+    frame_time   = string
   })
 }
 
@@ -102,4 +113,9 @@ variable "limits" {
     p99_s              = number
     free_storage_bytes = number
   })
+}
+
+variable "cache_panels" {
+  description = "Panels of the read cache, each as JSON with title, statistic and lines."
+  type        = list(string)
 }

@@ -13,6 +13,11 @@ output "identifier" {
   value       = aws_db_instance.this.identifier
 }
 
+output "id" {
+  description = "The instance, as the guard knows it."
+  value       = aws_db_instance.this.id
+}
+
 output "posture" {
   description = "What the tests of the environments look at."
   value = {

@@ -21,10 +21,17 @@ output "node_ids" {
   value       = local.on_elasticache ? [for index in range(1 + var.replicas) : format("%s-%03d", var.name, index + 1)] : []
 }
 
+output "id" {
+  description = "The cluster, as the guard knows it."
+  value       = one(concat(aws_elasticache_replication_group.this[*].id, aws_memorydb_cluster.this[*].id))
+}
+
 output "posture" {
   description = "What the tests of the environments look at."
   value = {
     engine            = var.engine
+    final_snapshot    = local.on_memorydb ? aws_memorydb_cluster.this[0].final_snapshot_name : aws_elasticache_replication_group.this[0].final_snapshot_identifier
+    upgrades_itself   = tobool(local.on_memorydb ? aws_memorydb_cluster.this[0].auto_minor_version_upgrade : aws_elasticache_replication_group.this[0].auto_minor_version_upgrade)
     multi_az          = local.on_memorydb ? true : aws_elasticache_replication_group.this[0].multi_az_enabled
     encrypted         = local.on_memorydb ? aws_memorydb_cluster.this[0].kms_key_arn != null : aws_elasticache_replication_group.this[0].at_rest_encryption_enabled
     tls               = local.on_memorydb ? aws_memorydb_cluster.this[0].tls_enabled : aws_elasticache_replication_group.this[0].transit_encryption_enabled

@@ -59,6 +59,11 @@ variable "snapshot_days" {
   type        = number
 }
 
+variable "final_snapshot" {
+  description = "Whether a last snapshot is made where the cluster is destroyed after all."
+  type        = bool
+}
+
 variable "secret_recovery_days" {
   description = "Days in which a deleted secret can be brought back: 0, or 7 to 30."
   type        = number

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from api_gateway.engine import closer as module
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from shared.domain.errors import BiddingError, ItemNotFound
@@ -31,8 +32,10 @@ class FakeScripts:
         return [ItemNotFound(item_id) if item_id.startswith("lost") else 1 for item_id in item_ids]
 
 
-def closer(scripts: FakeScripts) -> Closer:
-    return Closer(cast(ItemScripts, scripts), owned_shards=lambda: ["s00"], on_outbox=lambda shard: None)
+def closer(scripts: FakeScripts, told: list[str] | None = None) -> Closer:
+    """``told``: gets the shards whose outboxes grew."""
+    on_outbox = (lambda shard: None) if told is None else told.append
+    return Closer(cast(ItemScripts, scripts), owned_shards=lambda: ["s00"], on_outbox=on_outbox)
 
 
 async def test_items_that_cannot_be_closed_do_not_hold_up_those_behind_them(caplog: pytest.LogCaptureFixture) -> None:
@@ -51,10 +54,69 @@ async def test_items_that_cannot_be_closed_do_not_hold_up_those_behind_them(capl
 
 async def test_what_is_due_and_more_is_looked_for_at_once() -> None:
     scripts = FakeScripts(*(f"item-{number}" for number in range(130)))
-    one = closer(scripts)
+    told: list[str] = []
+    one = closer(scripts, told)
     assert await one.look(), "a full look may not have been all"
     assert not await one.look()
     assert (scripts.waiting, one.advanced_total) == ([], 130)
+    assert told == ["s00"] * 130, "the relay need not look by itself"
+
+
+async def test_of_items_that_cannot_be_closed_a_bounded_number_is_kept_and_they_do_not_make_it_hurry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_STUCK_MAX", 120)
+    scripts = FakeScripts(*(f"lost-{number}" for number in range(500)))
+    one = closer(scripts)
+    for _ in range(3):
+        assert not await one.look(), "a look that is full of them would be made again at once, and for ever"
+    assert one.stuck == 120
+    assert len(one._untold) <= 120
+
+
+async def test_what_was_told_once_is_not_told_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TELL_EVERY_S", 0.0)
+    one = closer(FakeScripts("lost-1"))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            await one.look()
+    assert len(caplog.records) == 1
+
+
+async def test_a_shard_that_cannot_be_asked_is_asked_again_after_a_pause_and_counts_until_it_answers() -> None:
+    redis = FakeRedis({"s03": NO_STREAM, "s07": [], "s40": []}, {})
+    one = real_closer(redis)
+    await one.look()
+    assert (one.stuck, len(redis.calls)) == (1, 3)
+    await one.look()
+    assert (one.stuck, len(redis.calls)) == (1, 2), "not ten times a second"
+    one._stuck_shards["s03"] = 0.0
+    redis.due[deadlines_key("s03")] = []
+    await one.look()
+    assert (one.stuck, len(redis.calls)) == (0, 3)
+
+
+async def test_a_shard_that_is_anothers_by_now_is_no_longer_counted() -> None:
+    redis = FakeRedis({"s03": NO_STREAM, "s07": [], "s40": []}, {})
+    one = real_closer(redis)
+    await one.look()
+    one._owned_shards = lambda: ["s07"]
+    await one.look()
+    assert one.stuck == 0
+
+
+async def test_it_goes_on_when_redis_is_back() -> None:
+    redis = FakeRedis({"s03": FOLLOWS, "s07": [], "s40": [b"last"]}, {})
+    task = asyncio.create_task(real_closer(redis).run())
+    await asyncio.sleep(0)
+    redis.due[deadlines_key("s03")] = []
+    try:
+        assert await eventually(lambda: redis.advanced[:1] == ["last"], seconds=10)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 NO_STREAM = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value script: 1f, on line 40")
@@ -62,25 +124,30 @@ FOLLOWS = ReadOnlyError("You can't write against a read only replica.")
 
 
 class FakeRedis:
-    """What the two scripts answer, by shard and by item; an item without an answer is advanced."""
+    """What the two scripts answer, called several times at once, by shard and by item; an item without an answer is
+    advanced."""
 
     def __init__(self, due: dict[str, list[bytes] | Exception], answers: dict[str, Exception]) -> None:
         self.due = {deadlines_key(shard): answer for shard, answer in due.items()}
         self.answers = answers
         self.advanced: list[str] = []
-        self.calls: list[tuple[str, ...]] = []
+        self.calls: list[list[Any]] = []
 
     def pipeline(self, *, transaction: bool) -> FakeRedis:
         self.calls = []
         return self
 
-    def evalsha(self, sha: str, keys: int, *arguments: str) -> None:
-        self.calls.append(arguments)
+    def evalsha(self, sha: str, key_count: int, *told: Any) -> None:
+        keys, arguments = list(told[:key_count]), list(told[key_count:])
+        while arguments:
+            of_keys, of_arguments = arguments[:2]
+            self.calls.append(keys[:of_keys] + arguments[2 : 2 + of_arguments])
+            del keys[:of_keys], arguments[: 2 + of_arguments]
 
     async def execute(self, *, raise_on_error: bool) -> list[Any]:
-        return [self._answer(call) for call in self.calls]
+        return [[self._answer(call) for call in self.calls]]
 
-    def _answer(self, call: tuple[str, ...]) -> Any:
+    def _answer(self, call: list[Any]) -> Any:
         if call[0] in self.due:
             return self.due[call[0]]
         item_id = call[11]

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from archival_worker.chain.export_file import STATE, BadLine, ExportWriter, NotAnExport, verify
+from archival_worker.chain.derived import disagreement
+from archival_worker.chain.export_file import STATE, TERMS, BadLine, ExportWriter, NotAnExport, verify
 from archival_worker.chain.exports import ExportOptions, key_of, pause_after
 from archival_worker.chain.hashes import START, Version, canonical, extended, next_hash
 from archival_worker.chain.sinks import Digest, DirectorySink, S3Sink, digest_of, open_sink
 from archival_worker.errors import ExportFailed, ExportsMisconfigured
+from shared.messages import encode_event
 from shared.names import shard_of
 from tests.unit.archival_worker.events import bid, closed, created, voided
 from tests.unit.archival_worker.export_rows import history, row_of
@@ -84,6 +87,43 @@ def test_an_export_holds_terms_state_events_and_a_summary(tmp_path: Path) -> Non
     assert last == {"summary": summary}
     assert checked(tmp_path, data) == {"item_id": "lot-1", **summary}
     assert "max" not in gzip.decompress(data).decode(), "no bidder's maximum, under whatever name"
+
+
+def test_an_export_tells_images_where_the_event_does_and_old_ones_stay_as_they_are(tmp_path: Path) -> None:
+    events = [created("lot-1"), bid("lot-1", 1), bid("lot-1", 2, user_id="bob"), closed("lot-1", 3)]
+    urls = ("/images/a.jpg", "https://img.example.com/b.jpg")
+    pictured = [msgspec.structs.replace(events[0], image_urls=urls), *events[1:]]
+    data = written(chained([row_of(event) for event in pictured]))
+    assert lines_of(data)[0]["terms"]["image_urls"] == list(urls)
+    assert checked(tmp_path, data)["events"] == 4
+    lines = lines_of(data)
+    del lines[0]["terms"]["image_urls"]
+    with pytest.raises(BadLine, match="the terms"):
+        checked(tmp_path, packed(lines))
+    # Of an item without images every byte is what it was before there were images.
+    bare = written(chained(history()))
+    assert b"image" not in gzip.decompress(bare)
+    assert checked(tmp_path, bare)["events"] == 4
+
+
+@pytest.mark.parametrize(
+    ("urls", "stored", "agrees"),
+    [
+        ((), [], True),
+        (("/images/a.jpg",), ["/images/a.jpg"], True),
+        (("/images/a.jpg",), [], False),
+        ((), ["/images/a.jpg"], False),
+    ],
+)
+def test_the_row_of_an_item_has_the_images_of_its_creation(
+    urls: tuple[str, ...], stored: list[str], agrees: bool
+) -> None:
+    event = msgspec.structs.replace(created("lot-1"), image_urls=urls or msgspec.UNSET)
+    body = json.loads(encode_event(event))
+    columns = {"original_end_us": body["end_us"]} | {key: body.get(key) for key in (*STATE, *TERMS)}
+    row = columns | {"image_urls": stored}
+    found = disagreement(row, [row_of(event)], row_of(event))
+    assert (found is None) is agrees, found
 
 
 def test_the_same_events_give_the_same_bytes_whatever_the_pages() -> None:

@@ -26,7 +26,8 @@ def test_the_bytes_of_a_bid_and_of_an_event_are_those_of_the_document() -> None:
         b'{"amount":100,"at_us":1750000000123457,"bid_id":"bid-1-1","epoch":1,"item_id":"lot-1","kind":"bid",'
         b'"leader_id":null,"previous_bid":0,"seq":1,"type":"bid","user_id":"ada"}'
     )
-    assert content_of(created).startswith(b'{"at_us":1750000000123456,"body":{"auto_opened":false,"bid_count":0,')
+    start = b'{"at_us":1750000000123456,"body":{"approval_required":false,"auto_opened":false,"bid_count":0,'
+    assert content_of(created).startswith(start)
     assert content_of(created).endswith(b'"type":"created"},"epoch":1,"item_id":"lot-1","seq":0,"type":"created"}')
 
 
@@ -148,6 +149,24 @@ def test_a_deleted_end_is_named() -> None:
     assert place_found(audited([], head)) == "1:0"
 
 
+def test_the_first_of_two_findings_is_told() -> None:
+    """A hash without its row shows a gap where nothing else does: the end of an epoch before the last one."""
+    rows, head = chained(history())
+    assert place_found(audited(rows, head, orphan=Version(1, 1))) == "1:1"
+    spoilt = [*rows[:3], rows[3] | {"amount": 1, "at_us": 1}]
+    assert place_found(audited(spoilt, head)) == "1:3"
+    assert place_found(audited(spoilt, head, orphan=Version(1, 1))) == "1:1"
+    assert place_found(audited([rows[0], rows[2], rows[3]], head, orphan=Version(1, 9))) == "1:1"
+
+
+def test_what_was_exported_and_is_in_no_chain_any_more_is_named() -> None:
+    """Rows, hashes and the end of the chain were cut off together: the export alone remembers."""
+    rows, head = chained(history())
+    cut = Head(Version(1, 2), rows[2]["hash"])
+    assert audited(rows[:3], cut).is_sound
+    assert place_found(audited(rows[:3], cut, {head.place: head.hash})) == "1:3"
+
+
 def test_two_rows_that_changed_places_are_named() -> None:
     rows, head = chained(history())
     rows[1], rows[2] = (rows[2] | {"seq": 1, "hash": rows[1]["hash"]}), (rows[1] | {"seq": 2, "hash": rows[2]["hash"]})
@@ -185,7 +204,7 @@ def test_a_position_that_was_put_back_is_a_finding() -> None:
 def item_of(row: dict[str, Any], created: dict[str, Any]) -> dict[str, Any]:
     """The row of an item after its last event."""
     body, terms = json.loads(row["body"]), json.loads(created["body"])
-    item = {key: terms[key] for key in TERMS} | {key: body[key] for key in STATE}
+    item = {key: terms[key] for key in TERMS} | {key: body[key] for key in STATE} | {"image_urls": []}
     return item | {"epoch": row["epoch"], "seq": row["seq"], "original_end_us": terms["end_us"]}
 
 

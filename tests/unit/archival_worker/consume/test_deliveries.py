@@ -13,6 +13,12 @@ SHARD = names.shard_of("lot")
 SUBJECT = names.subject_of("lot")
 
 
+RULING = {
+    **{"ts_us": 1, "item_id": "lot", "seller_id": None, "user_id": "ann", "ruling": "block", "approved": False},
+    **{"blocked": True, "limit": None, "reason": "", "by": "olga"},
+}
+
+
 def read(data: bytes, header: str | None = None, reply: str = "") -> Delivery:
     return read_delivery(SUBJECT, data, reply, header)
 
@@ -24,6 +30,11 @@ def test_a_sound_message_has_its_events_and_its_entry() -> None:
     assert read_back.batch is not None
     assert [event.seq for event in read_back.batch.events] == [0, 1]
     assert read_back.rows == 2
+
+
+def test_rulings_are_rows_too() -> None:
+    read_back = read(changed(rulings=[RULING, RULING]))
+    assert (read_back.fault, read_back.rows) == (None, 4)
 
 
 def changed(**fields: object) -> bytes:
@@ -51,6 +62,10 @@ def event_changed(at: int, **fields: object) -> bytes:
         (changed(item_id="a b"), "item id"),
         (changed(item_id="lot\x00"), "item id"),
         (changed(shard="s99"), "is not of shard"),
+        (changed(item_id="~17"), "is no item, and may have rulings"),
+        (changed(item_id="~"), "item id"),
+        (changed(rulings=[RULING | {"item_id": "other"}]), "a ruling on something else"),
+        (changed(rulings=[RULING | {"limit": 1.5}]), "undecodable"),
         (changed(n=0), "no outbox entry"),
         (changed(shard_epoch=-1), "no outbox entry"),
         (event_changed(1, item_id="other"), "an event of item 'other'"),
@@ -74,6 +89,16 @@ def test_a_poison_says_why_and_counts_by_its_message_id(data: bytes, reason: str
 )
 def test_a_poison_without_a_usable_message_id_counts_nowhere(header: str | None) -> None:
     assert read(b"?", header=header).entry is None
+
+
+@pytest.mark.parametrize(
+    ("epoch", "n", "is_entry"),
+    [(2**31 - 1, 1, True), (2**31, 1, False), (1, 2**53 - 1, True), (1, 2**53, False)],
+)
+def test_an_entry_fits_the_columns_of_the_cursors(epoch: int, n: int, is_entry: bool) -> None:
+    """Otherwise its whole batch would be refused, for ever."""
+    assert (read(b"?", header=f"{SHARD}:{epoch}:{n}").entry is not None) is is_entry
+    assert (read(changed(shard_epoch=epoch, n=n)).fault is None) is is_entry
 
 
 def test_a_long_reason_is_cut() -> None:

@@ -109,6 +109,14 @@ def test_a_new_epoch_is_shown_as_a_snapshot() -> None:
     assert shown(feed.offer([bid(12, epoch=2)]).frames) == [("bid", 12)]
 
 
+def test_the_same_seq_of_another_epoch_is_another_version() -> None:
+    """The item was rebuilt without an event that this viewer was shown, and has had another one since."""
+    feed = ItemFeed(ITEM)
+    feed.recover(Recovery(item(5, epoch=2)))
+    assert feed.resume((1, 5), feed.history()) is None
+    assert feed.resume((2, 5), feed.history()) == ()
+
+
 def test_redis_that_stays_behind_does_not_stop_the_feed() -> None:
     feed = feed_at(3)
     feed.offer([bid(7), bid(8)])

@@ -109,7 +109,7 @@ def test_what_is_said_to_a_bidder_alone() -> None:
         "expires": "2023-11-14T22:13:20.000000Z",
     }
     standing = standing_frame(
-        ITEM, (1, 7), "outbid", current_bid=800, min_next_bid=801, currency="USD", your_maximum=None
+        ITEM, (1, 7), "outbid", alias="a", current_bid=800, min_next_bid=801, currency="USD", your_maximum=None
     )
     assert content(standing) == {
         "type": "standing",
@@ -117,11 +117,14 @@ def test_what_is_said_to_a_bidder_alone() -> None:
         "epoch": 1,
         "seq": 7,
         "standing": "outbid",
+        "alias": "a",
         "current_bid": 8.0,
         "min_next_bid": 8.01,
         "your_maximum": None,
     }
-    told = standing_frame(ITEM, (1, 7), "none", current_bid=None, min_next_bid=None, currency="JPY", your_maximum=5)
+    told = standing_frame(
+        ITEM, (1, 7), "none", alias="a", current_bid=None, min_next_bid=None, currency="JPY", your_maximum=5
+    )
     assert content(told).items() >= {"current_bid": None, "min_next_bid": None, "your_maximum": 5}.items()
 
 

@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from broadcast_service.core.quota import REFUSED_MAX, SINCE_COST, Allowance, Bucket, Quota, Rate, operations_rate
+from broadcast_service.core.quota import REFUSED_MAX, SINCE_COST, Allowance, Quota, operations_rate
+from shared.buckets import Bucket, Rate
 
 RATE = Rate(per_s=10, burst=50)
 

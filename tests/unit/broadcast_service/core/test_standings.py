@@ -9,6 +9,7 @@ import pytest
 
 from broadcast_service.core.pace import Pace
 from broadcast_service.core.standings import Facts, Standings, Struck, maximum_to_tell, standing_of
+from shared.aliases import alias_of
 from shared.domain.auction import Status
 from shared.redis_layout.item_hash import ItemState
 from tests.unit.broadcast_service.builders import ITEM, content, item
@@ -38,6 +39,15 @@ def test_standings(status: Status, leading: str, other: str) -> None:
     assert standing_of("ann", state, has_bid=True) == other
     assert standing_of("ann", state, has_bid=False) == "none"
     assert standing_of("ann", None, has_bid=True) == "none"
+
+
+def test_bidders_are_told_their_own_alias() -> None:
+    standings = board()
+    for user in ("ann", LEADER):
+        standings.listen(user, user, sees_maximum=False)
+    standings.learn({"ann": Facts(True), LEADER: Facts(True)})
+    aliases = {listener: content(frame)["alias"] for listener, frame in standings.flush(item(5), 0)}
+    assert aliases == {user: alias_of(ITEM, user) for user in ("ann", LEADER)}
 
 
 def test_a_maximum_that_the_bidder_went_past_is_none_any_more() -> None:
@@ -87,6 +97,7 @@ def test_the_frame_says_at_which_version_and_price() -> None:
         "epoch": 1,
         "seq": 5,
         "standing": "leading",
+        "alias": alias_of(ITEM, LEADER),
         "current_bid": 6.0,
         "min_next_bid": 6.01,
         "your_maximum": None,
@@ -148,6 +159,28 @@ def test_an_event_during_the_first_read_counts() -> None:
     standings.changed({"ann"})
     standings.learn({"ann": Facts(False)})
     assert told(standings, item(6)) == {"a": ("outbid", None)}
+
+
+def test_a_bid_counts_though_everybody_was_concerned_since_and_an_older_read_comes_late() -> None:
+    standings = board()
+    standings.listen("a", "ann", sees_maximum=False)
+    standings.reading(["ann"])
+    standings.changed({"ann"})
+    assert standings.changed(set()) == ["ann"]
+    standings.learn({"ann": Facts(False)})
+    assert told(standings, item(6)) == {"a": ("outbid", None)}
+
+
+def test_what_is_not_known_yet_takes_nothing_from_the_pace() -> None:
+    standings = board(rate_max=10)
+    standings.listen("a", "ann", sees_maximum=False)
+    assert told(standings, item(5), 0.0) == {}
+    standings.learn({"ann": Facts(True)})
+    assert told(standings, item(5), 0.0) == {"a": ("outbid", None)}
+    standings.listen("b", "bob", sees_maximum=False)
+    assert standings.due_s() is not None
+    standings.leave("b", "bob")
+    assert standings.due_s() is None, "nobody is left who wants to know"
 
 
 def test_listening_again_tells_again() -> None:

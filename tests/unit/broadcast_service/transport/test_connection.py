@@ -174,6 +174,41 @@ def test_an_item_that_does_not_exist_ends_only_a_connection_that_is_for_it_alone
         assert pipe.finished == finished
 
 
+def test_a_connection_ends_once_whatever_comes_after() -> None:
+    pipe = Pipe()
+    connection, _ = connect(pipe)
+    connection.close(ITEM_NOT_FOUND)
+    connection.close(SLOW_VIEWER)
+    assert pipe.finished == [ITEM_NOT_FOUND.code]
+    assert connection._metrics.connections_closed == {ITEM_NOT_FOUND.name: 1}
+    assert not connection.is_direct
+    assert connection.is_behind, "it gets no heartbeat"
+
+
+def test_frames_that_had_to_wait_are_counted_when_they_are_sent() -> None:
+    pipe = Pipe(room=0)
+    connection, _ = connect(pipe)
+    connection.send([event_frame(bid(1)), event_frame(bid(2))])
+    metrics = connection._metrics
+    assert (metrics.frames_sent, metrics.frames_queued) == (0, 2)
+    pipe.room = 10
+    connection.on_writable()
+    assert (metrics.frames_sent, pipe.seqs, connection.is_direct) == (2, [1, 2], True)
+
+
+def test_a_viewer_with_a_form_of_its_own_never_gets_that_of_the_others() -> None:
+    pipe = Pipe(room=0)
+    limits = OutgoingLimits(frames_max=4, bytes_max=100_000, stalled_max_s=10)
+    connection = Connection(
+        pipe, "c1", single=True, limits=limits, metrics=Metrics(), clock=Clock(), encode=lambda frame: b"own"
+    )
+    connection.send([event_frame(bid(1))])
+    pipe.room = 10
+    connection.on_writable()
+    send_to_all((event_frame(bid(2)),), [connection], Metrics())
+    assert (pipe.written, connection.is_direct) == ([b"own", b"own"], False)
+
+
 class TestManyViewers:
     def test_each_gets_the_same_bytes_and_all_are_counted_once(self) -> None:
         metrics = Metrics()

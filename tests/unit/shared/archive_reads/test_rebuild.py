@@ -44,6 +44,7 @@ def item_row(**changes: Any) -> dict[str, Any]:
         "item_id": ITEM,
         "name": "A clock",
         "description": "It ticks",
+        "image_urls": [],
         "seller_id": "sam",
         "currency": "EUR",
         "start_price": 100,
@@ -53,6 +54,7 @@ def item_row(**changes: Any) -> dict[str, Any]:
         "increment_value": 10,
         "increment_steps": "",
         "soft_close": msgspec.json.encode(SOFT).decode(),
+        "approval_required": False,
         "epoch": 1,
         "seq": 0,
         "current_bid": 100,
@@ -114,7 +116,7 @@ def state_after(seq: int, *, bids: int, end_us: int, price: int) -> dict[str, An
 def test_the_constants_are_those_of_the_gateway() -> None:
     limits = ScriptLimits()
     assert limits.recent_events == RECENT_EVENTS
-    library = Script.read(LUA / "cancel.lua", libraries=["item"]).text
+    library = Script.read(LUA / "cancel.lua", libraries=["item", "one_item"]).text
     assert f"\nlocal VERDICT_KEEP_S = {VERDICT_KEEP_S}\n" in library
 
 
@@ -128,6 +130,14 @@ def test_state_and_terms_come_back_under_the_new_epoch() -> None:
     assert (state.leader_max, state.runner_up) == (300, 290), "without maxima the price takes their place"
     assert (state.extensions, state.end_us, state.hard_end_us) == (1, END_US, SOFT.hard_end_us)
     assert (rebuilt.deadline_us, rebuilt.fault) == (END_US, None)
+    assert item.image_urls == ()
+
+
+def test_images_come_back_in_their_order() -> None:
+    urls = ["/images/b.jpg", "https://img.example.com/a.jpg"]
+    rebuilt = rebuild(item_row(image_urls=urls), Turns(), [], epoch=4)
+    item = decode_item({name.encode(): value.encode() for name, value in rebuilt.fields.items()})
+    assert item.image_urls == tuple(urls)
 
 
 def test_hidden_maxima_come_back_where_they_fit_what_is_public() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.aws.clients import AwsError
-from shared.aws.cloudwatch import Gauge, Metric, Reporter, Total
+from shared.aws.cloudwatch import Distribution, Gauge, Metric, Reporter, Total
 from tests.waiting import eventually
 
 
@@ -19,6 +19,7 @@ class CloudWatch:
 
     def __init__(self) -> None:
         self.taken: list[dict[str, float]] = []
+        self.values: list[dict[float, float]] = []
         self.namespaces: set[str] = set()
         self.dimensions: list[Any] = []
         self.refuses = False
@@ -28,7 +29,10 @@ class CloudWatch:
             raise OSError("no route")
         self.namespaces.add(Namespace)
         self.dimensions += [datum["Dimensions"] for datum in MetricData]
-        self.taken.append({datum["MetricName"]: datum["Value"] for datum in MetricData})
+        self.taken.append({datum["MetricName"]: datum["Value"] for datum in MetricData if "Value" in datum})
+        self.values += [
+            dict(zip(datum["Values"], datum["Counts"], strict=True)) for datum in MetricData if "Values" in datum
+        ]
 
 
 class Source:
@@ -66,6 +70,21 @@ async def test_growth_that_could_not_be_told_goes_into_the_next_report() -> None
     source.metrics = [Total("Bids", 25)]
     await reports.once()
     assert cloudwatch.taken == [{"Bids": 25}]
+
+
+async def test_of_a_distribution_its_growth_is_told_and_nothing_where_it_did_not_grow() -> None:
+    cloudwatch, source = CloudWatch(), Source(Distribution("Seconds", {0.01: 5, 0.2: 1, 3.0: 0}))
+    reports = reporter(cloudwatch, source)
+    cloudwatch.refuses = True
+    with pytest.raises(AwsError):
+        await reports.once()
+    cloudwatch.refuses = False
+    await reports.once()
+    source.metrics = [Distribution("Seconds", {0.01: 5, 0.2: 4, 3.0: 0})]
+    await reports.once()
+    await reports.once()
+    assert cloudwatch.values == [{0.01: 5, 0.2: 1}, {0.2: 3}]
+    assert cloudwatch.taken == [{}, {}], "of what did not grow nothing is said, and no call is made"
 
 
 async def test_nothing_to_tell_is_no_call() -> None:

@@ -47,6 +47,7 @@ def test_the_ladder_in_other_currencies_keeps_the_major_unit() -> None:
     assert default_ladder(3).at(99 * 10) == 50
     assert default_ladder(0).at(0) == 1
     assert default_ladder(0).at(60) == 1
+    assert default_ladder(0).at(200) == 3, "2.50, rounded up: nobody is outbid by less than the ladder says"
     assert default_ladder(0).at(300) == 5
 
 

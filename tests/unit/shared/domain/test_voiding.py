@@ -126,6 +126,18 @@ def test_the_answer_right_before_a_maximum_was_raised_came_from_the_earlier_one(
     assert item.valid == [("of-ann", 50), ("of-bob/anew", 51)]
 
 
+def test_a_bid_that_is_struck_already_is_not_the_one_that_automatic_bids_came_from() -> None:
+    item = Auction.of()
+    item.bid("higher", "bob", up_to=100)
+    item.void("higher")
+    item.bid("lower", "bob", up_to=25)
+    item.bid("of-ann", "ann", 20)
+    item.bid("of-cyd", "cyd", 30)
+    after = item.void("lower")
+    assert after.voided.automatic_until == after.voided.seq
+    assert item.valid == [("of-ann", 20), ("of-cyd", 30)], "bob's automatic bid of 21 came from his lower maximum"
+
+
 def test_a_struck_tie_leader_leaves_the_lead_to_the_other() -> None:
     item = Auction.of()
     item.bid("of-ann", "ann", up_to=40)
@@ -192,6 +204,30 @@ def test_what_cannot_be_struck_says_why() -> None:
         void(item.terms, item.state, item.log, "of-bob", NOW_US + 10)
     with pytest.raises(StateConflict):
         void(item.terms, replace(item.state, status=Status.CANCELLED), item.log, "of-bob", NOW_US)
+
+
+@pytest.mark.parametrize(
+    ("row", "fate"),
+    [
+        (Row("b", "zed", 5, 90, False), "voided"),
+        (Row("b/proxy", "ann", 6, 90, True), "voided"),
+        (Row("b/proxy", "ann", 7, 90, True), None),
+        (Row("x/proxy", "zed", 8, 90, True), "voided"),
+        (Row("x/proxy", "zed", 9, 90, True), None),
+        (Row("x/proxy", "zed", 4, 90, True), None),
+        (Row("x/proxy", "ann", 8, 90, True), None),
+        (Row("x/proxy", "ann", 8, 100, True), None),
+        (Row("x/proxy", "ann", 8, 101, True), "voided"),
+        (Row("x", "zed", 8, 100, False), None),
+        (Row("x", "zed", 8, 101, False), "repriced"),
+        (Row("x", "ann", 19, 101, False), "repriced"),
+        (Row("x", "ann", 20, 101, False), None),
+        (Row("x/proxy", "zed", 20, 101, True), None),
+    ],
+)
+def test_the_bounds_of_what_a_void_takes_along(row: Row, fate: str | None) -> None:
+    """Automatic bids of its bidder from after the bid to before 9; nothing above 100; nothing of later events."""
+    assert fate_of(Voided(20, "b", 5, "zed", 90, 9, 100, None), row) == fate
 
 
 def test_an_event_that_names_no_bidder_strikes_the_bid_and_its_answer() -> None:

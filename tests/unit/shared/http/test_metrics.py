@@ -80,3 +80,15 @@ def test_the_process_is_told_of() -> None:
     found = read(exposition([]))
     assert found["process_resident_memory_bytes", ()] > 1_000_000
     assert found["process_open_fds", ()] > 0
+
+
+def test_counts_are_told_by_the_middle_of_their_buckets() -> None:
+    histogram = Histogram(0.01, 0.05, 0.1)
+    for seconds in (0.001, 0.01, 0.05, 0.0501, 7.0, 8.0):
+        histogram.observe(seconds)
+    assert {round(value, 6): count for value, count in histogram.middles().items()} == {
+        0.005: 2,
+        0.03: 1,
+        0.075: 1,
+        0.1: 2,
+    }

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from archival_worker.http import make_server
 from broadcast_service.transport.streams import http_protocol_class
 from infrastructure.local.servers.ports import HOST
+from shared.http.direct import direct_protocol
 from shared.http.protocol import BoundedHttpProtocol, bounded_protocol
 from tests.protocols import speaking
 from tests.waiting import eventually
@@ -31,6 +32,7 @@ PROTOCOLS = {
     "gateway": bounded_protocol(head_bytes_max=1_000, timeout_s=LONG_S),
     "feed": http_protocol_class(send_buffer_bytes=0, head_timeout_s=LONG_S),
     "archiver": BoundedHttpProtocol,
+    "direct": direct_protocol(lambda method, target: None, head_bytes_max=1_000, timeout_s=LONG_S),
 }
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -113,6 +115,32 @@ async def test_what_arrives_without_end_or_sense_is_refused(
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert code in answer
         await eventually(lambda: not connections)
+
+
+async def test_an_upload_may_take_longer_and_its_head_may_not() -> None:
+    settings = {"timeout_s": QUICK_S, "patient_targets": frozenset({b"/upload"}), "patient_s": 3.0}
+    patient = type("Patient", (PROTOCOLS["direct"],), settings)
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n"
+
+    async def refused_after_s(request: bytes) -> float:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        began_s = asyncio.get_running_loop().time()
+        writer.write(request)
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith(b"HTTP/1.1 408")
+        writer.close()
+        return asyncio.get_running_loop().time() - began_s
+
+    async with serving(patient, keep_alive_s=LONG_S, app=wait_for_the_body) as (port, _):
+        requests = [
+            head % b"/upload" + b"\r\nx",
+            head % b"/upload",
+            head % b"/other" + b"\r\nx",
+            head % b"/upload?x" + b"\r\nx",
+        ]
+        upload_s, *others_s = await asyncio.gather(*map(refused_after_s, requests))
+    assert upload_s >= 3.0
+    assert max(others_s) < 3.0
 
 
 @pytest.mark.parametrize("service", PROTOCOLS)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from typing import Any
 
 import psutil
 import pytest
 
 from infrastructure.local.servers.ports import HOST
+from shared.http import counted
 from tests.unit.shared.http.test_protocol import GET, LONG_S, PROTOCOLS, QUICK_S, serving, wait_for_the_body
+from tests.waiting import eventually
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -318,3 +321,39 @@ async def test_a_large_head_in_one_piece_is_refused_too(service: str, filler: by
             answer = await answer_of(reader)
             writer.close()
             assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+# ------------------------------------------------------------------------------------------ answers that nobody reads
+
+
+@every_service
+async def test_who_does_not_read_the_answer_is_cut_off_in_time(service: str) -> None:
+    """Also where the connection is kept alive for long."""
+    quick = type("Quick", (PROTOCOLS[service],), {"answer_s": QUICK_S})
+    async with serving(quick, keep_alive_s=LONG_S) as (port, connections):
+        with socket.create_connection((HOST, port)) as client:
+            client.send(GET.replace(b"/", b"/large", 1))
+            await eventually(lambda: bool(connections))
+            await eventually(lambda: not connections)
+
+
+@every_service
+async def test_few_may_have_answers_that_they_do_not_read(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has not read for the longest goes first; who reads is none of them."""
+    monkeypatch.setattr(counted, "UNREAD_MAX", 3)
+    protocol_class: Any = type("Own", (PROTOCOLS[service],), {})
+    async with serving(protocol_class, keep_alive_s=LONG_S) as (port, connections):
+        with contextlib.ExitStack() as stack:
+            clients = []
+            for number in range(5):
+                client = stack.enter_context(socket.create_connection((HOST, port)))
+                client.send(GET.replace(b"/", b"/large", 1))
+                clients.append(client)
+                expected = min(number + 1, 3)
+                await eventually(lambda expected=expected: len(protocol_class._unread or ()) == expected)  # type: ignore[misc]
+            await eventually(lambda: len(connections) == 3)
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(GET)
+            async with asyncio.timeout(10):
+                await reader.readuntil(b"ok")
+            writer.close()

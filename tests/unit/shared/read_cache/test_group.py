@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.read_cache.errors import OriginSlow, Overloaded
-from shared.read_cache.group import KEYS_MAX, MISSING, GroupLimits
+from shared.read_cache.group import KEYS_MAX, MISSING, Group, GroupLimits
 from shared.read_cache.shedding import Gate
 from tests.unit.shared.read_cache.origins import Origin, new_cache, settle
 
@@ -303,3 +303,20 @@ async def test_closing_tells_those_who_wait(origin: Origin) -> None:
     await cache.close()
     with pytest.raises(Overloaded, match="was cancelled"):
         await reader
+
+
+async def test_what_may_not_be_kept_is_told_and_not_kept(origin: Origin) -> None:
+    """Its change is known, and the origin may not have it yet."""
+    allowed = False
+    shelf = new_cache(origin)[0]._shelf
+    group = Group("items", origin.load, GroupLimits(), shelf, flights_max=10, may_keep=lambda key: allowed)
+    origin.open.clear()
+    asked = asyncio.create_task(group.get("k1"))
+    await settle()
+    allowed = True
+    origin.open.set()
+    assert await asked == b"value 1"
+    assert group.cached("k1") is MISSING, "the origin was asked before that was allowed"
+    await group.get("k1")
+    assert group.cached("k1") == b"value 1"
+    assert shelf.stats.forgotten == 1

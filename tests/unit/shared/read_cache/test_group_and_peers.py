@@ -8,7 +8,7 @@ import pytest
 
 from shared.read_cache.errors import Overloaded, PeerFailed
 from shared.read_cache.group import MISSING, GroupLimits
-from shared.read_cache.remote import Fetched
+from shared.read_cache.remote import Fetched, Heard
 from tests.unit.shared.read_cache.origins import Origin, Peers, new_cache, settle
 
 
@@ -261,6 +261,49 @@ async def test_a_take_over_that_finds_nothing_loads_only_for_a_reader_who_waits(
     assert origin.loads == ["here/1"]
 
 
+@pytest.mark.parametrize("told", [Heard(4, 2, 7), Heard(5, 1, 7), Heard(), Heard(9, 2, 6), Heard(9, 2, 8)])
+async def test_nothing_is_taken_over_from_a_node_that_has_heard_less(origin: Origin, told: Heard) -> None:
+    """It may keep what has changed since; and nobody tells of that change again."""
+    peers = Peers("b")
+    cache, group = new_cache(origin, remote=peers)
+    cache.hear(lambda: Heard(9, 2, 7), needed=lambda: Heard(5, 2, 7))
+    task = asyncio.create_task(group.take_over("here/1", "b"))
+    await settle()
+    reader = asyncio.create_task(group.get("here/1"))
+    await settle()
+    peers.waiting[0](Fetched(b"old", 60, told))
+    assert not await task
+    assert await reader == b"mine", "nor is a reader told of it"
+    assert group.cached("here/1") == b"mine"
+    peers.answer = lambda key: Fetched(b"old", 60, told)
+    assert not await group.take_over("here/2", "b")
+    assert group.cached("here/2") is MISSING
+    assert origin.loads == ["here/1"]
+
+
+async def test_what_another_node_has_to_have_heard_is_what_was_known_here_when_it_was_asked(origin: Origin) -> None:
+    peers = Peers("b")
+    cache, group = new_cache(origin, remote=peers)
+    needed = Heard(5, 2)
+    cache.hear(lambda: Heard(9, 2), needed=lambda: needed)
+    task = asyncio.create_task(group.take_over("here/1", "b"))
+    await settle()
+    # Of another key: this one would have been forgotten.
+    needed = Heard(6, 2)
+    peers.waiting[0](Fetched(b"from before", 60, Heard(5, 2)))
+    assert await task
+    assert group.cached("here/1") == b"from before"
+
+
+async def test_a_peer_is_told_how_far_this_process_had_heard_when_the_value_was_looked_up(origin: Origin) -> None:
+    cache, group = new_cache(origin, remote=Peers("b"))
+    cache.hear(lambda: Heard(9, 2), needed=lambda: Heard(5, 2))
+    await group.get("here/1")
+    (kept,) = group.kept_for_peer(["here/1"])
+    assert kept is not None
+    assert kept.heard == Heard(9, 2)
+
+
 async def test_keys_kept_are_those_of_the_group_and_of_its_generation(origin: Origin) -> None:
     _, group = new_cache(origin, remote=Peers())
     await group.get("here/1")
@@ -300,4 +343,28 @@ async def test_a_peer_is_told_nothing_that_was_kept_before_this_process_slept(or
     await group.get("here/1")
     assert group.kept_for_peer(["here/1"]) != [None]
     peers.sure = False
+    assert group.kept_for_peer(["here/1"]) == [None]
+
+
+async def test_what_was_forgotten_takes_no_room_from_what_is_taken_over(origin: Origin) -> None:
+    """It lies there until others come, and counts as used."""
+    cache, group = new_cache(origin, remote=Peers("b"))
+    origin.rows = {f"here/{number}": b"x" * 10_000 for number in range(60)}
+    await group.get_many(origin.rows)
+    assert cache.bytes_live > 600_000
+    cache.reset()
+    assert (cache.bytes_live, cache.bytes_used > 600_000) == (0, True)
+    await group.get("here/1")
+    assert 10_000 < cache.bytes_live < 11_000
+    for _ in range(200):
+        group.forget("here/1")
+        await group.get("here/1")
+    assert cache.bytes_live == cache.bytes_used
+
+
+async def test_a_peer_is_told_nothing_before_it_is_known_that_this_process_was_awake(origin: Origin) -> None:
+    cache, group = new_cache(origin, remote=Peers())
+    await group.get("here/1")
+    assert group.kept_for_peer(["here/1"]) != [None]
+    cache.before_telling(cache.suspend)
     assert group.kept_for_peer(["here/1"]) == [None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from shared.read_cache.hot import HotKeys, Mirrors
+import tracemalloc
+
+from shared.read_cache.hot import KEYS_MAX, HotKeys, Mirrors
 
 
 def test_a_key_is_hot_once_it_is_asked_for_often_enough_in_two_windows() -> None:
@@ -42,6 +44,21 @@ def test_counting_takes_a_bounded_room_whatever_is_asked_for() -> None:
     for _ in range(3):
         hot.count("a", 1.0)
     assert hot.is_hot("a")
+
+
+def test_long_keys_take_no_more_room_than_short_ones() -> None:
+    """It is beside the bound on bytes, and anybody may ask for keys."""
+    hot = HotKeys(window_s=1.0)
+    tracemalloc.start()
+    try:
+        for window in range(2):
+            for number in range(KEYS_MAX):
+                hot.count(f"{number}".rjust(512), float(window))
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(hot._now) + len(hot._before) == 2 * KEYS_MAX
+    assert used < 2 * 1024**2
 
 
 def test_a_question_that_a_mirror_answers_keeps_the_key_hot() -> None:

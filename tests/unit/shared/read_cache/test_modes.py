@@ -48,7 +48,8 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & {"grpc", "google
 async def test_local() -> None:
     origin = Origin()
     origin.rows = {"a": b"value"}
-    async with open_read_cache(settings(), [GroupSpec("items", origin.load), GroupSpec("more", origin.load)]) as cache:
+    groups = [GroupSpec("items", origin.load), GroupSpec("more", origin.load)]
+    async with open_read_cache(settings(read_cache="local"), groups) as cache:
         assert await asyncio.gather(*(cache["items"].get("a") for _ in range(10))) == [b"value"] * 10
         assert await cache["more"].get("a") == b"value"
         assert origin.loads == ["a", "a"]
@@ -69,7 +70,9 @@ async def test_local() -> None:
 
 async def test_the_policy_is_a_setting() -> None:
     origin = Origin()
-    async with open_read_cache(settings(read_cache_policy="lru"), [GroupSpec("items", origin.load)]) as cache:
+    async with open_read_cache(
+        settings(read_cache="local", read_cache_policy="lru"), [GroupSpec("items", origin.load)]
+    ) as cache:
         assert isinstance(cache._shelf.store, LruStore)
 
 
@@ -81,6 +84,17 @@ async def test_off() -> None:
         assert (cache.bytes_used, cache.bytes_max, cache.entries) == (0, 0, 0)
         assert await cache["items"].remove("a") == []
         assert cache.stats.hit_rate == 0
+
+
+async def test_a_group_that_does_not_count_is_in_no_figure() -> None:
+    async def load(key: str) -> bytes:
+        return key.encode()
+
+    specs = [GroupSpec("items", load), GroupSpec("moments", load, counts=False)]
+    async with open_read_cache(settings(read_cache="local"), specs) as cache:
+        for name in ("items", "moments", "moments"):
+            assert await cache[name].get("a") == b"a"
+        assert (cache.stats.gets, cache.stats.loads, cache.stats.hits) == (1, 1, 0)
 
 
 async def test_groups_need_names_of_their_own() -> None:

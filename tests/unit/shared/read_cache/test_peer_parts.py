@@ -9,6 +9,7 @@ from shared.read_cache.peers.breaker import Breaker
 from shared.read_cache.peers.budget import RetryBudget
 from shared.read_cache.peers.line import Line, Ring
 from shared.read_cache.peers.wire import ANSWER_BYTES, KEYS_PER_ASK_MAX
+from shared.read_cache.remote import Heard
 from tests.waiting import eventually
 
 
@@ -89,6 +90,18 @@ async def test_nothing_is_told_under_a_ring_that_has_changed_before_it_is_sent()
         answer = owed.line.take()
         assert list(answer.states) == [pb.OTHER_RING, pb.FOUND]
         assert list(answer.values) == [b"", b"value"]
+
+
+async def test_with_values_goes_what_was_heard_before_the_first_of_them_was_looked_up() -> None:
+    heard = [Heard(5, 1)]
+    line = Line(lambda: (3, 77), lambda: heard[0])
+    line.add(1, pb.FOUND, b"value", 10)
+    heard[0] = Heard(6, 1)
+    line.add(2, pb.FOUND, b"value", 10)
+    answer = line.take()
+    assert (answer.heard.changes, answer.heard.rebuilds) == (5, 1)
+    line.add(3, pb.FOUND, b"value", 10)
+    assert line.take().heard.changes == 6
 
 
 async def test_signs_of_life_while_something_is_loaded_and_only_then() -> None:

@@ -151,3 +151,18 @@ def test_what_cannot_be_a_ring() -> None:
     with pytest.raises(LookupError):
         Ring().owner("a")
     assert Ring().successor("a", ()) is None
+
+
+def test_shares_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks a node for its numbers asks for them."""
+    ring, counted, count = Ring(nodes(3)), [], Ring._counted_shares
+
+    def counting(self: Ring) -> dict[str, float]:
+        counted.append(1)
+        return count(self)
+
+    monkeypatch.setattr(Ring, "_counted_shares", counting)
+    first = ring.shares()
+    first["a stranger"] = 1.0
+    assert sum(ring.shares().values()) == pytest.approx(1)
+    assert counted == [1]

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from shared.read_cache.errors import Overloaded
-from shared.read_cache.shedding import Gate
+from shared.read_cache.errors import OriginSilent, Overloaded
+from shared.read_cache.shedding import SILENT_S, Gate
 
 
 class Origin:
@@ -92,3 +92,63 @@ async def test_an_error_inside_opens_the_gate_again() -> None:
         with pytest.raises(ZeroDivisionError):
             async with gate.passed():
                 raise ZeroDivisionError
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def refusal_of(gate: Gate) -> type[Overloaded]:
+    with pytest.raises(Overloaded) as caught:
+        async with gate.passed():
+            pass
+    return caught.type
+
+
+async def test_an_origin_that_answers_nothing_is_not_only_busy() -> None:
+    clock = Clock()
+    gate = Gate(running_max=2, waiting_max=0, clock=clock)
+    async with gate.passed(), gate.passed():
+        clock.now_s += SILENT_S - 0.1
+        assert await refusal_of(gate) is Overloaded
+        clock.now_s += 0.1
+        assert await refusal_of(gate) is OriginSilent
+    async with gate.passed():
+        clock.now_s += 9
+        async with gate.passed():
+            pass
+        async with gate.passed():
+            assert await refusal_of(gate) is Overloaded, "another question was just answered"
+
+
+async def test_questions_that_fail_are_no_answers() -> None:
+    clock = Clock()
+    gate = Gate(running_max=1, waiting_max=9, wait_max_s=0.01, clock=clock)
+    origin = Origin(gate)
+    first = asyncio.create_task(origin.ask(0))
+    await settle()
+    second = asyncio.create_task(origin.ask(1))
+    await settle()
+    clock.now_s += SILENT_S / 2
+    first.cancel()
+    await settle()
+    assert origin.inside[-1] == 1
+    clock.now_s += SILENT_S / 2
+    assert await refusal_of(gate) is OriginSilent
+    origin.go_on.set()
+    await second
+    assert not gate.is_silent
+
+
+async def test_failures_before_a_pause_say_nothing() -> None:
+    clock = Clock()
+    gate = Gate(running_max=1, waiting_max=0, clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        async with gate.passed():
+            raise ZeroDivisionError
+    clock.now_s += 60
+    async with gate.passed():
+        assert await refusal_of(gate) is Overloaded

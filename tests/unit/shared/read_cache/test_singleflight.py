@@ -7,6 +7,7 @@ import gc
 
 import pytest
 
+from shared.read_cache import singleflight as module
 from shared.read_cache.errors import Overloaded
 from shared.read_cache.singleflight import Flight, Singleflight
 
@@ -147,3 +148,24 @@ async def test_a_flight_may_land_while_it_begins() -> None:
     flights: Singleflight[str] = Singleflight(flights_max=1, waiters_max=1)
     for _ in range(3):
         assert await flights.join("a", lambda flight: flight.land("at once")) == "at once"
+
+
+async def test_an_old_flight_is_joined_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where this process was stopped in the middle of it."""
+    clock_s = 100.0
+    monkeypatch.setattr(module, "now_s", lambda: clock_s)
+    flights: Singleflight[str] = Singleflight(flights_max=10, waiters_max=10, joined_for_s=1.0)
+    begun: list[Flight[str]] = []
+    first, second = flights.join("a", begun.append), flights.join("a", begun.append)
+    clock_s += 0.9
+    third = flights.join("a", begun.append)
+    assert (len(begun), flights.has("a")) == (1, True)
+    clock_s += 0.2
+    assert not flights.has("a")
+    late = flights.join("a", begun.append)
+    assert [flight.is_current for flight in begun] == [False, True]
+    begun[0].land("old")
+    assert flights.has("a")
+    begun[1].land("new")
+    assert [await asked for asked in (first, second, third, late)] == ["old", "old", "old", "new"]
+    assert len(flights) == 0

@@ -12,7 +12,7 @@ from api_gateway.documented import ItemAnswer
 from shared.domain.auction import State, Status, Terms
 from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
-from shared.redis_layout.item_hash import ItemState, public_item
+from shared.redis_layout.item_hash import ItemState, decode_item, item_fields, public_item
 
 START_US = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
@@ -21,9 +21,8 @@ RESERVE = 77_777
 TERMS = Terms("vase", START_US, start_price=100, end_us=END_US)
 
 
-def shown(terms: Terms, **state: Any) -> dict[str, Any]:
-    """The item as a client reads it."""
-    item = ItemState(
+def made(terms: Terms, **state: Any) -> ItemState:
+    return ItemState(
         terms=terms,
         state=State(**{"status": Status.OPEN, "price": terms.start_price, "end_us": terms.end_us, **state}),
         name="A vase",
@@ -32,7 +31,11 @@ def shown(terms: Terms, **state: Any) -> dict[str, Any]:
         created_us=START_US,
         updated_us=START_US,
     )
-    text = msgspec.json.encode(public_item(item))
+
+
+def shown(terms: Terms, **state: Any) -> dict[str, Any]:
+    """The item as a client reads it."""
+    text = msgspec.json.encode(public_item(made(terms, **state)))
     assert str(RESERVE // 100) not in text.decode(), "the reserve is nobody's business"
     # What the API documents is what it sends.
     documented = msgspec.json.decode(text, type=ItemAnswer)
@@ -90,3 +93,25 @@ def test_the_soft_close_is_told_with_the_hard_end_that_holds_now() -> None:
     moved = shown(replace(TERMS, soft_close=bounded), hard_end_us=END_US + 2 * HOUR_US)["soft_close"]
     assert (moved["mode"], moved["max_count"]) == ("from_end", 2)
     assert moved["hard_end"] == "2023-11-15T01:13:20.000000Z"
+
+
+@pytest.mark.parametrize("reserve_price", [None, 150])
+@pytest.mark.parametrize("status", Status)
+def test_buy_now_is_offered_until_the_item_is_over(status: Status, reserve_price: int | None) -> None:
+    """Also where nobody bid, or the reserve was not met: then no bid has ended the offer."""
+    terms = replace(TERMS, buy_now_price=200, reserve_price=reserve_price)
+    item = public_item(made(terms, status=status, reserve_met=reserve_price is None))
+    assert item["buy_now_available"] is not status.is_final
+
+
+def test_images_are_told_in_their_order_and_an_item_of_before_has_none() -> None:
+    urls = ("/images/b.jpg", "https://img.example.com/a.jpg?w=1")
+    state = {"id": "vase", "status": "open", "epoch": "1", "seq": "0", "price": "100", "leader": "", "leader_max": "0"}
+    state |= {"runner_up": "0", "bid_count": "0", "extensions": "0", "start_us": "1", "end_us": "", "updated_us": "1"}
+    state |= {"original_end_us": "", "created_us": "1", "reserve_met": "1"}
+    for given in (urls, ()):
+        fields = item_fields(TERMS, name="A vase", description="blue", image_urls=given) | state
+        item = decode_item({name.encode(): value.encode() for name, value in fields.items()})
+        assert msgspec.json.decode(msgspec.json.encode(public_item(item)))["image_urls"] == list(given)
+    del fields["image_urls"]
+    assert decode_item({name.encode(): value.encode() for name, value in fields.items()}).image_urls == ()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from shared.streams.follower import Follower, _Consumer, consumer_sequence
+from shared import names
+from shared.streams.follower import Follower, _Consumer, consumer_sequence, stream_sequence
 
 
 class Answers:
@@ -99,6 +102,22 @@ async def test_a_message_that_could_not_be_handled_counts_as_missing() -> None:
     assert (line.is_broken, line.heard.messages) == (True, [])
 
 
+async def test_the_number_in_the_stream_is_known_when_the_listener_is_told() -> None:
+    line = Line()
+    at: list[tuple[int, int]] = []
+    line.consumer = _Consumer(cast(Any, line.answers), line.heard, lambda n: at.append((n, len(line.heard.messages))))
+    for sequence in (1, 2):
+        await line.message(sequence)
+    assert at == [(101, 0), (102, 1)]
+
+
+def test_the_number_of_a_message_in_its_stream() -> None:
+    assert stream_sequence("$JS.ACK.domain.hash.EVENTS.c.1.107.7.175.0.token") == 107
+    assert stream_sequence("$JS.ACK.domain.hash.EVENTS.c.1.107.7.175.0") == 107
+    assert stream_sequence("$JS.ACK.EVENTS.c.1.107.7.175.0") == 107
+    assert stream_sequence("_INBOX.x") == 0
+
+
 def test_a_message_of_somebody_else_has_no_number() -> None:
     assert consumer_sequence("$JS.ACK.domain.hash.EVENTS.c.1.107.7.175.0.token") == 7
     assert consumer_sequence("$JS.ACK.EVENTS.c.1.107.7.175.0") == 7
@@ -135,3 +154,70 @@ async def test_a_message_of_a_former_epoch_is_none(headers: dict[str, str] | Non
     source = Follower("nats://nowhere", name="feed", heartbeat_s=1)
     source._client, source._is_up = cast(Any, Newest(headers)), True
     assert await source.has_message("auction.events.s01.a", 2) is is_there
+
+
+async def test_a_follower_hears_of_what_is_new_and_its_consumer_goes_with_it() -> None:
+    """Whoever asks for all there is would have days of messages handled before the first new one."""
+    config = Follower("nats://nowhere", name="feed", heartbeat_s=7)._config("inbox")
+    assert (config.deliver_policy, config.ack_policy, config.max_deliver) == (DeliverPolicy.NEW, AckPolicy.NONE, 1)
+    assert (config.deliver_subject, config.filter_subject) == ("inbox", names.SUBJECT_ALL)
+    assert (config.flow_control, config.idle_heartbeat) == (True, 7), "or a slow process loses its connection"
+    assert (config.mem_storage, config.num_replicas, config.inactive_threshold) == (True, 1, 10)
+
+
+class Connection:
+    """A client that is connected, or not, for the so many-th time."""
+
+    def __init__(self, *, is_connected: bool = True, reconnects: int = 3) -> None:
+        self.is_connected = is_connected
+        self.stats = {"reconnects": reconnects}
+
+
+@pytest.mark.parametrize(
+    ("connection", "silent_s", "wrong"),
+    [
+        (Connection(), 0.0, None),
+        (Connection(), 290.0, None),
+        (Connection(), 310.0, "nothing was heard for 310"),
+        (Connection(is_connected=False), 0.0, "connection was lost"),
+        (Connection(reconnects=4), 0.0, "connection was lost"),
+    ],
+)
+async def test_three_heartbeats_that_do_not_come_or_another_connection_end_a_consumer(
+    connection: Connection, silent_s: float, wrong: str | None
+) -> None:
+    source = Follower("nats://nowhere", name="feed", heartbeat_s=100)
+    line = Line()
+    line.consumer.heard_s -= silent_s
+    found = source._what_is_wrong(cast(Any, connection), line.consumer, 3)
+    assert (found is None) == (wrong is None)
+    assert wrong is None or wrong in str(found)
+
+
+async def test_whatever_comes_is_a_sign_of_life() -> None:
+    line = Line()
+    line.consumer.heard_s -= 1_000
+    await line.status("100", Nats_Last_Consumer="0")
+    assert asyncio.get_running_loop().time() - line.consumer.heard_s < 500
+
+
+async def test_a_consumer_that_somebody_found_to_be_wrong_says_why_and_tells_nothing_more() -> None:
+    source = Follower("nats://nowhere", name="feed", heartbeat_s=1)
+    source.begin_anew("there is none")
+    line = Line()
+    source._consumer = line.consumer
+    source.begin_anew("it lacks messages")
+    assert source._what_is_wrong(cast(Any, Connection()), line.consumer, 3) == "it lacks messages"
+    await line.message(1)
+    assert line.heard.messages == []
+
+
+async def test_nothing_is_published_while_the_stream_is_away() -> None:
+    """The client would keep it and send it later, when it is no longer true."""
+    source, line = Follower("nats://nowhere", name="feed", heartbeat_s=1), Answers()
+    await source.publish("viewers", b"5")
+    source._client = cast(Any, line)
+    await source.publish("viewers", b"5")
+    with pytest.raises(TimeoutError):
+        await source.has_message("auction.events.s01.a")
+    assert line.subjects == []

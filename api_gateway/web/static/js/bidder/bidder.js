@@ -1,5 +1,7 @@
-// The user id of this browser's bidder. There are no accounts: the id is made up once, kept, and may be changed.
+// The user id of this browser's bidder. Where the house asks who somebody is, it is theirs who is signed in; elsewhere it
+// is made up once, kept, and may be changed.
 
+import { session, signsIn } from "../lib/session.js";
 import { keep, recall } from "../lib/storage.js";
 
 const NAME_KEY = "bidding.user_id";
@@ -14,8 +16,9 @@ export function isUserId(text) {
   return USER_ID.test(text);
 }
 
-/** The remembered name, or a new friendly one such as "quiet-heron-42". */
+/** Who is signed in, "" for nobody; elsewhere the remembered name, or a new friendly one such as "quiet-heron-42". */
 export function userId() {
+  if (signsIn) return session()?.user ?? "";
   const known = recall(NAME_KEY);
   if (known && isUserId(known)) return known;
   const pick = (words) => words[Math.floor(Math.random() * words.length)];
@@ -25,7 +28,7 @@ export function userId() {
 }
 
 export function rememberUserId(text) {
-  keep(NAME_KEY, text);
+  if (!signsIn) keep(NAME_KEY, text);
 }
 
 function ownList() {

@@ -1,18 +1,14 @@
 // How pages name bidders: by their alias on the item, and "You" for oneself. User ids are only compared.
 
-/** The public name, or null where there is nobody. A server that knows no aliases yet gives a user id: show a part. */
+/** The public name, or null where there is nobody. A user id is never shown, not even where an alias is missing. */
 export function publicName(alias, userId) {
   if (typeof alias === "string" && alias !== "") return alias;
-  return typeof userId === "string" && userId !== "" ? shortened(userId) : null;
+  return userId ? "Another bidder" : null;
 }
 
-/** "You" for one's own user id, else the public name. */
+/** "You" where `userId` is `me` (see alias.js), else the public name. */
 export function nameFor(me, alias, userId) {
   return userId && userId === me ? "You" : publicName(alias, userId);
-}
-
-function shortened(userId) {
-  return userId.length <= 4 ? `${userId.slice(0, 1)}…` : `${userId.slice(0, 2)}…${userId.slice(-2)}`;
 }
 
 const TONES = 8;

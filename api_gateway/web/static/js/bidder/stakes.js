@@ -20,6 +20,11 @@ export function stakeOf(itemId, userId) {
   return all().find(({ item, user }) => item === itemId && user === userId) ?? null;
 }
 
+/** The ids of the lots on which this bidder has bid here, the newest first. */
+export function stakedItems(userId) {
+  return all().filter(({ user }) => user === userId).map(({ item }) => item).reverse();
+}
+
 /** Notes an accepted bid, or a maximum that was told. `max` is a number; null keeps an earlier maximum. */
 export function rememberStake(itemId, userId, max) {
   const stakes = all();

@@ -5,16 +5,18 @@ import { compareVersions } from "../feed/feed.js";
 import { isFinalStatus } from "../lib/status.js";
 
 /**
- * "lead", "won", "outbid", "lost", or null for somebody without a bid. `item` is the newest public state, `me` the
- * bidder, `stake` what this browser remembers of their bids, `told` the newest frame of the private channel; the last
+ * "lead", "won", "outbid", "lost", or null for somebody without a bid. `item` is the newest public state, `me` who the
+ * bidder is in it (see alias.js), `stake` what this browser remembers of their bids, `told` the newest frame of the private channel; the last
  * two may be null.
  */
 export function standingOf(item, { me, stake, told }) {
   const isFinal = isFinalStatus(item.status);
-  if (item.highest_bidder_id && item.highest_bidder_id === me) {
+  if (item.highest_bidder_id && item.highest_bidder_id === me && !isDenied(item, told)) {
     if (item.status === "sold") return "won";
     return isFinal ? null : "lead";
   }
+  // Whoever leads may be this bidder.
+  if (me === "" && told === null) return null;
   if (item.status === "cancelled" || !hasBid(item, stake, told)) return null;
   return isFinal ? "lost" : "outbid";
 }
@@ -25,6 +27,11 @@ export function standingOf(item, { me, stake, told }) {
  */
 export function newerStanding(known, frame) {
   return known !== null && compareVersions(frame, known) < 0 ? known : frame;
+}
+
+/** Whether the channel says of this very state that somebody else leads: seldom two bidders share an alias. */
+function isDenied(item, told) {
+  return told !== null && ["outbid", "none"].includes(told.standing) && compareVersions(told, item) >= 0;
 }
 
 function hasBid(item, stake, told) {

@@ -1,14 +1,19 @@
 // The bid form: a bid, a maximum or buy-now; and what became of it.
 
+import { learnAlias, publicSelf } from "../bidder/alias.js";
 import { isUserId, newBidId, rememberOwnBid, rememberUserId, userId } from "../bidder/bidder.js";
 import { rememberStake, stakeOf } from "../bidder/stakes.js";
 import { findVerdict, pause, placeBid } from "../lib/api.js";
 import { byId, setText } from "../lib/dom.js";
 import { decimalsOf, formatMoney, inputText, minorUnits, parseAmount, symbolOf } from "../lib/money.js";
+import { signsIn } from "../lib/session.js";
 import { buyNowOffered, isFinalStatus } from "../lib/status.js";
-import { MessageBox } from "./message.js";
+import { questionFor } from "./brake.js";
+import { ARMED_AFTER_MS, MessageBox } from "./message.js";
+import { Offers } from "./offers.js";
 import { Pending } from "./pending.js";
 import { QuickBids } from "./quickbids.js";
+import { hintFor, labelFor } from "./wording.js";
 import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdicts.js";
 
 // If the page changed an amount less than this ago, the bidder may have meant to press the one before.
@@ -17,17 +22,29 @@ const JUST_MOVED_MS = 600;
 const ANSWER_BEHIND_MS = 1500;
 // How long a bid may still be in flight after its page was left.
 const ON_ITS_WAY_MS = 2000;
-const SUGGESTIONS_MAX = 3;
+// For how long an amount stands still that "press again" has named.
+const PROMISED_MS = 4000;
+// When bids come no longer fast, the offers go back to the minimum.
+const CALM_MS = 1000;
 
 export class BidForm {
   #currency = "USD";
   #minimum = null;
   #touched = false; // The bidder chose the amount: it no longer follows the price.
   #movedAtMs = -Infinity;
+  #shownAtMs = -Infinity; // When the form appeared.
+  #isHidden = false;
+  #arming = null; // The timer after which controls that have just appeared work.
+  #replaces = false; // The page's amount stands where a typed one was refused.
+  #promise = null; // What "press again" has named: {amount, untilMs}.
+  #offers = new Offers();
+  #offered = []; // The amounts offered now.
+  #saysLeader = false; // The message says that the bidder leads.
   #acceptedAtMs = -Infinity;
   #underWay = null; // The attempt whose outcome is awaited.
   #seen = () => {}; // Called when the feed shows that attempt.
   #state = null;
+  #known = ""; // Who was signed in last; "" once they have signed out.
   #accepted = null; // The verdict that a good message is about.
 
   /** `onSettled()` runs after each attempt, `onBidder(userId)` when the bidder changes. */
@@ -43,7 +60,7 @@ export class BidForm {
     this.buyButton = byId("buy-now");
     this.message = new MessageBox(this.button);
     this.quick = new QuickBids(this.button, (amount) => this.#quickBid(amount));
-    this.bidder.value = userId();
+    this.bidder.value = this.#known = userId();
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -56,7 +73,8 @@ export class BidForm {
     this.amount.addEventListener("blur", () => {
       if (!this.#touched) this.#follow();
     });
-    this.buyButton.addEventListener("click", () => this.#confirmBuying(this.#state.buy_now_price));
+    this.buyButton.addEventListener("click", () => this.#isArmed && this.#confirmBuying());
+    setInterval(() => this.#offers.areMaxima && this.#offer(), CALM_MS);
     // A key that is held down presses once: a repetition would be another bid.
     byId("panel").addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
     this.bidder.addEventListener("change", () => this.#bidderChanged());
@@ -68,6 +86,36 @@ export class BidForm {
     return this.bidder.value.trim();
   }
 
+  /**
+   * Somebody else is signed in now, or nobody; `reason` as in session.js. What was typed, asked and answered stays for
+   * who comes back after their sign-in ended. It is gone when they sign out, or when somebody else comes.
+   */
+  identify(reason) {
+    this.bidder.value = userId();
+    const isOther = this.userId !== "" && this.#known !== "" && this.userId !== this.#known;
+    if (reason === "out" || isOther) this.#startAfresh();
+    if (reason === "out" || this.userId !== "") this.#known = this.userId;
+    this.#fitBidder();
+    this.onBidder(this.userId);
+  }
+
+  /** Forgets what concerned the bidder before: the next one must not read it, and their "yes" must not answer it. */
+  #startAfresh() {
+    this.message.clear();
+    this.#promise = this.#accepted = null;
+    this.#saysLeader = this.#replaces = this.#touched = false;
+    this.#seen = () => {};
+    this.amount.value = "";
+    // The bid that is under way goes on; what becomes of it is for its bidder alone.
+    this.#setUnderWay(null);
+    if (this.#state !== null) this.#offer(true);
+  }
+
+  /** Who the bidder is in the public state: "" while that is not known. */
+  get #self() {
+    return publicSelf(this.itemId, this.userId);
+  }
+
   /** Shows the newest state of the item. */
   update(state, currency) {
     const first = this.#state === null;
@@ -76,19 +124,29 @@ export class BidForm {
     this.#minimum = typeof state.min_next_bid === "number" ? state.min_next_bid : null;
     setText(byId("symbol"), symbolOf(currency));
     this.amount.inputMode = decimalsOf(currency) === 0 ? "numeric" : "decimal";
-    if (!this.#touched) this.#follow(first);
-    this.#suggest();
-    this.#describe();
+    this.#offers.note(state, currency);
+    if (this.#isHidden && !this.form.hidden) this.#shownAtMs = performance.now();
+    this.#isHidden = this.form.hidden;
+    byId("reserve-note").hidden = state.reserve_met !== false;
+    this.#offer(first);
     const offered = buyNowOffered(state) && state.status === "open";
     if (!offered && document.activeElement === this.buyButton) this.button.focus();
+    if (offered && this.buyButton.hidden && !first) this.#shownAtMs = performance.now();
     this.buyButton.hidden = !offered;
     if (offered) setText(this.buyButton, `Buy now for ${this.#money(state.buy_now_price)}`);
     if (this.message.tone === "good" && this.#isOutdated()) this.message.clear();
+    // "You lead already" must not stand below "You were outbid".
+    if (this.#saysLeader && !this.#leads) {
+      this.#saysLeader = false;
+      this.message.clear();
+    }
   }
 
   /** Takes a bid from the feed: if it is ours and still unanswered, it was accepted. */
   heard(frame) {
-    if (this.#underWay !== null && frame.bid_id === this.#underWay.bid.bid_id) this.#seen(frame);
+    if (this.#underWay === null || frame.bid_id !== this.#underWay.bid.bid_id) return;
+    if (frame.kind !== "proxy") learnAlias(this.itemId, this.userId, frame.bidder);
+    this.#seen(frame);
   }
 
   /** At the end, the result replaces a message about an accepted bid; a refusal stays. */
@@ -99,12 +157,14 @@ export class BidForm {
   /** Looks up what became of a bid that was unanswered when the page was left. */
   async resume() {
     const attempt = this.pending.get();
-    if (attempt === null) return;
+    // That of somebody else who was signed in here is theirs to ask about.
+    const isTold = () => this.pending.holds(attempt) && (!signsIn || attempt.bid.user_id === this.userId);
+    if (attempt === null || !isTold()) return;
     const named = nameOfBid(attempt.bid, (amount) => this.#money(amount));
     let verdict = null;
     try {
       verdict = await findVerdict(this.itemId, attempt.bid);
-      if (verdict === null && this.pending.holds(attempt)) {
+      if (verdict === null && isTold()) {
         this.message.say("wait", `${named} was on its way when you left the page. We are looking up what became of it.`);
         await pause(ON_ITS_WAY_MS);
         verdict = await findVerdict(this.itemId, attempt.bid);
@@ -112,11 +172,11 @@ export class BidForm {
     } catch {
       const again = { label: "Look again", run: () => this.resume() };
       const text = `${named} was sent before you left the page. We could not look it up yet.`;
-      if (this.pending.holds(attempt)) this.message.say("warn", text, [again]);
+      if (isTold()) this.message.say("warn", text, [again]);
       return;
     }
     // The message of a bid that was placed meanwhile stays.
-    if (!this.pending.holds(attempt)) return;
+    if (!isTold()) return;
     this.pending.clear(attempt);
     if (verdict !== null) this.#settle(verdict, attempt);
     else this.message.say("warn", `${named} did not arrive before you left the page.`);
@@ -124,7 +184,7 @@ export class BidForm {
   }
 
   get #leads() {
-    return this.#state !== null && this.#state.highest_bidder_id === this.userId;
+    return this.#state !== null && this.#state.highest_bidder_id === this.#self;
   }
 
   get #mode() {
@@ -143,7 +203,7 @@ export class BidForm {
     const { highest_bidder_id: leader, seq, current_bid: price, status } = this.#state;
     if (isFinalStatus(status)) return true;
     if (this.#accepted === null || !(seq > this.#accepted.seq)) return false;
-    return leader !== this.userId || price !== this.#accepted.current_bid;
+    return (this.#self !== "" && leader !== this.#self) || price !== this.#accepted.current_bid;
   }
 
   /** Clears the amount: a maximum that was typed must never be sent as a bid. */
@@ -153,15 +213,43 @@ export class BidForm {
     byId("mode-note").hidden = !leaves;
     setText(byId("amount-label"), leaves ? "Your maximum" : "Your bid");
     if (leaves) this.amount.value = "";
-    this.#follow(true);
-    this.#suggest();
+    this.#offer(true);
+  }
+
+  /** Draws the offers, and what depends on them. */
+  #offer(first = false) {
+    const now = performance.now();
+    if (this.#promise !== null && (this.#minimum > this.#promise.amount || now >= this.#promise.untilMs)) {
+      // What "press again" has named is out of date.
+      this.#promise = null;
+      if (this.message.tone === "warn") this.message.clear();
+    }
+    const isPromised = this.#promise !== null;
+    const under = this.form.querySelector("#bid-button:hover, #suggestions:hover");
+    this.#offered = this.#offers.draw(this.#state, {
+      currency: this.#currency,
+      minimum: this.#minimum,
+      isHeld: isPromised || under !== null,
+    });
+    if (!this.#touched) this.#follow(first);
+    // Leaders would bid against themselves: that needs more than one press. A maximum only costs what is needed.
+    const isIdle = this.#minimum === null || this.#mode === "max" || (this.#leads && !this.#bidsUpTo);
+    byId("quick").hidden = this.#mode === "max";
+    this.quick.draw(isIdle ? [] : this.#offered, (amount) => this.#money(amount), { areMaxima: this.#bidsUpTo });
+    this.#enable();
     this.#describe();
   }
 
-  /** Puts the minimum into the field, unless the bidder has typed there or leaves a maximum. */
+  /** Whether what is offered is sent as a maximum. Below a reserve the whole maximum would be the price at once. */
+  get #bidsUpTo() {
+    return this.#offers.areMaxima && this.#state.reserve_met !== false;
+  }
+
+  /** Puts the first offer into the field, unless the bidder has typed there or leaves a maximum. */
   #follow(first = false) {
     if (this.#minimum === null || this.#mode === "max") return;
-    const text = inputText(this.#minimum, this.#currency);
+    const offer = this.#offers.areMaxima ? this.#offered[0] : this.#minimum;
+    const text = inputText(offer, this.#currency);
     if (this.amount.value === text) return;
     this.amount.value = text;
     if (!first) this.#movedAtMs = performance.now();
@@ -174,36 +262,41 @@ export class BidForm {
     this.button.focus();
   }
 
-  /** The item's own suggestions, or the minimum and steps of the same size: any amount from the minimum on is valid. */
-  #offers() {
-    const { suggested_bids: suggested, current_bid: current, highest_bidder_id: leader } = this.#state;
-    // Leaders would bid against themselves: that needs more than one press.
-    if (this.#minimum === null || this.#mode === "max" || this.#leads) return [];
-    if (Array.isArray(suggested) && suggested.length > 0) return suggested.slice(0, SUGGESTIONS_MAX);
-    const least = minorUnits(this.#minimum, this.#currency);
-    const step = leader ? least - minorUnits(current, this.#currency) : 0;
-    if (step <= 0) return [this.#minimum];
-    const scale = 10 ** decimalsOf(this.#currency);
-    return Array.from({ length: SUGGESTIONS_MAX }, (_unused, index) => (least + index * step) / scale);
-  }
-
-  #suggest() {
-    this.quick.draw(this.#offers(), (amount) => this.#money(amount));
-  }
-
   /** One press bids, unless the amounts have just moved. */
   #quickBid(amount) {
     if (this.#underWay !== null || !this.#bidderChanged()) return;
-    if (performance.now() - this.quick.movedAtMs < JUST_MOVED_MS) {
-      this.message.say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
-    } else if (this.#buys(amount)) {
-      this.#confirmBuying(amount);
-    } else {
-      this.#send({ amount });
-    }
+    if (!this.#isArmed) return;
+    if (this.#hasMoved(amount, this.quick.movedAtMs)) this.#promiseTo(amount, this.#bidsUpTo);
+    else if (this.#bidsUpTo) this.#sendOrAsk({ max_amount: amount });
+    else if (this.#buys(amount)) this.#confirmBuying();
+    else this.#sendOrAsk({ amount });
   }
 
-  /** The least valid amount: `{amount, above}`; `above`: it must be more than `amount`. */
+  /** Whether the page showed another amount a moment ago, and has not named this one. */
+  #hasMoved(amount, movedAtMs) {
+    const now = performance.now();
+    const isPromised = this.#promise?.amount === amount && now < this.#promise.untilMs;
+    return (now - movedAtMs < JUST_MOVED_MS || this.#replaces) && !isPromised;
+  }
+
+  /** Asks for a second press; until then the amount stands still, as long as it is valid. */
+  #promiseTo(amount, isMax) {
+    this.#saysLeader = false;
+    this.#replaces = false;
+    this.#promise = { amount, untilMs: performance.now() + PROMISED_MS };
+    const what = isMax ? `bid up to ${this.#money(amount)}` : `bid ${this.#money(amount)}`;
+    this.message.say("warn", `The price has just moved. Press again to ${what}.`);
+  }
+
+  get #isArmed() {
+    return performance.now() - this.#shownAtMs >= ARMED_AFTER_MS;
+  }
+
+  #units(amount) {
+    return minorUnits(amount ?? 0, this.#currency);
+  }
+
+  /** The least valid amount, as in wording.js. */
   #least() {
     if (this.#mode === "bid" || !this.#leads) return { amount: this.#minimum, above: false };
     // Leaders raise their own maximum, which is never below the price.
@@ -211,47 +304,34 @@ export class BidForm {
     return { amount: Math.max(known ?? 0, this.#state.current_bid), above: true, own: known !== null };
   }
 
-  #leastText({ amount, above, own }) {
-    if (amount === null) return "";
-    const said = this.#money(amount);
-    if (this.#mode === "bid") {
-      return this.#leads ? `You lead. Bidding against yourself takes ${said}` : `Minimum next bid ${said}`;
-    }
-    if (!above) return `At least ${said}`;
-    return own ? `More than ${said}, your maximum so far` : `More than ${said}`;
-  }
-
   /** The line under the field and the words on the button. */
   #describe() {
     const amount = parseAmount(this.amount.value, this.#currency);
     const least = this.#least();
-    const units = (value) => minorUnits(value, this.#currency);
+    const units = (value) => this.#units(value);
     const from = least.amount === null ? 0 : units(least.amount) + (least.above ? 1 : 0);
     const low = amount !== null && units(amount) < from;
     const unclear = this.#touched && amount === null;
     this.amount.setAttribute("aria-invalid", String(low || unclear));
-    const example = inputText(1234 + (decimalsOf(this.#currency) > 0 ? 0.5 : 0), this.#currency);
-    const hint = byId("amount-hint");
     const buys = !low && this.#buys(amount);
-    if (unclear) setText(hint, `Please write the amount like ${example}.`);
-    else if (low) setText(hint, `Too low. ${this.#leastText(least)}.`);
-    else if (buys) setText(hint, "This reaches the buy-now price: the lot would be yours at once.");
-    else setText(hint, this.#leastText(least));
+    const view = {
+      mode: this.#mode,
+      leads: this.#leads,
+      isUpTo: this.#bidsUpTo && !this.#touched,
+      buyNow: buys ? this.#state.buy_now_price : null,
+      money: (value) => this.#money(value),
+    };
+    const hint = byId("amount-hint");
+    const example = inputText(1234 + (decimalsOf(this.#currency) > 0 ? 0.5 : 0), this.#currency);
+    setText(hint, unclear ? `Please write the amount like ${example}.` : hintFor(least, low, view));
     hint.classList.toggle("is-bad", low || unclear);
-    if (this.#underWay === null) setText(this.button, this.#label(amount, buys));
-  }
-
-  #label(amount, buys) {
-    if (buys) return `Buy now for ${this.#money(this.#state.buy_now_price)}`;
-    if (this.#mode === "bid") return amount === null ? "Place bid" : `Bid ${this.#money(amount)}`;
-    const words = this.#leads ? "Raise your maximum" : "Leave a maximum";
-    if (amount === null) return words;
-    return `${words} ${this.#leads ? "to" : "of"} ${this.#money(amount)}`;
+    if (this.#underWay === null) setText(this.button, labelFor(amount, view));
   }
 
   /** Whether a bid of `amount` would buy the lot at once. A maximum never does. */
   #buys(amount) {
-    return this.#mode === "bid" && amount !== null && buyNowOffered(this.#state) && amount >= this.#state.buy_now_price;
+    if (this.#mode === "max" || (this.#bidsUpTo && !this.#touched)) return false;
+    return amount !== null && buyNowOffered(this.#state) && amount >= this.#state.buy_now_price;
   }
 
   #fitBidder() {
@@ -269,7 +349,7 @@ export class BidForm {
   }
 
   #submit() {
-    if (this.#underWay !== null) return;
+    if (this.#underWay !== null || !this.#isArmed) return;
     if (!this.#bidderChanged()) {
       this.bidder.focus();
       return;
@@ -283,21 +363,47 @@ export class BidForm {
     }
     // The second click of a double click; the first has placed the bid.
     if (!this.#touched && performance.now() - this.#acceptedAtMs < JUST_MOVED_MS) return;
-    if (!this.#touched && performance.now() - this.#movedAtMs < JUST_MOVED_MS) {
-      this.#touched = true; // Keep the amount: the second press bids exactly what is shown now.
-      this.message.say("warn", `The price has just moved. Press again to bid ${this.#money(amount)}.`);
-      return;
-    }
-    if (this.#buys(amount)) this.#confirmBuying(amount);
-    else this.#send(this.#mode === "max" ? { max_amount: amount } : { amount });
+    const isMax = this.#mode === "max" || (this.#bidsUpTo && !this.#touched);
+    if (!this.#touched && this.#hasMoved(amount, this.#movedAtMs)) this.#promiseTo(amount, isMax);
+    else if (this.#buys(amount)) this.#confirmBuying();
+    else this.#sendOrAsk(isMax ? { max_amount: amount } : { amount });
   }
 
-  /** Asks first: buying ends the auction. */
-  #confirmBuying(amount) {
+  /** Sends the bid; asks first if it is far above the minimum, or against the bidder's own. */
+  #sendOrAsk(amounts) {
+    const isMax = amounts.amount === undefined;
+    const amount = isMax ? amounts.max_amount : amounts.amount;
+    const said = this.#money(amount);
+    const least = this.#minimum === null ? null : this.#units(this.#minimum);
+    const own = stakeOf(this.itemId, this.userId)?.max ?? 0;
+    // In the mode "bid" nobody has asked for a higher maximum.
+    const isOffered = isMax && this.#mode === "bid";
+    if (isOffered && this.#leads && own >= amount) {
+      this.#saysLeader = true;
+      this.message.say("warn", `You lead already, and your maximum of ${this.#money(own)} holds. Nothing was sent.`);
+      return;
+    }
+    const decimals = decimalsOf(this.#currency);
+    const asked = { units: this.#units(amount), least, leads: this.#leads, isMax, isOffered, decimals };
+    const question = questionFor(asked, said, this.#money(this.#minimum));
+    if (question === null) {
+      this.#send(amounts);
+      return;
+    }
+    this.#saysLeader = this.#leads;
+    const no = { label: "Do not bid", run: () => this.message.clear() };
+    const yes = { label: isMax ? `Yes, up to ${said}` : `Yes, bid ${said}`, run: () => this.#send(amounts) };
+    this.message.ask(question, yes, no);
+  }
+
+  /** Asks first: buying ends the auction. It takes the buy-now price, however much more was typed. */
+  #confirmBuying() {
     if (this.#underWay !== null || !this.#bidderChanged()) return;
-    const price = this.#money(this.#state.buy_now_price);
+    const { buy_now_price: amount } = this.#state;
+    const price = this.#money(amount);
     const buy = () => {
-      // If somebody has bid meanwhile, this amount would be an ordinary bid, far above the minimum.
+      // If somebody has bid meanwhile, this amount would be an ordinary bid, far above the minimum. Where the page has
+      // not heard of that bid yet it is sent as one: never for more than was agreed to.
       if (buyNowOffered(this.#state)) this.#send({ amount });
       else this.message.say("warn", "Somebody has bid, so buy-now is no longer on offer. Nothing was sent.");
     };
@@ -312,29 +418,34 @@ export class BidForm {
   }
 
   /** Sends the bid until its outcome is known. Repeated with the same bid id, it cannot count twice. */
-  async #attempt(attempt) {
+  async #attempt(attempt, { mayHaveArrived = false } = {}) {
     const { bid } = attempt;
     this.#setUnderWay(attempt);
+    this.#promise = null;
+    this.#saysLeader = false;
     setText(this.button, isMaximum(bid) ? "Leaving your maximum…" : "Placing your bid…");
     this.message.clear();
     this.pending.set(attempt);
     rememberOwnBid(bid.bid_id, bid.user_id);
-    const answer = placeBid(this.itemId, bid, (error) => {
+    const onRepeat = (error) => {
       if (this.#underWay !== attempt) return;
       setText(this.button, "Checking…");
       const why = error.outcomeUnknown ? "No answer yet." : "The house is busy.";
       this.message.say("wait", `${why} We are asking again with the same bid, so it cannot count twice.`);
-    });
+    };
+    const answer = placeBid(this.itemId, bid, { mayHaveArrived, onRepeat });
     const seen = new Promise((resolve) => {
-      this.#seen = (frame) => pause(ANSWER_BEHIND_MS).then(() => resolve(this.#verdictOf(frame, bid)));
+      this.#seen = (frame) => pause(ANSWER_BEHIND_MS).then(() => resolve(this.#verdictOf(frame)));
     });
     answer.catch(() => {}); // Handled in the race; if the feed was faster, the answer is not needed.
     try {
       const verdict = await Promise.race([answer, seen]);
-      this.#setUnderWay(null);
       this.pending.clear(attempt);
+      if (this.#underWay !== attempt) return; // Somebody else is signed in by now.
+      this.#setUnderWay(null);
       this.#settle(verdict, attempt);
     } catch (error) {
+      if (this.#underWay !== attempt) return;
       this.#setUnderWay(null);
       this.#failed(error, attempt);
     }
@@ -343,23 +454,35 @@ export class BidForm {
   }
 
   /** The part of the verdict that the feed tells. */
-  #verdictOf({ highest_bidder_id: leader, seq }, bid) {
-    return { success: true, is_highest: leader === bid.user_id, seq, current_bid: this.#state.current_bid };
+  #verdictOf({ highest_bidder_id: leader, seq }) {
+    return { success: true, is_highest: leader === this.#self, seq, current_bid: this.#state.current_bid };
   }
 
   #settle(verdict, attempt) {
     const { bid } = attempt;
+    this.#replaces = false;
     if (verdict.success) {
       this.#touched = false;
-      if (isMaximum(bid)) this.amount.value = "";
-      this.#follow(true);
+      if (isMaximum(bid) && this.#mode === "max") this.amount.value = "";
       this.#accepted = verdict;
       this.#acceptedAtMs = performance.now();
       rememberStake(this.itemId, bid.user_id, bid.max_amount ?? null);
+    } else if (verdict.code === "TOO_LOW") {
+      // What the feed has told meanwhile is newer than this verdict.
+      if (this.#minimum > verdict.min_next_bid) {
+        verdict = { ...verdict, you_lead: this.#leads, min_next_bid: this.#minimum };
+      }
+      // The amount is out of date: the field follows the price again. What somebody has typed may have been their
+      // limit, so the page's amount is not sent in its place by a mere repetition of the key.
+      if (this.#touched && this.#mode === "bid") this.#replaces = true;
+      if (typeof verdict.min_next_bid === "number") this.#minimum = Math.max(this.#minimum ?? 0, verdict.min_next_bid);
+      this.#touched = this.#mode === "max" && this.#touched;
     }
+    this.#offer(verdict.success);
     const words = wordsForVerdict(verdict, attempt, (amount) => this.#money(amount));
     if (words.tone === "good" && this.#isOutdated()) return;
-    const { choose } = words;
+    this.#saysLeader = !verdict.success && (verdict.you_lead || verdict.code === "MAX_NOT_RAISED");
+    const choose = this.#mode === "max" ? words.choose : undefined;
     const action = { label: `Set ${this.#money(choose)}`, run: () => this.#choose(choose) };
     this.message.say(words.tone, words.text, choose === undefined ? [] : [action]);
   }
@@ -367,15 +490,26 @@ export class BidForm {
   #failed(error, attempt) {
     const words = wordsForFailure(error, attempt, (amount) => this.#money(amount));
     if (!words.unsettled) this.pending.clear(attempt);
-    const again = { label: "Ask again", run: () => this.#underWay === null && this.#attempt(attempt) };
-    this.message.say(words.tone, words.text, words.unsettled ? [again] : []);
+    const ask = () => this.#underWay === null && this.#attempt(attempt, { mayHaveArrived: true });
+    this.message.say(words.tone, words.text, words.unsettled ? [{ label: "Ask again", run: ask }] : []);
   }
 
   #setUnderWay(attempt) {
     this.#underWay = attempt;
+    this.#enable();
+  }
+
+  /** Marks the buttons that do nothing now: a bid is under way, or they have just appeared. */
+  #enable() {
+    const isIdle = this.#underWay === null && this.#isArmed;
     // aria-disabled keeps the focus where it is; a disabled button would drop it.
-    for (const button of [this.button, this.buyButton, ...this.quick.buttons]) {
-      button.setAttribute("aria-disabled", String(attempt !== null));
-    }
+    for (const button of [this.button, this.buyButton]) button.setAttribute("aria-disabled", String(!isIdle));
+    const isQuick = isIdle && this.quick.isArmed;
+    for (const button of this.quick.buttons) button.setAttribute("aria-disabled", String(!isQuick));
+    if (this.#underWay !== null || isQuick || this.#arming !== null) return;
+    this.#arming = setTimeout(() => {
+      this.#arming = null;
+      this.#enable();
+    }, ARMED_AFTER_MS);
   }
 }

@@ -2,6 +2,9 @@
 
 import { byId, element } from "../lib/dom.js";
 
+/** For so long, a control that has just appeared does nothing: whoever presses it then meant what was there before. */
+export const ARMED_AFTER_MS = 600;
+
 export class MessageBox {
   #tone = null;
   #asker = null; // The element that had the focus before a question took it.
@@ -17,11 +20,13 @@ export class MessageBox {
     return this.#tone;
   }
 
-  /** Shows `text`, with a button for each `{label, run}` of `actions`. */
+  /** Shows `text`, with a button for each `{label, run, isHarmless}` of `actions`; the harmless ones work at once. */
   say(tone, text, actions = []) {
-    const buttons = actions.map(({ label, run }) => {
+    const buttons = actions.map(({ label, run, isHarmless = false }) => {
       const button = element("button", { type: "button", class: "button-quiet" }, label);
-      button.addEventListener("click", run);
+      if (!isHarmless) button.setAttribute("aria-disabled", "true");
+      button.addEventListener("click", () => button.getAttribute("aria-disabled") !== "true" && run());
+      if (!isHarmless) setTimeout(() => button.removeAttribute("aria-disabled"), ARMED_AFTER_MS);
       return button;
     });
     this.#show(tone, element("p", {}, text), ...buttons);
@@ -34,7 +39,7 @@ export class MessageBox {
   /** Asks before something that cannot be undone. The focus goes to "no": a second press must not mean yes. */
   ask(text, yes, no) {
     const asker = document.activeElement;
-    this.say("wait", text, [yes, no]);
+    this.say("wait", text, [yes, { ...no, isHarmless: true }]);
     this.#asker = asker;
     this.box.lastElementChild.focus();
   }

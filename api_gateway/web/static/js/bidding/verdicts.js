@@ -12,8 +12,9 @@ const REFUSALS = {
   PAUSED: "The bidding is paused. Your bid was not taken.",
   CANCELLED: "This lot was withdrawn. Your bid was not taken.",
   OWN_ITEM: "Sellers cannot bid on their own lot.",
-  BIDDER_BLOCKED: "You may not bid on this lot. Please ask the house.",
+  BLOCKED: "You may not bid on this lot. Please ask the house.",
   NOT_APPROVED: "This lot asks for the house's approval before a first bid. Your bid was not taken.",
+  LIMIT_EXCEEDED: "This is more than your limit. Your bid was not taken; bid less, or ask the house.",
   MAX_NOT_RAISED: "You lead already, and your maximum is at least as high. A maximum can only be raised.",
 };
 
@@ -22,6 +23,8 @@ const PROBLEMS = {
   OVERLOADED: "The house is too busy at the moment. Your bid was not taken.",
   OUTBOX_FULL: "The house cannot record bids at the moment. Your bid was not taken.",
   BEING_REBUILT: "This lot is being restored. Your bid was not taken; please try again in a moment.",
+  UNAUTHENTICATED: "Your bid was not taken: you are not signed in any more. Sign in, and bid again.",
+  FORBIDDEN: "Your bid was not taken: your account may not bid here.",
   UNAVAILABLE: "The house cannot take bids at the moment. Your bid was not taken.",
 };
 

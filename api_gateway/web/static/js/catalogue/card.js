@@ -1,5 +1,6 @@
 // One item in the catalogue: price, clock, and the bidder's standing.
 
+import { learnAlias, publicSelf } from "../bidder/alias.js";
 import { nameFor } from "../bidder/names.js";
 import { stakeOf } from "../bidder/stakes.js";
 import { newerStanding, standingOf } from "../bidder/standing.js";
@@ -7,7 +8,7 @@ import { Register, stateOf, termsOf } from "../feed/feed.js";
 import { durationText, momentText, serverNow } from "../lib/clock.js";
 import { element, flash, oncePerFrame, setText } from "../lib/dom.js";
 import { formatMoney } from "../lib/money.js";
-import { plateFor } from "../lib/plate.js";
+import { pictureFor } from "../lib/photos.js";
 import {
   STATUS_LABELS, URGENT_MS, buyNowOffered, endOf, isFinalStatus, priceLabel, shownPrice, startOf,
 } from "../lib/status.js";
@@ -34,11 +35,11 @@ export class Card {
     this.node = element(
       "li",
       { class: "card", "data-id": item.id },
-      element("div", { class: "plate" }, plateFor(item.id), this.status),
+      element("div", { class: "plate" }, pictureFor(item), this.status),
       element(
         "div",
         { class: "card-body" },
-        element("h2", {}, name),
+        element("h2", { dir: "auto" }, name),
         this.tags,
         element("div", { class: "card-figures" }, element("div", {}, this.label, this.price), this.end),
         this.meta,
@@ -56,12 +57,20 @@ export class Card {
   }
 
   take(frame) {
-    if (frame.type === "standing") this.#told = newerStanding(this.#told, frame);
+    if (frame.type === "standing") {
+      learnAlias(this.#terms.id, this.me, frame.alias);
+      this.#told = newerStanding(this.#told, frame);
+    }
     if (frame.type === "standing" || this.#register.offer(stateOf(frame))) this.draw();
   }
 
   get #now() {
     return { ...this.#terms, ...this.#register.state };
+  }
+
+  /** Who the bidder is in the public state. */
+  get #self() {
+    return publicSelf(this.#terms.id, this.me);
   }
 
   #draw() {
@@ -71,9 +80,9 @@ export class Card {
     setText(this.price, formatMoney(price, item.currency ?? "USD"));
     setText(this.status, STATUS_LABELS[item.status] ?? item.status ?? "");
     this.status.dataset.status = item.status ?? "";
-    setText(this.meta, bidsText(item, this.me));
+    setText(this.meta, bidsText(item, this.#self));
     this.tags.replaceChildren(
-      ...tagsOf(item, this.me, this.#told).map(({ text, kind }) => element("span", { class: `tag ${kind ?? ""}`.trim() }, text)),
+      ...tagsOf(item, this.me, this.#self, this.#told).map(({ text, kind }) => element("span", { class: `tag ${kind ?? ""}`.trim() }, text)),
     );
     this.drawClock();
     if (this.#shownPrice !== null && this.#shownPrice !== price) flash(this.price);
@@ -120,8 +129,8 @@ const STANDINGS = {
 };
 
 /** The most important facts, for everybody and for this bidder: `{text, kind}`. */
-function tagsOf(item, me, told) {
-  const standing = STANDINGS[standingOf(item, { me, stake: stakeOf(item.id, me), told })];
+function tagsOf(item, user, me, told) {
+  const standing = STANDINGS[standingOf(item, { me, stake: stakeOf(item.id, user), told })];
   const tags = standing ? [standing] : [];
   if (item.reserve_met === false && item.status !== "cancelled") tags.push({ text: "Reserve not met" });
   if (buyNowOffered(item) && item.status === "open") {

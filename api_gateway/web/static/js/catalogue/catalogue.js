@@ -1,11 +1,17 @@
 // The catalogue: all items, page by page, with live prices for those in view.
 
+import { mountAccount } from "../account/account.js";
 import { userId } from "../bidder/bidder.js";
+import { NoticesButton } from "../bidder/notices.js";
+import { OutbidNotice } from "../bidder/outbid.js";
+import { stakedItems } from "../bidder/stakes.js";
+import { watchedItems } from "../bidder/watching.js";
 import { backoffMs } from "../feed/connection.js";
-import { CatalogueFeed } from "../feed/feed.js";
+import { Feed } from "../feed/feed.js";
 import { LinkMark } from "../feed/link.js";
-import { feedBase, listItems, pause } from "../lib/api.js";
-import { byId, setText } from "../lib/dom.js";
+import { ApiError, feedBase, getItem, listItems, pause } from "../lib/api.js";
+import { byId, isolated, setText } from "../lib/dom.js";
+import { mayBe, onSession } from "../lib/session.js";
 import { STATUS_LABELS } from "../lib/status.js";
 import { Card } from "./card.js";
 
@@ -14,23 +20,41 @@ const PAGE_SIZE = 24;
 const SEARCH_PAGE_SIZE = 200;
 const SEARCHED_MAX = 1000;
 const TYPING_MS = 150;
-const SORTS = ["newest", "ending", "price"];
+// The lists that this browser keeps, by the names of their filters: which lots, the newest first.
+const OWN_LISTS = { mine: () => stakedItems(userId()), watched: watchedItems };
+const OWN_MAX = 100;
+const READ_AT_ONCE = 6;
+const SORTS = ["ending", "newest", "price"];
+// The API's order by end begins with what has ended. Read by status, in this order, ended lots come last.
+const BY_END = [
+  ...["open", "paused", "scheduled"].map((status) => ({ status, sort: "ending" })),
+  ...["sold", "unsold", "cancelled"].map((status) => ({ status, sort: "newest" })),
+];
 
 class Catalogue {
   #cards = new Map();
   #feed = null;
-  #cursor = null;
+  #lists = []; // What is still to be read: {status, sort}, the present one first.
+  #cursor = null; // In the present list; null at its beginning.
   #loads = 0;
-  #restored = 0; // Lots of this list that are lost for now.
+  #read = 0; // Lots that were read since the list was chosen.
+  #restored = 0; // Those of them that are lost for now.
+  #failures = 0; // In succession.
+  #retry = null; // The timer of the next attempt after a failure.
   #inView = new Set();
   #words = []; // The words of the search.
   link = new LinkMark();
 
   constructor() {
     this.grid = byId("grid");
+    this.outbid = new OutbidNotice(userId());
     this.viewed = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "300px" });
     byId("more").addEventListener("click", () => this.#showMore());
-    byId("retry").addEventListener("click", () => this.#load());
+    byId("retry").addEventListener("click", () => {
+      if (this.#hasMore) this.#load();
+      else this.show(this.status, this.sort, this.search);
+    });
+    new NoticesButton(() => this.#followOthers());
     for (const chip of byId("filters").querySelectorAll("button")) {
       chip.addEventListener("click", () => this.show(chip.dataset.status, this.sort, this.search));
     }
@@ -55,15 +79,18 @@ class Catalogue {
       chip.setAttribute("aria-pressed", String(chip.dataset.status === status));
     }
     byId("sort").value = sort;
+    byId("notify-row").hidden = !Object.hasOwn(OWN_LISTS, status);
     this.status = status;
     this.sort = sort;
     this.#searchFor(search);
-    for (const id of this.#cards.keys()) this.#feed?.unwatch(id);
+    for (const id of this.#cards.keys()) this.#unwatch(id);
     this.#cards.clear();
     this.#inView.clear();
     this.viewed.disconnect();
     this.grid.replaceChildren();
+    this.#lists = sort === "ending" && status === "" ? [...BY_END] : [{ status, sort }];
     this.#cursor = null;
+    this.#read = 0;
     this.#restored = 0;
     this.#load();
   }
@@ -73,7 +100,8 @@ class Catalogue {
     this.#searchFor(search);
     for (const card of this.#cards.values()) card.node.hidden = !card.matches(this.#words);
     this.#report({});
-    if (this.#mayHold()) this.#load();
+    // After a failure it waits, however fast somebody types.
+    if (this.#mayHold() && this.#retry === null) this.#load();
   }
 
   #searchFor(search) {
@@ -96,7 +124,12 @@ class Catalogue {
 
   /** Whether further matches may be among the lots that were not read yet. */
   #mayHold() {
-    return this.#words.length > 0 && this.#cursor !== null && this.#cards.size < SEARCHED_MAX;
+    return this.#words.length > 0 && this.#hasMore && this.#read < SEARCHED_MAX;
+  }
+
+  /** Whether there may be lots that were not read yet. */
+  get #hasMore() {
+    return this.#lists.length > 0;
   }
 
   async follow() {
@@ -105,8 +138,11 @@ class Catalogue {
       base = await feedBase().catch(() => null);
       if (base === null) await pause(backoffMs(attempt));
     }
-    this.#feed = new CatalogueFeed(base, {
-      onFrame: (frame) => this.#cards.get(frame.item_id)?.take(frame),
+    this.#feed = new Feed(base, {
+      onFrame: (frame) => {
+        this.#cards.get(frame.item_id)?.take(frame);
+        this.outbid.take(frame);
+      },
       onState: (state) => {
         this.link.state = state;
       },
@@ -116,37 +152,82 @@ class Catalogue {
       userId: userId(),
     });
     for (const id of this.#inView) this.#feed.watch(id);
+    this.#followOthers();
+  }
+
+  /** Follows the lots that concern this bidder, in sight or not. */
+  #followOthers() {
+    for (const id of this.outbid.items) this.#feed?.watch(id);
+  }
+
+  /** A lot with a bid of one's own is followed out of sight, too. */
+  #unwatch(id) {
+    if (!this.outbid.items.includes(id)) this.#feed?.unwatch(id);
   }
 
   /** Moves the focus to the first new lot: the button may go away, and stands after the lots. */
   async #showMore() {
-    const last = this.grid.lastElementChild;
+    const known = this.#cards.size;
     await this.#load();
-    const next = last?.nextElementSibling;
+    const next = [...this.#cards.values()][known];
     if (document.activeElement === byId("more") || document.activeElement === document.body) {
-      next?.querySelector("a").focus();
+      next?.node.querySelector("a").focus();
     }
   }
 
+  /** Reads the lots of a list that this browser keeps. What cannot be read for good is left out. */
+  async #loadOwn(load) {
+    const ids = OWN_LISTS[this.status]().slice(0, OWN_MAX).filter((id) => !this.#cards.has(id));
+    for (let from = 0; from < ids.length; from += READ_AT_ONCE) {
+      const items = await Promise.all(ids.slice(from, from + READ_AT_ONCE).map((id) => getItem(id).catch(leftOut)));
+      if (load !== this.#loads) return;
+      for (const item of items) if (item !== null) this.#add(item);
+    }
+    this.#lists = [];
+  }
+
+  /** Reads a page of the list; while somebody searches, on to the next one, until enough lots were read. */
+  async #loadPages(load) {
+    do {
+      const most = this.#words.length > 0 ? SEARCH_PAGE_SIZE : PAGE_SIZE;
+      for (let left = most; left > 0 && this.#hasMore; ) {
+        const page = await listItems({ ...this.#lists[0], cursor: this.#cursor ?? "", limit: left });
+        if (load !== this.#loads) return; // Another filter was chosen meanwhile.
+        this.#cursor = page.next_cursor ?? null;
+        if (this.#cursor === null) this.#lists.shift();
+        for (const item of page.items) this.#add(item);
+        const lost = page.being_rebuilt?.length ?? 0;
+        this.#restored += lost;
+        // A page that has nothing counts too, so that an end comes.
+        const read = Math.max(1, page.items.length + lost);
+        this.#read += read;
+        left -= read;
+      }
+    } while (this.#mayHold());
+  }
+
+  /** After a failure that may pass it tries again by itself, after longer and longer waits. */
   async #load() {
     this.#loads += 1;
     const load = this.#loads;
+    clearTimeout(this.#retry);
+    this.#retry = null;
     this.#report({ busy: true });
     try {
-      const page = await listItems({
-        status: this.status,
-        sort: this.sort,
-        cursor: this.#cursor ?? "",
-        limit: this.#words.length > 0 ? SEARCH_PAGE_SIZE : PAGE_SIZE,
-      });
-      if (load !== this.#loads) return; // Another filter was chosen meanwhile.
-      this.#cursor = page.next_cursor ?? null;
-      for (const item of page.items) this.#add(item);
-      this.#restored += page.being_rebuilt?.length ?? 0;
-      if (this.#mayHold()) this.#load();
-      else this.#report({});
+      if (Object.hasOwn(OWN_LISTS, this.status)) await this.#loadOwn(load);
+      else await this.#loadPages(load);
+      if (load !== this.#loads) return;
+      this.#failures = 0;
+      this.#report({});
     } catch (error) {
-      if (load === this.#loads) this.#report({ error });
+      if (load !== this.#loads) return;
+      // What is refused for good is not asked for again; the button begins anew.
+      if (!mayPass(error)) this.#lists = [];
+      this.#report({ error });
+      if (!mayPass(error)) return;
+      const waitMs = Math.max(error.retryAfterMs, backoffMs(this.#failures));
+      this.#failures += 1;
+      this.#retry = setTimeout(() => this.#load(), waitMs);
     }
   }
 
@@ -168,7 +249,7 @@ class Catalogue {
         this.#feed?.watch(id);
       } else {
         this.#inView.delete(id);
-        this.#feed?.unwatch(id);
+        this.#unwatch(id);
       }
     }
   }
@@ -185,28 +266,48 @@ class Catalogue {
     byId("empty").hidden = !none || isNarrowed;
     byId("filter-row").hidden = !byId("empty").hidden;
     byId("none-such").hidden = !none || !isNarrowed;
-    const searched = this.#cursor === null ? "" : ` Only the first ${this.#cards.size} lots were searched.`;
+    const searched = !this.#hasMore ? "" : ` Only the first ${this.#cards.size} lots were searched.`;
     setText(
       byId("none-such-text"),
-      this.#words.length > 0 ? `No lot matches “${this.search}”.${searched}` : "No lot has this status at the moment.",
+      this.#words.length > 0 ? `No lot matches “${isolated(this.search)}”.${searched}` : emptyText(this.status),
     );
     byId("open-id").hidden = !/^[A-Za-z0-9_-]{1,64}$/.test(this.search);
     byId("open-id").href = `/items/${encodeURIComponent(this.search)}`;
-    byId("more").hidden = this.#cursor === null || (count === 0 && this.#words.length === 0);
+    byId("more").hidden = !this.#hasMore || (count === 0 && this.#words.length === 0);
     byId("more").setAttribute("aria-disabled", String(busy));
-    const more = this.#cursor === null ? "" : "+";
+    const more = this.#hasMore ? "+" : "";
     const restored = this.#restored === 0 ? "" : `, ${this.#restored} more being restored`;
     const lots = `${count}${more} ${count === 1 ? "lot" : "lots"}${restored}`;
     setText(byId("count"), count + this.#restored === 0 ? "" : lots);
   }
 }
 
+function mayPass(error) {
+  return error instanceof ApiError && (error.passing || error.status === 429);
+}
+
+/** Null for a lot that is no longer there; a failure that may pass is thrown again. */
+function leftOut(error) {
+  if (mayPass(error)) throw error;
+  return null;
+}
+
+function emptyText(status) {
+  if (status === "mine") return "You have not bid on a lot in this browser.";
+  if (status === "watched") return "You watch no lot. Each lot has a button for that.";
+  return "No lot has this status at the moment.";
+}
+
+mountAccount();
+// What is shown of one's own changes with who one is. Where a session only ended, the page stays as it is, with a notice.
+onSession((reason) => ["in", "out"].includes(reason) && location.reload());
+for (const id of ["add-lot", "add-first"]) byId(id).hidden = !mayBe("seller", "operator");
 setText(byId("origin"), location.origin);
 const catalogue = new Catalogue();
 const asked = new URLSearchParams(location.search);
 byId("find").value = asked.get("q") ?? "";
 catalogue.show(
-  Object.hasOwn(STATUS_LABELS, asked.get("status") ?? "") ? asked.get("status") : "",
+  Object.hasOwn({ ...STATUS_LABELS, ...OWN_LISTS }, asked.get("status") ?? "") ? asked.get("status") : "",
   SORTS.includes(asked.get("sort")) ? asked.get("sort") : SORTS[0],
   byId("find").value,
 );

@@ -66,6 +66,13 @@ export class Connection {
     this.#connect();
   }
 
+  /** Gives up for good: what was asked for is not there. */
+  end() {
+    this.#running = false;
+    this.#drop();
+    this.onState("ended");
+  }
+
   /** Sends `message` if the connection is open. `onOpen` says everything again, so nothing is lost otherwise. */
   send(message) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
@@ -120,9 +127,7 @@ export class Connection {
       if (code === 4529) {
         this.#slowDown();
       } else if (isFinal(code)) {
-        this.#running = false;
-        this.#drop();
-        this.onState("ended");
+        this.end();
       } else {
         this.#retry();
       }

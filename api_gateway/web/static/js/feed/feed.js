@@ -97,66 +97,23 @@ class Freshness {
 }
 
 /**
- * Follows one item, and after a break asks for exactly what it missed. `onFrame` gets every frame, `onStale` whether
- * events may be missing at the moment. The first connection asks for the events after the version `since`; without it
- * the feed begins with the present state.
+ * Follows many items over one connection; they come and go. `onFrame` gets every frame, `onStale` whether events may be
+ * missing at the moment. `room`, if given, is `{itemId, since}`: the item of the page. After a break it is asked for
+ * exactly what was missed, from the version `since` on (null: from the present state); it alone decides whether the feed
+ * is stale, and without it the feed has ended.
  */
-export class ItemFeed {
-  #version = null;
-
-  constructor(base, itemId, { onFrame, onState, onStale, since = null }) {
-    this.#version = since;
-    const address = () => {
-      const resume = this.#version ? `?since=${this.#version.epoch}:${this.#version.seq}` : "";
-      return `${base}/ws/items/${encodeURIComponent(itemId)}${resume}`;
-    };
-    const freshness = new Freshness(onStale);
-    this.connection = new Connection(address, {
-      onState,
-      onOpen: () => {
-        freshness.reset();
-        this.channel.opened();
-      },
-      onFrame: (frame) => {
-        const state = stateOf(frame);
-        if (state && (this.#version === null || compareVersions(state, this.#version) > 0)) {
-          this.#version = { epoch: state.epoch, seq: state.seq };
-        }
-        freshness.take(frame);
-        if (this.channel.admits(frame)) onFrame(frame);
-      },
-    });
-    this.channel = new PrivateChannel((message) => this.connection.send(message));
-  }
-
-  /** The version of the newest frame, or null. States from the API do not count: frames may still be missing. */
-  get version() {
-    return this.#version;
-  }
-
-  /** Asks for the standing of `userId`. */
-  identify(userId) {
-    this.channel.identify(userId);
-  }
-
-  start() {
-    this.connection.start();
-  }
-
-  restart() {
-    this.connection.restart();
-  }
-}
-
-/** Follows many items over one connection; items come and go as they are scrolled into view. */
-export class CatalogueFeed {
+export class Feed {
+  #room;
+  #version = null; // Of the room's newest frame.
   #watched = new Set();
   #added = new Set();
   #removed = new Set();
   #flushing = false;
   #freshness;
 
-  constructor(base, { onFrame, onState, onStale, userId }) {
+  constructor(base, { onFrame, onState, onStale, userId, room = null }) {
+    this.#room = room?.itemId ?? null;
+    this.#version = room?.since ?? null;
     this.#freshness = new Freshness(onStale);
     this.connection = new Connection(() => `${base}/ws`, {
       onState,
@@ -167,13 +124,30 @@ export class CatalogueFeed {
         this.#removed.clear();
         this.#say("subscribe", [...this.#watched]);
       },
-      onFrame: (frame) => {
-        this.#freshness.take(frame);
-        if (this.channel.admits(frame)) onFrame(frame);
-      },
+      onFrame: (frame) => this.#take(frame, onFrame),
     });
     this.channel = new PrivateChannel((message) => this.connection.send(message));
     this.channel.identify(userId);
+    if (this.#room !== null) this.#watched.add(this.#room);
+  }
+
+  /** The version of the room's newest frame, or null. States from the API do not count: frames may still be missing. */
+  get version() {
+    return this.#version;
+  }
+
+  /** Asks for the standings of `userId`. */
+  identify(userId) {
+    this.channel.identify(userId);
+  }
+
+  /** Connects at once; without it the feed connects when there is something to follow. */
+  start() {
+    this.connection.start();
+  }
+
+  restart() {
+    this.connection.restart();
   }
 
   watch(itemId) {
@@ -188,6 +162,19 @@ export class CatalogueFeed {
     this.#freshness.forget(itemId);
     if (!this.#added.delete(itemId)) this.#removed.add(itemId);
     this.#later();
+  }
+
+  #take(frame, onFrame) {
+    const isOfRoom = this.#room !== null && frame.item_id === this.#room;
+    if (isOfRoom) {
+      const state = stateOf(frame);
+      if (state && (this.#version === null || compareVersions(state, this.#version) > 0)) {
+        this.#version = { epoch: state.epoch, seq: state.seq };
+      }
+      if (frame.type === "error" && frame.code === "ITEM_NOT_FOUND") this.connection.end();
+    }
+    if (this.#room === null || isOfRoom || frame.item_id === undefined) this.#freshness.take(frame);
+    if (this.channel.admits(frame)) onFrame(frame);
   }
 
   /** Sends one message for all changes of a scroll or a new page of items. */
@@ -208,6 +195,12 @@ export class CatalogueFeed {
   }
 
   #say(op, items) {
+    const room = this.#room;
+    if (op === "subscribe" && items.includes(room)) {
+      const since = this.#version && { [room]: `${this.#version.epoch}:${this.#version.seq}` };
+      this.connection.send({ op, items: [room], ...(since && { since }) });
+      items = items.filter((id) => id !== room);
+    }
     for (let from = 0; from < items.length; from += SUBSCRIBE_MAX) {
       this.connection.send({ op, items: items.slice(from, from + SUBSCRIBE_MAX) });
     }

@@ -1,17 +1,20 @@
-// The private channel: authenticates the bidder with a feed token, so that the feed tells how they stand. Without a
-// token the page works without it.
+// The private channel: authenticates the bidder with a feed ticket, so that the feed tells how they stand, and which
+// alias is theirs. Without a ticket the page works without it.
 
-import { feedToken } from "../lib/api.js";
+import { feedTicket } from "../lib/api.js";
 
 const ASK_AGAIN_MS = 10_000;
 const WAIT_MS = 15_000;
+// A ticket is good once, so each connection needs one. After a break all pages come back together: they ask at random
+// times.
+const SPREAD_MS = 3000;
 
 export class PrivateChannel {
   #bidder = "";
-  #token = null;
   #known = null; // The user id with which the connection is authenticated.
   #isOff = false;
-  #asking = null; // The user id for which a token is being fetched.
+  #connections = 0;
+  #asking = 0; // Which question is the newest: the answers to others are too late.
   #askedMs = -Infinity;
   #timer = null;
 
@@ -19,18 +22,19 @@ export class PrivateChannel {
     this.send = send;
   }
 
-  /** The bidder is now `userId`. */
+  /** The bidder is now `userId`; "" for nobody, whose frames are not shown. */
   identify(userId) {
     if (userId === this.#bidder) return;
     this.#bidder = userId;
-    this.#token = null;
-    this.#say();
+    this.#isOff = false;
+    if (this.#connections > 0) this.#say(0);
   }
 
   /** The connection is new, and not authenticated. */
   opened() {
     this.#known = null;
-    this.#say();
+    this.#connections += 1;
+    this.#say(this.#connections === 1 ? 0 : Math.random() * SPREAD_MS);
   }
 
   /** Takes a frame. True if it may be shown: frames about a former bidder may not. */
@@ -43,37 +47,37 @@ export class PrivateChannel {
       case "struck":
         return this.#known !== null && this.#known === this.#bidder;
       case "error":
-        if (String(frame.code).startsWith("TOKEN_")) this.#expired();
+        if (!/^(TOKEN|TICKET)_/.test(String(frame.code))) return true;
+        this.#ended();
         return false;
       default:
         return true;
     }
   }
 
-  #expired() {
+  /** The session is over, or the ticket came too late. */
+  #ended() {
     this.#known = null;
-    this.#token = null;
-    if (performance.now() - this.#askedMs > ASK_AGAIN_MS) this.#say();
+    const sinceMs = performance.now() - this.#askedMs;
+    this.#say(sinceMs > ASK_AGAIN_MS ? 0 : ASK_AGAIN_MS - sinceMs);
   }
 
-  async #say() {
-    const bidder = this.#bidder;
-    if (this.#isOff || bidder === "" || this.#asking === bidder) return;
-    if (this.#token === null) {
-      this.#asking = bidder;
-      this.#askedMs = performance.now();
-      clearTimeout(this.#timer);
-      const answer = await feedToken(bidder).catch(() => undefined);
-      if (this.#asking === bidder) this.#asking = null;
-      this.#isOff ||= answer === null;
-      if (bidder !== this.#bidder || this.#isOff) return;
-      if (answer === undefined) {
-        // The house does not answer.
-        this.#timer = setTimeout(() => this.#say(), WAIT_MS * (0.5 + Math.random()));
-        return;
-      }
-      this.#token = answer.token;
-    }
-    this.send({ op: "authenticate", token: this.#token });
+  #say(waitMs) {
+    clearTimeout(this.#timer);
+    this.#asking += 1;
+    if (this.#isOff || this.#bidder === "") return;
+    this.#timer = setTimeout(() => this.#ask(), waitMs);
+  }
+
+  async #ask() {
+    this.#asking += 1;
+    const asking = this.#asking;
+    this.#askedMs = performance.now();
+    const answer = await feedTicket(this.#bidder).catch(() => undefined);
+    if (asking !== this.#asking) return;
+    // Undefined: the house does not answer. Null: it gives this page none.
+    if (answer === undefined) this.#say(WAIT_MS * (0.5 + Math.random()));
+    else if (answer === null) this.#isOff = true;
+    else this.send({ op: "authenticate", ticket: answer.ticket });
   }
 }

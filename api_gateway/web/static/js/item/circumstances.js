@@ -2,7 +2,7 @@
 // events tell. After a reload the feed replays the last few events, so the reasons are not lost.
 
 import { compareVersions } from "../feed/feed.js";
-import { sentence } from "../lib/dom.js";
+import { isolated, sentence } from "../lib/dom.js";
 
 const REPLAYED_EVENTS = 30;
 const EXTENDED_SHOWN_MS = 15_000;
@@ -42,7 +42,7 @@ export class Circumstances {
   get fall() {
     if (this.#fall === null || performance.now() >= this.#fall.untilMs) return null;
     const reason = this.#newest.get("voided")?.reason;
-    return `A bid was struck, so the price fell.${reason ? ` ${sentence(reason)}` : ""}`;
+    return `A bid was voided, so the price fell.${reason ? ` ${isolated(sentence(reason))}` : ""}`;
   }
 
   /** The newest "paused" event: its timestamp is when the time stopped. */

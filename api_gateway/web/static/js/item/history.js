@@ -33,8 +33,10 @@ export class History {
   #bidder = "";
   #isRunning = true;
 
-  constructor(itemId, { bidder }) {
+  /** `onOwnVoided(bid)` runs for each bid of this browser's bidder that the API tells is void. */
+  constructor(itemId, { bidder, onOwnVoided = () => {} }) {
     this.itemId = itemId;
+    this.onOwnVoided = onOwnVoided;
     this.#bidder = bidder;
     this.body = byId("history-rows");
     this.chart = new PriceChart(byId("chart"), byId("chart-readout"));
@@ -152,6 +154,7 @@ export class History {
     if (!Number.isInteger(bid.seq) || typeof bid.amount !== "number") return;
     this.#meetSelf(bid);
     if (bid.status === "voided" && !this.#struck.has(bid.bid_id)) this.#strike(bid.bid_id, "");
+    if (bid.status === "voided" && bid.kind !== "proxy" && ownBids(this.#bidder).has(bid.bid_id)) this.onOwnVoided(bid);
     if (bid.status === "repriced") this.#reprice(bid.bid_id);
     // A row that is here stays as it is; only its alias may be added.
     const known = this.#bids.get(bid.seq);
@@ -250,7 +253,7 @@ export class History {
     const isOpen = this.fold.getAttribute("aria-expanded") === "true";
     byId("history-table").dataset.folded = String(!isOpen);
     this.fold.hidden = count <= ROWS_AT_FIRST;
-    setText(this.fold, isOpen ? `Show the latest ${ROWS_AT_FIRST} only` : `Show all ${count}`);
+    setText(this.fold, isOpen ? `Show the latest ${ROWS_AT_FIRST} only` : `Show all ${count} steps`);
   }
 
   #row(bid) {
@@ -275,10 +278,10 @@ export class History {
     const tag = (text) => cell.append(element("span", { class: "tag" }, text));
     if (bid.kind === "proxy") tag("Automatic");
     if (bid.kind === "buy_now") tag("Bought now");
-    if (struck) tag("Struck");
+    if (struck) tag("Void");
     if (repriced) tag("Stands at another price");
     const reason = this.#struck.get(bid.bid_id);
-    if (reason) cell.append(element("p", { class: "row-note" }, sentence(reason)));
+    if (reason) cell.append(element("p", { class: "row-note", dir: "auto" }, sentence(reason)));
     return cell;
   }
 

@@ -1,21 +1,28 @@
 // The page of one item: connects the state (from API and feed), the panel, the clock, the bid form and the history.
 
+import { askToSignIn, mountAccount } from "../account/account.js";
+import { learnAlias, publicSelf } from "../bidder/alias.js";
 import { nameFor } from "../bidder/names.js";
 import { forgetMaximum, rememberStake, stakeOf } from "../bidder/stakes.js";
 import { newerStanding, standingOf } from "../bidder/standing.js";
+import { NoticesButton } from "../bidder/notices.js";
+import { OutbidNotice } from "../bidder/outbid.js";
+import { isWatched, setWatched } from "../bidder/watching.js";
 import { BidForm } from "../bidding/bidform.js";
 import { backoffMs } from "../feed/connection.js";
-import { ItemFeed, Register, compareVersions, stateOf, termsOf } from "../feed/feed.js";
+import { Feed, Register, compareVersions, stateOf, termsOf } from "../feed/feed.js";
 import { LinkMark } from "../feed/link.js";
 import { ApiError, feedBase, getItem, pause } from "../lib/api.js";
-import { announcer, byId, oncePerFrame, sentence, setText } from "../lib/dom.js";
+import { announcer, byId, isolated, oncePerFrame, sentence, setText } from "../lib/dom.js";
 import { formatMoney } from "../lib/money.js";
 import { plateFor } from "../lib/plate.js";
+import { mayBe, onSession, session } from "../lib/session.js";
 import { STATUS_LABELS, URGENT_MS, isFinalStatus, shownPrice } from "../lib/status.js";
 import { Circumstances, replayFrom } from "./circumstances.js";
 import { Countdown } from "./countdown.js";
 import { History } from "./history.js";
 import { Panel } from "./panel.js";
+import { showPhotos } from "./photos.js";
 import { StruckNotice } from "./struck.js";
 
 const TICK_MS = 250;
@@ -60,16 +67,34 @@ class ItemPage {
         this.#told = null;
         this.struck.forget();
         this.#feed?.identify(userId);
+        this.outbid.identify(userId);
+        this.#followOthers();
         this.draw();
       },
     });
     this.panel = new Panel();
     this.struck = new StruckNotice();
     this.countdown = new Countdown();
-    this.history = new History(itemId, { bidder: this.form.userId });
+    this.history = new History(itemId, {
+      bidder: this.form.userId,
+      // The history of a bidder who returns tells it too, without the reason.
+      onOwnVoided: (bid) => {
+        this.struck.take({ ...bid, type: "voided" }, true);
+        this.draw();
+      },
+    });
+    this.outbid = new OutbidNotice(this.form.userId, { own: itemId });
     this.link = new LinkMark();
     this.announce = announcer(byId("announcer"));
     this.draw = oncePerFrame(() => this.#draw());
+    this.#prepareWatching();
+    byId("sign-in-here").addEventListener("click", askToSignIn);
+    onSession((reason) => {
+      this.form.identify(reason);
+      // What was unanswered when the session ended can be looked up again.
+      if (reason === "in") this.form.resume();
+      this.draw();
+    });
     byId("plate").append(plateFor(itemId));
     setText(byId("lot-id"), itemId);
     setText(byId("name"), itemId);
@@ -79,6 +104,7 @@ class ItemPage {
     const basePromise = feedBase();
     basePromise.catch(() => {}); // Handled below; without this a failure would be reported as unhandled.
     if (!(await this.#loadItem())) return;
+    showPhotos(this.#terms);
     this.#draw();
     byId("lot").hidden = false;
     byId("loading").hidden = true;
@@ -88,6 +114,22 @@ class ItemPage {
     setInterval(() => !document.hidden && this.history.draw(), CHART_EVERY_MS);
     document.addEventListener("visibilitychange", () => !document.hidden && this.refresh());
     await this.#follow(basePromise);
+  }
+
+  #prepareWatching() {
+    const button = byId("watch");
+    const show = () => button.setAttribute("aria-pressed", String(isWatched(this.itemId)));
+    button.addEventListener("click", () => {
+      setWatched(this.itemId, !isWatched(this.itemId));
+      show();
+    });
+    show();
+    new NoticesButton(() => this.#followOthers());
+  }
+
+  /** Follows the other lots that concern this bidder, over the same connection. */
+  #followOthers() {
+    for (const id of this.outbid.items) this.#feed?.watch(id);
   }
 
   /** Retries until the item is read. False if there is no such item. */
@@ -100,7 +142,7 @@ class ItemPage {
         return true;
       } catch (error) {
         if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429) {
-          showMissing(error.message);
+          showMissing(error.status === 404 ? `No lot has the id “${this.itemId}”.` : error.message);
           return false;
         }
         const isLost = error.code === "BEING_REBUILT";
@@ -116,8 +158,9 @@ class ItemPage {
       await pause(backoffMs(attempt));
       base = await feedBase().catch(() => null);
     }
-    this.#feed = new ItemFeed(base, this.itemId, {
-      since: replayFrom(this.#register.state),
+    this.#feed = new Feed(base, {
+      room: { itemId: this.itemId, since: replayFrom(this.#register.state) },
+      userId: this.form.userId,
       onFrame: (frame) => this.#take(frame),
       onState: (state) => {
         this.link.state = state;
@@ -130,8 +173,8 @@ class ItemPage {
         this.link.isStale = isStale;
       },
     });
-    this.#feed.identify(this.form.userId);
     this.#feed.start();
+    this.#followOthers();
   }
 
   #offer(state) {
@@ -140,10 +183,13 @@ class ItemPage {
   }
 
   #take(frame) {
+    this.outbid.take(frame);
+    if (frame.item_id !== undefined && frame.item_id !== this.itemId) return;
     if (frame.type === "error" && frame.code === "BEING_REBUILT") this.#isRestored = true;
     if (frame.type === "viewers") this.#viewers = { count: frame.viewers, isExact: frame.exact !== false };
     if (frame.type === "standing") this.#hear(frame);
-    this.struck.take(frame, this.form.userId);
+    const isOwn = frame.type === "voided" && this.history.isOwnBid(frame.bid_id);
+    this.struck.take(frame, isOwn || (frame.user_id === this.#self && frame.user_id !== ""));
     if (["viewers", "standing", "struck"].includes(frame.type)) this.draw();
     const state = stateOf(frame);
     if (state === null) return;
@@ -151,7 +197,6 @@ class ItemPage {
     this.#circumstances.take(frame);
     // A maximum goes with its bid, and an earlier one may come back. Where the private channel tells maxima, it tells
     // which one stands now; elsewhere that is unknown, so none is shown.
-    const isOwn = frame.type === "voided" && this.history.isOwnBid(frame.bid_id);
     if (isOwn && typeof this.#toldStanding?.your_maximum !== "number") forgetMaximum(this.itemId, this.form.userId);
     this.#offer(state);
     this.history.take(frame, state);
@@ -161,6 +206,7 @@ class ItemPage {
 
   /** Takes a standing of the private channel; with the bidder's own maximum, where the house allows it. */
   #hear(frame) {
+    if (learnAlias(this.itemId, this.form.userId, frame.alias)) this.history.meetSelf(frame.alias);
     const known = this.#toldStanding;
     this.#toldStanding = newerStanding(known, frame);
     if (this.#toldStanding !== frame) return;
@@ -190,25 +236,39 @@ class ItemPage {
     if (this.link.isLive) this.#feed.restart();
   }
 
+  /** Who the bidder is in the public state: "" while that is not known. */
+  get #self() {
+    return publicSelf(this.itemId, this.form.userId);
+  }
+
+  /** Why this person may not bid at all, in words; null where they may. */
+  get #barred() {
+    if (mayBe("bidder")) return null;
+    return session() === null ? "Sign in to bid on this lot." : "Your account may not bid. Please ask the house.";
+  }
+
   get #now() {
     return { ...this.#terms, ...this.#register.state };
   }
 
   #draw() {
     const item = this.#now;
-    const me = this.form.userId;
+    const user = this.form.userId;
+    const me = this.#self;
     const currency = item.currency ?? "USD";
     const money = (amount) => formatMoney(amount, currency);
     const name = item.name || this.itemId;
     setText(byId("name"), name);
     setText(byId("description"), item.description ?? "");
     byId("description").hidden = !item.description;
-    const stake = stakeOf(this.itemId, me);
+    const stake = stakeOf(this.itemId, user);
     const standing = standingOf(item, { me, stake, told: this.#toldStanding });
-    document.title = `${TITLE_MARKS[standing] ?? ""}${money(shownPrice(item))} · ${name}`;
+    document.title = `${TITLE_MARKS[standing] ?? ""}${money(shownPrice(item))} · ${isolated(name)}`;
     if (item.highest_bidder_id === me) this.history.meetSelf(item.highest_bidder);
     this.panel.draw(item, {
+      user,
       me,
+      barred: this.#barred,
       money,
       standing,
       max: stake?.max ?? null,
@@ -260,7 +320,7 @@ class ItemPage {
       const label = (STATUS_LABELS[status] ?? status ?? "").toLowerCase();
       this.announce(`The lot is now ${label}, at ${now}.`, { atOnce: true });
     } else if (price !== before.price || leader !== before.leader) {
-      const fell = price < before.price ? " A bid was struck." : "";
+      const fell = price < before.price ? " A bid was voided." : "";
       const who = leader === me ? "You lead" : `${nameFor(me, item.highest_bidder, leader) ?? "Nobody"} leads`;
       this.announce(`${now}. ${who}, ${item.bid_count} ${item.bid_count === 1 ? "bid" : "bids"}.${fell}`);
     }
@@ -292,3 +352,4 @@ function itemIdOf(path) {
 const itemId = itemIdOf(location.pathname);
 if (itemId === null) showMissing("This is not the id of a lot.");
 else new ItemPage(itemId).open();
+mountAccount();

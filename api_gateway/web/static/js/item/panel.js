@@ -2,7 +2,8 @@
 
 import { nameFor } from "../bidder/names.js";
 import { momentText } from "../lib/clock.js";
-import { byId, flash, sentence, setText } from "../lib/dom.js";
+import { byId, flash, isolated, sentence, setText } from "../lib/dom.js";
+import { session, signsIn } from "../lib/session.js";
 import { STATUS_LABELS, isFinalStatus, priceLabel, shownPrice, startOf } from "../lib/status.js";
 import { softCloseWords, stepWords } from "../lib/termwords.js";
 
@@ -15,11 +16,11 @@ export class Panel {
   #reserveSeen = false; // An older API lacks `has_reserve`; but only an item with a reserve can be short of it.
 
   /**
-   * Draws `item` (terms and state) for the bidder `me`, with their `standing` (see standing.js) and their maximum
+   * Draws `item` (terms and state) for the bidder `user`, who is `me` in the public state, with their `standing` (see standing.js) and their maximum
    * `max`, null if none is known. `viewers`: `{count, isExact}`, or null. `money` formats amounts; `isOwn(alias)` says
-   * whether an alias is the bidder's own.
+   * whether an alias is the bidder's own. `barred`: why this person may not bid at all, or null.
    */
-  draw(item, { me, standing, max, viewers, circumstances, money, isOwn }) {
+  draw(item, { user, me, standing, max, viewers, circumstances, money, isOwn, barred }) {
     const mine = Boolean(item.highest_bidder_id) && item.highest_bidder_id === me;
     const leader = nameFor(me, item.highest_bidder, item.highest_bidder_id);
     this.#drawTags(item);
@@ -27,7 +28,7 @@ export class Panel {
     this.#drawFacts(item, { mine, leader, viewers });
     this.#drawTerms(item, money);
     this.#drawStanding(item, { standing, mine, max, leader, money });
-    this.#drawNotice(item, { me, mine, leader, circumstances, money, isOwn });
+    this.#drawNotice(item, { user, mine, leader, circumstances, money, isOwn, barred });
   }
 
   /** Shows for a while why the price fell. Call it regularly. */
@@ -92,6 +93,8 @@ export class Panel {
   #drawStanding(item, { standing, mine, max, leader, money }) {
     const box = byId("standing");
     box.hidden = standing === null;
+    const maximum = byId("maximum");
+    maximum.hidden = max === null || standing === null || standing === "won";
     byId("panel").dataset.standing = standing ?? "";
     if (standing === null) return;
     box.dataset.kind = standing;
@@ -102,24 +105,23 @@ export class Panel {
       lost: "You were outbid",
     };
     setText(byId("standing-words"), words[standing]);
-    const maximum = byId("maximum");
-    maximum.hidden = max === null || standing === "won";
     if (max !== null) setText(maximum, maximumText(max, item, { mine, money }));
   }
 
   /** The text that replaces the form while this person cannot bid. */
-  #drawNotice(item, { me, mine, leader, circumstances, money, isOwn }) {
+  #drawNotice(item, { user, mine, leader, circumstances, money, isOwn, barred }) {
     const open = item.status === "open" || item.status === undefined;
-    const own = Boolean(item.seller_id) && item.seller_id === me;
+    const own = Boolean(item.seller_id) && item.seller_id === user;
     const form = byId("bid-form");
     const hadFocus = form.contains(document.activeElement);
-    form.hidden = !open || own;
-    byId("paddle").hidden = isFinalStatus(item.status);
+    form.hidden = !open || own || barred !== null;
+    byId("paddle").hidden = isFinalStatus(item.status) || signsIn;
     const notice = byId("notice");
-    notice.hidden = open && !own;
+    notice.hidden = open && !own && barred === null;
+    byId("sign-in-here").hidden = !(open && barred !== null && session() === null);
     if (notice.hidden) return;
     const words = open
-      ? "This is your lot. Sellers cannot bid on their own lot."
+      ? (barred ?? "This is your lot. Sellers cannot bid on their own lot.")
       : noticeText(item, { mine, leader, circumstances, money, isOwn });
     setText(notice, words);
     if (hadFocus) notice.focus();
@@ -134,7 +136,7 @@ function maximumText(max, item, { mine, money }) {
 
 /** Tells how the item ended, or why nobody can bid now. */
 function noticeText(item, { mine, leader, circumstances, money, isOwn }) {
-  const why = (event) => (event?.reason ? ` ${sentence(event.reason)}` : "");
+  const why = (event) => (event?.reason ? ` ${isolated(sentence(event.reason))}` : "");
   const start = startOf(item);
   switch (item.status) {
     case "scheduled":
@@ -159,7 +161,7 @@ function unsoldText(item, circumstances, isOwn) {
   if (voided) {
     const to = isOwn(voided.offered_to) ? "you: please wait for the house" : voided.offered_to;
     const offer = to ? ` The lot is offered to ${to}.` : "";
-    return `A bid was struck after the close, so the lot is not sold. ${sentence(voided.reason)}${offer}`;
+    return `A bid was voided after the close, so the lot is not sold. ${isolated(sentence(voided.reason))}${offer}`;
   }
   if (!item.bid_count) return "The bidding has closed without a bid.";
   if (item.reserve_met === false) return "The bidding has closed. The reserve was not met, so the lot was not sold.";

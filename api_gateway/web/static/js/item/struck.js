@@ -1,7 +1,8 @@
-// The notice to a bidder whose bid was struck. The private channel tells it, also to a bidder who returns later. The
-// public event tells it too, so the notice works without a private channel. Each bid is shown once.
+// The notice to a bidder whose bid was voided. The private channel tells it, also to a bidder who returns later. The
+// public event and the history tell it too, so the notice works without a private channel. Each bid is shown once. Its
+// words are "voided", not "struck": at an auction a struck lot is a sold one.
 
-import { byId, element, sentence } from "../lib/dom.js";
+import { byId, element, isolated, sentence } from "../lib/dom.js";
 
 const SHOWN_MAX = 5;
 
@@ -13,10 +14,13 @@ export class StruckNotice {
     this.box = byId("struck");
   }
 
-  /** Takes a frame of the private channel, or a `voided` event of the bidder `me`. */
-  take(frame, me) {
-    const isMine = frame.type === "struck" || (frame.type === "voided" && frame.user_id === me && me !== "");
-    if (isMine && typeof frame.bid_id === "string") this.#told.set(frame.bid_id, frame);
+  /** Takes a frame of the private channel, or a `voided` event; `isOwn`: of a bid of this bidder. */
+  take(frame, isOwn) {
+    const isMine = frame.type === "struck" || (frame.type === "voided" && isOwn);
+    if (!isMine || typeof frame.bid_id !== "string") return;
+    // What comes later may know less: the history has no reason.
+    const known = this.#told.get(frame.bid_id);
+    if (frame.reason || !known) this.#told.set(frame.bid_id, { ...known, ...frame });
   }
 
   /** Another bidder uses this page now. */
@@ -37,5 +41,5 @@ export class StruckNotice {
 /** A raise has no amount: it had set no price, and nobody but the bidder saw it. */
 export function struckText({ amount, reason }, money) {
   const what = typeof amount === "number" ? `Your bid of ${money(amount)}` : "The maximum that you had raised";
-  return `${what} was struck by the auctioneer${reason ? `: ${sentence(reason)}` : "."}`;
+  return `${what} was voided by the auctioneer${reason ? `: ${isolated(sentence(reason))}` : "."}`;
 }

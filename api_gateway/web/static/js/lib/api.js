@@ -1,10 +1,14 @@
 // The client of the HTTP API.
 
 import { noteServerDate } from "./clock.js";
+import { bearer, endSession } from "./session.js";
 
 const READ_TIMEOUT_MS = 8000;
 const BID_TIMEOUT_MS = 4000;
+const UPLOAD_TIMEOUT_MS = 75000;
 const GIVE_UP_MS = 30000;
+// A void counts all bids of the item anew; a spending limit looks for all with which the bidder leads.
+export const OPERATION_TIMEOUT_MS = 60000;
 const RETRY_FIRST_MS = 300;
 const RETRY_MAX_MS = 4000;
 
@@ -33,18 +37,19 @@ export class ApiError extends Error {
   }
 }
 
-/** With a body it is a POST, without one a GET. */
-async function request(path, { body, timeoutMs = READ_TIMEOUT_MS } = {}) {
+/** By default a POST with a body, and a GET without one. `token`: by default of who is signed in. */
+export async function request(path, { method, body, timeoutMs = READ_TIMEOUT_MS, token = bearer() } = {}) {
   const sentMs = performance.now();
   let response;
   let text;
   try {
     response = await fetch(path, {
-      ...(body !== undefined && {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(body),
-      }),
+      method: method ?? (body === undefined ? "GET" : "POST"),
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      headers: {
+        ...(body !== undefined && { "Content-Type": "application/json" }),
+        ...(token !== null && { Authorization: `Bearer ${token}` }),
+      },
       signal: AbortSignal.timeout(timeoutMs),
       cache: "no-store",
     });
@@ -62,6 +67,8 @@ async function request(path, { body, timeoutMs = READ_TIMEOUT_MS } = {}) {
     // Handled below: an answer that is not JSON came from a proxy in between.
   }
   if (response.ok && parsed !== null) return parsed;
+  // The token was good when the session began.
+  if (response.status === 401 && token !== null) endSession("refused", token);
   throw problemOf(response, parsed);
 }
 
@@ -81,8 +88,9 @@ function problemOf(response, parsed) {
 
 const itemPath = (itemId) => `/api/v1/items/${encodeURIComponent(itemId)}`;
 
+/** The item. Looking never creates one: in an open catalogue a mistyped address would. */
 export function getItem(itemId) {
-  return request(itemPath(itemId));
+  return request(`${itemPath(itemId)}?may_open=false`);
 }
 
 /** One page of the catalogue: `{items, next_cursor}`. */
@@ -100,12 +108,50 @@ export function listBids(itemId, limit) {
 }
 
 /**
- * Repeats `attempt()` until its outcome is final, for up to 30 s; calls `onRepeat` before each repetition. Throws the
- * last ApiError; if any attempt may have been carried out, its `outcomeUnknown` is true.
+ * Uploads an image file, and tells `onProgress` how much of it is sent, 0 to 1: `{url, width, height, …}`. The same file
+ * again is the same image, so a repetition does no harm.
  */
-async function persistently(attempt, onRepeat) {
+export function uploadImage(file, { onProgress, signal }) {
+  const request = new XMLHttpRequest(); // fetch tells no progress.
+  const token = bearer();
+  return new Promise((resolve, reject) => {
+    const fail = (text) => () => reject(new ApiError(text));
+    request.upload.addEventListener("progress", ({ loaded, total }) => onProgress(total > 0 ? loaded / total : 0));
+    request.addEventListener("error", fail("The server could not be reached."));
+    request.addEventListener("timeout", fail("The server did not answer in time."));
+    request.addEventListener("abort", fail("The upload was ended."));
+    request.addEventListener("load", () => {
+      const headers = { get: (name) => request.getResponseHeader(name) };
+      const response = { ok: request.status >= 200 && request.status < 300, status: request.status, headers };
+      let parsed = null;
+      try {
+        parsed = JSON.parse(request.responseText);
+      } catch {
+        // An answer that is not JSON came from a proxy in between.
+      }
+      if (response.ok && parsed !== null) {
+        resolve(parsed);
+        return;
+      }
+      if (response.status === 401 && token !== null) endSession("refused", token);
+      reject(problemOf(response, parsed));
+    });
+    signal.addEventListener("abort", () => request.abort());
+    request.open("POST", "/api/v1/images");
+    if (token !== null) request.setRequestHeader("Authorization", `Bearer ${token}`);
+    request.timeout = UPLOAD_TIMEOUT_MS;
+    request.setRequestHeader("Content-Type", file.type);
+    request.send(file);
+  });
+}
+
+/**
+ * Repeats `attempt()` until its outcome is final, for up to 30 s; calls `onRepeat` before each repetition. Throws the
+ * last ApiError; if any attempt may have been carried out, its `outcomeUnknown` is true. `unknown`: one before this call
+ * may have been.
+ */
+async function persistently(attempt, onRepeat, unknown) {
   const startedMs = performance.now();
-  let unknown = false;
   for (let number = 0; ; number += 1) {
     try {
       return await attempt(unknown);
@@ -134,20 +180,22 @@ export function createItem(terms, { mayExist, onRepeat }) {
     } catch (error) {
       if (error.code !== "ITEM_EXISTS") throw error;
       // A conflict, not an unknown outcome: the id belongs to another item.
-      if (!unknown && !mayExist) throw new ApiError(error.message, { status: 422, code: error.code, field: "id" });
+      if (!unknown) throw new ApiError(error.message, { status: 422, code: error.code, field: "id" });
     }
     return terms.id;
-  }, onRepeat);
+  }, onRepeat, mayExist);
 }
 
 /**
  * Places a bid and returns the verdict, accepted or refused. While the outcome is unknown (no answer, a time-out, 5xx)
  * the same bid goes out again with the SAME bid id: the platform counts it once, however often it arrives.
+ * `mayHaveArrived`: it was sent before this call, and its outcome is not known.
  */
-export function placeBid(itemId, bid, onRepeat) {
+export function placeBid(itemId, bid, { mayHaveArrived = false, onRepeat }) {
   return persistently(
     () => request(`${itemPath(itemId)}/bid`, { body: bid, timeoutMs: BID_TIMEOUT_MS }),
     onRepeat,
+    mayHaveArrived,
   );
 }
 
@@ -162,22 +210,59 @@ export async function findVerdict(itemId, bid) {
   }
 }
 
-/**
- * A feed token for `userId`: `{token, expires_in}`. Null where the server gives pages no tokens or has no private
- * channel; the page works without.
- */
-export async function feedToken(userId) {
+/** A feed ticket for `userId`, good once: `{ticket}`. Null where the server gives this page none; it works without. */
+export async function feedTicket(userId) {
   try {
-    return await request("/api/v1/feed-token", { body: { user_id: userId } });
+    return await request("/api/v1/feed-ticket", { body: { user_id: userId } });
   } catch (error) {
     if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429) return null;
     throw error;
   }
 }
 
+/** How the parts of the platform are: `{time, parts, hot_items}`. For operators. */
+export function overview() {
+  return request("/api/v1/ops/overview");
+}
+
+/** What could not be archived: `{count, dead_letters}`. For operators. */
+export function deadLetters(limit) {
+  return request(`/api/v1/ops/dead-letters?limit=${limit}`);
+}
+
+/** The newest bids of an item with the names of their bidders. For operators. */
+export function namedBids(itemId, limit) {
+  return request(`${itemPath(itemId)}/named-bids?limit=${limit}`);
+}
+
+/** What was done to an item: `{operations}`, newest first. For operators. */
+export function auditOf(itemId, limit) {
+  return request(`${itemPath(itemId)}/audit?limit=${limit}`);
+}
+
+/** "pause", "resume" or "cancel", or `bids/<bid id>/void`; returns the item after it. */
+export function operate(itemId, operation, reason) {
+  return request(`${itemPath(itemId)}/${operation}`, { body: { reason }, timeoutMs: OPERATION_TIMEOUT_MS });
+}
+
+/** Whom a token names: `{user_id, roles, expires}`. */
+export function whoIs(token) {
+  return request("/api/v1/me", { token });
+}
+
+/** The token that was put under a code, which is good once. */
+export async function tokenFor(code) {
+  return (await request("/api/v1/sign-in", { body: { code }, token: null })).token;
+}
+
+/** How the server is set up: `{feed_url, feed_port, takes_images}`. */
+export function config() {
+  return request("/config.json");
+}
+
 /** Where the live feed is: as configured, or on its port of the host that the page came from. */
 export async function feedBase() {
-  const { feed_url: url, feed_port: port } = await request("/config.json");
+  const { feed_url: url, feed_port: port } = await config();
   return url || `${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname}:${port ?? 8081}`;
 }
 

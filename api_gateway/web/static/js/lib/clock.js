@@ -85,7 +85,7 @@ export function lengthText(ms) {
 const timeFormat = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const dayFormat = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const momentFormat = new Intl.DateTimeFormat(undefined, {
-  day: "numeric", month: "short", hour: "numeric", minute: "2-digit",
+  day: "numeric", month: "short", hour: "numeric", minute: "2-digit", timeZoneName: "short",
 });
 
 /** A moment to the second, with the day if it is not today. */
@@ -94,7 +94,7 @@ export function timeText(ms) {
   return sameDay ? timeFormat.format(ms) : `${dayFormat.format(ms)}, ${timeFormat.format(ms)}`;
 }
 
-/** A moment to the minute, always with its day. */
+/** A moment to the minute, always with its day and its time zone. */
 export function momentText(ms) {
   return momentFormat.format(ms);
 }

@@ -39,6 +39,18 @@ export function sentence(text) {
   return /[.!?…]$/.test(start) ? start : `${start}.`;
 }
 
+// The scripts that run from right to left, and the invisible characters that set a direction.
+const TURNS = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]|[\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+const DIRECTIONS = /[\u202a-\u202e\u2066-\u2069]/g;
+
+/**
+ * Text that people wrote, for use among words of the page: its direction does not turn theirs. Its own marks of a
+ * direction are left out, because they could end the isolation. Where it is an element of its own, `dir="auto"` does.
+ */
+export function isolated(text) {
+  return TURNS.test(text) ? `\u2068${text.replace(DIRECTIONS, "")}\u2069` : text;
+}
+
 /** Runs `draw` at most once per animation frame, however often it is requested. */
 export function oncePerFrame(draw) {
   let frame = null;

@@ -6,6 +6,10 @@
 const WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(" ");
 const WITH_THREE = "BHD IQD JOD KWD LYD OMR TND".split(" ");
 
+/** Those that forms offer. */
+export const CURRENCIES =
+  "USD EUR GBP CHF JPY AUD BHD BRL CAD CNY CZK DKK HKD HUF ILS INR KRW KWD MXN NOK NZD PLN SEK SGD TRY ZAR".split(" ");
+
 const formats = new Map();
 
 function formatOf(currency) {

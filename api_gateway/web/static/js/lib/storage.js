@@ -2,6 +2,20 @@
 
 const memory = new Map();
 
+const PREFIX = "bidding.";
+
+/** Forgets everything that pages keep: for whoever uses this browser next. */
+export function forgetAll() {
+  memory.clear();
+  try {
+    for (const storage of [localStorage, sessionStorage]) {
+      for (const key of Object.keys(storage)) if (key.startsWith(PREFIX)) storage.removeItem(key);
+    }
+  } catch {
+    // There is nothing else.
+  }
+}
+
 /** The text under `key`, or null. */
 export function recall(key) {
   try {

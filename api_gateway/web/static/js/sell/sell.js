@@ -1,12 +1,14 @@
 // The page that adds a lot: a short form, more terms on demand, and the same terms in words.
 
-import { createItem, feedBase } from "../lib/api.js";
+import { askToSignIn, mountAccount } from "../account/account.js";
+import { config, createItem } from "../lib/api.js";
 import { serverNow, timeZone } from "../lib/clock.js";
 import { byId, element, sentence, setText } from "../lib/dom.js";
+import { CURRENCIES } from "../lib/money.js";
+import { mayBe, onSession, session, signsIn } from "../lib/session.js";
+import { Photos } from "./photos.js";
 import { bodyOf, idFor, placeOfError, readDraft, wordsOf } from "./terms.js";
 
-const CURRENCIES =
-  "USD EUR GBP CHF JPY AUD BHD BRL CAD CNY CZK DKK HKD HUF ILS INR KRW KWD MXN NOK NZD PLN SEK SGD TRY ZAR".split(" ");
 const STEPS_MAX = 32;
 
 class SellPage {
@@ -20,6 +22,10 @@ class SellPage {
     this.fields = new Map();
     for (const box of this.form.querySelectorAll("[data-field]")) this.#prepareField(box);
     for (const zone of document.querySelectorAll(".zone")) setText(zone, timeZone());
+    this.photos = new Photos({
+      onRefused: (text) => this.#refuse(new Map([["photos", text]])),
+      onChange: () => this.#clear(byId("photos")),
+    });
     byId("currency").append(...CURRENCIES.map((code) => element("option", { value: code }, code)));
     this.#addStep();
     this.#addStep();
@@ -36,8 +42,29 @@ class SellPage {
       event.preventDefault();
       this.#submit();
     });
+    byId("sign-in-here").addEventListener("click", askToSignIn);
+    onSession(() => this.#admit());
+    this.#admit();
     // The answer's Date header tells how wrong this machine's clock is.
-    feedBase().then(() => this.draw(), () => {});
+    config().then(({ takes_images: takesImages }) => {
+      byId("photos").closest("[data-field]").hidden = !takesImages;
+      this.draw();
+    }, () => {});
+    this.draw();
+  }
+
+  /** Shows what this person may do here. What is typed stays, whoever comes and goes. */
+  #admit() {
+    const mayAdd = mayBe("seller", "operator");
+    const isOut = signsIn && session() === null;
+    byId("barred").hidden = mayAdd;
+    setText(byId("barred"), isOut ? "Sign in as a seller to add a lot." : "Your account may not sell. Please ask the house.");
+    byId("submit").hidden = !mayAdd;
+    byId("sign-in-here").hidden = !isOut;
+    // Sellers sell in their own name.
+    const { box } = this.fields.get("seller_id");
+    box.hidden = signsIn && !mayBe("operator");
+    if (box.hidden && !isOut) box.querySelector("input").value = "";
     this.draw();
   }
 
@@ -99,13 +126,25 @@ class SellPage {
 
   async #submit() {
     if (this.#sending) return;
+    if (!mayBe("seller", "operator")) {
+      askToSignIn();
+      return;
+    }
     const { draft, errors } = readDraft(this.#values(), serverNow());
     this.#clearAll();
     if (errors.size > 0) {
       this.#refuse(errors);
       return;
     }
+    this.#busy(true, "Waiting for the photographs…");
+    const failed = await this.photos.settled();
+    if (failed !== null) {
+      this.#busy(false, "");
+      this.#refuse(new Map([["photos", failed]]));
+      return;
+    }
     const body = bodyOf(draft, this.#idOf(draft), serverNow());
+    if (this.photos.urls.length > 0) body.image_urls = this.photos.urls;
     this.#busy(true, "Adding the lot…");
     try {
       const id = await createItem(body, {
@@ -182,3 +221,4 @@ class SellPage {
 }
 
 new SellPage();
+mountAccount();

@@ -267,7 +267,7 @@ export function idFor(name) {
 const FIELDS = {
   id: "id", "item id": "id", name: "name", description: "description", currency: "currency", seller_id: "seller_id",
   start_price: "start_price", reserve_price: "reserve_price", buy_now_price: "buy_now_price",
-  start_time: "start_at", end_time: "end_at", duration_s: "length_count",
+  image_urls: "photos", start_time: "start_at", end_time: "end_at", duration_s: "length_count",
 };
 
 /** The form's field that a refusal is about, null for none, and the message: `{field, text}`. */

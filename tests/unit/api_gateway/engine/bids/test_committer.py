@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
@@ -16,6 +17,7 @@ from shared.names import shard_of
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.keys import older_refusals_key, refusals_key, verdicts_key
 from shared.redis_layout.stored_verdicts import StoredVerdict, field_of_bid_id, field_of_first, field_of_other
+from tests.waiting import eventually
 
 ACCEPTED = b"A|b|1|100|100|1|101|1|bid|1|5"
 LINEAGE = Lineage("a run", 1)
@@ -51,7 +53,7 @@ class FakeRedis:
         return [self._stored.get(key, {}).get(field) for field in fields]
 
     async def lrange(self, key: str, first: int, last: int) -> list[bytes]:
-        return self._recent
+        return self._recent[first : None if last == -1 else last + 1]
 
 
 def kept(line: bytes, *, user: str = "ada", amount: int = 100) -> bytes:
@@ -66,15 +68,15 @@ class Bench:
     """A running committer and what it told the relay."""
 
     def __init__(self, scripts: FakeScripts, redis: FakeRedis | None = None, **options: Any) -> None:
-        self.outbox: list[tuple[str, int]] = []
+        self.outbox: list[tuple[str, int, int]] = []
         self.noticed: list[str] = []
         self.committer = Committer(
             cast(BidScripts, scripts),
             cast(Any, redis or FakeRedis()),
             queue_max=options.pop("queue_max", 10),
-            resolve_s=0.05,
+            resolve_s=options.pop("resolve_s", 0.05),
             on_outbox=self.noticed.append,
-            on_given_out=lambda shard, epoch, entry: self.outbox.append((shard, entry)),
+            on_given_out=lambda *place: self.outbox.append(place),
             **options,
         )
         self.task = asyncio.create_task(self.committer.run())
@@ -85,14 +87,15 @@ class Bench:
 
 
 async def test_verdicts_go_to_their_bids() -> None:
-    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 7, 7, LINEAGE)]))
+    bench = Bench(FakeScripts([Decided([ACCEPTED, REFUSED], 7, 7, Lineage("a run", 3))]))
     first, second = bid("x"), bid("y")
     bench.committer.place(first)
     bench.committer.place(second)
     assert await first.verdict == ACCEPTED
     assert await second.verdict == REFUSED
-    assert [entry for _, entry in bench.outbox] == [7]
-    assert bench.noticed == [shard for shard, _ in bench.outbox]
+    assert bench.outbox == [(shard_of("a"), 3, 7)]
+    assert bench.noticed == [shard_of("a")]
+    assert (bench.committer.decided_total, bench.committer.flushes_total) == (2, 1)
     await bench.stop()
 
 
@@ -123,6 +126,7 @@ async def test_a_full_queue_sheds_at_once() -> None:
     await bench.stop()
     with pytest.raises(Overloaded):
         bench.committer.place(bid("z"))
+    assert bench.committer.shed_total == 2
 
 
 @pytest.mark.parametrize("error", [Unavailable("away"), OutboxFull("full"), ItemMissing()])
@@ -216,7 +220,7 @@ async def test_a_lost_answer_is_found_among_the_recent_events() -> None:
         b'"status":"open","end_us":null,"reserve_met":true,"currency":"USD"}'
     )
     mine, foreign, lost = bid("x"), bid("x-of-bob"), bid("z")
-    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(recent=[event, b"not an event"]))
+    bench = Bench(FakeScripts(OutcomeUnknown()), FakeRedis(recent=[b"not an event", event]))
     for one in (mine, foreign, lost):
         bench.committer.place(one)
     assert await mine.verdict == b"A|x|4|100|100|1|101|1|bid|1|9"
@@ -294,6 +298,61 @@ async def test_a_lost_answer_promises_no_more_than_any_other() -> None:
     assert await refused.verdict == REFUSED
     with pytest.raises(OutcomeUnknown):
         await accepted.verdict
+    await bench.stop()
+
+
+class FailingRedis(FakeRedis):
+    """Redis is away for a moment."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.fails = 2
+
+    async def hmget(self, key: str, fields: list[str]) -> list[bytes | None]:
+        if self.fails:
+            self.fails -= 1
+            raise RedisConnectionError("away")
+        return await super().hmget(key, fields)
+
+
+async def test_a_lost_answer_is_looked_up_until_redis_and_whoever_secures_it_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api_gateway.engine.bids.committer._RESOLVE_PAUSE_S", 0.001)
+    asked: list[str] = []
+
+    async def secure(shard: str) -> None:
+        asked.append(shard)
+        if len(asked) < 3:
+            raise TimeoutError
+
+    redis = FailingRedis(stored={verdicts_key("a"): {field_of_bid_id("x"): kept(ACCEPTED)}})
+    bench = Bench(FakeScripts(OutcomeUnknown()), redis, secure=secure, resolve_s=30)
+    one = bid("x", key="x")
+    bench.committer.place(one)
+    assert await one.verdict == ACCEPTED
+    assert (redis.fails, len(asked)) == (0, 3)
+    await bench.stop()
+
+
+async def test_the_end_waits_for_those_who_wait_for_their_confirmation() -> None:
+    """Whoever closes the committer closes Redis next."""
+    confirmed = asyncio.Event()
+
+    async def confirm(shard: str, lineage: Lineage, entry: int) -> None:
+        await confirmed.wait()
+
+    bench = Bench(FakeScripts([Decided([ACCEPTED], 3, 3, LINEAGE)]), confirm=confirm, resolve_s=30)
+    one = bid("x")
+    bench.committer.place(one)
+    await eventually(lambda: bool(bench.committer._answering))
+    closing = asyncio.create_task(bench.committer.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    confirmed.set()
+    await asyncio.wait_for(closing, 10)
+    assert one.verdict.done()
     await bench.stop()
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import BidArguments, BidScripts
+from api_gateway.engine.bids.scripts import BidArguments, BidScripts, LimitArguments
 from api_gateway.engine.item_scripts import LUA, ScriptLimits, item_keys
 
 TEXT = (LUA / "place_bids.lua").read_text()
@@ -24,7 +24,7 @@ class NoRedis:
 
 def command_of(*bids: PendingBid) -> list[str]:
     scripts = BidScripts(cast(Any, NoRedis()), LIMITS, timeout_s=1)
-    return list(scripts._command("EVALSHA", "digest", bids))
+    return [str(part) for part in scripts._command([bids])]
 
 
 def test_the_script_reads_the_fields_in_the_order_in_which_they_are_written() -> None:
@@ -32,7 +32,8 @@ def test_the_script_reads_the_fields_in_the_order_in_which_they_are_written() ->
     assert len(read) == 2, "the keys are looked up before the bids are decided"
     for names in read:
         assert all(name in ("_", field) for name, field in zip(names, BidArguments._fields, strict=True)), names
-    assert f"local FIRST_BID, BID_FIELDS = 7, {len(BidArguments._fields)}\n" in TEXT
+    bounds, keys, fields = len(LimitArguments._fields), len(item_keys("lot-1")), len(BidArguments._fields)
+    assert f"local FIRST_ITEM, ITEM_KEYS, BID_FIELDS = {bounds + 1}, {keys}, {fields}\n" in TEXT
 
 
 @pytest.mark.parametrize(
@@ -43,15 +44,15 @@ def test_the_script_reads_the_fields_in_the_order_in_which_they_are_written() ->
         ("header", False, ("1", "700,", "header")),
     ],
 )
-async def test_a_bid_is_told_after_item_and_bounds(key: str | None, key_is_bid_id: bool, told: tuple[str, ...]) -> None:
+async def test_a_bid_is_told_after_bounds_and_item(key: str | None, key_is_bid_id: bool, told: tuple[str, ...]) -> None:
     future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     bid = PendingBid("lot-1", "ann", "b-1", 700, None, key, key_is_bid_id, future)
     command = command_of(bid, bid)
     keys = item_keys("lot-1")
 
-    assert command[: 3 + len(keys)] == ["EVALSHA", "digest", str(len(keys)), *keys]
-    item_and_bounds, bids = command[3 + len(keys) :][:6], command[3 + len(keys) :][6:]
-    assert item_and_bounds == ["lot-1", "50", "40", "30", "20", "10"]
+    assert command[: 3 + len(keys)] == ["EVALSHA", BidScripts._place.sha, str(len(keys)), *keys]
+    bounds_and_item, bids = command[3 + len(keys) :][:7], command[3 + len(keys) :][7:]
+    assert bounds_and_item == ["50", "40", "30", "20", "10", "lot-1", "2"]
     first, second = BidArguments(*bids[:7]), BidArguments(*bids[7:])
     assert first == second
     assert (first.user, first.amount, first.maximum, first.bid_id) == ("ann", "700", "", "b-1")

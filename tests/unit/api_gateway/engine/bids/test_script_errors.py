@@ -87,7 +87,7 @@ class Connection:
     async def read_response(self, **how: object) -> list[Any]:
         if self._pool.errors:
             raise self._pool.errors.pop()
-        return [0, 1, 1, 1, b"A|one"]
+        return [[0, 1, 1, 1, b"A|one"]]
 
 
 @pytest.mark.parametrize(("line", "connections"), [(_FOLLOWS, 2), (_FULL, 1)], ids=["a replica", "a full primary"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
-from api_gateway.engine.closed import closed_items
-from api_gateway.engine.closed.closed_items import READS_AT_ONCE, READS_WAITING_MAX, ArchiveAway, ClosedItems
+from api_gateway.engine.closed import reads as reads_module
+from api_gateway.engine.closed.closed_items import ArchiveAway, ClosedItems
+from api_gateway.engine.closed.reads import READS_AT_ONCE, READS_WAITING_MAX, InTurns, open_reads
+from shared.clients.nats import NatsLink
+from shared.read_cache.settings import Mode, ReadCacheSettings
 from tests.waiting import eventually
 
 
@@ -24,6 +28,9 @@ class FakeRedis:
 
     def hget(self, key: str, field: str) -> None:
         self._answers.append(b"1")
+
+    def exists(self, key: str) -> None:
+        self._answers.append(0)
 
     def sismember(self, key: str, item_id: str) -> None:
         self._answers.append(item_id in self._lost)
@@ -44,9 +51,14 @@ class Reads:
         await self.may_answer.wait()
         return None
 
+    async def states(self, item_ids: Sequence[str]) -> dict[str, bytes]:
+        self.asked.extend(item_ids)
+        await self.may_answer.wait()
+        return {}
+
 
 def closed(reads: Reads, *lost: str) -> ClosedItems:
-    return ClosedItems(cast(Any, FakeRedis(*lost)), reads, cast(Any, None))
+    return ClosedItems(cast(Any, FakeRedis(*lost)), InTurns(reads), cast(Any, None))
 
 
 async def outcomes(tasks: list[asyncio.Task[Any]]) -> list[Any]:
@@ -54,7 +66,7 @@ async def outcomes(tasks: list[asyncio.Task[Any]]) -> list[Any]:
 
 
 async def test_a_flood_of_ids_leaves_the_archive_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_items, "TURN_S", 0.2)
+    monkeypatch.setattr(reads_module, "TURN_S", 0.2)
     reads = Reads()
     items = closed(reads)
     finds = [asyncio.create_task(items.find(f"x-{n}")) for n in range(READS_WAITING_MAX + 50)]
@@ -91,3 +103,38 @@ async def test_an_item_that_is_noted_as_lost_is_asked_about_once_in_a_while() ->
         assert await items.find("lost") is None
         assert await items.find("new") is None, "it may be opened, closed, and leave at any moment"
     assert (reads.asked.count("states/lost"), reads.asked.count("states/new")) == (1, 5)
+
+
+class SlowReads:
+    """An archive without closed items, which counts who asks at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._running = 0
+        self.running_max = 0
+
+    async def get(self, key: str) -> bytes | None:
+        self.asked.append(key)
+        self._running += 1
+        self.running_max = max(self.running_max, self._running)
+        await asyncio.sleep(0.01)
+        self._running -= 1
+        return None
+
+    async def states(self, item_ids: Sequence[str]) -> dict[str, bytes]:
+        await self.get(",".join(item_ids))
+        return {}
+
+
+@pytest.mark.parametrize("mode", ["off", "local", "cluster"])
+async def test_in_every_mode_a_few_questions_at_a_time_reach_the_archive(mode: Mode) -> None:
+    """Those that fill the cache, and those that confirm that there is none."""
+    archive, nowhere = SlowReads(), "nats://127.0.0.1:9"
+    settings = ReadCacheSettings(read_cache=mode)
+    nats = NatsLink(nowhere, name="test")
+    async with open_reads(settings, archive, cast(Any, FakeRedis()), nats) as reads:
+        found = await asyncio.gather(*(reads.archive.get(f"items/random-{number}") for number in range(20)))
+    await nats.close()
+    assert found == [None] * 20
+    assert len(archive.asked) >= 20
+    assert archive.running_max == READS_AT_ONCE

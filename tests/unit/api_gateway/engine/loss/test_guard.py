@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import pytest
 
 from api_gateway.engine.loss.guard import Guard, NotAdmitted
-from api_gateway.engine.loss.lost_items import LostItems
-from api_gateway.engine.loss.shards import Shards
-from api_gateway.engine.loss.witnesses import Known, Witnesses
-from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.errors import Unavailable
-from shared.redis_layout.cursors import FIELDS
 from shared.redis_layout.outbox import EntryId
+from tests.unit.api_gateway.engine.loss.shards_bench import Bench
 
 
 class FakeConnection:
@@ -98,6 +93,35 @@ async def test_each_run_of_redis_is_compared_once_and_all_its_connections_wait_f
     assert comparison.runs == ["a", "b", "b"]
 
 
+async def test_connections_that_wait_at_a_new_run_with_a_former_mark_share_its_comparison() -> None:
+    """After a failover all connections are made anew at once. Each comparison reads the stream, so one after the other
+    would keep the last of them waiting for a minute."""
+    comparison = Comparison()
+    guard = Guard(comparison)
+    await connect(guard, "a", marked="a")
+    comparison.may_end.clear()
+    waiting = [asyncio.create_task(connect(guard, "b", marked="a")) for _ in range(32)]
+    await asyncio.sleep(0.05)
+    comparison.may_end.set()
+    await asyncio.gather(*waiting)
+    assert comparison.runs == ["a", "b", "b"], "the second for all who came while the first was under way"
+    await connect(guard, "b", marked="a")
+    assert comparison.runs == ["a", "b", "b", "b"], "what was asked later is compared again"
+
+
+async def test_a_mark_that_is_found_while_a_comparison_is_under_way_is_compared_again() -> None:
+    comparison = Comparison()
+    guard = Guard(comparison)
+    comparison.may_end.clear()
+    first = asyncio.create_task(connect(guard, "b", marked="a"))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(connect(guard, "b", marked="a"))
+    await asyncio.sleep(0.01)
+    comparison.may_end.set()
+    await asyncio.gather(first, second)
+    assert comparison.runs == ["b", "b"], "the first may have read its shards before that mark was there"
+
+
 async def test_a_run_that_cannot_be_compared_is_not_admitted_but_asked_about_again() -> None:
     comparison = Comparison()
     guard = Guard(comparison)
@@ -153,6 +177,18 @@ async def test_a_run_whose_data_has_another_history_is_compared_once_more() -> N
     assert comparison.runs == ["a", "a"]
 
 
+async def test_a_connection_that_is_made_again_to_a_replica_is_of_no_run() -> None:
+    """Whoever still has it may not take its answers for those of the run that it had reached before."""
+    guard = Guard(Comparison())
+    connection: Any = FakeConnection("a")
+    await guard.on_connect(connection)
+    assert guard.run_of(connection) == "a"
+    connection._answers |= FakeConnection("a", role="slave")._answers
+    with pytest.raises(NotAdmitted):
+        await guard.on_connect(connection)
+    assert guard.run_of(connection) == ""
+
+
 async def test_what_was_forgotten_is_compared_again() -> None:
     comparison = Comparison()
     guard = Guard(comparison)
@@ -161,113 +197,6 @@ async def test_what_was_forgotten_is_compared_again() -> None:
     guard.forget()
     await connect(guard, "a")
     assert comparison.runs == ["a", "a"]
-
-
-class FakeRedis:
-    """The cursors of all shards, as a pipeline finds them, and that none has lost an item; also that pipeline, and the
-    pool."""
-
-    def __init__(self) -> None:
-        self.run, self.history = "a", "h"
-        self.places: dict[str, EntryId | None] = {shard: EntryId(1, 0) for shard in names.SHARDS}
-        self.marks = dict.fromkeys(names.SHARDS, "a")
-        self.stale: set[str] = set()
-        self.disconnected = 0
-
-    @property
-    def connection_pool(self) -> FakeRedis:
-        return self
-
-    async def disconnect(self, *, inuse_connections: bool) -> None:
-        self.disconnected += 1
-
-    def pipeline(self, *, transaction: bool) -> FakeRedis:
-        return self
-
-    def info(self, section: str) -> None:
-        return
-
-    def hmget(self, key: str, fields: list[str]) -> None:
-        return
-
-    def scard(self, key: str) -> None:
-        return
-
-    async def execute(self) -> list[Any]:
-        def cursors(shard: str, place: EntryId | None) -> list[bytes | None]:
-            fields: dict[str, bytes] = {}
-            if place is not None:
-                fields = {"epoch": b"%d" % place.epoch, "next": b"%d" % place.n, "archived": b"0"}
-                fields |= {"run": self.marks[shard].encode()} if self.marks[shard] else {}
-            elif shard in self.stale:
-                fields = {"stale": b"1"}
-            return [fields.get(name) for name in FIELDS]
-
-        found: list[Any] = [{"run_id": self.run}, {"master_replid": self.history}]
-        for shard, place in self.places.items():
-            found += (cursors(shard, place), 0)
-        return found
-
-
-class FakeScripts:
-    """Notes what is closed, made and admitted; ``moves`` happens before each."""
-
-    def __init__(self, redis: FakeRedis) -> None:
-        self._redis = redis
-        self.closed: dict[str, EntryId] = {}
-        self.made: list[str] = []
-        self.has_left_overs: set[str] = set()
-        self.moves: Callable[[], None] = lambda: None
-
-    async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:
-        self.moves()
-        self.closed[shard] = EntryId(epoch, n)
-        return True
-
-    async def admit_shards(self, places: Mapping[str, EntryId], *, run: str) -> None:
-        self.moves()
-        for shard in places:
-            self._redis.marks[shard] = run
-
-    async def init_shard(self, shard: str, *, run: str) -> bool:
-        if shard in self.has_left_overs | self._redis.stale:
-            return False
-        self.made.append(shard)
-        self._redis.places[shard] = EntryId(1, 0)
-        return True
-
-
-class FakePast:
-    """What a test wants to be known."""
-
-    def __init__(self) -> None:
-        self.known = Known({}, archive_asked=True, stream_asked=True)
-        self.looks_back: list[bool] = []
-
-    async def shards(self, *, look_back: bool = False) -> Known:
-        self.looks_back.append(look_back)
-        return self.known
-
-
-class Bench:
-    def __init__(self) -> None:
-        self.redis, self.past = FakeRedis(), FakePast()
-        self.scripts = FakeScripts(self.redis)
-        self.initialised = 0
-        self.shards = Shards(
-            cast(Any, self.redis),
-            cast(ShardScripts, self.scripts),
-            cast(Witnesses, self.past),
-            LostItems(cast(Any, self.redis)),
-            on_initialised=self._note,
-            outbox_alarm_entries=10,
-        )
-
-    def _note(self) -> None:
-        self.initialised += 1
-
-    def knows(self, places: dict[str, EntryId] | None = None, *, archive: bool, stream: bool) -> None:
-        self.past.known = Known(places or {}, archive_asked=archive, stream_asked=stream)
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
-from api_gateway.engine.loss.known_items import QUESTIONS_AT_ONCE, QUESTIONS_WAITING_MAX, KnownItems, TooManyQuestions
+from api_gateway.engine.loss.known_items import (
+    QUESTIONS_AT_ONCE,
+    QUESTIONS_WAITING_MAX,
+    KnownItems,
+    Past,
+    TooManyQuestions,
+)
 from api_gateway.engine.loss.witnesses import Witnesses
 from shared.domain.errors import ShardLost, Unavailable
 from tests.waiting import eventually
 
 
 class FakeRedis:
-    """A shard that lives, or not, and whose outbox opened no item; its newest entry is of ``newest``."""
+    """A shard that lives, or not. Its outbox opened no item, unless ``opened``; its newest entry is of ``newest``."""
 
-    def __init__(self, *, lives: bool = True, newest: str = "other") -> None:
-        self._lives, self._newest = lives, newest
+    def __init__(
+        self, *, lives: bool = True, newest: str = "other", opened: int | None = None, epoch: int | None = 3
+    ) -> None:
+        self._lives, self._newest, self._opened, self._epoch = lives, newest, opened, epoch
         self.outbox_reads: list[int] = []
 
     def pipeline(self, *, transaction: bool) -> FakeRedis:
@@ -25,7 +34,7 @@ class FakeRedis:
 
     async def hget(self, key: str, field: str) -> bytes | None:
         assert field == "epoch"
-        return b"3"
+        return None if self._epoch is None else b"%d" % self._epoch
 
     def hexists(self, key: str, field: str) -> None:
         return
@@ -34,7 +43,7 @@ class FakeRedis:
         return
 
     async def execute(self) -> list[Any]:
-        return [self._lives, None]
+        return [self._lives, self._opened]
 
     async def xrevrange(self, key: str, *, count: int) -> list[Any]:
         self.outbox_reads.append(count)
@@ -52,13 +61,13 @@ class FakePast:
         self.may_answer = asyncio.Event()
         self.is_away = False
 
-    async def published_epoch(self, item_id: str) -> int | None:
+    async def published_epochs(self, item_ids: Sequence[str]) -> dict[str, int]:
         if self._published is None:
             raise Unavailable("away")
-        return self._published
+        return dict.fromkeys(item_ids, self._published)
 
-    async def has_archived(self, item_id: str) -> bool:
-        self.asked.append(item_id)
+    async def archived(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        self.asked += item_ids
         self.at_once += 1
         self.at_once_max = max(self.at_once, self.at_once_max)
         try:
@@ -67,7 +76,7 @@ class FakePast:
             self.at_once -= 1
         if self.is_away:
             raise Unavailable("away")
-        return item_id == "known"
+        return {item_id: item_id == "closed" for item_id in item_ids if item_id in ("known", "closed")}
 
 
 def items(past: FakePast, redis: FakeRedis | None = None) -> KnownItems:
@@ -109,15 +118,14 @@ async def test_who_holds_a_fence_joins_no_question_that_began_before() -> None:
     asks = items(past)
     earlier = asyncio.create_task(asks.is_known("x"))
     await asleep()
-    later = asyncio.create_task(asks.is_known("x", from_now=True))
+    later = asyncio.create_task(asks.look_past_outbox(["x", "closed", "known"]))
     await asleep()
-    assert past.asked == ["x", "x"]
-    joined = asyncio.create_task(asks.is_known("x"))
+    assert past.asked == ["x", "x", "closed", "known"], "all of them at once"
     past.may_answer.set()
-    assert not any(await asyncio.gather(earlier, later, joined))
-    assert past.asked == ["x", "x"], "an older answer does for the others"
+    assert not await earlier
+    assert await later == {"x": Past.NONE, "closed": Past.CLOSED, "known": Past.KNOWN}
     assert not await asks.is_known("x")
-    assert len(past.asked) == 3, "nothing is left of the questions"
+    assert len(past.asked) == 5, "nothing is left of the questions"
 
 
 async def test_beyond_the_bound_nobody_waits_and_nobody_waits_long() -> None:
@@ -151,6 +159,29 @@ async def test_where_nobody_can_tell_the_newest_entries_are_looked_at_once(newes
         with pytest.raises(Unavailable, match="away"):
             await items(past, redis).is_known("x")
     assert redis.outbox_reads == [512]
+
+
+async def test_an_item_whose_opening_waits_to_be_archived_is_known_without_asking() -> None:
+    past = FakePast()
+    assert await items(past, FakeRedis(opened=4)).is_known("x")
+    assert past.asked == []
+
+
+async def test_a_shard_that_is_lost_while_the_stream_is_asked_is_told_as_lost() -> None:
+    """Nobody may hear that the item is new, nor that it alone is lost."""
+    past = FakePast(published=2)
+    past.may_answer.set()
+    with pytest.raises(ShardLost, match="being rebuilt"):
+        await items(past, FakeRedis(epoch=None)).is_known("x")
+    assert past.asked == []
+
+
+async def test_an_item_that_only_the_archive_could_tell_from_a_lost_one_is_not_new() -> None:
+    past = FakePast(published=2)
+    past.is_away = True
+    past.may_answer.set()
+    with pytest.raises(ShardLost, match="cannot be told now"):
+        await items(past).is_known("x")
 
 
 async def test_of_a_lost_shard_nobody_is_asked() -> None:

@@ -38,14 +38,17 @@ async def test_a_look_that_fails_does_not_keep_it_from_comparing(
     same."""
     monkeypatch.setattr(module, "_PAUSE_FAILED_S", 0.001)
 
-    async def nothing() -> None:
-        return
+    told: list[str] = []
+
+    async def on_not_admitted() -> None:
+        told.append(str(watch.health.not_admitted))
 
     watch = Watch(failure)
-    task = asyncio.create_task(watch.run(nothing))
+    watch.health.not_admitted = "an older copy"
+    task = asyncio.create_task(watch.run(on_not_admitted))
 
     async def has_gone_on() -> bool:
-        return watch.looks > 2 and watch.compared > 0
+        return watch.looks > 10 and watch.compared > 0
 
     try:
         assert await eventually(has_gone_on, seconds=5)
@@ -53,3 +56,4 @@ async def test_a_look_that_fails_does_not_keep_it_from_comparing(
         task.cancel()
         await asyncio.wait([task])
     assert task.cancelled()
+    assert set(told) == {"an older copy"}, "no connection to it may be used any longer"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +13,7 @@ from nats.js.api import Header
 from nats.js.errors import NotFoundError
 
 from api_gateway.archive import Archive
+from api_gateway.engine.loss import witnesses as module
 from api_gateway.engine.loss.witnesses import Known, Witnesses
 from shared import names
 from shared.clients.nats import NatsLink
@@ -101,16 +104,47 @@ async def test_it_says_who_could_not_be_asked() -> None:
     assert not found.is_complete
 
 
+async def test_the_highest_of_the_newest_messages_counts_where_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A relay that slept past its lease has published entries 5 and 2 once more."""
+    newest = [names.OutboxEntry("s03", 1, 9), names.OutboxEntry("s03", 1, 5), names.OutboxEntry("s04", 2, 1)]
+
+    async def newest_entries(_: Any, *, most: int) -> AsyncGenerator[names.OutboxEntry]:
+        for entry in newest:
+            yield entry
+
+    monkeypatch.setattr(module, "newest_entries", newest_entries)
+    stream = FakeStream()
+    stream.publish("s03", "s03:1:5")
+    stream.publish("s04", "s04:2:7")
+    witnesses = past(FakeArchive(), stream)
+    assert (await witnesses.shards()).places == {"s03": EntryId(1, 5), "s04": EntryId(2, 7)}
+    assert (await witnesses.shards(look_back=True)).places == {"s03": EntryId(1, 9), "s04": EntryId(2, 7)}
+
+
+async def test_a_stream_that_does_not_answer_was_not_asked() -> None:
+    stream = FakeStream()
+
+    async def connected() -> Any:
+        await asyncio.Event().wait()
+
+    stream.connected = connected  # type: ignore[method-assign]
+    witnesses = Witnesses(cast(Archive, FakeArchive()), cast(NatsLink, stream), timeout_s=0.01)
+    async with asyncio.timeout(10):
+        assert not (await witnesses.shards()).stream_asked
+
+
 async def test_a_stream_without_messages_was_asked() -> None:
     found = await past(FakeArchive(), FakeStream()).shards()
     assert found == Known({}, archive_asked=True, stream_asked=True)
-    assert await past(FakeArchive(), FakeStream()).published_epoch("lot-1") is None
+    assert await past(FakeArchive(), FakeStream()).published_epochs(["lot-1"]) == {}
 
 
 @pytest.mark.parametrize(("shard", "epoch"), [(names.shard_of("lot-1"), 7), ("s99", 0)])
 async def test_the_newest_message_of_an_item_tells_its_epoch(shard: str, epoch: int) -> None:
     stream = FakeStream()
     stream.last[names.subject_of("lot-1")] = {Header.MSG_ID: f"{shard}:7:12"}
-    assert await past(FakeArchive(), stream).published_epoch("lot-1") == epoch
+    assert await past(FakeArchive(), stream).published_epochs(["lot-1"]) == {"lot-1": epoch}
     stream.last[names.subject_of("lot-1")] = None
-    assert await past(FakeArchive(), stream).published_epoch("lot-1") == 0
+    assert await past(FakeArchive(), stream).published_epochs(["lot-1"]) == {"lot-1": 0}

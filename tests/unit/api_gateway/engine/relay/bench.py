@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from nats.js.api import Header, PubAck
+import msgspec
+from nats.js.api import Header
 
+from api_gateway.engine.relay.in_flight import PubAck
 from api_gateway.engine.relay.options import RelayOptions
 from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.redis_layout.cursors import Lineage
-from shared.redis_layout.keys import cursors_key, outbox_key
+from shared.redis_layout.keys import cursors_key
+from shared.redis_layout.outbox import Entry
 from tests.waiting import eventually
 
 ITEM = "lot"
@@ -25,7 +28,6 @@ SHARD = names.shard_of(ITEM)
 OURS = Lineage("run-1", 1)
 BRIEF_MS = 150
 """A lease that a test waits out; any other must outlast a machine that stands still for a while."""
-FIELDS = {b"item": ITEM.encode(), b"events": b"[]"}
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Cursors:
 
 
 class FakeRedis:
-    """One shard: its outbox and cursors, as pipelines read them; other shards have neither."""
+    """One shard: its outbox, and its cursors as pipelines read them; other shards have neither."""
 
     def __init__(self) -> None:
         self.entries: list[int] = []
@@ -64,20 +66,12 @@ class FakePipeline:
         self._redis = redis
         self._commands: list[Callable[[], Any]] = []
 
-    def xrange(self, key: str, first: str, last: str, *, count: int) -> None:
-        after = int(first.removeprefix("(").partition("-")[0])
-        self._commands.append(
-            lambda: [(b"%d-0" % n, FIELDS) for n in self._redis.entries if n > after and key == outbox_key(SHARD)]
-        )
-
     def hmget(self, key: str, fields: Sequence[str]) -> None:
         ours = key == cursors_key(SHARD)
         self._commands.append(lambda: self._redis.cursors.read(fields) if ours else [None] * len(fields))
 
     async def execute(self) -> list[Any]:
-        answers = [command() for command in self._commands]
-        self._redis.on_read()
-        return answers
+        return [command() for command in self._commands]
 
 
 async def _at_once() -> None:
@@ -102,6 +96,18 @@ class FakeScripts:
         await self.may_lease.wait()
         self.holds.append(hold)
         return [shard == SHARD and self.is_ours for shard in shards]
+
+    async def read_outboxes(self, after: Mapping[str, int], *, count: int) -> list[tuple[Lineage | None, list[Entry]]]:
+        cursors = self._redis.cursors
+        found: list[tuple[Lineage | None, list[Entry]]] = []
+        for shard, read in after.items():
+            if shard == SHARD and cursors.epoch is not None:
+                entries = [Entry(n, ITEM, b"[]", None) for n in self._redis.entries if n > read]
+                found.append((Lineage(cursors.run, cursors.epoch), entries[:count]))
+            else:
+                found.append((None, []))
+        self._redis.on_read()
+        return found
 
     async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
         moved: list[bool] = []
@@ -137,16 +143,19 @@ class FakeScripts:
 
 @dataclass
 class FakeStream:
-    """JetStream, its client, and the link to it. ``answers`` are given to publications in turn; then each is stored."""
+    """JetStream, its client, and the link to it. ``answers`` are given to publications in turn: PubAcks, errors as JSON
+    has them, None where nothing comes. Then each is stored."""
 
-    answers: list[PubAck | Exception] = field(default_factory=list)
+    answers: list[PubAck | dict[str, Any] | None] = field(default_factory=list)
     published: list[tuple[str, bytes]] = field(default_factory=list)
     looks: list[Any] = field(default_factory=list)
     looked_at: list[int] = field(default_factory=list)
+    infos: int = 0
     created: str = "one"
     last_seq: int = 100
     is_connected: bool = True
     on_publish: Callable[[], None] = lambda: None
+    on_answer: Callable[[Any], Awaitable[None]] = field(init=False)
 
     @property
     def client(self) -> FakeStream | None:
@@ -163,25 +172,27 @@ class FakeStream:
             raise ConnectionError("NATS is disconnected")
         return self
 
-    async def subscribe(self, subject: str, *, cb: Any) -> None:
-        return
+    def new_inbox(self) -> str:
+        return "_INBOX.bench"
 
-    def jetstream(self, *, publish_async_max_pending: int) -> FakeStream:
+    async def subscribe(self, subject: str, *, cb: Any) -> None:
+        if subject == "_INBOX.bench.*":
+            self.on_answer = cb
+
+    def jetstream(self) -> FakeStream:
         return self
 
     async def stream_info(self, name: str) -> Any:
+        self.infos += 1
         return SimpleNamespace(created=self.created, state=SimpleNamespace(last_seq=self.last_seq))
 
-    async def publish_async(self, subject: str, payload: bytes, *, headers: dict[Header, str]) -> Any:
+    async def publish(self, subject: str, payload: bytes, *, reply: str, headers: dict[Header, str]) -> None:
         self.published.append((headers[Header.MSG_ID], payload))
         self.on_publish()
-        answer = self.answers.pop(0) if self.answers else PubAck(stream=names.STREAM, seq=len(self.published))
-        future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
-        return future
+        answer = self.answers.pop(0) if self.answers else PubAck(len(self.published))
+        if answer is not None:
+            told = {"error": answer} if isinstance(answer, dict) else {"stream": names.STREAM, **answer._asdict()}
+            await self.on_answer(SimpleNamespace(subject=reply, data=msgspec.json.encode(told)))
 
     async def get_msg(self, stream: str, *, seq: int) -> Any:
         self.looked_at.append(seq)
@@ -226,4 +237,4 @@ class Bench:
 
 
 def duplicate(seq: int) -> PubAck:
-    return PubAck(stream=names.STREAM, seq=seq, duplicate=True)
+    return PubAck(seq, duplicate=True)

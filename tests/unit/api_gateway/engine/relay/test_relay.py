@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import msgspec
 import pytest
-from nats.errors import TimeoutError as NatsTimeoutError
-from nats.js.api import Header, PubAck
+from nats.js.api import Header
 from nats.js.errors import NotFoundError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from api_gateway.engine.relay.in_flight import InFlight, PubAck
 from api_gateway.engine.relay.options import RelayOptions
+from api_gateway.engine.relay.publisher import Publisher
 from shared import names
 from shared.redis_layout.cursors import Lineage
 from tests.unit.api_gateway.engine.relay.bench import ITEM, OURS, SHARD, Bench, Cursors, FakeStream, duplicate
@@ -20,8 +23,8 @@ from tests.waiting import eventually
 
 async def test_the_cursor_stops_before_an_entry_without_a_puback_whatever_came_after_it() -> None:
     bench = Bench(1, 2, 3)
-    first, third = (PubAck(stream=names.STREAM, seq=seq) for seq in (1, 3))
-    bench.stream.answers = [first, NatsTimeoutError(), third]
+    first, third = (PubAck(seq) for seq in (1, 3))
+    bench.stream.answers = [first, None, third]
     async with bench.running():
         await bench.reached(3)
     assert [entry for _, entry in bench.moves] == [1, 3]
@@ -51,7 +54,7 @@ async def test_a_shard_that_is_rebuilt_while_its_cursor_moves_begins_at_its_new_
 async def test_what_is_sent_is_told_before_and_whatever_becomes_of_it() -> None:
     """It may arrive after a failover to a replica that lacks it: then this process knows that it was given out."""
     bench = Bench(1, 2, epoch=4)
-    bench.stream.answers = [NatsTimeoutError(), NatsTimeoutError()]
+    bench.stream.answers = [None, None]
     async with bench.running():
 
         async def sent() -> bool:
@@ -63,7 +66,7 @@ async def test_what_is_sent_is_told_before_and_whatever_becomes_of_it() -> None:
 
 async def test_the_same_entry_has_the_same_id_and_another_content_another_one() -> None:
     bench = Bench(1)
-    bench.stream.answers = [NatsTimeoutError()]
+    bench.stream.answers = [None]
     async with bench.running():
         await bench.reached(1)
     (first, _), (again, payload) = bench.stream.published
@@ -114,7 +117,7 @@ async def test_a_stream_that_lost_its_tail_is_known_by_the_next_puback() -> None
     bench = Bench(1, 2)
     async with bench.running():
         await bench.reached(2)
-        bench.stream.answers = [PubAck(stream=names.STREAM, seq=2)]
+        bench.stream.answers = [PubAck(2)]
         bench.redis.entries.append(3)
         bench.relay.notice(SHARD)
         await bench.reached(3)
@@ -125,11 +128,11 @@ async def test_a_stream_that_lost_its_tail_is_known_by_the_next_puback() -> None
 
 async def test_what_was_published_before_the_tail_that_was_lost_is_not_published_again() -> None:
     bench = Bench(1, 2)
-    bench.stream.answers = [PubAck(stream=names.STREAM, seq=seq) for seq in (11, 12)]
+    bench.stream.answers = [PubAck(seq) for seq in (11, 12)]
     async with bench.running():
         await bench.reached(2)
         bench.redis.cursors.stream_seq = 5  # what the lost messages were of is another shard
-        bench.stream.answers = [PubAck(stream=names.STREAM, seq=seq) for seq in (6, 7)]
+        bench.stream.answers = [PubAck(seq) for seq in (6, 7)]
         bench.redis.entries.append(3)
         bench.relay.notice(SHARD)
         await bench.reached(3)
@@ -165,7 +168,7 @@ class Stored:
 async def test_a_duplicate_that_is_ours_counts() -> None:
     bench = Bench(1)
     bench.stream.answers = [duplicate(9), duplicate(9)]
-    bench.stream.looks = [NatsTimeoutError(), Stored(bench.stream, 1)]
+    bench.stream.looks = [None, Stored(bench.stream, 1)]
     async with bench.running():
         await bench.reached(1)
     # An answer that did not come left the entry as it was.
@@ -190,7 +193,7 @@ async def test_a_duplicate_that_is_not_ours_stops_the_shard(
     other: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(1, 2, 3, lease_ms=1_500)
-    first, third = (PubAck(stream=names.STREAM, seq=seq) for seq in (10, 11))
+    first, third = (PubAck(seq) for seq in (10, 11))
     bench.stream.answers = [first, duplicate(9), third]
     bench.stream.looks = [Stored(bench.stream, 2, **other)]
     async with bench.running():
@@ -209,6 +212,94 @@ async def test_a_duplicate_that_is_not_ours_stops_the_shard(
     assert "another message in the place of entry 1:2" in loud
 
 
+async def test_an_entry_that_jetstream_refuses_is_published_again_and_the_reason_is_told() -> None:
+    bench = Bench(1, 2)
+    bench.stream.answers = [PubAck(1), {"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"}]
+    reasons: list[str | None] = []
+    bench.stream.on_publish = lambda: reasons.append(bench.relay.health.last_error)
+    async with bench.running():
+        await bench.reached(2)
+    assert bench.stream.ids == [1, 2, 2]
+    assert "maximum bytes exceeded" in str(reasons[-1])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"stream": "OTHER", "seq": 7}, {"stream": names.STREAM, "seq": 0}, {"error": {"what": "odd"}}, {"error": {}}],
+)
+async def test_an_answer_that_is_none_of_the_stream_is_no_puback(answer: dict[str, Any]) -> None:
+    """Another stream may be on our subjects, for a moment after ours was deleted."""
+    bench = Bench(1)
+    publish = bench.stream.publish
+
+    async def somebody(subject: str, payload: bytes, *, reply: str, headers: dict[Header, str]) -> None:
+        bench.stream.publish = publish  # type: ignore[method-assign]
+        bench.stream.published.append((headers[Header.MSG_ID], payload))
+        await bench.stream.on_answer(SimpleNamespace(subject=reply, data=msgspec.json.encode(answer)))
+
+    bench.stream.publish = somebody  # type: ignore[method-assign]
+    reasons: list[str | None] = []
+    bench.stream.on_publish = lambda: reasons.append(bench.relay.health.last_error)
+    async with bench.running():
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1], "it is published again"
+    assert "APIError" in str(reasons[-1])
+
+
+async def test_a_publication_that_fails_after_its_answer_fails_by_its_own_error() -> None:
+    class Client:
+        def new_inbox(self) -> str:
+            return "_INBOX.x"
+
+        async def publish(self, subject: str, payload: bytes, *, reply: str, headers: Any) -> None:
+            await publisher._on_answer(cast(Any, SimpleNamespace(subject=reply, data=b'{"stream":"x","seq":1}')))
+            raise ConnectionError("the line broke")
+
+    publisher = Publisher(cast(Any, Client()))
+    with pytest.raises(ConnectionError, match="the line broke"):
+        await publisher.publish(InFlight(SHARD, OURS, 0, 1, "subject", b""), "id")
+    assert await publisher.answered(timeout_s=0.0), "nobody waits"
+
+
+async def test_where_nobody_listens_it_is_told_that_there_is_no_stream() -> None:
+    bench = Bench(1)
+    publish = bench.stream.publish
+
+    async def nobody(subject: str, payload: bytes, *, reply: str, headers: dict[Header, str]) -> None:
+        bench.stream.publish = publish  # type: ignore[method-assign]
+        bench.stream.published.append((headers[Header.MSG_ID], payload))
+        await bench.stream.on_answer(SimpleNamespace(subject=reply, data=b""))
+
+    bench.stream.publish = nobody  # type: ignore[method-assign]
+    reasons: list[str | None] = []
+    bench.stream.on_publish = lambda: reasons.append(bench.relay.health.last_error)
+    async with bench.running():
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1]
+    assert "NoStreamResponseError" in str(reasons[-1])
+
+
+async def test_an_answer_that_comes_too_late_says_nothing_of_what_was_published_again() -> None:
+    """1. Entry 1 is published, and its PubAck is late. 2. It is published again. 3. The first PubAck comes."""
+    bench = Bench(1)
+    late: list[str] = []
+    publish = bench.stream.publish
+
+    async def slow(subject: str, payload: bytes, *, reply: str, headers: dict[Header, str]) -> None:
+        if not late:
+            late.append(reply)
+            bench.stream.published.append((headers[Header.MSG_ID], payload))
+            return
+        answer = msgspec.json.encode({"stream": names.STREAM, "seq": 77})
+        await bench.stream.on_answer(SimpleNamespace(subject=late[0], data=answer))
+        await publish(subject, payload, reply=reply, headers=headers)
+
+    bench.stream.publish = slow  # type: ignore[method-assign]
+    async with bench.running():
+        await bench.reached(1)
+    assert bench.redis.cursors.stream_seq == 2, "the number of the second one"
+
+
 async def test_a_cursor_that_may_not_be_moved_is_read_again() -> None:
     bench = Bench(1)
     bench.scripts.refuses = 1
@@ -222,23 +313,18 @@ async def test_a_cursor_that_may_not_be_moved_is_read_again() -> None:
 async def test_it_stops_while_pubacks_are_awaited_and_redis_is_away(redis_is_away: bool) -> None:
     """What is acknowledged is written to Redis before the end; that Redis refuses must not take the end's place."""
     bench = Bench(1, 2)
-    never: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
-    publish = bench.stream.publish_async
-
-    async def publish_async(subject: str, payload: bytes, *, headers: dict[Header, str]) -> Any:
-        return await publish(subject, payload, headers=headers) if not bench.stream.published else never
+    bench.stream.answers = [PubAck(1), None]
 
     async def refuse(*_: Any, **__: Any) -> list[bool]:
         raise RedisConnectionError("Connection refused")
 
-    bench.stream.publish_async = publish_async  # type: ignore[method-assign]
     bench.relay._options = RelayOptions(ack_timeout_s=60)
     if redis_is_away:
         bench.scripts.advance_published = refuse  # type: ignore[method-assign]
     task = asyncio.create_task(bench.relay.run())
 
     async def is_waiting() -> bool:
-        return len(bench.stream.published) == 1
+        return len(bench.stream.published) == 2
 
     await eventually(is_waiting)
     await asyncio.sleep(0.05)

@@ -1,0 +1,73 @@
+"""Gives short tokens for API keys. The keys are in PostgreSQL, of which the gateway only reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from shared.archive_reads.asking import Asking
+from shared.identity.api_keys import id_of, is_same
+from shared.identity.errors import Unauthenticated
+from shared.identity.signing import Signer
+from shared.identity.tokens import Role
+
+TOKEN_S: Final = 600
+"""How long a token is good that was given for a key."""
+
+_FIND: Final = """
+    SELECT digest, user_id, roles, revoked_at IS NOT NULL AS is_revoked,
+           extract(epoch FROM expires_at)::float8 AS expires_s
+    FROM api_keys WHERE key_id = $1"""
+_NOT_KNOWN: Final = "the API key is not known, or good no longer"
+_SCHEME: Final = b"apikey"
+
+
+class Given(NamedTuple):
+    """A token for a key: of whom, and for how many seconds it is good."""
+
+    token: str
+    user_id: str
+    expires_in_s: int
+
+
+class ApiKeys:
+    """The keys of services."""
+
+    def __init__(self, asking: Asking, signer: Signer, secret: str) -> None:
+        """``secret``: with which the hashes of keys are keyed."""
+        self._asking = asking
+        self._signer = signer
+        self._secret = secret
+
+    async def exchange(self, headers: Iterable[tuple[bytes, bytes]]) -> Given:
+        """A token for the key in ``Authorization: ApiKey …``.
+
+        Raises:
+            Unauthenticated: there is none, or one that is not known, revoked or expired.
+            Unavailable: PostgreSQL cannot be asked now.
+        """
+        text = _key_in(headers)
+        key_id = id_of(self._secret, text)
+        if key_id is None:
+            # Made up: PostgreSQL is not asked.
+            raise Unauthenticated(_NOT_KNOWN)
+        rows = await self._asking.fetch(_FIND, key_id)
+        now_s = time.time()
+        if not rows or not is_same(bytes(rows[0]["digest"]), self._secret, text) or rows[0]["is_revoked"]:
+            raise Unauthenticated(_NOT_KNOWN)
+        row, ttl_s = rows[0], TOKEN_S
+        if row["expires_s"] is not None:
+            ttl_s = min(ttl_s, int(row["expires_s"] - now_s))
+            if ttl_s <= 0:
+                raise Unauthenticated(_NOT_KNOWN)
+        roles = [role.value for role in Role if role.value in row["roles"]]
+        return Given(self._signer.sign(row["user_id"], roles, ttl_s=ttl_s), row["user_id"], ttl_s)
+
+
+def _key_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    found = [value for name, value in headers if name == b"authorization"]
+    scheme, _, text = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
+    if scheme.lower() != _SCHEME:
+        raise Unauthenticated("this needs one API key, as Authorization: ApiKey <key>", had_token=bool(found))
+    return text.strip(b" ").decode("latin-1")

@@ -1,0 +1,70 @@
+"""All WebSockets of bids of this gateway: how many there may be, and what has to be done for each regularly."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final, Protocol
+
+from shared.http.addresses import Addresses
+
+LOOK_S: Final = 1.0
+PING_EVERY_S: Final = 20.0
+PONG_WITHIN_S: Final = 20.0
+
+
+class Looked(Protocol):
+    """A session; see :meth:`api_gateway.bid_socket.session.Session.look`."""
+
+    def look(self) -> None: ...
+
+
+class Pinged(Protocol):
+    """Its WebSocket; see :meth:`shared.http.websockets.DirectWebSocket.tend`."""
+
+    def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None: ...
+
+
+class BidSockets:
+    """The open ones. ``refused_total`` counts those for which there was no room."""
+
+    def __init__(self, *, connections_max: int, each_max: int = 0) -> None:
+        """``each_max``: of one address; 0 for no limit of its own."""
+        self._connections_max = connections_max
+        self._addresses = Addresses(each_max)
+        self._open: dict[Looked, tuple[Pinged, str]] = {}
+        self.refused_total = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another one."""
+        return len(self._open) >= self._connections_max
+
+    def is_full_for(self, address: str) -> bool:
+        """Whether a client of this address has all that it may have. Empty: the address is not known."""
+        return bool(address) and self._addresses.is_full(address)
+
+    def enter(self, session: Looked, socket: Pinged, address: str = "") -> None:
+        """Count it from now on."""
+        self._open[session] = socket, address
+        if address:
+            self._addresses.enter(address)
+
+    def leave(self, session: Looked) -> None:
+        """It is gone. May be called more than once."""
+        _, address = self._open.pop(session, (None, ""))
+        if address:
+            self._addresses.leave(address)
+
+    async def run(self) -> None:
+        """Ping all of them, and close those whose clients say nothing or take nothing, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s, ping = clock(), secrets.token_bytes(4)
+            for session, (socket, _) in list(self._open.items()):
+                session.look()
+                socket.tend(now_s, ping, interval_s=PING_EVERY_S, timeout_s=PONG_WITHIN_S)

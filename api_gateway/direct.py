@@ -1,0 +1,224 @@
+"""The endpoints that are called all the time, answered without ASGI (:mod:`shared.http.direct`): a bid, one item, and a
+new item.
+
+What is not plain takes the other road to the same functions: bids by ``hot_path.py``, the others by
+``routes/items.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from asyncio import Future
+from collections.abc import Coroutine
+from functools import partial
+from time import perf_counter
+from typing import Final
+
+import msgspec
+
+from api_gateway.access import Permit
+from api_gateway.context import Context
+from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.scripts import ItemMissing
+from api_gateway.engine.creation.new_item import NewItem
+from api_gateway.engine.item_reads import Absent, Reading
+from api_gateway.hot_path import BID_BYTES_MAX, PLACE_BID, SentBid, answer_missing, decide, idempotency_key, render
+from api_gateway.items_with_images import create_item
+from api_gateway.new_items import read_new_item
+from api_gateway.problems import problem_of
+from shared.domain.errors import BiddingError
+from shared.http.direct import JSON, PROBLEM, DirectRequest, Endpoint
+from shared.logs import about
+from shared.redis_layout.item_hash import ItemState, public_item
+
+logger = logging.getLogger(__name__)
+
+BODY_BYTES_MAX: Final = BID_BYTES_MAX
+"""Largest body that comes this way. Larger ones, of new items, go to the framework, which counts the bytes that it
+holds for all clients; these are bounded by the connections."""
+_ITEMS: Final = b"/api/v1/items"
+_PREFIX: Final = _ITEMS + b"/"
+# Other spellings of an id, such as percent-encoded ones, are for the framework.
+_BID: Final = re.compile(_PREFIX + rb"([A-Za-z0-9_-]{1,64})/bid")
+# The one query that the pages use.
+_ITEM: Final = re.compile(_PREFIX + rb"([A-Za-z0-9_-]{1,64})(?:\?may_open=false)?")
+
+
+class DirectRoad:
+    """Answers requests. What cannot be answered at once goes on in a task."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bid = Endpoint(self._place_bid, BODY_BYTES_MAX, partial(_admit, PLACE_BID))
+        self._item = Endpoint(self._read_item, 0, partial(_admit, "get_item", changes=False))
+        self._new_item = Endpoint(self._create_item, BODY_BYTES_MAX, partial(_admit, "create_item"))
+
+    def find(self, method: bytes, target: bytes) -> Endpoint | None:
+        """See :data:`shared.http.direct.Find`."""
+        if method == b"POST":
+            if target == _ITEMS:
+                return self._new_item
+            return self._bid if _BID.fullmatch(target) is not None else None
+        if method == b"GET":
+            return self._item if _ITEM.fullmatch(target) is not None else None
+        return None
+
+    def _place_bid(self, request: DirectRequest) -> None:
+        context: Context = request.state["context"]
+        began_s = perf_counter()
+        item_id = request.target[len(_PREFIX) : -len("/bid")].decode()
+        try:
+            key = idempotency_key(request.headers)
+            sent = SentBid.read(request.body, key, _permit_of(request))
+            exponent = context.items.known.get(item_id)
+            if exponent is None:
+                self._in_background(_decide(context, item_id, sent, request, began_s))
+                return
+            bid = sent.pending(item_id, exponent)
+            context.committer.place(bid)
+        except BiddingError as error:
+            _refuse(request, error)
+            return
+
+        def answer(verdict: Future[bytes]) -> None:
+            try:
+                status, body = render(verdict.result(), item_id, exponent, bid.amount, bid.key)
+            except ItemMissing:
+                self._in_background(_answer_missing(context, bid, request, began_s))
+            except BiddingError as error:
+                _refuse(request, error)
+            except Exception:
+                _fail(request)
+            else:
+                context.bid_seconds.observe(perf_counter() - began_s)
+                request.answer(status, JSON, body)
+
+        bid.verdict.add_done_callback(answer)
+
+    def _read_item(self, request: DirectRequest) -> None:
+        context: Context = request.state["context"]
+        name, only_known, _ = request.target[len(_PREFIX) :].partition(b"?")
+        item_id = name.decode()
+
+        def answer(found: Future[Reading | Absent]) -> None:
+            try:
+                reading = found.result()
+                if isinstance(reading, Absent):
+                    self._in_background(_read_absent(context, item_id, reading, request, may_open=not only_known))
+                else:
+                    request.answer(200, JSON, reading.body)
+            except BiddingError as error:
+                _refuse(request, error)
+            except Exception:
+                _fail(request)
+
+        context.items.reads.read(item_id).add_done_callback(answer)
+
+    def _create_item(self, request: DirectRequest) -> None:
+        context: Context = request.state["context"]
+        try:
+            item = read_new_item(request.body, _permit_of(request), context.images.hosts)
+        except BiddingError as error:
+            _refuse(request, error)
+            return
+        location = b"location: %b%b\r\n" % (_PREFIX, item.terms.item_id.encode())
+        if item.image_urls:
+            self._in_background(_create_with_images(context, item, location, request))
+            return
+
+        def answer(opened: Future[ItemState]) -> None:
+            try:
+                body = msgspec.json.encode(public_item(opened.result()))
+            except BiddingError as error:
+                _refuse(request, error)
+            except Exception:
+                _fail(request)
+            else:
+                request.answer(201, location + JSON, body)
+
+        context.items.openings.open(item).add_done_callback(answer)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="direct-answer")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _admit(call: str, request: DirectRequest, *, changes: bool = True) -> None:
+    """Whether the caller may do this at all, and now: found out before the body comes."""
+    context: Context = request.state["context"]
+    try:
+        if changes:
+            context.pages.check(request.headers)
+        request.admitted = context.permit(call, request.headers, request.peer)
+    except BiddingError as error:
+        _refuse(request, error)
+
+
+def _permit_of(request: DirectRequest) -> Permit:
+    permit = request.admitted
+    assert isinstance(permit, Permit), "the request was admitted"
+    return permit
+
+
+async def _decide(context: Context, item_id: str, sent: SentBid, request: DirectRequest, began_s: float) -> None:
+    """A bid on an item that this process does not know yet."""
+    if await _tell(request, decide(context, item_id, sent)):
+        context.bid_seconds.observe(perf_counter() - began_s)
+
+
+async def _answer_missing(context: Context, bid: PendingBid, request: DirectRequest, began_s: float) -> None:
+    if await _tell(request, answer_missing(context.items, bid)):
+        context.bid_seconds.observe(perf_counter() - began_s)
+
+
+async def _read_absent(
+    context: Context, item_id: str, absent: Absent, request: DirectRequest, *, may_open: bool
+) -> None:
+    """An item that Redis does not have: a closed one, a new one, or none."""
+
+    async def read() -> tuple[int, bytes]:
+        found = await context.items.find_absent(item_id, absent, may_open=may_open)
+        return 200, context.items.closed.body_of(found.item)
+
+    await _tell(request, read())
+
+
+async def _create_with_images(context: Context, item: NewItem, location: bytes, request: DirectRequest) -> None:
+    """An item whose images are to be looked for, in threads."""
+
+    async def create() -> tuple[int, bytes]:
+        return 201, msgspec.json.encode(public_item(await create_item(context, item)))
+
+    await _tell(request, create(), location)
+
+
+async def _tell(request: DirectRequest, answer: Coroutine[None, None, tuple[int, bytes]], headers: bytes = b"") -> bool:
+    """Whether it is no problem."""
+    try:
+        status, body = await answer
+    except BiddingError as error:
+        _refuse(request, error)
+    except Exception:
+        _fail(request)
+    else:
+        request.answer(status, headers + JSON, body)
+        return True
+    return False
+
+
+def _fail(request: DirectRequest) -> None:
+    """Within the handler of what went wrong."""
+    found = _BID.fullmatch(request.target) or _ITEM.fullmatch(request.target)
+    permit = request.admitted
+    who = permit.principal.user_id if isinstance(permit, Permit) and permit.principal is not None else ""
+    logger.exception("%s", request.target, extra=about(item=found[1].decode() if found else "", principal=who))
+    request.fail()
+
+
+def _refuse(request: DirectRequest, error: BiddingError) -> None:
+    status, body, extra = problem_of(error)
+    lines = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in extra.items())
+    request.answer(status, PROBLEM + lines, body)

@@ -1,0 +1,90 @@
+"""Requests that a page of another site makes a browser send: they are refused, whatever the browser adds to them.
+
+A page may have any browser send a POST with a text or a form anywhere, without asking first. It reads no answer, and a
+bid would count nevertheless. Browsers say where such a request comes from, and no page can change what they say. What
+is asked here, and in which order, is that of Go's ``http.CrossOriginProtection``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from shared.domain.errors import BiddingError
+
+_OWN: Final = (b"same-origin", b"none")
+"""``Sec-Fetch-Site`` of a page of ours, and of what a user typed."""
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class OriginNotAllowed(BiddingError):
+    """A page of another origin asks for what it may not."""
+
+    code = "ORIGIN_NOT_ALLOWED"
+
+
+class NotJson(BiddingError):
+    """The body is said to be something else than JSON."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class ForeignPages:
+    """Refuses what they ask for, unless it is only read."""
+
+    def __init__(self, origins: Sequence[str], *, json_only: bool) -> None:
+        """
+        Args:
+            origins: pages of these may do it, in lower case; ``*``: all.
+            json_only: whether a body that is said to be anything else is refused. No form can send JSON.
+        """
+        self._origins = origins
+        self._json_only = json_only
+
+    def check(self, headers: Headers, *, is_json: bool = True) -> None:
+        """Whether a request with these headers may change something.
+
+        ``is_json``: whether the body, if there is one, has to be JSON. Where it is not, the handler looks at its type.
+
+        Raises:
+            OriginNotAllowed: it comes from a page that may not.
+            NotJson: its body is none that is taken.
+        """
+        origin = site = host = None
+        for name, value in headers:
+            if name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+            elif name == b"host":
+                host = value
+            elif name == b"content-type" and is_json and self._json_only and not _is_json(value):
+                raise NotJson("send Content-Type: application/json; curl does with --json instead of -d")
+        # Most who bid are programs, and send neither.
+        if (site is not None or origin is not None) and not self._may(origin, site, host):
+            raise OriginNotAllowed("pages of another origin may not do this here; GATEWAY_ORIGINS names those that may")
+
+    def _may(self, origin: bytes | None, site: bytes | None, host: bytes | None) -> bool:
+        if site in _OWN:
+            return True
+        said = "" if origin is None else origin.decode("latin-1")
+        # The browser has compared the origins, better than can be done here: behind a proxy the host may be another.
+        own = "" if site is not None or host is None else host.decode("latin-1")
+        return is_allowed(said, own, self._origins)
+
+
+def is_allowed(origin: str, host: str, others: Sequence[str]) -> bool:
+    """Whether pages of this origin may bid: those of the gateway's own host, and of ``others`` (``*`` for all)."""
+    if "*" in others or origin.lower() in others:
+        return True
+    try:
+        return bool(host) and urlsplit(origin).netloc == host
+    except ValueError:
+        return False
+
+
+def _is_json(media_type: bytes) -> bool:
+    kind = media_type.partition(b";")[0].strip().lower()
+    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))

@@ -1,0 +1,1 @@
+"""Spending limits across items: accounts, and leases of them in each shard."""

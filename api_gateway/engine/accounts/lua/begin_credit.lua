@@ -1,0 +1,28 @@
+-- Tells a shard of a generation of an account. From here on every lead of the bidder in this shard is counted, and may not go
+-- beyond the shard's lease; a lease of the former generation is kept, and none is given until the account is open.
+--
+-- KEYS[1] cursors (hash)   KEYS[2] credit (hash)
+-- ARGV[1] user and currency   ARGV[2] generation   ARGV[3] '1' where there is a limit, '0' where there is none
+-- ARGV[4] a mark that nobody else uses
+-- Reply: { 1 } the shard knows it, and all is counted   { 2 } the shard is lost or closed   { 4 } it knows a later generation
+--        { 3, mark } count what the bidder leads with, and take the mark away then (counted_credit.lua): until then this shard
+--        reports nothing, whoever dies
+local epoch, marks = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'rulings'))
+if not epoch then return { 2 } end
+local used, lease, mark = unpack(redis.call('HMGET', KEYS[2], 'u:' .. ARGV[1], 'l:' .. ARGV[1], 'c:' .. ARGV[1]))
+local granted = used or '0'
+if lease then
+  local its_granted, its_epoch, its_entry = string.match(lease, '^(%d*)|(%d+)|(%d+)|%d+$')
+  local new_epoch, new_entry = string.match(ARGV[2], '^(%d+)|(%d+)$')
+  if its_epoch == new_epoch and its_entry == new_entry then return mark and { 3, mark } or { 1 } end
+  its_epoch, its_entry, new_epoch, new_entry = tonumber(its_epoch), tonumber(its_entry), tonumber(new_epoch), tonumber(new_entry)
+  if its_epoch > new_epoch or (its_epoch == new_epoch and its_entry > new_entry) then return { 4 } end
+  if its_granted ~= '' then granted = its_granted end
+end
+if ARGV[3] ~= '1' then granted = '' end
+-- First the fields, which full memory refuses; without them the mark says nothing.
+if not used then mark = ARGV[4] end
+if mark then redis.call('HSET', KEYS[2], 'c:' .. ARGV[1], mark) end
+redis.call('HSET', KEYS[2], 'u:' .. ARGV[1], used or '0', 'l:' .. ARGV[1], granted .. '|' .. ARGV[2] .. '|0')
+if not string.find(marks or '', 'S', 1, true) then redis.call('HSET', KEYS[1], 'rulings', (marks or '') .. 'S') end
+return mark and { 3, mark } or { 1 }

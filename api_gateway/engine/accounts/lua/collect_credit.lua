@@ -1,0 +1,16 @@
+-- Lowers a shard's lease to what is used of it, and tells what that is.
+--
+-- KEYS[1] cursors (hash)   KEYS[2] credit (hash)   ARGV[1] user and currency   ARGV[2] generation
+-- ARGV[3] n is to be above this one
+-- Reply: { 1, the shard's epoch, n, lease } with a lease of '' for any amount   { 2 } the shard is lost or closed
+--        { 4 } it knows another generation, or none, or has not counted what the bidder leads with
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch then return { 2 } end
+local used, lease, mark = unpack(redis.call('HMGET', KEYS[2], 'u:' .. ARGV[1], 'l:' .. ARGV[1], 'c:' .. ARGV[1]))
+local granted, generation, n = string.match(lease or '', '^(%d*)|(%d+|%d+)|(%d+)$')
+if mark or generation ~= ARGV[2] then return { 4 } end
+-- A raise that is on its way must not come after this: it has the number that is given out here.
+n = string.format('%d', math.max(tonumber(n), tonumber(ARGV[3])) + 1)
+if granted ~= '' then granted = used end
+redis.call('HSET', KEYS[2], 'l:' .. ARGV[1], granted .. '|' .. generation .. '|' .. n)
+return { 1, epoch, n, granted }

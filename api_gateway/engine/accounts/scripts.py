@@ -1,0 +1,261 @@
+"""The scripts on accounts and on leases: each touches one shard's keys, or those of one account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+from uuid import uuid4
+
+import msgspec
+from redis.asyncio import Redis
+
+from api_gateway.engine.item_scripts import LUA, NO_ITEM, OK, ScriptLimits, item_keys, refused_by_script
+from shared import names
+from shared.clients.cluster.client import every_key
+from shared.domain.errors import ShardLost, TooManyRulings, Unavailable
+from shared.redis_layout.accounts import Lease, name_of
+from shared.redis_layout.keys import account_key, credit_key, cursors_key, outbox_key, spreading_key
+from shared.redis_layout.rulings import RULED_MAX, home_of, house_of
+from shared.redis_layout.scripts import Call, Script
+
+_LUA: Final = Path(__file__).parent / "lua"
+_TOO_MANY: Final = 9
+_NOT_COUNTED: Final = 3
+_LACKING, _OTHER_GENERATION, _COUNTING, _OLD = 1, 4, 5, 6
+_KEYS_PER_SCAN: Final = 1_000
+_NO_BOUND: Final = str(2**53)
+"""Where nothing is written to the outbox, its bound does not matter."""
+
+
+class Account(NamedTuple):
+    """An account as it is in its home. ``limit`` in minor units, None for none; ``is_archived``: the ruling that set
+    it; ``counting``: the number of its last counting in this generation."""
+
+    generation: str
+    limit: int | None
+    is_open: bool
+    is_archived: bool
+    counting: str
+
+
+class InShard(NamedTuple):
+    """A bidder's part of a shard. ``epoch``: of the shard, None where that is lost or closed; ``lease`` None where no
+    limit was ever set; ``is_counted``: what the bidder led with when the shard was told of the limit."""
+
+    epoch: int | None
+    used: int
+    lease: Lease | None
+    is_counted: bool
+
+
+class Raise(NamedTuple):
+    """The ``n``-th raise of a shard's lease."""
+
+    n: int
+    by: int
+
+
+NoRaise = Literal["lacking", "other", "counting", "old"]
+_NO_RAISE: Final[dict[int, NoRaise]] = {
+    _LACKING: "lacking",
+    _OTHER_GENERATION: "other",
+    _COUNTING: "counting",
+    _OLD: "old",
+}
+
+Report = tuple[str, int, int, str]
+"""What a shard has told: its name, epoch, n and lease, which is empty for any amount."""
+
+
+class AccountScripts:
+    """One method per script. All of them may be repeated. They raise RedisError, OSError and TimeoutError where Redis
+    cannot be asked."""
+
+    _limit: Final = Script.read(_LUA / "limit_spending.lua")
+    _begin: Final = Script.read(_LUA / "begin_credit.lua")
+    _counted: Final = Script.read(_LUA / "counted_credit.lua")
+    _collect: Final = Script.read(_LUA / "collect_credit.lua")
+    _grant: Final = Script.read(_LUA / "grant_credit.lua")
+    _lease: Final = Script.read(_LUA / "lease_credit.lua")
+    _take_back: Final = Script.read(_LUA / "take_back_credit.lua")
+    _recount: Final = Script.read(_LUA / "recount_account.lua")
+    _charge: Final = Script.read(LUA / "charge_item.lua", libraries=["item", "one_item"])
+
+    def __init__(self, redis: Redis, limits: ScriptLimits, *, accounts_max: int = RULED_MAX) -> None:
+        self._redis: Any = redis
+        self._limits = limits
+        self._accounts_max = accounts_max
+
+    async def limit_spending(self, user_id: str, currency: str, limit: int | None, *, reason: str, by: str) -> int:
+        """Set a spending limit in minor units, or take it back; atomic in the bidder's home. Returns the outbox
+        entry, 0 where it was so already. It is in force when the account is open.
+
+        Raises:
+            TooManyRulings, ShardLost, OutboxFull: nothing was changed.
+        """
+        shard = home_of(user_id)
+        keys = [
+            *(cursors_key(shard), outbox_key(shard), account_key(user_id, currency), spreading_key(shard)),
+            credit_key(shard),
+        ]
+        arguments = [
+            *(str(self._limits.outbox_entries_max), str(self._accounts_max), house_of(shard), user_id, currency),
+            *("" if limit is None else str(limit), _json(reason), _json(by)),
+        ]
+        answer = await self._limit.run(self._redis, keys, arguments)
+        status = int(answer[0])
+        if status == _TOO_MANY:
+            raise TooManyRulings(self._accounts_max)
+        if status != OK:
+            raise refused_by_script(status)
+        return int(answer[1])
+
+    async def account(self, user_id: str, currency: str) -> Account | None:
+        """The account, None where no limit was ever set."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hmget(account_key(user_id, currency), ["generation", "limit", "state", "counting"])
+        pipeline.hmget(cursors_key(home_of(user_id)), ["epoch", "archived"])
+        (generation, limit, state, counting), (epoch, archived) = await pipeline.execute()
+        if generation is None:
+            return None
+        its_epoch, its_entry = map(int, generation.split(b"|"))
+        is_archived = epoch is not None and (its_epoch, its_entry) <= (int(epoch), int(archived or 0))
+        number = (counting or b"0").decode()
+        return Account(generation.decode(), int(limit) if limit else None, state == b"open", is_archived, number)
+
+    async def in_shards(self, user_id: str, currency: str, shards: Sequence[str]) -> list[InShard]:
+        """A bidder's part of these shards; each of one moment."""
+        name = name_of(user_id, currency)
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hmget(credit_key(shard), [f"u:{name}", f"l:{name}", f"c:{name}"])
+            pipeline.hget(cursors_key(shard), "epoch")
+        answers = await pipeline.execute()
+        found: list[InShard] = []
+        for (used, lease, mark), epoch in zip(answers[::2], answers[1::2], strict=True):
+            known = None if lease is None else Lease.decode(lease)
+            found.append(InShard(None if epoch is None else int(epoch), int(used or 0), known, mark is None))
+        return found
+
+    async def begin(self, user_id: str, currency: str, account: Account) -> dict[str, str]:
+        """Tell all shards of the account's generation. Returns those that have not counted what the bidder leads with,
+        and the mark in each: :meth:`counted` takes it away, after :meth:`charge_what_is_led`.
+
+        Raises:
+            ShardLost: one of them is lost or closed.
+        """
+        arguments = [name_of(user_id, currency), account.generation, "0" if account.limit is None else "1", uuid4().hex]
+        calls: list[Call] = [([cursors_key(shard), credit_key(shard)], arguments) for shard in names.SHARDS]
+        answers = await self._begin.run_each(self._redis, calls)
+        if not all(not isinstance(answer, Exception) and answer[0] in (1, 3, 4) for answer in answers):
+            raise ShardLost("an account needs all shards; one is being rebuilt", retry_after_s=5)
+        return {
+            shard: answer[1].decode()
+            for shard, answer in zip(names.SHARDS, answers, strict=True)
+            if answer[0] == _NOT_COUNTED
+        }
+
+    async def counted(self, user_id: str, currency: str, marks: Mapping[str, str]) -> None:
+        """Tell these shards that what the bidder led with is counted, since :meth:`begin` gave their marks. One that
+        does not learn of it reports nothing."""
+        name = name_of(user_id, currency)
+        calls: list[Call] = [([credit_key(shard)], [name, mark]) for shard, mark in marks.items()]
+        if calls:
+            await self._counted.run_each(self._redis, calls)
+
+    async def charge_what_is_led(self, user_id: str, currency: str) -> int:
+        """Count every item that the bidder leads and that is not counted yet. Returns how many there were.
+
+        It looks at all keys of Redis, a part at a time: no key says who leads what, since every bid would pay for that.
+
+        Raises:
+            Unavailable: an item could not be counted.
+        """
+        count = 0
+        keys: list[bytes] = []
+        async for key in every_key(self._redis, "{s??}:item:*", count=_KEYS_PER_SCAN):
+            keys.append(key)
+            if len(keys) == _KEYS_PER_SCAN:
+                count += await self._charge_led(user_id, currency, keys)
+                keys.clear()
+        return count + await self._charge_led(user_id, currency, keys)
+
+    async def _charge_led(self, user_id: str, currency: str, keys: Sequence[bytes]) -> int:
+        led = await self._led_by(user_id, currency, keys)
+        calls: list[Call] = [(item_keys(item_id), [item_id, _NO_BOUND, "1"]) for item_id in led]
+        if not calls:
+            return 0
+        for item_id, answer in zip(led, await self._charge.run_each(self._redis, calls), strict=True):
+            # Whose item is gone leads it no more. Anything else is unknown, and an account must not be opened with it.
+            if isinstance(answer, Exception) or int(answer[0]) not in (OK, NO_ITEM):
+                raise Unavailable(f"the item {item_id} cannot be counted for its leader now; try again")
+        return len(led)
+
+    async def _led_by(self, user_id: str, currency: str, keys: Sequence[bytes]) -> list[str]:
+        if not keys:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(key, ["leader", "currency", "id"])
+        wanted = (user_id.encode(), currency.encode())
+        return [item.decode() for leader, its, item in await pipeline.execute() if (leader, its) == wanted]
+
+    async def collect(
+        self, user_id: str, currency: str, generation: str, shards: Sequence[str], *, above: int = 0
+    ) -> list[Report]:
+        """Lower the leases of these shards to what is used, each under its next number, which is above this one. Leaves
+        out those that are lost, of another generation, or not counted."""
+        arguments = [name_of(user_id, currency), generation, str(above)]
+        calls: list[Call] = [([cursors_key(shard), credit_key(shard)], arguments) for shard in shards]
+        reports: list[Report] = []
+        for shard, answer in zip(shards, await self._collect.run_each(self._redis, calls), strict=True):
+            if not isinstance(answer, Exception) and answer[0] == 1:
+                reports.append((shard, int(answer[1]), int(answer[2]), answer[3].decode()))
+        return reports
+
+    async def catch_up(self, user_id: str, currency: str, shard: str, generation: str) -> None:
+        """Number a shard's lease above what the account knows of it, and lower it to what is used: the shard has
+        forgotten later numbers, and the account would take all that it says for old."""
+        record = await self._redis.hget(account_key(user_id, currency), shard)
+        if record is not None:
+            known = int(record.split(b"|")[2])
+            await self.collect(user_id, currency, generation, [shard], above=known)
+
+    async def take_back(
+        self, user_id: str, currency: str, generation: str, reports: Sequence[Report], *, opening: str = ""
+    ) -> bool:
+        """Tell the account of lowered leases. ``opening``: the number of the counting, as :meth:`account` gave it
+        before they were collected of all shards: that opens the account."""
+        arguments = [generation, opening, *(str(part) for report in reports for part in report)]
+        return bool(await self._take_back.run(self._redis, [account_key(user_id, currency)], arguments))
+
+    async def lease(self, user_id: str, currency: str, shard: str, part: InShard, need: int) -> Raise | NoRaise:
+        """Ask the account for more credit in a shard that has told this of itself."""
+        assert part.lease is not None
+        assert part.lease.granted is not None
+        arguments = [
+            *(shard, part.lease.generation, str(part.epoch), str(part.lease.n), str(part.lease.granted), str(need)),
+        ]
+        answer = await self._lease.run(self._redis, [account_key(user_id, currency)], arguments)
+        status = int(answer[0])
+        return Raise(int(answer[1]), int(answer[2])) if status == OK else _NO_RAISE[status]
+
+    async def grant(self, user_id: str, currency: str, shard: str, part: InShard, given: Raise) -> bool:
+        """Raise the lease of a shard by what the account has given. False where it was raised already, or may not be
+        any more."""
+        assert part.lease is not None
+        keys = [cursors_key(shard), credit_key(shard)]
+        arguments = [name_of(user_id, currency), part.lease.generation, str(part.epoch), str(given.n), str(given.by)]
+        return bool(await self._grant.run(self._redis, keys, arguments))
+
+    async def note(
+        self, user_id: str, currency: str, generation: str, what: Literal["recount", "again", "done"]
+    ) -> None:
+        """Note what is to be done with an account, if it is of this generation."""
+        keys = [account_key(user_id, currency), spreading_key(home_of(user_id))]
+        await self._recount.run(self._redis, keys, [name_of(user_id, currency), generation, what])
+
+
+def _json(text: str) -> str:
+    return msgspec.json.encode(text).decode()

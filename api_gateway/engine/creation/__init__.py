@@ -1,0 +1,1 @@
+"""How items are opened: what a seller asks for, and the creations of one moment together."""

@@ -1,0 +1,6 @@
+-- Counts an item for its leader, where that has a spending limit and the item is not counted yet: it was led before there was one.
+--
+-- lib/item.lua and lib/one_item.lua come first: KEYS[1..9], ARGV[1..3].
+-- Reply: { 0 }
+charge()
+return { 0 }

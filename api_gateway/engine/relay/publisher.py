@@ -1,0 +1,116 @@
+"""Publishes entries to JetStream, many in flight at once.
+
+nats-py has that too (``publish_async``), with a future, a semaphore and a random token for each message. With bids on
+many items there are as many messages as bids, and that was a sixth of a gateway's CPU (decision 0052). Here a message
+costs its publication and an entry in a dictionary; what is awaited is that none is left in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import Header
+from nats.js.errors import APIError, NoStreamResponseError
+
+from api_gateway.engine.relay.in_flight import InFlight, PubAck
+from shared import names
+
+
+class _Answer(msgspec.Struct):
+    """JetStream's reply to a publication."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: dict[str, Any] | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Answer)
+
+
+class Publisher:
+    """On one client of NATS. Whoever uses it bounds how many messages wait for their PubAck."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._inbox = client.new_inbox()
+        self._count = 0
+        self._waiting: dict[str, InFlight] = {}
+        self._all_answered = asyncio.Event()
+
+    @classmethod
+    async def open(cls, client: Client) -> Publisher:
+        """A publisher that hears the answers.
+
+        Raises:
+            nats.errors.Error, OSError: the client is not connected.
+        """
+        publisher = cls(client)
+        await client.subscribe(f"{publisher._inbox}.*", cb=publisher._on_answer)
+        return publisher
+
+    async def publish(self, one: InFlight, message_id: str) -> None:
+        """Send a message; its ``ack`` or ``error`` is set when JetStream answers.
+
+        Raises:
+            nats.errors.Error, OSError: it was not sent.
+        """
+        self._count += 1
+        reply = f"{self._inbox}.{self._count:x}"
+        self._all_answered.clear()
+        self._waiting[reply] = one
+        try:
+            await self._client.publish(one.subject, one.payload, reply=reply, headers={Header.MSG_ID: message_id})
+        except BaseException:
+            # It may be answered already: the client sends at once, and waits afterwards.
+            self._waiting.pop(reply, None)
+            raise
+
+    async def answered(self, *, timeout_s: float) -> bool:
+        """Wait until everything that was published is answered, at most this long; whether it is."""
+        if self._waiting:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._all_answered.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    def give_up(self) -> None:
+        """Wait for no answer any more. One that comes later says nothing to anybody."""
+        self._waiting.clear()
+        self._all_answered.set()
+
+    async def _on_answer(self, message: Msg) -> None:
+        one = self._waiting.pop(message.subject, None)
+        if one is None:
+            return
+        try:
+            answer = _decoder.decode(message.data)
+        except msgspec.DecodeError as error:
+            # Where nobody listens on the subject, NATS answers with a header and no data.
+            one.error = NoStreamResponseError() if not message.data else error
+        else:
+            if answer.error is not None:
+                one.error = _api_error(answer.error)
+            elif answer.stream == names.STREAM and answer.seq > 0:
+                one.ack = PubAck(answer.seq, answer.duplicate)
+            else:
+                # Somebody else listens on our subjects: it is nowhere where our readers look.
+                one.error = APIError(description=f"not an answer of {names.STREAM}: {message.data[:200]!r}")
+        if not self._waiting:
+            self._all_answered.set()
+
+
+def _api_error(error: dict[str, Any]) -> APIError:
+    try:
+        APIError.from_error(error)
+    except APIError as translated:
+        return translated
+    except (KeyError, TypeError):
+        return APIError(description=str(error))  # of a form that the client does not know
+    raise AssertionError("it raises the error that it reads")

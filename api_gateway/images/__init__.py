@@ -1,0 +1,1 @@
+"""Photographs of lots: taken in, examined, kept, served."""

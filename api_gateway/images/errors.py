@@ -1,0 +1,84 @@
+"""Why an image is not taken. Each says what to do."""
+
+from __future__ import annotations
+
+from shared.domain.errors import BiddingError, InvalidInput, Unavailable
+
+
+class ImageTypeWrong(BiddingError):
+    """It is none of the types that are taken, or not of the type that the request names."""
+
+    code = "IMAGE_TYPE"
+
+
+class ImageTooLarge(BiddingError):
+    """It has more bytes than are taken."""
+
+    code = "BODY_TOO_LARGE"
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(f"the image may have {bytes_max} bytes; make it smaller")
+
+
+class UploadTooSlow(BiddingError):
+    """Too little of it comes: others wait for its place."""
+
+    code = "BODY_TOO_SLOW"
+
+    def __init__(self) -> None:
+        super().__init__("the image comes too slowly; send it again over a faster connection, or make it smaller")
+
+
+class ImageBroken(InvalidInput):
+    """It begins as an image of its type does, and is none that can be shown."""
+
+    code = "IMAGE_BROKEN"
+
+
+class ImageDimensions(InvalidInput):
+    """It has more pixels than are taken."""
+
+    code = "IMAGE_DIMENSIONS"
+
+
+class ImageQuota(BiddingError):
+    """Too much was uploaded today. It may be tried again after ``retry_after_s``."""
+
+    code = "IMAGE_QUOTA"
+
+    def __init__(self, whose: str, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{whose} for one day has been used; try again tomorrow (UTC)")
+
+
+class ImagesFull(BiddingError):
+    """There is no room for more."""
+
+    code = "IMAGES_FULL"
+
+    def __init__(self) -> None:
+        super().__init__("there is no room for more images; tell the operator")
+
+
+class ImagesOff(BiddingError):
+    """This platform keeps no images."""
+
+    code = "IMAGES_OFF"
+
+    def __init__(self) -> None:
+        super().__init__("images cannot be uploaded here: neither IMAGES_DIR nor IMAGES_S3_BUCKET is set")
+
+
+class ImageNotFound(BiddingError):
+    """There is no such image, or it was removed because no item used it."""
+
+    code = "IMAGE_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no image {name[:80]!r}")
+
+
+class StoreAway(Unavailable):
+    """Where images are kept cannot be reached, or does not write."""
+
+    code = "IMAGES_UNAVAILABLE"

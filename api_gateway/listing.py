@@ -1,0 +1,157 @@
+"""Pages of items, made few at a time and in pieces: whoever lists must not hold up whoever bids.
+
+A page of 200 items takes milliseconds, and the same event loop decides bids. So few pages are made at a time, some
+items in each turn of the loop. Those who ask for the same page while it waits to be made are answered the same bytes:
+what they are told is read after they asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from api_gateway.catalogue import Catalogue
+from api_gateway.engine.closed.closed_items import ArchiveAway
+from api_gateway.engine.items import Items
+from shared.archive_reads.catalogue import Sort
+from shared.domain.errors import BiddingError, Overloaded, Unavailable
+
+logger = logging.getLogger(__name__)
+
+PAGE_BYTES_MAX: Final = 512 * 1024
+"""What the items of one page may take. A page of more has fewer items than were asked for, and at least one."""
+WAITING_MAX: Final = 1_000
+"""Different pages that wait to be made. More are refused."""
+AT_ONCE_MAX: Final = 2
+"""Pages that are being made. While one waits for the archive, another may go on."""
+ITEMS_PER_TURN: Final = 32
+
+
+class Wish(NamedTuple):
+    """What a page is asked for by."""
+
+    status: str | None
+    sort: Sort
+    cursor: str | None
+    limit: int
+
+
+class Listing:
+    """Makes pages of the catalogue with the live state of their items."""
+
+    def __init__(self, catalogue: Catalogue, items: Items) -> None:
+        self._catalogue = catalogue
+        self._items = items
+        self._waiting: dict[Wish, Future[bytes]] = {}
+        self._making: set[asyncio.Task[None]] = set()
+        # Those of the tasks that still look for what waits. One that has ended is in the set for a moment longer.
+        self._makers = 0
+
+    async def page(self, wish: Wish) -> bytes:
+        """The page as JSON, read after this call.
+
+        Raises:
+            InvalidInput: the cursor is not one that this list gave out.
+            ShardLost: Redis has lost more than single items, and has nothing of this page.
+            Overloaded: too many pages wait to be made.
+            Unavailable: Redis or the archive cannot be asked.
+        """
+        answer = self._waiting.get(wish)
+        if answer is None:
+            if len(self._waiting) >= WAITING_MAX:
+                raise Overloaded("too many lists are being made; try again")
+            answer = self._waiting[wish] = asyncio.get_running_loop().create_future()
+            answer.add_done_callback(_look_at_error)
+            if self._makers < AT_ONCE_MAX:
+                self._makers += 1
+                task = asyncio.create_task(self._make_all(), name="make-pages")
+                self._making.add(task)
+                task.add_done_callback(self._making.discard)
+        # A caller that is cancelled does not end it for the others.
+        return await asyncio.shield(answer)
+
+    async def _make_all(self) -> None:
+        """Make pages until nobody waits for one."""
+        try:
+            while self._waiting:
+                wish = next(iter(self._waiting))
+                await self._make_for(wish, self._waiting.pop(wish))
+        finally:
+            self._makers -= 1
+
+    async def _make_for(self, wish: Wish, answer: Future[bytes]) -> None:
+        try:
+            answer.set_result(await self._make(wish))
+        except BiddingError as error:
+            answer.set_exception(error)
+        except BaseException as error:
+            answer.set_exception(Unavailable("the list could not be made; try again"))
+            if not isinstance(error, Exception):
+                raise
+            logger.exception("a list cannot be made")
+
+    async def _make(self, wish: Wish) -> bytes:
+        while True:
+            content, fitting = await self._read(wish)
+            if fitting is None:
+                return content
+            # The cursor of the shorter page comes from the catalogue, like every other one.
+            wish = wish._replace(limit=fitting)
+
+    async def _read(self, wish: Wish) -> tuple[bytes, int | None]:
+        """The page; or how many items fit, where there are too many."""
+        page = await self._catalogue.page(status=wish.status, sort=wish.sort, cursor=wish.cursor, limit=wish.limit)
+        found: dict[str, bytes] = {}
+        for start in range(0, len(page.ids), ITEMS_PER_TURN):
+            readings = await self._items.readings(page.ids[start : start + ITEMS_PER_TURN])
+            for item_id, reading in readings.items():
+                found[item_id] = reading.body
+        missing = [item_id for item_id in page.ids if item_id not in found]
+        if missing:
+            missing = await self._add_closed(page.ids, missing, found)
+        shown = [found[item_id] for item_id in page.ids if item_id in found]
+        fitting = _fitting(shown)
+        if 1 <= fitting < len(shown):
+            # Those that are missing take no place, and may be anywhere among the others.
+            return b"", fitting
+        content: dict[str, Any] = {
+            "items": [msgspec.Raw(each) for each in shown],
+            "next_cursor": page.next_cursor,
+            "being_rebuilt": missing,
+        }
+        return msgspec.json.encode(content), None
+
+    async def _add_closed(self, ids: list[str], missing: list[str], found: dict[str, bytes]) -> list[str]:
+        """Add what Redis does not have and the archive has; returns what is still missing."""
+        closed = self._items.closed
+        try:
+            left = await closed.find_many(missing)
+        except ArchiveAway:
+            # Which of them have left Redis cannot be told now. The page has the others, and none is noted as lost.
+            return missing
+        for number, (item_id, item) in enumerate(left.items(), 1):
+            found[item_id] = closed.body_of(item)
+            if number % ITEMS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        missing = [item_id for item_id in ids if item_id not in found]
+        await self._items.note_missing(ids, missing)
+        return missing
+
+
+def _fitting(shown: list[bytes]) -> int:
+    """How many of these a page may have, from the first on."""
+    left = PAGE_BYTES_MAX
+    for count, each in enumerate(shown):
+        left -= len(each) + 1
+        if left < 0:
+            return max(1, count)
+    return len(shown)
+
+
+def _look_at_error(answer: Future[bytes]) -> None:
+    if not answer.cancelled():
+        answer.exception()  # who asked may have gone

@@ -1,0 +1,69 @@
+"""The answers of ``/api/v1/ops``, as OpenAPI describes them and as they are encoded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from api_gateway.schemas import Count, Instant, ItemId
+
+
+class Part(msgspec.Struct):
+    """A service, or one process of it."""
+
+    name: str
+    status: Annotated[str, Meta(description="`ready`, `degraded`, `unavailable`, or `unreachable`: it says nothing.")]
+    details: Annotated[dict[str, str], Meta(description="What its `/ready` says beside that, unless all is well.")]
+    figures: Annotated[dict[str, float], Meta(description="Of its `/metrics`; counters and gauges.")]
+
+
+class HotItem(msgspec.Struct):
+    """An item on which bids come fast."""
+
+    item_id: ItemId
+    bids_per_s: float
+
+
+class Overview(msgspec.Struct):
+    """How the platform is now."""
+
+    time: Instant
+    parts: list[Part]
+    hot_items: Annotated[list[HotItem], Meta(description="Busiest first, of the last 10 to 20 s of this gateway.")]
+
+
+class DeadLetter(msgspec.Struct):
+    """A message that could not be archived."""
+
+    id: Count
+    reason: Annotated[str, Meta(description="`poison`, `clash` or `former_epoch`.")]
+    detail: str
+    subject: str
+    at: Instant
+
+
+class DeadLetters(msgspec.Struct):
+    """The newest ones, and how many there are."""
+
+    count: Count
+    dead_letters: list[DeadLetter]
+
+
+class Operation(msgspec.Struct):
+    """What somebody did to an item. `bid_id`: of a void."""
+
+    epoch: Count
+    seq: Count
+    type: str
+    by: str | None
+    reason: str | None
+    bid_id: str | None
+    at: Instant
+
+
+class AuditPage(msgspec.Struct):
+    """Operations on one item, newest first."""
+
+    operations: list[Operation]

@@ -1,0 +1,128 @@
+"""Keeps what this gateway knows of revoked tokens up to date, and revokes.
+
+1. An operator revokes at one gateway: it is written in Redis, and told by NATS. 2. Every gateway that hears it reads
+Redis. 3. One that does not hear it looks every two seconds, and more often while NATS is away. So what is told by NATS
+is only that there is something to read, and nobody is revoked by a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final, Protocol
+
+from nats.errors import Error as NatsError
+from redis.exceptions import RedisError
+
+from shared.clients.nats import Client, NatsLink
+from shared.domain.errors import OutcomeUnknown
+from shared.identity.errors import TooManyRevocations
+from shared.identity.revocations import OF_TOKEN, OF_USER, Revocation, Revocations
+from shared.names import REVOKED_SUBJECT
+from shared.redis_layout.revocations import RevocationStore
+from shared.seldom import Seldom
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 2.0
+LOOK_OFTEN_S: Final = 0.5
+"""The same while NATS is not heard."""
+_AT_ONCE_S: Final = 0.1
+"""Between two looks at least, however many messages come."""
+_SUBSCRIBE_S: Final = 1.0
+
+
+class Link(Protocol):
+    """See :class:`shared.clients.nats.NatsLink`."""
+
+    @property
+    def client(self) -> Client | None: ...
+
+
+class Revoking:
+    """The revocations of one gateway."""
+
+    def __init__(self, store: RevocationStore, link: Link | NatsLink, known: Revocations) -> None:
+        self.known = known
+        self._store = store
+        self._link = link
+        self._epoch: str | None = None
+        self._is_news = asyncio.Event()
+        self._heard_on: Client | None = None
+        self._cannot = Seldom(logger)
+
+    async def revoke_user(self, user_id: str) -> Revocation:
+        """Revoke all tokens of a user that were issued until now. Raises as :meth:`_revoke`."""
+        return await self._revoke(f"{OF_USER}{user_id}")
+
+    async def revoke_token(self, token_id: str) -> Revocation:
+        """Revoke the token of this ``jti``. Raises as :meth:`_revoke`."""
+        return await self._revoke(f"{OF_TOKEN}{token_id}")
+
+    async def _revoke(self, name: str) -> Revocation:
+        """
+        Raises:
+            TooManyRevocations: there is no room for it.
+            OutcomeUnknown: Redis did not answer; to do it again does no harm.
+        """
+        try:
+            done = await self._store.revoke(name)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise OutcomeUnknown from error
+        self.known.add({name: done})
+        # 1. This is in Redis, under an epoch. 2. Redis loses both. 3. The next look finds the epoch of before, and
+        # would take what is there for all that is known here.
+        self._epoch = None
+        client = self._link.client
+        if client is not None:
+            with contextlib.suppress(NatsError, OSError):
+                await client.publish(REVOKED_SUBJECT, b"")
+        return done
+
+    async def look(self) -> None:
+        """Read what is new, and give Redis back what it has lost.
+
+        Raises:
+            RedisError, OSError, TimeoutError: Redis cannot be asked.
+        """
+        epoch = await self._store.epoch()
+        if self.known.is_known and epoch == self._epoch:
+            return
+        found = await self._store.read()
+        self.known.add(found)
+        self.known.is_known = True
+        if lost := {name: one for name, one in self.known.lasting.items() if name not in found}:
+            with contextlib.suppress(TooManyRevocations):
+                await self._store.put_back(lost)
+            epoch = await self._store.epoch()
+        self._epoch = epoch
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            self._is_news.clear()
+            try:
+                await self._listen()
+                await self.look()
+            except (RedisError, OSError, TimeoutError) as error:
+                # What is known holds on.
+                self._cannot.warning("revoked tokens cannot be read: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(_AT_ONCE_S)
+            with contextlib.suppress(TimeoutError):
+                is_heard = self._heard_on is not None and self._heard_on is self._link.client
+                async with asyncio.timeout((LOOK_EVERY_S if is_heard else LOOK_OFTEN_S) - _AT_ONCE_S):
+                    await self._is_news.wait()
+
+    async def _listen(self) -> None:
+        """Hear of revocations at once, while NATS is there. A client that reconnects subscribes anew by itself."""
+        client = self._link.client
+        if client is None or client is self._heard_on:
+            return
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(_SUBSCRIBE_S):
+                await client.subscribe(REVOKED_SUBJECT, cb=self._hear, pending_msgs_limit=16)
+            self._heard_on = client
+
+    async def _hear(self, _: object) -> None:
+        self._is_news.set()

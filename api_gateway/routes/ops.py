@@ -1,0 +1,91 @@
+"""``/api/v1/ops``, and the audit of an item: for the operators' console."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from api_gateway.context import Context, context_of
+from api_gateway.documented import json_content
+from api_gateway.new_items import checked_item_id
+from api_gateway.ops.overview import AuditPage, DeadLetter, DeadLetters, HotItem, Operation, Overview, Part
+from api_gateway.routes.health import own_part
+from api_gateway.routes.items import ItemIdPath
+from shared.timefmt import to_rfc3339
+
+router = APIRouter(prefix="/api/v1", tags=["operations"])
+
+HOT_MAX: Final = 20
+LISTED_MAX: Final = 200
+
+Limit = Annotated[int, Query(ge=1, le=LISTED_MAX, description="How many at most.")]
+
+
+@router.get(
+    "/ops/overview",
+    summary="How are the parts?",
+    responses={200: {"description": "The parts, and what is busy", "content": json_content(Overview)}},
+)
+async def get_overview(request: Request) -> Response:
+    """Every part that `OPS_PARTS` names, with what its `/ready` says, and the busiest items of this gateway.
+
+    A part is asked within a second; what it said is at most a second old. Counters only rise: the difference between
+    two answers, by their `time`, is a rate.
+    """
+    context = context_of(request)
+    others = await context.parts.ask()
+    is_listed = any(each.name.startswith("api_gateway") for each in others)
+    parts = [*([] if is_listed else [await own_part(context)]), *others]
+    hot = context.hot_items.top(HOT_MAX, asyncio.get_running_loop().time())
+    return _told(
+        Overview(
+            time=to_rfc3339(time.time_ns() // 1000),
+            parts=[Part(each.name, each.status, each.details, each.figures) for each in parts],
+            hot_items=[HotItem(each.item_id, each.bids_per_s) for each in hot],
+        )
+    )
+
+
+@router.get(
+    "/ops/dead-letters",
+    summary="What could not be archived",
+    responses={200: {"description": "The newest ones", "content": json_content(DeadLetters)}, 422: {}, 503: {}},
+)
+async def get_dead_letters(request: Request, limit: Limit = 50) -> Response:
+    """Messages that could not be stored as what they say they are, newest first: `bidding dead-letters` has more."""
+    count, rows = await context_of(request).archive.dead_letters(limit)
+    letters = [
+        DeadLetter(row["id"], row["reason"], row["detail"], row["subject"], to_rfc3339(row["at_us"])) for row in rows
+    ]
+    return _told(DeadLetters(count, letters))
+
+
+@router.get(
+    "/items/{item_id}/audit",
+    summary="Who operated the item",
+    responses={200: {"description": "Operations, newest first", "content": json_content(AuditPage)}, 422: {}, 503: {}},
+)
+async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) -> Response:
+    """Pauses, resumptions, the withdrawal and voids, as they are archived: who did it, and why."""
+    context: Context = context_of(request)
+    operations = [
+        Operation(
+            epoch=row["epoch"],
+            seq=row["seq"],
+            type=row["type"],
+            by=row["by"],
+            reason=row["reason"],
+            bid_id=row["bid_id"],
+            at=to_rfc3339(row["at_us"]),
+        )
+        for row in await context.archive.operations(checked_item_id(item_id), limit)
+    ]
+    return _told(AuditPage(operations))
+
+
+def _told(answer: Any) -> Response:
+    return Response(msgspec.json.encode(answer), 200, {"cache-control": "no-store"}, "application/json")

@@ -1,0 +1,283 @@
+// One lot, as operators see it: live, its bids with the names of the bidders, who may bid, what was done to it, and the
+// buttons for that.
+
+import { Register, stateOf } from "../feed/feed.js";
+import { ApiError, auditOf, getItem, namedBids, operate } from "../lib/api.js";
+import { momentText, timeText } from "../lib/clock.js";
+import { byId, element, isolated, oncePerFrame, sentence, setText } from "../lib/dom.js";
+import { formatMoney } from "../lib/money.js";
+import { STATUS_LABELS, endOf, isFinalStatus, shownPrice } from "../lib/status.js";
+import { Bidders } from "./bidders.js";
+import { LotPlace } from "./places.js";
+
+const BIDS_MAX = 50;
+const AUDIT_MAX = 20;
+const READ_EVERY_MS = 1500;
+const ID = /^[A-Za-z0-9_-]{1,64}$/;
+const DONE = { paused: "Paused", resumed: "Resumed", cancelled: "Withdrawn", voided: "Bid voided" };
+
+export class Lot {
+  #id = null;
+  #item = null;
+  #register = new Register();
+  #bids = [];
+  #readMs = -Infinity;
+  #timer = null;
+  #place = new LotPlace();
+  #asksApproval = false;
+  #couldRule = false;
+
+  /**
+   * `onWatch(id, former)` runs when another lot is shown. `mayOperate()`: not only look. `houseAsks()`: all lots ask for
+   * approval.
+   */
+  constructor({ confirmation, onWatch, mayOperate, houseAsks }) {
+    this.confirmation = confirmation;
+    this.onWatch = onWatch;
+    this.mayOperate = mayOperate;
+    this.houseAsks = houseAsks;
+    this.draw = oncePerFrame(() => this.#draw());
+    this.bidders = new Bidders(byId("lot-bidders"), {
+      name: "lot-bidder",
+      where: "on the lot",
+      level: "h5",
+      place: this.#place,
+      confirmation,
+      mayRule: () => this.#mayRule(),
+      onTold: (page) => {
+        this.#asksApproval = page.approval_required;
+        this.#drawBids();
+        this.draw();
+      },
+    });
+    byId("find-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.open(byId("find").value.trim());
+    });
+    const questions = {
+      pause: ["Pause the bidding?", "Nobody can bid until it is resumed; the remaining time is kept.", "Pause"],
+      resume: ["Resume the bidding?", "The end moves by the length of the pause.", "Resume"],
+      cancel: ["Withdraw the lot?", "This is final: the bidding ends, and nobody wins.", "Withdraw"],
+    };
+    for (const [operation, [title, words, yes]] of Object.entries(questions)) {
+      const question = { title, words, yes, isDanger: operation === "cancel" };
+      byId(operation).addEventListener("click", () => this.#ask(question, operation));
+    }
+  }
+
+  async open(id) {
+    setText(byId("find-error"), "");
+    if (!ID.test(id)) {
+      setText(byId("find-error"), "An id has 1 to 64 letters, digits, hyphens or underscores.");
+      byId("find").focus();
+      return;
+    }
+    try {
+      const item = await getItem(id);
+      const former = this.#id;
+      this.#id = id;
+      this.#item = item;
+      this.#register = new Register();
+      this.#register.offer(stateOf(item));
+      this.#place.item = { id, currency: item.currency };
+      this.#bids = [];
+      this.#asksApproval = item.approval_required ?? false;
+      byId("find").value = id;
+      byId("bids").replaceChildren();
+      byId("audit").replaceChildren();
+      setText(byId("done"), "");
+      history.replaceState(null, "", `/ops?lot=${encodeURIComponent(id)}`);
+      this.onWatch(id, former);
+      this.draw();
+      await Promise.all([this.#read(), this.bidders.restart()]);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      setText(byId("find-error"), error.status === 404 ? `No lot has the id “${id}”.` : sentence(error.message));
+    }
+  }
+
+  /** Shows no lot any more, and forgets whose bids it had. */
+  close() {
+    this.#id = null;
+    this.#item = null;
+    this.#bids = [];
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    byId("lot").hidden = true;
+    for (const part of ["bids", "audit"]) byId(part).replaceChildren();
+    this.bidders.forget();
+    setText(byId("lot-leader"), "—");
+  }
+
+  /** Takes a frame of the feed. */
+  take(frame) {
+    if (this.#id === null || frame.item_id !== this.#id || !this.#register.offer(stateOf(frame))) return;
+    this.draw();
+    this.#readSoon();
+  }
+
+  /** Whether all lots ask for approval is known anew. */
+  asked() {
+    if (this.#id === null) return;
+    this.draw();
+    this.bidders.refresh();
+  }
+
+  /** Asks before `operation`, about the lot that is shown now: while the dialog is open another one may come. */
+  #ask(question, operation) {
+    const id = this.#id;
+    const { name } = this.#now;
+    const words = `The lot is ${name ? `“${isolated(name)}” (${id})` : id}. ${question.words}`;
+    this.confirmation.ask({ ...question, words }, (reason) => this.#operate(id, operation, reason));
+  }
+
+  async #operate(id, operation, reason) {
+    const item = await operate(id, operation, reason);
+    if (id !== this.#id) return;
+    this.#register.offer(stateOf(item));
+    setText(byId("done"), "Done, and noted in your name.");
+    this.draw();
+    this.#readSoon();
+  }
+
+  /** Reads bids and audit, but not for every frame of a busy lot. */
+  #readSoon() {
+    if (this.#timer !== null) return;
+    const waitMs = Math.max(250, this.#readMs + READ_EVERY_MS - performance.now());
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#read();
+    }, waitMs);
+  }
+
+  async #read() {
+    const id = this.#id;
+    this.#readMs = performance.now();
+    try {
+      const [page, audit] = await Promise.all([namedBids(id, BIDS_MAX), auditOf(id, AUDIT_MAX)]);
+      if (id !== this.#id) return;
+      this.#bids = page.bids;
+      setText(byId("bids-note"), page.partial ? "Older bids cannot be read at the moment." : "");
+      this.#drawBids();
+      this.#drawAudit(audit.operations);
+    } catch (error) {
+      if (id === this.#id) setText(byId("bids-note"), `The bids could not be read. ${sentence(error.message)}`);
+    }
+    this.draw();
+  }
+
+  /** After the end nothing is decided by it any more. */
+  #mayRule() {
+    return this.mayOperate() && !isFinalStatus(this.#now.status);
+  }
+
+  get #now() {
+    return { ...this.#item, ...this.#register.state };
+  }
+
+  #money(amount) {
+    return formatMoney(amount, this.#item.currency ?? "USD");
+  }
+
+  #draw() {
+    if (this.#id === null) return; // It was closed meanwhile.
+    const item = this.#now;
+    byId("lot").hidden = false;
+    setText(byId("lot-name"), item.name || this.#id);
+    setText(byId("lot-status"), STATUS_LABELS[item.status] ?? item.status);
+    byId("lot-status").dataset.status = item.status;
+    setText(byId("lot-price"), this.#money(shownPrice(item)));
+    setText(byId("lot-leader"), this.#leaderText(item));
+    setText(byId("lot-bids"), (item.bid_count ?? 0).toLocaleString());
+    const end = endOf(item);
+    setText(byId("lot-end"), end === null ? "Never" : momentText(end));
+    byId("lot-link").href = `/items/${encodeURIComponent(this.#id)}`;
+    const may = this.mayOperate();
+    const isOver = isFinalStatus(item.status);
+    byId("pause").hidden = !may || item.status !== "open";
+    byId("resume").hidden = !may || item.status !== "paused";
+    byId("cancel").hidden = !may || isOver;
+    this.#drawWho(isOver);
+  }
+
+  #drawWho(isOver) {
+    const ofHouse = this.houseAsks() ? "All lots ask for approval." : "Whoever is not blocked may bid.";
+    const words = this.#asksApproval ? "The lot asks for approval." : ofHouse;
+    setText(byId("who-words"), isOver ? "The bidding is over." : words);
+    if (this.#couldRule === this.#mayRule()) return;
+    this.#couldRule = this.#mayRule();
+    this.bidders.draw();
+    this.#drawBids();
+  }
+
+  /** The leader's name, where a bid that was read tells it; else the alias. */
+  #leaderText(item) {
+    if (!item.highest_bidder) return "Nobody";
+    const named = this.#bids.find(({ bidder }) => bidder === item.highest_bidder);
+    return named === undefined ? item.highest_bidder : named.user_id;
+  }
+
+  #drawBids() {
+    const rows = byId("bids");
+    const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.does : null;
+    rows.replaceChildren(...this.#bids.map((bid) => this.#bidRow(bid)));
+    if (focused !== null) rows.querySelector(`[data-does="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  #bidRow(bid) {
+    const marks = [];
+    if (bid.kind === "proxy") marks.push("Automatic");
+    if (bid.kind === "buy_now") marks.push("Bought now");
+    if (bid.status === "voided") marks.push("Void");
+    if (bid.status === "repriced") marks.push("Stands at another price");
+    const isBlocked = this.bidders.isBlocked(bid.user_id);
+    if (isBlocked) marks.push("Blocked");
+    const last = element("div", { class: "does" });
+    if (this.#mayRule() && !isBlocked) {
+      last.append(rowButton("Block", `Block ${bid.user_id}, who bid ${this.#money(bid.amount)}`, `block ${bid.bid_id}`, () => this.bidders.ask("block", bid.user_id)));
+    }
+    if (this.mayOperate() && bid.kind !== "proxy" && bid.status !== "voided" && this.#now.status !== "cancelled") {
+      last.append(rowButton("Void", `Void the bid of ${this.#money(bid.amount)} by ${bid.user_id}`, `void ${bid.bid_id}`, () => this.#askVoid(bid)));
+    }
+    return element(
+      "tr",
+      { class: bid.status === "voided" ? "is-struck" : null },
+      element("td", { class: "who" }, element("span", { class: "name" }, bid.user_id), ...marks.map((mark) => element("span", { class: "tag" }, mark))),
+      element("td", { class: "alias" }, bid.bidder),
+      element("td", { class: "amount" }, this.#money(bid.amount)),
+      element("td", { class: "when" }, element("time", { datetime: bid.timestamp }, timeText(Date.parse(bid.timestamp)))),
+      element("td", {}, last),
+    );
+  }
+
+  #askVoid(bid) {
+    const words =
+      `${bid.user_id} bid ${this.#money(bid.amount)}. The lot becomes what its other bids make it: the price may fall, and somebody else may lead. ` +
+      "After the close nobody wins.";
+    const question = { title: "Void this bid?", words, yes: "Void the bid", isDanger: true };
+    this.#ask(question, `bids/${encodeURIComponent(bid.bid_id)}/void`);
+  }
+
+  #drawAudit(operations) {
+    byId("audit-part").hidden = operations.length === 0;
+    byId("audit").replaceChildren(
+      ...operations.map(({ type, by, reason, bid_id: bid, at }) =>
+        element(
+          "tr",
+          {},
+          element("td", {}, DONE[type] ?? type, bid === null ? null : element("span", { class: "lot-id" }, ` ${bid}`)),
+          element("td", {}, by ?? "—"),
+          element("td", { class: "detail", dir: "auto" }, reason ?? ""),
+          element("td", { class: "when" }, element("time", { datetime: at }, timeText(Date.parse(at)))),
+        ),
+      ),
+    );
+  }
+}
+
+/** `does`: by which the button is found again when its row is drawn anew. */
+function rowButton(text, label, does, onClick) {
+  const button = element("button", { type: "button", class: "button-quiet is-small", "data-does": does, "aria-label": label }, text);
+  button.addEventListener("click", onClick);
+  return button;
+}

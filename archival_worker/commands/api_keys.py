@@ -1,0 +1,136 @@
+"""``python -m archival_worker api-keys``: makes, lists and revokes the keys of services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import click
+
+from archival_worker.settings import Settings
+from shared import names
+from shared.clients.postgres import open_postgres
+from shared.identity.api_keys import KEY_ID_PATTERN, KEYS_MAX, ApiKeySettings, make_key
+from shared.identity.tokens import Role
+from shared.settings import settings_or_exit
+from shared.timefmt import from_datetime, to_rfc3339
+
+T = TypeVar("T")
+
+_NAME: Final = "archival-worker-operator"
+_NAME_CHARACTERS_MAX: Final = 100
+_DAYS_MAX: Final = 3_650
+_LISTED_MAX: Final = 1_000
+_ALIVE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+
+_COUNT: Final = f"SELECT count(*) FROM api_keys WHERE {_ALIVE}"
+_INSERT: Final = """
+    INSERT INTO api_keys (key_id, name, digest, user_id, roles, expires_at) VALUES ($1, $2, $3, $4, $5, $6)"""
+_LIST: Final = f"""
+    SELECT key_id, name, user_id, roles, created_at, expires_at, revoked_at FROM api_keys
+    WHERE $1 OR {_ALIVE} ORDER BY created_at DESC, key_id LIMIT {_LISTED_MAX}"""
+_REVOKE: Final = "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL RETURNING user_id"
+
+
+@click.group("api-keys")
+def api_keys() -> None:
+    """The keys with which services get tokens of the API."""
+
+
+@api_keys.command("create")
+@click.argument("name")
+@click.option("--user", required=True, help="In whose name the service acts.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    type=click.Choice([role.value for role in Role]),
+    help="What it is.",
+)
+@click.option("--days", type=click.IntRange(1, _DAYS_MAX), help="After so many days it is good no longer.")
+@click.pass_obj
+def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], days: int | None) -> None:
+    """Make a key for the service called NAME. It is shown this once."""
+    secret = settings_or_exit(ApiKeySettings).api_key_secret.get_secret_value()
+    if not secret:
+        raise click.ClickException("API_KEY_SECRET is not set: the gateways and this command need the same one.")
+    if not names.is_user_id(user):
+        raise click.ClickException("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
+    if not name.strip() or len(name) > _NAME_CHARACTERS_MAX or not name.isprintable():
+        raise click.ClickException(f"A name has 1 to {_NAME_CHARACTERS_MAX} characters that can be printed.")
+    key = make_key(secret)
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+
+    async def store(pool: asyncpg.Pool) -> None:
+        if await pool.fetchval(_COUNT) >= KEYS_MAX:
+            raise click.ClickException(f"There are {KEYS_MAX} keys already; revoke some.")
+        await pool.execute(_INSERT, key.key_id, name, key.digest, user, sorted(set(roles)), expires_at)
+
+    _with_archive(settings, store)
+    click.echo(f"The key {key.key_id} of {name}; it cannot be shown again:", err=True)
+    click.echo(key.text)
+
+
+@api_keys.command("list")
+@click.option("--all", "with_ended", is_flag=True, help="Those too that are revoked or expired.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
+    """Show the keys, newest first."""
+
+    async def read(pool: asyncpg.Pool) -> Sequence[asyncpg.Record]:
+        found: Sequence[asyncpg.Record] = await pool.fetch(_LIST, with_ended)
+        return found
+
+    for row in _with_archive(settings, read):
+        told = {name: _shown(value) for name, value in row.items()}
+        if as_json:
+            click.echo(json.dumps(told))
+            continue
+        until = f"until {told['expires_at']}" if told["expires_at"] else "without an end"
+        state = f"revoked {told['revoked_at']}" if told["revoked_at"] else until
+        click.echo(f"{told['key_id']}  {told['user_id']} ({', '.join(row['roles'])})  {state}  {told['name']}")
+
+
+@api_keys.command("revoke")
+@click.argument("key_id")
+@click.pass_obj
+def revoke(settings: Settings, key_id: str) -> None:
+    """Make the key with this KEY_ID worthless. Tokens that were given for it are good for ten minutes more."""
+    if re.fullmatch(KEY_ID_PATTERN, key_id) is None:
+        raise click.ClickException("A key's id has 12 letters and digits: it stands behind bk_ in the key.")
+
+    async def write(pool: asyncpg.Pool) -> str | None:
+        found: str | None = await pool.fetchval(_REVOKE, key_id)
+        return found
+
+    user = _with_archive(settings, write)
+    if user is None:
+        raise click.ClickException(f"There is no key {key_id}, or it is revoked already.")
+    click.echo(f"The key {key_id} is revoked. `bidding token revoke {user}` ends the tokens that it was given, too.")
+
+
+def _shown(value: Any) -> Any:
+    return to_rfc3339(from_datetime(value)) if isinstance(value, datetime) else value
+
+
+def _with_archive(settings: Settings, work: Callable[[asyncpg.Pool], Awaitable[T]]) -> T:
+    async def run() -> T:
+        pool = await open_postgres(settings.postgres_url, name=_NAME, connections_max=1)
+        try:
+            return await work(pool)
+        finally:
+            pool.terminate()
+
+    try:
+        return asyncio.run(run())
+    except asyncpg.UndefinedTableError as error:
+        raise click.ClickException("The archive has no table for API keys: run `migrate`.") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise click.ClickException(f"PostgreSQL cannot be asked: {str(error) or type(error).__name__}") from error

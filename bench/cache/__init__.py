@@ -1,0 +1,1 @@
+"""The read cache: gets per second, hit rates, questions left to PostgreSQL."""

@@ -1,0 +1,140 @@
+"""What a gateway does when more is asked of it than it can: bids at 0.8 of its peak, at twice its peak, at half of it.
+
+The peak is that of a closed loop, measured just before. Latencies count from when a bid was due. With the setting's
+default a gateway lets 20,000 bids wait; where fewer may, others are answered 503 at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+import uvloop
+
+from bench.client import bid_requests, load
+from bench.gateway import cores_apart, served
+from bench.overload.open_loop import Course, offer
+from infrastructure.local.servers.ports import Ports
+from infrastructure.local.stack import Stack
+from load_tests.generator.samples import percentiles_ms
+
+_CONNECTIONS: Final = 2_000
+_CLOSED_CONNECTIONS: Final = 128
+_NORMAL_MS: Final = 50.0
+"""An answer that comes within this is a normal one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """One pace of a run: bids a second, and milliseconds."""
+
+    offered: float
+    decided: float
+    shed: float
+    unanswered: int
+    p50_ms: float
+    p99_ms: float
+    shed_p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run: the peak, its paces, and how long after the overload answers were normal again (seconds)."""
+
+    peak: float
+    paces: list[Pace]
+    normal_again_s: float
+
+
+def _pace(course: Course, seconds: float) -> Pace:
+    decided = [answer.took_s for answer in course.answers if answer.status in (200, 201)]
+    shed = [answer.took_s for answer in course.answers if answer.status == 503]
+    others = len(course.answers) - len(decided) - len(shed)
+    if others:
+        raise click.ClickException(f"{others} bids were neither decided nor shed")
+    times = percentiles_ms(decided)
+    return Pace(
+        course.offered / seconds,
+        sum(answer.status != 503 for answer in course.answered_in_time) / seconds,
+        sum(answer.status == 503 for answer in course.answered_in_time) / seconds,
+        course.unanswered,
+        times.get("p50", 0.0),
+        times.get("p99", 0.0),
+        percentiles_ms(shed).get("p99", 0.0),
+    )
+
+
+def _normal_again_s(after: Course, began_s: float) -> float:
+    """When the last answer that was shed or slow was due, from the end of the overload on."""
+    slow = [a.due_s for a in after.answers if a.took_s * 1e3 > _NORMAL_MS or a.status == 503]
+    return max(slow, default=began_s) - began_s
+
+
+async def _run(port: int, item_ids: list[str], *, seconds: float, warm_up_s: float) -> Run:
+    requests = bid_requests(item_ids, keyed=False)
+    tally, took_s, _ = await load(
+        port,
+        requests,
+        connections=_CLOSED_CONNECTIONS,
+        warm_up_s=warm_up_s,
+        measure_s=seconds,
+        cpu_s=lambda: 0.0,
+    )
+    peak = tally.answered / took_s
+    paces = [(0.8 * peak, seconds), (2 * peak, seconds), (0.5 * peak, seconds)]
+    courses = await offer(port, requests, paces=paces, connections=_CONNECTIONS)
+    after = courses[-1]
+    began_s = min((answer.due_s for answer in after.answers), default=0.0)
+    return Run(peak, [_pace(course, seconds) for course in courses], _normal_again_s(after, began_s))
+
+
+def bench_overload(*, rounds: int, seconds: float) -> dict[tuple[int, int], list[Run]]:
+    """Run it for one item and for a thousand, in ``rounds`` rounds, and print the medians; by the number of items, and
+    of bids that may wait."""
+    results: dict[tuple[int, int], list[Run]] = {(1, 20_000): [], (1, 500): [], (1_000, 20_000): [], (1_000, 500): []}
+    with cores_apart(), tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
+        stack = Stack(Path(directory), ports=Ports.free(), services=(), migrate=True, redis_appendfsync="everysec")
+        try:
+            asyncio.run(stack.start())
+            for number in range(rounds):
+                for (items, waiting), runs in results.items():
+                    env = {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR", "BID_QUEUE_MAX": str(waiting)}
+                    ids = [f"overload-{number}-{items}-{waiting}-{one}" for one in range(items)]
+                    with served("api_gateway", stack.service_env | env, stack.ports.gateway):
+                        run = _run(stack.ports.gateway, ids, seconds=seconds, warm_up_s=1.0 + items * 0.01)
+                        runs.append(uvloop.run(run))
+                    click.echo(
+                        f"round {number + 1}/{rounds}  {items} items, {waiting} may wait: peak {runs[-1].peak:,.0f}/s"
+                    )
+        finally:
+            asyncio.run(stack.stop())
+    _report(results)
+    return results
+
+
+def _report(results: dict[tuple[int, int], list[Run]]) -> None:
+    click.echo()
+    head = f"{'':28}{'offered/s':>11}{'decided/s':>11}{'of peak':>9}{'shed/s':>9}{'p50 ms':>9}{'p99 ms':>9}"
+    click.echo(f"{head}{'shed p99':>10}{'unanswered':>12}")
+    for (items, waiting), runs in results.items():
+        click.echo(f"{items:,} items, {waiting:,} bids may wait")
+        for index, name in enumerate(("0.8 of the peak", "twice the peak", "then half of it")):
+            paces = [run.paces[index] for run in runs]
+            of_peak = statistics.median(run.paces[index].decided / run.peak for run in runs)
+            click.echo(
+                f"{f'  {name}':28}{_median(paces, 'offered'):>11,.0f}{_median(paces, 'decided'):>11,.0f}"
+                f"{of_peak:>9.2f}{_median(paces, 'shed'):>9,.0f}{_median(paces, 'p50_ms'):>9.1f}"
+                f"{_median(paces, 'p99_ms'):>9.1f}{_median(paces, 'shed_p99_ms'):>10.1f}"
+                f"{sum(pace.unanswered for pace in paces):>12}"
+            )
+        again = [run.normal_again_s for run in runs]
+        click.echo(f"{'':4}normal again after {statistics.median(again):.2f} s ({min(again):.2f} to {max(again):.2f})")
+
+
+def _median(paces: list[Pace], name: str) -> float:
+    return statistics.median([float(getattr(pace, name)) for pace in paces])

@@ -1,0 +1,287 @@
+"""ECS as a deployment sees it: services, revisions of their task definitions, a task that runs once, and notes.
+
+Every call blocks. What a deployment has to know of its former runs is written on the services themselves, as tags:
+whoever goes on, on another machine, finds it there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infrastructure.deploy.errors import DeployError, ServiceFailed
+from shared.aws.clients import translated
+
+Client = Callable[[str], Any]
+"""Makes a client of a service of AWS, by its name for boto3."""
+
+# What `register_task_definition` takes of what `describe_task_definition` tells.
+_REGISTRABLE: Final = (
+    "family",
+    "taskRoleArn",
+    "executionRoleArn",
+    "networkMode",
+    "containerDefinitions",
+    "volumes",
+    "placementConstraints",
+    "requiresCompatibilities",
+    "cpu",
+    "memory",
+    "pidMode",
+    "ipcMode",
+    "proxyConfiguration",
+    "ephemeralStorage",
+    "runtimePlatform",
+    "enableFaultInjection",
+)
+_DESCRIBED_AT_ONCE: Final = 10
+_EVENTS_SHOWN: Final = 3
+_LOOKS_OF_BEFORE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service as it is now.
+
+    Attributes:
+        revision: ARN of the task definition that it should run.
+        deployments: as ECS tells them; the one under way is PRIMARY.
+        network: where its tasks are, as `run_task` takes it.
+        notes: its tags.
+        events: what ECS said last, newest first.
+    """
+
+    name: str
+    arn: str
+    revision: str
+    desired: int
+    running: int
+    deployments: Sequence[Mapping[str, Any]]
+    network: Mapping[str, Any]
+    notes: Mapping[str, str]
+    events: Sequence[str]
+
+    @property
+    def primary(self) -> Mapping[str, Any]:
+        """The deployment that ECS works towards."""
+        return next((each for each in self.deployments if each["status"] == "PRIMARY"), {})
+
+    def settled_on(self, revision: str) -> bool:
+        """Whether all of its tasks, and no others, run this revision.
+
+        Raises:
+            ServiceFailed: it will not come to that.
+        """
+        if self.revision != revision:
+            raise ServiceFailed(
+                f"{self.name}: ECS has taken the deployment back to {short(self.revision)}{self._said()}"
+            )
+        primary = self.primary
+        if primary.get("rolloutState") == "FAILED":
+            raise ServiceFailed(
+                f"{self.name}: {primary.get('rolloutStateReason') or 'the deployment failed'}{self._said()}"
+            )
+        return (
+            len(self.deployments) == 1
+            and primary.get("taskDefinition") == revision
+            and primary.get("rolloutState", "COMPLETED") == "COMPLETED"
+            and self.running == self.desired
+        )
+
+    def _said(self) -> str:
+        return "".join(f"\n    {event}" for event in self.events[:_EVENTS_SHOWN])
+
+
+def short(revision: str) -> str:
+    """``family:3`` of the ARN of a task definition."""
+    return revision.rpartition("/")[2]
+
+
+class Cluster:
+    """One environment's cluster.
+
+    Args:
+        looks_every_s: how often ECS is asked while something is waited for.
+    """
+
+    def __init__(self, client: Client, name: str, *, looks_every_s: float = 5.0) -> None:
+        self.name = name
+        with translated("ECS"):
+            self._ecs = client("ecs")
+        self._looks_every_s = looks_every_s
+
+    def services(self) -> dict[str, Service]:
+        """All services, by name.
+
+        Raises:
+            AwsError: ECS cannot be asked, or there is no such cluster.
+        """
+        with translated(f"ECS, services of {self.name}"):
+            pages = self._ecs.get_paginator("list_services").paginate(cluster=self.name)
+            arns = [arn for page in pages for arn in page["serviceArns"]]
+        found: dict[str, Service] = {}
+        for first in range(0, len(arns), _DESCRIBED_AT_ONCE):
+            found |= {each.name: each for each in self._described(arns[first : first + _DESCRIBED_AT_ONCE])}
+        return found
+
+    def service(self, name: str) -> Service:
+        """One service as it is now.
+
+        Raises:
+            AwsError: ECS cannot be asked.
+            DeployError: there is none of that name.
+        """
+        for found in self._described([name]):
+            return found
+        raise DeployError(f"there is no service {name} in the cluster {self.name}")
+
+    def _described(self, names: Sequence[str]) -> Iterator[Service]:
+        with translated(f"ECS, services of {self.name}"):
+            answer = self._ecs.describe_services(cluster=self.name, services=list(names), include=["TAGS"])
+        for each in answer["services"]:
+            if each["status"] != "INACTIVE":
+                yield Service(
+                    name=each["serviceName"],
+                    arn=each["serviceArn"],
+                    revision=each["taskDefinition"],
+                    desired=each["desiredCount"],
+                    running=each["runningCount"],
+                    deployments=each.get("deployments", []),
+                    network=each.get("networkConfiguration", {}),
+                    notes={tag["key"]: tag["value"] for tag in each.get("tags", [])},
+                    events=[event["message"] for event in each.get("events", [])],
+                )
+
+    def revision_with(self, family: str, image: str | None, *, register: bool) -> str:
+        """The newest revision of a family with this image in its first container; with None, the newest as it is.
+
+        The newest one has the newest settings, whoever made it: Terraform, or a deployment before this. Where only its
+        image is another one it is copied, if ``register`` says so; else the answer is ``family:new``.
+
+        Raises:
+            AwsError: ECS cannot be asked, or does not know the family.
+        """
+        with translated(f"ECS, task definition {family}"):
+            answer = self._ecs.describe_task_definition(taskDefinition=family, include=["TAGS"])
+            newest = answer["taskDefinition"]
+            main, *others = newest["containerDefinitions"]
+            if image is None or main["image"] == image:
+                return str(newest["taskDefinitionArn"])
+            if not register:
+                return f"{family}:new"
+            copy = {name: newest[name] for name in _REGISTRABLE if newest.get(name)}
+            copy["containerDefinitions"] = [main | {"image": image}, *others]
+            if tags := answer.get("tags"):
+                copy["tags"] = tags
+            made = self._ecs.register_task_definition(**copy)
+        return str(made["taskDefinition"]["taskDefinitionArn"])
+
+    def main_container(self, revision: str) -> Mapping[str, Any]:
+        """The definition of the first container of a revision.
+
+        Raises:
+            AwsError: ECS cannot be asked.
+        """
+        with translated(f"ECS, task definition {short(revision)}"):
+            answer = self._ecs.describe_task_definition(taskDefinition=revision)
+        found: Mapping[str, Any] = answer["taskDefinition"]["containerDefinitions"][0]
+        return found
+
+    def retire(self, revision: str) -> None:
+        """Nobody starts a task of this revision any more; its family's newest one is then the one before."""
+        with translated(f"ECS, task definition {short(revision)}"):
+            self._ecs.deregister_task_definition(taskDefinition=revision)
+
+    def update(self, service: str, revision: str) -> None:
+        """Begin a deployment of this revision."""
+        with translated(f"ECS, update of {service}"):
+            self._ecs.update_service(cluster=self.name, service=service, taskDefinition=revision)
+
+    def wait_for(
+        self, service: str, revision: str, *, within_s: float, look: Callable[[Service], None] = lambda found: None
+    ) -> None:
+        """Until all tasks of the service run this revision. ``look`` is shown the service each time.
+
+        Raises:
+            ServiceFailed: it failed, was taken back by ECS, or was not done within ``within_s`` seconds.
+            AwsError: ECS cannot be asked.
+        """
+        deadline_s = time.monotonic() + within_s
+        # An answer just after the update may still be from before it.
+        believed_s = time.monotonic() + _LOOKS_OF_BEFORE * self._looks_every_s
+        is_told = False
+        while True:
+            found = self.service(service)
+            is_told = is_told or found.revision == revision or time.monotonic() > believed_s
+            if is_told and found.settled_on(revision):
+                return
+            look(found)
+            if time.monotonic() > deadline_s:
+                raise ServiceFailed(
+                    f"{service}: {found.running} of {found.desired} tasks run after {within_s:.0f} s, "
+                    f"in {len(found.deployments)} deployments"
+                )
+            time.sleep(self._looks_every_s)
+
+    def run_once(
+        self, revision: str, network: Mapping[str, Any], *, token: str, within_s: float, look: Callable[[str], None]
+    ) -> str:
+        """Run a task of this revision to its end; its ARN. ``look`` is told its state each time.
+
+        ``token`` makes the start idempotent: a second start under the same one is the same task.
+
+        Raises:
+            DeployError: it did not start, did not end within ``within_s`` seconds, or ended with another exit code
+                than 0.
+            AwsError: ECS cannot be asked.
+        """
+        with translated(f"ECS, task {short(revision)}"):
+            answer = self._ecs.run_task(
+                cluster=self.name,
+                taskDefinition=revision,
+                launchType="FARGATE",
+                networkConfiguration=dict(network),
+                startedBy="bidding-deploy",
+                clientToken=token,
+            )
+        if not answer["tasks"]:
+            reasons = ", ".join(str(each.get("reason")) for each in answer.get("failures", []))
+            raise DeployError(f"the task {short(revision)} did not start: {reasons or 'ECS does not say why'}")
+        task = str(answer["tasks"][0]["taskArn"])
+        deadline_s = time.monotonic() + within_s
+        while True:
+            with translated(f"ECS, task {short(revision)}"):
+                answer = self._ecs.describe_tasks(cluster=self.name, tasks=[task])
+            if not answer["tasks"]:
+                raise DeployError(f"ECS has forgotten the task {task}")
+            state = answer["tasks"][0]
+            if state["lastStatus"] in ("STOPPED", "DELETED"):
+                _require_success(state, revision)
+                return task
+            look(str(state["lastStatus"]).lower())
+            if time.monotonic() > deadline_s:
+                raise DeployError(f"the task {short(revision)} did not end within {within_s:.0f} s; it goes on: {task}")
+            time.sleep(self._looks_every_s)
+
+    def note(self, service: Service, notes: Mapping[str, str]) -> None:
+        """Write tags on the service."""
+        with translated(f"ECS, notes on {service.name}"):
+            tags = [{"key": key, "value": value} for key, value in notes.items()]
+            self._ecs.tag_resource(resourceArn=service.arn, tags=tags)
+
+    def forget(self, service: Service, keys: Sequence[str]) -> None:
+        """Remove tags from it."""
+        with translated(f"ECS, notes on {service.name}"):
+            self._ecs.untag_resource(resourceArn=service.arn, tagKeys=list(keys))
+
+
+def _require_success(state: Mapping[str, Any], revision: str) -> None:
+    main = state["containers"][0]
+    code = main.get("exitCode")
+    if code == 0:
+        return
+    reason = main.get("reason") or state.get("stoppedReason") or ""
+    what = f"ended with exit code {code}" if code is not None else "did not run"
+    raise DeployError(f"the task {short(revision)} {what}{f': {reason}' if reason else ''}")

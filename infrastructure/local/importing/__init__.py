@@ -1,0 +1,1 @@
+"""`bidding import`: reads lots from a file, and creates them over HTTP."""

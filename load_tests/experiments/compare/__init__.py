@@ -1,0 +1,1 @@
+"""``bidding experiment compare``: a report from files of results, and from nothing else."""

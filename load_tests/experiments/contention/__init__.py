@@ -1,0 +1,1 @@
+"""``bidding experiment contention``: more and more bidders on one item."""

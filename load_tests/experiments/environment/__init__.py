@@ -1,0 +1,1 @@
+"""``bidding experiment environment``: eight properties of a place where the platform runs."""

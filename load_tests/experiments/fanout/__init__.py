@@ -1,0 +1,1 @@
+"""``bidding experiment fanout``: more and more viewers of one item."""

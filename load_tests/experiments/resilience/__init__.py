@@ -1,0 +1,1 @@
+"""``bidding experiment resilience``: one part fails while people bid, watch and read."""

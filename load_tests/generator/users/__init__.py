@@ -1,0 +1,1 @@
+"""What all Locust users share. Only Locust's own processes import these: Locust patches the standard library."""

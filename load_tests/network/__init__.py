@@ -1,0 +1,1 @@
+"""A network that is slower, and processors that are smaller, than those of this machine."""

@@ -1,0 +1,1 @@
+"""``bidding replay``: recorded auctions through the HTTP API."""

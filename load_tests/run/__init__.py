@@ -1,0 +1,1 @@
+"""``python -m load_tests``: load, then proof."""

@@ -1,0 +1,168 @@
+"""The archive's answers about closed items, through a cache.
+
+Three groups. ``ITEMS`` has what is read most, under keys that can be told from an item's id alone: the item in both
+forms, and the first page of its history. ``PAGES`` has the other pages; nobody knows which of an item's are kept, so a
+void after the close forgets all of the group, in constant time. Both are rare: such voids, and readers of older pages.
+
+``CATALOGUE`` has which items a page of the catalogue names, in which order, and nothing else of them. Any event may
+change that, so nobody tells when. A page is kept for a moment, and only the first one of a list: what follows a cursor
+that anybody may make up is shared with those who ask for it at that moment, and not kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from shared.archive_cache.packing import pack, unpack
+from shared.archive_reads.catalogue import check_cursor
+from shared.archive_reads.history import parse_cursor
+from shared.archive_reads.keys import CatalogueKey, HistoryKey, history_key, item_key, item_of, parse_key, state_key
+from shared.archive_reads.origin import ClosedReads
+from shared.domain.errors import Unavailable
+from shared.read_cache.cache import GroupSpec, ReadCache
+from shared.read_cache.errors import OriginSlow, Overloaded
+from shared.read_cache.group import GroupLimits, LoadMany
+
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = 3
+"""Of what is kept, as JSON. It is part of the groups' names, so that processes of two versions, which tell the same key
+in two formats, never read what the other one has written: a peer that does not know a group costs a load. To be raised
+where a reader of the version before could not read what is written now, or the other way round."""
+
+ITEMS: Final = f"items-{FORMAT}"
+PAGES: Final = f"pages-{FORMAT}"
+CATALOGUE: Final = f"catalogue-{FORMAT}"
+
+LIMITS: Final = GroupLimits(negative_ttl_s=0.25)
+"""That there is no such closed item is believed for a moment: an item that was struck is none until its chain of hashes
+has the void, and its archiver needs milliseconds for that."""
+
+CATALOGUE_OLD_S: Final = 0.5
+"""How old a page of the catalogue is at most when somebody asks for it, whatever is on its way."""
+
+CATALOGUE_LIMITS: Final = GroupLimits(ttl_s=CATALOGUE_OLD_S / 2, joined_for_s=CATALOGUE_OLD_S / 2)
+"""Half of it each for a reader's question to the owner of the key, which others may join, and for what the owner has. A
+mirror lasts no longer than what it was made of."""
+
+
+def keys_of(item_id: str) -> tuple[str, str, str]:
+    """The keys of an item in the group ``items``."""
+    return item_key(item_id), state_key(item_id), history_key(item_id)
+
+
+def group_of(key: str) -> str:
+    """The group of a well-formed key.
+
+    Raises:
+        InvalidInput: it is no key, or its cursor is none that a page gave out.
+    """
+    match parse_key(key):
+        case CatalogueKey(sort, _, _, cursor):
+            if cursor is not None:
+                check_cursor(cursor, sort)
+            return CATALOGUE
+        case HistoryKey(item_id, _, cursor):
+            if cursor is not None:
+                parse_cursor(cursor)
+            return ITEMS if key == history_key(item_id) else PAGES
+    return ITEMS
+
+
+def groups(
+    origin: ClosedReads,
+    is_unsettled: Callable[[str], bool],
+    *,
+    limits: GroupLimits | None = None,
+    load_states: LoadMany | None = None,
+) -> list[GroupSpec]:
+    """What a cache of closed items is opened with.
+
+    Args:
+        is_unsettled: whether an item has changed and the archive may not have it yet; see
+            :class:`shared.archive_cache.changes.Changes`.
+        limits: of items and their histories, other ones than ``LIMITS``.
+        load_states: several keys ``states/<item>`` in one question, packed.
+    """
+
+    limits = limits or LIMITS
+
+    async def load(key: str) -> bytes | None:
+        value = await origin.get(key)
+        return None if value is None else pack(value)
+
+    def may_keep(key: str) -> bool:
+        item_id = item_of(key)
+        return item_id is None or not is_unsettled(item_id)
+
+    return [
+        GroupSpec(ITEMS, load, limits, may_keep, load_states),
+        GroupSpec(PAGES, load, limits, may_keep),
+        GroupSpec(CATALOGUE, load, CATALOGUE_LIMITS, _is_first_page, counts=False),
+    ]
+
+
+def _is_first_page(key: str) -> bool:
+    match parse_key(key):
+        case CatalogueKey(cursor=None):
+            return True
+    return False
+
+
+def never_unsettled(item_id: str) -> bool:
+    """For a process that keeps values for moments only, as readers of a cluster do, or that knows otherwise what it may
+    keep."""
+    return False
+
+
+class CachedReads:
+    """:class:`ClosedReads` through a cache. How old an answer may be: docs/read-cache.md."""
+
+    def __init__(self, cache: ReadCache, origin: ClosedReads, *, before_get: Callable[[], None] | None = None) -> None:
+        """
+        Args:
+            origin: for what is kept and damaged.
+            before_get: called before each look into the cache, such as :meth:`Changes.check`.
+        """
+        self._cache = cache
+        self._origin = origin
+        self._before_get = before_get
+
+    async def get(self, key: str) -> bytes | None:
+        """See :class:`ClosedReads`."""
+        kept = await self.packed(key)
+        return None if kept is None else await self.unpacked(key, kept)
+
+    async def unpacked(self, key: str, kept: bytes) -> bytes | None:
+        """What :meth:`packed` told of the key, as plain JSON. Where it is damaged, all nodes forget it, and the archive
+        itself is asked, once."""
+        try:
+            return unpack(kept)
+        except ValueError as error:
+            logger.error("what was kept of %s is forgotten: %s", key, error)
+        await self._cache[group_of(key)].remove(key)
+        with translated():
+            async with self._cache.bounded():
+                return await self._origin.get(key)
+
+    async def packed(self, key: str) -> bytes | None:
+        """The same, perhaps as gzip (:func:`shared.archive_cache.packing.is_packed`)."""
+        group = self._cache[group_of(key)]
+        if self._before_get is not None:
+            self._before_get()
+        with translated():
+            return await group.get(key)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Translate the errors of the cache into ``Unavailable``."""
+    try:
+        yield
+    except Overloaded as error:
+        raise Unavailable(str(error), retry_after_s=max(1, round(error.retry_after_s))) from error
+    except OriginSlow as error:
+        raise Unavailable(str(error), retry_after_s=2) from error

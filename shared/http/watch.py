@@ -1,0 +1,55 @@
+"""Those that wait for something, oldest first, and how long each may.
+
+One look a second at all of them costs less than a timer for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Final, Generic, TypeVar
+
+_SWEEP_S: Final = 1.0
+
+T = TypeVar("T")
+
+
+class Watch(Generic[T]):
+    """``late`` is called with each one that has waited for longer than ``timeout_s``, up to a second later."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float, late: Callable[[T], None]) -> None:
+        self.loop = loop
+        self._timeout_s = timeout_s
+        self._late = late
+        self._since_s: dict[T, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, one: T) -> None:
+        """Start its time."""
+        self._since_s.pop(one, None)
+        self._since_s[one] = self.loop.time()
+        if self._timer is None:
+            self._timer = self.loop.call_later(_SWEEP_S, self._sweep)
+
+    def end(self, one: T) -> None:
+        """It waits no more."""
+        self._since_s.pop(one, None)
+
+    def __len__(self) -> int:
+        return len(self._since_s)
+
+    def __contains__(self, one: T) -> bool:
+        return one in self._since_s
+
+    @property
+    def oldest(self) -> T:
+        """Who has waited for the longest."""
+        return next(iter(self._since_s))
+
+    def _sweep(self) -> None:
+        late_s = self.loop.time() - self._timeout_s
+        for one, _ in list(takewhile(lambda entry: entry[1] < late_s, self._since_s.items())):
+            self.end(one)
+            self._late(one)
+        self._timer = self.loop.call_later(_SWEEP_S, self._sweep) if self._since_s else None

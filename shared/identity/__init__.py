@@ -1,0 +1,1 @@
+"""Who calls: which tokens are believed, and whom they name."""

@@ -1,0 +1,84 @@
+"""API keys: what a service proves itself with, to be given a short token for it. Pure.
+
+A key reads ``bk_<id>_<secret>``. The id is public and finds the key's row; the secret ends with a tag that only the
+platform can make, so that what was made up costs no question to PostgreSQL. What is stored is an HMAC of the whole.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import string
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from pydantic import SecretStr, field_validator
+
+from shared.settings import EnvironmentSettings
+
+SECRET_BYTES_MIN: Final = 32
+"""Of the key that keys the hashes; as long as the hash."""
+KEY_ID_PATTERN: Final = r"[A-Za-z0-9]{12}"
+KEYS_MAX: Final = 10_000
+"""That are neither revoked nor expired, of one platform."""
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+_RANDOM_CHARACTERS: Final = 43
+"""256 bits."""
+_TAG_CHARACTERS: Final = 16
+_KEY: Final = re.compile(rf"bk_({KEY_ID_PATTERN})_([A-Za-z0-9]{{{_RANDOM_CHARACTERS}}})([0-9a-f]{{{_TAG_CHARACTERS}}})")
+
+
+class ApiKeySettings(EnvironmentSettings):
+    """``api_key_secret``: with which the hashes of API keys are keyed, at least 32 bytes; empty: there are none."""
+
+    api_key_secret: SecretStr = SecretStr("")
+
+    @field_validator("api_key_secret")
+    @classmethod
+    def _key_secret_is_long_enough(cls, secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        if text and len(text.encode()) < SECRET_BYTES_MIN:
+            raise ValueError(f"must have at least {SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one")
+        return secret
+
+
+class NewKey(NamedTuple):
+    """A key that was just made: its id, the text to show once, and the digest to store."""
+
+    key_id: str
+    text: str
+    digest: bytes
+
+
+def make_key(secret: str) -> NewKey:
+    """A new key. ``secret``: ``API_KEY_SECRET``."""
+    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
+    random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
+    text = f"bk_{key_id}_{random}{_tag(secret, key_id, random)}"
+    return NewKey(key_id, text, digest_of(secret, text))
+
+
+def id_of(secret: str, text: str) -> str | None:
+    """The id in a key that this platform has made; None in anything else."""
+    found = _KEY.fullmatch(text)
+    if found is None or not hmac.compare_digest(_tag(secret, found[1], found[2]), found[3]):
+        return None
+    return found[1]
+
+
+def digest_of(secret: str, text: str) -> bytes:
+    """What is stored of a key."""
+    return hmac.digest(secret.encode(), b"api key\0" + text.encode(), sha256)
+
+
+def is_same(stored: bytes, secret: str, text: str) -> bool:
+    """Whether this key is the one whose digest is stored."""
+    return hmac.compare_digest(stored, digest_of(secret, text))
+
+
+def _tag(secret: str, key_id: str, random: str) -> str:
+    return hmac.digest(secret.encode(), f"tag of an api key\0{key_id}\0{random}".encode(), sha256).hex()[
+        :_TAG_CHARACTERS
+    ]

@@ -1,0 +1,74 @@
+"""Which tokens are good no longer although they are not expired: all of a user until a moment, or a single one. Pure.
+
+What is revoked stays so: it is forgotten when no such token can be alive any more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from shared.identity.tokens import Principal
+
+KEPT_S: Final = 30 * 86_400
+"""How long a revocation holds. Tokens must not live longer."""
+REVOCATIONS_MAX: Final = 10_000
+"""That hold at one time. An issuer of whom more must be revoked changes its key."""
+
+OF_USER: Final = "u:"
+OF_TOKEN: Final = "t:"
+
+
+class Revocation(NamedTuple):
+    """``at_s``: Unix time until which tokens that were issued are revoked. ``until_s``: when it may be forgotten."""
+
+    at_s: int
+    until_s: int
+
+
+class Revocations:
+    """What a process knows to be revoked, by name: ``u:<user id>`` or ``t:<token id>``."""
+
+    def __init__(self, *, leeway_s: int, now_s: Callable[[], float] = time.time) -> None:
+        """``leeway_s``: by how much the issuer's clock may be ahead of that which dates revocations."""
+        self._leeway_s = leeway_s
+        self._now_s = now_s
+        self._known: dict[str, Revocation] = {}
+        self.is_known = False
+        """Whether they were read once. Before that nobody can tell whether a token is good."""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def lasting(self) -> Mapping[str, Revocation]:
+        """Those that hold now, by name."""
+        now_s = self._now_s()
+        return {name: one for name, one in self._known.items() if one.until_s > now_s}
+
+    def add(self, found: Mapping[str, Revocation]) -> None:
+        """Know these too; of two of one name the later one holds."""
+        now_s = self._now_s()
+        for name, one in found.items():
+            before = self._known.get(name)
+            if one.until_s > now_s and (before is None or before < one):
+                self._known[name] = one
+        if len(self._known) > REVOCATIONS_MAX:
+            self._forget(now_s)
+
+    def cover(self, principal: Principal) -> bool:
+        """Whether the token that names this principal is revoked."""
+        if not self._known:
+            return False
+        if principal.token_id and f"{OF_TOKEN}{principal.token_id}" in self._known:
+            return True
+        of_user = self._known.get(f"{OF_USER}{principal.user_id}")
+        # A token that does not say when it was issued may be an old one.
+        return of_user is not None and (principal.issued_s or 0) <= of_user.at_s + self._leeway_s
+
+    def _forget(self, now_s: float) -> None:
+        left = {name: one for name, one in self._known.items() if one.until_s > now_s}
+        # More than there may be, of a Redis that was wiped in between: the ones that end soonest go.
+        surplus = sorted(left, key=lambda name: left[name].until_s)[: max(0, len(left) - REVOCATIONS_MAX)]
+        self._known = {name: one for name, one in left.items() if name not in set(surplus)}

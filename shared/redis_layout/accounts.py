@@ -1,0 +1,63 @@
+"""A bidder's spending limit across items: the account in one place, and a lease of it in each shard. Pure.
+
+The limit bounds, in one currency, the sum of the maxima with which the bidder leads. A script sees one shard. So each
+shard has a lease: a part of the limit that bids there may use without asking. The leases of all shards together are
+never more than the limit, and what is used in a shard is never more than its lease (but for voids and recoveries, which
+may bring a lead back).
+
+In each shard the hash ``{s07}:credit`` has for a bidder and a currency
+
+    u:<user id>|<currency>   what is used: the sum of the maxima with which the bidder leads items of the shard
+    l:<user id>|<currency>   ``<lease>|<epoch>|<entry>|<n>``: the lease, empty for any amount; the generation of the
+                             account; and how often the lease has changed in it from outside
+    c:<user id>|<currency>   a mark: what the bidder led with when the shard was told of the limit is not counted yet;
+                             until then the shard reports nothing
+
+In the bidder's home the hash ``{s40}:account:<user id>|<currency>`` has ``limit`` (empty for none), ``generation``
+(``<epoch>|<entry>`` of the ruling that set it), ``state``, ``counting`` (the number of its last counting in this
+generation: only reports that were collected for that one open it), ``leased`` (the sum), and under each shard's name
+``<lease>|<epoch of the shard>|<n>|<last raise>``, as far as the account knows. It never knows less than the shard has:
+
+1. To raise a lease, the account first counts the raise as given and numbers it. The shard takes raise ``n`` once, and
+only
+   directly after ``n - 1``.
+2. To lower it, the shard first lowers it. The account learns of it with the next question, which says the shard's
+``n`` and
+   lease. Where that ``n`` is not below its own, no raise is on its way, so what the shard says bounds what it has.
+
+So nothing is lost and nothing is given twice, whoever dies between two steps. An item says in ``charged`` for whom it
+is counted, and how much: it is changed in the step that changes the item.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+COUNTING: Final = "counting"
+"""The state of an account that gives no leases: what its bidder leads with is being counted."""
+OPEN: Final = "open"
+
+State = Literal["counting", "open"]
+
+
+class Lease(NamedTuple):
+    """A shard's lease; ``granted`` None for any amount. ``generation`` as it stands, ``<epoch>|<entry>``."""
+
+    granted: int | None
+    generation: str
+    n: int
+
+    def encode(self) -> str:
+        """The value of the field ``l:…``."""
+        return f"{'' if self.granted is None else self.granted}|{self.generation}|{self.n}"
+
+    @classmethod
+    def decode(cls, value: bytes) -> Lease:
+        """Read the value of the field."""
+        granted, epoch, entry, n = value.decode().split("|")
+        return cls(int(granted) if granted else None, f"{epoch}|{entry}", int(n))
+
+
+def name_of(user_id: str, currency: str) -> str:
+    """How an account is named in fields."""
+    return f"{user_id}|{currency}"

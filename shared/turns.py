@@ -1,0 +1,74 @@
+"""Shares the turns of an event loop between work that nobody waits for and everything else.
+
+What many clients send arrives in one turn of the loop. Were all of it handled there, everybody else would wait until
+the last of it is done. Here it is handled in steps: so many in a turn as fit into a few milliseconds, the steps of all
+who have something to do one after another, and the rest in later turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+WORK_S: Final = 0.002
+"""What all steps of a turn may take together, in seconds; the last of them may take longer."""
+
+Step = Callable[[], bool]
+"""Does a part of the work, at most a millisecond or so of it. Returns whether there is more to do."""
+
+
+class Turns:
+    """Steps of many, in turns of the running loop. Who has one here waits with the rest in a queue that the caller
+    bounds: one entry for each connection, say.
+
+    Args:
+        work_s: what all steps of a turn may take together, in seconds.
+        clock: any monotonic clock, in seconds.
+    """
+
+    def __init__(self, work_s: float = WORK_S, *, clock: Callable[[], float] = perf_counter) -> None:
+        self._work_s = work_s
+        self._clock = clock
+        self._steps: deque[Step] = deque()
+        # Whether the next turn is asked for, which begins a new account of the time.
+        self._is_next_due = False
+        self._until_s = 0.0
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._steps)
+
+    def begin(self, step: Step) -> None:
+        """Do this again and again until it has no more to do: at once, if this turn has time left and nobody waits."""
+        if not self._is_next_due:
+            self._is_next_due = True
+            self._until_s = self._clock() + self._work_s
+            asyncio.get_running_loop().call_soon(self._turn)
+        if self._steps or self._clock() >= self._until_s or self._has_more(step):
+            self._steps.append(step)
+
+    def _turn(self) -> None:
+        self._until_s = self._clock() + self._work_s
+        while self._steps:
+            step = self._steps.popleft()
+            if self._has_more(step):
+                self._steps.append(step)
+            if self._clock() >= self._until_s:
+                break
+        self._is_next_due = bool(self._steps)
+        if self._is_next_due:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _has_more(self, step: Step) -> bool:
+        try:
+            return step()
+        except Exception:
+            # The others have their turns all the same.
+            logger.exception("a step failed, and is not repeated")
+            return False

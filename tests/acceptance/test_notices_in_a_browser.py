@@ -1,0 +1,237 @@
+"""What pages say beside the price, in a real browser: notices of the page and of the browser, and what people wrote."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import expect
+
+from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
+from tests.waiting import eventually
+
+pytestmark = in_a_browser
+
+# Stands in for the browser's own notices, which headless browsers do not show, and for a tab that is hidden or not.
+NOTICES = """
+  window.told = [];
+  window.asked = 0;
+  window.Notification = class {
+    static get permission() { return localStorage.getItem("permission") ?? "default"; }
+    static async requestPermission() {
+      window.asked += 1;
+      localStorage.setItem("permission", window.answers ?? "granted");
+      return this.permission;
+    }
+    constructor(title, { body, tag }) {
+      this.title = title;
+      window.told.push({ title, body, tag, isOpen: true, notice: this });
+    }
+    close() { window.told.find(({ notice }) => notice === this).isOpen = false; }
+  };
+  let isHidden = false;
+  Object.defineProperty(document, "hidden", { get: () => isHidden });
+  window.hide = (hidden) => {
+    isHidden = hidden;
+    document.dispatchEvent(new Event("visibilitychange"));
+  };
+"""
+
+
+async def told(person: Person) -> list[list[str]]:
+    """Title and text of each notice of the browser, so far."""
+    found: list[list[str]] = await person.page.evaluate("told.map(({ title, body }) => [title, body])")
+    return found
+
+
+async def is_told(person: Person, *notices: list[str]) -> None:
+    async def so() -> bool:
+        return await told(person) == list(notices)
+
+    await eventually(so, f"{notices}")
+
+
+async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Street) -> None:
+    for item in ("clarinet", "bassoon", "oboe"):
+        await house.create(item, start_price=10, duration_s=3600)
+    ada = await street.person("ada", script=NOTICES)
+    await ada.open_lot("bassoon")
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    await ada.open_lot("oboe")
+    await ada.page.get_by_role("button", name="Watch this lot").click()
+    await ada.open_lot("clarinet")
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    assert await ada.page.evaluate("asked") == 0, "nobody is asked unasked"
+
+    button = ada.page.get_by_role("button", name="Notify me when outbid")
+    await expect(button).to_have_attribute("aria-pressed", "false")
+    await button.click()
+    await expect(button).to_have_attribute("aria-pressed", "true")
+    await ada.sees("#notify-note", "your browser tells you when you are outbid")
+    await eventually(lambda: {"bassoon", "oboe"} <= {frame["item_id"] for frame in ada.frames("snapshot")}, "others")
+
+    # While the page is in sight, the page tells it.
+    await house.bid("bassoon", "bob", amount=20)
+    await ada.sees("#outbid", "You were outbid on Lot bassoon, now at $20.00.")
+    assert await told(ada) == []
+
+    await ada.page.evaluate("hide(true)")
+    await house.bid("clarinet", "bob", amount=30)
+    await is_told(ada, ["You were outbid on Lot clarinet", "The price is now $30.00."])
+    # Of a lot that is watched the first bid is told, and no other until the page was in sight again.
+    await house.bid("oboe", "bob", amount=40)
+    await house.bid("oboe", "bob", amount=50)
+    await eventually(lambda: 50 in [frame["amount"] for frame in ada.frames("bid") if frame["item_id"] == "oboe"])
+    assert [title for title, _ in await told(ada)][1:] == ["A bid on Lot oboe"]
+    await ada.page.evaluate("hide(false)")
+    assert await ada.page.evaluate("told.filter(({ isOpen }) => isOpen).length") == 0
+
+    # It is remembered, and ends when the button is pressed again.
+    await ada.open("/?status=watched")
+    await expect(button).to_have_attribute("aria-pressed", "true")
+    await button.click()
+    await expect(button).to_have_attribute("aria-pressed", "false")
+    await ada.open_lot("clarinet")
+    await expect(button).to_have_attribute("aria-pressed", "false")
+    assert await ada.page.evaluate("asked") == 0
+
+
+async def test_who_says_no_is_told_nothing(house: House, street: Street) -> None:
+    await house.create("cornet", start_price=10, duration_s=3600)
+    ada = await street.person("ada", script=f"{NOTICES} window.answers = 'denied';")
+    await ada.open_lot("cornet")
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    button = ada.page.get_by_role("button", name="Notify me when outbid")
+    await button.click()
+    await ada.sees("#notify-note", "Your browser blocks notices from this site.")
+    await expect(button).to_have_attribute("aria-pressed", "false")
+    await ada.page.evaluate("hide(true)")
+    await house.bid("cornet", "bob", amount=30)
+    await ada.sees("#standing", "You were outbid")
+    assert await told(ada) == []
+
+
+async def test_a_room_has_one_connection(house: House, street: Street) -> None:
+    for item in ("sousaphone", "euphonium"):
+        await house.create(item, start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("sousaphone")
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    sockets: list[Any] = []
+    ada.page.on("websocket", lambda socket: sockets.append(socket.url))
+    await ada.open_lot("euphonium")
+    await eventually(lambda: "sousaphone" in [frame["item_id"] for frame in ada.frames("snapshot")], "the other lot")
+    await house.bid("sousaphone", "bob", amount=20)
+    await ada.sees("#outbid", "You were outbid on Lot sousaphone, now at $20.00.")
+    # What is said of the other lot is not said of this one.
+    await ada.sees("#price", "$10.00")
+    await expect(ada.at("#standing")).to_be_hidden()
+    assert len(sockets) == 1, sockets
+
+
+# What lies under the middle of an element: the element itself, or what covers it.
+_IS_FREE = """(id) => {
+  const element = document.getElementById(id);
+  const { left, top, width, height } = element.getBoundingClientRect();
+  const found = document.elementFromPoint(left + width / 2, top + height / 2);
+  return element === found || element.contains(found);
+}"""
+
+
+@pytest.mark.parametrize("size", [PHONE, (320, 640), (740, 360), (1280, 900)])
+async def test_a_notice_covers_neither_the_price_nor_the_button(
+    house: House, street: Street, size: tuple[int, int]
+) -> None:
+    here, there = f"tabla-{size[0]}", f"sitar-{size[0]}"
+    for item in (here, there):
+        await house.create(item, start_price=10, duration_s=3600, description="A long story. " * 40)
+    ada = await street.person("ada", size=size)
+    await ada.open_lot(there)
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    await ada.open_lot(here)
+    await eventually(lambda: there in [frame["item_id"] for frame in ada.frames("snapshot")], "the other lot")
+    await house.bid(there, "bob", amount=20)
+    await ada.sees("#outbid", f"You were outbid on Lot {there}")
+    for place in (0, 120, 300):
+        await ada.page.evaluate("(y) => scrollTo({ top: y, behavior: 'instant' })", place)
+        for element in ("price", "bid-button"):
+            in_sight = await ada.page.evaluate(
+                "(id) => { const { top, bottom } = document.getElementById(id).getBoundingClientRect();"
+                " return top >= 0 && bottom <= innerHeight; }",
+                element,
+            )
+            assert not in_sight or await ada.page.evaluate(_IS_FREE, element), (element, place)
+
+
+BACKWARDS = "Mirror \u202egnihton fo"
+# Whether the words behind the link run from left to right.
+_RUNS_RIGHT = """() => {
+  const words = document.querySelector(".outbid p").lastChild;
+  const place = (at) => {
+    const range = document.createRange();
+    range.setStart(words, at);
+    range.setEnd(words, at + 1);
+    return range.getBoundingClientRect().left;
+  };
+  return place(0) < place(words.length - 2);
+}"""
+
+
+async def test_a_name_turns_no_words_around(house: House, street: Street) -> None:
+    for item in ("mirror", "lamp"):
+        await house.create(item, name=f"{BACKWARDS} {item}", start_price=10, duration_s=3600)
+    ada = await street.person("ada", size=(1280, 900))
+    await ada.open_lot("mirror")
+    await expect(ada.page).to_have_title(re.compile(r"^\$10\.00 · \u2068Mirror gnihton fo mirror\u2069$"))
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    await ada.open_lot("lamp")
+    await eventually(lambda: "mirror" in [frame["item_id"] for frame in ada.frames("snapshot")], "the other lot")
+    await house.bid("mirror", "bob", amount=20)
+    await ada.sees("#outbid", "now at $20.00")
+    assert await ada.page.evaluate(_RUNS_RIGHT)
+    await house.operate("lamp", "cancel", "it \u202ebroke")
+    await ada.sees("#notice", "This lot was withdrawn from the sale. \u2068It broke.\u2069")
+    for selector in ("#name", "#description", ".outbid a"):
+        assert await ada.at(selector).get_attribute("dir") == "auto", selector
+    await ada.open("/?q=%D7%90%E2%80%AE")
+    await ada.sees("#none-such", "No lot matches “\u2068\u05d0\u2069”.")
+
+
+async def test_a_catalogue_that_cannot_be_read_is_asked_seldom_and_comes_back(house: House, street: Street) -> None:
+    await house.create("kaleidoscope", start_price=10)
+    await eventually(lambda: _lists(house, "kaleidoscope"), seconds=60)
+    ada = await street.person("ada")
+    asked: list[str] = []
+
+    async def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(status=503, content_type="application/problem+json", body='{"code":"UNAVAILABLE"}')
+
+    await ada.page.route("**/api/v1/items?*", refuse)
+    await ada.page.clock.install()
+    await ada.open("/?q=kaleidoscope")
+    await ada.sees("#trouble", "The catalogue could not be read.")
+    await ada.page.clock.pause_at(await ada.page.evaluate("Date.now() + 1000"))
+    asked.clear()
+    for letter in "kaleidoscope":
+        await ada.at("#find").press_sequentially(letter)
+        await ada.page.clock.run_for(200)
+    await ada.at("#find").fill("kaleidoscope")
+    await ada.page.clock.run_for(8_000)
+    assert 1 <= len(asked) <= 6, asked
+    await ada.page.unroute("**/api/v1/items?*")
+    await ada.page.clock.resume()
+    await ada.page.clock.fast_forward(60_000)
+    await expect(ada.at(".card:visible")).to_have_count(1)
+    await expect(ada.at("#trouble")).to_be_hidden()
+
+
+async def _lists(house: House, item_id: str) -> bool:
+    return item_id in await house.listed("open")

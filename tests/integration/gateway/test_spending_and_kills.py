@@ -1,0 +1,79 @@
+"""A gateway is killed at each point at which credit is in nobody's hand: the limit holds, and nothing of it is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
+from shared import names
+from tests.integration.loss.recover_world import House, house_of
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+ITEMS = tuple(f"lot-{number}" for number in range(6))
+LIMIT = 200
+
+
+async def revive(house: House) -> None:
+    stack = house.stack
+    assert await stack.wait_ended(API_GATEWAY)
+    gateway = stack.processes[API_GATEWAY]
+    gateway.spec = replace(gateway.spec, env={**gateway.spec.env, "CRASH_AT": ""})
+    await stack.start_process(API_GATEWAY)
+    await eventually(house.is_ready, seconds=60)
+
+
+async def spending(house: House) -> dict[str, Any]:
+    answer = await house.http.get("/api/v1/bidders/ann/limit")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def limit(house: House, amount: int) -> None:
+    answer = await house.http.put("/api/v1/bidders/ann/limit", json={"amount": amount})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("point", ["accounts.begun", "accounts.charged", "accounts.leased", "accounts.collected"])
+async def test_a_gateway_that_dies_between_two_steps(start_stack: StackFactory, point: str) -> None:
+    assert len({names.shard_of(item) for item in ITEMS}) > 3
+    env = {"CRASH_AT": point, "OPEN_CATALOGUE": "false"}
+    stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER), env=env)
+    async with house_of(stack) as house:
+        for item in ITEMS:
+            await house.create(item)
+        await house.accepted(ITEMS[0], "ann", "ann-0", amount=10, max_amount=100)
+        if point in ("accounts.begun", "accounts.charged"):
+            with pytest.raises(httpx.TransportError):
+                await limit(house, LIMIT)
+            await revive(house)
+
+            async def is_in_force() -> bool:
+                return bool((await spending(house))["committed"] == 100)
+
+            await eventually(is_in_force, "the account that somebody else opens", seconds=30)
+        else:
+            await limit(house, LIMIT)
+        # Each of the next two asks the account; the second one finds too little there, and asks the other shards.
+        for item, amount in ((ITEMS[1], 60), (ITEMS[2], 36)):
+            try:
+                await house.accepted(item, "ann", f"ann-{item}", amount=amount)
+            except httpx.TransportError:
+                await revive(house)
+                await house.accepted(item, "ann", f"ann-{item}", amount=amount)
+        told = await spending(house)
+        assert (told["committed"], told["remaining"]) == (196, 4)
+        for amount, code in ((5, "LIMIT_EXCEEDED"), (4, None)):
+            answer = await house.bid(ITEMS[3], "ann", f"last-{amount}", amount=amount)
+            assert answer.json().get("code") == code, answer.text
+        # All of it comes back, and can be used elsewhere.
+        await house.accepted(ITEMS[0], "bob", "bob-0", amount=150)
+        await house.accepted(ITEMS[4], "ann", "ann-4", amount=100)
+        assert (await house.bid(ITEMS[5], "ann", "ann-5", amount=1)).json()["code"] == "LIMIT_EXCEEDED"
+        assert (await spending(house))["committed"] == LIMIT

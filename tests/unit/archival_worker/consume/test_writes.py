@@ -1,0 +1,109 @@
+"""What a worker does around a write: whom it tells, in which order, and what it gives back where that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from archival_worker.consume import worker as module
+from archival_worker.consume.deliveries import Delivery
+from archival_worker.consume.worker import Worker
+from archival_worker.errors import ArchiveUnavailable
+from archival_worker.metrics import Metrics
+from archival_worker.store.archive import Stored
+from shared.clients.nats import StreamUnavailable
+from shared.redis_layout.outbox import EntryId
+from tests.unit.archival_worker.events import bid, delivery
+
+PLACE = {"s01": EntryId(1, 3)}
+
+
+class Around:
+    """The archive, the cursors, the stream: all that a worker tells of a write, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.store_fails = self.stream_fails = False
+        self.metrics = Metrics()
+        self.worker = Worker(
+            cast(Any, None),
+            cast(Any, self),
+            cast(Any, self),
+            self.metrics,
+            after_commit=self._after_commit,
+            on_items=lambda items: self.told.append(("items", sorted(items))),
+        )
+
+    async def store(self, deliveries: list[Delivery]) -> Stored:
+        self.told.append("store")
+        if self.store_fails:
+            raise ArchiveUnavailable("away")
+        return Stored(bids=len(deliveries), positions=PLACE)
+
+    async def _after_commit(self) -> None:
+        self.told.append("committed")
+
+    def offer(self, positions: Mapping[str, EntryId]) -> None:
+        self.told.append(("cursors", dict(positions)))
+
+    async def acknowledge(self, replies: Iterable[str]) -> None:
+        self.told.append(("acknowledged", list(replies)))
+        if self.stream_fails:
+            raise StreamUnavailable("away")
+
+    async def give_back(self, replies: Iterable[str]) -> None:
+        self.told.append(("given back", list(replies)))
+
+    async def write(self) -> None:
+        poison = delivery(3, bid("c", 1)).as_poison("why")
+        await self.worker._write(cast(Any, self), [delivery(1, bid("a", 1)), delivery(2, bid("b", 1)), poison])
+
+
+@pytest.mark.parametrize("stream_fails", [False, True])
+async def test_cursors_and_items_are_told_before_the_acknowledgement_which_may_fail(stream_fails: bool) -> None:
+    around = Around()
+    around.stream_fails = stream_fails
+    if stream_fails:
+        with pytest.raises(StreamUnavailable):
+            await around.write()
+    else:
+        await around.write()
+    store, committed, cursors, items, (acknowledged, replies) = around.told
+    assert (store, committed, cursors) == ("store", "committed", ("cursors", PLACE))
+    assert (items, acknowledged, len(replies)) == (("items", ["a", "b"]), "acknowledged", 3)
+    assert (around.metrics.messages, around.metrics.acks) == (3, 0 if stream_fails else 3)
+
+
+async def test_what_is_not_stored_is_given_back_and_the_next_batch_is_smaller() -> None:
+    around = Around()
+    around.store_fails = True
+    with pytest.raises(ArchiveUnavailable):
+        await around.write()
+    store, (given_back, replies) = around.told
+    assert (store, given_back, len(replies)) == ("store", "given back", 3)
+    assert (around.metrics.given_back, around.metrics.messages) == (3, 0)
+    assert around.worker._pace.rows == 1
+    around.store_fails = False
+    around.worker._backoff.failed()
+    await around.write()
+    assert around.worker._pace.rows == 2
+    assert around.worker._backoff.failures == 0
+
+
+async def test_a_session_that_lasted_is_no_failure_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def pause(event: asyncio.Event, seconds: float) -> bool:
+        pauses.append(seconds)
+        return False
+
+    monkeypatch.setattr(module, "set_within", pause)
+    worker = Around().worker
+    for lasted_s in (0.0, 0.0, 0.0, 11.0, 0.0):
+        await worker._pause("stream", StreamUnavailable("away"), lasted_s)
+        pauses.append(worker._backoff.failures)
+    assert pauses[1::2] == [1, 2, 3, 1, 2]
+    assert worker._metrics.failures_by["stream"] == 5

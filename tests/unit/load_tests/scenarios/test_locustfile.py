@@ -1,0 +1,53 @@
+"""Locust can load the scenario. In a process of its own: Locust patches the standard library of the process
+that it is in.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from load_tests.generator.driver import LOCUSTFILE, SCENARIOS
+
+
+def test_locust_finds_the_user_class_and_its_options() -> None:
+    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE)]
+    folder = LOCUSTFILE.parent.parent
+    ratio = subprocess.run(
+        [*command, "--show-task-ratio-json", "--items", "a,b", "--spread", "5", "--books", "", "--users", "2"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(ratio.stdout)["total"] == {"ContendedBidder": {"ratio": 1.0, "tasks": {"act": {"ratio": 1.0}}}}
+
+
+def test_each_scenario_is_a_locustfile_with_one_user_class() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "locust", "--locustfile", str(SCENARIOS), "--list"],
+        cwd=SCENARIOS.parent.parent,
+        capture_output=True,
+        check=True,
+        timeout=60,
+        text=True,
+    )
+    names = {"ContendedBidder", "MixedBidder", "ReadingBidder", "Viewer", "WatchingBidder"}
+    assert {line.strip() for line in listed.stdout.splitlines()} >= names
+    assert len(list(SCENARIOS.glob("[!_]*.py"))) == len(names)
+
+
+def test_a_bidder_begins_at_once_however_many_items_there_are() -> None:
+    program = (
+        "from load_tests.generator.users.settings import RUN\n"
+        "from load_tests.scenarios.contended import ContendedBidder as Bidder\n"
+        "looks = []\n"
+        "RUN.item_ids = [f'load-{number}' for number in range(1_000)]\n"
+        "Bidder.look = lambda self, item_id: looks.append(item_id)\n"
+        "bidder = object.__new__(Bidder)\n"
+        "bidder.on_start()\n"
+        "bidder.act()\n"
+        "raise SystemExit(len(looks))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 1

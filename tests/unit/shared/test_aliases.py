@@ -1,0 +1,91 @@
+"""Aliases: stable, of the form that the feed's description names, told apart by ear, and seldom the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from shared import aliases
+from shared.aliases import PATTERN, AliasSettings, alias_of, public_id
+
+ROOT = Path(__file__).parents[3]
+WORDS = {"adjectives": aliases._ADJECTIVES, "nouns": aliases._NOUNS}
+
+
+def test_an_alias_is_the_same_every_time_and_another_on_another_item() -> None:
+    # The words and their order are part of what is promised: whoever changes them renames every bidder.
+    assert alias_of("vase", "ann") == "smooth-plover-180"
+    assert len({alias_of("vase", "ann"), alias_of("bowl", "ann"), alias_of("vase", "bob")}) == 3
+    # Neither half of the pair runs into the other.
+    assert alias_of("vase", "ann") != alias_of("vas", "eann")
+
+
+def test_every_alias_has_the_documented_form() -> None:
+    made = [alias_of("vase", f"user-{number}") for number in range(2_000)]
+    assert [alias for alias in made if re.fullmatch(PATTERN, alias) is None] == []
+    assert f'pattern: "{PATTERN}"' in (ROOT / "docs" / "asyncapi.yaml").read_text()
+
+
+def test_bidders_of_an_item_seldom_share_an_alias() -> None:
+    made = [alias_of("vase", f"user-{number}") for number in range(2_000)]
+    # Of 59 million names 2,000 bidders share 0.03 on average.
+    assert len(set(made)) >= 1_999
+    # All words come up, so the names are spread.
+    assert len({alias.split("-")[0] for alias in made}) == len({alias.split("-")[1] for alias in made}) == 256
+
+
+def is_one_letter_away(one: str, other: str) -> bool:
+    """Whether a letter that is added, dropped or changed makes one word the other."""
+    if len(one) == len(other):
+        return sum(a != b for a, b in zip(one, other, strict=True)) <= 1
+    short, long = sorted((one, other), key=len)
+    return len(long) - len(short) == 1 and any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_words_can_be_told_apart_by_ear(kind: str) -> None:
+    words = WORDS[kind]
+    assert len(set(words)) == len(words) == 256
+    assert [word for word in words if re.fullmatch("[a-z]{3,8}", word) is None] == []
+    assert [pair for pair in combinations(words, 2) if is_one_letter_away(*pair)] == []
+
+
+def forget() -> None:
+    for kept in (aliases._settings, aliases._key, aliases._hides_ids, alias_of):
+        kept.cache_clear()
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Settings are read anew, and those of the other tests afterwards."""
+    forget()
+    yield monkeypatch
+    monkeypatch.undo()
+    forget()
+
+
+def test_without_tokens_clients_are_told_the_id_as_ever(fresh: pytest.MonkeyPatch) -> None:
+    fresh.setenv("AUTH_MODE", "open")
+    assert public_id("vase", "ann") == "ann"
+
+
+def test_with_tokens_the_public_is_told_the_alias(fresh: pytest.MonkeyPatch) -> None:
+    fresh.setenv("AUTH_MODE", "jwt")
+    fresh.setenv("ALIAS_SECRET", "s" * 32)
+    assert public_id("vase", "ann") == alias_of("vase", "ann")
+    assert "ann" not in public_id("vase", "ann")
+    # Not linked from item to item.
+    assert public_id("vase", "ann") != public_id("bowl", "ann")
+
+
+@pytest.mark.parametrize("secret", ["a", "s" * 31])
+def test_with_tokens_the_secret_is_too_long_to_be_tried(fresh: pytest.MonkeyPatch, secret: str) -> None:
+    fresh.setenv("ALIAS_SECRET", secret)
+    AliasSettings()
+    fresh.setenv("AUTH_MODE", "jwt")
+    with pytest.raises(ValueError, match="at least 32 bytes"):
+        AliasSettings()
