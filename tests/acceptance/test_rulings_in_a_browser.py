@@ -245,14 +245,14 @@ async def test_auditors_read_what_was_ruled(known: GuardedHouse, lane: Street) -
 
 
 async def test_many_bidders_come_page_by_page(platform: Stack, house: House, street: Street) -> None:
-    await house.create("armillary", start_price=10, duration_s=3600)
+    await house.create("portolan", start_price=10, duration_s=3600)
     for number in range(45):
         body = {"amount": 10 + number} if number % 2 else {"reason": "known"}
         what = "limit" if number % 2 else "approval"
-        path = f"/items/armillary/bidders/guest-{number:02}/{what}"
+        path = f"/items/portolan/bidders/guest-{number:02}/{what}"
         await ruled(platform.urls.gateway_url, "PUT", path, body)
     ada = await street.person("ada")
-    await ada.open("/ops?lot=armillary")
+    await ada.open("/ops?lot=portolan")
     rows = ada.at(f"{LOT} tbody tr")
     seen: list[str] = []
     for count in (20, 20, 5):
