@@ -30,6 +30,7 @@ from api_gateway.ops.parts import Parts
 from api_gateway.revoking import Revoking
 from api_gateway.rulings import BidderRulings
 from api_gateway.settings import Settings
+from api_gateway.tracing.bids import BidTraces
 from shared.clients.nats import NatsLink
 from shared.http.insiders import Insiders
 from shared.http.metrics import Histogram
@@ -50,7 +51,7 @@ class Context:
     ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
     the commit in Redis is all that it promises. ``cache``: of closed items; None where they are read without one.
     ``images``: of lots. ``bid_seconds``: how long decided bids took. ``parts``: how the other services are;
-    ``hot_items``: where bids come fast.
+    ``hot_items``: where bids come fast. ``traces``: of sampled bids; None where none are.
     """
 
     settings: Settings
@@ -84,6 +85,7 @@ class Context:
     bid_sockets: BidSockets
     parts: Parts
     hot_items: HotItems
+    traces: BidTraces | None = None
 
     def permit(self, call: str, headers: Iterable[tuple[bytes, bytes]], peer: str | None) -> Permit:
         """What the sender of a request may do, once its address and its caller are charged for it.

@@ -28,6 +28,7 @@ from api_gateway.hot_path import BID_BYTES_MAX, PLACE_BID, SentBid, answer_missi
 from api_gateway.items_with_images import create_item
 from api_gateway.new_items import read_new_item
 from api_gateway.problems import problem_of
+from api_gateway.tracing.bids import BID_ROUTE, enter
 from shared.domain.errors import BiddingError
 from shared.http.direct import JSON, PROBLEM, DirectRequest, Endpoint
 from shared.logs import about
@@ -90,12 +91,14 @@ class DirectRoad:
             except BiddingError as error:
                 _refuse(request, error)
             except Exception:
-                _fail(request)
+                _fail(request, "" if bid.trace is None else bid.trace.request.trace_id)
             else:
                 context.bid_seconds.observe(perf_counter() - began_s)
                 request.answer(status, JSON, body)
 
         bid.verdict.add_done_callback(answer)
+        if context.traces is not None:
+            context.traces.follow(bid, request.headers, request.peer, began_s)
 
     def _read_item(self, request: DirectRequest) -> None:
         context: Context = request.state["context"]
@@ -165,8 +168,14 @@ def _permit_of(request: DirectRequest) -> Permit:
 
 async def _decide(context: Context, item_id: str, sent: SentBid, request: DirectRequest, began_s: float) -> None:
     """A bid on an item that this process does not know yet."""
+    traced = None
+    if context.traces is not None:
+        traced = context.traces.begin(BID_ROUTE, request.headers, request.peer, began_s)
+        enter(traced)
     if await _tell(request, decide(context, item_id, sent)):
         context.bid_seconds.observe(perf_counter() - began_s)
+    if traced is not None:
+        traced.span.end()
 
 
 async def _answer_missing(context: Context, bid: PendingBid, request: DirectRequest, began_s: float) -> None:
@@ -209,12 +218,14 @@ async def _tell(request: DirectRequest, answer: Coroutine[None, None, tuple[int,
     return False
 
 
-def _fail(request: DirectRequest) -> None:
+def _fail(request: DirectRequest, trace_id: str = "") -> None:
     """Within the handler of what went wrong."""
     found = _BID.fullmatch(request.target) or _ITEM.fullmatch(request.target)
     permit = request.admitted
     who = permit.principal.user_id if isinstance(permit, Permit) and permit.principal is not None else ""
-    logger.exception("%s", request.target, extra=about(item=found[1].decode() if found else "", principal=who))
+    logger.exception(
+        "%s", request.target, extra=about(item=found[1].decode() if found else "", principal=who, trace_id=trace_id)
+    )
     request.fail()
 
 

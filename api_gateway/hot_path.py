@@ -191,6 +191,8 @@ async def decide(context: Context, item_id: str, sent: SentBid) -> tuple[int, by
             await items.gone(item_id)
     bid = sent.pending(item_id, exponent)
     context.committer.place(bid)
+    if context.traces is not None:
+        context.traces.join(bid)
     try:
         line = await bid.verdict
     except ItemMissing:

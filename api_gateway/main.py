@@ -14,8 +14,7 @@ import uvicorn
 from fastapi import Depends, FastAPI
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from api_gateway import problems
 from api_gateway.access import Access, check_access
@@ -30,6 +29,7 @@ from api_gateway.door.bodies import BodyBytes
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.middleware import Door
 from api_gateway.door.rates import Rates
+from api_gateway.edges import head_as_get, one_line_paths, with_origins
 from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.accounts.scripts import AccountScripts
 from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
@@ -82,6 +82,8 @@ from api_gateway.routes import (
 from api_gateway.rulings import BidderRulings
 from api_gateway.settings import Settings
 from api_gateway.strangers import RefuseStrangers
+from api_gateway.tracing.bids import BidTraces
+from api_gateway.tracing.requests import TracedRequests
 from api_gateway.web.pages import mount_pages
 from shared.aliases import AliasSettings
 from shared.archive_reads.origin import ArchiveOrigin
@@ -97,7 +99,6 @@ from shared.http.connection_limits import ConnectionLimits
 from shared.http.direct import direct_protocol
 from shared.http.insiders import Insiders
 from shared.http.metrics import Histogram
-from shared.http.problems import problem
 from shared.http.proxies import Proxies
 from shared.http.sockets import ListeningServer, sockets_or_exit
 from shared.identity.once import Ration
@@ -109,6 +110,8 @@ from shared.read_cache.settings import ReadCacheSettings
 from shared.redis_layout.revocations import RevocationStore
 from shared.settings import settings_or_exit
 from shared.supervision import Work, in_background, supervised
+from shared.tracing.opening import open_tracer
+from shared.tracing.settings import TracingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +125,14 @@ BID_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Open the resources and run the background tasks; servers may be away and are waited for in the background."""
     async with contextlib.AsyncExitStack() as stack:
+        tracer = await stack.enter_async_context(open_tracer("api-gateway"))
         revoked = Revocations(leeway_s=settings.auth_leeway_s)
         identity = identity_of(settings, revoked)
         proxies = Proxies(settings.gateway_trusted_proxies)
+        traces: BidTraces | None = None
+        if tracer is not None:
+            believed = Insiders(settings.trace_networks, proxies)
+            traces = BidTraces(tracer, believed, rate_max=settings.traced_bids_rate_max)
         timeout_s = settings.redis_timeout_ms / 1000
         # One connection, so that it can be asked again whether it still reaches the run of Redis that was asked about.
         unguarded = open_redis(settings.redis_url, timeout_s=timeout_s, connections_max=1)
@@ -156,7 +164,13 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         acknowledger: Acknowledger | None = None
         log = LogAcknowledger(redis, timeout_s=settings.bid_ack_timeout_ms / 1000)
         relay = Relay(
-            redis, ShardScripts(redis), nats, on_published=log.published, on_read=shards.given_out, look=cursors_made
+            redis,
+            ShardScripts(redis),
+            nats,
+            on_published=log.published,
+            on_read=shards.given_out,
+            look=cursors_made,
+            traces=None if traces is None else traces.entries,
         )
         if settings.bid_ack == "log":
             acknowledger = log
@@ -181,6 +195,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             confirm=None if acknowledger is None else acknowledger.confirm,
             secure=None if acknowledger is None else acknowledger.secure,
             find_credit=accounts.find_credit,
+            traces=traces,
         )
         origin = ArchiveOrigin(archive.asking)
         reads = await stack.enter_async_context(open_reads(ReadCacheSettings(), origin, redis, nats))
@@ -276,6 +291,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             bid_sockets=sockets,
             parts=Parts(parse_parts(settings.ops_parts)),
             hot_items=hot_items,
+            traces=traces,
         )
 
 
@@ -330,30 +346,6 @@ async def _figures(committer: Committer, relay: Relay, shards: Shards, cache: Re
     )
 
 
-def head_as_get(app: ASGIApp) -> ASGIApp:
-    """Answer HEAD as GET; the server leaves the body out. The framework alone would refuse HEAD."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
-        await app(scope, receive, send)
-
-    return answer
-
-
-def one_line_paths(app: ASGIApp) -> ASGIApp:
-    """Refuse a path with a line break. The framework's patterns end with ``$``, which allows one at the end:
-    ``/pause%0A`` would pause an item even where a proxy in front blocks ``/pause``."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and ("\n" in scope["path"] or "\r" in scope["path"]):
-            await problem(422, "INVALID", "the path must not hold a line break")(scope, receive, send)
-            return
-        await app(scope, receive, send)
-
-    return answer
-
-
 def build_app(settings: Settings) -> ASGIApp:
     """The ASGI application: the hot path in front of FastAPI."""
 
@@ -378,6 +370,8 @@ def build_app(settings: Settings) -> ASGIApp:
         # The pages have one of their own, which works without other hosts.
         docs_url=None,
         redoc_url=None,
+        # Its own would send more of a request than we do, to the same endpoint, and sample it in its own way.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
         dependencies=[Depends(check_access)],
     )
     problems.install(app)
@@ -414,25 +408,17 @@ def build_app(settings: Settings) -> ASGIApp:
         hsts_s=settings.hsts_s,
         other_bodies=frozenset(streamed),
     )
-    return with_origins(HotPath(door), settings.origins)
-
-
-def with_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """Let pages of these origins use the API (CORS), bids among it."""
-    if not origins:
-        return app
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "POST", "PUT", "DELETE"),
-        allow_headers=("authorization", "content-type", "idempotency-key"),
-        expose_headers=("location", "ratelimit", "ratelimit-policy", "retry-after"),
-    )
+    app_with_bids: ASGIApp = HotPath(door)
+    if TracingSettings().is_on:
+        app_with_bids = TracedRequests(app_with_bids)
+    return with_origins(app_with_bids, settings.origins)
 
 
 def main() -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    settings = settings_or_exit(Settings, ReadCacheSettings, AwsSettings, AliasSettings, StreamSettings)
+    settings = settings_or_exit(
+        Settings, ReadCacheSettings, AwsSettings, AliasSettings, StreamSettings, TracingSettings
+    )
     # Most objects of a request die with it; the default threshold would look for cycles among them hundreds of times a
     # second. What is alive now (modules, routes) lives for ever and need not be looked at again.
     gc.freeze()

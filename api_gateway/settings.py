@@ -87,6 +87,9 @@ class Settings(IdentitySettings, ApiKeySettings):
         images_disk_free_bytes_min: what must stay free on the folder's disk.
         outbox_entries_max: entries per shard that may wait to be archived; past it bids are refused with 503.
         outbox_alarm_entries: entries per shard past which ``/ready`` says that the archive is behind.
+        trace_networks: addresses and networks, separated by commas, whose ``traceparent`` is believed: their traces go
+            on here, and whether they are sampled is theirs to say. Of others it is a link; ``*``: everybody.
+        traced_bids_rate_max: requests with bids that are traced in a second, whoever asks for it.
     """
 
     redis_url: RedisUrl = "redis://127.0.0.1:6479/0"
@@ -133,6 +136,8 @@ class Settings(IdentitySettings, ApiKeySettings):
     images_disk_free_bytes_min: int = Field(default=1_024 * _MIB, ge=0)
     outbox_entries_max: int = Field(default=50_000, ge=1)
     outbox_alarm_entries: int = Field(default=5_000, ge=1)
+    trace_networks: str = OWN_MACHINE
+    traced_bids_rate_max: int = Field(default=100, ge=1, le=10_000)
     log_level: LogLevel = "INFO"
     log_format: LogFormat = "auto"
 
@@ -170,7 +175,7 @@ class Settings(IdentitySettings, ApiKeySettings):
         checked_hosts(listed(text.lower()))
         return text
 
-    @field_validator("gateway_trusted_proxies", "operations_networks")
+    @field_validator("gateway_trusted_proxies", "operations_networks", "trace_networks")
     @classmethod
     def _proxies_can_match(cls, text: str) -> str:
         return checked_proxies(text)

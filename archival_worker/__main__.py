@@ -18,13 +18,14 @@ from shared.aws.settings import AwsSettings
 from shared.clients.nats import StreamSettings
 from shared.logs import set_up_logging
 from shared.settings import settings_or_exit
+from shared.tracing.settings import TracingSettings
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Archive auction events from NATS JetStream in PostgreSQL. Settings come from the environment."""
-    settings = settings_or_exit(Settings, AwsSettings, StreamSettings)
+    settings = settings_or_exit(Settings, AwsSettings, StreamSettings, TracingSettings)
     set_up_logging(settings.log_level, settings.log_format)
     context.obj = settings
     if context.invoked_subcommand is None:

@@ -36,6 +36,7 @@ from shared.clients.redis import open_redis
 from shared.crash_points import crash_point
 from shared.streams.puller import PullOptions
 from shared.supervision import loudly
+from shared.tracing.opening import open_tracer
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
     """
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(settings.archiver_host, settings.archiver_port))
+        tracer = await stack.enter_async_context(open_tracer(_NAME))
         redis = open_redis(settings.redis_url, connections_max=4)
         stack.push_async_callback(redis.aclose)
         pool = await open_postgres(
@@ -107,7 +109,14 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
         await stack.enter_async_context(presence("archival_worker", settings.archiver_port, figures))
         yield Service(
             worker=Worker(
-                link.connected, archive, cursors, metrics, options, after_commit=_committed, on_items=chainer.offer
+                link.connected,
+                archive,
+                cursors,
+                metrics,
+                options,
+                after_commit=_committed,
+                on_items=chainer.offer,
+                tracer=tracer,
             ),
             cursors=cursors,
             retention=Retention(link.connected, metrics),

@@ -45,6 +45,8 @@ from shared.http.websockets import CLOSE_GRACE_S, websocket_protocol
 from shared.logs import set_up_logging
 from shared.settings import settings_or_exit
 from shared.supervision import in_background
+from shared.tracing.opening import open_tracer
+from shared.tracing.settings import TracingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +82,16 @@ def create_app(settings: Settings) -> Starlette:
             settings.postgres_url, name="broadcast-service", connections_max=POSTGRES_CONNECTIONS, timeout_s=5
         )
         asking = Asking(pool)
-        service = Service(settings, redis, LeftItems(ArchiveOrigin(asking), FeedReads(asking)))
-        figures = partial(_figures, service)
+        left = LeftItems(ArchiveOrigin(asking), FeedReads(asking))
         try:
-            # Viewers of a broadcaster whose task has failed would silently see nothing more.
-            async with (
-                in_background(service.work(), keeps_state=True),
-                presence("broadcast_service", settings.broadcast_port, figures),
-            ):
-                yield {"service": service}
+            async with open_tracer("broadcast-service") as tracer:
+                service = Service(settings, redis, left, tracer)
+                # Viewers of a broadcaster whose task has failed would silently see nothing more.
+                async with (
+                    in_background(service.work(), keeps_state=True),
+                    presence("broadcast_service", settings.broadcast_port, partial(_figures, service)),
+                ):
+                    yield {"service": service}
         finally:
             pool.terminate()
             await redis.aclose()
@@ -184,7 +187,7 @@ def connection_limits_of(settings: Settings) -> ConnectionLimits:
 
 def main() -> None:
     """``python -m broadcast_service``: serve until SIGTERM or SIGINT."""
-    settings = settings_or_exit(Settings, AwsSettings, AliasSettings, StreamSettings)
+    settings = settings_or_exit(Settings, AwsSettings, AliasSettings, StreamSettings, TracingSettings)
     set_up_logging(settings.log_level, settings.log_format)
     # At INFO it writes one line for every viewer that connects.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -34,11 +34,13 @@ from broadcast_service.sources.snapshots import SnapshotReader
 from broadcast_service.transport.broadcaster import Broadcaster
 from broadcast_service.transport.connection import Connection
 from broadcast_service.transport.heartbeats import Rounds, visit
+from broadcast_service.transport.traces import FrameTraces
 from shared.http.addresses import Addresses
 from shared.http.insiders import Insiders
 from shared.http.proxies import Proxies
 from shared.streams.follower import Follower
 from shared.supervision import Work
+from shared.tracing.spans import Tracer
 
 SWEEP_EVERY_S: Final = 1.0
 DRAIN_SLICE: Final = 100
@@ -56,18 +58,20 @@ class Pinged(Protocol):
 class Service:
     """Everything that an endpoint needs. Made by the composition root, inside the event loop."""
 
-    def __init__(self, settings: Settings, redis: Redis, left: LeftItems) -> None:
+    def __init__(self, settings: Settings, redis: Redis, left: LeftItems, tracer: Tracer | None = None) -> None:
         self.settings = settings
         # Trusted proxies are seen to by the server, before a request is here.
         self.insiders = Insiders(settings.operations_networks, Proxies(""))
         self.metrics = Metrics()
         self.clock = clock = asyncio.get_running_loop().time
         self.audience = Audience(uuid4().hex, settings.feed_viewers_s)
+        traces = None if tracer is None else FrameTraces(tracer)
         self.stream = Follower(
             settings.nats_url,
             name="broadcast-service",
             heartbeat_s=settings.feed_heartbeat_s,
             subjects={audience.SUBJECT: self._hear},
+            on_traces=None if traces is None else traces.heard,
         )
         self.reader = SnapshotReader(
             redis, Losses(redis, self.stream.has_message), left, events_max=settings.feed_replay_events_max
@@ -90,6 +94,7 @@ class Service:
             request_load=self.loader.request,
             joined=self.private.joined,
             standing_changed=self.private.standing_changed,
+            traces=traces,
         )
         self.viewers = AudienceSource(
             self.audience, self.hub.counts, self.broadcaster.tell_viewers, self.stream, clock=clock

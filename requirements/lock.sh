@@ -13,7 +13,7 @@ compile() { # $1: name of the lock; the rest: more arguments for uv
         --output-file "$out" "$@"
 }
 
-compile dev pyproject.toml --extra embedded --extra aws --extra dev "$@"
+compile dev pyproject.toml --extra embedded --extra aws --extra tracing --extra dev "$@"
 # Versions alone, as constraints: every line that starts with "name==version".
 pins=$(mktemp)
 trap 'rm -f "$pins"' EXIT
@@ -21,7 +21,7 @@ sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' requirements/dev.lock >"$pins"
 rm -f requirements/embedded.lock requirements/runtime.lock requirements/container.lock requirements/load.lock
 compile embedded pyproject.toml --extra embedded --constraint "$pins" --no-annotate
 compile runtime pyproject.toml --constraint "$pins" --no-annotate
-compile container pyproject.toml --extra aws --constraint "$pins" --no-annotate
+compile container pyproject.toml --extra aws --extra tracing --constraint "$pins" --no-annotate
 # For the image of the load runs, which start no server and no service.
 compile load requirements/load.in --constraint "$pins" --no-annotate
 

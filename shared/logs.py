@@ -1,7 +1,8 @@
 """Log lines of the services: JSON for machines, text for people, and nothing in either that opens a door.
 
-The standard library's logging with a formatter each. What a line is about (request, item, bid, principal) is said by
-``extra=about(…)`` where it is written, and by the request that is being answered (:data:`request_facts`).
+The standard library's logging with a formatter each. What a line is about (request, item, bid, principal, trace) is
+said by ``extra=about(…)`` where it is written, by the request that is being answered (:data:`request_facts`), and by
+the trace to which it belongs (:data:`shared.tracing.spans.trace_of_task`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, Final, Literal
 import msgspec
 from typing_extensions import override
 
+from shared.tracing.spans import trace_of_task
+
 LogFormat = Literal["auto", "json", "text"]
 """``auto``: text on a terminal, else JSON."""
 
@@ -23,7 +26,7 @@ STACK_CHARACTERS_MAX: Final = 8_000
 """Of a traceback: its end, which names what went wrong."""
 _MESSAGE_CHARACTERS_MAX: Final = 4_000
 _FACT_CHARACTERS_MAX: Final = 128
-_FACTS: Final = ("request", "item", "bid", "principal")
+_FACTS: Final = ("request", "item", "bid", "principal", "trace_id")
 
 request_facts: ContextVar[dict[str, str] | None] = ContextVar("request_facts", default=None)
 """What is known of the request that the running task answers; by the names in ``_FACTS``."""
@@ -49,9 +52,11 @@ def set_up_logging(level: str, log_format: LogFormat) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
-def about(*, item: str = "", bid: str = "", principal: str = "", request: str = "") -> dict[str, str]:
+def about(
+    *, item: str = "", bid: str = "", principal: str = "", request: str = "", trace_id: str = ""
+) -> dict[str, str]:
     """``extra`` for a line of the log; what is empty is left out."""
-    facts = {"request": request, "item": item, "bid": bid, "principal": principal}
+    facts = {"request": request, "item": item, "bid": bid, "principal": principal, "trace_id": trace_id}
     return {f"about_{name}": value for name, value in facts.items() if value}
 
 
@@ -64,7 +69,7 @@ def without_secrets(text: str) -> str:
 
 
 def _facts_of(record: logging.LogRecord) -> dict[str, str]:
-    known = request_facts.get() or {}
+    known = {**(request_facts.get() or {}), "trace_id": trace_of_task.get()}
     said = {name: getattr(record, f"about_{name}", None) or known.get(name) for name in _FACTS}
     return {name: value[:_FACT_CHARACTERS_MAX] for name, value in said.items() if value}
 

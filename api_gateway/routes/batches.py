@@ -111,6 +111,8 @@ def _place(
     try:
         pending = SentBid.of(bid, permit).pending(bid.item_id, exponent)
         context.committer.place(pending)
+        if context.traces is not None:
+            context.traces.join(pending)
     except BiddingError as error:
         return problem_of(error)[:2]
     placed.append(_Placed(index, pending, exponent))

@@ -41,6 +41,7 @@ class Delivery:
         entry: the outbox entry that it carries; None if unknown, so that no watermark can count it.
         batch: its events, sealed facts and rulings; None for a poison.
         fault: why it is a poison, else None.
+        traces: names the sampled bids whose events it has; empty where it has none. Nothing of it is stored.
     """
 
     subject: str
@@ -49,6 +50,7 @@ class Delivery:
     entry: Entry | None
     batch: SealedBatch | None
     fault: str | None = None
+    traces: str = ""
 
     @property
     def rows(self) -> int:
@@ -68,12 +70,13 @@ class Delivery:
         return replace(self, batch=None, fault=fault[:_FAULT_TEXT_MAX])
 
 
-def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None) -> Delivery:
+def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None, traces: str = "") -> Delivery:
     """Decode and check one message; never raises.
 
     Args:
         subject, data, reply: as received.
         message_id: its Nats-Msg-Id header. It names the outbox entry of a message whose body cannot be read.
+        traces: its header of traces.
     """
     try:
         batch = decode_sealed_batch(data)
@@ -84,7 +87,7 @@ def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None)
     if fault is not None:
         counted = entry if _is_entry(entry) else _entry_of(message_id)
         return _poison(subject, data, reply, counted, fault)
-    return Delivery(subject, data, reply, entry, batch)
+    return Delivery(subject, data, reply, entry, batch, traces=traces)
 
 
 def _poison(subject: str, data: bytes, reply: str, entry: Entry | None, fault: str) -> Delivery:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from nats.errors import Error as NatsError
 
 from archival_worker.consume.batcher import Batcher, BatchLimits, Pace, Pull, Wait, Write
 from archival_worker.consume.deliveries import Delivery, read_delivery
+from archival_worker.consume.traces import trace_rows
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
@@ -28,6 +30,7 @@ from shared import names
 from shared.backoff import Backoff, set_within
 from shared.clients.nats import StreamLimits, StreamUnavailable, ensure_stream
 from shared.streams.puller import Pulled, Puller, PullOptions, ensure_consumer
+from shared.tracing.spans import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +71,14 @@ class Worker:
         *,
         after_commit: Callable[[], Awaitable[None]] = _nothing,
         on_items: Callable[[Iterable[str]], None] = _to_nobody,
+        tracer: Tracer | None = None,
     ) -> None:
         """
         Args:
             connect: gives a connected client or raises StreamUnavailable.
             after_commit: awaited between COMMIT and acknowledgement, the worst instant for a crash.
             on_items: gets the items of each committed batch, each once.
+            tracer: of sampled bids; None where none are.
         """
         self._connect = connect
         self._archive = archive
@@ -82,6 +87,7 @@ class Worker:
         self._options = options = options or WorkerOptions()
         self._after_commit = after_commit
         self._on_items = on_items
+        self._tracer = tracer
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._backoff = Backoff()
@@ -167,7 +173,7 @@ class Worker:
 
     async def _write(self, source: Puller, deliveries: list[Delivery]) -> None:
         loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        started_s, started_ns = loop.time(), time.time_ns()
         try:
             stored = await self._archive.store(deliveries)
         except ArchiveUnavailable:
@@ -176,6 +182,8 @@ class Worker:
             await source.give_back(delivery.reply for delivery in deliveries)
             raise
         self._metrics.wrote(len(deliveries), stored, loop.time() - started_s)
+        if self._tracer is not None:
+            trace_rows(self._tracer, deliveries, started_ns, len(stored.dead_letters))
         self._backoff.succeeded()
         self._pace.succeeded()
         await self._after_commit()

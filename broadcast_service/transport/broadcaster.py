@@ -30,6 +30,7 @@ from broadcast_service.core.frames import error_frame
 from broadcast_service.core.hub import Hub
 from broadcast_service.metrics import Metrics
 from broadcast_service.transport.connection import Connection, send_to_all
+from broadcast_service.transport.traces import FrameTraces
 from shared import names
 from shared.domain.errors import ItemNotFound
 from shared.messages import DecodeError, EventBatch, decode_batch
@@ -45,6 +46,7 @@ class Broadcaster:
     joined, standing_changed: see above.
     clock: the monotonic clock of ``call_at``, in seconds; both are those of the running loop if not given.
     call_at: calls a function with an argument at a time of the clock.
+    traces: of sampled bids; None where none are.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Broadcaster:
         standing_changed: Callable[[str, frozenset[str]], None],
         clock: Callable[[], float] | None = None,
         call_at: CallAt | None = None,
+        traces: FrameTraces | None = None,
     ) -> None:
         self.hub = hub
         self._metrics = metrics
         self._request_load = request_load
         self._joined = joined
         self._standing_changed = standing_changed
+        self._traces = traces
         self._clock = clock or asyncio.get_running_loop().time
         self._call_at: CallAt = call_at or asyncio.get_running_loop().call_at
 
@@ -72,6 +76,8 @@ class Broadcaster:
             match effect:
                 case Send(frames, viewers):
                     send_to_all(frames, viewers, self._metrics)
+                    if self._traces is not None:
+                        self._traces.sent(frames, viewers)
                 case Wake(item_id, at_s):
                     self._call_at(at_s, self.flush, item_id)
                 case StandingChanged(item_id, users):
@@ -118,6 +124,8 @@ class Broadcaster:
             self.carry_out(self.hub.maximum_raised(item_id))
             return
         self._metrics.events_watched += len(batch.events)
+        if self._traces is not None:
+            self._traces.begin(batch)
         self.carry_out(self.hub.publish(item_id, batch.events, self._clock()))
         self._metrics.observe_latency(time.time() - batch.events[-1].ts_us / 1_000_000)
 

@@ -26,6 +26,7 @@ from shared.backoff import Backoff
 from shared.clients.nats import Client, ensure_stream, open_nats
 from shared.server_urls import without_password
 from shared.streams.reader import has_message
+from shared.tracing.spans import TRACES_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Follower:
         name: of the connection, shown in the server's monitoring.
         heartbeat_s: seconds between heartbeats while there are no events; three missed ones end the consumer.
         subjects: subjects of core NATS to listen to on the same connection, and who is told of their messages.
+        on_traces: told the :data:`~shared.tracing.spans.TRACES_HEADER` of each message, empty where it has none, before
+            the listener is told of the message; None where nobody traces.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class Follower:
         name: str,
         heartbeat_s: float,
         subjects: Mapping[str, Callable[[bytes], object]] = MappingProxyType({}),
+        on_traces: Callable[[str], object] | None = None,
     ) -> None:
         self._url = url
         self._name = name
         self.consumers_made = 0
         self._heartbeat_s = heartbeat_s
         self._subjects = subjects
+        self._on_traces = on_traces
         self._client: Client | None = None
         self._consumer: _Consumer | None = None
         self._is_up = False
@@ -150,7 +155,7 @@ class Follower:
         jetstream = client.jetstream()
         await ensure_stream(jetstream)
         self.sequence = 0
-        consumer = self._consumer = _Consumer(client, listener, self._at)
+        consumer = self._consumer = _Consumer(client, listener, self._at, self._on_traces)
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, cb=consumer.on_message)
         try:
@@ -203,11 +208,18 @@ class Follower:
 class _Consumer:
     """The messages of one consumer, checked for gaps."""
 
-    def __init__(self, client: Client, listener: Listener, at: Callable[[int], None] = lambda sequence: None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        listener: Listener,
+        at: Callable[[int], None] = lambda sequence: None,
+        on_traces: Callable[[str], object] | None = None,
+    ) -> None:
         """``at``: told of each message's number in the stream, before the listener is told of the message."""
         self._client = client
         self._listener = listener
         self._at = at
+        self._on_traces = on_traces
         self._last_sequence = 0
         self.heard_s = asyncio.get_running_loop().time()
         self.broken = asyncio.Event()
@@ -227,6 +239,8 @@ class _Consumer:
         self._last_sequence = sequence
         self._at(stream_sequence(msg.reply))
         try:
+            if self._on_traces is not None:
+                self._on_traces((msg.headers or {}).get(TRACES_HEADER, ""))
             self._listener.on_message(msg.subject, msg.data)
         except Exception:
             # A defect in our code. The feed must not stop for it, and the next snapshot may be past it.

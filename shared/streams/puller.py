@@ -28,6 +28,7 @@ from nats.js.errors import NotFoundError
 
 from shared import names
 from shared.clients.nats import StreamUnavailable
+from shared.tracing.spans import TRACES_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +91,14 @@ async def ensure_consumer(jetstream: JetStreamContext, options: PullOptions) -> 
 
 
 class Pulled(NamedTuple):
-    """A message as received. ``reply`` takes its acknowledgement; ``message_id`` is its Nats-Msg-Id."""
+    """A message as received. ``reply`` takes its acknowledgement; ``message_id`` is its Nats-Msg-Id, ``traces`` its
+    :data:`~shared.tracing.spans.TRACES_HEADER`."""
 
     subject: str
     data: bytes
     reply: str
     message_id: str | None
+    traces: str = ""
 
 
 class Puller:
@@ -155,8 +158,10 @@ class Puller:
         headers = message.headers
         status = headers.get(Header.STATUS) if headers else None
         if status is None:
-            message_id = headers.get(Header.MSG_ID) if headers else None
-            self._on_message(Pulled(message.subject, message.data, message.reply, message_id))
+            message_id, traces = None, ""
+            if headers:
+                message_id, traces = headers.get(Header.MSG_ID), headers.get(TRACES_HEADER, "")
+            self._on_message(Pulled(message.subject, message.data, message.reply, message_id, traces))
         elif message.subject == f"{self._inbox}.{self._pull}":
             # That of an earlier request would say nothing about the open one.
             description = (headers or {}).get(Header.DESCRIPTION, "")

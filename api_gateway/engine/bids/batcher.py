@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from asyncio import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.redis_layout.stored_verdicts import fingerprint_of
+
+if TYPE_CHECKING:
+    from api_gateway.tracing.bids import BidTrace
 
 BIDS_PER_CALL_MAX: Final = 256
 """Bids of one item in one script call, so that a call occupies Redis for a millisecond or two."""
@@ -26,7 +29,7 @@ class PendingBid:
 
     ``key`` is the idempotency key or None; ``key_is_bid_id`` where it is the bid id itself. ``verdict`` is resolved
     with the script's verdict, or with the error that answers the request. ``has_credit``: more of the bidder's spending
-    limit was sought for it already.
+    limit was sought for it already. ``trace``: where it is sampled.
     """
 
     item_id: str
@@ -38,6 +41,7 @@ class PendingBid:
     key_is_bid_id: bool
     verdict: Future[bytes]
     has_credit: bool = False
+    trace: BidTrace | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -24,6 +24,7 @@ from api_gateway.engine.bids.batcher import Batcher, PendingBid
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts
 from api_gateway.engine.bids.scripts import Decided, ItemMissing
 from api_gateway.engine.bids.stored import Asked, read_verdicts
+from api_gateway.tracing.bids import BidTraces
 from shared import names
 from shared.crash_points import crash_point
 from shared.domain.errors import BiddingError, OutcomeUnknown, Overloaded, Unavailable
@@ -63,6 +64,7 @@ class Committer:
         confirm: Callable[[str, Lineage, int], Awaitable[None]] | None = None,
         secure: Callable[[str], Awaitable[None]] | None = None,
         find_credit: FindCredit | None = None,
+        traces: BidTraces | None = None,
     ) -> None:
         """
         Args:
@@ -76,6 +78,7 @@ class Committer:
                 answer of its flush got lost; it raises OutcomeUnknown where it is not safe in time.
             find_credit: awaited with ``(item, bidder, currency, minor units)`` where a shard lacks so much of the
                 bidder's spending limit; tells whether to ask the shard again, or raises what answers the bid.
+            traces: of sampled bids; None where none are.
         """
         self._scripts = scripts
         self._redis = redis
@@ -87,6 +90,7 @@ class Committer:
         self._confirm = confirm
         self._secure = secure
         self._find_credit = find_credit
+        self._traces = traces
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
         self._seeking = 0
         self._wake = asyncio.Event()
@@ -145,6 +149,8 @@ class Committer:
 
     async def _flush(self, calls: Sequence[Sequence[PendingBid]]) -> None:
         self.flushes_total += 1
+        if self._traces is not None:
+            self._traces.taken(calls)
         try:
             results = await self._scripts.place(calls)
         except Unavailable as error:
@@ -159,6 +165,9 @@ class Committer:
         for call, result in zip(calls, results, strict=True):
             if isinstance(result, Decided):
                 self.decided_total += len(call)
+                if self._traces is not None:
+                    # Before the relay is told of the entry.
+                    self._traces.decided(call, result)
                 if self._on_decided is not None:
                     self._on_decided(call[0].item_id, len(call), now_s)
                 if result.entry:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from api_gateway.tracing.entries import Publication
 from shared import names
 from shared.redis_layout.cursors import Lineage
 
@@ -37,6 +38,7 @@ class InFlight:
 
     ``ack`` and ``error`` are JetStream's answer, None while there is none. Where it says that it had the message
     already, ``is_ours`` and ``is_foreign`` tell what a look at that message has shown; both are False before the look.
+    ``traced``: where it has sampled bids.
     """
 
     shard: str
@@ -49,6 +51,7 @@ class InFlight:
     error: Exception | None = None
     is_ours: bool = False
     is_foreign: bool = False
+    traced: Publication | None = None
 
     @property
     def failure(self) -> Exception | None:

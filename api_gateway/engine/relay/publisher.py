@@ -18,6 +18,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 
 from api_gateway.engine.relay.in_flight import InFlight, PubAck
 from shared import names
+from shared.tracing.spans import TRACES_HEADER
 
 
 class _Answer(msgspec.Struct):
@@ -63,8 +64,11 @@ class Publisher:
         reply = f"{self._inbox}.{self._count:x}"
         self._all_answered.clear()
         self._waiting[reply] = one
+        headers: dict[str, str] = {Header.MSG_ID: message_id}
+        if one.traced is not None:
+            headers[TRACES_HEADER] = one.traced.header
         try:
-            await self._client.publish(one.subject, one.payload, reply=reply, headers={Header.MSG_ID: message_id})
+            await self._client.publish(one.subject, one.payload, reply=reply, headers=headers)
         except BaseException:
             # It may be answered already: the client sends at once, and waits afterwards.
             self._waiting.pop(reply, None)
@@ -82,6 +86,9 @@ class Publisher:
 
     def give_up(self) -> None:
         """Wait for no answer any more. One that comes later says nothing to anybody."""
+        for one in self._waiting.values():
+            if one.traced is not None:
+                one.traced.answered(TimeoutError())
         self._waiting.clear()
         self._all_answered.set()
 
@@ -102,6 +109,8 @@ class Publisher:
             else:
                 # Somebody else listens on our subjects: it is nowhere where our readers look.
                 one.error = APIError(description=f"not an answer of {names.STREAM}: {message.data[:200]!r}")
+        if one.traced is not None:
+            one.traced.answered(one.error)
         if not self._waiting:
             self._all_answered.set()
 

@@ -32,6 +32,7 @@ from api_gateway.engine.relay.leases import Leases
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.publisher import Publisher
 from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+from api_gateway.tracing.entries import EntryTraces
 from shared import names
 from shared.backoff import Backoff
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
@@ -62,15 +63,18 @@ class Relay:
         on_published: Callable[[str, Lineage, int], None] | None = None,
         on_read: Callable[[str, int, int], None] | None = None,
         look: asyncio.Event | None = None,
+        traces: EntryTraces | None = None,
     ) -> None:
         """
         Args:
             on_published: told of every move of a cursor, with shard, lineage and entry.
             on_read: told of every entry before it is sent, with shard, epoch and number.
             look: set when shards got their cursors, so that work on them begins now, not with the next renewal.
+            traces: knows which entries have sampled bids; None where none are sampled.
         """
         self._on_published = on_published
         self._on_read = on_read
+        self._traces = traces
         self._redis = redis
         self._scripts = scripts
         self._nats = nats
@@ -241,6 +245,8 @@ class Relay:
             self._on_read(shard, lineage.epoch, entry.n)
         payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed, entry.rulings)
         one = InFlight(shard, lineage, after, entry.n, names.subject_of(entry.item_id), payload)
+        if self._traces is not None:
+            one.traced = self._traces.publish((shard, lineage.epoch, entry.n), entry.item_id)
         self._leases.expect_answer()
         await publisher.publish(one, names.message_id(shard, lineage.epoch, entry.n, payload))
         return one

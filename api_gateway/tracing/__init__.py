@@ -1,0 +1,1 @@
+"""Traces of bids through the gateway: from the request to the entry's PubAck."""

@@ -1,0 +1,227 @@
+"""Sampled bids, from their request to their verdict, and who may have a bid sampled.
+
+Whoever runs the platform (``TRACE_NETWORKS``) is believed: their ``traceparent`` is the parent of what happens here,
+and its flag decides where the sampler heeds parents. A stranger's is at most a link: with it they could have each of
+their bids traced, or choose the ids that a sampler by ratio takes. And however many are sampled,
+``TRACED_BIDS_RATE_MAX`` a second are traced.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import CancelledError, Future
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from api_gateway.engine.bids.scripts import Decided, ItemMissing
+from api_gateway.problems import status_of
+from api_gateway.tracing.entries import EntryTraces
+from shared import names
+from shared.buckets import Bucket, Rate
+from shared.domain.errors import BiddingError
+from shared.http.insiders import Insiders
+from shared.redis_layout.verdicts import ACCEPTED, KEY_REUSED, KEY_REUSED_LINE
+from shared.tracing.spans import TRACES_MAX, Facts, Span, SpanContext, Tracer, read_traceparent, trace_of_task
+
+if TYPE_CHECKING:
+    from api_gateway.engine.bids.batcher import PendingBid
+
+BID_ROUTE: Final = "/api/v1/items/{item_id}/bid"
+_NS: Final = 1_000_000_000
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class TracedRequest:
+    """A sampled request with one bid or many; ``room``: how many more of them are traced."""
+
+    __slots__ = ("has_one", "room", "span")
+
+    def __init__(self, span: Span, *, has_one: bool) -> None:
+        self.span = span
+        self.has_one = has_one
+        self.room = 1 if has_one else TRACES_MAX
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+        return f"{self.span.context.trace_id:032x}"
+
+
+request_of_task: ContextVar[TracedRequest | None] = ContextVar("request_of_task", default=None)
+"""The sampled request that the running task answers."""
+
+
+class BidTrace:
+    """One sampled bid: it waits for a flush, then the script decides it."""
+
+    __slots__ = ("_child", "_tracer", "request")
+
+    def __init__(self, tracer: Tracer, request: TracedRequest) -> None:
+        self._tracer = tracer
+        self.request = request
+        self._child = tracer.start("wait", parent=request.span.context)
+
+    def taken(self, at_ns: int, facts: Facts) -> None:
+        """A flush has it."""
+        self._end(at_ns)
+        self._child = self._tracer.start("decide", parent=self.request.span.context, start_ns=at_ns, facts=facts)
+
+    def decided(self, at_ns: int, verdict: bytes) -> SpanContext | None:
+        """The script has; the span that has decided it, where there is one."""
+        child = self._child
+        if child is None:
+            return None
+        child.note({"bidding.verdict": code_of(verdict)})
+        self._end(at_ns)
+        return child.context
+
+    def answered(self, verdict: Future[bytes], *, ends: bool) -> None:
+        """It has its answer. ``ends``: so its request is over."""
+        facts, error = _outcome(verdict)
+        self._end(None, error)
+        if self.request.has_one:
+            self.request.span.note(facts)
+        if ends:
+            self.request.span.end(error=error)
+
+    def _end(self, at_ns: int | None, error: str = "") -> None:
+        if self._child is not None:
+            self._child.end(at_ns=at_ns, error=error)
+            self._child = None
+
+
+class BidTraces:
+    """The traces of one gateway."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        believed: Insiders,
+        *,
+        rate_max: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            believed: whose ``traceparent`` is a parent.
+            rate_max: requests a second that are traced, and so many at once.
+        """
+        self._tracer = tracer
+        self._believed = believed
+        self._bucket = Bucket(Rate(per_s=rate_max, burst=max(1, rate_max)))
+        self._clock = clock
+        self.entries = EntryTraces(tracer)
+
+    # ------------------------------------------------------------------------------------------------------- requests
+
+    def begin(self, route: str, headers: Headers, peer: str | None, began_s: float) -> TracedRequest | None:
+        """A request has come; None where it is not traced.
+
+        Args:
+            headers: names in lower case, and values.
+            peer: the address of the other end of the connection.
+            began_s: when it came, of ``time.perf_counter``.
+        """
+        now_s = self._clock()
+        if self._bucket.left(now_s) < 1:
+            return None
+        sent = _traceparent(headers)
+        is_believed = sent is not None and self._believed.has(peer, headers)
+        span = self._tracer.start(
+            f"POST {route}",
+            parent=sent if is_believed else None,
+            link=None if is_believed else sent,
+            kind="server",
+            start_ns=time.time_ns() - int((time.perf_counter() - began_s) * _NS),
+            facts={"http.request.method": "POST", "http.route": route},
+        )
+        if span is None:
+            return None
+        self._bucket.take(now_s, 1)
+        return TracedRequest(span, has_one=route == BID_ROUTE)
+
+    def follow(self, bid: PendingBid, headers: Headers, peer: str | None, began_s: float) -> None:
+        """Trace a bid that is alone in its request, and was just placed. Call it when who answers waits for the
+        verdict: the span of the request ends after that."""
+        request = self.begin(BID_ROUTE, headers, peer, began_s)
+        if request is not None:
+            self._join(bid, request, ends=True)
+
+    def join(self, bid: PendingBid) -> None:
+        """Trace a bid that was just placed, if the running task answers a sampled request."""
+        request = request_of_task.get()
+        if request is not None and request.room:
+            request.room -= 1
+            self._join(bid, request, ends=False)
+
+    def _join(self, bid: PendingBid, request: TracedRequest, *, ends: bool) -> None:
+        trace = bid.trace = BidTrace(self._tracer, request)
+        if request.has_one:
+            request.span.note({"bidding.item_id": bid.item_id, "bidding.bid_id": bid.bid_id})
+        bid.verdict.add_done_callback(partial(trace.answered, ends=ends))
+
+    # ---------------------------------------------------------------------------------------------------- group commit
+
+    def taken(self, calls: Sequence[Sequence[PendingBid]]) -> None:
+        """These bids, item by item, are one flush."""
+        at_ns, bids = time.time_ns(), sum(map(len, calls))
+        for call in calls:
+            for bid in call:
+                if bid.trace is not None:
+                    facts: dict[str, str | int] = {
+                        "bidding.item_id": bid.item_id,
+                        "bidding.bid_id": bid.bid_id,
+                        "bidding.flush.bids": bids,
+                        "bidding.flush.items": len(calls),
+                    }
+                    bid.trace.taken(at_ns, facts)
+
+    def decided(self, call: Sequence[PendingBid], result: Decided) -> None:
+        """The bids of one item have their verdicts."""
+        at_ns = time.time_ns()
+        accepted: list[SpanContext] = []
+        for bid, verdict in zip(call, result.verdicts, strict=True):
+            if bid.trace is not None:
+                context = bid.trace.decided(at_ns, verdict)
+                if context is not None and verdict.startswith(ACCEPTED):
+                    accepted.append(context)
+        if accepted and result.entry:
+            self.entries.put((names.shard_of(call[0].item_id), result.lineage.epoch, result.entry), accepted)
+
+
+def enter(request: TracedRequest | None) -> None:
+    """The running task answers this request, up to its end: its bids and its lines in the log belong to the trace."""
+    request_of_task.set(request)
+    trace_of_task.set("" if request is None else request.trace_id)
+
+
+def code_of(verdict: bytes) -> str:
+    """``ACCEPTED``, or the code of the refusal: no amount, and nobody's name."""
+    if verdict.startswith(ACCEPTED):
+        return "ACCEPTED"
+    return KEY_REUSED if verdict == KEY_REUSED_LINE else verdict.split(b"|", 2)[1].decode()
+
+
+def _outcome(verdict: Future[bytes]) -> tuple[Facts, str]:
+    """What a bid was answered, and the code of what went wrong."""
+    failure = CancelledError() if verdict.cancelled() else verdict.exception()
+    if failure is None:
+        line = verdict.result()
+        code = code_of(line)
+        status = 201 if code == "ACCEPTED" else 422 if code == KEY_REUSED else 200
+        return {"bidding.verdict": code, "http.response.status_code": status}, ""
+    if isinstance(failure, ItemMissing):
+        return {"bidding.verdict": "NOT_IN_REDIS"}, ""  # the archive answers it
+    if isinstance(failure, BiddingError):
+        return {"bidding.verdict": failure.code, "http.response.status_code": status_of(failure)}, failure.code
+    return {}, type(failure).__name__
+
+
+def _traceparent(headers: Headers) -> SpanContext | None:
+    for name, value in headers:
+        if name == b"traceparent":
+            return read_traceparent(value.decode("latin-1"))
+    return None
