@@ -107,6 +107,8 @@ ELSEWHERE: Final = {
     "curl -X POST -H": "tests/integration/gateway/test_api_keys.py",
     "bidding api-keys": "tests/integration/gateway/test_api_keys.py",
     'curl -H "Authorization': "tests/integration/gateway/test_access.py sends such bids",
+    ".venv/bin/pip install -r requirements/container.lock": "what ran the tests has installed the extra",
+    "OTEL_EXPORTER_OTLP_ENDPOINT=": "tests/integration/tracing starts such a platform",
     "bidding deploy-check": "tests/unit/infrastructure/test_deploy_check.py",
     "bidding deploy ": "tests/integration/stack/test_deploy.py",
 }

@@ -108,7 +108,8 @@ class Relay:
         if shard in self._owned:
             self._has_work(shard)
         elif (client := self._nats.client) is not None:
-            task = asyncio.ensure_future(client.publish(f"{names.NUDGE_PREFIX}.{shard}"))
+            traces = b"" if self._traces is None else self._traces.hint(shard)
+            task = asyncio.ensure_future(client.publish(f"{names.NUDGE_PREFIX}.{shard}", traces))
             task.add_done_callback(_ignore_lost_hint)
 
     def owned_shards(self) -> Collection[str]:
@@ -128,6 +129,8 @@ class Relay:
     async def _on_nudge(self, message: Any) -> None:
         shard = message.subject.rpartition(".")[2]
         if shard in self._owned:
+            if self._traces is not None and message.data:
+                self._traces.heard(shard, message.data)
             self._has_work(shard)
 
     def _has_work(self, shard: str) -> None:

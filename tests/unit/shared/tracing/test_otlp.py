@@ -1,0 +1,109 @@
+"""The SDK behind our tracer: bounded, quiet, and nobody else's."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from shared.tracing import otlp
+from shared.tracing.otlp import OtlpTracer
+from shared.tracing.spans import SpanContext
+
+
+class Exporter(SpanExporter):
+    """Keeps spans; while ``gate`` is closed it takes none, and waits."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.entered.set()
+        self.gate.wait()
+        self.spans += spans
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        self.gate.set()
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    log = logging.getLogger("opentelemetry")
+    before = log.propagate, list(log.handlers)
+    yield
+    log.propagate, log.handlers = before
+
+
+async def test_spans_are_sent_at_the_end_with_who_sends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    exporter = Exporter()
+    tracer = OtlpTracer("a-service", exporter=exporter)
+    parent = SpanContext(11, 12)
+    span = tracer.start("step", parent=parent, link=SpanContext(21, 22, is_sampled=False), facts={"a": 1}, start_ns=5)
+    assert span is not None
+    assert span.context.trace_id == 11
+    span.note({"b": "two"})
+    span.end(at_ns=9, error="BAD")
+    await tracer.close()
+    (sent,) = exporter.spans
+    assert sent.parent is not None
+    assert (sent.name, sent.parent.span_id, sent.start_time, sent.end_time) == ("step", 12, 5, 9)
+    assert dict(sent.attributes or {}) == {"a": 1, "b": "two", "error.type": "BAD"}
+    assert [link.context.trace_id for link in sent.links] == [21]
+    assert sent.resource.attributes["service.name"] == "a-service"
+
+
+async def test_the_environment_names_the_service_and_chooses_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "ours")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    exporter = Exporter()
+    tracer = OtlpTracer("a-service", exporter=exporter)
+    assert tracer.start("of nobody") is None
+    assert tracer.start("unsampled", parent=SpanContext(1, 2, is_sampled=False)) is None
+    span = tracer.start("sampled", parent=SpanContext(1, 2))
+    assert span is not None
+    span.end()
+    await tracer.close()
+    assert [each.resource.attributes["service.name"] for each in exporter.spans] == ["ours"]
+
+
+async def test_nobody_waits_for_a_collector_that_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "64")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16")
+    monkeypatch.setattr(otlp, "CLOSE_S", 0.05)
+    exporter = Exporter()
+    exporter.gate.clear()
+    tracer = OtlpTracer("a-service", exporter=exporter)
+    began_s = time.monotonic()
+    for _ in range(1_000):
+        span = tracer.start("step")
+        assert span is not None
+        span.end()
+    assert exporter.entered.wait(60)
+    await tracer.close()
+    # The SDK alone would wait for half a minute.
+    assert time.monotonic() - began_s < 25
+    assert len(exporter.spans) <= 64 + 16
+    ours = [record.getMessage() for record in caplog.records if record.name == "shared.tracing.otlp"]
+    assert sum(line.startswith("traces: Queue full") for line in ours) <= 2
+    assert any("not taken within" in line for line in ours)
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+async def test_no_library_finds_our_provider() -> None:
+    tracer = OtlpTracer("a-service", exporter=Exporter())
+    assert not trace.get_tracer("fastapi").start_span("theirs").is_recording()
+    await tracer.close()
