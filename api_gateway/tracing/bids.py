@@ -221,7 +221,5 @@ def _outcome(verdict: Future[bytes]) -> tuple[Facts, str]:
 
 
 def _traceparent(headers: Headers) -> SpanContext | None:
-    for name, value in headers:
-        if name == b"traceparent":
-            return read_traceparent(value.decode("latin-1"))
-    return None
+    sent = [value for name, value in headers if name == b"traceparent"]
+    return read_traceparent(sent[0].decode("latin-1")) if len(sent) == 1 else None

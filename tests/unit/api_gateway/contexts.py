@@ -22,6 +22,7 @@ def context_of(principals: Principals | None) -> Any:
         access=Access(principals),
         rates=Rates(per_caller=0, per_address=0, proxies=Proxies("")),
         body_bytes=BodyBytes(2**20, 0),
+        traces=None,
     )
     context.permit = partial(Context.permit, context)
     return context

@@ -43,7 +43,7 @@ class Items:
 
 async def test_items_that_have_left_are_asked_for_beside_each_other_within_a_bound() -> None:
     items = Items()
-    context: Any = SimpleNamespace(items=items, committer=Committer())
+    context: Any = SimpleNamespace(items=items, committer=Committer(), traces=None)
     bids = [BatchedBid(item_id=name, user_id="ann", amount=cast(Any, b"1.00")) for name in items.known]
     answers = await _answer_all(context, Permit(None, Reach.ANY), bids)
     assert [status for status, _ in answers] == [503] * ITEMS + [201]

@@ -40,6 +40,7 @@ class Gateway:
         self.items = SimpleNamespace(known={"lot": 2}, left=self._left, gone=self._gone)
         self.committer = self
         self.access = Access(None)
+        self.traces = None
         self.pages = ForeignPages((), json_only=True)
         self.rates = Rates(per_caller=0, per_address=per_address, proxies=Proxies(""))
 

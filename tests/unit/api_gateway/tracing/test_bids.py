@@ -67,7 +67,7 @@ def decided(*verdicts: bytes, entry: int = 5) -> Decided:
 )
 def test_only_the_word_of_insiders_is_a_parent(peer: str | None, others: dict[str, str], is_parent: bool) -> None:
     tracer = KeptSpans()
-    assert traces_of(tracer).begin(BID_ROUTE, headers(**others), peer, 0.0) is not None
+    assert traces_of(tracer).begin(BID_ROUTE, headers(CALLER, **others), peer, 0.0) is not None
     (span,) = tracer.spans
     assert (span.parent == CALLER) is is_parent
     assert (span.link == CALLER) is not is_parent

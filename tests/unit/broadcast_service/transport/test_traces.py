@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broadcast_service.core.frames import Frame, event_frame, snapshot_frame, state_frame, viewers_frame
 from broadcast_service.transport.traces import ITEMS_MAX, WAITING_MAX, FrameTraces
-from shared.messages import EventBatch
+from shared.messages import Event, EventBatch
 from shared.tracing.spans import SpanContext, trace_of_task, traces_header
 from tests.unit.broadcast_service.builders import ITEM, bid, item
 from tests.unit.shared.tracing.kept_spans import KeptSpans
@@ -14,7 +14,7 @@ VIEWERS = ["ann", "ben"]
 
 
 def batch(*seqs: int, item_id: str = ITEM) -> EventBatch:
-    events = [bid(seq, item_id=item_id) for seq in seqs]
+    events: list[Event] = [bid(seq, item_id=item_id) for seq in seqs]
     return EventBatch(v=1, shard="07", shard_epoch=1, n=1, item_id=item_id, events=events)
 
 
