@@ -88,8 +88,8 @@ async def close_in_three_ways(auction: Auction) -> list[str]:
         for body in ({"user_id": "bob", "amount": 10}, {"user_id": "cyd", "max_amount": 11}):
             answer = await house.http.post(BID.format(item=item_id), json=body, headers=KEY)
             assert answer.status_code == 201, answer.text
-        for what, body in (("bob/approval", REASON), ("cyd/limit", {"amount": 40})):
-            answer = await house.http.put(f"{ITEM.format(item=item_id)}/bidders/{what}", json=body)
+        for what, said in (("bob/approval", {}), ("cyd/limit", {"amount": 40})):
+            answer = await house.http.put(f"{ITEM.format(item=item_id)}/bidders/{what}", json=said)
             assert answer.status_code == 200, answer.text
     await house.accepted("bought", "ann", "bought-ann", amount=50)
     await house.operate("withdrawn/pause")
@@ -123,7 +123,8 @@ async def test_everybody_is_told_the_same_as_before(start_stack: StackFactory, o
         for item_id in items:
             for asked, told in before[item_id].items():
                 assert after[item_id][asked] == told, (item_id, asked)
-        ruled, query = [], {"limit": "1"}
+        ruled: list[str] = []
+        query = {"limit": "1"}
         while len(ruled) < 3 and query["limit"]:
             page = (await house.http.get("/api/v1/items/bought/bidders", params=query)).json()
             ruled += [each["user_id"] for each in page["bidders"]]
