@@ -26,10 +26,10 @@ from api_gateway.catalogue import Catalogue
 from api_gateway.context import Context
 from api_gateway.direct import DirectRoad
 from api_gateway.door.bodies import BodyBytes
+from api_gateway.door.edges import head_as_get, one_line_paths, with_origins
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.middleware import Door
 from api_gateway.door.rates import Rates
-from api_gateway.edges import head_as_get, one_line_paths, with_origins
 from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.accounts.scripts import AccountScripts
 from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
