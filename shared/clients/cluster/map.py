@@ -87,10 +87,6 @@ class ClusterMap:
         address = self._places.get(shard)
         return None if address is None or address in self._hanging else (address, self._client(address))
 
-    def where(self, shard: str) -> Address | None:
-        """The node that was last known to have the shard, whether it answers or not."""
-        return self._places.get(shard) or self._arriving.get(shard)
-
     def has_node(self, address: Address) -> bool:
         """Whether a node there has shards, as far as is known."""
         return address in self._nodes

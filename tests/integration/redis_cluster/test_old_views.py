@@ -52,7 +52,7 @@ async def test_who_has_a_shard_is_not_what_a_node_says_that_was_cut_off(
                 cluster.kill(name, signal.SIGSTOP)
             try:
                 await redis.refresh()
-                assert redis.where(_SHARD) == ("127.0.0.1", target)
+                assert home_of(redis) == ("127.0.0.1", target)
             finally:
                 for name in names:
                     cluster.kill(name, signal.SIGCONT)

@@ -160,13 +160,12 @@ async def test_a_node_with_a_certificate_for_another_name_is_asked_nothing(
         try:
             asked: dict[int, str] = {}
             for shard in names.SHARDS:
-                place = redis.where(shard)
                 try:
                     await redis.get(f"{{{shard}}}:test:tls")
                 except RedisConnectionError as error:
-                    place = redis.where(shard)
+                    place = redis.placed(shard)
                     assert place is not None
-                    asked.setdefault(place.port, str(error))
+                    asked.setdefault(place[0].port, str(error))
             assert list(asked) == [ports[2]]
             assert "certificate" in asked[ports[2]].lower() or "hostname" in asked[ports[2]].lower(), asked
         finally:
