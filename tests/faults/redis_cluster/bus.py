@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from infrastructure.local.servers.redis_and_nats import redis_url
 from shared.clients.redis import open_redis
 from tests.tcp import Way, relay, serving
 from tests.waiting import eventually
+
+ADDRESSES_OF_LOOPBACK = sys.platform == "linux"
+"""Whether a process may connect from 127.0.0.11 without anybody's preparation."""
 
 
 class Bus:

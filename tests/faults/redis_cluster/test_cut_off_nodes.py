@@ -15,7 +15,7 @@ from infrastructure.local.servers.valkey_cluster import name_of
 from shared.names import shard_of
 from tests.faults.harness import FaultRun, fault_run
 from tests.faults.history import violations
-from tests.faults.redis_cluster.bus import bus_of
+from tests.faults.redis_cluster.bus import ADDRESSES_OF_LOOPBACK, bus_of
 from tests.faults.redis_cluster.moving import nodes_at
 from tests.faults.redis_cluster.progress import bids_on_all, is_closed
 from tests.faults.redis_cluster.replicas import add_replicas_of, cut_off
@@ -28,6 +28,7 @@ _ENV = {"BID_ACK_TIMEOUT_MS": "1500"}
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
+@pytest.mark.skipif(not ADDRESSES_OF_LOOPBACK, reason="needs several addresses of loopback")
 @pytest.mark.parametrize(("ack", "is_careful"), [("redis", False), ("redis", True), ("replica", False), ("log", False)])
 async def test_a_primary_is_cut_off_from_all_other_nodes(
     start_stack: StackFactory, ack: BidAck, is_careful: bool

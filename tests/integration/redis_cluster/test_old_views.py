@@ -11,11 +11,15 @@ from infrastructure.local.stack import Stack
 from shared.clients.cluster.addresses import Address
 from shared.clients.cluster.client import ClusterClient
 from shared.clients.redis import open_redis
-from tests.faults.redis_cluster.bus import bus_of
+from tests.faults.redis_cluster.bus import ADDRESSES_OF_LOOPBACK, bus_of
 from tests.faults.redis_cluster.moving import Nodes, nodes_at
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(200),
+    pytest.mark.skipif(not ADDRESSES_OF_LOOPBACK, reason="needs several addresses of loopback"),
+]
 
 _SHARD = "s11"
 
