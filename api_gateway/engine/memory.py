@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import names
+from shared.clients.cluster.addresses import Address
 from shared.clients.cluster.client import nodes_of
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ class MemoryWatch:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        # By node, as it said last. No more than there are shards, and those that are missing.
+        self._sizes: dict[Address, tuple[int, int]] = {}
         self.used_bytes = 0
         self.max_bytes = 0
         self._was_short = False
@@ -51,15 +54,33 @@ class MemoryWatch:
             await asyncio.sleep(_EVERY_S * random.uniform(0.75, 1.25))
 
     async def look(self) -> None:
-        """Look once.
+        """Look once. Of a node of a cluster that does not answer, what was seen last stands while it has shards.
 
         Raises:
-            RedisError, OSError: Redis cannot be asked, or a node of a cluster.
+            RedisError, OSError, TimeoutError: Redis cannot be asked; of a cluster, none of its nodes.
         """
-        nodes, _ = await nodes_of(self._redis, names.SHARDS)
-        answers = [await node.redis.info("memory") for node in nodes]
-        sizes = [(int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))) for found in answers]
-        self.used_bytes, self.max_bytes = max(sizes, key=_share, default=(0, 0))
+        nodes, missing = await nodes_of(self._redis, names.SHARDS)
+        answers = await asyncio.gather(*(node.redis.info("memory") for node in nodes), return_exceptions=True)
+        sizes: dict[Address, tuple[int, int]] = {}
+        errors: list[BaseException] = []
+        for node, found in zip(nodes, answers, strict=True):
+            if isinstance(found, RedisError | OSError | TimeoutError):
+                errors.append(found)
+                if node.address in self._sizes:
+                    sizes[node.address] = self._sizes[node.address]
+            elif isinstance(found, BaseException):
+                raise found
+            else:
+                sizes[node.address] = int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))
+        if missing:
+            # A node that hangs is not among them; it is as full as before.
+            sizes = self._sizes | sizes
+        if errors and len(errors) == len(nodes):
+            raise errors[0]
+        for error in errors:
+            logger.debug("memory: a node cannot be asked: %s", error)
+        self._sizes = sizes
+        self.used_bytes, self.max_bytes = max(sizes.values(), key=_share, default=(0, 0))
         shortage = self.shortage
         if shortage is not None and not self._was_short:
             logger.error("memory: %s", shortage)

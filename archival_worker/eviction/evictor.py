@@ -25,7 +25,8 @@ from archival_worker.store.database import connection_of
 from archival_worker.store.queries import load_eviction_queries
 from shared import names
 from shared.backoff import Backoff
-from shared.clients.cluster.client import nodes_of
+from shared.clients.cluster.client import Node, nodes_of
+from shared.clients.cluster.pipeline import NodeAway
 from shared.crash_points import crash_point
 from shared.redis_layout.keys import (
     closed_key,
@@ -48,6 +49,7 @@ REMOVED, GONE = 1, 0
 """Replies of ``evict.lua`` after which Redis has nothing of the item."""
 
 _FAILING_MAX: Final = 100
+_SEARCH_MISSED_S: Final = 60.0
 _FINAL: Final = (b"sold", b"unsold", b"cancelled")
 
 
@@ -101,15 +103,17 @@ class Evictor:
         # Of shards where more may be due: how many candidates at the beginning could not go.
         self._passed: dict[str, int] = {}
         self._search_cursor = 0
-        # The servers that are still to be searched, the present one first.
-        self._to_search: list[Redis] = []
+        # The servers that are still to be searched, the present one first; and the shards that could not be.
+        self._to_search: list[Node] = []
+        self._missed: set[str] = set()
         self._search_at_s = 0.0
         self._has_exports = False
         self._exports_at_s = 0.0
         # Items that cannot be removed, each with the error. Bounded.
         self._failing: dict[str, str] = {}
+        self._closed_of: dict[str, int] = {}
         self.closed_in_redis = 0
-        """Closed items that Redis had at the last look."""
+        """Closed items that Redis had at the last look; of a node that is away, at the one before."""
 
     @property
     def alarms(self) -> dict[str, str]:
@@ -168,11 +172,14 @@ class Evictor:
         for shard in names.SHARDS:
             pipeline.hmget(cursors_key(shard), ["epoch", "archived"])
             pipeline.zcard(closed_key(shard))
-        answers = await pipeline.execute()
-        self.closed_in_redis = sum(answers[1::2])
+        answers = _there(await pipeline.execute(raise_on_error=False))
         epochs: dict[str, str] = {}
         pipeline = self._redis.pipeline(transaction=False)
-        for shard, (epoch, archived), count in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+        for shard, cursors, count in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+            if cursors is None or count is None:
+                continue  # its node is away; the others go on
+            self._closed_of[shard] = count
+            epoch, archived = cursors
             if count and epoch is not None:
                 epochs[shard] = epoch.decode()
                 pipeline.zrangebyscore(
@@ -182,10 +189,12 @@ class Evictor:
                     start=self._passed.get(shard, 0),
                     num=self._page_of(shard),
                 )
-        pages = await pipeline.execute() if epochs else []
+        self.closed_in_redis = sum(self._closed_of.values())
+        pages = _there(await pipeline.execute(raise_on_error=False)) if epochs else []
         return {
             shard: [_Candidate(item_id.decode(), shard, epoch) for item_id in page]
             for (shard, epoch), page in zip(epochs.items(), pages, strict=True)
+            if page is not None
         }
 
     async def _exports_exist(self) -> bool:
@@ -206,22 +215,37 @@ class Evictor:
         candidates = [candidate for page in pages.values() for candidate in page]
         if not candidates:
             return []
+        now_us = await self._clocks({candidate.shard for candidate in candidates})
+        candidates = [candidate for candidate in candidates if candidate.shard in now_us]
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.time()
         for candidate in candidates:
             pipeline.hmget(keys_of_item(candidate.item_id)[0], ["updated_us", "returned_us"])
         # Of a key that is no hash the answer is an error; the script says so.
-        now, *instants = await pipeline.execute(raise_on_error=False)
-        if isinstance(now, Exception):
-            raise now  # the node of a cluster that was asked for the time has just gone
-        seconds, micros = now
-        now_us = seconds * 1_000_000 + micros
+        instants = await pipeline.execute(raise_on_error=False)
         return [
             replace(candidate, was_struck=_instant(answer, 1) > 0)
             for candidate, answer in zip(candidates, instants, strict=True)
-            if _instant(answer, 0) + self._options.keep_s * 1_000_000 <= now_us
-            and _instant(answer, 1) + RETURNED_KEEP_S * 1_000_000 <= now_us
+            if not isinstance(answer, NodeAway)
+            and _instant(answer, 0) + self._options.keep_s * 1_000_000 <= now_us[candidate.shard]
+            and _instant(answer, 1) + RETURNED_KEEP_S * 1_000_000 <= now_us[candidate.shard]
         ]
+
+    async def _clocks(self, shards: Collection[str]) -> dict[str, int]:
+        """The time of the node that has each shard, in microseconds; without those whose node does not answer.
+
+        Raises:
+            RedisError, OSError, TimeoutError: none does.
+        """
+        nodes, _ = await nodes_of(self._redis, sorted(shards))
+        answers = await asyncio.gather(*(node.redis.time() for node in nodes), return_exceptions=True)
+        found: dict[str, int] = {}
+        for node, answer in zip(nodes, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                found.update(dict.fromkeys(node.shards, answer[0] * 1_000_000 + answer[1]))
+        error = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        if error is not None and not found:
+            raise error
+        return found
 
     async def _exported(self, due: Sequence[_Candidate]) -> dict[str, int]:
         """Those that are exported as they are, each with the seq of its last event."""
@@ -257,6 +281,8 @@ class Evictor:
         ]
         left: set[str] = set()
         for candidate, reply in zip(candidates, await EVICT.run_each(self._redis, calls), strict=True):
+            if isinstance(reply, NodeAway):
+                continue  # whether the item has left is seen at another look
             if type(reply) is ResponseError:
                 self._failed(candidate.item_id, reply)
                 continue
@@ -288,41 +314,66 @@ class Evictor:
 
     async def _search(self) -> bool:
         """One step of the search for closed items that gateways of an older version did not note. Returns whether there
-        is more to search."""
+        is more to search.
+
+        What a node had that cannot be asked is searched a minute later."""
         now_s = asyncio.get_running_loop().time()
         if not self._to_search:
             if now_s < self._search_at_s:
                 return False
-            nodes, _ = await nodes_of(self._redis, names.SHARDS, fresh=True)
-            self._to_search, self._search_cursor = [node.redis for node in nodes], 0
+            nodes, missing = await nodes_of(self._redis, sorted(self._missed) or names.SHARDS, fresh=True)
+            self._to_search, self._search_cursor, self._missed = nodes, 0, set(missing)
+        if self._to_search:
+            await self._search_a_page(self._to_search[0])
+        if not self._to_search:
+            wait_s = (
+                min(_SEARCH_MISSED_S, self._options.search_every_s) if self._missed else self._options.search_every_s
+            )
+            self._search_at_s = now_s + wait_s
+        return bool(self._to_search)
+
+    async def _search_a_page(self, node: Node) -> None:
         try:
             self._search_cursor, keys = cast(
                 "tuple[int, list[bytes]]",
-                await self._to_search[0].scan(
+                await cast(Any, node.redis).scan(
                     self._search_cursor, match="{s??}:item:*", count=self._options.search_keys
                 ),
             )
-        except (RedisError, OSError, TimeoutError):
-            # It may be gone from the cluster: the next search asks for those that are there.
-            self._to_search.clear()
-            raise
-        if keys:
-            pipeline = self._redis.pipeline(transaction=False)
-            for key in keys:
-                pipeline.hget(key, "status")
-            closed = [key for key, status in zip(keys, await pipeline.execute(), strict=True) if status in _FINAL]
-            calls: list[Call] = []
-            for key in closed:
-                item_id = key.split(b":item:", 1)[1].decode()
-                shard = names.shard_of(item_id)
-                calls.append(([cursors_key(shard), closed_key(shard), key], [item_id]))
-            if calls:
-                await NOTE_CLOSED.run_each(self._redis, calls)
+            if keys:
+                await self._note_closed(keys)
+        except (RedisError, OSError, TimeoutError) as error:
+            # It may be gone from the cluster, or be away: the next search asks for those that are there.
+            logger.info("closed items that nobody noted: %d shards cannot be searched: %s", len(node.shards), error)
+            self._missed.update(node.shards)
+            self._search_cursor = 0
         if not self._search_cursor:
             self._to_search.pop(0)
-            if not self._to_search:
-                self._search_at_s = now_s + self._options.search_every_s
-        return bool(self._to_search)
+
+    async def _note_closed(self, keys: Sequence[bytes]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(key, "status")
+        closed = [key for key, status in zip(keys, await pipeline.execute(), strict=True) if status in _FINAL]
+        calls: list[Call] = []
+        for key in closed:
+            item_id = key.split(b":item:", 1)[1].decode()
+            shard = names.shard_of(item_id)
+            calls.append(([cursors_key(shard), closed_key(shard), key], [item_id]))
+        if calls:
+            await NOTE_CLOSED.run_each(self._redis, calls)
+
+
+def _there(answers: Sequence[Any]) -> list[Any]:
+    """These answers, None in the place of those whose node is away.
+
+    Raises:
+        Exception: the first of another kind among them.
+    """
+    for answer in answers:
+        if isinstance(answer, Exception) and not isinstance(answer, NodeAway):
+            raise answer
+    return [None if isinstance(answer, NodeAway) else answer for answer in answers]
 
 
 def _instant(answer: Any, place: int) -> int:

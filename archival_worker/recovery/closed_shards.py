@@ -19,7 +19,7 @@ from archival_worker.errors import RecoveryRefused
 from archival_worker.recovery.claims import ClaimedWrites, Run
 from archival_worker.store.archive import Archive
 from shared import names
-from shared.clients.cluster.client import every_key
+from shared.clients.cluster.search import every_key
 from shared.messages import frame_batch
 from shared.redis_layout.cursors import read_cursors, read_epoch
 from shared.redis_layout.keys import REVOCATIONS_KEY, cursors_key, item_key, rebuilding_key

@@ -218,8 +218,12 @@ def _firewall(values: Mapping[str, Any], prices: Prices) -> Line:
 def _redis(values: Mapping[str, Any], prices: Prices) -> Line:
     on_memorydb = values["redis_engine"] == "memorydb"
     table = prices["memorydb_node_hour" if on_memorydb else "elasticache_node_hour"]
-    nodes, node = (1 if on_memorydb else 1 + values["redis_replicas"]), values["redis_node_type"]
+    nodes, node = _redis_nodes(values), values["redis_node_type"]
     return _of_list(f"{'MemoryDB' if on_memorydb else 'ElastiCache'} {node}", nodes, node, table, prices)
+
+
+def _redis_nodes(values: Mapping[str, Any]) -> int:
+    return 1 if values["redis_engine"] == "memorydb" else values["redis_shards"] * (1 + values["redis_replicas"])
 
 
 def _postgres(environment: str, values: Mapping[str, Any], prices: Prices) -> list[Line]:
@@ -238,8 +242,7 @@ def _of_list(what: str, count: int, size: str, table: Mapping[str, float], price
 
 def _alarms(values: Mapping[str, Any]) -> int:
     """The alarms of modules/observability/alarms.tf: on AWS' metrics, per Redis node, per service, and on our own."""
-    nodes = 1 if values["redis_engine"] == "memorydb" else 1 + values["redis_replicas"]
-    return 9 + 2 * nodes + (3 + int(values["nats_servers"])) + 6
+    return 9 + 2 * _redis_nodes(values) + (3 + int(values["nats_servers"])) + 6
 
 
 def _product(what: str, *factors: tuple[float, str]) -> Line:

@@ -32,4 +32,5 @@ PROGRAMS: Final = {
     "audit": Program("archival_worker", ("audit",)),
     "verify-export": Program("archival_worker", ("verify-export",)),
     "prepare-aws": Program("infrastructure.docker.prepare_aws"),
+    "form-cluster": Program("infrastructure.docker.form_cluster"),
 }

@@ -19,8 +19,21 @@ if [ -n "$file" ]; then
     fi
 fi
 
+# A node of a cluster (docker-compose.cluster.yml) tells clients its name; its address is another one after each start.
+cluster=
+if [ -n "${REDIS_CLUSTER_NAME:-}" ]; then
+    cluster="cluster-enabled yes
+cluster-config-file nodes.conf
+cluster-node-timeout 5000
+cluster-require-full-coverage no
+cluster-announce-hostname $REDIS_CLUSTER_NAME
+cluster-preferred-endpoint-type hostname
+masterauth \"$REDISCLI_AUTH\""
+fi
+
 exec "$engine-server" - <<CONF
 include ${REDIS_CONFIG:-/etc/bidding/redis.conf}
 maxmemory $REDIS_MAXMEMORY
 requirepass "$REDISCLI_AUTH"
+$cluster
 CONF

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from api_gateway.engine.item_scripts import LUA, NO_ITEM, OK, ScriptLimits, item_keys, refused_by_script
 from shared import names
-from shared.clients.cluster.client import every_key
+from shared.clients.cluster.search import every_key
 from shared.domain.errors import ShardLost, TooManyRulings, Unavailable
 from shared.redis_layout.accounts import Lease, name_of
 from shared.redis_layout.keys import account_key, credit_key, cursors_key, outbox_key, spreading_key

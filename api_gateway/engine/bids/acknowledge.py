@@ -271,11 +271,13 @@ class ReplicaAcknowledger:
             gone = await self._write_marks(connection, sorted(asked) if self._shards_may_move else [*asked][:1])
             await connection.send_command("WAIT", self._replicas, self._timeout_ms)
             count: Any = await connection.read_response(timeout=self._timeout_ms / 1_000 + 1)
+            if self._shards_may_move and count >= self._replicas:
+                gone |= await self._no_longer_of(run, connection, sorted(asked - gone))
         for waiter in waiting:
             if waiter.run != run or waiter.shard in gone:
                 # 1. A bid is decided by the primary. 2. It fails over to a replica that has not got the bid.
                 # 3. The mark reaches that one's replicas. It says nothing about the bid.
-                # Nor do the replicas of a node that has given the shard away.
+                # Nor do the replicas of a node that has given the shard away, before the mark or behind it.
                 if not waiter.done.done():
                     waiter.done.set_exception(OutcomeUnknown())
             elif count >= self._replicas and not waiter.done.done():
@@ -301,6 +303,25 @@ class ReplicaAcknowledger:
             left = unknown
             if not left:
                 break
+        return gone
+
+    async def _no_longer_of(self, run: str, connection: AbstractConnection, shards: Sequence[str]) -> set[str]:
+        """Those of these shards that this node does not have any more, or has again from another one.
+
+        1. The mark is written. 2. The shard moves to another node, whose replicas need not have the bid yet. 3. The
+        replicas of this node have got the mark, and then dropped the shard; WAIT counts them.
+        """
+        for shard in shards:
+            await connection.send_command("HGET", cursors_key(shard), "run")
+        gone: set[str] = set()
+        for shard in shards:
+            try:
+                marked: Any = await connection.read_response()
+            except (AskError, TryAgainError):
+                gone.add(shard)
+                continue
+            if marked is None or marked.decode() != run:
+                gone.add(shard)
         return gone
 
     async def _connected(self) -> AbstractConnection:

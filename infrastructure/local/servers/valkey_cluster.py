@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +18,11 @@ from infrastructure.local.errors import StackError
 from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers.ports import HOST, Ports, Wanted
 from infrastructure.local.servers.redis_and_nats import AppendFsync, redis_spec, redis_url
-from shared.clients.cluster.slots import SLOT_COUNT
+from shared.clients.cluster.forming import Listens, form
 from shared.clients.redis import open_redis
 
 NODES_MAX: Final = 12
 _FORM_S: Final = 60.0
-_LOOK_S: Final = 0.1
 _CONFIG: Final = """
 cluster-enabled yes
 cluster-config-file nodes.conf
@@ -82,8 +81,7 @@ class ValkeyCluster:
         clients: list[Any] = [open_redis(redis_url(port), timeout_s=5, connections_max=1) for port in self.ports]
         try:
             async with asyncio.timeout(_FORM_S):
-                await self._introduce(clients)
-                await _agreed(clients, self.count)
+                await form(clients, [Listens(HOST, port, self.bus_port(port)) for port in self.ports])
         except (RedisError, OSError, TimeoutError) as error:
             raise StackError(
                 f"The {self.count} nodes of Redis did not become a cluster: {str(error) or 'no answer in time'}."
@@ -91,17 +89,6 @@ class ValkeyCluster:
         finally:
             for client in clients:
                 await client.aclose()
-
-    async def _introduce(self, clients: Sequence[Any]) -> None:
-        for number, client in enumerate(clients):
-            if not await _own_slots(client):
-                first, last = SLOT_COUNT * number // self.count, SLOT_COUNT * (number + 1) // self.count - 1
-                await client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-                # A node of a new cluster must not take the epoch of another one.
-                await client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for port in self.ports[1:]:
-            # They know each other from an earlier start; on other ports they would not.
-            await clients[0].execute_command("CLUSTER", "MEET", HOST, port, self.bus_port(port))
 
 
 def name_of(number: int) -> str:
@@ -145,27 +132,3 @@ def cluster_for(data_dir: Path, ports: Ports, count: int) -> ValkeyCluster | Non
             "Start it without --valkey-nodes, or begin anew with another --data-dir."
         )
     return ValkeyCluster(count, ports.redis) if count > 1 else None
-
-
-async def _own_slots(client: Any) -> bool:
-    """Whether the node has slots."""
-    answer: Any = await client.execute_command("CLUSTER", "NODES")
-    lines = answer.decode().splitlines() if isinstance(answer, bytes) else [str(line) for line in answer]
-    own = next(line.split() for line in lines if "myself" in line)
-    return len(own) > 8
-
-
-async def _agreed(clients: Sequence[Any], count: int) -> None:
-    """Wait until each node knows of all of them, and who has which slots; nothing tells when they have talked."""
-    while True:
-        if all([await _knows(client, count) for client in clients]):
-            return
-        await asyncio.sleep(_LOOK_S)
-
-
-async def _knows(client: Any, count: int) -> bool:
-    info: Any = await client.execute_command("CLUSTER", "INFO")
-    text = info.decode() if isinstance(info, bytes) else str(info)
-    fields = dict(line.split(":", 1) for line in text.split() if ":" in line)
-    is_ok = fields.get("cluster_state") == "ok" and fields.get("cluster_slots_ok") == str(SLOT_COUNT)
-    return is_ok and int(fields.get("cluster_known_nodes", 0)) >= count

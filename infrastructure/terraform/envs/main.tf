@@ -83,6 +83,7 @@ module "redis" {
   name                 = local.name
   engine               = var.redis_engine
   node_type            = var.redis_node_type
+  shards               = var.redis_shards
   replicas             = var.redis_replicas
   subnet_ids           = module.network.data_subnet_ids
   security_group_id    = module.network.security_group_ids["redis"]

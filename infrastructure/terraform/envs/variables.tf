@@ -163,8 +163,13 @@ variable "redis_node_type" {
   type        = string
 }
 
+variable "redis_shards" {
+  description = "Primaries of ElastiCache, 1 to 16; from 2 on in cluster mode."
+  type        = number
+}
+
 variable "redis_replicas" {
-  description = "Replicas of ElastiCache in other zones, 0 to 5. Not used by MemoryDB."
+  description = "Replicas of ElastiCache in other zones, 0 to 5, of each shard. Not used by MemoryDB."
   type        = number
 }
 

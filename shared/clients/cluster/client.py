@@ -9,57 +9,27 @@ who must be admitted before it is used (decision 0067).
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from typing_extensions import override
 
-from shared import names
 from shared.clients.cluster.addresses import Address
 from shared.clients.cluster.bounds import MOVING_S, PAUSE_S, REDIRECTS_MAX
+from shared.clients.cluster.map import ClusterMap, Node, NotPlaced, OpenNode
 from shared.clients.cluster.pipeline import ClusterPipeline
-from shared.clients.cluster.slots import SLOTS, places_of, shard_of_words
-from shared.redis_layout.keys import cursors_key
+from shared.clients.cluster.slots import shard_of_words
 
-logger = logging.getLogger(__name__)
+__all__ = ["ClusterClient", "Node", "NotPlaced", "nodes_of"]
 
 T = TypeVar("T")
 
-_REFRESH_EVERY_S: Final = 0.25
-_TOLD_S: Final = 2.0
-"""How long a MOVED counts more than a map: nodes hear of a move within a second or so."""
-_ASK_S: Final = 1.0
-"""How long one node may take to say who has which slots."""
 
-_PROBE_EVERY_S: Final = 0.5
-
-_ON_ITS_WAY: Final = re.compile(r"\[(\d+)-[<>]-")
-"""A slot that the node which is asked gives away, or gets, as ``CLUSTER NODES`` shows it."""
-
-OpenNode = Callable[[Address], Redis]
-
-
-class NotPlaced(RedisConnectionError):
-    """No node is known to have the shard now: its node has failed, or it is on its way to another one."""
-
-
-class Node(NamedTuple):
-    """A node, and the shards that it has of those that were asked about."""
-
-    address: Address
-    redis: Redis
-    shards: list[str]
-
-
-class ClusterClient(Redis):
+class ClusterClient(ClusterMap, Redis):  # type: ignore[misc]  # what the library's own bases clash in
     """All commands whose keys are of one shard, and pipelines of such commands.
 
     A command without a key goes to any node; for those that are about a whole server there is :func:`nodes_of`.
@@ -80,273 +50,9 @@ class ClusterClient(Redis):
             open_asker: makes a client that only asks for slots: any node may answer that.
             timeout_s: bounds the check of a node that has got a shard.
         """
-        self._seeds = tuple(seeds)
-        self._open_node = open_node
-        self._open_asker = open_asker
-        self._timeout_s = timeout_s
-        self._nodes: dict[Address, Redis] = {}
-        self._askers: dict[Address, Redis] = {}
-        self._places: dict[str, Address] = {}
-        self._arriving: dict[str, Address] = {}
-        # Where nodes have sent us on to, and until when that counts more than what other nodes say.
-        self._told: dict[str, tuple[Address, float]] = {}
-        self._checks: set[asyncio.Task[None]] = set()
-        self._refreshed_at_s = float("-inf")
-        # The last time that no node answered: when, and why.
-        self._unanswered: tuple[float, RedisConnectionError] | None = None
-        self._lock = asyncio.Lock()
-        self._looking: asyncio.Task[None] | None = None
-        # Nodes that took longer than they may, each with the task that waits until it answers again.
-        self._hanging: dict[Address, asyncio.Task[None]] = {}
+        ClusterMap.__init__(self, seeds, open_node, open_asker, timeout_s=timeout_s)
         # The library's client wants a pool. None of its own methods uses it here.
-        self._askers[self._seeds[0]] = asker = open_asker(self._seeds[0])
-        super().__init__(connection_pool=asker.connection_pool)
-
-    # ------------------------------------------------------------------ the map
-
-    def placed(self, shard: str) -> tuple[Address, Redis] | None:
-        """The node that has the shard, as far as is known; None where nobody is known to have it, or it hangs."""
-        address = self._places.get(shard)
-        return None if address is None or address in self._hanging else (address, self._client(address))
-
-    def has_node(self, address: Address) -> bool:
-        """Whether a node there has shards, as far as is known."""
-        return address in self._nodes
-
-    async def node_of(self, shard: str) -> Redis:
-        """The node that has the shard.
-
-        Raises:
-            NotPlaced: nobody is known to have it now, or its node hangs: whoever asks does not wait for that.
-            RedisError: no node answers.
-        """
-        if shard not in self._places:
-            await self.refresh(since_s=asyncio.get_running_loop().time() - _REFRESH_EVERY_S)
-            await self._arrived(shard)
-        found = self.placed(shard)
-        if found is None:
-            raise NotPlaced(f"no node of the cluster has shard {shard} now; try again")
-        return found[1]
-
-    async def nodes(self, shards: Iterable[str], *, fresh: bool = False) -> tuple[list[Node], list[str]]:
-        """Which node has which of these shards; and those that nobody is known to have now, or only a node that hangs.
-
-        Args:
-            fresh: ask the cluster, whatever is known.
-
-        Raises:
-            RedisError: no node answers.
-        """
-        shards = list(shards)
-        if fresh or any(shard not in self._places for shard in shards):
-            now_s = asyncio.get_running_loop().time()
-            await self.refresh(since_s=now_s if fresh else now_s - _REFRESH_EVERY_S)
-            for shard in shards:
-                await self._arrived(shard)
-        found: dict[Address, Node] = {}
-        missing: list[str] = []
-        for shard in shards:
-            address = self._places.get(shard)
-            if address is None or address in self._hanging:
-                missing.append(shard)
-            else:
-                found.setdefault(address, Node(address, self._client(address), [])).shards.append(shard)
-        return list(found.values()), missing
-
-    async def refresh(self, *, since_s: float | None = None) -> None:
-        """Ask the cluster who has what.
-
-        Args:
-            since_s: nothing is asked where somebody has asked after this time of the event loop.
-
-        Raises:
-            RedisError: no node answers.
-        """
-        clock = asyncio.get_running_loop().time
-        came_at_s = clock()
-        async with self._lock:
-            if since_s is not None and self._refreshed_at_s > since_s:
-                return
-            asked_at_s = clock()
-            if self._unanswered is not None and self._unanswered[0] >= came_at_s:
-                # All who have waited for an answer share that there was none. One after the other they would wait for
-                # as long as there are callers.
-                raise RedisConnectionError(str(self._unanswered[1]))
-            try:
-                places = await self._asked()
-            except RedisConnectionError as error:
-                self._unanswered = clock(), error
-                raise
-            self._told = {shard: told for shard, told in self._told.items() if told[1] > asked_at_s}
-            self._take_over(places | {shard: address for shard, (address, _) in self._told.items()})
-            self._refreshed_at_s = asked_at_s
-
-    async def moved(self, shard: str, error: MovedError, sent_at_s: float) -> None:
-        """A node has said that another one has the shard.
-
-        Raises:
-            RedisError: no node answers.
-        """
-        with suppress(RedisError, OSError, TimeoutError):
-            await self.refresh(since_s=sent_at_s)
-        told = Address(error.host, error.port)
-        if error.host and self._places.get(shard) != told and self._arriving.get(shard) != told:
-            # The node that was asked has not heard of it yet; the one that sent us on has.
-            self._told[shard] = told, asyncio.get_running_loop().time() + _TOLD_S
-            self._take_over({**self._places, **self._arriving, shard: told})
-        await self._arrived(shard)
-
-    def suspect(self, node: Redis, error: BaseException | None) -> None:
-        """A node does not answer, or says that it takes nothing: look soon whether others have its shards now. One that
-        is cut off from the others says CLUSTERDOWN as long as that lasts, also when they have promoted its replica.
-
-        Where it hangs, nobody asks it anything until it answers again. Otherwise all that is asked of several nodes
-        together would take as long as that node may.
-        """
-        address = next((address for address, client in self._nodes.items() if client is node), None)
-        hangs = isinstance(error, TimeoutError | RedisTimeoutError)
-        if hangs and address is not None and address not in self._hanging:
-            self._hanging[address] = asyncio.create_task(self._answers(address), name="wait-for-node")
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look(), name="look-at-cluster")
-
-    async def _look(self) -> None:
-        with suppress(RedisError, OSError, TimeoutError):
-            await self.refresh(since_s=asyncio.get_running_loop().time() - _REFRESH_EVERY_S)
-
-    async def _answers(self, address: Address) -> None:
-        """Wait until a node answers again, or has no shard any more."""
-        try:
-            while address in self._nodes:
-                try:
-                    async with asyncio.timeout(min(_ASK_S, self._timeout_s)):
-                        await self._asker(address).ping()
-                    return
-                except (RedisError, OSError, TimeoutError):
-                    await asyncio.sleep(_PROBE_EVERY_S)
-        finally:
-            self._hanging.pop(address, None)
-
-    def _asker(self, address: Address) -> Redis:
-        asker = self._askers.get(address)
-        if asker is None:
-            asker = self._askers[address] = self._open_asker(address)
-        return asker
-
-    async def _asked(self) -> dict[str, Address]:
-        """Where each shard is. Nodes are asked in any order: one of them may know only what is over."""
-        known = list(dict.fromkeys([*self._nodes, *self._seeds]))
-        error: Exception = NotPlaced("no node of the cluster answers")
-        for address in sorted(random.sample(known, len(known)), key=self._hanging.__contains__):
-            try:
-                async with asyncio.timeout(min(_ASK_S, self._timeout_s)):
-                    # In two words, so that the library leaves the answer as it is.
-                    asker: Any = self._asker(address)
-                    return places_of(await asker.execute_command("CLUSTER", "SLOTS"), address)
-            except ResponseError as said:
-                if "cluster support disabled" in str(said):
-                    raise RedisConnectionError(
-                        f"{address} is no node of a cluster: REDIS_URL must begin with redis:// or rediss://"
-                    ) from said
-                error = said
-            except (RedisError, OSError, TimeoutError) as away:
-                error = away
-        raise RedisConnectionError(f"no node of the cluster answers: {error}") from error
-
-    def _take_over(self, places: Mapping[str, Address]) -> None:
-        """Go by this map from now on. A shard that has come to a node which is in use is asked of it only once a new
-        connection was admitted there, as on a node that was never used: connections that are open know nothing of that
-        shard."""
-        for shard in [shard for shard in self._places if shard not in places]:
-            del self._places[shard]
-        arrived: dict[Address, list[str]] = {}
-        for shard, address in places.items():
-            if self._places.get(shard) == address:
-                self._arriving.pop(shard, None)
-            elif address not in self._nodes:
-                self._arriving.pop(shard, None)
-                self._places[shard] = address
-            elif self._arriving.get(shard) != address:
-                self._places.pop(shard, None)
-                self._arriving[shard] = address
-                arrived.setdefault(address, []).append(shard)
-        # Made together with the first shard, so that the next one finds the node in use.
-        for address in set(places.values()):
-            self._client(address)
-        for address, shards in arrived.items():
-            check = asyncio.create_task(self._check(address, shards), name="check-moved-shards")
-            self._checks.add(check)
-            check.add_done_callback(self._checks.discard)
-        self._forget_others(set(places.values()))
-
-    async def _check(self, address: Address, shards: list[str]) -> None:
-        """Place shards on a node that lets a new connection in."""
-        admitted: set[str] = set()
-        try:
-            there = await self._there(address, shards)
-            connection: Any = self._client(address).connection_pool.make_connection()  # type: ignore[no-untyped-call]
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await connection.connect()
-                admitted = there
-            finally:
-                await connection.disconnect(nowait=True)
-        except (RedisError, OSError, TimeoutError) as error:
-            logger.warning("shards %s, now on %s, cannot be used yet: %s", ", ".join(shards), address, error)
-        finally:
-            for shard in shards:
-                if self._arriving.get(shard) == address:
-                    del self._arriving[shard]
-                    if shard in admitted:
-                        self._places[shard] = address
-
-    async def _there(self, address: Address, shards: list[str]) -> set[str]:
-        """Those of the shards that the node itself says to have. A map may be older, or younger, than what the node
-        knows; and a shard that comes after the new connection was made is one that its check has not seen.
-
-        Raises:
-            RedisError, OSError, TimeoutError: it does not say.
-        """
-        pipeline = self._asker(address).pipeline(transaction=False)
-        for shard in shards:
-            pipeline.exists(cursors_key(shard))
-        async with asyncio.timeout(self._timeout_s):
-            answers = await pipeline.execute(raise_on_error=False)
-        return {
-            shard
-            for shard, answer in zip(shards, answers, strict=True)
-            if not isinstance(answer, MovedError | ClusterDownError)
-        }
-
-    async def _arrived(self, shard: str) -> None:
-        """Wait, within a bound, for a shard that is on its way."""
-        if shard in self._arriving and self._checks:
-            give_up_s = asyncio.get_running_loop().time() + self._timeout_s
-            while shard in self._arriving and self._checks:
-                left_s = give_up_s - asyncio.get_running_loop().time()
-                if left_s <= 0:
-                    return
-                await asyncio.wait(self._checks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-
-    def _client(self, address: Address) -> Redis:
-        client = self._nodes.get(address)
-        if client is None:
-            client = self._nodes[address] = self._open_node(address)
-        return client
-
-    def _forget_others(self, addresses: set[Address]) -> None:
-        """Close what led to nodes that have no shard any more."""
-        for address in [address for address in self._nodes if address not in addresses]:
-            self._close_later(self._nodes.pop(address))
-        for address in [address for address in self._askers if address not in addresses | set(self._seeds)]:
-            self._close_later(self._askers.pop(address))
-
-    def _close_later(self, client: Redis) -> None:
-        closing = asyncio.create_task(_closed(client), name="close-node")
-        self._checks.add(closing)
-        closing.add_done_callback(self._checks.discard)
-
-    # ------------------------------------------------------------------ commands
+        Redis.__init__(self, connection_pool=self._asker(self._seeds[0]).connection_pool)
 
     @override
     async def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -411,21 +117,6 @@ class ClusterClient(Redis):
             raise answer
         return answer
 
-    async def any_node(self) -> Redis:
-        """A node that has shards.
-
-        Raises:
-            RedisError: no node answers.
-        """
-        if not self._places:
-            await self.refresh(since_s=asyncio.get_running_loop().time() - _REFRESH_EVERY_S)
-        if not self._places:
-            raise NotPlaced("no node of the cluster has a shard")
-        known = [address for address in self._places.values() if address not in self._hanging]
-        if not known:
-            raise NotPlaced("no node of the cluster answers")
-        return self._client(random.choice(known))
-
     @override
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Any:
         """Several commands together. In a transaction all of them must be of one shard."""
@@ -450,29 +141,8 @@ class ClusterClient(Redis):
     @override
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close what leads to all nodes."""
-        tasks = [*self._checks, *self._hanging.values(), *([] if self._looking is None else [self._looking])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for client in [*self._nodes.values(), *self._askers.values()]:
-            await client.aclose()
-        self._nodes.clear()
-        self._askers.clear()
-        self._places.clear()
+        await self._close_nodes()
         await super().aclose(close_connection_pool)
-
-    async def leave(self, addresses: Iterable[Address]) -> None:
-        """Close all connections to these nodes, also those in use."""
-        for address in addresses:
-            client = self._nodes.get(address)
-            if client is not None:
-                with suppress(RedisError, OSError):
-                    await client.connection_pool.disconnect()
-
-
-async def _closed(client: Redis) -> None:
-    with suppress(RedisError, OSError):
-        await client.aclose()
 
 
 async def nodes_of(redis: Redis, shards: Iterable[str], *, fresh: bool = False) -> tuple[list[Node], list[str]]:
@@ -488,33 +158,3 @@ async def nodes_of(redis: Redis, shards: Iterable[str], *, fresh: bool = False) 
     if isinstance(redis, ClusterClient):
         return await redis.nodes(shards, fresh=fresh)
     return [Node(Address("", 0), redis, list(shards))], []
-
-
-async def every_key(redis: Redis, pattern: str, *, count: int) -> AsyncIterator[bytes]:
-    """The keys of a single Redis, or of all nodes of a cluster, that match.
-
-    Raises:
-        RedisError: as well where shards moved meanwhile, or are on their way key by key: keys of theirs may have been
-            passed over.
-    """
-    nodes, missing = await nodes_of(redis, names.SHARDS, fresh=True)
-    if missing:
-        raise NotPlaced(f"no node of the cluster has shards {', '.join(missing)} now")
-    for node in nodes:
-        async for key in node.redis.scan_iter(match=pattern, count=count):
-            yield key
-    after, _ = await nodes_of(redis, names.SHARDS, fresh=True)
-    if [(node.address, node.shards) for node in after] != [(node.address, node.shards) for node in nodes]:
-        raise RedisConnectionError("shards moved to other nodes meanwhile; begin again")
-    if isinstance(redis, ClusterClient):
-        for node in nodes:
-            # A key that left a node which was not searched yet, for one that was, is passed over; the map is the same.
-            if await _is_moving_keys(node.redis):
-                raise RedisConnectionError("shards are on their way to other nodes; begin again when they have arrived")
-
-
-async def _is_moving_keys(node: Any) -> bool:
-    """Whether keys of ours go from this node to another one, or come to it, one after the other."""
-    answer = await node.execute_command("CLUSTER", "NODES")
-    text = answer.decode() if isinstance(answer, bytes) else str(answer)
-    return any(int(slot) in SLOTS.values() for slot in _ON_ITS_WAY.findall(text))

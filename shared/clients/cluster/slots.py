@@ -1,4 +1,4 @@
-"""Which slot a shard is in, and what the nodes say of slots. Pure.
+"""Which slot a shard is in. Pure.
 
 A cluster gives out 16,384 slots, and a key's slot follows from what is in its braces: for us the shard. So only as many
 slots matter as there are shards, and all keys of a shard are on one node.
@@ -6,13 +6,12 @@ slots matter as there are shards, and all keys of a shard are on one node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from redis.crc import key_slot
 
 from shared import names
-from shared.clients.cluster.addresses import Address
 from shared.redis_layout.keys import shard_of_key
 
 SLOTS: Final[Mapping[str, int]] = {tag: key_slot(tag.encode()) for tag in names.SHARDS}
@@ -20,7 +19,6 @@ SLOTS: Final[Mapping[str, int]] = {tag: key_slot(tag.encode()) for tag in names.
 
 SLOT_COUNT: Final = 16_384
 """Of every cluster."""
-_UNKNOWN_HOSTS: Final = ("", "?")
 
 
 def shard_of_words(words: Sequence[Any]) -> str | None:
@@ -32,17 +30,3 @@ def shard_of_words(words: Sequence[Any]) -> str | None:
             if shard is not None:
                 return shard
     return None
-
-
-def places_of(answer: Iterable[Any], asked: Address) -> dict[str, Address]:
-    """Where each shard is, by the answer to ``CLUSTER SLOTS``; shards of slots that nobody has are left out.
-
-    Args:
-        asked: the node that answered: the one that is meant where an answer names no host.
-    """
-    owners: list[tuple[int, int, Address]] = []
-    for first, last, primary, *_ in answer:
-        host = primary[0].decode() if isinstance(primary[0], bytes) else str(primary[0] or "")
-        address = Address(asked.host if host in _UNKNOWN_HOSTS else host, int(primary[1]))
-        owners.append((int(first), int(last), address))
-    return {shard: address for shard, slot in SLOTS.items() for first, last, address in owners if first <= slot <= last}

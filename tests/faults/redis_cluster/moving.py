@@ -48,6 +48,10 @@ class Nodes:
                 return int(primary[1])
         return 0
 
+    async def seen_by(self, port: int, shard: str) -> int:
+        """The node that has the shard, as this one sees it."""
+        return await self._seen_by(self.clients[port], SLOTS[shard])
+
     async def agree(self, shard: str, port: int) -> None:
         """Wait until all of them know that this node has the shard."""
 
@@ -55,7 +59,7 @@ class Nodes:
             slot = SLOTS[shard]
             return all([await self._seen_by(client, slot) == port for client in self.clients.values()])
 
-        await eventually(known, f"shard {shard} at {port}", seconds=20)
+        await eventually(known, f"shard {shard} at {port}", seconds=60)
 
     async def move(self, shard: str, target: int, way: Way) -> None:
         """Move a shard, and wait until all nodes know it."""

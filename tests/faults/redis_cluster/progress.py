@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from tests.faults.harness import FaultRun
@@ -19,6 +20,13 @@ async def bids_on_all(run: FaultRun, items: Sequence[str], *, within_s: float = 
         await eventually(lambda: not missing(), seconds=within_s)
     except TimeoutError as error:
         raise TimeoutError(f"no bids on {missing()} within {within_s:g} s") from error
+
+
+async def is_closed(run: FaultRun) -> bool:
+    """Whether a replica that took over lacked entries after all, once that is known."""
+    before = run.bidders.codes["BEING_REBUILT"]
+    await asyncio.sleep(5)
+    return run.bidders.codes["BEING_REBUILT"] > before
 
 
 def _accepted(run: FaultRun, item_id: str) -> int:

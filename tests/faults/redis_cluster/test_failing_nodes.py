@@ -12,7 +12,7 @@ from shared.names import shard_of
 from shared.redis_layout.keys import cursors_key
 from tests.faults.harness import FaultRun, fault_run
 from tests.faults.redis_cluster.moving import nodes_at
-from tests.faults.redis_cluster.progress import bids_on_all
+from tests.faults.redis_cluster.progress import bids_on_all, is_closed
 from tests.faults.redis_cluster.replicas import add_replicas_of, cut_off
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -47,18 +47,11 @@ async def test_a_node_fails_over_to_its_replica(start_stack: StackFactory, ack: 
                 await nodes.agree(shard_of(item_id), replicas[victim])
             run.note("the replica has taken over")
             await run.start(name)
-            if ack == "redis" and await _is_closed(run):
+            if ack == "redis" and await is_closed(run):
                 code, said = await run.recover()
                 assert code == 0, said
             await bids_on_all(run, run.items)
         await run.prove()
-
-
-async def _is_closed(run: FaultRun) -> bool:
-    """Whether the replica lacked entries after all, once that is known."""
-    before = run.bidders.codes["BEING_REBUILT"]
-    await asyncio.sleep(5)
-    return run.bidders.codes["BEING_REBUILT"] > before
 
 
 @pytest.mark.faults

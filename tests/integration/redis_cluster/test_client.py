@@ -13,8 +13,9 @@ from redis.exceptions import ResponseError, TryAgainError
 from infrastructure.local.servers.valkey_cluster import name_of
 from infrastructure.local.stack import Stack
 from shared import names
-from shared.clients.cluster.client import ClusterClient, every_key, nodes_of
+from shared.clients.cluster.client import ClusterClient, nodes_of
 from shared.clients.cluster.pipeline import NodeAway
+from shared.clients.cluster.search import every_key
 from shared.clients.cluster.slots import SLOTS
 from shared.clients.redis import open_redis
 from shared.redis_layout.keys import REVOCATIONS_KEY, shard_of_key

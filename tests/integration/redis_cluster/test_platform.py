@@ -11,10 +11,11 @@ import pytest
 
 from infrastructure.local.errors import StackError
 from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.valkey_cluster import name_of
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.redis import open_redis
-from shared.redis_layout.keys import cursors_key
+from shared.redis_layout.keys import cursors_key, item_key
 from tests.faults.redis_cluster.moving import nodes_at
 from tests.preforked import run_forked
 from tests.stack import StackFactory
@@ -138,3 +139,49 @@ async def test_data_of_another_number_of_nodes_is_not_passed_over(start_stack: S
     with pytest.raises(StackError, match="leave one of them out"):
         Stack(tmp_path, ports=Ports.free(), valkey_nodes=3, redis_url="redis://127.0.0.1:1/0")
     shutil.rmtree(tmp_path / "redis")
+
+
+async def test_closed_items_leave_the_nodes_that_answer(start_stack: StackFactory, tmp_path: Path) -> None:
+    """One node is away: those of the others leave, and how full these are is seen. Its own leave when it is back."""
+    env = {"EXPORT_DIR": str(tmp_path / "exports"), "CLOSED_KEEP_S": "0"}
+    stack = await start_stack(valkey_nodes=3, env=env)
+    redis = open_redis(stack.urls.redis_url)
+    items = [f"lot-{number}" for number in range(12)]
+    async with (
+        nodes_at([stack.ports.redis + number for number in range(3)]) as nodes,
+        httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as http,
+    ):
+
+        async def cancelled(item_id: str) -> bool:
+            told = await http.post(f"/api/v1/items/{item_id}/cancel", json={"reason": "broken"})
+            return told.status_code == 200
+
+        async def have_left(item_ids: list[str]) -> bool:
+            return not any([await redis.exists(item_key(item_id)) for item_id in item_ids])
+
+        async def memory_is_seen() -> bool:
+            lines = (await http.get("/metrics")).text.splitlines()
+            return float(next(line.split()[1] for line in lines if line.startswith("bidding_redis_memory_b"))) > 8e6
+
+        homes = {item_id: await nodes.port_of(names.shard_of(item_id)) for item_id in items}
+        victim = stack.ports.redis + 1
+        away = [item_id for item_id, port in homes.items() if port == victim]
+        others = [item_id for item_id in items if item_id not in away]
+        assert away
+        assert others
+        for item_id in items:
+            told = await http.post("/api/v1/items", json={"id": item_id, "name": item_id, "start_price": 1})
+            assert told.status_code == 201, told.text
+        await eventually(lambda: archived(redis), "all archived", seconds=60)
+        stack.kill(name_of(2))
+        assert await stack.wait_ended(name_of(2))
+        for item_id in others:
+            await eventually(lambda item_id=item_id: cancelled(item_id), seconds=60)
+        await eventually(lambda: have_left(others), "they have left Redis", seconds=90)
+        await redis.set(f"{{{names.shard_of(others[0])}}}:test:heavy", b"x" * 8_000_000)
+        await eventually(memory_is_seen, "the gateway has looked at the nodes that answer", seconds=60)
+        await stack.start_process(name_of(2))
+        for item_id in away:
+            await eventually(lambda item_id=item_id: cancelled(item_id), seconds=60)
+        await eventually(lambda: have_left(away), "those of the node that was away have left, too", seconds=90)
+    await redis.aclose()

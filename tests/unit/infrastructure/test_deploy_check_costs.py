@@ -93,6 +93,14 @@ def test_choices_have_their_price() -> None:
     assert usd(after, "gateway") > usd(before, "gateway")
 
 
+def test_a_cluster_of_redis_costs_as_many_nodes_as_it_has() -> None:
+    one = defaults("prod")
+    three = one | {"redis_shards": 3, "redis_replicas": 2}
+    node = PRICES["elasticache_node_hour"][one["redis_node_type"]] * 730
+    assert usd(aws_costs.estimate("prod", one, PRICES), "ElastiCache") == pytest.approx(2 * node)
+    assert usd(aws_costs.estimate("prod", three, PRICES), "ElastiCache") == pytest.approx(9 * node)
+
+
 def test_a_size_without_a_price_is_named_and_not_guessed() -> None:
     values = defaults("dev") | {"redis_node_type": "cache.x9.huge"}
     (line,) = [line for line in aws_costs.estimate("dev", values, PRICES) if "ElastiCache" in line.what]

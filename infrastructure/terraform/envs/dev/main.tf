@@ -67,6 +67,7 @@ module "environment" {
   services                = var.services
   redis_engine            = var.redis_engine
   redis_node_type         = var.redis_node_type
+  redis_shards            = var.redis_shards
   redis_replicas          = var.redis_replicas
   bid_ack                 = var.bid_ack
   snapshot_days           = var.snapshot_days

@@ -136,8 +136,24 @@ variable "redis_node_type" {
   }
 }
 
+variable "redis_shards" {
+  description = "Primaries of ElastiCache, 1 to 16. From 2 on it is a cluster; the number of a running Redis can grow, but not from 1."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.redis_shards >= 1 && var.redis_shards <= 16 && floor(var.redis_shards) == var.redis_shards
+    error_message = "redis_shards must be 1 to 16."
+  }
+
+  validation {
+    condition     = var.redis_shards == 1 || var.redis_engine == "elasticache"
+    error_message = "redis_shards above 1 needs elasticache: MemoryDB has one shard here."
+  }
+}
+
 variable "redis_replicas" {
-  description = "Replicas of ElastiCache in other zones, 0 to 5. Not used by MemoryDB."
+  description = "Replicas of ElastiCache in other zones, 0 to 5, of each shard. Not used by MemoryDB."
   type        = number
   default     = 1
 

@@ -3,6 +3,7 @@
 #   elasticache  Valkey with a replica in another zone. Writes are in memory only: ElastiCache has no append-only file for
 #                Valkey, hence nothing like `appendfsync always`, and a failover may lose the last moments.
 #                So an acknowledgement has to wait for more than the commit: BID_ACK=replica or log.
+#                With several shards it is a cluster, and the services are told so by the scheme of its address.
 #   memorydb     Valkey too, in versions of MemoryDB's own. Each write is in a log over several zones before its answer, so
 #                BID_ACK=redis is enough.
 #                Fixed to one shard without replicas: the services speak the plain protocol to one address, and the cluster
@@ -25,6 +26,7 @@ terraform {
 locals {
   on_memorydb    = var.engine == "memorydb"
   on_elasticache = var.engine == "elasticache"
+  is_cluster     = local.on_elasticache && var.shards > 1
   user           = "bidding"
   password       = aws_secretsmanager_secret_version.password.secret_string
 }
@@ -60,13 +62,26 @@ resource "aws_elasticache_subnet_group" "this" {
 
 resource "aws_elasticache_parameter_group" "this" {
   count  = local.on_elasticache ? 1 : 0
-  name   = "${var.name}-valkey9"
+  name   = local.is_cluster ? "${var.name}-valkey9-cluster" : "${var.name}-valkey9"
   family = "valkey9"
 
   # A full Redis refuses bids; it never forgets one.
   parameter {
     name  = "maxmemory-policy"
     value = "noeviction"
+  }
+
+  dynamic "parameter" {
+    for_each = local.is_cluster ? {
+      cluster-enabled = "yes"
+      # What the other shards have is offered on while one is away.
+      cluster-require-full-coverage = "no"
+    } : {}
+
+    content {
+      name  = parameter.key
+      value = parameter.value
+    }
   }
 
   lifecycle {
@@ -87,8 +102,10 @@ resource "aws_elasticache_replication_group" "this" {
   subnet_group_name    = aws_elasticache_subnet_group.this[0].name
   security_group_ids   = [var.security_group_id]
 
-  num_cache_clusters         = 1 + var.replicas
-  automatic_failover_enabled = var.replicas > 0
+  num_cache_clusters         = local.is_cluster ? null : 1 + var.replicas
+  num_node_groups            = local.is_cluster ? var.shards : null
+  replicas_per_node_group    = local.is_cluster ? var.replicas : null
+  automatic_failover_enabled = local.is_cluster || var.replicas > 0
   multi_az_enabled           = var.replicas > 0
 
   transit_encryption_enabled = true

@@ -1,6 +1,6 @@
 output "url" {
-  description = "REDIS_URL without credentials. TLS: rediss."
-  value = "rediss://${one(concat(
+  description = "REDIS_URL without credentials. TLS: rediss. Of a cluster one address, behind which any node answers who has what."
+  value = local.is_cluster ? "rediss+cluster://${aws_elasticache_replication_group.this[0].configuration_endpoint_address}:${var.port}" : "rediss://${one(concat(
     aws_elasticache_replication_group.this[*].primary_endpoint_address,
     [for cluster in aws_memorydb_cluster.this : cluster.cluster_endpoint[0].address],
   ))}:${var.port}/0"
@@ -18,7 +18,9 @@ output "secret_arn" {
 
 output "node_ids" {
   description = "Nodes as CloudWatch names them; empty for MemoryDB, which is found by its cluster name."
-  value       = local.on_elasticache ? [for index in range(1 + var.replicas) : format("%s-%03d", var.name, index + 1)] : []
+  value = !local.on_elasticache ? [] : local.is_cluster ? flatten([
+    for shard in range(var.shards) : [for index in range(1 + var.replicas) : format("%s-%04d-%03d", var.name, shard + 1, index + 1)]
+  ]) : [for index in range(1 + var.replicas) : format("%s-%03d", var.name, index + 1)]
 }
 
 output "id" {
@@ -30,6 +32,10 @@ output "posture" {
   description = "What the tests of the environments look at."
   value = {
     engine            = var.engine
+    shards            = local.is_cluster ? aws_elasticache_replication_group.this[0].num_node_groups : 1
+    nodes_per_shard   = local.is_cluster ? 1 + aws_elasticache_replication_group.this[0].replicas_per_node_group : 1 + (local.on_elasticache ? var.replicas : 0)
+    fails_over        = local.on_elasticache ? aws_elasticache_replication_group.this[0].automatic_failover_enabled : true
+    parameters        = local.on_elasticache ? { for parameter in aws_elasticache_parameter_group.this[0].parameter : parameter.name => parameter.value } : {}
     final_snapshot    = local.on_memorydb ? aws_memorydb_cluster.this[0].final_snapshot_name : aws_elasticache_replication_group.this[0].final_snapshot_identifier
     upgrades_itself   = tobool(local.on_memorydb ? aws_memorydb_cluster.this[0].auto_minor_version_upgrade : aws_elasticache_replication_group.this[0].auto_minor_version_upgrade)
     multi_az          = local.on_memorydb ? true : aws_elasticache_replication_group.this[0].multi_az_enabled

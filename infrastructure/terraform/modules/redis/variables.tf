@@ -23,8 +23,24 @@ variable "node_type" {
   }
 }
 
+variable "shards" {
+  description = "Primaries of ElastiCache. 1: no cluster. More: cluster mode, which shares the platform's shards among them. Always 1 for MemoryDB."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.shards >= 1 && var.shards <= 16 && floor(var.shards) == var.shards
+    error_message = "shards must be 1 to 16."
+  }
+
+  validation {
+    condition     = var.shards == 1 || var.engine == "elasticache"
+    error_message = "MemoryDB has one shard here."
+  }
+}
+
 variable "replicas" {
-  description = "Replicas of ElastiCache, in other zones; 0 for a single node. Not used by MemoryDB."
+  description = "Replicas of ElastiCache, of each shard, in other zones; 0 for none. Not used by MemoryDB."
   type        = number
 
   validation {

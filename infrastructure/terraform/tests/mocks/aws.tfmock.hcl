@@ -115,7 +115,8 @@ mock_resource "aws_db_instance" {
 
 mock_resource "aws_elasticache_replication_group" {
   defaults = {
-    primary_endpoint_address = "master.bidding.abc.use1.cache.amazonaws.com"
+    primary_endpoint_address       = "master.bidding.abc.use1.cache.amazonaws.com"
+    configuration_endpoint_address = "clustercfg.bidding.abc.use1.cache.amazonaws.com"
   }
 }
 

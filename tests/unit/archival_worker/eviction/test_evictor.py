@@ -14,6 +14,9 @@ from archival_worker.eviction import evictor as module
 from archival_worker.eviction.evictor import EvictionOptions, Evictor, _Candidate, _instant
 from archival_worker.metrics import Metrics
 from shared import names
+from shared.clients.cluster.addresses import Address
+from shared.clients.cluster.client import Node
+from shared.clients.cluster.pipeline import NodeAway
 from tests.waiting import eventually
 
 BROKEN = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
@@ -116,6 +119,7 @@ class FakeRedis:
         self._answers: list[Any] = []
         self.ranges: list[tuple[Any, int, int]] = []
         self.keys: list[bytes] = []
+        self.is_away = False
 
     def pipeline(self, *, transaction: bool) -> FakeRedis:
         self._answers = []
@@ -135,8 +139,9 @@ class FakeRedis:
     def hget(self, key: bytes, field: str) -> None:
         self._answers.append(b"sold" if b"sold" in key else b"open")
 
-    async def execute(self) -> list[Any]:
-        return self._answers
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        away = NodeAway("away")
+        return [away if self.is_away else answer for answer in self._answers]
 
     async def scan(self, cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
         return (cursor + 1) % len(self.keys), [self.keys[cursor]]
@@ -155,6 +160,47 @@ async def test_candidates_are_closed_items_whose_last_entry_is_archived_in_open_
     assert one._redis.ranges == [(b"0", 1, 3)], "nothing is archived yet"
     one._redis = FakeRedis("s05", b"41", [b"a"], epoch=None)
     assert await one._pages() == {}
+
+
+async def test_shards_whose_node_is_away_have_no_candidates_and_as_many_closed_items_as_before() -> None:
+    one = evictor()
+    redis = one._redis = FakeRedis("s05", b"41", [b"a", b"b", b"c"])
+    await one._pages()
+    redis.is_away = True
+    assert await one._pages() == {}
+    assert one.closed_in_redis == 3
+
+
+async def test_an_item_whose_node_goes_away_meanwhile_keeps_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVICT", Script(b=NodeAway("away")))
+    one = evictor()
+    assert await one._evict(candidates("a", "b", "c"), dict.fromkeys("abc", 1)) == {"a", "c"}
+    assert one.alarms == {}
+
+
+async def test_what_could_not_be_searched_is_searched_soon_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(FakeRedis):
+        async def scan(self, cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
+            raise RedisConnectionError("away")
+
+    there, away = FakeRedis("s05", b"0", []), Away("s06", b"0", [])
+    there.keys = [b"{s05}:item:open"]
+    asked: list[list[str]] = []
+
+    async def nodes_of(redis: Any, shards: Any, *, fresh: bool = False) -> tuple[list[Node], list[str]]:
+        asked.append(list(shards))
+        nodes = [Node(Address("a", 1), cast(Any, away), ["s06"]), Node(Address("b", 1), cast(Any, there), ["s05"])]
+        return [node for node in nodes if set(node.shards) & set(shards)], [each for each in shards if each == "s07"]
+
+    monkeypatch.setattr(module, "nodes_of", nodes_of)
+    one = evictor()
+    one._redis = there
+    assert [await one._search() for _ in range(2)] == [True, False]
+    assert one._missed == {"s06", "s07"}
+    assert one._search_at_s < asyncio.get_running_loop().time() + 61
+    one._search_at_s = 0.0
+    await one._search()
+    assert asked[1] == ["s06", "s07"]
 
 
 async def test_the_search_for_items_that_nobody_noted_ends_and_begins_again_after_hours(

@@ -28,6 +28,10 @@ class FakeNodes:
         self.connected: list[Address] = []
         self.asked = 0
         self.silent_s: float | None = None
+        # What one of them says in place of that, and the epochs that it knows.
+        self.told_by: dict[Address, dict[str, Address]] = {}
+        self.epochs: dict[Address, dict[Address, int]] = {}
+        self.away: set[Address] = set()
 
     def client(self) -> ClusterClient:
         return ClusterClient([A, B], self.open, self.open, timeout_s=0.1)
@@ -70,15 +74,8 @@ class FakeNode:
     async def aclose(self) -> None:
         return
 
-    async def execute_command(self, *words: str) -> Any:
-        self._nodes.asked += 1
-        if self._nodes.silent_s is not None:
-            await asyncio.sleep(self._nodes.silent_s)
-            raise RedisConnectionError("away")
-        return [
-            [SLOTS[shard], SLOTS[shard], [address.host.encode(), address.port, b"id"]]
-            for shard, address in self._nodes.told.items()
-        ]
+    def execute_command(self, *words: str) -> None:
+        assert words[0] == "CLUSTER"
 
     def pipeline(self, *, transaction: bool) -> FakeNode:
         self._keys = []
@@ -87,11 +84,32 @@ class FakeNode:
     def exists(self, key: str) -> None:
         self._keys.append(key)
 
-    async def execute(self, *, raise_on_error: bool) -> list[Any]:
+    async def execute(self, *, raise_on_error: bool = True) -> list[Any]:
+        if not self._keys:
+            return await self._slots_and_nodes()
         return [
             1 if self._nodes.there[str(shard_of_key(key))] == self._address else MovedError("1 10.0.0.1:6379")
             for key in self._keys
         ]
+
+    async def _slots_and_nodes(self) -> list[Any]:
+        nodes, me = self._nodes, self._address
+        nodes.asked += 1
+        if me in nodes.away:
+            raise RedisConnectionError("away")
+        if nodes.silent_s is not None:
+            await asyncio.sleep(nodes.silent_s)
+            raise RedisConnectionError("away")
+        told = nodes.told_by.get(me, nodes.told)
+        slots = [
+            [SLOTS[shard], SLOTS[shard], [address.host.encode(), address.port, address.host.encode()]]
+            for shard, address in told.items()
+        ]
+        lines = [
+            f"{address.host} {address}@2 {'myself,' if address == me else ''}master - 0 0 {epoch} connected"
+            for address, epoch in nodes.epochs.get(me, {}).items()
+        ]
+        return [slots, "\n".join(lines or [f"{me.host} {me}@2 myself,master - 0 0 1 connected"])]
 
 
 async def test_a_shard_is_placed_at_a_node_in_use_only_once_that_node_has_it() -> None:
@@ -132,4 +150,28 @@ async def test_all_who_wait_for_nodes_that_do_not_answer_wait_together() -> None
     nodes.silent_s = None
     await client.refresh()
     assert client.placed(ONE) is not None
+    await client.aclose()
+
+
+async def test_a_node_that_knows_only_what_is_over_is_not_believed() -> None:
+    """C has got a shard of A's. B was cut off before that, and is the only one that answers for a while."""
+    nodes = FakeNodes()
+    three = Address("c", 1)
+    nodes.told = {ONE: three, TWO: B}
+    nodes.told_by[B] = {ONE: A, TWO: B}
+    nodes.epochs = {B: {A: 1, B: 2, three: 3}, A: {A: 1, B: 2, three: 4}, three: {A: 1, B: 2, three: 4}}
+    # A has one more slot, so that it remains a primary.
+    for told in (nodes.told, nodes.told_by[B]):
+        told["s03"] = A
+    client = ClusterClient([A, B, three], nodes.open, nodes.open, timeout_s=0.5)
+    await client.refresh()
+    found = client.placed(ONE)
+    assert found is not None
+    assert found[0] == three
+    for address in (A, three):
+        nodes.away.add(address)
+    await client.refresh()
+    found = client.placed(ONE)
+    assert found is not None
+    assert found[0] == three, "what one of three says does not count where it is older"
     await client.aclose()

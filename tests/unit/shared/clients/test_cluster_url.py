@@ -6,7 +6,7 @@ import pytest
 
 from shared import names
 from shared.clients.cluster.addresses import Address, ClusterUrl, is_cluster_url
-from shared.clients.cluster.slots import SLOTS, places_of, shard_of_words
+from shared.clients.cluster.slots import SLOTS, shard_of_words
 from shared.clients.redis import open_redis
 from shared.redis_layout.keys import REVOCATIONS_KEY
 from shared.server_urls import with_credentials, without_password
@@ -60,21 +60,6 @@ def test_the_slots_of_the_shards_are_those_that_redis_computes() -> None:
     # By `CLUSTER KEYSLOT {s00}:item:x` and so on.
     assert (len(SLOTS), len(set(SLOTS.values()))) == (64, 64)
     assert SLOTS["s00"] == 12_958
-
-
-def test_shards_are_placed_by_the_answer_of_a_node() -> None:
-    half = 8_192
-    answer = [
-        [0, half - 1, [b"10.0.0.1", 7000, b"id", []], [b"10.0.0.9", 7000, b"replica", []]],
-        # A node that does not know its own address names none.
-        [half, 16_000, [b"", 7001, b"id"]],
-    ]
-    places = places_of(answer, Address("seed", 7001))
-    assert set(places) == {shard for shard, slot in SLOTS.items() if slot <= 16_000}
-    assert {shard for shard, address in places.items() if address == ("10.0.0.1", 7000)} == {
-        shard for shard, slot in SLOTS.items() if slot < half
-    }
-    assert set(places.values()) == {("10.0.0.1", 7000), ("seed", 7001)}
 
 
 @pytest.mark.parametrize(

@@ -658,6 +658,62 @@ run "elasticache_may_not" {
   expect_failures = [var.bid_ack]
 }
 
+run "redis_may_be_a_cluster" {
+  variables {
+    redis_shards   = 3
+    redis_replicas = 2
+  }
+
+  assert {
+    condition     = output.posture.redis.shards == 3 && output.posture.redis.nodes_per_shard == 3 && output.posture.redis.fails_over && output.posture.redis.multi_az
+    error_message = "Three shards were asked for, each with two replicas in other zones."
+  }
+
+  assert {
+    condition     = output.posture.redis.parameters == { "maxmemory-policy" = "noeviction", "cluster-enabled" = "yes", "cluster-require-full-coverage" = "no" }
+    error_message = "A cluster needs cluster mode, and goes on where a shard is away; it evicts nothing either."
+  }
+
+  assert {
+    condition     = output.posture.redis.tls && output.posture.redis.password_required && output.posture.redis.encrypted && output.posture.redis.final_snapshot == "bidding-prod-final"
+    error_message = "A cluster has the same protection."
+  }
+
+  assert {
+    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "one-shot"] :
+      contains([for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"], "REDIS_URL=rediss+cluster://clustercfg.bidding.abc.use1.cache.amazonaws.com:6379")
+    ])
+    error_message = "All that talk to Redis have to know that it is a cluster."
+  }
+
+  assert {
+    condition     = length([for name in output.posture.alarms : name if startswith(name, "bidding-prod-redis-memory-bidding-prod-000")]) == 9
+    error_message = "Each node is watched, by the names that they have in cluster mode."
+  }
+}
+
+run "memorydb_is_no_cluster" {
+  command = plan
+
+  variables {
+    redis_engine    = "memorydb"
+    redis_node_type = "db.r7g.large"
+    redis_shards    = 2
+  }
+
+  expect_failures = [var.redis_shards]
+}
+
+run "shards_are_bounded" {
+  command = plan
+
+  variables {
+    redis_shards = 17
+  }
+
+  expect_failures = [var.redis_shards]
+}
+
 run "replicas_are_needed_to_wait_for_them" {
   command = plan
 

@@ -186,6 +186,9 @@ class Replicas:
         self.closed = 0
         self.counts: asyncio.Queue[int | Exception] = asyncio.Queue()
         self.moved: set[str] = set()
+        # Between the mark and the look that follows WAIT: shards that move, and runs that have them since.
+        self.moves_then: set[str] = set()
+        self.marked_then: dict[str, str] = {}
         self.connected = 0
         self.loaded = False
 
@@ -215,7 +218,7 @@ class FakeConnection:
         self._replicas.asked = words
         self._unread.append(words)
 
-    async def read_response(self, **_: float) -> int:
+    async def read_response(self, **_: float) -> int | bytes:
         words = self._unread.pop(0)
         if self._replicas.hangs:
             self._replicas.hangs -= 1
@@ -223,6 +226,11 @@ class FakeConnection:
         if shard_of_key(str(words[3:4] and words[3])) in self._replicas.moved:
             raise MovedError("1 10.0.0.1:6379")
         match words[0]:
+            case "HGET":
+                shard = str(shard_of_key(str(words[1])))
+                if shard in self._replicas.moves_then:
+                    raise MovedError("1 10.0.0.1:6379")
+                return self._replicas.marked_then.get(shard, self.run).encode()
             case "EVALSHA" if not self._replicas.loaded:
                 raise NoScriptError
             case "EVAL":
@@ -285,6 +293,24 @@ async def test_the_mark_of_another_shard_says_nothing_about_one_that_has_moved(o
     replicas.moved.add("s01")
     async with asking(replicas, shards_may_move=True) as acknowledger:
         waiting = {shard: asyncio.create_task(acknowledger.confirm(shard, OURS, 1)) for shard in order}
+        for _ in range(3):
+            replicas.counts.put_nowait(1)
+        await waiting["s02"]
+        with pytest.raises(OutcomeUnknown):
+            await waiting["s01"]
+    assert replicas.connected == 1
+
+
+@pytest.mark.parametrize("how", ["gone", "gone and back"])
+async def test_a_shard_that_moves_between_mark_and_answer_is_not_confirmed(how: str) -> None:
+    """The replicas that WAIT counts have dropped it meanwhile; those of the node that has got it were not asked."""
+    replicas = Replicas()
+    if how == "gone":
+        replicas.moves_then.add("s01")
+    else:
+        replicas.marked_then["s01"] = "run-2"
+    async with asking(replicas, shards_may_move=True) as acknowledger:
+        waiting = {shard: asyncio.create_task(acknowledger.confirm(shard, OURS, 1)) for shard in ("s01", "s02")}
         for _ in range(3):
             replicas.counts.put_nowait(1)
         await waiting["s02"]
