@@ -220,6 +220,8 @@ def test_a_new_nats_goes_first(place: tuple[EcsWorld, list[str]]) -> None:
         (["--tag", "ccccccc"], "bidding:ccccccc is not pushed."),
         (["--tag", NEW, "--url", "auction.example.com"], "is no address such as https://"),
         (["--tag", NEW, "--env", "prod"], "bidding-prod"),
+        (["--tag", NEW, "--nats-tag", "9.9"], "bidding-nats:9.9 is not pushed"),
+        (["--tag", NEW, "--architecture", "ARM64"], "the tasks of dev run on X86_64"),
     ],
 )
 def test_bad_input_is_refused_before_anything_begins(
@@ -267,8 +269,11 @@ def test_what_is_checked_out_is_built_and_pushed(
     image = f"{REGISTRY}/bidding:{tag.stdout.strip()}"
     assert build.endswith(f"--file infrastructure/docker/Dockerfile --tag {image} --push .")
     assert world.container("gateway")["image"] == image
+    (root / "more").write_text("in the image, and in no commit")
+    assert "changes that are not committed (more)" in deploy(*arguments).output
+    (root / "more").unlink()
     (root / "file").write_text("two")
-    assert "changes that are not committed" in deploy(*arguments).output
+    assert "changes that are not committed (file)" in deploy(*arguments).output
     docker.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
     subprocess.run(["git", "commit", "-qam", "two"], cwd=root, check=True, env=os.environ | author)
     failed = deploy(*arguments)
