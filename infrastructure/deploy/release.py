@@ -248,7 +248,6 @@ class Deployment:
             Overtaken: another run goes on with the deployment.
             AwsError: AWS cannot be asked.
         """
-        self._make_up_for_cleaning()
         self._notes.take({})
         self._take_back()
 
@@ -271,7 +270,12 @@ class Deployment:
         image = str(self._cluster.main_container(head.revision)["image"])
         self._cluster.revision_with(f"{self._release.name}-{ONE_SHOT}", image, register=True)
 
-    def _make_up_for_cleaning(self) -> None:
+    def clean_up(self) -> None:
+        """Where a run was done, and killed before its notes were gone, they go.
+
+        Raises:
+            DeployError, AwsError: as in `touched`.
+        """
         services = self._cluster_services()
         if is_finished(services):
             self._notes.clean_up(services)
@@ -302,7 +306,7 @@ class Deployment:
 
     def _begin(self) -> None:
         """Note what is begun, and which alarms rang before it; a run that goes on takes what the first one noted."""
-        self._make_up_for_cleaning()
+        self.clean_up()
         head = self._services()[HEAD]
         self._require_same(head)
         if RELEASE in head.notes:

@@ -118,6 +118,8 @@ def deploy(
 def _go_back(deployment: Deployment, *, dry_run: bool) -> None:
     touched, begun = deployment.touched(), deployment.unfinished()
     if not touched and begun is None:
+        if not dry_run:
+            deployment.clean_up()
         click.echo("No deployment is unfinished. An older version is deployed like a new one: --tag.")
         return
     if dry_run:

@@ -10,7 +10,7 @@ import click
 
 from infrastructure.local.commands.helping import examples
 from load_tests.durations import whole_seconds
-from load_tests.experiments.common.guard import require_descriptors
+from load_tests.experiments.common.guard import require_descriptors, require_ports
 from load_tests.experiments.common.options import asked_from, counts, out_from, place_options
 from load_tests.experiments.common.place import Asked, open_place
 from load_tests.experiments.common.session import Session, conduct, settings_of
@@ -59,6 +59,7 @@ def contention(
 
 async def _run(session: Session, ladder: Ladder, asked: Asked) -> bool:
     most = max(ladder.users)
+    require_ports(most)
     require_descriptors(most, max(ladder.processes, -(-most // USERS_PER_PROCESS_MAX)), "users")
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
         async with open_place(asked, Path(scratch), connections={"api_gateway": most}) as place:

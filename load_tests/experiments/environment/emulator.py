@@ -71,6 +71,7 @@ class EmulatorBackend:
                     cluster=_CLUSTER,
                     service=_SERVICE,
                     namespace=_CLUSTER,
+                    discovered=_SERVICE,
                     log_group=_LOG_GROUP,
                     metrics_namespace=_METRICS,
                     looks_every_s=0.1,

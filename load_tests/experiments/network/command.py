@@ -10,7 +10,7 @@ import click
 from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option
 from load_tests.durations import delay_s, seconds_of, whole_seconds
-from load_tests.experiments.common.guard import require_descriptors
+from load_tests.experiments.common.guard import require_descriptors, require_ports
 from load_tests.experiments.common.options import counts, out_from
 from load_tests.experiments.common.session import Session, conduct, settings_of
 from load_tests.experiments.contention.ladder import Ladder, climb
@@ -68,6 +68,7 @@ def network(
 
 async def _run(session: Session, ladder: Ladder, conditions: Conditions) -> bool:
     most = max(ladder.users)
+    require_ports(most)
     require_descriptors(most, max(ladder.processes, -(-most // USERS_PER_PROCESS_MAX)), "users")
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
         async with twin(conditions, Path(scratch)) as (place, how):

@@ -79,12 +79,7 @@ class EcsWorld:
         for repository, tags in {"bidding": (OLD, NEW), "bidding-nats": ("2.15", "2.16")}.items():
             ecr.create_repository(repositoryName=repository)
             for tag in tags:
-                manifest = {
-                    "schemaVersion": 2,
-                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                    "config": {"digest": tag},
-                }
-                ecr.put_image(repositoryName=repository, imageTag=tag, imageManifest=json.dumps(manifest))
+                self.push(repository, tag)
         self.ecs.create_cluster(clusterName=NAME)
         for name in (*SERVICES, "one-shot"):
             self.register(name, OLD)
@@ -146,6 +141,15 @@ class EcsWorld:
             Statistic="Sum",
         )
         self.cloudwatch.set_alarm_state(AlarmName=f"{NAME}-{alarm}", StateValue=state, StateReason="the test says so")
+
+    def push(self, repository: str, tag: str) -> None:
+        """An image of this name in the registry."""
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"digest": tag},
+        }
+        self._client("ecr").put_image(repositoryName=repository, imageTag=tag, imageManifest=json.dumps(manifest))
 
     def kept(self) -> set[str]:
         """Tags that images of the platform have."""

@@ -1,7 +1,9 @@
 # What is kept in the registry, in an account that is made up.
 
 mock_provider "aws" {
-  source = "../tests/mocks"
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
 }
 
 run "images_that_run_are_kept" {

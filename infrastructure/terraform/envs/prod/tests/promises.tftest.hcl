@@ -90,7 +90,7 @@ run "promises" {
   # Before the first task of the first apply has reported, nothing is missing; and a late figure takes no good version back. One alarm of
   # each service still rings where its figures stop.
   assert {
-    condition     = output.posture.rings_silent == ["bidding-prod-consumer-lag", "bidding-prod-feed-capacity", "bidding-prod-outbox"]
+    condition     = join(" ", output.posture.rings_silent) == "bidding-prod-consumer-lag bidding-prod-feed-capacity bidding-prod-outbox"
     error_message = "Alarms that take deployments back must not ring in silence, and each service needs one that does."
   }
 
