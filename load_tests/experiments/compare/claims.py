@@ -89,18 +89,19 @@ def ladder_steps(results: Sequence[Result], *kinds: str) -> list[LadderStep]:
 
 
 def rivals(results: Sequence[Result]) -> dict[str, dict[int, LadderStep]]:
-    """Steps by strategy and users of the machine and the platform where WATCH/MULTI was measured last: those of another
-    one would compare the machines."""
+    """Steps by strategy and users, of the machine, the platform and the kind of load where WATCH/MULTI was measured
+    last: those of another one would compare the machines, or what the load left of them."""
     ladders = [result for result in results if result.kind == "contention"]
     theirs = [result for result in ladders if any(step.strategy == "optimistic" for step in result.ladder)]
     of: dict[str, dict[int, LadderStep]] = {"lua": {}, "plain-lua": {}, "optimistic": {}}
     if not theirs:
         return of
     newest = max(theirs, key=lambda result: result.started_at)
+    made_by = next(step.made_by for step in newest.ladder if step.strategy == "optimistic")
     for result in sorted(ladders, key=lambda result: result.started_at):
         if (result.backend, result.machine) == (newest.backend, newest.machine):
             for step in result.ladder:
-                if step.loop == "closed" and step.items == 1:
+                if step.loop == "closed" and step.items == 1 and step.made_by == made_by:
                     of[step.strategy][step.users] = step
     return of
 

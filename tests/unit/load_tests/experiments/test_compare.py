@@ -160,6 +160,7 @@ def test_strategies_are_compared_on_one_platform_in_whatever_order_files_come(or
     ladders = {
         "compose": result("contention", backend="compose", ladder=[step(100, accepted_per_s=7.0)]),
         "many": result("contention", ladder=[step(100, accepted_per_s=9_000.0, items=50)]),
+        "plain": result("contention", ladder=[step(100, accepted_per_s=5_000.0, made_by="plain")]),
         "old": result("contention", started_at="2029-01-01", ladder=[step(100, accepted_per_s=1.0)]),
         "ours": result("contention", ladder=[step(100, accepted_per_s=100.0)]),
         "theirs": result("contention", ladder=[step(100, strategy="optimistic", accepted_per_s=50.0)]),
