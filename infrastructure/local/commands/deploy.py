@@ -20,6 +20,7 @@ from infrastructure.deploy.smoke import checked_url
 from infrastructure.deploy_check.aws import Unanswered, open_clients
 from infrastructure.local.commands.failing import Failure, NobodyToAsk
 from infrastructure.local.commands.helping import examples
+from infrastructure.local.commands.options import Number
 from infrastructure.local.terminal import TerminalReporter
 from shared.aws.clients import AwsError
 
@@ -61,11 +62,9 @@ class _Wanted:
 @click.option("--architecture", type=click.Choice([*images.PLATFORMS]), help="By default that of the tasks.")
 @click.option("--no-build", is_flag=True, help="The image has to be pushed already.")
 @click.option("--region", envvar="AWS_REGION", show_envvar=True, help="By default the one that boto3 knows.")
-@click.option("--watch", "watch_s", type=click.FloatRange(0, 3_600), default=180.0, help="Seconds to watch alarms for.")
-@click.option("--within", "service_s", type=click.FloatRange(1, 7_200), default=1_200.0, help="Seconds for a service.")
-@click.option(
-    "--look-every", "looks_every_s", type=click.FloatRange(0.05, 60), default=5.0, help="Seconds between looks."
-)
+@click.option("--watch", "watch_s", type=Number(0, 3_600), default=180.0, help="Seconds to watch alarms for.")
+@click.option("--within", "service_s", type=Number(1, 7_200), default=1_200.0, help="Seconds for a service.")
+@click.option("--look-every", "looks_every_s", type=Number(0.05, 60), default=5.0, help="Seconds between looks.")
 @click.option("--dry-run", is_flag=True, help="Print each step; change nothing.")
 @click.option("--roll-back", is_flag=True, help="Go back from a deployment that was not finished.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

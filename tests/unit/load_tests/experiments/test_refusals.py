@@ -109,6 +109,16 @@ def test_a_file_that_is_no_result(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("command", [("contention", "--rate"), ("fanout", "--rate"), ("network", "--cpu")])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_a_number_that_is_none(command: tuple[str, str], value: str) -> None:
+    outcome = (
+        run(*command, value, "--target", "http://127.0.0.1:1") if command[0] != "network" else run(*command, value)
+    )
+    assert outcome.exit_code == EXIT_NO_RUN
+    assert f"Invalid value for '{command[1]}'" in outcome.output
+
+
 @pytest.mark.parametrize("value", ["mars=1ms", "redis", "redis=long", "redis=11s"])
 def test_a_hop_that_is_none(value: str) -> None:
     assert "is no hop such as client=15ms" in run("network", "--hop", value).output
