@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from infrastructure.deploy.ecs import Client
-from infrastructure.deploy.errors import Unverified
+from infrastructure.deploy.ecs import Client, Patience
+from infrastructure.deploy.errors import DeployError, Unverified
 from shared.aws.clients import translated
 
 ROLLBACK_ALARMS: Final = (
@@ -28,6 +28,7 @@ class Alarms:
         with translated("CloudWatch"):
             self._cloudwatch = client("cloudwatch")
         self._prefix = prefix
+        self._patience = Patience()
         self.before: Collection[str] = ()
 
     def ringing(self) -> list[str]:
@@ -36,17 +37,41 @@ class Alarms:
         Raises:
             AwsError: CloudWatch cannot be asked.
         """
+        return sorted(name for name, state in self._states().items() if state == "ALARM")
+
+    def without_data(self) -> list[str]:
+        """Those that have nothing to judge by, and so prove nothing.
+
+        Raises:
+            AwsError: CloudWatch cannot be asked.
+        """
+        return sorted(name for name, state in self._states().items() if state == "INSUFFICIENT_DATA")
+
+    def require_all(self) -> None:
+        """Raises DeployError where one does not exist: what nobody watches would pass for silence."""
+        found = self._states()
+        missing = [name for name in ROLLBACK_ALARMS if name not in found]
+        if missing:
+            raise DeployError(
+                f"{self._prefix} has no alarm {', '.join(missing)}, so nothing would take a bad version back: "
+                "apply Terraform first"
+            )
+
+    def require_silence(self) -> None:
+        """Raises Unverified where one rings that did not before the deployment; AwsError where CloudWatch has not
+        answered for two minutes."""
+        ringing: list[str] = []
+        with self._patience:
+            ringing = self.ringing()
+        new = [name for name in ringing if name not in self.before]
+        if new:
+            raise Unverified(f"the alarm {' and '.join(new)} began to ring: docs/operations.md, Alarms")
+
+    def _states(self) -> dict[str, str]:
         names = [f"{self._prefix}-{name}" for name in ROLLBACK_ALARMS]
         with translated("CloudWatch, alarms"):
             answer = self._cloudwatch.describe_alarms(AlarmNames=names, AlarmTypes=["MetricAlarm"])
-        return sorted(
-            each["AlarmName"].removeprefix(f"{self._prefix}-")
+        return {
+            str(each["AlarmName"]).removeprefix(f"{self._prefix}-"): str(each["StateValue"])
             for each in answer["MetricAlarms"]
-            if each["StateValue"] == "ALARM"
-        )
-
-    def require_silence(self) -> None:
-        """Raises Unverified where one rings that did not before the deployment."""
-        new = [name for name in self.ringing() if name not in self.before]
-        if new:
-            raise Unverified(f"the alarm {' and '.join(new)} began to ring: docs/operations.md, Alarms")
+        }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from infrastructure.deploy.errors import DeployError, ServiceFailed
-from shared.aws.clients import translated
+from shared.aws.clients import AwsError, translated
 
 Client = Callable[[str], Any]
 """Makes a client of a service of AWS, by its name for boto3."""
@@ -39,6 +39,8 @@ _REGISTRABLE: Final = (
 _DESCRIBED_AT_ONCE: Final = 10
 _EVENTS_SHOWN: Final = 3
 _LOOKS_OF_BEFORE: Final = 3
+UNANSWERED_S: Final = 120.0
+"""For so long AWS may refuse to answer while something is waited for: a throttled look is no failed deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,27 @@ def short(revision: str) -> str:
     return revision.rpartition("/")[2]
 
 
+class Patience:
+    """Around a question to AWS that is asked again and again: one that fails is left out, unless all have failed for
+    `UNANSWERED_S` seconds. ``is_tried`` says whether the last one failed."""
+
+    def __init__(self) -> None:
+        self.is_tried = False
+        self._failing_since_s: float | None = None
+
+    def __enter__(self) -> None:
+        self.is_tried = False
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            self._failing_since_s = None
+        elif isinstance(error, AwsError):
+            now_s = time.monotonic()
+            self._failing_since_s = now_s if self._failing_since_s is None else self._failing_since_s
+            self.is_tried = now_s - self._failing_since_s < UNANSWERED_S
+        return self.is_tried
+
+
 class Cluster:
     """One environment's cluster.
 
@@ -154,11 +177,12 @@ class Cluster:
                     events=[event["message"] for event in each.get("events", [])],
                 )
 
-    def revision_with(self, family: str, image: str | None, *, register: bool) -> str:
-        """The newest revision of a family with this image in its first container; with None, the newest as it is.
+    def revision_with(self, family: str, image: str, *, runs: str | None = None, register: bool) -> str:
+        """A revision of a family with this image in its first container, and the newest settings.
 
-        The newest one has the newest settings, whoever made it: Terraform, or a deployment before this. Where only its
-        image is another one it is copied, if ``register`` says so; else the answer is ``family:new``.
+        The newest revision has those, whoever made it: Terraform, or a deployment before this. Where its image is
+        another one it is copied, if ``register`` says so; else the answer is ``family:new``. Where the copy would be
+        what the service ``runs``, it is that.
 
         Raises:
             AwsError: ECS cannot be asked, or does not know the family.
@@ -167,16 +191,23 @@ class Cluster:
             answer = self._ecs.describe_task_definition(taskDefinition=family, include=["TAGS"])
             newest = answer["taskDefinition"]
             main, *others = newest["containerDefinitions"]
-            if image is None or main["image"] == image:
+            if main["image"] == image:
                 return str(newest["taskDefinitionArn"])
+            copy = _registrable(newest) | {"containerDefinitions": [main | {"image": image}, *others]}
+            if runs is not None and copy == _registrable(self._definition(runs)):
+                return runs
             if not register:
                 return f"{family}:new"
-            copy = {name: newest[name] for name in _REGISTRABLE if newest.get(name)}
-            copy["containerDefinitions"] = [main | {"image": image}, *others]
             if tags := answer.get("tags"):
                 copy["tags"] = tags
             made = self._ecs.register_task_definition(**copy)
         return str(made["taskDefinition"]["taskDefinitionArn"])
+
+    def _definition(self, revision: str) -> Mapping[str, Any]:
+        with translated(f"ECS, task definition {short(revision)}"):
+            answer = self._ecs.describe_task_definition(taskDefinition=revision)
+        found: Mapping[str, Any] = answer["taskDefinition"]
+        return found
 
     def main_container(self, revision: str) -> Mapping[str, Any]:
         """The definition of the first container of a revision.
@@ -184,15 +215,16 @@ class Cluster:
         Raises:
             AwsError: ECS cannot be asked.
         """
-        with translated(f"ECS, task definition {short(revision)}"):
-            answer = self._ecs.describe_task_definition(taskDefinition=revision)
-        found: Mapping[str, Any] = answer["taskDefinition"]["containerDefinitions"][0]
+        found: Mapping[str, Any] = self._definition(revision)["containerDefinitions"][0]
         return found
 
-    def retire(self, revision: str) -> None:
-        """Nobody starts a task of this revision any more; its family's newest one is then the one before."""
-        with translated(f"ECS, task definition {short(revision)}"):
-            self._ecs.deregister_task_definition(taskDefinition=revision)
+    def architecture(self, revision: str) -> str:
+        """What processors its tasks run on: ``ARM64`` or ``X86_64``.
+
+        Raises:
+            AwsError: ECS cannot be asked.
+        """
+        return str(self._definition(revision).get("runtimePlatform", {}).get("cpuArchitecture") or "X86_64")
 
     def update(self, service: str, revision: str) -> None:
         """Begin a deployment of this revision."""
@@ -206,14 +238,19 @@ class Cluster:
 
         Raises:
             ServiceFailed: it failed, was taken back by ECS, or was not done within ``within_s`` seconds.
-            AwsError: ECS cannot be asked.
+            AwsError: ECS cannot be asked for two minutes.
         """
         deadline_s = time.monotonic() + within_s
+        patience = Patience()
         # An answer just after the update may still be from before it.
         believed_s = time.monotonic() + _LOOKS_OF_BEFORE * self._looks_every_s
         is_told = False
         while True:
-            found = self.service(service)
+            with patience:
+                found = self.service(service)
+            if patience.is_tried:
+                time.sleep(self._looks_every_s)
+                continue
             is_told = is_told or found.revision == revision or time.monotonic() > believed_s
             if is_told and found.settled_on(revision):
                 return
@@ -235,8 +272,9 @@ class Cluster:
         Raises:
             DeployError: it did not start, did not end within ``within_s`` seconds, or ended with another exit code
                 than 0.
-            AwsError: ECS cannot be asked.
+            AwsError: ECS cannot be asked for two minutes.
         """
+        main = str(self.main_container(revision)["name"])
         with translated(f"ECS, task {short(revision)}"):
             answer = self._ecs.run_task(
                 cluster=self.name,
@@ -251,16 +289,22 @@ class Cluster:
             raise DeployError(f"the task {short(revision)} did not start: {reasons or 'ECS does not say why'}")
         task = str(answer["tasks"][0]["taskArn"])
         deadline_s = time.monotonic() + within_s
+        patience, looks_without = Patience(), 0
         while True:
-            with translated(f"ECS, task {short(revision)}"):
+            with patience, translated(f"ECS, task {short(revision)}"):
                 answer = self._ecs.describe_tasks(cluster=self.name, tasks=[task])
-            if not answer["tasks"]:
-                raise DeployError(f"ECS has forgotten the task {task}")
-            state = answer["tasks"][0]
-            if state["lastStatus"] in ("STOPPED", "DELETED"):
-                _require_success(state, revision)
-                return task
-            look(str(state["lastStatus"]).lower())
+            if not patience.is_tried:
+                if answer["tasks"]:
+                    state = answer["tasks"][0]
+                    if state["lastStatus"] in ("STOPPED", "DELETED"):
+                        _require_success(state, main, revision)
+                        return task
+                    look(str(state["lastStatus"]).lower())
+                else:
+                    # An answer just after the start may still be from before it.
+                    looks_without += 1
+                    if looks_without > _LOOKS_OF_BEFORE:
+                        raise DeployError(f"ECS has forgotten the task {task}")
             if time.monotonic() > deadline_s:
                 raise DeployError(f"the task {short(revision)} did not end within {within_s:.0f} s; it goes on: {task}")
             time.sleep(self._looks_every_s)
@@ -277,8 +321,13 @@ class Cluster:
             self._ecs.untag_resource(resourceArn=service.arn, tagKeys=list(keys))
 
 
-def _require_success(state: Mapping[str, Any], revision: str) -> None:
-    main = state["containers"][0]
+def _registrable(definition: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: definition[name] for name in _REGISTRABLE if definition.get(name)}
+
+
+def _require_success(state: Mapping[str, Any], name: str, revision: str) -> None:
+    # ECS keeps no order of containers.
+    main = next((each for each in state["containers"] if each.get("name") == name), state["containers"][0])
     code = main.get("exitCode")
     if code == 0:
         return

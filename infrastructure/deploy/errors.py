@@ -17,3 +17,7 @@ class Unverified(DeployError):
 
 class Unfinished(DeployError):
     """Another deployment was begun and neither finished nor rolled back."""
+
+
+class Overtaken(DeployError):
+    """Another run goes on with the deployment; this one changes nothing more."""

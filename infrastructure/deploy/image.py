@@ -21,18 +21,28 @@ _BUILD_S: Final = 3_600.0
 _COMMAND_S: Final = 60.0
 
 
-def is_pushed(client: Client, repository: str, tag: str) -> bool:
-    """Whether the registry has this tag.
+_MANIFESTS: Final = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+_IS_THERE: Final = ("ImageAlreadyExistsException", "ImageTagAlreadyExistsException")
+
+
+def is_pushed(client: Client, image: str) -> bool:
+    """Whether the registry has this image, by its tag.
 
     Raises:
         DeployError: there is no such repository.
         AwsError: the registry cannot be asked.
     """
+    repository, tag = _parts(image)
     try:
         with translated(f"ECR, {repository}:{tag}"):
             client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
     except AwsError as error:
-        code = str(getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", ""))
+        code = _code(error)
         if code == "ImageNotFoundException":
             return False
         if code == "RepositoryNotFoundException":
@@ -44,6 +54,45 @@ def is_pushed(client: Client, repository: str, tag: str) -> bool:
     return True
 
 
+def keep(client: Client, environment: str, image: str) -> None:
+    """Give the image a second tag, ``dev-…`` or ``prod-…``: the registry keeps more of those, and apart from all
+    others, so that what is pushed for one environment never pushes out what another one runs.
+
+    Raises:
+        AwsError: the registry cannot be asked, or does not let us.
+    """
+    repository, tag = _parts(image)
+    with translated(f"ECR, {repository}:{tag}"):
+        answer = client("ecr").batch_get_image(
+            repositoryName=repository, imageIds=[{"imageTag": tag}], acceptedMediaTypes=list(_MANIFESTS)
+        )
+    if not answer["images"]:
+        raise DeployError(f"{image} has gone from the registry: push it again under another tag")
+    found = answer["images"][0]
+    media = {"imageManifestMediaType": found["imageManifestMediaType"]} if found.get("imageManifestMediaType") else {}
+    try:
+        with translated(f"ECR, {repository}:{environment}-{tag}"):
+            client("ecr").put_image(
+                repositoryName=repository,
+                imageManifest=found["imageManifest"],
+                imageTag=f"{environment}-{tag}",
+                **media,
+            )
+    except AwsError as error:
+        if _code(error) not in _IS_THERE:
+            raise
+
+
+def _parts(image: str) -> tuple[str, str]:
+    """Repository and tag, of a registry's name, a repository and a tag."""
+    name, _, tag = image.rpartition(":")
+    return name.partition("/")[2], tag
+
+
+def _code(error: AwsError) -> str:
+    return str(getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", ""))
+
+
 def head(root: Path | None = None) -> str:
     """The commit that is checked out, shortened, by which its image is called.
 
@@ -52,9 +101,26 @@ def head(root: Path | None = None) -> str:
             the name says.
     """
     root = root or ROOT
-    if _output(["git", "status", "--porcelain", "--untracked-files=no"], root).strip():
-        raise DeployError("there are changes that are not committed: commit them, or name a pushed image with --tag")
+    changed = _output(["git", "status", "--porcelain", "--untracked-files=no"], root)
+    new = _output(["git", "ls-files", "--others", "--exclude-standard", "--", *_in_the_image(root)], root)
+    if changed.strip() or new.strip():
+        named = ", ".join(line[3:] for line in changed.splitlines()) or ", ".join(new.split()[:5])
+        raise DeployError(
+            f"there are changes that are not committed ({named}): commit them, or name a pushed image with --tag"
+        )
     return _output(["git", "rev-parse", "--short", "HEAD"], root).strip()
+
+
+def _in_the_image(root: Path) -> list[str]:
+    """What of the checkout gets into the image, by its .dockerignore; all of it where there is none."""
+    try:
+        lines = (root / ".dockerignore").read_text().split()
+    except OSError:
+        return ["."]
+    return [
+        *(line[1:] for line in lines if line.startswith("!") and "*" not in line),
+        *(f":(exclude){line}" for line in lines if line.startswith("infrastructure/") and "*" not in line),
+    ]
 
 
 def build_and_push(client: Client, image: str, *, architecture: str, root: Path | None = None) -> None:

@@ -1,13 +1,14 @@
 """The steps of a deployment, in their order, and the way back.
 
-1. *image*: build and push it, unless the registry has it.
-2. *revisions*: of each service's task definition one with the new image; nothing runs them yet.
-3. *migrations*: a task of the new image, once. Where it fails nothing else has been touched.
-4. *services*, one after the other, each until all its tasks are the new ones: NATS, archivers, broadcasters, the read
+1. *image*: build and push it, unless the registry has it; and mark it there as deployed, so that it is kept.
+2. *notes*: what is deployed, and by which run, is written on the gateway's service (`notes.py`).
+3. *revisions*: of each service's task definition one with the new image; nothing runs them yet.
+4. *migrations*: a task of the new image, once. Where it fails nothing else has been touched.
+5. *services*, one after the other, each until all its tasks are the new ones: NATS, archivers, broadcasters, the read
    cache, gateways. What reads events is there before what writes them (docs/decisions/0044).
-5. *verification*: everything answers, and no alarm has begun to ring.
+6. *verification*: everything answers, and no alarm has begun to ring.
 
-Where 4 or 5 fails, the services that were touched go back to what they ran, in the opposite order. Before a service is
+Where 5 or 6 fails, the services that were touched go back to what they ran, in the opposite order. Before a service is
 touched, what it runs is written on it, as a tag; so a run that was killed is gone on with by the same command, and can
 be rolled back.
 """
@@ -24,21 +25,15 @@ from typing import Final
 from infrastructure.deploy.alarms import Alarms
 from infrastructure.deploy.ecs import Cluster, Service, short
 from infrastructure.deploy.errors import DeployError, ServiceFailed, Unfinished, Unverified
+from infrastructure.deploy.notes import FORMER, HEAD, NATS, RELEASE, RINGING, Notes, as_if_cleaned_up, is_finished
 from infrastructure.deploy.smoke import verify
 from infrastructure.local.reporting import Reporter
 from shared.aws.clients import AwsError
 
-NATS: Final = tuple(f"nats-{number}" for number in range(3))
-ORDER: Final = (*NATS, "archiver", "broadcaster", "cache-node", "cache-front-end", "gateway")
+NATS_SERVERS: Final = tuple(f"nats-{number}" for number in range(3))
+ORDER: Final = (*NATS_SERVERS, "archiver", "broadcaster", "cache-node", "cache-front-end", "gateway")
 NEEDED: Final = ("archiver", "broadcaster", "gateway")
 ONE_SHOT: Final = "one-shot"
-HEAD: Final = "gateway"
-"""The service on which the deployment itself is noted."""
-
-RELEASE, FORMER, RINGING = "bidding:deploying", "bidding:former", "bidding:ringing"
-"""Tags: what is being deployed, what a service ran before it, which alarms rang before it."""
-
-_TAG_CHARACTERS_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +63,16 @@ class Release:
         name: of the environment, such as ``bidding-dev``: its cluster, and what its names begin with.
         tag: of the platform's image.
         image: with its registry and its tag.
-        nats_image: the same of NATS; None leaves its image alone.
+        nats_tag: of NATS' image; empty leaves each server the image that it runs.
+        nats_image: the same with its registry.
         url: what is asked whether all is well.
     """
 
     name: str
     tag: str
     image: str
-    nats_image: str | None
+    nats_tag: str
+    nats_image: str
     url: str
 
 
@@ -99,7 +96,8 @@ class Deployment:
 
     Args:
         push: builds and pushes the image; None where it has to be there.
-        is_pushed: whether the registry has it.
+        is_pushed: whether the registry has an image.
+        keep: marks an image in the registry as deployed, so that it is kept as long as it may run.
     """
 
     def __init__(
@@ -110,7 +108,8 @@ class Deployment:
         *,
         times: Times,
         reporter: Reporter,
-        is_pushed: Callable[[], bool],
+        is_pushed: Callable[[str], bool],
+        keep: Callable[[str], None],
         push: Callable[[], None] | None,
     ) -> None:
         self._cluster = cluster
@@ -119,7 +118,9 @@ class Deployment:
         self._times = times
         self._reporter = reporter
         self._is_pushed = is_pushed
+        self._keep = keep
         self._push = push
+        self._notes = Notes(cluster, looks_every_s=times.looks_every_s)
 
     # ------------------------------------------------------------------------------------------------------------ look
 
@@ -132,20 +133,32 @@ class Deployment:
             AwsError: AWS cannot be asked.
         """
         services = self._services()
-        begun = services[HEAD].notes.get(RELEASE)
-        if begun not in (None, self._release.tag):
-            raise Unfinished(
-                f"the deployment of {begun} was not finished. Go on with it (--tag {begun}), or go back (--roll-back)."
-            )
+        self._require_same(services[HEAD])
+        self._alarms.require_all()
         plan = Plan(self._release)
         for name in (name for name in ORDER if name in services):
-            image = self._release.nats_image if name in NATS else self._release.image
+            revision = services[name].revision
+            image = self._release.image
+            if name in NATS_SERVERS:
+                # Not the newest revision's: that may be of a version that failed.
+                image = self._release.nats_image or str(self._cluster.main_container(revision)["image"])
             family = f"{self._release.name}-{name}"
-            plan.revisions[name] = self._cluster.revision_with(family, image, register=register)
+            plan.revisions[name] = self._cluster.revision_with(family, image, runs=revision, register=register)
         plan.migration = self._cluster.revision_with(
             f"{self._release.name}-{ONE_SHOT}", self._release.image, register=register
         )
         return plan
+
+    def _require_same(self, head: Service) -> None:
+        begun = head.notes.get(RELEASE)
+        nats = head.notes.get(NATS, "")
+        if begun is None or (begun, nats) == (self._release.tag, self._release.nats_tag):
+            return
+        command = f"--tag {begun}{f' --nats-tag {nats}' if nats else ''}"
+        raise Unfinished(
+            f"the deployment of {begun}{f' with NATS {nats}' if nats else ''} was not finished. "
+            f"Go on with it ({command}), or go back (--roll-back)."
+        )
 
     def steps(self) -> Iterator[str]:
         """What a run would do, a line for each step. Changes nothing.
@@ -156,7 +169,8 @@ class Deployment:
         plan = self.examine(register=False)
         services = self._services()
         release = self._release
-        if self._is_pushed():
+        self._require_pushed_nats()
+        if self._is_pushed(release.image):
             yield f"image       {release.image} is pushed already"
         elif self._push is None:
             raise self._not_pushed()
@@ -176,32 +190,44 @@ class Deployment:
 
         Raises:
             ServiceFailed, Unverified: it failed, and what ran before runs again.
+            Overtaken: another run goes on with the deployment.
             DeployError: a step before the services failed, and nothing was changed; or the roll-back failed too.
             AwsError: AWS cannot be asked. What was begun stays; the same command goes on.
         """
         # What can be refused is refused before anything was built.
         self.examine(register=False)
+        self._require_pushed_nats()
         self._bring_image()
+        self._begin()
         with self._reporter.step("revisions"):
             plan = self.examine(register=True)
-        services = self._services()
         with self._reporter.step("migrations", short(plan.migration)):
-            self._migrate(plan, services)
-        self._begin(services[HEAD])
+            self._migrate(plan)
         try:
-            for name in list(plan.changes(services)):
+            for name in list(plan.changes(self._services())):
                 with self._reporter.step(name, short(plan.revisions[name])):
-                    self._change(self._cluster.service(name), plan.revisions[name])
+                    self._change(name, plan.revisions[name])
             with self._reporter.step("verification", self._release.url):
                 self._verify()
         except (ServiceFailed, Unverified) as error:
+            # A service that another run has changed looks as if ECS had taken it back.
+            self._notes.require_own()
             self._reporter.notice(f"{error}\nGoing back.")
             try:
-                self.roll_back()
+                self._take_back()
             except (DeployError, AwsError) as also:
                 raise DeployError(f"{error}\nGoing back failed too: {also}\nTry again: --roll-back.") from error
             raise
-        self._finish()
+        self._notes.require_own()
+        self._notes.finish(self._services())
+
+    def unfinished(self) -> str | None:
+        """The tag of a deployment that was begun and is neither done nor back; None where there is none.
+
+        Raises:
+            DeployError, AwsError: as in `touched`.
+        """
+        return self._services()[HEAD].notes.get(RELEASE)
 
     def touched(self) -> dict[str, str]:
         """By service, what it ran before the deployment that is not finished, in the order of the way back.
@@ -219,9 +245,15 @@ class Deployment:
 
         Raises:
             ServiceFailed: one did not come up with what it ran before.
+            Overtaken: another run goes on with the deployment.
             AwsError: AWS cannot be asked.
         """
+        self._notes.take({})
+        self._take_back()
+
+    def _take_back(self) -> None:
         for name in self.touched():
+            self._notes.require_own()
             service = self._cluster.service(name)
             former = self._former(service)
             with self._reporter.step(f"{name} back", short(former)):
@@ -229,74 +261,101 @@ class Deployment:
                     self._cluster.update(name, former)
                 self._wait(name, former)
             self._cluster.forget(service, [FORMER])
-        head = self._cluster.service(HEAD)
-        self._cluster.forget(head, [RELEASE, RINGING])
-        self._take_back_one_shot(head)
+        services = self._services()
+        self._take_back_one_shot(services[HEAD])
+        self._notes.finish(services)
 
     def _take_back_one_shot(self, head: Service) -> None:
         """Commands that run once, such as `recover`, take the newest revision: not that of a version that failed."""
-        newest = self._cluster.revision_with(f"{self._release.name}-{ONE_SHOT}", None, register=False)
-        if self._cluster.main_container(newest)["image"] != self._cluster.main_container(head.revision)["image"]:
-            self._cluster.retire(newest)
+        image = str(self._cluster.main_container(head.revision)["image"])
+        self._cluster.revision_with(f"{self._release.name}-{ONE_SHOT}", image, register=True)
+
+    def clean_up(self) -> None:
+        """Where a run was done, and killed before its notes were gone, they go.
+
+        Raises:
+            DeployError, AwsError: as in `touched`.
+        """
+        services = self._cluster_services()
+        if is_finished(services):
+            self._notes.clean_up(services)
 
     def _bring_image(self) -> None:
-        if self._is_pushed():
-            self._reporter.notice(f"{self._release.image} is pushed already")
-            return
-        if self._push is None:
+        image = self._release.image
+        if self._is_pushed(image):
+            self._reporter.notice(f"{image} is pushed already")
+        elif self._push is None:
             raise self._not_pushed()
-        with self._reporter.step("image", self._release.image):
-            self._push()
+        else:
+            with self._reporter.step("image", image):
+                self._push()
+        # What runs now is what one goes back to.
+        running = str(self._cluster.main_container(self._services()[HEAD].revision)["image"])
+        for each in dict.fromkeys((running, image)):
+            if each == image or self._is_pushed(each):
+                self._keep(each)
+
+    def _require_pushed_nats(self) -> None:
+        if self._release.nats_tag and not self._is_pushed(self._release.nats_image):
+            raise DeployError(f"{self._release.nats_image} is not pushed: docs/deploy-aws.md, step 4")
 
     def _not_pushed(self) -> DeployError:
         return DeployError(
             f"{self._release.image} is not pushed. Without --tag and --no-build it is built from what is checked out."
         )
 
-    def _migrate(self, plan: Plan, services: Mapping[str, Service]) -> None:
+    def _begin(self) -> None:
+        """Note what is begun, and which alarms rang before it; a run that goes on takes what the first one noted."""
+        self.clean_up()
+        head = self._services()[HEAD]
+        self._require_same(head)
+        if RELEASE in head.notes:
+            self._alarms.before = head.notes.get(RINGING, "").split()
+            self._notes.take({})
+            return
+        self._alarms.before = self._alarms.ringing()
+        if self._alarms.before:
+            self._reporter.notice(f"Rings already, and does not count: {', '.join(self._alarms.before)}")
+        self._notes.take(
+            {RELEASE: self._release.tag, NATS: self._release.nats_tag, RINGING: " ".join(self._alarms.before)}
+        )
+
+    def _migrate(self, plan: Plan) -> None:
         """Migrations that have run do nothing when they run again, so a run that goes on begins with them too."""
         try:
             self._cluster.run_once(
                 plan.migration,
                 # Where the archiver is: the same subnets and security group.
-                services["archiver"].network,
+                self._services()["archiver"].network,
                 token=str(uuid.uuid4()),
                 within_s=self._times.migrate_s,
                 look=_unseen,
             )
         except DeployError as error:
+            self._notes.require_own()
             so = "no service was touched"
-            if RELEASE in services[HEAD].notes:
+            if self.touched():
                 so = "what an earlier run had begun stays as it is (--roll-back goes back)"
             else:
                 try:
-                    self._take_back_one_shot(services[HEAD])
+                    self._take_back()
                 except AwsError as also:
-                    so += f", but one-shot commands would run {short(plan.migration)}: {also}"
+                    so += f", but one-shot commands would run {short(plan.migration)} (--roll-back mends it): {also}"
             raise DeployError(
                 f"the migrations failed, so {so}: {error}\n"
                 f"    aws logs tail /{self._release.name}/{ONE_SHOT} --since 30m"
             ) from error
 
-    def _begin(self, head: Service) -> None:
-        """Note what is begun, and which alarms rang before it; a run that goes on takes what the first one noted."""
-        if head.notes.get(RELEASE) == self._release.tag:
-            self._alarms.before = head.notes.get(RINGING, "").split()
-            return
-        self._alarms.before = self._alarms.ringing()
-        if self._alarms.before:
-            self._reporter.notice(f"Rings already, and does not count: {', '.join(self._alarms.before)}")
-        ringing = " ".join(self._alarms.before)[:_TAG_CHARACTERS_MAX]
-        self._cluster.note(head, {RELEASE: self._release.tag, RINGING: ringing})
-
-    def _change(self, service: Service, revision: str) -> None:
+    def _change(self, name: str, revision: str) -> None:
+        self._notes.require_own()
+        service = self._cluster.service(name)
         # The note first: killed between the two, the next run knows what ran here. Written once: a run that goes on
         # must not take the new revision for the former one.
         if FORMER not in service.notes:
             self._cluster.note(service, {FORMER: short(service.revision)})
         if service.revision != revision:
-            self._cluster.update(service.name, revision)
-        self._wait(service.name, revision, self._alarms.require_silence)
+            self._cluster.update(name, revision)
+        self._wait(name, revision, self._alarms.require_silence)
 
     def _wait(self, name: str, revision: str, between: Callable[[], None] = lambda: None) -> None:
         self._cluster.wait_for(name, revision, within_s=self._times.service_s, look=partial(_without_argument, between))
@@ -313,15 +372,15 @@ class Deployment:
         while time.monotonic() < ends_s:
             time.sleep(min(times.looks_every_s, max(ends_s - time.monotonic(), 0.0)))
             self._alarms.require_silence()
-
-    def _finish(self) -> None:
-        services = self._services()
-        for service in services.values():
-            if FORMER in service.notes:
-                self._cluster.forget(service, [FORMER])
-        self._cluster.forget(services[HEAD], [RELEASE, RINGING])
+        # Now it has to answer: looks that had none were left out.
+        without = self._alarms.without_data()
+        if without:
+            self._reporter.notice(f"Without data, so no proof either way: {', '.join(without)}")
 
     def _services(self) -> dict[str, Service]:
+        return as_if_cleaned_up(self._cluster_services())
+
+    def _cluster_services(self) -> dict[str, Service]:
         found = {name: service for name, service in self._cluster.services().items() if name in ORDER}
         missing = [name for name in NEEDED if name not in found]
         if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -45,7 +46,7 @@ def problems(url: str) -> Iterator[str]:
             said = wrong(body) if isinstance(body, dict) else "does not answer with an object"
         except urllib.error.HTTPError as error:
             said = f"HTTP {error.code} {error.read(200).decode(errors='replace')}"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             said = str(error) or type(error).__name__
         if said:
             yield f"{path}: {said}"

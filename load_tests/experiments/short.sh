@@ -10,6 +10,8 @@ run() { # $1: name of the result; the rest: the experiment
     name=$1
     shift
     echo "== $name"
+    # Where it is refused, the result of a former run must not stand in the report.
+    rm -f "$out/$name.json"
     "$bidding" experiment "$@" --out "$out/$name.json"
     case $? in
     0) ;;

@@ -14,11 +14,13 @@ from infrastructure.deploy import image as images
 from infrastructure.deploy.alarms import Alarms
 from infrastructure.deploy.ecs import Client, Cluster
 from infrastructure.deploy.errors import DeployError
-from infrastructure.deploy.release import HEAD, Deployment, Release, Times
+from infrastructure.deploy.notes import HEAD
+from infrastructure.deploy.release import Deployment, Release, Times
 from infrastructure.deploy.smoke import checked_url
 from infrastructure.deploy_check.aws import Unanswered, open_clients
 from infrastructure.local.commands.failing import Failure, NobodyToAsk
 from infrastructure.local.commands.helping import examples
+from infrastructure.local.commands.options import Number
 from infrastructure.local.terminal import TerminalReporter
 from shared.aws.clients import AwsError
 
@@ -37,7 +39,7 @@ class _Wanted:
     tag: str | None
     nats_tag: str | None
     url: str | None
-    architecture: str
+    architecture: str | None
     build: bool
 
 
@@ -55,16 +57,14 @@ class _Wanted:
 @click.option("--env", "environment", type=click.Choice(["dev", "prod"]), default="dev")
 @click.option("--project", default="bidding", help="As in the variables of Terraform.")
 @click.option("--tag", help="Tag of the image. By default the commit that is checked out.")
-@click.option("--nats-tag", help="Tag of NATS' image; without it, NATS keeps its image.")
+@click.option("--nats-tag", help="Tag of NATS' image; without it, NATS keeps the image that it runs.")
 @click.option("--url", help="What is asked whether all is well. By default the domain that the gateway knows.")
-@click.option("--architecture", type=click.Choice([*images.PLATFORMS]), default="ARM64")
+@click.option("--architecture", type=click.Choice([*images.PLATFORMS]), help="By default that of the tasks.")
 @click.option("--no-build", is_flag=True, help="The image has to be pushed already.")
 @click.option("--region", envvar="AWS_REGION", show_envvar=True, help="By default the one that boto3 knows.")
-@click.option("--watch", "watch_s", type=click.FloatRange(0, 3_600), default=180.0, help="Seconds to watch alarms for.")
-@click.option("--within", "service_s", type=click.FloatRange(1, 7_200), default=1_200.0, help="Seconds for a service.")
-@click.option(
-    "--look-every", "looks_every_s", type=click.FloatRange(0.05, 60), default=5.0, help="Seconds between looks."
-)
+@click.option("--watch", "watch_s", type=Number(0, 3_600), default=180.0, help="Seconds to watch alarms for.")
+@click.option("--within", "service_s", type=Number(1, 7_200), default=1_200.0, help="Seconds for a service.")
+@click.option("--look-every", "looks_every_s", type=Number(0.05, 60), default=5.0, help="Seconds between looks.")
 @click.option("--dry-run", is_flag=True, help="Print each step; change nothing.")
 @click.option("--roll-back", is_flag=True, help="Go back from a deployment that was not finished.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -74,7 +74,7 @@ def deploy(
     tag: str | None,
     nats_tag: str | None,
     url: str | None,
-    architecture: str,
+    architecture: str | None,
     no_build: bool,
     region: str | None,
     watch_s: float,
@@ -115,22 +115,26 @@ def deploy(
 
 
 def _go_back(deployment: Deployment, *, dry_run: bool) -> None:
-    touched = deployment.touched()
-    if not touched:
+    touched, begun = deployment.touched(), deployment.unfinished()
+    if not touched and begun is None:
+        if not dry_run:
+            deployment.clean_up()
         click.echo("No deployment is unfinished. An older version is deployed like a new one: --tag.")
         return
     if dry_run:
-        click.echo("\n".join(f"{name:<12}back to {former}" for name, former in touched.items()))
+        steps = [f"{name:<12}back to {former}" for name, former in touched.items()]
+        click.echo("\n".join(steps or [f"no service runs {begun} yet: its notes go"]))
         return
     deployment.roll_back()
-    click.echo(f"Back: {', '.join(touched)}.")
+    click.echo(f"Back: {', '.join(touched) or f'no service ran {begun} yet'}.")
 
 
 def _deployment(client: Client, wanted: _Wanted, times: Times, *, resolve: bool) -> Deployment:
     """The deployment of what is wanted. With ``resolve`` false, of nothing: to go back."""
     name = f"{wanted.project}-{wanted.environment}"
     cluster = Cluster(client, name, looks_every_s=times.looks_every_s)
-    gateway = cluster.main_container(cluster.service(HEAD).revision)
+    running = cluster.service(HEAD).revision
+    gateway = cluster.main_container(running)
     repository = str(gateway["image"]).rpartition(":")[0]
     tag = (wanted.tag or images.head()) if resolve else ""
     image = f"{repository}:{tag}"
@@ -138,20 +142,30 @@ def _deployment(client: Client, wanted: _Wanted, times: Times, *, resolve: bool)
         name=name,
         tag=tag,
         image=image,
-        nats_image=f"{repository}-nats:{wanted.nats_tag}" if wanted.nats_tag else None,
+        nats_tag=wanted.nats_tag or "",
+        nats_image=f"{repository}-nats:{wanted.nats_tag}" if wanted.nats_tag else "",
         url=checked_url(wanted.url or _public_url(gateway)) if resolve else "",
     )
-    build = partial(images.build_and_push, client, image, architecture=wanted.architecture)
+    build = partial(images.build_and_push, client, image, architecture=_architecture(wanted, cluster, running))
     return Deployment(
         cluster,
         Alarms(client, name),
         release,
         times=times,
         reporter=TerminalReporter(),
-        is_pushed=partial(images.is_pushed, client, repository.partition("/")[2], tag),
+        is_pushed=partial(images.is_pushed, client),
+        keep=partial(images.keep, client, wanted.environment),
         # What is not that of this checkout cannot be built from it.
         push=build if wanted.build and wanted.tag is None else None,
     )
+
+
+def _architecture(wanted: _Wanted, cluster: Cluster, revision: str) -> str:
+    """Of the tasks. Tags are never moved: an image for other processors would have taken its name for good."""
+    found = cluster.architecture(revision)
+    if wanted.architecture not in (None, found):
+        raise DeployError(f"the tasks of {wanted.environment} run on {found}: leave --architecture out")
+    return found
 
 
 def _public_url(container: Mapping[str, Any]) -> str:

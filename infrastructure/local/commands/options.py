@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 import click
+from typing_extensions import override
 
 from infrastructure.local.servers.ports import Ports, setting_of
 from infrastructure.local.services import PURPOSES
@@ -17,6 +19,17 @@ from infrastructure.local.services import PURPOSES
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PORT_NAMES = tuple(field.name for field in dataclasses.fields(Ports))
+
+
+class Number(click.FloatRange):
+    """A number within bounds. To click ``nan`` is within all of them, and ``inf`` where there is no upper one."""
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number that can be worked with.", param, ctx)
+        return number
 
 
 def data_dir_option(command: Command) -> Command:

@@ -149,12 +149,23 @@ resource "aws_ecr_lifecycle_policy" "this" {
   for_each   = aws_ecr_repository.this
   repository = each.value.name
   policy = jsonencode({
-    rules = [{
-      rulePriority = 1
-      description  = "Keep the last 30 images"
-      selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 30 }
-      action       = { type = "expire" }
-    }]
+    rules = concat(
+      # What `bidding deploy` has rolled out is tagged a second time, by its environment. An image that a rule looks at is left alone by
+      # the rules after it, so that no number of pushes for dev pushes out what prod runs.
+      [for index, environment in ["prod", "dev"] : {
+        rulePriority = index + 1
+        description  = "Keep the last 30 that ran in ${environment}"
+        selection    = { tagStatus = "tagged", tagPrefixList = ["${environment}-"], countType = "imageCountMoreThan", countNumber = 30 }
+        action       = { type = "expire" }
+      }],
+      # Of a push with an attestation there are three.
+      [{
+        rulePriority = 3
+        description  = "Keep the last 300 of all others"
+        selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 300 }
+        action       = { type = "expire" }
+      }],
+    )
   })
 }
 
@@ -166,4 +177,9 @@ output "state_bucket" {
 output "repository_urls" {
   description = "Where the images are pushed to."
   value       = { for name, repository in aws_ecr_repository.this : name => repository.repository_url }
+}
+
+output "kept_images" {
+  description = "What each repository keeps: the tests look at it."
+  value       = { for name, each in aws_ecr_lifecycle_policy.this : name => jsondecode(each.policy).rules }
 }

@@ -71,6 +71,7 @@ module "alb" {
   certificate_arn      = var.certificate_arn
   hosted_zone_id       = var.hosted_zone_id
   operator_cidrs       = var.operator_cidrs
+  with_tokens          = local.with_tokens
   requests_per_address = var.requests_per_address
   proxy_cidrs          = var.proxy_cidrs
   requests_per_proxy   = var.requests_per_proxy

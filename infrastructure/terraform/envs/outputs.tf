@@ -64,6 +64,7 @@ output "posture" {
     key_arn         = module.encryption.key_arn
     budget_usd      = module.observability.budget_usd
     alarms          = concat(module.observability.alarm_names, flatten(module.cache_alarms[*].alarm_names))
+    rings_silent    = module.observability.rings_in_silence
     cache_alarms    = one(module.cache_alarms[*].posture)
     dashboard       = module.observability.panel_titles
     admitted        = module.network.admitted

@@ -239,8 +239,8 @@ module "broadcaster" {
     # For closed items that have left Redis.
     POSTGRES_URL = module.postgres.url
     FEED_ORIGINS = join(",", var.feed_origins)
-    # The balancer speaks from the public subnets, and nothing else does.
-    FEED_TRUSTED_PROXIES = join(",", module.network.public_subnet_cidrs)
+    # As of the gateway: else all viewers behind a site or CDN would be one address, and share its bound.
+    FEED_TRUSTED_PROXIES = join(",", concat(module.network.public_subnet_cidrs, var.proxy_cidrs))
     # Viewers are sent away over this long, so that they do not all come back in the same second. It helps where SIGTERM comes
     # first; in a deployment the balancer has broken their connections before: modules/alb.
     FEED_DRAIN_S   = "20"

@@ -7,6 +7,7 @@ import ipaddress
 import math
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -45,12 +46,29 @@ def ask_before_leaving(urls: Iterable[str], *, yes: bool) -> None:
     if not hosts or yes:
         return
     question = f"This sends load to {', '.join(hosts)}, which is not this machine. Is it yours, and shall it go there?"
+    _ask(question, f"no load goes to {', '.join(hosts)} without a yes; --yes says it in advance")
+
+
+def ask_before_changing(what: str, *, yes: bool) -> None:
+    """Say what of an account of AWS is changed, wherever the load goes, and go on only if that is wanted.
+
+    Raises:
+        Refused: it is not, or nobody is there to be asked.
+    """
+    if not yes:
+        _ask(
+            f"This {what}. Is it yours, and shall that be done?",
+            "nothing is changed on AWS without a yes; --yes says it",
+        )
+
+
+def _ask(question: str, refusal: str) -> None:
     try:
         agreed = click.confirm(question, default=False, err=True)
     except click.Abort:
         agreed = False
     if not agreed:
-        raise Refused(f"no load goes to {', '.join(hosts)} without a yes; --yes says it in advance")
+        raise Refused(refusal)
 
 
 async def require_answer(gateway_url: str) -> None:
@@ -77,6 +95,20 @@ def require_descriptors(count: int, processes: int, what: str) -> None:
         raise Refused(
             f"{count:,} {what} need {each:,} descriptors per process, and this machine allows {allowed:,}: "
             f"`ulimit -n` shows and sets the limit; at most {(allowed - DESCRIPTORS_SPARE) * processes:,} {what} fit"
+        )
+
+
+def require_ports(users: int, ports: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> None:
+    """Raises Refused where this machine has too few ports for so many connections to one address: those that it lacks
+    would fail here, and be counted as failures of the platform. Nothing is known of them outside of Linux."""
+    try:
+        low, high = map(int, ports.read_text().split())
+    except (OSError, ValueError):
+        return
+    if users > high - low + 1:
+        raise Refused(
+            f"{users:,} users need as many ports, and this machine has {high - low + 1:,} for one target: "
+            "`sysctl net.ipv4.ip_local_port_range` shows and sets them; or share the users among machines"
         )
 
 

@@ -71,7 +71,7 @@ class LadderStep(msgspec.Struct, omit_defaults=True):
 
     users: int
     items: int
-    strategy: str
+    strategy: Literal["lua", "optimistic", "plain-lua"]
     loop: Literal["closed", "open"]
     seconds: float
     bids_per_s: float

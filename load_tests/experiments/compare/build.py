@@ -10,7 +10,15 @@ from typing import Final
 from load_tests.experiments.common.results import Result
 from load_tests.experiments.compare.claims import Judged, judge, read_claims
 from load_tests.experiments.compare.document import Document, Section, Table
-from load_tests.experiments.compare.ladders import Named, integrity, ladders_of, resources, strategies, throughput
+from load_tests.experiments.compare.ladders import (
+    Named,
+    integrity,
+    ladders_of,
+    losses,
+    resources,
+    strategies,
+    throughput,
+)
 from load_tests.experiments.compare.others import claims_section, environments, fanout, measured, resilience
 
 _METRICS: Final = (
@@ -34,8 +42,9 @@ _METRICS: Final = (
 
 def named(paths: Sequence[Path], results: Sequence[Result]) -> dict[str, Result]:
     """Results by their file names, told apart by their folders where two have the same."""
-    names = [path.stem for path in paths]
-    unique = [path.stem if names.count(path.stem) == 1 else str(path.with_suffix("")) for path in paths]
+    unique = [path.stem for path in paths]
+    for longer in (lambda path: str(path.with_suffix("")), str):
+        unique = [name if unique.count(name) == 1 else longer(path) for name, path in zip(unique, paths, strict=True)]
     return dict(zip(unique, results, strict=True))
 
 
@@ -69,8 +78,7 @@ def _summary(results: Named, judged: Sequence[Judged]) -> list[str]:
         )
     steps = [step for result in results.values() for step in result.ladder]
     if steps:
-        lost, failures = sum(step.proof.lost_updates for step in steps), sum(step.failures for step in steps)
-        sentences.append(f"In {len(steps)} steps {lost:,} accepted bids were lost and {failures:,} requests failed.")
+        sentences.append(losses(steps))
     runs = [result for result in results.values() if result.phases]
     if runs:
         proved = sum(any(phase.proof is not None and phase.proof.ok for phase in result.phases) for result in runs)
@@ -103,7 +111,7 @@ def _when_to_use_which(results: Named) -> Section | None:
             others = ", ".join(f"{run} {value:,.2f}" for run, value in medians.items() if run != best)
             section.findings.append(f"{purpose.capitalize()}: {best} ({prop} {medians[best]:,.2f}, against {others}).")
     for run, result in runs.items():
-        cannot = [test.name for test in result.tests if not test.values]
+        cannot = [test.name for test in result.tests if not test.values and test.note]
         if cannot:
             section.findings.append(f"Not {run} for {', '.join(cannot)}: it cannot do that.")
     return section if section.findings else None

@@ -57,7 +57,9 @@ def read_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
 
 def judge(claims: Sequence[Claim], results: Sequence[Result]) -> list[Judged]:
     """Hold each against the files. One that no file measures is untestable, and says what would be needed."""
-    return [_judge(claim, results) for claim in claims]
+    # Where several files tell of the same, the newest counts, in whatever order they are named.
+    newest_first = sorted(results, key=lambda result: result.started_at, reverse=True)
+    return [_judge(claim, newest_first) for claim in claims]
 
 
 def _judge(claim: Claim, results: Sequence[Result]) -> Judged:
@@ -86,10 +88,33 @@ def ladder_steps(results: Sequence[Result], *kinds: str) -> list[LadderStep]:
     return [step for step in found if step.strategy == "lua" and step.loop == "closed" and step.items == 1]
 
 
+def rivals(results: Sequence[Result]) -> dict[str, dict[int, LadderStep]]:
+    """Steps by strategy and users, of the machine, the platform and the kind of load where WATCH/MULTI was measured
+    last: those of another one would compare the machines, or what the load left of them."""
+    ladders = [result for result in results if result.kind == "contention"]
+    theirs = [result for result in ladders if any(step.strategy == "optimistic" for step in result.ladder)]
+    of: dict[str, dict[int, LadderStep]] = {"lua": {}, "plain-lua": {}, "optimistic": {}}
+    if not theirs:
+        return of
+    newest = max(theirs, key=lambda result: result.started_at)
+    made_by = next(step.made_by for step in newest.ladder if step.strategy == "optimistic")
+    for result in sorted(ladders, key=lambda result: result.started_at):
+        if (result.backend, result.machine) == (newest.backend, newest.machine):
+            for step in result.ladder:
+                if step.loop == "closed" and step.items == 1 and step.made_by == made_by:
+                    of[step.strategy][step.users] = step
+    return of
+
+
 def _cloud(results: Sequence[Result]) -> list[LadderStep]:
-    """Of the twin, and of ladders on AWS."""
-    aws = [result for result in results if result.backend == "aws"]
-    return [*ladder_steps(results, "network"), *ladder_steps(aws, "contention")]
+    """Of ladders on AWS; where there are none, of the twin, if it has delays and quotas as a cloud has."""
+    aws = ladder_steps([result for result in results if result.backend == "aws"], "contention")
+    return aws or ladder_steps([result for result in results if _is_like_a_cloud(result)], "network")
+
+
+def _is_like_a_cloud(result: Result) -> bool:
+    delays = result.settings.get("delays_s")
+    return result.settings.get("cpu") != 0 and not (isinstance(delays, dict) and not any(delays.values()))
 
 
 def _cloud_best(results: Sequence[Result], users: int) -> float | None:
@@ -120,13 +145,13 @@ def _lost(results: Sequence[Result], users: int) -> float | None:
 
 def _script_over_optimistic(results: Sequence[Result], users: int) -> float | None:
     """The least ratio over all numbers of users that both have; the small gateway with a script is the fairer rival."""
-    of: dict[str, dict[int, float]] = {"lua": {}, "plain-lua": {}, "optimistic": {}}
-    for result in results:
-        for step in result.ladder:
-            if result.kind == "contention" and step.loop == "closed" and step.items == 1:
-                of[step.strategy][step.users] = step.accepted_per_s
-    script = of["plain-lua"] or of["lua"]
-    ratios = [script[each] / of["optimistic"][each] for each in script if of["optimistic"].get(each)]
+    of = rivals(results)
+    script, theirs = of["plain-lua"] or of["lua"], of["optimistic"]
+    ratios = [
+        script[each].accepted_per_s / theirs[each].accepted_per_s
+        for each in script.keys() & theirs.keys()
+        if theirs[each].accepted_per_s
+    ]
     return min(ratios, default=None)
 
 

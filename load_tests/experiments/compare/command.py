@@ -29,6 +29,7 @@ def compare(files: tuple[Path, ...], out: Path) -> None:
     """A report from the results FILES: tables, charts, and what the reference reports' claims are worth here."""
     try:
         paths = list(dict.fromkeys(files))
+        _require_others(paths, out)
         document = build(named(paths, [read_result(path) for path in paths]))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(html(document))
@@ -42,3 +43,13 @@ def compare(files: tuple[Path, ...], out: Path) -> None:
     for sentence in document.summary:
         click.echo(f"  {sentence}")
     click.echo(f"Report: {out}, {out.with_suffix('.md')}")
+
+
+def _require_others(files: list[Path], out: Path) -> None:
+    """Raises ResultError where the report would take the place of a result, or the text that of the page."""
+    text = out.with_suffix(".md")
+    if text == out:
+        raise ResultError(f"--out is the page, such as {out.with_suffix('.html')}; the Markdown goes beside it")
+    taken = {path.resolve() for path in files} & {out.resolve(), text.resolve()}
+    if taken:
+        raise ResultError(f"--out {out} would overwrite the result {taken.pop()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from load_tests.experiments.common.results import LadderStep, ProofSummary, Result
+from load_tests.experiments.compare.claims import rivals
 from load_tests.experiments.compare.document import Chart, Section, Table
 
 Named = Mapping[str, Result]
@@ -94,16 +95,27 @@ def _rate_sentences(steps: Sequence[LadderStep]) -> list[str]:
     return sentences
 
 
+def losses(steps: Sequence[LadderStep]) -> str:
+    """How many accepted bids were lost, where anybody looked, and how many requests failed."""
+    looked_at = [step for step in steps if step.proof.ok is not None]
+    lost, failures = sum(step.proof.lost_updates for step in looked_at), sum(step.failures for step in steps)
+    if len(looked_at) == len(steps):
+        return f"In {len(steps)} steps {lost:,} accepted bids were lost and {failures:,} requests failed."
+    told = f"In {len(steps)} steps {failures:,} requests failed."
+    if not looked_at:
+        return f"{told} Whether accepted bids were lost is not known: none could be proved."
+    return f"{told} {len(looked_at)} of them could be proved: there {lost:,} accepted bids were lost."
+
+
 def integrity(results: Named) -> Section:
     """Failures and proofs."""
     ladders = ladders_of(results)
     section = Section("Errors and integrity")
     steps = [step for result in ladders.values() for step in result.ladder]
-    failures, lost = sum(step.failures for step in steps), sum(step.proof.lost_updates for step in steps)
     proved = sum(step.proof.ok is True for step in steps)
     section.findings = [
         f"{proved} of {len(steps)} steps were proved, {sum(step.proof.ok is None for step in steps)} could not be.",
-        f"{sum(step.accepted for step in steps):,} accepted bids, {lost:,} lost updates, {failures:,} failed requests.",
+        f"{sum(step.accepted for step in steps):,} bids were accepted. {losses(steps)}",
     ]
     rows = [
         [
@@ -112,7 +124,7 @@ def integrity(results: Named) -> Section:
             f"{step.accepted:,}",
             f"{step.failures:,}",
             f"{step.unknown:,}",
-            f"{step.proof.lost_updates:,}",
+            "" if step.proof.ok is None else f"{step.proof.lost_updates:,}",
             _verdict(step.proof),
             step.proof.highest or "; ".join(step.proof.statements),
         ]
@@ -160,17 +172,10 @@ def resources(results: Named) -> Section:
 
 def strategies(results: Named) -> Section | None:
     """Script against WATCH/MULTI, where both were measured with the same users."""
-    of: dict[str, dict[int, LadderStep]] = {}
-    for result in results.values():
-        for step in result.ladder:
-            if result.kind == "contention" and step.loop == "closed":
-                of.setdefault(step.strategy, {})[step.users] = step
-    if "optimistic" not in of or len(of) < 2:
-        return None
+    of = rivals(list(results.values()))
     section = Section("A script against WATCH/MULTI/EXEC")
-    for name, steps in of.items():
-        if name == "optimistic":
-            continue
+    for name in ("lua", "plain-lua"):
+        steps = of[name]
         for users in sorted(steps.keys() & of["optimistic"].keys()):
             ours, theirs = steps[users], of["optimistic"][users]
             if theirs.accepted_per_s:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from load_tests.experiments.common.results import EnvironmentTest, Phase
+from load_tests.experiments.common.results import EnvironmentTest, Phase, Result
 from load_tests.experiments.compare.claims import Judged
 from load_tests.experiments.compare.document import Chart, Section, Table
 from load_tests.experiments.compare.ladders import Named
@@ -17,6 +17,12 @@ def measured(results: Named) -> Section:
     cut = [name for name, result in results.items() if not result.complete]
     if cut:
         section.findings.append(f"Cut off, so only a part of the run: {', '.join(cut)}.")
+    commits = sorted({_version(result) for result in results.values()})
+    machines = {result.machine for result in results.values()}
+    if len(machines) > 1:
+        section.findings.append(f"Of {len(machines)} machines: their figures do not compare.")
+    if len(commits) > 1:
+        section.findings.append(f"Of {len(commits)} versions: {', '.join(commits)}.")
     rows = [
         [
             name,
@@ -24,7 +30,7 @@ def measured(results: Named) -> Section:
             result.place,
             f"{result.machine.processor}, {result.machine.cores} cores, {result.machine.memory_gb:g} GB",
             result.versions.get("python", ""),
-            result.commit[:10] + ("+" if result.commit.endswith("+") else ""),
+            _version(result),
             result.started_at[:16].replace("T", " "),
             "complete" if result.complete else f"cut off: {result.cut_off}",
         ]
@@ -33,6 +39,10 @@ def measured(results: Named) -> Section:
     head = ("run", "experiment", "platform", "machine", "Python", "commit", "began (UTC)", "state")
     section.tables = [Table(head, rows, frozenset(range(len(head))))]
     return section
+
+
+def _version(result: Result) -> str:
+    return result.commit[:10] + ("+" if result.commit.endswith("+") else "")
 
 
 def fanout(results: Named) -> Section | None:
@@ -163,8 +173,10 @@ def environments(results: Named) -> Section | None:
 
 
 def _cell(test: EnvironmentTest | None) -> str:
-    if test is None or not test.values:
-        return "not measured" if test is None else f"cannot: {test.note}"
+    if test is None or not (test.values or test.note):
+        return "not measured"
+    if not test.values:
+        return f"cannot: {test.note}"
     median = statistics.median(test.values)
     return f"{median:,.2f} {test.unit} ({min(test.values):,.2f} to {max(test.values):,.2f}, n = {len(test.values)})"
 

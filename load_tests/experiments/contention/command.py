@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from infrastructure.local.commands.helping import examples
+from infrastructure.local.commands.options import Number
 from load_tests.durations import whole_seconds
-from load_tests.experiments.common.guard import require_descriptors
+from load_tests.experiments.common.guard import require_descriptors, require_ports
 from load_tests.experiments.common.options import asked_from, counts, out_from, place_options
 from load_tests.experiments.common.place import Asked, open_place
 from load_tests.experiments.common.session import Session, conduct, settings_of
@@ -30,7 +31,7 @@ from load_tests.generator.driver import USERS_PER_PROCESS_MAX
 )
 @click.option("--duration", "duration_s", callback=whole_seconds, default="30s", help="Of a step, all users at work.")
 @click.option("--items", type=click.IntRange(1, 1_000), default=1, help="Items that they compete for.")
-@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Open steps: actions/s of all users; 0: closed.")
+@click.option("--rate", type=Number(0), default=0.0, help="Open steps: actions/s of all users; 0: closed.")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, help="Least processes of the load.")
 @click.option(
     "--strategy",
@@ -66,6 +67,7 @@ def contention(
 
 async def _run(session: Session, ladder: Ladder, asked: Asked) -> bool:
     most = max(ladder.users)
+    require_ports(most)
     require_descriptors(most, max(ladder.processes, -(-most // USERS_PER_PROCESS_MAX)), "users")
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
         async with open_place(asked, Path(scratch), connections={"api_gateway": most}) as place:

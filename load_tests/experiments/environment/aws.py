@@ -19,6 +19,8 @@ Client = Callable[[str], Any]
 _FROM, _TO = 3, 5
 _STABLE_S: Final = 900.0
 _LOOK_EVERY_S: Final = 2.0
+_REGISTERED: Final = "nats-0"
+"""Of the services of infrastructure/terraform one that is in Cloud Map: those behind the load balancer are not."""
 
 
 def boto_client(endpoint_url: str | None = None) -> Client:
@@ -59,6 +61,7 @@ class AwsDeployment:
         cluster: str,
         service: str,
         namespace: str,
+        discovered: str,
         log_group: str,
         metrics_namespace: str,
         gateway_url: str = "",
@@ -66,7 +69,7 @@ class AwsDeployment:
     ) -> None:
         self._client = client
         self._cluster, self._service = cluster, service
-        self._namespace, self._log_group = namespace, log_group
+        self._namespace, self._discovered, self._log_group = namespace, discovered, log_group
         self._metrics_namespace = metrics_namespace
         self._gateway_url = gateway_url
         self._looks_every_s = looks_every_s
@@ -74,21 +77,26 @@ class AwsDeployment:
     async def deployment_s(self) -> float:
         """A new deployment of the service with the same task definition, until ECS calls it complete."""
         began_s = time.monotonic()
-        await self._ecs("update_service", forceNewDeployment=True)
-        await self._until_stable()
+        answer = await self._ecs("update_service", forceNewDeployment=True)
+        ordered = next((each["id"] for each in answer["service"]["deployments"] if each["status"] == "PRIMARY"), None)
+        await self._until(lambda state: [each["id"] for each in state["deployments"]] == [ordered])
         return time.monotonic() - began_s
 
     async def scaling_s(self) -> float:
         """From three tasks to five, and back to as many as there were."""
         before = (await self._state())["desiredCount"]
-        await self._ecs("update_service", desiredCount=_FROM)
-        await self._until_stable()
-        began_s = time.monotonic()
-        await self._ecs("update_service", desiredCount=_TO)
-        await self._until_stable()
-        took_s = time.monotonic() - began_s
-        await self._ecs("update_service", desiredCount=before)
-        return took_s
+        try:
+            await self._scale(_FROM)
+            began_s = time.monotonic()
+            await self._scale(_TO)
+            return time.monotonic() - began_s
+        finally:
+            # A run that is cut off here must not go on costing.
+            await self._ecs("update_service", desiredCount=before)
+
+    async def _scale(self, count: int) -> None:
+        await self._ecs("update_service", desiredCount=count)
+        await self._until(lambda state: state["desiredCount"] == count)
 
     async def tasks(self) -> float:
         """Tasks of the service that ECS calls running."""
@@ -99,11 +107,11 @@ class AwsDeployment:
         client = self._client("servicediscovery")
         began_s = time.perf_counter()
         answer = await asyncio.to_thread(
-            client.discover_instances, NamespaceName=self._namespace, ServiceName=self._service
+            client.discover_instances, NamespaceName=self._namespace, ServiceName=self._discovered
         )
         took_ms = (time.perf_counter() - began_s) * 1_000
         if not answer["Instances"]:
-            raise CannotDo(f"Cloud Map knows no instance of {self._service} in {self._namespace}")
+            raise CannotDo(f"Cloud Map knows no instance of {self._discovered} in {self._namespace}")
         return took_ms
 
     async def cost_per_hour(self) -> float:
@@ -118,15 +126,13 @@ class AwsDeployment:
 
     async def log_streams(self) -> float:
         """Streams of the log group of the service."""
-        client = self._client("logs")
-        answer = await asyncio.to_thread(client.describe_log_streams, logGroupName=self._log_group)
-        return float(len(answer["logStreams"]))
+        pages = self._client("logs").get_paginator("describe_log_streams").paginate(logGroupName=self._log_group)
+        return float(await asyncio.to_thread(lambda: sum(len(page["logStreams"]) for page in pages)))
 
     async def metrics(self) -> float:
         """Series in CloudWatch."""
-        client = self._client("cloudwatch")
-        answer = await asyncio.to_thread(client.list_metrics, Namespace=self._metrics_namespace)
-        return float(len(answer["Metrics"]))
+        pages = self._client("cloudwatch").get_paginator("list_metrics").paginate(Namespace=self._metrics_namespace)
+        return float(await asyncio.to_thread(lambda: sum(len(page["Metrics"]) for page in pages)))
 
     async def _ecs(self, call: str, **more: Any) -> Any:
         client = self._client("ecs")
@@ -140,11 +146,16 @@ class AwsDeployment:
         found: Mapping[str, Any] = answer["services"][0]
         return found
 
-    async def _until_stable(self) -> None:
+    async def _until(self, is_told: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Until it is stable. ``is_told``: whether a state is from after the order; the first may be from before."""
         deadline_s = time.monotonic() + _STABLE_S
         while True:
             state = await self._state()
-            if state["runningCount"] == state["desiredCount"] and len(state["deployments"]) == 1:
+            if (
+                is_told(state)
+                and state["runningCount"] == state["desiredCount"]
+                and [each.get("rolloutState", "COMPLETED") for each in state["deployments"]] == ["COMPLETED"]
+            ):
                 return
             if time.monotonic() > deadline_s:
                 raise Refused(f"{self._service} was not stable after {_STABLE_S:.0f} s")
@@ -152,15 +163,15 @@ class AwsDeployment:
 
 
 class AwsBackend:
-    """What is in an account already; nothing is created."""
+    """What is in an account already, under the names that infrastructure/terraform gives; nothing is created."""
 
     notes: tuple[str, ...] = (
         "Deployment time is that of a rolling deployment of the gateway; the stack around it stays.",
     )
 
-    def __init__(self, *, cluster: str, service: str, name: str, gateway_url: str) -> None:
-        self._client = boto_client()
-        self._cluster, self._service, self._name, self._gateway_url = cluster, service, name, gateway_url
+    def __init__(self, *, cluster: str, service: str, gateway_url: str, client: Client | None = None) -> None:
+        self._client = client or boto_client()
+        self._cluster, self._service, self._gateway_url = cluster, service, gateway_url
         self.label = f"ECS service {service} in {cluster}"
 
     @contextlib.asynccontextmanager
@@ -170,8 +181,9 @@ class AwsBackend:
             self._client,
             cluster=self._cluster,
             service=self._service,
-            namespace=self._name,
-            log_group=f"/ecs/{self._name}/{self._service}",
-            metrics_namespace="Bidding",
+            namespace=f"{self._cluster}.internal",
+            discovered=_REGISTERED,
+            log_group=f"/{self._cluster}/{self._service}",
+            metrics_namespace=f"Bidding/{self._cluster.rpartition('-')[2]}",
             gateway_url=self._gateway_url,
         )

@@ -9,7 +9,7 @@ import click
 
 from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option, http_url
-from load_tests.experiments.common.guard import Refused, ask_before_leaving
+from load_tests.experiments.common.guard import Refused, ask_before_changing, ask_before_leaving
 from load_tests.experiments.common.options import out_from
 from load_tests.experiments.common.progress import done, step_bar
 from load_tests.experiments.common.results import Backend, EnvironmentTest
@@ -32,7 +32,7 @@ _EXPECTED_S = 15.0
 @click.option("--emulator-url", callback=http_url, help="An emulator that runs, such as LocalStack. [moto, in here]")
 @click.option("--target", callback=http_url, help="On AWS: the gateway's address.")
 @click.option("--ecs-cluster", "cluster", default="bidding-dev", help="On AWS: the cluster.")
-@click.option("--ecs-service", "service", default="api-gateway", help="On AWS: the service that is deployed anew.")
+@click.option("--ecs-service", "service", default="gateway", help="On AWS: the service that is deployed anew.")
 @click.option("--yes", is_flag=True, help="On AWS: change the service there without asking.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the result (JSON). [a new one]")
 @data_dir_option
@@ -56,8 +56,10 @@ def environment(
     async def run(it: Session) -> bool:
         chosen: EnvironmentBackend
         if backend == "aws":
-            ask_before_leaving([target or "https://ecs.amazonaws.com"], yes=yes)
-            chosen = AwsBackend(cluster=cluster, service=service, name=cluster, gateway_url=target or "")
+            what = f"deploys {service} in the ECS cluster {cluster} anew {repeat} times, and runs up to 5 tasks of it"
+            ask_before_changing(what, yes=yes)
+            ask_before_leaving([target] if target else [], yes=yes)
+            chosen = AwsBackend(cluster=cluster, service=service, gateway_url=target or "")
         elif backend == "emulator":
             ask_before_leaving([emulator_url] if emulator_url else [], yes=yes)
             chosen = EmulatorBackend(emulator_url or "")

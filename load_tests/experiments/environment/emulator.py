@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import httpx2 as httpx
 from typing_extensions import override
 
 from infrastructure.local.servers.ports import HOST, free_ports
@@ -71,6 +72,7 @@ class EmulatorBackend:
                     cluster=_CLUSTER,
                     service=_SERVICE,
                     namespace=_CLUSTER,
+                    discovered=_SERVICE,
                     log_group=_LOG_GROUP,
                     metrics_namespace=_METRICS,
                     looks_every_s=0.1,
@@ -93,8 +95,12 @@ class EmulatorBackend:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         server = moto.ThreadedMotoServer(HOST, port, verbose=False)
         await asyncio.to_thread(server.start)
+        url = f"http://{HOST}:{port}"
         try:
-            yield f"http://{HOST}:{port}"
+            # What moto knows is its module's, and outlives the server: the repetition before would count too.
+            async with httpx.AsyncClient(trust_env=False) as client:
+                (await client.post(f"{url}/moto-api/reset")).raise_for_status()
+            yield url
         finally:
             await asyncio.to_thread(server.stop)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from infrastructure.local.commands.helping import examples
+from infrastructure.local.commands.options import Number
 from load_tests.durations import whole_seconds
 from load_tests.experiments.common.guard import require_descriptors
 from load_tests.experiments.common.options import asked_from, counts, out_from, place_options
@@ -28,7 +29,7 @@ from load_tests.experiments.fanout.steps import Fanout, fan_out
     help="Viewers of each step, rising.",
 )
 @click.option("--duration", "duration_s", callback=whole_seconds, default="10s", help="Of the bids of a step.")
-@click.option("--rate", type=click.FloatRange(0.1, 20), default=5.0, help="Bids/s; above 20/s the feed shows states.")
+@click.option("--rate", type=Number(0.1, 20), default=5.0, help="Bids/s; above 20/s the feed shows states.")
 @click.option("--slow", type=click.IntRange(0, 10_000), default=0, help="So many more viewers who stop reading.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, help="Least processes of the viewers.")
 @place_options

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from infrastructure.local.commands.helping import examples
-from infrastructure.local.commands.options import data_dir_option
+from infrastructure.local.commands.options import Number, data_dir_option
 from load_tests.durations import delay_s, seconds_of, whole_seconds
-from load_tests.experiments.common.guard import require_descriptors
+from load_tests.experiments.common.guard import require_descriptors, require_ports
 from load_tests.experiments.common.options import counts, out_from
 from load_tests.experiments.common.session import Session, conduct, settings_of
 from load_tests.experiments.contention.ladder import Ladder, climb
@@ -37,10 +37,10 @@ def _hops(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 )
 @click.option("--delay", callback=delay_s, default="15ms", help="Added to a round trip on each hop.")
 @click.option("--hop", "hops", multiple=True, callback=_hops, help="Another delay for one hop: redis=1ms.")
-@click.option("--cpu", type=click.FloatRange(0, 64), default=0.5, help="Cores of each component; 0: no quota.")
+@click.option("--cpu", type=Number(0, 64), default=0.5, help="Cores of each component; 0: no quota.")
 @click.option("--users", callback=counts(1, 100_000), default="100,500,1000,2000", help="Users of each step, rising.")
 @click.option("--duration", "duration_s", callback=whole_seconds, default="30s", help="Of a step, all users at work.")
-@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Open steps: actions/s of all users; 0: closed.")
+@click.option("--rate", type=Number(0), default=0.0, help="Open steps: actions/s of all users; 0: closed.")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, help="Least processes of the load.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the result (JSON). [a new one]")
 @data_dir_option
@@ -68,6 +68,7 @@ def network(
 
 async def _run(session: Session, ladder: Ladder, conditions: Conditions) -> bool:
     most = max(ladder.users)
+    require_ports(most)
     require_descriptors(most, max(ladder.processes, -(-most // USERS_PER_PROCESS_MAX)), "users")
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
         async with twin(conditions, Path(scratch)) as (place, how):

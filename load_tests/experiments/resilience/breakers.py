@@ -26,8 +26,18 @@ VICTIMS: Final = {
 }
 """What `--kill` names, and the process behind it."""
 
+ECS_SERVICES: Final = {
+    "broadcast": "broadcaster",
+    "archival": "archiver",
+    "nats": "nats-0",
+    "gateway": "gateway",
+    "cache": "cache-node",
+}
+"""The same on ECS, as infrastructure/terraform names its services; the stores are none."""
+
 _BACK_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.1
+_ECS_LOOK_EVERY_S: Final = 2.0
 
 
 class Breaker(Protocol):
@@ -42,6 +52,20 @@ class Breaker(Protocol):
     async def bring_back(self) -> None:
         """Return once it is up again. Raises Refused or StackError where it does not come up."""
 
+    async def give_back(self) -> None:
+        """The run ends while it is broken: leave it as it was found, without waiting for it."""
+
+
+def ecs_service_of(victim: str) -> str:
+    """The service of ECS behind what `--kill` names.
+
+    Raises:
+        Refused: it is none.
+    """
+    if victim not in ECS_SERVICES:
+        raise Refused(f"{victim} is no service of ECS; those are: {', '.join(ECS_SERVICES)}")
+    return ECS_SERVICES[victim]
+
 
 def breaker_for(place: Place, victim: str, *, cluster: str = "") -> Breaker:
     """The one that fits the place.
@@ -51,7 +75,9 @@ def breaker_for(place: Place, victim: str, *, cluster: str = "") -> Breaker:
     """
     process = VICTIMS[victim]
     if cluster:
-        return EcsBreaker(cluster, process.partition("-")[0].replace("_", "-"))
+        if place.backend != "aws":
+            raise Refused("--ecs-cluster breaks a service on AWS: --aws and --target name the platform there")
+        return EcsBreaker(cluster, ecs_service_of(victim))
     if place.backend == "compose":
         return ComposeBreaker(process)
     if process not in place.roots():
@@ -78,6 +104,9 @@ class ProcessBreaker:
     async def bring_back(self) -> None:
         """Start it."""
         await self._stack.start_process(self._process)
+
+    async def give_back(self) -> None:
+        """The stack goes with the run."""
 
 
 class SupervisedBreaker:
@@ -108,6 +137,9 @@ class SupervisedBreaker:
 
         await _until(is_back, f"{self._process} was not restarted; does its supervisor run?")
 
+    async def give_back(self) -> None:
+        """Its supervisor does."""
+
     def _entry(self) -> ProcessRecord | None:
         record = RunRecord.read(self._record)
         return None if record is None else record.processes.get(self._process)
@@ -129,6 +161,10 @@ class ComposeBreaker:
         """Start it."""
         await self._project.run("start", self._service)
 
+    async def give_back(self) -> None:
+        """Start it."""
+        await self.bring_back()
+
 
 class EcsBreaker:
     """A service of ECS: no task of it, then as many as before."""
@@ -141,21 +177,31 @@ class EcsBreaker:
 
     async def kill(self) -> None:
         """Ask for no task, and wait until none runs."""
-        self._count = max(1, (await self._state())["desiredCount"])
+        count = (await self._state())["desiredCount"]
+        if not count:
+            raise Refused(f"{self._service} in {self._cluster} should run no task as it is")
+        self._count = count
         await self._want(0)
 
     async def bring_back(self) -> None:
         """Ask for as many as before, and wait until they run."""
         await self._want(self._count)
 
-    async def _want(self, count: int) -> None:
+    async def give_back(self) -> None:
+        """Ask for as many as before."""
+        await self._order(self._count)
+
+    async def _order(self, count: int) -> None:
         client = self._ecs()
         await asyncio.to_thread(client.update_service, cluster=self._cluster, service=self._service, desiredCount=count)
+
+    async def _want(self, count: int) -> None:
+        await self._order(count)
         deadline_s = time.monotonic() + _BACK_S * 5
         while (await self._state())["runningCount"] != count:
             if time.monotonic() > deadline_s:
                 raise Refused(f"{self._service} did not come to {count} tasks")
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(_ECS_LOOK_EVERY_S)
 
     async def _state(self) -> Mapping[str, Any]:
         client = self._ecs()

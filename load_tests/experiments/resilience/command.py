@@ -10,10 +10,11 @@ import click
 
 from infrastructure.local.commands.helping import examples
 from load_tests.durations import whole_seconds
+from load_tests.experiments.common.guard import ask_before_changing
 from load_tests.experiments.common.options import asked_from, out_from, place_options
 from load_tests.experiments.common.place import Asked, open_place
 from load_tests.experiments.common.session import Session, conduct, settings_of
-from load_tests.experiments.resilience.breakers import VICTIMS
+from load_tests.experiments.resilience.breakers import VICTIMS, ecs_service_of
 from load_tests.experiments.resilience.phases import Plan, endure
 
 _CACHE_NODES = 3
@@ -41,6 +42,9 @@ def resilience(kill: str, phase_s: int, bidders: int, viewers: int, cluster: str
 
 
 async def _run(session: Session, plan: Plan, asked: Asked) -> bool:
+    if plan.cluster:
+        service = ecs_service_of(plan.kill)
+        ask_before_changing(f"takes all tasks of {service} in the ECS cluster {plan.cluster} away", yes=asked.yes)
     nodes = _CACHE_NODES if plan.kill == "cache" else 0
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
         async with open_place(asked, Path(scratch), cache_nodes=nodes) as place:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +17,7 @@ from load_tests.experiments.common.place import Place
 from load_tests.experiments.common.progress import done, step_bar
 from load_tests.experiments.common.results import Phase, ProofSummary
 from load_tests.experiments.common.session import Session
-from load_tests.experiments.resilience.breakers import breaker_for
+from load_tests.experiments.resilience.breakers import Breaker, breaker_for
 from load_tests.experiments.resilience.pressure import PhaseCounts, Pressure
 from load_tests.generator.driver import gateway_client, open_items
 from load_tests.generator.ledger import latency_of
@@ -69,10 +71,9 @@ async def endure(session: Session, place: Place, plan: Plan) -> bool:
             await _bar("baseline", plan.phase_s)
             _keep(session, plan, "baseline", pressure.next_phase())
             killed_s = time.monotonic()
-            await breaker.kill()
-            await _bar(f"failure of {plan.kill}", plan.phase_s)
-            _keep(session, plan, "failure", pressure.next_phase())
-            await breaker.bring_back()
+            async with _broken(breaker):
+                await _bar(f"failure of {plan.kill}", plan.phase_s)
+                _keep(session, plan, "failure", pressure.next_phase())
             works = await _works_again(sources, pressure, item_ids)
             recovered_s = time.monotonic() - killed_s
             await _bar("recovery", plan.phase_s)
@@ -93,6 +94,19 @@ async def endure(session: Session, place: Place, plan: Plan) -> bool:
         session.save()
         done(line_of(phase))
     return works and viewers_caught_up and phase.proof.ok is True
+
+
+@contextlib.asynccontextmanager
+async def _broken(breaker: Breaker) -> AsyncIterator[None]:
+    """While the block runs. A run that is cut off in it leaves nothing broken behind."""
+    try:
+        await breaker.kill()
+        yield
+        await breaker.bring_back()
+    except BaseException:
+        with contextlib.suppress(Refused):
+            await breaker.give_back()
+        raise
 
 
 def line_of(phase: Phase) -> str:

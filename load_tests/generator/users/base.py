@@ -32,6 +32,7 @@ class BiddingUser(FastHttpUser):
     bid that had to wait for the answer to the one before it has waited. Locust's own tables count from the sending.
     """
 
+    # Load goes to the target and nowhere else: no redirect is followed.
     abstract = True
     connection_timeout = 5.0
 
@@ -75,7 +76,12 @@ class BiddingUser(FastHttpUser):
         body = f'{{"user_id":"{user_id}","amount":{price},"bid_id":"{bid_id}"}}'
         RUN.tally.sent(item_id, Entry(bid_id, user_id, amount))
         with self.client.post(
-            f"/api/v1/items/{item_id}/bid", data=body, headers=_HEADERS, name=BID_NAME, catch_response=True
+            f"/api/v1/items/{item_id}/bid",
+            data=body,
+            headers=_HEADERS,
+            name=BID_NAME,
+            catch_response=True,
+            allow_redirects=False,
         ) as response:
             answer = read_bid_answer(response.status_code, response.content, RUN.exponent)
             RUN.tally.answered(bid_id, answer, (time.monotonic() - began_s) * 1_000)
@@ -91,7 +97,7 @@ class BiddingUser(FastHttpUser):
     def look(self, item_id: str) -> bool:
         """Look at the item, and remember it; False where that failed."""
         with self.client.get(
-            f"/api/v1/items/{item_id}", headers=_HEADERS, name=LOOK_NAME, catch_response=True
+            f"/api/v1/items/{item_id}", headers=_HEADERS, name=LOOK_NAME, catch_response=True, allow_redirects=False
         ) as response:
             if response.status_code == 0:
                 RUN.tally.looked(item_id, answered=False)

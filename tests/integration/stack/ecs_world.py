@@ -20,6 +20,7 @@ import boto3
 from moto.ecs.models import ecs_backends
 from moto.server import ThreadedMotoServer
 
+from infrastructure.deploy.alarms import ROLLBACK_ALARMS
 from infrastructure.local.servers.ports import HOST, free_ports
 from tests.integration.stack.aws_world import REGION
 
@@ -75,14 +76,10 @@ class EcsWorld:
         group = ec2.create_security_group(GroupName="archiver", Description="-", VpcId=vpc)["GroupId"]
         place = {"subnets": [subnet], "securityGroups": [group], "assignPublicIp": "DISABLED"}
         network = {"awsvpcConfiguration": place}
-        ecr.create_repository(repositoryName="bidding")
-        for tag in (OLD, NEW):
-            manifest = {
-                "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": {"digest": tag},
-            }
-            ecr.put_image(repositoryName="bidding", imageTag=tag, imageManifest=json.dumps(manifest))
+        for repository, tags in {"bidding": (OLD, NEW), "bidding-nats": ("2.15", "2.16")}.items():
+            ecr.create_repository(repositoryName=repository)
+            for tag in tags:
+                self.push(repository, tag)
         self.ecs.create_cluster(clusterName=NAME)
         for name in (*SERVICES, "one-shot"):
             self.register(name, OLD)
@@ -95,7 +92,8 @@ class EcsWorld:
                 launchType="FARGATE",
                 networkConfiguration=network,
             )
-        self.ring("gateway-5xx", state="OK")
+        for alarm in ROLLBACK_ALARMS:
+            self.ring(alarm, state="OK")
         self._step()
 
     def _active(self, task_definition_str: str) -> Any:
@@ -143,6 +141,20 @@ class EcsWorld:
             Statistic="Sum",
         )
         self.cloudwatch.set_alarm_state(AlarmName=f"{NAME}-{alarm}", StateValue=state, StateReason="the test says so")
+
+    def push(self, repository: str, tag: str) -> None:
+        """An image of this name in the registry."""
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"digest": tag},
+        }
+        self._client("ecr").put_image(repositoryName=repository, imageTag=tag, imageManifest=json.dumps(manifest))
+
+    def kept(self) -> set[str]:
+        """Tags that images of the platform have."""
+        answer = self._client("ecr").list_images(repositoryName="bidding")
+        return {each["imageTag"] for each in answer["imageIds"]}
 
     def container(self, service: str) -> Mapping[str, Any]:
         """The first container of what a service should run."""

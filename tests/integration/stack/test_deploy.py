@@ -52,6 +52,14 @@ def changed(world: EcsWorld) -> list[str]:
     return [name for name, _ in world.updates]
 
 
+def _push_when_built(world: EcsWorld, said: Path, tag: str, pushed: Path) -> None:
+    deadline_s = time.monotonic() + 60
+    while not (said.exists() and "buildx" in said.read_text()) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    world.push("bidding", tag)
+    pushed.touch()
+
+
 def _ring_when_changed(world: EcsWorld, service: str) -> None:
     deadline_s = time.monotonic() + 60
     while service not in changed(world) and time.monotonic() < deadline_s:
@@ -170,7 +178,10 @@ async def test_a_run_that_is_killed_is_gone_on_with(place: tuple[EcsWorld, list[
     notes, world.migrate_exit = world.notes(), 1
     failed = deploy("--tag", NEW, *arguments)
     assert "what an earlier run had begun stays as it is" in failed.output
-    assert (failed.exit_code, world.notes()) == (1, notes)
+    former_run = notes["gateway"].pop("bidding:run")
+    left = world.notes()
+    assert left["gateway"].pop("bidding:run") != former_run
+    assert (failed.exit_code, left) == (1, notes)
     world.stuck.clear()
     world.migrate_exit = 0
     result = deploy("--tag", NEW, *arguments)
@@ -220,6 +231,8 @@ def test_a_new_nats_goes_first(place: tuple[EcsWorld, list[str]]) -> None:
         (["--tag", "ccccccc"], "bidding:ccccccc is not pushed."),
         (["--tag", NEW, "--url", "auction.example.com"], "is no address such as https://"),
         (["--tag", NEW, "--env", "prod"], "bidding-prod"),
+        (["--tag", NEW, "--nats-tag", "9.9"], "bidding-nats:9.9 is not pushed"),
+        (["--tag", NEW, "--architecture", "ARM64"], "the tasks of dev run on X86_64"),
     ],
 )
 def test_bad_input_is_refused_before_anything_begins(
@@ -255,11 +268,18 @@ def test_what_is_checked_out_is_built_and_pushed(
     tag = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, check=True, capture_output=True, text=True)
     said = tmp_path / "said"
     docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\necho "$@" >> {said}\n[ "$1" = login ] && cat > {tmp_path}/password\nexit 0\n')
+    pushed = tmp_path / "pushed"
+    docker.write_text(
+        f'#!/bin/sh\necho "$@" >> {said}\n[ "$1" = login ] && cat > {tmp_path}/password && exit 0\n'
+        f"while [ ! -e {pushed} ]; do sleep 0.05; done\n"
+    )
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr("infrastructure.deploy.image.ROOT", root)
+    pushing = threading.Thread(target=_push_when_built, args=(world, said, tag.stdout.strip(), pushed))
+    pushing.start()
     result = deploy(*arguments)
+    pushing.join()
     assert result.exit_code == 0, result.output
     login, build = said.read_text().splitlines()
     assert login.startswith("login --username AWS --password-stdin ")
@@ -267,8 +287,11 @@ def test_what_is_checked_out_is_built_and_pushed(
     image = f"{REGISTRY}/bidding:{tag.stdout.strip()}"
     assert build.endswith(f"--file infrastructure/docker/Dockerfile --tag {image} --push .")
     assert world.container("gateway")["image"] == image
+    (root / "more").write_text("in the image, and in no commit")
+    assert "changes that are not committed (more)" in deploy(*arguments).output
+    (root / "more").unlink()
     (root / "file").write_text("two")
-    assert "changes that are not committed" in deploy(*arguments).output
+    assert "changes that are not committed (file)" in deploy(*arguments).output
     docker.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
     subprocess.run(["git", "commit", "-qam", "two"], cwd=root, check=True, env=os.environ | author)
     failed = deploy(*arguments)

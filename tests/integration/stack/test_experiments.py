@@ -12,6 +12,7 @@ from load_tests.experiments.common.place import place_of
 from load_tests.experiments.common.results import Kind, read_result
 from load_tests.experiments.common.session import Session
 from load_tests.experiments.contention.ladder import Ladder, climb
+from load_tests.experiments.environment.emulator import EmulatorBackend
 from load_tests.experiments.fanout.steps import Fanout, fan_out
 from load_tests.experiments.resilience.phases import Plan, endure
 from tests.stack import StackFactory
@@ -80,3 +81,12 @@ async def test_the_yardstick_loses_nothing_and_tries_again(start_stack: StackFac
     assert step.accepted > 0
     assert step.retries > 0
     assert "optimistic gateway" in step.components
+
+
+async def test_a_repetition_in_the_emulator_counts_nothing_of_the_one_before() -> None:
+    pytest.importorskip("moto")
+    found = []
+    for _ in range(2):
+        async with EmulatorBackend().deployed() as there:
+            found.append((await there.metrics(), await there.log_streams()))
+    assert found == [(1.0, 1.0), (1.0, 1.0)]

@@ -1,12 +1,21 @@
-# Web application firewall. The API knows no operators yet, so their paths are open to their networks alone. The rules are
-# here and not in the listener because only the firewall decodes a path before it looks at it.
+# Web application firewall. Without tokens (auth_mode = open) the API knows no operators, so what is theirs is open to their networks
+# alone: a test compares the rules with the table of docs/security.md. With tokens sellers and bidders have some of these calls, and the
+# API itself tells who is who; creating, pausing, cancelling and voiding stays where it was. The rules are here and not in the listener
+# because only the firewall decodes a path before it looks at it.
 #
 # It is a CloudFormation stack, not an aws_wafv2_web_acl: rules nest into each other without an end, which the provider's
 # schema can only cut off somewhere. Here a rule is the document that AWS itself documents and shows.
 
 locals {
-  operator_path = "^/metrics/?$|^/api/v1/items/[^/]+/(cancel|pause|resume)/?$|^/api/v1/items/[^/]+/bids/[^/]+/void/?$"
-  create_path   = "^/api/v1/items/?$"
+  operator_paths = concat(
+    ["^/metrics/?$", "^/api/v1/items/[^/]+/(cancel|pause|resume)/?$", "^/api/v1/items/[^/]+/bids/.+/void/?$"],
+    var.with_tokens ? [] : ["^/api/v1/(ops/.*|revocations)/?$", "^/api/v1/items/[^/]+/(audit|named-bids)/?$", "^/api/v1/(items/[^/]+|sellers/[^/]+)/bidders/?$", "^/api/v1/bidders/?$"],
+  )
+  operator_path = join("|", local.operator_paths)
+  # One by one, in groups, and what they are shown with.
+  create_path = "^/api/v1/(items(:batch)?|images)/?$"
+  # All rulings on bidders, and nothing else, are made by these.
+  ruling_methods = "^(PUT|DELETE)$"
 
   # An encoded letter or a detour in the path must not lead past the rule.
   as_the_gateway_reads_it = [{ Priority = 0, Type = "URL_DECODE" }, { Priority = 1, Type = "NORMALIZE_PATH" }]
@@ -48,12 +57,17 @@ locals {
     ] } })
     operators-create = jsonencode({ AndStatement = { Statements = [
       local.not_an_operator,
-      { ByteMatchStatement = { SearchString = "POST", PositionalConstraint = "EXACTLY", FieldToMatch = { Method = {} }, TextTransformations = [{ Priority = 0, Type = "NONE" }] } },
-      { RegexMatchStatement = { RegexString = local.create_path, FieldToMatch = { UriPath = {} }, TextTransformations = local.as_the_gateway_reads_it } },
+      jsondecode(var.with_tokens ? jsonencode(local.creates) : jsonencode({ OrStatement = { Statements = [local.creates, local.rules_on_bidders] } })),
     ] } })
     requests-per-address = jsonencode({ RateBasedStatement = merge(local.by_address, [for each in [local.not_a_proxy] : { ScopeDownStatement = each } if local.has_proxies]...) })
     known-bad-inputs     = jsonencode({ ManagedRuleGroupStatement = { VendorName = "AWS", Name = "AWSManagedRulesKnownBadInputsRuleSet" } })
   }
+
+  creates = { AndStatement = { Statements = [
+    { ByteMatchStatement = { SearchString = "POST", PositionalConstraint = "EXACTLY", FieldToMatch = { Method = {} }, TextTransformations = [{ Priority = 0, Type = "NONE" }] } },
+    { RegexMatchStatement = { RegexString = local.create_path, FieldToMatch = { UriPath = {} }, TextTransformations = local.as_the_gateway_reads_it } },
+  ] } }
+  rules_on_bidders = { RegexMatchStatement = { RegexString = local.ruling_methods, FieldToMatch = { Method = {} }, TextTransformations = [{ Priority = 0, Type = "NONE" }] } }
 
   firewall_order = concat(
     ["operators-only", "operators-create", "requests-per-address", "known-bad-inputs"],

@@ -58,6 +58,11 @@ variable "operator_cidrs" {
   type        = list(string)
 }
 
+variable "with_tokens" {
+  description = "Whether a token says who calls. Without, operator_cidrs are all that keeps others from what is an operator's."
+  type        = bool
+}
+
 variable "requests_per_address" {
   description = "Requests of one address in 60 s; past it the firewall answers 403. 10 to 2,000,000,000."
   type        = number

@@ -51,7 +51,9 @@ locals {
     name  = "collector"
     image = var.image
     # Without figures a service works on.
-    essential              = false
+    essential = false
+    # One that ends, say for want of memory, begins again; else its task would have no figures any more.
+    restartPolicy          = { enabled = true, restartAttemptPeriod = 60 }
     memory                 = 128
     readonlyRootFilesystem = true
     stopTimeout            = 10

@@ -34,6 +34,7 @@ output "posture" {
     task_rights     = flatten([for statement in local.task_statements : statement.Action])
     log_key         = aws_cloudwatch_log_group.this.kms_key_id
     min_tasks       = var.scaling == null ? try(var.service.desired, 0) : var.scaling.min
+    min_now         = try(aws_appautoscaling_target.this[0].min_capacity, null)
     max_tasks       = try(aws_appautoscaling_target.this[0].max_capacity, try(var.service.desired, 0))
     cpu_target      = one(aws_appautoscaling_policy.cpu[*].target_tracking_scaling_policy_configuration[0].target_value)
     capacity        = [for each in try(aws_ecs_service.this[0].capacity_provider_strategy, []) : "${each.capacity_provider} ${each.base} ${each.weight}"]

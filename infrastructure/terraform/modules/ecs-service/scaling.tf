@@ -10,8 +10,8 @@ resource "aws_appautoscaling_target" "this" {
   service_namespace  = "ecs"
   scalable_dimension = "ecs:service:DesiredCount"
   resource_id        = "service/${var.cluster_name}/${aws_ecs_service.this[0].name}"
-  min_capacity       = var.scaling.min
-  max_capacity       = var.scaling.max
+  min_capacity       = local.min_now
+  max_capacity       = max(var.scaling.max, local.min_now)
 }
 
 resource "aws_appautoscaling_policy" "this" {
@@ -78,8 +78,14 @@ resource "aws_appautoscaling_policy" "cpu" {
 }
 
 # The last minutes of an auction come suddenly, and a task needs a minute to start. Where the end is known, tasks are there before.
-# What the autoscaler wants besides still holds, up to the same ceiling.
+# What the autoscaler wants besides still holds, up to the same ceiling. An apply in the meantime must not take them away again: what
+# the action has raised is then what this configuration says, too. AWS takes no action whose time is past.
 locals {
+  min_now = max(concat(
+    [try(var.scaling.min, 0)],
+    [for end in values(var.known_ends) : end.min if timecmp(end.begins, plantimestamp()) <= 0 && timecmp(plantimestamp(), end.ends) < 0],
+  )...)
+
   planned = merge([
     for name, end in(local.scales ? var.known_ends : {}) : {
       "${name}-begins" = { at = end.begins, min = end.min }
@@ -89,7 +95,7 @@ locals {
 }
 
 resource "aws_appautoscaling_scheduled_action" "this" {
-  for_each           = local.planned
+  for_each           = { for name, action in local.planned : name => action if timecmp(action.at, plantimestamp()) > 0 }
   name               = "${var.prefix}-${var.name}-${each.key}"
   service_namespace  = aws_appautoscaling_target.this[0].service_namespace
   scalable_dimension = aws_appautoscaling_target.this[0].scalable_dimension

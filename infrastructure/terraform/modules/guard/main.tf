@@ -3,7 +3,8 @@
 # of it. `terraform destroy` plans to destroy this too, and refuses the whole plan, before anything is touched. A change that would
 # replace one of the named things gives it a new id, for which this would be replaced, which is refused as well.
 #
-# There is one way past it, by hand: `terraform state rm module.environment.module.guard`. docs/deploy-aws.md, step 15.
+# There are two ways past it, both by hand: `terraform state rm module.environment.module.guard`, and `-replace` together with `-target`,
+# which leaves out of the plan what depends on the target. docs/deploy-aws.md, step 15.
 
 terraform {
   required_version = ">= 1.11"

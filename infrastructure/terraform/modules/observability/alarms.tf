@@ -6,14 +6,16 @@ locals {
   balancer        = { LoadBalancer = var.alb_arn_suffix }
   database        = { DBInstanceIdentifier = var.postgres_identifier }
 
-  # The services' own figures; shared/aws/cloudwatch.py reports them.
+  # The services' own figures; shared/aws/cloudwatch.py reports them. Each is expected every minute, and one of each service rings
+  # where it stops coming. Not those that take a deployment back: before the first task has reported, at the first apply, they
+  # would ring and fail it, and each late figure would take a good version back.
   own_alarms = {
-    outbox        = { service = "gateway", metric = var.own_metrics.outbox, threshold = var.limits.outbox_entries, minutes = 5, meaning = "Events wait in the outbox: the archive or NATS is behind. Bids are refused at 50,000 per shard." }
-    shards-lost   = { service = "gateway", metric = var.own_metrics.shards_lost, threshold = 0, minutes = 1, meaning = "Redis has lost shards; their bids are refused. Run recover." }
-    items-lost    = { service = "gateway", metric = var.own_metrics.items_lost, threshold = 0, minutes = 1, meaning = "Redis has lost single items; their bids are refused. Run recover --item." }
-    consumer-lag  = { service = "archiver", metric = var.own_metrics.consumer_lag, threshold = var.limits.consumer_lag, minutes = 10, meaning = "The archival worker cannot keep up, or PostgreSQL is slow." }
-    dead-letters  = { service = "archiver", metric = var.own_metrics.dead_letters, threshold = 0, minutes = 1, meaning = "An event could not be stored. List and retry the dead letters." }
-    feed-capacity = { service = "broadcaster", metric = var.own_metrics.connections, threshold = var.limits.connections, minutes = 5, meaning = "A broadcaster is nearly full; the autoscaler is behind or at its bound." }
+    outbox        = { service = "gateway", takes_back = false, metric = var.own_metrics.outbox, threshold = var.limits.outbox_entries, minutes = 5, meaning = "Events wait in the outbox: the archive or NATS is behind. Bids are refused at 50,000 per shard." }
+    shards-lost   = { service = "gateway", takes_back = true, metric = var.own_metrics.shards_lost, threshold = 0, minutes = 1, meaning = "Redis has lost shards; their bids are refused. Run recover." }
+    items-lost    = { service = "gateway", takes_back = true, metric = var.own_metrics.items_lost, threshold = 0, minutes = 1, meaning = "Redis has lost single items; their bids are refused. Run recover --item." }
+    consumer-lag  = { service = "archiver", takes_back = false, metric = var.own_metrics.consumer_lag, threshold = var.limits.consumer_lag, minutes = 10, meaning = "The archival worker cannot keep up, or PostgreSQL is slow." }
+    dead-letters  = { service = "archiver", takes_back = true, metric = var.own_metrics.dead_letters, threshold = 0, minutes = 1, meaning = "An event could not be stored. List and retry the dead letters." }
+    feed-capacity = { service = "broadcaster", takes_back = false, metric = var.own_metrics.connections, threshold = var.limits.connections, minutes = 5, meaning = "A broadcaster is nearly full; the autoscaler is behind or at its bound." }
   }
 
   aws_alarms = merge(
@@ -39,13 +41,13 @@ locals {
   )
 
   alarms = merge(
-    { for name, each in local.aws_alarms : name => merge(each, { own = false }) },
+    { for name, each in local.aws_alarms : name => merge(each, { missing = "notBreaching" }) },
     { for name, each in local.own_alarms : name => merge(each, {
       namespace  = var.own_metrics.namespace
       dimensions = { Service = var.own_metrics.services[each.service] }
       statistic  = "Maximum"
       below      = false
-      own        = true
+      missing    = each.takes_back ? "ignore" : "breaching"
     }) },
   )
 }

@@ -51,8 +51,8 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   threshold           = each.value.threshold
   period              = 60
   evaluation_periods  = each.value.minutes
-  # What a service reports about itself is expected every minute: silence is an alarm. What AWS counts is absent at zero.
-  treat_missing_data = each.value.own ? "breaching" : "notBreaching"
+  # Silence of a service is an alarm: alarms.tf. What AWS counts is absent at zero.
+  treat_missing_data = each.value.missing
   alarm_actions      = [aws_sns_topic.alarms.arn]
   ok_actions         = [aws_sns_topic.alarms.arn]
 }

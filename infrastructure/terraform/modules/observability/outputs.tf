@@ -27,3 +27,8 @@ output "panel_titles" {
   description = "What the dashboard shows."
   value       = [for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : widget.properties.title]
 }
+
+output "rings_in_silence" {
+  description = "Alarms that ring where their metric stops coming; the tests look at them."
+  value       = sort([for each in aws_cloudwatch_metric_alarm.this : each.alarm_name if each.treat_missing_data == "breaching"])
+}

@@ -13,6 +13,7 @@ from load_tests.experiments.common.results import (
     FORMAT,
     LadderStep,
     Limit,
+    Machine,
     ProofSummary,
     ResultError,
     read_result,
@@ -142,4 +143,77 @@ def test_a_result_survives_its_file_and_another_format_is_refused(tmp_path: Path
     assert data["ladder"][0]["bids_per_s"] == 1_000
     path.write_bytes(msgspec.json.encode(data | {"format": FORMAT + 1}))
     with pytest.raises(ResultError, match=f"has the format {FORMAT + 1}"):
+        read_result(path)
+
+
+def test_what_nobody_looked_at_is_not_called_kept() -> None:
+    unseen = step(500, failures=2, proof=ProofSummary(ok=None, statements=["the stores were not named"]))
+    text = markdown(build({"far": result("contention", ladder=[unseen])}))
+    assert "In 1 steps 2 requests failed. Whether accepted bids were lost is not known" in text
+    assert "0 accepted bids were lost" not in text
+    both = markdown(build({"far": result("contention", ladder=[step(100), unseen])}))
+    assert "1 of them could be proved: there 0 accepted bids were lost" in both
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_strategies_are_compared_on_one_platform_in_whatever_order_files_come(order: int) -> None:
+    ladders = {
+        "compose": result("contention", backend="compose", ladder=[step(100, accepted_per_s=7.0)]),
+        "many": result("contention", ladder=[step(100, accepted_per_s=9_000.0, items=50)]),
+        "plain": result("contention", ladder=[step(100, accepted_per_s=5_000.0, made_by="plain")]),
+        "old": result("contention", started_at="2029-01-01", ladder=[step(100, accepted_per_s=1.0)]),
+        "ours": result("contention", ladder=[step(100, accepted_per_s=100.0)]),
+        "theirs": result("contention", ladder=[step(100, strategy="optimistic", accepted_per_s=50.0)]),
+    }
+    runs = dict(list(ladders.items())[::order])
+    assert "lua accepted 100 bids/s, WATCH/MULTI 50: 2.0 times as many" in markdown(build(runs))
+    assert judged(*runs.values())["lua-wins"].measured == 2.0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_cloud_is_measured_there_or_on_a_twin_that_is_like_one(order: int) -> None:
+    none = result("network", settings={"cpu": 0, "delays_s": {"client": 0.0}}, ladder=[step(100, 9_000)])
+    old = result("network", started_at="2029-01-01", ladder=[step(100, 1_000)])
+    twin = result("network", settings={"cpu": 0.5, "delays_s": {"client": 0.015}}, ladder=[step(100, 1_208)])
+    aws = result("contention", backend="aws", ladder=[step(100, 2_000)])
+    assert judged(*[none, old, twin][::order])["aws-100"].measured == 1_208
+    assert judged(*[none, twin, aws][::order])["aws-100"].measured == 2_000
+    assert judged(none)["aws-100"].status == "untestable"
+
+
+def test_what_was_cut_off_is_not_called_impossible() -> None:
+    cut = environment(5.0, complete=False, cut_off="stopped by a signal")
+    cut.tests[0].values.clear()
+    text = markdown(build({"cut": cut, "here": environment(6.0)}))
+    assert "Not cut for deployment time" not in text
+    assert "Not cut for cost: it cannot do that" in text
+    assert "| not measured |" in text
+
+
+def test_no_text_of_a_file_is_a_link_an_image_or_a_cell_of_its_own() -> None:
+    evil = result("contention", place="![x](http://evil/x.png) a\\|b `c` &lt;i>\r\n# d", ladder=[step(100)])
+    line = next(line for line in markdown(build({"one": evil})).splitlines() if "evil" in line)
+    assert "!\\[x\\](http://evil/x.png) a\\\\\\|b \\`c\\` &amp;lt;i> # d" in line
+
+
+def test_versions_and_machines_that_differ_are_told() -> None:
+    other = result("contention", commit="fedcba9876543210", machine=Machine("Linux", "another", 64, 256.0))
+    text = markdown(build({"one": result("contention"), "two": other}))
+    assert "Of 2 versions: 0123456789, fedcba9876." in text
+    assert "Of 2 machines: their figures do not compare." in text
+    assert "versions" not in markdown(build({"one": result("contention")}))
+
+
+def test_files_of_one_folder_are_told_apart_by_their_endings() -> None:
+    one = result("contention")
+    assert list(named([Path("a/x.json"), Path("a/x.old")], [one, one])) == ["a/x.json", "a/x.old"]
+
+
+def test_a_strategy_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_result(path, result("contention", ladder=[step(100)]))
+    data = msgspec.json.decode(path.read_bytes())
+    data["ladder"][0]["strategy"] = "luck"
+    path.write_bytes(msgspec.json.encode(data))
+    with pytest.raises(ResultError, match="luck"):
         read_result(path)

@@ -18,8 +18,13 @@ from load_tests.experiments.common.guard import (
     is_local,
     require_allowance,
     require_descriptors,
+    require_ports,
 )
+from load_tests.experiments.common.place import Place
+from load_tests.experiments.common.results import write_result
 from load_tests.experiments.common.session import EXIT_NO_RUN
+from load_tests.experiments.resilience.breakers import breaker_for
+from tests.unit.load_tests.experiments.world import result, step
 
 
 def run(*arguments: str, said: str = "") -> Result:
@@ -104,6 +109,59 @@ def test_a_file_that_is_no_result(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("command", [("contention", "--rate"), ("fanout", "--rate"), ("network", "--cpu")])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_a_number_that_is_none(command: tuple[str, str], value: str) -> None:
+    outcome = (
+        run(*command, value, "--target", "http://127.0.0.1:1") if command[0] != "network" else run(*command, value)
+    )
+    assert outcome.exit_code == EXIT_NO_RUN
+    assert f"Invalid value for '{command[1]}'" in outcome.output
+
+
 @pytest.mark.parametrize("value", ["mars=1ms", "redis", "redis=long", "redis=11s"])
 def test_a_hop_that_is_none(value: str) -> None:
     assert "is no hop such as client=15ms" in run("network", "--hop", value).output
+
+
+@pytest.mark.parametrize("out", ["result.json", "result.html", "report.md"])
+def test_a_report_takes_no_results_place(tmp_path: Path, out: str) -> None:
+    files = [tmp_path / "result.json", tmp_path / "result.md"]
+    for path in files:
+        write_result(path, result("contention", ladder=[step(100)]))
+    kept = [path.read_bytes() for path in files]
+    outcome = run("compare", *map(str, files), "--out", str(tmp_path / out))
+    assert outcome.exit_code == EXIT_NO_RUN
+    assert "No report: --out " in outcome.output
+    assert [path.read_bytes() for path in files] == kept
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_more_users_than_this_machine_has_ports(tmp_path: Path) -> None:
+    ports = tmp_path / "range"
+    ports.write_text("32768\t60999\n")
+    require_ports(28_232, ports)
+    with pytest.raises(Refused, match=r"has 28,232 for one target"):
+        require_ports(28_233, ports)
+    require_ports(10**6, tmp_path / "none")
+
+
+def test_nothing_on_aws_is_changed_without_a_yes(tmp_path: Path) -> None:
+    """Also where the target is this machine: the service that is changed is not."""
+    where = ("--target", "http://127.0.0.1:1", "--out", str(tmp_path / "result.json"))
+    outcome = run("environment", "--backend", "aws", *where, said="n\n")
+    assert outcome.exit_code == EXIT_NO_RUN
+    assert "deploys gateway in the ECS cluster bidding-dev anew 5 times" in outcome.output
+    assert "nothing is changed on AWS without a yes" in outcome.output
+    kill = ("resilience", "--kill", "archival", "--ecs-cluster", "bidding-prod", *where)
+    outcome = run(*kill, said="n\n")
+    assert outcome.exit_code == EXIT_NO_RUN
+    assert "takes all tasks of archiver in the ECS cluster bidding-prod away" in outcome.output
+    outcome = run("resilience", "--kill", "redis", "--ecs-cluster", "bidding-prod", "--yes", *where)
+    assert "redis is no service of ECS" in outcome.output
+
+
+def test_no_service_on_aws_is_broken_for_a_platform_elsewhere() -> None:
+    here = Place("embedded", "here", "http://127.0.0.1:1", None, None, dict)
+    with pytest.raises(Refused, match="--aws and --target name the platform there"):
+        breaker_for(here, "gateway", cluster="bidding-prod")

@@ -4,10 +4,15 @@ that it is in.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from infrastructure.local.servers.ports import HOST
 from load_tests.generator.driver import LOCUSTFILE, SCENARIOS
 
 
@@ -51,3 +56,42 @@ def test_a_bidder_begins_at_once_however_many_items_there_are() -> None:
         "raise SystemExit(len(looks))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 1
+
+
+def test_load_that_is_sent_elsewhere_does_not_go_there() -> None:
+    """A target that redirects: what it names was not named by whoever started the load."""
+    with _server(None) as (elsewhere, came_elsewhere), _server(elsewhere) as (target, came):
+        command = [sys.executable, "-m", "locust", "--locustfile", str(SCENARIOS / "contended.py"), "--headless"]
+        options = ["--host", target, "--users", "1", "--run-time", "1", "--items", "a", "--exit-code-on-error", "0"]
+        subprocess.run([*command, *options], cwd=SCENARIOS.parent.parent, check=True, timeout=120, capture_output=True)
+        assert came
+        assert came_elsewhere == []
+
+
+@contextlib.contextmanager
+def _server(location: str | None) -> Iterator[tuple[str, list[str]]]:
+    """A server that redirects to ``location``; its address, and the requests that came."""
+    came: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            came.append(self.path)
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(307 if location else 404)
+            self.send_header("Location", f"{location}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://{HOST}:{server.server_port}", came
+        finally:
+            server.shutdown()
+            thread.join()

@@ -87,6 +87,18 @@ run "promises" {
     error_message = "Alarms have to take a deployment back."
   }
 
+  # Before the first task of the first apply has reported, nothing is missing; and a late figure takes no good version back. One alarm of
+  # each service still rings where its figures stop.
+  assert {
+    condition     = join(" ", output.posture.rings_silent) == "bidding-prod-consumer-lag bidding-prod-feed-capacity bidding-prod-outbox"
+    error_message = "Alarms that take deployments back must not ring in silence, and each service needs one that does."
+  }
+
+  assert {
+    condition     = alltrue([for each in output.posture.services["broadcaster"].container.environment : strcontains(each.value, "198.51.100.0/24") if each.name == "FEED_TRUSTED_PROXIES"])
+    error_message = "Viewers behind a site would share the bound of one address."
+  }
+
   # Scaling: by the CPU too, up to 50, and without losing what is under way.
   assert {
     condition     = alltrue([for name in ["gateway", "broadcaster"] : output.posture.services[name].cpu_target == 60 && output.posture.services[name].min_tasks == 2 && output.posture.services[name].max_tasks == 50])
@@ -103,6 +115,7 @@ run "promises" {
     condition = alltrue([for name in ["gateway", "broadcaster", "archiver"] :
       [for each in output.posture.services[name].companions : each.name] == ["collector"]
       && !output.posture.services[name].companions[0].essential
+      && output.posture.services[name].companions[0].restartPolicy.enabled
       && output.posture.services[name].companions[0].readonlyRootFilesystem
       && strcontains(output.posture.collectors[name], "127.0.0.1:${ { gateway = 8080, broadcaster = 8081, archiver = 8082 }[name]}")
     ])
@@ -254,6 +267,14 @@ run "promises" {
     error_message = "The operators' paths have to be guarded, and that of bids must not be."
   }
 
+  # Without tokens the firewall alone keeps others from what is not theirs: tests/unit/infrastructure/test_firewall.py has every path.
+  assert {
+    condition = (can(regex(output.posture.firewall_rules[0].Statement.AndStatement.Statements[1].RegexMatchStatement.RegexString, "/api/v1/revocations"))
+      && can(regex(output.posture.firewall_rules[1].Statement.AndStatement.Statements[1].OrStatement.Statements[0].AndStatement.Statements[1].RegexMatchStatement.RegexString, "/api/v1/items:batch"))
+    && can(regex(output.posture.firewall_rules[1].Statement.AndStatement.Statements[1].OrStatement.Statements[1].RegexMatchStatement.RegexString, "PUT")))
+    error_message = "Items in groups, rulings and revocations are operators' too."
+  }
+
   # People behind the site are counted one by one; whoever comes by himself is counted by his own address, whatever he writes.
   assert {
     condition = (output.posture.firewall_rules[4].Statement.RateBasedStatement.AggregateKeyType == "FORWARDED_IP"
@@ -301,7 +322,7 @@ run "everybody_with_tokens" {
     auth_issuer       = "https://login.example.com/"
     auth_audience     = "bidding"
     auth_jwks         = jsonencode({ keys = [{ kty = "OKP", crv = "Ed25519", kid = "1", x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] })
-    known_ends        = { spring-sale = { at = "2027-03-20T19:00:00Z", tasks = { gateway = 10, broadcaster = 20 }, minutes_before = 20 } }
+    known_ends        = { spring-sale = { at = "2097-03-20T19:00:00Z", tasks = { gateway = 10, broadcaster = 20 }, minutes_before = 20 } }
   }
 
   assert {
@@ -325,8 +346,8 @@ run "everybody_with_tokens" {
   }
 
   assert {
-    condition = (output.posture.services["gateway"].planned_ends["spring-sale-begins"] == { schedule = "at(2027-03-20T18:40:00)", min = 10, max = 50 }
-      && output.posture.services["gateway"].planned_ends["spring-sale-ends"] == { schedule = "at(2027-03-20T19:15:00)", min = 2, max = 50 }
+    condition = (output.posture.services["gateway"].planned_ends["spring-sale-begins"] == { schedule = "at(2097-03-20T18:40:00)", min = 10, max = 50 }
+      && output.posture.services["gateway"].planned_ends["spring-sale-ends"] == { schedule = "at(2097-03-20T19:15:00)", min = 2, max = 50 }
       && output.posture.services["broadcaster"].planned_ends["spring-sale-begins"].min == 20
     && length(output.posture.services["archiver"].planned_ends) == 0)
     error_message = "Tasks are there before a known end, and go after it."
@@ -395,11 +416,33 @@ run "disks_of_nats_stay" {
   expect_failures = [var.nats_keep_disks]
 }
 
+# An apply while tasks are there for an end leaves them; what is past is not asked of AWS, which would refuse it.
+run "an_apply_during_a_known_end" {
+  command = plan
+
+  variables {
+    known_ends = {
+      now  = { at = timeadd(timestamp(), "5m"), tasks = { gateway = 10 } }
+      past = { at = timeadd(timestamp(), "-2h"), tasks = { gateway = 20, broadcaster = 20 } }
+    }
+  }
+
+  assert {
+    condition     = output.posture.services["gateway"].min_now == 10 && output.posture.services["broadcaster"].min_now == 2
+    error_message = "The tasks of an end that is under way have to stay."
+  }
+
+  assert {
+    condition     = keys(output.posture.services["gateway"].planned_ends) == ["now-ends"] && length(output.posture.services["broadcaster"].planned_ends) == 0
+    error_message = "AWS takes no action whose time is past."
+  }
+}
+
 run "known_ends_stay_below_the_ceiling" {
   command = plan
 
   variables {
-    known_ends = { sale = { at = "2027-03-20T19:00:00Z", tasks = { gateway = 51 } } }
+    known_ends = { sale = { at = "2097-03-20T19:00:00Z", tasks = { gateway = 51 } } }
   }
 
   expect_failures = [var.known_ends]
@@ -410,8 +453,8 @@ run "known_ends_do_not_overlap" {
 
   variables {
     known_ends = {
-      one = { at = "2027-03-20T19:00:00Z", tasks = { gateway = 10 } }
-      two = { at = "2027-03-20T19:20:00Z", tasks = { gateway = 5 } }
+      one = { at = "2097-03-20T19:00:00Z", tasks = { gateway = 10 } }
+      two = { at = "2097-03-20T19:20:00Z", tasks = { gateway = 5 } }
     }
   }
 

@@ -1,0 +1,96 @@
+"""What runs of `bidding deploy` know of each other: tags on the services, which stay when a run is killed.
+
+On the service HEAD stands what is being deployed and which run does it. Another run may take a deployment over, on
+another machine, after the first one died or seemed to. Tags cannot be compared and set in one step, so a run looks at
+its tag again before everything that it changes:
+
+1. Run A and run B both see that nothing is being deployed.
+2. A writes its tag, and B writes its own over it.
+3. A looks again, finds B's, and stops without changing or taking back anything.
+
+A deployment ends with one tag that says so, before the others go: a run that is killed among them leaves nothing half
+done.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from infrastructure.deploy.ecs import Cluster, Service
+from infrastructure.deploy.errors import Overtaken
+
+HEAD: Final = "gateway"
+"""The service on which the deployment itself is noted."""
+
+RELEASE, NATS, RINGING, RUN, FINISHED = (
+    f"bidding:{name}" for name in ("deploying", "nats", "ringing", "run", "finished")
+)
+"""On HEAD: what is being deployed, with which image of NATS, which alarms rang before, whose run it is, and that all is
+done."""
+FORMER: Final = "bidding:former"
+"""On each service that was touched: what it ran before."""
+
+_VALUE_CHARACTERS_MAX: Final = 256
+
+
+class Notes:
+    """Those of one run."""
+
+    def __init__(self, cluster: Cluster, *, looks_every_s: float) -> None:
+        self._cluster = cluster
+        self._looks_every_s = looks_every_s
+        self._run = uuid.uuid4().hex
+
+    def take(self, notes: Mapping[str, str]) -> None:
+        """Write these on HEAD, and that this run goes on with the deployment from now on.
+
+        Raises:
+            Overtaken: another run did the same a moment later.
+            AwsError: ECS cannot be asked.
+        """
+        head = self._cluster.service(HEAD)
+        self._cluster.note(
+            head, {**{key: value[:_VALUE_CHARACTERS_MAX] for key, value in notes.items()}, RUN: self._run}
+        )
+        # Whoever looked before this was written has written by then, too.
+        time.sleep(self._looks_every_s)
+        self.require_own()
+
+    def require_own(self) -> None:
+        """Raises Overtaken where another run goes on with the deployment."""
+        if self._cluster.service(HEAD).notes.get(RUN) != self._run:
+            raise Overtaken(
+                "another run of `bidding deploy` has taken over here: this one stops, and leaves all as it is"
+            )
+
+    def finish(self, services: Mapping[str, Service]) -> None:
+        """All is deployed, or all is back: nothing stays noted."""
+        self._cluster.note(services[HEAD], {FINISHED: self._run})
+        self.clean_up(services)
+
+    def clean_up(self, services: Mapping[str, Service]) -> None:
+        """What `finish` does once it has said that all is done; a run that was killed meanwhile left it to the next."""
+        for service in services.values():
+            if FORMER in service.notes:
+                self._cluster.forget(service, [FORMER])
+        self._cluster.forget(services[HEAD], [RELEASE, NATS, RINGING, RUN, FINISHED])
+
+
+def is_finished(services: Mapping[str, Service]) -> bool:
+    """Whether a run has said that all is done, and was killed before its notes were gone."""
+    return FINISHED in services[HEAD].notes
+
+
+def as_if_cleaned_up(services: Mapping[str, Service]) -> dict[str, Service]:
+    """The services as they are once `clean_up` was made up for."""
+    if not is_finished(services):
+        return dict(services)
+    ours = {RELEASE, NATS, RINGING, RUN, FINISHED, FORMER}
+    return {
+        name: replace(each, notes={key: value for key, value in each.notes.items() if key not in ours})
+        for name, each in services.items()
+    }
