@@ -12,10 +12,11 @@ from api_gateway import items_with_images
 from api_gateway.access import Permit, permit_of
 from api_gateway.context import Context, context_of
 from api_gateway.documented import ItemAnswer, ItemPage, json_content, request_body
+from api_gateway.door.rates import peer_of
 from api_gateway.engine.item_scripts import Transition
 from api_gateway.engine.items import KEEPS_MOVING, READS_MAX
 from api_gateway.hot_path import idempotency_key
-from api_gateway.listing import Wish
+from api_gateway.listing import ITEMS_PER_UNIT, Wish
 from api_gateway.new_items import checked_item_id, instant_of, read_new_item
 from api_gateway.schemas import (
     HAS_CONTROL_BUT_LINES,
@@ -138,7 +139,11 @@ async def list_items(
     `being_rebuilt` instead. 503 BEING_REBUILT says that Redis has lost more than single items, and has nothing of this
     page.
     """
-    page = await context_of(request).listing.page(Wish(status, sort, cursor or None, limit))
+    context, account = context_of(request), permit_of(request).account
+    # One unit was charged for the request.
+    account.charge(-(-limit // ITEMS_PER_UNIT) - 1)
+    payer = account.payer or context.rates.address(peer_of(request.scope), request.headers.raw)
+    page = await context.listing.page(Wish(status, sort, cursor or None, limit), payer)
     return InPieces(page, media_type="application/json")
 
 

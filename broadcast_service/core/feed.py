@@ -238,7 +238,10 @@ class ItemFeed:
         return frame
 
     def _move_hard_end(self, event: AuctionResumed | EndMoved) -> None:
-        if self._latest is not None:
+        before_us: int | None
+        if isinstance(event, EndMoved):
+            before_us = event.previous_end_us
+        elif self._latest is not None:
             before_us = self._latest.end_us
         else:
             before_us = None if self._base is None else self._base.state.end_us

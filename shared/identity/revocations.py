@@ -67,6 +67,11 @@ class Revocations:
         # A token that does not say when it was issued may be an old one.
         return of_user is not None and (principal.issued_s or 0) <= of_user.at_s + self._leeway_s
 
+    def cover_since(self, user_id: str, since_s: float) -> bool:
+        """Whether everything of this user from this Unix time is revoked: an API key that was made then."""
+        of_user = self._known.get(f"{OF_USER}{user_id}")
+        return of_user is not None and since_s < of_user.at_s + 1
+
     def _forget(self, now_s: float) -> None:
         left = {name: one for name, one in self._known.items() if one.until_s > now_s}
         # More than there may be, of a Redis that was wiped in between: the ones that end soonest go.

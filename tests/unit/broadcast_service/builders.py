@@ -126,9 +126,9 @@ def resumed(seq: int, *, end_us: int | None) -> AuctionResumed:
     return AuctionResumed(**{**_public(seq, 1, ITEM), "end_us": end_us}, reason="why", by=None)
 
 
-def end_moved(seq: int, *, end_us: int) -> EndMoved:
+def end_moved(seq: int, previous_us: int, *, end_us: int) -> EndMoved:
     """An operator moved the end to ``end_us``."""
-    told = {"previous_end_us": START_US, "original_end_us": START_US, "extensions": 0}
+    told = {"previous_end_us": previous_us, "original_end_us": START_US, "extensions": 0}
     return EndMoved(**{**_public(seq, 1, ITEM), "end_us": end_us}, **told, reason="why", by=None)
 
 
