@@ -91,7 +91,9 @@ async def test_few_are_made_at_once_and_few_wait(monkeypatch: pytest.MonkeyPatch
 async def test_nobody_waits_for_all_that_another_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "AT_ONCE_MAX", 1)
     world = World()
-    greedy = [world.ask(WISH._replace(limit=number + 1), "mallory") for number in range(OF_ONE_MAX + 1)]
+    greedy = [world.ask(WISH._replace(limit=1), "mallory")]
+    await turns()
+    greedy += [world.ask(WISH._replace(limit=number + 2), "mallory") for number in range(OF_ONE_MAX)]
     await turns()
     with pytest.raises(Overloaded, match="you have asked"):
         await world.listing.page(WISH._replace(limit=99), "mallory")
