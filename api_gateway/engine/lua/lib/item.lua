@@ -144,7 +144,7 @@ local function charge()
     after = user .. '|0'
   end
   redis.call('HSET', item_key, 'charged', after)
-  if former then redis.call('HINCRBY', credit_key, 'u:' .. former .. '|' .. currency, '-' .. former_amount) end
+  if former and former_amount ~= '0' then redis.call('HINCRBY', credit_key, 'u:' .. former .. '|' .. currency, '-' .. former_amount) end
   if user ~= '' then redis.call('HINCRBY', credit_key, 'u:' .. user .. '|' .. currency, F:format(amount)) end
   charged = after
 end
