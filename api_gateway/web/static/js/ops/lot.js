@@ -2,7 +2,6 @@
 // buttons for that.
 
 import { Register, stateOf } from "../feed/feed.js";
-import { newBidId } from "../bidder/bidder.js";
 import { ApiError, auditOf, extend, getItem, namedBids, operate } from "../lib/api.js";
 import { momentText, timeText } from "../lib/clock.js";
 import { byId, element, isolated, oncePerFrame, sentence, setText } from "../lib/dom.js";
@@ -138,7 +137,7 @@ export class Lot {
       `${status === "paused" ? "So much is added to the time that is left." : `It closes on ${momentText(endOf(this.#now))}.`} ` +
       "An end can only become later, by 30 days in all.";
     // Sent again after no answer, it is the same request.
-    const key = newBidId();
+    const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
     this.#askAnd({ title: "Move the end?", words, yes: "Move the end", amount: MINUTES }, (id, reason, minutes) =>
       extend(id, minutes * 60, reason, `${key}-${minutes}`),
     );
