@@ -5,7 +5,7 @@
 # schema can only cut off somewhere. Here a rule is the document that AWS itself documents and shows.
 
 locals {
-  operator_path = "^/metrics/?$|^/api/v1/items/[^/]+/(cancel|pause|resume)/?$|^/api/v1/items/[^/]+/bids/[^/]+/void/?$"
+  operator_path = "^/metrics/?$|^/api/v1/items/[^/]+/(cancel|extend|pause|resume)/?$|^/api/v1/items/[^/]+/bids/[^/]+/void/?$"
   create_path   = "^/api/v1/items/?$"
 
   # An encoded letter or a detour in the path must not lead past the rule.
