@@ -52,6 +52,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     "upload_image": _OWN_ITEMS,
     "pause_item": _OWN_ITEMS,
     "resume_item": _OWN_ITEMS,
+    "extend_item": _OWN_ITEMS,
     "cancel_item": _OWN_ITEMS,
     # Not by sellers: who may strike bids on what they sell can move its price.
     "void_bid": _OPERATORS,

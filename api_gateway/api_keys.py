@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from shared.archive_reads.asking import Asking
 from shared.identity.api_keys import id_of, is_same
-from shared.identity.errors import Unauthenticated
+from shared.identity.errors import KeysAway, Unauthenticated
+from shared.identity.revocations import Revocations
 from shared.identity.signing import Signer
 from shared.identity.tokens import Role
 
@@ -17,7 +18,8 @@ TOKEN_S: Final = 600
 
 _FIND: Final = """
     SELECT digest, user_id, roles, revoked_at IS NOT NULL AS is_revoked,
-           extract(epoch FROM expires_at)::float8 AS expires_s
+           extract(epoch FROM expires_at)::float8 AS expires_s,
+           extract(epoch FROM created_at)::float8 AS created_s
     FROM api_keys WHERE key_id = $1"""
 _NOT_KNOWN: Final = "the API key is not known, or good no longer"
 _SCHEME: Final = b"apikey"
@@ -34,8 +36,9 @@ class Given(NamedTuple):
 class ApiKeys:
     """The keys of services."""
 
-    def __init__(self, asking: Asking, signer: Signer, secret: str) -> None:
+    def __init__(self, asking: Asking, signer: Signer, secret: str, revoked: Revocations) -> None:
         """``secret``: with which the hashes of keys are keyed."""
+        self._revoked = revoked
         self._asking = asking
         self._signer = signer
         self._secret = secret
@@ -44,7 +47,9 @@ class ApiKeys:
         """A token for the key in ``Authorization: ApiKey …``.
 
         Raises:
-            Unauthenticated: there is none, or one that is not known, revoked or expired.
+            Unauthenticated: there is none, or one that is not known, revoked or expired, or that was made before
+                all tokens of its user were revoked.
+            KeysAway: whether anything is revoked is not known yet.
             Unavailable: PostgreSQL cannot be asked now.
         """
         text = _key_in(headers)
@@ -61,6 +66,10 @@ class ApiKeys:
             ttl_s = min(ttl_s, int(row["expires_s"] - now_s))
             if ttl_s <= 0:
                 raise Unauthenticated(_NOT_KNOWN)
+        if not self._revoked.is_known:
+            raise KeysAway("API keys cannot be checked now; try again", retry_after_s=1)
+        if self._revoked.cover_since(row["user_id"], row["created_s"]):
+            raise Unauthenticated(_NOT_KNOWN)
         roles = [role.value for role in Role if role.value in row["roles"]]
         return Given(self._signer.sign(row["user_id"], roles, ttl_s=ttl_s), row["user_id"], ttl_s)
 

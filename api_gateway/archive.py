@@ -33,9 +33,11 @@ _LETTERS: Final = f"""
 
 _OPERATIONS: Final = """
     SELECT epoch, seq, type, body ->> 'by' AS by, body ->> 'reason' AS reason, body ->> 'bid_id' AS bid_id,
+           CASE type WHEN 'end_moved' THEN (body ->> 'end_us')::bigint END AS end_us,
            (extract(epoch FROM at) * 1000000)::bigint AS at_us
     FROM events
-    WHERE item_id = $1 AND type = ANY ('{paused,resumed,cancelled,voided}') ORDER BY epoch DESC, seq DESC LIMIT $2"""
+    WHERE item_id = $1 AND type = ANY ('{paused,resumed,end_moved,cancelled,voided}')
+    ORDER BY epoch DESC, seq DESC LIMIT $2"""
 
 
 class Archive:

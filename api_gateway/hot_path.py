@@ -119,6 +119,7 @@ class HotPath:
                 context.bid_seconds.observe(perf_counter() - began_s)
                 headers = [_JSON]
             else:
+                scope["state"]["context"].rates.enter(peer_of(scope), scope["headers"])
                 status, body = 405, problem_body(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")
                 headers.append((b"allow", b"POST"))
         except (Unauthenticated, Forbidden, KeysAway, RateLimited, OriginNotAllowed, NotJson) as error:

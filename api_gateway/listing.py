@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
+from collections import deque
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -26,6 +27,10 @@ PAGE_BYTES_MAX: Final = 512 * 1024
 """What the items of one page may take. A page of more has fewer items than were asked for, and at least one."""
 WAITING_MAX: Final = 1_000
 """Different pages that wait to be made. More are refused."""
+OF_ONE_MAX: Final = 20
+"""Of these, pages that one asks for: a caller, or an address."""
+ITEMS_PER_UNIT: Final = 20
+"""A page of so many items costs one unit of what a caller may ask for, as a bid does."""
 AT_ONCE_MAX: Final = 2
 """Pages that are being made. While one waits for the archive, another may go on."""
 ITEMS_PER_TURN: Final = 32
@@ -47,21 +52,31 @@ class Listing:
         self._catalogue = catalogue
         self._items = items
         self._waiting: dict[Wish, Future[bytes]] = {}
+        # Who asked for which of them, in order; whose turn is next stands first. A page that another has had made
+        # meanwhile is passed over.
+        self._lines: dict[str, deque[Wish]] = {}
         self._making: set[asyncio.Task[None]] = set()
         # Those of the tasks that still look for what waits. One that has ended is in the set for a moment longer.
         self._makers = 0
 
-    async def page(self, wish: Wish) -> bytes:
-        """The page as JSON, read after this call.
+    async def page(self, wish: Wish, payer: str = "") -> bytes:
+        """The page as JSON, read after this call. Those who ask have their turns one after another, so nobody waits for
+        all that somebody else has asked for.
+
+        Args:
+            payer: who asks; empty where that is not known, all of whom are one.
 
         Raises:
             InvalidInput: the cursor is not one that this list gave out.
             ShardLost: Redis has lost more than single items, and has nothing of this page.
-            Overloaded: too many pages wait to be made.
+            Overloaded: too many pages wait to be made, of all or of this one.
             Unavailable: Redis or the archive cannot be asked.
         """
         answer = self._waiting.get(wish)
+        line = self._lines.get(payer, ())
         if answer is None:
+            if len(line) >= OF_ONE_MAX:
+                raise Overloaded("you have asked for many lists, which are being made; wait for their answers")
             if len(self._waiting) >= WAITING_MAX:
                 raise Overloaded("too many lists are being made; try again")
             answer = self._waiting[wish] = asyncio.get_running_loop().create_future()
@@ -71,17 +86,31 @@ class Listing:
                 task = asyncio.create_task(self._make_all(), name="make-pages")
                 self._making.add(task)
                 task.add_done_callback(self._making.discard)
+        # Also where another waits for the same page, who may have asked for many before.
+        if len(line) < OF_ONE_MAX and wish not in line:
+            self._lines.setdefault(payer, deque()).append(wish)
         # A caller that is cancelled does not end it for the others.
         return await asyncio.shield(answer)
 
     async def _make_all(self) -> None:
         """Make pages until nobody waits for one."""
         try:
-            while self._waiting:
-                wish = next(iter(self._waiting))
+            while (wish := self._next()) is not None:
                 await self._make_for(wish, self._waiting.pop(wish))
         finally:
             self._makers -= 1
+
+    def _next(self) -> Wish | None:
+        """The page whose turn it is, None where nobody waits for one."""
+        while self._lines:
+            payer = next(iter(self._lines))
+            line = self._lines.pop(payer)
+            wish = line.popleft()
+            if line:
+                self._lines[payer] = line  # the last one now
+            if wish in self._waiting:
+                return wish
+        return None
 
     async def _make_for(self, wish: Wish, answer: Future[bytes]) -> None:
         try:

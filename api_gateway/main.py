@@ -235,7 +235,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(_release, relay)
         leave = partial(_leave_redis, guard, bid_scripts, redis, shards)
         sockets = BidSockets(
-            connections_max=settings.bid_sockets_max, each_max=settings.guarded("bid_sockets_per_address_max")
+            connections_max=settings.bid_sockets_max,
+            each_max=settings.guarded("bid_sockets_per_address_max"),
+            caller_max=settings.bid_sockets_per_caller_max,
         )
         image_store = stack.enter_context(open_images(settings))
         work: dict[str, Work] = {
@@ -268,8 +270,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             insiders=Insiders(settings.operations_networks, proxies),
             access=Access(None if identity is None else identity.principals),
             ration=Ration(),
-            # A token may have 8 KiB, and stays for longer: all that wait take at most 11 MB.
-            sign_in_ration=Ration(of_all=Rate(per_s=10, burst=200), of_one=Rate(per_s=1, burst=10)),
+            # A token may have 8 KiB and stays for two minutes. So of one caller there are few, at most 22; those of all
+            # callers take at most 100 MB, where every token is as long as one may be.
+            sign_in_ration=Ration(of_all=Rate(per_s=90, burst=1_700), of_one=Rate(per_s=0.1, burst=10)),
             rates=Rates(
                 per_caller=settings.guarded("gateway_caller_rate_max"),
                 per_address=settings.guarded("gateway_address_rate_max"),
@@ -278,7 +281,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             body_bytes=BodyBytes(settings.bodies_bytes_max, each_max=settings.guarded("bodies_bytes_per_address_max")),
             fetched_keys=fetched_keys,
             revoking=revoking,
-            api_keys=_api_keys(settings, identity, archive),
+            api_keys=_api_keys(settings, identity, archive, revoked),
             redis=redis,
             nats=nats,
             items=item_index,
@@ -303,11 +306,11 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         )
 
 
-def _api_keys(settings: Settings, identity: Identity | None, archive: Archive) -> ApiKeys | None:
+def _api_keys(settings: Settings, identity: Identity | None, archive: Archive, revoked: Revocations) -> ApiKeys | None:
     secret = settings.api_key_secret.get_secret_value()
     if identity is None or identity.signer is None or not secret:
         return None
-    return ApiKeys(archive.asking, identity.signer, secret)
+    return ApiKeys(archive.asking, identity.signer, secret, revoked)
 
 
 async def _leave_redis(guard: Guard, bid_scripts: AnyBidScripts, redis: Redis, shards: Shards) -> None:

@@ -69,10 +69,10 @@ def new_item(body: NewItemBody, image_hosts: frozenset[str] = frozenset()) -> Ne
         raise TermsInvalid("name", "must not hold control characters, such as line breaks")
     if HAS_CONTROL_BUT_LINES.search(body.description):
         raise TermsInvalid("description", "must not hold control characters other than tabs and line breaks")
-    start_us = _instant("start_time", body.start_time)
+    start_us = instant_of("start_time", body.start_time)
     # An end that is counted from the start is computed by Redis; for checking the terms any start will do.
     length_us = None if body.duration_s is None else body.duration_s * _SECOND_US
-    end_us = _instant("end_time", body.end_time) if length_us is None else (start_us or 0) + length_us
+    end_us = instant_of("end_time", body.end_time) if length_us is None else (start_us or 0) + length_us
     terms = Terms(
         item_id=checked_item_id(item_id),
         start_us=start_us or 0,
@@ -97,7 +97,12 @@ def new_item(body: NewItemBody, image_hosts: frozenset[str] = frozenset()) -> Ne
     )
 
 
-def _instant(field: str, text: str | None) -> int | None:
+def instant_of(field: str, text: str | None) -> int | None:
+    """An instant of a request in microseconds.
+
+    Raises:
+        TermsInvalid: it is none, or not between 1970 and 2100.
+    """
     if text is None:
         return None
     try:
@@ -154,5 +159,5 @@ def _soft_close(body: SoftCloseBody | None, *, is_relative: bool) -> SoftClose |
         extend_us=body.extend_s * _SECOND_US,
         mode=body.mode,
         max_count=body.max_count or 0,
-        hard_end_us=_instant("soft_close.hard_end", body.hard_end),
+        hard_end_us=instant_of("soft_close.hard_end", body.hard_end),
     )

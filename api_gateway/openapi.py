@@ -53,7 +53,7 @@ their own items. Reading needs no token.
 TAGS: Final = [
     {
         "name": "items",
-        "description": "What is on sale, and the bids on it. Operators pause, resume, cancel and void.",
+        "description": "What is on sale, and the bids on it. Operators pause, resume, extend, cancel and void.",
     },
     {
         "name": "bidders",

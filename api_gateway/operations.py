@@ -1,4 +1,7 @@
-"""What operators do to an item: pause, resume, cancel, and strike a bid. Each is one audited, sequenced event."""
+"""What operators do to an item: pause, resume, move the end, cancel, and strike a bid.
+
+Each is one audited, sequenced event.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from shared import names
 from shared.clients.redis import told_of
 from shared.domain.auction import Status
 from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, StateConflict, Unavailable
+from shared.redis_layout.end_moves import LaterEnd
 from shared.redis_layout.item_hash import ItemState
 
 _RETURNS: Final = 3
@@ -59,6 +63,20 @@ class Operations:
         except ItemNotFound:
             left = await self._left(item_id)
             raise StateConflict(item_id, left.state.status.value, name) from None
+        self._on_outbox(names.shard_of(item_id))
+        return await self._items.get(item_id, may_open=False)
+
+    async def extend(self, item_id: str, to: LaterEnd, *, reason: str, by: str) -> ItemState:
+        """Move the end later.
+
+        Raises:
+            ItemNotFound, StateConflict, EndStays, KeyReused, Unavailable.
+        """
+        try:
+            await _of_redis(self._scripts.extend(item_id, to, reason=reason, by=by))
+        except ItemNotFound:
+            left = await self._left(item_id)
+            raise StateConflict(item_id, left.state.status.value, "extend") from None
         self._on_outbox(names.shard_of(item_id))
         return await self._items.get(item_id, may_open=False)
 

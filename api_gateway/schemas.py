@@ -284,6 +284,18 @@ class OperationBody(msgspec.Struct, forbid_unknown_fields=True):
     ] = UNSET
 
 
+class ExtendBody(OperationBody):
+    """To when the end is moved, or by how much: one of the two. Why, and who says so."""
+
+    end_time: Annotated[Instant | None, Meta(description="The new end; not of a paused item.")] = None
+    by_s: Annotated[
+        Annotated[int, Meta(ge=1, le=30 * 86_400)] | None,
+        Meta(
+            description="By how many seconds it becomes later; of a paused item what is added to the time that is left."
+        ),
+    ] = None
+
+
 class FeedTokenBody(msgspec.Struct, forbid_unknown_fields=True):
     """Whose token it is to be."""
 

@@ -73,6 +73,7 @@ class Settings(IdentitySettings, ApiKeySettings):
         gateway_address_rate_max: the same of one client address, whoever calls from there.
         bid_sockets_max: WebSockets of bids that may be open; further ones are answered 503.
         bid_sockets_per_address_max: the same of one client address; further ones are answered 429. 0: no limit.
+        bid_sockets_per_caller_max: the same of one caller, as the token names it. 0: no limit.
         ops_parts: where the other services answer, for the operators' console: ``name=http://host:port``, separated by
             commas. Processes of this network only: what they say is told to operators.
         images_dir: folder for the images of lots; empty for none. Ignored if a bucket is set.
@@ -126,6 +127,7 @@ class Settings(IdentitySettings, ApiKeySettings):
     bodies_bytes_per_address_max: int = Field(default=8 * 1024**2, ge=0)
     bid_sockets_max: int = Field(default=1_000, ge=0)
     bid_sockets_per_address_max: int = Field(default=100, ge=0)
+    bid_sockets_per_caller_max: int = Field(default=20, ge=0)
     images_dir: str = ""
     images_s3_bucket: str = ""
     aws_endpoint_url: str = ""

@@ -29,6 +29,7 @@ from broadcast_service.sources.bidders import BidderReader
 from broadcast_service.sources.left_items import LeftItems
 from broadcast_service.sources.loader import Loader
 from broadcast_service.sources.losses import Losses
+from broadcast_service.sources.revoked import Revoked
 from broadcast_service.sources.shards import ShardWatch
 from broadcast_service.sources.snapshots import SnapshotReader
 from broadcast_service.transport.broadcaster import Broadcaster
@@ -88,6 +89,7 @@ class Service:
         # In order of arrival, each with the key under which its address is counted.
         self.connections: dict[Connection, str] = {}
         self.tickets = Tickets(redis, self.private, self.connections)
+        self.revoked = Revoked(redis, leeway_s=settings.auth_leeway_s) if settings.auth_mode != "open" else None
         self.broadcaster = Broadcaster(
             self.hub,
             self.metrics,
@@ -182,19 +184,24 @@ class Service:
             "beat": self.beat,
             "ping": self.ping,
         }
+        if self.revoked is not None:
+            work["revoked"] = self.revoked.run
         if self.settings.feed_viewers_s:
             # Cancelled before the stream, because it still announces something then.
             work["viewers"] = self.viewers.run
         return work
 
     async def sweep(self) -> None:
-        """Close viewers that stopped reading, and forget expired tokens and old attempts to connect, until
-        cancelled."""
+        """Close viewers that stopped reading, and forget tokens that are good no longer and old attempts to connect,
+        until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             for connection in list(self.connections):
                 connection.close_if_stalled()
-            self.private.expire()
+            if self.revoked is None:
+                self.private.expire()
+            else:
+                self.private.expire(is_revoked=self.revoked.has)
             self.addresses.forget(self.clock())
 
     async def beat(self) -> None:

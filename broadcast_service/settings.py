@@ -33,6 +33,7 @@ class Settings(EnvironmentSettings):
             down, and may read ``/metrics``; ``*``: everybody.
         feed_trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is trusted, separated by commas;
             ``*`` trusts everybody. Empty: a client's address is that of its connection.
+        auth_leeway_s: as the gateway's: by how much the issuer's clock may be ahead of that which dates revocations.
         auth_mode: as the gateway's. With ``jwt`` no frame has the id of a bidder, and no token is taken in an address.
         feed_token_secret: the key that signs the tokens of bidders, at least 32 bytes. Empty: tickets alone open the
             private channel.
@@ -77,6 +78,7 @@ class Settings(EnvironmentSettings):
     feed_origins: str = ""
     feed_trusted_proxies: str = ""
     auth_mode: Literal["open", "jwt"] = "open"
+    auth_leeway_s: int = Field(default=30, ge=0, le=300)
     operations_networks: str = OWN_MACHINE
     feed_token_secret: SecretStr = SecretStr("")
     feed_connections_max: int = Field(default=20_000, ge=1)

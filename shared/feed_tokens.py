@@ -36,11 +36,15 @@ class Identity:
     Attributes:
         expires_s: Unix time until which the token is valid.
         sees_maximum: whether the bidder's own maximum may be told.
+        issued_s: Unix time at which the token was issued, or that for which it was given; None where that is not said.
+        token_id: of the token that it was given for.
     """
 
     user_id: str
     expires_s: int
     sees_maximum: bool = False
+    issued_s: int | None = None
+    token_id: str | None = None
 
 
 def checked_secret(secret: str) -> str:
@@ -59,6 +63,10 @@ def mint(secret: str, identity: Identity) -> str:
     claims: dict[str, Any] = {"aud": AUDIENCE, "sub": identity.user_id, "exp": identity.expires_s}
     if identity.sees_maximum:
         claims["maximum"] = True
+    if identity.issued_s is not None:
+        claims["iat"] = identity.issued_s
+    if identity.token_id is not None:
+        claims["jti"] = identity.token_id
     return jwt.encode(claims, secret, algorithm=ALGORITHM)
 
 
@@ -81,7 +89,7 @@ def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
             secret,
             algorithms=[ALGORITHM],
             audience=AUDIENCE,
-            options={"require": ["exp", "aud", "sub"], "verify_exp": False},
+            options={"require": ["exp", "aud", "sub"], "verify_exp": False, "verify_iat": False},
         )
     except jwt.InvalidTokenError as error:
         raise TokenInvalid(f"the token is not valid: {error}") from None
@@ -93,7 +101,14 @@ def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
     # Written so that NaN, which Python's JSON accepts, counts as expired.
     if not expires_s > (time.time() if now_s is None else now_s):
         raise TokenInvalid("the token is expired; get a new one")
-    return Identity(user_id, int(min(expires_s, _EXPIRES_MAX_S)), claims.get("maximum") is True)
+    issued_s, token_id = claims.get("iat"), claims.get("jti")
+    return Identity(
+        user_id,
+        int(min(expires_s, _EXPIRES_MAX_S)),
+        claims.get("maximum") is True,
+        issued_s if type(issued_s) is int else None,
+        token_id if isinstance(token_id, str) else None,
+    )
 
 
 _EXPIRES_MAX_S: Final = 253_402_300_799

@@ -96,6 +96,21 @@ class AuctionExtended(EventBase, kw_only=True, frozen=True, tag="extended", gc=F
     extensions: int
 
 
+class EndMoved(EventBase, kw_only=True, frozen=True, tag="end_moved", gc=False):
+    """The item's seller or an operator moved its end; viewers are shown ``extended`` with the reason.
+
+    It is a type of its own and no ``extended``, which counts late bids, and whose new members an older archiver would
+    drop (decision 0071). ``request``: :func:`shared.redis_layout.end_moves.move_request`, empty where there was no key.
+    """
+
+    previous_end_us: int
+    original_end_us: int
+    extensions: int
+    reason: str
+    by: str | None
+    request: str = ""
+
+
 class AuctionOpened(EventBase, kw_only=True, frozen=True, tag="opened", gc=False):
     """A scheduled item reached its start time."""
 
@@ -167,6 +182,7 @@ Event = (
     ItemCreated
     | BidAccepted
     | AuctionExtended
+    | EndMoved
     | AuctionOpened
     | AuctionPaused
     | AuctionResumed

@@ -33,7 +33,11 @@ class KeyedBid:
 
 @dataclass(frozen=True)
 class Step:
-    """Time runs on, then maybe an operation, then bids arrive in one batch."""
+    """Time runs on, then maybe an operation, then bids arrive in one batch.
+
+    ``operation``: its name; behind ``extend`` either ``by`` and so many seconds, or ``to`` and so many after
+    :data:`NOW_US`.
+    """
 
     elapsed_us: int
     operation: str | None
@@ -176,7 +180,12 @@ _BATCH_SIZES = st.integers(1, 6)
 _ELAPSED_US = st.one_of(
     st.just(0), st.integers(0, 3), st.integers(0, 15).map(lambda s: s * SECOND_US), st.just(999_999)
 )
-_OPERATIONS = st.sampled_from([None, None, None, "advance", "advance", "pause", "resume", "resume", "cancel"])
+_OPERATIONS = st.sampled_from(
+    [
+        *(None, None, None, "advance", "advance", "pause", "resume", "resume", "cancel"),
+        *("extend by 3", "extend to 12", "extend to 45", "extend by 2592000"),
+    ]
+)
 
 
 @st.composite
@@ -197,6 +206,13 @@ def histories(draw: st.DrawFn) -> list[Step]:
             number += 1
             steps.append(Step(0, None, (_raise(batch[-1].bid, number, by),)))
     return steps
+
+
+def end_asked(operation: str) -> tuple[int | None, int | None]:
+    """The new end and the length of an ``extend``, in microseconds; one of them."""
+    _, word, seconds = operation.split()
+    length_us = int(seconds) * SECOND_US
+    return (None, length_us) if word == "by" else (NOW_US + length_us, None)
 
 
 @st.composite
@@ -223,6 +239,8 @@ def resting_histories(draw: st.DrawFn) -> list[Step]:
     steps = []
     for number in range(1, 1 + draw(st.integers(4, 9))):
         operation = ("pause", "resume", None)[(number - 1) % 3]
+        if operation is None and draw(st.booleans()):
+            operation = draw(st.sampled_from(["extend by 2", "extend to 30"]))
         elapsed = draw(st.sampled_from([0, SECOND_US, 2 * SECOND_US, 3 * SECOND_US - 1, 30 * SECOND_US]))
         if operation != "resume":
             elapsed = min(elapsed, 3 * SECOND_US)

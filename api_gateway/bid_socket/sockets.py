@@ -28,11 +28,12 @@ class Pinged(Protocol):
 class BidSockets:
     """The open ones. ``refused_total`` counts those for which there was no room."""
 
-    def __init__(self, *, connections_max: int, each_max: int = 0) -> None:
-        """``each_max``: of one address; 0 for no limit of its own."""
+    def __init__(self, *, connections_max: int, each_max: int = 0, caller_max: int = 0) -> None:
+        """``each_max``: of one address; ``caller_max``: of one caller; 0 for no limit of its own."""
         self._connections_max = connections_max
         self._addresses = Addresses(each_max)
-        self._open: dict[Looked, tuple[Pinged, str]] = {}
+        self._callers = Addresses(caller_max)
+        self._open: dict[Looked, tuple[Pinged, str, str]] = {}
         self.refused_total = 0
 
     def __len__(self) -> int:
@@ -47,17 +48,25 @@ class BidSockets:
         """Whether a client of this address has all that it may have. Empty: the address is not known."""
         return bool(address) and self._addresses.is_full(address)
 
-    def enter(self, session: Looked, socket: Pinged, address: str = "") -> None:
+    def is_full_for_caller(self, user_id: str) -> bool:
+        """Whether this caller has all that one may have. Empty: nobody knows who calls."""
+        return bool(user_id) and self._callers.is_full(user_id)
+
+    def enter(self, session: Looked, socket: Pinged, address: str = "", user_id: str = "") -> None:
         """Count it from now on."""
-        self._open[session] = socket, address
+        self._open[session] = socket, address, user_id
         if address:
             self._addresses.enter(address)
+        if user_id:
+            self._callers.enter(user_id)
 
     def leave(self, session: Looked) -> None:
         """It is gone. May be called more than once."""
-        _, address = self._open.pop(session, (None, ""))
+        _, address, user_id = self._open.pop(session, (None, "", ""))
         if address:
             self._addresses.leave(address)
+        if user_id:
+            self._callers.leave(user_id)
 
     async def run(self) -> None:
         """Ping all of them, and close those whose clients say nothing or take nothing, until cancelled."""
@@ -65,6 +74,6 @@ class BidSockets:
         while True:
             await asyncio.sleep(LOOK_S)
             now_s, ping = clock(), secrets.token_bytes(4)
-            for session, (socket, _) in list(self._open.items()):
+            for session, (socket, *_) in list(self._open.items()):
                 session.look()
                 socket.tend(now_s, ping, interval_s=PING_EVERY_S, timeout_s=PONG_WITHIN_S)

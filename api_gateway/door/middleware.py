@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from api_gateway.context import Context
 from api_gateway.door.rates import peer_of
@@ -17,6 +19,7 @@ from api_gateway.limits import refuse_with
 from api_gateway.problems import problem_of
 from api_gateway.strangers import READING
 from shared.domain.errors import BiddingError
+from shared.http.problems import MEDIA_TYPE
 from shared.http.proxies import Proxies
 from shared.logs import request_facts
 
@@ -52,6 +55,15 @@ class Door:
                 scope["state"]["account"] = context.rates.enter(peer_of(scope), scope["headers"])
             except BiddingError as error:
                 await refuse_with(*problem_of(error), receive, send)
+                return
+        elif scope["type"] == "websocket":
+            context = scope["state"]["context"]
+            try:
+                scope["state"]["account"] = context.rates.enter(peer_of(scope), scope["headers"])
+            except BiddingError as error:
+                status, body, headers = problem_of(error)
+                refused = Response(body, status, headers, MEDIA_TYPE)
+                await WebSocket(scope, receive, send).send_denial_response(refused)
                 return
         await self._app(scope, receive, send)
 

@@ -66,6 +66,11 @@ class Account:
         self._address = address
         self._user_id = user_id
 
+    @property
+    def payer(self) -> str:
+        """Who is charged: the caller where one is known, else the address; empty where neither is."""
+        return self._user_id or self._address
+
     def of(self, user_id: str) -> Account:
         """The account of this address and caller, who is charged one unit; the address has been.
 

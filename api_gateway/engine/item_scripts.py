@@ -25,14 +25,18 @@ from shared.domain.errors import (
     BiddingError,
     BidNotFound,
     BidStruck,
+    EndStays,
     ItemNotFound,
+    KeyReused,
     OutboxFull,
     ShardLost,
     StateConflict,
     Unavailable,
 )
+from shared.domain.lifecycle import END_IS_OPEN, HAS_NO_END, MOVED_MAX_US, NOT_LATER, moved_too_far
 from shared.domain.voiding import cause_of
 from shared.redis_layout.cursors import decode_fence
+from shared.redis_layout.end_moves import MOVE_REQUESTS_KEPT, LaterEnd, move_request
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
@@ -60,6 +64,8 @@ Transition = Literal["pause", "resume", "cancel"]
 
 _OPENED_TOGETHER_MAX: Final = 32
 """Items that are created by one command: each writes twice as much as a bid does."""
+
+_END_STAYS: Final = {5: HAS_NO_END, 6: END_IS_OPEN, 7: NOT_LATER}
 
 READ_ONLY: Final = "can't write against a read only replica"
 _OUT_OF_MEMORY: Final = "command not allowed when used memory"
@@ -154,6 +160,7 @@ class ItemScripts:
         "resume": Script.read(LUA / "resume.lua", libraries=["item", "one_item"]),
         "cancel": Script.read(LUA / "cancel.lua", libraries=["item", "one_item"]),
     }
+    _extend: Final = Script.read(LUA / "extend.lua", libraries=["item", "one_item"])
 
     def __init__(self, redis: Redis, limits: ScriptLimits) -> None:
         self._redis = redis
@@ -272,6 +279,25 @@ class ItemScripts:
         arguments = [*self._head(item_id), _json(reason), _json(by)]
         answer = await self._transitions[name].run(self._redis, item_keys(item_id), arguments)
         return _entry_of(answer, item_id, name)
+
+    async def extend(self, item_id: str, to: LaterEnd, *, reason: str, by: str) -> int:
+        """Move the end of an item later; atomic. Returns the outbox entry, 0 where this request was carried out before.
+
+        Raises:
+            EndStays, KeyReused, and as :meth:`transition`.
+        """
+        asked = ["" if number is None else str(number) for number in (to.end_us, to.by_us)]
+        request = "" if to.key is None else move_request(by, to.key, ",".join(asked))
+        arguments = [*self._head(item_id), _json(reason), _json(by), *asked, str(MOVED_MAX_US), request]
+        answer = await self._extend.run(self._redis, item_keys(item_id), [*arguments, str(MOVE_REQUESTS_KEPT)])
+        match int(answer[0]):
+            case 5 | 6 | 7 as reply:
+                raise EndStays(item_id, _END_STAYS[reply])
+            case 8:
+                raise EndStays(item_id, moved_too_far(int(answer[1])))
+            case 9:
+                raise KeyReused(to.key or "")
+        return _entry_of(answer, item_id, "extend")
 
     async def void(self, item_id: str, bid_id: str, *, count: Sequence[str], reason: str, by: str) -> int | None:
         """Strike an accepted bid; atomic.

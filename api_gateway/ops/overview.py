@@ -52,7 +52,7 @@ class DeadLetters(msgspec.Struct):
 
 
 class Operation(msgspec.Struct):
-    """What somebody did to an item. `bid_id`: of a void."""
+    """What somebody did to an item. `bid_id`: of a void. `end_time`: to when the end was moved."""
 
     epoch: Count
     seq: Count
@@ -61,6 +61,7 @@ class Operation(msgspec.Struct):
     reason: str | None
     bid_id: str | None
     at: Instant
+    end_time: Instant | None
 
 
 class AuditPage(msgspec.Struct):

@@ -29,7 +29,10 @@ async def _open(websocket: WebSocket) -> None:
     refused = _refusal(websocket, context, address)
     try:
         context.pages.check(websocket.headers.raw)
-        permit = context.permit(NAME, websocket.headers.raw, peer)
+        # Its address was charged at the door.
+        permit = context.access.permit(NAME, websocket.headers.raw, websocket.scope["state"]["account"])
+        caller = "" if permit.principal is None else permit.principal.user_id
+        refused = refused or _refusal_of_caller(context, caller)
     except BiddingError as error:
         status, body, headers = problem_of(error)
         refused = Response(body, status, headers, MEDIA_TYPE)
@@ -40,7 +43,7 @@ async def _open(websocket: WebSocket) -> None:
     assert isinstance(socket, BidSocket)
     session = Session(context, permit, socket, on_gone=context.bid_sockets.leave)
     # Before anything is awaited: many requests at once must not pass the bound together.
-    context.bid_sockets.enter(session, socket, address)
+    context.bid_sockets.enter(session, socket, address, caller)
     try:
         await websocket.accept()
         socket.open(session)
@@ -59,6 +62,14 @@ def _refusal(websocket: WebSocket, context: Context, address: str) -> Response |
         detail = "too many WebSockets of bids from this address; use those that are open: each takes many bids"
         return problem(429, "TOO_MANY_CONNECTIONS_FROM_ADDRESS", detail, headers=_RETRY)
     return None
+
+
+def _refusal_of_caller(context: Context, user_id: str) -> Response | None:
+    if not context.bid_sockets.is_full_for_caller(user_id):
+        return None
+    context.bid_sockets.refused_total += 1
+    detail = "you have as many WebSockets of bids as one may have; use those that are open: each takes many bids"
+    return problem(429, "TOO_MANY_CONNECTIONS_OF_CALLER", detail, headers=_RETRY)
 
 
 route: Final = WebSocketRoute(PATH, _open, name=NAME)

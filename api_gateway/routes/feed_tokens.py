@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -85,7 +86,7 @@ async def make_feed_token(request: Request) -> Response:
     if not secret:
         return problem(503, "PRIVATE_CHANNEL_OFF", "there is no FEED_TOKEN_SECRET to sign tokens with")
     answer = FeedTokenAnswer(
-        token=mint(secret, Identity(identity.user_id, identity.expires_s)),
+        token=mint(secret, replace(identity, sees_maximum=False)),
         expires=to_rfc3339(identity.expires_s * 1_000_000),
         expires_in=max(0, identity.expires_s - int(time.time())),
     )
@@ -110,7 +111,9 @@ async def _identity(request: Request, context: Context) -> Identity | None:
     if permit.principal is None:
         return Identity(user_id, expires_s)
     # Not for longer than the token that it was asked for with. Only who is surely the bidder is told the maximum.
-    return Identity(user_id, min(expires_s, permit.principal.expires_s), sees_maximum=True)
+    principal = permit.principal
+    expires_s = min(expires_s, principal.expires_s)
+    return Identity(user_id, expires_s, True, principal.issued_s, principal.token_id)
 
 
 def _secret(content: bytes) -> Response:

@@ -12,13 +12,16 @@ from api_gateway import items_with_images
 from api_gateway.access import Permit, permit_of
 from api_gateway.context import Context, context_of
 from api_gateway.documented import ItemAnswer, ItemPage, json_content, request_body
+from api_gateway.door.rates import peer_of
 from api_gateway.engine.item_scripts import Transition
 from api_gateway.engine.items import KEEPS_MOVING, READS_MAX
-from api_gateway.listing import Wish
-from api_gateway.new_items import checked_item_id, read_new_item
+from api_gateway.hot_path import idempotency_key
+from api_gateway.listing import ITEMS_PER_UNIT, Wish
+from api_gateway.new_items import checked_item_id, instant_of, read_new_item
 from api_gateway.schemas import (
     HAS_CONTROL_BUT_LINES,
     USER_ID_RULE,
+    ExtendBody,
     HistoryPage,
     NamedBidsPage,
     NewItemBody,
@@ -28,14 +31,16 @@ from api_gateway.schemas import (
 from shared import names
 from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, named_history, parse_cursor, public_history
 from shared.domain.auction import Status
-from shared.domain.errors import BidNotFound, InvalidInput, Unavailable
+from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid, Unavailable
 from shared.domain.voiding import cause_of
 from shared.http.pieces import InPieces
+from shared.redis_layout.end_moves import LaterEnd
 from shared.redis_layout.item_hash import public_item
 
 router = APIRouter(prefix="/api/v1/items", tags=["items"])
 
 _operation_decoder = msgspec.json.Decoder(OperationBody)
+_extend_decoder = msgspec.json.Decoder(ExtendBody)
 
 
 # The patterns are checked by the routes themselves, whose refusal says what is allowed instead of naming a pattern.
@@ -134,7 +139,11 @@ async def list_items(
     `being_rebuilt` instead. 503 BEING_REBUILT says that Redis has lost more than single items, and has nothing of this
     page.
     """
-    page = await context_of(request).listing.page(Wish(status, sort, cursor or None, limit))
+    context, account = context_of(request), permit_of(request).account
+    # One unit was charged for the request.
+    account.charge(-(-limit // ITEMS_PER_UNIT) - 1)
+    payer = account.payer or context.rates.address(peer_of(request.scope), request.headers.raw)
+    page = await context.listing.page(Wish(status, sort, cursor or None, limit), payer)
     return InPieces(page, media_type="application/json")
 
 
@@ -219,7 +228,10 @@ async def get_named_bids(
 
 def _operation(body: bytes, permit: Permit) -> tuple[str, str]:
     """Why, and who says so."""
-    operation = decode_body(_operation_decoder, body, '{"reason": "the lot was damaged"}')
+    return _reasoned(decode_body(_operation_decoder, body, '{"reason": "the lot was damaged"}'), permit)
+
+
+def _reasoned(operation: OperationBody, permit: Permit) -> tuple[str, str]:
     if not operation.reason.strip() or HAS_CONTROL_BUT_LINES.search(operation.reason):
         raise InvalidInput("reason: must not be blank, and may have no control characters but tabs and line breaks")
     by = permit.actor(None if operation.by is msgspec.UNSET else operation.by, "operator")
@@ -246,6 +258,39 @@ async def resume_item(request: Request, item_id: ItemIdPath) -> Response:
     return await _transition(request, "resume", item_id)
 
 
+_EXTEND_DOCS: Final[dict[str, Any]] = {
+    "responses": _OPERATION_DOCS["responses"],
+    "openapi_extra": {
+        "requestBody": request_body(ExtendBody, {"by_s": 600, "reason": "the room has asked for time"}),
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": "Under one key a request moves the end once; an item knows the newest 16.",
+                "schema": {"type": "string", "pattern": names.IDEMPOTENCY_KEY_PATTERN},
+            }
+        ],
+    },
+}
+
+
+@router.post("/{item_id}/extend", summary="Move an item's end later", **_EXTEND_DOCS)
+async def extend_item(request: Request, item_id: ItemIdPath) -> Response:
+    """To `end_time`, or by `by_s` seconds; never earlier, and by at most 30 days in all.
+
+    A hard end moves along. How often late bids may still extend it stays.
+    """
+    context, permit = context_of(request), permit_of(request)
+    sent = decode_body(_extend_decoder, await request.body(), '{"by_s": 600, "reason": "the room has asked for time"}')
+    if (sent.end_time is None) == (sent.by_s is None):
+        raise TermsInvalid("end_time", "send end_time or by_s, one of them")
+    reason, by = _reasoned(sent, permit)
+    key = idempotency_key(request.headers.raw)
+    to = LaterEnd(instant_of("end_time", sent.end_time), None if sent.by_s is None else sent.by_s * 1_000_000, key)
+    await _require_seller(context, permit, item_id)
+    return _json(public_item(await context.operations.extend(checked_item_id(item_id), to, reason=reason, by=by)))
+
+
 @router.post("/{item_id}/cancel", summary="Cancel an item", **_OPERATION_DOCS)
 async def cancel_item(request: Request, item_id: ItemIdPath) -> Response:
     """Withdraw the item; final."""
@@ -255,12 +300,17 @@ async def cancel_item(request: Request, item_id: ItemIdPath) -> Response:
 async def _transition(request: Request, name: Transition, item_id: str) -> Response:
     context, permit = context_of(request), permit_of(request)
     reason, by = _operation(await request.body(), permit)
+    await _require_seller(context, permit, item_id)
+    item = await context.operations.transition(name, checked_item_id(item_id), reason=reason, by=by)
+    return _json(public_item(item))
+
+
+async def _require_seller(context: Context, permit: Permit, item_id: str) -> None:
+    """Raises Forbidden where a seller may not act on the item."""
     if permit.own_id is not None:
         # Who sells an item never changes, so it may be read before.
         found = await context.items.find(checked_item_id(item_id), may_open=False)
         permit.require_seller(found.item.terms.seller_id)
-    item = await context.operations.transition(name, checked_item_id(item_id), reason=reason, by=by)
-    return _json(public_item(item))
 
 
 # An automatic bid has a slash in its id. The route takes it, to say why it cannot be struck.

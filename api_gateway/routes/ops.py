@@ -70,7 +70,7 @@ async def get_dead_letters(request: Request, limit: Limit = 50) -> Response:
     responses={200: {"description": "Operations, newest first", "content": json_content(AuditPage)}, 422: {}, 503: {}},
 )
 async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) -> Response:
-    """Pauses, resumptions, the withdrawal and voids, as they are archived: who did it, and why."""
+    """Pauses, resumptions, later ends, the withdrawal and voids, as they are archived: who did it, and why."""
     context: Context = context_of(request)
     operations = [
         Operation(
@@ -81,6 +81,7 @@ async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) ->
             reason=row["reason"],
             bid_id=row["bid_id"],
             at=to_rfc3339(row["at_us"]),
+            end_time=None if row["end_us"] is None else to_rfc3339(row["end_us"]),
         )
         for row in await context.archive.operations(checked_item_id(item_id), limit)
     ]

@@ -94,6 +94,8 @@ async def sign_in(request: Request) -> Response:
         [token] = await take_once(context_of(request).redis, _KIND, [code]) if is_secret(code) else [None]
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
+    if isinstance(token, Exception):
+        raise Unavailable(f"Redis cannot be asked: {told_of(token)}") from token
     if token is None:
         detail = "the link is unknown, was used, or is older than two minutes; ask for a new one"
         return problem(404, "CODE_NOT_FOUND", detail)

@@ -16,6 +16,7 @@ from shared.archive_reads.rebuild_reads import read_items, read_verdicts
 from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
 from shared.domain.auction import Status
+from shared.redis_layout.accounts import USED_MAX
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
@@ -103,6 +104,8 @@ class ItemWriter:
         account = (fields["leader"], fields["currency"])
         if account not in self._limited or Status(fields["status"]).is_final:
             return {}
+        if self.used[account] + int(fields["leader_max"]) > USED_MAX:
+            return {"charged": f"{fields['leader']}|0"}
         self.used[account] += int(fields["leader_max"])
         return {"charged": f"{fields['leader']}|{fields['leader_max']}"}
 

@@ -29,7 +29,7 @@ from broadcast_service.core.frames import (
     unknown_frame,
 )
 from shared.domain.auction import Status
-from shared.messages import AuctionExtended, AuctionResumed, Event, ItemCreated
+from shared.messages import AuctionExtended, AuctionResumed, EndMoved, Event, ItemCreated
 from shared.redis_layout.item_hash import ItemState
 
 WAITING_MAX: Final = 1024
@@ -90,7 +90,7 @@ class ItemFeed:
         self._latest: Event | None = None
         # How often it was extended, from snapshots and from the events that extend.
         self._extensions = 0
-        # Events do not carry it. A pause moves it by as much as the end.
+        # Events do not carry it. Pauses and operators move it by as much as the end.
         self._hard_end_us: int | None = None
         self._snapshots: dict[bool | None, Frame] = {}
         # The last frames, consecutive and up to `version`, for viewers who reconnect.
@@ -226,7 +226,7 @@ class ItemFeed:
         return event.version == (self.version[0], self.version[1] + 1)
 
     def _apply(self, event: Event) -> Frame:
-        if isinstance(event, AuctionResumed):
+        if isinstance(event, AuctionResumed | EndMoved):
             self._move_hard_end(event)
         self._latest = event
         self.version = event.version
@@ -237,8 +237,11 @@ class ItemFeed:
         self._ring.append(frame)
         return frame
 
-    def _move_hard_end(self, event: AuctionResumed) -> None:
-        if self._latest is not None:
+    def _move_hard_end(self, event: AuctionResumed | EndMoved) -> None:
+        before_us: int | None
+        if isinstance(event, EndMoved):
+            before_us = event.previous_end_us
+        elif self._latest is not None:
             before_us = self._latest.end_us
         else:
             before_us = None if self._base is None else self._base.state.end_us

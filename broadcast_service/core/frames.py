@@ -24,6 +24,7 @@ from shared.messages import (
     AuctionResumed,
     BidAccepted,
     BidVoided,
+    EndMoved,
     Event,
     ItemCreated,
 )
@@ -362,7 +363,8 @@ def struck_frame(
 
 def _event_content(event: Event) -> dict[str, Any]:
     return {
-        "type": event.__struct_config__.tag,
+        # To viewers an end that moved is an end that moved; the reason tells why.
+        "type": "extended" if isinstance(event, EndMoved) else event.__struct_config__.tag,
         "event_id": event.event_id,
         **_own_fields(event),
         **public_event_state(event),
@@ -381,12 +383,13 @@ def _own_fields(event: Event) -> dict[str, Any]:
                 "previous_bid": amount_json(event.previous_bid, event.currency),
                 "kind": event.kind,
             }
-        case AuctionExtended():
-            return {
+        case AuctionExtended() | EndMoved():
+            told = {
                 "previous_end_time": to_rfc3339(event.previous_end_us),
                 "original_end_time": to_rfc3339(event.original_end_us),
                 "extensions": event.extensions,
             }
+            return told | {"reason": event.reason} if isinstance(event, EndMoved) else told
         case AuctionPaused() | AuctionResumed() | AuctionCancelled():
             return {"reason": event.reason}
         case AuctionClosed():

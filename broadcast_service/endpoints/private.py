@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -57,6 +57,10 @@ class _Session:
     identity: Identity
     items: set[str] = field(default_factory=set)
     """The items on which the bidder is told the standing."""
+
+
+def _is_never(_: Identity) -> bool:
+    return False
 
 
 class PrivateChannel:
@@ -131,13 +135,18 @@ class PrivateChannel:
         self._listen(connection, session, item_id)
         return True
 
-    def expire(self, now_s: float | None = None) -> None:
-        """End the sessions of expired tokens, and tell their connections. Call it about once a second."""
+    def expire(self, now_s: float | None = None, *, is_revoked: Callable[[Identity], bool] = _is_never) -> None:
+        """End the sessions of tokens that are expired or revoked, and tell their connections. Call it about once a
+        second."""
         now_s = time.time() if now_s is None else now_s
-        expired = [each for each, session in self._sessions.items() if session.identity.expires_s <= now_s]
+        expired = [
+            each
+            for each, session in self._sessions.items()
+            if session.identity.expires_s <= now_s or is_revoked(session.identity)
+        ]
         for connection in expired:
             self.leave(connection)
-            text = "the token is expired; authenticate with a new one to be told how you stand"
+            text = "the token is good no longer; authenticate with a new one to be told how you stand"
             connection.send((error_frame("TOKEN_EXPIRED", text),))
 
     # ----------------------------------------------------------------------------------------------------- events

@@ -63,18 +63,23 @@ class Tickets:
         try:
             identities = await take_tickets(self._redis, [ticket for _, ticket in taken])
         except (RedisError, OSError, TimeoutError, ValueError) as error:
-            _cannot_ask.warning("tickets cannot be taken: %s: %s", type(error).__name__, error)
-            text = "whether the ticket is good cannot be told now; wait some seconds, and get a new one"
             for connection, _ in taken:
-                self._tell(connection, "TICKET_NOT_CHECKED", text)
+                self._not_checked(connection, error)
             return
         for (connection, _), identity in zip(taken, identities, strict=True):
-            if identity is None:
+            if isinstance(identity, Exception):
+                self._not_checked(connection, identity)
+            elif identity is None:
                 text = "the ticket is unknown, used, or older than half a minute; get a new one for each connection"
                 self._tell(connection, "TICKET_INVALID", text)
             # It may have gone meanwhile, and would never leave again.
             elif connection in self._open:
                 self._private.authenticate(connection, identity)
+
+    def _not_checked(self, connection: Connection, error: Exception) -> None:
+        _cannot_ask.warning("tickets cannot be taken: %s: %s", type(error).__name__, error)
+        text = "whether the ticket is good cannot be told now; wait some seconds, and get a new one"
+        self._tell(connection, "TICKET_NOT_CHECKED", text)
 
     def _tell(self, connection: Connection, code: str, text: str) -> None:
         if connection in self._open:

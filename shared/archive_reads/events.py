@@ -14,7 +14,7 @@ from shared.archive_reads.items import Row
 from shared.domain.auction import Terms
 from shared.domain.increments import next_minimum
 from shared.domain.voiding import answers, bids_anew
-from shared.messages import AnyEvent, AuctionExtended, BidAccepted, BidVoided, decode_any_event
+from shared.messages import AnyEvent, AuctionExtended, BidAccepted, BidVoided, EndMoved, decode_any_event
 
 
 def recent_events(terms: Terms, bid_count: int, end_us: int | None, log: Sequence[Row]) -> list[AnyEvent]:
@@ -33,7 +33,7 @@ def recent_events(terms: Terms, bid_count: int, end_us: int | None, log: Sequenc
         if entry["body"] is not None:
             event = decode_any_event(entry["body"].encode())
             bid_count, end_us = event.bid_count, event.end_us
-            if isinstance(event, AuctionExtended):
+            if isinstance(event, AuctionExtended | EndMoved):
                 end_us = event.previous_end_us
             elif isinstance(event, BidVoided) and event.previous_bid_count is not None:
                 bid_count = event.previous_bid_count

@@ -26,11 +26,14 @@ class Turns:
     """What pauses and extensions have done to an item so far.
 
     ``shift_us``: by how much pauses have moved the hard end. ``paused_us``: since when it is paused.
+    ``moved_us``, ``move_requests``: as the item's hash has them (:mod:`shared.redis_layout.end_moves`).
     """
 
     extensions: int = 0
     shift_us: int = 0
     paused_us: int | None = None
+    moved_us: int = 0
+    move_requests: tuple[str, ...] = ()
 
 
 def terms_of(row: Row) -> Terms:
@@ -58,9 +61,9 @@ def terms_of(row: Row) -> Terms:
 
 
 def hard_end_of(terms: Terms, turns: Turns) -> int | None:
-    """Past which instant the soft close never moved the end, after pauses have moved it."""
+    """Past which instant the soft close never moved the end, after pauses and operators have moved it."""
     agreed_us = terms.soft_close.hard_end_us if terms.soft_close else None
-    return None if agreed_us is None else agreed_us + turns.shift_us
+    return None if agreed_us is None else agreed_us + turns.shift_us + turns.moved_us
 
 
 def closed_item(row: Row) -> ItemState:
@@ -69,7 +72,7 @@ def closed_item(row: Row) -> ItemState:
     Raises:
         as :func:`terms_of`.
     """
-    terms, turns = terms_of(row), Turns(row["extensions"], row["shift_us"])
+    terms, turns = terms_of(row), Turns(row["extensions"], row["shift_us"], moved_us=row["moved_us"])
     state = State(
         status=Status(row["status"]),
         price=row["current_bid"],
@@ -80,6 +83,7 @@ def closed_item(row: Row) -> ItemState:
         end_us=row["end_us"],
         hard_end_us=hard_end_of(terms, turns),
         extensions=turns.extensions,
+        moved_us=turns.moved_us,
         reserve_met=row["reserve_met"],
     )
     return ItemState(

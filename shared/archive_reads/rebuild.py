@@ -153,6 +153,8 @@ def rebuild(
         "original_end_us": _text(terms.end_us),
         "hard_end_us": _text(hard_end_of(terms, turns)),
         "paused_us": _text(paused_us),
+        "moved_us": str(turns.moved_us),
+        "move_requests": " ".join(turns.move_requests),
         "created_us": str(row["created_us"] or row["updated_us"]),
         "updated_us": str(row["updated_us"]),
         "keeps_verdicts": "1",

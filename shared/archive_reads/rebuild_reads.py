@@ -15,6 +15,7 @@ from shared.archive_reads.rebuild import Hidden, Rebuilt, maxima_after, maxima_o
 from shared.archive_reads.statements import statements
 from shared.archive_reads.verdicts import Answered, answered, sealed_answer
 from shared.domain.auction import Terms
+from shared.redis_layout.end_moves import MOVE_REQUESTS_KEPT
 from shared.redis_layout.limits import ACCEPTED_KEPT, RECENT_EVENTS, VERDICT_KEEP_S
 
 Connection = Any
@@ -36,8 +37,10 @@ async def read_items(connection: Connection, item_ids: Sequence[str], epoch: int
     """The items as Redis must have them in this epoch of their shard, without their verdicts."""
     rows = {row["item_id"]: row for row in await connection.fetch(_SQL["read_items"], item_ids)}
     turns = {
-        row["item_id"]: Turns(row["extensions"], row["shift_us"], row["paused_us"])
-        for row in await connection.fetch(_SQL["read_turns"], item_ids)
+        row["item_id"]: Turns(
+            row["extensions"], row["shift_us"], row["paused_us"], row["moved_us"], tuple(row["requests"])
+        )
+        for row in await connection.fetch(_SQL["read_turns"], item_ids, MOVE_REQUESTS_KEPT)
     }
     log = _by_item(await connection.fetch(_SQL["read_log"], item_ids, RECENT_EVENTS))
     hidden = await _read_hidden(connection, item_ids)

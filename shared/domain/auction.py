@@ -76,9 +76,11 @@ class State:
         runner_up: the highest maximum of anybody but the leader, 0 if there is none.
         bid_count: accepted bids placed by people; automatic bids do not count.
         seq: the number of the last event; ``created`` is 0.
-        end_us: the present end; the soft close and a resume move it. The agreed end stays in the terms.
-        hard_end_us: the soft close never moves the end past this instant; a resume shifts it too.
+        end_us: the present end; the soft close, a resume and an operator move it. The agreed end stays in the terms.
+        hard_end_us: the soft close never moves the end past this instant; whatever else moves the end shifts it too.
         paused_us: since when the item is paused, None while it is not.
+        extensions: how often the soft close has moved the end.
+        moved_us: by how much its seller and operators have moved the end, in all.
     """
 
     status: Status = Status.OPEN
@@ -93,6 +95,7 @@ class State:
     hard_end_us: int | None = None
     paused_us: int | None = None
     extensions: int = 0
+    moved_us: int = 0
     reserve_met: bool = True
 
 

@@ -131,6 +131,15 @@ class StateConflict(BiddingError):
         super().__init__(f"item {item_id!r} is {status}: {operation} is not possible")
 
 
+class EndStays(StateConflict):
+    """The end of the item cannot be moved there; ``reason`` says why."""
+
+    def __init__(self, item_id: str, reason: str) -> None:
+        self.item_id = item_id
+        self.reason = reason
+        BiddingError.__init__(self, f"the end of item {item_id!r} is not moved: {reason}")
+
+
 class Unavailable(BiddingError):
     """Nothing was changed; the request may be sent again after ``retry_after_s`` seconds."""
 

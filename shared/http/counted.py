@@ -7,12 +7,14 @@ long as the connection stays. The feed closes viewers that do not read; here the
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.http.addresses import counted_as
 from shared.http.connection_limits import TURNED_AWAY_MAX, ConnectionLimits
 from shared.http.problems import MEDIA_TYPE, problem_body
 from shared.http.watch import Watch
@@ -28,7 +30,7 @@ _TURNED_AWAY_S: Final = 1.0
 class CountedHttpProtocol(HttpToolsProtocol):
     """One connection. Without room (``connection_limits``) it is told so, and closed. If it does not take its answer
     within ``answer_s`` it is cut off. ``UNREAD_MAX`` connections may have answers that are not taken; one more costs
-    the oldest its own."""
+    the address that has most of them its oldest."""
 
     connection_limits: ClassVar[ConnectionLimits | None] = None
     """Counts the connections; None: nobody does."""
@@ -112,9 +114,20 @@ class CountedHttpProtocol(HttpToolsProtocol):
             return
         unread.begin(self)
         if len(unread) > UNREAD_MAX:
-            oldest = unread.oldest
-            unread.end(oldest)
-            oldest._is_unread()
+            # Who holds most pays: otherwise one address, with as many as there may be, would cut off all others.
+            held = Counter(each._address for each in unread)
+            most = max(held.values())
+            paying = next(each for each in unread if held[each._address] == most)
+            unread.end(paying)
+            paying._is_unread()
+
+    @property
+    def _address(self) -> str:
+        """As connections are counted; all that come through a proxy of ours are of one."""
+        if self._counted:
+            return self._counted
+        peer = self.transport.get_extra_info("peername")
+        return counted_as(peer[0]) if isinstance(peer, tuple) else ""
 
     def _is_unread(self) -> None:
         _not_read.warning("an answer was not read in time: the connection is cut off")

@@ -6,7 +6,7 @@ One look a second at all of them costs less than a timer for each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import Final, Generic, TypeVar
 
@@ -41,6 +41,10 @@ class Watch(Generic[T]):
 
     def __contains__(self, one: T) -> bool:
         return one in self._since_s
+
+    def __iter__(self) -> Iterator[T]:
+        """Oldest first."""
+        return iter(self._since_s)
 
     @property
     def oldest(self) -> T:

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shared.buckets import Bucket, Rate
 from shared.names import shard_of
@@ -53,8 +54,9 @@ async def put_once(redis: Redis, kind: str, value: bytes, *, ttl_ms: int) -> str
     return secret
 
 
-async def take_once(redis: Redis, kind: str, secrets_said: list[str]) -> list[bytes | None]:
-    """What is kept under each of these secrets, in their order; None where nothing is, or where it was taken.
+async def take_once(redis: Redis, kind: str, secrets_said: list[str]) -> list[bytes | RedisError | OSError | None]:
+    """What is kept under each of these secrets, in their order; None where nothing is, or where it was taken; the error
+    where its node of a cluster could not be asked: what others said is taken, and must reach them.
 
     Raises:
         redis.RedisError, OSError, TimeoutError: Redis could not be asked, and what it has may be taken all the same.
@@ -62,7 +64,7 @@ async def take_once(redis: Redis, kind: str, secrets_said: list[str]) -> list[by
     pipeline: Any = redis.pipeline(transaction=False)
     for secret in secrets_said:
         pipeline.getdel(once_key(kind, secret))
-    return cast("list[bytes | None]", await pipeline.execute())
+    return cast("list[bytes | RedisError | OSError | None]", await pipeline.execute(raise_on_error=False))
 
 
 class Ration:

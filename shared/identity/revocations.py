@@ -59,13 +59,22 @@ class Revocations:
 
     def cover(self, principal: Principal) -> bool:
         """Whether the token that names this principal is revoked."""
+        return self.cover_token(principal.user_id, principal.issued_s, principal.token_id)
+
+    def cover_token(self, user_id: str, issued_s: int | None, token_id: str | None) -> bool:
+        """The same of a token, or of what was given for it."""
         if not self._known:
             return False
-        if principal.token_id and f"{OF_TOKEN}{principal.token_id}" in self._known:
+        if token_id and f"{OF_TOKEN}{token_id}" in self._known:
             return True
-        of_user = self._known.get(f"{OF_USER}{principal.user_id}")
+        of_user = self._known.get(f"{OF_USER}{user_id}")
         # A token that does not say when it was issued may be an old one.
-        return of_user is not None and (principal.issued_s or 0) <= of_user.at_s + self._leeway_s
+        return of_user is not None and (issued_s or 0) <= of_user.at_s + self._leeway_s
+
+    def cover_since(self, user_id: str, since_s: float) -> bool:
+        """Whether everything of this user from this Unix time is revoked: an API key that was made then."""
+        of_user = self._known.get(f"{OF_USER}{user_id}")
+        return of_user is not None and since_s < of_user.at_s + 1
 
     def _forget(self, now_s: float) -> None:
         left = {name: one for name, one in self._known.items() if one.until_s > now_s}

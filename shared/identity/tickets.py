@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shared.feed_tokens import Identity
 from shared.identity.once import put_once, take_once
@@ -32,13 +33,15 @@ async def give_ticket(redis: Redis, identity: Identity) -> str:
     return await put_once(redis, _KIND, _encode(identity), ttl_ms=TICKET_S * 1000)
 
 
-async def take_tickets(redis: Redis, tickets: Sequence[str]) -> list[Identity | None]:
-    """Whom each of these tickets names, in their order; None for one that is none, is used, or is too old.
+async def take_tickets(redis: Redis, tickets: Sequence[str]) -> list[Identity | RedisError | OSError | None]:
+    """Whom each of these tickets names, in their order; None for one that is none, is used, or is too old; an error for
+    one whose node of a cluster could not be asked.
 
     Raises:
         redis.RedisError, OSError, TimeoutError: Redis could not be asked; the tickets may be used up.
     """
-    return [None if value is None else _identity(value) for value in await take_once(redis, _KIND, list(tickets))]
+    found = await take_once(redis, _KIND, list(tickets))
+    return [_identity(value) if isinstance(value, bytes) else value for value in found]
 
 
 def _identity(value: bytes) -> Identity | None:

@@ -37,6 +37,11 @@ COUNTING: Final = "counting"
 """The state of an account that gives no leases: what its bidder leads with is being counted."""
 OPEN: Final = "open"
 
+USED_MAX: Final = 2**56
+"""Most that is counted as used in one shard; far above every limit. A lead that would pass it is counted as nothing, so
+that Redis, and the sum over all shards, can hold what is counted. ``charge`` in the gateway's ``lib/item.lua`` has it
+too."""
+
 State = Literal["counting", "open"]
 
 

@@ -91,6 +91,8 @@ def decode_item(fields: Mapping[bytes, bytes]) -> ItemState:
         hard_end_us=_optional(fields[b"hard_end_us"]),
         paused_us=_optional(fields[b"paused_us"]),
         extensions=int(fields[b"extensions"]),
+        # An item whose end nobody has moved has no such field.
+        moved_us=int(fields.get(b"moved_us", 0)),
         reserve_met=fields[b"reserve_met"] == b"1",
     )
     return ItemState(

@@ -39,6 +39,8 @@ RULED_PER_ITEM_MAX: Final = 10_000
 """Bidders of an item on whom something was ruled."""
 RULED_MAX: Final = 100_000
 """Rulings of the house and of all sellers together."""
+RULED_BY_SELLER_MAX: Final = 5_000
+"""Of these, those of one seller."""
 
 _HOUSES: Final = {
     shard: next(f"~{number}" for number in itertools.count() if names.shard_of(f"~{number}") == shard)

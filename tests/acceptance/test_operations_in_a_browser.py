@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -57,6 +58,28 @@ async def test_an_operator_runs_a_lot_with_the_keyboard_alone(known: GuardedHous
     await oda.sees("#audit", "a question came up")
     await do("Resume", "Resume", "it was answered")
     await oda.sees("#lot-status", "Open")
+    # The end is moved by so many minutes, and those who watch the room are told why.
+    watcher = await lane.person("wat")
+    await watcher.open("/items/gnomon")
+    ends = datetime.fromisoformat((await known.item("gnomon"))["end_time"])
+    await oda.page.get_by_role("button", name="Extend", exact=True).focus()
+    await keys.press("Enter")
+    await expect(oda.at("#amount")).to_be_focused()
+    await keys.type("a while")
+    await keys.press("Tab")
+    await keys.type("the room has asked for time")
+    await keys.press("Tab")
+    await keys.press("Enter")
+    await oda.sees("#amount-error", "Give whole minutes")
+    await expect(oda.at("#amount")).to_be_focused()
+    await keys.press("Control+a")
+    await keys.type("45")
+    await keys.press("Enter")
+    await expect(oda.at("#confirm")).to_be_hidden()
+    await oda.sees("#audit", "End moved to")
+    await watcher.sees("#extended", "Extended by 45 minutes.")
+    await watcher.sees("#extended", "the room has asked for time")
+    assert datetime.fromisoformat((await known.item("gnomon"))["end_time"]) - ends == timedelta(minutes=45)
     # Live: what happens elsewhere is shown by itself.
     await known.bid("gnomon", "cyd-the-late", amount=80)
     await oda.sees("#lot-price", "$80.00")
@@ -77,7 +100,7 @@ async def test_an_operator_runs_a_lot_with_the_keyboard_alone(known: GuardedHous
     await expect(oda.page.get_by_role("button", name="Pause", exact=True)).to_be_hidden()
     # All of it in the name of who was signed in.
     who = oda.at("#audit tr td:nth-child(2)")
-    await expect(who).to_have_text(["oda"] * 4)
+    await expect(who).to_have_text(["oda"] * 5)
 
 
 async def test_auditors_look_and_others_do_not(known: GuardedHouse, lane: Street) -> None:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from redis.exceptions import RedisError
 
+from api_gateway.engine.accounts.counts import Counts
 from api_gateway.engine.accounts.scripts import AccountScripts, Raise
 from shared import names
 from shared.clients.redis import told_of
@@ -41,6 +42,7 @@ class Accounts:
 
     def __init__(self, scripts: AccountScripts) -> None:
         self._scripts = scripts
+        self._counts = Counts(scripts.charge_what_is_led)
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def open(self, user_id: str, currency: str) -> None:
@@ -64,7 +66,7 @@ class Accounts:
                 account = await self._scripts.account(user_id, currency) or account
             crash_point("accounts.begun")
             # Also where all shards count: whoever told them may have died before it had counted what there was.
-            await self._scripts.charge_what_is_led(user_id, currency)
+            await self._counts.charge(user_id, currency)
             await self._scripts.counted(user_id, currency, not_counted)
             crash_point("accounts.charged")
             reports = await self._scripts.collect(user_id, currency, account.generation, names.SHARDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
@@ -164,8 +164,9 @@ class AccountScripts:
         if calls:
             await self._counted.run_each(self._redis, calls)
 
-    async def charge_what_is_led(self, user_id: str, currency: str) -> int:
-        """Count every item that the bidder leads and that is not counted yet. Returns how many there were.
+    async def charge_what_is_led(self, bidders: Collection[tuple[str, str]]) -> int:
+        """Count every item that one of these leads, each a user id and a currency, and that is not counted yet. Returns
+        how many there were.
 
         It looks at all keys of Redis, a part at a time: no key says who leads what, since every bid would pay for that.
 
@@ -177,12 +178,12 @@ class AccountScripts:
         async for key in every_key(self._redis, "{s??}:item:*", count=_KEYS_PER_SCAN):
             keys.append(key)
             if len(keys) == _KEYS_PER_SCAN:
-                count += await self._charge_led(user_id, currency, keys)
+                count += await self._charge_led(bidders, keys)
                 keys.clear()
-        return count + await self._charge_led(user_id, currency, keys)
+        return count + await self._charge_led(bidders, keys)
 
-    async def _charge_led(self, user_id: str, currency: str, keys: Sequence[bytes]) -> int:
-        led = await self._led_by(user_id, currency, keys)
+    async def _charge_led(self, bidders: Collection[tuple[str, str]], keys: Sequence[bytes]) -> int:
+        led = await self._led_by(bidders, keys)
         calls: list[Call] = [(item_keys(item_id), [item_id, _NO_BOUND, "1"]) for item_id in led]
         if not calls:
             return 0
@@ -192,14 +193,14 @@ class AccountScripts:
                 raise Unavailable(f"the item {item_id} cannot be counted for its leader now; try again")
         return len(led)
 
-    async def _led_by(self, user_id: str, currency: str, keys: Sequence[bytes]) -> list[str]:
+    async def _led_by(self, bidders: Collection[tuple[str, str]], keys: Sequence[bytes]) -> list[str]:
         if not keys:
             return []
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.hmget(key, ["leader", "currency", "id"])
-        wanted = (user_id.encode(), currency.encode())
-        return [item.decode() for leader, its, item in await pipeline.execute() if (leader, its) == wanted]
+        wanted = {(user_id.encode(), currency.encode()) for user_id, currency in bidders}
+        return [item.decode() for leader, its, item in await pipeline.execute() if (leader, its) in wanted]
 
     async def collect(
         self, user_id: str, currency: str, generation: str, shards: Sequence[str], *, above: int = 0

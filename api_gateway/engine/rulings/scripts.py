@@ -20,6 +20,7 @@ from api_gateway.engine.item_scripts import (
     item_keys,
     refused_by_script,
 )
+from api_gateway.engine.rulings.shares import SellersShares
 from shared import names
 from shared.domain.errors import ItemNotFound, StateConflict, TooManyRulings
 from shared.redis_layout.cursors import FIELDS, decode_cursors
@@ -27,6 +28,7 @@ from shared.redis_layout.keys import cursors_key, item_key, item_rulings_key, ou
 from shared.redis_layout.rulings import (
     EVERYBODY,
     NEEDS_APPROVAL,
+    RULED_BY_SELLER_MAX,
     RULED_MAX,
     RULED_PER_ITEM_MAX,
     HouseRuling,
@@ -102,8 +104,15 @@ class RulingScripts:
     _due: Final = Script.read(LUA / "due.lua")
 
     def __init__(
-        self, redis: Redis, limits: ScriptLimits, *, per_item_max: int = RULED_PER_ITEM_MAX, all_max: int = RULED_MAX
+        self,
+        redis: Redis,
+        limits: ScriptLimits,
+        *,
+        per_item_max: int = RULED_PER_ITEM_MAX,
+        all_max: int = RULED_MAX,
+        seller_max: int = RULED_BY_SELLER_MAX,
     ) -> None:
+        self._shares = SellersShares(redis, seller_max=seller_max)
         self._redis: Any = redis
         self._limits = limits
         self._per_item_max = per_item_max
@@ -145,6 +154,8 @@ class RulingScripts:
         shard, field = home_of(user_id), field_of(user_id, seller_id)
         # Sellers together have half of the room: what they rule never keeps the house from blocking somebody.
         most = self._all_max if seller_id is None else self._all_max // 2
+        if seller_id is not None and ruling == "block":
+            await self._shares.check(shard, field, seller_id)
         keys = [cursors_key(shard), outbox_key(shard), rulings_key(shard), spreading_key(shard)]
         arguments = [
             *(str(self._limits.outbox_entries_max), str(most), house_of(shard), field, user_id),
@@ -159,7 +170,10 @@ class RulingScripts:
             raise TooManyRulings(most)
         if status != OK:
             raise refused_by_script(status)
-        return Made(field, answer[2].decode(), int(answer[1]))
+        entry = int(answer[1])
+        if seller_id is not None and ruling == "block" and entry:
+            self._shares.note(seller_id)
+        return Made(field, answer[2].decode(), entry)
 
     async def _is_elsewhere(self, field: str) -> bool:
         """Whether any shard has a ruling under this field."""

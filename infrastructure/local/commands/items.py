@@ -83,7 +83,7 @@ class _Increment(click.ParamType[dict[str, Any]]):
 
 @click.group(cls=SuggestingGroup)
 def items() -> None:
-    """Create items, pause, resume and cancel them, strike bids."""
+    """Create items, pause, resume, extend and cancel them, strike bids."""
 
 
 @items.command(
@@ -181,6 +181,41 @@ def _operation(name: str, help_text: str, example: str) -> None:
 
 _operation("pause", "Stop the bidding on ITEM and keep the time that is left.", "pause lamp --reason 'A question'")
 _operation("resume", "Go on with the bidding on ITEM.", "resume lamp --reason 'It is answered'")
+
+
+@items.command(
+    epilog=examples(
+        "bidding items extend lamp --longer 10m --reason 'The room has asked for time'",
+        "bidding items extend lamp --end-time 2030-01-31T18:00:00Z --reason 'A holiday'",
+        then=EXIT_CODES,
+    )
+)
+@click.argument("item")
+@click.option("--longer", "by_s", type=_Length(), help="By so much, such as 90s, 15m, 2h or 7d; 30 days in all.")
+@click.option("--end-time", help="To this instant instead: RFC 3339, such as 2030-01-31T18:00:00Z.")
+@click.option("--key", help="Under one key the same command moves the end once.")
+@_reasons
+def extend(
+    item: str,
+    by_s: int | None,
+    end_time: str | None,
+    key: str | None,
+    reason: str,
+    by: str | None,
+    data_dir: Path,
+    gateway_url: str | None,
+) -> None:
+    """Move the end of ITEM later, by a length of time or to an instant.
+
+    An end never becomes earlier. Time that is added to a paused item is there when it is resumed.
+    """
+    if (by_s is None) == (end_time is None):
+        raise click.UsageError("Say either --longer or --end-time.")
+    to = {"end_time": end_time} if by_s is None else {"by_s": by_s}
+    told = _operate(gateway_of(data_dir, gateway_url), item, "extend", reason, by, key=key, **to)
+    click.echo(f"It ends at {told['end_time']}.")
+
+
 _operation("cancel", "Withdraw ITEM for good.", "cancel lamp --reason 'It broke'")
 
 
@@ -198,7 +233,12 @@ def void(item: str, bid_id: str, reason: str, by: str | None, data_dir: Path, ga
     _operate(gateway_of(data_dir, gateway_url), item, f"bids/{quote(bid_id, safe='')}/void", reason, by)
 
 
-def _operate(url: str, item: str, what: str, reason: str, by: str | None) -> None:
-    body = {"reason": reason} | ({} if by is None else {"by": by})
-    told = _decoder.decode(ask_gateway("POST", url, f"/api/v1/items/{quote(item, safe='')}/{what}", body))
+def _operate(
+    url: str, item: str, what: str, reason: str, by: str | None, *, key: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """The item after it."""
+    body = {"reason": reason} | ({} if by is None else {"by": by}) | more
+    path = f"/api/v1/items/{quote(item, safe='')}/{what}"
+    told = _decoder.decode(ask_gateway("POST", url, path, body, idempotency_key=key))
     click.echo(f"{told['id']} is {told['status']}, at {told['current_bid']} {told['currency']}.")
+    return told

@@ -54,11 +54,19 @@ def gateway_of(data_dir: Path, gateway_url: str | None) -> str:
 
 
 def ask_gateway(
-    method: str, url: str, path: str, body: Any = None, *, media_type: str = "", **parameters: str | None
+    method: str,
+    url: str,
+    path: str,
+    body: Any = None,
+    *,
+    media_type: str = "",
+    idempotency_key: str | None = None,
+    **parameters: str | None,
 ) -> str:
     """The answer of the gateway at ``url``, as its text.
 
-    ``body``: what is sent as JSON; bytes of a ``media_type`` as they are. ``parameters`` of the address where they
+    ``body``: what is sent as JSON; bytes of a ``media_type`` as they are. ``idempotency_key``: under which a repetition
+    is known. ``parameters`` of the address where they
     are not None.
 
     Raises:
@@ -66,6 +74,8 @@ def ask_gateway(
     """
     content = None if body is None else body if media_type else msgspec.json.encode(body)
     headers = {} if body is None else {"content-type": media_type or "application/json"}
+    if idempotency_key is not None:
+        headers["idempotency-key"] = idempotency_key
     query = {name: value for name, value in parameters.items() if value is not None}
     try:
         # A proxy in the environment is meant for the internet, not for this.

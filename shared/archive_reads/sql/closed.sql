@@ -6,7 +6,7 @@
 -- name: read_closed
 -- The closed ones of items $1, which are in shards $2. `epoch` is that of the shard: a recovery gives it to all items, and does not
 -- touch those that have left Redis. An item may have very many events: of its extensions only the last one is read, and its pauses
--- only where they have moved a hard end.
+-- and how its end was moved by hand, only where that has moved a hard end.
 SELECT i.item_id, i.name, i.description, i.image_urls, i.seller_id, i.currency, i.start_price, i.reserve_price, i.buy_now_price,
        i.increment_kind, i.increment_value, i.increment_steps, i.soft_close, i.approval_required, us_of(i.start_at) AS start_us,
        us_of(i.original_end_at) AS original_end_us, us_of(i.created_at) AS created_us, us_of(i.end_at) AS end_us,
@@ -20,7 +20,11 @@ SELECT i.item_id, i.name, i.description, i.image_urls, i.seller_id, i.currency, 
                                   lag(us_of(e.at)) OVER events_of AS stopped_us
                            FROM events AS e WHERE e.item_id = i.item_id AND e.type IN ('paused', 'resumed')
                            WINDOW events_of AS (ORDER BY e.epoch, e.seq)) AS clock), 0)::bigint
-       ELSE 0 END AS shift_us
+       ELSE 0 END AS shift_us,
+       CASE WHEN i.soft_close ~ '"hard_end_us": ?[0-9]' THEN
+           coalesce((SELECT sum((e.body ->> 'end_us')::bigint - (e.body ->> 'previous_end_us')::bigint)
+                     FROM events AS e WHERE e.item_id = i.item_id AND e.type = 'end_moved'), 0)::bigint
+       ELSE 0 END AS moved_us
 FROM unnest($1::text[], $2::text[]) AS t (item_id, shard)
 JOIN items AS i USING (item_id)
 JOIN chains AS c ON (c.item_id, c.epoch, c.seq) = (i.item_id, i.epoch, i.seq)

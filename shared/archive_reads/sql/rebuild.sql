@@ -15,9 +15,10 @@ WHERE i.item_id = ANY ($1::text[])
 ORDER BY i.item_id;
 
 -- name: read_turns
--- What pauses and extensions have done to each item: how often it was extended, by how many microseconds its hard end has moved,
--- and since when it is paused, null where it is not.
-SELECT wanted.item_id, clock.shift_us, clock.paused_us,
+-- What pauses and extensions have done to each item: how often the soft close extended it, by how many microseconds pauses have
+-- moved its hard end, and since when it is paused, null where it is not; by how many its end was moved by those who may, and the
+-- newest $2 of their requests, newest first.
+SELECT wanted.item_id, clock.shift_us, clock.paused_us, moves.moved_us, moves.requests,
        coalesce((SELECT (e.body ->> 'extensions')::integer FROM events AS e
                  WHERE e.item_id = wanted.item_id AND e.type = 'extended'
                  ORDER BY e.epoch DESC, e.seq DESC LIMIT 1), 0) AS extensions
@@ -29,7 +30,14 @@ LATERAL (
                  lead(e.type) OVER events_of IS NULL AS is_last
           FROM events AS e WHERE e.item_id = wanted.item_id AND e.type IN ('paused', 'resumed')
           WINDOW events_of AS (ORDER BY e.epoch, e.seq)) AS turns
-) AS clock;
+) AS clock,
+LATERAL (
+    SELECT coalesce(sum(by_us), 0)::bigint AS moved_us,
+           coalesce((array_agg(request ORDER BY epoch DESC, seq DESC) FILTER (WHERE request <> ''))[1:$2], '{}') AS requests
+    FROM (SELECT e.epoch, e.seq, e.body ->> 'request' AS request,
+                 (e.body ->> 'end_us')::bigint - (e.body ->> 'previous_end_us')::bigint AS by_us
+          FROM events AS e WHERE e.item_id = wanted.item_id AND e.type = 'end_moved') AS moved
+) AS moves;
 
 -- name: read_log
 -- Of each item the newest $2 events, bids and others, newest first.

@@ -1,4 +1,5 @@
-"""Operators who pause items, let them go on and strike bids while others bid, and write down what they are told."""
+"""Operators who pause items, let them go on, move their ends and strike bids while others bid, and write down what they
+are told."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from tests.waiting import eventually
 _TIMEOUT_S = 5.0
 _PAUSED_MAX_S = 0.6
 _GO_ON_WITHIN_S = 30.0
+_EXTENDED_S = 1
 
 
 class Operators:
@@ -73,6 +75,8 @@ class Operators:
                 await self.ask(http, chance.choice(self._bidders.gateways), "pause", item_id)
                 await asyncio.sleep(chance.uniform(0, _PAUSED_MAX_S))
                 await self.go_on(http, item_id)
+            elif chance.random() < 0.15:
+                await self.ask(http, chance.choice(self._bidders.gateways), "extend", item_id)
             else:
                 accepted = self._bidders.accepted[item_id]
                 told_ids = [told_id for _, told_id in accepted if told_id is not None]
@@ -101,7 +105,8 @@ class Operators:
         invoked_s = time.monotonic()
         answer = None
         with contextlib.suppress(httpx.HTTPError):
-            answer = await http.post(f"{gateway}/api/v1/items/{item_id}/{path}", json={"reason": reason})
+            more = {"by_s": _EXTENDED_S} if kind == "extend" else {}
+            answer = await http.post(f"{gateway}/api/v1/items/{item_id}/{path}", json={"reason": reason} | more)
         code = None if answer is None or answer.status_code == 200 else str(answer.json().get("code"))
         outcome = _outcome_of(answer)
         self.operations[item_id].append(

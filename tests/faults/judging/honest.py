@@ -28,7 +28,12 @@ from tests.faults.history import (
 from tests.faults.judging.records import Public, public_of
 
 SECOND_US = 1_000_000
-_EVENT_TYPES = {"pause": "paused", "resume": "resumed", "cancel": "cancelled", "void": "voided"}
+EXTENDED_US = 7 * SECOND_US
+"""By how much it moves an end."""
+_EVENT_TYPES = {
+    **{"pause": "paused", "resume": "resumed", "extend": "end_moved"},
+    **{"cancel": "cancelled", "void": "voided"},
+}
 
 
 class Honest:
@@ -126,7 +131,7 @@ class Honest:
         self.now_s += 2
 
     def operate(self, kind: str, bid_id: str | None = None) -> None:
-        """Pause, resume, cancel, or strike a bid."""
+        """Pause, resume, extend, cancel, or strike a bid."""
         reason = f"{kind} {len(self.operations)}"
         extra: dict[str, Any] = {"reason": reason}
         if kind == "void":
@@ -135,6 +140,9 @@ class Honest:
             self.state, offered = self._without()
             extra |= {"bid_id": bid_id, "offered_to": offered}
             self.rows = [replace(row, is_voided=row.is_voided or row.bid_id == bid_id) for row in self.rows]
+        elif kind == "extend":
+            extra["previous_end_us"] = self.state.end_us
+            self.state = lifecycle.extend(self.terms, self.state, self.now_us, by_us=EXTENDED_US)
         else:
             self.state = getattr(lifecycle, kind)(self.terms, self.state, self.now_us)
         event = LogEvent(1, self.state.seq, _EVENT_TYPES[kind], self.now_us, {**self._body(self.state), **extra})
@@ -167,6 +175,7 @@ class Honest:
                 hard_end_us=kept.hard_end_us,
                 paused_us=kept.paused_us,
                 extensions=kept.extensions,
+                moved_us=kept.moved_us,
             ),
             offered,
         )

@@ -318,6 +318,8 @@ def _conflict(records: Records, replay: Replay, standing: _Standing, operation: 
             return state.status is not Status.PAUSED
         if operation.kind == "cancel":
             return ended or state.status.is_final
+        if operation.kind == "extend":
+            return ended or state.status.is_final or state.end_us is None
         return ended or state.status is Status.CANCELLED
 
     named = f"{operation.kind} {operation.reason}: {operation.code}"

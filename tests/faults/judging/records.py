@@ -77,7 +77,7 @@ class Request:
 class Operation:
     """One request of an operator. ``reason`` is its own: the event in the log carries it.
 
-    ``kind``: ``pause``, ``resume``, ``cancel`` or ``void``; only a void has a ``bid_id``.
+    ``kind``: ``pause``, ``resume``, ``extend``, ``cancel`` or ``void``; only a void has a ``bid_id``.
     """
 
     kind: str

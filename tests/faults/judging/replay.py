@@ -213,8 +213,11 @@ class _Run:
         return after
 
     def _transition(self, state: State, event: LogEvent, named: str) -> State:
-        if event.type in _OPERATIONS:
+        if event.type in _OPERATIONS or event.type == "end_moved":
             try:
+                if event.type == "end_moved":
+                    by_us = int(event.body["end_us"]) - int(event.body["previous_end_us"])
+                    return lifecycle.extend(self._terms, state, event.at_us, by_us=by_us)
                 return _OPERATIONS[event.type](self._terms, state, event.at_us)
             except StateConflict as conflict:
                 raise _Broken(f"{named} is stored, and by the rules it cannot be: {conflict}") from None

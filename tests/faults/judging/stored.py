@@ -154,7 +154,7 @@ def _operations_are_stored_once(records: Records) -> Iterator[str]:
         return
     stored: dict[str, int] = defaultdict(int)
     for event in records.events:
-        if event.type in ("paused", "resumed", "cancelled", "voided"):
+        if event.type in ("paused", "resumed", "end_moved", "cancelled", "voided"):
             stored[str(event.body.get("reason"))] += 1
     asked = {operation.reason for operation in records.operations}
     lost = [each.reason for each in records.operations if each.outcome == "ok" and not stored[each.reason]]

@@ -53,7 +53,7 @@ def terms(draw: st.DrawFn) -> Terms:
 
 
 _LENGTHS = st.integers(1, 25)
-_STEPS = st.sampled_from(["bid"] * 12 + ["read", "pause", "resume", "void", "void", "cancel"])
+_STEPS = st.sampled_from(["bid"] * 12 + ["read", "pause", "resume", "extend", "void", "void", "cancel"])
 _AMOUNTS_ABOVE = st.one_of(st.none(), st.integers(-4, 55))
 _MAXIMA_ABOVE = st.one_of(st.none(), st.integers(0, 300))
 _BIDDERS = st.tuples(st.sampled_from(USERS), st.sampled_from(KEYS))

@@ -17,6 +17,7 @@ from shared.archive_reads.keyed_verdicts import keyed_verdicts
 from shared.archive_reads.origin import closed_items
 from shared.archive_reads.rebuild_reads import read_items, read_verdicts
 from shared.archive_reads.statements import statements
+from shared.redis_layout.end_moves import MOVE_REQUESTS_KEPT
 from tests.integration.archive.archive_world import migrated_database
 
 pytestmark = pytest.mark.integration
@@ -98,13 +99,14 @@ async def test_pauses_and_extensions_are_summed_up_as_they_were(servers: Stack) 
             await put_closed(connection, item_id, len(instants), has_hard_end=number % 3 > 0)
             await put_events(connection, item_id, histories[item_id])
         found = await closed_items(connection.fetch, list(histories))
-        turns = {row["item_id"]: row for row in await connection.fetch(_REBUILD["read_turns"], list(histories))}
+        read = await connection.fetch(_REBUILD["read_turns"], list(histories), MOVE_REQUESTS_KEPT)
+        turns = {row["item_id"]: row for row in read}
         for number, (item_id, events) in enumerate(histories.items()):
             extensions, shift_us, paused_us = replayed(events)
             state = found[item_id].state
             assert state.extensions == extensions
             assert state.hard_end_us == (HARD_END_US + shift_us if number % 3 else None)
-            assert tuple(turns[item_id]) == (item_id, shift_us, paused_us, extensions)
+            assert tuple(turns[item_id]) == (item_id, shift_us, paused_us, 0, [], extensions)
 
 
 async def test_a_closed_item_of_very_many_extensions_is_read_in_one_short_row(servers: Stack) -> None:

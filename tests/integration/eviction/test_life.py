@@ -59,6 +59,7 @@ def requests_of(item_id: str) -> dict[str, Any]:
         "reused_by_other": ("POST", BID, {"user_id": "eve", "bid_id": f"{item_id}-bob", "amount": 1}, None),
         "reused_header": ("POST", BID, {"user_id": "bob", "amount": 12}, KEY),
         "pause": ("POST", f"{ITEM}/pause", REASON, None),
+        "extend": ("POST", f"{ITEM}/extend", REASON | {"by_s": 60}, None),
         "resume": ("POST", f"{ITEM}/resume", REASON, None),
         "cancel": ("POST", f"{ITEM}/cancel", REASON, None),
         "void_unknown": ("POST", f"{ITEM}/bids/nothing/void", REASON, None),

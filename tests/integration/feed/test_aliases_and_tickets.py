@@ -194,6 +194,31 @@ async def test_a_session_ends_with_the_token_that_the_ticket_was_asked_for_with(
         assert (await ann.next_of("error"))["code"] == "TOKEN_EXPIRED"
 
 
+async def test_a_session_ends_when_the_tokens_of_its_user_are_revoked(stack: Stack, api: Api) -> None:
+    """Whether it was begun by a ticket or by a feed token; what others are told goes on."""
+    item = await api.item()
+    zoe, yan = "zoe-who-is-revoked", "yan-who-is-not"
+    token = await api.call(zoe, Role.BIDDER, "POST", "feed-token", {})
+    async with (
+        Bidder.at(stack, f"/ws/items/{item}") as by_ticket,
+        Bidder.at(stack, f"/ws/items/{item}") as by_token,
+        Bidder.at(stack, f"/ws/items/{item}") as other,
+    ):
+        await by_ticket.say(op="authenticate", ticket=await api.ticket(zoe))
+        await by_token.say(op="authenticate", token=token["token"])
+        await other.say(op="authenticate", ticket=await api.ticket(yan))
+        for each in (by_ticket, by_token, other):
+            await each.next_of("authenticated")
+        await api.call("oda", Role.OPERATOR, "POST", "revocations", {"user_id": zoe})
+        for each in (by_ticket, by_token):
+            assert (await each.next_of("error"))["code"] == "TOKEN_EXPIRED"
+        # The feed token is good for another hour by itself, and begins no session that lasts.
+        await by_token.say(op="authenticate", token=token["token"])
+        assert (await by_token.next_of("error"))["code"] == "TOKEN_EXPIRED"
+        await other.pong()
+        assert "TOKEN_EXPIRED" not in "".join(other.texts)
+
+
 async def test_no_token_is_taken_in_an_address(stack: Stack, api: Api) -> None:
     item = await api.item()
     told = await api.call(ANN, Role.BIDDER, "POST", "feed-token", {})

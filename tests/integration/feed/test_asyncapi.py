@@ -175,6 +175,10 @@ async def the_life_of_an_item(viewer: ClientConnection, recorder: Recorder, sell
     await recorder.until(lambda: "paused" in recorder.kinds)
     await seller.call(f"/{item}/resume", reason="it is answered")
     await recorder.until(lambda: "resumed" in recorder.kinds)
+    await seller.call(f"/{item}/extend", reason="a holiday", by_s=60)
+    await recorder.until(
+        lambda: any(frame.get("reason") == "a holiday" for kind, frame in recorder.frames if kind == "extended")
+    )
     await seller.call(f"/{item}/bids/{bid_id}/void", reason="entered by mistake")
     await recorder.until(lambda: "voided" in recorder.kinds)
     await seller.bid(item, 50)

@@ -15,9 +15,11 @@ from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import LUA, ScriptLimits, item_keys
 from shared import names
 from shared.domain.auction import Terms
+from shared.domain.lifecycle import MOVED_MAX_US
 from shared.domain.voiding import Fate, LogEntry, Row, fate_of
 from shared.messages import BidAccepted, BidVoided, Event, decode_event, frame_batch
 from shared.redis_layout.accepted_log import decode_entry
+from shared.redis_layout.end_moves import MOVE_REQUESTS_KEPT, move_request
 from shared.redis_layout.item_hash import ItemState, decode_item, item_fields
 from shared.redis_layout.keys import (
     accepted_key,
@@ -32,7 +34,7 @@ from shared.redis_layout.keys import (
 )
 from shared.redis_layout.scripts import Script
 from shared.redis_layout.verdicts import Verdict, parse_verdict
-from tests.histories import KeyedBid
+from tests.histories import KeyedBid, end_asked
 
 ITEM = "equal-rules"
 SHARD = names.shard_of(ITEM)
@@ -49,7 +51,7 @@ _NEIGHBOURS_STATE: Any = {
     "keeps_verdicts": 1,
 }
 CLOCK = f"{{{SHARD}}}:clock"
-OPERATIONS = ("advance", "pause", "resume", "cancel")
+OPERATIONS = ("advance", "pause", "resume", "cancel", "extend")
 
 # The scripts read Redis TIME. Here they read a key instead, so that a history can stand at the very edge of a window.
 _TIME = "redis.call('TIME')"
@@ -57,7 +59,7 @@ PUBLIC = {
     *("type", "item_id", "epoch", "seq", "ts_us", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid"),
     *("status", "end_us", "reserve_met", "currency", "bid_id", "user_id", "kind", "amount", "previous_bid"),
     *("previous_end_us", "original_end_us", "extensions", "winner_id", "reason", "by"),
-    *("voided_seq", "offered_to", "bidder_id", "automatic_until", "previous_bid_count"),
+    *("voided_seq", "offered_to", "bidder_id", "automatic_until", "previous_bid_count", "request"),
 }
 
 
@@ -76,6 +78,7 @@ class Engine:
         self._place = redis.register_script(place)
         self._has_neighbours = False
         self._neighbours_bids = 0
+        self._moves = 0
         self._open = redis.register_script(_with_clock("open_item"))
         self._void = redis.register_script(_with_clock("void", "item", "bidding", "one_item"))
         self._operations = {name: redis.register_script(_with_clock(name, "item", "one_item")) for name in OPERATIONS}
@@ -112,9 +115,23 @@ class Engine:
 
     def operate(self, name: str) -> bool:
         arguments = [ITEM, "50000", "512", '"because it \\"rains\\", 100 %"', '"op"']
+        if name.startswith("extend"):
+            self._moves += 1
+            return self.extend(*end_asked(name), move_request("op", f"key-{self._moves}", name))[0] == 0
         answer: Any = self._operations[name](keys=item_keys(ITEM), args=arguments)
         assert answer[0] in (0, 4), answer
         return bool(answer[0] == 0)
+
+    def extend(
+        self, end_us: int | None, by_us: int | None, request: str = "", kept: int = MOVE_REQUESTS_KEPT
+    ) -> list[int]:
+        """Move the end. The script's reply, without the status that it may have."""
+        asked = ["" if number is None else str(number) for number in (end_us, by_us)]
+        head = [ITEM, "50000", "512", '"because it \\"rains\\", 100 %"', '"op"']
+        arguments = [*head, *asked, str(MOVED_MAX_US), request, str(kept)]
+        answer: Any = self._operations["extend"](keys=item_keys(ITEM), args=arguments)
+        assert answer[0] in (0, *range(4, 10)), answer
+        return [int(number) for number in answer if number not in (b"cancelled", b"closed", b"sold", b"unsold")]
 
     def rule(self, user_id: str, ruling: str, limit: int | None = None) -> int:
         """Rule on a bidder of the item. The script's reply."""

@@ -136,6 +136,8 @@ async def request_of(call: str, callers: Callers) -> tuple[str, str, Any, int]:
             return "POST", "/api/v1/images", png(), 201
         case "pause_item" | "cancel_item":
             return "POST", f"{at}/{call.partition('_')[0]}", why, 200
+        case "extend_item":
+            return "POST", f"{at}/extend", why | {"by_s": 60}, 200
         case "resume_item":
             paused = await callers.call("oda", Role.OPERATOR, "POST", f"{at}/pause", why)
             assert paused.status_code == 200

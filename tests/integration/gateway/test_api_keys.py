@@ -102,6 +102,28 @@ async def test_a_key_that_is_revoked_is_worthless(house: House) -> None:
     assert next(row for row in listed if row["key_id"] == key_id)["revoked_at"] is not None
 
 
+async def test_a_key_of_before_all_tokens_of_its_user_were_revoked_gives_none(house: House) -> None:
+    key = await house.new_key(user="gone")
+    token = (await house.exchange(key)).json()["access_token"]
+    operator = await house.exchange(await house.new_key(user="oda", role="operator"))
+    headers = {"authorization": f"Bearer {operator.json()['access_token']}"}
+    done = await house.http.post("/api/v1/revocations", json={"user_id": "gone"}, headers=headers)
+    assert done.status_code == 201, done.text
+    refused = await house.exchange(key)
+    assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHENTICATED")
+    said = await house.http.get("/api/v1/me", headers={"authorization": f"Bearer {token}"})
+    assert said.status_code == 401
+    # A key that is made afterwards is good; PostgreSQL says when it was made.
+    connection = await asyncpg.connect(house.stack.urls.postgres_url)
+    try:
+        later = await house.new_key(user="gone")
+        made = "UPDATE api_keys SET created_at = now() + interval '2 seconds' WHERE key_id = $1"
+        await connection.execute(made, later.split("_")[1])
+    finally:
+        await connection.close()
+    assert (await house.exchange(later)).status_code == 201
+
+
 async def test_a_key_has_an_end_and_no_token_is_good_for_longer(house: House) -> None:
     key = await house.new_key("--days", "1")
     key_id = key.split("_")[1]

@@ -117,7 +117,7 @@ async def well(stranger: Stranger) -> None:
     assert len((await call("get_history", item_id=item_id, limit=1, cursor=page["next_cursor"])).json()["bids"]) == 1
     await call("void_bid", example("void_bid"), item_id=item_id, bid_id=lifted.json()["bid_id"])
     await rule(stranger, item_id)
-    for operation in ("pause_item", "resume_item", "cancel_item"):
+    for operation in ("pause_item", "resume_item", "extend_item", "cancel_item"):
         await call(operation, example(operation), item_id=item_id)
     for increment, currency in (
         ({"kind": "percent", "value": 2.5}, "JPY"),
@@ -144,7 +144,7 @@ async def well(stranger: Stranger) -> None:
     assert {bid["user_id"] for bid in named} == {"ann", "bob"}
 
     async def is_archived() -> bool:
-        return len((await call("get_audit", item_id=item_id)).json()["operations"]) == 4
+        return len((await call("get_audit", item_id=item_id)).json()["operations"]) == 5
 
     await eventually(is_archived)
     for operation in ("get_me", "get_overview", "get_dead_letters"):

@@ -18,6 +18,7 @@ from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.signing_key import signed_token, signing_key
 from infrastructure.local.stack import Stack
 from tests.stack import StackFactory
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,6 +33,7 @@ SMALL = {
     "GATEWAY_TRUSTED_PROXIES": "127.0.0.1",
     "BODIES_BYTES_PER_ADDRESS_MAX": str(MIB),
     "BID_SOCKETS_PER_ADDRESS_MAX": "2",
+    "BID_SOCKETS_PER_CALLER_MAX": "3",
 }
 
 
@@ -189,6 +191,43 @@ async def test_websockets_of_an_address(clients: Clients) -> None:
         assert b"TOO_MANY_CONNECTIONS_FROM_ADDRESS" in (refused.value.response.body or b"")
         async with clients.socket("four", "10.0.0.7"):
             pass
+
+
+async def test_websockets_of_a_caller(clients: Clients) -> None:
+    """From however many addresses; and a place is free again when one is closed."""
+    async with clients.socket("many", "10.0.1.1"), clients.socket("many", "10.0.1.2"):
+        async with clients.socket("many", "10.0.1.3"):
+            with pytest.raises(InvalidStatus) as refused:
+                await clients.socket("many", "10.0.1.4")
+            assert refused.value.response.status_code == 429
+            assert b"TOO_MANY_CONNECTIONS_OF_CALLER" in (refused.value.response.body or b"")
+
+        async def is_free() -> bool:
+            with contextlib.suppress(InvalidStatus):
+                async with clients.socket("many", "10.0.1.4"):
+                    return True
+            return False
+
+        await eventually(is_free)
+
+
+async def test_what_is_no_bid_and_no_websocket_is_charged_too(clients: Clients) -> None:
+    """The bid's address asked with GET, and WebSockets that are refused: of no such address, or without a token."""
+    answers = await asyncio.gather(
+        *(clients.http.get(f"{ITEMS}/none/bid", headers={"x-forwarded-for": "10.0.1.5"}) for _ in range(400))
+    )
+    assert 405 in {answer.status_code for answer in answers}
+    assert_limited(next(answer for answer in answers if answer.status_code == 429), "address")
+    opening = {
+        "x-forwarded-for": "10.0.1.6",
+        **{"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"},
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    for path, refused_with in (("/nothing", 403), ("/api/v1/bids", 401)):
+        opening["x-forwarded-for"] = f"10.0.2.{refused_with - 400}"
+        answers = await asyncio.gather(*(clients.http.get(path, headers=opening) for _ in range(400)))
+        assert {answer.status_code for answer in answers} == {refused_with, 429}, path
+        assert_limited(next(answer for answer in answers if answer.status_code == 429), "address")
 
 
 async def test_bodies_of_an_address_have_a_sum(clients: Clients, stack: Stack) -> None:

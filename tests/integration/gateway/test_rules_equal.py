@@ -25,10 +25,21 @@ from shared.messages import (
     AuctionPaused,
     BidAccepted,
     BidVoided,
+    EndMoved,
     Event,
 )
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, Verdict
-from tests.histories import NOW_US, SECOND_US, KeyedBid, Step, histories, late_terms, resting_histories, terms
+from tests.histories import (
+    NOW_US,
+    SECOND_US,
+    KeyedBid,
+    Step,
+    end_asked,
+    histories,
+    late_terms,
+    resting_histories,
+    terms,
+)
 from tests.integration.gateway.rule_engine import ITEM, Engine, rows_of
 from tests.searching import examples
 
@@ -47,6 +58,7 @@ class Moved:
     seq: int
     type: str
     status: Status
+    end_us: int | None = None
 
 
 @dataclass
@@ -80,14 +92,20 @@ class Model:
         """Run an operation; whether the state allowed it."""
         before = self.state
         try:
-            after = OPERATIONS[name](self.terms, before, now_us)
+            if name.startswith("extend"):
+                end_us, by_us = end_asked(name)
+                after = lifecycle.extend(self.terms, before, now_us, end_us=end_us, by_us=by_us)
+            else:
+                after = OPERATIONS[name](self.terms, before, now_us)
         except StateConflict:
             return False
         if before.status is Status.SCHEDULED and name == "advance" and after.seq > before.seq:
             self.events.append(Moved(before.seq + 1, "opened", Status.OPEN))
         if after.status in (Status.SOLD, Status.UNSOLD) and after.seq > before.seq:
             self.events.append(Moved(after.seq, "closed", after.status))
-        if name != "advance":
+        if name.startswith("extend"):
+            self.events.append(Moved(after.seq, "end_moved", after.status, after.end_us))
+        elif name != "advance":
             self.events.append(Moved(after.seq, f"{name}{'led' if name == 'cancel' else 'd'}", after.status))
         self.state = after
         return True
@@ -163,7 +181,9 @@ def _check_events(expected: list[bidding.DomainEvent | Moved | voiding.Voided], 
             assert (event.previous_end_us, event.end_us) == (model.previous_end_us, model.end_us)
         elif isinstance(model, Moved):
             assert (event.__struct_config__.tag, event.status) == (model.type, model.status)
-            if isinstance(event, AuctionPaused):
+            if isinstance(event, EndMoved):
+                assert event.end_us == model.end_us
+            if isinstance(event, AuctionPaused | EndMoved):
                 assert event.reason == 'because it "rains", 100 %'
         elif isinstance(model, voiding.Voided):
             assert isinstance(event, BidVoided)

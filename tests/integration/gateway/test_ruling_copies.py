@@ -213,6 +213,24 @@ async def test_sellers_together_leave_half_of_the_room_to_the_house(redis: Any) 
     assert (await scripts.rule_on_all(other, None, "block", **WHY)).entry == 2
 
 
+async def test_one_seller_leaves_room_to_the_other_sellers(redis: Any) -> None:
+    scripts, _ = parts(redis, seller_max=2)
+    home = home_of("ann")
+    ann, bob, cyd = [user for user in (f"u{n}" for n in range(1_000)) if home_of(user) == home][:3]
+    await scripts.rule_on_all(ann, "sam", "block", **WHY)
+    await scripts.rule_on_all(ann, "samson", "block", **WHY)
+    await scripts.rule_on_all(bob, "sam", "block", **WHY)
+    with pytest.raises(TooManyRulings):
+        await scripts.rule_on_all(cyd, "sam", "block", **WHY)
+    # What is there may be ruled again and taken back; others go on, each up to as many.
+    assert (await scripts.rule_on_all(ann, "sam", "block", **WHY)).entry == 0
+    await scripts.rule_on_all(cyd, "samson", "block", **WHY)
+    with pytest.raises(TooManyRulings):
+        await scripts.rule_on_all(bob, "samson", "block", **WHY)
+    await scripts.rule_on_all(bob, "sam", "unblock", **WHY)
+    await scripts.rule_on_all(cyd, None, "block", **WHY)
+
+
 async def test_a_recovered_home_takes_later_rulings_for_later(redis: Any) -> None:
     """Its entries begin at 1 again, in a higher epoch."""
     scripts, spreader = parts(redis)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from api_gateway import listing
-from api_gateway.listing import AT_ONCE_MAX, Listing, Wish
+from api_gateway.listing import AT_ONCE_MAX, OF_ONE_MAX, Listing, Wish
 from shared.archive_reads.catalogue import CataloguePage
 from shared.domain.errors import InvalidInput, Overloaded, Unavailable
 
@@ -45,8 +45,8 @@ class World:
         told = {"price": self.price, "padding": self.padding}
         return {item_id: Reading(msgspec.json.encode({"id": item_id, **told})) for item_id in item_ids}
 
-    def ask(self, wish: Wish = WISH) -> asyncio.Task[bytes]:
-        return asyncio.create_task(self.listing.page(wish))
+    def ask(self, wish: Wish = WISH, payer: str = "") -> asyncio.Task[bytes]:
+        return asyncio.create_task(self.listing.page(wish, payer))
 
 
 async def turns() -> None:
@@ -77,7 +77,7 @@ async def test_few_are_made_at_once_and_few_wait(monkeypatch: pytest.MonkeyPatch
     world = World()
     asked = []
     for number in range(AT_ONCE_MAX + 3):
-        asked.append(world.ask(WISH._replace(limit=number + 1)))
+        asked.append(world.ask(WISH._replace(limit=number + 1), f"user-{number}"))
         await turns()
     assert len(world.asked) == AT_ONCE_MAX
     with pytest.raises(Overloaded):
@@ -86,6 +86,28 @@ async def test_few_are_made_at_once_and_few_wait(monkeypatch: pytest.MonkeyPatch
         world.let.release()
     await asyncio.gather(*asked)
     assert len(world.asked) == len(asked)
+
+
+async def test_nobody_waits_for_all_that_another_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "AT_ONCE_MAX", 1)
+    world = World()
+    greedy = [world.ask(WISH._replace(limit=1), "mallory")]
+    await turns()
+    greedy += [world.ask(WISH._replace(limit=number + 2), "mallory") for number in range(OF_ONE_MAX)]
+    await turns()
+    with pytest.raises(Overloaded, match="you have asked"):
+        await world.listing.page(WISH._replace(limit=99), "mallory")
+    # Also who wants what the other has asked for last.
+    patient = [world.ask(WISH._replace(limit=77), "ann"), world.ask(WISH._replace(limit=OF_ONE_MAX + 1), "bob")]
+    for _ in range(5):
+        world.let.release()
+        await turns()
+    assert all(each.done() for each in patient)
+    assert sum(each.done() for each in greedy) == 4
+    for _ in greedy:
+        world.let.release()
+    await asyncio.gather(*greedy)
+    assert len(world.asked) == len(greedy) + 1, "what two ask for is made once"
 
 
 async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:

@@ -13,6 +13,7 @@ from shared.messages import (
     AuctionPaused,
     AuctionResumed,
     BidAccepted,
+    EndMoved,
     Event,
     ItemCreated,
 )
@@ -123,6 +124,12 @@ def paused(seq: int, *, epoch: int = 1, bid_count: int | None = None) -> Auction
 def resumed(seq: int, *, end_us: int | None) -> AuctionResumed:
     """The end of a pause, which moved the end to ``end_us``."""
     return AuctionResumed(**{**_public(seq, 1, ITEM), "end_us": end_us}, reason="why", by=None)
+
+
+def end_moved(seq: int, previous_us: int, *, end_us: int) -> EndMoved:
+    """An operator moved the end to ``end_us``."""
+    told = {"previous_end_us": previous_us, "original_end_us": START_US, "extensions": 0}
+    return EndMoved(**{**_public(seq, 1, ITEM), "end_us": end_us}, **told, reason="why", by=None)
 
 
 def closed(seq: int) -> AuctionClosed:

@@ -11,6 +11,7 @@
 local item_key, proxies_key, recent_key, outbox_key, cursors_key, deadlines_key, bidders_key, accepted_key, verdicts_key
 local item_id, recent_kept
 local AMOUNT_OVER = 9007199254740992 -- 2^53: "no higher bid is possible"
+local USED_MAX = 72057594037927936 -- 2^56
 local F = '%d'
 ---@limit VERDICT_KEEP_S
 ---@limit ACCEPTED_KEPT
@@ -136,8 +137,14 @@ local function charge()
   if after == (charged or '') then return end
   local credit_key = string.match(item_key, '^{[^}]*}:') .. 'credit'
   local former, former_amount = string.match(charged or '', '^([^|]*)|(%d+)$')
+  -- What is used in one shard stays below 2^56, far above every limit, and so the sum of all shards below 2^63: past that Redis
+  -- refuses to count, after the event of this decision is written. What would pass it is counted as nothing, and so given back.
+  if user ~= '' and credit_of(user) + amount - (former == user and tonumber(former_amount) or 0) > USED_MAX then
+    amount = 0
+    after = user .. '|0'
+  end
   redis.call('HSET', item_key, 'charged', after)
-  if former then redis.call('HINCRBY', credit_key, 'u:' .. former .. '|' .. currency, '-' .. former_amount) end
+  if former and former_amount ~= '0' then redis.call('HINCRBY', credit_key, 'u:' .. former .. '|' .. currency, '-' .. former_amount) end
   if user ~= '' then redis.call('HINCRBY', credit_key, 'u:' .. user .. '|' .. currency, F:format(amount)) end
   charged = after
 end

@@ -16,7 +16,7 @@ variable "alb_ingress_cidrs" {
 }
 
 variable "operator_cidrs" {
-  description = "IPv4 networks that may create, pause, resume, cancel and void, and read /metrics; empty for none."
+  description = "IPv4 networks that may create, pause, resume, extend, cancel and void, and read /metrics; empty for none."
   type        = list(string)
   default     = []
 

@@ -8,7 +8,7 @@
 
 locals {
   operator_paths = concat(
-    ["^/metrics/?$", "^/api/v1/items/[^/]+/(cancel|pause|resume)/?$", "^/api/v1/items/[^/]+/bids/.+/void/?$"],
+    ["^/metrics/?$", "^/api/v1/items/[^/]+/(cancel|extend|pause|resume)/?$", "^/api/v1/items/[^/]+/bids/.+/void/?$"],
     var.with_tokens ? [] : ["^/api/v1/(ops/.*|revocations)/?$", "^/api/v1/items/[^/]+/(audit|named-bids)/?$", "^/api/v1/(items/[^/]+|sellers/[^/]+)/bidders/?$", "^/api/v1/bidders/?$"],
   )
   operator_path = join("|", local.operator_paths)

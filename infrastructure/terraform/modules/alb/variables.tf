@@ -54,7 +54,7 @@ variable "hosted_zone_id" {
 }
 
 variable "operator_cidrs" {
-  description = "IPv4 networks that may create, pause, resume, cancel and void, and read /metrics."
+  description = "IPv4 networks that may create, pause, resume, extend, cancel and void, and read /metrics."
   type        = list(string)
 }
 

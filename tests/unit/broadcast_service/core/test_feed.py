@@ -22,6 +22,7 @@ from tests.unit.broadcast_service.builders import (
     closed,
     content,
     created,
+    end_moved,
     extended,
     item,
     paused,
@@ -288,3 +289,5 @@ def test_a_pause_moves_the_hard_end_that_newcomers_are_shown() -> None:
     assert hard_end(feed) == to_rfc3339(START_US + 14 * minute_us), "once, not again with the event that was missed"
     feed.offer([bid(9)])
     assert hard_end(feed) == to_rfc3339(START_US + 14 * minute_us)
+    feed.offer([end_moved(10, START_US + 10 * minute_us, end_us=START_US + 13 * minute_us)])
+    assert hard_end(feed) == to_rfc3339(START_US + 17 * minute_us), "an operator moves both ends as well"

@@ -32,6 +32,7 @@ from shared.messages import (
     AuctionResumed,
     BidAccepted,
     BidVoided,
+    EndMoved,
     Event,
 )
 from tests.unit.broadcast_service.builders import ITEM, SECRET, START_US, bid, content, created, item
@@ -152,6 +153,24 @@ def test_bid() -> None:
                 "previous_end_time": "2023-11-14T22:13:20.000000Z",
                 "original_end_time": "2023-11-14T22:13:20.000000Z",
                 "extensions": 2,
+            },
+        ),
+        (
+            EndMoved(
+                **STATE,
+                previous_end_us=START_US,
+                original_end_us=START_US,
+                extensions=0,
+                reason="a holiday",
+                by="oda",
+                request="12:34",
+            ),
+            "extended",
+            {
+                "previous_end_time": "2023-11-14T22:13:20.000000Z",
+                "original_end_time": "2023-11-14T22:13:20.000000Z",
+                "extensions": 0,
+                "reason": "a holiday",
             },
         ),
         (AuctionOpened(**STATE), "opened", {}),

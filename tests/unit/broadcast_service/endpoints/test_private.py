@@ -192,6 +192,17 @@ async def test_an_expired_token_is_said_once_and_ends_the_standings(world: World
     await until_shown(pipe, "authenticated", "leading", "TOKEN_EXPIRED", "authenticated", "leading")
 
 
+async def test_the_session_of_a_revoked_token_ends(world: World) -> None:
+    connection, pipe = world.connect()
+    world.channel.authenticate(connection, Identity("user-5", FOREVER, issued_s=7))
+    await until_shown(pipe, "authenticated", "leading")
+    world.channel.expire(1, is_revoked=lambda identity: identity.issued_s == 8)
+    assert len(world.channel) == 1
+    world.channel.expire(1, is_revoked=lambda identity: identity.issued_s == 7)
+    assert len(world.channel) == 0
+    assert shown(pipe) == ["authenticated", "leading", "TOKEN_EXPIRED"]
+
+
 async def test_another_token_makes_another_bidder_of_the_connection(world: World) -> None:
     connection, pipe = world.connect()
     world.channel.authenticate(connection, Identity("user-5", FOREVER, sees_maximum=True))

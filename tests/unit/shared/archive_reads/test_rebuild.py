@@ -221,6 +221,14 @@ def test_pauses_shift_the_hard_end_and_a_running_one_is_kept() -> None:
     assert (fields["hard_end_us"], fields["paused_us"]) == (str(SOFT.hard_end_us + 35), "200")
 
 
+def test_an_end_that_was_moved_takes_the_hard_end_along_and_its_requests_are_known() -> None:
+    turns = Turns(shift_us=35, moved_us=7, move_requests=("ab:cd", "12:34"))
+    fields = rebuild(item_row(), turns, [], epoch=2).fields
+    assert SOFT.hard_end_us is not None
+    assert fields["hard_end_us"] == str(SOFT.hard_end_us + 42)
+    assert (fields["moved_us"], fields["move_requests"]) == ("7", "ab:cd 12:34")
+
+
 def test_bids_become_the_events_that_they_were() -> None:
     """Newest first: a bid after the void of bid 4, whose extension is still in force."""
     extended = AuctionExtended(

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from shared.domain.auction import State, Status, Terms
-from shared.domain.errors import StateConflict
-from shared.domain.lifecycle import advance, cancel, pause, resume
+from shared.domain.errors import EndStays, StateConflict
+from shared.domain.lifecycle import MOVED_MAX_US, advance, cancel, extend, pause, resume
 
 TERMS = Terms("lot", 100, end_us=200)
 OPEN = State(end_us=200, hard_end_us=260, leader="ann", price=5, seq=3)
@@ -52,7 +52,42 @@ def test_a_paused_item_that_is_cancelled_is_no_longer_paused() -> None:
     assert (cancelled.status, cancelled.paused_us, cancelled.seq) == (Status.CANCELLED, None, 5)
 
 
-@pytest.mark.parametrize("operation", [pause, resume, cancel])
+def test_an_end_that_is_moved_takes_the_hard_end_along_and_leaves_the_count_of_late_bids() -> None:
+    before = replace(OPEN, extensions=2)
+    for after in (extend(TERMS, before, 150, by_us=40), extend(TERMS, before, 150, end_us=240)):
+        assert (after.end_us, after.hard_end_us, after.extensions, after.moved_us, after.seq) == (240, 300, 2, 40, 4)
+    assert extend(TERMS, after, 160, by_us=5).moved_us == 45
+    early = extend(TERMS, SCHEDULED, 50, by_us=40)
+    assert (early.status, early.end_us) == (Status.SCHEDULED, 240)
+    assert extend(TERMS, SCHEDULED, 100, by_us=40).status is Status.OPEN
+
+
+def test_what_is_added_to_a_paused_item_is_there_after_the_pause() -> None:
+    longer = extend(TERMS, pause(TERMS, OPEN, 150), 900, by_us=40)
+    assert (longer.status, longer.end_us) == (Status.PAUSED, 240)
+    again = resume(TERMS, longer, 1_000)
+    assert (again.end_us, again.hard_end_us) == (1_000 + 50 + 40, 260 + 850 + 40)
+    with pytest.raises(EndStays, match="by_s"):
+        extend(TERMS, longer, 900, end_us=5_000)
+
+
+def test_an_end_is_never_earlier_nor_for_ever_and_where_there_is_none_it_is_not_moved() -> None:
+    for asked in ({"end_us": 200}, {"end_us": 199}, {"by_us": 0}, {"by_us": -5}):
+        with pytest.raises(EndStays, match="later"):
+            extend(TERMS, OPEN, 150, **asked)
+    with pytest.raises(EndStays, match="none"):
+        extend(TERMS, replace(OPEN, end_us=None), 150, by_us=40)
+    most = extend(TERMS, OPEN, 150, by_us=MOVED_MAX_US - 3_000_000)
+    with pytest.raises(EndStays, match="30 days, of which 3 seconds"):
+        extend(TERMS, most, 150, by_us=3_000_001)
+    assert extend(TERMS, most, 150, by_us=3_000_000).moved_us == MOVED_MAX_US
+
+
+def extend_a_little(terms: Terms, state: State, now_us: int) -> State:
+    return extend(terms, state, now_us, by_us=1)
+
+
+@pytest.mark.parametrize("operation", [pause, resume, cancel, extend_a_little])
 def test_between_its_end_and_its_close_an_item_is_closed(operation: object) -> None:
     with pytest.raises(StateConflict, match="closed"):
         operation(TERMS, OPEN, 200)  # type: ignore[operator]

@@ -338,6 +338,29 @@ async def test_who_does_not_read_the_answer_is_cut_off_in_time(service: str) -> 
 
 
 @every_service
+async def test_who_has_most_answers_that_nobody_reads_pays(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the oldest of all, who may be somebody else."""
+    monkeypatch.setattr(counted, "UNREAD_MAX", 3)
+    protocol_class: Any = type("Own", (PROTOCOLS[service],), {})
+    async with serving(protocol_class, keep_alive_s=LONG_S) as (port, connections):
+        with contextlib.ExitStack() as stack:
+            sent = []
+            for number, address in enumerate(("127.0.0.8", "127.0.0.9", "127.0.0.9", "127.0.0.9")):
+                client = stack.enter_context(socket.create_connection((HOST, port), source_address=(address, 0)))
+                client.send(GET.replace(b"/", b"/large", 1))
+                sent.append(client.getsockname())
+                expected = min(number + 1, 3)
+                await eventually(lambda expected=expected: len(protocol_class._unread or ()) == expected)  # type: ignore[misc]
+
+            def left() -> set[Any]:
+                return {each.transport.get_extra_info("peername") for each in protocol_class._unread}
+
+            await eventually(lambda: sent[3] in left())
+            assert left() == {sent[0], sent[2], sent[3]}
+            await eventually(lambda: len(connections) == 3)
+
+
+@every_service
 async def test_few_may_have_answers_that_they_do_not_read(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that has not read for the longest goes first; who reads is none of them."""
     monkeypatch.setattr(counted, "UNREAD_MAX", 3)

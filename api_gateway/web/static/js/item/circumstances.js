@@ -7,7 +7,7 @@ import { isolated, sentence } from "../lib/dom.js";
 const REPLAYED_EVENTS = 30;
 const EXTENDED_SHOWN_MS = 15_000;
 const FALL_SHOWN_MS = 30_000;
-const TOLD = ["paused", "cancelled", "voided", "closed"];
+const TOLD = ["paused", "cancelled", "voided", "closed", "extended"];
 
 export class Circumstances {
   #newest = new Map(); // by type of frame
@@ -33,9 +33,12 @@ export class Circumstances {
     if (to > from) this.#extended = { byMs: to - from, end: to, untilMs: now + EXTENDED_SHOWN_MS };
   }
 
-  /** `{byMs, end}` for some seconds after the end moved, else null. */
+  /** `{byMs, end, reason}` for some seconds after the end moved, else null. A late bid gives no reason. */
   get extended() {
-    return this.#extended !== null && performance.now() < this.#extended.untilMs ? this.#extended : null;
+    if (this.#extended === null || performance.now() >= this.#extended.untilMs) return null;
+    const told = this.#newest.get("extended");
+    const isOfIt = told !== undefined && Date.parse(told.end_time ?? "") === this.#extended.end;
+    return { ...this.#extended, reason: (isOfIt && told.reason) || null };
   }
 
   /** A sentence for some seconds after the price fell, else null. */

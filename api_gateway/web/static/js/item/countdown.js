@@ -1,7 +1,7 @@
 // The clock on the panel: counts to the opening or the close, or stands still. It follows the server's time.
 
 import { durationParts, lengthText, momentText, serverNow, timeText, two } from "../lib/clock.js";
-import { byId, element, setText } from "../lib/dom.js";
+import { byId, element, isolated, sentence, setText } from "../lib/dom.js";
 import { URGENT_MS, endOf, isFinalStatus, startOf } from "../lib/status.js";
 
 const SOON_MS = 900_000;
@@ -61,7 +61,8 @@ export class Countdown {
     if (extended === null) return;
     // Counted from the bid, the extension has an odd length, which would help nobody.
     const by = extended.byMs % MINUTE_MS === 0 ? ` by ${lengthText(extended.byMs)}` : "";
-    setText(box, `Extended${by}. The bidding now closes at ${timeText(extended.end)}.`);
+    const why = extended.reason === null ? "" : ` ${isolated(sentence(extended.reason))}`;
+    setText(box, `Extended${by}. The bidding now closes at ${timeText(extended.end)}.${why}`);
   }
 }
 

@@ -37,8 +37,9 @@ export class ApiError extends Error {
   }
 }
 
-/** By default a POST with a body, and a GET without one. `token`: by default of who is signed in. */
-export async function request(path, { method, body, timeoutMs = READ_TIMEOUT_MS, token = bearer() } = {}) {
+/** By default a POST with a body, and a GET without one. `token`: by default of who is signed in. `key`: under which a
+ *  repetition is known. */
+export async function request(path, { method, body, timeoutMs = READ_TIMEOUT_MS, token = bearer(), key = null } = {}) {
   const sentMs = performance.now();
   let response;
   let text;
@@ -49,6 +50,7 @@ export async function request(path, { method, body, timeoutMs = READ_TIMEOUT_MS,
       headers: {
         ...(body !== undefined && { "Content-Type": "application/json" }),
         ...(token !== null && { Authorization: `Bearer ${token}` }),
+        ...(key !== null && { "Idempotency-Key": key }),
       },
       signal: AbortSignal.timeout(timeoutMs),
       cache: "no-store",
@@ -243,6 +245,11 @@ export function auditOf(itemId, limit) {
 /** "pause", "resume" or "cancel", or `bids/<bid id>/void`; returns the item after it. */
 export function operate(itemId, operation, reason) {
   return request(`${itemPath(itemId)}/${operation}`, { body: { reason }, timeoutMs: OPERATION_TIMEOUT_MS });
+}
+
+/** Moves the end of an item later by so many seconds, under `key` once; returns the item after it. */
+export function extend(itemId, bySeconds, reason, key) {
+  return request(`${itemPath(itemId)}/extend`, { body: { by_s: bySeconds, reason }, timeoutMs: OPERATION_TIMEOUT_MS, key });
 }
 
 /** Whom a token names: `{user_id, roles, expires}`. */

@@ -3,6 +3,7 @@
 
 import { ApiError } from "../lib/api.js";
 import { element, sentence, setText } from "../lib/dom.js";
+import { moneyOf } from "./confirm.js";
 
 const PAGE = 20;
 // A page of the list may be empty although others follow.
@@ -113,7 +114,7 @@ export class Bidders {
   /** Asks, and rules. */
   ask(ruling, userId) {
     const [title, words, yes] = this.place.questions(userId)[ruling];
-    const amount = ruling === "limit" ? { label: this.place.amountLabel, currency: this.place.currency } : null;
+    const amount = ruling === "limit" ? moneyOf(this.place.amountLabel, this.place.currency) : null;
     const question = { title, words, yes, isDanger: ruling === "block", why: WHY_ARCHIVED, amount };
     const rule = this.place.ruler();
     this.confirmation.ask(question, (reason, limit) => this.#rule(rule, ruling, userId, limit === null ? { reason } : { reason, amount: limit }));

@@ -3,11 +3,20 @@
 import { byId, sentence, setText } from "../lib/dom.js";
 import { parseAmount } from "../lib/money.js";
 
+/** An amount of money that is asked for. */
+export function moneyOf(label, currency) {
+  return {
+    label: `${label} (${currency})`,
+    parse: (text) => parseAmount(text, currency),
+    complaint: "Give one amount above 0, such as 400.",
+  };
+}
+
 const TOLD = "Why? Everybody who watches the lot is told.";
 
 export class Confirmation {
   #run = null;
-  #currency = null;
+  #asked = null;
   #isBusy = false;
 
   constructor() {
@@ -27,19 +36,19 @@ export class Confirmation {
 
   /**
    * `run(reason, amount)` does it; where it throws an Error, the dialog shows its message and stays. What it returns, if
-   * anything, is the node that gets the focus where the button that was pressed is there no longer. `amount`: the label
-   * and the currency of an amount that is asked for too.
+   * anything, is the node that gets the focus where the button that was pressed is there no longer. `amount`: a number
+   * that is asked for too, with its label, `parse(text)`, which gives null for what is none, and the complaint then.
    */
   ask({ title, words, yes, isDanger = false, why = TOLD, amount = null }, run) {
     this.#run = run;
-    this.#currency = amount === null ? null : amount.currency;
+    this.#asked = amount;
     setText(byId("confirm-title"), title);
     setText(byId("confirm-words"), words);
     setText(byId("reason-label"), why);
     setText(byId("confirm-yes"), yes);
     byId("confirm-yes").classList.toggle("is-danger", isDanger);
     byId("amount-field").hidden = amount === null;
-    setText(byId("amount-label"), amount === null ? "" : `${amount.label} (${amount.currency})`);
+    setText(byId("amount-label"), amount?.label ?? "");
     this.reason.value = this.amount.value = "";
     this.#complain(this.reason, "");
     this.#complain(this.amount, "");
@@ -50,10 +59,10 @@ export class Confirmation {
   async #submit() {
     if (this.#isBusy) return;
     const reason = this.reason.value.trim();
-    const amount = this.#currency === null ? null : parseAmount(this.amount.value, this.#currency);
+    const amount = this.#asked === null ? null : this.#asked.parse(this.amount.value);
     this.#complain(this.reason, reason === "" ? "Say why: it is kept." : "");
-    const isMissing = this.#currency !== null && amount === null;
-    this.#complain(this.amount, isMissing ? "Give one amount above 0, such as 400." : "");
+    const isMissing = this.#asked !== null && amount === null;
+    this.#complain(this.amount, isMissing ? this.#asked.complaint : "");
     if (reason === "" || isMissing) return;
     this.#busy(true);
     try {
@@ -63,7 +72,7 @@ export class Confirmation {
       const focused = document.activeElement;
       if (focused === document.body || this.node.contains(focused)) next?.focus();
     } catch (error) {
-      this.#complain(this.#currency !== null && /^amount\b/.test(error.message) ? this.amount : this.reason, sentence(error.message));
+      this.#complain(this.#asked !== null && /^(amount|the end)\b/.test(error.message) ? this.amount : this.reason, sentence(error.message));
     } finally {
       this.#busy(false);
     }

@@ -2,7 +2,7 @@
 // buttons for that.
 
 import { Register, stateOf } from "../feed/feed.js";
-import { ApiError, auditOf, getItem, namedBids, operate } from "../lib/api.js";
+import { ApiError, auditOf, extend, getItem, namedBids, operate } from "../lib/api.js";
 import { momentText, timeText } from "../lib/clock.js";
 import { byId, element, isolated, oncePerFrame, sentence, setText } from "../lib/dom.js";
 import { formatMoney } from "../lib/money.js";
@@ -15,6 +15,8 @@ const AUDIT_MAX = 20;
 const READ_EVERY_MS = 1500;
 const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const DONE = { paused: "Paused", resumed: "Resumed", cancelled: "Withdrawn", voided: "Bid voided" };
+const MINUTES_MAX = 30 * 24 * 60;
+const MINUTES = { label: "By how many minutes?", parse: minutesOf, complaint: "Give whole minutes, such as 10." };
 
 export class Lot {
   #id = null;
@@ -59,6 +61,7 @@ export class Lot {
       resume: ["Resume the bidding?", "The end moves by the length of the pause.", "Resume"],
       cancel: ["Withdraw the lot?", "This is final: the bidding ends, and nobody wins.", "Withdraw"],
     };
+    byId("extend").addEventListener("click", () => this.#askExtend());
     for (const [operation, [title, words, yes]] of Object.entries(questions)) {
       const question = { title, words, yes, isDanger: operation === "cancel" };
       byId(operation).addEventListener("click", () => this.#ask(question, operation));
@@ -123,16 +126,32 @@ export class Lot {
     this.bidders.refresh();
   }
 
-  /** Asks before `operation`, about the lot that is shown now: while the dialog is open another one may come. */
+  /** Asks before an operation, about the lot that is shown now: while the dialog is open another one may come. */
   #ask(question, operation) {
+    this.#askAnd(question, (id, reason) => operate(id, operation, reason));
+  }
+
+  #askExtend() {
+    const { status } = this.#now;
+    const words =
+      `${status === "paused" ? "So much is added to the time that is left." : `It closes on ${momentText(endOf(this.#now))}.`} ` +
+      "An end can only become later, by 30 days in all.";
+    // Sent again after no answer, it is the same request.
+    const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    this.#askAnd({ title: "Move the end?", words, yes: "Move the end", amount: MINUTES }, (id, reason, minutes) =>
+      extend(id, minutes * 60, reason, `${key}-${minutes}`),
+    );
+  }
+
+  #askAnd(question, run) {
     const id = this.#id;
     const { name } = this.#now;
     const words = `The lot is ${name ? `“${isolated(name)}” (${id})` : id}. ${question.words}`;
-    this.confirmation.ask({ ...question, words }, (reason) => this.#operate(id, operation, reason));
+    this.confirmation.ask({ ...question, words }, (reason, amount) => this.#did(id, run(id, reason, amount)));
   }
 
-  async #operate(id, operation, reason) {
-    const item = await operate(id, operation, reason);
+  async #did(id, answer) {
+    const item = await answer;
     if (id !== this.#id) return;
     this.#register.offer(stateOf(item));
     setText(byId("done"), "Done, and noted in your name.");
@@ -196,6 +215,7 @@ export class Lot {
     const isOver = isFinalStatus(item.status);
     byId("pause").hidden = !may || item.status !== "open";
     byId("resume").hidden = !may || item.status !== "paused";
+    byId("extend").hidden = !may || isOver || end === null;
     byId("cancel").hidden = !may || isOver;
     this.#drawWho(isOver);
   }
@@ -261,11 +281,11 @@ export class Lot {
   #drawAudit(operations) {
     byId("audit-part").hidden = operations.length === 0;
     byId("audit").replaceChildren(
-      ...operations.map(({ type, by, reason, bid_id: bid, at }) =>
+      ...operations.map(({ type, by, reason, bid_id: bid, at, end_time: moved }) =>
         element(
           "tr",
           {},
-          element("td", {}, DONE[type] ?? type, bid === null ? null : element("span", { class: "lot-id" }, ` ${bid}`)),
+          element("td", {}, doneText(type, moved), bid === null ? null : element("span", { class: "lot-id" }, ` ${bid}`)),
           element("td", {}, by ?? "—"),
           element("td", { class: "detail", dir: "auto" }, reason ?? ""),
           element("td", { class: "when" }, element("time", { datetime: at }, timeText(Date.parse(at)))),
@@ -273,6 +293,17 @@ export class Lot {
       ),
     );
   }
+}
+
+function doneText(type, moved) {
+  if (type === "end_moved") return `End moved to ${momentText(Date.parse(moved))}`;
+  return DONE[type] ?? type;
+}
+
+/** Whole minutes above 0, up to 30 days of them; else null. */
+function minutesOf(text) {
+  const minutes = /^\d{1,5}$/.test(text.trim()) ? Number(text) : 0;
+  return minutes > 0 && minutes <= MINUTES_MAX ? minutes : null;
 }
 
 /** `does`: by which the button is found again when its row is drawn anew. */
