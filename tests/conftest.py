@@ -1,7 +1,8 @@
 """Fixtures for every test.
 
-`servers`: Redis, NATS and PostgreSQL (migrated), shared by the whole run: use item ids of your own.
-`redis_url`, `nats_url`, `postgres_url`: where those servers are.
+`servers`: Redis, NATS and PostgreSQL (migrated), shared by the whole run.
+`redis_url`, `nats_url`, `postgres_url`: where those servers are. Redis is empty when a file begins; give buckets,
+streams and databases names that no other file has.
 `start_stack`: starts stacks of one's own, services and all, for tests that kill things or count everything.
 """
 
@@ -12,10 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from redis import Redis
 
 from infrastructure.local.stack import Stack
 from tests import searching
-from tests.stack import StackFactory, end_stacks_of_killed_runs, running_stack
+from tests.stack import StackFactory, end_stacks_of_killed_runs, remove_template, running_stack
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
@@ -59,6 +61,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        remove_template()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_open() -> Iterator[None]:
     """What a test left open is told of when it is collected, which would be by chance, and held against any test."""
@@ -79,8 +86,11 @@ def servers(clean_machine: None) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def redis_url(servers: Stack) -> str:
+    """Empty when a file begins: two files may use the same ids."""
+    with Redis.from_url(servers.urls.redis_url) as redis:
+        redis.flushall()
     return servers.urls.redis_url
 
 
