@@ -14,45 +14,22 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from redis import Redis
+from xdist.remote import Producer
 
 from infrastructure.local.stack import Stack
-from tests import searching
+from tests import distribution, searching
 from tests.stack import StackFactory, end_stacks_of_killed_runs, remove_template, running_stack
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
 
 
-# Files of half a minute and more begin first: at the end, nobody should wait for one of them.
-_LONGEST = (
-    "tests/acceptance/test_one_bid_end_to_end.py",
-    "tests/unit/shared/domain/test_voiding.py",
-    "tests/integration/loss/test_what_redis_forgot.py",
-    "tests/integration/gateway/test_rules_equal.py",
-    "tests/integration/cache_node/test_node_processes.py",
-    "tests/integration/cache_node/test_closed_items.py",
-    "tests/integration/loss/test_recover.py",
-    "tests/integration/redis_cluster/test_platform.py",
-    "tests/integration/gateway/test_lifecycle.py",
-    "tests/integration/gateway/test_spending.py",
-    "tests/acceptance/test_room_in_a_browser.py",
-    "tests/integration/loss/test_two_recoveries.py",
-    "tests/integration/read_cache/test_node_processes.py",
-    "tests/integration/gateway/test_acknowledgement.py",
-    "tests/integration/archive/test_dead_letters.py",
-    "tests/integration/loss/test_lost_items.py",
-    "tests/integration/stack/test_stack.py",
-    "tests/integration/stack/test_bidding_command.py",
-)
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the longest files first, in this order; the others keep theirs."""
-    places = {config.rootpath / name: place for place, name in enumerate(_LONGEST)}
-    missing = [str(path) for path in places if not path.exists()]
-    if missing:
-        raise pytest.UsageError(f"tests/conftest.py names files that are not there: {', '.join(missing)}")
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    distribution.sort(items, config.rootpath)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distribution.Scheduling | None:
+    return distribution.Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
