@@ -22,10 +22,11 @@ up: install ## start the whole platform here; Ctrl-C stops it
 down: install ## stop what `bidding up --detach` started
 	@exec $(BIN)/bidding down $(ARGS)
 
-# Three files at a time, on two cores: the tests wait as much as they compute. ARGS="-n 0" for one after the other.
+# Five files at a time, on two cores: the tests wait longer than they compute. ARGS="-n 0" for one after the other.
+# tests/distribution.py says in which order, and which files together.
 # Bytecode is kept even where the environment forbids it: without it every worker compiles all tests anew.
 test: install-dev ## all tests, against servers that the test run starts itself
-	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: install-dev ## the tests without servers: two minutes or so
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit $(ARGS)

@@ -1,7 +1,8 @@
 """Fixtures for every test.
 
-`servers`: Redis, NATS and PostgreSQL (migrated), shared by the whole run: use item ids of your own.
-`redis_url`, `nats_url`, `postgres_url`: where those servers are.
+`servers`: Redis, NATS and PostgreSQL (migrated), shared by the whole run.
+`redis_url`, `nats_url`, `postgres_url`: where those servers are. Redis is empty when a file begins; give buckets,
+streams and databases names that no other file has.
 `start_stack`: starts stacks of one's own, services and all, for tests that kill things or count everything.
 """
 
@@ -12,51 +13,34 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from redis import Redis
+from xdist.remote import Producer
 
 from infrastructure.local.stack import Stack
-from tests import searching
-from tests.stack import StackFactory, end_stacks_of_killed_runs, running_stack
+from tests import distribution, searching
+from tests.stack import StackFactory, end_stacks_of_killed_runs, remove_template, running_stack
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
 
 
-# Files of half a minute and more begin first: at the end, nobody should wait for one of them.
-_LONGEST = (
-    "tests/acceptance/test_one_bid_end_to_end.py",
-    "tests/unit/shared/domain/test_voiding.py",
-    "tests/integration/loss/test_what_redis_forgot.py",
-    "tests/integration/gateway/test_rules_equal.py",
-    "tests/integration/cache_node/test_node_processes.py",
-    "tests/integration/cache_node/test_closed_items.py",
-    "tests/integration/loss/test_recover.py",
-    "tests/integration/redis_cluster/test_platform.py",
-    "tests/integration/gateway/test_lifecycle.py",
-    "tests/integration/gateway/test_spending.py",
-    "tests/acceptance/test_room_in_a_browser.py",
-    "tests/integration/loss/test_two_recoveries.py",
-    "tests/integration/read_cache/test_node_processes.py",
-    "tests/integration/gateway/test_acknowledgement.py",
-    "tests/integration/archive/test_dead_letters.py",
-    "tests/integration/loss/test_lost_items.py",
-    "tests/integration/stack/test_stack.py",
-    "tests/integration/stack/test_bidding_command.py",
-)
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the longest files first, in this order; the others keep theirs."""
-    places = {config.rootpath / name: place for place, name in enumerate(_LONGEST)}
-    missing = [str(path) for path in places if not path.exists()]
-    if missing:
-        raise pytest.UsageError(f"tests/conftest.py names files that are not there: {', '.join(missing)}")
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    distribution.sort(items, config.rootpath)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distribution.Scheduling | None:
+    return distribution.Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
     """Imports stay: without them a collection takes milliseconds."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        remove_template()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,8 +63,11 @@ def servers(clean_machine: None) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def redis_url(servers: Stack) -> str:
+    """Empty when a file begins: two files may use the same ids."""
+    with Redis.from_url(servers.urls.redis_url) as redis:
+        redis.flushall()
     return servers.urls.redis_url
 
 

@@ -1,10 +1,10 @@
 """Services of test stacks, forked from a process that has loaded their libraries already.
 
 A Python service spends three quarters of its start on loading libraries, and a run of the tests starts several hundred.
-Here a process loads them once and forks. It loads no code of a service: a module of ours may make something of its own
-when it is loaded, as the gateway makes the prefix of its bid ids. What a fork runs is the same as after
-`python -P -m <module>`: a process of its own, in a session of its own, to be killed or suspended like any other. Who
-tests the start of a program itself starts it as a program.
+Here a process loads them once and forks. Of our own code it loads what is the same in every process: not the modules of
+`PER_PROCESS`, which make something of their own when they are loaded, nor what imports them. What a fork runs is the
+same as after `python -P -m <module>`: a process of its own, in a session of its own, to be killed or suspended like any
+other. Who tests the start of a program itself starts it as a program.
 """
 
 from __future__ import annotations
@@ -44,10 +44,37 @@ _LIBRARIES: Final = (
     "pydantic_settings",
     "pydantic.v1",
     "redis.asyncio",
+    "starlette.middleware.cors",
     "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
     "websockets",
 )
+_OURS: Final = (
+    "api_gateway.api_keys",
+    "api_gateway.documented",
+    "api_gateway.engine.bids.voids",
+    "api_gateway.engine.closer",
+    "api_gateway.engine.loss.shards",
+    "api_gateway.engine.relay.publisher",
+    "api_gateway.history",
+    "api_gateway.images.opening",
+    "api_gateway.listing",
+    "api_gateway.new_items",
+    "api_gateway.revoking",
+    "archival_worker.chain.chainer",
+    "archival_worker.chain.exports",
+    "archival_worker.consume.worker",
+    "archival_worker.outbox.missing_entries",
+    "archival_worker.settings",
+    "broadcast_service.main",
+    "shared.archive_reads.rebuild_reads",
+    "shared.aws.presence",
+    "shared.clients.postgres",
+    "shared.http.direct",
+)
+PER_PROCESS: Final = {"api_gateway.hot_path", "shared.crash_points"}
+"""The key of the gateway's bid ids; where the environment says that a process dies."""
 _REQUEST_BYTES_MAX: Final = 128 * 1024
 _RUN_TIMEOUT_S: Final = 120.0
 # A fork begins where they have been read already.
@@ -179,8 +206,9 @@ def _become(request: dict[str, Any], output: int) -> None:
 
 
 def _main(number: int) -> None:
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *_OURS):
         importlib.import_module(name)
+    assert PER_PROCESS.isdisjoint(sys.modules), "each fork makes for itself what these make"
     assert threading.active_count() == 1, "a fork has one thread: no other may hold a lock now"
     gc.collect()
     with socket.socket(fileno=number) as requests:

@@ -7,14 +7,16 @@ since every stack writes down its processes.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import dataclasses
+import fcntl
+import functools
 import os
 import random
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -31,8 +33,10 @@ from infrastructure.local.state import RunRecord, end_leftovers, run_path
 from tests.preforked import launch_service
 
 _PREFIX = "bidding-test-"
-# With the number of the process that made it.
+# With the number of the process that runs the tests, or that started those which do.
 _TEMPLATE_PREFIX = "bidding-template-"
+_IN_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES_MIN = 4 * 1024**3
 # One statement per line.
 _NOT_NEEDED = """\
 UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'
@@ -41,13 +45,27 @@ DROP DATABASE postgres
 """
 
 
+@functools.cache
+def scratch() -> Path:
+    """Where stacks have their folders: in memory where there is enough of it, else the system's temporary folder.
+
+    Servers force every write onto the disk, for which most tests would wait; a process that is killed loses nothing
+    by the difference. Whoever sets TMPDIR has the folders there.
+    """
+    if "TMPDIR" not in os.environ and os.access(_IN_MEMORY, os.W_OK):
+        free = min(shutil.disk_usage(_IN_MEMORY).free, psutil.virtual_memory().available)
+        if free >= _MEMORY_BYTES_MIN:
+            return _IN_MEMORY
+    return Path(tempfile.gettempdir())
+
+
 def new_data_dir() -> Path:
-    """An empty folder directly under the system's temporary one.
+    """An empty folder directly under :func:`scratch`.
 
     Not pytest's tmp_path: that lies below a folder only its owner may enter, where PostgreSQL, which does not
     run as root, could not reach its files when the tests do.
     """
-    return Path(tempfile.mkdtemp(prefix=_PREFIX))
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch()))
 
 
 def ports_in_a_row(count: int) -> int:
@@ -62,18 +80,25 @@ def ports_in_a_row(count: int) -> int:
 
 def end_stacks_of_killed_runs() -> None:
     """End what test runs that were killed have left running, and remove their folders."""
-    for data_dir in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        record = RunRecord.read(run_path(data_dir))
-        if record is not None and record.supervisor.find() is None:
-            asyncio.run(end_leftovers(record))
-            shutil.rmtree(data_dir, ignore_errors=True)
-    for template in Path(tempfile.gettempdir()).glob(f"{_TEMPLATE_PREFIX}*"):
-        if not psutil.pid_exists(int(template.name.removeprefix(_TEMPLATE_PREFIX).partition("-")[0])):
-            shutil.rmtree(template, ignore_errors=True)
+    for folder in {Path(tempfile.gettempdir()), _IN_MEMORY}:
+        for data_dir in folder.glob(f"{_PREFIX}*"):
+            record = RunRecord.read(run_path(data_dir))
+            if record is not None and record.supervisor.find() is None:
+                asyncio.run(end_leftovers(record))
+                shutil.rmtree(data_dir, ignore_errors=True)
+        for template in folder.glob(f"{_TEMPLATE_PREFIX}*"):
+            if not psutil.pid_exists(int(template.name.removeprefix(_TEMPLATE_PREFIX).partition("-")[0])):
+                shutil.rmtree(template, ignore_errors=True)
+
+
+def remove_template() -> None:
+    """Remove the database that stacks were given; by the process that runs the tests, or started those which do."""
+    for template in scratch().glob(f"{_TEMPLATE_PREFIX}{os.getpid()}-*"):
+        shutil.rmtree(template, ignore_errors=True)
 
 
 class _Template:
-    """A database that is made and migrated once per process: a copy of it costs a tenth of that."""
+    """A database that is made and migrated once per run of the tests: a copy of it costs a tenth of that."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -81,14 +106,25 @@ class _Template:
     async def copy_to(self, data_dir: Path) -> None:
         """Give a stack that has not started yet this database."""
         if self._folder is None:
-            self._folder = await self._made()
+            self._folder = await self._found_or_made()
         # With its owner: PostgreSQL has a user of its own.
         copy = ("cp", "-a", str(self._folder / "postgres"), str(data_dir))
         await asyncio.to_thread(subprocess.run, copy, check=True, capture_output=True, timeout=60)
 
-    async def _made(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPLATE_PREFIX}{os.getpid()}-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    async def _found_or_made(self) -> Path:
+        # Where several processes run tests, the first that needs it makes it for all.
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+        folder = scratch() / f"{_TEMPLATE_PREFIX}{os.getppid() if run else os.getpid()}-{run or uuid.uuid4().hex}"
+        folder.mkdir(exist_ok=True)
+        made = folder / "made"
+        with (folder / "template.lock").open("w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            if not made.exists():
+                await self._make(folder)
+                made.touch()
+        return folder
+
+    async def _make(self, folder: Path) -> None:
         stack = Stack(folder, ports=Ports.free(), services=())
         try:
             await stack.start()
@@ -96,7 +132,6 @@ class _Template:
         finally:
             await stack.stop()
         await asyncio.to_thread(_shrink, postgres_spec(folder, stack.ports, os.environ))
-        return folder
 
 
 def _shrink(spec: ProcessSpec) -> None:
@@ -130,6 +165,16 @@ _TEMPLATE = _Template()
 async def copy_database_to(data_dir: Path) -> None:
     """Put a migrated database into the data directory of a stack that was never started."""
     await _TEMPLATE.copy_to(data_dir)
+
+
+async def _end(stack: Stack) -> None:
+    """End a stack whose data nobody will read: by force, except PostgreSQL, whose shared memory would be left behind.
+
+    A test of an orderly end stops the stack itself.
+    """
+    forced = [process for name, process in stack.processes.items() if name != "postgres"]
+    await asyncio.gather(*(process.stop(lambda: True) for process in forced))
+    await stack.stop()
 
 
 class StackFactory:
@@ -202,7 +247,7 @@ class StackFactory:
 
     async def close(self) -> None:
         for stack in reversed(self._stacks):
-            await stack.stop()
+            await _end(stack)
         for stack in self._stacks:
             shutil.rmtree(stack.data_dir, ignore_errors=True)
 
@@ -244,5 +289,5 @@ def running_stack(
         asyncio.run(stack.start())
         yield stack
     finally:
-        asyncio.run(stack.stop())
+        asyncio.run(_end(stack))
         shutil.rmtree(stack.data_dir, ignore_errors=True)

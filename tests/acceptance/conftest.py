@@ -1,4 +1,4 @@
-"""One running platform for all tests of the pages, and browsers."""
+"""One running platform for all tests of the pages, and browsers; they end with the last of these tests."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.stack import running_stack
 OFTEN = {"FEED_TIME_S": "1", "FEED_VIEWERS_S": "0.2"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(clean_machine: None) -> Iterator[Stack]:
     """All services. Shared by the tests: use item ids of your own, and restart what you kill."""
     with running_stack(services=ALL_SERVICES, env=OFTEN) as stack:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guarded(clean_machine: None) -> Iterator[Stack]:
     """The same where tokens say who calls."""
     with running_stack(services=ALL_SERVICES, env=OFTEN | {"AUTH_MODE": "jwt"}) as stack:
@@ -52,7 +52,7 @@ def house(platform: Stack) -> House:
     return House(platform)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with running_browser() as browser:
         yield browser

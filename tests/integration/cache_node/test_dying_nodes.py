@@ -112,7 +112,7 @@ async def test_a_node_is_killed_under_load(world: CacheWorld) -> None:
                 if answer.status != 200 or f'"id":"{key[6:]}"'.encode() not in answer.body:
                     wrong.append(answer)
             slowest_s = max(slowest_s, time.monotonic() - began_s)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
 
     readers = [asyncio.create_task(read(number)) for number in range(20)]
     await asyncio.sleep(0.5)

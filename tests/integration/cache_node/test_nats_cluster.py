@@ -95,7 +95,7 @@ class Readers:
                     self.wrong.append(answer)
             self.answers += 1
             self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
 
 async def test_membership_changes_while_one_of_three_nats_servers_is_dead(start_stack: StackFactory) -> None:

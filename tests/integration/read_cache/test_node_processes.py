@@ -144,7 +144,7 @@ async def test_a_node_is_killed_under_load(nodes: Cluster) -> None:
                     wrong.append(value)
             except Exception as error:
                 wrong.append(error)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
 
     readers = [asyncio.create_task(read(number)) for number in range(20)]
     await asyncio.sleep(0.3)

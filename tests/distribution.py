@@ -1,0 +1,98 @@
+"""In which order files run, and which of them in one process, where several run tests beside each other.
+
+Most tests wait, for leases, heartbeats and closes; those of `tests/unit` compute. So files of both kinds take turns,
+and no part of a run has only one kind. The longest files begin first: at the end, nobody should wait for one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import pytest
+from xdist.scheduler.loadfile import LoadFileScheduling
+
+_PAGES: Final = "tests/acceptance/test_{}_in_a_browser.py"
+# A process that runs tests of the pages has a browser and one or two platforms, which compute all the while. Those that
+# need people who are known come together: the others need one platform.
+_TOGETHER: Final = {
+    "people who are known": ("signing", "bidding", "rulings", "operations", "notices", "photos", "keyboard", "scripts"),
+    "people whom nobody asks": ("accessible", "room", "pages", "pressure", "foreign_pages"),
+}
+GROUP_OF: Final = {_PAGES.format(name): group for group, names in _TOGETHER.items() for name in names} | {
+    "tests/acceptance/test_metrics.py": "people whom nobody asks"
+}
+"""Files of which one process runs all of the same group."""
+
+# Of about twenty seconds and more, the longest first.
+LONGEST: Final = (
+    *GROUP_OF,
+    "tests/integration/gateway/test_lifecycle.py",
+    "tests/integration/eviction/test_losses.py",
+    "tests/integration/loss/test_what_redis_forgot.py",
+    "tests/integration/gateway/test_fuzzed_requests.py",
+    "tests/faults/test_failover.py",
+    "tests/integration/stack/test_bidding_command.py",
+    "tests/integration/eviction/test_interleavings.py",
+    "tests/integration/stack/test_deploy.py",
+    "tests/unit/shared/domain/test_voiding.py",
+    "tests/integration/read_cache/test_jetstream_membership.py",
+    "tests/integration/gateway/test_acknowledgement.py",
+    "tests/integration/archive/test_archival_outages.py",
+    "tests/integration/cache_node/test_closed_items.py",
+    "tests/integration/eviction/test_life.py",
+    "tests/integration/stack/test_experiments.py",
+    "tests/integration/feed/test_feed_edge.py",
+    "tests/integration/redis_cluster/test_platform.py",
+    "tests/integration/loss/test_recover.py",
+    "tests/integration/gateway/test_api_keys.py",
+    "tests/integration/archive/test_exports.py",
+    "tests/integration/gateway/test_images.py",
+    "tests/integration/gateway/test_bid_sockets.py",
+    "tests/integration/cache_node/test_nats_cluster.py",
+    "tests/integration/archive/test_missing_entries.py",
+    "tests/integration/feed/test_broadcast_service.py",
+    "tests/integration/gateway/test_access.py",
+    "tests/integration/loss/test_relay.py",
+    "tests/integration/gateway/test_voids.py",
+    "tests/integration/gateway/test_one_against_all.py",
+    "tests/integration/gateway/test_spending.py",
+    "tests/acceptance/test_one_bid_end_to_end.py",
+    "tests/integration/read_cache/test_node_processes.py",
+    "tests/integration/loss/test_lost_items.py",
+    "tests/integration/stack/test_demo.py",
+    "tests/integration/loss/test_two_recoveries.py",
+    "tests/integration/feed/test_aliases_and_tickets.py",
+    "tests/integration/stack/test_stack.py",
+)
+
+
+class Scheduling(LoadFileScheduling):
+    """`--dist loadfile`, where several files may be one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return GROUP_OF.get(file, file)
+
+
+def sort(items: list[pytest.Item], root: Path) -> None:
+    """Put the longest files first, in their order, and then those that wait and those that compute in turn.
+
+    Raises:
+        UsageError: a file that is named here is not there.
+    """
+    if missing := [name for name in LONGEST if not (root / name).exists()]:
+        raise pytest.UsageError(f"tests/distribution.py names files that are not there: {', '.join(missing)}")
+    places = in_order(dict.fromkeys(str(item.path.relative_to(root)) for item in items))
+    items.sort(key=lambda item: places[str(item.path.relative_to(root))])
+
+
+def in_order(files: Iterable[str]) -> dict[str, tuple[float, str]]:
+    """By what each of these files is sorted."""
+    places = {name: (float(place - len(LONGEST)), name) for place, name in enumerate(LONGEST)}
+    rest = [name for name in files if name not in places]
+    for computes in (True, False):
+        kind = [name for name in rest if name.startswith("tests/unit/") is computes]
+        places |= {name: ((place + 0.5) / len(kind), name) for place, name in enumerate(kind)}
+    return places
