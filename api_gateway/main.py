@@ -381,7 +381,7 @@ def build_app(settings: Settings) -> ASGIApp:
         # The pages have one of their own, which works without other hosts.
         docs_url=None,
         redoc_url=None,
-        # Its own would send more of a request than we do, to the same endpoint, and sample it in its own way.
+        # Its own, which a variable can switch on, would send more of a request than we do, and of each.
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
         dependencies=[Depends(check_access)],
     )

@@ -74,6 +74,7 @@ async def world(clean_machine: None) -> AsyncIterator[World]:
             "OTEL_TRACES_SAMPLER": "parentbased_always_off",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "LOG_FORMAT": "json",
+            "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
         }
         try:
             stack = await factory(env=env)
@@ -322,7 +323,7 @@ async def test_no_span_tells_who_bids_or_how_much(world: World) -> None:
 
 
 async def test_nothing_else_is_sent(world: World) -> None:
-    """FastAPI has telemetry of its own, which the same variables switch on."""
+    """FastAPI has telemetry of its own, which the variables of this platform switch on."""
     await known(world, "quiet")
     trace_id, traceparent = new_trace()
     listing = await world.http.get("/api/v1/items", headers={"traceparent": traceparent})

@@ -103,6 +103,17 @@ async def test_nobody_waits_for_a_collector_that_takes_nothing(
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
+async def test_what_the_sdk_complains_of_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    tracer = OtlpTracer("a-service", exporter=Exporter())
+    for number in range(100):
+        logging.getLogger("opentelemetry.exporter").error("batch %d was not taken", number)
+    await tracer.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "traces: batch 0 was not taken",
+        "traces: batch 1 was not taken",
+    ]
+
+
 async def test_no_library_finds_our_provider() -> None:
     tracer = OtlpTracer("a-service", exporter=Exporter())
     assert not trace.get_tracer("fastapi").start_span("theirs").is_recording()
