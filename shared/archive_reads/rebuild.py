@@ -153,13 +153,13 @@ def rebuild(
         "original_end_us": _text(terms.end_us),
         "hard_end_us": _text(hard_end_of(terms, turns)),
         "paused_us": _text(paused_us),
-        "moved_us": str(turns.moved_us),
-        "move_requests": " ".join(turns.move_requests),
         "created_us": str(row["created_us"] or row["updated_us"]),
         "updated_us": str(row["updated_us"]),
         "keeps_verdicts": "1",
         "rulings": (NEEDS_APPROVAL if terms.approval_required else "") + (LISTED if ruled else ""),
     }
+    if turns.moved_us:
+        fields |= {"moved_us": str(turns.moved_us), "move_requests": " ".join(turns.move_requests)}
     deadline_us = {Status.SCHEDULED: terms.start_us, Status.OPEN: row["end_us"]}.get(status)
     recent = [encode_event(event) for event in recent_events(terms, row["bid_count"], row["end_us"], log)]
     verdicts_until_us = row["closed_us"] + VERDICT_KEEP_S * 1_000_000 if status.is_final else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import httpx2 as httpx
@@ -35,6 +36,10 @@ class GuardedHouse:
 
     async def bid(self, item_id: str, user: str, **amounts: float) -> Terms:
         return await self.call(user, "bidder", f"/items/{item_id}/bid", amounts)
+
+    async def end_of(self, item_id: str) -> datetime:
+        """When the bidding on the item ends."""
+        return datetime.fromisoformat((await self.call("oda", "operator", f"/items/{item_id}"))["end_time"])
 
     async def link(self, user: str, *roles: str) -> str:
         """The path of an address that signs in, once."""

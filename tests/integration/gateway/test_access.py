@@ -92,10 +92,11 @@ class Callers:
             )
         return await self.http.request(method, path, json=body, headers=headers, **options)
 
-    async def item(self, seller: str = "sam") -> str:
+    async def item(self, seller: str = "sam", **terms: Any) -> str:
         """A new one."""
         item_id = f"access-{secrets.token_hex(6)}"
-        made = await self.call("oda", Role.OPERATOR, "POST", ITEMS, {"name": "x", "id": item_id, "seller_id": seller})
+        body = {"name": "x", "id": item_id, "seller_id": seller, **terms}
+        made = await self.call("oda", Role.OPERATOR, "POST", ITEMS, body)
         assert made.status_code == 201, made.text
         return item_id
 
@@ -137,6 +138,7 @@ async def request_of(call: str, callers: Callers) -> tuple[str, str, Any, int]:
         case "pause_item" | "cancel_item":
             return "POST", f"{at}/{call.partition('_')[0]}", why, 200
         case "extend_item":
+            at = f"{ITEMS}/{await callers.item(duration_s=600)}"
             return "POST", f"{at}/extend", why | {"by_s": 60}, 200
         case "resume_item":
             paused = await callers.call("oda", Role.OPERATOR, "POST", f"{at}/pause", why)

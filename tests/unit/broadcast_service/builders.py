@@ -128,8 +128,14 @@ def resumed(seq: int, *, end_us: int | None) -> AuctionResumed:
 
 def end_moved(seq: int, previous_us: int, *, end_us: int) -> EndMoved:
     """An operator moved the end to ``end_us``."""
-    told = {"previous_end_us": previous_us, "original_end_us": START_US, "extensions": 0}
-    return EndMoved(**{**_public(seq, 1, ITEM), "end_us": end_us}, **told, reason="why", by=None)
+    return EndMoved(
+        **{**_public(seq, 1, ITEM), "end_us": end_us},
+        previous_end_us=previous_us,
+        original_end_us=START_US,
+        extensions=0,
+        reason="why",
+        by=None,
+    )
 
 
 def closed(seq: int) -> AuctionClosed:
