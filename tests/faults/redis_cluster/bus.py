@@ -80,19 +80,14 @@ class Bus:
         """Whether each node is reached through its proxy alone, by nodes that it can tell apart."""
         ours = psutil.Process().pid
         links = [
-            connection
+            (connection.laddr[0], connection.raddr[1], connection.pid)
             for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_ESTABLISHED and connection.raddr
+            if connection.status == psutil.CONN_ESTABLISHED and connection.laddr and connection.raddr
         ]
-        past = [each for each in links if each.raddr.port in self._bus_ports.values() and each.pid != ours]
-        unknown = [
-            each for each in links if each.raddr.port in self._proxies.values() and each.laddr.ip not in self._sources
-        ]
-        through = {
-            (self._sources[each.laddr.ip], each.raddr.port)
-            for each in links
-            if each.raddr.port in self._proxies.values() and each.laddr.ip in self._sources
-        }
+        past = [pid for _, port, pid in links if port in self._bus_ports.values() and pid != ours]
+        proxied = [(source, port) for source, port, _ in links if port in self._proxies.values()]
+        unknown = [source for source, _ in proxied if source not in self._sources]
+        through = {(self._sources[source], port) for source, port in proxied if source in self._sources}
         count = len(self._proxies)
         return not past and not unknown and len(through) == count * (count - 1)
 
