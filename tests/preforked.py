@@ -205,10 +205,16 @@ def _become(request: dict[str, Any], output: int) -> None:
     os.chdir(request["cwd"])
 
 
-def _main(number: int) -> None:
+def load() -> None:
+    """Load what is the same in all forks."""
     for name in (*_LIBRARIES, *_OURS):
         importlib.import_module(name)
-    assert PER_PROCESS.isdisjoint(sys.modules), "each fork makes for itself what these make"
+    own = PER_PROCESS.intersection(sys.modules)
+    assert not own, f"one of _OURS imports {', '.join(own)}, which each fork must load itself: take it out"
+
+
+def _main(number: int) -> None:
+    load()
     assert threading.active_count() == 1, "a fork has one thread: no other may hold a lock now"
     gc.collect()
     with socket.socket(fileno=number) as requests:

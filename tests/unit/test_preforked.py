@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +58,10 @@ def test_it_is_found() -> None:
     assert makes_its_own("class Engine:\n    name = str(os.getpid())")
     assert not makes_its_own("class Parts:\n    token: str = field(default_factory=lambda: secrets.token_hex(8))")
     assert not makes_its_own("import time\n\ndef now() -> float:\n    return time.time()")
+
+
+def test_nothing_that_is_loaded_before_imports_it() -> None:
+    """In a process of its own: this one has loaded everything."""
+    command = (sys.executable, "-c", "import tests.preforked; tests.preforked.load()")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
