@@ -29,6 +29,7 @@ from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, end_leftovers, run_path
 from tests.preforked import launch_service
+from tests.refusals import refusals
 
 _PREFIX = "bidding-test-"
 # With the number of the process that made it.
@@ -201,10 +202,13 @@ class StackFactory:
         return stack
 
     async def close(self) -> None:
+        """End and remove all of them. AssertionError where a server refused one of their services a permission."""
         for stack in reversed(self._stacks):
             await stack.stop()
+        refused = [line for stack in self._stacks for line in refusals(stack.data_dir)]
         for stack in self._stacks:
             shutil.rmtree(stack.data_dir, ignore_errors=True)
+        assert not refused, "\n".join(refused)
 
 
 @contextlib.contextmanager
@@ -245,4 +249,6 @@ def running_stack(
         yield stack
     finally:
         asyncio.run(stack.stop())
+        refused = refusals(stack.data_dir)
         shutil.rmtree(stack.data_dir, ignore_errors=True)
+    assert not refused, "\n".join(refused)

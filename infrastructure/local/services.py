@@ -10,11 +10,20 @@ from pathlib import Path
 from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers.ports import HOST, Ports
 from infrastructure.local.servers.probes import http_ready
+from shared.permissions.accounts import Account
 
 API_GATEWAY = "api_gateway"
 BROADCAST_SERVICE = "broadcast_service"
 ARCHIVAL_WORKER = "archival_worker"
 ALL_SERVICES = (API_GATEWAY, BROADCAST_SERVICE, ARCHIVAL_WORKER)
+
+# As whom each service reaches the servers.
+ACCOUNTS = {
+    API_GATEWAY: Account.GATEWAY,
+    BROADCAST_SERVICE: Account.BROADCASTER,
+    ARCHIVAL_WORKER: Account.ARCHIVER,
+    "cache_node": Account.CACHE,
+}
 
 PURPOSES = {
     "gateway": "the API gateway",
