@@ -125,15 +125,15 @@ def set_login(account: Account, user: str, password: str, *, iterations: int = _
     return f"{made}\nALTER ROLE {user} LOGIN PASSWORD '{verifier}';"
 
 
-def scram_verifier(password: str, *, iterations: int = _ITERATIONS) -> str:
-    """What PostgreSQL keeps of a password (RFC 5803).
+def scram_verifier(password: str, *, iterations: int = _ITERATIONS, salt: bytes | None = None) -> str:
+    """What PostgreSQL keeps of a password (RFC 5803). ``salt``: random where none is given.
 
     Raises:
         ValueError: it is empty, or not printable ASCII: others may be written in several ways.
     """
     if not password or not password.isascii() or not password.isprintable():
         raise ValueError("a password has printable ASCII characters alone")
-    salt = secrets.token_bytes(_SALT_BYTES)
+    salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
