@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import importlib
 import os
 import signal
 import sys
@@ -25,14 +24,13 @@ from typing import Any, Self
 
 from infrastructure.local.cache_nodes import cache_specs, wanted_ports
 from infrastructure.local.errors import ProcessFailed, StackError
-from infrastructure.local.feed_secret import ALIAS_SECRET, FEED_TOKEN_SECRET, alias_secret, feed_token_secret
 from infrastructure.local.processes import Launcher, ManagedProcess, ProcessSpec, launch, log_tail
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.servers.ports import HOST, Ports, Wanted, free_ports, require_free
 from infrastructure.local.servers.postgres import is_initialised
 from infrastructure.local.servers.private import PrivateServers, are_closed
-from infrastructure.local.servers.redis_and_nats import AppendFsync
+from infrastructure.local.servers.redis_and_nats import AppendFsync, RedisAccess
 from infrastructure.local.servers.valkey_cluster import cluster_for
 from infrastructure.local.services import (
     ACCOUNTS,
@@ -45,11 +43,11 @@ from infrastructure.local.services import (
     SHARING,
     Urls,
     http_url,
+    inherited_settings,
     process_names,
     reachable_host,
     service_environment,
     service_spec,
-    wants_own_issuer,
 )
 from infrastructure.local.state import (
     DataDirLock,
@@ -156,17 +154,7 @@ class Stack:
     @property
     def service_env(self) -> dict[str, str]:
         """The environment of the services, in which they would reach the servers as the servers' owner."""
-        folders = {"EXPORT_DIR": str(self.data_dir / "exports"), "IMAGES_DIR": str(self.data_dir / "images")}
-        inherited = folders | os.environ
-        if not (self._env.get(FEED_TOKEN_SECRET) or inherited.get(FEED_TOKEN_SECRET)):
-            inherited[FEED_TOKEN_SECRET] = feed_token_secret(self.data_dir)
-        demands_tokens = (inherited | self._env).get("AUTH_MODE") == "jwt"
-        if demands_tokens and not (self._env.get(ALIAS_SECRET) or inherited.get(ALIAS_SECRET)):
-            inherited[ALIAS_SECRET] = alias_secret(self.data_dir)
-        if wants_own_issuer(inherited | self._env):
-            # By its name: the image of load runs, which start no stack, lacks what it imports.
-            signing = importlib.import_module("infrastructure.local.signing_key")
-            inherited |= signing.identity_environment(self.data_dir, inherited | self._env)
+        inherited = inherited_settings(self.data_dir, os.environ, self._env)
         if self._cache_nodes and not inherited.get("READ_CACHE"):
             inherited["READ_CACHE"] = "cluster"
         return service_environment(self.urls, self.ports, inherited, self._env)
@@ -178,6 +166,11 @@ class Stack:
         own = [server for server, url in self._external.items() if url is None]
         urls = {f"{server.upper()}_URL": self._private.url_of(server, account) for server in own}
         return self.service_env | {name: url for name, url in urls.items() if name not in self._env}
+
+    @property
+    def redis_access(self) -> RedisAccess:
+        """Who gets into the Redis of this stack: for one more node of it."""
+        return self._private.redis_access
 
     def log_path(self, name: str) -> Path:
         """Where a process writes its log."""

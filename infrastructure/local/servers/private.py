@@ -87,7 +87,7 @@ class PrivateServers:
         """How to run a server. Makes missing folders and files, which may take a second or two."""
         makers: dict[str, Callable[[], ProcessSpec]] = {
             "redis": lambda: redis_spec(
-                self._data_dir, self._ports.redis, os.environ, self._appendfsync, access=self._redis_access()
+                self._data_dir, self._ports.redis, os.environ, self._appendfsync, access=self.redis_access
             ),
             "nats": lambda: nats_spec(self._data_dir, self._ports, os.environ, users=self._nats_users()),
             "postgres": lambda: postgres.postgres_spec(
@@ -95,7 +95,7 @@ class PrivateServers:
             ),
         }
         if self._cluster is not None and name in self._cluster.names:
-            return self._cluster.spec(name, self._data_dir, os.environ, self._appendfsync, self._redis_access())
+            return self._cluster.spec(name, self._data_dir, os.environ, self._appendfsync, self.redis_access)
         return makers[name]()
 
     async def let_in(self) -> None:
@@ -119,7 +119,9 @@ class PrivateServers:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             raise StackError(f"Could not give the services their logins at PostgreSQL: {error}") from error
 
-    def _redis_access(self) -> RedisAccess:
+    @property
+    def redis_access(self) -> RedisAccess:
+        """Who gets into each Redis."""
         return RedisAccess(self._redis_users(), credentials_of(self.url("redis")))
 
     def _redis_users(self) -> str:

@@ -36,7 +36,7 @@ def server(folder: Path, argv: tuple[str, ...], port: int, env: Mapping[str, str
     return ProcessSpec(
         name="server",
         argv=argv,
-        env=plain_environment(os.environ) | env,
+        env={**plain_environment(os.environ), **env},
         log=folder / "server.log",
         ready=accepts(port),
         address=f"127.0.0.1:{port}",

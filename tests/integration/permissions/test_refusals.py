@@ -24,7 +24,7 @@ from tests.stack import new_data_dir, running_stack
 pytestmark = pytest.mark.integration
 
 ITEM = "{s07}:item:lot-1"
-PATIENCE_S = 30.0
+PATIENCE_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,7 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
 
 @pytest.mark.parametrize(("account", "command", "may"), _ON_ITEM)
 async def test_redis(closed: Stack, account: Account, command: tuple[Any, ...], may: bool) -> None:
+    redis: Any
     async with open_redis(url_of(closed, "redis", account)) as redis:
         if may:
             await redis.execute_command(*command)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -151,13 +152,14 @@ async def test_all_passwords_are_replaced_and_no_bid_notices(start_stack: StackF
     new = {account: urls_with(stack, account, passwords[account]) for account in CHANGED}
     gateway_port, archiver_port = free_ports(2)
     async with house_of(stack) as house, bidding_at(stack.urls.gateway_url) as bidders:
+        redis: Any = house.redis
         await bidders.so_many_more(BEFORE)
 
         # 1. The servers take both.
         for account, password in passwords.items():
-            await house.redis.execute_command("ACL", "SETUSER", account.value, f">{password}")
+            await redis.execute_command("ACL", "SETUSER", account.value, f">{password}")
             await login_at_postgres(stack, account, account.value + NEXT, password=password)
-        await house.redis.execute_command("ACL", "SAVE")
+        await redis.execute_command("ACL", "SAVE")
         reload_nats(stack, passwords, with_old=True)
         await bidders.so_many_more(BEFORE)
 
@@ -173,9 +175,9 @@ async def test_all_passwords_are_replaced_and_no_bid_notices(start_stack: StackF
 
         # 3. The old ones are taken away.
         for account, urls in old.items():
-            await house.redis.execute_command("ACL", "SETUSER", account.value, f"<{password_of(urls['REDIS_URL'])}")
+            await redis.execute_command("ACL", "SETUSER", account.value, f"<{password_of(urls['REDIS_URL'])}")
             await login_at_postgres(stack, account, account.value, "--remove")
-        await house.redis.execute_command("ACL", "SAVE")
+        await redis.execute_command("ACL", "SAVE")
         reload_nats(stack, passwords, with_old=False)
         await bidders.so_many_more(AFTER)
         for account in CHANGED:
