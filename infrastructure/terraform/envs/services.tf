@@ -170,9 +170,8 @@ module "gateway" {
   task_statements = concat([local.may_report], local.may_write_metrics)
 
   # Where nodes run they are used, unless gateway_settings say otherwise.
-  environment = merge(var.cache_node_enabled ? { READ_CACHE = "cluster" } : {}, var.gateway_settings, local.addresses, local.identity_settings, {
+  environment = merge({ POSTGRES_USER = "gateway" }, var.cache_node_enabled ? { READ_CACHE = "cluster" } : {}, var.gateway_settings, local.addresses, local.identity_settings, {
     POSTGRES_URL         = module.postgres.url
-    POSTGRES_USER        = "gateway"
     BID_ACK              = var.bid_ack
     BROADCAST_PUBLIC_URL = "wss://${var.domain_name}"
     OPEN_CATALOGUE       = tostring(var.open_catalogue)
@@ -234,13 +233,12 @@ module "broadcaster" {
   secret_arns     = concat(local.server_secret_arns, [aws_secretsmanager_secret_version.application.arn])
   task_statements = concat([local.may_report], local.may_write_metrics)
 
-  environment = merge(var.broadcaster_settings, local.addresses, {
+  environment = merge({ POSTGRES_USER = "broadcaster" }, var.broadcaster_settings, local.addresses, {
     # Whether frames have aliases alone.
     AUTH_MODE = var.auth_mode
     # For closed items that have left Redis.
-    POSTGRES_URL  = module.postgres.url
-    POSTGRES_USER = "broadcaster"
-    FEED_ORIGINS  = join(",", var.feed_origins)
+    POSTGRES_URL = module.postgres.url
+    FEED_ORIGINS = join(",", var.feed_origins)
     # The balancer speaks from the public subnets, and nothing else does.
     FEED_TRUSTED_PROXIES = join(",", module.network.public_subnet_cidrs)
     # Viewers are sent away over this long, so that they do not all come back in the same second. It helps where SIGTERM comes
@@ -301,7 +299,7 @@ module "archiver" {
   companion_repository_arns = local.companion_repos
 
   kms_key_arn     = module.encryption.key_arn
-  environment     = merge(var.archiver_settings, local.archiver_environment, { POSTGRES_USER = "archiver" })
+  environment     = merge({ POSTGRES_USER = "archiver" }, var.archiver_settings, local.archiver_environment)
   secrets         = merge(local.server_secrets, { POSTGRES_PASSWORD = local.account_passwords["archiver"] })
   secret_arns     = local.server_secret_arns
   task_statements = concat([local.may_report], local.may_export, local.may_write_metrics)
