@@ -16,6 +16,8 @@ from shared.permissions.nats_users import users_of_nats
 from shared.permissions.redis_users import access_of
 
 FOLDER: Final = Path(__file__).parent
+ON_AWS: Final = FOLDER.parent / "terraform" / "modules" / "nats" / "users.conf"
+"""The same for NATS on AWS, whose start command puts the passwords in."""
 OWNER: Final = "bidding"
 """At NATS, who may do everything; at Redis that is the default user."""
 _HEAD: Final = "# Written by `python -m infrastructure.docker.permissions`; changes belong into shared/permissions.\n"
@@ -26,25 +28,32 @@ def password_setting(account: Account) -> str:
     return f"{account.value.upper()}_PASSWORD"
 
 
-def files() -> dict[str, str]:
-    """The files' texts by their names."""
+def files() -> dict[Path, str]:
+    """The files' texts."""
     lines = [
         f"user {account.value} on @{account.value}@ {access}" for account in Account if (access := access_of(account))
     ]
     redis = "user default on @default@ ~* &* +@all\n" + "\n".join(lines) + "\n"
-    logins: dict[Account, Sequence[Login]] = {
-        account: [Login(account.value, [f"$NATS_{password_setting(account)}"])] for account in Account
+    # A file of users of Redis has no comments.
+    return {
+        FOLDER / "redis-users.acl": redis,
+        FOLDER / "nats-users.conf": _nats("$NATS_{}", "$NATS_PASSWORD"),
+        ON_AWS: _nats("@{}@", "@PASSWORD@"),
     }
-    nats = users_of_nats(logins, open_to_all=False, owners=[Login(OWNER, ["$NATS_PASSWORD"])])
-    # A file of users has no comments.
-    return {"redis-users.acl": redis, "nats-users.conf": _HEAD + nats}
+
+
+def _nats(password: str, owner: str) -> str:
+    logins: dict[Account, Sequence[Login]] = {
+        account: [Login(account.value, [password.format(password_setting(account))])] for account in Account
+    }
+    return _HEAD + users_of_nats(logins, open_to_all=False, owners=[Login(OWNER, [owner])])
 
 
 def main() -> None:
     """Write them."""
-    for name, text in files().items():
-        (FOLDER / name).write_text(text)
-        sys.stdout.write(f"{FOLDER / name} written\n")
+    for path, text in files().items():
+        path.write_text(text)
+        sys.stdout.write(f"{path} written\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,19 @@
-# As whom each service reaches PostgreSQL: a login of its own, with the rights in shared/permissions. `migrate`, which owns the tables,
-# makes the logins and gives them these passwords. What a service must never do, it then cannot, whoever is inside its task.
+# As whom each service reaches NATS and PostgreSQL: an account of its own, with what shared/permissions allows it. `migrate`, which owns the
+# tables, makes the logins there and gives them these passwords; the servers of NATS have them in their configuration. What a service must
+# never do, it then cannot, whoever is inside its task.
 
 locals {
   accounts = ["gateway", "broadcaster", "archiver", "cache", "operator"]
 
   account_passwords = { for account in local.accounts : account => "${aws_secretsmanager_secret_version.accounts.arn}:${account}::" }
 
-  # For `migrate`: GATEWAY_PASSWORD and so on.
+  # What a service is told: who it is, which its own settings may change while a login replaces another; and its passwords.
+  logins = { for account, reference in local.account_passwords : account => {
+    users   = { NATS_USER = account, POSTGRES_USER = account }
+    secrets = { NATS_PASSWORD = reference, POSTGRES_PASSWORD = reference }
+  } }
+
+  # For `migrate` and NATS: GATEWAY_PASSWORD and so on.
   login_secrets = { for account, reference in local.account_passwords : "${upper(account)}_PASSWORD" => reference }
 
   # Certificates in PEM of the authority that PostgreSQL's has to come from; without it any server that encrypts is believed.
@@ -22,7 +29,7 @@ data "aws_secretsmanager_random_password" "account" {
 resource "aws_secretsmanager_secret" "accounts" {
   #checkov:skip=CKV2_AWS_57:a service changes over by a second login, and its tasks have to start anew; docs/deploy-aws.md has the steps
   name_prefix             = "${local.name}/accounts-"
-  description             = "Passwords of the services' logins at PostgreSQL"
+  description             = "Passwords of the services at NATS and PostgreSQL"
   kms_key_id              = module.encryption.key_arn
   recovery_window_in_days = local.secret_recovery_days
 }

@@ -44,8 +44,8 @@ def server(folder: Path, argv: tuple[str, ...], port: int, env: Mapping[str, str
 
 
 def test_the_files_follow_from_the_lists() -> None:
-    for name, text in files().items():
-        assert (FOLDER / name).read_text() == text, f"{name}: run python -m infrastructure.docker.permissions"
+    for path, text in files().items():
+        assert path.read_text() == text, f"{path}: run python -m infrastructure.docker.permissions"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.redis import open_redis
+from shared.permissions.accounts import Account
 from shared.redis_layout.keys import cursors_key
 from tests.faults.redis_cluster.moving import nodes_at
 from tests.preforked import run_forked
@@ -123,7 +124,7 @@ async def test_what_a_cluster_loses_is_rebuilt(start_stack: StackFactory) -> Non
 
 async def recover(stack: Stack) -> tuple[int, str]:
     """`python -m archival_worker recover`, beside the running services."""
-    return await run_forked("archival_worker", "recover", env=stack.processes["archival_worker"].spec.env)
+    return await run_forked("archival_worker", "recover", env=stack.env_of(Account.OPERATOR))
 
 
 async def test_data_of_another_number_of_nodes_is_not_passed_over(start_stack: StackFactory, tmp_path: Path) -> None:

@@ -184,12 +184,12 @@ run "promises" {
     error_message = "A service lacks a password."
   }
 
-  # Each as itself at PostgreSQL; the owner of the tables is there for commands alone.
+  # Each as itself at NATS and PostgreSQL; the owners are there for commands alone.
   assert {
     condition = alltrue([for name in ["gateway", "broadcaster", "archiver"] : (
-      contains([for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"], "POSTGRES_USER=${name}") &&
+      length(setsubtract(["POSTGRES_USER=${name}", "NATS_USER=${name}"], [for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"])) == 0 &&
       !contains(output.posture.services[name].container.secrets[*].name, "POSTGRES_USER") &&
-      length(regexall(":${name}::$", one([for each in output.posture.services[name].container.secrets : each.valueFrom if each.name == "POSTGRES_PASSWORD"]))) == 1
+      alltrue([for each in output.posture.services[name].container.secrets : endswith(each.valueFrom, ":${name}::") if contains(["POSTGRES_PASSWORD", "NATS_PASSWORD"], each.name)])
     )])
     error_message = "A service logs in as another."
   }
