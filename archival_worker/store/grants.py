@@ -16,8 +16,11 @@ logger = logging.getLogger(__name__)
 _RELATIONS: Final = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = ANY ($1)"
 _ROLES: Final = "SELECT count(*) FROM pg_roles WHERE rolname = ANY ($1)"
 _MAY_MAKE: Final = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
+# Who makes a role is a member too, with the right to admit others, and no login of it.
 _MEMBER: Final = """
-    SELECT EXISTS (SELECT FROM pg_auth_members AS m WHERE m.member = r.oid AND m.roleid = $2::regrole)
+    SELECT EXISTS (
+        SELECT FROM pg_auth_members AS m WHERE m.member = r.oid AND m.roleid = $2::regrole AND NOT m.admin_option
+    )
     FROM pg_roles AS r WHERE r.rolname = $1"""
 
 
