@@ -106,6 +106,12 @@ async def test_what_redis_lost_is_rebuilt_by_an_operator(house: House) -> None:
     assert rows[0][0] >= 2
 
 
+async def test_the_status_of_servers_that_ask_for_passwords(house: House) -> None:
+    code, text = await house.bidding("status")
+    assert code == 0, text
+    assert "NOAUTH" not in text
+
+
 async def test_a_second_start_finds_everything_with_the_same_passwords(house: House) -> None:
     for name in house.stack.servers:
         await house.stack.restart(name)
