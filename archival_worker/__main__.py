@@ -9,6 +9,7 @@ import uvloop
 
 from archival_worker.commands.api_keys import api_keys
 from archival_worker.commands.audit import audit, verify_export
+from archival_worker.commands.logins import LoginSettings, login, make_logins
 from archival_worker.commands.recovery import dead_letters, recover
 from archival_worker.errors import ExportsMisconfigured, MigrationError
 from archival_worker.main import run
@@ -39,18 +40,24 @@ def cli(context: click.Context) -> None:
 @cli.command("migrate")
 @click.pass_obj
 def migrate_command(settings: Settings) -> None:
-    """Apply the migrations that are missing. Safe to run again, and at the same time."""
+    """Apply the migrations that are missing, and say who may read and write what. Safe to run again, and at the same
+    time."""
+    logins = settings_or_exit(LoginSettings)
     try:
         applied = asyncio.run(migrate(settings.postgres_url, wait_s=settings.archiver_migrate_wait_s))
+        let_in = asyncio.run(make_logins(settings.postgres_url, logins))
     except MigrationError as error:
         raise click.ClickException(str(error)) from error
     for name in applied:
         click.echo(f"applied {name}")
     if not applied:
         click.echo("the schema is up to date")
+    if let_in:
+        click.echo(f"logins: {', '.join(let_in)}")
 
 
 cli.add_command(api_keys)
+cli.add_command(login)
 cli.add_command(recover)
 cli.add_command(dead_letters)
 cli.add_command(audit)

@@ -31,6 +31,7 @@ from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, end_leftovers, run_path
 from tests.preforked import launch_service
+from tests.refusals import refusals
 
 _PREFIX = "bidding-test-"
 # With the number of the process that runs the tests, or that started those which do.
@@ -246,10 +247,13 @@ class StackFactory:
         return stack
 
     async def close(self) -> None:
+        """End and remove all of them. AssertionError where a server refused one of their services a permission."""
         for stack in reversed(self._stacks):
             await _end(stack)
+        refused = [line for stack in self._stacks for line in refusals(stack.data_dir)]
         for stack in self._stacks:
             shutil.rmtree(stack.data_dir, ignore_errors=True)
+        assert not refused, "\n".join(refused)
 
 
 @contextlib.contextmanager
@@ -260,9 +264,11 @@ def running_stack(
     postgres_url: str | None = None,
     cache_nodes: int = 0,
     valkey_nodes: int = 1,
+    may_be_refused: bool = False,
 ) -> Iterator[Stack]:
     """A stack for several tests, ended and removed after the block.
 
+    Unless it ``may_be_refused``, AssertionError where a server refused one of its services a permission.
     Its database is a copy of one that is migrated, or the one at ``postgres_url``, which must be migrated.
 
     Not async: a Stack belongs to no event loop, and this one may outlive those of the tests.
@@ -290,4 +296,6 @@ def running_stack(
         yield stack
     finally:
         asyncio.run(_end(stack))
+        refused = refusals(stack.data_dir)
         shutil.rmtree(stack.data_dir, ignore_errors=True)
+    assert may_be_refused or not refused, "\n".join(refused)

@@ -14,6 +14,7 @@ from typing import Final
 import asyncpg
 
 from archival_worker.errors import MigrationChanged, MigrationError
+from archival_worker.store.grants import grant
 from shared.backoff import Backoff
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ async def migrate(url: str, *, wait_s: float = 60.0, folder: Path = FOLDER) -> l
     """Apply the missing migrations. Returns the names of those applied now.
 
     Safe to run any number of times, also at the same time: the others wait and then find nothing to do. A migration
-    and its record are one transaction. A database with later migrations than this code is left as it is.
+    and its record are one transaction. A database with later migrations than this code is left as it is. Afterwards
+    each account has the rights on tables that this code says (:mod:`archival_worker.store.grants`).
 
     Args:
         url: ``postgresql://…``.
@@ -86,7 +88,9 @@ async def migrate(url: str, *, wait_s: float = 60.0, folder: Path = FOLDER) -> l
     try:
         await _lock(connection, wait_s)
         await connection.execute(_LEDGER)
-        return await _apply(connection, migrations)
+        applied = await _apply(connection, migrations)
+        await grant(connection)
+        return applied
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise MigrationError(f"PostgreSQL: {type(error).__name__}: {error}") from error
     finally:

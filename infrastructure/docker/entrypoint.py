@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from infrastructure.docker.authorities import with_authority
 from infrastructure.docker.programs import PROGRAMS, Program
 from shared.aws.clients import AwsError, open_secrets, read_secret
 from shared.aws.credentials import CredentialsInvalid, completed, local_secrets
@@ -49,8 +50,8 @@ def prepared(environment: Mapping[str, str], program: Program) -> dict[str, str]
     """
     try:
         result = completed(environment, lambda name: read_secret(open_secrets(), name))
-        result = find_servers(result)
-    except (CredentialsInvalid, AwsError) as error:
+        result = with_authority(find_servers(result))
+    except (CredentialsInvalid, AwsError, ValueError, OSError) as error:
         raise StartRefused(str(error)) from error
     if result.get("ENVIRONMENT") != "local":
         if known := local_secrets(result):

@@ -29,6 +29,8 @@ PROGRAMS: Final = {
     "migrate": Program("archival_worker", ("migrate",)),
     "recover": Program("archival_worker", ("recover",)),
     "dead-letters": Program("archival_worker", ("dead-letters",)),
+    "api-keys": Program("archival_worker", ("api-keys",)),
+    "login": Program("archival_worker", ("login",)),
     "audit": Program("archival_worker", ("audit",)),
     "verify-export": Program("archival_worker", ("verify-export",)),
     "prepare-aws": Program("infrastructure.docker.prepare_aws"),

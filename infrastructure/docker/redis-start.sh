@@ -31,9 +31,26 @@ cluster-preferred-endpoint-type hostname
 masterauth \"$REDISCLI_AUTH\""
 fi
 
+# Who may do what: the list names users, and here are their passwords, as digests. An account whose NAME_PASSWORD is not set has
+# no user; NAME_PASSWORD_NEXT holds beside it while one is replaced by the other (docs/security.md).
+digests() { for each in "$@"; do [ -z "$each" ] || printf '#%s ' "$(printf %s "$each" | sha256sum | cut -d' ' -f1)"; done; }
+
+access="requirepass \"$REDISCLI_AUTH\""
+list=${REDIS_USERS:-/etc/bidding/redis-users.acl}
+if [ -f "$list" ]; then
+    users=${REDIS_RUN:-/tmp}/redis-users.acl
+    (umask 077 && sed "s/@default@/$(digests "$REDISCLI_AUTH")/" "$list" > "$users")
+    for account in gateway broadcaster archiver operator; do
+        name=$(echo "$account" | tr a-z A-Z)
+        eval "passwords=\$(digests \"\${${name}_PASSWORD:-}\" \"\${${name}_PASSWORD_NEXT:-}\")"
+        if [ -n "$passwords" ]; then sed -i "s/@$account@/$passwords/" "$users"; else sed -i "/@$account@/d" "$users"; fi
+    done
+    access="aclfile $users"
+fi
+
 exec "$engine-server" - <<CONF
 include ${REDIS_CONFIG:-/etc/bidding/redis.conf}
 maxmemory $REDIS_MAXMEMORY
-requirepass "$REDISCLI_AUTH"
+$access
 $cluster
 CONF

@@ -37,6 +37,15 @@ def alias_secret(data_dir: Path) -> str:
     return _secret(data_dir, "alias-secret")
 
 
+def servers_secret(data_dir: Path) -> str:
+    """The same for the passwords of the private servers, which are made out of it.
+
+    Raises:
+        StackError: the file can be neither read nor written, or is empty.
+    """
+    return _secret(data_dir, "servers-secret")
+
+
 def _secret(data_dir: Path, name: str) -> str:
     path = data_dir / name
     try:

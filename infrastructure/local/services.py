@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from infrastructure.local.feed_secret import ALIAS_SECRET, FEED_TOKEN_SECRET, alias_secret, feed_token_secret
 from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers.ports import HOST, Ports
 from infrastructure.local.servers.probes import http_ready
+from shared.permissions.accounts import Account
 
 API_GATEWAY = "api_gateway"
 BROADCAST_SERVICE = "broadcast_service"
 ARCHIVAL_WORKER = "archival_worker"
 ALL_SERVICES = (API_GATEWAY, BROADCAST_SERVICE, ARCHIVAL_WORKER)
+
+# As whom each service reaches the servers.
+ACCOUNTS = {
+    API_GATEWAY: Account.GATEWAY,
+    BROADCAST_SERVICE: Account.BROADCASTER,
+    ARCHIVAL_WORKER: Account.ARCHIVER,
+    "cache_node": Account.CACHE,
+}
 
 PURPOSES = {
     "gateway": "the API gateway",
@@ -96,6 +107,25 @@ def service_of(process: str) -> str:
 def wants_own_issuer(environment: Mapping[str, str]) -> bool:
     """Whether tokens are demanded, and nobody else is named who issues them."""
     return environment.get("AUTH_MODE") == "jwt" and not any(environment.get(name) for name in KEY_SETTINGS)
+
+
+def inherited_settings(data_dir: Path, environment: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the folders and secrets of a data directory, where neither it nor ``extra`` has others.
+
+    Raises:
+        StackError: a secret can be neither read nor made.
+    """
+    inherited = {"EXPORT_DIR": str(data_dir / "exports"), "IMAGES_DIR": str(data_dir / "images")} | dict(environment)
+    if not (extra.get(FEED_TOKEN_SECRET) or inherited.get(FEED_TOKEN_SECRET)):
+        inherited[FEED_TOKEN_SECRET] = feed_token_secret(data_dir)
+    demands_tokens = (inherited | dict(extra)).get("AUTH_MODE") == "jwt"
+    if demands_tokens and not (extra.get(ALIAS_SECRET) or inherited.get(ALIAS_SECRET)):
+        inherited[ALIAS_SECRET] = alias_secret(data_dir)
+    if wants_own_issuer(inherited | dict(extra)):
+        # By its name: the image of load runs, which start no stack, lacks what it imports.
+        signing = importlib.import_module("infrastructure.local.signing_key")
+        inherited |= signing.identity_environment(data_dir, inherited | dict(extra))
+    return inherited
 
 
 def host_setting(port_name: str) -> str:

@@ -14,27 +14,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from infrastructure.local.cache_nodes import cache_specs, wanted_ports
 from infrastructure.local.errors import ProcessFailed, StackError
-from infrastructure.local.feed_secret import ALIAS_SECRET, FEED_TOKEN_SECRET, alias_secret, feed_token_secret
 from infrastructure.local.processes import Launcher, ManagedProcess, ProcessSpec, launch, log_tail
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.reporting import Reporter
 from infrastructure.local.servers.ports import HOST, Ports, Wanted, free_ports, require_free
-from infrastructure.local.servers.postgres import is_initialised, postgres_spec, postgres_url
-from infrastructure.local.servers.redis_and_nats import AppendFsync, nats_spec, nats_url, redis_spec, redis_url
+from infrastructure.local.servers.postgres import is_initialised
+from infrastructure.local.servers.private import PrivateServers, are_closed
+from infrastructure.local.servers.redis_and_nats import AppendFsync, RedisAccess
 from infrastructure.local.servers.valkey_cluster import cluster_for
 from infrastructure.local.services import (
+    ACCOUNTS,
     ALL_SERVICES,
     API_GATEWAY,
     ARCHIVAL_WORKER,
@@ -44,11 +43,11 @@ from infrastructure.local.services import (
     SHARING,
     Urls,
     http_url,
+    inherited_settings,
     process_names,
     reachable_host,
     service_environment,
     service_spec,
-    wants_own_issuer,
 )
 from infrastructure.local.state import (
     DataDirLock,
@@ -59,6 +58,7 @@ from infrastructure.local.state import (
     own_record,
     run_path,
 )
+from shared.permissions.accounts import Account
 
 _MIGRATE_TIMEOUT_S = 120.0
 _LOG_TAIL_LINES = 15
@@ -111,10 +111,11 @@ class Stack:
         """Per private server, the variables that are added to its environment from its next start on."""
         self._more_servers: set[str] = set()
         self._migrates = bool(services) if migrate is None else migrate
-        self._appendfsync = redis_appendfsync
         self._external = {"redis": redis_url, "nats": nats_url, "postgres": postgres_url}
         self._env = dict(env or {})
         self._cluster = None if redis_url is not None else cluster_for(self.data_dir, ports or Ports(), valkey_nodes)
+        is_closed = are_closed(os.environ | self._env)
+        self._private = PrivateServers(self.data_dir, self.ports, self._cluster, redis_appendfsync, closed=is_closed)
         self._lock = DataDirLock(self.data_dir)
         self._processes: dict[str, ManagedProcess] = {}
         self._phase: Phase = "starting"
@@ -123,10 +124,9 @@ class Stack:
 
     def _make_urls(self) -> Urls:
         return Urls(
-            redis_url=self._external["redis"]
-            or (redis_url(self.ports.redis) if self._cluster is None else self._cluster.url),
-            nats_url=self._external["nats"] or nats_url(self.ports.nats),
-            postgres_url=self._external["postgres"] or postgres_url(self.ports.postgres),
+            redis_url=self._external["redis"] or self._private.url("redis"),
+            nats_url=self._external["nats"] or self._private.url("nats"),
+            postgres_url=self._external["postgres"] or self._private.url("postgres"),
             gateway_url=self._service_url("gateway"),
             broadcast_url=self._service_url("broadcast"),
             archiver_url=self._service_url("archiver"),
@@ -153,21 +153,24 @@ class Stack:
 
     @property
     def service_env(self) -> dict[str, str]:
-        """The environment of the services."""
-        folders = {"EXPORT_DIR": str(self.data_dir / "exports"), "IMAGES_DIR": str(self.data_dir / "images")}
-        inherited = folders | os.environ
-        if not (self._env.get(FEED_TOKEN_SECRET) or inherited.get(FEED_TOKEN_SECRET)):
-            inherited[FEED_TOKEN_SECRET] = feed_token_secret(self.data_dir)
-        demands_tokens = (inherited | self._env).get("AUTH_MODE") == "jwt"
-        if demands_tokens and not (self._env.get(ALIAS_SECRET) or inherited.get(ALIAS_SECRET)):
-            inherited[ALIAS_SECRET] = alias_secret(self.data_dir)
-        if wants_own_issuer(inherited | self._env):
-            # By its name: the image of load runs, which start no stack, lacks what it imports.
-            signing = importlib.import_module("infrastructure.local.signing_key")
-            inherited |= signing.identity_environment(self.data_dir, inherited | self._env)
+        """The environment of the services, in which they would reach the servers as the servers' owner."""
+        inherited = inherited_settings(self.data_dir, os.environ, self._env)
         if self._cache_nodes and not inherited.get("READ_CACHE"):
             inherited["READ_CACHE"] = "cluster"
         return service_environment(self.urls, self.ports, inherited, self._env)
+
+    def env_of(self, account: Account | None) -> dict[str, str]:
+        """The same for who reaches the servers as this account: with its logins at those that this stack runs."""
+        if account is None:
+            return self.service_env
+        own = [server for server, url in self._external.items() if url is None]
+        urls = {f"{server.upper()}_URL": self._private.url_of(server, account) for server in own}
+        return self.service_env | {name: url for name, url in urls.items() if name not in self._env}
+
+    @property
+    def redis_access(self) -> RedisAccess:
+        """Who gets into the Redis of this stack: for one more node of it."""
+        return self._private.redis_access
 
     def log_path(self, name: str) -> Path:
         """Where a process writes its log."""
@@ -195,9 +198,11 @@ class Stack:
             await _all_or_error([self._start_server(name) for name in self.servers])
             if self._cluster is not None:
                 with self.reporter.step("cluster", self._cluster.url):
-                    await self._cluster.form()
+                    await self._cluster.form(self.urls.redis_url)
             if self._migrates:
                 await self.migrate()
+            if self._external["postgres"] is None:
+                await self._private.let_in()
             specs = [spec for name in self.services for spec in self._service_specs(name)]
             await self._start_together([*specs, *self._cache_specs()])
             self._set_phase("ready")
@@ -311,7 +316,9 @@ class Stack:
         `port` is the one whose /ready tells that it is up; `env` must make the service listen there.
         """
         self._require_new(name)
-        spec = service_spec(name, module, HOST, port, self.data_dir, self.service_env | dict(env or {}))
+        spec = service_spec(
+            name, module, HOST, port, self.data_dir, self.env_of(ACCOUNTS.get(module)) | dict(env or {})
+        )
         await self._start_together([spec])
 
     async def add_server(self, spec: ProcessSpec) -> None:
@@ -335,17 +342,18 @@ class Stack:
         return [*wanted, *wanted_ports(self._cache_nodes, self.ports, os.environ | self._env)]
 
     def _cache_specs(self) -> list[ProcessSpec]:
-        return cache_specs(self._cache_nodes, self.ports, self.data_dir, self.service_env)
+        return cache_specs(self._cache_nodes, self.ports, self.data_dir, self.env_of(Account.CACHE))
 
     def _service_specs(self, name: str) -> list[ProcessSpec]:
         """The processes of a service: one, or several on one port, each with its own port for probes."""
         (port,) = PORTS_OF[name]
         host, number = self._service_host(port), getattr(self.ports, port)
         count = self._counts.get(name, 1)
+        env = self.env_of(ACCOUNTS[name])
         if count == 1:
-            return [service_spec(name, name, host, number, self.data_dir, self.service_env)]
+            return [service_spec(name, name, host, number, self.data_dir, env)]
         begin = SHARING[name]
-        shared = self.service_env | {f"{begin}_REUSE_PORT": "true"}
+        shared = env | {f"{begin}_REUSE_PORT": "true"}
         return [
             service_spec(each, name, host, own, self.data_dir, shared | {f"{begin}_OWN_PORT": str(own)})
             for each, own in zip(process_names(name, count), free_ports(count), strict=True)
@@ -375,18 +383,7 @@ class Stack:
 
     async def _server_spec(self, name: str) -> ProcessSpec:
         """How to run a server. Makes missing folders and files; in a thread, as that may take long."""
-        makers: dict[str, Callable[[], ProcessSpec]] = {
-            "redis": lambda: redis_spec(self.data_dir, self.ports.redis, os.environ, self._appendfsync),
-            "nats": lambda: nats_spec(self.data_dir, self.ports, os.environ),
-            "postgres": lambda: postgres_spec(self.data_dir, self.ports, os.environ),
-        }
-        if self._cluster is not None:
-            cluster = self._cluster
-            makers |= {
-                node: partial(cluster.spec, node, self.data_dir, os.environ, self._appendfsync)
-                for node in cluster.names
-            }
-        work = asyncio.ensure_future(asyncio.to_thread(makers[name]))
+        work = asyncio.ensure_future(asyncio.to_thread(self._private.spec, name))
         try:
             spec = await asyncio.shield(work)
             return dataclasses.replace(spec, env={**spec.env, **self.server_env.get(name, {})})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from typing import Final
 
 from nats.aio.client import Client, Srv
 from nats.aio.transport import TcpTransport
@@ -17,8 +18,11 @@ from typing_extensions import override
 
 from shared import names
 from shared.domain.errors import BiddingError
+from shared.permissions.nats_users import inbox_of
 from shared.server_urls import credentials_of, without_password
 from shared.settings import EnvironmentSettings
+
+_NOT_IN_SUBJECTS: Final = str.maketrans(dict.fromkeys(".*> \t\r\n", "_"))
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +83,11 @@ class _Client(Client):
             self._transport._io_writer.transport.abort()
 
 
+def inbox_prefix(user: str | None) -> str:
+    """Below which subject answers come: a user's own, so that permissions can keep all others from hearing them."""
+    return "_INBOX" if not user else inbox_of(user.translate(_NOT_IN_SUBJECTS))
+
+
 async def open_nats(url: str, *, name: str) -> Client:
     """A connection that reconnects for ever. The first time, too, this waits until the server is there.
 
@@ -118,6 +127,7 @@ async def open_nats(url: str, *, name: str) -> Client:
             ping_interval=5,
             max_outstanding_pings=2,
             pending_size=16 * 1024**2,
+            inbox_prefix=inbox_prefix(user),
             error_cb=on_error,
             disconnected_cb=on_disconnected,
             reconnected_cb=on_reconnected,

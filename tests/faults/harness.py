@@ -41,6 +41,7 @@ from infrastructure.local.stack import Stack
 from shared.clients.nats import open_nats
 from shared.clients.redis import open_redis
 from shared.names import shard_of
+from shared.permissions.accounts import Account
 from shared.redis_layout.keys import item_key, lease_key, outbox_key
 from tests.faults.bidders import PAUSE_S, TIMEOUT_S, Bidders, Watcher
 from tests.faults.clients.operators import Operators
@@ -259,7 +260,10 @@ class FaultRun:
         """`bidding recover`, as an operator calls it beside the running services; its exit code and what it said."""
         self.note("recover begins")
         async with asyncio.timeout(_RECOVER_TIMEOUT_S):
-            env = self.stack.processes[ARCHIVAL_WORKER].spec.env
+            env = dict(self.stack.processes[ARCHIVAL_WORKER].spec.env)
+            # The archiver's servers, as another account there: but for those that a fault has put something before.
+            usual, operator = self.stack.env_of(Account.ARCHIVER), self.stack.env_of(Account.OPERATOR)
+            env |= {name: operator[name] for name, url in usual.items() if url != operator[name] and env[name] == url}
             code, text = await run_forked(ARCHIVAL_WORKER, "recover", *options, env=env)
         self.note(f"recover ended with {code}: {' / '.join(text.splitlines()[1:])[:600]}")
         return code, text

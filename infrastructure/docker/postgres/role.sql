@@ -1,4 +1,5 @@
 -- Runs once, when the volume is empty: the platform's own role, which is no superuser, and its database.
 \getenv password BIDDING_PASSWORD
-CREATE ROLE bidding LOGIN PASSWORD :'password';
+-- CREATEROLE: `migrate` makes the roles of the services, and may give them nothing but rights on what this one owns.
+CREATE ROLE bidding LOGIN CREATEROLE PASSWORD :'password';
 CREATE DATABASE bidding OWNER bidding;

@@ -25,6 +25,7 @@ from infrastructure.local.servers.valkey_cluster import is_redis
 from infrastructure.local.services import PORTS_OF, service_of
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
 from infrastructure.local.terminal import show, table
+from shared.server_urls import credentials_of
 
 _COLOURS = {"ready": "green", "running": "green", "ended": "red"}
 
@@ -122,7 +123,7 @@ async def _state(name: str, entry: ProcessRecord, record: RunRecord, ports: Port
 
 def _probe(name: str, entry: ProcessRecord, record: RunRecord, ports: Ports) -> Probe | None:
     if is_redis(name):
-        return redis_ready(HOST, _port_of_redis(entry, ports))
+        return redis_ready(HOST, _port_of_redis(entry, ports), credentials_of(record.urls["redis_url"]))
     if name == "nats":
         return http_ready(HOST, ports.nats_monitor, "/healthz")
     if name == "postgres":

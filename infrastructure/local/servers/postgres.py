@@ -1,9 +1,10 @@
 """PostgreSQL as a private server.
 
-Who may connect. The server listens only on 127.0.0.1, has no Unix socket, and lets in only the role `bidding`,
-without a password: like the Redis and NATS beside it, it is for one person's machine. That role owns the database
-`bidding` and may create others (tests do), but is no superuser, so another user of the same machine who connects
-can neither read files nor run programs through it. The superuser cannot connect over the network.
+Who may connect. The server listens only on 127.0.0.1 and has no Unix socket. It lets in the role `bidding`, without a
+password unless the servers are closed: like the Redis and NATS beside it, it is for one person's machine. That role
+owns the database `bidding` and may create others (tests do) and roles, but is no superuser, so another user of the same
+machine who connects can neither read files nor run programs through it. All other roles, those of the services among
+them, need their passwords; the superuser cannot connect over the network.
 
 PostgreSQL refuses to run as root. If root starts it, as in most containers, it runs as a system user of its own.
 """
@@ -25,8 +26,12 @@ import psutil
 from infrastructure.local.errors import StackError
 from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers import binaries, probes
+from infrastructure.local.servers.logins import SCRAM_ITERATIONS
 from infrastructure.local.servers.ports import HOST, Ports
 from infrastructure.local.servers.redis_and_nats import plain_environment
+from shared.permissions.accounts import digest
+from shared.permissions.postgres_roles import scram_verifier
+from shared.server_urls import with_credentials
 
 ROLE = "bidding"
 DATABASE = "bidding"
@@ -36,9 +41,11 @@ _READY_MARKER = "bidding-ready"
 _INIT_TIMEOUT_S = 120
 
 _HBA = """\
-# Written by `bidding up` when it made this database.
-# TYPE  DATABASE  USER     ADDRESS        METHOD
-host    all       bidding  127.0.0.1/32   trust
+# Written at every start by `bidding up`; changes here are lost.
+# TYPE  DATABASE  USER      ADDRESS        METHOD
+host    all       postgres  127.0.0.1/32   reject
+host    all       bidding   127.0.0.1/32   {owner}
+host    all       all       127.0.0.1/32   scram-sha-256
 """
 
 # CREATE DATABASE cannot run in a transaction: single-user mode takes one statement per line.
@@ -46,6 +53,8 @@ _FIRST_STATEMENTS = f"""\
 CREATE ROLE {ROLE} LOGIN CREATEDB IN ROLE pg_monitor
 CREATE DATABASE {DATABASE} OWNER {ROLE}
 """
+# What the owner is, in a file of the data directory; where it says something else, that is carried out before a start.
+_OWNER_MARKER = "bidding-owner"
 
 _SETTINGS = {
     "listen_addresses": HOST,
@@ -63,8 +72,10 @@ def postgres_url(port: int) -> str:
     return f"postgresql://{ROLE}@{HOST}:{port}/{DATABASE}"
 
 
-def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> ProcessSpec:
+def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str], *, password: str = "") -> ProcessSpec:
     """PostgreSQL with its files in `<data_dir>/postgres`. The first call makes them, and blocks for a second or two.
+
+    ``password``: of the owner, who gets in without one where it is empty.
 
     Raises BinaryMissing without PostgreSQL, StackError if the database cannot be made.
     """
@@ -75,6 +86,9 @@ def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) 
     if not is_initialised(data_dir):
         _initialise(bin_dir, folder, env, account)
     remove_stale_pid_file(folder)
+    (folder / "pg_hba.conf").write_text(_HBA.format(owner="scram-sha-256" if password else "trust"))
+    _make_owner(bin_dir, folder, env, account, password)
+    url = postgres_url(ports.postgres)
     settings = _SETTINGS | {"port": str(ports.postgres)}
     return ProcessSpec(
         name="postgres",
@@ -86,7 +100,7 @@ def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) 
         ),
         env=env,
         log=data_dir / "logs" / "postgres.log",
-        ready=probes.postgres_ready(postgres_url(ports.postgres)),
+        ready=probes.postgres_ready(with_credentials(url, password=password) if password else url),
         address=f"{HOST}:{ports.postgres}",
         cwd=folder,
         # "Fast": connections are cut, transactions rolled back, and a checkpoint makes the next start quick.
@@ -114,44 +128,65 @@ def _initialise(bin_dir: Path, folder: Path, env: Mapping[str, str], account: pw
     if account is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
 
-    def run(arguments: list[str], statements: str = "") -> None:
-        try:
-            done = subprocess.run(
-                arguments,
-                input=statements,
-                capture_output=True,
-                text=True,
-                env=dict(env),
-                cwd=folder,
-                timeout=_INIT_TIMEOUT_S,
-                check=False,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise StackError(f"Could not make the PostgreSQL database in {folder}: {error}") from error
-        # Single-user mode reports a failed statement only in its output.
-        if done.returncode != 0 or "ERROR:" in done.stderr:
-            raise StackError(f"Could not make the PostgreSQL database in {folder}:\n{done.stderr.strip()}")
-
     # Sorting by bytes, the same on every machine; texts are UTF-8.
     locale = ["--encoding=UTF8", "--locale=C"]
-    run(
-        [
-            str(bin_dir / "initdb"),
-            "-D",
-            str(folder),
-            "-U",
-            "postgres",
-            "--auth=reject",
-            "--no-instructions",
-            *locale,
-        ]
-    )
-    run([str(bin_dir / "postgres"), "--single", "-D", str(folder), "template1"], _FIRST_STATEMENTS)
-    (folder / "pg_hba.conf").write_text(_HBA)
+    files = ["-D", str(folder)]
+    initdb = [str(bin_dir / "initdb"), *files, "-U", "postgres", "--auth=reject", "--no-instructions", *locale]
+    _run(initdb, folder, env, account)
+    statements = _FIRST_STATEMENTS + _owner_statement("")
+    _run([str(bin_dir / "postgres"), "--single", *files, "template1"], folder, env, account, statements)
+    (folder / _OWNER_MARKER).write_text(_owner_mark(""))
     (folder / _READY_MARKER).touch()
+
+
+def _make_owner(
+    bin_dir: Path, folder: Path, env: Mapping[str, str], account: pwd.struct_passwd | None, password: str
+) -> None:
+    """Let the owner make roles, which it could not in databases of earlier versions, and give it its password."""
+    marker = folder / _OWNER_MARKER
+    if marker.exists() and marker.read_text() == _owner_mark(password):
+        return
+    single = [str(bin_dir / "postgres"), "--single", "-D", str(folder), "template1"]
+    _run(single, folder, env, account, _owner_statement(password))
+    marker.write_text(_owner_mark(password))
+
+
+def _owner_statement(password: str) -> str:
+    verifier = f"'{scram_verifier(password, iterations=SCRAM_ITERATIONS)}'" if password else "NULL"
+    return f"ALTER ROLE {ROLE} CREATEROLE PASSWORD {verifier}\n"
+
+
+def _owner_mark(password: str) -> str:
+    return f"createrole {digest(password)}\n"
+
+
+def _run(
+    arguments: list[str],
+    folder: Path,
+    env: Mapping[str, str],
+    account: pwd.struct_passwd | None,
+    statements: str = "",
+) -> None:
+    """Run a program of PostgreSQL on a folder whose server is down."""
+    try:
+        done = subprocess.run(
+            arguments,
+            input=statements,
+            capture_output=True,
+            text=True,
+            env=dict(env),
+            cwd=folder,
+            timeout=_INIT_TIMEOUT_S,
+            check=False,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StackError(f"Could not make the PostgreSQL database in {folder}: {error}") from error
+    # Single-user mode reports a failed statement only in its output.
+    if done.returncode != 0 or "ERROR:" in done.stderr:
+        raise StackError(f"Could not make the PostgreSQL database in {folder}:\n{done.stderr.strip()}")
 
 
 def remove_stale_pid_file(folder: Path) -> None:

@@ -69,12 +69,22 @@ def http_ready(host: str, port: int, path: str) -> Probe:
     return probe
 
 
-def redis_ready(host: str, port: int) -> Probe:
-    """Ready when Redis answers PING with PONG; while it loads its file it answers -LOADING."""
+def redis_ready(host: str, port: int, login: tuple[str, str] | None = None) -> Probe:
+    """Ready when Redis answers PING with PONG; while it loads its file it answers -LOADING.
+
+    ``login``: a user and password, where it answers nobody else.
+    """
+
+    async def ask() -> bytes:
+        if login is None:
+            return await exchange(host, port, b"PING\r\n", b"\r\n")
+        # Before somebody has said who asks, even a server that is still loading says nothing else than NOAUTH.
+        request = f"AUTH {login[0]} {login[1]}\r\nPING\r\nQUIT\r\n".encode()
+        return (await exchange(host, port, request, None)).partition(b"+OK\r\n")[2][: len(b"+PONG\r\n")]
 
     async def probe() -> Readiness:
         try:
-            answer = await exchange(host, port, b"PING\r\n", b"\r\n")
+            answer = await ask()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             return _unanswered(error)
         return Readiness(answer == b"+PONG\r\n", answer.decode(errors="replace").strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -64,6 +65,19 @@ jetstream {{
 """
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class RedisAccess:
+    """Who gets into Redis.
+
+    Attributes:
+        users: its file of users.
+        owner: the user and password of who may do everything; None where that needs none.
+    """
+
+    users: str
+    owner: tuple[str, str] | None = None
+
+
 def redis_url(port: int) -> str:
     return f"redis://{HOST}:{port}/0"
 
@@ -84,6 +98,14 @@ def _config_file(data_dir: Path, name: str) -> Path:
     return folder / name
 
 
+def _write_secret(path: Path, text: str) -> None:
+    """Replace a file that its owner alone may read."""
+    scratch = path.with_suffix(".tmp")
+    scratch.touch(mode=0o600)
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
 def redis_spec(
     data_dir: Path,
     port: int,
@@ -92,10 +114,12 @@ def redis_spec(
     *,
     name: str = "redis",
     more_config: str = "",
+    access: RedisAccess | None = None,
 ) -> ProcessSpec:
     """Redis with an append-only file in `<data_dir>/<name>`; BinaryMissing when there is no redis-server.
 
-    REDIS_MAXMEMORY bounds its memory in Redis' notation, such as `512mb` (default `0`: the machine's memory).
+    Without ``access`` everybody gets in and may do everything. REDIS_MAXMEMORY bounds its memory in Redis' notation,
+    such as `512mb` (default `0`: the machine's memory).
     """
     if appendfsync not in get_args(AppendFsync):
         raise StackError(f"appendfsync must be one of {', '.join(get_args(AppendFsync))}, not {appendfsync!r}.")
@@ -103,6 +127,10 @@ def redis_spec(
     folder = data_dir / name
     folder.mkdir(parents=True, exist_ok=True)
     config = _config_file(data_dir, f"{name}.conf")
+    if access is not None:
+        users = _config_file(data_dir, f"{name}-users.acl")
+        _write_secret(users, access.users)
+        more_config += f"\naclfile {_quoted(users)}\n"
     config.write_text(
         _REDIS_CONFIG.format(
             host=HOST,
@@ -118,7 +146,7 @@ def redis_spec(
         argv=(str(executable), str(config)),
         env=plain_environment(environment),
         log=data_dir / "logs" / f"{name}.log",
-        ready=probes.redis_ready(HOST, port),
+        ready=probes.redis_ready(HOST, port, None if access is None else access.owner),
         address=f"{HOST}:{port}",
         stop_signal=signal.SIGTERM,
         # Loading a large append-only file takes a while.
@@ -127,9 +155,10 @@ def redis_spec(
     )
 
 
-def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> ProcessSpec:
+def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str], *, users: str = "") -> ProcessSpec:
     """NATS with JetStream's files in `<data_dir>/nats`; BinaryMissing when there is no nats-server.
 
+    ``users``: the part of its configuration that says who may do what; without it everybody may do everything.
     NATS_SYNC_INTERVAL says how often writes are forced to disk, such as `10s` (the default), or `always`.
     """
     sync = environment.get("NATS_SYNC_INTERVAL") or "10s"
@@ -139,7 +168,8 @@ def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> P
     folder = data_dir / "nats"
     folder.mkdir(parents=True, exist_ok=True)
     config = _config_file(data_dir, "nats.conf")
-    config.write_text(
+    _write_secret(
+        config,
         _NATS_CONFIG.format(
             host=HOST,
             port=ports.nats,
@@ -147,6 +177,7 @@ def nats_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str]) -> P
             folder=_quoted(folder),
             sync=sync if sync == "always" else f'"{sync}"',
         )
+        + users,
     )
     return ProcessSpec(
         name="nats",

@@ -17,7 +17,8 @@ from redis.exceptions import RedisError
 from infrastructure.local.errors import StackError
 from infrastructure.local.processes import ProcessSpec
 from infrastructure.local.servers.ports import HOST, Ports, Wanted
-from infrastructure.local.servers.redis_and_nats import AppendFsync, redis_spec, redis_url
+from infrastructure.local.servers.redis_and_nats import AppendFsync, RedisAccess, redis_spec
+from shared.clients.cluster.addresses import Address, ClusterUrl
 from shared.clients.cluster.forming import Listens, form
 from shared.clients.redis import open_redis
 
@@ -66,19 +67,28 @@ class ValkeyCluster:
         return port + self.count
 
     def spec(
-        self, name: str, data_dir: Path, environment: Mapping[str, str], appendfsync: AppendFsync = "always"
+        self,
+        name: str,
+        data_dir: Path,
+        environment: Mapping[str, str],
+        appendfsync: AppendFsync = "always",
+        access: RedisAccess | None = None,
     ) -> ProcessSpec:
         """How to run a node. BinaryMissing where there is no redis-server."""
         port = self.ports[self.names.index(name)]
-        return node_spec(name, port, self.bus_port(port), data_dir, environment, appendfsync)
+        return node_spec(name, port, self.bus_port(port), data_dir, environment, appendfsync, access)
 
-    async def form(self) -> None:
+    async def form(self, url: str = "") -> None:
         """Make one cluster of nodes that are new, or wait until those of an earlier start have found each other.
+
+        ``url``: of the cluster, with the password of its owner, where it has one.
 
         Raises:
             StackError: they have not, within a minute.
         """
-        clients: list[Any] = [open_redis(redis_url(port), timeout_s=5, connections_max=1) for port in self.ports]
+        login = ClusterUrl.parse(url or self.url)
+        addresses = [login.url_of(Address(HOST, port)) for port in self.ports]
+        clients: list[Any] = [open_redis(each, timeout_s=5, connections_max=1) for each in addresses]
         try:
             async with asyncio.timeout(_FORM_S):
                 await form(clients, [Listens(HOST, port, self.bus_port(port)) for port in self.ports])
@@ -108,10 +118,11 @@ def node_spec(
     data_dir: Path,
     environment: Mapping[str, str],
     appendfsync: AppendFsync = "always",
+    access: RedisAccess | None = None,
 ) -> ProcessSpec:
     """How to run one node. `bus_port`: where the other nodes reach it."""
     more = _CONFIG.format(bus=bus_port)
-    return redis_spec(data_dir, port, environment, appendfsync, name=name, more_config=more)
+    return redis_spec(data_dir, port, environment, appendfsync, name=name, more_config=more, access=access)
 
 
 def cluster_for(data_dir: Path, ports: Ports, count: int) -> ValkeyCluster | None:

@@ -9,12 +9,12 @@ locals {
   front_end_on_alb = var.cache_node_enabled && var.cache_front_end == "alb"
 
   # Neither talks to Redis: no address, no password, no way there.
-  cache_environment = merge(local.addresses_without_redis, { POSTGRES_URL = module.postgres.url, AUTH_MODE = var.auth_mode })
-  cache_secrets = merge(
-    { NATS_PASSWORD = module.nats.password_reference, ALIAS_SECRET = local.application_secrets.ALIAS_SECRET },
-    local.postgres_secrets,
-  )
-  cache_secret_arns = [module.nats.secret_arn, module.postgres.secret_arn, aws_secretsmanager_secret_version.application.arn]
+  cache_environment = merge(local.logins["cache"].users, local.addresses_without_redis, {
+    POSTGRES_URL = module.postgres.url
+    AUTH_MODE    = var.auth_mode
+  })
+  cache_secrets     = merge(local.logins["cache"].secrets, { ALIAS_SECRET = local.application_secrets.ALIAS_SECRET })
+  cache_secret_arns = [aws_secretsmanager_secret_version.accounts.arn, aws_secretsmanager_secret_version.application.arn]
 
   # One program in two roles, by their names.
   cache_programs = { for role, program in {

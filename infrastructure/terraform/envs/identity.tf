@@ -14,6 +14,7 @@ locals {
   identity_secrets = merge(
     { for each in aws_secretsmanager_secret_version.keys : "AUTH_JWKS" => each.arn },
     { for each in aws_secretsmanager_secret_version.signing : "AUTH_HS256_SECRET" => each.arn },
+    local.api_key_secrets,
   )
 }
 

@@ -126,6 +126,8 @@ module "nats" {
   ephemeral_storage_gib  = var.nats_storage_gib
   keep_disks             = var.nats_keep_disks
   disk_security_group_id = module.network.security_group_ids["nats-disk"]
+  account_passwords      = local.login_secrets
+  account_secret_arn     = aws_secretsmanager_secret_version.accounts.arn
   dns_namespace_id       = aws_service_discovery_private_dns_namespace.this.id
   dns_namespace          = aws_service_discovery_private_dns_namespace.this.name
   subnet_ids             = module.network.task_subnet_ids

@@ -66,25 +66,26 @@ locals {
   }
 
   # Addresses are no secrets; the entry point of the image puts the passwords into them.
-  addresses_without_redis = {
+  addresses_without_redis = merge(local.postgres_authority, {
     ENVIRONMENT                  = var.environment
     LOG_LEVEL                    = var.log_level
     NATS_URL                     = module.nats.url
     NATS_STREAM_REPLICAS         = tostring(module.nats.replicas)
     METRICS_CLOUDWATCH_NAMESPACE = local.own_metrics.namespace
-  }
+  })
   addresses = merge(
     local.addresses_without_redis,
     { REDIS_URL = module.redis.url },
     module.redis.user == null ? {} : { REDIS_USER = module.redis.user },
   )
 
-  server_secrets = {
-    REDIS_PASSWORD = module.redis.secret_arn
-    NATS_PASSWORD  = module.nats.password_reference
-  }
+  # The owner of NATS is for commands alone, like that of the tables.
+  owner_of_nats = { NATS_PASSWORD = module.nats.password_reference }
 
-  postgres_secrets = {
+  redis_secrets = { REDIS_PASSWORD = module.redis.secret_arn }
+
+  # Those of the owner of the tables: for `migrate` and the other commands that are run by hand.
+  owner_secrets = {
     POSTGRES_USER     = "${module.postgres.secret_arn}:username::"
     POSTGRES_PASSWORD = "${module.postgres.secret_arn}:password::"
   }
@@ -94,14 +95,13 @@ locals {
     FEED_TOKEN_SECRET = "${aws_secretsmanager_secret_version.application.arn}:feed_token_secret::"
   }
 
-  # The archiver's secrets and rights are also those of its one-shot commands.
+  # The archiver's settings are also those of its one-shot commands.
   archiver_environment = merge(local.addresses, {
     POSTGRES_URL     = module.postgres.url
     EXPORT_S3_BUCKET = module.storage.exports_bucket
     ARCHIVER_STOP_S  = "20"
   })
-  archiver_secrets     = merge(local.server_secrets, local.postgres_secrets)
-  archiver_secret_arns = [module.redis.secret_arn, module.nats.secret_arn, module.postgres.secret_arn]
+  server_secret_arns = [module.redis.secret_arn, aws_secretsmanager_secret_version.accounts.arn]
 
   # CloudWatch knows no resources for metrics; the namespace is the bound.
   may_report = jsonencode({
@@ -165,12 +165,12 @@ module "gateway" {
   companion_repository_arns = local.companion_repos
 
   kms_key_arn     = module.encryption.key_arn
-  secrets         = merge(local.server_secrets, local.postgres_secrets, local.application_secrets, local.identity_secrets)
-  secret_arns     = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn], values(local.identity_secrets))
+  secrets         = merge(local.redis_secrets, local.logins["gateway"].secrets, local.application_secrets, local.identity_secrets)
+  secret_arns     = concat(local.server_secret_arns, [aws_secretsmanager_secret_version.application.arn], values(local.identity_secrets))
   task_statements = concat([local.may_report], local.may_write_metrics)
 
   # Where nodes run they are used, unless gateway_settings say otherwise.
-  environment = merge(var.cache_node_enabled ? { READ_CACHE = "cluster" } : {}, var.gateway_settings, local.addresses, local.identity_settings, {
+  environment = merge(local.logins["gateway"].users, var.cache_node_enabled ? { READ_CACHE = "cluster" } : {}, var.gateway_settings, local.addresses, local.identity_settings, {
     POSTGRES_URL         = module.postgres.url
     BID_ACK              = var.bid_ack
     BROADCAST_PUBLIC_URL = "wss://${var.domain_name}"
@@ -229,11 +229,11 @@ module "broadcaster" {
   companion_repository_arns = local.companion_repos
 
   kms_key_arn     = module.encryption.key_arn
-  secrets         = merge(local.server_secrets, local.postgres_secrets, local.application_secrets)
-  secret_arns     = concat(local.archiver_secret_arns, [aws_secretsmanager_secret_version.application.arn])
+  secrets         = merge(local.redis_secrets, local.logins["broadcaster"].secrets, local.application_secrets)
+  secret_arns     = concat(local.server_secret_arns, [aws_secretsmanager_secret_version.application.arn])
   task_statements = concat([local.may_report], local.may_write_metrics)
 
-  environment = merge(var.broadcaster_settings, local.addresses, {
+  environment = merge(local.logins["broadcaster"].users, var.broadcaster_settings, local.addresses, {
     # Whether frames have aliases alone.
     AUTH_MODE = var.auth_mode
     # For closed items that have left Redis.
@@ -299,9 +299,9 @@ module "archiver" {
   companion_repository_arns = local.companion_repos
 
   kms_key_arn     = module.encryption.key_arn
-  environment     = merge(var.archiver_settings, local.archiver_environment)
-  secrets         = local.archiver_secrets
-  secret_arns     = local.archiver_secret_arns
+  environment     = merge(local.logins["archiver"].users, var.archiver_settings, local.archiver_environment)
+  secrets         = merge(local.redis_secrets, local.logins["archiver"].secrets)
+  secret_arns     = local.server_secret_arns
   task_statements = concat([local.may_report], local.may_export, local.may_write_metrics)
 
   service = {
@@ -349,7 +349,7 @@ module "one_shot" {
   log_retention_days = var.log_retention_days
   kms_key_arn        = module.encryption.key_arn
   environment        = local.archiver_environment
-  secrets            = local.archiver_secrets
-  secret_arns        = local.archiver_secret_arns
+  secrets            = merge(local.redis_secrets, local.owner_of_nats, local.owner_secrets, local.login_secrets, local.api_key_secrets)
+  secret_arns        = concat(local.server_secret_arns, [module.nats.secret_arn, module.postgres.secret_arn], values(local.api_key_secrets))
   task_statements    = [local.may_report]
 }

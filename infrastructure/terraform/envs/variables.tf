@@ -95,6 +95,21 @@ variable "auth_leeway_s" {
   type        = number
 }
 
+variable "api_keys" {
+  description = "With jwt: whether services may get tokens for API keys."
+  type        = bool
+}
+
+variable "auth_signing_key_arn" {
+  description = "With api_keys and auth_jwks: the secret whose text is the private key (P-256, PEM) that signs those tokens; null with HS256."
+  type        = string
+}
+
+variable "postgres_ca" {
+  description = "Certificates in PEM of the authority that PostgreSQL's certificate has to come from; null to believe any."
+  type        = string
+}
+
 variable "collector_image_tag" {
   description = "Tag of the copy of the OpenTelemetry collector's image in ECR; null for no collector."
   type        = string

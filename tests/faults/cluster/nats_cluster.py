@@ -78,7 +78,13 @@ class NatsCluster:
         folder.mkdir()
         client, route, monitor = self._ports[name]
         routes = [f"{HOST}:{proxy.port}" for (here, _), proxy in self._routes.items() if here == name]
-        values = {"name": name, "user": _USER, "data_path": str(folder), "memory_mb": "64", "store_gib": "4"}
+        values = {
+            "name": name,
+            "users": (MODULE / "users.conf").read_text(),
+            "data_path": str(folder),
+            "memory_mb": "64",
+            "store_gib": "4",
+        }
         values |= {"sync_s": "10"}
         text = rendered((MODULE / "nats.conf.tftpl").read_text(), values, routes)
         listens = (("0.0.0.0:4222", client), ("0.0.0.0:6222", route), ("127.0.0.1:8222", monitor))

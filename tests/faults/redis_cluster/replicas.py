@@ -43,7 +43,7 @@ async def cut_off(nodes: Nodes, primary: int, replica: int) -> None:
 async def _add_replica_of(stack: Stack, nodes: Nodes, primary: int) -> int:
     port, bus_port = free_ports(2)
     name = f"redis-replica-{port}"
-    await stack.add_server(node_spec(name, port, bus_port, stack.data_dir, os.environ))
+    await stack.add_server(node_spec(name, port, bus_port, stack.data_dir, os.environ, access=stack.redis_access))
     client: Any = open_redis(redis_url(port), timeout_s=10, connections_max=2)
     try:
         await nodes.clients[primary].execute_command("CLUSTER", "MEET", HOST, port, bus_port)

@@ -29,6 +29,7 @@ from shared.clients.nats import Client, NatsLink, StreamLimits, ensure_stream, o
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.messages import Event
+from shared.permissions.accounts import Account
 from shared.redis_layout.keys import cursors_key, outbox_key
 from shared.streams.puller import PullOptions
 from tests.unit.archival_worker.events import message, message_id
@@ -143,6 +144,12 @@ class World:
         for n, events in entries:
             await self.publish(n, *events)
 
+    def urls_of(self, account: Account) -> dict[str, str]:
+        """The environment of an account, with this world's database."""
+        env = self.stack.env_of(account)
+        server, database = env["POSTGRES_URL"].rpartition("/")[0], self.postgres_url.rpartition("/")[2]
+        return env | {"POSTGRES_URL": f"{server}/{database}"}
+
     async def start_worker(
         self,
         *,
@@ -154,11 +161,12 @@ class World:
     ) -> Running:
         """A worker that runs until it is stopped, killed, or the test ends."""
         resources = AsyncExitStack()
-        redis = open_redis(self.stack.urls.redis_url, timeout_s=10.0)
+        urls = self.urls_of(Account.ARCHIVER)
+        redis = open_redis(urls["REDIS_URL"], timeout_s=10.0)
         resources.push_async_callback(redis.aclose)
-        pool = await open_postgres(self.postgres_url, name="archiver", timeout_s=postgres_timeout_s)
+        pool = await open_postgres(urls["POSTGRES_URL"], name="archiver", timeout_s=postgres_timeout_s)
         resources.callback(pool.terminate)
-        link = NatsLink(self.stack.urls.nats_url, name="archiver", timeout_s=10.0)
+        link = NatsLink(urls["NATS_URL"], name="archiver", timeout_s=10.0)
         resources.push_async_callback(link.close)
         metrics = Metrics()
         archive = Archive(pool)

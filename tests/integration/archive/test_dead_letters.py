@@ -10,6 +10,7 @@ from cache_node.rebuilds import Rebuilds
 from infrastructure.local.services import ARCHIVAL_WORKER
 from shared.archive_reads.asking import Asking
 from shared.clients.postgres import open_postgres
+from shared.permissions.accounts import Account
 from tests.integration.archive.archive_world import World
 from tests.preforked import run_forked
 from tests.unit.archival_worker.events import bid, created, message_id, message_of, sealed, voided
@@ -21,8 +22,7 @@ LOT = "lot-1"
 
 async def dead_letters(world: World, *arguments: str) -> tuple[int, str]:
     """Exit code and output of the command, on the world's own database."""
-    env = {**world.stack.service_env, "POSTGRES_URL": world.postgres_url}
-    return await run_forked(ARCHIVAL_WORKER, "dead-letters", *arguments, env=env)
+    return await run_forked(ARCHIVAL_WORKER, "dead-letters", *arguments, env=world.urls_of(Account.OPERATOR))
 
 
 async def execute(world: World, sql: str) -> None:

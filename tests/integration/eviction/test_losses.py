@@ -13,6 +13,7 @@ from archival_worker.eviction.evictor import EvictionOptions
 from infrastructure.local.errors import ProcessFailed
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
+from shared.permissions.accounts import Account
 from shared.redis_layout.keys import closed_key, item_key
 from tests.http_clients import crowd_client
 from tests.integration.eviction.eviction_world import Auction, auction_of, sold
@@ -175,7 +176,7 @@ async def test_an_archiver_that_dies_in_the_middle(start_stack: StackFactory, po
         items = [f"lot-{number}" for number in range(120)]
         for item_id in items:
             await sold(auction.house, item_id)
-        env = stack.service_env | {"CLOSED_KEEP_S": GONE, "CRASH_AT": point}
+        env = stack.env_of(Account.ARCHIVER) | {"CLOSED_KEEP_S": GONE, "CRASH_AT": point}
         with contextlib.suppress(ProcessFailed):  # before it was ready
             await stack.add_service(ARCHIVAL_WORKER, ARCHIVAL_WORKER, stack.ports.archiver, env=env)
         assert await stack.wait_ended(ARCHIVAL_WORKER, timeout_s=60)

@@ -16,6 +16,7 @@ from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import decode_event
+from shared.permissions.accounts import Account
 from shared.redis_layout.keys import cursors_key, deadlines_key, item_key, proxies_key, recent_key
 from tests.preforked import run_forked
 from tests.programs import bidding
@@ -140,7 +141,7 @@ class House:
         self, *options: str, crash_at: str = "", redis_url: str = "", closed_keep_s: str = ""
     ) -> tuple[int, str]:
         """What `bidding recover` runs, without its start."""
-        env = {**self.stack.service_env, "CRASH_AT": crash_at}
+        env = {**self.stack.env_of(Account.OPERATOR), "CRASH_AT": crash_at}
         if closed_keep_s:
             env["CLOSED_KEEP_S"] = closed_keep_s
         if redis_url:

@@ -19,6 +19,7 @@ from archival_worker.store.queries import load_queries
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.clients.redis import open_redis
+from shared.permissions.accounts import Account
 from shared.redis_layout.keys import (
     cursors_key,
     deadlines_key,
@@ -44,7 +45,7 @@ ITEMS = [f"lot-{number}" for number in range(8)]
 async def suspended_run(house: House, place: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The process that does the work of `bidding recover`, standing still at the place."""
     command = (sys.executable, "-P", "-m", "archival_worker", "recover", "--settle-s", "0")
-    async with started(*command, env={**house.stack.service_env, "STOP_AT": place}) as child:
+    async with started(*command, env={**house.stack.env_of(Account.OPERATOR), "STOP_AT": place}) as child:
 
         async def stands_still() -> bool:
             if child.returncode is not None:

@@ -15,6 +15,7 @@ from infrastructure.local.servers.valkey_cluster import name_of
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.redis import open_redis
+from shared.permissions.accounts import Account
 from shared.redis_layout.keys import cursors_key, item_key
 from tests.faults.redis_cluster.moving import nodes_at
 from tests.preforked import run_forked
@@ -124,7 +125,7 @@ async def test_what_a_cluster_loses_is_rebuilt(start_stack: StackFactory) -> Non
 
 async def recover(stack: Stack) -> tuple[int, str]:
     """`python -m archival_worker recover`, beside the running services."""
-    return await run_forked("archival_worker", "recover", env=stack.processes["archival_worker"].spec.env)
+    return await run_forked("archival_worker", "recover", env=stack.env_of(Account.OPERATOR))
 
 
 async def test_data_of_another_number_of_nodes_is_not_passed_over(start_stack: StackFactory, tmp_path: Path) -> None:

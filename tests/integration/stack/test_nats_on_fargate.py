@@ -21,9 +21,11 @@ from nats.js.api import StorageType, StreamConfig
 from nats.js.errors import ServiceUnavailableError
 
 from infrastructure.docker import healthcheck
+from infrastructure.docker.permissions import password_setting
 from infrastructure.local.processes import ManagedProcess, ProcessSpec
 from infrastructure.local.servers import binaries
 from infrastructure.local.servers.ports import HOST, free_ports
+from shared.permissions.accounts import Account
 from tests.programs import accepts, running_server
 from tests.waiting import eventually
 
@@ -32,6 +34,7 @@ MAIN = (MODULE / "main.tf").read_text()
 
 # Digits first, and two that are alike: what nats.conf and sed could mistake for something else.
 SECRETS = {"NATS_PASSWORD": "0123abcXYZ", "NATS_ROUTE_PASSWORD": "9e5PASSWORD"}
+ACCOUNTS = {password_setting(account): f"7{account.value}" for account in Account}
 
 _MESSAGES: Final = 8_000
 _BODY: Final = b"x" * 8_192
@@ -72,7 +75,7 @@ class Server:
         for path in (self.data, self.run):
             path.mkdir(parents=True, exist_ok=True)
         routes = [f"{HOST}:{cluster}" for _, cluster, _ in ports] if len(ports) > 1 else []
-        values = {"name": self.name, "user": "bidding", "data_path": str(self.data)}
+        values = {"name": self.name, "users": (MODULE / "users.conf").read_text(), "data_path": str(self.data)}
         values |= {"memory_mb": "64", "store_gib": "1", "sync_s": "10"}
         text = rendered((MODULE / "nats.conf.tftpl").read_text(), values, routes)
         here = (("0.0.0.0:4222", self.client), ("0.0.0.0:6222", self.cluster), ("127.0.0.1:8222", self.monitor))
@@ -83,7 +86,7 @@ class Server:
         self.spec = ProcessSpec(
             name=self.name,
             argv=("/bin/sh", "-c", local("start", run_path=str(self.run))),
-            env={"PATH": f"{program.parent}:{os.environ['PATH']}", "NATS_CONFIGURATION": text, **SECRETS},
+            env={"PATH": f"{program.parent}:{os.environ['PATH']}", "NATS_CONFIGURATION": text, **SECRETS, **ACCOUNTS},
             log=folder / f"{self.name}.log",
             ready=accepts(self.monitor),
             address=f"{HOST}:{self.monitor}",
@@ -156,8 +159,10 @@ async def test_a_server_that_waits_for_the_others_is_well(tmp_path: Path, of: in
             await answers(first.monitor, "/healthz", 503)
         written = (first.run / "nats.conf").read_text()
         assert f'password: "{SECRETS["NATS_PASSWORD"]}"' in written
-        assert "@PASSWORD@" not in written
-        assert "@ROUTE_PASSWORD@" not in written
+        assert "PASSWORD@" not in written.replace(SECRETS["NATS_ROUTE_PASSWORD"], "")
+        for account in Account:
+            client = await nats.connect(f"nats://{account.value}:7{account.value}@{HOST}:{first.client}")
+            await client.close()
         assert (first.run / "nats.conf").stat().st_mode & 0o077 == 0
         # The passwords are on the disk that goes with the task.
         assert not (first.data / "nats.conf").exists()

@@ -56,6 +56,9 @@ module "environment" {
   auth_audience           = var.auth_audience
   auth_jwks               = var.auth_jwks
   auth_leeway_s           = var.auth_leeway_s
+  api_keys                = var.api_keys
+  auth_signing_key_arn    = var.auth_signing_key_arn
+  postgres_ca             = var.postgres_ca
   collector_image_tag     = var.collector_image_tag
   known_ends              = var.known_ends
   image_tag               = var.image_tag

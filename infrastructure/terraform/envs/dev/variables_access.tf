@@ -123,3 +123,41 @@ variable "auth_leeway_s" {
     error_message = "auth_leeway_s must be 0 to 300."
   }
 }
+
+variable "api_keys" {
+  description = "With jwt: whether services may get tokens for API keys."
+  type        = bool
+  default     = false
+
+  validation {
+    condition     = !var.api_keys || var.auth_mode == "jwt"
+    error_message = "api_keys needs tokens: auth_mode = jwt."
+  }
+
+  validation {
+    condition     = !var.api_keys || (var.auth_jwks == null) == (var.auth_signing_key_arn == null)
+    error_message = "With auth_jwks api_keys needs auth_signing_key_arn, the private half of one of those keys; with HS256 it takes none."
+  }
+}
+
+variable "auth_signing_key_arn" {
+  description = "With api_keys and auth_jwks: the secret whose text is the private key (P-256, PEM) that signs those tokens. Made outside: what is here is in the state."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.auth_signing_key_arn == null ? true : startswith(var.auth_signing_key_arn, "arn:aws:secretsmanager:")
+    error_message = "auth_signing_key_arn is the ARN of a secret in Secrets Manager, not the key."
+  }
+}
+
+variable "postgres_ca" {
+  description = "Certificates in PEM of the authority that PostgreSQL's certificate has to come from: the bundle of RDS for the region. Null: encrypted, but any server is believed."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.postgres_ca == null ? true : startswith(trimspace(var.postgres_ca), "-----BEGIN CERTIFICATE-----")
+    error_message = "postgres_ca is the text of certificates in PEM, as file(...) reads it."
+  }
+}

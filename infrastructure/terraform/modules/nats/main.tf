@@ -27,7 +27,7 @@ locals {
   configuration = {
     for name in local.names : name => templatefile("${path.module}/nats.conf.tftpl", {
       name      = name
-      user      = local.user
+      users     = file("${path.module}/users.conf")
       data_path = local.data_path
       memory_mb = floor(var.memory / 4)
       store_gib = local.store_gib
@@ -39,7 +39,7 @@ locals {
 
   # Quoted in the file, because nats.conf would read a password that begins with a digit as a number. Passwords have letters
   # and digits only, so sed needs no quoting.
-  start = "umask 077 && date +%s > ${local.run_path}/started && printf '%s' \"$NATS_CONFIGURATION\" | sed -e \"s/@PASSWORD@/$NATS_PASSWORD/g\" -e \"s/@ROUTE_PASSWORD@/$NATS_ROUTE_PASSWORD/g\" > ${local.run_path}/nats.conf && exec nats-server -c ${local.run_path}/nats.conf"
+  start = "umask 077 && date +%s > ${local.run_path}/started && printf '%s' \"$NATS_CONFIGURATION\" | sed -e \"s/@PASSWORD@/$NATS_PASSWORD/g\" -e \"s/@ROUTE_PASSWORD@/$NATS_ROUTE_PASSWORD/g\" -e \"s/@GATEWAY_PASSWORD@/$GATEWAY_PASSWORD/g\" -e \"s/@BROADCASTER_PASSWORD@/$BROADCASTER_PASSWORD/g\" -e \"s/@ARCHIVER_PASSWORD@/$ARCHIVER_PASSWORD/g\" -e \"s/@CACHE_PASSWORD@/$CACHE_PASSWORD/g\" -e \"s/@OPERATOR_PASSWORD@/$OPERATOR_PASSWORD/g\" > ${local.run_path}/nats.conf && exec nats-server -c ${local.run_path}/nats.conf"
 }
 
 data "aws_secretsmanager_random_password" "client" {
@@ -107,7 +107,7 @@ module "server_0" {
   ports            = [4222, 6222]
   environment      = { NATS_CONFIGURATION = local.configuration["nats-0"] }
   secrets          = local.secrets
-  secret_arns      = [aws_secretsmanager_secret_version.this.arn]
+  secret_arns      = [aws_secretsmanager_secret_version.this.arn, var.account_secret_arn]
   scratch_volumes  = local.scratch_volumes
   kept_volumes     = local.kept_volumes["nats-0"]
   task_statements  = local.disk_statements["nats-0"]
@@ -149,7 +149,7 @@ module "server_1" {
   ports                 = [4222, 6222]
   environment           = { NATS_CONFIGURATION = local.configuration["nats-1"] }
   secrets               = local.secrets
-  secret_arns           = [aws_secretsmanager_secret_version.this.arn]
+  secret_arns           = [aws_secretsmanager_secret_version.this.arn, var.account_secret_arn]
   scratch_volumes       = local.scratch_volumes
   kept_volumes          = local.kept_volumes["nats-1"]
   task_statements       = local.disk_statements["nats-1"]
@@ -191,7 +191,7 @@ module "server_2" {
   ports                 = [4222, 6222]
   environment           = { NATS_CONFIGURATION = local.configuration["nats-2"] }
   secrets               = local.secrets
-  secret_arns           = [aws_secretsmanager_secret_version.this.arn]
+  secret_arns           = [aws_secretsmanager_secret_version.this.arn, var.account_secret_arn]
   scratch_volumes       = local.scratch_volumes
   kept_volumes          = local.kept_volumes["nats-2"]
   task_statements       = local.disk_statements["nats-2"]
@@ -214,10 +214,11 @@ module "server_2" {
 }
 
 locals {
-  secrets = {
+  # users.conf says who may do what: python -m infrastructure.docker.permissions writes it.
+  secrets = merge(var.account_passwords, {
     NATS_PASSWORD       = "${aws_secretsmanager_secret_version.this.arn}:password::"
     NATS_ROUTE_PASSWORD = "${aws_secretsmanager_secret_version.this.arn}:route_password::"
-  }
+  })
 
   scratch_volumes = merge({ run = local.run_path }, var.keep_disks ? {} : { data = local.data_path })
 

@@ -112,3 +112,13 @@ variable "secret_recovery_days" {
   description = "Days in which a deleted secret can be brought back: 0, or 7 to 30."
   type        = number
 }
+
+variable "account_passwords" {
+  description = "The passwords of the services' users by their variables, GATEWAY_PASSWORD and so on: references into a secret. Letters and digits only."
+  type        = map(string)
+}
+
+variable "account_secret_arn" {
+  description = "That secret."
+  type        = string
+}

@@ -159,7 +159,7 @@ run "the_read_cache" {
 
   assert {
     condition = alltrue([for name in ["cache-node", "cache-front-end"] :
-      toset(output.posture.services[name].container.secrets[*].name) == toset(["NATS_PASSWORD", "POSTGRES_USER", "POSTGRES_PASSWORD", "ALIAS_SECRET"])
+      toset(output.posture.services[name].container.secrets[*].name) == toset(["NATS_PASSWORD", "POSTGRES_PASSWORD", "ALIAS_SECRET"])
     ])
     error_message = "Nodes and front ends get the secrets that they use, and no others."
   }

@@ -192,9 +192,32 @@ run "promises" {
 
   assert {
     condition = alltrue([for name in ["gateway", "archiver", "one-shot"] : length(setsubtract(
-      ["REDIS_PASSWORD", "NATS_PASSWORD", "POSTGRES_USER", "POSTGRES_PASSWORD"], output.posture.services[name].container.secrets[*].name
+      ["REDIS_PASSWORD", "NATS_PASSWORD", "POSTGRES_PASSWORD"], output.posture.services[name].container.secrets[*].name
     )) == 0])
     error_message = "A service lacks a password."
+  }
+
+  # Each as itself at NATS and PostgreSQL; the owners are there for commands alone.
+  assert {
+    condition = alltrue([for name in ["gateway", "broadcaster", "archiver"] : (
+      length(setsubtract(["POSTGRES_USER=${name}", "NATS_USER=${name}"], [for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"])) == 0 &&
+      !contains(output.posture.services[name].container.secrets[*].name, "POSTGRES_USER") &&
+      alltrue([for each in output.posture.services[name].container.secrets : endswith(each.valueFrom, ":${name}::") if contains(["POSTGRES_PASSWORD", "NATS_PASSWORD"], each.name)])
+    )])
+    error_message = "A service logs in as another."
+  }
+
+  assert {
+    condition = length(setsubtract(
+      ["POSTGRES_USER", "POSTGRES_PASSWORD", "GATEWAY_PASSWORD", "BROADCASTER_PASSWORD", "ARCHIVER_PASSWORD", "CACHE_PASSWORD", "OPERATOR_PASSWORD"],
+      output.posture.services["one-shot"].container.secrets[*].name
+    )) == 0
+    error_message = "migrate makes the logins."
+  }
+
+  assert {
+    condition     = !contains(flatten([for service in output.posture.services : service.container.secrets[*].name]), "API_KEY_SECRET")
+    error_message = "Without api_keys there are no API keys."
   }
 
   # Everything is encrypted.
@@ -316,13 +339,16 @@ run "promises" {
 # Browsers come by themselves, so tokens say who they are.
 run "everybody_with_tokens" {
   variables {
-    alb_ingress_cidrs = ["0.0.0.0/0"]
-    proxy_cidrs       = []
-    auth_mode         = "jwt"
-    auth_issuer       = "https://login.example.com/"
-    auth_audience     = "bidding"
-    auth_jwks         = jsonencode({ keys = [{ kty = "OKP", crv = "Ed25519", kid = "1", x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] })
-    known_ends        = { spring-sale = { at = "2097-03-20T19:00:00Z", tasks = { gateway = 10, broadcaster = 20 }, minutes_before = 20 } }
+    alb_ingress_cidrs    = ["0.0.0.0/0"]
+    proxy_cidrs          = []
+    auth_mode            = "jwt"
+    auth_issuer          = "https://login.example.com/"
+    auth_audience        = "bidding"
+    auth_jwks            = jsonencode({ keys = [{ kty = "OKP", crv = "Ed25519", kid = "1", x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] })
+    api_keys             = true
+    auth_signing_key_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:signing-AbCdEf"
+    postgres_ca          = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    known_ends           = { spring-sale = { at = "2097-03-20T19:00:00Z", tasks = { gateway = 10, broadcaster = 20 }, minutes_before = 20 } }
   }
 
   assert {
@@ -338,6 +364,22 @@ run "everybody_with_tokens" {
   assert {
     condition     = contains(output.posture.services["gateway"].container.secrets[*].name, "AUTH_JWKS") && !contains(output.posture.services["gateway"].container.secrets[*].name, "AUTH_HS256_SECRET")
     error_message = "The issuer's keys come from Secrets Manager."
+  }
+
+  assert {
+    condition = (
+      length(setsubtract(["API_KEY_SECRET", "AUTH_SIGNING_KEY"], output.posture.services["gateway"].container.secrets[*].name)) == 0 &&
+      contains(output.posture.services["one-shot"].container.secrets[*].name, "API_KEY_SECRET") &&
+      !contains(output.posture.services["broadcaster"].container.secrets[*].name, "API_KEY_SECRET")
+    )
+    error_message = "The gateway exchanges API keys, and the command that makes them needs the same secret."
+  }
+
+  assert {
+    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "one-shot"] :
+      contains(output.posture.services[name].container.environment[*].name, "POSTGRES_CA")
+    ])
+    error_message = "Everybody who talks to PostgreSQL has to know whom to believe."
   }
 
   assert {
@@ -371,6 +413,20 @@ run "a_secret_where_there_are_no_keys" {
     condition     = alltrue([for service in output.posture.services : length(service.companions) == 0]) && !contains(output.posture.dashboard, "Relay") && contains(output.posture.dashboard, "Outbox")
     error_message = "Without a collector there is none, and no panel is empty."
   }
+}
+
+run "api_keys_need_a_key_to_sign_with" {
+  command = plan
+
+  variables {
+    auth_mode     = "jwt"
+    auth_issuer   = "i"
+    auth_audience = "a"
+    auth_jwks     = jsonencode({ keys = [{ kty = "OKP", crv = "Ed25519", kid = "1", x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] })
+    api_keys      = true
+  }
+
+  expect_failures = [var.api_keys]
 }
 
 run "what_everybody_reaches_needs_tokens" {
@@ -509,7 +565,7 @@ run "the_read_cache" {
 
   assert {
     condition = alltrue([for name in ["cache-node", "cache-front-end"] :
-      toset(output.posture.services[name].container.secrets[*].name) == toset(["NATS_PASSWORD", "POSTGRES_USER", "POSTGRES_PASSWORD", "ALIAS_SECRET"])
+      toset(output.posture.services[name].container.secrets[*].name) == toset(["NATS_PASSWORD", "POSTGRES_PASSWORD", "ALIAS_SECRET"])
     ])
     error_message = "Nodes and front ends get the secrets that they use, and no others."
   }

@@ -1,0 +1,36 @@
+# Keys with which services get tokens: docs/security.md. Without auth_jwks the gateway signs those tokens with the secret that it checks
+# with; beside the keys of an issuer it needs one of its own, which is made outside, so that it is not in the state.
+
+locals {
+  with_api_keys = local.with_tokens && var.api_keys
+
+  api_key_secrets = merge(
+    { for each in aws_secretsmanager_secret_version.api_keys : "API_KEY_SECRET" => each.arn },
+    local.with_api_keys && var.auth_signing_key_arn != null ? { AUTH_SIGNING_KEY = var.auth_signing_key_arn } : {},
+  )
+}
+
+data "aws_secretsmanager_random_password" "api_keys" {
+  count               = local.with_api_keys ? 1 : 0
+  password_length     = 64
+  exclude_punctuation = true
+}
+
+resource "aws_secretsmanager_secret" "api_keys" {
+  #checkov:skip=CKV2_AWS_57:another one makes all API keys worthless; docs/deploy-aws.md has the steps
+  count                   = local.with_api_keys ? 1 : 0
+  name_prefix             = "${local.name}/api-keys-"
+  description             = "What the hashes of API keys are keyed with"
+  kms_key_id              = module.encryption.key_arn
+  recovery_window_in_days = local.secret_recovery_days
+}
+
+resource "aws_secretsmanager_secret_version" "api_keys" {
+  count         = local.with_api_keys ? 1 : 0
+  secret_id     = aws_secretsmanager_secret.api_keys[0].id
+  secret_string = data.aws_secretsmanager_random_password.api_keys[0].random_password
+
+  lifecycle {
+    ignore_changes = [secret_string]
+  }
+}

@@ -1,0 +1,149 @@
+"""What each account may do at PostgreSQL, and the statements that say so. Pure.
+
+Each account has a role that nobody logs in as, with the rights; its logins are members. So a second login takes the
+place of the first without touching a right. The tables belong to whoever applies the migrations.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.permissions.accounts import Account
+
+_ITERATIONS: Final = 4096
+_SALT_BYTES: Final = 16
+_LOGIN: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Of one account on one table. ``columns``: what of a row it may read, all where there is none."""
+
+    rights: str
+    columns: str = ""
+
+    def on(self, table: str) -> str:
+        """For GRANT and REVOKE."""
+        return f"{self.rights} ({self.columns}) ON {table}" if self.columns else f"{self.rights} ON {table}"
+
+
+_READS: Final = Rights("SELECT")
+_ADDS: Final = Rights("SELECT, INSERT")
+_KEEPS: Final = Rights("SELECT, INSERT, UPDATE")
+
+# What is public of an item and how far the archive has come.
+_CLOSED_ITEMS: Final = dict.fromkeys(("items", "bids", "events", "chains", "shard_cursors", "recoveries"), _READS)
+_ARCHIVE: Final = {
+    "items": _KEEPS,
+    "bids": _KEEPS,
+    "events": _ADDS,
+    "shard_cursors": _KEEPS,
+    "sealed": _ADDS,
+    "rulings": _ADDS,
+    "dead_letters": _KEEPS,
+    "chains": _KEEPS,
+    "event_hashes": _ADDS,
+    "exports": _KEEPS,
+}
+
+TABLES: Final[Mapping[Account, Mapping[str, Rights]]] = {
+    # It rebuilds items that come back, maxima among what it needs, and looks after bidders' rulings and API keys.
+    Account.GATEWAY: {
+        **_CLOSED_ITEMS,
+        "sealed": _READS,
+        "rulings": _READS,
+        "api_keys": _READS,
+        "dead_letters": Rights("SELECT", "id, reason, detail, subject, at, outcome"),
+    },
+    # No maximum.
+    Account.BROADCASTER: {**_CLOSED_ITEMS, "sealed": Rights("SELECT", "item_id, user_id, bid_id, verdict")},
+    Account.ARCHIVER: {**_ARCHIVE, "recoveries": _READS},
+    Account.CACHE: {**_CLOSED_ITEMS, "dead_letters": Rights("SELECT", "outcome")},
+    Account.OPERATOR: {**_ARCHIVE, "recoveries": _KEEPS, "api_keys": _KEEPS, "schema_migrations": _READS},
+}
+SEQUENCES: Final[Mapping[Account, Sequence[str]]] = {Account.OPERATOR: ("recovery_runs",)}
+"""Those that are used by their names; the others belong to tables."""
+OWNER_ONLY: Final = frozenset[str]()
+"""Tables that nobody but the owner reads or writes."""
+
+# On tables that a later migration makes, until the next run of this has said more.
+_BY_DEFAULT: Final = (Account.ARCHIVER, Account.OPERATOR)
+
+
+def role_of(account: Account) -> str:
+    """The role with the account's rights."""
+    return f"bidding_{account.value}"
+
+
+def make_roles() -> str:
+    """Statements that make the roles that are missing. They may run at the same time in several databases."""
+    return "\n".join(_unless_there(role_of(account), "NOLOGIN") for account in Account)
+
+
+def grants(tables: Iterable[str], sequences: Iterable[str]) -> str:
+    """Statements after which the roles have these rights and no others.
+
+    Args:
+        tables, sequences: of the schema ``public``, those that are there.
+    """
+    roles = ", ".join(role_of(account) for account in Account)
+    there, counted = set(tables), set(sequences)
+    lines = [
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {roles}",
+        f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {roles}",
+        f"GRANT USAGE ON SCHEMA public TO {roles}",
+    ]
+    for account, rights in TABLES.items():
+        lines += [f"GRANT {each.on(table)} TO {role_of(account)}" for table, each in rights.items() if table in there]
+    for account, names in SEQUENCES.items():
+        lines += [f"GRANT USAGE, SELECT ON SEQUENCE {name} TO {role_of(account)}" for name in names if name in counted]
+    by_default = ", ".join(map(role_of, _BY_DEFAULT))
+    for what, right in (("TABLES", _KEEPS.rights), ("SEQUENCES", "USAGE")):
+        lines.append(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT {right} ON {what} TO {by_default}")
+    return ";\n".join(lines) + ";"
+
+
+def set_login(account: Account, user: str, password: str, *, iterations: int = _ITERATIONS) -> str:
+    """Statements that make a login of the account, or give the one that is there this password.
+
+    The password is not in them: they have what PostgreSQL would keep of it, so no log of the server shows it.
+
+    Raises:
+        ValueError: the user or the password has characters that it must not have.
+    """
+    if not _LOGIN.fullmatch(user):
+        raise ValueError("a login has 1 to 63 characters of a-z 0-9 _, a letter first")
+    verifier = scram_verifier(password, iterations=iterations)
+    made = _unless_there(user, f"LOGIN IN ROLE {role_of(account)}")
+    return f"{made}\nALTER ROLE {user} LOGIN PASSWORD '{verifier}';"
+
+
+def scram_verifier(password: str, *, iterations: int = _ITERATIONS, salt: bytes | None = None) -> str:
+    """What PostgreSQL keeps of a password (RFC 5803). ``salt``: random where none is given.
+
+    Raises:
+        ValueError: it is empty, or not printable ASCII: others may be written in several ways.
+    """
+    if not password or not password.isascii() or not password.isprintable():
+        raise ValueError("a password has printable ASCII characters alone")
+    salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    shown = [base64.b64encode(each).decode() for each in (salt, stored, server)]
+    return f"SCRAM-SHA-256${iterations}:{shown[0]}${shown[1]}:{shown[2]}"
+
+
+def _unless_there(role: str, options: str) -> str:
+    """CREATE ROLE knows no IF NOT EXISTS. Roles belong to all databases, so another one may make it at this moment."""
+    return f"""DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} {options}; END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$;"""

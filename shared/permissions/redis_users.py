@@ -1,0 +1,229 @@
+"""What each account may do at Redis: commands, and keys by pattern. Pure.
+
+A command inside a script is checked like one that a client sends. EVAL needs reading and writing of every key that it
+is handed, whatever the script does with it; so what a service may write beyond that is bounded by its commands. A
+service may do what one of its grants allows wholly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.permissions.accounts import Account, Login, Logins, digest
+
+_ITEM: Final = (
+    "item",
+    "proxies",
+    "bidders",
+    "accepted",
+    "recent",
+    "verdicts",
+    "refusals",
+    "older-refusals",
+    "rulings",
+)
+"""The keys of one item, as :func:`shared.redis_layout.keys.keys_of_item` has them."""
+
+# What a connection and its pool need, and every node of a cluster is asked. INFO: MemoryDB allows it to nobody unless
+# it is said, and without it a gateway takes no bids.
+_CONNECTION: Final = (
+    "auth",
+    "asking",
+    "client|setinfo",
+    "client|setname",
+    "cluster|info",
+    "cluster|nodes",
+    "cluster|slots",
+    "exec",
+    "info",
+    "multi",
+    "ping",
+    "readonly",
+    "select",
+    "time",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Commands on keys.
+
+    Attributes:
+        commands: in small letters; a part of one behind a bar, ``cluster|slots``.
+        keys: patterns of Redis, read and written.
+        read_keys: the same, read alone.
+    """
+
+    commands: Sequence[str]
+    keys: Sequence[str] = ()
+    read_keys: Sequence[str] = ()
+
+    def words(self) -> list[str]:
+        """As Redis has them, without the user."""
+        keys = [f"~{pattern}" for pattern in self.keys]
+        return [*keys, *(f"%R~{pattern}" for pattern in self.read_keys), *(f"+{each}" for each in self.commands)]
+
+
+def _item_keys(*names: str) -> list[str]:
+    return [f"{{s??}}:{name}:*" for name in names]
+
+
+def _shard_keys(*names: str) -> list[str]:
+    return [f"{{s??}}:{name}" for name in names]
+
+
+# From before verdicts were kept in hashes: read for bids of those days.
+_FORMER_VERDICTS: Final = _item_keys("keyowner", "idem")
+
+_GATEWAY_SHARD: Final = (
+    "rulings",
+    "spreading",
+    "credit",
+    "deadlines",
+    "outbox",
+    "cursors",
+    "lease",
+    "lost",
+    "mark",
+    "opened",
+    "closed",
+    "revocations",
+)
+
+_READ: Final = (
+    "exists",
+    "get",
+    "hexists",
+    "hget",
+    "hgetall",
+    "hlen",
+    "hmget",
+    "hscan",
+    "lrange",
+    "pttl",
+    "scard",
+    "sismember",
+    "smembers",
+    "xrange",
+    "xrevrange",
+    "zcard",
+    "zrangebyscore",
+    "zscore",
+)
+
+GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
+    # It decides bids: everything about items, and the outbox. What an archiver or a recovery alone writes is missing.
+    Account.GATEWAY: (
+        Grant(
+            (
+                *_CONNECTION,
+                *_READ,
+                "del",
+                "eval",
+                "evalsha",
+                "expire",
+                "getdel",
+                "hdel",
+                "hincrby",
+                "hset",
+                "lpush",
+                "lset",
+                "ltrim",
+                "persist",
+                "pexpireat",
+                "rename",
+                "rpush",
+                "sadd",
+                "scan",
+                "set",
+                "srem",
+                "unlink",
+                "wait",
+                "xadd",
+                "zadd",
+                "zrem",
+            ),
+            [*_item_keys(*_ITEM, "returning", "account", "once"), *_shard_keys(*_GATEWAY_SHARD)],
+            _FORMER_VERDICTS,
+        ),
+    ),
+    # It shows what is there. Of what it may write there is one thing: a ticket is taken with its use.
+    Account.BROADCASTER: (
+        Grant(
+            (*_CONNECTION, *_READ),
+            (),
+            [*_item_keys("item", "proxies", "bidders", "recent"), *_shard_keys("cursors", "lost", "rebuilding")],
+        ),
+        Grant(("getdel",), _item_keys("once")),
+    ),
+    # It moves the archived cursors, trims the outbox, and removes closed items whole; it changes nothing of an item.
+    Account.ARCHIVER: (
+        Grant(
+            (*_CONNECTION, *_READ, "eval", "evalsha", "scan", "srem", "unlink", "zadd", "zrem", "zremrangebyscore"),
+            [*_item_keys(*_ITEM), *_shard_keys("cursors", "outbox", "opened", "closed", "deadlines", "lost")],
+            _shard_keys("rebuilding"),
+        ),
+        Grant(("hincrby", "hmget", "hset"), _shard_keys("cursors")),
+        Grant(("xtrim",), _shard_keys("outbox")),
+    ),
+    # Nodes of the read cache have no business at Redis.
+    Account.CACHE: (),
+    # It rebuilds what Redis has lost, and looks after everything else without a way to wipe or reconfigure the server.
+    Account.OPERATOR: (
+        Grant(
+            (
+                *_CONNECTION,
+                *_READ,
+                "del",
+                "eval",
+                "evalsha",
+                "expire",
+                "hdel",
+                "hincrby",
+                "hset",
+                "hsetnx",
+                "persist",
+                "pexpireat",
+                "rpush",
+                "scan",
+                "set",
+                "srem",
+                "unlink",
+                "zadd",
+                "zrem",
+            ),
+            ["{s??}:*"],
+        ),
+    ),
+}
+
+
+def access_of(account: Account) -> str:
+    """All that Redis is told of an account but its name and passwords; empty where it has none there."""
+    first, *others = GRANTS[account] or (None,)
+    if first is None:
+        return ""
+    more = [f"({' '.join(['-@all', *grant.words()])})" for grant in others if grant is not None]
+    return " ".join(["resetkeys", "resetchannels", "-@all", *first.words(), *more])
+
+
+def users_of_redis(logins: Logins, *, open_to_all: bool, owners: Sequence[Login] = ()) -> str:
+    """A file of users (``aclfile``). It has digests in place of passwords.
+
+    Args:
+        open_to_all: whoever gives no name may do everything, without a password; otherwise nothing.
+        owners: who may do everything with a password.
+    """
+    default = "on nopass ~* &* +@all" if open_to_all else "off resetkeys resetchannels -@all"
+    lines = [f"user default {default}"]
+    lines += [f"user {login.user} on {_digests(login.passwords)} ~* &* +@all" for login in owners]
+    for account, its in logins.items():
+        if access := access_of(account):
+            lines += [f"user {login.user} on {_digests(login.passwords)} {access}" for login in its]
+    return "\n".join(lines) + "\n"
+
+
+def _digests(passwords: Sequence[str]) -> str:
+    return " ".join(f"#{digest(password)}" for password in passwords)
