@@ -72,7 +72,7 @@ def test_whoever_talks_to_redis_talks_to_the_cluster_and_waits_for_it() -> None:
     talking = {name for name, service in STACK["services"].items() if "REDIS_URL" in service.get("environment", {})}
     # What waits for Redis in the first file; the others, such as the migration, never open it.
     talking = {name for name in talking if "redis" in STACK["services"][name].get("depends_on", {})} | {"load"}
-    assert talking == {"api_gateway", "broadcast_service", "archival_worker", "load"}
+    assert talking == {"api_gateway", "broadcast_service", "archival_worker", "operator", "load"}
     for name in talking:
         service = merged(name)
         seeds = ClusterUrl.parse(re.sub(r"\$\{[^}]*\}", "x", service["environment"]["REDIS_URL"])).seeds
