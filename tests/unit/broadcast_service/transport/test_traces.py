@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 from broadcast_service.core.frames import Frame, event_frame, snapshot_frame, state_frame, viewers_frame
 from broadcast_service.transport.traces import ITEMS_MAX, WAITING_MAX, FrameTraces
 from shared.messages import Event, EventBatch
@@ -11,6 +15,13 @@ from tests.unit.shared.tracing.kept_spans import KeptSpans
 
 SPANS = [SpanContext(1, 2), SpanContext(3, 4)]
 VIEWERS = ["ann", "ben"]
+
+
+@pytest.fixture(autouse=True)
+def no_trace_afterwards() -> Iterator[None]:
+    """What is not in a task of its own tells the next test's log of the trace too."""
+    yield
+    trace_of_task.set("")
 
 
 def batch(*seqs: int, item_id: str = ITEM) -> EventBatch:
