@@ -68,11 +68,11 @@ LONGEST: Final = (
 )
 
 
-class Scheduling(LoadFileScheduling):
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]
     """`--dist loadfile`, where several files may be one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
+        file: str = super()._split_scope(nodeid)
         return GROUP_OF.get(file, file)
 
 
