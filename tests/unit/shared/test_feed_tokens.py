@@ -28,7 +28,7 @@ def test_what_is_minted_is_believed(sees_maximum: bool) -> None:
 
 
 def test_a_token_that_another_program_signed_is_believed() -> None:
-    assert check(SECRET, signed(iat=1, maximum=True)) == Identity("ann", LATER, sees_maximum=True)
+    assert check(SECRET, signed(iat=1, maximum=True)) == Identity("ann", LATER, sees_maximum=True, issued_s=1)
     assert check(SECRET, signed(aud=["site", AUDIENCE], exp=LATER + 0.5)) == Identity("ann", LATER)
 
 
