@@ -86,7 +86,7 @@ run "promises" {
 
 run "redis_is_one_unless_a_cluster_is_asked_for" {
   assert {
-    condition = output.posture.redis.shards == 1 && output.posture.redis.nodes_per_shard == 1 && !output.posture.redis.fails_over && output.posture.redis.parameters == { "maxmemory-policy" = "noeviction" } && contains(
+    condition = output.posture.redis.shards == 1 && output.posture.redis.nodes_per_shard == 1 && !output.posture.redis.fails_over && output.posture.redis.parameters == tomap({ "maxmemory-policy" = "noeviction" }) && contains(
       [for each in output.posture.services["gateway"].container.environment : "${each.name}=${each.value}"],
       "REDIS_URL=rediss://master.bidding.abc.use1.cache.amazonaws.com:6379/0",
     )

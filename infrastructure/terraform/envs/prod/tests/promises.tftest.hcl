@@ -769,7 +769,7 @@ run "redis_may_be_a_cluster" {
   }
 
   assert {
-    condition     = output.posture.redis.parameters == { "maxmemory-policy" = "noeviction", "cluster-enabled" = "yes", "cluster-require-full-coverage" = "no" }
+    condition     = output.posture.redis.parameters == tomap({ "maxmemory-policy" = "noeviction", "cluster-enabled" = "yes", "cluster-require-full-coverage" = "no" })
     error_message = "A cluster needs cluster mode, and goes on where a shard is away; it evicts nothing either."
   }
 
