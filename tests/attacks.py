@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import math
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -22,6 +23,8 @@ import psutil
 
 from tests import rude
 from tests.rude import Rude
+
+logger = logging.getLogger(__name__)
 
 GROWS_MOST_BYTES: Final = 50_000_000
 TIMES_MOST: Final = 2.0
@@ -129,6 +132,7 @@ async def assert_at_most_doubled(measure: Measure, clients: Rude, pid: int | Non
             # The better of both sides: a disturbance of one of them is no excuse.
             quiet_s = min(quantile(before, 0.99), quantile(after, 0.99))
             told.append(f"{quiet_s * 1000:.1f} -> {quantile(during, 0.99) * 1000:.1f} ms, {attack.counts}")
+            logger.info(told[-1])
             assert attack.counts["opened"] > 0, "nobody attacked"
             if quantile(during, 0.99) <= max(TIMES_MOST * quiet_s, FLOOR_S):
                 break

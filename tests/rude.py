@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 READS_AT_MOST: Final = 4_096
@@ -153,9 +154,8 @@ async def keep_one(rude: Rude, counts: Counts, gate: asyncio.Semaphore) -> None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READS_AT_MOST)
             async with gate:
                 await loop.sock_connect(sock, ("127.0.0.1", rude.port))
-                transport, _ = await loop.create_connection(
-                    lambda ended=ended: Connection(rude, counts, ended), sock=sock
-                )
+                made = partial(Connection, rude, counts, ended)
+                transport, _ = await loop.create_connection(made, sock=sock)
         except OSError:
             counts.came(is_open=False)
             sock.close()
