@@ -20,6 +20,7 @@ from api_gateway.engine.closed.closed_items import ArchiveAway
 from api_gateway.engine.items import Items
 from shared.archive_reads.catalogue import Sort
 from shared.domain.errors import BiddingError, Overloaded, Unavailable
+from shared.turns import OneByOne
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Listing:
         self._making: set[asyncio.Task[None]] = set()
         # Those of the tasks that still look for what waits. One that has ended is in the set for a moment longer.
         self._makers = 0
+        self._turns = OneByOne()
 
     async def page(self, wish: Wish, payer: str = "") -> bytes:
         """The page as JSON, read after this call. Those who ask have their turns one after another, so nobody waits for
@@ -90,7 +92,10 @@ class Listing:
         if len(line) < OF_ONE_MAX and wish not in line:
             self._lines.setdefault(payer, deque()).append(wish)
         # A caller that is cancelled does not end it for the others.
-        return await asyncio.shield(answer)
+        page = await asyncio.shield(answer)
+        # All who waited for it would be answered in the same turn of the loop.
+        await self._turns.turn()
+        return page
 
     async def _make_all(self) -> None:
         """Make pages until nobody waits for one."""

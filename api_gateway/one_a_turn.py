@@ -6,11 +6,9 @@ together would hold every bid up for a tenth of a second.
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import Future
-from collections import deque
-
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.turns import OneByOne
 
 
 class OneATurn:
@@ -18,30 +16,9 @@ class OneATurn:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._waiting: deque[Future[None]] = deque()
-        self._is_taken = False
+        self._turns = OneByOne()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._turn()
+            await self._turns.turn()
         await self._app(scope, receive, send)
-
-    async def _turn(self) -> None:
-        loop = asyncio.get_running_loop()
-        if not self._is_taken:
-            self._is_taken = True
-            loop.call_soon(self._next)
-            return
-        mine = loop.create_future()
-        self._waiting.append(mine)
-        await mine
-
-    def _next(self) -> None:
-        """The turn is over: the next one is somebody else's, or anybody's."""
-        while self._waiting:
-            next_one = self._waiting.popleft()
-            if not next_one.done():
-                next_one.set_result(None)
-                asyncio.get_running_loop().call_soon(self._next)
-                return
-        self._is_taken = False

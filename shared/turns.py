@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import Future
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -72,3 +73,38 @@ class Turns:
             # The others have their turns all the same.
             logger.exception("a step failed, and is not repeated")
             return False
+
+
+class OneByOne:
+    """Lets coroutines go on one after another, each in a turn of the loop of its own. As many wait as call it: what
+    bounds those is up to the caller."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Future[None]] = deque()
+        self._is_taken = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def turn(self) -> None:
+        """Wait until nobody else has this turn."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # What waited in a loop that has ended goes on no more.
+            self._loop, self._is_taken = loop, False
+            self._waiting.clear()
+        if not self._is_taken:
+            self._is_taken = True
+            loop.call_soon(self._next)
+            return
+        mine = loop.create_future()
+        self._waiting.append(mine)
+        await mine
+
+    def _next(self) -> None:
+        """The turn is over: the next one is somebody else's, or anybody's."""
+        while self._waiting:
+            next_one = self._waiting.popleft()
+            if not next_one.done():
+                next_one.set_result(None)
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._is_taken = False

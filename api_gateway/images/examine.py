@@ -17,8 +17,12 @@ from api_gateway.images.picture import Kind, Picture, Source
 START_BYTES: Final = 12
 """So many tell the type."""
 SIDE_MAX: Final = 16_000
-PIXELS_MAX: Final = 50_000_000
-"""A browser takes four bytes for each, 200 MB for the largest image."""
+PIXELS_MAX: Final = 25_000_000
+"""A browser takes four bytes for each, 100 MB for the largest image."""
+PIXELS_PER_BYTE_MAX: Final = 400
+PIXELS_FREE: Final = 4_000_000
+"""Of what is kept, where the image has more than so many pixels. Photographs have at most 30 for each byte, drawings
+with large plain areas a hundred or two; a file of a few kilobytes that takes each viewer 100 MB is made for that."""
 
 _COPY_BYTES: Final = 64 * 1024
 _EXAMINE: Final = {Kind.JPEG: jpeg.examine, Kind.PNG: png.examine, Kind.WEBP: webp.examine}
@@ -58,6 +62,12 @@ def examine(file: BinaryIO) -> Picture:
         raise ImageDimensions(
             f"the image has {width} by {height} pixels; it may have {PIXELS_MAX // 1_000_000} million in all, and"
             f" {SIDE_MAX} on a side"
+        )
+    kept_bytes = sum(len(part) if isinstance(part, bytes) else part[1] for part in picture.parts)
+    if width * height > max(PIXELS_FREE, PIXELS_PER_BYTE_MAX * kept_bytes):
+        raise ImageDimensions(
+            f"the image has {width} by {height} pixels in {kept_bytes} bytes; above {PIXELS_FREE // 1_000_000} million"
+            f" it may have {PIXELS_PER_BYTE_MAX} for each byte"
         )
     return picture
 

@@ -35,7 +35,11 @@ SWEEP_EVERY_S: Final = 600.0
 SWEEP_AGAIN_S: Final = 1.0
 """After a sweep that removed as many as one may."""
 
-_THREADS: Final = 8
+_THREADS: Final = 4
+"""For what arrives and what items use, and as many again for what is read: uploads, of which twice as many may be under
+way, do not keep images from being shown."""
+_FINDS_MAX: Final = 3
+"""How often an image is looked for whose copy goes before it is opened."""
 _ABANDONED_S: Final = 3_600
 _KINDS: Final = {kind.media_type: kind for kind in Kind}
 
@@ -81,6 +85,7 @@ class Images:
         self._bytes_max = bytes_max
         self._slow_s = slow_s
         self._threads = ThreadPoolExecutor(_THREADS, "images")
+        self._reading = ThreadPoolExecutor(_THREADS, "images-read")
         # One at a time: it takes turns with the loop that decides bids, and several would take several turns.
         self._examiner = ThreadPoolExecutor(1, "images-examine")
         self._readers = 0
@@ -197,7 +202,7 @@ class Images:
         self._readers += 1
         found = None
         try:
-            found = await self._in_thread(_opened, self._store, name)
+            found = await self._in_thread(_opened, self._store, name, threads=self._reading)
             return found
         finally:
             if found is None:
@@ -205,12 +210,12 @@ class Images:
 
     async def read(self, file: BinaryIO) -> bytes:
         """The next piece of it; empty at its end."""
-        return await self._in_thread(file.read, PIECE_BYTES)
+        return await self._in_thread(file.read, PIECE_BYTES, threads=self._reading)
 
     def close_file(self, file: BinaryIO) -> None:
         """It is read no more."""
         self._readers -= 1
-        self._threads.submit(file.close)
+        self._reading.submit(file.close)
 
     # ------------------------------------------------------------------------------------------------ all the time
 
@@ -233,7 +238,7 @@ class Images:
 
     def close(self) -> None:
         """Leave the store. What runs is finished."""
-        for threads in (self._examiner, self._threads):
+        for threads in (self._examiner, self._threads, self._reading):
             threads.shutdown(wait=True, cancel_futures=False)
         if self._store is not None:
             self._store.close()
@@ -341,9 +346,13 @@ def _missing(is_there: Callable[[str], bool], names: Sequence[str]) -> str | Non
 
 
 def _opened(store: ImageStore, name: str) -> tuple[BinaryIO, int] | None:
-    with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+    for _ in range(_FINDS_MAX):
         path = store.find(name)
-        if path is not None:
+        if path is None:
+            break
+        # 1. It is found. 2. Others are read, and the copy has to make room; or an item takes it, and it moves. 3. It is
+        # not there any more, and the store still has it.
+        with contextlib.suppress(FileNotFoundError):
             file = path.open("rb")
             return file, os.fstat(file.fileno()).st_size
     return None

@@ -28,6 +28,9 @@ _OTHER_FRAMES: Final = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8}
 _TABLES: Final = frozenset({0xC4, 0xDB, 0xDD})
 _NAMED: Final = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
 """Segments of applications that say how its colours are meant; all others are left out."""
+_FIXED_BYTES: Final = {0xE0: 14, 0xEE: 12}
+"""How long the fields of two of these are, with the name. Behind them may stand a thumbnail, or anything."""
+_JFIF: Final = 0xE0
 _EXIF: Final = 0xE1
 _EXIF_START: Final = b"Exif\0\0"
 _ORIENTATION: Final = 0x0112
@@ -68,8 +71,14 @@ def examine(source: Source) -> Picture:
             raise ImageBroken("the JPEG has picture data before its dimensions")
         end = at + length
         source.read(end - 1, 1)  # it is all there
-        if marker in _FRAMES or marker in _TABLES or _is_needed(source, marker, body, length - 2):
+        if marker in _FRAMES or marker in _TABLES:
             joined(parts, at - 2, length + 2)
+        elif _is_needed(source, marker, body, length - 2):
+            fields = _FIXED_BYTES.get(marker, length - 2)
+            if fields == length - 2:
+                joined(parts, at - 2, length + 2)
+            elif fields < length - 2:
+                parts.append(_shortened(marker, source.read(body, fields)))
         elif marker == _SCAN:
             scans += 1
             if scans > _SCANS_MAX:
@@ -106,6 +115,12 @@ def _marker(source: Source, at: int, fills_max: int) -> tuple[int, int, int]:
 def _is_needed(source: Source, marker: int, body: int, length: int) -> bool:
     name = _NAMED.get(marker)
     return name is not None and length >= len(name) and source.read(body, len(name)) == name
+
+
+def _shortened(marker: int, fields: bytes) -> bytes:
+    """The segment with nothing behind its fields; of JFIF the last two are the size of a thumbnail."""
+    content = fields[:-2] + b"\0\0" if marker == _JFIF else fields
+    return bytes((0xFF, marker)) + struct.pack(">H", len(content) + 2) + content
 
 
 def _end_of_scan(source: Source, at: int) -> int:

@@ -10,9 +10,7 @@ that begins no request, such as a line break after a body (RFC 9112, section 2.2
 early. If the client then vanished, the connection would stay for ever, and so would one that never sent a request. Here
 such a connection is closed after ``timeout_keep_alive`` without an answer due.
 
-uvicorn parses all that a read brings, which may be thousands of small requests, and an application that waits for a
-body makes it read on. Here a read is parsed in slices. While many requests of a connection wait, nothing more of it is
-parsed or read.
+How what is read is shared out among the turns of the loop is told in :mod:`shared.http.turned`.
 """
 
 from __future__ import annotations
@@ -23,17 +21,16 @@ from typing import Any, ClassVar, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from typing_extensions import override
-from uvicorn.protocols.http.flow_control import FlowControl
 
 from shared.http.connection_limits import ConnectionLimits
-from shared.http.counted import CountedHttpProtocol
+from shared.http.turned import TurnedHttpProtocol
 from shared.http.watch import Watch
 from shared.seldom import Seldom
 
 _no_request: Final = Seldom(logging.getLogger(__name__))
 
-_SLICE_BYTES: Final = 1_024
-_WAITING_MAX: Final = 16
+DROPPED_MAX: Final = 256 * 1024
+"""Bytes of a body that are parsed and dropped after its request was answered."""
 # Name or address, and port; RFC 3986 allows more signs in a name, which no host has.
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
 
@@ -50,18 +47,7 @@ class _Refused(Exception):
         self.answer = status, code, detail
 
 
-class _Flow(FlowControl):
-    """``is_held``: nothing is read, whoever wants more."""
-
-    is_held = False
-
-    @override
-    def resume_reading(self) -> None:
-        if not self.is_held:
-            super().resume_reading()
-
-
-class BoundedHttpProtocol(CountedHttpProtocol):
+class BoundedHttpProtocol(TurnedHttpProtocol):
     """One connection. It answers 431 to a head over ``head_bytes_max``, or to trailers over that; 408 to a head, or
     then a body, that takes longer than ``timeout_s`` (and up to a second more); 501 to a transfer coding other than
     chunked; 400 to what is not HTTP/1.1. Then it is closed.
@@ -97,17 +83,12 @@ class BoundedHttpProtocol(CountedHttpProtocol):
     _watched_by: Watch[BoundedHttpProtocol] | None = None
     # The head of a request that asks for another protocol, without that wish; it is read again, with what follows it.
     _plain_head: bytes | None = None
-    # What was read and is not parsed yet, because too many requests wait.
-    _unparsed = b""
-    # Nothing more of this connection is parsed.
-    _is_deaf = False
-    # How often something was parsed; between two times others had their turn.
-    reads = 0
+    # Of a body whose request is answered.
+    _dropped_bytes = 0
 
     @override
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.flow = self._flow = _Flow(transport)
         cls = type(self)
         # Of this class alone: a subclass may have another time-out.
         watch = cls.__dict__.get("_watch")
@@ -118,7 +99,7 @@ class BoundedHttpProtocol(CountedHttpProtocol):
             self._watch_anew()
             self._await_request()
         else:
-            self._is_deaf = True
+            self.is_deaf = True
 
     def _is_slow(self) -> None:
         self._watched_by = None
@@ -131,77 +112,31 @@ class BoundedHttpProtocol(CountedHttpProtocol):
         # After a reset, uvicorn's time-out would keep all of this in memory.
         self._unset_keepalive_if_required()
         self.pipeline.clear()
-        self._unparsed = b""
 
     @override
-    def data_received(self, data: bytes) -> None:
-        if self._flow.is_held:
-            self._unparsed += data  # it was on its way when reading was paused
-        elif not self._is_deaf:
-            self._unset_keepalive_if_required()
-            self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        """Parse what has come, as far as requests may wait."""
-        self.reads += 1
-        if len(data) <= _SLICE_BYTES:
-            self._parse_counting(data)
-        else:
-            for start in range(0, len(data), _SLICE_BYTES):
-                if self._is_deaf or self.transport.is_closing():
-                    return
-                if len(self.pipeline) >= _WAITING_MAX:
-                    self._unparsed = data[start:]
-                    break
-                self._parse_counting(data[start : start + _SLICE_BYTES])
-        if self._is_deaf or self.transport.is_closing():
-            return
+    def all_is_parsed(self) -> None:
         self._await_request()
-        if len(self.pipeline) >= _WAITING_MAX:
-            self._hold()
-        elif self._arriving == _NOTHING:
+        if self._arriving == _NOTHING:
             self.unwatch()
-        elif self._is_new or self._watched_by is None:
+        elif not self.is_waiting and (self._is_new or self._watched_by is None):
             self._watch_anew()
         self._is_new = False
 
-    def _hold(self) -> None:
-        """Read no more until fewer requests wait. Meanwhile nobody is slow: it is the server that does not read."""
-        self.unwatch()
-        self._flow.pause_reading()
-        self._flow.is_held = True
-
     @override
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._flow.is_held and len(self.pipeline) < _WAITING_MAX // 2:
-            # Not within the application's call.
-            self.loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        if not self._flow.is_held or self.transport.is_closing():
-            return
-        self._flow.is_held = False
-        data, self._unparsed = self._unparsed, b""
-        self._take(data)
-        self._flow.resume_reading()
-
-    def stop_parsing(self) -> None:
-        """Drop what comes and what waits. It is read all the same, so that the connection's end is noticed."""
-        self.unwatch()
-        self._is_deaf = True
-        self._unparsed = b""
-        self._flow.is_held = False
-        self._flow.resume_reading()
-
-    def _parse_counting(self, data: bytes) -> None:
-        """Parse a slice, and bound what stays of it: heads and trailers."""
+    def parse_slice(self, data: bytes) -> None:
+        """And bound what stays of it, heads and trailers, and what is parsed for nothing."""
         self._is_line_over = False
         self._parse(data)
         if self._arriving == _HEAD or (self._arriving == _BODY and self._may_be_trailer):
             self._open_bytes = len(data) - 1 - data.rfind(b"\n") if self._is_line_over else self._open_bytes + len(data)
             if self._head_bytes + self._open_bytes > self.head_bytes_max:
                 self._refuse(*self._too_large().answer)
+        if self._dropped_bytes > DROPPED_MAX and not self.is_deaf:
+            # Closed for both ways it would be reset while the client still sends, which might lose the answer over it.
+            # Its time is watched as before.
+            self.listen_no_more()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser, as uvicorn does, but lose no body of a request that asks for a protocol nobody speaks here.
@@ -218,8 +153,7 @@ class BoundedHttpProtocol(CountedHttpProtocol):
                 except HttpParserUpgrade as stop:
                     if self._plain_head is None:
                         if self._should_upgrade():
-                            self.unwatch()
-                            self._is_deaf = True
+                            self.stop_parsing()
                             self.handle_websocket_upgrade()
                         return
                     data = self._plain_head + data[stop.args[0] :]
@@ -268,6 +202,8 @@ class BoundedHttpProtocol(CountedHttpProtocol):
     @override
     def on_body(self, body: bytes) -> None:
         self._may_be_trailer = False
+        if self.cycle.response_complete:
+            self._dropped_bytes += len(body)
         super().on_body(body)
 
     @override
@@ -286,6 +222,7 @@ class BoundedHttpProtocol(CountedHttpProtocol):
     def begin_body(self) -> None:
         """The head is complete and is taken."""
         self._arriving, self._head_bytes, self._is_new, self._may_be_trailer = _BODY, 0, True, False
+        self._dropped_bytes = 0
 
     def end_body(self) -> None:
         """The request is complete."""
@@ -351,6 +288,7 @@ class BoundedHttpProtocol(CountedHttpProtocol):
         assert self._watched_by is not None
         self._watched_by.begin(self)
 
+    @override
     def unwatch(self) -> None:
         """Stop waiting for a request. Between two requests the keep-alive time-out applies."""
         if self._watched_by is not None:

@@ -39,7 +39,7 @@ from broadcast_service.transport.streams import FeedHttpProtocol
 from infrastructure.local.cli import LazyGroup
 from shared.clients import cancellation
 from shared.clients import nats as our_nats
-from shared.http import protocol
+from shared.http import turned
 from shared.http.direct import DirectHttpProtocol
 from shared.http.protocol import BoundedHttpProtocol
 from shared.http.sockets import ListeningServer
@@ -73,7 +73,7 @@ TABLE = (
     Touched(
         "uvicorn",
         HttpToolsProtocol,
-        (BoundedHttpProtocol, FeedHttpProtocol, DirectHttpProtocol),
+        (turned.TurnedHttpProtocol, BoundedHttpProtocol, FeedHttpProtocol, DirectHttpProtocol),
         """_unset_keepalive_if_required app_state connections cycle expect_100_continue flow headers logger loop parser
         pipeline scope server_state timeout_keep_alive timeout_keep_alive_task transport url""",
         {
@@ -89,7 +89,7 @@ TABLE = (
         (),
         "body disconnected keep_alive message_event more_body response_complete response_started",
     ),
-    Touched("uvicorn", FlowControl, (protocol._Flow,), "pause_reading write_paused"),
+    Touched("uvicorn", FlowControl, (turned.Flow,), "write_paused"),
     Touched(
         "uvicorn",
         WebSocketsSansIOProtocol,
@@ -211,7 +211,9 @@ def test_what_says_override_overrides_and_nothing_else_does(row: Touched) -> Non
 def test_the_record_names_it(row: Touched) -> None:
     marked = {name for cls in layers_of(row) for name, value in vars(cls).items() if hasattr(value, "__override__")}
     rows = [line for line in RECORD.splitlines() if line.startswith("|") and f"`{row.theirs.__name__}`" in line]
-    missing = sorted(name for name in {*marked, *row.uses.split()} if f"`{name}`" not in " ".join(rows))
+    # Between our own layers there are overrides too.
+    theirs = marked & names_of(row.theirs)
+    missing = sorted(name for name in {*theirs, *row.uses.split()} if f"`{name}`" not in " ".join(rows))
     assert missing == [], f"docs/decisions/0013 does not tell of {row.theirs.__name__}"
 
 

@@ -109,25 +109,6 @@ async def test_trailers_that_never_end_are_cut_off(stack: Stack) -> None:
     assert gateway.memory_info().rss - before < 30_000_000
 
 
-async def test_requests_without_end_wait_in_the_client(stack: Stack) -> None:
-    """It reads none of its answers."""
-    gateway = psutil.Process(stack.pid(API_GATEWAY))
-    before = gateway.memory_info().rss
-    piece = b"GET /api/v1/items HTTP/1.1\r\nhost: x\r\n\r\n" * 5_000
-    writers = [(await asyncio.open_connection("127.0.0.1", stack.ports.gateway))[1] for _ in range(5)]
-    try:
-        until_s = asyncio.get_running_loop().time() + 5
-        while asyncio.get_running_loop().time() < until_s:
-            for writer in writers:
-                if writer.transport.get_write_buffer_size() < len(piece):
-                    writer.write(piece)
-            await asyncio.sleep(0.01)
-        assert gateway.memory_info().rss - before < 30_000_000
-    finally:
-        for writer in writers:
-            writer.transport.abort()
-
-
 async def test_an_endless_chunked_body_is_cut_off(stack: Stack) -> None:
     gateway = psutil.Process(stack.pid(API_GATEWAY))
     before = gateway.memory_info().rss

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from api_gateway.images import jpeg as jpeg_reader
 from api_gateway.images.errors import ImageBroken, ImageDimensions, ImageTypeWrong
-from api_gateway.images.examine import PIXELS_MAX, SIDE_MAX, examine, kind_of, write_kept
+from api_gateway.images.examine import PIXELS_MAX, PIXELS_PER_BYTE_MAX, SIDE_MAX, examine, kind_of, write_kept
 from api_gateway.images.picture import PARTS_MAX, Kind, Picture, Source
 from tests.unit.api_gateway.images.pictures import (
     HTML,
@@ -213,6 +213,32 @@ def test_too_many_pixels_or_none_are_refused_without_decoding_them(kind: Kind, s
     file = png(*size, rows=0) if kind is Kind.PNG else WHOLE[kind](*size)
     with pytest.raises(ImageDimensions, match=f"{size[0]} by {size[1]} pixels"):
         found(file)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_small_file_is_no_large_picture(kind: Kind) -> None:
+    """Six kilobytes and 25 million pixels of one colour would take each viewer 100 MB."""
+    file = png(4_000, 4_000, rows=0) if kind is Kind.PNG else WHOLE[kind](4_000, 4_000)
+    with pytest.raises(ImageDimensions, match="bytes"):
+        found(file)
+    assert found(jpeg(4_000, 4_000, scan=b"\x11" * (16_000_000 // PIXELS_PER_BYTE_MAX))).width == 4_000
+    # What is left out of it does not count.
+    with pytest.raises(ImageDimensions):
+        found(jpeg(4_000, 4_000, end=b"\x11" * 1_000_000))
+    assert found(jpeg(2_000, 2_000)).width == 2_000
+
+
+def test_what_segments_of_applications_carry_beside_their_own_fields_is_left_out() -> None:
+    head = b"JFIF\0\1\1\0\0\1\0\1"
+    thumbnail = segment(0xE0, head + b"\2\2" + PLACE[:12])
+    adobe = b"Adobe\0\x64\0\0\0\0\1"
+    whole = jpeg(more=segment(0xEE, adobe))
+    plain = segment(0xE0, head + b"\0\0")
+    assert plain in whole
+    assert kept(whole.replace(plain, thumbnail)) == whole
+    assert kept(jpeg(more=segment(0xEE, adobe + PLACE))) == whole
+    # One that is too short for its own fields says nothing.
+    assert kept(whole.replace(plain, segment(0xE0, head))) == whole.replace(plain, b"")
 
 
 @pytest.mark.parametrize(

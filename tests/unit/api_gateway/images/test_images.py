@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from threading import Event
 from types import FrameType
 
 import pytest
 from typing_extensions import override
 
 from api_gateway.images import jpeg as jpeg_reader
+from api_gateway.images.addresses import PREFIX
 from api_gateway.images.errors import (
     ImageBroken,
     ImageDimensions,
@@ -332,3 +334,67 @@ async def test_those_who_want_one_id_take_turns(house: House) -> None:
             inside -= 1
 
     await asyncio.gather(*(turn() for _ in range(5)))
+
+
+class Stuck(FolderStore):
+    """Takes nothing in before it is let."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, bytes_max=10**7, free_bytes_min=0)
+        self.let = Event()
+        self.waiting = 0
+
+    @override
+    def put(self, path: Path, name: str) -> None:
+        self.waiting += 1
+        assert self.let.wait(60)
+        super().put(path, name)
+
+
+async def test_uploads_do_not_keep_images_from_being_read(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    name = (await house.take(png())).removeprefix(PREFIX)
+    store = Stuck(tmp_path)
+    images = Images(store, house.arriving, quota=Quota(each_bytes_max=10**6, all_bytes_max=10**7), bytes_max=BYTES_MAX)
+    uploads = [
+        asyncio.create_task(images.take(in_pieces(png(3 + number)), "image/png", f"uploader-{number}"))
+        for number in range(AT_ONCE_MAX)
+    ]
+    try:
+        await eventually(lambda: store.waiting + images._threads._work_queue.qsize() == AT_ONCE_MAX, seconds=30)
+        async with asyncio.timeout(30):
+            opened = await images.open(name)
+            assert opened is not None
+            assert await images.read(opened[0]) != b""
+            images.close_file(opened[0])
+    finally:
+        store.let.set()
+        await asyncio.gather(*uploads)
+        images.close()
+        house.images.close()
+
+
+class Evicting(FolderStore):
+    """Removes what was found once, before it is opened."""
+
+    copies = 1
+
+    @override
+    def find(self, name: str) -> Path | None:
+        path = super().find(name)
+        if path is not None and self.copies:
+            self.copies -= 1
+            return path.with_name("evicted")
+        return path
+
+
+async def test_a_copy_that_is_evicted_before_it_is_opened_is_fetched_again(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    name = (await house.take(png())).removeprefix(PREFIX)
+    store = Evicting(tmp_path, bytes_max=10**7, free_bytes_min=0)
+    images = Images(store, house.arriving, quota=Quota(each_bytes_max=10**6, all_bytes_max=10**7), bytes_max=BYTES_MAX)
+    opened = await images.open(name)
+    assert opened is not None
+    images.close_file(opened[0])
+    images.close()
+    house.images.close()
