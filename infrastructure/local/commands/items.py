@@ -83,7 +83,7 @@ class _Increment(click.ParamType[dict[str, Any]]):
 
 @click.group(cls=SuggestingGroup)
 def items() -> None:
-    """Create items, pause, resume, extend and cancel them, strike bids."""
+    """Create items; pause, extend, cancel them; strike bids."""
 
 
 @items.command(
