@@ -207,7 +207,15 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         )
         ruling_scripts = RulingScripts(redis, limits)
         spreader = Spreader(ruling_scripts, owned_shards=relay.owned_shards, look_after=accounts.look_after)
-        rulings = BidderRulings(ruling_scripts, spreader, account_scripts, accounts, item_index, on_outbox=relay.notice)
+        rulings = BidderRulings(
+            ruling_scripts,
+            spreader,
+            account_scripts,
+            accounts,
+            item_index,
+            archive.asking,
+            on_outbox=relay.notice,
+        )
         # After the relay has stopped: it would take the leases again.
         stack.push_async_callback(_release, relay)
         leave = partial(_leave_redis, guard, bid_scripts, redis, shards)

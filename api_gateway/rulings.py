@@ -14,6 +14,8 @@ from api_gateway.engine.items import Items
 from api_gateway.engine.rulings.scripts import OnAll, OnItem, Ruled, RulingScripts
 from api_gateway.engine.rulings.spreader import Spreader
 from shared import names
+from shared.archive_reads.asking import Asking
+from shared.archive_reads.item_rulings import item_ruling, item_rulings
 from shared.clients.redis import told_of
 from shared.domain.errors import ItemNotFound, StateConflict, Unavailable
 from shared.redis_layout.rulings import HouseRuling, ItemRuling, home_of
@@ -31,6 +33,7 @@ class BidderRulings:
         account_scripts: AccountScripts,
         accounts: Accounts,
         items: Items,
+        asking: Asking,
         *,
         on_outbox: Callable[[str], None],
     ) -> None:
@@ -39,6 +42,7 @@ class BidderRulings:
         self._accounts = accounts
         self._spreader = spreader
         self._items = items
+        self._asking = asking
         self._on_outbox = on_outbox
 
     async def rule_on_item(
@@ -98,16 +102,20 @@ class BidderRulings:
         return await _of_redis(self._accounts.spending(user_id, currency))
 
     async def read(self, user_id: str, *, item_id: str | None = None, seller_id: str | None = None) -> Ruled:
-        """What there is on a bidder. Raises Unavailable."""
-        return await _of_redis(self._scripts.read(user_id, item_id=item_id, seller_id=seller_id))
+        """What there is on a bidder; of a closed item that has left Redis, what there was. Raises Unavailable."""
+        ruled = await _of_redis(self._scripts.read(user_id, item_id=item_id, seller_id=seller_id))
+        if item_id is not None and not ruled.has_item:
+            ruled = ruled._replace(on_item=await item_ruling(self._asking.fetch, item_id, user_id))
+        return ruled
 
     async def house_needs_approval(self) -> bool:
         """Whether everybody needs approval. Raises Unavailable."""
         return await _of_redis(self._scripts.house_needs_approval())
 
     async def page_of_item(self, item_id: str, cursor: int, count: int) -> tuple[dict[str, ItemRuling], int]:
-        """See :meth:`RulingScripts.page_of_item`. Raises Unavailable."""
-        return await _of_redis(self._scripts.page_of_item(item_id, cursor, count))
+        """See :meth:`RulingScripts.page_of_item`; of a closed item that has left Redis as well. Raises Unavailable."""
+        page = await _of_redis(self._scripts.page_of_item(item_id, cursor, count))
+        return await item_rulings(self._asking.fetch, item_id, cursor, count) if page is None else page
 
     async def page_of_all(self, seller_id: str | None, cursor: int, count: int) -> tuple[dict[str, HouseRuling], int]:
         """See :meth:`RulingScripts.page_of_all`. Raises Unavailable."""

@@ -89,6 +89,13 @@ def _hides_ids() -> bool:
     return _settings().auth_mode == "jwt"
 
 
+@cache
+def naming() -> str:
+    """What the public is told of bidders, as 8 hexadecimal digits: the same where ``AUTH_MODE`` and ``ALIAS_SECRET``
+    are."""
+    return blake2b(_key() + bytes([_hides_ids()]), digest_size=4, person=b"naming").hexdigest()
+
+
 def public_id(item_id: str, user_id: str) -> str:
     """What the public is told where clients know a user id: that id, and with ``AUTH_MODE=jwt`` the bidder's alias."""
     return alias_of(item_id, user_id) if _hides_ids() else user_id

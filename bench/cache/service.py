@@ -34,7 +34,7 @@ from bench.cache.hits import EXPONENTS, SHARES, zipf_ranks
 from infrastructure.local.cache_nodes import CACHE_NODE
 from infrastructure.local.servers.ports import HOST, Ports, free_ports
 from infrastructure.local.stack import Stack
-from shared.archive_cache.reads import ITEMS, groups, keys_of, never_unsettled
+from shared.archive_cache.reads import groups, keys_of, name_of_group, never_unsettled
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.keys import item_key
 from shared.archive_reads.origin import ArchiveOrigin
@@ -146,7 +146,7 @@ class Nodes:
             read_cache_peer_timeout_ms=int(_SETTINGS["READ_CACHE_PEER_TIMEOUT_MS"]),
         )
         nats = NatsLink(self._stack.urls.nats_url, name="bench")
-        spec = GroupSpec(ITEMS, load, GroupLimits(mirror_ttl_s=0))
+        spec = GroupSpec(name_of_group("items"), load, GroupLimits(mirror_ttl_s=0))
         try:
             async with open_read_cache(settings, [spec], nats=nats) as cache:
 
@@ -155,7 +155,7 @@ class Nodes:
                     return view is not None and len(view.ring) == NODES
 
                 await _until(sees_all)
-                yield cache[ITEMS].get
+                yield cache[name_of_group("items")].get
         finally:
             await nats.close()
 
@@ -206,7 +206,7 @@ async def _run(stack: Stack, name: str, ranks: Sequence[int], node_bytes: int, e
 def _misses(store: LruStore, ranks: Iterable[int], entry: Entry) -> int:
     missed = 0
     for rank in ranks:
-        key = f"{ITEMS}:{item_key(item_of(rank))}"
+        key = f"{name_of_group('items')}:{item_key(item_of(rank))}"
         if store.get(key) is None:
             missed += 1
             store.put(key, entry)
@@ -248,7 +248,7 @@ async def _one_process(url: str) -> AsyncIterator[Get]:
         _origin(url) as origin,
         open_read_cache(ReadCacheSettings(read_cache="local"), groups(origin, never_unsettled)) as cache,
     ):
-        yield cache[ITEMS].get
+        yield cache[name_of_group("items")].get
 
 
 @contextlib.asynccontextmanager
@@ -312,7 +312,7 @@ def bench_cache_service(*, rows: int, reads: int, seed: int = 1) -> dict[tuple[f
             _report_bursts(uvloop.run(_bursts(stack)))
             value_bytes = uvloop.run(_typical_bytes(url, rows))
             entry: Entry = (bytes(value_bytes), 1e12, 0)
-            entry_bytes = ENTRY_OVERHEAD_BYTES + value_bytes + len(f"{ITEMS}:{keys_of(item_of(0))[0]}")
+            entry_bytes = ENTRY_OVERHEAD_BYTES + value_bytes + len(f"{name_of_group('items')}:{keys_of(item_of(0))[0]}")
             _head(reads, value_bytes)
             for exponent in EXPONENTS:
                 ranks = zipf_ranks(rows, reads, exponent, seed)

@@ -150,19 +150,20 @@ async def run_locust(
             await _follow(process, progress)
             status = await process.wait()
     except TimeoutError:
-        raise LoadError(f"Locust did not end in time; {_tail(log_path)}") from None
+        raise LoadError(f"Locust did not end in time; {tail_of(log_path)}") from None
     finally:
-        await _end(process)
+        await end_group(process)
     try:
-        ledger = _books_in(folder)
+        ledger = books_in(folder)
     except LedgerError as error:
-        raise LoadError(f"{error} (exit status {status}); {_tail(log_path)}") from error
+        raise LoadError(f"{error} (exit status {status}); {tail_of(log_path)}") from error
     if status != 0:
-        raise LoadError(f"Locust ended with exit status {status}; {_tail(log_path)}")
+        raise LoadError(f"Locust ended with exit status {status}; {tail_of(log_path)}")
     return ledger
 
 
-def _books_in(folder: Path) -> Ledger:
+def books_in(folder: Path) -> Ledger:
+    """The books that the processes of a load have written there, as one. Raises LedgerError: there are none."""
     return merge_ledgers([read_ledger(path) for path in sorted(folder.glob("ledger-*.json"))])
 
 
@@ -219,7 +220,7 @@ async def _follow(process: asyncio.subprocess.Process, progress: Callable[[Progr
             progress(decoder.decode(line))
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def end_group(process: asyncio.subprocess.Process) -> None:
     """Make sure that the process and its workers are gone, by asking first."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         if process.returncode is None:
@@ -230,6 +231,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                     await process.wait()
 
 
-def _tail(log_path: Path) -> str:
+def tail_of(log_path: Path) -> str:
+    """How a log ends, for the message of an error."""
     text = log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
     return f"its log ends with:\n{text}" if text else "its log is empty"

@@ -14,7 +14,7 @@ import msgspec
 
 from load_tests.generator.answers import BidAnswer, Fate
 from load_tests.generator.histogram import bucket_of
-from load_tests.generator.ledger import Entry, ItemLedger, Latency, Ledger, Window
+from load_tests.generator.ledger import Entry, ItemLedger, Latency, Ledger, Window, latency_of
 
 PROGRESS_INTERVAL_S = 1.0
 
@@ -119,6 +119,11 @@ class Tally:
         if self._window is not None and self._window_open:
             self._window_open = False
             self._window.seconds = self._clock() - self._window.began_s
+
+    @property
+    def latency(self) -> Latency:
+        """The response times of all bids so far."""
+        return latency_of(dict(self._times))
 
     def close(self) -> Ledger:
         """The ledger, with every bid still in flight as unknown."""

@@ -28,7 +28,7 @@ import nats.errors
 
 from shared import names
 from shared.archive_cache.progress import Head, Progress
-from shared.archive_cache.reads import ITEMS, PAGES, keys_of
+from shared.archive_cache.reads import keys_of, name_of_group
 from shared.clients.nats import StreamUnavailable
 from shared.domain.auction import Status
 from shared.domain.errors import Unavailable
@@ -184,9 +184,9 @@ class Changes:
         self._unsettled[item_id] = self._round
         self._due.set()
         if self._cache is not None:
-            self._cache[ITEMS].forget(*keys_of(item_id))
+            self._cache[name_of_group("items")].forget(*keys_of(item_id))
             if struck:
-                self._cache[PAGES].forget_all()
+                self._cache[name_of_group("pages")].forget_all()
 
     # What may be kept
 

@@ -1,10 +1,10 @@
 """The archive's answers about closed items, through a cache.
 
-Three groups. ``ITEMS`` has what is read most, under keys that can be told from an item's id alone: the item in both
-forms, and the first page of its history. ``PAGES`` has the other pages; nobody knows which of an item's are kept, so a
+Three groups. ``items`` has what is read most, under keys that can be told from an item's id alone: the item in both
+forms, and the first page of its history. ``pages`` has the other pages; nobody knows which of an item's are kept, so a
 void after the close forgets all of the group, in constant time. Both are rare: such voids, and readers of older pages.
 
-``CATALOGUE`` has which items a page of the catalogue names, in which order, and nothing else of them. Any event may
+``catalogue`` has which items a page of the catalogue names, in which order, and nothing else of them. Any event may
 change that, so nobody tells when. A page is kept for a moment, and only the first one of a list: what follows a cursor
 that anybody may make up is shared with those who ask for it at that moment, and not kept.
 """
@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Literal
 
+from shared.aliases import naming
 from shared.archive_cache.packing import pack, unpack
 from shared.archive_reads.catalogue import check_cursor
 from shared.archive_reads.history import parse_cursor
@@ -29,13 +30,16 @@ from shared.read_cache.group import GroupLimits, LoadMany
 logger = logging.getLogger(__name__)
 
 FORMAT: Final = 3
-"""Of what is kept, as JSON. It is part of the groups' names, so that processes of two versions, which tell the same key
-in two formats, never read what the other one has written: a peer that does not know a group costs a load. To be raised
-where a reader of the version before could not read what is written now, or the other way round."""
+"""Of what is kept, as JSON. To be raised where a reader of the version before could not read what is written now, or
+the other way round."""
 
-ITEMS: Final = f"items-{FORMAT}"
-PAGES: Final = f"pages-{FORMAT}"
-CATALOGUE: Final = f"catalogue-{FORMAT}"
+
+def name_of_group(kind: Literal["items", "pages", "catalogue"]) -> str:
+    """What processes call a group that share it. The name has the format, and who bidders are in what is kept: so
+    processes of two versions, or with other settings of aliases, never read what the other one has written. A peer that
+    does not know a group costs a load."""
+    return f"{kind}-{FORMAT}-{naming()}"
+
 
 LIMITS: Final = GroupLimits(negative_ttl_s=0.25)
 """That there is no such closed item is believed for a moment: an item that was struck is none until its chain of hashes
@@ -64,12 +68,12 @@ def group_of(key: str) -> str:
         case CatalogueKey(sort, _, _, cursor):
             if cursor is not None:
                 check_cursor(cursor, sort)
-            return CATALOGUE
+            return name_of_group("catalogue")
         case HistoryKey(item_id, _, cursor):
             if cursor is not None:
                 parse_cursor(cursor)
-            return ITEMS if key == history_key(item_id) else PAGES
-    return ITEMS
+            return name_of_group("items" if key == history_key(item_id) else "pages")
+    return name_of_group("items")
 
 
 def groups(
@@ -99,9 +103,9 @@ def groups(
         return item_id is None or not is_unsettled(item_id)
 
     return [
-        GroupSpec(ITEMS, load, limits, may_keep, load_states),
-        GroupSpec(PAGES, load, limits, may_keep),
-        GroupSpec(CATALOGUE, load, CATALOGUE_LIMITS, _is_first_page, counts=False),
+        GroupSpec(name_of_group("items"), load, limits, may_keep, load_states),
+        GroupSpec(name_of_group("pages"), load, limits, may_keep),
+        GroupSpec(name_of_group("catalogue"), load, CATALOGUE_LIMITS, _is_first_page, counts=False),
     ]
 
 

@@ -106,7 +106,7 @@ async def test_a_seller_s_photographs_are_seen_by_everybody(house: House, street
     await is_shown(seller, ".photo-frame img")
 
     guest = await street.person("ann", size=PHONE)
-    await guest.open("/")
+    await guest.open(f"/?q={item_id}")
     await is_shown(guest, f'.card[data-id="{item_id}"] img')
     await expect(guest.at(f'.card[data-id="{item_id}"] img')).to_have_attribute("alt", "Carriage clock, Paris")
     await expect(guest.at(f'.card[data-id="{item_id}"] .rosette')).to_have_count(0)
@@ -124,7 +124,7 @@ async def test_a_lot_without_photographs_has_its_engraving(house: House, street:
     await ann.open_lot("engraved")
     await expect(ann.at("#plate .rosette")).to_be_visible()
     await expect(ann.at("#photos")).to_be_hidden()
-    await ann.open("/")
+    await ann.open("/?q=engraved")
     await expect(ann.at('.card[data-id="engraved"] .rosette')).to_be_attached()
 
 
@@ -149,7 +149,7 @@ async def test_a_photograph_that_does_not_load_leaves_no_hole(house: House, stre
     await bob.page.route(f"**{second}", lambda route: route.abort())
     await bob.reload_lot()
     await expect(bob.at("#photos")).to_be_hidden()
-    await bob.open("/")
+    await bob.open(f"/?q={item_id}")
     await expect(bob.at(f'.card[data-id="{item_id}"] .rosette')).to_be_attached()
 
 

@@ -35,7 +35,7 @@ from typing_extensions import override
 
 from shared import names
 from shared.archive_cache.packing import pack
-from shared.archive_cache.reads import ITEMS, CachedReads, group_of, groups, never_unsettled, translated
+from shared.archive_cache.reads import CachedReads, group_of, groups, name_of_group, never_unsettled, translated
 from shared.archive_reads.keys import CatalogueKey, item_of, parse_key, state_key
 from shared.archive_reads.origin import ArchiveReads
 from shared.clients.nats import NatsLink
@@ -111,7 +111,7 @@ class SureReads(CachedReads):
 
     async def states(self, item_ids: Sequence[str]) -> dict[str, bytes]:
         """See :class:`ArchiveReads`."""
-        group, of_key = self._cache[ITEMS], {state_key(item_id): item_id for item_id in item_ids}
+        group, of_key = self._cache[name_of_group("items")], {state_key(item_id): item_id for item_id in item_ids}
         sure = {key for key in of_key if group.begins_anew(key)}
         with translated():
             kept = await group.get_many(of_key)

@@ -34,6 +34,7 @@ from shared.redis_layout.keys import (
     closed_key,
     cursors_key,
     item_key,
+    item_rulings_key,
     keys_of_item,
     proxies_key,
     recent_key,
@@ -185,6 +186,7 @@ class Returns:
         await self._write("hset", item_id, bidders_key(item_id), _flat(item.bidders), parts)
         await self._write("rpush", item_id, accepted_key(item_id), item.accepted, parts)
         await self._write("rpush", item_id, recent_key(item_id), item.recent, parts)
+        await self._write("hset", item_id, item_rulings_key(item_id), _flat(item.rulings), parts)
 
     async def _write_verdicts(self, item_id: str, verdicts: AsyncIterator[Answered], parts: _Parts) -> bool:
         """Each into the first of its fields that is free. Returns whether there are any."""

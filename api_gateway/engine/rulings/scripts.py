@@ -23,7 +23,7 @@ from api_gateway.engine.item_scripts import (
 from shared import names
 from shared.domain.errors import ItemNotFound, StateConflict, TooManyRulings
 from shared.redis_layout.cursors import FIELDS, decode_cursors
-from shared.redis_layout.keys import cursors_key, item_rulings_key, outbox_key, rulings_key, spreading_key
+from shared.redis_layout.keys import cursors_key, item_key, item_rulings_key, outbox_key, rulings_key, spreading_key
 from shared.redis_layout.rulings import (
     EVERYBODY,
     NEEDS_APPROVAL,
@@ -82,12 +82,14 @@ class Ruled(NamedTuple):
     """What there is on one bidder, read at one moment of the item's shard.
 
     ``on_seller``: for all items of the seller who was asked about. ``house_needs``: the house asks for approval.
+    ``has_item``: Redis has the item; else ``on_item`` tells nothing.
     """
 
     on_item: ItemRuling
     on_all: HouseRuling
     on_seller: HouseRuling
     house_needs: bool
+    has_item: bool = True
 
 
 class RulingScripts:
@@ -231,13 +233,16 @@ class RulingScripts:
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(rulings_key(shard), fields)
         if item_id is not None:
+            pipeline.exists(item_key(item_id))
             pipeline.hget(item_rulings_key(item_id), user_id)
-        (on_all, everybody, on_seller), *on_item = await pipeline.execute()
+        (on_all, everybody, on_seller), *of_item = await pipeline.execute()
+        has_item, on_item = of_item or (True, None)
         return Ruled(
-            ItemRuling.decode(on_item[0] if on_item else None),
+            ItemRuling.decode(on_item),
             HouseRuling.decode(on_all),
             HouseRuling.decode(on_seller),
             HouseRuling.decode(everybody).approved,
+            bool(has_item),
         )
 
     async def house_needs_approval(self) -> bool:
@@ -245,13 +250,19 @@ class RulingScripts:
         marks = await cast(Any, self._redis.hget(cursors_key(home_of(EVERYBODY)), "rulings"))
         return NEEDS_APPROVAL in (marks or b"").decode()
 
-    async def page_of_item(self, item_id: str, cursor: int, count: int) -> tuple[dict[str, ItemRuling], int]:
+    async def page_of_item(self, item_id: str, cursor: int, count: int) -> tuple[dict[str, ItemRuling], int] | None:
         """About ``count`` rulings of an item after a cursor (0: from the first), and the next cursor, 0 after the last.
+        None where Redis does not have the item.
 
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
         """
-        cursor, found = await self._redis.hscan(item_rulings_key(item_id), cursor, count=count)
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.exists(item_key(item_id))
+        pipeline.hscan(item_rulings_key(item_id), cursor, count=count)
+        is_there, (cursor, found) = await pipeline.execute()
+        if not is_there:
+            return None
         return {user.decode(): ItemRuling.decode(value) for user, value in found.items()}, int(cursor)
 
     async def page_of_all(self, seller_id: str | None, cursor: int, count: int) -> tuple[dict[str, HouseRuling], int]:

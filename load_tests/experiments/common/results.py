@@ -64,7 +64,8 @@ class ProofSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 class LadderStep(msgspec.Struct, omit_defaults=True):
     """So many users at once. Rates are per second under full load; ``bids`` and the like count the whole step.
 
-    ``others_cpu``: cores that other programs of this machine used, so that a figure of a busy machine can be told.
+    ``made_by``: whose users they were. ``others_cpu``: cores that other programs of this machine used, so that a figure
+    of a busy machine can be told.
     ``gateway_time``: of the whole step by the gateway's clock; ``latency`` is by that of the load.
     """
 
@@ -85,6 +86,7 @@ class LadderStep(msgspec.Struct, omit_defaults=True):
     limit: Limit
     offered_per_s: float = 0.0
     processes: int = 1
+    made_by: Literal["locust", "plain"] = "locust"
     generator: Use | None = None
     generator_share: float = 0.0
     machine_busy: float = 0.0

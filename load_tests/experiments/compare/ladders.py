@@ -31,7 +31,7 @@ def throughput(results: Named) -> Section:
     rows = [
         [
             name,
-            f"{step.users:,}",
+            f"{step.users:,}" + (" plain" if step.made_by == "plain" else ""),
             step.loop + (f" {step.offered_per_s:,.0f}/s" if step.offered_per_s else ""),
             f"{step.bids_per_s:,.0f}",
             f"{step.accepted_per_s:,.0f}",

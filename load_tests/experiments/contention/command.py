@@ -14,7 +14,7 @@ from load_tests.experiments.common.guard import require_descriptors
 from load_tests.experiments.common.options import asked_from, counts, out_from, place_options
 from load_tests.experiments.common.place import Asked, open_place
 from load_tests.experiments.common.session import Session, conduct, settings_of
-from load_tests.experiments.contention.ladder import Ladder, Strategy, climb
+from load_tests.experiments.contention.ladder import Generator, Ladder, Strategy, climb
 from load_tests.generator.driver import USERS_PER_PROCESS_MAX
 
 
@@ -38,6 +38,12 @@ from load_tests.generator.driver import USERS_PER_PROCESS_MAX
     default="lua",
     help="Who decides: this platform, or a small gateway with WATCH/MULTI, or with one script per bid.",
 )
+@click.option(
+    "--generator",
+    type=click.Choice(["locust", "plain"]),
+    default="locust",
+    help="Who bids: Locust's users, or plain connections, which cost a fraction of their CPU.",
+)
 @place_options
 def contention(
     users: tuple[int, ...],
@@ -46,13 +52,14 @@ def contention(
     rate: float,
     processes: int,
     strategy: Strategy,
+    generator: Generator,
     **options: Any,
 ) -> None:
     """The ladder: more and more users on one item; rate, response times, failures, CPU, what limited it, and the proof.
 
     Without --target: the platform that is up here, else a private one.
     """
-    ladder = Ladder(users, duration_s, items, rate, processes, strategy)
+    ladder = Ladder(users, duration_s, items, rate, processes, strategy, generator=generator)
     session = Session("contention", out_from(options, "contention"), settings_of(ladder))
     conduct(session, lambda it: _run(it, ladder, asked_from(options)))
 

@@ -29,19 +29,22 @@ from load_tests.experiments.common.session import Session
 from load_tests.experiments.contention.proving import proof_of_step, proof_of_yardstick
 from load_tests.generator.driver import USERS_PER_PROCESS_MAX, Load, gateway_client, open_items, run_locust
 from load_tests.generator.ledger import Ledger
+from load_tests.generator.plain.driver import run_plain
 from load_tests.generator.tally import Progress
 from load_tests.proof.verify import open_sources
 from load_tests.run.tag import run_tag
 from shared.clients.redis import open_redis
 
 Strategy = Literal["lua", "optimistic", "plain-lua"]
+Generator = Literal["locust", "plain"]
 PATIENCE_S = 60
 """Of a user. A crowd in a closed loop waits long for its answers; that is what the percentiles are for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The steps to take: each of ``duration_s`` seconds with all its users. ``rate`` above 0 makes them open runs."""
+    """The steps to take: each of ``duration_s`` seconds with all its users. ``rate`` above 0 makes them open runs.
+    ``generator``: Locust's users, or plain connections, which leave more of a small machine to the platform."""
 
     users: tuple[int, ...]
     duration_s: int
@@ -50,6 +53,7 @@ class Ladder:
     processes: int = 2
     strategy: Strategy = "lua"
     quota: float = 0.0
+    generator: Generator = "locust"
 
     def load_of(self, users: int) -> Load:
         """One step on items of its own, with as many processes as so many users need."""
@@ -95,10 +99,10 @@ def line_of(step: LadderStep) -> str:
 async def _step(
     place: Place, ladder: Ladder, load: Load, gateway_url: str, more_roots: Mapping[str, list[int]]
 ) -> LadderStep:
-    locust: list[int] = []
+    makers: list[int] = []
 
     def roots() -> Mapping[str, list[int]]:
-        return {**place.roots(), **more_roots, GENERATOR: locust}
+        return {**place.roots(), **more_roots, GENERATOR: makers}
 
     with tempfile.TemporaryDirectory(prefix="bidding-ladder-") as scratch:
         label = f"{load.users:,} users"
@@ -113,7 +117,8 @@ async def _step(
 
             await open_items(client, load.item_ids, load.tag)
             counted_before = await read_buckets(client)
-            ledger = await run_locust(gateway_url, load, Path(scratch), heard, started=locust.append)
+            run_load = run_plain if ladder.generator == "plain" else run_locust
+            ledger = await run_load(gateway_url, load, Path(scratch), heard, started=makers.append)
             counted = await read_buckets(client)
         proof, retries = await _proved(place, ladder.strategy, gateway_url, load, ledger)
     window = ledger.window
@@ -125,6 +130,7 @@ async def _step(
         loop="open" if load.rate else "closed",
         offered_per_s=load.rate,
         processes=load.processes,
+        made_by=ladder.generator,
         seconds=round(window.seconds, 2),
         bids_per_s=round(window.bids_per_s, 1),
         accepted_per_s=round(window.accepted / window.seconds, 1) if window.seconds else 0.0,

@@ -11,7 +11,7 @@ from shared import names
 from shared.archive_cache import changes as module
 from shared.archive_cache.changes import Changes
 from shared.archive_cache.progress import ArchiveProgress, Progress
-from shared.archive_cache.reads import ITEMS, groups
+from shared.archive_cache.reads import groups, name_of_group
 from shared.clients.nats import NatsLink
 from shared.read_cache.cache import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
@@ -50,13 +50,13 @@ async def test_a_consumer_that_is_deaf_is_noticed_and_replaced(
             (consumer,) = await jetstream.consumers_info(names.STREAM)
             await jetstream.pause_consumer(names.STREAM, consumer.name, "2999-01-01T00:00:00Z")
             key = "items/lot"
-            await cache[ITEMS].get(key)
-            assert cache[ITEMS].cached(key) == b"before"
+            await cache[name_of_group("items")].get(key)
+            assert cache[name_of_group("items")].cached(key) == b"before"
             archive.value = b"after"
             await jetstream.publish(names.subject_of("lot"), void())
 
             async def tells_what_is_true() -> bool:
-                return await cache[ITEMS].get(key) == b"after"
+                return await cache[name_of_group("items")].get(key) == b"after"
 
             await eventually(tells_what_is_true, seconds=30)
             await eventually(lambda: follower.consumers_made == 2 and changes.is_keeping, seconds=30)
@@ -64,7 +64,7 @@ async def test_a_consumer_that_is_deaf_is_noticed_and_replaced(
             await jetstream.publish(names.subject_of("lot"), void())
 
             async def hears_again() -> bool:
-                return await cache[ITEMS].get(key) == b"later"
+                return await cache[name_of_group("items")].get(key) == b"later"
 
             await eventually(hears_again, seconds=30)
             assert follower.consumers_made == 2

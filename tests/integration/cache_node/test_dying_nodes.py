@@ -17,7 +17,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from shared.archive_cache.reads import ITEMS
+from shared.archive_cache.reads import name_of_group
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.wire import SERVICE
 from tests.integration.cache_node.cache_world import SLOWNESS, CacheWorld, Json, cache_world, tell
@@ -159,7 +159,7 @@ async def test_a_node_that_was_stopped_never_answers_under_the_old_epoch(world: 
     ask = pb.Ask(
         ring=pb.RingId(epoch=told["epoch"], fingerprint=ring.fingerprint),
         forwarded=True,
-        group=ITEMS,
+        group=name_of_group("items"),
         first=1,
         keys=[key],
     )

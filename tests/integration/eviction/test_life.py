@@ -14,7 +14,7 @@ from archival_worker.eviction.evictor import EvictionOptions
 from infrastructure.local.services import ALL_SERVICES
 from shared.archive_cache.reads import CATALOGUE_OLD_S
 from shared.feed_tokens import Identity, mint
-from shared.redis_layout.keys import item_key, keys_of_item, verdicts_key
+from shared.redis_layout.keys import item_key, older_refusals_key, refusals_key, verdicts_key
 from tests.acceptance.test_one_bid_end_to_end import feed_url
 from tests.integration.eviction.eviction_world import Auction, auction_of, sold
 from tests.integration.feed.feed_world import greeted, receive, receive_type, receive_until_seq
@@ -64,6 +64,8 @@ def requests_of(item_id: str) -> dict[str, Any]:
         "void_unknown": ("POST", f"{ITEM}/bids/nothing/void", REASON, None),
         "void_struck": ("POST", f"{ITEM}/bids/{item_id}-struck/void", REASON, None),
         "create": ("POST", "/api/v1/items", {"id": item_id, "name": "Once more"}, None),
+        "ruled": ("GET", f"{ITEM}/bidders", None, None),
+        "ruled_on_cyd": ("GET", f"{ITEM}/bidders/cyd", None, None),
     }
 
 
@@ -86,6 +88,9 @@ async def close_in_three_ways(auction: Auction) -> list[str]:
         for body in ({"user_id": "bob", "amount": 10}, {"user_id": "cyd", "max_amount": 11}):
             answer = await house.http.post(BID.format(item=item_id), json=body, headers=KEY)
             assert answer.status_code == 201, answer.text
+        for what, said in (("bob/approval", {}), ("cyd/limit", {"amount": 40})):
+            answer = await house.http.put(f"{ITEM.format(item=item_id)}/bidders/{what}", json=said)
+            assert answer.status_code == 200, answer.text
     await house.accepted("bought", "ann", "bought-ann", amount=50)
     await house.operate("withdrawn/pause")
     await house.operate("withdrawn/cancel")
@@ -118,6 +123,13 @@ async def test_everybody_is_told_the_same_as_before(start_stack: StackFactory, o
         for item_id in items:
             for asked, told in before[item_id].items():
                 assert after[item_id][asked] == told, (item_id, asked)
+        ruled: list[str] = []
+        query = {"limit": "1"}
+        while len(ruled) < 3 and query["limit"]:
+            page = (await house.http.get("/api/v1/items/bought/bidders", params=query)).json()
+            ruled += [each["user_id"] for each in page["bidders"]]
+            query = {"limit": "1", "cursor": page["next_cursor"]} if page["next_cursor"] else {"limit": ""}
+        assert ruled == ["bob", "cyd"], "out of the archive, page by page"
         for item_id in items:
             assert await auction.traces(item_id) == [], "nothing of it came back"
         assert (await house.accepted("live", "eve", "live-1", amount=1))["seq"] == 1
@@ -177,7 +189,7 @@ async def test_a_void_brings_it_back_and_it_leaves_again(start_stack: StackFacto
                 assert await auction.returns().bring_back(item_id)
                 back = await auction.contents(item_id)
                 assert int(back[item_key(item_id)].pop(b"returned_us")) > 0
-                refusals = keys_of_item(item_id)[-2:]
+                refusals = (refusals_key(item_id), older_refusals_key(item_id))
                 assert back == {key: value for key, value in kept[item_id].items() if key not in refusals}
             assert abs(await auction.redis.pttl(verdicts_key("bought")) - ttl) < 60_000
             assert await auction.evictor.look() == 0, "a void may be on its way"

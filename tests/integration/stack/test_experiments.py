@@ -28,16 +28,17 @@ async def test_a_ladder_a_crowd_a_kill_and_the_report_of_them(start_stack: Stack
         return session
 
     ladder, crowd, kill = begun("contention"), begun("fanout"), begun("resilience")
-    assert await climb(ladder, place, Ladder((5, 10), 1, processes=2))
+    assert await climb(ladder, place, Ladder((5,), 1, processes=2))
+    assert await climb(ladder, place, Ladder((10,), 1, processes=2, generator="plain"))
     assert await fan_out(crowd, place, Fanout((50,), 2, rate=10, slow=2))
     assert await endure(kill, place, Plan("broadcast", 1, bidders=5, viewers=1))
     for session in (ladder, crowd, kill):
         session.finish()
 
     steps = read_result(ladder.out).ladder
-    assert [(step.users, step.proof.ok, step.failures, step.processes) for step in steps] == [
-        (5, True, 0, 2),
-        (10, True, 0, 2),
+    assert [(step.users, step.proof.ok, step.failures, step.processes, step.made_by) for step in steps] == [
+        (5, True, 0, 2, "locust"),
+        (10, True, 0, 2, "plain"),
     ]
     for step in steps:
         assert step.bids_per_s >= step.accepted_per_s > 0

@@ -10,7 +10,7 @@ import pytest
 from cache_node.archive_check import ArchiveCheck
 from cache_node.context import Context
 from cache_node.figures import figures, service_name
-from shared.archive_cache.reads import ITEMS, CachedReads, groups, never_unsettled
+from shared.archive_cache.reads import CachedReads, groups, name_of_group, never_unsettled
 from shared.aws.cloudwatch import Distribution, Gauge, Total
 from shared.read_cache.cache import open_read_cache
 from shared.read_cache.membership.view import View
@@ -33,7 +33,7 @@ async def told(node: Node | None, *, view: View | None, keeping: bool) -> dict[s
     archive = Archive()
     async with open_read_cache(ReadCacheSettings(read_cache="local"), groups(archive, never_unsettled)) as cache:
         for _ in range(3):
-            await cache[ITEMS].get("items/lot")
+            await cache[name_of_group("items")].get("items/lot")
         cache.stats.served += 5
         cache.cluster = cast(Any, SimpleNamespace(view=lambda: view))
         changes = cast(Any, SimpleNamespace(is_keeping=keeping)) if node is not None else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared import aliases
-from shared.aliases import PATTERN, AliasSettings, alias_of, public_id
+from shared.aliases import PATTERN, AliasSettings, alias_of, naming, public_id
 
 ROOT = Path(__file__).parents[3]
 WORDS = {"adjectives": aliases._ADJECTIVES, "nouns": aliases._NOUNS}
@@ -55,7 +55,7 @@ def test_words_can_be_told_apart_by_ear(kind: str) -> None:
 
 
 def forget() -> None:
-    for kept in (aliases._settings, aliases._key, aliases._hides_ids, alias_of):
+    for kept in (aliases._settings, aliases._key, aliases._hides_ids, aliases.naming, alias_of):
         kept.cache_clear()
 
 
@@ -80,6 +80,18 @@ def test_with_tokens_the_public_is_told_the_alias(fresh: pytest.MonkeyPatch) -> 
     assert "ann" not in public_id("vase", "ann")
     # Not linked from item to item.
     assert public_id("vase", "ann") != public_id("bowl", "ann")
+
+
+def test_who_names_bidders_otherwise_says_so(fresh: pytest.MonkeyPatch) -> None:
+    """A cache node with other settings must not be asked for what it keeps."""
+    told = set()
+    for mode, secret in (("open", "s" * 32), ("jwt", "s" * 32), ("jwt", "t" * 32), ("jwt", "t" * 32)):
+        forget()
+        fresh.setenv("AUTH_MODE", mode)
+        fresh.setenv("ALIAS_SECRET", secret)
+        told.add(naming())
+    assert len(told) == 3
+    assert {len(each) for each in told} == {8}
 
 
 @pytest.mark.parametrize("secret", ["a", "s" * 31])

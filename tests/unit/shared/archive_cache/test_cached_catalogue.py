@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.archive_cache.reads import (
-    CATALOGUE,
     CATALOGUE_LIMITS,
     CATALOGUE_OLD_S,
     CachedReads,
     groups,
+    name_of_group,
     never_unsettled,
 )
 from shared.archive_reads.keys import catalogue_key
@@ -165,7 +165,7 @@ def cache_of(archive: Archive, *, owner: Group | None = None) -> ReadCache:
     remote = None if owner is None else Owner(owner, archive)
     store, mirrors = (LruStore(MIB), None) if owner is None else (None, Mirrors(MIB, HotKeys(hot_from=1)))
     shelf = Shelf(gate, Stats(), store, mirrors, remote)
-    return ReadCache([GroupSpec(CATALOGUE, archive.get, CATALOGUE_LIMITS)], shelf, flights_max=100)
+    return ReadCache([GroupSpec(name_of_group("catalogue"), archive.get, CATALOGUE_LIMITS)], shelf, flights_max=100)
 
 
 _actions = st.one_of(
@@ -188,11 +188,11 @@ async def _run(actions: list[str | int | float]) -> None:
         patch.setattr(group_module, "clock_s", archive.clock)
         patch.setattr(singleflight_module, "now_s", archive.clock)
         owner = cache_of(archive)
-        reader = cache_of(archive, owner=owner[CATALOGUE])
+        reader = cache_of(archive, owner=owner[name_of_group("catalogue")])
         readers: list[tuple[float, asyncio.Task[bytes | None]]] = []
         for action in actions:
             if action == "read":
-                readers.append((archive.now_s, asyncio.create_task(reader[CATALOGUE].get(KEY))))
+                readers.append((archive.now_s, asyncio.create_task(reader[name_of_group("catalogue")].get(KEY))))
             elif isinstance(action, float):
                 archive.now_s += action
             elif isinstance(action, int):

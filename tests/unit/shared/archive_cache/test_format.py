@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from shared.aliases import naming
 from shared.archive_cache import reads
 from shared.redis_layout.item_hash import ItemState
 
@@ -20,6 +21,6 @@ def test_what_is_kept_has_another_format_when_its_shape_changes() -> None:
     assert SHAPES[reads.FORMAT] == blake2b(shape, digest_size=8).hexdigest()
 
 
-def test_each_group_is_named_by_the_format() -> None:
-    for group in (reads.ITEMS, reads.PAGES, reads.CATALOGUE):
-        assert group.endswith(f"-{reads.FORMAT}")
+def test_each_group_is_named_by_the_format_and_by_who_bidders_are() -> None:
+    for kind in ("items", "pages", "catalogue"):
+        assert reads.name_of_group(kind) == f"{kind}-{reads.FORMAT}-{naming()}"

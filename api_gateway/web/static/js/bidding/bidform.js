@@ -1,27 +1,23 @@
 // The bid form: a bid, a maximum or buy-now; and what became of it.
 
 import { learnAlias, publicSelf } from "../bidder/alias.js";
-import { isUserId, newBidId, rememberOwnBid, rememberUserId, userId } from "../bidder/bidder.js";
+import { newBidId } from "../bidder/bidder.js";
 import { rememberStake, stakeOf } from "../bidder/stakes.js";
-import { findVerdict, pause, placeBid } from "../lib/api.js";
 import { byId, setText } from "../lib/dom.js";
 import { decimalsOf, formatMoney, inputText, minorUnits, parseAmount, symbolOf } from "../lib/money.js";
 import { signsIn } from "../lib/session.js";
 import { buyNowOffered, isFinalStatus } from "../lib/status.js";
+import { Attempts } from "./attempts.js";
+import { BidderField } from "./bidderfield.js";
 import { questionFor } from "./brake.js";
 import { ARMED_AFTER_MS, MessageBox } from "./message.js";
 import { Offers } from "./offers.js";
-import { Pending } from "./pending.js";
 import { QuickBids } from "./quickbids.js";
 import { hintFor, labelFor } from "./wording.js";
 import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdicts.js";
 
 // If the page changed an amount less than this ago, the bidder may have meant to press the one before.
 const JUST_MOVED_MS = 600;
-// How long to wait for the answer after the feed has shown the bid; the feed does not have the whole verdict.
-const ANSWER_BEHIND_MS = 1500;
-// How long a bid may still be in flight after its page was left.
-const ON_ITS_WAY_MS = 2000;
 // For how long an amount stands still that "press again" has named.
 const PROMISED_MS = 4000;
 // When bids come no longer fast, the offers go back to the minimum.
@@ -41,8 +37,6 @@ export class BidForm {
   #offered = []; // The amounts offered now.
   #saysLeader = false; // The message says that the bidder leads.
   #acceptedAtMs = -Infinity;
-  #underWay = null; // The attempt whose outcome is awaited.
-  #seen = () => {}; // Called when the feed shows that attempt.
   #state = null;
   #known = ""; // Who was signed in last; "" once they have signed out.
   #accepted = null; // The verdict that a good message is about.
@@ -51,16 +45,22 @@ export class BidForm {
   constructor(itemId, { onSettled, onBidder }) {
     this.itemId = itemId;
     this.onSettled = onSettled;
-    this.onBidder = onBidder;
-    this.pending = new Pending(itemId);
+    this.attempts = new Attempts(itemId, {
+      began: (attempt) => this.#began(attempt),
+      repeats: (error) => this.#repeats(error),
+      settled: (verdict, attempt) => this.#settle(verdict, attempt),
+      failed: (error, attempt) => this.#failed(error, attempt),
+      over: () => this.#over(),
+      verdictOf: (frame) => this.#verdictOf(frame),
+    });
     this.form = byId("bid-form");
     this.amount = byId("amount");
-    this.bidder = byId("user-id");
+    this.bidder = new BidderField(onBidder);
     this.button = byId("bid-button");
     this.buyButton = byId("buy-now");
     this.message = new MessageBox(this.button);
     this.quick = new QuickBids(this.button, (amount) => this.#quickBid(amount));
-    this.bidder.value = this.#known = userId();
+    this.#known = this.userId;
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -77,13 +77,10 @@ export class BidForm {
     setInterval(() => this.#offers.areMaxima && this.#offer(), CALM_MS);
     // A key that is held down presses once: a repetition would be another bid.
     byId("panel").addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
-    this.bidder.addEventListener("change", () => this.#bidderChanged());
-    this.bidder.addEventListener("input", () => this.#fitBidder());
-    this.#fitBidder();
   }
 
   get userId() {
-    return this.bidder.value.trim();
+    return this.bidder.userId;
   }
 
   /**
@@ -91,12 +88,11 @@ export class BidForm {
    * who comes back after their sign-in ended. It is gone when they sign out, or when somebody else comes.
    */
   identify(reason) {
-    this.bidder.value = userId();
+    this.bidder.show();
     const isOther = this.userId !== "" && this.#known !== "" && this.userId !== this.#known;
     if (reason === "out" || isOther) this.#startAfresh();
     if (reason === "out" || this.userId !== "") this.#known = this.userId;
-    this.#fitBidder();
-    this.onBidder(this.userId);
+    this.bidder.onBidder(this.userId);
   }
 
   /** Forgets what concerned the bidder before: the next one must not read it, and their "yes" must not answer it. */
@@ -104,10 +100,9 @@ export class BidForm {
     this.message.clear();
     this.#promise = this.#accepted = null;
     this.#saysLeader = this.#replaces = this.#touched = false;
-    this.#seen = () => {};
     this.amount.value = "";
-    // The bid that is under way goes on; what becomes of it is for its bidder alone.
-    this.#setUnderWay(null);
+    this.attempts.forget();
+    this.#enable();
     if (this.#state !== null) this.#offer(true);
   }
 
@@ -144,9 +139,9 @@ export class BidForm {
 
   /** Takes a bid from the feed: if it is ours and still unanswered, it was accepted. */
   heard(frame) {
-    if (this.#underWay === null || frame.bid_id !== this.#underWay.bid.bid_id) return;
+    if (!this.attempts.isOf(frame)) return;
     if (frame.kind !== "proxy") learnAlias(this.itemId, this.userId, frame.bidder);
-    this.#seen(frame);
+    this.attempts.heard(frame);
   }
 
   /** At the end, the result replaces a message about an accepted bid; a refusal stays. */
@@ -156,31 +151,23 @@ export class BidForm {
 
   /** Looks up what became of a bid that was unanswered when the page was left. */
   async resume() {
-    const attempt = this.pending.get();
-    // That of somebody else who was signed in here is theirs to ask about.
-    const isTold = () => this.pending.holds(attempt) && (!signsIn || attempt.bid.user_id === this.userId);
-    if (attempt === null || !isTold()) return;
-    const named = nameOfBid(attempt.bid, (amount) => this.#money(amount));
-    let verdict = null;
-    try {
-      verdict = await findVerdict(this.itemId, attempt.bid);
-      if (verdict === null && isTold()) {
-        this.message.say("wait", `${named} was on its way when you left the page. We are looking up what became of it.`);
-        await pause(ON_ITS_WAY_MS);
-        verdict = await findVerdict(this.itemId, attempt.bid);
-      }
-    } catch {
-      const again = { label: "Look again", run: () => this.resume() };
-      const text = `${named} was sent before you left the page. We could not look it up yet.`;
-      if (isTold()) this.message.say("warn", text, [again]);
-      return;
-    }
-    // The message of a bid that was placed meanwhile stays.
-    if (!isTold()) return;
-    this.pending.clear(attempt);
-    if (verdict !== null) this.#settle(verdict, attempt);
-    else this.message.say("warn", `${named} did not arrive before you left the page.`);
-    this.onSettled();
+    const name = ({ bid }) => nameOfBid(bid, (amount) => this.#money(amount));
+    await this.attempts.resume((bid) => !signsIn || bid.user_id === this.userId, {
+      looks: (attempt) =>
+        this.message.say(
+          "wait",
+          `${name(attempt)} was on its way when you left the page. We are looking up what became of it.`,
+        ),
+      cannotLook: (attempt) =>
+        this.message.say("warn", `${name(attempt)} was sent before you left the page. We could not look it up yet.`, [
+          { label: "Look again", run: () => this.resume() },
+        ]),
+      found: (verdict, attempt) => {
+        if (verdict !== null) this.#settle(verdict, attempt);
+        else this.message.say("warn", `${name(attempt)} did not arrive before you left the page.`);
+        this.onSettled();
+      },
+    });
   }
 
   get #leads() {
@@ -264,7 +251,7 @@ export class BidForm {
 
   /** One press bids, unless the amounts have just moved. */
   #quickBid(amount) {
-    if (this.#underWay !== null || !this.#bidderChanged()) return;
+    if (!this.attempts.isIdle || !this.bidder.check()) return;
     if (!this.#isArmed) return;
     if (this.#hasMoved(amount, this.quick.movedAtMs)) this.#promiseTo(amount, this.#bidsUpTo);
     else if (this.#bidsUpTo) this.#sendOrAsk({ max_amount: amount });
@@ -325,7 +312,7 @@ export class BidForm {
     const example = inputText(1234 + (decimalsOf(this.#currency) > 0 ? 0.5 : 0), this.#currency);
     setText(hint, unclear ? `Please write the amount like ${example}.` : hintFor(least, low, view));
     hint.classList.toggle("is-bad", low || unclear);
-    if (this.#underWay === null) setText(this.button, labelFor(amount, view));
+    if (this.attempts.isIdle) setText(this.button, labelFor(amount, view));
   }
 
   /** Whether a bid of `amount` would buy the lot at once. A maximum never does. */
@@ -334,24 +321,10 @@ export class BidForm {
     return amount !== null && buyNowOffered(this.#state) && amount >= this.#state.buy_now_price;
   }
 
-  #fitBidder() {
-    this.bidder.size = Math.min(28, Math.max(8, this.bidder.value.length));
-  }
-
-  #bidderChanged() {
-    const valid = isUserId(this.userId);
-    this.bidder.setAttribute("aria-invalid", String(!valid));
-    setText(byId("user-hint"), valid ? "" : "Use 1 to 64 letters, digits, or . _ - @");
-    if (!valid) return false;
-    rememberUserId(this.userId);
-    this.onBidder(this.userId);
-    return true;
-  }
-
   #submit() {
-    if (this.#underWay !== null || !this.#isArmed) return;
-    if (!this.#bidderChanged()) {
-      this.bidder.focus();
+    if (!this.attempts.isIdle || !this.#isArmed) return;
+    if (!this.bidder.check()) {
+      this.bidder.input.focus();
       return;
     }
     const amount = parseAmount(this.amount.value, this.#currency);
@@ -398,7 +371,7 @@ export class BidForm {
 
   /** Asks first: buying ends the auction. It takes the buy-now price, however much more was typed. */
   #confirmBuying() {
-    if (this.#underWay !== null || !this.#bidderChanged()) return;
+    if (!this.attempts.isIdle || !this.bidder.check()) return;
     const { buy_now_price: amount } = this.#state;
     const price = this.#money(amount);
     const buy = () => {
@@ -414,41 +387,25 @@ export class BidForm {
 
   #send(amounts) {
     const bid = { user_id: this.userId, ...amounts, bid_id: newBidId() };
-    return this.#attempt({ bid, led: this.#leads, price: this.#state.current_bid });
+    return this.attempts.send({ bid, led: this.#leads, price: this.#state.current_bid });
   }
 
-  /** Sends the bid until its outcome is known. Repeated with the same bid id, it cannot count twice. */
-  async #attempt(attempt, { mayHaveArrived = false } = {}) {
-    const { bid } = attempt;
-    this.#setUnderWay(attempt);
+  #began({ bid }) {
     this.#promise = null;
     this.#saysLeader = false;
+    this.#enable();
     setText(this.button, isMaximum(bid) ? "Leaving your maximum…" : "Placing your bid…");
     this.message.clear();
-    this.pending.set(attempt);
-    rememberOwnBid(bid.bid_id, bid.user_id);
-    const onRepeat = (error) => {
-      if (this.#underWay !== attempt) return;
-      setText(this.button, "Checking…");
-      const why = error.outcomeUnknown ? "No answer yet." : "The house is busy.";
-      this.message.say("wait", `${why} We are asking again with the same bid, so it cannot count twice.`);
-    };
-    const answer = placeBid(this.itemId, bid, { mayHaveArrived, onRepeat });
-    const seen = new Promise((resolve) => {
-      this.#seen = (frame) => pause(ANSWER_BEHIND_MS).then(() => resolve(this.#verdictOf(frame)));
-    });
-    answer.catch(() => {}); // Handled in the race; if the feed was faster, the answer is not needed.
-    try {
-      const verdict = await Promise.race([answer, seen]);
-      this.pending.clear(attempt);
-      if (this.#underWay !== attempt) return; // Somebody else is signed in by now.
-      this.#setUnderWay(null);
-      this.#settle(verdict, attempt);
-    } catch (error) {
-      if (this.#underWay !== attempt) return;
-      this.#setUnderWay(null);
-      this.#failed(error, attempt);
-    }
+  }
+
+  #repeats(error) {
+    setText(this.button, "Checking…");
+    const why = error.outcomeUnknown ? "No answer yet." : "The house is busy.";
+    this.message.say("wait", `${why} We are asking again with the same bid, so it cannot count twice.`);
+  }
+
+  #over() {
+    this.#enable();
     this.#describe();
     this.onSettled();
   }
@@ -487,26 +444,22 @@ export class BidForm {
     this.message.say(words.tone, words.text, choose === undefined ? [] : [action]);
   }
 
+  /** Returns whether the outcome is still unknown. */
   #failed(error, attempt) {
     const words = wordsForFailure(error, attempt, (amount) => this.#money(amount));
-    if (!words.unsettled) this.pending.clear(attempt);
-    const ask = () => this.#underWay === null && this.#attempt(attempt, { mayHaveArrived: true });
+    const ask = () => this.attempts.isIdle && this.attempts.send(attempt, { mayHaveArrived: true });
     this.message.say(words.tone, words.text, words.unsettled ? [{ label: "Ask again", run: ask }] : []);
-  }
-
-  #setUnderWay(attempt) {
-    this.#underWay = attempt;
-    this.#enable();
+    return words.unsettled;
   }
 
   /** Marks the buttons that do nothing now: a bid is under way, or they have just appeared. */
   #enable() {
-    const isIdle = this.#underWay === null && this.#isArmed;
+    const isIdle = this.attempts.isIdle && this.#isArmed;
     // aria-disabled keeps the focus where it is; a disabled button would drop it.
     for (const button of [this.button, this.buyButton]) button.setAttribute("aria-disabled", String(!isIdle));
     const isQuick = isIdle && this.quick.isArmed;
     for (const button of this.quick.buttons) button.setAttribute("aria-disabled", String(!isQuick));
-    if (this.#underWay !== null || isQuick || this.#arming !== null) return;
+    if (!this.attempts.isIdle || isQuick || this.#arming !== null) return;
     this.#arming = setTimeout(() => {
       this.#arming = null;
       this.#enable();

@@ -1,0 +1,37 @@
+"""Who might bid on a closed item, as Redis had it while it had the item."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.archive_reads.asking import Fetch
+from shared.archive_reads.statements import statements
+from shared.redis_layout.rulings import RULED_PER_ITEM_MAX, ItemRuling
+
+_SQL: Final = statements("rulings")
+
+
+async def item_ruling(fetch: Fetch, item_id: str, user_id: str) -> ItemRuling:
+    """What was ruled on one bidder. Raises Unavailable: PostgreSQL cannot be asked."""
+    rulings, _ = await _read(fetch, item_id, user_id, 0, 1)
+    return rulings.get(user_id, ItemRuling())
+
+
+async def item_rulings(fetch: Fetch, item_id: str, cursor: int, count: int) -> tuple[dict[str, ItemRuling], int]:
+    """Up to ``count`` rulings of an item after a cursor (0: from the first), and the next cursor, 0 after the last.
+
+    Raises:
+        Unavailable: PostgreSQL cannot be asked.
+    """
+    if cursor >= RULED_PER_ITEM_MAX:
+        # A cursor of Redis, from before the item has left.
+        cursor = 0
+    return await _read(fetch, item_id, None, cursor, count)
+
+
+async def _read(
+    fetch: Fetch, item_id: str, user_id: str | None, cursor: int, count: int
+) -> tuple[dict[str, ItemRuling], int]:
+    rows = await fetch(_SQL["read_item_rulings"], item_id, user_id, cursor, count)
+    found = {row["user_id"]: ItemRuling(row["approved"], row["blocked"], row["max_amount"]) for row in rows}
+    return found, cursor + len(found) if len(found) == count else 0
