@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from shared.clients.redis import open_redis
 from shared.permissions.accounts import Account
 from shared.permissions.nats_users import inbox_of
 from shared.permissions.postgres_roles import OWNER_ONLY, TABLES, role_of
+from shared.redis_layout.keys import REVOCATIONS_KEY
+from shared.streams.puller import PullOptions, ensure_consumer
 from tests.stack import new_data_dir, running_stack
 
 pytestmark = pytest.mark.integration
@@ -49,6 +52,8 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
     (Account.GATEWAY, ("GET", "another-key"), False),
     (Account.GATEWAY, ("EVAL", "return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)", 1, "{s07}:outbox"), False),
     (Account.BROADCASTER, ("HGETALL", ITEM), True),
+    (Account.BROADCASTER, ("HGETALL", REVOCATIONS_KEY), True),
+    (Account.BROADCASTER, ("HSET", REVOCATIONS_KEY, "epoch", "1"), False),
     (Account.BROADCASTER, ("HSET", ITEM, "status", "sold"), False),
     (Account.BROADCASTER, ("EVAL", "return 1", 1, ITEM), False),
     (Account.BROADCASTER, ("DEL", ITEM), False),
@@ -125,6 +130,7 @@ async def refused(client: Client, told: list[str], act: str, subject: str) -> bo
 _EVENT = f"{names.SUBJECT_PREFIX}.s07.lot-1"
 _NUDGE = f"{names.NUDGE_PREFIX}.s07"
 _API = "$JS.API"
+_OTHER = f".another.{names.SUBJECT_ALL}"
 _SUBJECTS = [
     (Account.GATEWAY, "publish", _EVENT, True),
     (Account.GATEWAY, "publish", f"{_API}.STREAM.PURGE.{names.STREAM}", False),
@@ -171,6 +177,27 @@ async def test_an_event_of_another_than_a_gateway_is_not_in_the_stream(closed: S
         assert (await jetstream.stream_info(names.STREAM)).state.messages == before
         await jetstream.publish(_EVENT, b"one")
         assert (await jetstream.stream_info(names.STREAM)).state.messages == before + 1
+
+
+_CREATE = f"{_API}.CONSUMER.CREATE.{names.STREAM}"
+
+
+@pytest.mark.parametrize("account", [account for account in Account if account is not Account.ARCHIVER])
+async def test_nobody_changes_the_consumer_of_the_archivers(closed: Stack, account: Account) -> None:
+    """NATS takes the name out of the subject or, where none is there, out of what is asked."""
+    async with connected(closed, Account.ARCHIVER) as (archiver, _):
+        jetstream = archiver.jetstream()
+        await ensure_stream(jetstream)
+        before = (await ensure_consumer(jetstream, PullOptions(durable=names.ARCHIVER_DURABLE))).config
+        wanted = {"ack_policy": "explicit", "max_ack_pending": 1, "filter_subject": names.SUBJECT_ALL}
+        async with connected(closed, account) as (client, _told):
+            for where in ("", f".{names.ARCHIVER_DURABLE}", f".{names.ARCHIVER_DURABLE}.{names.SUBJECT_ALL}", _OTHER):
+                for name in ({"name": names.ARCHIVER_DURABLE}, {"durable_name": names.ARCHIVER_DURABLE}):
+                    asked = {"stream_name": names.STREAM, "config": wanted | name}
+                    await client.publish(_CREATE + where, json.dumps(asked).encode(), reply=client.new_inbox())
+            # The server answers in order.
+            await client.flush(timeout=PATIENCE_S)
+        assert (await jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)).config == before
 
 
 async def test_nats_lets_nobody_in_without_a_password(closed: Stack) -> None:
