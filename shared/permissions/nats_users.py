@@ -38,9 +38,9 @@ _LOOK_UP: Final = (
     f"{_API}.DIRECT.GET.{STREAM}",
     f"{_API}.DIRECT.GET.{STREAM}.>",
 )
-# Consumers of one's own; but not that of the archivers, who share its messages. The name stands in the subject: where it
-# stands in the request alone, as in the older call `CONSUMER.CREATE.<stream>`, no permission sees it, and the request
-# may change the archivers' consumer.
+# Consumers of one's own; but not that of the archivers, who share its messages. The name stands in the subject: where
+# it stands in the request alone, as in the older call `CONSUMER.CREATE.<stream>`, no permission sees it, and the
+# request may change the archivers' consumer.
 _MAKE_CONSUMER: Final = f"{_API}.CONSUMER.CREATE.{STREAM}.*.{SUBJECT_ALL}"
 _NOT_OF_ARCHIVER: Final = (
     f"{_API}.CONSUMER.CREATE.{STREAM}.{ARCHIVER_DURABLE}.>",

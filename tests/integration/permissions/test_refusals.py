@@ -12,6 +12,8 @@ import nats.errors
 import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from archival_worker.outbox.missing_entries import REPUBLISH
+from archival_worker.store.grants import grant
 from infrastructure.local.errors import StackError
 from infrastructure.local.stack import Stack
 from shared import names
@@ -63,9 +65,15 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
     (Account.BROADCASTER, ("LRANGE", "{s07}:accepted:lot-1", 0, -1), False),
     (Account.ARCHIVER, ("UNLINK", "{s07}:item:gone"), True),
     (Account.ARCHIVER, ("HSET", "{s07}:cursors", "archived", "0"), True),
+    (Account.ARCHIVER, ("EVAL", f"redis.call('HSET', KEYS[1], 'epoch', '1')\n{REPUBLISH.text}", 1, "{s07}:cursors"), True),
     (Account.ARCHIVER, ("HSET", ITEM, "status", "sold"), False),
     (Account.ARCHIVER, ("EVAL", "return redis.call('HSET', KEYS[1], 'status', 'sold')", 1, ITEM), False),
     (Account.ARCHIVER, ("XADD", "{s07}:outbox", "*", "a", "b"), False),
+    (Account.ARCHIVER, ("UNLINK", "{s07}:outbox"), False),
+    (Account.ARCHIVER, ("EVAL", "return redis.call('UNLINK', KEYS[1])", 1, "{s07}:cursors"), False),
+    (Account.ARCHIVER, ("ZADD", "{s07}:closed", 1, "gone"), True),
+    (Account.ARCHIVER, ("ZADD", "{s07}:item:gone", 1, "x"), False),
+    (Account.ARCHIVER, ("SREM", "{s07}:lost", "gone"), True),
     (Account.ARCHIVER, ("SET", "{s07}:rebuilding", "1:t"), False),
     (Account.OPERATOR, ("SET", "{s07}:rebuilding", "1:t"), True),
     (Account.OPERATOR, ("FLUSHALL",), False),
@@ -229,6 +237,10 @@ _STATEMENTS = [
     (Account.CACHE, "SELECT user_id FROM sealed", False),
     (Account.CACHE, "INSERT INTO events DEFAULT VALUES", False),
     (Account.ARCHIVER, "UPDATE items SET status = status", True),
+    (Account.ARCHIVER, "UPDATE bids SET status = status", True),
+    (Account.ARCHIVER, "UPDATE bids SET amount = 1", False),
+    (Account.ARCHIVER, "UPDATE bids SET user_id = 'eve'", False),
+    (Account.OPERATOR, "UPDATE bids SET amount = 1", False),
     (Account.ARCHIVER, "DELETE FROM bids", False),
     (Account.ARCHIVER, "TRUNCATE events", False),
     (Account.ARCHIVER, "UPDATE events SET body = '{}'", False),
@@ -258,6 +270,19 @@ async def test_postgres_lets_nobody_in_without_a_password(closed: Stack) -> None
     for login in ("bidding", "gateway", "gateway:wrong", "postgres", role_of(Account.GATEWAY)):
         with pytest.raises((asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InterfaceError)):
             await asyncpg.connect(f"postgresql://{login}@127.0.0.1:{closed.ports.postgres}/bidding", timeout=PATIENCE_S)
+
+
+async def test_nobody_makes_anything_in_a_schema_that_was_open_to_everybody(closed: Stack) -> None:
+    """As databases of PostgreSQL 14 and before were, and their copies are."""
+    owner = await asyncpg.connect(closed.urls.postgres_url, timeout=PATIENCE_S)
+    try:
+        await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        sql = "SELECT has_schema_privilege('gateway', 'public', 'CREATE')"
+        assert await owner.fetchval(sql)
+        await grant(owner)
+        assert not await owner.fetchval(sql)
+    finally:
+        await owner.close()
 
 
 async def test_every_table_is_in_the_list(closed: Stack) -> None:
