@@ -65,7 +65,11 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
     (Account.BROADCASTER, ("LRANGE", "{s07}:accepted:lot-1", 0, -1), False),
     (Account.ARCHIVER, ("UNLINK", "{s07}:item:gone"), True),
     (Account.ARCHIVER, ("HSET", "{s07}:cursors", "archived", "0"), True),
-    (Account.ARCHIVER, ("EVAL", f"redis.call('HSET', KEYS[1], 'epoch', '1')\n{REPUBLISH.text}", 1, "{s07}:cursors"), True),
+    (
+        Account.ARCHIVER,
+        ("EVAL", f"redis.call('HSET', KEYS[1], 'epoch', '1')\n{REPUBLISH.text}", 1, "{s07}:cursors"),
+        True,
+    ),
     (Account.ARCHIVER, ("HSET", ITEM, "status", "sold"), False),
     (Account.ARCHIVER, ("EVAL", "return redis.call('HSET', KEYS[1], 'status', 'sold')", 1, ITEM), False),
     (Account.ARCHIVER, ("XADD", "{s07}:outbox", "*", "a", "b"), False),
