@@ -154,7 +154,10 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
         Grant(
             (*_CONNECTION, *_READ),
             (),
-            [*_item_keys("item", "proxies", "bidders", "recent"), *_shard_keys("cursors", "lost", "rebuilding")],
+            [
+                *_item_keys("item", "proxies", "bidders", "recent"),
+                *_shard_keys("cursors", "lost", "rebuilding", "revocations"),
+            ],
         ),
         Grant(("getdel",), _item_keys("once")),
     ),
