@@ -168,7 +168,7 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
             [*_item_keys(*_ITEM), *_shard_keys("cursors", "outbox", "opened", "closed", "deadlines", "lost")],
             _shard_keys("rebuilding"),
         ),
-        Grant(("hincrby", "hmget", "hset"), _shard_keys("cursors")),
+        Grant(("hdel", "hincrby", "hmget", "hset"), _shard_keys("cursors")),
         Grant(("xtrim",), _shard_keys("outbox")),
     ),
     # Nodes of the read cache have no business at Redis.
