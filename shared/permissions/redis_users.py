@@ -162,7 +162,8 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
                 *_shard_keys("cursors", "lost", "rebuilding", "revocations"),
             ],
         ),
-        Grant(("getdel",), _item_keys("once")),
+        # Codes to sign in with, which have a whole token, are kept beside the tickets.
+        Grant(("getdel",), _item_keys("once:feed-ticket")),
     ),
     # It moves the archived cursors, trims the outbox, and removes closed items whole; it changes nothing of an item.
     # What it writes is said key by key: EVAL alone needs reading and writing of all that a script is handed.
