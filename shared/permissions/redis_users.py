@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.permissions.accounts import Account, Login, Logins, digest
+from shared.redis_layout.keys import REVOCATIONS_KEY
 
 _ITEM: Final = (
     "item",
@@ -154,7 +155,11 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
         Grant(
             (*_CONNECTION, *_READ),
             (),
-            [*_item_keys("item", "proxies", "bidders", "recent"), *_shard_keys("cursors", "lost", "rebuilding")],
+            [
+                *_item_keys("item", "proxies", "bidders", "recent"),
+                *_shard_keys("cursors", "lost", "rebuilding"),
+                REVOCATIONS_KEY,
+            ],
         ),
         Grant(("getdel",), _item_keys("once")),
     ),

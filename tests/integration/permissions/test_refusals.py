@@ -19,6 +19,7 @@ from shared.clients.redis import open_redis
 from shared.permissions.accounts import Account
 from shared.permissions.nats_users import inbox_of
 from shared.permissions.postgres_roles import OWNER_ONLY, TABLES, role_of
+from shared.redis_layout.keys import REVOCATIONS_KEY
 from tests.stack import new_data_dir, running_stack
 
 pytestmark = pytest.mark.integration
@@ -54,6 +55,8 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
     (Account.BROADCASTER, ("DEL", ITEM), False),
     (Account.BROADCASTER, ("GETDEL", "{s07}:once:feed-ticket:x"), True),
     (Account.BROADCASTER, ("SET", "{s07}:once:feed-ticket:x", "1"), False),
+    (Account.BROADCASTER, ("HGETALL", REVOCATIONS_KEY), True),
+    (Account.BROADCASTER, ("HSET", REVOCATIONS_KEY, "epoch", "x"), False),
     (Account.BROADCASTER, ("HGETALL", "{s07}:credit"), False),
     (Account.BROADCASTER, ("LRANGE", "{s07}:accepted:lot-1", 0, -1), False),
     (Account.ARCHIVER, ("UNLINK", "{s07}:item:gone"), True),
