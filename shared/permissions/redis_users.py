@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.permissions.accounts import Account, Login, Logins, digest
-from shared.redis_layout.keys import REVOCATIONS_KEY
 
 _ITEM: Final = (
     "item",
@@ -157,8 +156,7 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
             (),
             [
                 *_item_keys("item", "proxies", "bidders", "recent"),
-                *_shard_keys("cursors", "lost", "rebuilding"),
-                REVOCATIONS_KEY,
+                *_shard_keys("cursors", "lost", "rebuilding", "revocations"),
             ],
         ),
         Grant(("getdel",), _item_keys("once")),
@@ -170,7 +168,7 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
             [*_item_keys(*_ITEM), *_shard_keys("cursors", "outbox", "opened", "closed", "deadlines", "lost")],
             _shard_keys("rebuilding"),
         ),
-        Grant(("hincrby", "hmget", "hset"), _shard_keys("cursors")),
+        Grant(("hdel", "hincrby", "hmget", "hset"), _shard_keys("cursors")),
         Grant(("xtrim",), _shard_keys("outbox")),
     ),
     # Nodes of the read cache have no business at Redis.
