@@ -31,7 +31,8 @@ WAITING_MAX: Final = 1_000
 """Different pages that wait to be made. One more costs whoever asks for most of them one of theirs; where nobody asks
 for more than others it is refused."""
 OF_ONE_MAX: Final = 20
-"""Of these, pages that one asks for: a caller, or an address."""
+"""Of these, pages that one asks for: a caller, or an address. Those of whom nothing is known are many, behind a proxy
+that does not tell."""
 ITEMS_PER_UNIT: Final = 20
 """A page of so many items costs one unit of what a caller may ask for, as a bid does."""
 AT_ONCE_MAX: Final = 2
@@ -78,7 +79,7 @@ class Listing:
         all that somebody else has asked for.
 
         Args:
-            payer: who asks; empty where that is not known, all of whom are one.
+            payer: who asks; empty where that is not known: all of those have their turns as one.
 
         Raises:
             InvalidInput: the cursor is not one that this list gave out.
@@ -88,7 +89,7 @@ class Listing:
         """
         awaited = self._waiting.get(wish)
         if awaited is None:
-            if self._held.get(payer, 0) >= OF_ONE_MAX:
+            if self._held.get(payer, 0) >= _most_of(payer):
                 raise Overloaded("you have asked for many lists, which are being made; wait for their answers")
             if len(self._waiting) >= WAITING_MAX and not self._make_room(payer):
                 raise Overloaded("too many lists are being made; try again")
@@ -116,12 +117,12 @@ class Listing:
             self._makers -= 1
 
     def _line_up(self, payer: str, wish: Wish, awaited: _Awaited) -> None:
-        if payer in awaited.payers or self._held.get(payer, 0) >= OF_ONE_MAX:
+        if payer in awaited.payers or self._held.get(payer, 0) >= _most_of(payer):
             return
         awaited.payers.add(payer)
         self._held[payer] = self._held.get(payer, 0) + 1
         line = self._lines.setdefault(payer, deque())
-        if len(line) >= OF_ONE_MAX:
+        if len(line) >= _most_of(payer):
             # Some of it is made already.
             waiting = [each for each in line if self._is_awaited(payer, each) and each != wish]
             line.clear()
@@ -227,6 +228,10 @@ class Listing:
         missing = [item_id for item_id in ids if item_id not in found]
         await self._items.note_missing(ids, missing)
         return missing
+
+
+def _most_of(payer: str) -> int:
+    return OF_ONE_MAX if payer else WAITING_MAX
 
 
 def _fitting(shown: list[bytes]) -> int:

@@ -158,6 +158,16 @@ async def test_a_page_that_another_has_had_made_costs_nobody_a_turn(monkeypatch:
     assert [wish.limit for wish in world.asked] == [1, 2, 4, 5, 3, 6]
 
 
+async def test_those_of_whom_nothing_is_known_are_not_taken_for_one_who_asks_for_much() -> None:
+    world = World()
+    asked = [world.ask(WISH._replace(limit=number + 1)) for number in range(2 * OF_ONE_MAX)]
+    await turns()
+    for _ in asked:
+        world.let.release()
+    await asyncio.gather(*asked)
+    assert len(world.asked) == len(asked)
+
+
 async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
     world = World()
     world.error = InvalidInput("cursor: no")
