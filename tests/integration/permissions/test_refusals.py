@@ -61,6 +61,8 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
     (Account.BROADCASTER, ("DEL", ITEM), False),
     (Account.BROADCASTER, ("GETDEL", "{s07}:once:feed-ticket:x"), True),
     (Account.BROADCASTER, ("SET", "{s07}:once:feed-ticket:x", "1"), False),
+    (Account.BROADCASTER, ("HGETALL", REVOCATIONS_KEY), True),
+    (Account.BROADCASTER, ("HSET", REVOCATIONS_KEY, "epoch", "x"), False),
     (Account.BROADCASTER, ("HGETALL", "{s07}:credit"), False),
     (Account.BROADCASTER, ("LRANGE", "{s07}:accepted:lot-1", 0, -1), False),
     (Account.ARCHIVER, ("UNLINK", "{s07}:item:gone"), True),
