@@ -55,8 +55,14 @@ _READ_ALL: Final = (
 )
 _ARCHIVED: Final = f"{_API}.CONSUMER.INFO.{STREAM}.{ARCHIVER_DURABLE}"
 # Who is in the ring of the read cache: nodes and those who ask them look there, nodes alone write.
-_RING_READ: Final = tuple(
-    f"{_API}.{call}.{bucket}" for bucket in _BUCKETS for call in ("STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET")
+_RING_READ: Final = (
+    *(
+        f"{_API}.{call}.{bucket}"
+        for bucket in _BUCKETS
+        for call in ("STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET", "DIRECT.GET")
+    ),
+    # Buckets that somebody has made by hand are read so.
+    *(f"{_API}.DIRECT.GET.{bucket}.>" for bucket in _BUCKETS),
 )
 _RING_WRITE: Final = ("$KV.read_cache_leases.>", "$KV.read_cache_ring.>", _RING_CHANGED)
 

@@ -163,6 +163,8 @@ _SUBJECTS = [
     (Account.ARCHIVER, "publish", f"{_API}.STREAM.UPDATE.{names.STREAM}", False),
     (Account.ARCHIVER, "subscribe", _NUDGE, False),
     (Account.CACHE, "publish", "$KV.read_cache_ring.x", True),
+    (Account.CACHE, "publish", f"{_API}.DIRECT.GET.KV_read_cache_ring.$KV.read_cache_ring.ring", True),
+    (Account.CACHE, "publish", f"{_API}.DIRECT.GET.KV_another_bucket.$KV.another_bucket.x", False),
     (Account.CACHE, "publish", _EVENT, False),
     (Account.CACHE, "publish", f"$JS.ACK.{names.STREAM}.{names.ARCHIVER_DURABLE}.1.1.1.1.1", False),
     (Account.CACHE, "publish", "$KV.another_bucket.x", False),
