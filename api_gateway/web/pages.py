@@ -15,8 +15,8 @@ each time; likewise below ``/static/`` alone.
 
 The scripts lie in wings of static/js/: ``catalogue``, ``sell``, ``item``, ``docs``, ``signin`` and ``ops`` are the
 pages, and never import each other. Below them are ``bidding`` (the form, and what becomes of a bid), ``bidder`` (who
-bids here, and how they stand), ``feed`` (the client of the live feed), ``account`` (signing in) and ``lib`` (what all
-pages share). vendor/ has files of other projects, as they were published (decision 0064).
+bids here, and how they stand), ``rulings`` (who may bid, and the question before it is ruled), ``feed`` (the client of
+the live feed), ``account`` (signing in) and ``lib`` (what all pages share). vendor/ has files of other projects, as they were published (decision 0064).
 """
 
 from __future__ import annotations

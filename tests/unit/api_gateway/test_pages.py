@@ -37,12 +37,13 @@ WINGS: dict[str, set[str]] = {
     "bidder": {"lib", "feed"},
     "account": {"lib"},
     "bidding": {"lib", "bidder"},
+    "rulings": {"lib"},
     "catalogue": {"lib", "feed", "bidder", "account"},
     "docs": {"lib"},
     "item": {"lib", "feed", "bidder", "bidding", "account"},
     "sell": {"lib", "bidder", "account"},
     "signin": {"lib", "account"},
-    "ops": {"lib", "feed", "account"},
+    "ops": {"lib", "feed", "account", "rulings"},
 }
 MODULES = [f"{wing.name}/{module.name}" for wing in (STATIC / "js").iterdir() for module in wing.iterdir()]
 

@@ -7,8 +7,8 @@ import { momentText, timeText } from "../lib/clock.js";
 import { byId, element, isolated, oncePerFrame, sentence, setText } from "../lib/dom.js";
 import { formatMoney } from "../lib/money.js";
 import { STATUS_LABELS, endOf, isFinalStatus, shownPrice } from "../lib/status.js";
-import { Bidders } from "./bidders.js";
-import { LotPlace } from "./places.js";
+import { Bidders } from "../rulings/bidders.js";
+import { LotPlace } from "../rulings/places.js";
 
 const BIDS_MAX = 50;
 const AUDIT_MAX = 20;

@@ -1,7 +1,7 @@
 // Where something can be ruled on a bidder, on one lot or on all: the calls for that, and the words.
 
 import { formatMoney } from "../lib/money.js";
-import { bidderOf, rule, ruledBidders, spendingOf } from "../lib/rulings.js";
+import { bidderOf, rule, ruledBidders, spendingOf } from "./calls.js";
 
 const STANDS = "Bids that were accepted stand, and a maximum goes on to bid: a void strikes it.";
 

@@ -1,6 +1,6 @@
 // The calls about who may bid, on one lot or on all. A ruling is about later bids: what was accepted stands.
 
-import { OPERATION_TIMEOUT_MS, request } from "./api.js";
+import { OPERATION_TIMEOUT_MS, request } from "../lib/api.js";
 
 const CALLS = {
   approve: ["PUT", "approval"],
