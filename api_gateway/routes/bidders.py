@@ -168,6 +168,17 @@ async def unblock_for_seller(
 
 
 @router.get(
+    "/sellers/{seller_id}/bidders/{user_id}",
+    summary="Has a seller blocked this bidder?",
+    **docs(BidderForAll, 422, 503),
+)
+async def get_bidder_of_seller(request: Request, seller_id: SellerIdPath, user_id: UserIdPath) -> Response:
+    """Whether the bidder is blocked on all of the seller's items. What holds on one of them is told with the item."""
+    check_user(user_id)
+    return await _tell_for_all(request, user_id, _own_seller(request, seller_id))
+
+
+@router.get(
     "/sellers/{seller_id}/bidders", summary="List whom a seller has blocked", **docs(RuledBiddersPage, 422, 503)
 )
 async def list_bidders_of_seller(
