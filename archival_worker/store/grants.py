@@ -71,5 +71,7 @@ async def shut_out(connection: asyncpg.Connection, account: Account, user: str) 
     if not await connection.fetchval(_MEMBER, user, role_of(account)):
         raise MigrationError(f"{account.value} has no login {user}")
     await connection.execute(f"ALTER ROLE {user} NOLOGIN")
+    # Who made a role may admit itself, and only a member may end the role's connections.
+    await connection.execute(f"GRANT {user} TO CURRENT_USER")
     await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", user)
     await connection.execute(f"DROP ROLE {user}")

@@ -153,11 +153,11 @@ def _make_owner(
 
 def _owner_statement(password: str) -> str:
     verifier = f"'{scram_verifier(password, iterations=SCRAM_ITERATIONS)}'" if password else "NULL"
-    return f"ALTER ROLE {ROLE} CREATEROLE PASSWORD {verifier}\n"
+    return f"ALTER ROLE {ROLE} CREATEROLE PASSWORD {verifier}\nGRANT pg_signal_backend TO {ROLE}\n"
 
 
 def _owner_mark(password: str) -> str:
-    return f"createrole {digest(password)}\n"
+    return f"createrole signals {digest(password)}\n"
 
 
 def _run(

@@ -45,7 +45,12 @@ async def test_an_owner_lets_services_in_and_shuts_them_out(start_stack: StackFa
     assert (code, "gateway_b gets in as gateway" in text) == (0, True), text
     await asked(stack, "gateway_b", "b", SELECT)
     await asked(stack, "gateway_b", "b", "DO $$ BEGIN ASSERT NOT has_table_privilege('items', 'UPDATE'); END $$")
+    url = f"postgresql://127.0.0.1:{stack.ports.postgres}/bidding"
+    still_open = await asyncpg.connect(with_credentials(url, user="gateway", password="another"), timeout=30)
     code, text = await command(stack, "login", "gateway", "gateway", "--remove")
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await still_open.execute(SELECT)
+    still_open.terminate()
     assert (code, "gateway gets in no longer" in text) == (0, True), text
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
         await asked(stack, "gateway", "another", SELECT)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.turns import Step, Turns
+from shared.turns import OneByOne, Step, Turns
 
 
 class Work:
@@ -74,3 +74,24 @@ async def test_a_step_that_fails_is_dropped_and_the_others_go_on(caplog: pytest.
     assert work.done == ["a", "a"]
     assert len(turns) == 0
     assert "a step failed" in caplog.text
+
+
+async def test_of_many_that_may_go_on_one_does_in_each_turn() -> None:
+    one_by_one = OneByOne()
+    went: list[int] = []
+
+    async def go(number: int) -> None:
+        await one_by_one.turn()
+        went.append(number)
+
+    going = [asyncio.create_task(go(number)) for number in range(20)]
+    going[3].cancel()
+    most, seen = 0, 0
+    while not all(task.done() for task in going):
+        await asyncio.sleep(0)
+        most, seen = max(most, len(went) - seen), len(went)
+    assert went == [number for number in range(20) if number != 3]
+    assert most == 1
+    # Later ones have it at once.
+    async with asyncio.timeout(30):
+        await one_by_one.turn()

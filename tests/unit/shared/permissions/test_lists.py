@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fnmatch
 import re
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,10 @@ from shared.permissions.nats_users import SUBJECTS, inbox_of, users_of_nats
 from shared.permissions.postgres_roles import TABLES, grants, scram_verifier, set_login
 from shared.permissions.redis_users import GRANTS, access_of, users_of_redis
 from shared.redis_layout import keys
+
+ROOT = Path(__file__).parents[4]
+_INCLUDE = re.compile(r"^---@include (\w+)$", re.MULTILINE)
+_COMMAND = re.compile(r"redis\.p?call\('([A-Z]+)'")
 
 LOGINS = {account: [Login(account.value, [f"secret of {account.value}"])] for account in Account}
 
@@ -57,6 +62,28 @@ def test_nobody_administers_redis(account: Account) -> None:
     commands = {word[1:] for word in words_of(account) if word.startswith("+")}
     assert not any(word.startswith("+@") for word in words_of(account)), "a category grows with the server"
     assert not commands & ADMINISTRATION
+
+
+@pytest.mark.parametrize(
+    ("folder", "account"),
+    [
+        ("api_gateway", Account.GATEWAY),
+        ("archival_worker/outbox", Account.ARCHIVER),
+        ("archival_worker/eviction", Account.ARCHIVER),
+        ("archival_worker/recovery", Account.OPERATOR),
+    ],
+)
+def test_every_command_of_a_script_is_allowed_to_who_runs_it(folder: str, account: Account) -> None:
+    """Those of rare branches too, which no test may come by."""
+    shared = {path.stem: path for path in (ROOT / "shared" / "redis_layout" / "lua").glob("*.lua")}
+    allowed = {word[1:] for word in words_of(account) if word.startswith("+")}
+    scripts = sorted((ROOT / folder).rglob("*.lua"))
+    assert scripts
+    for script in scripts:
+        text = script.read_text()
+        text += "".join(shared[name].read_text() for name in _INCLUDE.findall(text) if name in shared)
+        missing = {command.lower() for command in _COMMAND.findall(text)} - allowed
+        assert not missing, f"{script.relative_to(ROOT)}: {missing}"
 
 
 def test_the_nodes_of_the_read_cache_have_no_account_at_redis() -> None:
