@@ -100,7 +100,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
 
 PAGES: Final = frozenset(
     {
-        *("catalogue_page", "sell_page", "item_page", "sign_in_page", "ops_page", "docs_page", "redoc"),
+        *("catalogue_page", "sell_page", "item_page", "sign_in_page", "selling_page", "ops_page", "docs_page", "redoc"),
         *("static_file", "favicon", "config", "image_file"),
         # The framework's own document, and ours in front of it.
         *("openapi", "tell"),
