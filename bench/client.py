@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from typing_extensions import override
 
@@ -16,6 +16,10 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 # In the answer to a batch of bids.
 _BATCH, _STATUS, _ACCEPTED = b'{"results":', b',"status":', b',"status":201,'
+
+
+BIDDERS: Final = 1_009
+"""Who bid in turn."""
 
 
 @dataclass(slots=True)
@@ -99,7 +103,7 @@ def bid_requests(item_ids: list[str], *, keyed: bool, start_minor: int = 1) -> I
         minor = start_minor + number // len(heads)
         key = f',"bid_id":"bench-{number:012d}"' if keyed else ""
         amount = f"{minor // 100}.{minor % 100:02d}"
-        body = f'{{"user_id":"user-{number % 1009:04d}","amount":{amount}{key}}}'.encode()
+        body = f'{{"user_id":"user-{number % BIDDERS:04d}","amount":{amount}{key}}}'.encode()
         yield b"%bcontent-length: %d\r\n\r\n%b" % (heads[number % len(heads)], len(body), body)
 
 
@@ -110,7 +114,7 @@ def batch_requests(item_ids: list[str], *, per_request: int = 100) -> Iterator[b
         for each in range(number, number + per_request):
             minor = 1 + each // len(item_ids)
             item_id, amount = item_ids[each % len(item_ids)], f"{minor // 100}.{minor % 100:02d}"
-            bids.append(f'{{"item_id":"{item_id}","user_id":"user-{each % 1009:04d}","amount":{amount}}}')
+            bids.append(f'{{"item_id":"{item_id}","user_id":"user-{each % BIDDERS:04d}","amount":{amount}}}')
         body = f'{{"bids":[{",".join(bids)}]}}'.encode()
         head = b"POST /api/v1/bids:batch HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         yield b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
@@ -158,7 +162,7 @@ def bid_messages(item_ids: list[str]) -> Iterator[bytes]:
         minor = 1 + number // len(item_ids)
         text = (
             f'{{"op":"bid","id":{number},"item_id":"{item_ids[number % len(item_ids)]}",'
-            f'"user_id":"user-{number % 1009:04d}","amount":{minor // 100}.{minor % 100:02d}}}'
+            f'"user_id":"user-{number % BIDDERS:04d}","amount":{minor // 100}.{minor % 100:02d}}}'
         ).encode()
         head = b"\x81%c" % (128 | len(text)) if len(text) < 126 else b"\x81\xfe" + len(text).to_bytes(2, "big")
         yield b"%b\0\0\0\0%b" % (head, text)

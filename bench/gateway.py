@@ -19,8 +19,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,7 @@ from bench.client import (
     read_requests,
     too_low_requests,
 )
+from bench.identity import GUARDED, guarded_bid_requests
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.stack import Stack
@@ -53,6 +54,7 @@ class Contender:
     ``ack`` is the level at which a bid is acknowledged; with ``replica`` its Redis must have one. ``requests`` makes
     its traffic, of bids where it is None. ``counts``: whether its rate is that of accepted bids, or of all answers.
     ``in_flight``: bids on each of its WebSockets; 0 for requests. ``connections``: instead of those of the run.
+    ``settings``: of its own. ``beside``: the name of the contender that it is held against, too.
     """
 
     name: str
@@ -65,6 +67,8 @@ class Contender:
     counts: Literal["accepted", "answered"] = "accepted"
     in_flight: int = 0
     connections: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    beside: str = ""
 
     def traffic(self, item_ids: list[str]) -> Iterator[bytes]:
         """Its requests, without end."""
@@ -85,6 +89,13 @@ CONTENDERS = (
     Contender("bare ASGI echo", "bench.echo"),
     Contender("idiomatic FastAPI + redis-py", "bench.idiomatic"),
     Contender("gateway, everysec", "api_gateway"),
+    Contender(
+        "gateway, tokens, limits, logs",
+        "api_gateway",
+        requests=guarded_bid_requests,
+        settings=GUARDED,
+        beside="gateway, everysec",
+    ),
     Contender("gateway, always", "api_gateway", fsync="always"),
     Contender("gateway, everysec, with bid_id", "api_gateway", keyed=True),
     Contender("gateway, everysec, 100 items", "api_gateway", items=100),
@@ -190,6 +201,7 @@ def cores_apart() -> Iterator[None]:
 def measure(contender: Contender, stack: Stack, *, run: int, connections: int, seconds: float) -> Result:
     """One run of a contender, on items of its own: ``run`` numbers the runs on a stack. Within :func:`cores_apart`."""
     env = stack.service_env | {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR", "BID_ACK": contender.ack}
+    env |= contender.settings
     port = stack.ports.gateway
     item_ids = [f"bench-{run}-{number}" for number in range(contender.items)]
     with served(contender.module, env, port) as server:
@@ -236,6 +248,12 @@ def _report(results: dict[str, list[Result]]) -> None:
             f"{statistics.median(run.p99_ms for run in runs):>8.1f}"
             f"{refused:>9.1%}{sum(run.failed for run in runs):>8}"
         )
+    for contender in CONTENDERS:
+        if contender.beside in results and contender.name in results:
+            pairs = zip(results[contender.name], results[contender.beside], strict=True)
+            ratios = [run.rate / base.rate for run, base in pairs]
+            told = f"{min(ratios):.2f}-{max(ratios):.2f}"
+            click.echo(f"{contender.name}: {statistics.median(ratios):.2f} ({told}) of {contender.beside}")
 
 
 def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -> dict[str, list[Result]]:

@@ -85,11 +85,16 @@ class Service:
             rate_max=settings.feed_rate_max,
             make_feed=partial(ItemFeed, ring_events_max=settings.feed_ring_events_max),
         )
-        self.private = PrivateChannel(self.hub, BidderReader(redis, left), rate_max=settings.feed_rate_max)
+        self.revoked = Revoked(redis, leeway_s=settings.auth_leeway_s)
+        self.private = PrivateChannel(
+            self.hub,
+            BidderReader(redis, left),
+            rate_max=settings.feed_rate_max,
+            is_revoked=self.revoked.has,
+        )
         # In order of arrival, each with the key under which its address is counted.
         self.connections: dict[Connection, str] = {}
         self.tickets = Tickets(redis, self.private, self.connections)
-        self.revoked = Revoked(redis, leeway_s=settings.auth_leeway_s) if settings.auth_mode != "open" else None
         self.broadcaster = Broadcaster(
             self.hub,
             self.metrics,
@@ -184,7 +189,7 @@ class Service:
             "beat": self.beat,
             "ping": self.ping,
         }
-        if self.revoked is not None:
+        if self.settings.auth_mode != "open":
             work["revoked"] = self.revoked.run
         if self.settings.feed_viewers_s:
             # Cancelled before the stream, because it still announces something then.
@@ -198,10 +203,7 @@ class Service:
             await asyncio.sleep(SWEEP_EVERY_S)
             for connection in list(self.connections):
                 connection.close_if_stalled()
-            if self.revoked is None:
-                self.private.expire()
-            else:
-                self.private.expire(is_revoked=self.revoked.has)
+            self.private.expire()
             self.addresses.forget(self.clock())
 
     async def beat(self) -> None:

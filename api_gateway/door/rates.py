@@ -68,8 +68,9 @@ class Account:
 
     @property
     def payer(self) -> str:
-        """Who is charged: the caller where one is known, else the address; empty where neither is."""
-        return self._user_id or self._address
+        """Who is charged: the caller where one is known, else the address; empty where neither is. A caller may be
+        called like an address, and is another one all the same."""
+        return f"{CALLER} {self._user_id}" if self._user_id else self._address
 
     def of(self, user_id: str) -> Account:
         """The account of this address and caller, who is charged one unit; the address has been.

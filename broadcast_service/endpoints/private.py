@@ -63,14 +63,23 @@ def _is_never(_: Identity) -> bool:
     return False
 
 
+def _tell_expired(connection: Connection) -> None:
+    text = "the token is good no longer; authenticate with a new one to be told how you stand"
+    connection.send((error_frame("TOKEN_EXPIRED", text),))
+
+
 class PrivateChannel:
     """``run`` works until it is cancelled; everything else is synchronous.
 
     Args:
         rate_max: how often per second standings of one item are told, at most; 0 for no limit.
+        is_revoked: whether what an identity was given for is good no longer.
     """
 
-    def __init__(self, items: Items, reader: Reader, *, rate_max: float) -> None:
+    def __init__(
+        self, items: Items, reader: Reader, *, rate_max: float, is_revoked: Callable[[Identity], bool] = _is_never
+    ) -> None:
+        self._is_revoked = is_revoked
         self._items = items
         self._reader = reader
         self._rate_max = rate_max
@@ -93,6 +102,10 @@ class PrivateChannel:
     def authenticate(self, connection: Connection, identity: Identity) -> None:
         """Tell this bidder's standings until the token expires. A later token replaces an earlier one."""
         self.leave(connection)
+        if self._is_revoked(identity):
+            # Not left to the next `expire`: who says it again and again would be told all the time.
+            _tell_expired(connection)
+            return
         session = self._sessions[connection] = _Session(identity)
         connection.send((authenticated_frame(identity.user_id, identity.expires_s * 1_000_000),))
         for item_id in list(self._items.items_of(connection)):
@@ -135,19 +148,18 @@ class PrivateChannel:
         self._listen(connection, session, item_id)
         return True
 
-    def expire(self, now_s: float | None = None, *, is_revoked: Callable[[Identity], bool] = _is_never) -> None:
+    def expire(self, now_s: float | None = None) -> None:
         """End the sessions of tokens that are expired or revoked, and tell their connections. Call it about once a
         second."""
         now_s = time.time() if now_s is None else now_s
         expired = [
             each
             for each, session in self._sessions.items()
-            if session.identity.expires_s <= now_s or is_revoked(session.identity)
+            if session.identity.expires_s <= now_s or self._is_revoked(session.identity)
         ]
         for connection in expired:
             self.leave(connection)
-            text = "the token is good no longer; authenticate with a new one to be told how you stand"
-            connection.send((error_frame("TOKEN_EXPIRED", text),))
+            _tell_expired(connection)
 
     # ----------------------------------------------------------------------------------------------------- events
 

@@ -59,7 +59,8 @@ class RunRecord:
         """Replace the file in one step: a reader never sees half of it."""
         scratch = path.with_suffix(".tmp")
         # Readable by its owner alone: the URL of a server that the user named may hold a password.
-        scratch.touch(mode=0o600)
+        scratch.unlink(missing_ok=True)
+        scratch.touch(mode=0o600, exist_ok=False)
         scratch.write_text(json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n")
         scratch.replace(path)
 

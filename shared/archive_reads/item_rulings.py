@@ -6,7 +6,7 @@ from typing import Final
 
 from shared.archive_reads.asking import Fetch
 from shared.archive_reads.statements import statements
-from shared.redis_layout.rulings import RULED_PER_ITEM_MAX, ItemRuling
+from shared.redis_layout.rulings import ARCHIVED_CURSORS, RULED_PER_ITEM_MAX, ItemRuling
 
 _SQL: Final = statements("rulings")
 
@@ -23,10 +23,12 @@ async def item_rulings(fetch: Fetch, item_id: str, cursor: int, count: int) -> t
     Raises:
         Unavailable: PostgreSQL cannot be asked.
     """
-    if cursor >= RULED_PER_ITEM_MAX:
-        # A cursor of Redis, from before the item has left.
-        cursor = 0
-    return await _read(fetch, item_id, None, cursor, count)
+    at = cursor - ARCHIVED_CURSORS
+    if not 0 <= at < RULED_PER_ITEM_MAX:
+        # A cursor of Redis, from before the item has left: it tells nothing of the order here.
+        at = 0
+    found, following = await _read(fetch, item_id, None, at, count)
+    return found, following and following + ARCHIVED_CURSORS
 
 
 async def _read(

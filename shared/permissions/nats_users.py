@@ -38,17 +38,20 @@ _LOOK_UP: Final = (
     f"{_API}.DIRECT.GET.{STREAM}",
     f"{_API}.DIRECT.GET.{STREAM}.>",
 )
-# A consumer without a name, for its maker alone: its messages go to an inbox. The answers of its flow control go back.
-_FOLLOW: Final = (f"{_API}.CONSUMER.CREATE.{STREAM}", f"$JS.FC.{STREAM}.>")
-# Consumers of one's own with a name that the library makes; but not that of the archivers, who share its messages.
-_READ_ALL: Final = (
-    f"{_API}.CONSUMER.CREATE.{STREAM}.*.{SUBJECT_ALL}",
-    f"{_API}.CONSUMER.INFO.{STREAM}.*",
-    f"{_API}.CONSUMER.MSG.NEXT.{STREAM}.*",
-)
+# Consumers of one's own; but not that of the archivers, who share its messages. The name stands in the subject: where
+# it stands in the request alone, as in the older call `CONSUMER.CREATE.<stream>`, no permission sees it, and the
+# request may change the archivers' consumer.
+_MAKE_CONSUMER: Final = f"{_API}.CONSUMER.CREATE.{STREAM}.*.{SUBJECT_ALL}"
 _NOT_OF_ARCHIVER: Final = (
     f"{_API}.CONSUMER.CREATE.{STREAM}.{ARCHIVER_DURABLE}.>",
     f"{_API}.CONSUMER.MSG.NEXT.{STREAM}.{ARCHIVER_DURABLE}",
+)
+# Its messages go to an inbox. The answers of its flow control go back.
+_FOLLOW: Final = (_MAKE_CONSUMER, f"$JS.FC.{STREAM}.>")
+_READ_ALL: Final = (
+    _MAKE_CONSUMER,
+    f"{_API}.CONSUMER.INFO.{STREAM}.*",
+    f"{_API}.CONSUMER.MSG.NEXT.{STREAM}.*",
 )
 _ARCHIVED: Final = f"{_API}.CONSUMER.INFO.{STREAM}.{ARCHIVER_DURABLE}"
 # Who is in the ring of the read cache: nodes and those who ask them look there, nodes alone write.
@@ -63,7 +66,11 @@ SUBJECTS: Final[Mapping[Account, Subjects]] = {
         (f"{NUDGE_PREFIX}.*", REVOKED_SUBJECT, _RING_CHANGED),
         _NOT_OF_ARCHIVER,
     ),
-    Account.BROADCASTER: Subjects((*_STREAM, *_LOOK_UP, *_FOLLOW, FEED_VIEWERS), (FEED_VIEWERS,)),
+    Account.BROADCASTER: Subjects(
+        (*_STREAM, *_LOOK_UP, *_FOLLOW, FEED_VIEWERS),
+        (FEED_VIEWERS,),
+        _NOT_OF_ARCHIVER,
+    ),
     Account.ARCHIVER: Subjects(
         (
             *_STREAM,
@@ -76,7 +83,11 @@ SUBJECTS: Final[Mapping[Account, Subjects]] = {
             f"$JS.ACK.{STREAM}.{ARCHIVER_DURABLE}.>",
         )
     ),
-    Account.CACHE: Subjects((*_STREAM, *_LOOK_UP, *_FOLLOW, _ARCHIVED, *_RING_READ, *_RING_WRITE), (_RING_CHANGED,)),
+    Account.CACHE: Subjects(
+        (*_STREAM, *_LOOK_UP, *_FOLLOW, _ARCHIVED, *_RING_READ, *_RING_WRITE),
+        (_RING_CHANGED,),
+        _NOT_OF_ARCHIVER,
+    ),
     # It reads the whole stream when it rebuilds what Redis has lost, and publishes no event.
     Account.OPERATOR: Subjects(
         (*_STREAM, *_LOOK_UP, *_READ_ALL),

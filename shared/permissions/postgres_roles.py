@@ -42,7 +42,8 @@ _KEEPS: Final = Rights("SELECT, INSERT, UPDATE")
 _CLOSED_ITEMS: Final = dict.fromkeys(("items", "bids", "events", "chains", "shard_cursors", "recoveries"), _READS)
 _ARCHIVE: Final = {
     "items": _KEEPS,
-    "bids": _KEEPS,
+    # Voids strike and reprice bids; nothing else of one changes.
+    "bids": Rights("SELECT, INSERT, UPDATE (status)"),
     "events": _ADDS,
     "shard_cursors": _KEEPS,
     "sealed": _ADDS,
@@ -98,6 +99,8 @@ def grants(tables: Iterable[str], sequences: Iterable[str]) -> str:
     lines = [
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {roles}",
         f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {roles}",
+        # Databases of PostgreSQL 14 and before let everybody make functions here, which the owner might call unawares.
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
         f"GRANT USAGE ON SCHEMA public TO {roles}",
     ]
     for account, rights in TABLES.items():

@@ -92,6 +92,9 @@ _GATEWAY_SHARD: Final = (
     "revocations",
 )
 
+_LISTS_OF_ITEMS: Final = ("opened", "closed", "deadlines")
+"""Of a shard, the sorted sets of items that an archiver keeps up to date."""
+
 _READ: Final = (
     "exists",
     "get",
@@ -162,14 +165,19 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
         Grant(("getdel",), _item_keys("once")),
     ),
     # It moves the archived cursors, trims the outbox, and removes closed items whole; it changes nothing of an item.
+    # What it writes is said key by key: EVAL alone needs reading and writing of all that a script is handed.
     Account.ARCHIVER: (
         Grant(
-            (*_CONNECTION, *_READ, "eval", "evalsha", "scan", "srem", "unlink", "zadd", "zrem", "zremrangebyscore"),
-            [*_item_keys(*_ITEM), *_shard_keys("cursors", "outbox", "opened", "closed", "deadlines", "lost")],
+            (*_CONNECTION, *_READ, "eval", "evalsha", "scan"),
+            [*_item_keys(*_ITEM), *_shard_keys("cursors", "outbox", *_LISTS_OF_ITEMS, "lost")],
             _shard_keys("rebuilding"),
         ),
+        Grant(("unlink",), _item_keys(*_ITEM)),
+        # HDEL of no field, as the first write of a script that has to go on while Redis is full.
         Grant(("hdel", "hincrby", "hmget", "hset"), _shard_keys("cursors")),
         Grant(("xtrim",), _shard_keys("outbox")),
+        Grant(("zadd", "zrem", "zremrangebyscore"), _shard_keys(*_LISTS_OF_ITEMS)),
+        Grant(("srem",), _shard_keys("lost")),
     ),
     # Nodes of the read cache have no business at Redis.
     Account.CACHE: (),

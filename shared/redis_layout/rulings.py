@@ -42,6 +42,11 @@ RULED_MAX: Final = 100_000
 RULED_BY_SELLER_MAX: Final = 5_000
 """Of these, those of one seller."""
 
+ARCHIVED_CURSORS: Final = 2**40
+"""From here on cursors of an item's rulings are those of the archive. Redis gives out smaller ones: a hash of so few
+fields has no more places than that. So an item that leaves Redis, or comes back, between two pages is read anew, and
+none of its rulings is passed over."""
+
 _HOUSES: Final = {
     shard: next(f"~{number}" for number in itertools.count() if names.shard_of(f"~{number}") == shard)
     for shard in names.SHARDS

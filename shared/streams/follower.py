@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -35,6 +36,8 @@ CHECK_EVERY_S: Final = 0.1
 RETRY_MOST_S: Final = 0.5
 UNUSED_CONSUMER_KEPT_S: Final = 10.0
 ASK_TIMEOUT_S: Final = 1.0
+_NAMES: Final = "follower-"
+"""How the names of consumers begin. Each consumer has another one."""
 
 
 class Listener(Protocol):
@@ -191,6 +194,8 @@ class Follower:
 
     def _config(self, inbox: str) -> ConsumerConfig:
         return ConsumerConfig(
+            # With a name, which then stands in the subject of the request: permissions see subjects alone.
+            name=f"{_NAMES}{secrets.token_hex(8)}",
             deliver_subject=inbox,
             deliver_policy=DeliverPolicy.NEW,
             ack_policy=AckPolicy.NONE,

@@ -28,7 +28,8 @@ async def open_tracer(service: str) -> AsyncIterator[Tracer | None]:
     from shared.tracing.otlp import OtlpTracer
 
     tracer = OtlpTracer(service)
-    logger.info("traces of bids go to %s", without_password(settings.endpoint))
+    # Some collectors take their key in the query.
+    logger.info("traces of bids go to %s", without_password(settings.endpoint.partition("?")[0]))
     try:
         yield tracer
     finally:

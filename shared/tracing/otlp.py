@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,6 +25,7 @@ from opentelemetry.trace import SpanContext as SdkContext
 from typing_extensions import override
 
 from shared.seldom import Seldom
+from shared.tracing.settings import collector_secrets
 from shared.tracing.spans import Facts, Kind, SpanContext
 
 logger = logging.getLogger(__name__)
@@ -45,15 +47,20 @@ _NOBODY: Final = Context()
 
 
 class _Complaints(logging.Handler):
-    """The SDK's own log, at a bounded rate: it tells of each batch that was not taken."""
+    """The SDK's own log, at a bounded rate: it tells of each batch that was not taken. It shows headers and addresses
+    as they are; here what may be a key is hidden."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._seldom = Seldom(logger, lines_max=_COMPLAINTS_MAX)
+        self._hidden = collector_secrets(os.environ)
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        self._seldom.warning("traces: %s", record.getMessage()[:_COMPLAINT_CHARACTERS_MAX])
+        text = record.getMessage()
+        for secret in self._hidden:
+            text = text.replace(secret, "***")
+        self._seldom.warning("traces: %s", text[:_COMPLAINT_CHARACTERS_MAX])
 
 
 class _Span:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from typing_extensions import override
 
+from shared.server_urls import password_of
 from shared.settings import EnvironmentSettings
 
 _PACKAGES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _PROTOCOL: Final = "http/protobuf"
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_HEADERS: Final = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 
 
 class TracingSettings(EnvironmentSettings):
@@ -82,6 +87,23 @@ class TracingSettings(EnvironmentSettings):
                 "(pip install 'bidding-platform[tracing]'), or leave the variable out"
             )
         return self
+
+
+def collector_secrets(environment: Mapping[str, str]) -> list[str]:
+    """What a collector may be sent as a key, by header or in its address, in all forms that an error may show; the
+    longest first."""
+    found: set[str] = set()
+    for name in _HEADERS:
+        for header in environment.get(name, "").split(","):
+            _, is_named, value = header.partition("=")
+            found |= {header.strip(), value.strip()} if is_named else {header.strip()}
+    for name in _ENDPOINTS:
+        before, _, query = environment.get(name, "").partition("?")
+        found.add(query)
+        # The one of the two that is not used may be anything.
+        with contextlib.suppress(ValueError):
+            found.add(password_of(before))
+    return sorted({form for each in found for form in (each, unquote(each)) if form}, key=len, reverse=True)
 
 
 def _is_installed(package: str) -> bool:

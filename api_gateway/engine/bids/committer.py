@@ -38,8 +38,10 @@ logger = logging.getLogger(__name__)
 _RESOLVE_PAUSE_S = 0.1
 _CREDIT_TRIES = 4
 """How often credit is sought for one bid: other gateways may take it first."""
-_SEEKING_MAX = 1_000
+_SEEKING_MAX = 5_000
 """Bids that seek credit, or wait for their turn to; past it they are shed."""
+_SEEKING_OF_ONE_MAX = 500
+"""Of these, those of one bidder, a batch: they take turns, and may wait for as long as the account is counted."""
 
 FindCredit = Callable[[str, str, str, int], Awaitable[bool]]
 
@@ -230,10 +232,12 @@ class Committer:
 
     @asynccontextmanager
     async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
-        """One bid of a bidder at a time seeks credit; how many wait is bounded."""
+        """One bid of a bidder at a time seeks credit; how many wait is bounded, in all and of one bidder."""
         if self._seeking >= _SEEKING_MAX:
             raise Overloaded("too many bids wait for credit; try again")
         turn, waiting = self._turns.get(user_id, (asyncio.Lock(), 0))
+        if waiting >= _SEEKING_OF_ONE_MAX:
+            raise Overloaded("too many bids of yours wait for credit; try again")
         self._turns[user_id] = (turn, waiting + 1)
         self._seeking += 1
         try:

@@ -26,6 +26,7 @@ from shared.domain.errors import ItemNotFound, StateConflict, TooManyRulings
 from shared.redis_layout.cursors import FIELDS, decode_cursors
 from shared.redis_layout.keys import cursors_key, item_key, item_rulings_key, outbox_key, rulings_key, spreading_key
 from shared.redis_layout.rulings import (
+    ARCHIVED_CURSORS,
     EVERYBODY,
     NEEDS_APPROVAL,
     RULED_BY_SELLER_MAX,
@@ -273,7 +274,8 @@ class RulingScripts:
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.exists(item_key(item_id))
-        pipeline.hscan(item_rulings_key(item_id), cursor, count=count)
+        # It may have come back since a page of the archive: then from the first on.
+        pipeline.hscan(item_rulings_key(item_id), cursor if cursor < ARCHIVED_CURSORS else 0, count=count)
         is_there, (cursor, found) = await pipeline.execute()
         if not is_there:
             return None

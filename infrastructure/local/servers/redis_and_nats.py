@@ -101,7 +101,9 @@ def _config_file(data_dir: Path, name: str) -> Path:
 def _write_secret(path: Path, text: str) -> None:
     """Replace a file that its owner alone may read."""
     scratch = path.with_suffix(".tmp")
-    scratch.touch(mode=0o600)
+    # One that is left of a killed run may be open to others.
+    scratch.unlink(missing_ok=True)
+    scratch.touch(mode=0o600, exist_ok=False)
     scratch.write_text(text)
     scratch.replace(path)
 

@@ -66,6 +66,7 @@ class User(asyncio.Protocol):
         """The item of the request under way, and the bid's id; None for a look."""
         self._began_s = self._sent_s = 0.0
         self._is_stopping = False
+        self._timer: asyncio.TimerHandle | None = None
         self._at_rest = asyncio.Event()
 
     async def stop(self) -> None:
@@ -119,8 +120,12 @@ class User(asyncio.Protocol):
         """Act after a pause; in an open run when the next action is due."""
         if self._run.pace_s:
             pause_s = max(pause_s, self._due_s - time.monotonic())
+        if self._timer is not None:
+            # Of before a connection that is gone: the user would act for two from now on.
+            self._timer.cancel()
+            self._timer = None
         if pause_s > 0:
-            asyncio.get_running_loop().call_later(pause_s, self._act)
+            self._timer = asyncio.get_running_loop().call_later(pause_s, self._act)
         else:
             self._act()
 

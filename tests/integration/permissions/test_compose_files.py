@@ -69,6 +69,21 @@ def test_every_service_logs_in_as_itself(service: str, account: Account) -> None
     assert SERVICES["migrate"]["environment"][setting] == f"${{{setting}:-local-{account.value}}}"
 
 
+def test_each_redis_is_handed_both_passwords_of_every_account_it_has() -> None:
+    """Both: a Redis that starts again while one is being replaced by the other has to know the two."""
+    wanted = {
+        f"{password_setting(account)}{suffix}": f"${{{password_setting(account)}{suffix}:-{default}}}"
+        for account in Account
+        if account is not Account.CACHE
+        for suffix, default in (("", f"local-{account.value}"), ("_NEXT", ""))
+    }
+    nodes = yaml.safe_load((FOLDER.parents[1] / "docker-compose.cluster.yml").read_text())["services"]
+    # Of the cluster the first node is that of the single Redis, and something more.
+    for service in (SERVICES["redis"], nodes["redis-2"], nodes["redis-3"]):
+        environment = service["environment"]
+        assert {name: value for name, value in environment.items() if "_PASSWORD" in name} == wanted
+
+
 @asynccontextmanager
 async def nats_with_the_file(folder: Path) -> AsyncIterator[int]:
     (port,) = free_ports(1)

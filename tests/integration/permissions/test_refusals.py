@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,8 @@ import nats.errors
 import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from archival_worker.outbox.missing_entries import REPUBLISH
+from archival_worker.store.grants import grant
 from infrastructure.local.errors import StackError
 from infrastructure.local.stack import Stack
 from shared import names
@@ -19,6 +22,8 @@ from shared.clients.redis import open_redis
 from shared.permissions.accounts import Account
 from shared.permissions.nats_users import inbox_of
 from shared.permissions.postgres_roles import OWNER_ONLY, TABLES, role_of
+from shared.redis_layout.keys import REVOCATIONS_KEY
+from shared.streams.puller import PullOptions, ensure_consumer
 from tests.stack import new_data_dir, running_stack
 
 pytestmark = pytest.mark.integration
@@ -49,18 +54,32 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
     (Account.GATEWAY, ("GET", "another-key"), False),
     (Account.GATEWAY, ("EVAL", "return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)", 1, "{s07}:outbox"), False),
     (Account.BROADCASTER, ("HGETALL", ITEM), True),
+    (Account.BROADCASTER, ("HGETALL", REVOCATIONS_KEY), True),
+    (Account.BROADCASTER, ("HSET", REVOCATIONS_KEY, "epoch", "1"), False),
     (Account.BROADCASTER, ("HSET", ITEM, "status", "sold"), False),
     (Account.BROADCASTER, ("EVAL", "return 1", 1, ITEM), False),
     (Account.BROADCASTER, ("DEL", ITEM), False),
     (Account.BROADCASTER, ("GETDEL", "{s07}:once:feed-ticket:x"), True),
     (Account.BROADCASTER, ("SET", "{s07}:once:feed-ticket:x", "1"), False),
+    (Account.BROADCASTER, ("HGETALL", REVOCATIONS_KEY), True),
+    (Account.BROADCASTER, ("HSET", REVOCATIONS_KEY, "epoch", "x"), False),
     (Account.BROADCASTER, ("HGETALL", "{s07}:credit"), False),
     (Account.BROADCASTER, ("LRANGE", "{s07}:accepted:lot-1", 0, -1), False),
     (Account.ARCHIVER, ("UNLINK", "{s07}:item:gone"), True),
     (Account.ARCHIVER, ("HSET", "{s07}:cursors", "archived", "0"), True),
+    (
+        Account.ARCHIVER,
+        ("EVAL", f"redis.call('HSET', KEYS[1], 'epoch', '1')\n{REPUBLISH.text}", 1, "{s07}:cursors"),
+        True,
+    ),
     (Account.ARCHIVER, ("HSET", ITEM, "status", "sold"), False),
     (Account.ARCHIVER, ("EVAL", "return redis.call('HSET', KEYS[1], 'status', 'sold')", 1, ITEM), False),
     (Account.ARCHIVER, ("XADD", "{s07}:outbox", "*", "a", "b"), False),
+    (Account.ARCHIVER, ("UNLINK", "{s07}:outbox"), False),
+    (Account.ARCHIVER, ("EVAL", "return redis.call('UNLINK', KEYS[1])", 1, "{s07}:cursors"), False),
+    (Account.ARCHIVER, ("ZADD", "{s07}:closed", 1, "gone"), True),
+    (Account.ARCHIVER, ("ZADD", "{s07}:item:gone", 1, "x"), False),
+    (Account.ARCHIVER, ("SREM", "{s07}:lost", "gone"), True),
     (Account.ARCHIVER, ("SET", "{s07}:rebuilding", "1:t"), False),
     (Account.OPERATOR, ("SET", "{s07}:rebuilding", "1:t"), True),
     (Account.OPERATOR, ("FLUSHALL",), False),
@@ -125,6 +144,7 @@ async def refused(client: Client, told: list[str], act: str, subject: str) -> bo
 _EVENT = f"{names.SUBJECT_PREFIX}.s07.lot-1"
 _NUDGE = f"{names.NUDGE_PREFIX}.s07"
 _API = "$JS.API"
+_OTHER = f".another.{names.SUBJECT_ALL}"
 _SUBJECTS = [
     (Account.GATEWAY, "publish", _EVENT, True),
     (Account.GATEWAY, "publish", f"{_API}.STREAM.PURGE.{names.STREAM}", False),
@@ -173,6 +193,27 @@ async def test_an_event_of_another_than_a_gateway_is_not_in_the_stream(closed: S
         assert (await jetstream.stream_info(names.STREAM)).state.messages == before + 1
 
 
+_CREATE = f"{_API}.CONSUMER.CREATE.{names.STREAM}"
+
+
+@pytest.mark.parametrize("account", [account for account in Account if account is not Account.ARCHIVER])
+async def test_nobody_changes_the_consumer_of_the_archivers(closed: Stack, account: Account) -> None:
+    """NATS takes the name out of the subject or, where none is there, out of what is asked."""
+    async with connected(closed, Account.ARCHIVER) as (archiver, _):
+        jetstream = archiver.jetstream()
+        await ensure_stream(jetstream)
+        before = (await ensure_consumer(jetstream, PullOptions(durable=names.ARCHIVER_DURABLE))).config
+        wanted = {"ack_policy": "explicit", "max_ack_pending": 1, "filter_subject": names.SUBJECT_ALL}
+        async with connected(closed, account) as (client, _told):
+            for where in ("", f".{names.ARCHIVER_DURABLE}", f".{names.ARCHIVER_DURABLE}.{names.SUBJECT_ALL}", _OTHER):
+                for name in ({"name": names.ARCHIVER_DURABLE}, {"durable_name": names.ARCHIVER_DURABLE}):
+                    asked = {"stream_name": names.STREAM, "config": wanted | name}
+                    await client.publish(_CREATE + where, json.dumps(asked).encode(), reply=client.new_inbox())
+            # The server answers in order.
+            await client.flush(timeout=PATIENCE_S)
+        assert (await jetstream.consumer_info(names.STREAM, names.ARCHIVER_DURABLE)).config == before
+
+
 async def test_nats_lets_nobody_in_without_a_password(closed: Stack) -> None:
     for login in ("", "gateway:wrong@", "anybody:-@"):
         link = NatsLink(f"nats://{login}127.0.0.1:{closed.ports.nats}", name="test", timeout_s=1)
@@ -202,6 +243,10 @@ _STATEMENTS = [
     (Account.CACHE, "SELECT user_id FROM sealed", False),
     (Account.CACHE, "INSERT INTO events DEFAULT VALUES", False),
     (Account.ARCHIVER, "UPDATE items SET status = status", True),
+    (Account.ARCHIVER, "UPDATE bids SET status = status", True),
+    (Account.ARCHIVER, "UPDATE bids SET amount = 1", False),
+    (Account.ARCHIVER, "UPDATE bids SET user_id = 'eve'", False),
+    (Account.OPERATOR, "UPDATE bids SET amount = 1", False),
     (Account.ARCHIVER, "DELETE FROM bids", False),
     (Account.ARCHIVER, "TRUNCATE events", False),
     (Account.ARCHIVER, "UPDATE events SET body = '{}'", False),
@@ -231,6 +276,19 @@ async def test_postgres_lets_nobody_in_without_a_password(closed: Stack) -> None
     for login in ("bidding", "gateway", "gateway:wrong", "postgres", role_of(Account.GATEWAY)):
         with pytest.raises((asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InterfaceError)):
             await asyncpg.connect(f"postgresql://{login}@127.0.0.1:{closed.ports.postgres}/bidding", timeout=PATIENCE_S)
+
+
+async def test_nobody_makes_anything_in_a_schema_that_was_open_to_everybody(closed: Stack) -> None:
+    """As databases of PostgreSQL 14 and before were, and their copies are."""
+    owner = await asyncpg.connect(closed.urls.postgres_url, timeout=PATIENCE_S)
+    try:
+        await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        sql = "SELECT has_schema_privilege('gateway', 'public', 'CREATE')"
+        assert await owner.fetchval(sql)
+        await grant(owner)
+        assert not await owner.fetchval(sql)
+    finally:
+        await owner.close()
 
 
 async def test_every_table_is_in_the_list(closed: Stack) -> None:

@@ -110,6 +110,64 @@ async def test_nobody_waits_for_all_that_another_asks_for(monkeypatch: pytest.Mo
     assert len(world.asked) == len(greedy) + 1, "what two ask for is made once"
 
 
+async def test_where_all_room_is_taken_who_holds_most_of_it_makes_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "AT_ONCE_MAX", 1)
+    monkeypatch.setattr(listing, "WAITING_MAX", 6)
+    world = World()
+    made = world.ask(WISH._replace(limit=1), "mallory")
+    await turns()
+    of_mallory = [world.ask(WISH._replace(limit=number), "mallory") for number in (2, 3, 4)]
+    of_trudy = [world.ask(WISH._replace(limit=number), "trudy") for number in (5, 6)]
+    of_dee = world.ask(WISH._replace(limit=7), "dee")
+    # What another wants as well is not theirs alone to lose.
+    of_ann = world.ask(WISH._replace(limit=4), "ann")
+    await turns()
+    of_bob = world.ask(WISH._replace(limit=8), "bob")
+    await turns()
+    assert [each.done() for each in of_mallory] == [False, True, False], "the last one that is nobody else's"
+    with pytest.raises(Overloaded, match="yours"):
+        await of_mallory[1]
+    # Nobody holds so much more than whoever asks now.
+    with pytest.raises(Overloaded, match="too many lists"):
+        await world.listing.page(WISH._replace(limit=9), "ann")
+    for _ in range(7):
+        world.let.release()
+        await turns()
+    await asyncio.gather(made, of_mallory[0], of_mallory[2], *of_trudy, of_dee, of_ann, of_bob)
+    assert [wish.limit for wish in world.asked] == [1, 2, 5, 7, 4, 8, 6]
+
+
+async def test_a_page_that_another_has_had_made_costs_nobody_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "AT_ONCE_MAX", 1)
+    monkeypatch.setattr(listing, "OF_ONE_MAX", 2)
+    world = World()
+    wanted = [("mallory", 1), ("mallory", 2), ("ann", 2), ("ann", 4), ("bob", 5), ("mallory", 3)]
+    asked = []
+    for payer, limit in wanted:
+        asked.append(world.ask(WISH._replace(limit=limit), payer))
+        await turns()
+    world.let.release()
+    await turns()
+    # The page that both wanted is being made. So one of ann's waits, and she may ask for another.
+    asked.append(world.ask(WISH._replace(limit=6), "ann"))
+    await turns()
+    for _ in range(5):
+        world.let.release()
+        await turns()
+    await asyncio.gather(*asked)
+    assert [wish.limit for wish in world.asked] == [1, 2, 4, 5, 3, 6]
+
+
+async def test_those_of_whom_nothing_is_known_are_not_taken_for_one_who_asks_for_much() -> None:
+    world = World()
+    asked = [world.ask(WISH._replace(limit=number + 1)) for number in range(2 * OF_ONE_MAX)]
+    await turns()
+    for _ in asked:
+        world.let.release()
+    await asyncio.gather(*asked)
+    assert len(world.asked) == len(asked)
+
+
 async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
     world = World()
     world.error = InvalidInput("cursor: no")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_nats_listens_here_alone_and_stores_in_the_data_directory(tmp_path: Path
     allowed = re.search(r"max_file_store: (\d+)GB", config)
     assert allowed is not None, "otherwise it depends on the free disk whether the stream can be made"
     assert int(allowed[1]) * 2**30 > StreamLimits().bytes_max
+
+
+def test_the_passwords_of_nats_are_for_its_owner_alone_whatever_was_left_there(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    for name in ("nats.conf", "nats.tmp"):
+        (tmp_path / "config" / name).write_text("of an earlier run, which was killed")
+        (tmp_path / "config" / name).chmod(0o644)
+    config = Path(nats_spec(tmp_path, Ports(), os.environ, users="# secret").argv[2])
+    assert "# secret" in config.read_text()
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(("chosen", "line"), [("", '"10s"'), ("always", "always"), ("500ms", '"500ms"')])

@@ -51,6 +51,14 @@ def test_a_caller_is_charged_wherever_it_calls_from() -> None:
     rates.enter("192.0.2.99", []).of("bob")
 
 
+def test_who_pays_is_the_caller_or_the_address_and_one_is_never_taken_for_the_other() -> None:
+    rates = rates_of(Clock(), per_caller=10, per_address=10)
+    known, stranger = rates.enter("192.0.2.1", []).of("192.0.2.2"), rates.enter("192.0.2.2", [])
+    assert known.payer == rates.enter("192.0.2.9", []).of("192.0.2.2").payer
+    assert stranger.payer == "192.0.2.2" != known.payer
+    assert FREE.payer == ""
+
+
 def test_many_units_at_once_are_charged_to_both_or_to_none() -> None:
     rates = rates_of(Clock(), per_caller=10, per_address=20)
     account = rates.enter("192.0.2.1", []).of("ann")

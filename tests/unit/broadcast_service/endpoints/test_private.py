@@ -64,7 +64,10 @@ class World:
     def __init__(self) -> None:
         self.items = FakeItems()
         self.reader = FakeReader()
-        self.channel = PrivateChannel(self.items, self.reader, rate_max=0)
+        self.revoked: set[int | None] = set()
+        self.channel = PrivateChannel(
+            self.items, self.reader, rate_max=0, is_revoked=lambda identity: identity.issued_s in self.revoked
+        )
 
     def connect(self) -> tuple[Connection, Pipe]:
         pipe = Pipe()
@@ -196,11 +199,25 @@ async def test_the_session_of_a_revoked_token_ends(world: World) -> None:
     connection, pipe = world.connect()
     world.channel.authenticate(connection, Identity("user-5", FOREVER, issued_s=7))
     await until_shown(pipe, "authenticated", "leading")
-    world.channel.expire(1, is_revoked=lambda identity: identity.issued_s == 8)
+    world.revoked = {8}
+    world.channel.expire(1)
     assert len(world.channel) == 1
-    world.channel.expire(1, is_revoked=lambda identity: identity.issued_s == 7)
+    world.revoked = {7}
+    world.channel.expire(1)
     assert len(world.channel) == 0
     assert shown(pipe) == ["authenticated", "leading", "TOKEN_EXPIRED"]
+
+
+async def test_a_revoked_token_begins_no_session_and_ends_the_one_there_is(world: World) -> None:
+    """Otherwise who says it again and again is told all the time, up to the next look."""
+    world.revoked = {7}
+    connection, pipe = world.connect()
+    world.channel.authenticate(connection, Identity("ann", FOREVER, issued_s=8))
+    await until_shown(pipe, "authenticated", "none")
+    world.channel.authenticate(connection, Identity("user-5", FOREVER, issued_s=7))
+    assert len(world.channel) == 0
+    world.channel.standing_changed(ITEM, frozenset({"user-5", "ann"}))
+    assert shown(pipe)[2:] == ["TOKEN_EXPIRED"]
 
 
 async def test_another_token_makes_another_bidder_of_the_connection(world: World) -> None:

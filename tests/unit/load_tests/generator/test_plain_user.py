@@ -136,3 +136,32 @@ async def test_what_plain_users_cannot_do_is_told(tmp_path: Path) -> None:
     watching = Load(users=1, run_s=1, item_ids=["lot"], tag="t", scenario="watching")
     with pytest.raises(LoadError, match="not watching"):
         await run_plain("http://127.0.0.1:1", watching, tmp_path, heard)
+
+
+async def test_who_was_cut_off_while_thinking_does_not_act_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    due: list[asyncio.TimerHandle] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def noted(delay: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        due.append(call_later(delay, callback))
+        return due[-1]
+
+    class Wire(asyncio.Transport):
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, data: object) -> None:
+            pass
+
+    user = User(run_of(1, think_s=60.0), Tally(["lot"]), 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "call_later", noted)
+        for _ in range(3):
+            user.connection_made(Wire())
+            user.data_received(http(200, ITEM))
+            user._is_stopping = True  # it is the test that brings it back
+            user.connection_lost(None)
+            user._is_stopping = False
+    assert [timer.cancelled() for timer in due] == [True, True, False]
+    due[-1].cancel()

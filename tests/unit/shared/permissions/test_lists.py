@@ -120,6 +120,12 @@ def test_a_gateway_has_a_pattern_for_every_key_but_the_mark_of_a_recovery() -> N
     assert not any(fnmatch.fnmatchcase(keys.rebuilding_key("s07"), pattern) for pattern in patterns)
 
 
+def test_a_broadcaster_reads_which_tokens_are_revoked_and_writes_nothing_there() -> None:
+    first = GRANTS[Account.BROADCASTER][0]
+    assert any(fnmatch.fnmatchcase(keys.REVOCATIONS_KEY, pattern) for pattern in first.read_keys)
+    assert not first.keys
+
+
 def test_redis_is_told_digests_and_no_password() -> None:
     text = users_of_redis(LOGINS, open_to_all=False)
     assert "secret" not in text

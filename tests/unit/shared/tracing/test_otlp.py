@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from shared.tracing import otlp
+from shared.tracing.opening import open_tracer
 from shared.tracing.otlp import OtlpTracer
 from shared.tracing.spans import SpanContext
 
@@ -112,6 +113,29 @@ async def test_what_the_sdk_complains_of_is_a_few_lines(caplog: pytest.LogCaptur
         "traces: batch 0 was not taken",
         "traces: batch 1 was not taken",
     ]
+
+
+async def test_no_log_has_a_key_of_the_collector(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK shows a header that it cannot read, and the address that takes nothing, with all that is in them."""
+    monkeypatch.setattr(otlp, "CLOSE_S", 0.5)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[elsewhere")
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://ann:hunter-1@127.0.0.1:9/v1/traces?api-key=hunter-2"
+    )
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer hunter-3,hunter-4")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=hunter%2D5,hunter-6 without a name")
+    caplog.set_level(logging.INFO)
+    async with open_tracer("a-service") as tracer:
+        assert tracer is not None
+        logging.getLogger("opentelemetry.x").error("Caused by hunter-5 and Bearer hunter-3")
+        span = tracer.start("step")
+        assert span is not None
+        span.end()
+    assert "traces of bids go to http://ann:***@127.0.0.1:9/v1/traces" in caplog.text
+    assert "Header format invalid" in caplog.text
+    assert "hunter" not in caplog.text
 
 
 async def test_no_library_finds_our_provider() -> None:

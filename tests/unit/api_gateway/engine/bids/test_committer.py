@@ -60,8 +60,16 @@ def kept(line: bytes, *, user: str = "ada", amount: int = 100) -> bytes:
     return StoredVerdict(user, f"{amount},", line).encode()
 
 
-def bid(bid_id: str, *, item: str = "a", key: str | None = None, amount: int = 100, header: bool = False) -> PendingBid:
-    return PendingBid(item, "ada", bid_id, amount, None, key, not header, asyncio.get_running_loop().create_future())
+def bid(
+    bid_id: str,
+    *,
+    user: str = "ada",
+    item: str = "a",
+    key: str | None = None,
+    amount: int = 100,
+    header: bool = False,
+) -> PendingBid:
+    return PendingBid(item, user, bid_id, amount, None, key, not header, asyncio.get_running_loop().create_future())
 
 
 class Bench:

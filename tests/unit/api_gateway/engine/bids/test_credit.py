@@ -115,6 +115,22 @@ async def test_who_waits_is_bounded_and_told(monkeypatch: pytest.MonkeyPatch) ->
     await bench.stop()
 
 
+async def test_one_bidder_does_not_take_the_room_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SEEKING_OF_ONE_MAX", 2)
+    bench = Bench(
+        # Those of two bidders are decided again together.
+        FakeScripts(said(*[LACKING] * 4), said(ACCEPTED, ACCEPTED), said(ACCEPTED)),
+        find_credit=Account(True, True, True).find,
+    )
+    bids = [bid(name) for name in "wxy"] + [bid("z", user="zoe")]
+    for one in bids:
+        bench.committer.place(one)
+    assert [await bids[at].verdict for at in (0, 1, 3)] == [ACCEPTED] * 3
+    with pytest.raises(Overloaded, match="of yours"):
+        await bids[2].verdict
+    await bench.stop()
+
+
 @pytest.mark.parametrize("error", [Unavailable("away"), RuntimeError("a bug")])
 async def test_no_bid_is_left_without_an_answer(error: Exception) -> None:
     async def fail(*_: object) -> bool:
