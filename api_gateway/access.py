@@ -68,7 +68,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
         _OWN_ITEMS,
     ),
     "list_bidders_of_item": _OWN_ITEMS | _AUDITORS,
-    "list_bidders_of_seller": _OWN_ITEMS | _AUDITORS,
+    **dict.fromkeys(("list_bidders_of_seller", "get_bidder_of_seller"), _OWN_ITEMS | _AUDITORS),
     "get_bidder_of_item": _OWN_ITEMS | _AUDITORS | {Role.BIDDER: Reach.OWN},
     **dict.fromkeys(("approve_bidder", "unapprove_bidder", "block_bidder", "unblock_bidder"), _OPERATORS),
     **dict.fromkeys(("limit_bidder", "unlimit_bidder"), _OPERATORS),
@@ -100,7 +100,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
 
 PAGES: Final = frozenset(
     {
-        *("catalogue_page", "sell_page", "item_page", "sign_in_page", "ops_page", "docs_page", "redoc"),
+        *("catalogue_page", "sell_page", "item_page", "sign_in_page", "selling_page", "ops_page", "docs_page", "redoc"),
         *("static_file", "favicon", "config", "image_file"),
         # The framework's own document, and ours in front of it.
         *("openapi", "tell"),

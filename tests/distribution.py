@@ -17,7 +17,17 @@ _PAGES: Final = "tests/acceptance/test_{}_in_a_browser.py"
 # A process that runs tests of the pages has a browser and one or two platforms, which compute all the while. Those that
 # need people who are known come together: the others need one platform.
 _TOGETHER: Final = {
-    "people who are known": ("signing", "bidding", "rulings", "operations", "notices", "photos", "keyboard", "scripts"),
+    "people who are known": (
+        "signing",
+        "bidding",
+        "rulings",
+        "selling",
+        "operations",
+        "notices",
+        "photos",
+        "keyboard",
+        "scripts",
+    ),
     "people whom nobody asks": ("accessible", "room", "pages", "pressure", "foreign_pages"),
 }
 GROUP_OF: Final = {_PAGES.format(name): group for group, names in _TOGETHER.items() for name in names} | {

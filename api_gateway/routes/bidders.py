@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic.json_schema import SkipJsonSchema
+from fastapi import APIRouter, Request, Response
 
 from api_gateway.access import permit_of
 from api_gateway.context import context_of
-from api_gateway.documented import json_content, request_body
+from api_gateway.documented import request_body
 from api_gateway.engine.rulings.scripts import OnAll, OnItem, Ruled
 from api_gateway.new_items import checked_item_id
 from api_gateway.routes.items import ItemIdPath, Limit
+from api_gateway.routes.ruling_requests import (
+    By,
+    CurrencyQuery,
+    Cursor,
+    Reason,
+    SellerIdPath,
+    UserIdPath,
+    as_json,
+    check_user,
+    cursor_after,
+    cursor_in,
+    docs,
+    reason_of,
+    said_in_address,
+    sent,
+)
 from api_gateway.ruling_schemas import (
     BidderForAll,
     BidderOnItem,
@@ -37,46 +52,12 @@ from shared.redis_layout.rulings import EVERYBODY, HouseRuling
 
 router = APIRouter(prefix="/api/v1", tags=["bidders"])
 
-_ruling_decoder: Final = msgspec.json.Decoder(RulingBody)
 _limit_decoder: Final = msgspec.json.Decoder(LimitBody)
 _spending_decoder: Final = msgspec.json.Decoder(SpendingLimitBody)
-_REASON_MAX: Final = 500
-_CURSOR_MAX: Final = 2**64
-
-_USER_ID: Final = {"pattern": names.USER_ID_PATTERN, "examples": ["ann"]}
-UserIdPath = Annotated[str, Path(description="The bidder.", json_schema_extra=_USER_ID)]
-SellerIdPath = Annotated[str, Path(description="The seller.", json_schema_extra=_USER_ID | {"examples": ["sam"]})]
-CurrencyQuery = Annotated[
-    str, Query(description="ISO 4217.", json_schema_extra={"pattern": "^[A-Z]{3}$", "examples": ["USD"]})
-]
-Cursor = Annotated[
-    str | SkipJsonSchema[None],
-    Query(max_length=20, description="The `next_cursor` of the page before, unchanged; without it the first page."),
-]
-Reason = Annotated[str, Query(max_length=_REASON_MAX, description="Why. Only the audit has it.")]
-By = Annotated[
-    str | SkipJsonSchema[None],
-    Query(description="Who does it; where a token says who calls, that is you.", json_schema_extra=_USER_ID),
-]
-
-
-def _docs(answer: type[msgspec.Struct], *problems: int, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What OpenAPI says of a route; ``body``: the example of one that may be left out."""
-    told: dict[str, Any] = {
-        "responses": {
-            200: {"description": "As it is now", "content": json_content(answer)},
-            **{status: {} for status in problems},
-        }
-    }
-    if body is not None:
-        told["openapi_extra"] = {"requestBody": request_body(RulingBody, body) | {"required": False}}
-    return told
-
-
-_ON_ITEM: Final = _docs(BidderOnItem, 404, 409, 422, 503)
-_ON_ITEM_WITH_BODY: Final = _docs(BidderOnItem, 404, 409, 422, 503, body={"reason": "known to the house"})
-_FOR_ALL: Final = _docs(BidderForAll, 409, 422, 503)
-_FOR_ALL_WITH_BODY: Final = _docs(BidderForAll, 409, 422, 503, body={"reason": "has not paid"})
+_ON_ITEM: Final = docs(BidderOnItem, 404, 409, 422, 503)
+_ON_ITEM_WITH_BODY: Final = docs(BidderOnItem, 404, 409, 422, 503, body={"reason": "known to the house"})
+_FOR_ALL: Final = docs(BidderForAll, 409, 422, 503)
+_FOR_ALL_WITH_BODY: Final = docs(BidderForAll, 409, 422, 503, body={"reason": "has not paid"})
 _APPROVAL: Final = "/items/{item_id}/bidders/{user_id}/approval"
 _BLOCK: Final = "/items/{item_id}/bidders/{user_id}/block"
 _LIMIT: Final = "/items/{item_id}/bidders/{user_id}/limit"
@@ -89,7 +70,7 @@ _SELLERS_BLOCK: Final = "/sellers/{seller_id}/bidders/{user_id}/block"
 @router.put(_APPROVAL, summary="Approve a bidder on an item", **_ON_ITEM_WITH_BODY)
 async def approve_on_item(request: Request, item_id: ItemIdPath, user_id: UserIdPath) -> Response:
     """Let the bidder bid on the item, where it asks for approval (`approval_required`)."""
-    return await _on_item(request, item_id, user_id, "approve", await _sent(request))
+    return await _on_item(request, item_id, user_id, "approve", await sent(request))
 
 
 @router.delete(_APPROVAL, summary="Take an approval on an item back", **_ON_ITEM)
@@ -97,14 +78,14 @@ async def unapprove_on_item(
     request: Request, item_id: ItemIdPath, user_id: UserIdPath, reason: Reason = "", by: By = None
 ) -> Response:
     """Bids that were accepted stand, and a maximum goes on to bid: a void strikes it."""
-    return await _on_item(request, item_id, user_id, "unapprove", _said(reason, by))
+    return await _on_item(request, item_id, user_id, "unapprove", said_in_address(reason, by))
 
 
 @router.put(_BLOCK, summary="Block a bidder on an item", **_ON_ITEM_WITH_BODY)
 async def block_on_item(request: Request, item_id: ItemIdPath, user_id: UserIdPath) -> Response:
     """Take no more bids of the bidder on the item. Bids that were accepted stand, and a maximum goes on to bid: a void
     strikes it."""
-    return await _on_item(request, item_id, user_id, "block", await _sent(request))
+    return await _on_item(request, item_id, user_id, "block", await sent(request))
 
 
 @router.delete(_BLOCK, summary="Take a block on an item back", **_ON_ITEM)
@@ -112,13 +93,13 @@ async def unblock_on_item(
     request: Request, item_id: ItemIdPath, user_id: UserIdPath, reason: Reason = "", by: By = None
 ) -> Response:
     """A block by the seller or by the house goes on."""
-    return await _on_item(request, item_id, user_id, "unblock", _said(reason, by))
+    return await _on_item(request, item_id, user_id, "unblock", said_in_address(reason, by))
 
 
 @router.put(
     _LIMIT,
     summary="Limit a bidder on an item",
-    **_docs(BidderOnItem, 404, 409, 422, 503),
+    **docs(BidderOnItem, 404, 409, 422, 503),
     openapi_extra={"requestBody": request_body(LimitBody, {"amount": 500, "reason": "no deposit"})},
 )
 async def limit_on_item(request: Request, item_id: ItemIdPath, user_id: UserIdPath) -> Response:
@@ -132,15 +113,15 @@ async def unlimit_on_item(
     request: Request, item_id: ItemIdPath, user_id: UserIdPath, reason: Reason = "", by: By = None
 ) -> Response:
     """The bidder may bid any amount on the item."""
-    return await _on_item(request, item_id, user_id, "unlimit", _said(reason, by))
+    return await _on_item(request, item_id, user_id, "unlimit", said_in_address(reason, by))
 
 
 @router.get(
-    "/items/{item_id}/bidders/{user_id}", summary="May this bidder bid on it?", **_docs(BidderOnItem, 404, 422, 503)
+    "/items/{item_id}/bidders/{user_id}", summary="May this bidder bid on it?", **docs(BidderOnItem, 404, 422, 503)
 )
 async def get_bidder_of_item(request: Request, item_id: ItemIdPath, user_id: UserIdPath) -> Response:
     """What was ruled on the bidder, as the next bid is decided by it. Bidders may ask about themselves."""
-    _check_user(user_id)
+    check_user(user_id)
     permit = permit_of(request)
     item = await _item(request, item_id)
     if permit.own_id is not None and permit.own_id != user_id:
@@ -148,14 +129,14 @@ async def get_bidder_of_item(request: Request, item_id: ItemIdPath, user_id: Use
     return await _tell_on_item(request, item, user_id)
 
 
-@router.get("/items/{item_id}/bidders", summary="List the bidders of an item", **_docs(RuledBiddersPage, 404, 422, 503))
+@router.get("/items/{item_id}/bidders", summary="List the bidders of an item", **docs(RuledBiddersPage, 404, 422, 503))
 async def list_bidders_of_item(
     request: Request, item_id: ItemIdPath, cursor: Cursor = None, limit: Limit = PAGE_DEFAULT
 ) -> Response:
     """Those who were approved, blocked or limited on the item. Who was for all items is in another list."""
     item = await _item(request, item_id)
     permit_of(request).require_seller(item.terms.seller_id)
-    found, following = await context_of(request).rulings.page_of_item(item_id, _cursor(cursor), limit)
+    found, following = await context_of(request).rulings.page_of_item(item_id, cursor_in(cursor), limit)
     bidders = [
         RuledBidder(
             user_id,
@@ -165,7 +146,7 @@ async def list_bidders_of_item(
         )
         for user_id, ruling in found.items()
     ]
-    return _json(RuledBiddersPage(bidders, _next(following), item.terms.approval_required))
+    return as_json(RuledBiddersPage(bidders, cursor_after(following), item.terms.approval_required))
 
 
 # ------------------------------------------------------------------------------------------------- of one seller
@@ -174,7 +155,7 @@ async def list_bidders_of_item(
 @router.put(_SELLERS_BLOCK, summary="Block a bidder on all items of a seller", **_FOR_ALL_WITH_BODY)
 async def block_for_seller(request: Request, seller_id: SellerIdPath, user_id: UserIdPath) -> Response:
     """Take no more bids of the bidder on what the seller sells, now and later."""
-    said = await _sent(request)
+    said = await sent(request)
     return await _on_all(request, user_id, _own_seller(request, seller_id), "block", said)
 
 
@@ -183,11 +164,22 @@ async def unblock_for_seller(
     request: Request, seller_id: SellerIdPath, user_id: UserIdPath, reason: Reason = "", by: By = None
 ) -> Response:
     """A block on a single item or by the house goes on."""
-    return await _on_all(request, user_id, _own_seller(request, seller_id), "unblock", _said(reason, by))
+    return await _on_all(request, user_id, _own_seller(request, seller_id), "unblock", said_in_address(reason, by))
 
 
 @router.get(
-    "/sellers/{seller_id}/bidders", summary="List whom a seller has blocked", **_docs(RuledBiddersPage, 422, 503)
+    "/sellers/{seller_id}/bidders/{user_id}",
+    summary="Has a seller blocked this bidder?",
+    **docs(BidderForAll, 422, 503),
+)
+async def get_bidder_of_seller(request: Request, seller_id: SellerIdPath, user_id: UserIdPath) -> Response:
+    """Whether the bidder is blocked on all of the seller's items. What holds on one of them is told with the item."""
+    check_user(user_id)
+    return await _tell_for_all(request, user_id, _own_seller(request, seller_id))
+
+
+@router.get(
+    "/sellers/{seller_id}/bidders", summary="List whom a seller has blocked", **docs(RuledBiddersPage, 422, 503)
 )
 async def list_bidders_of_seller(
     request: Request, seller_id: SellerIdPath, cursor: Cursor = None, limit: Limit = PAGE_DEFAULT
@@ -202,32 +194,32 @@ async def list_bidders_of_seller(
 @router.put("/bidders/{user_id}/approval", summary="Approve a bidder for all items", **_FOR_ALL_WITH_BODY)
 async def approve_bidder(request: Request, user_id: UserIdPath) -> Response:
     """Let the bidder bid wherever approval is asked for."""
-    return await _on_all(request, user_id, None, "approve", await _sent(request))
+    return await _on_all(request, user_id, None, "approve", await sent(request))
 
 
 @router.delete("/bidders/{user_id}/approval", summary="Take an approval for all items back", **_FOR_ALL)
 async def unapprove_bidder(request: Request, user_id: UserIdPath, reason: Reason = "", by: By = None) -> Response:
     """Approvals on single items go on. Bids that were accepted stand."""
-    return await _on_all(request, user_id, None, "unapprove", _said(reason, by))
+    return await _on_all(request, user_id, None, "unapprove", said_in_address(reason, by))
 
 
 @router.put("/bidders/{user_id}/block", summary="Block a bidder on all items", **_FOR_ALL_WITH_BODY)
 async def block_bidder(request: Request, user_id: UserIdPath) -> Response:
     """Take no more bids of the bidder. When this is answered, that holds on every item. Bids that were accepted stand,
     and maxima go on to bid: voids strike them."""
-    return await _on_all(request, user_id, None, "block", await _sent(request))
+    return await _on_all(request, user_id, None, "block", await sent(request))
 
 
 @router.delete("/bidders/{user_id}/block", summary="Take a block on all items back", **_FOR_ALL)
 async def unblock_bidder(request: Request, user_id: UserIdPath, reason: Reason = "", by: By = None) -> Response:
     """Blocks on single items and by sellers go on."""
-    return await _on_all(request, user_id, None, "unblock", _said(reason, by))
+    return await _on_all(request, user_id, None, "unblock", said_in_address(reason, by))
 
 
 @router.put(
     "/bidders/{user_id}/limit",
     summary="Limit what a bidder spends",
-    **_docs(BidderSpending, 409, 422, 503),
+    **docs(BidderSpending, 409, 422, 503),
     openapi_extra={"requestBody": request_body(SpendingLimitBody, {"amount": 5000, "currency": "USD"})},
 )
 async def limit_bidder(request: Request, user_id: UserIdPath) -> Response:
@@ -242,31 +234,31 @@ async def limit_bidder(request: Request, user_id: UserIdPath) -> Response:
     return await _limit_spending(request, user_id, said.currency, amount, said)
 
 
-@router.delete("/bidders/{user_id}/limit", summary="Take a spending limit back", **_docs(BidderSpending, 409, 422, 503))
+@router.delete("/bidders/{user_id}/limit", summary="Take a spending limit back", **docs(BidderSpending, 409, 422, 503))
 async def unlimit_bidder(
     request: Request, user_id: UserIdPath, currency: CurrencyQuery = "USD", reason: Reason = "", by: By = None
 ) -> Response:
     """The bidder may lead with any amount in the currency. Limits on single items go on."""
-    return await _limit_spending(request, user_id, currency, None, _said(reason, by))
+    return await _limit_spending(request, user_id, currency, None, said_in_address(reason, by))
 
 
-@router.get("/bidders/{user_id}/limit", summary="What may a bidder still spend?", **_docs(BidderSpending, 422, 503))
+@router.get("/bidders/{user_id}/limit", summary="What may a bidder still spend?", **docs(BidderSpending, 422, 503))
 async def get_spending(request: Request, user_id: UserIdPath, currency: CurrencyQuery = "USD") -> Response:
     """Bidders may ask about themselves."""
-    _check_user(user_id)
+    check_user(user_id)
     permit_of(request).user(user_id, "user_id")
     return await _tell_spending(request, user_id, currency)
 
 
-@router.get("/bidders/{user_id}", summary="What holds for a bidder on all items?", **_docs(BidderForAll, 422, 503))
+@router.get("/bidders/{user_id}", summary="What holds for a bidder on all items?", **docs(BidderForAll, 422, 503))
 async def get_bidder(request: Request, user_id: UserIdPath) -> Response:
     """Bidders may ask about themselves."""
-    _check_user(user_id)
+    check_user(user_id)
     permit_of(request).user(user_id, "user_id")
     return await _tell_for_all(request, user_id, None)
 
 
-@router.get("/bidders", summary="List the bidders of the house", **_docs(RuledBiddersPage, 422, 503))
+@router.get("/bidders", summary="List the bidders of the house", **docs(RuledBiddersPage, 422, 503))
 async def list_bidders(request: Request, cursor: Cursor = None, limit: Limit = PAGE_DEFAULT) -> Response:
     """Those who were approved or blocked for all items. A page may be empty and have a `next_cursor`."""
     return await _list_all(request, None, cursor, limit)
@@ -275,54 +267,20 @@ async def list_bidders(request: Request, cursor: Cursor = None, limit: Limit = P
 @router.put(
     "/approval-required",
     summary="Ask for approval on all items",
-    **_docs(HouseRules, 409, 422, 503, body={"reason": "a sale for members"}),
+    **docs(HouseRules, 409, 422, 503, body={"reason": "a sale for members"}),
 )
 async def require_approval(request: Request) -> Response:
     """From now on only bidders who were approved may bid, on an item or for all."""
-    return await _ask_everybody(request, "approve", await _sent(request))
+    return await _ask_everybody(request, "approve", await sent(request))
 
 
-@router.delete("/approval-required", summary="Ask for approval no longer", **_docs(HouseRules, 409, 422, 503))
+@router.delete("/approval-required", summary="Ask for approval no longer", **docs(HouseRules, 409, 422, 503))
 async def waive_approval(request: Request, reason: Reason = "", by: By = None) -> Response:
     """Items that ask for approval themselves go on to."""
-    return await _ask_everybody(request, "unapprove", _said(reason, by))
+    return await _ask_everybody(request, "unapprove", said_in_address(reason, by))
 
 
 # -------------------------------------------------------------------------------------------------------- helpers
-
-
-def _json(content: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
-
-
-def _check_user(user_id: str) -> None:
-    if not names.is_user_id(user_id):
-        raise InvalidInput(USER_ID_RULE)
-
-
-async def _sent(request: Request) -> RulingBody:
-    """The body of a request, which may be empty."""
-    return decode_body(_ruling_decoder, await request.body() or b"{}", '{"reason": "…"}')
-
-
-def _said(reason: str, by: str | None) -> RulingBody:
-    """The same out of the address."""
-    return RulingBody(reason, msgspec.UNSET if by is None else by)
-
-
-def _why(request: Request, said: RulingBody) -> dict[str, str]:
-    """Why, and who says so.
-
-    Raises:
-        InvalidInput: one of them is malformed.
-        Forbidden: somebody else is named.
-    """
-    if "\0" in said.reason:
-        raise InvalidInput("reason: must not hold NUL")
-    by = permit_of(request).actor(None if said.by is msgspec.UNSET else said.by, "operator")
-    if not names.is_user_id(by):
-        raise InvalidInput(f"by, as {USER_ID_RULE}")
-    return {"reason": said.reason, "by": by}
 
 
 async def _item(request: Request, item_id: str) -> ItemState:
@@ -330,8 +288,8 @@ async def _item(request: Request, item_id: str) -> ItemState:
 
 
 async def _on_item(request: Request, item_id: str, user_id: str, ruling: OnItem, said: RulingBody) -> Response:
-    _check_user(user_id)
-    why = _why(request, said)
+    check_user(user_id)
+    why = reason_of(request, said)
     item = await _item(request, item_id)
     # Who sells an item, and in which currency, never changes, so it may be read before.
     permit_of(request).require_seller(item.terms.seller_id)
@@ -349,7 +307,7 @@ async def _tell_on_item(request: Request, item: ItemState, user_id: str) -> Resp
     found = await context_of(request).rulings.read(user_id, item_id=terms.item_id, seller_id=terms.seller_id)
     rulings = _rulings(found, needs_approval=terms.approval_required)
     refusal: Any = rulings.refusal
-    return _json(
+    return as_json(
         BidderOnItem(
             item_id=terms.item_id,
             user_id=user_id,
@@ -380,9 +338,9 @@ def _rulings(found: Ruled, *, needs_approval: bool) -> Rulings:
 async def _limit_spending(
     request: Request, user_id: str, currency: str, amount: int | None, said: RulingBody
 ) -> Response:
-    _check_user(user_id)
+    check_user(user_id)
     exponent_of(currency)
-    await context_of(request).rulings.limit_spending(user_id, currency, amount, **_why(request, said))
+    await context_of(request).rulings.limit_spending(user_id, currency, amount, **reason_of(request, said))
     return await _tell_spending(request, user_id, currency)
 
 
@@ -390,7 +348,7 @@ async def _tell_spending(request: Request, user_id: str, currency: str) -> Respo
     exponent_of(currency)
     spending = await context_of(request).rulings.spending(user_id, currency)
     limit, remaining = spending.limit, spending.remaining
-    return _json(
+    return as_json(
         BidderSpending(
             user_id=user_id,
             currency=currency,
@@ -417,8 +375,8 @@ def _own_seller(request: Request, seller_id: str) -> str:
 
 
 async def _on_all(request: Request, user_id: str, seller_id: str | None, ruling: OnAll, said: RulingBody) -> Response:
-    _check_user(user_id)
-    await context_of(request).rulings.rule_on_all(user_id, seller_id, ruling, **_why(request, said))
+    check_user(user_id)
+    await context_of(request).rulings.rule_on_all(user_id, seller_id, ruling, **reason_of(request, said))
     return await _tell_for_all(request, user_id, seller_id)
 
 
@@ -426,29 +384,16 @@ async def _tell_for_all(request: Request, user_id: str, seller_id: str | None) -
     rulings = context_of(request).rulings
     found = await rulings.read(user_id, seller_id=seller_id)
     ruled: HouseRuling = found.on_all if seller_id is None else found.on_seller
-    return _json(BidderForAll(user_id, seller_id, ruled.approved, ruled.blocked, found.house_needs))
+    return as_json(BidderForAll(user_id, seller_id, ruled.approved, ruled.blocked, found.house_needs))
 
 
 async def _ask_everybody(request: Request, ruling: Literal["approve", "unapprove"], said: RulingBody) -> Response:
-    await context_of(request).rulings.rule_on_all(EVERYBODY, None, ruling, **_why(request, said))
-    return _json(HouseRules(await context_of(request).rulings.house_needs_approval()))
+    await context_of(request).rulings.rule_on_all(EVERYBODY, None, ruling, **reason_of(request, said))
+    return as_json(HouseRules(await context_of(request).rulings.house_needs_approval()))
 
 
 async def _list_all(request: Request, seller_id: str | None, cursor: str | None, limit: int) -> Response:
     rulings = context_of(request).rulings
-    found, following = await rulings.page_of_all(seller_id, _cursor(cursor), limit)
+    found, following = await rulings.page_of_all(seller_id, cursor_in(cursor), limit)
     bidders = [RuledBidder(user_id, ruling.approved, ruling.blocked, None) for user_id, ruling in found.items()]
-    return _json(RuledBiddersPage(bidders, _next(following), await rulings.house_needs_approval()))
-
-
-def _cursor(text: str | None) -> int:
-    """Where a page begins. Raises InvalidInput where no page gave this out."""
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < _CURSOR_MAX):
-        raise InvalidInput("cursor: send the next_cursor of the page before, unchanged")
-    return int(text)
-
-
-def _next(cursor: int) -> str | None:
-    return str(cursor) if cursor else None
+    return as_json(RuledBiddersPage(bidders, cursor_after(following), await rulings.house_needs_approval()))

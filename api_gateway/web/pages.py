@@ -1,4 +1,4 @@
-"""Serves the catalogue, the page for adding a lot, the item pages, the description of the API and their static files.
+"""Serves the catalogue, the pages of sellers, the item pages, the description of the API and their static files.
 
 The files have a few dozen kilobytes, so they are read once, at the start, and served from memory: a request can reach
 no other path and never waits for the disk.
@@ -13,10 +13,11 @@ changes, so browsers keep it for good; scripts import each other by relative pat
 another version, which a gateway that is just being replaced may still name, the present file is served, to be checked
 each time; likewise below ``/static/`` alone.
 
-The scripts lie in wings of static/js/: ``catalogue``, ``sell``, ``item``, ``docs``, ``signin`` and ``ops`` are the
-pages, and never import each other. Below them are ``bidding`` (the form, and what becomes of a bid), ``bidder`` (who
-bids here, and how they stand), ``feed`` (the client of the live feed), ``account`` (signing in) and ``lib`` (what all
-pages share). vendor/ has files of other projects, as they were published (decision 0064).
+The scripts lie in wings of static/js/: ``catalogue``, ``sell``, ``selling``, ``item``, ``docs``, ``signin`` and ``ops``
+are the pages, and never import each other. Below them are ``bidding`` (the form, and what becomes of a bid), ``bidder``
+(who bids here, and how they stand), ``rulings`` (who may bid, and the question before it is ruled), ``feed`` (the
+client of the live feed), ``account`` (signing in) and ``lib`` (what all pages share). vendor/ has files of other
+projects, as they were published (decision 0064).
 """
 
 from __future__ import annotations
@@ -104,8 +105,9 @@ def mount_pages(
     takes_images: bool = False,
     signs_in: bool = False,
 ) -> None:
-    """Add ``/``, ``/sell``, ``/items/{id}``, ``/sign-in``, ``/ops``, ``/docs``, ``/static/…``, ``/favicon.ico`` and
-    ``/config.json`` to ``app``. ``/redoc``, where the framework has another view of the same, leads to ``/docs``.
+    """Add ``/``, ``/sell``, ``/selling``, ``/items/{id}``, ``/sign-in``, ``/ops``, ``/docs``, ``/static/…``,
+    ``/favicon.ico`` and ``/config.json`` to ``app``. ``/redoc``, where the framework has another view of the same,
+    leads to ``/docs``.
 
     Args:
         feed_url: the public address of the live feed, such as ``wss://feed.example.com``; ``http`` and ``https`` mean
@@ -120,8 +122,8 @@ def mount_pages(
     """
     elsewhere = Elsewhere(_normalise_feed_url(feed_url), feed_port, tuple(sorted(image_hosts)))
     version, assets = _load_assets(left_out=() if signs_in else (_ACCOUNT,))
-    catalogue, sell, item, signing_in, ops, docs, missing = (
-        assets[f"{name}.html"] for name in ("index", "sell", "item", "signin", "ops", "docs", "404")
+    catalogue, sell, selling, item, signing_in, ops, docs, missing = (
+        assets[f"{name}.html"] for name in ("index", "sell", "selling", "item", "signin", "ops", "docs", "404")
     )
     router = APIRouter(include_in_schema=False)
 
@@ -130,6 +132,9 @@ def mount_pages(
 
     async def sell_page(request: Request) -> Response:
         return _answer(request, sell, elsewhere)
+
+    async def selling_page(request: Request) -> Response:
+        return _answer(request, selling, elsewhere)
 
     async def item_page(request: Request) -> Response:
         known_form = _ITEM_ID.fullmatch(request.path_params["item_id"]) is not None
@@ -167,6 +172,7 @@ def mount_pages(
     for path, endpoint in {
         "/": catalogue_page,
         "/sell": sell_page,
+        "/selling": selling_page,
         "/items/{item_id}": item_page,
         "/sign-in": sign_in_page,
         "/ops": ops_page,

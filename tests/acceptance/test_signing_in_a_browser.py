@@ -232,13 +232,13 @@ _OVERLAPS = """() => {
 async def test_on_a_small_phone_there_is_room_for_who_one_is(known: GuardedHouse, lane: Street) -> None:
     await known.create("fathometer", start_price=10, duration_s=3600)
     long = await lane.person("m" * 64, size=PHONE)
-    for path in ("/", "/items/fathometer", "/sell", "/ops", "/sign-in"):
+    for path in ("/", "/items/fathometer", "/sell", "/selling", "/ops", "/sign-in"):
         await long.open(path)
         await expect(long.page.get_by_role("button", name="Sign in", exact=True).first).to_be_visible()
         assert not await long.page.evaluate(_OVERLAPS), path
         assert await long.overflow_px() == 0, path
-    await known.sign_in(long, "bidder", "operator")
-    for path in ("/", "/items/fathometer", "/sell", "/ops?lot=fathometer"):
+    await known.sign_in(long, "bidder", "seller", "operator")
+    for path in ("/", "/items/fathometer", "/sell", "/selling", "/ops?lot=fathometer"):
         await long.open(path)
         await expect(long.page.get_by_role("button", name="Sign out")).to_be_visible()
         assert not await long.page.evaluate(_OVERLAPS), path

@@ -156,8 +156,8 @@ async def request_of(call: str, callers: Callers) -> tuple[str, str, Any, int]:
             return "PUT", f"{at}/bidders/bea/limit", {"amount": 50}, 200
         case "list_bidders_of_item" | "get_bidder_of_item":
             return "GET", f"{at}/bidders{'/bea' if call.startswith('get') else ''}", None, 200
-        case "list_bidders_of_seller":
-            return "GET", "/api/v1/sellers/sam/bidders", None, 200
+        case "list_bidders_of_seller" | "get_bidder_of_seller":
+            return "GET", f"/api/v1/sellers/sam/bidders{'/bea' if call.startswith('get') else ''}", None, 200
         case "list_bidders" | "get_bidder":
             return "GET", f"/api/v1/bidders{'/bea' if call.startswith('get') else ''}", None, 200
         case "require_approval" | "waive_approval":

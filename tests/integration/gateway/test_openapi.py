@@ -174,6 +174,7 @@ async def rule(stranger: Stranger, item_id: str) -> None:
     await call("block_for_seller", example("block_for_seller"), seller_id="sam", user_id="cyd")
     assert len((await call("list_bidders", limit=5)).json()["bidders"]) == 1
     assert len((await call("list_bidders_of_seller", seller_id="sam", limit=5)).json()["bidders"]) == 1
+    assert (await call("get_bidder_of_seller", seller_id="sam", user_id="cyd")).json()["blocked"] is True
     await call("require_approval", example("require_approval"))
     told = (await call("get_bidder", user_id="cyd")).json()
     assert told == {"user_id": "cyd", "seller_id": None, "approved": True, "blocked": True, "approval_required": True}

@@ -99,6 +99,8 @@ async def test_a_block_by_a_seller_and_by_the_house(http: httpx.AsyncClient) -> 
         **{"user_id": "eve", "seller_id": "sam", "approved": False, "blocked": True},
         "approval_required": False,
     }
+    assert await rule(http, "GET", "/sellers/sam/bidders/eve") == told
+    assert await rule(http, "GET", "/sellers/sue/bidders/eve") == told | {"seller_id": "sue", "blocked": False}
     await create(http, mine[-1], seller_id="sam")
     assert [await code(http, item, "eve", amount=5) for item in (*mine, other)] == ["BLOCKED"] * 8 + [None]
     seen = await rule(http, "GET", f"/items/{mine[0]}/bidders/eve")
@@ -110,6 +112,8 @@ async def test_a_block_by_a_seller_and_by_the_house(http: httpx.AsyncClient) -> 
     assert await code(http, other, "eve", amount=6) == "BLOCKED"
     await rule(http, "DELETE", "/sellers/sam/bidders/eve/block")
     assert await code(http, mine[0], "eve", amount=6) == "BLOCKED"
+    # A block of the house is none of the seller's.
+    assert await rule(http, "GET", "/sellers/sam/bidders/eve") == told | {"blocked": False}
     await rule(http, "DELETE", "/bidders/eve/block")
     assert [await code(http, item, "eve", amount=7) for item in (*mine, other)] == [None] * 9
 
@@ -155,6 +159,8 @@ async def test_what_is_no_request(http: httpx.AsyncClient) -> None:
         ("PUT", "/items/odd/bidders/*/block", None, 422),
         ("PUT", "/bidders/a|b/block", None, 422),
         ("PUT", "/sellers/x y/bidders/ann/block", None, 422),
+        ("GET", "/sellers/x y/bidders/ann", None, 422),
+        ("GET", "/sellers/sam/bidders/a|b", None, 422),
         ("PUT", "/items/odd/bidders/ann/block", {"why": "a wrong name"}, 422),
         ("PUT", "/items/odd/bidders/ann/block", {"reason": "nul\0"}, 422),
         ("PUT", "/items/odd/bidders/ann/block", {"reason": "x" * 501}, 422),

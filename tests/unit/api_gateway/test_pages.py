@@ -18,10 +18,11 @@ from api_gateway.web import mount_pages
 from api_gateway.web.pages import Elsewhere, content_security_policy
 from shared.domain.money import exponent_of
 
-PAGES = ["/", "/sell", "/items/lot-1", "/sign-in", "/ops", "/docs"]
+PAGES = ["/", "/sell", "/selling", "/items/lot-1", "/sign-in", "/ops", "/docs"]
 ENTRIES = [
     ("/", "catalogue/catalogue.js"),
     ("/sell", "sell/sell.js"),
+    ("/selling", "selling/selling.js"),
     ("/items/lot-1", "item/item.js"),
     ("/sign-in", "signin/signin.js"),
     ("/ops", "ops/ops.js"),
@@ -37,12 +38,14 @@ WINGS: dict[str, set[str]] = {
     "bidder": {"lib", "feed"},
     "account": {"lib"},
     "bidding": {"lib", "bidder"},
+    "rulings": {"lib"},
     "catalogue": {"lib", "feed", "bidder", "account"},
     "docs": {"lib"},
     "item": {"lib", "feed", "bidder", "bidding", "account"},
     "sell": {"lib", "bidder", "account"},
+    "selling": {"lib", "account", "rulings"},
     "signin": {"lib", "account"},
-    "ops": {"lib", "feed", "account"},
+    "ops": {"lib", "feed", "account", "rulings"},
 }
 MODULES = [f"{wing.name}/{module.name}" for wing in (STATIC / "js").iterdir() for module in wing.iterdir()]
 

@@ -9,7 +9,7 @@
 locals {
   operator_paths = concat(
     ["^/metrics/?$", "^/api/v1/items/[^/]+/(cancel|extend|pause|resume)/?$", "^/api/v1/items/[^/]+/bids/.+/void/?$"],
-    var.with_tokens ? [] : ["^/api/v1/(ops/.*|revocations)/?$", "^/api/v1/items/[^/]+/(audit|named-bids)/?$", "^/api/v1/(items/[^/]+|sellers/[^/]+)/bidders/?$", "^/api/v1/bidders/?$"],
+    var.with_tokens ? [] : ["^/api/v1/(ops/.*|revocations)/?$", "^/api/v1/items/[^/]+/(audit|named-bids)/?$", "^/api/v1/items/[^/]+/bidders/?$", "^/api/v1/sellers/[^/]+/bidders(/[^/]+)?/?$", "^/api/v1/bidders/?$"],
   )
   operator_path = join("|", local.operator_paths)
   # One by one, in groups, and what they are shown with.

@@ -30,6 +30,7 @@ export function mountAccount() {
   const box = document.getElementById("account");
   const name = element("span", { class: "account-name" });
   const operations = element("a", { href: "/ops", class: "account-link" }, "Operations");
+  const selling = element("a", { href: "/selling", class: "account-link" }, "Your bidders");
   const enter = element("button", { type: "button", class: "button-quiet" }, "Sign in");
   const leave = element("button", { type: "button", class: "button-quiet" }, "Sign out");
   const note = element("div", { class: "account-note", role: "alert", hidden: "" });
@@ -40,7 +41,7 @@ export function mountAccount() {
     endSession("out");
     enter.focus();
   });
-  box.append(operations, name, enter, leave);
+  box.append(operations, selling, name, enter, leave);
   box.closest("header").after(note);
   document.body.append(dialog.node);
   const draw = () => {
@@ -49,6 +50,7 @@ export function mountAccount() {
     name.hidden = leave.hidden = known === null;
     enter.hidden = known !== null;
     operations.hidden = location.pathname === "/ops" || !mayBe("operator", "auditor");
+    selling.hidden = location.pathname === "/selling" || !mayBe("seller");
   };
   onSession((reason) => {
     const words = ENDED[reason];

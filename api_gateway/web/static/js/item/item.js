@@ -98,6 +98,7 @@ class ItemPage {
     byId("plate").append(plateFor(itemId));
     setText(byId("lot-id"), itemId);
     setText(byId("name"), itemId);
+    byId("who-may-bid").href = `/selling?lot=${encodeURIComponent(itemId)}`;
   }
 
   async open() {
@@ -261,6 +262,7 @@ class ItemPage {
     setText(byId("name"), name);
     setText(byId("description"), item.description ?? "");
     byId("description").hidden = !item.description;
+    byId("who-may-bid").hidden = !item.seller_id || item.seller_id !== user || !mayBe("seller");
     const stake = stakeOf(this.itemId, user);
     const standing = standingOf(item, { me, stake, told: this.#toldStanding });
     document.title = `${TITLE_MARKS[standing] ?? ""}${money(shownPrice(item))} · ${isolated(name)}`;

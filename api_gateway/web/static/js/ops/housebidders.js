@@ -2,9 +2,9 @@
 
 import { byId, element, setText } from "../lib/dom.js";
 import { CURRENCIES } from "../lib/money.js";
-import { askApproval } from "../lib/rulings.js";
-import { Bidders, WHY_ARCHIVED, toldBetter } from "./bidders.js";
-import { HousePlace } from "./places.js";
+import { Bidders, WHY_ARCHIVED, toldBetter } from "../rulings/bidders.js";
+import { askApproval } from "../rulings/calls.js";
+import { HousePlace } from "../rulings/places.js";
 
 export class HouseBidders {
   #isAsked = null; // Not known yet.

@@ -7,8 +7,8 @@ import { momentText, timeText } from "../lib/clock.js";
 import { byId, element, isolated, oncePerFrame, sentence, setText } from "../lib/dom.js";
 import { formatMoney } from "../lib/money.js";
 import { STATUS_LABELS, endOf, isFinalStatus, shownPrice } from "../lib/status.js";
-import { Bidders } from "./bidders.js";
-import { LotPlace } from "./places.js";
+import { Bidders } from "../rulings/bidders.js";
+import { LotPlace, whoMayBid } from "../rulings/places.js";
 
 const BIDS_MAX = 50;
 const AUDIT_MAX = 20;
@@ -221,9 +221,7 @@ export class Lot {
   }
 
   #drawWho(isOver) {
-    const ofHouse = this.houseAsks() ? "All lots ask for approval." : "Whoever is not blocked may bid.";
-    const words = this.#asksApproval ? "The lot asks for approval." : ofHouse;
-    setText(byId("who-words"), isOver ? "The bidding is over." : words);
+    setText(byId("who-words"), whoMayBid({ isOver, asks: this.#asksApproval, houseAsks: this.houseAsks() }));
     if (this.#couldRule === this.#mayRule()) return;
     this.#couldRule = this.#mayRule();
     this.bidders.draw();

@@ -7,7 +7,7 @@ import { LinkMark } from "../feed/link.js";
 import { feedBase, pause } from "../lib/api.js";
 import { byId, setText } from "../lib/dom.js";
 import { mayBe, onSession, session, signsIn } from "../lib/session.js";
-import { Confirmation } from "./confirm.js";
+import { Confirmation } from "../rulings/confirm.js";
 import { House } from "./house.js";
 import { HouseBidders } from "./housebidders.js";
 import { Lot } from "./lot.js";

@@ -1,18 +1,31 @@
-// Where something can be ruled on a bidder, on one lot or on all: the calls for that, and the words.
+// Where something can be ruled on a bidder, on one lot, on all of a seller, or on all: the calls for that, and the words.
 
 import { formatMoney } from "../lib/money.js";
-import { bidderOf, rule, ruledBidders, spendingOf } from "../lib/rulings.js";
+import { OF_ALL, bidderOf, ofItem, ofSeller, rule, ruledBidders, spendingOf } from "./calls.js";
 
-const STANDS = "Bids that were accepted stand, and a maximum goes on to bid: a void strikes it.";
+const STANDS = "Bids that were accepted stand, and a maximum goes on to bid: a void by an operator strikes it.";
 
 const REFUSED = {
   BLOCKED: "May not bid here: blocked.",
   NOT_APPROVED: "May not bid here: approval is asked for, and not given.",
 };
 
+/** Who may bid on a lot, in words. `asks`: it asks for approval; `houseAsks`: all lots do. */
+export function whoMayBid({ isOver, asks, houseAsks }) {
+  if (isOver) return "The bidding is over.";
+  if (asks) return "The lot asks for approval.";
+  return houseAsks ? "All lots ask for approval." : "Whoever is not blocked may bid.";
+}
+
 /** One lot. `item` is what is shown: `{id, currency}`. */
 export class LotPlace {
   item = null;
+  rulings = ["approve", "block", "limit"];
+
+  /** `byHouse`: how what was ruled for all lots is called. */
+  constructor(byHouse = "on all lots") {
+    this.byHouse = byHouse;
+  }
 
   get id() {
     return this.item.id;
@@ -23,17 +36,17 @@ export class LotPlace {
   }
 
   read(userId) {
-    return bidderOf(this.id, userId);
+    return bidderOf(ofItem(this.id), userId);
   }
 
   list(cursor, limit) {
-    return ruledBidders(this.id, { cursor, limit });
+    return ruledBidders(ofItem(this.id), { cursor, limit });
   }
 
   /** What rules on the lot that is shown now: while a dialog is open another one may come. */
   ruler() {
-    const { id } = this;
-    return (userId, ruling, said) => rule(id, userId, ruling, said);
+    const place = ofItem(this.id);
+    return (userId, ruling, said) => rule(place, userId, ruling, said);
   }
 
   /** Of a row of the list, or of what `read` told. */
@@ -41,9 +54,9 @@ export class LotPlace {
     return [
       ...(blocked ? ["Blocked"] : []),
       ...(bySeller ? ["Blocked by the seller"] : []),
-      ...(blockedForAll ? ["Blocked on all lots"] : []),
+      ...(blockedForAll ? [`Blocked ${this.byHouse}`] : []),
       ...(approved ? ["Approved"] : []),
-      ...(approvedForAll ? ["Approved on all lots"] : []),
+      ...(approvedForAll ? [`Approved ${this.byHouse}`] : []),
       ...(limit === null ? [] : [`Up to ${formatMoney(limit, this.currency)} a bid`]),
     ];
   }
@@ -59,9 +72,9 @@ export class LotPlace {
   questions(user) {
     return {
       approve: [`Approve ${user} on this lot?`, "An approval lets somebody bid where that is asked for. Blocks go on.", "Approve"],
-      unapprove: [`Take the approval of ${user} back?`, `An approval on all lots goes on. ${STANDS}`, "Take it back"],
+      unapprove: [`Take the approval of ${user} back?`, `An approval ${this.byHouse} goes on. ${STANDS}`, "Take it back"],
       block: [`Block ${user} on this lot?`, `No more of their bids are taken here. ${STANDS}`, "Block"],
-      unblock: [`Take the block of ${user} back?`, "Blocks by the seller and on all lots go on.", "Take it back"],
+      unblock: [`Take the block of ${user} back?`, `Blocks by the seller and ${this.byHouse} go on.`, "Take it back"],
       limit: [`Limit ${user} on this lot?`, "Neither a bid nor a maximum may be above this. What was accepted before stands.", "Limit"],
       unlimit: [`Take the limit of ${user} back?`, "Then bids on this lot may be of any amount. A spending limit goes on.", "Take it back"],
     };
@@ -70,8 +83,50 @@ export class LotPlace {
   amountLabel = "The most that one bid may come to";
 }
 
+/** All lots of a seller. `seller` is who is shown; `lots` are theirs, in words. */
+export class SellerPlace {
+  seller = null;
+  lots = "your lots";
+  rulings = ["block"];
+
+  read(userId) {
+    return bidderOf(ofSeller(this.seller), userId);
+  }
+
+  list(cursor, limit) {
+    return ruledBidders(ofSeller(this.seller), { cursor, limit });
+  }
+
+  /** What rules on the lots of the seller who is shown now. */
+  ruler() {
+    const place = ofSeller(this.seller);
+    return (userId, ruling, said) => rule(place, userId, ruling, said);
+  }
+
+  tagsOf({ blocked }) {
+    return blocked ? ["Blocked"] : [];
+  }
+
+  wordsOf({ blocked }) {
+    return blocked ? `May not bid on any of ${this.lots}.` : `May bid on ${this.lots}, where nothing else forbids it.`;
+  }
+
+  figuresOf() {
+    return [];
+  }
+
+  questions(user) {
+    return {
+      block: [`Block ${user} on all of ${this.lots}?`, `No more of their bids are taken there, nor on later lots. ${STANDS}`, "Block"],
+      unblock: [`Take the block of ${user} back?`, "Blocks on single lots and by the house go on.", "Take it back"],
+    };
+  }
+}
+
 /** All lots. What a bidder spends is told in the currency that `currencyOf()` returns. */
 export class HousePlace {
+  rulings = ["approve", "block", "limit"];
+
   constructor({ currencyOf }) {
     this.currencyOf = currencyOf;
   }
@@ -82,12 +137,12 @@ export class HousePlace {
 
   async read(userId) {
     const { currency } = this;
-    const [told, spending] = await Promise.all([bidderOf(null, userId), spendingOf(userId, currency)]);
+    const [told, spending] = await Promise.all([bidderOf(OF_ALL, userId), spendingOf(userId, currency)]);
     return { ...told, ...spending };
   }
 
   list(cursor, limit) {
-    return ruledBidders(null, { cursor, limit });
+    return ruledBidders(OF_ALL, { cursor, limit });
   }
 
   /** What rules on all lots, and on money in the currency of now. */
@@ -95,7 +150,7 @@ export class HousePlace {
     const { currency } = this;
     return (userId, ruling, said) => {
       const isOfMoney = ruling === "limit" || ruling === "unlimit";
-      return rule(null, userId, ruling, isOfMoney ? { ...said, currency } : said);
+      return rule(OF_ALL, userId, ruling, isOfMoney ? { ...said, currency } : said);
     };
   }
 

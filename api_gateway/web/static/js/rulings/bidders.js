@@ -1,5 +1,5 @@
-// Who may bid, on one lot or on all: those on whom something was ruled, one bidder who was looked up, and what can be
-// ruled on them. Nothing is done without a question and a reason.
+// Who may bid, on one lot, on all of a seller, or on all: those on whom something was ruled, one bidder who was looked
+// up, and what can be ruled on them. Nothing is done without a question and a reason.
 
 import { ApiError } from "../lib/api.js";
 import { element, sentence, setText } from "../lib/dom.js";
@@ -8,6 +8,7 @@ import { moneyOf } from "./confirm.js";
 const PAGE = 20;
 // A page of the list may be empty although others follow.
 const EMPTY_PAGES_MAX = 20;
+const BUTTONS = ["approve", "block", "limit", "unlimit"];
 const USER_ID = /^(?!\.+$)[A-Za-z0-9_.@-]{1,64}$/;
 export const WHY_ARCHIVED = "Why? The archive keeps it; nobody else is told.";
 
@@ -19,8 +20,8 @@ export class Bidders {
   #from = 0;
   #next = null; // The cursor of the server's next page.
   #here = null; // The cursor of this one.
-  #asked = 0; // Answers to older questions than the newest are not shown.
-  #listed = 0;
+  #asked = 0; // Answers to older questions than the newest are not shown,
+  #listed = 0; // nor older lists.
 
   /**
    * `place`: where it is ruled; `where`, in words. `mayRule()`: not only look. `onTold(page)` runs after the list was
@@ -39,7 +40,7 @@ export class Bidders {
     this.figures = element("dl", { class: "figures" });
     this.done = element("p", { class: "field-note", role: "status" });
     this.buttons = new Map(
-      ["approve", "block", "limit", "unlimit"].map((each) => [each, element("button", { type: "button", class: "button-quiet is-small" })]),
+      BUTTONS.filter((each) => place.rulings.includes(each.replace(/^un/, ""))).map((each) => [each, element("button", { type: "button", class: "button-quiet is-small" })]),
     );
     for (const [each, button] of this.buttons) button.addEventListener("click", () => this.ask(this.#rulingOf(each), this.#user));
     this.choices = element("div", { class: "lot-buttons" }, ...this.buttons.values());
@@ -89,6 +90,7 @@ export class Bidders {
   /** Shows nobody any more. */
   forget() {
     this.#asked += 1;
+    this.#listed += 1;
     this.#user = this.#told = null;
     this.#rows = [];
     this.#from = 0;
@@ -247,13 +249,13 @@ export class Bidders {
     );
     this.figures.hidden = this.figures.children.length === 0;
     this.choices.hidden = !this.mayRule();
-    const label = (name, text) => setText(this.buttons.get(name), text);
+    const label = (name, text) => this.buttons.has(name) && setText(this.buttons.get(name), text);
     label("approve", approved ? "Take approval back" : "Approve");
     label("block", blocked ? "Take block back" : "Block");
     this.buttons.get("block").classList.toggle("is-danger", !blocked);
     label("limit", limit === null ? "Limit" : "Change limit");
     label("unlimit", "Take limit back");
-    this.buttons.get("unlimit").hidden = limit === null;
+    this.buttons.get("unlimit")?.toggleAttribute("hidden", limit === null);
   }
 
   /** What a button does now. */

@@ -1,6 +1,7 @@
-// The calls about who may bid, on one lot or on all. A ruling is about later bids: what was accepted stands.
+// The calls about who may bid, on one lot, on all of a seller, or on all. A ruling is about later bids: what was accepted
+// stands.
 
-import { OPERATION_TIMEOUT_MS, request } from "./api.js";
+import { OPERATION_TIMEOUT_MS, request } from "../lib/api.js";
 
 const CALLS = {
   approve: ["PUT", "approval"],
@@ -11,35 +12,43 @@ const CALLS = {
   unlimit: ["DELETE", "limit"],
 };
 
-/** Where the bidders of an item are; without one those of all items. */
-function biddersPath(itemId) {
-  return itemId === null ? "/api/v1/bidders" : `/api/v1/items/${encodeURIComponent(itemId)}/bidders`;
+/** Where the bidders of all items are. Each call takes such a place. */
+export const OF_ALL = "/api/v1/bidders";
+
+/** Where the bidders of an item are. */
+export function ofItem(itemId) {
+  return `/api/v1/items/${encodeURIComponent(itemId)}/bidders`;
+}
+
+/** Where those are whom a seller blocks on all items. */
+export function ofSeller(sellerId) {
+  return `/api/v1/sellers/${encodeURIComponent(sellerId)}/bidders`;
 }
 
 /** One page of those on whom something was ruled: `{bidders, next_cursor, approval_required}`. */
-export function ruledBidders(itemId, { cursor, limit }) {
+export function ruledBidders(place, { cursor, limit }) {
   const query = new URLSearchParams({ limit: String(limit) });
   if (cursor) query.set("cursor", cursor);
-  return request(`${biddersPath(itemId)}?${query}`);
+  return request(`${place}?${query}`);
 }
 
-/** What holds for a bidder, on the item or on all. */
-export function bidderOf(itemId, userId) {
-  return request(`${biddersPath(itemId)}/${encodeURIComponent(userId)}`);
+/** What holds for a bidder there. */
+export function bidderOf(place, userId) {
+  return request(`${place}/${encodeURIComponent(userId)}`);
 }
 
 /** With what a bidder leads over all items in the currency, and may still: `{limit, committed, remaining}`. */
 export function spendingOf(userId, currency) {
-  return request(`${biddersPath(null)}/${encodeURIComponent(userId)}/limit?${new URLSearchParams({ currency })}`);
+  return request(`${OF_ALL}/${encodeURIComponent(userId)}/limit?${new URLSearchParams({ currency })}`);
 }
 
 /**
  * "approve", "block" or "limit", or the opposite with "un". `amount` is that of a limit; `currency` that of a spending
  * limit, over all items.
  */
-export function rule(itemId, userId, ruling, said) {
-  const [, what] = CALLS[ruling];
-  return change(`${biddersPath(itemId)}/${encodeURIComponent(userId)}/${what}`, CALLS[ruling][0], said);
+export function rule(place, userId, ruling, said) {
+  const [method, what] = CALLS[ruling];
+  return change(`${place}/${encodeURIComponent(userId)}/${what}`, method, said);
 }
 
 /** Whether all items ask for approval, from now on. */
