@@ -218,6 +218,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             Voids(redis, item_scripts, archive),
             archive,
             Returns(redis, archive.asking),
+            accounts,
             on_outbox=relay.notice,
         )
         ruling_scripts = RulingScripts(redis, limits)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from api_gateway.archive import Archive
+from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.item_scripts import ItemScripts, Transition
@@ -39,11 +40,13 @@ class Operations:
         voids: Voids,
         archive: Archive,
         returns: Returns,
+        accounts: Accounts,
         *,
         on_outbox: Callable[[str], None],
         within_s: float = WITHIN_S,
     ) -> None:
         """``within_s``: of one void, with all that it waits for."""
+        self._accounts = accounts
         self._within_s = within_s
         self._scripts = scripts
         self._items = items
@@ -92,7 +95,10 @@ class Operations:
         except TimeoutError:
             raise Unavailable("the void took too long; look at the item, and try again", retry_after_s=5) from None
         self._on_outbox(names.shard_of(item_id))
-        return await self._items.get(item_id, may_open=False)
+        item = await self._items.get(item_id, may_open=False)
+        if item.state.leader:
+            await self._accounts.hear(item_id, item.state.leader, item.terms.currency)
+        return item
 
     async def _strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> None:
         for _ in range(_RETURNS):

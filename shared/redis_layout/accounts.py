@@ -24,6 +24,7 @@ only
 2. To lower it, the shard first lowers it. The account learns of it with the next question, which says the shard's
 ``n`` and
    lease. Where that ``n`` is not below its own, no raise is on its way, so what the shard says bounds what it has.
+3. Where a void has brought a lead back, more is used than the lease. The shard says what is used, and keeps its lease.
 
 So nothing is lost and nothing is given twice, whoever dies between two steps. An item says in ``charged`` for whom it
 is counted, and how much: it is changed in the step that changes the item.

@@ -65,7 +65,7 @@ _NO_RAISE: Final[dict[int, NoRaise]] = {
 }
 
 Report = tuple[str, int, int, str]
-"""What a shard has told: its name, epoch, n and lease, which is empty for any amount."""
+"""What a shard has told: its name, epoch, n, and what is used of its lease, empty for any amount."""
 
 
 class AccountScripts:
@@ -237,6 +237,7 @@ class AccountScripts:
         assert part.lease.granted is not None
         arguments = [
             *(shard, part.lease.generation, str(part.epoch), str(part.lease.n), str(part.lease.granted), str(need)),
+            str(part.used),
         ]
         answer = await self._lease.run(self._redis, [account_key(user_id, currency)], arguments)
         status = int(answer[0])

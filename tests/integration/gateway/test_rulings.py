@@ -344,6 +344,22 @@ async def test_a_spending_limit_across_items(http: httpx.AsyncClient) -> None:
     assert await spending(http, "max") == (None, 2_005, None)
 
 
+async def test_what_a_void_brings_back_is_not_there_for_bids_elsewhere(http: httpx.AsyncClient) -> None:
+    here, elsewhere, *_ = {names.shard_of(item): item for item in (f"brought-back-{n}" for n in range(12))}.values()
+    for item in (here, elsewhere):
+        await create(http, item)
+    await rule(http, "PUT", "/bidders/vic/limit", {"amount": 400})
+    assert await code(http, here, "vic", max_amount=300) is None
+    assert await code(http, here, "noa", max_amount=350, bid_id="noa-1") is None
+    # All of it is collected, and given back.
+    assert await code(http, elsewhere, "vic", max_amount=401) == "LIMIT_EXCEEDED"
+    back = await http.post(f"{API}/items/{here}/bids/noa-1/void", json={"reason": "a test"})
+    assert back.status_code == 200
+    assert await spending(http, "vic") == (400, 300, 100)
+    assert await code(http, elsewhere, "vic", max_amount=101) == "LIMIT_EXCEEDED"
+    assert await code(http, elsewhere, "vic", max_amount=100) is None
+
+
 async def test_a_limit_below_what_one_leads_with_takes_nothing_away(http: httpx.AsyncClient) -> None:
     await create(http, "below-1")
     await create(http, "below-2")

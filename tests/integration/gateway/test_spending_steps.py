@@ -9,8 +9,10 @@ import pytest
 import pytest_asyncio
 
 from api_gateway.engine.accounts.scripts import InShard, Raise, Report
+from shared import names
 from shared.redis_layout.keys import account_key
-from tests.integration.gateway.spending_world import SHARDS, USD, WHY, House
+from shared.redis_layout.verdicts import ACCEPTED, credit_lacking
+from tests.integration.gateway.spending_world import ITEMS, SHARDS, USD, WHY, House
 from tests.stack import running_stack
 
 pytestmark = pytest.mark.integration
@@ -160,3 +162,61 @@ async def test_an_account_that_is_being_counted_gives_nothing(hand: Hand) -> Non
     assert not account.is_open
     assert await hand.scripts.begin("ann", USD, account) == {}, "they counted before"
     assert await hand.ask(10) == "counting"
+
+
+async def test_a_shard_never_gives_itself_what_a_void_has_brought_back(hand: Hand) -> None:
+    """A void may bring a lead back whose credit is used elsewhere. The shard must not take it for a lease: 1. nobody
+    told the account of it; 2. the bidder loses the lead, and gets the whole limit elsewhere; 3. and bids here again."""
+    house = hand.house
+    here, elsewhere = next((a, b) for a in ITEMS for b in ITEMS if names.shard_of(a) != names.shard_of(b))
+
+    async def bid(item: str, user: str, most: int) -> tuple[bool, str]:
+        """As a gateway does; whether it was accepted, and the bid's id."""
+        line = await house.place(item, user, None, most)
+        lacking = credit_lacking(line) if line.startswith(b"R|LIMIT") else None
+        if lacking is not None and await house.accounts.find_credit(item, user, USD, lacking[0]):
+            line = await house.place(item, user, None, most)
+        return line.startswith(ACCEPTED), f"b-{house.numbers}"
+
+    async def void(item: str, bid_id: str) -> None:
+        await house.items.void(item, bid_id, count=(), reason="a test", by="olga")
+
+    async def collected() -> list[Report]:
+        account = await house.accounts_scripts.account("ann", USD)
+        assert account is not None
+        return await house.accounts_scripts.collect("ann", USD, account.generation, names.SHARDS)
+
+    leads, anns = await bid(here, "ann", 300)
+    _, bobs = await bid(here, "bob", 500)
+    assert leads
+    account = await house.accounts_scripts.account("ann", USD)
+    assert account is not None
+    await house.accounts_scripts.take_back("ann", USD, account.generation, await collected())
+    await void(here, bobs)
+    assert await house.leads("ann") == 300
+    await collected()
+    await void(here, anns)
+    assert await house.leads("ann") == 0
+    assert (await bid(elsewhere, "ann", 800))[0]
+    assert not (await bid(here, "ann", 300))[0], "the limit is used elsewhere"
+    assert await house.leads("ann") == 800
+
+
+async def test_what_a_void_has_brought_back_is_credit_of_nobody_once_the_account_knows(hand: Hand) -> None:
+    """What is used beyond the lease counts for the account as soon as it hears of it."""
+    house = hand.house
+    here = next(item for item in ITEMS if names.shard_of(item) == hand.shard)
+    assert await house.accounts.find_credit(here, "ann", USD, 300)
+    await house.place(here, "ann", None, 300)
+    await house.place(here, "bob", None, 500)
+    await hand.tell(await hand.collect())
+    await house.items.void(here, f"b-{house.numbers}", count=(), reason="a test", by="olga")
+    await house.accounts.hear(here, "ann", USD)
+    assert await hand.books() == (0, 300)
+    assert await hand.ask(900) == "lacking"
+    assert await hand.books() == (0, 300), "also when it was asked in vain"
+    part = await hand.part()
+    given = await hand.ask(400)
+    assert await hand.bring(part, given)
+    granted, known = await hand.books()
+    assert 400 <= granted <= known <= 800

@@ -2,7 +2,7 @@
 --
 -- KEYS[1] account (hash)
 -- ARGV[1] shard   ARGV[2] generation   ARGV[3] the shard's epoch, ARGV[4] n, ARGV[5] lease, as the shard has just told
--- ARGV[6] how much more is needed
+-- ARGV[6] how much more is needed, beyond the lease   ARGV[7] what is used, as the shard has told with it
 -- Reply: { 0, n, by how much } raise the lease so   { 1 } there is not as much left   { 4 } the shard and the account do not know the
 --        same generation   { 5 } it is being counted   { 6 } what the shard told is old: ask it again
 local limit, generation, state, leased, record = unpack(redis.call('HMGET', KEYS[1], 'limit', 'generation', 'state', 'leased',
@@ -28,7 +28,9 @@ if left >= need then
   by = need + math.floor((left - need) / 8)
   told_n = told_n + 1
 end
-redis.call('HSET', KEYS[1], 'leased', F:format(leased - lease + told + by), ARGV[1],
-  string.format('%d|%d|%d|%d', told + by, told_epoch, told_n, by))
+-- What a void has brought back beyond the lease counts, too. Where there is a raise, it is part of the need.
+local known = math.max(told + by, tonumber(ARGV[7]))
+redis.call('HSET', KEYS[1], 'leased', F:format(leased - lease + known), ARGV[1],
+  string.format('%d|%d|%d|%d', known, told_epoch, told_n, by))
 if by == 0 then return { 1 } end
 return { 0, F:format(told_n), F:format(by) }
