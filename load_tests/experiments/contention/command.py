@@ -11,7 +11,7 @@ import click
 from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import Number
 from load_tests.durations import whole_seconds
-from load_tests.experiments.common.guard import require_descriptors, require_ports
+from load_tests.experiments.common.guard import Refused, require_descriptors, require_ports
 from load_tests.experiments.common.options import asked_from, counts, out_from, place_options
 from load_tests.experiments.common.place import Asked, open_place
 from load_tests.experiments.common.session import Session, conduct, settings_of
@@ -45,6 +45,11 @@ from load_tests.generator.driver import USERS_PER_PROCESS_MAX
     default="locust",
     help="Who bids: Locust's users, or plain connections, which cost a fraction of their CPU.",
 )
+@click.option(
+    "--ecs-cluster",
+    default="",
+    help="On AWS: the cluster whose services are looked at, by Container Insights; steps of two minutes or more.",
+)
 @place_options
 def contention(
     users: tuple[int, ...],
@@ -54,18 +59,21 @@ def contention(
     processes: int,
     strategy: Strategy,
     generator: Generator,
+    ecs_cluster: str,
     **options: Any,
 ) -> None:
     """The ladder: more and more users on one item; rate, response times, failures, CPU, what limited it, and the proof.
 
     Without --target: the platform that is up here, else a private one.
     """
-    ladder = Ladder(users, duration_s, items, rate, processes, strategy, generator=generator)
+    ladder = Ladder(users, duration_s, items, rate, processes, strategy, generator=generator, ecs_cluster=ecs_cluster)
     session = Session("contention", out_from(options, "contention"), settings_of(ladder))
     conduct(session, lambda it: _run(it, ladder, asked_from(options)))
 
 
 async def _run(session: Session, ladder: Ladder, asked: Asked) -> bool:
+    if ladder.ecs_cluster and not asked.aws:
+        raise Refused("--ecs-cluster looks at services on AWS: --aws and --target name the platform there")
     most = max(ladder.users)
     require_ports(most)
     require_descriptors(most, max(ladder.processes, -(-most // USERS_PER_PROCESS_MAX)), "users")

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,18 +21,20 @@ from load_tests.experiments.common import facts
 from load_tests.experiments.common.bottleneck import limit_of
 from load_tests.experiments.common.gateway_clock import read_buckets, time_between
 from load_tests.experiments.common.guard import Refused
+from load_tests.experiments.common.insights import Insights
 from load_tests.experiments.common.place import Place
 from load_tests.experiments.common.progress import done, step_bar
-from load_tests.experiments.common.results import LadderStep, ProofSummary
+from load_tests.experiments.common.results import LadderStep, ProofSummary, Use
 from load_tests.experiments.common.sampling import GENERATOR, measured, sampling
 from load_tests.experiments.common.session import Session
 from load_tests.experiments.contention.proving import proof_of_step, proof_of_yardstick
 from load_tests.generator.driver import USERS_PER_PROCESS_MAX, Load, gateway_client, open_items, run_locust
-from load_tests.generator.ledger import Ledger
+from load_tests.generator.ledger import Ledger, Window
 from load_tests.generator.plain.driver import run_plain
 from load_tests.generator.tally import Progress
 from load_tests.proof.verify import open_sources
 from load_tests.run.tag import run_tag
+from shared.aws.clients import AwsError
 from shared.clients.redis import open_redis
 
 Strategy = Literal["lua", "optimistic", "plain-lua"]
@@ -44,7 +46,8 @@ PATIENCE_S = 60
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """The steps to take: each of ``duration_s`` seconds with all its users. ``rate`` above 0 makes them open runs.
-    ``generator``: Locust's users, or plain connections, which leave more of a small machine to the platform."""
+    ``generator``: Locust's users, or plain connections, which leave more of a small machine to the platform.
+    ``ecs_cluster``: of a target on AWS, whose services are looked at; empty for none."""
 
     users: tuple[int, ...]
     duration_s: int
@@ -54,6 +57,7 @@ class Ladder:
     strategy: Strategy = "lua"
     quota: float = 0.0
     generator: Generator = "locust"
+    ecs_cluster: str = ""
 
     def load_of(self, users: int) -> Load:
         """One step on items of its own, with as many processes as so many users need."""
@@ -123,6 +127,8 @@ async def _step(
         proof, retries = await _proved(place, ladder.strategy, gateway_url, load, ledger)
     window = ledger.window
     found = measured(samples, window.began_s, window.began_s + window.seconds, facts.usable_cores())
+    if ladder.ecs_cluster:
+        found = replace(found, components=await _on_ecs(ladder.ecs_cluster, window))
     return LadderStep(
         users=load.users,
         items=len(load.item_ids),
@@ -157,6 +163,17 @@ async def _step(
         retries=retries,
         gateway_time=time_between(counted_before, counted, bids=ledger.bids),
     )
+
+
+async def _on_ecs(cluster: str, window: Window) -> dict[str, Use]:
+    try:
+        used = await Insights(cluster).between(window.began_s, window.began_s + window.seconds)
+    except AwsError as error:
+        click.echo(f"  What the services used is not known: {error}", err=True)
+        return {}
+    if not used:
+        click.echo("  What the services used is not known: no whole minute of the clock lay in the step.", err=True)
+    return used
 
 
 async def _proved(
