@@ -57,14 +57,14 @@ class Samples:
 
     def _use(self, name: str, first: int, last: int, took_s: float) -> Use:
         before = self.looks[first].get(name, Look({}, 0)).cpu_s
-        after = self.looks[last][name].cpu_s
-        # A process that was not there at the first look has begun since.
+        looks = [look[name] for look in self.looks[first : last + 1] if name in look]
+        # A process that was not there at the first look has begun since, and one that has ended used what it had then.
+        after = {pid: cpu_s for look in looks for pid, cpu_s in look.cpu_s.items()}
         spent = {pid: cpu_s - before.get(pid, 0.0) for pid, cpu_s in after.items()}
-        memory = max(look[name].memory for look in self.looks[first : last + 1] if name in look)
+        memory = max(look.memory for look in looks)
         hottest = max(spent.values(), default=0.0) / took_s
-        return Use(
-            round(sum(spent.values()) / took_s, 3), round(hottest, 3), round(memory / 1e6, 1), max(1, len(after))
-        )
+        count = max(len(look.cpu_s) for look in looks)
+        return Use(round(sum(spent.values()) / took_s, 3), round(hottest, 3), round(memory / 1e6, 1), max(1, count))
 
 
 @contextlib.asynccontextmanager

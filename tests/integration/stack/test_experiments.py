@@ -30,7 +30,7 @@ async def test_a_ladder_a_crowd_a_kill_and_the_report_of_them(start_stack: Stack
 
     ladder, crowd, kill = begun("contention"), begun("fanout"), begun("resilience")
     assert await climb(ladder, place, Ladder((5,), 1, processes=2))
-    assert await climb(ladder, place, Ladder((10,), 1, processes=2, generator="plain"))
+    assert await climb(ladder, place, Ladder((10,), 3, processes=2, generator="plain"))
     assert await fan_out(crowd, place, Fanout((50,), 2, rate=10, slow=2))
     assert await endure(kill, place, Plan("broadcast", 1, bidders=5, viewers=1))
     for session in (ladder, crowd, kill):

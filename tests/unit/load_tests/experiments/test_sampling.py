@@ -41,6 +41,13 @@ def test_a_process_that_began_meanwhile_counts_from_its_beginning() -> None:
     assert measured(found, 101.0, 103.0, 2).components["redis"] == Use(1.0, 0.5, 40.0, 2)
 
 
+def test_a_process_that_ended_meanwhile_counts_until_its_end() -> None:
+    found = samples()
+    for look in found.looks[3:]:
+        look[GENERATOR] = Look({}, 0)
+    assert measured(found, 101.0, 103.0, 2).generator == Use(0.5, 0.375, 1.0, 2)
+
+
 @pytest.mark.parametrize("looks", [0, 1])
 def test_without_two_looks_nothing_is_known(looks: int) -> None:
     found = measured(samples(looks), 0.0, 200.0, 2)
