@@ -25,8 +25,14 @@ down: install ## stop what `bidding up --detach` started
 # Five files at a time, on two cores: the tests wait longer than they compute. ARGS="-n 0" for one after the other.
 # tests/distribution.py says in which order, and which files together.
 # Bytecode is kept even where the environment forbids it: without it every worker compiles all tests anew.
+# What fails beside all the others is run once more, alone, as CPython's own tests are: a busy machine may stand still for longer than
+# a test can wait. It is told which tests those were, and one that fails alone, too, fails the run.
 test: install-dev ## all tests, against servers that the test run starts itself
-	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@export PYTHONDONTWRITEBYTECODE=; \
+		$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS); status=$$?; \
+		test $$status -eq 1 || exit $$status; \
+		echo; echo "Once more, one after the other: what has failed"; \
+		exec $(BIN)/python -m pytest $(ARGS) -n 0 -v --last-failed --last-failed-no-failures none
 
 test-quick: install-dev ## the tests without servers: two minutes or so
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit $(ARGS)
