@@ -97,7 +97,7 @@ class Operations:
         self._on_outbox(names.shard_of(item_id))
         item = await self._items.get(item_id, may_open=False)
         if item.state.leader:
-            await self._accounts.hear(item_id, item.state.leader, item.terms.currency)
+            await self._accounts.hear(item.state.leader, item.terms.currency)
         return item
 
     async def _strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> None:

@@ -100,19 +100,22 @@ class Accounts:
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
 
-    async def hear(self, item_id: str, user_id: str, currency: str) -> None:
-        """Have the account know what its bidder uses in the item's shard: a void may have brought a lead back. If it
-        cannot be told now, the account hears of it when the shard asks or is asked."""
+    async def hear(self, user_id: str, currency: str) -> None:
+        """Have the account know what its bidder uses: a void may have brought a lead back. All shards give back what
+        they do not use, since what one has free may be what came back in another. If the account cannot be told now,
+        it hears of it when the shards ask or are asked."""
         try:
-            account = await self._scripts.account(user_id, currency)
-            if account is None or account.limit is None:
-                return
-            shard = names.shard_of(item_id)
-            reports = await self._scripts.collect(user_id, currency, account.generation, [shard])
-            if reports:
-                await self._scripts.take_back(user_id, currency, account.generation, reports)
-        except (RedisError, OSError, TimeoutError) as error:
-            logger.info("an account does not know yet what a void has brought back: %s", told_of(error))
+            for _ in range(_OPENING_TRIES):
+                account = await self._scripts.account(user_id, currency)
+                if account is None or account.limit is None:
+                    return
+                reports = await self._scripts.collect(user_id, currency, account.generation, names.SHARDS)
+                if await self._scripts.take_back(user_id, currency, account.generation, reports):
+                    return
+                # It is being counted, maybe with what was before.
+                await self.open(user_id, currency)
+        except (ShardLost, Unavailable, RedisError, OSError, TimeoutError) as error:
+            logger.info("an account does not know yet what a void has brought back: %s", error)
 
     async def _find_credit(self, shard: str, user_id: str, currency: str, need: int) -> bool:
         others_asked = was_old = False

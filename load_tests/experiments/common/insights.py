@@ -74,6 +74,9 @@ class Insights:
                 told = self._told(client, some, first, last)
                 for number, name in enumerate(some):
                     cpu, hottest, tasks, memory = (told.get((number, which), []) for which in range(len(_STATISTICS)))
+                    if not any((cpu, hottest, tasks, memory)):
+                        # CloudWatch names services for two weeks after they are gone.
+                        continue
                     if min(map(len, (cpu, hottest, tasks, memory))) < (last - first) // _MINUTE:
                         return {}
                     found[name] = Use(

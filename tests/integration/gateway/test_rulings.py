@@ -360,6 +360,23 @@ async def test_what_a_void_brings_back_is_not_there_for_bids_elsewhere(http: htt
     assert await code(http, elsewhere, "vic", max_amount=100) is None
 
 
+async def test_what_is_free_elsewhere_is_given_back_when_a_void_brings_a_lead_back(http: httpx.AsyncClient) -> None:
+    here, elsewhere, *_ = {names.shard_of(item): item for item in (f"free-again-{n}" for n in range(12))}.values()
+    for item in (here, elsewhere):
+        await create(http, item, increment={"kind": "flat", "value": 0.01})
+    await rule(http, "PUT", "/bidders/wim/limit", {"amount": 100})
+    assert await code(http, here, "wim", max_amount=60) is None
+    assert await code(http, here, "noa", max_amount=70, bid_id="noa-2") is None
+    # The whole limit is elsewhere, used and then free.
+    assert await code(http, elsewhere, "wim", max_amount=100, bid_id="wim-3") is None
+    gone = await http.post(f"{API}/items/{elsewhere}/bids/wim-3/void", json={"reason": "a test"})
+    assert gone.status_code == 200
+    back = await http.post(f"{API}/items/{here}/bids/noa-2/void", json={"reason": "a test"})
+    assert back.status_code == 200
+    assert await code(http, elsewhere, "wim", max_amount=100) == "LIMIT_EXCEEDED"
+    assert await spending(http, "wim") == (100, 60, 40)
+
+
 async def test_a_limit_below_what_one_leads_with_takes_nothing_away(http: httpx.AsyncClient) -> None:
     await create(http, "below-1")
     await create(http, "below-2")

@@ -211,7 +211,7 @@ async def test_what_a_void_has_brought_back_is_credit_of_nobody_once_the_account
     await house.place(here, "bob", None, 500)
     await hand.tell(await hand.collect())
     await house.items.void(here, f"b-{house.numbers}", count=(), reason="a test", by="olga")
-    await house.accounts.hear(here, "ann", USD)
+    await house.accounts.hear("ann", USD)
     assert await hand.books() == (0, 300)
     assert await hand.ask(900) == "lacking"
     assert await hand.books() == (0, 300), "also when it was asked in vain"
