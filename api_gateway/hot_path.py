@@ -28,7 +28,7 @@ from api_gateway.context import Context
 from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
 from api_gateway.door.rates import RateLimited, peer_of
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.items import Items
 from api_gateway.limits import ClientGone, refuse, refuse_with
 from api_gateway.problems import problem_of

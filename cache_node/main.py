@@ -41,7 +41,7 @@ from shared.clients.postgres import open_postgres
 from shared.http.problems import problem
 from shared.http.protocol import bounded_protocol
 from shared.logs import set_up_logging
-from shared.read_cache.cache import open_read_cache
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.settings import EXIT_MISCONFIGURED, settings_or_exit
 from shared.streams.follower import HEARTBEATS_MISSED_MAX, Follower

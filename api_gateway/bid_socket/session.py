@@ -34,7 +34,7 @@ from api_gateway.bid_socket.messages import (
 )
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.hot_path import SentBid, answer_missing, check_item_id, decide, render
 from shared.domain.errors import BiddingError, InvalidInput
 from shared.http.problems import INTERNAL_ERROR as ERROR_CODE

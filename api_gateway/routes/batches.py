@@ -19,7 +19,7 @@ from api_gateway.access import Permit, permit_of
 from api_gateway.context import Context, context_of
 from api_gateway.documented import BatchAnswer, json_content, request_body
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.hot_path import SentBid, answer_missing, check_item_id, decide, render
 from api_gateway.problems import problem_of
 from api_gateway.schemas import BatchedBid, BidBatch, decode_body

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api_gateway.context import Context
 from api_gateway.door.rates import peer_of
 from api_gateway.routes import batches
-from api_gateway.tracing.bids import BID_ROUTE, enter
+from api_gateway.tracing.bids import BID_ROUTE
+from api_gateway.tracing.one_bid import enter
 
 _BID: Final = re.compile(r"/api/v1/items/[A-Za-z0-9_-]{1,64}/bid")
 

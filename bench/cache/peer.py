@@ -9,8 +9,9 @@ import sys
 
 import uvloop
 
-from shared.read_cache.cache import GroupSpec, open_read_cache
+from shared.read_cache.cache import GroupSpec
 from shared.read_cache.membership.static import parse_nodes
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 
 

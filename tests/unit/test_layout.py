@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,14 @@ def imported(path: Path) -> Iterator[str]:
             yield node.module
 
 
+def imported_modules(path: Path) -> Iterator[str]:
+    """As :func:`imported`, with those that are imported as names of a package."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    yield from imported(path)
+
+
 def test_the_domain_imports_only_the_standard_library() -> None:
     files = sorted((ROOT / "shared" / "domain").rglob("*.py"))
     assert files
@@ -38,6 +47,29 @@ def test_the_domain_imports_only_the_standard_library() -> None:
 def test_the_bootstrap_imports_only_the_standard_library() -> None:
     names = {name.partition(".")[0] for name in imported(ROOT / "infrastructure" / "local" / "bootstrap.py")}
     assert names <= sys.stdlib_module_names
+
+
+PRODUCT = (
+    "api_gateway",
+    "archival_worker",
+    "broadcast_service",
+    "cache_node",
+    "infrastructure",
+    "load_tests",
+    "shared",
+)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Not for types either, nor inside a function: who reads one of a circle must read all of it."""
+    paths = [path for package in PRODUCT for path in sorted((ROOT / package).rglob("*.py"))]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    graph = {
+        name: {each for each in imported_modules(path) if each in modules and each != name}
+        for name, path in modules.items()
+    }
+    # Raises CycleError, which names the circle.
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(modules)
 
 
 COMPOSITION_ROOTS = (

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from asyncio import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from api_gateway.tracing.one_bid import BidTrace
 from shared.redis_layout.stored_verdicts import fingerprint_of
-
-if TYPE_CHECKING:
-    from api_gateway.tracing.bids import BidTrace
 
 BIDS_PER_CALL_MAX: Final = 256
 """Bids of one item in one script call, so that a call occupies Redis for a millisecond or two."""

@@ -22,7 +22,8 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.bids.batcher import Batcher, PendingBid
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts
-from api_gateway.engine.bids.scripts import Decided, ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.scripts import Decided
 from api_gateway.engine.bids.stored import Asked, read_verdicts
 from api_gateway.tracing.bids import BidTraces
 from shared import names

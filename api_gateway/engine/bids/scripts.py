@@ -20,6 +20,7 @@ from redis.exceptions import (
 )
 
 from api_gateway.engine.bids.batcher import BIDS_PER_CALL_MAX, PendingBid
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.item_scripts import (
     LUA,
     NO_ITEM,
@@ -78,10 +79,6 @@ class Decided:
     entry: int
     last_entry: int
     lineage: Lineage
-
-
-class ItemMissing(Exception):
-    """The item has no hash: it was never opened, or it was known to this gateway and is gone."""
 
 
 class BidScripts:

@@ -40,9 +40,10 @@ from shared.archive_reads.keys import CatalogueKey, item_of, parse_key, state_ke
 from shared.archive_reads.origin import ArchiveReads
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable
-from shared.read_cache.cache import ReadCache, open_read_cache
+from shared.read_cache.cache import ReadCache
 from shared.read_cache.errors import Overloaded
 from shared.read_cache.group import GroupLimits
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.read_cache.shedding import Gate
 from shared.redis_layout.cursors import ask_epoch

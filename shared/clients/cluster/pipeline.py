@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -21,10 +21,8 @@ from redis.exceptions import (
 from typing_extensions import override
 
 from shared.clients.cluster.bounds import MOVING_S, PAUSE_S, REDIRECTS_MAX
+from shared.clients.cluster.redirects import Redirects
 from shared.clients.cluster.slots import shard_of_words
-
-if TYPE_CHECKING:
-    from shared.clients.cluster.client import ClusterClient
 
 
 class NodeAway(ResponseError):
@@ -39,8 +37,12 @@ _AWAY = (ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 class ClusterPipeline(Pipeline):
     """The commands are collected as in any pipeline. WATCH is not for this."""
 
-    def __init__(self, cluster: ClusterClient, *, transaction: bool) -> None:
-        super().__init__(cluster.connection_pool, cluster.response_callbacks, transaction, None)
+    def __init__(self, cluster: Redirects, pool: Any, callbacks: Any, *, transaction: bool) -> None:
+        """
+        Args:
+            pool, callbacks: what the library's pipeline wants; the pool is not used.
+        """
+        super().__init__(pool, callbacks, transaction, None)
         self._cluster = cluster
 
     @override

@@ -13,7 +13,7 @@ from shared.archive_cache.changes import Changes
 from shared.archive_cache.progress import ArchiveProgress, Progress
 from shared.archive_cache.reads import groups, name_of_group
 from shared.clients.nats import NatsLink
-from shared.read_cache.cache import open_read_cache
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.streams.follower import Follower
 from tests.stack import StackFactory

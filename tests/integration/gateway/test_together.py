@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import BidScripts, Decided, ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.relay.shard_scripts import ShardScripts

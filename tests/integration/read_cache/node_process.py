@@ -11,7 +11,8 @@ import signal
 import sys
 
 from shared.clients.nats import NatsLink
-from shared.read_cache.cache import GroupSpec, open_read_cache
+from shared.read_cache.cache import GroupSpec
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.ring import Node
 from shared.read_cache.settings import ReadCacheSettings
 

@@ -15,8 +15,9 @@ import pytest_asyncio
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
 from shared.clients.nats import NatsLink
-from shared.read_cache.cache import GroupSpec, ReadCache, open_read_cache
+from shared.read_cache.cache import GroupSpec, ReadCache
 from shared.read_cache.membership.view import View
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.wire import SERVICE
 from shared.read_cache.settings import ReadCacheSettings

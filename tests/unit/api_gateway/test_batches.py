@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from api_gateway.access import Permit, Reach
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.routes.batches import _answer_all
 from api_gateway.schemas import BatchedBid
 from shared.domain.errors import Unavailable

@@ -17,7 +17,7 @@ from api_gateway.direct import DirectRoad
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.hot_path import BID_BYTES_MAX, HotPath, SentBid, render
 from api_gateway.schemas import BidRequest, decode_body
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Overloaded

@@ -22,8 +22,8 @@ from shared.archive_cache.packing import pack
 from shared.archive_cache.reads import CachedReads, groups, never_unsettled
 from shared.domain.errors import Unavailable
 from shared.http.problems import MEDIA_TYPE
-from shared.read_cache.cache import open_read_cache
 from shared.read_cache.membership.view import View
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.ring import Node, Ring
 from shared.read_cache.settings import ReadCacheSettings
 from tests.waiting import eventually

@@ -12,8 +12,8 @@ from cache_node.context import Context
 from cache_node.figures import figures, service_name
 from shared.archive_cache.reads import CachedReads, groups, name_of_group, never_unsettled
 from shared.aws.cloudwatch import Distribution, Gauge, Total
-from shared.read_cache.cache import open_read_cache
 from shared.read_cache.membership.view import View
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.ring import Node, Ring
 from shared.read_cache.settings import ReadCacheSettings
 

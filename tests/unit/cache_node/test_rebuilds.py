@@ -14,7 +14,8 @@ from cache_node.hearing import Hearing
 from cache_node.rebuilds import Rebuilds
 from shared.archive_cache.changes import Changes
 from shared.domain.errors import Unavailable
-from shared.read_cache.cache import GroupSpec, ReadCache, open_read_cache
+from shared.read_cache.cache import GroupSpec, ReadCache
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.remote import Heard
 from shared.read_cache.settings import ReadCacheSettings
 from tests.waiting import eventually

@@ -14,7 +14,7 @@ from infrastructure.deploy_check import costs as aws_costs
 from infrastructure.deploy_check import hcl
 from infrastructure.deploy_check.local import TERRAFORM_DIR, configured
 from shared.archive_cache.reads import CachedReads, groups, never_unsettled
-from shared.read_cache.cache import open_read_cache
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.ring import Node
 from shared.read_cache.settings import ReadCacheSettings
 

@@ -10,8 +10,10 @@ from dataclasses import replace
 import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.scripts import Decided, ItemMissing
-from api_gateway.tracing.bids import BID_ROUTE, BidTraces, enter
+from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.scripts import Decided
+from api_gateway.tracing.bids import BID_ROUTE, BidTraces
+from api_gateway.tracing.one_bid import enter
 from shared import names
 from shared.domain.errors import OutcomeUnknown
 from shared.http.insiders import OWN_MACHINE, Insiders

@@ -22,9 +22,10 @@ from shared.archive_cache.reads import (
 from shared.archive_reads.keys import catalogue_key
 from shared.read_cache import group as group_module
 from shared.read_cache import singleflight as singleflight_module
-from shared.read_cache.cache import GroupSpec, ReadCache, open_read_cache
+from shared.read_cache.cache import GroupSpec, ReadCache
 from shared.read_cache.group import Group, Shelf
 from shared.read_cache.hot import HotKeys, Mirrors
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.remote import Fetched, OnFetched, Remote
 from shared.read_cache.settings import ReadCacheSettings
 from shared.read_cache.shedding import Gate

@@ -68,7 +68,8 @@ class FakeCluster(Redis):
 
 
 def pipeline_of(cluster: FakeCluster, *keys: str) -> ClusterPipeline:
-    found = ClusterPipeline(cluster, transaction=False)  # type: ignore[arg-type]
+    pool, callbacks = cluster.connection_pool, cluster.response_callbacks
+    found = ClusterPipeline(cluster, pool, callbacks, transaction=False)  # type: ignore[arg-type]
     for key in keys:
         found.get(key)
     return found

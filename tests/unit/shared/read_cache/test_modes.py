@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from shared.read_cache.cache import GroupSpec, open_read_cache
+from shared.read_cache.cache import GroupSpec
 from shared.read_cache.group import MISSING
 from shared.read_cache.membership.static import StaticMembership, parse_nodes
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.ring import Node
 from shared.read_cache.settings import ReadCacheSettings
 from shared.read_cache.store.lru import LruStore
@@ -27,7 +28,8 @@ def settings(**values: Any) -> ReadCacheSettings:
 def test_without_a_cluster_neither_grpc_nor_boto3_nor_nats_is_imported() -> None:
     program = """
 import asyncio, sys
-from shared.read_cache.cache import GroupSpec, open_read_cache
+from shared.read_cache.cache import GroupSpec
+from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 
 async def load(key):

@@ -11,7 +11,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
-from api_gateway.engine.bids.scripts import BidScripts, Decided, ItemMissing
+from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.scripts import BidScripts, Decided
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
 from shared.names import shard_of
 from shared.redis_layout.cursors import Lineage
