@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from fastapi import Request
 from redis.asyncio import Redis
 
-from api_gateway.access import Access, Permit
-from api_gateway.api_keys import ApiKeys
-from api_gateway.archive import Archive
 from api_gateway.bid_socket.sockets import BidSockets
+from api_gateway.changes.operations import Operations
+from api_gateway.changes.rulings import BidderRulings
 from api_gateway.door.bodies import BodyBytes
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
@@ -21,14 +20,15 @@ from api_gateway.engine.items import Items
 from api_gateway.engine.loss.shards import Shards
 from api_gateway.engine.memory import MemoryWatch
 from api_gateway.engine.relay.relay import Relay
-from api_gateway.history import History
+from api_gateway.identity.access import Access, Permit
+from api_gateway.identity.api_keys import ApiKeys
+from api_gateway.identity.revoking import Revoking
 from api_gateway.images.images import Images
-from api_gateway.listing import Listing
-from api_gateway.operations import Operations
 from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts
-from api_gateway.revoking import Revoking
-from api_gateway.rulings import BidderRulings
+from api_gateway.reads.archive import Archive
+from api_gateway.reads.history import History
+from api_gateway.reads.listing import Listing
 from api_gateway.settings import Settings
 from api_gateway.tracing.bids import BidTraces
 from shared.clients.nats import NatsLink

@@ -18,16 +18,16 @@ from typing import Final
 
 import msgspec
 
-from api_gateway.access import Permit
+from api_gateway.changes.items_with_images import create_item
+from api_gateway.changes.new_items import read_new_item
 from api_gateway.context import Context
+from api_gateway.contract.problems import problem_of
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.creation.new_item import NewItem
 from api_gateway.engine.item_reads import Absent, Reading
 from api_gateway.hot_path import BID_BYTES_MAX, PLACE_BID, SentBid, answer_missing, decide, idempotency_key, render
-from api_gateway.items_with_images import create_item
-from api_gateway.new_items import read_new_item
-from api_gateway.problems import problem_of
+from api_gateway.identity.access import Permit
 from api_gateway.tracing.bids import BID_ROUTE
 from api_gateway.tracing.one_bid import enter
 from shared.domain.errors import BiddingError

@@ -23,16 +23,16 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_gateway.access import Permit
 from api_gateway.context import Context
+from api_gateway.contract.problems import problem_of
+from api_gateway.contract.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
 from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
+from api_gateway.door.limits import ClientGone, refuse, refuse_with
 from api_gateway.door.rates import RateLimited, peer_of
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.items import Items
-from api_gateway.limits import ClientGone, refuse, refuse_with
-from api_gateway.problems import problem_of
-from api_gateway.schemas import NULL, USER_ID_RULE, BidRequest, decode_body, optional_amount
+from api_gateway.identity.access import Permit
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
@@ -45,7 +45,7 @@ from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, pa
 logger = logging.getLogger(__name__)
 
 PLACE_BID: Final = "place_bid"
-"""The name of the call in the table of :mod:`api_gateway.access`."""
+"""The name of the call in the table of :mod:`api_gateway.identity.access`."""
 _PREFIX: Final = "/api/v1/items/"
 _SUFFIX: Final = "/bid"
 _JSON: Final = (b"content-type", b"application/json")

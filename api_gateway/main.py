@@ -16,20 +16,22 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.types import ASGIApp
 
-from api_gateway import problems
-from api_gateway.access import Access, check_access
-from api_gateway.api_keys import ApiKeys
-from api_gateway.archive import Archive
 from api_gateway.bid_socket.protocol import BidSocket
 from api_gateway.bid_socket.sockets import BidSockets
-from api_gateway.catalogue import Catalogue
+from api_gateway.changes.operations import Operations
+from api_gateway.changes.rulings import BidderRulings
 from api_gateway.context import Context
+from api_gateway.contract import problems
+from api_gateway.contract.openapi import DESCRIPTION, GUARDED, OPEN, TAGS, install_openapi
 from api_gateway.direct import DirectRoad
 from api_gateway.door.bodies import BodyBytes
 from api_gateway.door.edges import head_as_get, one_line_paths, with_origins
 from api_gateway.door.foreign_pages import ForeignPages
+from api_gateway.door.limits import BodyLimit
 from api_gateway.door.middleware import Door
+from api_gateway.door.one_a_turn import OneATurn
 from api_gateway.door.rates import Rates
+from api_gateway.door.strangers import RefuseStrangers
 from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.accounts.scripts import AccountScripts
 from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
@@ -53,17 +55,17 @@ from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from api_gateway.engine.rulings.scripts import RulingScripts
 from api_gateway.engine.rulings.spreader import Spreader
-from api_gateway.history import History
 from api_gateway.hot_path import BID_BYTES_MAX, HotPath
+from api_gateway.identity.access import Access, check_access
+from api_gateway.identity.api_keys import ApiKeys
+from api_gateway.identity.revoking import Revoking
 from api_gateway.images.opening import open_images
-from api_gateway.limits import BodyLimit
-from api_gateway.listing import Listing
-from api_gateway.one_a_turn import OneATurn
-from api_gateway.openapi import DESCRIPTION, GUARDED, OPEN, TAGS, install_openapi
-from api_gateway.operations import Operations
 from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts, parse_parts
-from api_gateway.revoking import Revoking
+from api_gateway.reads.archive import Archive
+from api_gateway.reads.catalogue import Catalogue
+from api_gateway.reads.history import History
+from api_gateway.reads.listing import Listing
 from api_gateway.routes import (
     batches,
     bid_sockets,
@@ -79,9 +81,7 @@ from api_gateway.routes import (
     sign_in,
     tokens,
 )
-from api_gateway.rulings import BidderRulings
 from api_gateway.settings import Settings
-from api_gateway.strangers import RefuseStrangers
 from api_gateway.tracing.bids import BidTraces
 from api_gateway.tracing.requests import TracedRequests
 from api_gateway.web.pages import mount_pages

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta
 from websockets.frames import Frame, Opcode
 
-from api_gateway.problems import problem_of
-from api_gateway.schemas import BatchedBid, decode_body
+from api_gateway.contract.problems import problem_of
+from api_gateway.contract.schemas import BatchedBid, decode_body
 from shared.domain.errors import BiddingError
 
 ID_CHARACTERS_MAX: Final = 64

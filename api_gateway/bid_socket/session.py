@@ -17,7 +17,6 @@ from typing import Final, Protocol
 
 from msgspec import UNSET
 
-from api_gateway.access import Permit
 from api_gateway.bid_socket.messages import (
     IDLE,
     INTERNAL_ERROR,
@@ -36,6 +35,7 @@ from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.hot_path import SentBid, answer_missing, check_item_id, decide, render
+from api_gateway.identity.access import Permit
 from shared.domain.errors import BiddingError, InvalidInput
 from shared.http.problems import INTERNAL_ERROR as ERROR_CODE
 from shared.http.problems import INTERNAL_ERROR_DETAIL, problem_body

@@ -1,5 +1,5 @@
 """What is asked of a request before its body is read: whether a foreign page has sent it, and whether its address may
-send one more. Who calls is asked behind it (:mod:`api_gateway.strangers`)."""
+send one more. Who calls is asked behind it (:mod:`api_gateway.door.strangers`)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from api_gateway.context import Context
+from api_gateway.contract.problems import problem_of
+from api_gateway.door.limits import refuse_with
 from api_gateway.door.rates import peer_of
-from api_gateway.limits import refuse_with
-from api_gateway.problems import problem_of
-from api_gateway.strangers import READING
+from api_gateway.door.strangers import READING
 from shared.domain.errors import BiddingError
 from shared.http.problems import MEDIA_TYPE
 from shared.http.proxies import Proxies

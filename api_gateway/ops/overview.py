@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from api_gateway.schemas import Count, Instant, ItemId
+from api_gateway.contract.schemas import Count, Instant, ItemId
 
 
 class Part(msgspec.Struct):

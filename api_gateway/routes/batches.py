@@ -15,14 +15,14 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import UNSET
 
-from api_gateway.access import Permit, permit_of
 from api_gateway.context import Context, context_of
-from api_gateway.documented import BatchAnswer, json_content, request_body
+from api_gateway.contract.documented import BatchAnswer, json_content, request_body
+from api_gateway.contract.problems import problem_of
+from api_gateway.contract.schemas import BatchedBid, BidBatch, decode_body
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.hot_path import SentBid, answer_missing, check_item_id, decide, render
-from api_gateway.problems import problem_of
-from api_gateway.schemas import BatchedBid, BidBatch, decode_body
+from api_gateway.identity.access import Permit, permit_of
 from shared.domain.errors import BiddingError, InvalidInput
 from shared.http.pieces import InPieces
 from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, problem_body

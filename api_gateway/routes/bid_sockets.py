@@ -11,8 +11,8 @@ from starlette.websockets import WebSocket
 from api_gateway.bid_socket.protocol import BidSocket
 from api_gateway.bid_socket.session import Session
 from api_gateway.context import Context
+from api_gateway.contract.problems import problem_of
 from api_gateway.door.rates import peer_of
-from api_gateway.problems import problem_of
 from shared.domain.errors import BiddingError
 from shared.http.problems import MEDIA_TYPE, problem
 from shared.http.websockets import transport_of

@@ -7,11 +7,23 @@ from typing import Any, Final, Literal
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api_gateway.access import permit_of
+from api_gateway.changes.new_items import checked_item_id
 from api_gateway.context import context_of
-from api_gateway.documented import request_body
+from api_gateway.contract.documented import request_body
+from api_gateway.contract.ruling_schemas import (
+    BidderForAll,
+    BidderOnItem,
+    BidderSpending,
+    HouseRules,
+    LimitBody,
+    RuledBidder,
+    RuledBiddersPage,
+    RulingBody,
+    SpendingLimitBody,
+)
+from api_gateway.contract.schemas import USER_ID_RULE, decode_body, optional_amount
 from api_gateway.engine.rulings.scripts import OnAll, OnItem, Ruled
-from api_gateway.new_items import checked_item_id
+from api_gateway.identity.access import permit_of
 from api_gateway.routes.items import ItemIdPath, Limit
 from api_gateway.routes.ruling_requests import (
     By,
@@ -29,18 +41,6 @@ from api_gateway.routes.ruling_requests import (
     said_in_address,
     sent,
 )
-from api_gateway.ruling_schemas import (
-    BidderForAll,
-    BidderOnItem,
-    BidderSpending,
-    HouseRules,
-    LimitBody,
-    RuledBidder,
-    RuledBiddersPage,
-    RulingBody,
-    SpendingLimitBody,
-)
-from api_gateway.schemas import USER_ID_RULE, decode_body, optional_amount
 from shared import names
 from shared.archive_reads.history import PAGE_DEFAULT
 from shared.domain.errors import InvalidInput

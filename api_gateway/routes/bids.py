@@ -8,13 +8,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
-from api_gateway.access import permit_of
 from api_gateway.context import context_of
-from api_gateway.documented import BidAcceptedAnswer, BidRefusedAnswer, json_content
+from api_gateway.contract.documented import BidAcceptedAnswer, BidRefusedAnswer, json_content
+from api_gateway.contract.schemas import USER_ID_RULE
 from api_gateway.engine.bids.stored import read_verdict
 from api_gateway.engine.items import KEEPS_MOVING, READS_MAX
 from api_gateway.hot_path import render
-from api_gateway.schemas import USER_ID_RULE
+from api_gateway.identity.access import permit_of
 from shared import names
 from shared.clients.redis import told_of
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Unavailable

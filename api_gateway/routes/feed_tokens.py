@@ -11,10 +11,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 
-from api_gateway.access import permit_of
 from api_gateway.context import Context, context_of
-from api_gateway.documented import json_content, request_body
-from api_gateway.schemas import USER_ID_RULE, FeedTicketAnswer, FeedTokenAnswer, FeedTokenBody, decode_body
+from api_gateway.contract.documented import json_content, request_body
+from api_gateway.contract.schemas import USER_ID_RULE, FeedTicketAnswer, FeedTokenAnswer, FeedTokenBody, decode_body
+from api_gateway.identity.access import permit_of
 from shared import names
 from shared.clients.redis import told_of
 from shared.domain.errors import InvalidInput, Overloaded, Unavailable

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
 from api_gateway.context import Context, context_of
-from api_gateway.documented import HealthAnswer, ReadyAnswer, json_content
+from api_gateway.contract.documented import HealthAnswer, ReadyAnswer, json_content
 from api_gateway.door.rates import peer_of
 from api_gateway.ops.parts import FIGURES, Part, told_of
 from shared.domain.errors import BiddingError

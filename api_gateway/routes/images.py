@@ -10,15 +10,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from api_gateway.access import permit_of
 from api_gateway.context import context_of
-from api_gateway.documented import ImageAnswer, json_content
+from api_gateway.contract.documented import ImageAnswer, json_content
+from api_gateway.contract.problems import problem_of
 from api_gateway.door.rates import peer_of
+from api_gateway.identity.access import permit_of
 from api_gateway.images.addresses import PREFIX, kind_named
 from api_gateway.images.errors import ImageNotFound
 from api_gateway.images.images import Images
 from api_gateway.images.picture import Kind
-from api_gateway.problems import problem_of
 
 router = APIRouter(tags=["items"])
 

@@ -15,15 +15,15 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import Meta, Raw
 
-from api_gateway.access import Permit, permit_of
+from api_gateway.changes.items_with_images import create_item
+from api_gateway.changes.new_items import read_new_item
 from api_gateway.context import Context, context_of
-from api_gateway.documented import ItemBatchAnswer, json_content, request_body
+from api_gateway.contract.documented import ItemBatchAnswer, json_content, request_body
+from api_gateway.contract.problems import problem_of
+from api_gateway.contract.schemas import BATCH_MAX, ItemBatch, decode_body
 from api_gateway.engine.creation.new_item import NewItem, require_future_end
+from api_gateway.identity.access import Permit, permit_of
 from api_gateway.images.images import Images
-from api_gateway.items_with_images import create_item
-from api_gateway.new_items import read_new_item
-from api_gateway.problems import problem_of
-from api_gateway.schemas import BATCH_MAX, ItemBatch, decode_body
 from shared.domain.errors import BiddingError, InvalidInput
 from shared.http.pieces import InPieces
 from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, problem_body

@@ -8,17 +8,11 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 
-from api_gateway import items_with_images
-from api_gateway.access import Permit, permit_of
+from api_gateway.changes import items_with_images
+from api_gateway.changes.new_items import checked_item_id, instant_of, read_new_item
 from api_gateway.context import Context, context_of
-from api_gateway.documented import ItemAnswer, ItemPage, json_content, request_body
-from api_gateway.door.rates import peer_of
-from api_gateway.engine.item_scripts import Transition
-from api_gateway.engine.items import KEEPS_MOVING, READS_MAX
-from api_gateway.hot_path import idempotency_key
-from api_gateway.listing import ITEMS_PER_UNIT, Wish
-from api_gateway.new_items import checked_item_id, instant_of, read_new_item
-from api_gateway.schemas import (
+from api_gateway.contract.documented import ItemAnswer, ItemPage, json_content, request_body
+from api_gateway.contract.schemas import (
     HAS_CONTROL_BUT_LINES,
     USER_ID_RULE,
     ExtendBody,
@@ -28,6 +22,12 @@ from api_gateway.schemas import (
     OperationBody,
     decode_body,
 )
+from api_gateway.door.rates import peer_of
+from api_gateway.engine.item_scripts import Transition
+from api_gateway.engine.items import KEEPS_MOVING, READS_MAX
+from api_gateway.hot_path import idempotency_key
+from api_gateway.identity.access import Permit, permit_of
+from api_gateway.reads.listing import ITEMS_PER_UNIT, Wish
 from shared import names
 from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, named_history, parse_cursor, public_history
 from shared.domain.auction import Status

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
+from api_gateway.changes.new_items import checked_item_id
 from api_gateway.context import Context, context_of
-from api_gateway.documented import json_content
-from api_gateway.new_items import checked_item_id
+from api_gateway.contract.documented import json_content
 from api_gateway.ops.overview import AuditPage, DeadLetter, DeadLetters, HotItem, Operation, Overview, Part
 from api_gateway.routes.health import own_part
 from api_gateway.routes.items import ItemIdPath

@@ -9,10 +9,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import UNSET
 
-from api_gateway.access import permit_of
 from api_gateway.context import context_of
-from api_gateway.documented import json_content, request_body
-from api_gateway.schemas import USER_ID_RULE, RevocationAnswer, RevocationBody, decode_body
+from api_gateway.contract.documented import json_content, request_body
+from api_gateway.contract.schemas import USER_ID_RULE, RevocationAnswer, RevocationBody, decode_body
+from api_gateway.identity.access import permit_of
 from shared import names
 from shared.domain.errors import InvalidInput
 from shared.http.problems import problem

@@ -8,10 +8,10 @@ import msgspec
 from fastapi import Path, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 
-from api_gateway.access import permit_of
-from api_gateway.documented import json_content, request_body
-from api_gateway.ruling_schemas import RulingBody
-from api_gateway.schemas import USER_ID_RULE, decode_body
+from api_gateway.contract.documented import json_content, request_body
+from api_gateway.contract.ruling_schemas import RulingBody
+from api_gateway.contract.schemas import USER_ID_RULE, decode_body
+from api_gateway.identity.access import permit_of
 from shared import names
 from shared.domain.errors import InvalidInput
 

@@ -9,10 +9,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 
-from api_gateway.access import permit_of
 from api_gateway.context import context_of
-from api_gateway.documented import json_content, request_body
-from api_gateway.schemas import MeAnswer, SignInAnswer, SignInBody, SignInCodeAnswer, decode_body
+from api_gateway.contract.documented import json_content, request_body
+from api_gateway.contract.schemas import MeAnswer, SignInAnswer, SignInBody, SignInCodeAnswer, decode_body
+from api_gateway.identity.access import permit_of
 from shared.clients.redis import told_of
 from shared.domain.errors import Overloaded, Unavailable
 from shared.http.problems import problem

@@ -6,9 +6,9 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from api_gateway.context import context_of
-from api_gateway.documented import json_content
-from api_gateway.schemas import TokenAnswer
-from api_gateway.strangers import TOKEN_PATH
+from api_gateway.contract.documented import json_content
+from api_gateway.contract.schemas import TokenAnswer
+from api_gateway.door.strangers import TOKEN_PATH
 from shared.http.problems import problem
 
 router = APIRouter(tags=["operations"])

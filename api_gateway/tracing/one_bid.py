@@ -5,8 +5,8 @@ from __future__ import annotations
 from asyncio import CancelledError, Future
 from contextvars import ContextVar
 
+from api_gateway.contract.problems import status_of
 from api_gateway.engine.bids.errors import ItemMissing
-from api_gateway.problems import status_of
 from shared.domain.errors import BiddingError
 from shared.redis_layout.verdicts import ACCEPTED, KEY_REUSED, KEY_REUSED_LINE
 from shared.tracing.spans import TRACES_MAX, Facts, Span, SpanContext, Tracer, trace_of_task

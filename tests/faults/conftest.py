@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import report as table
-from tests.faults.beside import Beside
-from tests.faults.outage import five_minutes_without_postgresql
+from tests.faults.rig import report as table
+from tests.faults.rig.beside import Beside
+from tests.faults.rig.outage import five_minutes_without_postgresql
 
 _BEGAN_S = time.monotonic()
 _REPORTS: list[table.Report] = []

@@ -9,8 +9,8 @@ import pytest
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared.names import STREAM, shard_of
 from shared.redis_layout.keys import cursors_key
-from tests.faults.harness import fault_run
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.harness import fault_run
+from tests.faults.rig.proxy import FaultyProxy
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

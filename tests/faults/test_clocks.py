@@ -10,9 +10,9 @@ import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY
-from tests.faults.clocks import clock_off_by
-from tests.faults.harness import FaultRun, fault_run
-from tests.faults.history import Outcome
+from tests.faults.rig.clocks import clock_off_by
+from tests.faults.rig.harness import FaultRun, fault_run
+from tests.faults.rig.history import Outcome
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infrastructure.local.services import ARCHIVAL_WORKER, BROADCAST_SERVICE
-from tests.faults.harness import fault_run
+from tests.faults.rig.harness import fault_run
 from tests.stack import StackFactory
 
 

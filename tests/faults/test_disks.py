@@ -13,10 +13,10 @@ import pytest
 
 from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
-from tests.faults.disks import limit_files, needs_own_disk, needs_prlimit, own_disk_or_skip
-from tests.faults.harness import FaultRun, fault_run
-from tests.faults.history import violations
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.disks import limit_files, needs_own_disk, needs_prlimit, own_disk_or_skip
+from tests.faults.rig.harness import FaultRun, fault_run
+from tests.faults.rig.history import violations
+from tests.faults.rig.proxy import FaultyProxy
 from tests.stack import StackFactory, new_data_dir
 from tests.waiting import eventually
 

@@ -21,7 +21,7 @@ from shared import names
 from shared.clients.nats import open_nats
 from shared.messages import frame_batch
 from shared.redis_layout.keys import cursors_key, item_key, lease_key, outbox_key
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.proxy import FaultyProxy
 from tests.integration.loss.recover_world import RENEWED, House
 from tests.programs import add_replica
 from tests.stack import StackFactory

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.history import Frame, History, Listed, Read, Request, Row, Viewer, violations
 from tests.faults.judging.changes import Mutation, read, request, rows, viewer
 from tests.faults.judging.order import _Times
 from tests.faults.judging.viewers import _never_goes_back
+from tests.faults.rig.history import Frame, History, Listed, Read, Request, Row, Viewer, violations
 
 
 def sound() -> History:

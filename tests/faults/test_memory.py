@@ -8,7 +8,7 @@ import pytest
 
 from infrastructure.local.services import API_GATEWAY
 from shared.redis_layout.keys import item_key
-from tests.faults.harness import fault_run
+from tests.faults.rig.harness import fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

@@ -12,11 +12,11 @@ import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
 from tests.faults.clients.wishes import HOSTILE
-from tests.faults.harness import fault_run
-from tests.faults.long_run import SHORT_TERMS, TERMS, LineToRedis, LongRun
-from tests.faults.nemesis import Fault, Nemesis
 from tests.faults.partitions.links import LINES, Line, Links, Parted
-from tests.faults.report import DETAILS
+from tests.faults.rig.harness import fault_run
+from tests.faults.rig.long_run import SHORT_TERMS, TERMS, LineToRedis, LongRun
+from tests.faults.rig.nemesis import Fault, Nemesis
+from tests.faults.rig.report import DETAILS
 from tests.stack import StackFactory
 
 _VICTIMS = ("redis", "nats", "postgres", API_GATEWAY, "second-gateway", BROADCAST_SERVICE, ARCHIVAL_WORKER)

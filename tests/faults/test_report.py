@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import report
-from tests.faults.report import Report, current_test, given, lines, markdown, sums, take, write
+from tests.faults.rig import report
+from tests.faults.rig.report import Report, current_test, given, lines, markdown, sums, take, write
 
 RUNS = [
     Report("test_a", is_proven=True, seed=1, faults=2, answers=300, acknowledged=1_100, lost=0, doubled=0),

@@ -11,9 +11,9 @@ import pytest
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
 from shared.names import shard_of
 from shared.redis_layout.keys import cursors_key, outbox_key
-from tests.faults.beside import Beside
-from tests.faults.harness import FaultRun, fault_run
-from tests.faults.outage import OUTAGE_S
+from tests.faults.rig.beside import Beside
+from tests.faults.rig.harness import FaultRun, fault_run
+from tests.faults.rig.outage import OUTAGE_S
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

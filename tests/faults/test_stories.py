@@ -10,10 +10,10 @@ import pytest
 from shared.domain.auction import Terms
 from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
-from tests.faults.history import Answer, Frame, History, Listed, Operation, Request, Row, violations
 from tests.faults.judging.changes import Mutation, read, request, viewer
 from tests.faults.judging.honest import SECOND_US, Honest
 from tests.faults.judging.records import public_of
+from tests.faults.rig.history import Answer, Frame, History, Listed, Operation, Request, Row, violations
 
 
 def story() -> History:

@@ -8,8 +8,8 @@ import httpx2 as httpx
 import pytest
 
 from tests.faults.clients.wishes import PLAIN
-from tests.faults.crowd import Crowd, RawViewer, open_files
-from tests.faults.harness import FaultRun, fault_run
+from tests.faults.rig.crowd import Crowd, RawViewer, open_files
+from tests.faults.rig.harness import FaultRun, fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

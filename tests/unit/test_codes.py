@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from api_gateway.documented import RefusalCode
+from api_gateway.contract.documented import RefusalCode
 from api_gateway.hot_path import REFUSALS
 from shared.domain.errors import BiddingError
 

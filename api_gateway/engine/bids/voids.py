@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.bids_in_order import Place
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.item_scripts import ItemScripts
+from api_gateway.reads.bids_in_order import Place
 from shared.clients.redis import told_of
 from shared.domain.auction import Terms
 from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, Unavailable
@@ -32,7 +32,7 @@ _COUNT_WITHIN_S: Final = 50.0
 
 
 class AcceptedBids(Protocol):
-    """What a void asks the archive; :class:`api_gateway.archive.Archive`. Raises :class:`Unavailable`."""
+    """What a void asks the archive; :class:`api_gateway.reads.archive.Archive`. Raises :class:`Unavailable`."""
 
     async def version(self, item_id: str) -> tuple[int, int] | None: ...
     async def count_voids(self, item_id: str) -> int: ...

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
-from api_gateway.archive import Archive
+from api_gateway.reads.archive import Archive
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2 as httpx
 
 from shared.timefmt import from_datetime
-from tests.faults.history import Answer, Outcome, Public
+from tests.faults.rig.history import Answer, Outcome, Public
 
 
 def minor(amount: Decimal | int) -> int:

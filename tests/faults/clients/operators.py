@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import httpx2 as httpx
 
-from tests.faults.bidders import Bidders
-from tests.faults.history import Operation, Outcome
+from tests.faults.rig.bidders import Bidders
+from tests.faults.rig.history import Operation, Outcome
 from tests.waiting import eventually
 
 _TIMEOUT_S = 5.0

@@ -12,7 +12,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from tests.faults.clients.answers import minor, public_of_json
-from tests.faults.history import Frame, Viewer
+from tests.faults.rig.history import Frame, Viewer
 from tests.waiting import eventually
 
 NOT_EVENTS = ("snapshot", "state")

@@ -25,8 +25,8 @@ from infrastructure.local.servers.ports import HOST, free_ports
 from infrastructure.local.servers.redis_and_nats import plain_environment
 from infrastructure.local.stack import Stack
 from shared.names import STREAM
-from tests.faults.harness import FaultRun
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.harness import FaultRun
+from tests.faults.rig.proxy import FaultyProxy
 from tests.integration.stack.test_nats_on_fargate import MODULE, SECRETS, rendered
 from tests.waiting import eventually
 

@@ -11,7 +11,7 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAS
 from infrastructure.local.stack import Stack
 from tests.faults.cluster.nats_cluster import NatsCluster
 from tests.faults.failover.replicas import Failover
-from tests.faults.harness import fault_run
+from tests.faults.rig.harness import fault_run
 from tests.stack import StackFactory
 
 _ENV = {"BID_ACK": "log", "BID_ACK_TIMEOUT_MS": "2000", "NATS_STREAM_REPLICAS": "3"}

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from infrastructure.local.servers.redis_and_nats import redis_url as url_of
 from infrastructure.local.stack import Stack
 from shared.clients.redis import open_redis
-from tests.faults.harness import FaultRun
 from tests.faults.partitions.links import Links
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.harness import FaultRun
+from tests.faults.rig.proxy import FaultyProxy
 from tests.programs import add_replica
 from tests.waiting import eventually
 

@@ -12,8 +12,8 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared.names import shard_of
 from shared.redis_layout.keys import cursors_key
 from tests.faults.failover.replicas import Failover
-from tests.faults.harness import FaultRun, fault_run
 from tests.faults.partitions.links import Line
+from tests.faults.rig.harness import FaultRun, fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

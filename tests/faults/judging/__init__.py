@@ -1,1 +1,1 @@
-"""What the judge is made of; `tests/faults/history.py` puts it together."""
+"""What the judge is made of; `tests/faults/rig/history.py` puts it together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.faults.history import Frame, History, Row, Viewer
+from tests.faults.rig.history import Frame, History, Row, Viewer
 
 Mutation = Callable[[History], History]
 

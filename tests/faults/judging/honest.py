@@ -11,7 +11,8 @@ from typing import Any
 from shared.domain import lifecycle
 from shared.domain.auction import State, Status, Terms, opening_state
 from shared.domain.bidding import Accepted, Bid, BidPlaced, Closed, Extended, Refused, place_bid
-from tests.faults.history import (
+from tests.faults.judging.records import Public, public_of
+from tests.faults.rig.history import (
     Answer,
     Frame,
     History,
@@ -25,7 +26,6 @@ from tests.faults.history import (
     Sealed,
     Viewer,
 )
-from tests.faults.judging.records import Public, public_of
 
 SECOND_US = 1_000_000
 EXTENDED_US = 7 * SECOND_US

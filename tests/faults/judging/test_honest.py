@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from shared.domain.auction import Status, Terms
 from shared.domain.errors import StateConflict
 from shared.domain.increments import Increment, default_ladder
-from tests.faults.history import violations
 from tests.faults.judging.honest import SECOND_US, Honest
+from tests.faults.rig.history import violations
 from tests.histories import ending_at, soft_closes
 
 KEYS: tuple[Literal["bid_id", "header", "none"], ...] = ("bid_id", "header", "none")

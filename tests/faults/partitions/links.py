@@ -14,8 +14,8 @@ from infrastructure.local.servers.ports import HOST
 from infrastructure.local.servers.postgres import DATABASE, ROLE
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
 from infrastructure.local.stack import Stack
-from tests.faults.harness import FaultRun
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.harness import FaultRun
+from tests.faults.rig.proxy import FaultyProxy
 
 Server = Literal["redis", "nats", "postgres"]
 Partition = Literal["refused", "black hole", "no requests", "no answers"]

@@ -12,8 +12,8 @@ import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
 from shared.redis_layout.keys import item_key
-from tests.faults.harness import FaultRun, fault_run
 from tests.faults.partitions.links import LINES, PARTITIONS, Line, Links, Partition
+from tests.faults.rig.harness import FaultRun, fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

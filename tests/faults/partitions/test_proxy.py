@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from infrastructure.local.servers.ports import HOST
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.proxy import FaultyProxy
 from tests.tcp import Way, serving
 from tests.waiting import eventually
 

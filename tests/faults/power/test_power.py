@@ -14,10 +14,10 @@ import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import ARCHIVAL_WORKER
-from tests.faults.disks import needs_own_disk, own_disk_or_skip
-from tests.faults.harness import FaultRun, fault_run
-from tests.faults.history import violations
 from tests.faults.partitions.links import Line, Links
+from tests.faults.rig.disks import needs_own_disk, own_disk_or_skip
+from tests.faults.rig.harness import FaultRun, fault_run
+from tests.faults.rig.history import violations
 from tests.stack import StackFactory
 
 _TO_POSTGRES = Line(ARCHIVAL_WORKER, "postgres")

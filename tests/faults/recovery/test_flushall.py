@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.faults.harness import FaultRun, fault_run
+from tests.faults.rig.harness import FaultRun, fault_run
 from tests.stack import StackFactory
 
 # What is acknowledged is in the stream: FLUSHALL takes away the rest, and that is what `redis` as a level says.

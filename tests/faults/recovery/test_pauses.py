@@ -8,8 +8,8 @@ import pytest
 
 from archival_worker.recovery.options import SETTLE_S
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER, BROADCAST_SERVICE
-from tests.faults.harness import FaultRun, fault_run
 from tests.faults.partitions.links import Line, Links
+from tests.faults.rig.harness import FaultRun, fault_run
 from tests.stack import StackFactory
 
 _ENV = {"BID_ACK": "log"}

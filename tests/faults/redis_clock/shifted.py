@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infrastructure.local.stack import Stack
-from tests.faults.harness import FaultRun
+from tests.faults.rig.harness import FaultRun
 
 _SOURCE = Path(__file__).with_name("shifted_clock.c")
 _COMPILER = shutil.which("cc")

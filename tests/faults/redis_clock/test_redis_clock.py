@@ -12,8 +12,8 @@ import pytest
 
 from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
-from tests.faults.harness import FaultRun, fault_run
 from tests.faults.redis_clock.shifted import RedisClock, needs_compiler
+from tests.faults.rig.harness import FaultRun, fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

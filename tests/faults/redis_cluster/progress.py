@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from tests.faults.harness import FaultRun
+from tests.faults.rig.harness import FaultRun
 from tests.waiting import eventually
 
 

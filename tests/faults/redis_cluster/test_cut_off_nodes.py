@@ -13,12 +13,12 @@ import pytest
 
 from infrastructure.local.servers.valkey_cluster import name_of
 from shared.names import shard_of
-from tests.faults.harness import FaultRun, fault_run
-from tests.faults.history import violations
 from tests.faults.redis_cluster.bus import ADDRESSES_OF_LOOPBACK, bus_of
 from tests.faults.redis_cluster.moving import nodes_at
 from tests.faults.redis_cluster.progress import bids_on_all, is_closed
 from tests.faults.redis_cluster.replicas import add_replicas_of, cut_off
+from tests.faults.rig.harness import FaultRun, fault_run
+from tests.faults.rig.history import violations
 from tests.stack import StackFactory
 
 BidAck = Literal["redis", "replica", "log"]

@@ -10,10 +10,10 @@ import pytest
 from infrastructure.local.servers.valkey_cluster import name_of
 from shared.names import shard_of
 from shared.redis_layout.keys import cursors_key
-from tests.faults.harness import FaultRun, fault_run
 from tests.faults.redis_cluster.moving import nodes_at
 from tests.faults.redis_cluster.progress import bids_on_all, is_closed
 from tests.faults.redis_cluster.replicas import add_replicas_of, cut_off
+from tests.faults.rig.harness import FaultRun, fault_run
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from shared.names import shard_of
-from tests.faults.harness import fault_run
 from tests.faults.redis_cluster.moving import Way, nodes_at
 from tests.faults.redis_cluster.progress import bids_on_all
+from tests.faults.rig.harness import fault_run
 from tests.stack import StackFactory
 
 _MOVES = 6

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from api_gateway.archive import Archive
+from api_gateway.reads.archive import Archive
 from bench.full_archive import LONG, Explained, fill, rows_of
 from infrastructure.local.stack import Stack
 from shared.archive_reads.asking import Asking

@@ -10,7 +10,6 @@ from typing import Any, cast
 import asyncpg
 from redis.asyncio import Redis
 
-from api_gateway.archive import Archive
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closed.closed_items import ClosedItems
 from api_gateway.engine.closed.returns import Returns
@@ -18,6 +17,7 @@ from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.items import Items
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.witnesses import Witnesses
+from api_gateway.reads.archive import Archive
 from archival_worker.eviction.evictor import EvictionOptions, Evictor
 from archival_worker.metrics import Metrics
 from infrastructure.local.stack import Stack

@@ -25,7 +25,7 @@ from shared.feed_client.updates import (
     Refused,
     StaleItem,
 )
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.proxy import FaultyProxy
 from tests.integration.feed.feed_world import AuctionHouse, another_feed, until_metric
 from tests.integration.feed.reader import PATIENCE_S, Reader
 from tests.waiting import eventually

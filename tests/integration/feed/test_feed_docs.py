@@ -17,7 +17,7 @@ from playwright.async_api import async_playwright
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import CHROMIUM
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.proxy import FaultyProxy
 from tests.integration.feed.feed_world import AuctionHouse
 from tests.programs import finished, started
 from tests.waiting import eventually

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from api_gateway.archive import Archive
 from api_gateway.engine.loss.guard import Guard
 from api_gateway.engine.loss.witnesses import Witnesses
+from api_gateway.reads.archive import Archive
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis

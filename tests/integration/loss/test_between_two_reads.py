@@ -16,8 +16,6 @@ import pytest_asyncio
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from api_gateway.access import Permit, Reach
-from api_gateway.archive import Archive
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import BidScripts, Decided
@@ -27,7 +25,9 @@ from api_gateway.engine.items import Items
 from api_gateway.engine.loss.known_items import QUESTIONS_AT_ONCE, TooManyQuestions
 from api_gateway.engine.loss.lost_items import LostItems
 from api_gateway.engine.loss.witnesses import Witnesses
-from api_gateway.history import History
+from api_gateway.identity.access import Permit, Reach
+from api_gateway.reads.archive import Archive
+from api_gateway.reads.history import History
 from api_gateway.routes.bids import get_verdict
 from api_gateway.routes.items import get_history
 from archival_worker.store.archive import Archive as WholeArchive
@@ -43,7 +43,7 @@ from shared.messages import AnyEvent, BidVoided, encode_event
 from shared.names import shard_of
 from shared.redis_layout.item_hash import ItemState, decode_item
 from shared.redis_layout.keys import cursors_key, item_key, keys_of_item, lost_key, opened_key, outbox_key, recent_key
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.proxy import FaultyProxy
 from tests.integration.archive.archive_world import World
 from tests.integration.feed.feed_world import AuctionHouse
 from tests.unit.archival_worker.events import bid, created, delivery, voided

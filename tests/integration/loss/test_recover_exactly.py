@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from api_gateway.archive import Archive as BidsOfGateway
+from api_gateway.reads.archive import Archive as BidsOfGateway
 from archival_worker.consume.deliveries import read_delivery
 from archival_worker.recovery.recover import Recovery
 from archival_worker.store.archive import Archive
@@ -44,8 +44,8 @@ from shared.redis_layout.keys import (
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.archive.archive_world import migrated_database
-from tests.integration.gateway.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of
-from tests.integration.gateway.test_rules_equal import Model
+from tests.integration.gateway.bids.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of
+from tests.integration.gateway.bids.test_rules_equal import Model
 from tests.searching import examples
 from tests.stack import running_stack
 

@@ -20,7 +20,7 @@ from shared.clients.nats import NatsLink
 from shared.clients.redis import open_redis
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.keys import cursors_key
-from tests.faults.proxy import FaultyProxy
+from tests.faults.rig.proxy import FaultyProxy
 from tests.integration.feed.feed_world import AuctionHouse
 from tests.stack import StackFactory
 from tests.waiting import eventually

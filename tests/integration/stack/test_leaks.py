@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from api_gateway.archive import Archive
 from api_gateway.engine.loss.guard import Guard
+from api_gateway.reads.archive import Archive
 from infrastructure.local.servers.ports import HOST
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis

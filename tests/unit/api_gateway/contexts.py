@@ -6,11 +6,11 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from api_gateway.access import Access
 from api_gateway.context import Context
 from api_gateway.door.bodies import BodyBytes
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
+from api_gateway.identity.access import Access
 from shared.http.proxies import Proxies
 from shared.identity.principals import Principals
 

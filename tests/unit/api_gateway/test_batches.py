@@ -6,11 +6,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from api_gateway.access import Permit, Reach
+from api_gateway.contract.schemas import BatchedBid
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.identity.access import Permit, Reach
 from api_gateway.routes.batches import _answer_all
-from api_gateway.schemas import BatchedBid
 from shared.domain.errors import Unavailable
 
 ITEMS = 40

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway.access import Permit, Reach
 from api_gateway.bid_socket.messages import TOO_MANY_ERRORS
 from api_gateway.bid_socket.protocol import BidSocket
 from api_gateway.bid_socket.session import ERRORS_MAX, Session
 from api_gateway.bid_socket.sockets import BidSockets
+from api_gateway.contract.schemas import _meant
 from api_gateway.door.foreign_pages import is_allowed
-from api_gateway.schemas import _meant
+from api_gateway.identity.access import Permit, Reach
 from tests.waiting import eventually
 
 

@@ -11,15 +11,15 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from api_gateway.access import Access, Permit, Reach
 from api_gateway.context import Context
+from api_gateway.contract.schemas import BidRequest, decode_body
 from api_gateway.direct import DirectRoad
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.hot_path import BID_BYTES_MAX, HotPath, SentBid, render
-from api_gateway.schemas import BidRequest, decode_body
+from api_gateway.identity.access import Access, Permit, Reach
 from shared.domain.errors import InvalidInput, OutcomeUnknown, Overloaded
 from shared.http.metrics import Histogram
 from shared.http.proxies import Proxies

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from api_gateway.new_items import new_item
-from api_gateway.schemas import NewItemBody
+from api_gateway.changes.new_items import new_item
+from api_gateway.contract.schemas import NewItemBody
 from infrastructure.local import cli
 from infrastructure.local.commands.demo import summary
 from infrastructure.local.demo.bidders import (

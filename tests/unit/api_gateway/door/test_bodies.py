@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from api_gateway.door.bodies import BodyBytes, TooManyBytes
+from api_gateway.door.limits import BodyLimit
 from api_gateway.door.rates import Rates
-from api_gateway.limits import BodyLimit
 from shared.domain.errors import Overloaded
 from shared.http.proxies import Proxies
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from api_gateway.contract.problems import problem_of
 from api_gateway.door.foreign_pages import ForeignPages, NotJson, OriginNotAllowed
-from api_gateway.problems import problem_of
 
 HOST = "shop.example:8080"
 

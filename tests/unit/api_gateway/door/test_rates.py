@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from api_gateway.contract.problems import problem_of
 from api_gateway.door.rates import ADDRESS, CALLER, FREE, RateLimited, Rates
-from api_gateway.problems import problem_of
 from shared.http.proxies import Proxies
 
 

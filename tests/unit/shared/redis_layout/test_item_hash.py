@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api_gateway.documented import ItemAnswer
+from api_gateway.contract.documented import ItemAnswer
 from shared.domain.auction import State, Status, Terms
 from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose

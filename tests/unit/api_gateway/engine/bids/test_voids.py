@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway.bids_in_order import Place
 from api_gateway.engine.bids import voids as striking
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.bids.voids import Voids, _Counted, _Tail
+from api_gateway.reads.bids_in_order import Place
 from shared.domain.auction import Terms
 from shared.domain.bidding import Bid
 from shared.domain.errors import BidStruck, Unavailable

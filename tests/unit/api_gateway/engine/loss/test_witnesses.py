@@ -12,9 +12,9 @@ from nats.errors import NoServersError
 from nats.js.api import Header
 from nats.js.errors import NotFoundError
 
-from api_gateway.archive import Archive
 from api_gateway.engine.loss import witnesses as module
 from api_gateway.engine.loss.witnesses import Known, Witnesses
+from api_gateway.reads.archive import Archive
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable

@@ -1,0 +1,1 @@
+"""What clients see: bodies of requests and answers, problems, and the OpenAPI document."""

@@ -1,0 +1,1 @@
+"""What breaks the parts, bids meanwhile, and keeps what happened."""

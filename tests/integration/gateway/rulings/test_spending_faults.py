@@ -1,0 +1,168 @@
+"""Faults between the steps of an account, each of which once let the sum pass the limit, or locked a bidder out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from api_gateway.engine.accounts.scripts import AccountScripts, Raise
+from shared import names
+from shared.clients.cluster.pipeline import NodeAway
+from shared.domain.errors import Unavailable
+from shared.redis_layout.keys import credit_key, cursors_key, item_key
+from shared.redis_layout.verdicts import credit_lacking
+from tests.integration.gateway.rulings.spending_world import ITEMS, USD, WHY, House
+from tests.stack import running_stack
+
+pytestmark = pytest.mark.integration
+
+ITEM, ELSEWHERE = next((a, b) for a in ITEMS for b in ITEMS if names.shard_of(a) != names.shard_of(b))
+SHARD = names.shard_of(ITEM)
+
+
+@pytest.fixture(scope="module")
+def redis_of_this_file() -> Iterator[str]:
+    with running_stack(services=()) as stack:
+        yield stack.urls.redis_url
+
+
+@pytest_asyncio.fixture
+async def house(redis_of_this_file: str) -> AsyncIterator[House]:
+    house = House(redis_of_this_file)
+    await house.begin()
+    yield house
+    await house.bids.close()
+    await house.redis.aclose()
+
+
+async def bid(house: House, item: str, maximum: int) -> bytes:
+    """Bid as a gateway does: with credit found where the shard has too little."""
+    for _ in range(5):
+        verdict = await house.place(item, "ann", None, maximum)
+        lacking = credit_lacking(verdict)
+        if lacking is None or not await house.accounts.find_credit(item, "ann", lacking[1], lacking[0]):
+            break
+    return verdict
+
+
+class Broken:
+    """A script whose calls are answered so."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    async def run_each(self, _redis: Any, calls: Any) -> list[Any]:
+        return [self.answer] * len(calls)
+
+
+@pytest.mark.parametrize("answer", [NodeAway("away"), [2], [3]], ids=["its node is away", "lost", "full"])
+async def test_an_account_is_not_opened_while_an_item_cannot_be_counted(
+    house: House, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    assert (await bid(house, ITEM, 500)).startswith(b"A")
+    await house.accounts_scripts.limit_spending("ann", USD, 500, **WHY)
+    with monkeypatch.context() as patched:
+        patched.setattr(AccountScripts, "_charge", Broken(answer))
+        with pytest.raises(Unavailable):
+            await house.accounts.open("ann", USD)
+    assert (await bid(house, ELSEWHERE, 500)).startswith(b"R|LIMIT_EXCEEDED")
+    assert await house.leads("ann") == 500
+
+
+async def rebuild_without_the_limit(house: House) -> None:
+    """As `recover` rebuilds a shard when the archive does not have the limit yet."""
+    await house.redis.delete(credit_key(SHARD))
+    await house.redis.hdel(item_key(ITEM), "charged")
+    await house.redis.hset(cursors_key(SHARD), mapping={"epoch": 2, "rulings": ""})
+
+
+async def test_a_gateway_dies_after_it_told_a_rebuilt_shard_of_the_limit(house: House) -> None:
+    """The account was open, and nobody but the shard knows that it is not counted."""
+    scripts = house.accounts_scripts
+    await scripts.limit_spending("ann", USD, 500, **WHY)
+    await house.accounts.open("ann", USD)
+    assert (await bid(house, ITEM, 500)).startswith(b"A")
+    await rebuild_without_the_limit(house)
+    account = await scripts.account("ann", USD)
+    assert account is not None
+    assert account.is_open
+    assert set(await scripts.begin("ann", USD, account)) == {SHARD}
+    # Also before anybody comes by: the shard gives nothing back that may be in use.
+    assert (await bid(house, ELSEWHERE, 500)).startswith(b"R|LIMIT_EXCEEDED")
+    await house.accounts.look_after("ann", USD)
+    assert (await bid(house, ELSEWHERE, 500)).startswith(b"R|LIMIT_EXCEEDED")
+    assert await house.leads("ann") == 500
+    [part] = await scripts.in_shards("ann", USD, [SHARD])
+    assert (part.used, part.is_counted) == (500, True)
+
+
+async def test_a_mark_of_a_shard_that_was_rebuilt_again_stays(house: House) -> None:
+    """Who counted before the second loss does not say that the third life of the shard is counted."""
+    scripts = house.accounts_scripts
+    await scripts.limit_spending("ann", USD, 500, **WHY)
+    account = await scripts.account("ann", USD)
+    assert account is not None
+    first = await scripts.begin("ann", USD, account)
+    assert set(first) == set(names.SHARDS)
+    assert await scripts.begin("ann", USD, account) == first, "who comes later finds the same marks"
+    await rebuild_without_the_limit(house)
+    second = await scripts.begin("ann", USD, account)
+    assert second[SHARD] != first[SHARD]
+    await scripts.counted("ann", USD, first)
+    reports = await scripts.collect("ann", USD, account.generation, names.SHARDS)
+    assert {shard for shard, *_ in reports} == set(names.SHARDS) - {SHARD}
+    await scripts.counted("ann", USD, second)
+    assert await scripts.begin("ann", USD, account) == {}
+
+
+async def test_leases_of_a_former_counting_do_not_open_an_account(house: House) -> None:
+    scripts = house.accounts_scripts
+    await scripts.limit_spending("ann", USD, 500, **WHY)
+    account = await scripts.account("ann", USD)
+    assert account is not None
+    await scripts.counted("ann", USD, await scripts.begin("ann", USD, account))
+    stale = await scripts.collect("ann", USD, account.generation, names.SHARDS)
+    assert len(stale) == len(names.SHARDS)
+    await house.accounts.open("ann", USD)
+    assert (await bid(house, ITEM, 500)).startswith(b"A")
+    await scripts.note("ann", USD, account.generation, "recount")
+    assert not await scripts.take_back("ann", USD, account.generation, stale, opening=account.counting)
+    assert (await bid(house, ELSEWHERE, 500)).startswith(b"R|LIMIT_EXCEEDED")
+    assert await house.leads("ann") == 500
+
+
+async def test_a_shard_that_forgot_raises_is_given_credit_again(house: House) -> None:
+    """Its node failed over to a replica that lacked the last of them."""
+    scripts = house.accounts_scripts
+    await scripts.limit_spending("ann", USD, 5_000, **WHY)
+    await house.accounts.open("ann", USD)
+    before = await house.redis.hgetall(credit_key(SHARD))
+    for _ in range(4):
+        [part] = await scripts.in_shards("ann", USD, [SHARD])
+        given = await scripts.lease("ann", USD, SHARD, part, 100)
+        assert isinstance(given, Raise)
+        assert await scripts.grant("ann", USD, SHARD, part, given)
+    await house.redis.delete(credit_key(SHARD))
+    await house.redis.hset(credit_key(SHARD), mapping=before)
+    [part] = await scripts.in_shards("ann", USD, [SHARD])
+    assert await scripts.lease("ann", USD, SHARD, part, 100) == "old"
+    assert (await bid(house, ITEM, 100)).startswith(b"A")
+    # Nothing of it stays lost: what the shard forgot is there to be given.
+    assert (await bid(house, ELSEWHERE, 4_900)).startswith(b"A")
+    assert (await bid(house, ITEM, 101)).startswith(b"R|LIMIT_EXCEEDED")
+
+
+async def test_a_raise_that_is_on_its_way_does_not_come_to_a_shard_that_caught_up(house: House) -> None:
+    scripts = house.accounts_scripts
+    await scripts.limit_spending("ann", USD, 500, **WHY)
+    await house.accounts.open("ann", USD)
+    [part] = await scripts.in_shards("ann", USD, [SHARD])
+    given = await scripts.lease("ann", USD, SHARD, part, 100)
+    assert isinstance(given, Raise)
+    assert part.lease is not None
+    await scripts.catch_up("ann", USD, SHARD, part.lease.generation)
+    assert not await scripts.grant("ann", USD, SHARD, part, given)
+    assert (await bid(house, ELSEWHERE, 500)).startswith(b"A")

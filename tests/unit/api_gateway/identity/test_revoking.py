@@ -1,0 +1,124 @@
+"""How a gateway keeps what it knows of revoked tokens up to date, without servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from api_gateway.identity.revoking import Revoking
+from shared.domain.errors import OutcomeUnknown
+from shared.identity.errors import TooManyRevocations
+from shared.identity.revocations import Revocation, Revocations
+
+
+class Store:
+    """Redis, as far as revocations are concerned."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Revocation] = {}
+        self.number = 0
+        self.reads = 0
+        self.is_away = self.is_full = False
+
+    async def revoke(self, name: str) -> Revocation:
+        if self.is_away:
+            raise TimeoutError
+        if self.is_full:
+            raise TooManyRevocations(1)
+        self.kept[name] = Revocation(100, 1_000)
+        self.number += 1
+        return self.kept[name]
+
+    async def put_back(self, known: Mapping[str, Revocation]) -> None:
+        self.kept = dict(known) | self.kept
+        self.number += 1
+
+    async def epoch(self) -> str:
+        if self.is_away:
+            raise TimeoutError
+        return str(self.number) if self.kept else ""
+
+    async def read(self) -> dict[str, Revocation]:
+        self.reads += 1
+        return dict(self.kept)
+
+
+class Link:
+    """NATS is away."""
+
+    client = None
+
+
+def gateway(store: Store, *, now_s: float = 500.0) -> Revoking:
+    return Revoking(cast(Any, store), Link(), Revocations(leeway_s=0, now_s=lambda: now_s))
+
+
+async def test_what_redis_loses_before_anybody_has_looked_is_given_back() -> None:
+    store = Store()
+    here, there = gateway(store), gateway(store)
+    await here.look()
+    await there.look()
+    await here.revoke_user("ann")
+    # A crash, or a replica that lacks the last write.
+    store.kept, store.number = {}, 0
+    await here.look()
+    await there.look()
+    assert set(store.kept) == {"u:ann"}
+    assert set(there.known.lasting) == {"u:ann"}
+
+
+async def test_only_what_is_new_is_read() -> None:
+    store = Store()
+    here, there = gateway(store), gateway(store)
+    for _ in range(3):
+        await there.look()
+    assert store.reads == 1
+    assert there.known.is_known
+    await here.revoke_user("ann")
+    assert set(here.known.lasting) == {"u:ann"}, "at once, without a look"
+    for _ in range(3):
+        await there.look()
+    assert (set(there.known.lasting), store.reads) == ({"u:ann"}, 2)
+
+
+async def test_a_store_that_was_wiped_is_told_again_once() -> None:
+    store = Store()
+    here, there = gateway(store), gateway(store)
+    await here.revoke_token("x1")
+    await there.look()
+    store.kept.clear()
+    await here.revoke_user("bob")
+    for each in (there, here, there, here):
+        await each.look()
+    assert set(store.kept) == {"t:x1", "u:bob"}
+    number = store.number
+    for each in (there, here, there, here):
+        await each.look()
+    assert store.number == number, "they do not tell each other for ever"
+
+
+async def test_what_holds_no_more_is_not_told_again() -> None:
+    store = Store()
+    late = gateway(store, now_s=999.0)
+    await late.revoke_user("ann")
+    store.kept.clear()
+    late.known._now_s = lambda: 1_000.0
+    await late.look()
+    assert store.kept == {}
+
+
+async def test_while_the_store_is_away_what_is_known_holds_and_nothing_is_promised() -> None:
+    store = Store()
+    here = gateway(store)
+    await here.revoke_user("ann")
+    store.is_away = True
+    with pytest.raises(OutcomeUnknown):
+        await here.revoke_user("bob")
+    with pytest.raises(TimeoutError):
+        await here.look()
+    assert set(here.known.lasting) == {"u:ann"}
+    store.is_away, store.is_full = False, True
+    with pytest.raises(TooManyRevocations):
+        await here.revoke_user("bob")
