@@ -109,7 +109,7 @@ ELSEWHERE: Final = {
     'curl -H "Authorization': "tests/integration/gateway/identity/test_access.py sends such bids",
     ".venv/bin/pip install -r requirements/container.lock": "what ran the tests has installed the extra",
     "OTEL_EXPORTER_OTLP_ENDPOINT=": "tests/integration/tracing starts such a platform",
-    "bidding deploy-check": "tests/unit/infrastructure/test_deploy_check.py",
+    "bidding deploy-check": "tests/unit/infrastructure/deploy/test_deploy_check.py",
     "bidding deploy ": "tests/integration/stack/test_deploy.py",
 }
 """Beginnings of commands that other tests execute."""
@@ -138,7 +138,7 @@ NOT_EXECUTED: Final = {
     "curl -sSo /dev/null": "needs a deployment",
     "../../../../.venv/bin/python": "needs a deployment",
     ".venv/bin/locust": "needs a deployment",
-    "python3 infrastructure/docker/make_env.py": "tests/unit/infrastructure/test_docker.py tests the module",
+    "python3 infrastructure/docker/make_env.py": "tests/unit/infrastructure/deploy/test_docker.py tests the module",
     "AWS_EMULATOR_IMAGE": "needs Docker and a token",
     "BIDDING_TEST_AWS": "needs the compose stack",
     "SOURCE_DATE_EPOCH": "needs Docker",

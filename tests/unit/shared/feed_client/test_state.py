@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from shared.feed_client.updates import ItemUpdate
-from tests.unit.shared.feed_frames import ITEM, TIME, begun, client, event, marker, said, shown, snapshot, take
+from tests.unit.shared.feed_client.feed_frames import (
+    ITEM,
+    TIME,
+    begun,
+    client,
+    event,
+    marker,
+    said,
+    shown,
+    snapshot,
+    take,
+)
 
 
 class TestWhatIsShown:

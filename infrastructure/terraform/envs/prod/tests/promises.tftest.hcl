@@ -290,7 +290,7 @@ run "promises" {
     error_message = "The operators' paths have to be guarded, and that of bids must not be."
   }
 
-  # Without tokens the firewall alone keeps others from what is not theirs: tests/unit/infrastructure/test_firewall.py has every path.
+  # Without tokens the firewall alone keeps others from what is not theirs: tests/unit/infrastructure/deploy/test_firewall.py has every path.
   assert {
     condition = (can(regex(output.posture.firewall_rules[0].Statement.AndStatement.Statements[1].RegexMatchStatement.RegexString, "/api/v1/revocations"))
       && can(regex(output.posture.firewall_rules[1].Statement.AndStatement.Statements[1].OrStatement.Statements[0].AndStatement.Statements[1].RegexMatchStatement.RegexString, "/api/v1/items:batch"))

@@ -25,7 +25,7 @@ from shared.feed_client.updates import (
     Refused,
     StaleItem,
 )
-from tests.unit.shared.feed_frames import (
+from tests.unit.shared.feed_client.feed_frames import (
     CONNECTED,
     ITEM,
     TIME,

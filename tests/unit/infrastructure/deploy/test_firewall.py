@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parents[3]
+ROOT: Final = Path(__file__).parents[4]
 RULES: Final = (ROOT / "infrastructure" / "terraform" / "modules" / "alb" / "firewall.tf").read_text()
 TABLE: Final = (ROOT / "docs" / "security.md").read_text()
 

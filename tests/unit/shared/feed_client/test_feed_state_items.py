@@ -8,7 +8,18 @@ import pytest
 
 from shared.feed_client.state import MESSAGE_BYTES_MAX
 from shared.feed_client.updates import Authenticated, Refused, Standing, Viewers
-from tests.unit.shared.feed_frames import CONNECTED, ITEM, TIME, begun, client, event, said, shown, snapshot, take
+from tests.unit.shared.feed_client.feed_frames import (
+    CONNECTED,
+    ITEM,
+    TIME,
+    begun,
+    client,
+    event,
+    said,
+    shown,
+    snapshot,
+    take,
+)
 
 
 class TestItemsAtRunTime:

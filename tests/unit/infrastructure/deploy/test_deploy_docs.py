@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "deploy-aws.md").read_text()
 
 # What the output `one_shot` of infrastructure/terraform/envs looks like.

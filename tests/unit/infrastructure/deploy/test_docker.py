@@ -23,7 +23,7 @@ from infrastructure.local.servers.binaries import find_postgres
 from infrastructure.local.servers.ports import free_ports
 from shared.aws.credentials import local_secrets
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SERVICES = [name for name, program in PROGRAMS.items() if program.port]
 OWN = {"ALIAS_SECRET": "0123456789abcdef"}
 
