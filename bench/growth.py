@@ -25,6 +25,7 @@ from bench.gateway import cores_apart, served
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from shared import names
+from shared.redis_layout.cursors import ask_fields
 from shared.redis_layout.keys import accepted_key, bidders_key, cursors_key, item_key, outbox_key, recent_key
 
 _CONNECTIONS: Final = 128
@@ -51,8 +52,8 @@ async def _trim(redis: Redis) -> None:
     while True:
         pipeline = redis.pipeline(transaction=False)
         for shard in names.SHARDS:
-            pipeline.hget(cursors_key(shard), "published")
-        published = await pipeline.execute()
+            ask_fields(pipeline, shard, "published")
+        published = [entry for (entry,) in await pipeline.execute()]
         pipeline = redis.pipeline(transaction=False)
         for shard, entry in zip(names.SHARDS, published, strict=True):
             if entry is not None:

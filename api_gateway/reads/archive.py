@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from api_gateway.reads.bids_in_order import Place, bid_by_id, bids_in_order
+from api_gateway.reads.bids_in_order import Bookmark, bid_by_id, bids_in_order
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.history import ArchivedBid, archived_bids
 from shared.domain.voiding import LogEntry
@@ -51,7 +51,9 @@ class Archive:
         """Archived bids of an item with ``(epoch, seq)`` below ``before``, newest first."""
         return await archived_bids(self.asking.fetch, item_id, before=before, limit=limit)
 
-    async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]:
+    async def accepted_bids(
+        self, item_id: str, *, after: Bookmark | None
+    ) -> AsyncGenerator[tuple[Bookmark, LogEntry], None]:
         """Every accepted bid after this place, oldest first, with its maximum, and the automatic bids after voids.
 
         It is for counting bids again, and for nothing that leaves this process: a maximum is its bidder's secret. The

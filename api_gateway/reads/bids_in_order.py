@@ -44,7 +44,7 @@ _ONE_FACT: Final = f"{_FACT} WHERE item_id = $1 AND bid_id = $2 ORDER BY epoch, 
 Key = TypeVar("Key", bound=tuple[int, ...])
 
 
-class Place(NamedTuple):
+class Bookmark(NamedTuple):
     """How far both tables are read: the last row of each, by its key."""
 
     bid: tuple[int, int] = (-1, 0)
@@ -78,13 +78,13 @@ class _Rows(Generic[Key]):
         self.place = self._key_of(self._page.popleft())
 
 
-async def bids_in_order(fetch: Fetch, item_id: str, after: Place | None) -> AsyncIterator[tuple[Place, LogEntry]]:
+async def bids_in_order(fetch: Fetch, item_id: str, after: Bookmark | None) -> AsyncIterator[tuple[Bookmark, LogEntry]]:
     """Every accepted bid after this place, oldest first, each with the place from which to go on after it.
 
     ``fetch`` must answer out of one snapshot. Otherwise a bid that is archived meanwhile may come without its maximum,
     as if it had had none. The positions of the entries are 0.
     """
-    after = after or Place()
+    after = after or Bookmark()
     bids = _Rows(fetch, _BIDS_PAGE, item_id, _number, after.bid)
     facts = _Rows(fetch, _FACTS_PAGE, item_id, _outbox_place, after.fact)
     while True:
@@ -94,7 +94,7 @@ async def bids_in_order(fetch: Fetch, item_id: str, after: Place | None) -> Asyn
         if fact is not None and (bid is None or _number(fact) < _number(bid)):
             facts.take()
             if fact["is_raise"]:
-                yield Place(bids.place, facts.place), _raise(fact)
+                yield Bookmark(bids.place, facts.place), _raise(fact)
             continue
         if bid is None:
             return
@@ -110,7 +110,7 @@ async def bids_in_order(fetch: Fetch, item_id: str, after: Place | None) -> Asyn
             bids.take()
         else:
             answer = None
-        yield Place(bids.place, facts.place), _bid(bid, fact, answer)
+        yield Bookmark(bids.place, facts.place), _bid(bid, fact, answer)
 
 
 async def bid_by_id(fetch: Fetch, item_id: str, bid_id: str) -> LogEntry | None:

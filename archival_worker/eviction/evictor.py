@@ -28,6 +28,7 @@ from shared.backoff import Backoff
 from shared.clients.cluster.client import Node, nodes_of
 from shared.clients.cluster.pipeline import NodeAway
 from shared.crash_points import crash_point
+from shared.redis_layout.cursors import ask_fields
 from shared.redis_layout.keys import (
     closed_key,
     cursors_key,
@@ -170,7 +171,7 @@ class Evictor:
         """By shard, the next candidates: closed items whose last entry is archived, as far as Redis knows."""
         pipeline = self._redis.pipeline(transaction=False)
         for shard in names.SHARDS:
-            pipeline.hmget(cursors_key(shard), ["epoch", "archived"])
+            ask_fields(pipeline, shard, "epoch", "archived")
             pipeline.zcard(closed_key(shard))
         answers = _there(await pipeline.execute(raise_on_error=False))
         epochs: dict[str, str] = {}

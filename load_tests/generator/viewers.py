@@ -179,16 +179,16 @@ class Viewer(asyncio.Protocol):
         self._fail("the connection was closed")
 
 
-def request_for(place: Place, path: str) -> bytes:
+def request_for(endpoint: FeedEndpoint, path: str) -> bytes:
     """The upgrade request. The key may be the same for all, and nobody looks at the answer to it."""
     return (
-        f"GET {path} HTTP/1.1\r\nHost: {place.host}:{place.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {endpoint.host}:{endpoint.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FeedEndpoint:
     """Where the feed is. ``addresses`` are the first three numbers of the local addresses from which viewers come, with
     ``per_address`` of them from each; empty: from whichever the system takes."""
 
@@ -198,7 +198,7 @@ class Place:
     per_address: int
 
 
-async def _socket(place: Place, number: int, *, small: bool) -> socket.socket:
+async def _socket(endpoint: FeedEndpoint, number: int, *, small: bool) -> socket.socket:
     """A connected socket, from local addresses in turn, since the ports of each are limited; ``small``: with little
     room for unread frames."""
     loop = asyncio.get_running_loop()
@@ -206,23 +206,23 @@ async def _socket(place: Place, number: int, *, small: bool) -> socket.socket:
     sock.setblocking(False)
     if small:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    if place.addresses:
-        sock.bind((f"{place.addresses}.{1 + number // place.per_address}", 0))
-    await loop.sock_connect(sock, (place.host, place.port))
+    if endpoint.addresses:
+        sock.bind((f"{endpoint.addresses}.{1 + number // endpoint.per_address}", 0))
+    await loop.sock_connect(sock, (endpoint.host, endpoint.port))
     return sock
 
 
 async def _connect(
-    place: Place, path: str, crowd: Crowd, count: int, *, stalls: bool, first_number: int = 0
+    endpoint: FeedEndpoint, path: str, crowd: Crowd, count: int, *, stalls: bool, first_number: int = 0
 ) -> list[Viewer]:
     loop = asyncio.get_running_loop()
-    request = request_for(place, path)
+    request = request_for(endpoint, path)
     room = asyncio.Semaphore(_CONNECTING_MAX)
 
     async def one(number: int) -> Viewer:
         async with room:
             viewer = Viewer(crowd, request, stalls=stalls)
-            sock = await _socket(place, first_number + number, small=stalls)
+            sock = await _socket(endpoint, first_number + number, small=stalls)
             await loop.create_connection(lambda: viewer, sock=sock)
             await asyncio.wait_for(viewer.first, 60)
             return viewer
@@ -248,11 +248,11 @@ def _report(crowd: Crowd, viewers: list[Viewer], lazy: Crowd) -> dict[str, Any]:
     }
 
 
-async def _run(place: Place, path: str, count: int, stalled: int) -> None:
+async def _run(endpoint: FeedEndpoint, path: str, count: int, stalled: int) -> None:
     crowd, slow_crowd = Crowd(), Crowd()
     began = time.perf_counter()
-    viewers = await _connect(place, path, crowd, count, stalls=False)
-    lazy = await _connect(place, path, slow_crowd, stalled, stalls=True, first_number=count)
+    viewers = await _connect(endpoint, path, crowd, count, stalls=False)
+    lazy = await _connect(endpoint, path, slow_crowd, stalled, stalls=True, first_number=count)
     _say({"connected": len(viewers), "stalled": len(lazy), "took_s": time.perf_counter() - began})
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -291,7 +291,7 @@ def _say(content: dict[str, Any]) -> None:
 @click.option("--per-address", type=int, default=5_000, help="Viewers from each.")
 def main(host: str, port: int, path: str, count: int, stalled: int, addresses: str, per_address: int) -> None:
     """Connect the viewers and do what standard input says."""
-    uvloop.run(_run(Place(host, port, addresses, per_address), path, count, stalled))
+    uvloop.run(_run(FeedEndpoint(host, port, addresses, per_address), path, count, stalled))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ A shard without ``epoch`` is lost or closed: every script refuses it, and nothin
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from redis.asyncio import Redis
 
@@ -66,6 +66,15 @@ class Cursors(NamedTuple):
 
 FIELDS: Final = tuple(Cursors.__annotations__)
 """In the order of :class:`Cursors`."""
+
+
+Field = Literal["epoch", "next", "published", "archived", "run", "evictions"]
+"""What may be asked for by itself. ``evictions``: how many items have left."""
+
+
+def ask_fields(pipeline: Any, shard: str, *fields: Field) -> None:
+    """Put the question for some fields into a pipeline; the answer is their values, None where there is none."""
+    pipeline.hmget(cursors_key(shard), fields)
 
 
 def ask_cursors(pipeline: Any, shard: str) -> None:
@@ -134,7 +143,7 @@ async def read_epoch(redis: Redis, shard: str) -> int | None:
 
 def ask_fence(pipeline: Any, shard: str) -> None:
     """Put the question for a shard's fence into a pipeline; :func:`decode_fence` reads the answer."""
-    pipeline.hmget(cursors_key(shard), ["epoch", "run", "evictions"])
+    ask_fields(pipeline, shard, "epoch", "run", "evictions")
 
 
 def decode_fence(answer: Sequence[bytes | None]) -> str | None:

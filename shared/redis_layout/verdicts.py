@@ -87,10 +87,10 @@ LIMITED: Final = b"R|LIMIT_EXCEEDED|"
 KEY_REUSED: Literal["KEY_REUSED"] = "KEY_REUSED"
 KEY_REUSED_LINE: Final = b"K"
 
-Verdict = AcceptedBid | RefusedBid | Literal["KEY_REUSED"]
+VerdictLine = AcceptedBid | RefusedBid | Literal["KEY_REUSED"]
 
 
-def parse_verdict(line: bytes) -> Verdict:
+def parse_verdict(line: bytes) -> VerdictLine:
     """Read one verdict.
 
     Raises:

@@ -15,6 +15,7 @@ from shared import names
 from shared.clients.cluster.search import every_key
 from shared.domain.errors import ShardLost, TooManyRulings, Unavailable
 from shared.redis_layout.accounts import Lease, name_of
+from shared.redis_layout.cursors import ask_epoch, ask_fields
 from shared.redis_layout.keys import account_key, credit_key, cursors_key, outbox_key, spreading_key
 from shared.redis_layout.rulings import RULED_MAX, home_of, house_of
 from shared.redis_layout.scripts import Call, Script
@@ -115,7 +116,7 @@ class AccountScripts:
         """The account, None where no limit was ever set."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(account_key(user_id, currency), ["generation", "limit", "state", "counting"])
-        pipeline.hmget(cursors_key(home_of(user_id)), ["epoch", "archived"])
+        ask_fields(pipeline, home_of(user_id), "epoch", "archived")
         (generation, limit, state, counting), (epoch, archived) = await pipeline.execute()
         if generation is None:
             return None
@@ -130,7 +131,7 @@ class AccountScripts:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in shards:
             pipeline.hmget(credit_key(shard), [f"u:{name}", f"l:{name}", f"c:{name}"])
-            pipeline.hget(cursors_key(shard), "epoch")
+            ask_epoch(pipeline, shard)
         answers = await pipeline.execute()
         found: list[InShard] = []
         for (used, lease, mark), epoch in zip(answers[::2], answers[1::2], strict=True):

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.item_scripts import ItemScripts
-from api_gateway.reads.bids_in_order import Place
+from api_gateway.reads.bids_in_order import Bookmark
 from shared.clients.redis import told_of
 from shared.domain.auction import Terms
 from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, Unavailable
@@ -37,7 +37,9 @@ class AcceptedBids(Protocol):
     async def version(self, item_id: str) -> tuple[int, int] | None: ...
     async def count_voids(self, item_id: str) -> int: ...
     async def accepted_bid(self, item_id: str, bid_id: str) -> LogEntry | None: ...
-    def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]: ...
+    def accepted_bids(
+        self, item_id: str, *, after: Bookmark | None
+    ) -> AsyncGenerator[tuple[Bookmark, LogEntry], None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class _Counted:
     """What is counted from the archive so far, and up to which place there."""
 
     count: Count
-    place: Place | None = None
+    place: Bookmark | None = None
 
 
 class Voids:

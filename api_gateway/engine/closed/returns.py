@@ -27,7 +27,7 @@ from shared.archive_reads.rebuild_reads import read_items, read_verdicts
 from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
 from shared.domain.errors import Unavailable
-from shared.redis_layout.cursors import ask_fence, decode_fence
+from shared.redis_layout.cursors import ask_fence, ask_fields, decode_fence
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
@@ -165,7 +165,7 @@ class Returns:
         while True:
             pipeline = self._redis.pipeline()
             ask_fence(pipeline, shard)
-            pipeline.hmget(cursors_key(shard), ["next", "archived"])
+            ask_fields(pipeline, shard, "next", "archived")
             pipeline.exists(item_key(item_id))
             answer, (last, archived), is_there = await ask(pipeline.execute())
             fence = decode_fence(answer)

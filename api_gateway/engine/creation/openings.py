@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 
 from api_gateway.engine.creation.new_item import NewItem, created_members, end_is_over, opened_item
 from api_gateway.engine.item_scripts import ItemScripts, OpenResult
-from api_gateway.engine.loss.known_items import KnownItems, Past, ask, shard_lost
+from api_gateway.engine.loss.known_items import Known, KnownItems, ask, shard_lost
 from shared import names
 from shared.clients.redis import told_of
 from shared.domain.errors import BiddingError, ItemExists, Overloaded, Unavailable
@@ -189,9 +189,9 @@ class Openings:
                 past = pasts[opening.item_id]
                 if isinstance(past, Unavailable):
                     opening.fail(past)
-                elif past is Past.NONE:
+                elif past is Known.NONE:
                     new.append(opening)
-                elif past is Past.CLOSED:
+                elif past is Known.CLOSED:
                     opening.fail(ItemExists(opening.item_id))
                 else:
                     used.append(opening)

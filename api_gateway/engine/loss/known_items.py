@@ -33,7 +33,7 @@ TURN_S: Final = 2.0
 _ENTRIES_LOOKED_AT: Final = 512
 
 
-class Past(Enum):
+class Known(Enum):
     """What became of an item that Redis does not have."""
 
     NONE = 0
@@ -103,9 +103,9 @@ class KnownItems:
         past = (await self.look_past_outbox([item_id]))[item_id]
         if isinstance(past, Unavailable):
             raise past
-        return past is not Past.NONE
+        return past is not Known.NONE
 
-    async def look_past_outbox(self, item_ids: Sequence[str]) -> dict[str, Past | Unavailable]:
+    async def look_past_outbox(self, item_ids: Sequence[str]) -> dict[str, Known | Unavailable]:
         """What became of each of these items, which Redis does not have and no outbox opens: one question to the stream
         for all of them, and one to the archive. The bounds on what is under way are the caller's.
 
@@ -115,7 +115,7 @@ class KnownItems:
         Returns:
             For each item the answer, or why there is none, as :meth:`is_known` raises it.
         """
-        found: dict[str, Past | Unavailable] = {}
+        found: dict[str, Known | Unavailable] = {}
         try:
             published = await self._witnesses.published_epochs(item_ids)
         except Unavailable:
@@ -123,7 +123,7 @@ class KnownItems:
         for item_id, epoch in published.items():
             try:
                 if not await self._is_over(item_id, epoch):
-                    found[item_id] = Past.KNOWN
+                    found[item_id] = Known.KNOWN
             except Unavailable as error:
                 found[item_id] = error
         left = [item_id for item_id in item_ids if item_id not in found]
@@ -140,13 +140,13 @@ class KnownItems:
         else:
             for item_id in left:
                 is_closed = archived.get(item_id)
-                found[item_id] = Past.NONE if is_closed is None else Past.CLOSED if is_closed else Past.KNOWN
+                found[item_id] = Known.NONE if is_closed is None else Known.CLOSED if is_closed else Known.KNOWN
         return found
 
-    async def _without_archive(self, item_id: str, is_published: bool, error: Unavailable) -> Past | Unavailable:
+    async def _without_archive(self, item_id: str, is_published: bool, error: Unavailable) -> Known | Unavailable:
         try:
             if await self._is_in_outbox(item_id):
-                return Past.KNOWN
+                return Known.KNOWN
         except Unavailable as of_redis:
             return of_redis
         return _untold(is_published, error)

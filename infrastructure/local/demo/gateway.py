@@ -47,7 +47,7 @@ class NotTaken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BidAnswer:
     """The answer to a bid, in minor units; ``code`` is None where it was accepted."""
 
     code: str | None
@@ -87,7 +87,7 @@ class Gateway:
             names.update((bid["bidder"], bid["user_id"]) for bid in page["bids"])
         return names.get(told, told)
 
-    async def bid(self, lot: Lot, user_id: str, offer: Offer) -> Verdict:
+    async def bid(self, lot: Lot, user_id: str, offer: Offer) -> BidAnswer:
         """Place a bid. One whose answer was lost may count all the same; the next look at the lot shows it."""
         content: dict[str, Any] = {"user_id": user_id, "bid_id": f"demo-{uuid.uuid4().hex}"}
         if offer.amount is not None:
@@ -146,10 +146,10 @@ def read_view(lot: Lot, body: Mapping[str, Any]) -> LotView:
     )
 
 
-def read_verdict(lot: Lot, body: Mapping[str, Any]) -> Verdict:
+def read_verdict(lot: Lot, body: Mapping[str, Any]) -> BidAnswer:
     """What ``POST /items/{id}/bid`` answers."""
     code = None if body["success"] else str(body["code"])
-    return Verdict(code, _minor(lot, body["current_bid"]), _minor(lot, body["min_next_bid"]), body["is_highest"])
+    return BidAnswer(code, _minor(lot, body["current_bid"]), _minor(lot, body["min_next_bid"]), body["is_highest"])
 
 
 class Calm:

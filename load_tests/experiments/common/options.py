@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from infrastructure.local.commands.options import data_dir_option, http_url
-from load_tests.experiments.common.place import Asked
+from load_tests.experiments.common.platform import Asked
 from load_tests.run.tag import run_tag
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -13,7 +13,7 @@ from infrastructure.local.commands.options import Number
 from load_tests.durations import whole_seconds
 from load_tests.experiments.common.guard import Refused, require_descriptors, require_ports
 from load_tests.experiments.common.options import asked_from, counts, out_from, place_options
-from load_tests.experiments.common.place import Asked, open_place
+from load_tests.experiments.common.platform import Asked, open_platform
 from load_tests.experiments.common.session import Session, conduct, settings_of
 from load_tests.experiments.contention.ladder import Generator, Ladder, Strategy, climb
 from load_tests.generator.driver import USERS_PER_PROCESS_MAX
@@ -78,7 +78,7 @@ async def _run(session: Session, ladder: Ladder, asked: Asked) -> bool:
     require_ports(most)
     require_descriptors(most, max(ladder.processes, -(-most // USERS_PER_PROCESS_MAX)), "users")
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
-        async with open_place(asked, Path(scratch), connections={"api_gateway": most}) as place:
-            session.begin(place.backend, place.label)
-            click.echo(f"Contention at {place.gateway_url}, {ladder.duration_s} s a step")
-            return await climb(session, place, ladder)
+        async with open_platform(asked, Path(scratch), connections={"api_gateway": most}) as platform:
+            session.begin(platform.backend, platform.label)
+            click.echo(f"Contention at {platform.gateway_url}, {ladder.duration_s} s a step")
+            return await climb(session, platform, ladder)

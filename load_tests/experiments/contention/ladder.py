@@ -22,7 +22,7 @@ from load_tests.experiments.common.bottleneck import limit_of
 from load_tests.experiments.common.gateway_clock import read_buckets, time_between
 from load_tests.experiments.common.guard import Refused
 from load_tests.experiments.common.insights import Insights
-from load_tests.experiments.common.place import Place
+from load_tests.experiments.common.platform import Platform
 from load_tests.experiments.common.progress import done, step_bar
 from load_tests.experiments.common.results import LadderStep, ProofSummary, Use
 from load_tests.experiments.common.sampling import GENERATOR, measured, sampling
@@ -73,16 +73,16 @@ class Ladder:
         )
 
 
-async def climb(session: Session, place: Place, ladder: Ladder) -> bool:
+async def climb(session: Session, platform: Platform, ladder: Ladder) -> bool:
     """Take all steps; each is in the session's file when it is done. Returns whether every step that can be was proved.
 
     Raises:
         LoadError: the load could not be made.
         Refused: the strategy needs a Redis that was not named.
     """
-    async with _strategy(place, ladder.strategy) as (gateway_url, more_roots):
+    async with _strategy(platform, ladder.strategy) as (gateway_url, more_roots):
         for users in ladder.users:
-            step = await _step(place, ladder, ladder.load_of(users), gateway_url, more_roots)
+            step = await _step(platform, ladder, ladder.load_of(users), gateway_url, more_roots)
             session.result.ladder.append(step)
             session.save()
             done(line_of(step))
@@ -101,12 +101,12 @@ def line_of(step: LadderStep) -> str:
 
 
 async def _step(
-    place: Place, ladder: Ladder, load: Load, gateway_url: str, more_roots: Mapping[str, list[int]]
+    platform: Platform, ladder: Ladder, load: Load, gateway_url: str, more_roots: Mapping[str, list[int]]
 ) -> LadderStep:
     makers: list[int] = []
 
     def roots() -> Mapping[str, list[int]]:
-        return {**place.roots(), **more_roots, GENERATOR: makers}
+        return {**platform.roots(), **more_roots, GENERATOR: makers}
 
     with tempfile.TemporaryDirectory(prefix="bidding-ladder-") as scratch:
         label = f"{load.users:,} users"
@@ -124,7 +124,7 @@ async def _step(
             run_load = run_plain if ladder.generator == "plain" else run_locust
             ledger = await run_load(gateway_url, load, Path(scratch), heard, started=makers.append)
             counted = await read_buckets(client)
-        proof, retries = await _proved(place, ladder.strategy, gateway_url, load, ledger)
+        proof, retries = await _proved(platform, ladder.strategy, gateway_url, load, ledger)
     window = ledger.window
     found = measured(samples, window.began_s, window.began_s + window.seconds, facts.usable_cores())
     if ladder.ecs_cluster:
@@ -177,9 +177,9 @@ async def _on_ecs(cluster: str, window: Window) -> dict[str, Use]:
 
 
 async def _proved(
-    place: Place, strategy: Strategy, gateway_url: str, load: Load, ledger: Ledger
+    platform: Platform, strategy: Strategy, gateway_url: str, load: Load, ledger: Ledger
 ) -> tuple[ProofSummary, int]:
-    targets = place.targets
+    targets = platform.targets
     if targets is None:
         return ProofSummary(ok=None, accepted=ledger.accepted, statements=["the stores were not named"]), 0
     async with gateway_client(gateway_url) as client:
@@ -194,12 +194,12 @@ async def _proved(
 
 
 @contextlib.asynccontextmanager
-async def _strategy(place: Place, strategy: Strategy) -> AsyncIterator[tuple[str, Mapping[str, list[int]]]]:
+async def _strategy(platform: Platform, strategy: Strategy) -> AsyncIterator[tuple[str, Mapping[str, list[int]]]]:
     """The gateway that decides in the way that is asked for, and the process of it where it is one of ours."""
     if strategy == "lua":
-        yield place.gateway_url, {}
+        yield platform.gateway_url, {}
         return
-    if place.targets is None or place.data_dir is None:
+    if platform.targets is None or platform.data_dir is None:
         raise Refused(f"--strategy {strategy} runs a gateway of its own beside a platform on this machine")
     (port,) = free_ports(1)
     name = f"{strategy} gateway"
@@ -207,8 +207,8 @@ async def _strategy(place: Place, strategy: Strategy) -> AsyncIterator[tuple[str
         ProcessSpec(
             name=name,
             argv=(sys.executable, "-m", "load_tests.optimistic.gateway"),
-            env=os.environ | {"GATEWAY_PORT": str(port), "REDIS_URL": place.targets.redis_url, "DECIDER": strategy},
-            log=place.data_dir / "logs" / "yardstick.log",
+            env=os.environ | {"GATEWAY_PORT": str(port), "REDIS_URL": platform.targets.redis_url, "DECIDER": strategy},
+            log=platform.data_dir / "logs" / "yardstick.log",
             ready=http_ready(HOST, port, "/ready"),
             address=f"http://{HOST}:{port}",
         )

@@ -13,7 +13,7 @@ from infrastructure.local.commands.options import Number
 from load_tests.durations import whole_seconds
 from load_tests.experiments.common.guard import require_descriptors
 from load_tests.experiments.common.options import asked_from, counts, out_from, place_options
-from load_tests.experiments.common.place import Asked, open_place
+from load_tests.experiments.common.platform import Asked, open_platform
 from load_tests.experiments.common.session import Session, conduct, settings_of
 from load_tests.experiments.fanout.steps import Fanout, fan_out
 
@@ -50,7 +50,7 @@ async def _run(session: Session, plan: Fanout, asked: Asked) -> bool:
     require_descriptors(most + plan.slow, plan.processes_for(most), "viewers")
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
         room = {"broadcast_service": most + plan.slow}
-        async with open_place(asked, Path(scratch), connections=room) as place:
-            session.begin(place.backend, place.label)
-            click.echo(f"Fan-out at {place.feed_url}, {plan.rate:g} bids/s for {plan.duration_s} s a step")
-            return await fan_out(session, place, plan)
+        async with open_platform(asked, Path(scratch), connections=room) as platform:
+            session.begin(platform.backend, platform.label)
+            click.echo(f"Fan-out at {platform.feed_url}, {plan.rate:g} bids/s for {plan.duration_s} s a step")
+            return await fan_out(session, platform, plan)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from load_tests.experiments.common import facts
 from load_tests.experiments.common.bottleneck import limit_of
 from load_tests.experiments.common.guard import Refused, is_local
-from load_tests.experiments.common.place import Place
+from load_tests.experiments.common.platform import Platform
 from load_tests.experiments.common.progress import done, step_bar
 from load_tests.experiments.common.results import FanoutStep
 from load_tests.experiments.common.sampling import GENERATOR, measured, sampling
@@ -51,7 +51,7 @@ class Fanout:
         return min(viewers, max(self.processes, math.ceil((viewers + self.slow) / VIEWERS_PER_PROCESS_MAX)))
 
 
-async def fan_out(session: Session, place: Place, plan: Fanout) -> bool:
+async def fan_out(session: Session, platform: Platform, plan: Fanout) -> bool:
     """Take all steps. Returns whether every viewer got every bid and ended at the newest price.
 
     Raises:
@@ -59,10 +59,10 @@ async def fan_out(session: Session, place: Place, plan: Fanout) -> bool:
         LoadError: a bid was not accepted.
         click.ClickException: a process of viewers ended.
     """
-    if place.feed_url is None or urlsplit(place.feed_url).scheme not in ("http", "ws"):
+    if platform.feed_url is None or urlsplit(platform.feed_url).scheme not in ("http", "ws"):
         raise Refused("--feed-url names the live feed, such as http://127.0.0.1:8081; these viewers speak no TLS")
     for viewers in plan.connections:
-        step = await _step(place, place.feed_url, plan, viewers)
+        step = await _step(platform, platform.feed_url, plan, viewers)
         session.result.fanout.append(step)
         session.save()
         done(line_of(step))
@@ -84,17 +84,17 @@ def line_of(step: FanoutStep) -> str:
     )
 
 
-async def _step(place: Place, feed_url: str, plan: Fanout, viewers: int) -> FanoutStep:
+async def _step(platform: Platform, feed_url: str, plan: Fanout, viewers: int) -> FanoutStep:
     processes = plan.processes_for(viewers)
     pids: list[int] = []
 
     def roots() -> Mapping[str, list[int]]:
-        return {**place.roots(), GENERATOR: pids}
+        return {**platform.roots(), GENERATOR: pids}
 
     item_id = f"fan-{run_tag()}"
     label = f"{viewers:,} viewers"
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(gateway_client(place.gateway_url))
+        client = await stack.enter_async_context(gateway_client(platform.gateway_url))
         await open_items(client, [item_id], "fan-out")
         bidder = PacedBidder(client, item_id, item_id)
         await bidder.bid()

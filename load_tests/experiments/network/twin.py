@@ -14,7 +14,7 @@ from typing import Final
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from load_tests.experiments.common.guard import Refused
-from load_tests.experiments.common.place import Place, StackProgress
+from load_tests.experiments.common.platform import Platform, StackProgress
 from load_tests.network.quota import quotas
 from load_tests.targets import CROWD_ENV, Targets
 
@@ -33,7 +33,7 @@ class Conditions:
 
 
 @contextlib.asynccontextmanager
-async def twin(conditions: Conditions, scratch: Path) -> AsyncIterator[tuple[Place, str]]:
+async def twin(conditions: Conditions, scratch: Path) -> AsyncIterator[tuple[Platform, str]]:
     """Start it; yields the place and how the quota is kept.
 
     Raises:
@@ -75,7 +75,7 @@ async def twin(conditions: Conditions, scratch: Path) -> AsyncIterator[tuple[Pla
         how = await stack.enter_async_context(quotas(components(), conditions.cpu))
         gateway_url = _at(services.urls.gateway_url, ports.gateway, near["client"])
         yield (
-            Place(
+            Platform(
                 backend="embedded",
                 label="twin: the embedded stack with delays and quotas",
                 gateway_url=gateway_url,

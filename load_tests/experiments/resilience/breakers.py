@@ -12,7 +12,7 @@ from infrastructure.local.stack import Stack
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
 from load_tests.experiments.common.containers import Project
 from load_tests.experiments.common.guard import Refused
-from load_tests.experiments.common.place import Place
+from load_tests.experiments.common.platform import Platform
 from load_tests.experiments.environment.aws import boto_client
 
 VICTIMS: Final = {
@@ -67,26 +67,26 @@ def ecs_service_of(victim: str) -> str:
     return ECS_SERVICES[victim]
 
 
-def breaker_for(place: Place, victim: str, *, cluster: str = "") -> Breaker:
-    """The one that fits the place.
+def breaker_for(platform: Platform, victim: str, *, cluster: str = "") -> Breaker:
+    """The one that fits the platform.
 
     Raises:
         Refused: nothing there can be made to fail from here.
     """
     process = VICTIMS[victim]
     if cluster:
-        if place.backend != "aws":
+        if platform.backend != "aws":
             raise Refused("--ecs-cluster breaks a service on AWS: --aws and --target name the platform there")
         return EcsBreaker(cluster, ecs_service_of(victim))
-    if place.backend == "compose":
+    if platform.backend == "compose":
         return ComposeBreaker(process)
-    if process not in place.roots():
-        known = ", ".join(sorted(place.roots())) or "no process of that platform is known here"
+    if process not in platform.roots():
+        known = ", ".join(sorted(platform.roots())) or "no process of that platform is known here"
         raise Refused(f"there is no {process} to be killed: {known}")
-    if place.stack is not None:
-        return ProcessBreaker(place.stack, process)
-    assert place.data_dir is not None
-    return SupervisedBreaker(place, process)
+    if platform.stack is not None:
+        return ProcessBreaker(platform.stack, process)
+    assert platform.data_dir is not None
+    return SupervisedBreaker(platform, process)
 
 
 class ProcessBreaker:
@@ -112,9 +112,9 @@ class ProcessBreaker:
 class SupervisedBreaker:
     """A process of `bidding up`: SIGKILL, and its supervisor restarts it at once."""
 
-    def __init__(self, place: Place, process: str) -> None:
-        assert place.data_dir is not None
-        self._record = run_path(place.data_dir)
+    def __init__(self, platform: Platform, process: str) -> None:
+        assert platform.data_dir is not None
+        self._record = run_path(platform.data_dir)
         self._process = process
         self._killed_pid = 0
         self.how = f"SIGKILL to {process}, started again at once by its supervisor"

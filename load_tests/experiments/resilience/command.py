@@ -12,7 +12,7 @@ from infrastructure.local.commands.helping import examples
 from load_tests.durations import whole_seconds
 from load_tests.experiments.common.guard import ask_before_changing
 from load_tests.experiments.common.options import asked_from, out_from, place_options
-from load_tests.experiments.common.place import Asked, open_place
+from load_tests.experiments.common.platform import Asked, open_platform
 from load_tests.experiments.common.session import Session, conduct, settings_of
 from load_tests.experiments.resilience.breakers import VICTIMS, ecs_service_of
 from load_tests.experiments.resilience.phases import Plan, endure
@@ -47,7 +47,7 @@ async def _run(session: Session, plan: Plan, asked: Asked) -> bool:
         ask_before_changing(f"takes all tasks of {service} in the ECS cluster {plan.cluster} away", yes=asked.yes)
     nodes = _CACHE_NODES if plan.kill == "cache" else 0
     with tempfile.TemporaryDirectory(prefix="bidding-experiment-") as scratch:
-        async with open_place(asked, Path(scratch), cache_nodes=nodes) as place:
-            session.begin(place.backend, place.label)
-            click.echo(f"Resilience at {place.gateway_url}: {plan.kill} fails")
-            return await endure(session, place, plan)
+        async with open_platform(asked, Path(scratch), cache_nodes=nodes) as platform:
+            session.begin(platform.backend, platform.label)
+            click.echo(f"Resilience at {platform.gateway_url}: {plan.kill} fails")
+            return await endure(session, platform, plan)

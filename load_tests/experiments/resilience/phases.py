@@ -13,7 +13,7 @@ import asyncpg
 from redis.exceptions import RedisError
 
 from load_tests.experiments.common.guard import Refused
-from load_tests.experiments.common.place import Place
+from load_tests.experiments.common.platform import Platform
 from load_tests.experiments.common.progress import done, step_bar
 from load_tests.experiments.common.results import Phase, ProofSummary
 from load_tests.experiments.common.session import Session
@@ -46,27 +46,27 @@ class Plan:
     cluster: str = ""
 
 
-async def endure(session: Session, place: Place, plan: Plan) -> bool:
+async def endure(session: Session, platform: Platform, plan: Plan) -> bool:
     """Run the three phases. Returns whether all works again and the proof holds.
 
     Raises:
         Refused: the part cannot be made to fail here, or the place has no feed or no stores.
     """
-    if place.targets is None or place.feed_url is None:
+    if platform.targets is None or platform.feed_url is None:
         raise Refused("a resilience run needs the stores and the live feed: name them beside --target")
-    breaker = breaker_for(place, plan.kill, cluster=plan.cluster)
+    breaker = breaker_for(platform, plan.kill, cluster=plan.cluster)
     session.result.notes.append(breaker.how)
     tag = run_tag()
     item_ids = [f"resil-{tag}-{number}" for number in range(1, plan.items + 1)]
-    targets = place.targets
+    targets = platform.targets
     async with (
-        gateway_client(place.gateway_url) as client,
+        gateway_client(platform.gateway_url) as client,
         open_sources(
             redis_url=targets.redis_url, nats_url=targets.nats_url, postgres_url=targets.postgres_url
         ) as sources,
     ):
         await open_items(client, item_ids, tag)
-        pressure = Pressure(client, place.feed_url, item_ids, tag)
+        pressure = Pressure(client, platform.feed_url, item_ids, tag)
         async with pressure.applied(bidders=plan.bidders, viewers=plan.viewers, pause_s=plan.pause_s):
             await _bar("baseline", plan.phase_s)
             _keep(session, plan, "baseline", pressure.next_phase())

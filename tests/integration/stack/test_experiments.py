@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from load_tests.experiments.command import experiment
-from load_tests.experiments.common.place import place_of
+from load_tests.experiments.common.platform import platform_of
 from load_tests.experiments.common.results import Kind, read_result
 from load_tests.experiments.common.session import Session
 from load_tests.experiments.contention.ladder import Ladder, climb
@@ -21,18 +21,18 @@ pytestmark = pytest.mark.integration
 
 
 async def test_a_ladder_a_crowd_a_kill_and_the_report_of_them(start_stack: StackFactory, tmp_path: Path) -> None:
-    place = place_of(await start_stack())
+    platform = platform_of(await start_stack())
 
     def begun(kind: Kind) -> Session:
         session = Session(kind, tmp_path / f"{kind}.json", {})
-        session.begin(place.backend, place.label)
+        session.begin(platform.backend, platform.label)
         return session
 
     ladder, crowd, kill = begun("contention"), begun("fanout"), begun("resilience")
-    assert await climb(ladder, place, Ladder((5,), 1, processes=2))
-    assert await climb(ladder, place, Ladder((10,), 3, processes=2, generator="plain"))
-    assert await fan_out(crowd, place, Fanout((50,), 2, rate=10, slow=2))
-    assert await endure(kill, place, Plan("broadcast", 1, bidders=5, viewers=1))
+    assert await climb(ladder, platform, Ladder((5,), 1, processes=2))
+    assert await climb(ladder, platform, Ladder((10,), 3, processes=2, generator="plain"))
+    assert await fan_out(crowd, platform, Fanout((50,), 2, rate=10, slow=2))
+    assert await endure(kill, platform, Plan("broadcast", 1, bidders=5, viewers=1))
     for session in (ladder, crowd, kill):
         session.finish()
 
@@ -72,10 +72,10 @@ async def test_a_ladder_a_crowd_a_kill_and_the_report_of_them(start_stack: Stack
 
 async def test_the_yardstick_loses_nothing_and_tries_again(start_stack: StackFactory, tmp_path: Path) -> None:
     """WATCH/MULTI is slow and sound; its small gateway stands beside the platform's Redis."""
-    place = place_of(await start_stack(services=()))
+    platform = platform_of(await start_stack(services=()))
     session = Session("contention", tmp_path / "optimistic.json", {})
-    session.begin(place.backend, place.label)
-    assert await climb(session, place, Ladder((20,), 2, processes=1, strategy="optimistic"))
+    session.begin(platform.backend, platform.label)
+    assert await climb(session, platform, Ladder((20,), 2, processes=1, strategy="optimistic"))
     (step,) = session.result.ladder
     assert step.proof.ok
     assert step.accepted > 0

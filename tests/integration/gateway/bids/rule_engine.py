@@ -33,7 +33,7 @@ from shared.redis_layout.keys import (
     verdicts_key,
 )
 from shared.redis_layout.scripts import Script
-from shared.redis_layout.verdicts import Verdict, parse_verdict
+from shared.redis_layout.verdicts import VerdictLine, parse_verdict
 from tests.histories import KeyedBid, end_asked
 
 ITEM = "equal-rules"
@@ -204,7 +204,7 @@ class Engine:
         score: Any = self._redis.zscore(deadlines_key(SHARD), ITEM)
         return None if score is None else float(score)
 
-    def place(self, keyed_bids: tuple[KeyedBid, ...]) -> list[Verdict]:
+    def place(self, keyed_bids: tuple[KeyedBid, ...]) -> list[VerdictLine]:
         pending = [
             PendingBid(
                 ITEM,

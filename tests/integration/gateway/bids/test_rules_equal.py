@@ -28,7 +28,7 @@ from shared.messages import (
     EndMoved,
     Event,
 )
-from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, Verdict
+from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, VerdictLine
 from tests.histories import (
     NOW_US,
     SECOND_US,
@@ -67,7 +67,7 @@ class Model:
 
     terms: Terms
     state: State
-    stored: dict[tuple[str, str], tuple[Bid, Verdict]] = field(default_factory=dict)
+    stored: dict[tuple[str, str], tuple[Bid, VerdictLine]] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     events: list[bidding.DomainEvent | Moved | voiding.Voided] = field(default_factory=list)
     log: tuple[voiding.LogEntry, ...] = ()
@@ -110,7 +110,7 @@ class Model:
         self.state = after
         return True
 
-    def place(self, keyed: KeyedBid, now_us: int) -> Verdict:
+    def place(self, keyed: KeyedBid, now_us: int) -> VerdictLine:
         bid = keyed.bid
         if keyed.key is not None:
             known = self.stored.get((bid.user_id, keyed.key))
@@ -137,7 +137,7 @@ class Model:
                 self.owners.setdefault(keyed.key, bid.user_id)
         return verdict
 
-    def _verdict(self, bid: Bid, outcome: bidding.Outcome, now_us: int) -> Verdict:
+    def _verdict(self, bid: Bid, outcome: bidding.Outcome, now_us: int) -> VerdictLine:
         state, given_verdict = outcome.state, outcome.verdict
         minimum = minimum_bid(self.terms, state)
         if isinstance(given_verdict, bidding.Refused):

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from shared.domain.auction import State
-from shared.redis_layout.verdicts import AcceptedBid, RefusedBid, Verdict
+from shared.redis_layout.verdicts import AcceptedBid, RefusedBid, VerdictLine
 from tests.histories import KeyedBid
 from tests.integration.gateway.bids.rule_engine import ITEM, Engine
 from tests.worked_examples import START_US, Example, check, examples
@@ -21,7 +21,7 @@ def engine(redis_url: str) -> Iterator[Engine]:
         yield Engine(redis)
 
 
-def _answer(verdict: Verdict, state: State) -> str:
+def _answer(verdict: VerdictLine, state: State) -> str:
     if isinstance(verdict, RefusedBid):
         return f"refused: {verdict.code}"
     assert isinstance(verdict, AcceptedBid)

@@ -16,7 +16,7 @@ from shared.domain.bidding import Bid
 from shared.domain.rulings import PASSING, Rulings
 from shared.redis_layout.keys import credit_key, cursors_key, item_rulings_key, rulings_key
 from shared.redis_layout.rulings import EVERYBODY, HouseRuling, ItemRuling, field_of
-from shared.redis_layout.verdicts import RefusedBid, Verdict
+from shared.redis_layout.verdicts import RefusedBid, VerdictLine
 from tests.histories import NOW_US, SELLER, USERS, KeyedBid, Step, histories, terms
 from tests.integration.gateway.bids.rule_engine import ITEM, SHARD, Engine
 from tests.integration.gateway.bids.test_rules_equal import Model, assert_equal
@@ -165,7 +165,7 @@ def rulings_are_equal(
         assert int(used) == ELSEWHERE + leads
 
 
-def count(model: Ruled, keyed: KeyedBid, verdict: Verdict) -> None:
+def count(model: Ruled, keyed: KeyedBid, verdict: VerdictLine) -> None:
     if isinstance(verdict, RefusedBid) and verdict.code in PASSING:
         name = "beyond_credit" if verdict.code == "LIMIT_EXCEEDED" and keyed.bid.user_id == SPENDER else verdict.code
         SEEN[name] += 1

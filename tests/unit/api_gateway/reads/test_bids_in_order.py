@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api_gateway.reads import bids_in_order as module
-from api_gateway.reads.bids_in_order import Place, bids_in_order
+from api_gateway.reads.bids_in_order import Bookmark, bids_in_order
 from shared.domain.bidding import Bid
 from shared.domain.voiding import LogEntry
 
@@ -52,7 +52,7 @@ async def fetch(query: str, item_id: str, *after: int) -> list[Row]:
     return [row for row in rows if tuple(row[name] for name in key) > after][: module.PAGE_ROWS]
 
 
-async def read(after: Place | None = None) -> list[tuple[Place, LogEntry]]:
+async def read(after: Bookmark | None = None) -> list[tuple[Bookmark, LogEntry]]:
     return [each async for each in bids_in_order(fetch, "item", after)]
 
 

@@ -20,7 +20,7 @@ from load_tests.experiments.common.guard import (
     require_descriptors,
     require_ports,
 )
-from load_tests.experiments.common.place import Place
+from load_tests.experiments.common.platform import Platform
 from load_tests.experiments.common.results import write_result
 from load_tests.experiments.common.session import EXIT_NO_RUN
 from load_tests.experiments.resilience.breakers import breaker_for
@@ -162,6 +162,6 @@ def test_nothing_on_aws_is_changed_without_a_yes(tmp_path: Path) -> None:
 
 
 def test_no_service_on_aws_is_broken_for_a_platform_elsewhere() -> None:
-    here = Place("embedded", "here", "http://127.0.0.1:1", None, None, dict)
+    here = Platform("embedded", "here", "http://127.0.0.1:1", None, None, dict)
     with pytest.raises(Refused, match="--aws and --target name the platform there"):
         breaker_for(here, "gateway", cluster="bidding-prod")

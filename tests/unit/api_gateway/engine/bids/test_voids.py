@@ -12,7 +12,7 @@ import pytest
 from api_gateway.engine.bids import voids as striking
 from api_gateway.engine.bids.counting import Count
 from api_gateway.engine.bids.voids import Voids, _Counted, _Tail
-from api_gateway.reads.bids_in_order import Place
+from api_gateway.reads.bids_in_order import Bookmark
 from shared.domain.auction import Terms
 from shared.domain.bidding import Bid
 from shared.domain.errors import BidStruck, Unavailable
@@ -68,12 +68,14 @@ class GappedArchive:
     async def count_voids(self, item_id: str) -> int:
         return 1
 
-    async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]:
+    async def accepted_bids(
+        self, item_id: str, *, after: Bookmark | None
+    ) -> AsyncGenerator[tuple[Bookmark, LogEntry], None]:
         self.times_read += 1
         anew = LogEntry(1, 3, Bid("of-eve/anew", "ann", 5), "anew", 5, row_stands=True)
         entries = [OF_ANN, anew, plain(2, "bob", 7), plain(3, "cyd", 9), plain(4, "dee", 11)]
         for entry in entries[:2] + entries[2 + (self.times_read == 1) :]:
-            yield cast(Place, entry.seq), entry
+            yield cast(Bookmark, entry.seq), entry
 
 
 async def test_a_bid_that_is_archived_late_is_waited_for_whatever_automatic_bids_there_are(
@@ -102,11 +104,13 @@ def test_where_a_log_begins_for_certain() -> None:
 class TornArchive(GappedArchive):
     """Two bids come later than the one after them."""
 
-    async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]:
+    async def accepted_bids(
+        self, item_id: str, *, after: Bookmark | None
+    ) -> AsyncGenerator[tuple[Bookmark, LogEntry], None]:
         self.times_read += 1
         entries = [OF_ANN, plain(2, "bob", 7), plain(3, "cyd", 9), plain(4, "dee", 11), plain(5, "eve", 13)]
         for entry in entries[:2] + entries[4 if self.times_read == 1 else 2 :]:
-            yield cast(Place, entry.seq), entry
+            yield cast(Bookmark, entry.seq), entry
 
 
 async def test_bids_that_are_in_the_log_do_not_make_up_for_one_that_is_archived_late(
@@ -204,10 +208,12 @@ class WholeArchive:
     async def accepted_bid(self, item_id: str, bid_id: str) -> LogEntry | None:
         return next((entry for entry in self._entries if entry.bid.bid_id == bid_id), None)
 
-    async def accepted_bids(self, item_id: str, *, after: Place | None) -> AsyncGenerator[tuple[Place, LogEntry], None]:
+    async def accepted_bids(
+        self, item_id: str, *, after: Bookmark | None
+    ) -> AsyncGenerator[tuple[Bookmark, LogEntry], None]:
         for entry in self._entries:
-            if after is None or cast(Place, entry.seq) > after:
-                yield cast(Place, entry.seq), replace(entry, position=0)  # the archive does not number them
+            if after is None or cast(Bookmark, entry.seq) > after:
+                yield cast(Bookmark, entry.seq), replace(entry, position=0)  # the archive does not number them
 
 
 class MovingLog(Voids):

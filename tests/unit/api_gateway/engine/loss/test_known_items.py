@@ -11,8 +11,8 @@ import pytest
 from api_gateway.engine.loss.known_items import (
     QUESTIONS_AT_ONCE,
     QUESTIONS_WAITING_MAX,
+    Known,
     KnownItems,
-    Past,
     TooManyQuestions,
 )
 from api_gateway.engine.loss.witnesses import Witnesses
@@ -123,7 +123,7 @@ async def test_who_holds_a_fence_joins_no_question_that_began_before() -> None:
     assert past.asked == ["x", "x", "closed", "known"], "all of them at once"
     past.may_answer.set()
     assert not await earlier
-    assert await later == {"x": Past.NONE, "closed": Past.CLOSED, "known": Past.KNOWN}
+    assert await later == {"x": Known.NONE, "closed": Known.CLOSED, "known": Known.KNOWN}
     assert not await asks.is_known("x")
     assert len(past.asked) == 5, "nothing is left of the questions"
 

@@ -46,7 +46,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Platform:
     """A platform that answers. ``targets`` is None where its stores were not named: then nothing can be proved.
 
     ``roots`` gives the process ids of each component, where it runs here and is known; ``stack`` is there where the
@@ -64,13 +64,13 @@ class Place:
 
 
 @asynccontextmanager
-async def open_place(
+async def open_platform(
     asked: Asked,
     scratch: Path,
     *,
     connections: Mapping[str, int] | None = None,
     cache_nodes: int = 0,
-) -> AsyncIterator[Place]:
+) -> AsyncIterator[Platform]:
     """Find or start it, and make sure that it may be loaded.
 
     Args:
@@ -83,26 +83,26 @@ async def open_place(
         TargetError: its addresses are incomplete.
         StackError: a private one did not start.
     """
-    place = None if asked.private else await _found(asked)
-    if place is not None:
-        ask_before_leaving([url for url in _urls(place) if url], yes=asked.yes)
-        await require_answer(place.gateway_url)
-        _require_room(place, connections or {})
-        yield place
+    platform = None if asked.private else await _found(asked)
+    if platform is not None:
+        ask_before_leaving([url for url in _urls(platform) if url], yes=asked.yes)
+        await require_answer(platform.gateway_url)
+        _require_room(platform, connections or {})
+        yield platform
         return
     click.echo("Starting a private platform for this run.")
     async with Stack(
         scratch / "stack", ports=Ports.free(), reporter=StackProgress(), cache_nodes=cache_nodes, env=CROWD_ENV
     ) as stack:
-        place = place_of(stack)
-        _require_room(place, connections or {})
-        yield place
+        platform = platform_of(stack)
+        _require_room(platform, connections or {})
+        yield platform
 
 
-def place_of(stack: Stack, label: str = "private embedded stack") -> Place:
-    """A stack of this process as a place."""
+def platform_of(stack: Stack, label: str = "private embedded stack") -> Platform:
+    """A stack of this process as a platform."""
     urls = stack.urls
-    return Place(
+    return Platform(
         backend="embedded",
         label=label,
         gateway_url=urls.gateway_url,
@@ -114,7 +114,7 @@ def place_of(stack: Stack, label: str = "private embedded stack") -> Place:
     )
 
 
-async def _found(asked: Asked) -> Place | None:
+async def _found(asked: Asked) -> Platform | None:
     running = running_targets(asked.data_dir)
     backend: Backend = "aws" if asked.aws else "named"
     if asked.aws and not asked.target:
@@ -123,7 +123,7 @@ async def _found(asked: Asked) -> Place | None:
         urls = compose_urls(compose_variables(os.environ))
         feed_url = f"http://127.0.0.1:{os.environ.get('BROADCAST_PORT') or 8081}"
         containers = await Project().pids()
-        return Place("compose", "compose stack", urls["gateway_url"], feed_url, Targets(**urls), lambda: containers)
+        return Platform("compose", "compose stack", urls["gateway_url"], feed_url, Targets(**urls), lambda: containers)
     given = {
         "gateway_url": asked.target,
         "redis_url": asked.redis_url,
@@ -133,20 +133,20 @@ async def _found(asked: Asked) -> Place | None:
     stores = [given[name] for name in SETTINGS if name != "gateway_url" and given[name]]
     if asked.target and not stores and (running is None or running.gateway_url != asked.target):
         # Its stores may be out of reach, as in a VPC: load without a proof, which the result says.
-        return Place(backend, asked.target, asked.target, asked.feed_url, None, lambda: {})
+        return Platform(backend, asked.target, asked.target, asked.feed_url, None, lambda: {})
     targets = choose_targets(given, running)
     if targets is None:
         return None
     if running == targets:
         return _running(asked.data_dir, targets)
-    return Place(backend, targets.gateway_url, targets.gateway_url, asked.feed_url, targets, lambda: {})
+    return Platform(backend, targets.gateway_url, targets.gateway_url, asked.feed_url, targets, lambda: {})
 
 
-def _running(data_dir: Path, targets: Targets) -> Place:
+def _running(data_dir: Path, targets: Targets) -> Platform:
     record = RunRecord.read(run_path(data_dir))
     if record is None:
         raise Refused(f"the platform in {data_dir} went away")
-    return Place(
+    return Platform(
         backend="embedded",
         label="running embedded stack",
         gateway_url=targets.gateway_url,
@@ -162,17 +162,17 @@ def _alive(data_dir: Path) -> dict[str, list[int]]:
     return {} if record is None else {name: [process.pid] for name, process in living(record).items()}
 
 
-def _urls(place: Place) -> list[str | None]:
-    stores = [getattr(place.targets, name) for name in SETTINGS] if place.targets else []
-    return [place.gateway_url, place.feed_url, *stores]
+def _urls(platform: Platform) -> list[str | None]:
+    stores = [getattr(platform.targets, name) for name in SETTINGS] if platform.targets else []
+    return [platform.gateway_url, platform.feed_url, *stores]
 
 
-def _require_room(place: Place, connections: Mapping[str, int]) -> None:
-    roots = place.roots()
+def _require_room(platform: Platform, connections: Mapping[str, int]) -> None:
+    roots = platform.roots()
     for service, count in connections.items():
         pids = [pid for name, found in roots.items() if name.startswith(service) for pid in found]
         require_room(pids, count, service)
-        if service == "api_gateway" and is_local(place.gateway_url):
+        if service == "api_gateway" and is_local(platform.gateway_url):
             require_allowance(pids, count)
 
 
