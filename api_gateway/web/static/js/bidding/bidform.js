@@ -20,6 +20,8 @@ import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdic
 const JUST_MOVED_MS = 600;
 // For how long an amount stands still that "press again" has named.
 const PROMISED_MS = 4000;
+// For how long somebody may wonder what became of a press by which nothing was sent, because they led.
+const WONDERS_MS = 5000;
 // When bids come no longer fast, the offers go back to the minimum.
 const CALM_MS = 1000;
 
@@ -36,6 +38,7 @@ export class BidForm {
   #offers = new Offers();
   #offered = []; // The amounts offered now.
   #saysLeader = false; // The message says that the bidder leads.
+  #keptAtMs = -Infinity; // When a press sent nothing, because the bidder led.
   #acceptedAtMs = -Infinity;
   #state = null;
   #known = ""; // Who was signed in last; "" once they have signed out.
@@ -100,6 +103,7 @@ export class BidForm {
     this.message.clear();
     this.#promise = this.#accepted = null;
     this.#saysLeader = this.#replaces = this.#touched = false;
+    this.#keptAtMs = -Infinity;
     this.amount.value = "";
     this.attempts.forget();
     this.#enable();
@@ -131,9 +135,16 @@ export class BidForm {
     if (offered) setText(this.buyButton, `Buy now for ${this.#money(state.buy_now_price)}`);
     if (this.message.tone === "good" && this.#isOutdated()) this.message.clear();
     // "You lead already" must not stand below "You were outbid".
-    if (this.#saysLeader && !this.#leads) {
-      this.#saysLeader = false;
-      this.message.clear();
+    if (this.#saysLeader && !this.#leads) this.#leadsNoLonger();
+  }
+
+  /** What the message says is over; but whoever has just pressed must not be left without a word. */
+  #leadsNoLonger() {
+    this.#saysLeader = false;
+    this.message.clear();
+    const wonders = performance.now() - this.#keptAtMs < WONDERS_MS;
+    if (wonders && this.#mode === "bid" && !this.#touched && this.#offered.length > 0) {
+      this.#promiseTo(this.#offered[0], this.#bidsUpTo, "You have been outbid since.");
     }
   }
 
@@ -267,12 +278,12 @@ export class BidForm {
   }
 
   /** Asks for a second press; until then the amount stands still, as long as it is valid. */
-  #promiseTo(amount, isMax) {
+  #promiseTo(amount, isMax, why = "The price has just moved.") {
     this.#saysLeader = false;
     this.#replaces = false;
     this.#promise = { amount, untilMs: performance.now() + PROMISED_MS };
     const what = isMax ? `bid up to ${this.#money(amount)}` : `bid ${this.#money(amount)}`;
-    this.message.say("warn", `The price has just moved. Press again to ${what}.`);
+    this.message.say("warn", `${why} Press again to ${what}.`);
   }
 
   get #isArmed() {
@@ -353,6 +364,7 @@ export class BidForm {
     const isOffered = isMax && this.#mode === "bid";
     if (isOffered && this.#leads && own >= amount) {
       this.#saysLeader = true;
+      this.#keptAtMs = performance.now();
       this.message.say("warn", `You lead already, and your maximum of ${this.#money(own)} holds. Nothing was sent.`);
       return;
     }
@@ -393,6 +405,7 @@ export class BidForm {
   #began({ bid }) {
     this.#promise = null;
     this.#saysLeader = false;
+    this.#keptAtMs = -Infinity;
     this.#enable();
     setText(this.button, isMaximum(bid) ? "Leaving your maximum…" : "Placing your bid…");
     this.message.clear();
