@@ -9,7 +9,6 @@ their bids traced, or choose the ids that a sampler by ratio takes. And however 
 from __future__ import annotations
 
 import time
-from asyncio import CancelledError, Future
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -27,6 +26,7 @@ from shared.tracing.spans import TRACES_MAX, Facts, Span, SpanContext, Tracer, r
 
 if TYPE_CHECKING:
     from api_gateway.engine.bids.batcher import PendingBid
+    from api_gateway.engine.bids.pending_verdict import PendingVerdict
 
 BID_ROUTE: Final = "/api/v1/items/{item_id}/bid"
 _NS: Final = 1_000_000_000
@@ -78,7 +78,7 @@ class BidTrace:
         self._end(at_ns)
         return child.context
 
-    def answered(self, verdict: Future[bytes], *, ends: bool) -> None:
+    def answered(self, verdict: PendingVerdict, *, ends: bool) -> None:
         """It has its answer. ``ends``: so its request is over."""
         facts, error = _outcome(verdict)
         self._end(None, error)
@@ -205,9 +205,9 @@ def code_of(verdict: bytes) -> str:
     return KEY_REUSED if verdict == KEY_REUSED_LINE else verdict.split(b"|", 2)[1].decode()
 
 
-def _outcome(verdict: Future[bytes]) -> tuple[Facts, str]:
+def _outcome(verdict: PendingVerdict) -> tuple[Facts, str]:
     """What a bid was answered, and the code of what went wrong."""
-    failure = CancelledError() if verdict.cancelled() else verdict.exception()
+    failure = verdict.exception()
     if failure is None:
         line = verdict.result()
         code = code_of(line)
