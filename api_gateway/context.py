@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -86,6 +86,11 @@ class Context:
     parts: Parts
     hot_items: HotItems
     traces: BidTraces | None = None
+
+    def permit_named(self, call: str, headers: Mapping[bytes, bytes], peer: str | None) -> Permit:
+        """The same for headers of which none is there twice."""
+        account = self.rates.enter(peer, headers.items())
+        return self.access.permit_by(call, headers.get(b"authorization"), account)
 
     def permit(self, call: str, headers: Iterable[tuple[bytes, bytes]], peer: str | None) -> Permit:
         """What the sender of a request may do, once its address and its caller are charged for it.

@@ -24,9 +24,10 @@ from api_gateway.context import Context
 from api_gateway.contract.problems import problem_of
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.creation.new_item import NewItem
 from api_gateway.engine.item_reads import Absent, Reading
-from api_gateway.hot_path import BID_BYTES_MAX, PLACE_BID, SentBid, answer_missing, decide, idempotency_key, render
+from api_gateway.hot_path import BID_BYTES_MAX, PLACE_BID, SentBid, answer_missing, decide, read_key, render
 from api_gateway.identity.access import Permit
 from api_gateway.tracing.bids import BID_ROUTE
 from api_gateway.tracing.one_bid import enter
@@ -72,8 +73,8 @@ class DirectRoad:
         began_s = perf_counter()
         item_id = request.target[len(_PREFIX) : -len("/bid")].decode()
         try:
-            key = idempotency_key(request.headers)
-            sent = SentBid.read(request.body, key, _permit_of(request))
+            key = request.headers.get(b"idempotency-key")
+            sent = SentBid.read(request.body, None if key is None else read_key(key), _permit_of(request))
             exponent = context.items.known.get(item_id)
             if exponent is None:
                 self._in_background(_decide(context, item_id, sent, request, began_s))
@@ -84,7 +85,7 @@ class DirectRoad:
             _refuse(request, error)
             return
 
-        def answer(verdict: Future[bytes]) -> None:
+        def answer(verdict: PendingVerdict) -> None:
             try:
                 status, body = render(verdict.result(), item_id, exponent, bid.amount, bid.key)
             except ItemMissing:
@@ -99,7 +100,7 @@ class DirectRoad:
 
         bid.verdict.add_done_callback(answer)
         if context.traces is not None:
-            context.traces.follow(bid, request.headers, request.peer, began_s)
+            context.traces.follow(bid, request.headers.items(), request.peer, began_s)
 
     def _read_item(self, request: DirectRequest) -> None:
         context: Context = request.state["context"]
@@ -155,8 +156,8 @@ def _admit(call: str, request: DirectRequest, *, changes: bool = True) -> None:
     context: Context = request.state["context"]
     try:
         if changes:
-            context.pages.check(request.headers)
-        request.admitted = context.permit(call, request.headers, request.peer)
+            context.pages.check_named(request.headers)
+        request.admitted = context.permit_named(call, request.headers, request.peer)
     except BiddingError as error:
         _refuse(request, error)
 
@@ -171,7 +172,7 @@ async def _decide(context: Context, item_id: str, sent: SentBid, request: Direct
     """A bid on an item that this process does not know yet."""
     traced = None
     if context.traces is not None:
-        traced = context.traces.begin(BID_ROUTE, request.headers, request.peer, began_s)
+        traced = context.traces.begin(BID_ROUTE, request.headers.items(), request.peer, began_s)
         enter(traced)
     if await _tell(request, decide(context, item_id, sent)):
         context.bid_seconds.observe(perf_counter() - began_s)

@@ -11,14 +11,11 @@ numbers of them goes through a binary float.
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import logging
 import secrets
-from collections.abc import Iterable
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator
 from time import perf_counter
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,16 +28,16 @@ from api_gateway.door.limits import ClientGone, refuse, refuse_with
 from api_gateway.door.rates import RateLimited, peer_of
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.items import Items
 from api_gateway.identity.access import Permit
 from shared import names
 from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused
-from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount
+from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount, format_minor
 from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem_body
 from shared.identity.errors import Forbidden, KeysAway, Unauthenticated
 from shared.logs import about
 from shared.redis_layout.item_hash import ItemState
-from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid, RefusedBid, parse_verdict
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +55,8 @@ BID_BYTES_MAX: Final = 8 * 1024
 _decoder: Final = msgspec.json.Decoder(BidRequest)
 _EXAMPLE: Final = '{"user_id": "ada", "amount": 12.50}'
 
-# Bid ids that the client did not make: a counter, hashed under a key of the process, without a system call per bid.
-# They begin with a mark that no client can send. Everybody sees them: ids that follow each other would tell that two
-# aliases on two items are one bidder, whose bids came together.
-_BID_ID_KEY: Final = secrets.token_bytes(16)
-_bid_numbers: Final = itertools.count(1)
+_IDS_AT_ONCE: Final = 256
+_ID_DIGITS: Final = 20
 
 REFUSALS: Final[dict[str, str]] = {
     "NOT_STARTED": "The auction has not started yet",
@@ -224,20 +218,29 @@ def idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         if name == b"idempotency-key":
             if key is not None:
                 raise InvalidInput("Idempotency-Key: send it once")
-            key = value.decode("latin-1")
-            if not names.is_idempotency_key(key):
-                raise InvalidInput("Idempotency-Key: 1 to 255 visible ASCII characters, not all of them dots")
+            key = read_key(value)
         elif name == b"content-length" and int(value) > BID_BYTES_MAX:
             raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
     return key
 
 
+def read_key(value: bytes) -> str:
+    """The key in an Idempotency-Key header. Raises InvalidInput where it is malformed."""
+    key = value.decode("latin-1")
+    if not names.is_idempotency_key(key):
+        raise InvalidInput("Idempotency-Key: 1 to 255 visible ASCII characters, not all of them dots")
+    return key
+
+
 def _check(sent: BidRequest, permit: Permit) -> None:
-    if permit.own_id is not None:
-        sent.user_id = permit.user(None if sent.user_id is msgspec.UNSET else sent.user_id, "user_id") or ""
+    own_id = permit.own_id
+    if own_id is not None:
+        if sent.user_id != own_id:
+            # It is left out, or somebody else's.
+            sent.user_id = permit.user(None if sent.user_id is msgspec.UNSET else sent.user_id, "user_id") or ""
     elif sent.user_id is msgspec.UNSET:
         raise InvalidInput(f"Object missing required field `user_id`; send for example {_EXAMPLE}")
-    if not names.is_user_id(sent.user_id):
+    elif not names.is_user_id(sent.user_id):
         raise InvalidInput(USER_ID_RULE)
     if sent.amount == NULL:
         raise AmountInvalid("null", "must be a JSON number, for example 12.50", "amount")
@@ -254,7 +257,7 @@ def _amounts(sent: BidRequest, exponent: int) -> tuple[int | None, int | None]:
     return amount, maximum
 
 
-class SentBid(NamedTuple):
+class SentBid(msgspec.Struct, frozen=True):
     """A bid as it was sent, checked as far as that is possible without its item; ``key_is_bid_id``: the idempotency key
     is the bid id."""
 
@@ -288,13 +291,23 @@ class SentBid(NamedTuple):
         amount, maximum = _amounts(self.request, exponent)
         user_id = self.request.user_id
         assert user_id is not msgspec.UNSET, "it was checked"
-        verdict = asyncio.get_running_loop().create_future()
+        verdict = PendingVerdict()
         return PendingBid(item_id, user_id, self.bid_id, amount, maximum, self.key, self.key_is_bid_id, verdict)
 
 
-def _made_bid_id() -> str:
-    number = next(_bid_numbers).to_bytes(8, "big")
-    return names.MADE_BID_ID_MARK + blake2b(number, key=_BID_ID_KEY, digest_size=10).hexdigest()
+def _bid_ids() -> Iterator[str]:
+    """Bid ids that the client did not make: of 80 random bits, many for one system call.
+
+    They begin with a mark that no client can send. Everybody sees them: ids that follow each other would tell that two
+    aliases on two items are one bidder, whose bids came together.
+    """
+    while True:
+        digits = secrets.token_hex(_IDS_AT_ONCE * _ID_DIGITS // 2)
+        for at in range(0, len(digits), _ID_DIGITS):
+            yield names.MADE_BID_ID_MARK + digits[at : at + _ID_DIGITS]
+
+
+_made_bid_id: Final = _bid_ids().__next__
 
 
 def _identify(sent: BidRequest, header_key: str | None) -> tuple[str, str | None, bool]:
@@ -324,45 +337,47 @@ def render(line: bytes, item_id: str, exponent: int, amount: int | None, key: st
     Raises:
         KeyReused: the key was used before with other content.
     """
-    verdict = parse_verdict(line)
-    if verdict == KEY_REUSED:
+    # The text of the line becomes text of the answer: to make objects of it first would cost as much again.
+    mark, *fields = line.decode().split("|")
+    if mark == "K":
         raise KeyReused(key or "")
-    if isinstance(verdict, AcceptedBid):
-        return 201, _render_accepted(verdict, item_id, exponent)
-    assert isinstance(verdict, RefusedBid)
-    return 200, _render_refused(verdict, exponent, amount)
+    if mark == "R":
+        return 200, _render_refused(fields, exponent, amount)
+    return 201, _render_accepted(mark, fields, item_id, exponent)
 
 
-def _json_bool(value: bool) -> Literal["true", "false"]:
-    return "true" if value else "false"
+_JSON_BOOL: Final = {"1": "true", "0": "false"}
 
 
-def _render_accepted(verdict: AcceptedBid, item_id: str, exponent: int) -> bytes:
-    if verdict.raised:
+def _render_accepted(mark: str, fields: list[str], item_id: str, exponent: int) -> bytes:
+    bid_id, seq, current, yours, leads, minimum, reserve_met, kind, epoch, _ = fields
+    if mark == "M":
         message = "Your maximum is raised"
-    elif verdict.kind == "buy_now":
+    elif kind == "buy_now":
         message = "Sold to you at the buy-now price"
-    elif verdict.leads:
+    elif leads == "1":
         message = "Bid accepted"
     else:
         message = "Bid accepted, but another bidder's maximum is higher"
+    price = format_minor(current, exponent)
     # Ids are free of quotes by their patterns, so the text can be put together as it is.
     return (
-        f'{{"success":true,"message":"{message}","current_bid":{format_amount(verdict.current_bid, exponent)},'
-        f'"your_bid":{format_amount(verdict.your_bid, exponent)},"is_highest":{_json_bool(verdict.leads)},'
-        f'"event_id":"{names.event_id(item_id, verdict.epoch, verdict.seq)}","bid_id":"{verdict.bid_id}",'
-        f'"seq":{verdict.seq},"min_next_bid":{format_amount(verdict.min_next_bid, exponent)},'
-        f'"reserve_met":{_json_bool(verdict.reserve_met)},"kind":"{verdict.kind}"}}'
+        f'{{"success":true,"message":"{message}","current_bid":{price},'
+        f'"your_bid":{price if yours == current else format_minor(yours, exponent)},"is_highest":{_JSON_BOOL[leads]},'
+        f'"event_id":"{item_id}:{epoch}:{seq}","bid_id":"{bid_id}",'
+        f'"seq":{seq},"min_next_bid":{format_minor(minimum, exponent)},'
+        f'"reserve_met":{_JSON_BOOL[reserve_met]},"kind":"{kind}"}}'
     ).encode()
 
 
-def _render_refused(verdict: RefusedBid, exponent: int, amount: int | None) -> bytes:
-    minimum = format_amount(verdict.min_next_bid, exponent)
-    message = REFUSALS.get(verdict.code) or f"Too low, bid at least {minimum}"
+def _render_refused(fields: list[str], exponent: int, amount: int | None) -> bytes:
+    # Behind these may be how much credit is lacking, which is no answer's.
+    code, current, leads, least, reserve_met = fields[:5]
+    minimum = format_minor(least, exponent)
+    message = REFUSALS.get(code) or f"Too low, bid at least {minimum}"
     yours = "null" if amount is None else format_amount(amount, exponent)
     return (
-        f'{{"success":false,"code":"{verdict.code}","message":"{message}",'
-        f'"current_bid":{format_amount(verdict.current_bid, exponent)},"your_bid":{yours},"is_highest":false,'
-        f'"min_next_bid":{minimum},"you_lead":{_json_bool(verdict.leads)},'
-        f'"reserve_met":{_json_bool(verdict.reserve_met)}}}'
+        f'{{"success":false,"code":"{code}","message":"{message}",'
+        f'"current_bid":{format_minor(current, exponent)},"your_bid":{yours},"is_highest":false,'
+        f'"min_next_bid":{minimum},"you_lead":{_JSON_BOOL[leads]},"reserve_met":{_JSON_BOOL[reserve_met]}}}'
     ).encode()

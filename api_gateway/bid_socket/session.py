@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Coroutine
 from time import perf_counter
@@ -34,6 +33,7 @@ from api_gateway.bid_socket.messages import (
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.hot_path import SentBid, answer_missing, check_item_id, decide, render
 from api_gateway.identity.access import Permit
 from shared.domain.errors import BiddingError, InvalidInput
@@ -181,7 +181,7 @@ class Session:
             self._tell(refusal(op.id, error))
             return
 
-        def told(verdict: Future[bytes]) -> None:
+        def told(verdict: PendingVerdict) -> None:
             try:
                 status, body = render(verdict.result(), op.item_id, exponent, bid.amount, bid.key)
             except ItemMissing:

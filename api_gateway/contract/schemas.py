@@ -156,7 +156,7 @@ def optional_amount(literal: Raw | UnsetType, exponent: int, field: str, *, mini
     if literal is UNSET or literal == NULL:
         return None
     try:
-        return parse_amount(bytes(literal).decode("latin-1"), exponent, minimum_minor=minimum_minor)
+        return parse_amount(str(literal, "latin-1"), exponent, minimum_minor=minimum_minor)
     except AmountInvalid as error:
         raise AmountInvalid(error.literal, error.reason, field) from None
 

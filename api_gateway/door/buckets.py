@@ -1,5 +1,8 @@
 """Token buckets by key, bounded in number. Pure; the clock is an argument.
 
+Of a bucket only the moment is kept at which it will be full again, if nothing is taken: each unit puts it off by what a
+unit takes to come back. This is the generic cell rate algorithm (GCRA), and costs a look into a dictionary per unit.
+
 A full bucket is like none, so keys that have been quiet for long enough are forgotten. Were debts forgotten to make
 room, who sends from many addresses would be rid of all of them. So a key for which there is no room shares a bucket.
 """
@@ -7,59 +10,84 @@ room, who sends from many addresses would be rid of all of them. So a key for wh
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import MutableMapping
+from itertools import islice
 from typing import Final
 
-from shared.buckets import Bucket, Rate
+from shared.buckets import Rate
 
 KEYS_MAX: Final = 50_000
-"""Keys with a bucket of their own, about 300 bytes each."""
+"""Keys with a bucket of their own, about 200 bytes each."""
+KEPT: Final = 4_096
+"""Keys whose memory is not worth the work of forgetting them."""
 SHARED: Final = 256
 """Buckets for all further keys; which of them is drawn anew in each process."""
 _FORGOTTEN_AT_ONCE: Final = 2
+# Units; less than that is what counting with fractions leaves over.
+_NOTHING: Final = 1e-6
 
 
 class Buckets:
-    """One bucket for each key.
+    """One bucket for each key, full at first.
 
     Args:
         rate: of each; ``per_s`` must be above 0.
         keys_max: keys with one of their own.
+        kept: as few are kept, full or not.
     """
 
-    def __init__(self, rate: Rate, *, keys_max: int = KEYS_MAX) -> None:
+    def __init__(self, rate: Rate, *, keys_max: int = KEYS_MAX, kept: int = KEPT) -> None:
         assert rate.per_s > 0, "no limit needs no buckets"
         self.rate = rate
         self._keys_max = keys_max
-        # The one that was not used for longest is first.
-        self._own: OrderedDict[str, Bucket] = OrderedDict()
-        self._shared: dict[int, Bucket] = {}
+        self._kept = kept
+        self._unit_s = 1 / rate.per_s
+        # How long before it is full one unit is there.
+        self._early_s = max(0.0, rate.burst - 1) * self._unit_s
+        self._nothing_s = _NOTHING * self._unit_s
+        # When each is full again. Those that were not looked at for longest, whether they may go, are first.
+        self._own: OrderedDict[str | int, float] = OrderedDict()
+        self._shared: dict[str | int, float] = {}
 
     def __len__(self) -> int:
         """Keys with a bucket of their own."""
         return len(self._own)
 
+    def take_one(self, key: str, now_s: float) -> float:
+        """Take a unit and return 0, where there is one; else return how long until there is, and take none."""
+        buckets: MutableMapping[str | int, float] = self._own
+        name: str | int = key
+        full_s = buckets.get(key)
+        if full_s is None:
+            buckets, name = self._find(key, now_s)
+            full_s = buckets.get(name, now_s)
+        wait_s = full_s - now_s - self._early_s
+        if wait_s > self._nothing_s:
+            return wait_s
+        buckets[name] = (full_s if full_s > now_s else now_s) + self._unit_s
+        return 0.0
+
     def wait_s(self, key: str, cost: int, now_s: float) -> float:
         """How long until so many units may be taken; 0: at once. More than the burst may be taken when the bucket is
         full, and is paid off afterwards."""
-        missing = min(float(cost), self.rate.burst) - self._bucket(key, now_s).left(now_s)
-        # Less than that is what counting with fractions leaves over.
-        return missing / self.rate.per_s if missing > 1e-9 else 0.0
+        buckets, name = self._find(key, now_s)
+        wait_s = buckets.get(name, now_s) - now_s - max(0.0, self.rate.burst - cost) * self._unit_s
+        return wait_s if wait_s > self._nothing_s else 0.0
 
     def take(self, key: str, cost: int, now_s: float) -> None:
         """Take units, even if too few are there."""
-        self._bucket(key, now_s).take(now_s, cost)
+        buckets, name = self._find(key, now_s)
+        buckets[name] = max(buckets.get(name, now_s), now_s) + cost * self._unit_s
 
-    def _bucket(self, key: str, now_s: float) -> Bucket:
-        bucket = self._own.get(key)
-        if bucket is not None:
-            self._own.move_to_end(key)
-            return bucket
-        for _ in range(_FORGOTTEN_AT_ONCE):
-            # Two go for one that comes, so that all go that may.
-            if not self._own or not next(iter(self._own.values())).is_full(now_s):
-                break
-            self._own.popitem(last=False)
-        if len(self._own) < self._keys_max:
-            bucket = self._own[key] = Bucket(self.rate)
-            return bucket
-        return self._shared.setdefault(hash(key) % SHARED, Bucket(self.rate))
+    def _find(self, key: str, now_s: float) -> tuple[MutableMapping[str | int, float], str | int]:
+        """Where the bucket of this key is, or would be: among which, and by which name."""
+        own = self._own
+        if key in own:
+            return own, key
+        # Two are looked at for one that comes, so that all go that may.
+        for oldest in list(islice(own, _FORGOTTEN_AT_ONCE)) if len(own) >= self._kept else ():
+            if own[oldest] <= now_s:
+                del own[oldest]
+            else:
+                own.move_to_end(oldest)
+        return (own, key) if len(own) < self._keys_max else (self._shared, hash(key) % SHARED)

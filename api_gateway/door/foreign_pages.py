@@ -7,12 +7,13 @@ is asked here, and in which order, is that of Go's ``http.CrossOriginProtection`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from shared.domain.errors import BiddingError
 
+_JSON: Final = b"application/json"
 _OWN: Final = (b"same-origin", b"none")
 """``Sec-Fetch-Site`` of a page of ours, and of what a user typed."""
 
@@ -60,8 +61,22 @@ class ForeignPages:
                 site = value
             elif name == b"host":
                 host = value
-            elif name == b"content-type" and is_json and self._json_only and not _is_json(value):
-                raise NotJson("send Content-Type: application/json; curl does with --json instead of -d")
+            elif name == b"content-type" and is_json:
+                self._check_type(value)
+        self._check_origin(origin, site, host)
+
+    def check_named(self, headers: Mapping[bytes, bytes]) -> None:
+        """The same for headers of which none is there twice, and a body that has to be JSON."""
+        media_type = headers.get(b"content-type")
+        if media_type is not None:
+            self._check_type(media_type)
+        self._check_origin(headers.get(b"origin"), headers.get(b"sec-fetch-site"), headers.get(b"host"))
+
+    def _check_type(self, media_type: bytes) -> None:
+        if self._json_only and media_type != _JSON and not _is_json(media_type):
+            raise NotJson("send Content-Type: application/json; curl does with --json instead of -d")
+
+    def _check_origin(self, origin: bytes | None, site: bytes | None, host: bytes | None) -> None:
         # Most who bid are programs, and send neither.
         if (site is not None or origin is not None) and not self._may(origin, site, host):
             raise OriginNotAllowed("pages of another origin may not do this here; GATEWAY_ORIGINS names those that may")
@@ -87,4 +102,4 @@ def is_allowed(origin: str, host: str, others: Sequence[str]) -> bool:
 
 def _is_json(media_type: bytes) -> bool:
     kind = media_type.partition(b";")[0].strip().lower()
-    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+    return kind == _JSON or (kind.startswith(b"application/") and kind.endswith(b"+json"))

@@ -16,13 +16,14 @@ from api_gateway.door.buckets import Buckets
 from shared.buckets import Rate
 from shared.domain.errors import BiddingError
 from shared.http.addresses import counted_as
-from shared.http.proxies import Proxies
+from shared.http.proxies import Proxies, forwarded_for
 
 BURST_S: Final = 10
 """The burst is what the bucket gets in so many seconds."""
 ADDRESS: Final = "address"
 CALLER: Final = "caller"
 _KNOWN_MAX: Final = 10_000
+_TOLD_BYTES_MAX: Final = 256
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -57,20 +58,21 @@ class RateLimited(BiddingError):
 
 
 class Account:
-    """On whom the units of one request are charged."""
+    """On whom the units of a request are charged. Requests of one address and caller may share it."""
 
-    __slots__ = ("_address", "_rates", "_user_id")
+    __slots__ = ("_rates", "_user_id", "address")
 
     def __init__(self, rates: Rates | None = None, address: str = "", user_id: str = "") -> None:
+        """``address``: as addresses are counted; empty where it is not known."""
         self._rates = rates
-        self._address = address
+        self.address = address
         self._user_id = user_id
 
     @property
     def payer(self) -> str:
         """Who is charged: the caller where one is known, else the address; empty where neither is. A caller may be
         called like an address, and is another one all the same."""
-        return f"{CALLER} {self._user_id}" if self._user_id else self._address
+        return f"{CALLER} {self._user_id}" if self._user_id else self.address
 
     def of(self, user_id: str) -> Account:
         """The account of this address and caller, who is charged one unit; the address has been.
@@ -80,8 +82,8 @@ class Account:
         """
         if self._rates is None:
             return self
-        self._rates.charge("", user_id, 1)
-        return Account(self._rates, self._address, user_id)
+        self._rates.charge_caller(user_id)
+        return Account(self._rates, self.address, user_id)
 
     def charge(self, units: int) -> None:
         """Charge further units.
@@ -90,7 +92,7 @@ class Account:
             RateLimited: it is too much; nothing was charged.
         """
         if self._rates is not None and units > 0:
-            self._rates.charge(self._address, self._user_id, units)
+            self._rates.charge(self.address, self._user_id, units)
 
 
 FREE: Final = Account()
@@ -114,8 +116,9 @@ class Rates:
         self._proxies = proxies
         self._clock = clock
         self._is_on = per_caller > 0 or per_address > 0
-        # By the address of a peer, how it is counted; None for a proxy of ours.
-        self._known: dict[str, str | None] = {}
+        # By the address of a peer; None for a proxy of ours. And by what a proxy says.
+        self._known: dict[str, Account | None] = {}
+        self._told: dict[bytes, Account] = {}
         self.refused_total: Counter[str] = Counter({ADDRESS: 0, CALLER: 0})
         """Requests, bids and items that were refused, by policy."""
 
@@ -131,24 +134,48 @@ class Rates:
         """
         if not self._is_on:
             return FREE
-        address = self.address(peer, headers)
-        self.charge(address, "", 1)
-        return Account(self, address)
+        account = self._account(peer, headers)
+        if self._addresses is not None and account.address:
+            self._charge_one(ADDRESS, self._addresses, account.address)
+        return account
 
     def address(self, peer: str | None, headers: Headers) -> str:
         """How the client's address is counted; empty where a proxy of ours does not tell it."""
+        return self._account(peer, headers).address
+
+    def _account(self, peer: str | None, headers: Headers) -> Account:
         if peer is None:
-            return ""
+            return Account(self)
         try:
-            counted = self._known[peer]
+            account = self._known[peer]
         except KeyError:
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
-            counted = self._known[peer] = None if self._proxies.has(peer) else counted_as(peer)
-        if counted is not None:
-            return counted
-        client = self._proxies.client(headers)
-        return counted_as(client) if client else ""
+            account = self._known[peer] = None if self._proxies.has(peer) else Account(self, counted_as(peer))
+        return self._account_told(forwarded_for(headers)) if account is None else account
+
+    def _account_told(self, forwarded: bytes) -> Account:
+        """Of the client whom a proxy of ours names. To read addresses costs as much as half of a bid."""
+        account = self._told.get(forwarded)
+        if account is None:
+            client = self._proxies.client_told(forwarded)
+            account = Account(self, counted_as(client) if client else "")
+            if len(forwarded) <= _TOLD_BYTES_MAX:
+                if len(self._told) >= _KNOWN_MAX:
+                    self._told.clear()
+                self._told[forwarded] = account
+        return account
+
+    def charge_caller(self, user_id: str) -> None:
+        """Charge a caller one unit. Raises RateLimited."""
+        if self._callers is not None and user_id:
+            self._charge_one(CALLER, self._callers, user_id)
+
+    def _charge_one(self, policy: str, buckets: Buckets, key: str) -> None:
+        wait_s = buckets.take_one(key, self._clock())
+        if wait_s:
+            self.refused_total[policy] += 1
+            raise RateLimited(policy, buckets.rate, wait_s)
 
     def charge(self, address: str, user_id: str, units: int) -> None:
         """Charge an address and a caller; either may be empty. See :meth:`Account.charge`."""

@@ -8,16 +8,16 @@ each of its cells.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Final
 
+import msgspec
 from fastapi import Request
 
 from api_gateway.door.rates import FREE, Account
 from shared.identity.errors import Forbidden, KeysAway, Unauthenticated
-from shared.identity.principals import Principals
+from shared.identity.principals import Principals, authorization_of
 from shared.identity.tokens import Principal, Role
 from shared.logs import request_facts
 
@@ -109,8 +109,7 @@ PAGES: Final = frozenset(
 """Routes that are no calls: files, the same for everybody."""
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True):
     """What the caller of one request may do.
 
     Attributes:
@@ -186,16 +185,23 @@ class Access:
             KeysAway: whether the token is good cannot be told now.
             RateLimited: this caller has asked for too much.
         """
-        row = TABLE.get(call)
-        if self._principals is None or (row is not None and NOBODY in row):
+        return self.permit_by(call, authorization_of(headers) if self._asks(call) else None, account)
+
+    def permit_by(self, call: str, sent: bytes | None, account: Account = FREE) -> Permit:
+        """The same by the value of the one Authorization header; None where there is none."""
+        if not self._asks(call):
             return _OPEN if account is FREE else Permit(None, Reach.ANY, account)
-        principal = self.caller(headers)
+        principal = self._who(sent)
         account = account.of(principal.user_id)
         reach = reach_of(call, principal.roles)
         if reach is None:
-            needed = " or ".join(role.value for role in row or () if role is not None)
+            needed = " or ".join(role.value for role in TABLE.get(call, ()) if role is not None)
             raise Forbidden(f"this needs the role {needed}" if needed else "nobody may do this")
         return Permit(principal, reach, account)
+
+    def _asks(self, call: str) -> bool:
+        """Whether it matters who calls."""
+        return self._principals is not None and NOBODY not in TABLE.get(call, ())
 
     def is_watcher(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether the sender of these headers is somebody whom the platform's state may be told: an operator or an
@@ -221,11 +227,13 @@ class Access:
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """Who calls, with ``AUTH_MODE=jwt``. Raises Unauthenticated and KeysAway."""
+        return self._who(authorization_of(headers))
+
+    def _who(self, sent: bytes | None) -> Principal:
         assert self._principals is not None
-        principal = self._principals.of(headers)
-        if principal is None:
+        if sent is None:
             raise Unauthenticated("this needs a token, as Authorization: Bearer <token>", had_token=False)
-        return principal
+        return self._principals.who(sent)
 
 
 @cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Future
 from contextvars import ContextVar
 
 from api_gateway.contract.problems import status_of
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from shared.domain.errors import BiddingError
 from shared.redis_layout.verdicts import ACCEPTED, KEY_REUSED, KEY_REUSED_LINE
 from shared.tracing.spans import TRACES_MAX, Facts, Span, SpanContext, Tracer, trace_of_task
@@ -56,7 +56,7 @@ class BidTrace:
         self._end(at_ns)
         return child.context
 
-    def answered(self, verdict: Future[bytes], *, ends: bool) -> None:
+    def answered(self, verdict: PendingVerdict, *, ends: bool) -> None:
         """It has its answer. ``ends``: so its request is over."""
         facts, error = _outcome(verdict)
         self._end(None, error)
@@ -84,9 +84,9 @@ def code_of(verdict: bytes) -> str:
     return KEY_REUSED if verdict == KEY_REUSED_LINE else verdict.split(b"|", 2)[1].decode()
 
 
-def _outcome(verdict: Future[bytes]) -> tuple[Facts, str]:
+def _outcome(verdict: PendingVerdict) -> tuple[Facts, str]:
     """What a bid was answered, and the code of what went wrong."""
-    failure = CancelledError() if verdict.cancelled() else verdict.exception()
+    failure = verdict.exception()
     if failure is None:
         line = verdict.result()
         code = code_of(line)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, cast
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
+from redis.typing import EncodableT
 
 from shared.clients.cluster.addresses import ClusterUrl, is_cluster_url
 from shared.clients.cluster.client import ClusterClient
@@ -64,7 +68,24 @@ def _open(url: str, timeout_s: float, connections_max: int, on_connect: OnConnec
         health_check_interval=0,
         redis_connect_func=on_connect,
     )
+    pool.connection_class = _packed_in_c(cast(Any, pool.connection_class))
     return Redis.from_pool(pool)
+
+
+class _PackedInC:
+    """Mixed into a connection of the library: hiredis puts the commands together, as it takes the answers apart. The
+    library's own way is Python, and costs a bid on one of a thousand items two microseconds."""
+
+    def pack_command(self, *args: EncodableT) -> list[bytes]:
+        """The bytes of a command, whose first word may be several."""
+        head = args[0]
+        words = head.split() if isinstance(head, str) else (head,)
+        return [pack_command((*words, *args[1:]))]
+
+
+@cache
+def _packed_in_c(connection: type[Any]) -> Any:
+    return type(f"PackedInC{connection.__name__}", (_PackedInC, connection), {})
 
 
 def told_of(error: BaseException) -> str:

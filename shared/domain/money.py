@@ -217,9 +217,9 @@ def parse_amount(number: str, exponent: int, *, minimum_minor: int = 1) -> int:
             its form: 12.0000 and 120e-1 are 12. The work is bounded by the length of the text.
     """
     match = _PLAIN[exponent].match(number)
-    if match is not None and (exponent or match[2] is None):
-        fraction = match[2]
-        minor = int(match[1]) * SCALE[exponent] + (int(fraction.ljust(exponent, "0")) if fraction else 0)
+    whole, fraction = ("", "") if match is None else match.groups("")
+    if whole and (exponent or not fraction):
+        minor = int(whole + fraction.ljust(exponent, "0"))
     else:
         minor = _parse_slowly(number, exponent)
     if minor < minimum_minor:
@@ -268,3 +268,10 @@ def format_amount(minor: int, exponent: int) -> str:
     if exponent == 0:
         return str(minor)
     return f"{minor // SCALE[exponent]}.{minor % SCALE[exponent]:0{exponent}d}"
+
+
+def format_minor(minor: str, exponent: int) -> str:
+    """The same of minor units as decimal digits: ``"1250", 2`` gives ``"12.50"``."""
+    if exponent == 2 and len(minor) > 2:
+        return f"{minor[:-2]}.{minor[-2:]}"
+    return format_amount(int(minor), exponent)

@@ -141,10 +141,21 @@ class CountedHttpProtocol(HttpToolsProtocol):
 
     @override
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """What uvicorn does, without its timer for each answer: that costs as much as half of all the rest here."""
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             # Closing waits until its last answer is taken: for ever, if the client does not read.
             self.must_be_read()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.await_request()
+
+    def await_request(self) -> None:
+        """No answer is due: from now on the connection is idle."""
+        raise NotImplementedError
 
     def write_problem(self, status: int, code: str, detail: str, headers: str = "") -> None:
         """An answer of the protocol itself, after which the connection is closed. ``headers``: whole lines."""

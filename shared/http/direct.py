@@ -4,9 +4,9 @@ Between a parsed request and an ASGI application, uvicorn makes a scope, an even
 the answer. That costs more than many an answer does. Here a request of a chosen endpoint is handed to a plain function
 as soon as it is complete, and its answer is one write.
 
-Only plain requests come this way: HTTP/1.1, kept alive, with a Content-Length or no body, alone on its connection.
-All others of the same endpoint go to the ASGI application, which must answer them alike: those behind another one that
-has no answer yet, in chunks, larger than the endpoint allows, or with ``Expect``.
+Only plain requests come this way: HTTP/1.1, kept alive, with a Content-Length or no body, no header twice, alone on its
+connection. All others of the same endpoint go to the ASGI application, which must answer them alike: those behind
+another one that has no answer yet, in chunks, larger than the endpoint allows, or with ``Expect``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from shared.http.websockets import DirectWebSocket
 
 logger = logging.getLogger(__name__)
 
+_NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 AT_ONCE_MAX: Final = 16
 """Requests of one connection that are answered without ASGI before others have their turn."""
 
@@ -76,12 +77,12 @@ class DirectRequest:
     )
     message_event: Final = _NobodyWaits()
 
-    def __init__(self, protocol: DirectHttpProtocol, endpoint: Endpoint) -> None:
+    def __init__(self, protocol: DirectHttpProtocol, endpoint: Endpoint, headers: Mapping[bytes, bytes]) -> None:
         self._protocol = protocol
         self._answer = endpoint.answer
         self.target = protocol.url
         """As it was sent."""
-        self.headers = protocol.headers
+        self.headers = headers
         """Names in lower case, and values."""
         self.body = b""
         self.admitted: object = None
@@ -104,16 +105,13 @@ class DirectRequest:
         client = self._protocol.client
         return client[0] if client else None
 
-    def begin(self, begin: Callable[[DirectRequest], None]) -> None:
-        """Its head is complete."""
-        self._call(begin)
-
     def complete(self) -> None:
         """Hand it to its endpoint."""
         self.more_body = False
-        self._call(self._answer)
+        self.call(self._answer)
 
-    def _call(self, step: Callable[[DirectRequest], None]) -> None:
+    def call(self, step: Callable[[DirectRequest], None]) -> None:
+        """Do this with it; where it fails, that is the answer."""
         try:
             step(self)
         except Exception:
@@ -136,7 +134,7 @@ class DirectRequest:
             % (_STATUS_LINES[status], protocol.default_lines(), headers, close, len(body), body)
         )
         # It stays with its protocol until the next request comes.
-        self.body, self.headers = b"", []
+        self.body, self.headers = b"", _NO_HEADERS
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
@@ -153,6 +151,8 @@ class DirectHttpProtocol(BoundedHttpProtocol):
     _lines: ClassVar[bytes] = b""
     # How many requests were handed to their endpoints in the read that is counted here.
     _handed = _handed_in_read = 0
+    # The host that was sent last: it was looked at.
+    _host: ClassVar[bytes | None] = None
 
     def default_lines(self) -> bytes:
         """The headers that every answer has, as lines."""
@@ -188,19 +188,27 @@ class DirectHttpProtocol(BoundedHttpProtocol):
     def on_headers_complete(self) -> None:
         endpoint = self._endpoint()
         if endpoint is not None:
-            self.check_head()
-            self._handed += 1
-            request = DirectRequest(self, endpoint)
-            self.cycle = request  # type: ignore[assignment]
-            self.begin_body()
-            if endpoint.begin is not None:
-                request.begin(endpoint.begin)
-            return
+            named = dict(self.headers)
+            if len(named) == len(self.headers) and self._is_plain(named, endpoint.body_bytes_max):
+                self._take(endpoint, named)
+                return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers += headers  # the list that the scope has
         super().on_headers_complete()
+
+    def _take(self, endpoint: Endpoint, headers: Mapping[bytes, bytes]) -> None:
+        host = headers.get(b"host")
+        if host is None or host != self._host:
+            self.check_head()
+            type(self)._host = host
+        self._handed += 1
+        request = DirectRequest(self, endpoint, headers)
+        self.cycle = request  # type: ignore[assignment]
+        self.begin_body()
+        if endpoint.begin is not None:
+            request.call(endpoint.begin)
 
     def _endpoint(self) -> Endpoint | None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -211,24 +219,25 @@ class DirectHttpProtocol(BoundedHttpProtocol):
             # What is answered at once never waits, so nothing else would bound how many of one read are. The others
             # wait for the application, and few may.
             return None
-        parser = self.parser
-        endpoint = type(self).find(parser.get_method(), self.url)
+        return type(self).find(self.parser.get_method(), self.url)
+
+    def _is_plain(self, headers: Mapping[bytes, bytes], body_bytes_max: int) -> bool:
         if (
-            endpoint is None
+            b"transfer-encoding" in headers
             or self.expect_100_continue
             or self.flow.write_paused
-            or not parser.should_keep_alive()
-            or parser.should_upgrade()
-            or parser.get_http_version() != "1.1"
+            or not self.parser.should_keep_alive()
+            or not self.left_headers.isdisjoint(headers)
         ):
-            return None
-        for name, value in self.headers:
-            if name == b"transfer-encoding" or name in self.left_headers:
-                return None
-            # The parser has seen that these are digits.
-            if name == b"content-length" and (len(value) > 9 or int(value) > endpoint.body_bytes_max):
-                return None
-        return endpoint
+            return False
+        # Without these a connection that is kept is of HTTP/1.1, and stays so. The parser takes both for one.
+        if (b"connection" in headers or b"proxy-connection" in headers) and (
+            self.parser.should_upgrade() or self.parser.get_http_version() != "1.1"
+        ):
+            return False
+        length = headers.get(b"content-length")
+        # The parser has seen that these are digits.
+        return length is None or (len(length) <= 9 and int(length) <= body_bytes_max)
 
     @override
     def on_body(self, body: bytes) -> None:

@@ -69,6 +69,8 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
     answer to a request that they send just then."""
 
     _watch: ClassVar[Watch[BoundedHttpProtocol] | None] = None
+    # Those that no answer is due to.
+    _idle: ClassVar[Watch[BoundedHttpProtocol]]
     _patient_watch: ClassVar[Watch[BoundedHttpProtocol] | None] = None
     _arriving = _HEAD
     # Of the fields of the head, or of the trailers, that are complete; and of what is behind them.
@@ -94,10 +96,11 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
         watch = cls.__dict__.get("_watch")
         if watch is None or watch.loop is not self.loop:
             cls._watch = Watch(self.loop, self.timeout_s, BoundedHttpProtocol._is_slow)
+            cls._idle = Watch(self.loop, self.timeout_keep_alive, BoundedHttpProtocol.timeout_keep_alive_handler)
             cls._patient_watch = Watch(self.loop, self.patient_s, BoundedHttpProtocol._is_slow)
         if self.may_stay():
             self._watch_anew()
-            self._await_request()
+            self.await_request()
         else:
             self.is_deaf = True
 
@@ -115,7 +118,11 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
 
     @override
     def all_is_parsed(self) -> None:
-        self._await_request()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Another answer of the same read may have begun the time-out.
+            self._unset_keepalive_if_required()
+        else:
+            self.await_request()
         if self._arriving == _NOTHING:
             self.unwatch()
         elif not self.is_waiting and (self._is_new or self._watched_by is None):
@@ -186,14 +193,19 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
         self._is_line_over = True
-        if self._arriving == _HEAD and not self.headers:
+        is_head = self._arriving == _HEAD
+        if is_head and not self.headers:
             self._head_bytes = len(self.url)
         # A colon and a line break, and a blank before the value.
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self.head_bytes_max:
             raise self._too_large()
-        if self._arriving == _HEAD:
-            super().on_header(name, value)
+        if is_head:
+            # What uvicorn does; this is called for each header, and to call on would double what it costs.
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_chunk_header(self) -> None:
         """Called by the parser: the size of a chunk has come. Behind that of the last one come the trailers."""
@@ -267,17 +279,15 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
         # A closing transport waits until its last answer is taken: for ever, if the client does not read.
         self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
-    def _await_request(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            # Another answer of the same read may have begun the time-out.
-            self._unset_keepalive_if_required()
-            return
+    @override
+    def await_request(self) -> None:
         # It is among these unless it is lost or has become a WebSocket.
         if self in self.connections and not self.transport.is_closing():
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._idle.begin(self)
+
+    @override
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle.end(self)
 
     # ------------------------------------------------------------------------------------------------- refusals
 

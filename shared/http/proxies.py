@@ -49,18 +49,26 @@ class Proxies:
         return any(mapped in network for network in self._networks)
 
     def client(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Whose request a proxy hands on, by ``X-Forwarded-For``; empty where it does not say.
+        """Whose request a proxy hands on; see :meth:`client_told`."""
+        return self.client_told(forwarded_for(headers))
+
+    def client_told(self, forwarded: bytes) -> str:
+        """Whose request a proxy hands on, by what it says (:func:`forwarded_for`); empty where it does not say.
 
         Each proxy adds the address of its own peer at the end, and what stands before it is anybody's word. So it is
         the last address that is no proxy; where everybody is one, the last.
         """
-        told = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
         found = ""
-        for hop in reversed(told.split(",", -1)[-_HOPS_MAX:]):
+        for hop in reversed(forwarded.decode("latin-1").split(",", -1)[-_HOPS_MAX:]):
             found = _without_port(hop.strip()) or found
             if self._everybody or not self.has(found):
                 break
         return found
+
+
+def forwarded_for(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What ``X-Forwarded-For`` says, also where it is there several times; empty where it is not there."""
+    return b",".join([value for name, value in headers if name == b"x-forwarded-for"])
 
 
 def _without_port(hop: str) -> str:

@@ -1,6 +1,7 @@
 """Those that wait for something, oldest first, and how long each may.
 
-One look a second at all of them costs less than a timer for each.
+One look a second at all of them costs less than a timer for each. Where ``timeout_s`` is shorter they are looked at so
+often.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Watch(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float, late: Callable[[T], None]) -> None:
         self.loop = loop
         self._timeout_s = timeout_s
+        self._sweep_s = min(_SWEEP_S, timeout_s)
         self._late = late
         self._since_s: dict[T, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -30,7 +32,7 @@ class Watch(Generic[T]):
         self._since_s.pop(one, None)
         self._since_s[one] = self.loop.time()
         if self._timer is None:
-            self._timer = self.loop.call_later(_SWEEP_S, self._sweep)
+            self._timer = self.loop.call_later(self._sweep_s, self._sweep)
 
     def end(self, one: T) -> None:
         """It waits no more."""
@@ -56,4 +58,4 @@ class Watch(Generic[T]):
         for one, _ in list(takewhile(lambda entry: entry[1] < late_s, self._since_s.items())):
             self.end(one)
             self._late(one)
-        self._timer = self.loop.call_later(_SWEEP_S, self._sweep) if self._since_s else None
+        self._timer = self.loop.call_later(self._sweep_s, self._sweep) if self._since_s else None

@@ -23,6 +23,7 @@ KNOWN_MAX: Final = 20_000
 REFUSED_MAX: Final = 2_000
 """Refusals that are remembered. Anybody can push them out, and pays a request for each."""
 
+_USUAL: Final = b"Bearer "
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 REVOKED: Final = "the token is revoked; get a new one"
@@ -39,15 +40,27 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     Raises:
         Unauthenticated: the header is there twice, or holds something else.
     """
+    sent = authorization_of(headers)
+    return None if sent is None else _token(sent)
+
+
+def authorization_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The value of Authorization; None where there is no such header.
+
+    Raises:
+        Unauthenticated: it is there twice.
+    """
     found: bytes | None = None
     for name, value in headers:
         if name == b"authorization":
             if found is not None:
                 raise Unauthenticated("send one Authorization header")
             found = value
-    if found is None:
-        return None
-    scheme, _, token = found.partition(b" ")
+    return found
+
+
+def _token(sent: bytes) -> bytes:
+    scheme, _, token = sent.partition(b" ")
     token = token.strip(b" ")
     if scheme.lower() != b"bearer" or len(token) > TOKEN_BYTES_MAX or _TOKEN.fullmatch(token) is None:
         raise Unauthenticated("Authorization must be Bearer and a JWT")
@@ -83,26 +96,31 @@ class Principals:
         self._refused: dict[bytes, str] = {}
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal | None:
-        """Who sends a request with these headers; None where it has no token.
+        """Who sends a request with these headers; None where it has no token. Raises as :meth:`who`."""
+        sent = authorization_of(headers)
+        return None if sent is None else self.who(sent)
+
+    def who(self, sent: bytes) -> Principal:
+        """Whom the value of an Authorization header names.
 
         Raises:
             Unauthenticated: its token is not believed.
             KeysAway: whether it is good cannot be told now.
         """
-        token = bearer_token(headers)
-        if token is None:
-            return None
         if self._version != self._keys.version:
             # A key that was withdrawn vouches for nobody any more; one that is new may vouch for who was refused.
             self._known.clear()
             self._refused.clear()
             self._version = self._keys.version
         # Of the hash alone, so that no token stays in memory.
-        digest = sha256(token).digest()
+        digest = sha256(sent).digest()
         principal = self._known.get(digest)
         if principal is None:
-            principal = self._verified(token, digest)
-        elif self._now_s() >= principal.expires_s + self._tokens.leeway_s:
+            # Perhaps it is spelt otherwise than most do. A token has one place here, however often it is respelt.
+            token = _token(sent)
+            digest = sha256(_USUAL + token).digest()
+            principal = self._known.get(digest) or self._verified(token, digest)
+        if self._now_s() >= principal.expires_s + self._tokens.leeway_s:
             del self._known[digest]
             raise Unauthenticated(EXPIRED)
         # Each time: it may be revoked at any.

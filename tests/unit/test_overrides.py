@@ -74,8 +74,8 @@ TABLE = (
         "uvicorn",
         HttpToolsProtocol,
         (turned.TurnedHttpProtocol, BoundedHttpProtocol, FeedHttpProtocol, DirectHttpProtocol),
-        """_unset_keepalive_if_required app_state connections cycle expect_100_continue flow headers logger loop parser
-        pipeline scope server_state timeout_keep_alive timeout_keep_alive_task transport url""",
+        """_start_asgi_task app_state connections cycle expect_100_continue flow headers logger loop parser pipeline
+        scope server_state timeout_keep_alive transport url""",
         {
             "data_received": "handle_websocket_upgrade",
             "on_response_complete": "timeout_keep_alive_handler",

@@ -7,10 +7,11 @@ themselves and thousands of round trips become a few. There is no timer and no s
 
 from __future__ import annotations
 
-from asyncio import Future
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.tracing.one_bid import BidTrace
 from shared.redis_layout.stored_verdicts import fingerprint_of
 
@@ -21,8 +22,7 @@ BIDS_PER_FLUSH_MAX: Final = 2_048
 """Bids in one round trip, over all items."""
 
 
-@dataclass(slots=True, eq=False)
-class PendingBid:
+class PendingBid(msgspec.Struct, eq=False):
     """A validated bid on its way to Redis. Amounts in minor units.
 
     ``key`` is the idempotency key or None; ``key_is_bid_id`` where it is the bid id itself. ``verdict`` is resolved
@@ -37,7 +37,7 @@ class PendingBid:
     maximum: int | None
     key: str | None
     key_is_bid_id: bool
-    verdict: Future[bytes]
+    verdict: PendingVerdict
     has_credit: bool = False
     trace: BidTrace | None = None
 

@@ -14,15 +14,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import cast
 
+from msgspec.structs import replace
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.bids.batcher import Batcher, PendingBid
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict, tell_all
 from api_gateway.engine.bids.scripts import Decided
 from api_gateway.engine.bids.stored import Asked, read_verdicts
 from api_gateway.tracing.bids import BidTraces
@@ -164,7 +165,11 @@ class Committer:
             self._resolve_later(calls)
             return
         crash_point("bids.decided")
-        now_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        settled: list[PendingVerdict] = []
+        # Told when the next flush is on its way: Redis decides that one while these are answered.
+        loop.call_soon(tell_all, settled)
+        now_s = loop.time()
         for call, result in zip(calls, results, strict=True):
             if isinstance(result, Decided):
                 self.decided_total += len(call)
@@ -178,14 +183,14 @@ class Committer:
                     if self._on_given_out is not None:
                         self._on_given_out(shard, result.lineage.epoch, result.entry)
                     self._on_outbox(shard)
-                self._answer(call, result)
+                self._answer(call, result, settled)
             elif isinstance(result, OutcomeUnknown):
                 self._resolve_later([call])
             else:
                 _fail_all([call], result)
 
-    def _answer(self, call: Sequence[PendingBid], result: Decided) -> None:
-        """Hand out the verdicts; accepted bids wait where their acknowledgement promises more than the Lua commit.
+    def _answer(self, call: Sequence[PendingBid], result: Decided, settled: list[PendingVerdict]) -> None:
+        """Settle the verdicts; accepted bids wait where their acknowledgement promises more than the Lua commit.
 
         Refused ones never wait: they changed nothing that could get lost.
         """
@@ -197,7 +202,8 @@ class Committer:
                 self._in_background(self._place_with_credit(bid, verdict, self._find_credit))
                 continue
             if self._confirm is None or not verdict.startswith(ACCEPTED):
-                bid.verdict.set_result(verdict)
+                bid.verdict.settle(verdict)
+                settled.append(bid.verdict)
             else:
                 accepted.append((bid, verdict))
         if accepted and self._confirm is not None:
@@ -218,7 +224,7 @@ class Committer:
                     lacking = credit_lacking(verdict)
                     if lacking is None or not await find_credit(bid.item_id, bid.user_id, lacking[1], lacking[0]):
                         break
-                    again = replace(bid, verdict=asyncio.get_running_loop().create_future(), has_credit=True)
+                    again = replace(bid, verdict=PendingVerdict(), has_credit=True)
                     self.place(again)
                     verdict = await again.verdict
             _tell(bid, verdict)

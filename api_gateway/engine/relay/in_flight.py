@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -32,8 +32,7 @@ class PubAck(NamedTuple):
     duplicate: bool = False
 
 
-@dataclass(slots=True)
-class InFlight:
+class InFlight(msgspec.Struct):
     """An entry on its way to the stream; ``after`` is where this read of its shard began.
 
     ``ack`` and ``error`` are JetStream's answer, None while there is none. Where it says that it had the message
@@ -46,7 +45,7 @@ class InFlight:
     after: int
     entry: int
     subject: str
-    payload: bytes = field(repr=False)
+    payload: bytes
     ack: PubAck | None = None
     error: Exception | None = None
     is_ours: bool = False

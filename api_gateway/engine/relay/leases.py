@@ -18,6 +18,7 @@ import random
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -89,7 +90,7 @@ class Leases:
         pause_s = self._options.lease_ms / 3_000
         while True:
             try:
-                asked_at_s = asyncio.get_running_loop().time()
+                asked_at_s = monotonic()
                 if asked_at_s >= self._leased_until_s:
                     # Meanwhile another relay may have moved the cursors, also back. They are read again.
                     self.owned.clear()
@@ -114,7 +115,7 @@ class Leases:
     def _hold(self) -> Hold:
         """How to ask for leases now. A gateway that has lost NATS, too, takes none that another one leaves."""
         lease_s, since_s = self._options.lease_ms / 1_000, self._unanswered_since_s
-        unanswered_s = 0.0 if since_s is None else asyncio.get_running_loop().time() - since_s
+        unanswered_s = 0.0 if since_s is None else monotonic() - since_s
         is_cut_off = unanswered_s >= lease_s
         if is_cut_off != self._health.cut_off:
             logger.warning("relay: %s", "NATS does not answer" if is_cut_off else "NATS answers again")
@@ -124,7 +125,7 @@ class Leases:
     def expect_answer(self) -> None:
         """NATS was asked for something."""
         if self._unanswered_since_s is None:
-            self._unanswered_since_s = asyncio.get_running_loop().time()
+            self._unanswered_since_s = monotonic()
 
     def was_answered(self) -> None:
         """NATS answered; a gateway that was cut off asks for leases at once."""
@@ -149,7 +150,7 @@ class Leases:
 
     def are_certain(self) -> bool:
         """Whether the leases are certainly ours: Redis began to count their time later than this process did."""
-        return not self._is_leaving and asyncio.get_running_loop().time() < self._leased_until_s
+        return not self._is_leaving and monotonic() < self._leased_until_s
 
     def forget(self, shard: str, owned: Owned) -> None:
         """Forget what is known of this shard; if the lease is still ours, the next renewal adopts it again."""

@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits, Transition
@@ -106,7 +107,7 @@ class AuctionHouse:
 
     async def decide(self, item_id: str, *amounts: int, user: str = "ann") -> Entry:
         """Bids of these amounts in minor units, in one outbox entry; not published. All must be accepted."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future = PendingVerdict()
         bids = [
             PendingBid(item_id, user, f"bid-{next(self._numbers)}", amount, None, None, False, future)
             for amount in amounts

@@ -18,6 +18,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from api_gateway.context import Context
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.closed.closed_items import ClosedItems
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
@@ -151,7 +152,7 @@ async def test_a_refusal_that_an_older_copy_has_is_not_told(
 ) -> None:
     """What has become of the bid since may be published, and comes back. So may a bid that is not found."""
     scripts = BidScripts(ground.redis, ScriptLimits(), timeout_s=5)
-    low = PendingBid(ITEM, "bob", "low", 1, None, "low", True, asyncio.get_running_loop().create_future())
+    low = PendingBid(ITEM, "bob", "low", 1, None, "low", True, PendingVerdict())
     [decided] = await scripts.place([[low]])
     await scripts.close()
     assert isinstance(decided, Decided)

@@ -47,6 +47,9 @@ class Gateway:
     def permit(self, call: str, headers: Any, peer: str | None) -> Permit:
         return Context.permit(cast(Any, self), call, headers, peer)
 
+    def permit_named(self, call: str, headers: Any, peer: str | None) -> Permit:
+        return Context.permit_named(cast(Any, self), call, headers, peer)
+
     def place(self, bid: PendingBid) -> None:
         if self._full:
             raise Overloaded("full")
@@ -71,7 +74,7 @@ class Request:
     """A plain request, as the direct road is handed it."""
 
     def __init__(self, gateway: Gateway, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        self.target, self.headers, self.body = b"/api/v1/items/lot/bid", headers, body
+        self.target, self.headers, self.body = b"/api/v1/items/lot/bid", dict(headers), body
         self.state = {"context": gateway}
         self.peer, self.admitted = "192.0.2.7", None
         self.statuses: list[int] = []

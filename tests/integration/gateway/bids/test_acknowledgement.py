@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from api_gateway.engine.bids.acknowledge import ReplicaAcknowledger
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.item_scripts import ScriptLimits
 from infrastructure.local.servers.ports import Ports
@@ -214,7 +215,7 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
         tasks = [asyncio.create_task(replicas.run()), asyncio.create_task(committer.run())]
 
         async def place(user: str, number: int, amount: int) -> tuple[str, float]:
-            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            future = PendingVerdict()
             began_s = time.monotonic()
             bid_id = f"{user}-{number}-{amount}"
             committer.place(PendingBid(f"away-{number}", user, bid_id, amount, None, None, False, future))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -14,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
@@ -80,7 +80,7 @@ async def test_however_many_calls_there_are_all_are_made_in_order(redis: Redis) 
 
 
 def bid_on(item_id: str, amount: int) -> PendingBid:
-    verdict = asyncio.get_running_loop().create_future()
+    verdict = PendingVerdict()
     return PendingBid(item_id, "ann", secrets.token_hex(8), amount, None, None, False, verdict)
 
 

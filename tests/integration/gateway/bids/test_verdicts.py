@@ -15,6 +15,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from api_gateway.engine.bids.stored import read_verdict
 from api_gateway.engine.creation.new_item import NewItem, created_members
@@ -93,7 +94,7 @@ class Lot:
 
     def bid(self, user: str, amount: int, maximum: int | None = None, *, bid_id: str = "", key: str = "") -> PendingBid:
         """``bid_id`` from the body, or ``key`` from the header, or neither."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future = PendingVerdict()
         made = bid_id or f"~test-{next(_numbers):x}"
         return PendingBid(self.item_id, user, made, amount, maximum, bid_id or key or None, bool(bid_id), future)
 

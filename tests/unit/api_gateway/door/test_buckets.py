@@ -51,7 +51,7 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
 
 
 def test_quiet_keys_are_forgotten_and_all_of_them() -> None:
-    buckets = Buckets(Rate(1, 10), keys_max=1_000)
+    buckets = Buckets(Rate(1, 10), keys_max=1_000, kept=0)
     for number in range(1_000):
         buckets.take(f"k{number}", 1, 0.0)
     assert len(buckets) == 1_000

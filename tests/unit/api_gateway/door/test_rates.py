@@ -142,3 +142,14 @@ def test_what_is_remembered_of_peers_has_a_bound() -> None:
     for number in range(25_000):
         rates.address(f"2001:db8::{number:x}", [])
     assert len(rates._known) <= 10_000
+
+
+def test_what_is_remembered_of_what_proxies_say_has_a_bound() -> None:
+    """Clients write as much into that header as they like."""
+    rates = rates_of(Clock(), proxies="10.0.0.1")
+    for number in range(11_000):
+        claims = b"x" * (300 if number % 2 else 1)
+        headers = [(b"x-forwarded-for", b"%b%d, 198.51.100.7" % (claims, number))]
+        assert rates.address("10.0.0.1", headers) == "198.51.100.7"
+    assert 0 < len(rates._told) <= 10_000
+    assert max(map(len, rates._told)) <= 256

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import Decided
 from api_gateway.tracing.bids import BID_ROUTE, BidTraces
 from api_gateway.tracing.one_bid import enter
@@ -47,7 +48,7 @@ def headers(context: SpanContext = CALLER, **others: str) -> list[tuple[bytes, b
 
 
 def pending(bid_id: str = "b", item_id: str = "lamp") -> PendingBid:
-    verdict = asyncio.get_running_loop().create_future()
+    verdict = PendingVerdict()
     return PendingBid(item_id, "ann", bid_id, 500, 900, "a-key", False, verdict)
 
 
@@ -179,7 +180,7 @@ async def test_a_bid_that_waits_for_credit_is_decided_twice_in_one_trace() -> No
     traces.follow(bid, headers(), "127.0.0.1", 0.0)
     traces.taken([[bid]])
     traces.decided([bid], decided(b"R|LIMIT_EXCEEDED|500|0|600|1|9|USD", entry=0))
-    again = replace(bid, verdict=asyncio.get_running_loop().create_future(), has_credit=True)
+    again = replace(bid, verdict=PendingVerdict(), has_credit=True)
     traces.taken([[again]])
     traces.decided([again], decided(ACCEPTED))
     assert [span.facts["bidding.verdict"] for span in tracer.named("decide")] == ["LIMIT_EXCEEDED", "ACCEPTED"]

@@ -99,12 +99,26 @@ async def test_a_body_that_comes_in_pieces_is_whole() -> None:
         request(b"expect: 100-continue"),
         request(b"connection: close"),
         request().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        request(b"connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        request(b"proxy-connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        request(b"x-key: 1", b"x-key: 2"),
         request(body=b"a" * (BODY_MAX + 1)),
         request(target=b"/other"),
         request().replace(b"content-length: 2", b"content-length: %b2" % (b"0" * 500)),
         b"POST /direct HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
     ],
-    ids=["expect", "close", "HTTP/1.0", "large", "another target", "a long length", "chunked"],
+    ids=[
+        "expect",
+        "close",
+        "HTTP/1.0",
+        "HTTP/1.0 kept",
+        "kept for a proxy",
+        "a header twice",
+        "large",
+        "another target",
+        "a long length",
+        "chunked",
+    ],
 )
 async def test_what_is_not_plain_is_for_the_application(sent: bytes) -> None:
     service = Service(at_once)
@@ -188,7 +202,7 @@ async def test_of_a_closed_connection_nothing_stays() -> None:
             await reader.readuntil(b'"hi"')
             protocol = weakref.ref(next(iter(connections)))
             kept = protocol().cycle  # type: ignore[union-attr]
-            assert (kept.body, kept.headers) == (b"", [])
+            assert (kept.body, kept.headers) == (b"", {})
             del kept
             writer.close()
             await eventually(lambda: not connections)

@@ -147,6 +147,32 @@ def test_a_flood_of_refusals_pushes_out_nobody_who_is_known() -> None:
     assert tokens.verified == before
 
 
+def test_a_token_that_is_respelt_takes_one_place_and_is_verified_once() -> None:
+    """Otherwise one caller could push out all others, by blanks."""
+    principals, tokens = counted(known_max=2)
+    other = headers_of(signed(sub="other"))
+    principals.of(other)
+    token = signed().encode()
+    for number in range(1, 10):
+        for scheme in (b"Bearer", b"bearer", b"BEARER"):
+            found = principals.of([(b"authorization", scheme + b" " * number + token + b" " * (number - 1))])
+            assert found is not None
+    principals.of(other)
+    assert (len(principals._known), tokens.verified) == (2, 2)
+
+
+def test_a_respelt_token_ends_as_well() -> None:
+    clock = Clock()
+    principals, _ = counted(now_s=clock)
+    token = signed(exp=int(clock.now_s) + 60).encode()
+    for value in (b"Bearer " + token, b"bearer  " + token):
+        principals.of([(b"authorization", value)])
+    clock.now_s += 61
+    for value in (b"bearer  " + token, b"Bearer " + token):
+        with pytest.raises(Unauthenticated, match="expired"):
+            principals.of([(b"authorization", value)])
+
+
 def test_no_token_is_kept() -> None:
     principals, _ = counted()
     token = signed()

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import asyncio
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api_gateway.engine.bids.batcher import BIDS_PER_CALL_MAX, BIDS_PER_FLUSH_MAX, Batcher, PendingBid
-
-_loop = asyncio.new_event_loop()
-_loop.close()
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 
 
 def bid(item_id: str, number: int) -> PendingBid:
-    return PendingBid(item_id, "ada", f"b-{number}", number, None, None, False, asyncio.Future(loop=_loop))
+    return PendingBid(item_id, "ada", f"b-{number}", number, None, None, False, PendingVerdict())
 
 
 def test_an_idle_batcher_flushes_at_once() -> None:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from api_gateway.engine.bids import cluster_scripts
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.cluster_scripts import ClusterBidScripts
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import Decided
 from api_gateway.engine.item_scripts import ScriptLimits
 from shared import names
@@ -88,7 +89,7 @@ def calls() -> list[list[PendingBid]]:
     for number in range(100):
         item_id = f"item-{number}"
         at = int(names.shard_of(item_id)[1:]) % 2
-        future = asyncio.get_running_loop().create_future()
+        future = PendingVerdict()
         found.setdefault(at, [PendingBid(item_id, "ada", "b", 1, None, None, False, future)])
     return [found[0], found[1]]
 

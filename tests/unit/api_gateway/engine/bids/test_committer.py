@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.errors import ItemMissing
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
 from shared.names import shard_of
@@ -70,7 +71,7 @@ def bid(
     amount: int = 100,
     header: bool = False,
 ) -> PendingBid:
-    return PendingBid(item, user, bid_id, amount, None, key, not header, asyncio.get_running_loop().create_future())
+    return PendingBid(item, user, bid_id, amount, None, key, not header, PendingVerdict())
 
 
 class Bench:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any, cast
 
 import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidArguments, BidScripts, LimitArguments
 from api_gateway.engine.item_scripts import LUA, ScriptLimits, item_keys
 
@@ -45,7 +45,7 @@ def test_the_script_reads_the_fields_in_the_order_in_which_they_are_written() ->
     ],
 )
 async def test_a_bid_is_told_after_bounds_and_item(key: str | None, key_is_bid_id: bool, told: tuple[str, ...]) -> None:
-    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    future = PendingVerdict()
     bid = PendingBid("lot-1", "ann", "b-1", 700, None, key, key_is_bid_id, future)
     command = command_of(bid, bid)
     keys = item_keys("lot-1")

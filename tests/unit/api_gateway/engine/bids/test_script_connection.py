@@ -10,6 +10,7 @@ import pytest
 from redis.exceptions import NoScriptError
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided, _in_parts
 from api_gateway.engine.item_scripts import ScriptLimits
 from shared.domain.errors import OutcomeUnknown, Unavailable
@@ -75,8 +76,7 @@ def scripts_on(pool: Pool, *, timeout_s: float = 10, run: str = "") -> BidScript
 
 
 def bids(count: int = 1, item: str = "lot") -> list[PendingBid]:
-    loop = asyncio.get_running_loop()
-    return [PendingBid(item, "ann", f"b-{n}", 5, None, None, False, loop.create_future()) for n in range(count)]
+    return [PendingBid(item, "ann", f"b-{n}", 5, None, None, False, PendingVerdict()) for n in range(count)]
 
 
 async def test_a_connection_that_redis_has_closed_is_not_sent_anything() -> None:

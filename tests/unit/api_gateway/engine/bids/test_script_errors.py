@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 import pytest
@@ -10,6 +9,7 @@ from redis._parsers.base import BaseParser
 from redis.exceptions import ResponseError
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided, _translated
 from api_gateway.engine.item_scripts import ScriptLimits
 from shared.domain.errors import OutcomeUnknown, Unavailable
@@ -95,7 +95,7 @@ async def test_a_connection_to_what_is_a_replica_now_is_not_used_again(line: str
     """When it becomes the primary again, it may have other data. A new connection is admitted first."""
     pool = Pool(parsed(line))
     scripts = BidScripts(cast(Any, pool), ScriptLimits(), timeout_s=10)
-    one = PendingBid("lot", "ann", "one", 5, None, "one", True, asyncio.get_running_loop().create_future())
+    one = PendingBid("lot", "ann", "one", 5, None, "one", True, PendingVerdict())
     [refused] = await scripts.place([[one]])
     assert isinstance(refused, Unavailable)
     [decided] = await scripts.place([[one]])

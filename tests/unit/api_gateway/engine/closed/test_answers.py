@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.closed import closed_items as module
 from api_gateway.engine.closed.closed_items import ClosedItems
 from api_gateway.engine.item_reads import Absent
@@ -54,7 +55,7 @@ def closed() -> ClosedItems:
 
 
 def bid(key: str | None, *, user: str = "ada", amount: int = 100, header: bool = False) -> PendingBid:
-    verdict: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    verdict = PendingVerdict()
     return PendingBid(ITEM, user, "b", amount, None, key, not header, verdict)
 
 
