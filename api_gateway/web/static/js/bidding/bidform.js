@@ -36,6 +36,7 @@ export class BidForm {
   #offers = new Offers();
   #offered = []; // The amounts offered now.
   #saysLeader = false; // The message says that the bidder leads.
+  #isHeld = false; // It says so in answer to a press that has sent nothing.
   #acceptedAtMs = -Infinity;
   #state = null;
   #known = ""; // Who was signed in last; "" once they have signed out.
@@ -133,7 +134,9 @@ export class BidForm {
     // "You lead already" must not stand below "You were outbid".
     if (this.#saysLeader && !this.#leads) {
       this.#saysLeader = false;
-      this.message.clear();
+      // Without a word it would look as if the press had done nothing.
+      if (this.#isHeld) this.message.say("warn", "You were outbid after you pressed. Nothing was sent: press again to bid.");
+      else this.message.clear();
     }
   }
 
@@ -352,7 +355,7 @@ export class BidForm {
     // In the mode "bid" nobody has asked for a higher maximum.
     const isOffered = isMax && this.#mode === "bid";
     if (isOffered && this.#leads && own >= amount) {
-      this.#saysLeader = true;
+      this.#saysLeader = this.#isHeld = true;
       this.message.say("warn", `You lead already, and your maximum of ${this.#money(own)} holds. Nothing was sent.`);
       return;
     }
@@ -363,10 +366,15 @@ export class BidForm {
       this.#send(amounts);
       return;
     }
-    this.#saysLeader = this.#leads;
-    const no = { label: "Do not bid", run: () => this.message.clear() };
+    this.#saysLeader = this.#isHeld = this.#leads;
+    const no = { label: "Do not bid", run: () => this.#dismiss() };
     const yes = { label: isMax ? `Yes, up to ${said}` : `Yes, bid ${said}`, run: () => this.#send(amounts) };
     this.message.ask(question, yes, no);
+  }
+
+  #dismiss() {
+    this.#saysLeader = false;
+    this.message.clear();
   }
 
   /** Asks first: buying ends the auction. It takes the buy-now price, however much more was typed. */
@@ -438,6 +446,7 @@ export class BidForm {
     this.#offer(verdict.success);
     const words = wordsForVerdict(verdict, attempt, (amount) => this.#money(amount));
     if (words.tone === "good" && this.#isOutdated()) return;
+    this.#isHeld = false;
     this.#saysLeader = !verdict.success && (verdict.you_lead || verdict.code === "MAX_NOT_RAISED");
     const choose = this.#mode === "max" ? words.choose : undefined;
     const action = { label: `Set ${this.#money(choose)}`, run: () => this.#choose(choose) };
