@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 from playwright.async_api import async_playwright
+from websockets.asyncio.client import connect
 
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import CHROMIUM
 from tests.faults.rig.proxy import FaultyProxy
-from tests.integration.feed.feed_world import AuctionHouse
+from tests.integration.feed.feed_world import AuctionHouse, another_feed
 from tests.programs import finished, started
 from tests.waiting import eventually
 
@@ -147,3 +149,29 @@ async def test_the_client_in_node_says_what_cannot_be_watched(feed_stack: Stack,
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
                 await client.wait()
+
+
+@pytest.mark.skipif(NODE is None, reason="no node with WebSocket on PATH")
+async def test_the_client_in_node_waits_for_an_item_that_does_not_exist_yet(
+    feed_stack: Stack, house: AuctionHouse, tmp_path: Path
+) -> None:
+    assert NODE is not None
+    program = tmp_path / "client.mjs"
+    program.write_text(f"{code('js')}\nconsole.log('started'); watch(process.argv[2], process.argv[3], {SHOW});\n")
+    async with (
+        another_feed(feed_stack, "feed-docs-open", OPEN_CATALOGUE="true") as port,
+        connect(f"ws://127.0.0.1:{port}/ws/items/not-yet") as beside,
+        started(*NODE, str(program), f"ws://127.0.0.1:{port}", "not-yet", stderr=DEVNULL) as client,
+        asyncio.timeout(PATIENCE_S),
+    ):
+        assert client.stdout is not None
+        assert (await client.stdout.readline()).decode().strip() == "started"
+        # Two viewers are counted: the program's connection is there, and it was told what there is of the item.
+        while json.loads(await beside.recv()).get("viewers") != 2:
+            pass
+        await house.open("not-yet", start_price=70)
+        await house.bid("not-yet", 100)
+        seen: list[list[str]] = []
+        while not seen or seen[-1][1] != "1":
+            seen.append((await client.stdout.readline()).decode().split())
+    assert seen[0] == ["snapshot", "0", "0.70"], seen

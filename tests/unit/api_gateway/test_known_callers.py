@@ -14,12 +14,12 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
-from api_gateway.access import Access
 from api_gateway.context import Context
 from api_gateway.direct import DirectRoad
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.identity.access import Access
 from infrastructure.local.servers.ports import HOST
 from shared.http.direct import direct_protocol
 from shared.http.metrics import Histogram

@@ -9,7 +9,7 @@ const EVERY_MS = 2000;
 const LETTERS_EVERY_MS = 15_000;
 const LETTERS_MAX = 50;
 const DETAILS_MAX = 12;
-const WORDS = { ready: "Well", degraded: "Degraded", unavailable: "Unavailable", unreachable: "Does not answer" };
+const WORDS = { ready: "Ready", degraded: "Degraded", unavailable: "Unavailable", unreachable: "Does not answer" };
 
 export class House {
   #before = null; // {atMs, decided}
