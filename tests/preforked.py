@@ -217,6 +217,8 @@ def _main(number: int) -> None:
     load()
     assert threading.active_count() == 1, "a fork has one thread: no other may hold a lock now"
     gc.collect()
+    # What is loaded stays: no fork looks through it for cycles, when it ends either, and it stays one copy in memory.
+    gc.freeze()
     with socket.socket(fileno=number) as requests:
         argv = _serve(requests)
     if argv is not None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import async_playwright
 from websockets.asyncio.client import connect
 
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
-from tests.acceptance.browsing import CHROMIUM
+from tests.acceptance.browsing import CHROMIUM, running_browser
 from tests.faults.rig.proxy import FaultyProxy
 from tests.integration.feed.feed_world import AuctionHouse, another_feed
 from tests.programs import finished, started
@@ -69,25 +68,21 @@ async def test_the_client_in_python_gives_up_where_it_is_no_use(feed_stack: Stac
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH")
 async def test_the_client_in_javascript(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with FaultyProxy(feed_stack.ports.broadcast) as proxy, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            page = await browser.new_page()
-            await page.goto(f"{feed_stack.urls.broadcast_url}/health")
-            watch = f"window.shown = []; watch('ws://127.0.0.1:{proxy.port}', '{item}', (frame) => shown.push(frame));"
-            await page.evaluate(f"() => {{ {code('js')} {watch} }}")
+    async with FaultyProxy(feed_stack.ports.broadcast) as proxy, running_browser() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{feed_stack.urls.broadcast_url}/health")
+        watch = f"window.shown = []; watch('ws://127.0.0.1:{proxy.port}', '{item}', (frame) => shown.push(frame));"
+        await page.evaluate(f"() => {{ {code('js')} {watch} }}")
 
-            async def reached(seq: int) -> Any:
-                return await page.evaluate("(seq) => shown.length > 0 && shown.at(-1).seq >= seq", seq)
+        async def reached(seq: int) -> Any:
+            return await page.evaluate("(seq) => shown.length > 0 && shown.at(-1).seq >= seq", seq)
 
-            for number in range(1, 6):
-                await house.bid(item, 100 * number)
-                if number % 2 == 0:
-                    proxy.cut()
-                await eventually(lambda number=number: reached(number), seconds=PATIENCE_S)  # type: ignore[misc]
-            seen = await page.evaluate("() => shown.map((frame) => [frame.type, frame.seq, frame.current_bid])")
-        finally:
-            await browser.close()
+        for number in range(1, 6):
+            await house.bid(item, 100 * number)
+            if number % 2 == 0:
+                proxy.cut()
+            await eventually(lambda number=number: reached(number), seconds=PATIENCE_S)  # type: ignore[misc]
+        seen = await page.evaluate("() => shown.map((frame) => [frame.type, frame.seq, frame.current_bid])")
     assert seen[0][0] == "snapshot"
     assert seen[1:] == [["bid", seq, f"{seq}.00"] for seq in range(seen[0][1] + 1, 6)]
     assert proxy.cuts >= 2
