@@ -27,6 +27,7 @@ from api_gateway.listing import Listing
 from api_gateway.operations import Operations
 from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts
+from api_gateway.own.watch_lists import WatchLists
 from api_gateway.revoking import Revoking
 from api_gateway.rulings import BidderRulings
 from api_gateway.settings import Settings
@@ -51,7 +52,8 @@ class Context:
     ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
     the commit in Redis is all that it promises. ``cache``: of closed items; None where they are read without one.
     ``images``: of lots. ``bid_seconds``: how long decided bids took. ``parts``: how the other services are;
-    ``hot_items``: where bids come fast. ``traces``: of sampled bids; None where none are.
+    ``hot_items``: where bids come fast. ``watch_lists``: of those who sign in. ``traces``: of sampled bids; None where
+    none are.
     """
 
     settings: Settings
@@ -85,6 +87,7 @@ class Context:
     bid_sockets: BidSockets
     parts: Parts
     hot_items: HotItems
+    watch_lists: WatchLists
     traces: BidTraces | None = None
 
     def permit(self, call: str, headers: Iterable[tuple[bytes, bytes]], peer: str | None) -> Permit:
