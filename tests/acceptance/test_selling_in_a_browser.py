@@ -123,7 +123,7 @@ async def test_lots_of_others_are_no_seller_s(known: GuardedHouse, lane: Street)
         await ruled(known.base, "PUT", path, {"reason": "did not pay"}, token=token)
     sid = await signed_in(lane, known, "sid", "seller", path="/items/waywiser")
     await expect(sid.page.get_by_role("link", name="Who may bid on it")).to_be_hidden()
-    await sid.page.get_by_role("link", name="Your bidders").click()
+    await sid.page.get_by_role("link", name="Your lots").click()
     for text, words in (
         ("waywiser", "“waywiser” is sold by sal. Here you say who may bid on lots of your own."),
         ("xylograph", "“xylograph” names no seller, so the house alone says who may bid on it."),

@@ -9,8 +9,12 @@ const SELLER = /^(?!\.+$)[A-Za-z0-9_.@-]{1,64}$/;
 export class AllLots {
   #place = new SellerPlace();
 
-  /** `mayRuleFor(seller)`: not only look. `onTold(houseAsks)` runs after the list was read: whether all lots ask for approval. */
-  constructor({ confirmation, mayRuleFor, onTold }) {
+  /**
+   * `mayRuleFor(seller)`: not only look. `onTold(houseAsks)` runs after the list was read: whether all lots ask for
+   * approval. `onSeller(id)` runs when a seller is shown.
+   */
+  constructor({ confirmation, mayRuleFor, onTold, onSeller }) {
+    this.onSeller = onSeller;
     this.bidders = new Bidders(byId("seller-bidders"), {
       name: "seller-bidder",
       where: "on all lots of the seller",
@@ -62,5 +66,6 @@ export class AllLots {
     setText(byId("all-words"), `Whoever is blocked here may not bid on any of ${lots}, nor on later ones.`);
     setText(byId("seller-error"), "");
     this.bidders.restart();
+    this.onSeller(seller);
   }
 }
