@@ -37,11 +37,9 @@ SMALL = {"shard_cursors", "recoveries"}
 
 _BIDDERS = """
     INSERT INTO bidders SELECT user_id, item_id, created_at FROM items, unnest('{ann,bob}'::text[]) AS u (user_id)"""
-
-
 _WATCHED = """
     INSERT INTO watched SELECT user_id, item_id, created_at, 7
-    FROM (SELECT * FROM items LIMIT 500) AS some, unnest('{ann,bob,cyd,dan,eve,fay,gus,hal,ida,jay}'::text[]) AS u (user_id)"""
+    FROM (SELECT * FROM items LIMIT 500) AS lots, unnest('{ann,bob,cyd,dan,eve,fay,gus,hal}'::text[]) AS u (user_id)"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -51,9 +49,7 @@ async def connection(archive_servers: Stack) -> AsyncIterator[Any]:
     # Of one seller with many items, and one bidder who bids on all.
     await found.execute("UPDATE items SET seller_id = 'sam' WHERE item_id > 'lot-5'")
     await found.execute(_BIDDERS)
-    await found.execute(
-        "INSERT INTO watched SELECT 'ann', item_id, now(), 7 FROM items WHERE created_at > now() LIMIT 500"
-    )
+    await found.execute(_WATCHED)
     for table in ("items", "bidders", "watched"):
         await found.execute(f"VACUUM ANALYZE {table}")
     yield found
