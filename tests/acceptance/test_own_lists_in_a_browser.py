@@ -181,11 +181,11 @@ async def test_how_the_lots_of_a_seller_look(
 ) -> None:
     seller = f"sol-{size[0]}-{scheme}"
     name = "A longcase clock by Thomas Tompion, walnut, eight days, with its certificate"
-    await known.create(f"{seller}-1", seller_id=seller, name=name, start_price=1200, reserve_price=90_000)
-    await known.create(f"{seller}-2", seller_id=seller, name="\u05d0" * 60, start_price=10, duration_s=1800)
-    await known.create(f"{seller}-3", seller_id=seller, name="x" * 90, start_price=10, duration_s=90_000)
-    await known.bid(f"{seller}-1", "bob", amount=1250.5)
-    await known.call(seller, "seller", f"/items/{seller}-3/cancel", {"reason": "it broke"})
+    await known.create(f"pendulum-{seller}-1", seller_id=seller, name=name, start_price=1200, reserve_price=90_000)
+    await known.create(f"pendulum-{seller}-2", seller_id=seller, name="\u05d0" * 60, start_price=10, duration_s=1800)
+    await known.create(f"pendulum-{seller}-3", seller_id=seller, name="x" * 90, start_price=10, duration_s=90_000)
+    await known.bid(f"pendulum-{seller}-1", "bob", amount=1250.5)
+    await known.call(seller, "seller", f"/items/pendulum-{seller}-3/cancel", {"reason": "it broke"})
     sol = await looks(lane, size, scheme)
     sol.name = seller
     await sol.open("/selling")
