@@ -1,10 +1,15 @@
 -- Statements about the caller's own lists. The functions are in migration 0012.
 
 -- name: read_watched
-SELECT item_id, (extract(epoch FROM since) * 1000000)::bigint AS since_us
-FROM watched
-WHERE user_id = $1 AND NOT is_long_over(item_id, since, $2::integer * interval '1 day')
-ORDER BY since DESC, item_id
+-- As is_long_over has it, which would be called for each row, and takes four times as long.
+SELECT w.item_id, (extract(epoch FROM w.since) * 1000000)::bigint AS since_us
+FROM watched AS w
+LEFT JOIN LATERAL (SELECT status, updated_at FROM items AS i WHERE i.item_id = w.item_id OFFSET 0) AS i ON true
+WHERE w.user_id = $1 AND NOT coalesce(
+    i.status IN ('sold', 'unsold', 'cancelled') AND i.updated_at < now() - $2::integer * interval '1 day',
+    w.since < now() - $2::integer * interval '1 day'
+)
+ORDER BY w.since DESC, w.item_id
 LIMIT $3;
 
 -- name: watch
