@@ -1,7 +1,7 @@
 -- Statements about the caller's own lists. The functions are in migration 0012.
 
 -- name: read_watched
--- As is_long_over has it, which would be called for each row, and takes four times as long.
+-- As is_long_over has it, which would be called for each row.
 SELECT w.item_id, (extract(epoch FROM w.since) * 1000000)::bigint AS since_us
 FROM watched AS w
 LEFT JOIN LATERAL (SELECT status, updated_at FROM items AS i WHERE i.item_id = w.item_id OFFSET 0) AS i ON true

@@ -39,7 +39,8 @@ _BIDDERS = """
     INSERT INTO bidders SELECT user_id, item_id, created_at FROM items, unnest('{ann,bob}'::text[]) AS u (user_id)"""
 _WATCHED = """
     INSERT INTO watched SELECT user_id, item_id, created_at, 7
-    FROM (SELECT * FROM items LIMIT 500) AS lots, unnest('{ann,bob,cyd,dan,eve,fay,gus,hal}'::text[]) AS u (user_id)"""
+    FROM (SELECT * FROM items LIMIT 500) AS lots,
+         (SELECT 'user-' || n FROM generate_series(1, 60) AS n UNION SELECT 'ann') AS u (user_id)"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
