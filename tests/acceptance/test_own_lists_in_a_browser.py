@@ -103,6 +103,9 @@ async def test_the_watch_list_goes_with_the_person(known: GuardedHouse, guarded:
     await known.sign_in(guest, "bidder")
     await desk.sees("#none-such-text", "You watch no lot.")
     await shows(phone, "/?status=watched", "celesta", "spinet")
+    await known.end_session(phone)
+    await phone.sees("#none-such-text", "You watch no lot.")
+    assert "spinet" not in await phone.page.content()
 
 
 async def test_what_cannot_be_watched_is_said(known: GuardedHouse, lane: Street) -> None:

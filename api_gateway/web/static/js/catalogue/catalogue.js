@@ -100,6 +100,11 @@ class Catalogue {
     this.#load();
   }
 
+  /** Somebody's sign-in has ended: shows none of their lists any more. */
+  forgetOwn() {
+    if (Object.hasOwn(OWN_LISTS, this.status)) this.show(this.status, this.sort, this.search);
+  }
+
   /** Filters the lots, and reads further pages if there are any. */
   find(search) {
     this.#searchFor(search);
@@ -309,8 +314,12 @@ function emptyText(status) {
 }
 
 mountAccount();
-// What is shown of one's own changes with who one is. Where a session only ended, the page stays as it is, with a notice.
-onSession((reason) => ["in", "out"].includes(reason) && location.reload());
+// What is shown of one's own changes with who one is. Where a session only ended, the page stays, with a notice, and
+// without the lists of whoever that was.
+onSession((reason) => {
+  if (["in", "out"].includes(reason)) location.reload();
+  else catalogue.forgetOwn();
+});
 for (const id of ["add-lot", "add-first"]) byId(id).hidden = !mayBe("seller", "operator");
 setText(byId("origin"), location.origin);
 const catalogue = new Catalogue();
