@@ -21,7 +21,7 @@ from shared.sql_files import read_statements
 LIST_ITEMS_MAX: Final = 500
 """Items on one list."""
 PART_ITEMS_MAX: Final = 100_000
-"""Items on all lists of a part, a 64th of all people: 6,400,000 in all, some 1.5 GB of PostgreSQL's disk."""
+"""Items on all lists of a part, a 64th of all people: 6,400,000 in all."""
 OVER_KEPT_DAYS: Final = 30
 """How long an item stays on a list after its last event, once it is over; and one that the archive does not know."""
 WRITES_AT_ONCE: Final = 2

@@ -86,7 +86,7 @@ async def test_a_seller_blocks_somebody_on_all_lots(known: GuardedHouse, lane: S
     for item, seller in (("tantalus", "sue"), ("ustorin", "sue"), ("vernier", "stu")):
         await sells(known, item, seller)
     sue = await signed_in(lane, known, "sue", "seller")
-    await sue.sees("#all-title", "All of your lots")
+    await sue.sees("#all-title", "Blocked on all of your lots")
     await expect(sue.at("#seller-form")).to_be_hidden()
     # The address of the room does as well as its id.
     await finds(sue, f"{known.base}/items/tantalus")

@@ -12,6 +12,7 @@ const WATCHED_MAX = 200;
 const listeners = new Set();
 let known = null; // What the house keeps for who is signed in, the newest first; null before it was read.
 let reading = null; // The promise of it.
+let changes = 0; // What was read while there was one may lack it.
 
 /** The ids of the lots that are watched, the newest first; none before the house has told them. */
 export function watchedItems() {
@@ -31,7 +32,12 @@ export function onWatched(listener) {
 export async function readWatched() {
   if (session() === null) return watchedHere();
   if (known !== null) return known;
-  reading ??= read();
+  if (reading === null) {
+    const mine = read().finally(() => {
+      if (reading === mine) reading = null;
+    });
+    reading = mine;
+  }
   return reading;
 }
 
@@ -41,9 +47,11 @@ export async function setWatched(itemId, isOn) {
   if (user === undefined) keepHere(isOn ? [itemId, ...without(watchedHere(), itemId)] : without(watchedHere(), itemId));
   else {
     await (isOn ? watchItem(itemId) : unwatchItem(itemId));
-    // Somebody else may have signed in meanwhile; and what was read before may lack it.
-    if (session()?.user !== user || known === null) return;
-    known = isOn ? [itemId, ...without(known, itemId)] : without(known, itemId);
+    changes += 1;
+    // Somebody else may have signed in meanwhile.
+    if (session()?.user !== user) return;
+    if (known === null) await readWatched();
+    else known = isOn ? [itemId, ...without(known, itemId)] : without(known, itemId);
   }
   tell();
 }
@@ -78,15 +86,14 @@ export async function takeOver() {
 
 async function read() {
   const user = session().user;
-  try {
+  for (;;) {
+    const before = changes;
     const { items } = await watchList();
-    if (session()?.user === user) {
-      known = items.map(({ item_id: id }) => id);
-      tell();
-    }
-    return session()?.user === user ? known : [];
-  } finally {
-    reading = null;
+    if (session()?.user !== user) return [];
+    if (before !== changes) continue;
+    known = items.map(({ item_id: id }) => id);
+    tell();
+    return known;
   }
 }
 

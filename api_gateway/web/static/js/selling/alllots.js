@@ -38,7 +38,7 @@ export class AllLots {
   /** Somebody may look from now on: at lots of `own` alone, or of whomever they name. */
   admit(own) {
     byId("seller-form").hidden = own !== null;
-    setText(byId("all-title"), own === null ? "All lots of a seller" : "All of your lots");
+    setText(byId("all-title"), own === null ? "Blocked on all lots of a seller" : "Blocked on all of your lots");
     setText(byId("all-words"), own === null ? "Say whose lots, or open one of them." : "");
     if (own !== null) this.#show(own, "your lots");
   }

@@ -107,16 +107,16 @@ export class OwnLots {
     const link = element("a", { class: "lot-name", href: `/items/${encodeURIComponent(id)}`, dir: "auto" });
     const choose = element("button", { type: "button", class: "button-quiet is-small" }, "Who may bid");
     choose.addEventListener("click", () => this.onChosen(id));
-    const cell = (name, label, ...children) => element("td", { class: name, "data-label": label }, ...children);
+    const cell = (name, label, ...children) => element("td", { class: name, role: "cell", "data-label": label }, ...children);
     return element(
       "tr",
-      { "data-id": id },
-      element("th", { scope: "row", class: "name" }, link, element("span", { class: "lot-id" }, id)),
+      { "data-id": id, role: "row" },
+      element("th", { scope: "row", role: "rowheader", class: "name" }, link, element("span", { class: "lot-id" }, id)),
       cell("state", "State", element("span", { class: "badge" })),
       cell("amount", "Price", element("span", { class: "price-now" }), element("span", { class: "price-is" })),
       cell("amount bids", "Bids"),
       cell("when", "End"),
-      element("td", { class: "choose" }, choose),
+      element("td", { class: "choose", role: "cell" }, choose),
     );
   }
 
