@@ -62,6 +62,7 @@ from api_gateway.identity.revoking import Revoking
 from api_gateway.images.opening import open_images
 from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts, parse_parts
+from api_gateway.own.watch_lists import WatchLists
 from api_gateway.reads.archive import Archive
 from api_gateway.reads.catalogue import Catalogue
 from api_gateway.reads.history import History
@@ -77,6 +78,7 @@ from api_gateway.routes import (
     item_batches,
     items,
     ops,
+    own,
     revocations,
     sign_in,
     tokens,
@@ -293,7 +295,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             shards=shards,
             memory=memory,
             archive=archive,
-            listing=Listing(Catalogue(reads.archive), item_index),
+            listing=Listing(Catalogue(reads.archive, archive.asking), item_index),
             history=history,
             operations=operations,
             rulings=rulings,
@@ -303,6 +305,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             bid_sockets=sockets,
             parts=Parts(parse_parts(settings.ops_parts)),
             hot_items=hot_items,
+            watch_lists=WatchLists(archive.asking),
             traces=traces,
         )
 
@@ -396,6 +399,7 @@ def build_app(settings: Settings) -> ASGIApp:
     app.include_router(images.router)
     app.include_router(feed_tokens.router)
     app.include_router(sign_in.router)
+    app.include_router(own.router)
     app.include_router(ops.router)
     app.include_router(revocations.router)
     app.include_router(tokens.router)

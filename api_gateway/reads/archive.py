@@ -1,5 +1,5 @@
 """What the gateway reads from PostgreSQL of items that Redis has: histories of bids, and how far they are archived.
-Read-only; the worker owns the schema."""
+Read-only, as all that gateways do there but for watch lists; the worker owns the schema."""
 
 from __future__ import annotations
 

@@ -139,12 +139,16 @@ async def list_items(
     `being_rebuilt` instead. 503 BEING_REBUILT says that Redis has lost more than single items, and has nothing of this
     page.
     """
+    return await page_of_items(request, Wish(status, sort, cursor or None, limit))
+
+
+async def page_of_items(request: Request, wish: Wish) -> Response:
+    """A page, charged to whoever asks for it. Raises what :meth:`Listing.page` does, and RateLimited."""
     context, account = context_of(request), permit_of(request).account
     # One unit was charged for the request.
-    account.charge(-(-limit // ITEMS_PER_UNIT) - 1)
+    account.charge(-(-wish.limit // ITEMS_PER_UNIT) - 1)
     payer = account.payer or context.rates.address(peer_of(request.scope), request.headers.raw)
-    page = await context.listing.page(Wish(status, sort, cursor or None, limit), payer)
-    return InPieces(page, media_type="application/json")
+    return InPieces(await context.listing.page(wish, payer), media_type="application/json")
 
 
 @router.get(

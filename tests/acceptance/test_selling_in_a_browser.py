@@ -86,7 +86,7 @@ async def test_a_seller_blocks_somebody_on_all_lots(known: GuardedHouse, lane: S
     for item, seller in (("tantalus", "sue"), ("ustorin", "sue"), ("vernier", "stu")):
         await sells(known, item, seller)
     sue = await signed_in(lane, known, "sue", "seller")
-    await sue.sees("#all-title", "All of your lots")
+    await sue.sees("#all-title", "Blocked on all of your lots")
     await expect(sue.at("#seller-form")).to_be_hidden()
     # The address of the room does as well as its id.
     await finds(sue, f"{known.base}/items/tantalus")
@@ -123,7 +123,7 @@ async def test_lots_of_others_are_no_seller_s(known: GuardedHouse, lane: Street)
         await ruled(known.base, "PUT", path, {"reason": "did not pay"}, token=token)
     sid = await signed_in(lane, known, "sid", "seller", path="/items/waywiser")
     await expect(sid.page.get_by_role("link", name="Who may bid on it")).to_be_hidden()
-    await sid.page.get_by_role("link", name="Your bidders").click()
+    await sid.page.get_by_role("link", name="Your lots").click()
     for text, words in (
         ("waywiser", "“waywiser” is sold by sal. Here you say who may bid on lots of your own."),
         ("xylograph", "“xylograph” names no seller, so the house alone says who may bid on it."),

@@ -187,6 +187,12 @@ async def request_of(call: str, callers: Callers) -> tuple[str, str, Any, int]:
             return "GET", f"/api/v1/ops/{call.removeprefix('get_').replace('_', '-')}", None, 200
         case "get_me":
             return "GET", "/api/v1/me", None, 200
+        case "get_watch_list" | "list_own_bids":
+            return "GET", f"/api/v1/me/{'bids' if call == 'list_own_bids' else 'watch-list'}", None, 200
+        case "watch_item" | "unwatch_item":
+            return ("PUT" if call == "watch_item" else "DELETE"), f"/api/v1/me/watch-list/{item_id}", None, 200
+        case "list_items_of_seller":
+            return "GET", "/api/v1/sellers/sam/items", None, 200
         case "make_sign_in_code":
             return "POST", "/api/v1/sign-in-code", None, 201
         case "sign_in":
@@ -247,6 +253,11 @@ async def test_own_is_not_another_s(callers: Callers, call: str, role: Role) -> 
                 exchanged = await callers.http.post("/api/v1/sign-in", json={"code": told["code"]})
                 claims = jwt.decode(exchanged.json()["token"], options={"verify_signature": False})
                 assert claims["sub"] == "eve"
+            return
+        case "get_watch_list" | "watch_item" | "unwatch_item" | "list_own_bids":
+            # They name nobody. What one does is in the caller's list: tests/integration/gateway/test_own_lists.py.
+            told = await callers.call(WHO[role], role, method, f"{path}?user_id=eve", headers={"x-user-id": "eve"})
+            assert told.status_code == status
             return
         case _:  # the item of sam, or the bid of bea
             answer = await callers.call("eve", role, method, path, body)
