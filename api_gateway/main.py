@@ -311,10 +311,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
 
 def _api_keys(settings: Settings, identity: Identity | None, archive: Archive, revoked: Revocations) -> ApiKeys | None:
-    secret = settings.api_key_secret.get_secret_value()
-    if identity is None or identity.signer is None or not secret:
+    if identity is None or identity.signer is None or not settings.api_key_secrets:
         return None
-    return ApiKeys(archive.asking, identity.signer, secret, revoked)
+    return ApiKeys(archive.asking, identity.signer, settings.api_key_secrets, revoked)
 
 
 async def _leave_redis(guard: Guard, bid_scripts: AnyBidScripts, redis: Redis, shards: Shards) -> None:

@@ -203,8 +203,7 @@ async def get_history(
         # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is
         # not found, though it was published and comes back. Or it was archived after 1, and the item has left since.
         if await context.items.is_same(found.item):
-            currency = found.item.terms.currency
-            return _json(public_history(item_id, currency, page.bids, page.next_cursor, partial=page.partial))
+            return _json(public_history(found.item, page.bids, page.next_cursor, partial=page.partial))
     raise Unavailable(KEEPS_MOVING)
 
 
@@ -224,8 +223,7 @@ async def get_named_bids(
         page = await context.history.page(item_id, cursor=cursor or None, limit=limit)
         # As in the history.
         if found.has_left or await context.items.is_same(found.item):
-            currency = found.item.terms.currency
-            named = named_history(item_id, currency, page.bids, page.next_cursor, partial=page.partial)
+            named = named_history(found.item, page.bids, page.next_cursor, partial=page.partial)
             return _json(named, headers={"cache-control": "no-store"})
     raise Unavailable(KEEPS_MOVING)
 

@@ -76,7 +76,7 @@ class EcsWorld:
             for tag in tags:
                 self.push(repository, tag)
         self.ecs.create_cluster(clusterName=NAME)
-        for name in (*SERVICES, "one-shot"):
+        for name in (*SERVICES, "one-shot", "operator"):
             self.register(name, OLD)
         for name in SERVICES:
             self.ecs.create_service(

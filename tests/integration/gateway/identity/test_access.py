@@ -29,6 +29,7 @@ from shared.feed_tokens import check
 from shared.identity.tokens import Role
 from shared.names import shard_of
 from shared.redis_layout.keys import outbox_key
+from shared.secret_pairs import SecretPair
 from tests.stack import StackFactory
 from tests.unit.api_gateway.images.pictures import png
 
@@ -255,7 +256,7 @@ async def test_own_is_not_another_s(callers: Callers, call: str, role: Role) -> 
                 assert claims["sub"] == "eve"
             return
         case "get_watch_list" | "watch_item" | "unwatch_item" | "list_own_bids":
-            # They name nobody. What one does is in the caller's list: tests/integration/gateway/test_own_lists.py.
+            # They name nobody. What one does is in the caller's list: test_own_lists.py beside this.
             told = await callers.call(WHO[role], role, method, f"{path}?user_id=eve", headers={"x-user-id": "eve"})
             assert told.status_code == status
             return
@@ -280,7 +281,7 @@ async def test_a_name_that_is_left_out_is_the_caller_s(callers: Callers, stack: 
     assert [each.json()["seller_id"] for each in (made, of_house, for_sue)] == ["sam", None, "sue"]
     assert await leader_of(callers, item_id) == "bea"
     feed = await callers.call("bea", Role.BIDDER, "POST", "/api/v1/feed-token", {})
-    identity = check(stack.service_env["FEED_TOKEN_SECRET"], feed.json()["token"])
+    identity = check(SecretPair("FEED_TOKEN_SECRET", stack.service_env["FEED_TOKEN_SECRET"]), feed.json()["token"])
     # No longer than the token that it was asked for with, which is good for 10 minutes.
     assert (identity.user_id, identity.sees_maximum) == ("bea", False)
     assert identity.expires_s <= time.time() + 600
