@@ -14,7 +14,7 @@ from typing_extensions import override
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
-# In the answer to a batch of bids.
+# In the answer to a batch of bids, or of items.
 _BATCH, _STATUS, _ACCEPTED = b'{"results":', b',"status":', b',"status":201,'
 
 
@@ -145,6 +145,19 @@ def new_item_requests(item_ids: list[str]) -> Iterator[bytes]:
             f'"increment":{{"kind":"flat","value":0.5}},"description":"Of brass, with a green shade."}}'
         ).encode()
         yield b"POST /api/v1/items HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def new_item_batch_requests(item_ids: list[str], *, per_request: int = 100) -> Iterator[bytes]:
+    """Endless requests of many new items, as of an import."""
+    head = b"POST /api/v1/items:batch HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    for number in itertools.count(step=per_request):
+        items = [
+            f'{{"id":"{item_ids[0]}-{each}","name":"Desk lamp {each}","start_price":5,"duration_s":86400,'
+            f'"increment":{{"kind":"flat","value":0.5}},"description":"Of brass, with a green shade."}}'
+            for each in range(number, number + per_request)
+        ]
+        body = f'{{"items":[{",".join(items)}]}}'.encode()
+        yield b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 def read_and_bid_requests(item_ids: list[str]) -> Iterator[bytes]:

@@ -74,7 +74,8 @@ class Run:
         return float(self.report["latency_ms"].get(name, float("nan")))
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s_of(process: psutil.Process) -> float:
+    """All that it has used, in seconds."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -130,9 +131,9 @@ class World:
         async with Viewers.watching(ports.broadcast, path, viewers, stalled=stalled) as crowd:
             await bid_at_pace(ports.gateway, requests, rate=rate, seconds=1.0)
             await crowd.ask("mark")
-            began, cpu_began = time.perf_counter(), _cpu_s(self.broadcaster)
+            began, cpu_began = time.perf_counter(), cpu_s_of(self.broadcaster)
             await bid_at_pace(ports.gateway, requests, rate=rate, seconds=seconds)
-            took_s, cpu_s = time.perf_counter() - began, _cpu_s(self.broadcaster) - cpu_began
+            took_s, cpu_s = time.perf_counter() - began, cpu_s_of(self.broadcaster) - cpu_began
             await asyncio.sleep(SETTLE_S)
             report = await crowd.ask("report")
             _require_sound(report, viewers)
@@ -190,9 +191,9 @@ async def _measure_plain(*, viewers: int, rate: float, seconds: float, frame_byt
     async with _plain(rate, padding) as (port, process), Viewers.watching(port, "/", viewers) as crowd:
         await asyncio.sleep(1.0)
         await crowd.ask("mark")
-        began, cpu_began = time.perf_counter(), _cpu_s(process)
+        began, cpu_began = time.perf_counter(), cpu_s_of(process)
         await asyncio.sleep(seconds)
-        took_s, cpu_s = time.perf_counter() - began, _cpu_s(process) - cpu_began
+        took_s, cpu_s = time.perf_counter() - began, cpu_s_of(process) - cpu_began
         return Run(await crowd.ask("report"), took_s, cpu_s)
 
 
@@ -220,7 +221,7 @@ _LATENCY_HEAD: Final = (
 )
 
 
-async def _latency_and_fanout(folder: Path, *, rounds: int, seconds: float, viewers: int) -> None:
+async def _latency_and_fanout(folder: Path, *, rounds: int, seconds: float, viewers: int) -> dict[str, list[Run]]:
     kinds = {
         f"{viewers:,} viewers, 50 bids/s, 20 frames/s": ("", 0),
         f"{viewers:,} viewers, 50 bids/s, every bid": ("?feed=full", 0),
@@ -262,9 +263,10 @@ async def _latency_and_fanout(folder: Path, *, rounds: int, seconds: float, view
         f"slow viewers: p99 of the others {_median(p99s):.2f} x ({_spread(p99s, 2)}) of that without them; "
         f"{closed} of {STALLED * rounds} were closed as slow"
     )
+    return {**runs, "plain transports": plain}
 
 
-async def _crowd(folder: Path, *, viewers: int, seconds: float) -> None:
+async def _crowd(folder: Path, *, viewers: int, seconds: float) -> dict[str, object]:
     async with World.running(folder) as world:
         item_id = world.new_item()
         ports = world.stack.ports
@@ -275,22 +277,24 @@ async def _crowd(folder: Path, *, viewers: int, seconds: float) -> None:
             await asyncio.sleep(SETTLE_S)
             per_connection = (world.broadcaster.memory_info().rss - before) / viewers
             await crowd.ask("mark")
-            began, cpu_began = time.perf_counter(), _cpu_s(world.broadcaster)
+            began, cpu_began = time.perf_counter(), cpu_s_of(world.broadcaster)
             await bid_at_pace(ports.gateway, requests, rate=5, seconds=seconds)
-            took_s, cpu_s = time.perf_counter() - began, _cpu_s(world.broadcaster) - cpu_began
+            took_s, cpu_s = time.perf_counter() - began, cpu_s_of(world.broadcaster) - cpu_began
             await asyncio.sleep(SETTLE_S)
             report = await crowd.ask("report")
             loaded = (world.broadcaster.memory_info().rss - before) / viewers
         _require_sound(report, viewers)
+        run = Run(report, took_s, cpu_s)
         click.echo(_LATENCY_HEAD)
-        click.echo(_latency_line(f"{viewers:,} viewers, 5 bids/s", [Run(report, took_s, cpu_s)]))
+        click.echo(_latency_line(f"{viewers:,} viewers, 5 bids/s", [run]))
         click.echo(
             f"connected in {crowd.connected['took_s']:.1f} s; memory per connection {per_connection / 1024:.1f} KiB "
             f"idle, {loaded / 1024:.1f} KiB after the load; {report['at_newest']:,} of {viewers:,} have the final state"
         )
+        return {"run": run, "connection_bytes": per_connection, "connection_bytes_after": loaded}
 
 
-async def _soak(folder: Path, *, events: int, viewers: int = 100) -> None:
+async def _soak(folder: Path, *, events: int, viewers: int = 100) -> dict[str, float]:
     """Memory in the second quarter of the events against the last quarter."""
     samples: list[tuple[int, int]] = []
     async with World.running(folder, archives=True) as world:
@@ -324,26 +328,31 @@ async def _soak(folder: Path, *, events: int, viewers: int = 100) -> None:
             f"went; memory {early / 2**20:.1f} MiB in the second quarter, {late / 2**20:.1f} MiB in the last "
             f"({(late - early) / early:+.1%})"
         )
+        return {"events": done, "early_bytes": early, "late_bytes": late}
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def new_folder() -> Iterator[Path]:
+    """For a stack; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
         # PostgreSQL does not run as root, and has to get into the folder.
         Path(directory).chmod(0o755)
         yield Path(directory) / "stack"
 
 
-def bench_feed(*, rounds: int, seconds: float, viewers: int, crowd: int, soak_events: int) -> None:
-    """Run all parts and print what was seen; a count of 0 leaves a part out."""
+def bench_feed(*, rounds: int, seconds: float, viewers: int, crowd: int, soak_events: int) -> dict[str, object]:
+    """Run all parts and print what was seen; a count of 0 leaves a part out. Returns what each measured."""
     click.echo(f"\nFeed: {rounds} rounds of {seconds:g} s")
+    results: dict[str, object] = {}
     with cores_apart():
         if viewers:
-            with _folder() as folder:
-                uvloop.run(_latency_and_fanout(folder, rounds=rounds, seconds=seconds, viewers=viewers))
+            with new_folder() as folder:
+                run = _latency_and_fanout(folder, rounds=rounds, seconds=seconds, viewers=viewers)
+                results["latency"] = uvloop.run(run)
         if crowd:
-            with _folder() as folder:
-                uvloop.run(_crowd(folder, viewers=crowd, seconds=max(seconds, 10)))
+            with new_folder() as folder:
+                results["crowd"] = uvloop.run(_crowd(folder, viewers=crowd, seconds=max(seconds, 10)))
         if soak_events:
-            with _folder() as folder:
-                uvloop.run(_soak(folder, events=soak_events))
+            with new_folder() as folder:
+                results["soak"] = uvloop.run(_soak(folder, events=soak_events))
+    return results

@@ -34,13 +34,14 @@ from bench.client import (
     bid_messages,
     bid_requests,
     load,
+    new_item_batch_requests,
     new_item_requests,
     read_and_bid_requests,
     read_requests,
     too_low_requests,
 )
 from bench.identity import GUARDED, guarded_bid_requests
-from infrastructure.local.servers.ports import Ports
+from infrastructure.local.servers.ports import Ports, free_ports
 from infrastructure.local.servers.redis_and_nats import AppendFsync
 from infrastructure.local.stack import Stack
 
@@ -54,7 +55,8 @@ class Contender:
     ``ack`` is the level at which a bid is acknowledged; with ``replica`` its Redis must have one. ``requests`` makes
     its traffic, of bids where it is None. ``counts``: whether its rate is that of accepted bids, or of all answers.
     ``in_flight``: bids on each of its WebSockets; 0 for requests. ``connections``: instead of those of the run.
-    ``settings``: of its own. ``beside``: the name of the contender that it is held against, too.
+    ``settings``: of its own. ``beside``: the name of the contender that it is held against, too. ``processes``: how
+    many share the port, all on the one core: what it costs to be several, as there is no more room for them.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Contender:
     connections: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     beside: str = ""
+    processes: int = 1
 
     def traffic(self, item_ids: list[str]) -> Iterator[bytes]:
         """Its requests, without end."""
@@ -100,6 +103,16 @@ CONTENDERS = (
     Contender("gateway, everysec, with bid_id", "api_gateway", keyed=True),
     Contender("gateway, everysec, 100 items", "api_gateway", items=100),
     Contender("gateway, everysec, 1,000 items", "api_gateway", items=1_000),
+    *(
+        Contender(
+            f"{count} gateways on one port, 100 items",
+            "api_gateway",
+            items=100,
+            processes=count,
+            beside="gateway, everysec, 100 items",
+        )
+        for count in (2, 4)
+    ),
     Contender("gateway, batches of 100 bids", "api_gateway", items=10, requests=batch_requests),
     Contender("gateway, 9 of 10 bids too low", "api_gateway", requests=too_low_requests, counts="answered"),
     Contender("gateway, reads of one item", "api_gateway", requests=_bid_and_reads, counts="answered"),
@@ -114,6 +127,13 @@ CONTENDERS = (
         connections=4,
     ),
     Contender("gateway, new items", "api_gateway", requests=new_item_requests),
+    Contender(
+        "gateway, new items, 100 a request",
+        "api_gateway",
+        requests=new_item_batch_requests,
+        connections=8,
+        beside="gateway, new items",
+    ),
     Contender("gateway, a read and a bid", "api_gateway", requests=read_and_bid_requests, counts="answered"),
 )
 
@@ -204,11 +224,15 @@ def measure(contender: Contender, stack: Stack, *, run: int, connections: int, s
     env |= contender.settings
     port = stack.ports.gateway
     item_ids = [f"bench-{run}-{number}" for number in range(contender.items)]
-    with served(contender.module, env, port) as server:
+    with contextlib.ExitStack() as serving:
+        servers = [
+            serving.enter_context(served(contender.module, env | own, int(own.get("GATEWAY_OWN_PORT", port))))
+            for own in _own_ports(contender.processes)
+        ]
 
         def cpu_s() -> float:
-            times = server.cpu_times()
-            return float(times.user + times.system)
+            times = [server.cpu_times() for server in servers]
+            return float(sum(each.user + each.system for each in times))
 
         tally, took_s, used_s = uvloop.run(
             load(
@@ -224,6 +248,14 @@ def measure(contender: Contender, stack: Stack, *, run: int, connections: int, s
     return _result(contender, tally, took_s, used_s)
 
 
+def _own_ports(processes: int) -> list[dict[str, str]]:
+    """What each of several gateways that share a port has of its own."""
+    if processes == 1:
+        return [{}]
+    ports = free_ports(processes)
+    return [{"GATEWAY_REUSE_PORT": "true", "GATEWAY_OWN_PORT": str(port)} for port in ports]
+
+
 def spread(values: list[float]) -> str:
     """The smallest and the largest."""
     return f"{min(values):,.0f}-{max(values):,.0f}"
@@ -233,7 +265,7 @@ def _report(results: dict[str, list[Result]]) -> None:
     echo = results[CONTENDERS[0].name]
     idiomatic = results[CONTENDERS[1].name]
     click.echo()
-    head = f"{'':32}{'rate/s':>11}{'spread':>17}{'of echo':>9}{'x idiom.':>10}{'core':>6}{'µs/req':>8}"
+    head = f"{'':34}{'rate/s':>11}{'spread':>17}{'of echo':>9}{'x idiom.':>10}{'core':>6}{'µs/req':>8}"
     click.echo(head + f"{'p50 ms':>8}{'p99 ms':>8}{'refused':>9}{'failed':>8}")
     for name, runs in results.items():
         rates = [run.rate for run in runs]
@@ -241,7 +273,7 @@ def _report(results: dict[str, list[Result]]) -> None:
         times = statistics.median(run.rate / base.rate for run, base in zip(runs, idiomatic, strict=True))
         refused = statistics.median(1 - run.accepted / run.answered for run in runs)
         click.echo(
-            f"{name:32}{statistics.median(rates):>11,.0f}{spread(rates):>17}{of_echo:>9.2f}{times:>10.2f}"
+            f"{name:34}{statistics.median(rates):>11,.0f}{spread(rates):>17}{of_echo:>9.2f}{times:>10.2f}"
             f"{statistics.median(run.busy for run in runs):>6.0%}"
             f"{statistics.median(run.cpu_us for run in runs):>8.1f}"
             f"{statistics.median(run.p50_ms for run in runs):>8.1f}"
@@ -278,7 +310,7 @@ def bench_gateway(*, rounds: int, seconds: float, connections: int, only: str) -
                     result = measure(contender, stack, run=run, connections=connections, seconds=seconds)
                     results[contender.name].append(result)
                     click.echo(
-                        f"round {number + 1}/{rounds}  {contender.name:32}{result.rate:>9,.0f} {contender.counts}/s"
+                        f"round {number + 1}/{rounds}  {contender.name:34}{result.rate:>9,.0f} {contender.counts}/s"
                         f"  core {result.busy:.0%}"
                     )
         finally:

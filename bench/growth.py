@@ -64,7 +64,8 @@ async def _trim(redis: Redis) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _trimmed(url: str) -> AsyncIterator[Redis]:
+async def trimmed(url: str) -> AsyncIterator[Redis]:
+    """The Redis at ``url``, whose outbox is trimmed meanwhile as an archive that keeps up does it."""
     async with Redis.from_url(url) as redis:
         trimming = asyncio.create_task(_trim(redis))
         try:
@@ -104,7 +105,7 @@ async def _used(redis: Redis) -> int:
 
 async def _items(port: int, url: str, *, seconds: float, items_max: int) -> list[Step]:
     steps: list[Step] = []
-    async with _trimmed(url) as redis:
+    async with trimmed(url) as redis:
         await _measured(port, bid_requests([_PATTERN], keyed=False), seconds=0.1, warm_up_s=0.5)
         there, base = 1, await _used(redis)
         for number, size in enumerate((1, 1_000, 10_000, 100_000, 1_000_000), start=1):
@@ -127,7 +128,7 @@ async def _bids(port: int, url: str, *, bids_max: int) -> list[Step]:
     steps: list[Step] = []
     item_id = "grows"
     requests = bid_requests([item_id], keyed=False)
-    async with _trimmed(url) as redis:
+    async with trimmed(url) as redis:
         there, wanted = 0, 1_000
         while wanted <= bids_max:
             rate, latencies = 0.0, [0.0]

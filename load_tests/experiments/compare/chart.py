@@ -1,4 +1,4 @@
-"""Line charts as SVG, drawn with the colours of the page, so that they follow light, dark and print."""
+"""Charts of lines and of bars as SVG, drawn with the colours of the page, so that they follow light, dark and print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from load_tests.experiments.compare.document import Chart
 _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
 _TICKS: Final = 5
+_BAR, _BETWEEN_BARS, _NAMES = 14, 8, 270
+"""Of a chart of bars: how thick one is, the room between those of two labels, and that for the labels."""
 COLOURS: Final = 6
 """So many are in the page's style; further lines begin again and are dashed."""
 
@@ -18,6 +20,8 @@ COLOURS: Final = 6
 def svg(chart: Chart) -> str:
     """The chart, with a title for those who cannot see it."""
     values = [value for line in chart.series.values() for value in line if value is not None]
+    if chart.kind == "bars":
+        return _bars(chart, max(values, default=0.0) or 1.0)
     top = _rounded_up(max(values, default=0.0))
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(_spoken(chart))}">',
@@ -28,10 +32,12 @@ def svg(chart: Chart) -> str:
     return "".join(parts)
 
 
-def _spoken(chart: Chart) -> str:
+def _spoken(chart: Chart, form: str = ".1f") -> str:
     lines = []
     for name, line in chart.series.items():
-        told = [f"{label}: {value:,.1f}" for label, value in zip(chart.labels, line, strict=True) if value is not None]
+        told = [
+            f"{label}: {value:,{form}}" for label, value in zip(chart.labels, line, strict=True) if value is not None
+        ]
         lines.append(f"{name}: {', '.join(told)}")
     return f"{chart.title}, {chart.unit}. {'; '.join(lines)}"
 
@@ -77,3 +83,27 @@ def _line(number: int, line: object, count: int, top: float) -> str:
     dashed = ' stroke-dasharray="6 4"' if number >= COLOURS else ""
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in points)
     return f'<g class="line c{number % COLOURS}"><path d="{path}"{dashed}/>{dots}</g>'
+
+
+def _bars(chart: Chart, top: float) -> str:
+    per_label = _BAR * len(chart.series) + _BETWEEN_BARS
+    # The figure stands behind its bar.
+    room = _WIDTH - _NAMES - _RIGHT - _LEFT
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {per_label * len(chart.labels)}" role="img" '
+        f'aria-label="{escape(_spoken(chart, ".2f"))}">'
+    ]
+    for place, label in enumerate(chart.labels):
+        y = place * per_label + _BETWEEN_BARS / 2
+        middle = y + _BAR * len(chart.series) / 2 + 4
+        parts.append(f'<text x="{_NAMES - 8}" y="{middle:.1f}" text-anchor="end">{escape(label)}</text>')
+        for number, line in enumerate(chart.series.values()):
+            value = line[place]
+            if value is None:
+                continue
+            width, at = room * value / top, y + number * _BAR
+            parts.append(
+                f'<rect class="bar k{number % COLOURS}" x="{_NAMES}" y="{at:.1f}" width="{width:.1f}" height="{_BAR}"/>'
+                f'<text x="{_NAMES + width + 6:.1f}" y="{at + _BAR - 3:.1f}">{value:,.2f}</text>'
+            )
+    return "".join([*parts, "</svg>"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over steps. ``series`` maps a name to a value for each label, None where there is none."""
+    """Lines over steps, or bars. ``series`` maps a name to a value for each label, None where there is none."""
 
     title: str
     unit: str
     labels: Sequence[str]
     series: dict[str, Sequence[float | None]]
+    kind: Literal["lines", "bars"] = "lines"
 
 
 @dataclass(slots=True)
