@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,8 +35,8 @@ _COUNTS: Final = (1, 2, 3)
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    """So many broadcasters: µs of CPU of each per event of the whole house, and what an idle one takes of a core.
-    ``frames``: those that all viewers got."""
+    """So many broadcasters: µs of CPU of each per event of the whole house, without what it takes when idle; and the
+    share of a core that an idle one takes. ``frames``: those that all viewers got."""
 
     count: int
     cpu_us: list[float]
@@ -64,15 +65,17 @@ async def _measure(folder: Path, count: int, *, seconds: float) -> Several:
             for item_id in ids[:: _ITEMS // _WATCHED]
         ]
         broadcasters = [psutil.Process(stack.pid(name)) for name in process_names(BROADCAST_SERVICE, count)]
+        await asyncio.sleep(SETTLE_S)
         idle_began = sum(map(cpu_s_of, broadcasters))
         await asyncio.sleep(seconds)
         idle = (sum(map(cpu_s_of, broadcasters)) - idle_began) / seconds / count
         for crowd in watching:
             await crowd.ask("mark")
-        before = [cpu_s_of(each) for each in broadcasters]
+        began, before = time.perf_counter(), [cpu_s_of(each) for each in broadcasters]
         accepted = await bid_at_pace(stack.ports.gateway, requests, rate=_RATE, seconds=seconds)
         await asyncio.sleep(SETTLE_S)
-        used = [cpu_s_of(each) - one for each, one in zip(broadcasters, before, strict=True)]
+        idled_s = idle * (time.perf_counter() - began)
+        used = [cpu_s_of(each) - one - idled_s for each, one in zip(broadcasters, before, strict=True)]
         reports = [await crowd.ask("report") for crowd in watching]
     wrong = [each for each in reports if each["closed"] or each["fell_back"]]
     if wrong or not accepted:

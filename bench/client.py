@@ -16,6 +16,7 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 # In the answer to a batch of bids, or of items.
 _BATCH, _STATUS, _ACCEPTED = b'{"results":', b',"status":', b',"status":201,'
+_TEXT_STATUS = b',"status":"'
 
 
 BIDDERS: Final = 1_009
@@ -78,7 +79,8 @@ class _Connection(asyncio.Protocol):
             self._tally.accepted += 1
         elif status == b"200" and _BATCH in data:
             self._tally.accepted += data.count(_ACCEPTED)
-            self._tally.refused += data.count(_STATUS) - data.count(_ACCEPTED)
+            # Created items have a status of their own, which is a text.
+            self._tally.refused += data.count(_STATUS) - data.count(_TEXT_STATUS) - data.count(_ACCEPTED)
         elif status == b"200":
             self._tally.refused += 1
         else:

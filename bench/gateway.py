@@ -57,6 +57,7 @@ class Contender:
     ``in_flight``: bids on each of its WebSockets; 0 for requests. ``connections``: instead of those of the run.
     ``settings``: of its own. ``beside``: the name of the contender that it is held against, too. ``processes``: how
     many share the port, all on the one core: what it costs to be several, as there is no more room for them.
+    ``sample_every``: of how many requests of a connection the latency of one is taken.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Contender:
     settings: Mapping[str, str] = field(default_factory=dict)
     beside: str = ""
     processes: int = 1
+    sample_every: int = 16
 
     def traffic(self, item_ids: list[str]) -> Iterator[bytes]:
         """Its requests, without end."""
@@ -113,7 +115,7 @@ CONTENDERS = (
         )
         for count in (2, 4)
     ),
-    Contender("gateway, batches of 100 bids", "api_gateway", items=10, requests=batch_requests),
+    Contender("gateway, batches of 100 bids", "api_gateway", items=10, requests=batch_requests, sample_every=1),
     Contender("gateway, 9 of 10 bids too low", "api_gateway", requests=too_low_requests, counts="answered"),
     Contender("gateway, reads of one item", "api_gateway", requests=_bid_and_reads, counts="answered"),
     Contender("gateway, reads of 100 items", "api_gateway", items=100, requests=_bid_and_reads, counts="answered"),
@@ -132,6 +134,7 @@ CONTENDERS = (
         "api_gateway",
         requests=new_item_batch_requests,
         connections=8,
+        sample_every=1,
         beside="gateway, new items",
     ),
     Contender("gateway, a read and a bid", "api_gateway", requests=read_and_bid_requests, counts="answered"),
@@ -243,6 +246,7 @@ def measure(contender: Contender, stack: Stack, *, run: int, connections: int, s
                 warm_up_s=contender.warm_up_s,
                 measure_s=seconds,
                 cpu_s=cpu_s,
+                sample_every=contender.sample_every,
             )
         )
     return _result(contender, tally, took_s, used_s)
