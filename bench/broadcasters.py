@@ -1,5 +1,6 @@
-"""What several broadcasters cost: bids at a given pace over 1,000 items, of which a few are watched, and the CPU of
-each of 1, 2 and 3 broadcasters that share one port."""
+"""What several broadcasters cost: bids over 1,000 items, of which a few are watched, and the CPU of each of 1, 2 and 3
+broadcasters that share one port. Bids come at a slow pace, where each event is a message of its own, and then as fast
+as they are taken."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import click
 import psutil
 import uvloop
 
-from bench.client import bid_requests
+from bench.client import bid_requests, load
 from bench.feed import SETTLE_S, cpu_s_of, new_folder
 from bench.gateway import cores_apart
 from bench.growth import trimmed
@@ -30,18 +31,23 @@ _WATCHED: Final = 5
 _VIEWERS_EACH: Final = 20
 _RATE: Final = 200.0
 """Bids a second: few enough that the pace holds on a small machine."""
+_CONNECTIONS: Final = 128
+_WARM_UP_S: Final = 2.0
 _COUNTS: Final = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Several:
     """So many broadcasters: µs of CPU of each per event of the whole house, without what it takes when idle; and the
-    share of a core that an idle one takes. ``frames``: those that all viewers got."""
+    share of a core that an idle one takes. ``busy_us``: the first while bids come as fast as they are taken, ``rate`` a
+    second. ``frames``: those that all viewers got at the slow pace."""
 
     count: int
     cpu_us: list[float]
     idle: float
     frames: int
+    rate: float
+    busy_us: list[float]
 
 
 async def _measure(folder: Path, count: int, *, seconds: float) -> Several:
@@ -77,10 +83,34 @@ async def _measure(folder: Path, count: int, *, seconds: float) -> Several:
         idled_s = idle * (time.perf_counter() - began)
         used = [cpu_s_of(each) - one - idled_s for each, one in zip(broadcasters, before, strict=True)]
         reports = [await crowd.ask("report") for crowd in watching]
+        snapshots: list[list[float]] = []
+
+        def cpu_s() -> float:
+            snapshots.append([cpu_s_of(each) for each in broadcasters])
+            return 0.0
+
+        tally, took_s, _ = await load(
+            stack.ports.gateway,
+            requests,
+            connections=_CONNECTIONS,
+            warm_up_s=_WARM_UP_S,
+            measure_s=seconds,
+            cpu_s=cpu_s,
+        )
+    busy = [
+        (behind - before - idle * took_s) / max(1, tally.accepted) for before, behind in zip(*snapshots, strict=True)
+    ]
     wrong = [each for each in reports if each["closed"] or each["fell_back"]]
     if wrong or not accepted:
         raise click.ClickException(f"the feed is not sound: {wrong}, {accepted} bids were accepted")
-    return Several(count, [each / accepted * 1e6 for each in used], idle, sum(each["frames"] for each in reports))
+    return Several(
+        count,
+        [each / accepted * 1e6 for each in used],
+        idle,
+        sum(each["frames"] for each in reports),
+        tally.accepted / took_s,
+        [each * 1e6 for each in busy],
+    )
 
 
 def bench_broadcasters(*, rounds: int, seconds: float) -> list[Several]:
@@ -95,19 +125,29 @@ def bench_broadcasters(*, rounds: int, seconds: float) -> list[Several]:
                 told = ", ".join(f"{each:.0f}" for each in runs[count][-1].cpu_us)
                 click.echo(f"round {number + 1}/{rounds}  {count} broadcasters: {told} µs per event")
     medians = [_median(each) for each in runs.values()]
-    click.echo(f"\n{'broadcasters':>12}{'µs per event, each':>28}{'together':>10}{'idle':>8}{'frames':>9}")
+    head = f"{'broadcasters':>12}{'µs per event, each':>26}{'together':>10}{'idle':>8}{'frames':>9}"
+    click.echo(f"\n{head}{'bids/s':>10}{'µs per event then':>26}{'together':>10}")
     for one in medians:
-        each = ", ".join(f"{cpu:.0f}" for cpu in one.cpu_us)
-        click.echo(f"{one.count:>12}{each:>28}{sum(one.cpu_us):>10.0f}{one.idle:>8.1%}{one.frames:>9,}")
+        slow, busy = (", ".join(f"{cpu:.0f}" for cpu in each) for each in (one.cpu_us, one.busy_us))
+        click.echo(
+            f"{one.count:>12}{slow:>26}{sum(one.cpu_us):>10.0f}{one.idle:>8.1%}{one.frames:>9,}"
+            f"{one.rate:>10,.0f}{busy:>26}{sum(one.busy_us):>10.0f}"
+        )
     return medians
 
 
 def _median(runs: list[Several]) -> Several:
-    # The busiest first: which one a viewer comes to is up to the kernel.
-    ordered = [sorted(run.cpu_us, reverse=True) for run in runs]
     return Several(
         runs[0].count,
-        [statistics.median(each) for each in zip(*ordered, strict=True)],
+        _each([run.cpu_us for run in runs]),
         statistics.median(run.idle for run in runs),
         round(statistics.median(run.frames for run in runs)),
+        statistics.median(run.rate for run in runs),
+        _each([run.busy_us for run in runs]),
     )
+
+
+def _each(runs: list[list[float]]) -> list[float]:
+    # The busiest first: which one a viewer comes to is up to the kernel.
+    ordered = [sorted(run, reverse=True) for run in runs]
+    return [statistics.median(each) for each in zip(*ordered, strict=True)]

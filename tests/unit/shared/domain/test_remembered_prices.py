@@ -91,3 +91,11 @@ def test_bids_alone_can_lower_the_least_next_bid() -> None:
     raised = place_bid(terms, capped, Bid("c", "ann", None, 205), NOW_US).state
     assert (raised.price, minimum_bid(terms, raised)) == (205, 206)
     assert told(raised, low, terms=terms) is True
+
+
+def test_a_buy_now_price_counts_below_the_least_next_bid() -> None:
+    terms = replace(TERMS, reserve_price=305, buy_now_price=305)
+    state = after(ANN, BOB, terms=terms)
+    assert told(state, Bid("low", "cat", 304), terms=terms) == TOO_LOW
+    assert told(state, Bid("low", "cat", 306), terms=terms) is True
+    assert minimum_bid(terms, state) == 310
