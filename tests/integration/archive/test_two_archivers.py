@@ -1,10 +1,12 @@
-"""Two archivers share one stream as programs of their own, and one is killed where it is most dangerous."""
+"""Two archivers share one stream as programs of their own, and one of them is killed: where it is most dangerous, and
+anywhere."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import re
+import signal
 
 import httpx2 as httpx
 import pytest
@@ -18,7 +20,6 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.integration
 
 PATIENCE_S = 60.0
-OTHER = "archival_worker-2"
 ITEMS = [f"lot-{number}" for number in range(12)]
 """In many shards."""
 
@@ -44,29 +45,52 @@ async def bid_until_told(house: House, told: dict[str, list[str]], stop: asyncio
     await asyncio.gather(*map(on, ITEMS))
 
 
-async def test_one_of_two_archivers_dies_and_each_bid_is_stored_once(start_stack: StackFactory) -> None:
-    # What the dead one had in its hands comes again after this.
+async def all_acknowledged(house: House) -> None:
+    """Return when JetStream has nothing left to deliver: what a dead archiver had came again."""
+    async with httpx.AsyncClient() as http:
+
+        async def nothing_left() -> bool:
+            told = (await http.get(f"{house.stack.urls.archiver_url}/ready")).json()
+            return (told["lag"], told["ack_pending"]) == (0, 0)
+
+        await eventually(nothing_left, "every message acknowledged", seconds=PATIENCE_S)
+
+
+async def test_archivers_die_beside_another_and_each_bid_is_stored_once(start_stack: StackFactory) -> None:
+    # What a dead one had in its hands comes again after this.
     stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER), env={"ARCHIVER_ACK_WAIT_S": "2"})
-    (port,) = free_ports(1)
-    # Killed by itself: PostgreSQL has its fifth batch, and neither JetStream nor Redis knows.
-    dying = {"ARCHIVER_PORT": str(port), "CRASH_AT": "archive.committed:5"}
-    await stack.add_service(OTHER, ARCHIVAL_WORKER, port, dying)
     told: dict[str, list[str]] = {item_id: [] for item_id in ITEMS}
     stop = asyncio.Event()
     async with house_of(stack) as house:
-        bidding = asyncio.create_task(bid_until_told(house, told, stop))
-        try:
-            await eventually(lambda: not stack.processes[OTHER].is_running, "its end", seconds=PATIENCE_S)
+
+        async def goes_on() -> None:
             before = await rows_of(stack.ports.archiver)
 
-            async def goes_on() -> bool:
+            async def has_more() -> bool:
                 return await rows_of(stack.ports.archiver) > before + 100
 
-            await eventually(goes_on, "the other one goes on", seconds=PATIENCE_S)
+            await eventually(has_more, "the other one goes on", seconds=PATIENCE_S)
+
+        bidding = asyncio.create_task(bid_until_told(house, told, stop))
+        try:
+            for name, crash_at in (("second", "archive.committed:5"), ("third", "")):
+                (port,) = free_ports(1)
+                await stack.add_service(name, ARCHIVAL_WORKER, port, {"ARCHIVER_PORT": str(port), "CRASH_AT": crash_at})
+                if not crash_at:
+
+                    async def works(port: int = port) -> bool:
+                        return await rows_of(port) > 50
+
+                    await eventually(works, "its part of the work", seconds=PATIENCE_S)
+                    stack.kill(name, signal.SIGKILL)  # wherever it is
+                # The other killed itself: PostgreSQL has its fifth batch, and neither JetStream nor Redis knows.
+                assert await stack.wait_ended(name, PATIENCE_S)
+                await goes_on()
         finally:
             stop.set()
             await bidding
         await house.all_archived()
+        await all_acknowledged(house)
         for item_id, bid_ids in told.items():
             rows = await house.query("SELECT bid_id, seq FROM bids WHERE item_id = $1 ORDER BY seq", item_id)
             assert [row["bid_id"] for row in rows] == bid_ids
@@ -74,7 +98,7 @@ async def test_one_of_two_archivers_dies_and_each_bid_is_stored_once(start_stack
             item = await house.query("SELECT seq, bid_count FROM items WHERE item_id = $1", item_id)
             assert [tuple(each) for each in item] == [(len(bid_ids), len(bid_ids))]
         total = sum(map(len, told.values()))
-        assert 0 < await rows_of(stack.ports.archiver) < total, "both had a part of the work"
+        assert 0 < await rows_of(stack.ports.archiver) < total, "the others had a part of the work"
         assert await house.query("SELECT * FROM dead_letters") == []
         assert await house.query("SELECT * FROM shard_cursors WHERE ahead <> '{}'") == [], "no hole is left"
 
@@ -83,5 +107,5 @@ async def test_one_of_two_archivers_dies_and_each_bid_is_stored_once(start_stack
             return bool(row["events"] == total + len(ITEMS))
 
         await eventually(chained, "the chain of all events", seconds=PATIENCE_S)
-    code, output = await house.bidding("audit", ITEMS[0])
-    assert code == 0, output
+        code, output = await house.bidding("audit", ITEMS[0])
+        assert code == 0, output
