@@ -104,6 +104,8 @@ def bench_overload(*, rounds: int, seconds: float) -> dict[tuple[int, int], list
             for number in range(rounds):
                 for (items, waiting), runs in results.items():
                     env = {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR", "BID_QUEUE_MAX": str(waiting)}
+                    # All bidders come from one address of this machine.
+                    env["GATEWAY_CONNECTIONS_PER_ADDRESS_MAX"] = "0"
                     ids = [f"overload-{number}-{items}-{waiting}-{one}" for one in range(items)]
                     with served("api_gateway", stack.service_env | env, stack.ports.gateway):
                         run = _run(stack.ports.gateway, ids, seconds=seconds, warm_up_s=1.0 + items * 0.01)

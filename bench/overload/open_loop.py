@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 
+import click
 from typing_extensions import override
 
 from bench.answers import status_of
@@ -60,6 +61,8 @@ class _Line(asyncio.Protocol):
 
     def send(self, request: bytes, due_s: float) -> None:
         assert self.transport is not None
+        if self.transport.is_closing():
+            raise click.ClickException("the server closed a connection without being asked to")
         self._due_s, self.is_busy = due_s, True
         self.transport.write(request)
 
