@@ -16,6 +16,8 @@ from shared.domain.errors import BiddingError
 _OWN: Final = (b"same-origin", b"none")
 """``Sec-Fetch-Site`` of a page of ours, and of what a user typed."""
 
+_NO_BODY: Final = (None, b"0")
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -26,7 +28,7 @@ class OriginNotAllowed(BiddingError):
 
 
 class NotJson(BiddingError):
-    """The body is said to be something else than JSON."""
+    """The body is not said to be JSON."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
 
@@ -38,7 +40,7 @@ class ForeignPages:
         """
         Args:
             origins: pages of these may do it, in lower case; ``*``: all.
-            json_only: whether a body that is said to be anything else is refused. No form can send JSON.
+            json_only: whether a body that is not said to be JSON is refused. No form can send JSON.
         """
         self._origins = origins
         self._json_only = json_only
@@ -47,12 +49,13 @@ class ForeignPages:
         """Whether a request with these headers may change something.
 
         ``is_json``: whether the body, if there is one, has to be JSON. Where it is not, the handler looks at its type.
+        Of what kind no body at all is said to be does not matter: some clients say it with each POST.
 
         Raises:
             OriginNotAllowed: it comes from a page that may not.
             NotJson: its body is none that is taken.
         """
-        origin = site = host = None
+        origin = site = host = kind = length = coding = None
         for name, value in headers:
             if name == b"origin":
                 origin = value
@@ -60,11 +63,17 @@ class ForeignPages:
                 site = value
             elif name == b"host":
                 host = value
-            elif name == b"content-type" and is_json and self._json_only and not _is_json(value):
-                raise NotJson("send Content-Type: application/json; curl does with --json instead of -d")
+            elif name == b"content-type":
+                kind = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"transfer-encoding":
+                coding = value
         # Most who bid are programs, and send neither.
         if (site is not None or origin is not None) and not self._may(origin, site, host):
             raise OriginNotAllowed("pages of another origin may not do this here; GATEWAY_ORIGINS names those that may")
+        if self._json_only and is_json and not _is_json(kind) and (coding is not None or length not in _NO_BODY):
+            raise NotJson("send Content-Type: application/json; curl does with --json instead of -d")
 
     def _may(self, origin: bytes | None, site: bytes | None, host: bytes | None) -> bool:
         if site in _OWN:
@@ -85,6 +94,8 @@ def is_allowed(origin: str, host: str, others: Sequence[str]) -> bool:
         return False
 
 
-def _is_json(media_type: bytes) -> bool:
+def _is_json(media_type: bytes | None) -> bool:
+    if media_type == b"application/json" or media_type is None:
+        return media_type is not None
     kind = media_type.partition(b";")[0].strip().lower()
     return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
