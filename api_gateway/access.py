@@ -87,6 +87,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     "get_overview": _OVERSIGHT,
     "get_dead_letters": _OVERSIGHT,
     "get_audit": _OVERSIGHT,
+    "get_rulings": _OVERSIGHT,
     # Signing in on the pages.
     "get_me": dict.fromkeys(Role, Reach.OWN),
     "make_sign_in_code": dict.fromkeys(Role, Reach.OWN),

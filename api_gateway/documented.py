@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from api_gateway.ops.overview import AuditPage, DeadLetters, Overview
+from api_gateway.ops.overview import AuditPage, DeadLetters, Overview, RulingsPage
 from api_gateway.ruling_schemas import (
     BidderForAll,
     BidderOnItem,
@@ -291,6 +291,7 @@ _ANSWERS: Final = (
     Overview,
     DeadLetters,
     AuditPage,
+    RulingsPage,
     BatchAnswer,
     ItemBatchAnswer,
     ValidAnswer,
