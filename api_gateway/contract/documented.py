@@ -49,7 +49,7 @@ from api_gateway.contract.schemas import (
     TokenAnswer,
     UserId,
 )
-from api_gateway.ops.overview import AuditPage, DeadLetters, Overview
+from api_gateway.ops.overview import AuditPage, DeadLetters, Overview, RulingsPage
 from api_gateway.own.schemas import OwnBidsPage, WatchedAnswer, WatchListAnswer
 from shared.domain.auction import Status
 
@@ -296,6 +296,7 @@ _ANSWERS: Final = (
     Overview,
     DeadLetters,
     AuditPage,
+    RulingsPage,
     BatchAnswer,
     ItemBatchAnswer,
     ValidAnswer,

@@ -236,11 +236,9 @@ local function decide(user, amount, maximum, bid_id)
     return refused('TOO_LOW', user)
   end
   if most and limit > most then return refused('LIMIT_EXCEEDED', user), true end
-  -- Who does not lead with it needs no credit for it.
-  if leader == '' or user == leader or limit > leader_max then
-    local missing = lacking(user, limit)
-    if missing > 0 then return beyond_limit(user, missing) end
-  end
+  -- Also where another's maximum beats it: else the refusal would tell that none does.
+  local missing = lacking(user, limit)
+  if missing > 0 then return beyond_limit(user, missing) end
   return accept(user, amount, maximum, bid_id, false)
 end
 

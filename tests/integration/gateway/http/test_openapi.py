@@ -147,7 +147,7 @@ async def well(stranger: Stranger) -> None:
         return len((await call("get_audit", item_id=item_id)).json()["operations"]) == 5
 
     await eventually(is_archived)
-    for operation in ("get_me", "get_overview", "get_dead_letters"):
+    for operation in ("get_me", "get_overview", "get_dead_letters", "get_rulings"):
         await call(operation)
 
 
