@@ -214,7 +214,7 @@ def test_what_aws_does_not_take_is_refused_before_it_is_asked(rule: str) -> None
 
 
 def test_a_list_that_aws_does_not_take_makes_no_string(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GRANTS, Account.CACHE, (Grant(("get", "config|get"), ["x"]),))  # type: ignore[call-overload]
+    monkeypatch.setitem(GRANTS, Account.CACHE, (Grant(("get", "config|get"), ["x"]),))
     with pytest.raises(NotOnAws, match=r"\+config\|get"):
         access_string_of(Account.CACHE)
 
