@@ -73,8 +73,8 @@ _OURS: Final = (
     "shared.clients.postgres",
     "shared.http.direct",
 )
-PER_PROCESS: Final = {"api_gateway.hot_path", "shared.crash_points"}
-"""The key of the gateway's bid ids; where the environment says that a process dies."""
+PER_PROCESS: Final = {"shared.crash_points"}
+"""Where the environment says that a process dies."""
 _REQUEST_BYTES_MAX: Final = 128 * 1024
 _RUN_TIMEOUT_S: Final = 120.0
 # A fork begins where they have been read already.
