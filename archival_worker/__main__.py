@@ -1,4 +1,5 @@
-"""``python -m archival_worker`` runs the worker; subcommands migrate, recover, audit, and look after dead letters."""
+"""``python -m archival_worker`` runs the worker; subcommands migrate, recover, retire, audit, and look after dead
+letters."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from archival_worker.commands.api_keys import api_keys
 from archival_worker.commands.audit import audit, verify_export
 from archival_worker.commands.logins import LoginSettings, login, make_logins
 from archival_worker.commands.recovery import dead_letters, recover
+from archival_worker.commands.retention import retention
 from archival_worker.errors import ExportsMisconfigured, MigrationError
 from archival_worker.main import run
 from archival_worker.settings import Settings
@@ -60,6 +62,7 @@ cli.add_command(api_keys)
 cli.add_command(login)
 cli.add_command(recover)
 cli.add_command(dead_letters)
+cli.add_command(retention)
 cli.add_command(audit)
 cli.add_command(verify_export)
 
