@@ -83,7 +83,7 @@ async def test_a_filled_database_is_taken_over(
             await migrating
         assert set((await kinds(connection)).values()) == {b"r"}
         assert await digests(connection) == rows
-        assert await connection.fetchval("SELECT max(version) FROM schema_migrations") == 11
+        assert await connection.fetchval("SELECT max(version) FROM schema_migrations") == 12
         await reader.execute("ROLLBACK")
 
         with caplog.at_level(logging.INFO):

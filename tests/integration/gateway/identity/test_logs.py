@@ -95,11 +95,15 @@ async def test_no_password_of_a_server_is_told_when_it_is_away(start_stack: Stac
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", module), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
+    assert child.stdout is not None
+    said = b""
     try:
-        await asyncio.sleep(4)
+        async with asyncio.timeout(60):
+            while said.count(b"127.0.0.1") < 2 and (more := await child.stdout.read(65_536)):
+                said += more
     finally:
         child.terminate()
-        said, _ = await asyncio.wait_for(child.communicate(), 60)
-    lines = said.decode(errors="replace")
+        rest, _ = await asyncio.wait_for(child.communicate(), 60)
+    lines = (said + rest).decode(errors="replace")
     assert "127.0.0.1" in lines, "it complains of the servers"
     assert password not in lines
