@@ -32,6 +32,7 @@ _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (errors.StateConflict, 409),
     (errors.TooManyRulings, 409),
     (errors.BidStruck, 409),
+    (errors.LeadLacksCredit, 409),
     (NotJson, 415),
     (RateLimited, 429),
     (TooManyBytes, 429),

@@ -77,3 +77,33 @@ async def test_a_gateway_that_dies_between_two_steps(start_stack: StackFactory, 
         await house.accepted(ITEMS[4], "ann", "ann-4", amount=100)
         assert (await house.bid(ITEMS[5], "ann", "ann-5", amount=1)).json()["code"] == "LIMIT_EXCEEDED"
         assert (await spending(house))["committed"] == LIMIT
+
+
+async def test_a_gateway_that_dies_with_the_credit_for_a_void(start_stack: StackFactory) -> None:
+    """What is free elsewhere is in the item's shard, and the bid is not struck yet."""
+    here, elsewhere, third, *_ = {names.shard_of(item): item for item in ITEMS}.values()
+    env = {"CRASH_AT": "voids.secured", "OPEN_CATALOGUE": "false"}
+    stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER), env=env)
+    async with house_of(stack) as house:
+
+        async def void(item: str, bid_id: str) -> int:
+            path = f"/api/v1/items/{item}/bids/{bid_id}/void"
+            return (await house.http.post(path, json={"reason": "a test"})).status_code
+
+        for item in (here, elsewhere, third):
+            await house.create(item)
+        await limit(house, LIMIT)
+        await house.accepted(here, "ann", "ann-0", amount=10, max_amount=100)
+        await house.accepted(here, "bob", "bob-0", amount=150)
+        await house.accepted(elsewhere, "ann", "ann-1", amount=10, max_amount=LIMIT)
+        await house.accepted(elsewhere, "bob", "bob-1", amount=LIMIT + 50)
+        with pytest.raises(httpx.TransportError):
+            await void(here, "bob-0")
+        await revive(house)
+        assert (await spending(house))["committed"] == 0, "nothing was struck"
+        assert await void(here, "bob-0") == 200
+        assert await void(elsewhere, "bob-1") == 409
+        assert (await house.bid(third, "ann", "ann-3", amount=101)).json()["code"] == "LIMIT_EXCEEDED"
+        await house.accepted(third, "ann", "ann-4", amount=100)
+        told = await spending(house)
+        assert (told["committed"], told["remaining"]) == (LIMIT, 0)
