@@ -27,6 +27,8 @@ USERS = ("ann", "bob")
 ITEMS = ("lot-1", "lot-2", "lot-3", "lot-5", "lot-6")
 SHARDS = sorted({names.shard_of(item) for item in ITEMS})
 assert len(SHARDS) > 2
+TIMEOUT_S = 600
+"""A run of hours may be suspended meanwhile."""
 WHY = {"reason": "a test", "by": "olga"}
 
 
@@ -41,7 +43,7 @@ class House:
     """The scripts on a real Redis, and what a gateway does with them, step by step."""
 
     def __init__(self, redis_url: str) -> None:
-        self.redis: Any = Redis.from_url(redis_url, protocol=2)
+        self.redis: Any = Redis.from_url(redis_url, protocol=2, socket_timeout=TIMEOUT_S)
         limits = ScriptLimits()
         self.accounts_scripts = AccountScripts(self.redis, limits)
         self.gateways = [Accounts(self.accounts_scripts) for _ in range(2)]
@@ -49,7 +51,7 @@ class House:
         self.items = ItemScripts(self.redis, limits)
         nobody: Any = None  # nobody here has so many bids that the archive would be asked
         self.voids = CoveredVoids(Voids(self.redis, self.items, nobody), self.accounts.find_credit_at_once)
-        self.bids = BidScripts(self.redis, limits, timeout_s=5)
+        self.bids = BidScripts(self.redis, limits, timeout_s=TIMEOUT_S)
         self.numbers = self.runs = 0
 
     async def begin(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest_asyncio
 
 from api_gateway.engine.accounts.scripts import InShard, Raise, Report
 from shared import names
-from shared.domain.errors import LeadLacksCredit
+from shared.domain.errors import LeadLacksCredit, Unavailable
 from shared.redis_layout.keys import account_key
 from shared.redis_layout.verdicts import ACCEPTED, credit_lacking
 from tests.integration.gateway.spending_world import ITEMS, SHARDS, USD, WHY, House
@@ -178,7 +179,7 @@ class Desk:
         """The id of the bid; None where it is beyond the limit."""
         line = await self.house.place(item, user, None, most)
         lacking = credit_lacking(line) if line.startswith(b"R|LIMIT") else None
-        if lacking is not None and await self.house.accounts.find_credit(item, user, USD, lacking[0]):
+        if lacking is not None and await self.house.gateways[1].find_credit(item, user, USD, lacking[0]):
             line = await self.house.place(item, user, None, most)
         return f"b-{self.house.numbers}" if line.startswith(ACCEPTED) else None
 
@@ -264,3 +265,23 @@ async def test_a_void_that_changes_nobodys_lead_needs_no_credit(hand: Hand) -> N
     assert await house.leads("ann") == 400
     await desk.void(raised)
     assert await house.leads("ann") == 300
+
+
+async def test_voids_and_bids_elsewhere_at_one_moment(hand: Hand) -> None:
+    """By two gateways, for more than there is: whoever comes first has the credit."""
+    house, desk = hand.house, Desk(hand.house)
+    others = [item for item in ITEMS if item not in (desk.here, ITEMS[0])]
+    for _ in range(6):
+        await house.begin()
+        await house.accounts_scripts.limit_spending("ann", USD, 800, **WHY)
+        await house.accounts.open("ann", USD)
+        await desk.bid(desk.here, "ann", 500)
+        bobs = await desk.bid(desk.here, "bob", 900)
+        assert bobs is not None
+        await desk.collect_all()
+        voided, *bids = await asyncio.gather(
+            desk.void(bobs), *(desk.bid(item, "ann", 200) for item in others), return_exceptions=True
+        )
+        assert voided is None or isinstance(voided, LeadLacksCredit | Unavailable)
+        taken = [one for one in bids if isinstance(one, str)]
+        assert await house.leads("ann") == (500 if voided is None else 0) + 200 * len(taken) <= 800
