@@ -168,7 +168,7 @@ async def test_a_raise_that_is_on_its_way_does_not_come_to_a_shard_that_caught_u
     assert (await bid(house, ELSEWHERE, 500)).startswith(b"A")
 
 
-async def with_limit(house: House, limit: int) -> None:
+async def with_limit(house: House, limit: int | None) -> None:
     await house.accounts_scripts.limit_spending("ann", USD, limit, **WHY)
     await house.accounts.open("ann", USD)
 
@@ -204,7 +204,13 @@ async def test_an_account_that_went_back_does_not_give_again_what_it_gave(house:
     assert not await house.accounts_scripts.take_back("ann", USD, account.generation, asleep, opening=account.counting)
 
 
-async def test_a_shard_that_went_back_behind_the_limit_is_counted_by_the_open_account(house: House) -> None:
+@pytest.mark.parametrize("had_another_one", [False, True])
+async def test_a_shard_that_went_back_behind_the_limit_is_counted_by_the_open_account(
+    house: House, had_another_one: bool
+) -> None:
+    if had_another_one:
+        await with_limit(house, 900)
+        await with_limit(house, None)
     before = await house.copy()
     await with_limit(house, 500)
     await house.fail_over(before, [SHARD])
