@@ -38,6 +38,7 @@ from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
 from api_gateway.engine.bids.cluster_replicas import open_replica_acknowledger
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts, ClusterBidScripts, open_bid_scripts
 from api_gateway.engine.bids.committer import Committer
+from api_gateway.engine.bids.covered_voids import CoveredVoids
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closed.closed_items import ClosedItems
@@ -217,10 +218,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         operations = Operations(
             item_scripts,
             item_index,
-            Voids(redis, item_scripts, archive),
+            CoveredVoids(Voids(redis, item_scripts, archive), accounts.find_credit_at_once),
             archive,
             Returns(redis, archive.asking),
-            accounts,
             on_outbox=relay.notice,
         )
         ruling_scripts = RulingScripts(redis, limits)

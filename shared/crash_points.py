@@ -18,6 +18,7 @@ third time. The points are between two steps, where a crash is most dangerous:
 - ``accounts.charged``: that is counted, and the account not open yet.
 - ``accounts.leased``: an account has given credit, and the shard does not have it yet.
 - ``accounts.collected``: shards have given credit back, and the account does not know yet.
+- ``voids.secured``: the credit for a lead that a void brings back is in the shard, and the bid is not struck yet.
 - ``return.staged``: a closed item is on its way back into Redis, and not to be seen yet.
 - ``retire.checked``: Redis has nothing of an item whose export was read back; all of it is in the archive still.
 - ``retire.begun``: the item is retired; its rows are still there.
@@ -52,6 +53,7 @@ Point = Literal[
     "retire.checked",
     "retire.begun",
     "retire.removing",
+    "voids.secured",
 ]
 
 _IS_STOP: Final = "STOP_AT" in os.environ

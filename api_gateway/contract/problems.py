@@ -37,6 +37,7 @@ _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (errors.TooManyRulings, 409),
     (errors.BidStruck, 409),
     (own_errors.WatchListFull, 409),
+    (errors.LeadLacksCredit, 409),
     (NotJson, 415),
     (RateLimited, 429),
     (TooManyBytes, 429),

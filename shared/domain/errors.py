@@ -120,6 +120,26 @@ class BidStruck(BiddingError):
         super().__init__(f"bid {bid_id!r} on item {item_id!r} is struck already; nothing was changed")
 
 
+class LeadLacksCredit(BiddingError):
+    """Without the bid somebody would lead whose spending limit does not allow it; nothing was changed.
+
+    ``missing``: how much credit the item's shard lacks for that lead, in minor units of ``currency``.
+    """
+
+    code = "LEAD_LACKS_CREDIT"
+
+    def __init__(self, item_id: str, user_id: str, currency: str, missing: int) -> None:
+        self.item_id = item_id
+        self.user_id = user_id
+        self.currency = currency
+        self.missing = missing
+        super().__init__(
+            f"without this bid {user_id!r} would lead item {item_id!r} beyond their spending limit; nothing was "
+            "changed: strike their bids on this item first, or raise their limit. If they go on bidding, block them "
+            "on it or pause it meanwhile"
+        )
+
+
 class ItemExists(BiddingError):
     code = "ITEM_EXISTS"
 

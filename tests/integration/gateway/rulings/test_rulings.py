@@ -411,6 +411,32 @@ async def test_what_is_free_elsewhere_is_given_back_when_a_void_brings_a_lead_ba
     assert await spending(http, "wim") == (100, 60, 40)
 
 
+async def test_a_void_never_lets_somebody_lead_beyond_their_limit(http: httpx.AsyncClient) -> None:
+    here, elsewhere, *_ = {names.shard_of(item): item for item in (f"beyond-{n}" for n in range(12))}.values()
+    for item in (here, elsewhere):
+        await create(http, item)
+    await rule(http, "PUT", "/bidders/xan/limit", {"amount": 100})
+    assert await code(http, here, "noa", max_amount=900, bid_id="noa-3") is None
+    # A bid that is beaten at once needs no credit.
+    assert await code(http, here, "xan", max_amount=800, bid_id="xan-1") is None
+    before = (await http.get(f"{API}/items/{here}")).json()
+
+    async def void(bid_id: str) -> httpx.Response:
+        return await http.post(f"{API}/items/{here}/bids/{bid_id}/void", json={"reason": "a test"})
+
+    for _ in range(2):
+        refused = await void("noa-3")
+        assert (refused.status_code, refused.json()["code"]) == (409, "LEAD_LACKS_CREDIT")
+        assert "'xan'" in refused.json()["detail"]
+    assert (await http.get(f"{API}/items/{here}")).json() == before
+    assert await code(http, elsewhere, "xan", max_amount=100) is None
+    assert (await void("xan-1")).status_code == 200
+    back = await void("noa-3")
+    assert back.status_code == 200
+    assert back.json()["highest_bidder_id"] is None
+    assert await spending(http, "xan") == (100, 100, 0)
+
+
 async def test_a_limit_below_what_one_leads_with_takes_nothing_away(http: httpx.AsyncClient) -> None:
     await create(http, "below-1")
     await create(http, "below-2")
