@@ -252,7 +252,12 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         }
         revoking: Revoking | None = None
         if identity is not None:
-            revoking = Revoking(RevocationStore(redis), nats, revoked)
+            revoking = Revoking(
+                RevocationStore(redis, outbox_entries_max=settings.outbox_entries_max),
+                nats,
+                revoked,
+                on_outbox=relay.notice,
+            )
             work["revocations"] = revoking.run
         fetched_keys = None if identity is None else identity.fetched
         if fetched_keys is not None:

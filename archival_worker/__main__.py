@@ -7,6 +7,7 @@ import asyncio
 import click
 import uvloop
 
+from archival_worker.commands.acts import acts
 from archival_worker.commands.api_keys import api_keys
 from archival_worker.commands.audit import audit, verify_export
 from archival_worker.commands.logins import LoginSettings, login, make_logins
@@ -56,6 +57,7 @@ def migrate_command(settings: Settings) -> None:
         click.echo(f"logins: {', '.join(let_in)}")
 
 
+cli.add_command(acts)
 cli.add_command(api_keys)
 cli.add_command(login)
 cli.add_command(recover)

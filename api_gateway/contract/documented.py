@@ -49,7 +49,7 @@ from api_gateway.contract.schemas import (
     TokenAnswer,
     UserId,
 )
-from api_gateway.ops.overview import AuditPage, DeadLetters, Overview
+from api_gateway.ops.overview import ActsPage, AuditPage, DeadLetters, Overview
 from shared.domain.auction import Status
 
 _CURRENT_BID = Meta(description="The price of the item right after this bid was decided.")
@@ -290,6 +290,7 @@ _ANSWERS: Final = (
     SignInAnswer,
     Overview,
     DeadLetters,
+    ActsPage,
     AuditPage,
     BatchAnswer,
     ItemBatchAnswer,

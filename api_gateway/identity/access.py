@@ -86,6 +86,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     # The operators' console.
     "get_overview": _OVERSIGHT,
     "get_dead_letters": _OVERSIGHT,
+    "get_acts": _OVERSIGHT,
     "get_audit": _OVERSIGHT,
     # Signing in on the pages.
     "get_me": dict.fromkeys(Role, Reach.OWN),

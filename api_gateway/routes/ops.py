@@ -8,11 +8,22 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.changes.new_items import checked_item_id
 from api_gateway.context import Context, context_of
 from api_gateway.contract.documented import json_content
-from api_gateway.ops.overview import AuditPage, DeadLetter, DeadLetters, HotItem, Operation, Overview, Part
+from api_gateway.ops.overview import (
+    Act,
+    ActsPage,
+    AuditPage,
+    DeadLetter,
+    DeadLetters,
+    HotItem,
+    Operation,
+    Overview,
+    Part,
+)
 from api_gateway.routes.health import own_part
 from api_gateway.routes.items import ItemIdPath
 from shared.timefmt import to_rfc3339
@@ -22,6 +33,9 @@ router = APIRouter(prefix="/api/v1", tags=["operations"])
 HOT_MAX: Final = 20
 LISTED_MAX: Final = 200
 
+Before = Annotated[
+    int | SkipJsonSchema[None], Query(ge=1, le=2**63 - 1, description="Acts before the one with this `id`.")
+]
 Limit = Annotated[int, Query(ge=1, le=LISTED_MAX, description="How many at most.")]
 
 
@@ -62,6 +76,30 @@ async def get_dead_letters(request: Request, limit: Limit = 50) -> Response:
         DeadLetter(row["id"], row["reason"], row["detail"], row["subject"], to_rfc3339(row["at_us"])) for row in rows
     ]
     return _told(DeadLetters(count, letters))
+
+
+@router.get(
+    "/ops/acts",
+    summary="Who did what to the platform",
+    responses={200: {"description": "Acts, newest first", "content": json_content(ActsPage)}, 422: {}, 503: {}},
+)
+async def get_acts(request: Request, before: Before = None, limit: Limit = 50) -> Response:
+    """Tokens and API keys that were made or revoked, dead letters that were tried again, shards that were rebuilt, as
+    they are archived: who did it, and why. What was done to an item is in the item's audit."""
+    rows = await context_of(request).archive.acts(before, limit)
+    acts = [
+        Act(
+            id=row["act_id"],
+            act=row["act"],
+            target=row["target"],
+            by=row["actor"],
+            login=row["login"],
+            reason=row["reason"],
+            at=to_rfc3339(row["at_us"]),
+        )
+        for row in rows
+    ]
+    return _told(ActsPage(acts, acts[-1].id if len(acts) == limit else None))
 
 
 @router.get(

@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Final
 
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.store.columns import PlacedFact, PlacedRuling
+from archival_worker.store.columns import PlacedAct, PlacedFact, PlacedRuling
 from shared.messages import AnyEvent, BidAccepted, BidVoided, UnknownEvent, encode_event, type_of
 
 NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
+
+_KINDS: Final = MappingProxyType({PlacedFact: "sealed fact", PlacedRuling: "ruling", PlacedAct: "act"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class SortedBatch:
     events: list[tuple[AnyEvent, Delivery]] = field(default_factory=list)
     sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
     rulings: list[tuple[PlacedRuling, Delivery]] = field(default_factory=list)
+    acts: list[tuple[PlacedAct, Delivery]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     clashed: set[int] = field(default_factory=set)
     former: list[Delivery] = field(default_factory=list)
@@ -76,12 +79,14 @@ class SortedBatch:
                 batch.sealed.append((PlacedFact(item_id, entry, at, fact), delivery))
             for at, ruling in enumerate(delivery.batch.rulings, start=1):
                 batch.rulings.append((PlacedRuling(entry, at, ruling), delivery))
+            for at, act in enumerate(delivery.batch.acts, start=1):
+                batch.acts.append((PlacedAct(entry, at, act), delivery))
         return batch
 
     @property
     def rows(self) -> int:
         """Rows to be stored, dead letters not counted."""
-        return len(self.bids) + len(self.events) + len(self.sealed) + len(self.rulings)
+        return len(self.bids) + len(self.events) + len(self.sealed) + len(self.rulings) + len(self.acts)
 
     @property
     def clashes(self) -> int:
@@ -102,12 +107,12 @@ class SortedBatch:
                 detail = f"bid {event.bid_id} as {event.event_id}: place or bid id is taken by another bid or event"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
 
-    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact | PlacedRuling, Delivery]]) -> None:
-        """The same for sealed facts and rulings. The letter is the whole message; no text that is shown has what is
-        sealed."""
+    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact | PlacedRuling | PlacedAct, Delivery]]) -> None:
+        """The same for sealed facts, rulings and acts. The letter is the whole message; no text that is shown has
+        what is sealed."""
         for row, delivery in clashes:
             self.clashed.add(id(row))
-            kind = "sealed fact" if isinstance(row, PlacedFact) else "ruling"
+            kind = _KINDS[type(row)]
             detail = f"{kind} {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, delivery.data))
 
