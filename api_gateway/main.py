@@ -281,6 +281,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             sign_in_ration=Ration(of_all=Rate(per_s=90, burst=1_700), of_one=Rate(per_s=0.1, burst=10)),
             rates=Rates(
                 per_caller=settings.guarded("gateway_caller_rate_max"),
+                items_per_caller=settings.guarded("gateway_items_rate_max"),
                 per_address=settings.guarded("gateway_address_rate_max"),
                 proxies=proxies,
             ),

@@ -287,7 +287,7 @@ async def test_the_command(http: httpx.AsyncClient, gateway_stack: Stack) -> Non
     assert (ended_with, "not both" in text) == (1, True)
 
 
-async def spending(http: httpx.AsyncClient, user_id: str) -> tuple[float | None, float, float | None]:
+async def spending(http: httpx.AsyncClient, user_id: str) -> tuple[float | None, float | None, float | None]:
     told = await rule(http, "GET", f"/bidders/{user_id}/limit")
     return told["limit"], told["committed"], told["remaining"]
 
