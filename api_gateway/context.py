@@ -26,6 +26,7 @@ from api_gateway.identity.revoking import Revoking
 from api_gateway.images.images import Images
 from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts
+from api_gateway.own.watch_lists import WatchLists
 from api_gateway.reads.archive import Archive
 from api_gateway.reads.history import History
 from api_gateway.reads.listing import Listing
@@ -51,7 +52,8 @@ class Context:
     ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
     the commit in Redis is all that it promises. ``cache``: of closed items; None where they are read without one.
     ``images``: of lots. ``bid_seconds``: how long decided bids took. ``parts``: how the other services are;
-    ``hot_items``: where bids come fast. ``traces``: of sampled bids; None where none are.
+    ``hot_items``: where bids come fast. ``watch_lists``: of those who sign in. ``traces``: of sampled bids; None where
+    none are.
     """
 
     settings: Settings
@@ -85,6 +87,7 @@ class Context:
     bid_sockets: BidSockets
     parts: Parts
     hot_items: HotItems
+    watch_lists: WatchLists
     traces: BidTraces | None = None
 
     def permit_named(self, call: str, headers: Mapping[bytes, bytes], peer: str | None) -> Permit:

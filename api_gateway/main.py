@@ -62,6 +62,7 @@ from api_gateway.identity.revoking import Revoking
 from api_gateway.images.opening import open_images
 from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts, parse_parts
+from api_gateway.own.watch_lists import WatchLists
 from api_gateway.reads.archive import Archive
 from api_gateway.reads.catalogue import Catalogue
 from api_gateway.reads.history import History
@@ -77,6 +78,7 @@ from api_gateway.routes import (
     item_batches,
     items,
     ops,
+    own,
     revocations,
     sign_in,
     tokens,
@@ -299,7 +301,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             shards=shards,
             memory=memory,
             archive=archive,
-            listing=Listing(Catalogue(reads.archive), item_index),
+            listing=Listing(Catalogue(reads.archive, archive.asking), item_index),
             history=history,
             operations=operations,
             rulings=rulings,
@@ -309,15 +311,15 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             bid_sockets=sockets,
             parts=Parts(parse_parts(settings.ops_parts)),
             hot_items=hot_items,
+            watch_lists=WatchLists(archive.asking),
             traces=traces,
         )
 
 
 def _api_keys(settings: Settings, identity: Identity | None, archive: Archive, revoked: Revocations) -> ApiKeys | None:
-    secret = settings.api_key_secret.get_secret_value()
-    if identity is None or identity.signer is None or not secret:
+    if identity is None or identity.signer is None or not settings.api_key_secrets:
         return None
-    return ApiKeys(archive.asking, identity.signer, secret, revoked)
+    return ApiKeys(archive.asking, identity.signer, settings.api_key_secrets, revoked)
 
 
 async def _leave_redis(guard: Guard, bid_scripts: AnyBidScripts, redis: Redis, shards: Shards) -> None:
@@ -402,6 +404,7 @@ def build_app(settings: Settings) -> ASGIApp:
     app.include_router(images.router)
     app.include_router(feed_tokens.router)
     app.include_router(sign_in.router)
+    app.include_router(own.router)
     app.include_router(ops.router)
     app.include_router(revocations.router)
     app.include_router(tokens.router)

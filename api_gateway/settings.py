@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from api_gateway.images.addresses import checked_hosts
 from api_gateway.ops.parts import parse_parts
-from shared.feed_tokens import checked_secret
+from shared.feed_tokens import FeedTokenSettings
 from shared.http.insiders import OWN_MACHINE
 from shared.http.origins import checked_origins
 from shared.http.proxies import checked_proxies, listed
 from shared.identity.api_keys import ApiKeySettings
 from shared.identity.settings import IdentitySettings
 from shared.logs import LogFormat
+from shared.secret_pairs import check_distinct
 from shared.settings import LogLevel, RedisUrl
 
 Guarded = Literal[
@@ -28,7 +29,7 @@ Guarded = Literal[
 _MIB: Final = 1024**2
 
 
-class Settings(IdentitySettings, ApiKeySettings):
+class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
     """Every setting has a default that works with ``bidding up``. Those of who is believed are its base.
 
     Attributes:
@@ -47,7 +48,6 @@ class Settings(IdentitySettings, ApiKeySettings):
             in production.
         open_identity: give anybody a feed token for any user id. For laptops and load runs; off in production, where
             the operator's own site signs the tokens of the users that it knows.
-        feed_token_secret: the key with which those tokens are signed, at least 32 bytes; the broadcaster has the same.
         bid_ack: when an accepted bid is answered 201. ``redis``: after the Lua commit. ``replica``: after WAIT says
             that ``bid_ack_replicas`` replicas have it. ``log``: after JetStream acknowledged its event.
         bid_ack_replicas: replicas that must confirm with ``replica``.
@@ -118,7 +118,6 @@ class Settings(IdentitySettings, ApiKeySettings):
     operations_networks: str = OWN_MACHINE
     open_catalogue: bool = False
     open_identity: bool = False
-    feed_token_secret: SecretStr = SecretStr("")
     bid_ack: Literal["redis", "replica", "log"] = "redis"
     bid_ack_replicas: int = Field(default=1, ge=1, le=5)
     bid_ack_timeout_ms: int = Field(default=2_000, ge=10)
@@ -193,12 +192,6 @@ class Settings(IdentitySettings, ApiKeySettings):
         parse_parts(text)
         return text
 
-    @field_validator("feed_token_secret")
-    @classmethod
-    def _feed_secret_is_long_enough(cls, secret: SecretStr) -> SecretStr:
-        checked_secret(secret.get_secret_value())
-        return secret
-
     @model_validator(mode="after")
     def _replicas_are_waited_for_long_enough(self) -> Self:
         if self.bid_ack == "replica" and self.bid_ack_timeout_ms >= self.redis_timeout_ms:
@@ -219,7 +212,7 @@ class Settings(IdentitySettings, ApiKeySettings):
             raise ValueError("OPEN_CATALOGUE must be false with AUTH_MODE=jwt: with it, anybody's GET creates an item")
         if self.open_identity:
             raise ValueError("OPEN_IDENTITY must be false with AUTH_MODE=jwt: tokens say who calls")
-        secret = self.auth_hs256_secret.get_secret_value()
-        if secret and secret == self.feed_token_secret.get_secret_value():
-            raise ValueError("AUTH_HS256_SECRET and FEED_TOKEN_SECRET must differ")
+        # What signs here must sign nothing else, also what did so before.
+        secrets = ("auth_hs256_secret", "auth_hs256_secret_also", "feed_token_secret", "feed_token_secret_also")
+        check_distinct({name.upper(): getattr(self, name).get_secret_value() for name in secrets})
         return self

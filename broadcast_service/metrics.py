@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client.core import Metric
 
 from shared.http.metrics import Histogram, counter, counters, exposition, gauge
+from shared.secret_pairs import ALSO_USED, ALSO_USED_TEXT, SecretPair, totals_of
 
 # Upper bounds, in seconds, of the time from the decision in Redis to the write to the viewers' sockets.
 LATENCY_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -51,6 +52,7 @@ class Metrics:
         addresses: int = 0,
         items_lost: int = 0,
         consumers_created: int = 0,
+        secrets: Iterable[SecretPair] = (),
     ) -> str:
         """The text format of Prometheus, version 0.0.4."""
         return exposition(
@@ -64,6 +66,7 @@ class Metrics:
                 gauge("feed_items_lost", "Items that Redis has lost and somebody waits for.", items_lost),
                 *self._totals(),
                 counter("feed_consumers_created_total", "JetStream consumers made.", consumers_created),
+                counters(f"feed_{ALSO_USED}", f"{ALSO_USED_TEXT}.", "secret", totals_of(secrets)),
                 self.latency.family(
                     "feed_latency_seconds", "From the decision in Redis to the frame handed to the viewers."
                 ),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from shared.feed_tokens import checked_secret
+from shared.feed_tokens import FeedTokenSettings
 from shared.http.insiders import OWN_MACHINE
 from shared.http.origins import checked_origins
 from shared.http.proxies import checked_proxies, listed
 from shared.logs import LogFormat
-from shared.settings import EnvironmentSettings, LogLevel, RedisUrl
+from shared.settings import LogLevel, RedisUrl
 
 
-class Settings(EnvironmentSettings):
+class Settings(FeedTokenSettings):
     """Every setting has a default that works with ``bidding up``.
 
     Attributes:
@@ -35,8 +35,6 @@ class Settings(EnvironmentSettings):
             ``*`` trusts everybody. Empty: a client's address is that of its connection.
         auth_leeway_s: as the gateway's: by how much the issuer's clock may be ahead of that which dates revocations.
         auth_mode: as the gateway's. With ``jwt`` no frame has the id of a bidder, and no token is taken in an address.
-        feed_token_secret: the key that signs the tokens of bidders, at least 32 bytes. Empty: tickets alone open the
-            private channel.
         feed_connections_max: connections in all, WebSockets and event streams; further ones are answered 503.
         feed_connections_per_address_max: the same per client address; further ones are answered 429. 0: no limit.
         feed_attempts_rate_max: connections per second that one address may ask for, after a burst of
@@ -80,7 +78,6 @@ class Settings(EnvironmentSettings):
     auth_mode: Literal["open", "jwt"] = "open"
     auth_leeway_s: int = Field(default=30, ge=0, le=300)
     operations_networks: str = OWN_MACHINE
-    feed_token_secret: SecretStr = SecretStr("")
     feed_connections_max: int = Field(default=20_000, ge=1)
     feed_connections_per_address_max: int = Field(default=1_000, ge=0)
     feed_attempts_rate_max: int = Field(default=20, ge=0)
@@ -122,12 +119,6 @@ class Settings(EnvironmentSettings):
     def _proxies_can_match(cls, text: str) -> str:
         # uvicorn would take anything else for a name that never matches; all clients would then share one address.
         return checked_proxies(text)
-
-    @field_validator("feed_token_secret")
-    @classmethod
-    def _secret_is_long_enough(cls, secret: SecretStr) -> SecretStr:
-        checked_secret(secret.get_secret_value())
-        return secret
 
     @model_validator(mode="after")
     def _own_port_is_another(self) -> Self:

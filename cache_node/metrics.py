@@ -8,7 +8,9 @@ from typing import Final
 from prometheus_client.core import Metric
 
 from cache_node.context import Context
+from shared.aliases import alias_secrets
 from shared.http.metrics import counter, counters, gauge
+from shared.secret_pairs import ALSO_USED, ALSO_USED_TEXT, totals_of
 
 _TEXTS: Final = {
     "gets": "Keys that readers of this process asked for",
@@ -47,5 +49,6 @@ def families(context: Context) -> Iterator[Metric]:
         yield gauge("cache_keeping", text, int(bool(context.is_keeping)))
         yield gauge("cache_unsettled", "Items whose newest event the archive may not have", context.changes.unsettled)
     yield context.get_seconds.family("cache_get_seconds", "Answers to /api")
+    yield counters(f"cache_{ALSO_USED}", ALSO_USED_TEXT, "secret", totals_of([alias_secrets()]))
     statuses = {str(status): float(count) for status, count in sorted(context.statuses.items())}
     yield counters("cache_answers_total", "Answers to /api", "status", statuses)

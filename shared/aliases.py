@@ -4,6 +4,10 @@ secret. An alias is two words and a number, such as ``amber-heron-417``, so that
 With ``AUTH_MODE=jwt`` they are all that the public is told of bidders (:func:`public_id`); the bidder alone is told
 which alias is theirs, by the private channel of the live feed.
 
+While ``ALIAS_SECRET`` is being replaced, items keep the secret under which they were created: those from before
+``ALIAS_SECRET_SINCE`` are named by ``ALIAS_SECRET_ALSO``. When an item was created is in Redis, in its event and in the
+archive, so all services tell the same name without keeping anything for it.
+
 The settings are read once per process: all services must make the same alias, and the pure functions that make public
 views and frames are called from many places.
 """
@@ -16,10 +20,10 @@ from typing import Final, Literal, Self
 
 from pydantic import SecretStr, model_validator
 
+from shared.secret_pairs import SECRET_BYTES_MIN, SecretPair, check_distinct, pair_of
 from shared.settings import EnvironmentSettings
 
 DEFAULT_SECRET: Final = "local-development"
-SECRET_BYTES_MIN: Final = 32
 """For local use and tests: aliases made with it can be guessed by trying user ids."""
 
 PATTERN: Final = r"^[a-z]{3,8}-[a-z]{3,8}-[1-9][0-9]{2}$"
@@ -31,33 +35,35 @@ class AliasSettings(EnvironmentSettings):
 
     Attributes:
         alias_secret: keys the aliases.
+        alias_secret_also, alias_secret_since: the key that it replaces, by which items are named that were created
+            before that instant.
         auth_mode: with ``jwt`` the public is shown aliases alone.
-        feed_token_secret, auth_hs256_secret: what else has a secret here; it must be another one.
+        feed_token_secret, auth_hs256_secret: what else has a secret here, and those that they replace; it must be
+            another one.
     """
 
     alias_secret: SecretStr = SecretStr(DEFAULT_SECRET)
+    alias_secret_also: SecretStr = SecretStr("")
+    alias_secret_since: str = ""
     auth_mode: Literal["open", "jwt"] = "open"
     feed_token_secret: SecretStr = SecretStr("")
+    feed_token_secret_also: SecretStr = SecretStr("")
     auth_hs256_secret: SecretStr = SecretStr("")
+    auth_hs256_secret_also: SecretStr = SecretStr("")
 
     @model_validator(mode="after")
     def _aliases_hide(self) -> Self:
         secret = self.alias_secret.get_secret_value()
-        # Who knows one secret must not learn from it what another one protects.
         for other in ("feed_token_secret", "auth_hs256_secret"):
-            if secret == getattr(self, other).get_secret_value():
-                raise ValueError(f"ALIAS_SECRET and {other.upper()} must differ")
+            names = ("alias_secret", "alias_secret_also", other, f"{other}_also")
+            check_distinct({name.upper(): getattr(self, name).get_secret_value() for name in names})
         if self.auth_mode == "jwt" and secret == DEFAULT_SECRET:
             raise ValueError(
                 "ALIAS_SECRET must be set with AUTH_MODE=jwt: with the default anybody can find out who is behind an "
                 "alias; `openssl rand -hex 32` makes a good one"
             )
-        if self.auth_mode == "jwt" and len(secret.encode()) < SECRET_BYTES_MIN:
-            # A bidder knows an id and its alias, and may try secrets at home.
-            raise ValueError(
-                f"ALIAS_SECRET must have at least {SECRET_BYTES_MIN} bytes with AUTH_MODE=jwt; `openssl rand -hex 32` "
-                "makes a good one"
-            )
+        # With tokens, a bidder knows an id and its alias, and may try secrets at home.
+        pair_of(self, "alias_secret", bytes_min=SECRET_BYTES_MIN if self.auth_mode == "jwt" else 1)
         return self
 
 
@@ -67,18 +73,36 @@ def _settings() -> AliasSettings:
 
 
 @cache
-def _key() -> bytes:
-    return blake2b(_settings().alias_secret.get_secret_value().encode(), digest_size=32).digest()
+def alias_secrets() -> SecretPair:
+    """The secret of aliases, and the one that it replaces. How often that was needed counts names, of open items and
+    of closed ones."""
+    return pair_of(_settings(), "alias_secret", bytes_min=1)
 
 
-@lru_cache(maxsize=65_536)
-def alias_of(item_id: str, user_id: str) -> str:
+@cache
+def _key(secret: str) -> bytes:
+    return blake2b(secret.encode(), digest_size=32).digest()
+
+
+def alias_of(item_id: str, user_id: str, created_us: int | None) -> str:
     """The bidder's public name on this item, for example ``amber-heron-417``.
+
+    Args:
+        created_us: when the item was created, in microseconds of Unix time: it keeps the secret of that moment. None:
+            of an item that is not there yet.
 
     It is one of 59 million. Two of an item's bidders have the same one in one of 12,000 items with a hundred bidders
     each, and in one of 120 with a thousand.
     """
-    digest = blake2b(f"{item_id}\0{user_id}".encode(), key=_key(), digest_size=8).digest()
+    pair = alias_secrets()
+    secret = pair.now() if created_us is None else pair.at(created_us)
+    pair.note(secret)
+    return _alias(secret, item_id, user_id)
+
+
+@lru_cache(maxsize=65_536)
+def _alias(secret: str, item_id: str, user_id: str) -> str:
+    digest = blake2b(f"{item_id}\0{user_id}".encode(), key=_key(secret), digest_size=8).digest()
     rest, number = divmod(int.from_bytes(digest), _NUMBERS)
     rest, noun = divmod(rest, len(_NOUNS))
     return f"{_ADJECTIVES[rest % len(_ADJECTIVES)]}-{_NOUNS[noun]}-{100 + number}"
@@ -92,13 +116,18 @@ def _hides_ids() -> bool:
 @cache
 def naming() -> str:
     """What the public is told of bidders, as 8 hexadecimal digits: the same where ``AUTH_MODE`` and ``ALIAS_SECRET``
-    are."""
-    return blake2b(_key() + bytes([_hides_ids()]), digest_size=4, person=b"naming").hexdigest()
+    are, and what the latter replaces, and when."""
+    pair = alias_secrets()
+    said = _key(pair.secret) + bytes([_hides_ids()])
+    if pair.also:
+        said += _key(pair.also) + pair.since_us.to_bytes(8, signed=True)
+    return blake2b(said, digest_size=4, person=b"naming").hexdigest()
 
 
-def public_id(item_id: str, user_id: str) -> str:
-    """What the public is told where clients know a user id: that id, and with ``AUTH_MODE=jwt`` the bidder's alias."""
-    return alias_of(item_id, user_id) if _hides_ids() else user_id
+def public_id(item_id: str, user_id: str, created_us: int | None) -> str:
+    """What the public is told where clients know a user id: that id, and with ``AUTH_MODE=jwt`` the bidder's alias, as
+    of :func:`alias_of`."""
+    return alias_of(item_id, user_id, created_us) if _hides_ids() else user_id
 
 
 _NUMBERS: Final = 900

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, Self
 
 import jwt
+from pydantic import SecretStr, model_validator
 
 from shared import names
+from shared.secret_pairs import LongSecret, SecretPair, pair_of
+from shared.settings import EnvironmentSettings
 
 AUDIENCE: Final = "feed"
 ALGORITHM: Final = "HS256"
-SECRET_BYTES_MIN: Final = 32
-"""As long as the hash (RFC 7518, section 3.2): shorter keys can be found by trying."""
-
 LIFETIME_S: Final = 3600
 """How long a token of the gateway is valid."""
 
@@ -47,15 +48,23 @@ class Identity:
     token_id: str | None = None
 
 
-def checked_secret(secret: str) -> str:
-    """The secret itself; empty means no private channel.
+class FeedTokenSettings(EnvironmentSettings):
+    """``feed_token_secret``: the key that signs feed tokens, at least 32 bytes; empty: none is believed.
+    ``feed_token_secret_also``, ``feed_token_secret_since``: the one that it replaces, and when (decision 0074)."""
 
-    Raises:
-        ValueError: the secret is too short to be safe.
-    """
-    if secret and len(secret.encode()) < SECRET_BYTES_MIN:
-        raise ValueError(f"must have at least {SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one")
-    return secret
+    feed_token_secret: LongSecret = SecretStr("")
+    feed_token_secret_also: LongSecret = SecretStr("")
+    feed_token_secret_since: str = ""
+
+    @model_validator(mode="after")
+    def _feed_secrets_make_sense(self) -> Self:
+        pair_of(self, "feed_token_secret")
+        return self
+
+    @cached_property
+    def feed_token_secrets(self) -> SecretPair:
+        """Both, and how often the one that is being replaced was needed."""
+        return pair_of(self, "feed_token_secret")
 
 
 def mint(secret: str, identity: Identity) -> str:
@@ -70,27 +79,21 @@ def mint(secret: str, identity: Identity) -> str:
     return jwt.encode(claims, secret, algorithm=ALGORITHM)
 
 
-def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
+def check(secrets: SecretPair, token: str, *, now_s: float | None = None) -> Identity:
     """The identity that the token names.
 
     Args:
+        secrets: those of which one has to have signed it.
         now_s: Unix time; the clock's if not given.
 
     Raises:
-        TokenInvalid: the secret is empty or not the one that signed it; or the token is expired, for another audience,
+        TokenInvalid: there is no secret, or none of them signed it; or the token is expired, for another audience,
             or its ``sub`` is not a user id.
     """
-    if not secret:
+    if not secrets:
         raise TokenInvalid("tokens are not believed here: FEED_TOKEN_SECRET is not set")
     try:
-        # PyJWT would read its own clock; the expiry is checked below, with `now_s`.
-        claims = jwt.decode(
-            token,
-            secret,
-            algorithms=[ALGORITHM],
-            audience=AUDIENCE,
-            options={"require": ["exp", "aud", "sub"], "verify_exp": False, "verify_iat": False},
-        )
+        claims = _claims(secrets, token)
     except jwt.InvalidTokenError as error:
         raise TokenInvalid(f"the token is not valid: {error}") from None
     user_id, expires_s = claims["sub"], claims["exp"]
@@ -109,6 +112,26 @@ def check(secret: str, token: str, *, now_s: float | None = None) -> Identity:
         issued_s if type(issued_s) is int else None,
         token_id if isinstance(token_id, str) else None,
     )
+
+
+def _claims(secrets: SecretPair, token: str) -> dict[str, Any]:
+    refusal: jwt.InvalidTokenError = jwt.InvalidSignatureError("there is no secret")
+    for secret in secrets.believed():
+        try:
+            # PyJWT would read its own clock; the expiry is checked with `now_s`.
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                secret,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                options={"require": ["exp", "aud", "sub"], "verify_exp": False, "verify_iat": False},
+            )
+        except jwt.InvalidSignatureError as error:
+            refusal = error  # the other one may have signed it
+        else:
+            secrets.note(secret)
+            return claims
+    raise refusal
 
 
 _EXPIRES_MAX_S: Final = 253_402_300_799

@@ -18,10 +18,14 @@ from xdist.remote import Producer
 
 from infrastructure.local.stack import Stack
 from tests import distribution, searching
+from tests.http_clients import read_authorities_once
 from tests.stack import StackFactory, end_stacks_of_killed_runs, remove_template, running_stack
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
+read_authorities_once()
+# Until all tests are imported: what they make stays, and is looked through in vain.
+gc.disable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,6 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distrib
 
 def pytest_collection_finish() -> None:
     """Imports stay: without them a collection takes milliseconds."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

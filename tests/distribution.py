@@ -22,6 +22,7 @@ _TOGETHER: Final = {
         "bidding",
         "rulings",
         "selling",
+        "own_lists",
         "operations",
         "notices",
         "photos",

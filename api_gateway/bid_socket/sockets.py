@@ -1,4 +1,4 @@
-"""All WebSockets of bids of this gateway: how many there may be, and what has to be done for each regularly."""
+"""All WebSockets of bids of this gateway: bounds their number, and pings them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Pinged(Protocol):
 
 
 class BidSockets:
-    """The open ones. ``refused_total`` counts those for which there was no room."""
+    """The open WebSockets. ``refused_total`` counts those for which there was no room."""
 
     def __init__(self, *, connections_max: int, each_max: int = 0, caller_max: int = 0) -> None:
-        """``each_max``: of one address; ``caller_max``: of one caller; 0 for no limit of its own."""
+        """At most ``each_max`` are of one address and ``caller_max`` of one caller; 0 for no such limit."""
         self._connections_max = connections_max
         self._addresses = Addresses(each_max)
         self._callers = Addresses(caller_max)
@@ -45,15 +45,15 @@ class BidSockets:
         return len(self._open) >= self._connections_max
 
     def is_full_for(self, address: str) -> bool:
-        """Whether a client of this address has all that it may have. Empty: the address is not known."""
+        """Whether this address has as many as it may. An empty address is not known, and never full."""
         return bool(address) and self._addresses.is_full(address)
 
     def is_full_for_caller(self, user_id: str) -> bool:
-        """Whether this caller has all that one may have. Empty: nobody knows who calls."""
+        """Whether this caller has as many as they may. An empty user id is not known, and never full."""
         return bool(user_id) and self._callers.is_full(user_id)
 
     def enter(self, session: Looked, socket: Pinged, address: str = "", user_id: str = "") -> None:
-        """Count it from now on."""
+        """Count an open WebSocket."""
         self._open[session] = socket, address, user_id
         if address:
             self._addresses.enter(address)
@@ -61,7 +61,7 @@ class BidSockets:
             self._callers.enter(user_id)
 
     def leave(self, session: Looked) -> None:
-        """It is gone. May be called more than once."""
+        """Count it no longer. May be called more than once."""
         _, address, user_id = self._open.pop(session, (None, "", ""))
         if address:
             self._addresses.leave(address)

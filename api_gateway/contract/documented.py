@@ -49,7 +49,8 @@ from api_gateway.contract.schemas import (
     TokenAnswer,
     UserId,
 )
-from api_gateway.ops.overview import ActsPage, AuditPage, DeadLetters, Overview
+from api_gateway.ops.overview import ActsPage, AuditPage, DeadLetters, Overview, RulingsPage
+from api_gateway.own.schemas import OwnBidsPage, WatchedAnswer, WatchListAnswer
 from shared.domain.auction import Status
 
 _CURRENT_BID = Meta(description="The price of the item right after this bid was decided.")
@@ -184,11 +185,12 @@ class ProblemAnswer(msgspec.Struct):
 
     400 BAD_REQUEST. 401 UNAUTHENTICATED. 403 FORBIDDEN, IDENTITY_REQUIRED, ORIGIN_NOT_ALLOWED. 404 ITEM_NOT_FOUND,
     BID_NOT_FOUND, KEY_NOT_FOUND, IMAGE_NOT_FOUND, CODE_NOT_FOUND. 408 HEAD_TOO_SLOW, BODY_TOO_SLOW. 409 BID_STRUCK,
-    ITEM_EXISTS, NO_TOKENS, STATE_CONFLICT, TOO_MANY_RULINGS. 413 BODY_TOO_LARGE. 415 UNSUPPORTED_MEDIA_TYPE,
-    IMAGE_TYPE. 422 INVALID, AMOUNT_INVALID, CURRENCY_UNKNOWN, TERMS_INVALID, KEY_REUSED, IMAGE_BROKEN,
-    IMAGE_DIMENSIONS. 429 RATE_LIMITED, IMAGE_QUOTA, TOO_MANY_BODIES_FROM_ADDRESS. 431 HEAD_TOO_LARGE. 500
+    ITEM_EXISTS, NO_TOKENS, STATE_CONFLICT, TOO_MANY_RULINGS, WATCH_LIST_FULL. 413 BODY_TOO_LARGE. 415
+    UNSUPPORTED_MEDIA_TYPE, IMAGE_TYPE. 422 INVALID, AMOUNT_INVALID, CURRENCY_UNKNOWN, TERMS_INVALID, KEY_REUSED,
+    IMAGE_BROKEN, IMAGE_DIMENSIONS. 429 RATE_LIMITED, IMAGE_QUOTA, TOO_MANY_BODIES_FROM_ADDRESS. 431 HEAD_TOO_LARGE. 500
     INTERNAL_ERROR. 501 NOT_IMPLEMENTED, IMAGES_OFF. 503 UNAVAILABLE, OVERLOADED, OUTBOX_FULL, BEING_REBUILT,
-    PRIVATE_CHANNEL_OFF, API_KEYS_OFF, TOO_MANY_REVOCATIONS, IMAGES_UNAVAILABLE, OUTCOME_UNKNOWN. 507 IMAGES_FULL.
+    PRIVATE_CHANNEL_OFF, API_KEYS_OFF, TOO_MANY_REVOCATIONS, IMAGES_UNAVAILABLE, OUTCOME_UNKNOWN. 507 IMAGES_FULL,
+    WATCH_LISTS_FULL.
     """
 
     type: Annotated[str, Meta(description="A URN of the code.", extra_json_schema={"format": "uri"})]
@@ -288,10 +290,14 @@ _ANSWERS: Final = (
     MeAnswer,
     SignInCodeAnswer,
     SignInAnswer,
+    WatchListAnswer,
+    WatchedAnswer,
+    OwnBidsPage,
     Overview,
     DeadLetters,
     ActsPage,
     AuditPage,
+    RulingsPage,
     BatchAnswer,
     ItemBatchAnswer,
     ValidAnswer,

@@ -61,6 +61,10 @@ TAGS: Final = [
     },
     {"name": "bids", "description": "Place a bid, and learn what became of it."},
     {"name": "operations", "description": "For those who run the platform: is it well?"},
+    {
+        "name": "own",
+        "description": "What belongs to who calls: the watch list, the items on which they have bid or that they sell.",
+    },
     {"name": "signing in", "description": "Who calls, and links that sign in on the pages."},
     {
         "name": "live feed",
@@ -88,7 +92,7 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
         "Not now. A bid changed nothing, unless the code is OUTCOME_UNKNOWN: then repeat it with the same key. "
         "After another call look at the item",
     ),
-    "507": ("NoRoom", "There is no room for more images"),
+    "507": ("NoRoom", "There is no room for more images, or watched items"),
 }
 _ANY: Final = ("400", "408", "429", "431", "500")
 _RETRY_AFTER: Final = {

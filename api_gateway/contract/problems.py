@@ -16,6 +16,7 @@ from api_gateway.door.bodies import TooManyBytes
 from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
 from api_gateway.door.rates import RateLimited
 from api_gateway.images import errors as image_errors
+from api_gateway.own import errors as own_errors
 from shared.domain import errors
 from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, TITLES, problem, problem_body
 from shared.identity.errors import Forbidden, Unauthenticated
@@ -26,12 +27,14 @@ _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (Unauthenticated, 401),
     (Forbidden, 403),
     (OriginNotAllowed, 403),
+    (own_errors.IdentityRequired, 403),
     (errors.ItemNotFound, 404),
     (errors.BidNotFound, 404),
     (errors.ItemExists, 409),
     (errors.StateConflict, 409),
     (errors.TooManyRulings, 409),
     (errors.BidStruck, 409),
+    (own_errors.WatchListFull, 409),
     (NotJson, 415),
     (RateLimited, 429),
     (TooManyBytes, 429),
@@ -42,6 +45,7 @@ _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (image_errors.ImageQuota, 429),
     (image_errors.ImagesOff, 501),
     (image_errors.ImagesFull, 507),
+    (own_errors.WatchListsFull, 507),
     (errors.Unavailable, 503),
     (errors.OutcomeUnknown, 503),
 )

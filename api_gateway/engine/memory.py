@@ -28,7 +28,7 @@ class MemoryWatch:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        # By node, as it said last. No more than there are shards, and those that are missing.
+        # The last answer of each node.
         self._sizes: dict[Address, tuple[int, int]] = {}
         self.used_bytes = 0
         self.max_bytes = 0

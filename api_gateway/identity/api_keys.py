@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -12,6 +13,9 @@ from shared.identity.errors import KeysAway, Unauthenticated
 from shared.identity.revocations import Revocations
 from shared.identity.signing import Signer
 from shared.identity.tokens import Role
+from shared.secret_pairs import SecretPair
+
+logger = logging.getLogger(__name__)
 
 TOKEN_S: Final = 600
 """How long a token is good that was given for a key."""
@@ -36,12 +40,12 @@ class Given(NamedTuple):
 class ApiKeys:
     """The keys of services."""
 
-    def __init__(self, asking: Asking, signer: Signer, secret: str, revoked: Revocations) -> None:
-        """``secret``: with which the hashes of keys are keyed."""
+    def __init__(self, asking: Asking, signer: Signer, secrets: SecretPair, revoked: Revocations) -> None:
+        """``secrets``: with one of which the hash of a key is keyed."""
         self._revoked = revoked
         self._asking = asking
         self._signer = signer
-        self._secret = secret
+        self._secrets = secrets
 
     async def exchange(self, headers: Iterable[tuple[bytes, bytes]]) -> Given:
         """A token for the key in ``Authorization: ApiKey …``.
@@ -53,13 +57,10 @@ class ApiKeys:
             Unavailable: PostgreSQL cannot be asked now.
         """
         text = _key_in(headers)
-        key_id = id_of(self._secret, text)
-        if key_id is None:
-            # Made up: PostgreSQL is not asked.
-            raise Unauthenticated(_NOT_KNOWN)
+        secret, key_id = self._made_with(text)
         rows = await self._asking.fetch(_FIND, key_id)
         now_s = time.time()
-        if not rows or not is_same(bytes(rows[0]["digest"]), self._secret, text) or rows[0]["is_revoked"]:
+        if not rows or not is_same(bytes(rows[0]["digest"]), secret, text) or rows[0]["is_revoked"]:
             raise Unauthenticated(_NOT_KNOWN)
         row, ttl_s = rows[0], TOKEN_S
         if row["expires_s"] is not None:
@@ -70,8 +71,21 @@ class ApiKeys:
             raise KeysAway("API keys cannot be checked now; try again", retry_after_s=1)
         if self._revoked.cover_since(row["user_id"], row["created_s"]):
             raise Unauthenticated(_NOT_KNOWN)
+        if secret == self._secrets.also:
+            # So that operators see whose services have to be given another one.
+            logger.info("the API key %s of %s was made with %s_ALSO", key_id, row["user_id"], self._secrets.name)
+        self._secrets.note(secret)
         roles = [role.value for role in Role if role.value in row["roles"]]
         return Given(self._signer.sign(row["user_id"], roles, ttl_s=ttl_s), row["user_id"], ttl_s)
+
+    def _made_with(self, text: str) -> tuple[str, str]:
+        """With which secret a key was made, and its id."""
+        for secret in self._secrets.believed():
+            key_id = id_of(secret, text)
+            if key_id is not None:
+                return secret, key_id
+        # Made up: PostgreSQL is not asked.
+        raise Unauthenticated(_NOT_KNOWN)
 
 
 def _key_in(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -6,13 +6,13 @@ from shared.domain.errors import BiddingError, InvalidInput, Unavailable
 
 
 class ImageTypeWrong(BiddingError):
-    """It is none of the types that are taken, or not of the type that the request names."""
+    """It is not a JPEG, PNG or WebP, or not of the type that the request names."""
 
     code = "IMAGE_TYPE"
 
 
 class ImageTooLarge(BiddingError):
-    """It has more bytes than are taken."""
+    """It has too many bytes."""
 
     code = "BODY_TOO_LARGE"
 
@@ -21,7 +21,7 @@ class ImageTooLarge(BiddingError):
 
 
 class UploadTooSlow(BiddingError):
-    """Too little of it comes: others wait for its place."""
+    """It arrives too slowly, while other uploads wait."""
 
     code = "BODY_TOO_SLOW"
 
@@ -30,13 +30,13 @@ class UploadTooSlow(BiddingError):
 
 
 class ImageBroken(InvalidInput):
-    """It begins as an image of its type does, and is none that can be shown."""
+    """It begins like an image of its type, and is cut off or damaged."""
 
     code = "IMAGE_BROKEN"
 
 
 class ImageDimensions(InvalidInput):
-    """It has more pixels than are taken."""
+    """It has too many pixels."""
 
     code = "IMAGE_DIMENSIONS"
 

@@ -21,8 +21,9 @@ PIXELS_MAX: Final = 25_000_000
 """A browser takes four bytes for each, 100 MB for the largest image."""
 PIXELS_PER_BYTE_MAX: Final = 400
 PIXELS_FREE: Final = 4_000_000
-"""Of what is kept, where the image has more than so many pixels. Photographs have at most 30 for each byte, drawings
-with large plain areas a hundred or two; a file of a few kilobytes that takes each viewer 100 MB is made for that."""
+"""Images with more pixels than this have at most ``PIXELS_PER_BYTE_MAX`` for each byte that is kept. Photographs have
+at most 30, drawings with large plain areas a hundred or two. A file of a few kilobytes that takes 100 MB of each viewer
+was made to do harm."""
 
 _COPY_BYTES: Final = 64 * 1024
 _EXAMINE: Final = {Kind.JPEG: jpeg.examine, Kind.PNG: png.examine, Kind.WEBP: webp.examine}
@@ -40,7 +41,7 @@ def kind_of(start: bytes) -> Kind | None:
 
 
 def wrong_type() -> ImageTypeWrong:
-    """The error for what is no image of a type that is taken."""
+    """The error for a file that is not a JPEG, PNG or WebP."""
     return ImageTypeWrong("send a JPEG, PNG or WebP image, with its type as Content-Type")
 
 

@@ -38,7 +38,7 @@ _ENTRIES_MAX: Final = 200
 
 
 def examine(source: Source) -> Picture:
-    """What the file is, which begins as a JPEG does.
+    """Examine a file that begins like a JPEG.
 
     Raises:
         ImageBroken: it is cut off, or not put together as a JPEG is.

@@ -22,7 +22,7 @@ _LEFT_OUT: Final = 0x08 | 0x04 | 0x02
 
 
 def examine(source: Source) -> Picture:
-    """What the file is, which begins as a WebP does.
+    """Examine a file that begins like a WebP.
 
     Raises:
         ImageBroken: it is cut off, moves, or is not put together as a WebP is.

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from api_gateway.contract.schemas import Count, Instant, ItemId
+from api_gateway.contract.schemas import Amount, Count, Currency, Instant, ItemId, UserId
 
 
 class Part(msgspec.Struct):
@@ -89,7 +89,27 @@ class Operation(msgspec.Struct):
     end_time: Instant | None
 
 
+class RulingMade(msgspec.Struct):
+    """What somebody ruled on a bidder. `user_id`: null for everybody. `seller_id`: whose lots alone it is about."""
+
+    user_id: UserId | None
+    seller_id: UserId | None
+    ruling: Annotated[str, Meta(description="`approve`, `unapprove`, `block`, `unblock`, `limit` or `unlimit`.")]
+    amount: Annotated[Amount | None, Meta(description="Of a limit.")]
+    currency: Annotated[Currency | None, Meta(description="Of the item, or of a limit over all items.")]
+    by: str
+    reason: str
+    at: Instant
+
+
 class AuditPage(msgspec.Struct):
-    """Operations on one item, newest first."""
+    """Operations on one item, and rulings on its bidders, each newest first."""
 
     operations: list[Operation]
+    rulings: list[RulingMade]
+
+
+class RulingsPage(msgspec.Struct):
+    """Rulings, newest first."""
+
+    rulings: list[RulingMade]

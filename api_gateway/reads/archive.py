@@ -1,5 +1,5 @@
 """What the gateway reads from PostgreSQL of items that Redis has: histories of bids, and how far they are archived.
-Read-only; the worker owns the schema."""
+Read-only, as all that gateways do there but for watch lists; the worker owns the schema."""
 
 from __future__ import annotations
 
@@ -42,6 +42,16 @@ _OPERATIONS: Final = """
     FROM events
     WHERE item_id = $1 AND type = ANY ('{paused,resumed,end_moved,cancelled,voided}')
     ORDER BY epoch DESC, seq DESC LIMIT $2"""
+
+# Newest first: those on an item in the order of its shard's entries, those on a bidder in that of the bidder's home.
+_RULINGS: Final = """
+    SELECT nullif(r.user_id, '*') AS user_id, r.seller_id, r.ruling, r.reason, r.actor AS by,
+           coalesce(r.currency, i.currency) AS currency, CASE r.ruling WHEN 'limit' THEN r.max_amount END AS amount,
+           (extract(epoch FROM r.decided_at) * 1000000)::bigint AS at_us
+    FROM rulings AS r LEFT JOIN items AS i USING (item_id)
+    WHERE {} ORDER BY r.shard_epoch DESC, r.n DESC, r.at DESC LIMIT $2"""
+_ON_ITEM: Final = _RULINGS.format("r.item_id = $1")
+_ON_ALL: Final = _RULINGS.format("r.item_id IS NULL AND r.user_id = $1")
 
 
 class Archive:
@@ -119,6 +129,14 @@ class Archive:
     async def operations(self, item_id: str, limit: int) -> list[asyncpg.Record]:
         """What was done to an item, by whom and why, newest first."""
         return await self.asking.fetch(_OPERATIONS, item_id, limit)
+
+    async def rulings_on_item(self, item_id: str, limit: int) -> list[asyncpg.Record]:
+        """What was ruled on bidders of this item, by whom and why, newest first."""
+        return await self.asking.fetch(_ON_ITEM, item_id, limit)
+
+    async def rulings_on_all(self, user_id: str, limit: int) -> list[asyncpg.Record]:
+        """The same of one bidder, or of everybody (:data:`EVERYBODY`), for all items or for all of a seller."""
+        return await self.asking.fetch(_ON_ALL, user_id, limit)
 
     async def ping(self) -> None:
         """Raises :class:`Unavailable` where PostgreSQL does not answer."""

@@ -41,12 +41,13 @@ ITEMS_PER_TURN: Final = 32
 
 
 class Wish(NamedTuple):
-    """What a page is asked for by."""
+    """What a page is asked for by. ``seller``: whose items alone; None for all."""
 
     status: str | None
     sort: Sort
     cursor: str | None
     limit: int
+    seller: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -192,7 +193,9 @@ class Listing:
 
     async def _read(self, wish: Wish) -> tuple[bytes, int | None]:
         """The page; or how many items fit, where there are too many."""
-        page = await self._catalogue.page(status=wish.status, sort=wish.sort, cursor=wish.cursor, limit=wish.limit)
+        page = await self._catalogue.page(
+            status=wish.status, sort=wish.sort, cursor=wish.cursor, limit=wish.limit, seller=wish.seller
+        )
         found: dict[str, bytes] = {}
         for start in range(0, len(page.ids), ITEMS_PER_TURN):
             readings = await self._items.readings(page.ids[start : start + ITEMS_PER_TURN])

@@ -21,7 +21,7 @@ from api_gateway.contract.ruling_schemas import (
     RulingBody,
     SpendingLimitBody,
 )
-from api_gateway.contract.schemas import USER_ID_RULE, decode_body, optional_amount
+from api_gateway.contract.schemas import decode_body, optional_amount
 from api_gateway.engine.rulings.scripts import OnAll, OnItem, Ruled
 from api_gateway.identity.access import permit_of
 from api_gateway.routes.items import ItemIdPath, Limit
@@ -37,16 +37,15 @@ from api_gateway.routes.ruling_requests import (
     cursor_after,
     cursor_in,
     docs,
+    own_seller,
     reason_of,
     said_in_address,
     sent,
 )
-from shared import names
 from shared.archive_reads.history import PAGE_DEFAULT
 from shared.domain.errors import InvalidInput
 from shared.domain.money import exponent_of
 from shared.domain.rulings import Rulings
-from shared.identity.errors import Forbidden
 from shared.redis_layout.item_hash import ItemState, amount_json
 from shared.redis_layout.rulings import EVERYBODY, HouseRuling
 
@@ -156,7 +155,7 @@ async def list_bidders_of_item(
 async def block_for_seller(request: Request, seller_id: SellerIdPath, user_id: UserIdPath) -> Response:
     """Take no more bids of the bidder on what the seller sells, now and later."""
     said = await sent(request)
-    return await _on_all(request, user_id, _own_seller(request, seller_id), "block", said)
+    return await _on_all(request, user_id, own_seller(request, seller_id), "block", said)
 
 
 @router.delete(_SELLERS_BLOCK, summary="Take a seller's block back", **_FOR_ALL)
@@ -164,7 +163,7 @@ async def unblock_for_seller(
     request: Request, seller_id: SellerIdPath, user_id: UserIdPath, reason: Reason = "", by: By = None
 ) -> Response:
     """A block on a single item or by the house goes on."""
-    return await _on_all(request, user_id, _own_seller(request, seller_id), "unblock", said_in_address(reason, by))
+    return await _on_all(request, user_id, own_seller(request, seller_id), "unblock", said_in_address(reason, by))
 
 
 @router.get(
@@ -175,7 +174,7 @@ async def unblock_for_seller(
 async def get_bidder_of_seller(request: Request, seller_id: SellerIdPath, user_id: UserIdPath) -> Response:
     """Whether the bidder is blocked on all of the seller's items. What holds on one of them is told with the item."""
     check_user(user_id)
-    return await _tell_for_all(request, user_id, _own_seller(request, seller_id))
+    return await _tell_for_all(request, user_id, own_seller(request, seller_id))
 
 
 @router.get(
@@ -185,7 +184,7 @@ async def list_bidders_of_seller(
     request: Request, seller_id: SellerIdPath, cursor: Cursor = None, limit: Limit = PAGE_DEFAULT
 ) -> Response:
     """Those who are blocked on all of the seller's items. A page may be empty and have a `next_cursor`."""
-    return await _list_all(request, _own_seller(request, seller_id), cursor, limit)
+    return await _list_all(request, own_seller(request, seller_id), cursor, limit)
 
 
 # ------------------------------------------------------------------------------------------------- for all items
@@ -357,21 +356,6 @@ async def _tell_spending(request: Request, user_id: str, currency: str) -> Respo
             remaining=None if remaining is None else amount_json(remaining, currency),
         )
     )
-
-
-def _own_seller(request: Request, seller_id: str) -> str:
-    """The seller in the address.
-
-    Raises:
-        InvalidInput: it is no user id.
-        Forbidden: it is somebody else.
-    """
-    if not names.is_user_id(seller_id):
-        raise InvalidInput(f"seller_id, as {USER_ID_RULE}")
-    own = permit_of(request).own_id
-    if own is not None and own != seller_id:
-        raise Forbidden(f"seller_id must be {own!r}, as whom you are signed in")
-    return seller_id
 
 
 async def _on_all(request: Request, user_id: str, seller_id: str | None, ruling: OnAll, said: RulingBody) -> Response:

@@ -82,7 +82,7 @@ async def make_feed_token(request: Request) -> Response:
     identity = await _identity(request, context)
     if identity is None:
         return problem(403, "IDENTITY_REQUIRED", f"tokens: {_IDENTITY_REQUIRED}")
-    secret = context.settings.feed_token_secret.get_secret_value()
+    secret = context.settings.feed_token_secrets.now()
     if not secret:
         return problem(503, "PRIVATE_CHANNEL_OFF", "there is no FEED_TOKEN_SECRET to sign tokens with")
     answer = FeedTokenAnswer(

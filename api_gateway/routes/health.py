@@ -14,11 +14,13 @@ from api_gateway.context import Context, context_of
 from api_gateway.contract.documented import HealthAnswer, ReadyAnswer, json_content
 from api_gateway.door.rates import peer_of
 from api_gateway.ops.parts import FIGURES, Part, told_of
+from shared.aliases import alias_secrets
 from shared.domain.errors import BiddingError
 from shared.http.metrics import counter, counters, exposition, gauge, metrics_answer
 from shared.http.probes import health, readiness
 from shared.identity.errors import Forbidden
 from shared.read_cache.cache import ReadCache
+from shared.secret_pairs import ALSO_USED, ALSO_USED_TEXT, totals_of
 
 router = APIRouter(tags=["operations"])
 
@@ -166,6 +168,9 @@ def _families(context: Context) -> Iterator[Metric]:
     yield gauge("bidding_redis_not_admitted", text, not_admitted)
     yield gauge("bidding_items_stuck", "Items that are due and cannot be opened or closed", context.closer.stuck)
     yield gauge("bidding_items_lost", "Items that were lost alone and must be rebuilt", shards.items_lost)
+    settings = context.settings
+    pairs = (alias_secrets(), settings.auth_hs256_secrets, settings.api_key_secrets)
+    yield counters(f"bidding_{ALSO_USED}", ALSO_USED_TEXT, "secret", totals_of(pairs))
     if context.cache is not None:
         yield from _cache_families(context.cache)
 

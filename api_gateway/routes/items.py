@@ -139,12 +139,16 @@ async def list_items(
     `being_rebuilt` instead. 503 BEING_REBUILT says that Redis has lost more than single items, and has nothing of this
     page.
     """
+    return await page_of_items(request, Wish(status, sort, cursor or None, limit))
+
+
+async def page_of_items(request: Request, wish: Wish) -> Response:
+    """A page, charged to whoever asks for it. Raises what :meth:`Listing.page` does, and RateLimited."""
     context, account = context_of(request), permit_of(request).account
     # One unit was charged for the request.
-    account.charge(-(-limit // ITEMS_PER_UNIT) - 1)
+    account.charge(-(-wish.limit // ITEMS_PER_UNIT) - 1)
     payer = account.payer or context.rates.address(peer_of(request.scope), request.headers.raw)
-    page = await context.listing.page(Wish(status, sort, cursor or None, limit), payer)
-    return InPieces(page, media_type="application/json")
+    return InPieces(await context.listing.page(wish, payer), media_type="application/json")
 
 
 @router.get(
@@ -199,8 +203,7 @@ async def get_history(
         # 1. The item is read, and the archive's bids. 2. Redis is wiped, or goes back. 3. What is not archived yet is
         # not found, though it was published and comes back. Or it was archived after 1, and the item has left since.
         if await context.items.is_same(found.item):
-            currency = found.item.terms.currency
-            return _json(public_history(item_id, currency, page.bids, page.next_cursor, partial=page.partial))
+            return _json(public_history(found.item, page.bids, page.next_cursor, partial=page.partial))
     raise Unavailable(KEEPS_MOVING)
 
 
@@ -220,8 +223,7 @@ async def get_named_bids(
         page = await context.history.page(item_id, cursor=cursor or None, limit=limit)
         # As in the history.
         if found.has_left or await context.items.is_same(found.item):
-            currency = found.item.terms.currency
-            named = named_history(item_id, currency, page.bids, page.next_cursor, partial=page.partial)
+            named = named_history(found.item, page.bids, page.next_cursor, partial=page.partial)
             return _json(named, headers={"cache-control": "no-store"})
     raise Unavailable(KEEPS_MOVING)
 

@@ -14,6 +14,7 @@ from api_gateway.contract.schemas import USER_ID_RULE, decode_body
 from api_gateway.identity.access import permit_of
 from shared import names
 from shared.domain.errors import InvalidInput
+from shared.identity.errors import Forbidden
 
 _ruling_decoder: Final = msgspec.json.Decoder(RulingBody)
 _REASON_MAX: Final = 500
@@ -49,14 +50,29 @@ def docs(answer: type[msgspec.Struct], *problems: int, body: dict[str, Any] | No
     return told
 
 
-def as_json(content: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+def as_json(content: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), headers=headers, media_type="application/json")
 
 
 def check_user(user_id: str) -> None:
     """Raises InvalidInput where it is no user id."""
     if not names.is_user_id(user_id):
         raise InvalidInput(USER_ID_RULE)
+
+
+def own_seller(request: Request, seller_id: str) -> str:
+    """The seller in the address.
+
+    Raises:
+        InvalidInput: it is no user id.
+        Forbidden: it is somebody else.
+    """
+    if not names.is_user_id(seller_id):
+        raise InvalidInput(f"seller_id, as {USER_ID_RULE}")
+    own = permit_of(request).own_id
+    if own is not None and own != seller_id:
+        raise Forbidden(f"seller_id must be {own!r}, as whom you are signed in")
+    return seller_id
 
 
 async def sent(request: Request) -> RulingBody:

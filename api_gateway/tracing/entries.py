@@ -65,8 +65,8 @@ class EntryTraces:
         self._newest = key
 
     def hint(self, shard: str) -> bytes:
-        """For the gateway that relays this shard, of which this one has just written an entry; empty where it has no
-        sampled bid. It is forgotten here."""
+        """What to tell the gateway that relays this shard of the entry that was just written; empty where it has no
+        sampled bid. Forgets the entry."""
         key, self._newest = self._newest, None
         decided = self._waiting.pop(key, None) if key is not None and key[0] == shard else None
         return b"" if key is None or decided is None else f"{key[1]}:{key[2]} {traces_header(decided)}".encode()

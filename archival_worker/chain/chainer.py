@@ -1,4 +1,5 @@
-"""Extends the chains of hashes behind the write path, in order, and notes which closed items are to be exported.
+"""Extends the chains of hashes behind the write path, in order, and notes which closed items are to be exported, and
+who has bid on what.
 
 The worker offers the items of each committed batch. If this or another archiver dies between COMMIT and offer, a scan
 of all items, at the start and every few minutes, finds them.
@@ -197,15 +198,20 @@ class Chainer:
 
         links: list[tuple[str, Head]] = []
         moved: list[tuple[str, Head]] = []
+        bidders: dict[tuple[str, str], int] = {}
         for item_id, head in heads.items():
             added, missing_before = extended(head, rows_by[item_id])
             links += ((item_id, link) for link in added)
             if added:
                 moved.append((item_id, added[-1]))
+                bidders |= _bidders(item_id, rows_by[item_id], added[-1].place)
             self._note_gap(item_id, added[-1].place if added else head.place, missing_before)
         if links:
             await connection.execute(self._sql.insert_hashes, *_columns(links))
             await connection.execute(self._sql.move_chains, *_columns(moved))
+        if bidders:
+            users, items = zip(*bidders, strict=True)
+            await connection.execute(self._sql.note_bidders, users, items, list(bidders.values()))
         due = await connection.fetchval(self._sql.add_exports, list(heads))
         # Locked by another archiver, which may have read before our batch was committed; or with more rows than fit.
         again = [item_id for item_id in item_ids if item_id not in heads]
@@ -220,6 +226,15 @@ class Chainer:
             self._gaps.pop(item_id, None)
         elif (known is None or known.after != place) and len(self._gaps) < _GAPS_MAX:
             self._gaps[item_id] = _Gap(place, asyncio.get_running_loop().time())
+
+
+def _bidders(item_id: str, rows: list[asyncpg.Record], until: Version) -> dict[tuple[str, str], int]:
+    """Who has bid on the item, in rows up to this place: the microsecond of the first bid of each."""
+    found: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row["user_id"] is not None and Version(row["epoch"], row["seq"]) <= until:
+            found.setdefault((row["user_id"], item_id), row["at_us"])
+    return found
 
 
 def _columns(links: list[tuple[str, Head]]) -> tuple[list[str], list[int], list[int], list[bytes]]:

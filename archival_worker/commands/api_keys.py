@@ -60,14 +60,14 @@ def api_keys() -> None:
 @click.pass_obj
 def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], days: int | None, *, actor: Actor) -> None:
     """Make a key for the service called NAME. It is shown this once."""
-    secret = settings_or_exit(ApiKeySettings).api_key_secret.get_secret_value()
-    if not secret:
+    secrets = settings_or_exit(ApiKeySettings).api_key_secrets
+    if not secrets:
         raise click.ClickException("API_KEY_SECRET is not set: the gateways and this command need the same one.")
     if not names.is_user_id(user):
         raise click.ClickException("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
     if not name.strip() or len(name) > _NAME_CHARACTERS_MAX or not name.isprintable():
         raise click.ClickException(f"A name has 1 to {_NAME_CHARACTERS_MAX} characters that can be printed.")
-    key = make_key(secret)
+    key = make_key(secrets.now())
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
     async def store(pool: asyncpg.Pool) -> None:
@@ -87,7 +87,9 @@ def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], day
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
-    """Show the keys, newest first."""
+    """Show the keys, newest first. While API_KEY_SECRET is being replaced, those from before are to be replaced too."""
+
+    secrets = settings_or_exit(ApiKeySettings).api_key_secrets
 
     async def read(pool: asyncpg.Pool) -> Sequence[asyncpg.Record]:
         found: Sequence[asyncpg.Record] = await pool.fetch(_LIST, with_ended)
@@ -98,12 +100,16 @@ def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
         click.echo("There are no API keys." if with_ended else "There are no API keys that are good.")
     for row in rows:
         told = {name: _shown(value) for name, value in row.items()}
+        is_former = bool(secrets.also) and from_datetime(row["created_at"]) < secrets.since_us
+        if secrets.also:
+            told["to_be_replaced"] = is_former
         if as_json:
             click.echo(json.dumps(told))
             continue
         until = f"until {told['expires_at']}" if told["expires_at"] else "without an end"
         state = f"revoked {told['revoked_at']}" if told["revoked_at"] else until
-        click.echo(f"{told['key_id']}  {told['user_id']} ({', '.join(row['roles'])})  {state}  {told['name']}")
+        former = "  to be replaced" if is_former else ""
+        click.echo(f"{told['key_id']}  {told['user_id']} ({', '.join(row['roles'])})  {state}{former}  {told['name']}")
 
 
 @api_keys.command("revoke")

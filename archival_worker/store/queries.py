@@ -67,6 +67,7 @@ class ChainQueries:
     lock_chains: str
     read_unchained: str
     insert_hashes: str
+    note_bidders: str
     move_chains: str
     add_exports: str
     claim_export: str

@@ -145,6 +145,7 @@ class Conflated(Generic[ViewerT]):
                 events=self._events - events,
                 bids=self._bids - bids,
                 extensions=self._newest.extensions,
+                created_us=self._newest.created_us,
             ),
         )
 

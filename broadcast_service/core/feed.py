@@ -178,7 +178,9 @@ class ItemFeed:
             for event in recovery.events:
                 extensions = _extensions(event, extensions)
                 if not isinstance(event, ItemCreated):
-                    frames[event.version] = event_frame(event, extensions=extensions)
+                    frames[event.version] = event_frame(
+                        event, extensions=extensions, created_us=recovery.item.created_us
+                    )
         frames.update((frame.version, frame) for frame in self._ring)
         return frames
 
@@ -233,7 +235,11 @@ class ItemFeed:
         self._extensions = _extensions(event, self._extensions)
         self._snapshots.clear()
         # An item's first event has its terms, including the reserve: viewers get the public snapshot instead.
-        frame = self.snapshot() if isinstance(event, ItemCreated) else event_frame(event, extensions=self._extensions)
+        if isinstance(event, ItemCreated):
+            frame = self.snapshot()
+        else:
+            assert self._base is not None
+            frame = event_frame(event, extensions=self._extensions, created_us=self._base.created_us)
         self._ring.append(frame)
         return frame
 
@@ -268,7 +274,8 @@ class ItemFeed:
             extensions = _extensions_before(tail, self._extensions)
             for event in tail:
                 extensions = _extensions(event, extensions)
-                self._ring.append(event_frame(event, extensions=extensions))
+                created_us = recovery.item.created_us
+                self._ring.append(event_frame(event, extensions=extensions, created_us=created_us))
 
     def _missed(self, recovery: Recovery) -> list[Event]:
         """The events between the feed's version and the recovery's; empty if one is missing."""

@@ -59,6 +59,7 @@ class Frame:
         event: for kind EVENT, what the frame was made of.
         events, bids: how many events the frame stands for, and how many of them are accepted bids.
         extensions: how often the item was extended up to the event.
+        created_us: when the item was created, by which its bidders are named; None in a frame that names nobody.
         topic: for kind STATUS, what the frame is about.
         wire, sse: the text encoded for a WebSocket, and as a server-sent event; the first sender sets it.
     """
@@ -66,6 +67,7 @@ class Frame:
     __slots__ = (
         "_text",
         "bids",
+        "created_us",
         "event",
         "events",
         "extensions",
@@ -88,6 +90,7 @@ class Frame:
         events: int = 0,
         bids: int = 0,
         extensions: int = 0,
+        created_us: int | None = None,
         topic: str = "",
     ) -> None:
         """``content`` None: the event itself, encoded only on demand; most events of a busy item are conflated."""
@@ -98,6 +101,7 @@ class Frame:
         self.events = events
         self.bids = bids
         self.extensions = extensions
+        self.created_us = created_us
         self.topic = topic
         self._text = None if content is None else _encode(content)
         self.wire: bytes | None = None
@@ -108,7 +112,7 @@ class Frame:
         """The JSON, encoded."""
         if self._text is None:
             assert self.event is not None
-            self._text = _encode(_event_content(self.event))
+            self._text = _encode(_event_content(self.event, self.created_us))
         return self._text
 
     def __repr__(self) -> str:
@@ -233,11 +237,12 @@ def unknown_frame(item_id: str, *, recovered: bool | None = None) -> Frame:
     return Frame(FrameKind.SNAPSHOT, content, item_id=item_id)
 
 
-def event_frame(event: Event, *, extensions: int = 0) -> Frame:
+def event_frame(event: Event, *, extensions: int = 0, created_us: int | None = None) -> Frame:
     """One event and the public state after it.
 
     Args:
         extensions: how often the item was extended up to this event; shown by a ``state`` that replaces it.
+        created_us: when the item was created, as of :func:`shared.aliases.alias_of`.
 
     Raises:
         ValueError: a ``created`` event; viewers get a snapshot instead.
@@ -253,23 +258,25 @@ def event_frame(event: Event, *, extensions: int = 0) -> Frame:
         events=1,
         bids=1 if isinstance(event, BidAccepted) else 0,
         extensions=extensions,
+        created_us=created_us,
     )
 
 
-def state_frame(event: Event, *, events: int, bids: int, extensions: int) -> Frame:
+def state_frame(event: Event, *, events: int, bids: int, extensions: int, created_us: int | None = None) -> Frame:
     """The state after ``event``, in place of it and of events before it.
 
     Args:
         events: how many events it stands for, including ``event``.
         bids: how many of them are accepted bids; shown as ``bids_since_last``.
         extensions: how often the item was extended up to ``event``.
+        created_us: when the item was created, as of :func:`shared.aliases.alias_of`.
     """
     content = {
         "type": "state",
         "event_id": event.event_id,
         "bids_since_last": bids,
         "extensions": extensions,
-        **public_event_state(event),
+        **public_event_state(event, created_us),
     }
     return Frame(
         FrameKind.EVENT,
@@ -280,6 +287,7 @@ def state_frame(event: Event, *, events: int, bids: int, extensions: int) -> Fra
         events=events,
         bids=bids,
         extensions=extensions,
+        created_us=created_us,
     )
 
 
@@ -361,24 +369,31 @@ def struck_frame(
     return Frame(FrameKind.STATUS, content, item_id=item_id, version=version, topic=f"struck:{seq}")
 
 
-def _event_content(event: Event) -> dict[str, Any]:
+def _event_content(event: Event, created_us: int | None) -> dict[str, Any]:
     return {
         # To viewers an end that moved is an end that moved; the reason tells why.
         "type": "extended" if isinstance(event, EndMoved) else event.__struct_config__.tag,
         "event_id": event.event_id,
-        **_own_fields(event),
-        **public_event_state(event),
+        **_own_fields(event, created_us),
+        **public_event_state(event, created_us),
     }
 
 
-def _own_fields(event: Event) -> dict[str, Any]:
+def _own_fields(event: Event, created_us: int | None) -> dict[str, Any]:
     """The public fields of an event beyond the state."""
+
+    def named(user_id: str) -> str:
+        return alias_of(event.item_id, user_id, created_us)
+
+    def shown(user_id: str) -> str:
+        return public_id(event.item_id, user_id, created_us)
+
     match event:
         case BidAccepted():
             return {
                 "bid_id": event.bid_id,
-                "user_id": public_id(event.item_id, event.user_id),
-                "bidder": alias_of(event.item_id, event.user_id),
+                "user_id": shown(event.user_id),
+                "bidder": named(event.user_id),
                 "amount": amount_json(event.amount, event.currency),
                 "previous_bid": amount_json(event.previous_bid, event.currency),
                 "kind": event.kind,
@@ -396,17 +411,16 @@ def _own_fields(event: Event) -> dict[str, Any]:
             winner = event.winner_id
             if winner is None:
                 return {"winner_id": None, "winner": None}
-            return {"winner_id": public_id(event.item_id, winner), "winner": alias_of(event.item_id, winner)}
+            return {"winner_id": shown(winner), "winner": named(winner)}
         case BidVoided():
-            offered = None if event.offered_to is None else alias_of(event.item_id, event.offered_to)
             return {
                 "bid_id": event.bid_id,
                 "voided_seq": event.voided_seq,
-                "user_id": None if event.bidder_id is None else public_id(event.item_id, event.bidder_id),
-                "bidder": None if event.bidder_id is None else alias_of(event.item_id, event.bidder_id),
+                "user_id": None if event.bidder_id is None else shown(event.bidder_id),
+                "bidder": None if event.bidder_id is None else named(event.bidder_id),
                 "amount": None if event.amount is None else amount_json(event.amount, event.currency),
                 "automatic_until": event.automatic_until,
-                "offered_to": offered,
+                "offered_to": None if event.offered_to is None else named(event.offered_to),
                 "reason": event.reason,
             }
         case AuctionOpened():

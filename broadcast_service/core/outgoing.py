@@ -39,7 +39,13 @@ class _Waiting:
         if self.events == frame.events:
             return frame
         assert frame.event is not None
-        return state_frame(frame.event, events=self.events, bids=self.bids, extensions=frame.extensions)
+        return state_frame(
+            frame.event,
+            events=self.events,
+            bids=self.bids,
+            extensions=frame.extensions,
+            created_us=frame.created_us,
+        )
 
 
 class Outgoing:

@@ -215,7 +215,7 @@ class Standings(Generic[ListenerT]):
             self.item_id,
             UNKNOWN if item is None else item.version,
             standing,
-            alias=alias_of(self.item_id, user_id),
+            alias=alias_of(self.item_id, user_id, None if item is None else item.created_us),
             current_bid=None if item is None else item.state.price,
             min_next_bid=None if item is None else item.min_next_bid,
             currency=_DEFAULT_CURRENCY if item is None else item.terms.currency,

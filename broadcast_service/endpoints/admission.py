@@ -74,7 +74,7 @@ def connect_request_of(
         return problem(422, "TOKEN_IN_ADDRESS", detail)
     if token is not None:
         try:
-            identity = feed_tokens.check(service.settings.feed_token_secret.get_secret_value(), token)
+            identity = feed_tokens.check(service.settings.feed_token_secrets, token)
         except TokenInvalid as error:
             return problem(401, "TOKEN_INVALID", str(error), headers={"www-authenticate": "Bearer"})
     return ConnectRequest(address, item_id, since, feed == FULL, identity)

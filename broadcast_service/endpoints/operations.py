@@ -187,7 +187,7 @@ def _authenticate(service: Service, connection: Connection, operation: Authentic
         return DONE
     assert token is not UNSET
     try:
-        identity = feed_tokens.check(service.settings.feed_token_secret.get_secret_value(), token)
+        identity = feed_tokens.check(service.settings.feed_token_secrets, token)
     except TokenInvalid as error:
         return _wrong(error_frame("TOKEN_INVALID", str(error)))
     service.private.authenticate(connection, identity)

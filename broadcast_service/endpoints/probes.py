@@ -14,6 +14,7 @@ from broadcast_service.core.origins import is_allowed
 from broadcast_service.endpoints.operations import ITEM_HINT
 from broadcast_service.service import Service
 from shared import names
+from shared.aliases import alias_secrets
 from shared.http import probes as shared_probes
 from shared.http.metrics import metrics_answer
 from shared.http.probes import json_answer, readiness
@@ -86,6 +87,7 @@ async def metrics(request: Request) -> Response:
         addresses=len(service.addresses),
         items_lost=service.hub.lost_count,
         consumers_created=service.stream.consumers_made,
+        secrets=(alias_secrets(), service.settings.feed_token_secrets),
     )
     return metrics_answer(text)
 

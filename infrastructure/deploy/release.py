@@ -34,6 +34,7 @@ NATS_SERVERS: Final = tuple(f"nats-{number}" for number in range(3))
 ORDER: Final = (*NATS_SERVERS, "archiver", "broadcaster", "cache-node", "cache-front-end", "gateway")
 NEEDED: Final = ("archiver", "broadcaster", "gateway")
 ONE_SHOT: Final = "one-shot"
+OPERATOR: Final = "operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +145,13 @@ class Deployment:
                 image = self._release.nats_image or str(self._cluster.main_container(revision)["image"])
             family = f"{self._release.name}-{name}"
             plan.revisions[name] = self._cluster.revision_with(family, image, runs=revision, register=register)
-        plan.migration = self._cluster.revision_with(
-            f"{self._release.name}-{ONE_SHOT}", self._release.image, register=register
-        )
+        plan.migration = self._commands(self._release.image, register=register)
         return plan
+
+    def _commands(self, image: str, *, register: bool) -> str:
+        """Commands that run once take the newest revision of their family: it gets this image. That of migrations."""
+        self._cluster.revision_with(f"{self._release.name}-{OPERATOR}", image, register=register)
+        return self._cluster.revision_with(f"{self._release.name}-{ONE_SHOT}", image, register=register)
 
     def _require_same(self, head: Service) -> None:
         begun = head.notes.get(RELEASE)
@@ -262,13 +266,12 @@ class Deployment:
                 self._wait(name, former)
             self._cluster.forget(service, [FORMER])
         services = self._services()
-        self._take_back_one_shot(services[HEAD])
+        self._take_back_commands(services[HEAD])
         self._notes.finish(services)
 
-    def _take_back_one_shot(self, head: Service) -> None:
-        """Commands that run once, such as `recover`, take the newest revision: not that of a version that failed."""
-        image = str(self._cluster.main_container(head.revision)["image"])
-        self._cluster.revision_with(f"{self._release.name}-{ONE_SHOT}", image, register=True)
+    def _take_back_commands(self, head: Service) -> None:
+        """Commands such as `recover` must not run in a version that failed."""
+        self._commands(str(self._cluster.main_container(head.revision)["image"]), register=True)
 
     def clean_up(self) -> None:
         """Where a run was done, and killed before its notes were gone, they go.

@@ -6,6 +6,7 @@ test fails where they are older than the lists. They have no passwords: those co
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Final
 
 from shared.permissions.accounts import Account, Login
 from shared.permissions.nats_users import users_of_nats
+from shared.permissions.redis_on_aws import access_string_of
 from shared.permissions.redis_users import access_of
 
 FOLDER: Final = Path(__file__).parent
 ON_AWS: Final = FOLDER.parent / "terraform" / "modules" / "nats" / "users.conf"
 """The same for NATS on AWS, whose start command puts the passwords in."""
+REDIS_ON_AWS: Final = FOLDER.parent / "terraform" / "modules" / "redis" / "users.json"
+"""Access strings of ElastiCache and MemoryDB by account, which Terraform reads."""
 OWNER: Final = "bidding"
 """At NATS, who may do everything; at Redis that is the default user."""
 _HEAD: Final = "# Written by `python -m infrastructure.docker.permissions`; changes belong into shared/permissions.\n"
@@ -34,11 +38,13 @@ def files() -> dict[Path, str]:
         f"user {account.value} on @{account.value}@ {access}" for account in Account if (access := access_of(account))
     ]
     redis = "user default on @default@ ~* &* +@all\n" + "\n".join(lines) + "\n"
-    # A file of users of Redis has no comments.
+    on_aws = {account.value: access for account in Account if (access := access_string_of(account))}
+    # Neither a file of users of Redis nor JSON has comments.
     return {
         FOLDER / "redis-users.acl": redis,
         FOLDER / "nats-users.conf": _nats("$NATS_{}", "$NATS_PASSWORD"),
         ON_AWS: _nats("@{}@", "@PASSWORD@"),
+        REDIS_ON_AWS: json.dumps(on_aws, indent=2) + "\n",
     }
 
 

@@ -40,7 +40,8 @@ def identity_environment(data_dir: Path, environment: Mapping[str, str]) -> dict
     issuer, audience = _names(environment)
     jwks = json.dumps({"keys": [_public_jwk(signing_key(data_dir))]})
     # The others are empty, whatever a `.env` says: one place of keys is allowed.
-    return dict.fromkeys(KEY_SETTINGS, "") | {
+    others = (*KEY_SETTINGS, "AUTH_HS256_SECRET_ALSO", "AUTH_HS256_SECRET_SINCE")
+    return dict.fromkeys(others, "") | {
         "AUTH_ISSUER": issuer,
         "AUTH_AUDIENCE": audience,
         "AUTH_JWKS": jwks,

@@ -178,14 +178,22 @@ def own_command(name: str) -> str:
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if folder and Path(folder) == program.parent:
             return name
-    with_dots = os.path.relpath(program)
-    return shlex.quote(with_dots if not with_dots.startswith(f"..{os.sep}") else str(program))
+    return shlex.quote(_from_here(program))
 
 
-def welcome(urls: Urls, data_dir: Path, seconds: float) -> str:
-    """What to open and what to try, once everything is ready."""
+def _from_here(path: Path) -> str:
+    """The path below the current folder, or the whole one where it is elsewhere."""
+    below = os.path.relpath(path)
+    return os.path.abspath(path) if below.startswith("..") else below
+
+
+def welcome(urls: Urls, data_dir: Path, seconds: float, *, with_token: bool = False) -> str:
+    """What to open and what to try, once everything is ready. ``with_token``: only who has one may bid."""
     bid = '{"user_id": "ann", "amount": 10.50}'
     feed_url = urls.broadcast_url.replace("http", "ws", 1)
+    token = ""
+    if with_token:
+        token = f' \\\n                -H "Authorization: Bearer $({bidding_command("token ann", data_dir)})"'
     return f"""
 Ready after {seconds:.1f} s.
 
@@ -193,7 +201,7 @@ Ready after {seconds:.1f} s.
   API         {urls.gateway_url}/docs
   Watch       {own_command("python")} -m websockets {feed_url}/ws/items/demo-1
   Bid         curl -sS {urls.gateway_url}/api/v1/items/demo-1/bid \\
-                -H 'Content-Type: application/json' -d '{bid}'
+                -H 'Content-Type: application/json' -d '{bid}'{token}
 
 {_upkeep(data_dir)}"""
 
@@ -214,13 +222,13 @@ def _upkeep(data_dir: Path) -> str:
     return f"""\
   Status      {bidding_command("status", data_dir)}
   Logs        {bidding_command("logs -f", data_dir)}
-  Data        {os.path.relpath(data_dir)}/
+  Data        {_from_here(data_dir)}/
 """
 
 
 def bidding_command(subcommand: str, data_dir: Path) -> str:
     """A command line for this data directory, to show."""
-    folder = os.path.relpath(data_dir)
+    folder = _from_here(data_dir)
     option = "" if folder == ".bidding" else f" --data-dir {shlex.quote(folder)}"
     return f"{own_command('bidding')} {subcommand}{option}"
 

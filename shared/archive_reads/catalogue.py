@@ -72,9 +72,9 @@ class CataloguePage(NamedTuple):
 
 
 async def catalogue_page(
-    asking: Asks, *, status: str | None, sort: Sort, cursor: str | None, limit: int
+    asking: Asks, *, status: str | None, sort: Sort, cursor: str | None, limit: int, seller: str | None = None
 ) -> CataloguePage:
-    """One page.
+    """One page. ``seller``: only whose items; ``newest`` alone finds them by an index.
 
     Raises:
         InvalidInput: the cursor is not one that this list gave out.
@@ -89,8 +89,11 @@ async def catalogue_page(
     if status is not None:
         arguments.append(status)
         conditions.append(f"status = ${len(arguments)}")
+    if seller is not None:
+        arguments.append(seller)
+        conditions.append(f"seller_id = ${len(arguments)}")
     if cursor:
-        ranges, parameters = _beyond(sort, *_decode_cursor(cursor, sort), first=len(arguments) + 1)
+        ranges, parameters = _beyond(sort, *cursor_in(cursor, sort), first=len(arguments) + 1)
         arguments += parameters
     parts = [
         f"(SELECT item_id, {columns} FROM items WHERE {' AND '.join([*conditions, each])}"
@@ -110,16 +113,17 @@ async def catalogue_page(
         raise InvalidInput("cursor: use the next_cursor of the page before, unchanged") from None
     page = rows[:limit]
     more = len(rows) > limit
-    next_cursor = _encode_cursor(sort, page[-1]["place"], page[-1]["item_id"]) if more else None
+    next_cursor = cursor_of(sort, page[-1]["place"], page[-1]["item_id"]) if more else None
     return CataloguePage([row["item_id"] for row in page], next_cursor)
 
 
 def check_cursor(cursor: str, sort: Sort) -> None:
     """Raises :class:`InvalidInput` where it is not one that this list gave out, as far as can be told of it alone."""
-    _decode_cursor(cursor, sort)
+    cursor_in(cursor, sort)
 
 
-def _encode_cursor(sort: str, place: str | None, item_id: str) -> str:
+def cursor_of(sort: str, place: str | None, item_id: str) -> str:
+    """The cursor of what comes after a place in a list, as clients are given it."""
     return base64.urlsafe_b64encode(msgspec.json.encode((sort, place, item_id))).decode().rstrip("=")
 
 
@@ -130,7 +134,12 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\
 _cursor_decoder = msgspec.json.Decoder(tuple[str, str | None, str])
 
 
-def _decode_cursor(cursor: str, sort: str) -> tuple[str | None, str]:
+def cursor_in(cursor: str, sort: str) -> tuple[str | None, str]:
+    """The place, and the id there.
+
+    Raises:
+        InvalidInput: the cursor is of another list, or of none.
+    """
     try:
         if _CURSOR.fullmatch(cursor) is None:
             raise ValueError

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from shared.aliases import alias_of
 from shared.archive_reads.asking import Fetch
 from shared.domain.errors import InvalidInput
-from shared.redis_layout.item_hash import amount_json
+from shared.redis_layout.item_hash import ItemState, amount_json
 from shared.timefmt import to_rfc3339
 
 PAGE_MAX: Final = 200
@@ -73,27 +73,27 @@ def cut(newest_first: list[ArchivedBid], limit: int) -> tuple[list[ArchivedBid],
 
 
 def public_history(
-    item_id: str, currency: str, bids: list[ArchivedBid], next_cursor: str | None, *, partial: bool
+    item: ItemState, bids: list[ArchivedBid], next_cursor: str | None, *, partial: bool
 ) -> dict[str, Any]:
     """A page as anybody may see it: bidders appear under an alias that is stable within the item."""
-    shown = [_public_bid(item_id, currency, bid) for bid in bids]
+    shown = [_public_bid(item, bid) for bid in bids]
     return {"bids": shown, "next_cursor": next_cursor, "partial": partial}
 
 
 def named_history(
-    item_id: str, currency: str, bids: list[ArchivedBid], next_cursor: str | None, *, partial: bool
+    item: ItemState, bids: list[ArchivedBid], next_cursor: str | None, *, partial: bool
 ) -> dict[str, Any]:
     """The same page for those who may know who is behind an alias. No cache keeps it."""
-    shown = [_public_bid(item_id, currency, bid) | {"user_id": bid.user_id} for bid in bids]
+    shown = [_public_bid(item, bid) | {"user_id": bid.user_id} for bid in bids]
     return {"bids": shown, "next_cursor": next_cursor, "partial": partial}
 
 
-def _public_bid(item_id: str, currency: str, bid: ArchivedBid) -> dict[str, Any]:
+def _public_bid(item: ItemState, bid: ArchivedBid) -> dict[str, Any]:
     return {
         "seq": bid.seq,
         "bid_id": bid.bid_id,
-        "bidder": alias_of(item_id, bid.user_id),
-        "amount": amount_json(bid.amount, currency),
+        "bidder": alias_of(item.terms.item_id, bid.user_id, item.created_us),
+        "amount": amount_json(bid.amount, item.terms.currency),
         "kind": bid.kind,
         "status": "voided" if bid.voided else "repriced" if bid.repriced else "valid",
         "timestamp": to_rfc3339(bid.ts_us),

@@ -87,7 +87,7 @@ class ArchiveOrigin:
             return None
         bids = await archived_bids(self._asking.fetch, item_id, before=before, limit=limit + 1)
         shown, next_cursor = cut(bids, limit)
-        return msgspec.json.encode(public_history(item_id, item.terms.currency, shown, next_cursor, partial=False))
+        return msgspec.json.encode(public_history(item, shown, next_cursor, partial=False))
 
 
 async def closed_items(fetch: Fetch, item_ids: Sequence[str]) -> dict[str, ItemState]:

@@ -25,7 +25,7 @@ SERVERS: Final = ("REDIS", "NATS", "POSTGRES")
 LOCAL_MARK: Final = "local-"
 """Passwords and secrets that begin with it are in this repository, for everybody to read."""
 
-_SECRET_ENDINGS: Final = ("_PASSWORD", "_SECRET")
+_SECRET_ENDINGS: Final = ("_PASSWORD", "_SECRET", "_SECRET_ALSO")
 
 
 class CredentialsInvalid(Exception):

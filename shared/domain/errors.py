@@ -68,7 +68,7 @@ class ItemNotFound(BiddingError):
 
     def __init__(self, item_id: str) -> None:
         self.item_id = item_id
-        super().__init__(f"item {item_id!r} does not exist; create it with POST /api/v1/items")
+        super().__init__(f"item {item_id!r} does not exist; check its id, or create it with POST /api/v1/items")
 
 
 class BidNotFound(BiddingError):

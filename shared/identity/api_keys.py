@@ -10,15 +10,15 @@ import hmac
 import re
 import secrets
 import string
+from functools import cached_property
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr, model_validator
 
+from shared.secret_pairs import LongSecret, SecretPair, pair_of
 from shared.settings import EnvironmentSettings
 
-SECRET_BYTES_MIN: Final = 32
-"""Of the key that keys the hashes; as long as the hash."""
 KEY_ID_PATTERN: Final = r"[A-Za-z0-9]{12}"
 KEYS_MAX: Final = 10_000
 """That are neither revoked nor expired, of one platform."""
@@ -31,17 +31,22 @@ _KEY: Final = re.compile(rf"bk_({KEY_ID_PATTERN})_([A-Za-z0-9]{{{_RANDOM_CHARACT
 
 
 class ApiKeySettings(EnvironmentSettings):
-    """``api_key_secret``: with which the hashes of API keys are keyed, at least 32 bytes; empty: there are none."""
+    """``api_key_secret``: with which the hashes of API keys are keyed, at least 32 bytes; empty: there are none.
+    ``api_key_secret_also``, ``api_key_secret_since``: the one that it replaces, and when (decision 0074)."""
 
-    api_key_secret: SecretStr = SecretStr("")
+    api_key_secret: LongSecret = SecretStr("")
+    api_key_secret_also: LongSecret = SecretStr("")
+    api_key_secret_since: str = ""
 
-    @field_validator("api_key_secret")
-    @classmethod
-    def _key_secret_is_long_enough(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if text and len(text.encode()) < SECRET_BYTES_MIN:
-            raise ValueError(f"must have at least {SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one")
-        return secret
+    @model_validator(mode="after")
+    def _key_secrets_make_sense(self) -> Self:
+        pair_of(self, "api_key_secret")
+        return self
+
+    @cached_property
+    def api_key_secrets(self) -> SecretPair:
+        """Both, and how often the one that is being replaced was needed."""
+        return pair_of(self, "api_key_secret")
 
 
 class NewKey(NamedTuple):

@@ -10,12 +10,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from shared.identity.errors import KeysAway, Unauthenticated
 from shared.identity.fetch import FetchFailed
 from shared.identity.jwks import ALGORITHMS, JwksInvalid, KeySet, published_keys
+from shared.secret_pairs import SecretPair
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class Keys(Protocol):
     @property
     def version(self) -> int: ...
 
-    def find(self, kid: str | None, algorithm: str) -> Any:
-        """The key of this id, for this algorithm alone.
+    def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
+        """The keys of this id, for this algorithm alone: one, or two of which either may have signed.
 
         Raises:
             Unauthenticated: there is none.
@@ -47,20 +48,29 @@ class Keys(Protocol):
         """
         ...
 
+    def note(self, key: Any) -> None:
+        """Told with which of the keys a token is signed that is believed."""
+        ...
+
 
 class Secret:
-    """One secret for HS256. Whoever has it can sign for anybody: for small set-ups, whose issuer is their own."""
+    """The secret for HS256, or two. Whoever has one can sign for anybody: for small set-ups, whose issuer is their
+    own."""
 
     version: int = 0
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
+    def __init__(self, secrets: SecretPair) -> None:
+        self._secrets = secrets
 
-    def find(self, kid: str | None, algorithm: str) -> Any:
-        """See :class:`Keys`; the id does not matter."""
+    def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
+        """See :class:`Keys`; the id does not matter: an HMAC costs next to nothing, so both are tried."""
         if algorithm != "HS256":
             raise Unauthenticated("the token must be signed with HS256")
-        return self._secret
+        return tuple(self._secrets.believed())
+
+    def note(self, key: Any) -> None:
+        """See :class:`Keys`."""
+        self._secrets.note(key)
 
 
 class FixedKeys:
@@ -71,12 +81,15 @@ class FixedKeys:
     def __init__(self, keys: KeySet) -> None:
         self._keys = keys
 
-    def find(self, kid: str | None, algorithm: str) -> Any:
+    def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
         """See :class:`Keys`."""
         key = self._keys.find(kid, algorithm)
         if key is None:
             raise Unauthenticated(UNKNOWN_KEY)
-        return key
+        return (key,)
+
+    def note(self, key: Any) -> None:
+        """See :class:`Keys`: there is no choice."""
 
 
 class FetchedKeys:
@@ -113,7 +126,7 @@ class FetchedKeys:
         """See :class:`Keys`. Keys that are too old are another version, in which nothing is believed."""
         return self._version if self.can_verify else -1
 
-    def find(self, kid: str | None, algorithm: str) -> Any:
+    def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
         """See :class:`Keys`."""
         age_s = self._now_s() - self._fetched_s
         if not self.can_verify:
@@ -121,12 +134,15 @@ class FetchedKeys:
             raise KeysAway("tokens cannot be checked now; try again", retry_after_s=5)
         key = self._keys.find(kid, algorithm)
         if key is not None:
-            return key
+            return (key,)
         if algorithm not in ALGORITHMS or age_s < self._every_s:
             # Not lasting: it may be among the keys that are fetched next.
             raise Unauthenticated(UNKNOWN_KEY, is_lasting=False)
         self._wanted.set()
         raise KeysAway("the key of this token is looked for; try again", retry_after_s=1)
+
+    def note(self, key: Any) -> None:
+        """See :class:`Keys`: there is no choice."""
 
     async def run(self) -> None:
         """Fetch now, and then whenever it is time or a key is looked for; until cancelled."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -16,10 +16,8 @@ from shared.identity.principals import Principals
 from shared.identity.revocations import Revocations
 from shared.identity.signing import Signer, SigningKey, SigningKeyInvalid, WithOwnKey
 from shared.identity.tokens import Tokens
+from shared.secret_pairs import LongSecret, SecretPair, pair_of
 from shared.settings import EnvironmentSettings
-
-HS256_SECRET_BYTES_MIN = 32
-"""As long as the hash (RFC 7518, section 3.2): shorter keys can be found by trying."""
 
 
 class IdentitySettings(EnvironmentSettings):
@@ -31,7 +29,8 @@ class IdentitySettings(EnvironmentSettings):
         auth_issuer, auth_audience: what ``iss`` and ``aud`` of a token must be.
         auth_jwks_url, auth_jwks_file, auth_jwks: where the issuer's public keys are: at an address, in a file, or the
             JSON itself.
-        auth_hs256_secret: the secret with which the issuer signs, instead of those.
+        auth_hs256_secret: the secret with which the issuer signs, instead of those, at least 32 bytes.
+        auth_hs256_secret_also, auth_hs256_secret_since: the one that it replaces, and when (decision 0074).
         auth_signing_key, auth_signing_key_file: the key with which the platform signs tokens for API keys, on P-256 in
             PEM: itself, or the file that holds it. With ``auth_hs256_secret`` that secret signs.
         auth_leeway_s: by how much the issuer's clock may differ, for ``exp``, ``nbf`` and ``iat``.
@@ -43,20 +42,17 @@ class IdentitySettings(EnvironmentSettings):
     auth_jwks_url: str = ""
     auth_jwks_file: str = ""
     auth_jwks: str = ""
-    auth_hs256_secret: SecretStr = SecretStr("")
+    auth_hs256_secret: LongSecret = SecretStr("")
+    auth_hs256_secret_also: LongSecret = SecretStr("")
+    auth_hs256_secret_since: str = ""
     auth_signing_key: SecretStr = SecretStr("")
     auth_signing_key_file: str = ""
     auth_leeway_s: int = Field(default=30, ge=0, le=300)
 
-    @field_validator("auth_hs256_secret")
-    @classmethod
-    def _secret_is_long_enough(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if text and len(text.encode()) < HS256_SECRET_BYTES_MIN:
-            raise ValueError(
-                f"must have at least {HS256_SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one"
-            )
-        return secret
+    @cached_property
+    def auth_hs256_secrets(self) -> SecretPair:
+        """Both secrets of the issuer, and how often the one that is being replaced was needed."""
+        return pair_of(self, "auth_hs256_secret")
 
     @field_validator("auth_jwks_url")
     @classmethod
@@ -105,6 +101,7 @@ class IdentitySettings(EnvironmentSettings):
 
     @model_validator(mode="after")
     def _combination_makes_sense(self) -> Self:
+        pair_of(self, "auth_hs256_secret")
         keys = {
             "AUTH_JWKS_URL": self.auth_jwks_url,
             "AUTH_JWKS_FILE": self.auth_jwks_file,
@@ -152,8 +149,8 @@ def identity_of(settings: IdentitySettings, revocations: Revocations | None = No
         return None
     fetched: FetchedKeys | None = None
     keys: Keys
-    if secret := settings.auth_hs256_secret.get_secret_value():
-        keys = Secret(secret)
+    if secrets := settings.auth_hs256_secrets:
+        keys = Secret(secrets)
     elif settings.auth_jwks:
         keys = FixedKeys(parse_jwks(settings.auth_jwks.encode()))
     else:
@@ -161,8 +158,8 @@ def identity_of(settings: IdentitySettings, revocations: Revocations | None = No
         keys = fetched = FetchedKeys(partial(fetch, url) if url else partial(read_file, path))
     issuer, audience = settings.auth_issuer, settings.auth_audience
     signer: Signer | None = None
-    if secret:
-        signer = Signer(secret, "HS256", None, issuer=issuer, audience=audience)
+    if secrets:
+        signer = Signer(secrets.now, "HS256", None, issuer=issuer, audience=audience)
     elif (own := _signing_key(settings)) is not None:
         signer = own.signer(issuer=issuer, audience=audience)
         keys = WithOwnKey(own.public, keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -24,7 +24,8 @@ class SigningKeyInvalid(ValueError):
 class Signer:
     """Signs with one key, whose tokens the gateways believe."""
 
-    def __init__(self, key: Any, algorithm: str, kid: str | None, *, issuer: str, audience: str) -> None:
+    def __init__(self, key: Callable[[], Any], algorithm: str, kid: str | None, *, issuer: str, audience: str) -> None:
+        """``key``: the one with which to sign now."""
         self._key = key
         self._algorithm = algorithm
         self._headers = None if kid is None else {"kid": kid}
@@ -43,7 +44,7 @@ class Signer:
             "exp": now_s + ttl_s,
             "jti": secrets.token_urlsafe(12),
         }
-        return jwt.encode(claims, self._key, algorithm=self._algorithm, headers=self._headers)
+        return jwt.encode(claims, self._key(), algorithm=self._algorithm, headers=self._headers)
 
 
 class SigningKey:
@@ -73,7 +74,7 @@ class SigningKey:
 
     def signer(self, *, issuer: str, audience: str) -> Signer:
         """What signs with it."""
-        return Signer(self._key, _ES256, self.kid, issuer=issuer, audience=audience)
+        return Signer(lambda: self._key, _ES256, self.kid, issuer=issuer, audience=audience)
 
     @property
     def public(self) -> KeySet:
@@ -93,7 +94,10 @@ class WithOwnKey:
         """See :class:`Keys`."""
         return self._others.version
 
-    def find(self, kid: str | None, algorithm: str) -> Any:
+    def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
         """See :class:`Keys`. Only by its id: a token that names none is the issuer's."""
         found = None if kid is None else self._own.find(kid, algorithm)
-        return self._others.find(kid, algorithm) if found is None else found
+        return self._others.find(kid, algorithm) if found is None else (found,)
+
+    def note(self, key: Any) -> None:
+        """See :class:`Keys`: there is no choice."""

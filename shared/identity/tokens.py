@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -64,17 +65,9 @@ class Tokens:
             Unauthenticated: it is not believed.
             KeysAway: whether it is good cannot be told now.
         """
-        key, algorithm = self._key(token)
+        keys, algorithm = self._find(token)
         try:
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=[algorithm],
-                issuer=self._issuer,
-                audience=self._audience,
-                leeway=self.leeway_s,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
+            claims = self._claims(token, keys, algorithm)
         except jwt.ExpiredSignatureError:
             raise Unauthenticated(EXPIRED) from None
         except jwt.ImmatureSignatureError:
@@ -90,8 +83,28 @@ class Tokens:
             raise Unauthenticated(_NOT_VALID) from None
         return _principal(claims)
 
-    def _key(self, token: str) -> tuple[Any, str]:
-        """The key that the token names, and the algorithm which that key is for."""
+    def _claims(self, token: str, keys: Sequence[Any], algorithm: str) -> dict[str, Any]:
+        refusal: jwt.PyJWTError = jwt.InvalidSignatureError("there is no key")
+        for key in keys:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    issuer=self._issuer,
+                    audience=self._audience,
+                    leeway=self.leeway_s,
+                    options={"require": ["exp", "iss", "aud", "sub"]},
+                )
+            except jwt.InvalidSignatureError as error:
+                refusal = error  # another key may have signed it
+            else:
+                self._keys.note(key)
+                return claims
+        raise refusal
+
+    def _find(self, token: str) -> tuple[Sequence[Any], str]:
+        """The keys that the token may be signed with, and the algorithm which they are for."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):

@@ -53,16 +53,21 @@ _ARCHIVE: Final = {
     "chains": _KEEPS,
     "event_hashes": _ADDS,
     "exports": _KEEPS,
+    "bidders": _ADDS,
 }
 
 TABLES: Final[Mapping[Account, Mapping[str, Rights]]] = {
-    # It rebuilds items that come back, maxima among what it needs, and looks after bidders' rulings and API keys.
+    # It rebuilds items that come back, maxima among what it needs, and looks after bidders' rulings and API keys. Watch
+    # lists are all that it writes.
     Account.GATEWAY: {
         **_CLOSED_ITEMS,
         "sealed": _READS,
         "rulings": _READS,
         "acts": _READS,
         "api_keys": _READS,
+        "bidders": _READS,
+        "watched": Rights("SELECT, INSERT, DELETE"),
+        "watch_parts": Rights("SELECT, UPDATE (items)"),
         "dead_letters": Rights("SELECT", "id, reason, detail, subject, at, outcome"),
     },
     # No maximum.

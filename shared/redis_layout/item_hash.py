@@ -181,8 +181,8 @@ def public_item(item: ItemState) -> dict[str, Any]:
         "seller_id": terms.seller_id,
         "start_price": amount(terms.start_price),
         "current_bid": amount(state.price),
-        "highest_bidder_id": None if state.leader is None else public_id(terms.item_id, state.leader),
-        "highest_bidder": None if state.leader is None else alias_of(terms.item_id, state.leader),
+        "highest_bidder_id": None if state.leader is None else public_id(terms.item_id, state.leader, item.created_us),
+        "highest_bidder": None if state.leader is None else alias_of(terms.item_id, state.leader, item.created_us),
         "status": state.status.value,
         "start_time": instant(terms.start_us),
         "end_time": instant(state.end_us),
@@ -232,8 +232,9 @@ def _public_soft_close(rule: SoftClose | None, hard_end_us: int | None) -> dict[
     }
 
 
-def public_event_state(event: EventBase) -> dict[str, Any]:
-    """The state that every live frame carries, from an event."""
+def public_event_state(event: EventBase, created_us: int | None) -> dict[str, Any]:
+    """The state that every live frame carries, from an event. ``created_us``: when the item was created, for
+    :func:`shared.aliases.alias_of`."""
     leader = event.highest_bidder_id
     return {
         "item_id": event.item_id,
@@ -241,8 +242,8 @@ def public_event_state(event: EventBase) -> dict[str, Any]:
         "seq": event.seq,
         "timestamp": to_rfc3339(event.ts_us),
         "current_bid": amount_json(event.current_bid, event.currency),
-        "highest_bidder_id": None if leader is None else public_id(event.item_id, leader),
-        "highest_bidder": None if leader is None else alias_of(event.item_id, leader),
+        "highest_bidder_id": None if leader is None else public_id(event.item_id, leader, created_us),
+        "highest_bidder": None if leader is None else alias_of(event.item_id, leader, created_us),
         "bid_count": event.bid_count,
         "min_next_bid": amount_json(event.min_next_bid, event.currency),
         "status": event.status,

@@ -211,3 +211,25 @@ async def test_lots_of_ones_own_are_listed_and_who_is_outbid_is_told(house: Hous
     await ada.sees("#missing", "There is no such lot")
     await ada.open_lot("manometer")
     assert "mistyped-lot" not in await house.listed("open")
+
+
+async def test_who_pressed_while_leading_and_is_outbid_is_told_that_nothing_was_sent(
+    house: House, street: Street
+) -> None:
+    await house.create("anemometer", start_price=400, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("anemometer")
+    await ada.bids("400")
+    await ada.sees("#verdict", "was accepted. You lead.")
+    await ada.bids("450")
+    await ada.sees("#verdict", "You lead already.")
+    await house.bid("anemometer", "bob", amount=420)
+    await ada.sees("#verdict", "You were outbid after you pressed. Nothing was sent: press again to bid.")
+    # Who has said no has no open question.
+    await ada.bids("450")
+    await ada.sees("#verdict", "was accepted. You lead.")
+    await ada.bids("500")
+    await ada.page.get_by_role("button", name="Do not bid").click()
+    await house.bid("anemometer", "bob", amount=480)
+    await ada.sees("#standing", "You were outbid")
+    await expect(ada.at("#verdict")).to_be_empty()

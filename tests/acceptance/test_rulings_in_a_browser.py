@@ -79,7 +79,7 @@ async def test_an_operator_rules_on_bidders_of_a_lot_with_the_keyboard_alone(
     await oda.at("#find").fill("kaleidoscope")
     await oda.page.keyboard.press("Enter")
     await oda.sees("#who-words", "Whoever is not blocked may bid.")
-    await oda.sees(LOT, "Nothing was ruled on anybody.")
+    await oda.sees(LOT, "Nobody was approved, blocked or limited.")
 
     # From the bid itself; nothing is done without a reason.
     await press(oda, "#bids", "Block bob, who bid $20.00")
@@ -95,6 +95,8 @@ async def test_an_operator_rules_on_bidders_of_a_lot_with_the_keyboard_alone(
     await oda.sees(f"{LOT} tbody", "Blocked")
     await oda.sees("#bids tr:has-text('bob')", "Blocked")
     assert await answer_to_bid(known, "kaleidoscope", "bob", 30) == "BLOCKED"
+    await oda.sees("#audit tr:has-text('Blocked bob')", "oda")
+    await oda.sees("#audit tr:has-text('Blocked bob')", "has not paid")
     connection = await asyncpg.connect(guarded.urls.postgres_url)
     query = "SELECT to_jsonb(r)::text FROM rulings AS r WHERE item_id = 'kaleidoscope'"
     try:
@@ -170,7 +172,7 @@ async def test_an_operator_rules_on_bidders_of_the_house(
     await oda.at("#spending-currency").select_option("USD")
     await oda.sees(f"{ALL} .figures", "Spending limitNone")
 
-    await press(oda, "#console", "Ask for it on all lots")
+    await press(oda, "#console", "Ask for approval on all lots")
     await confirm(oda, "a sale for members")
     await oda.sees("#approval-words", "All lots ask for approval.")
     await oda.sees("#who-words", "All lots ask for approval.")
@@ -186,7 +188,7 @@ async def test_an_operator_rules_on_bidders_of_the_house(
     await oda.sees(f"{ALL} .bidder-card", "May not bid on any lot.")
     await oda.sees(f"{ALL} tbody tr:has-text('dora')", "Blocked")
     assert await answer_to_bid(known, "loupe", "dora", 70) == "BLOCKED"
-    await press(oda, "#console", "Ask for it no longer")
+    await press(oda, "#console", "Ask for approval no longer")
     await confirm(oda, "the sale is over")
     await oda.sees("#who-words", "Whoever is not blocked may bid.")
 
@@ -240,7 +242,7 @@ async def test_auditors_read_what_was_ruled(known: GuardedHouse, lane: Street) -
     await aud.sees(f"{LOT} .bidder-card", "May bid here.")
     await look_up(aud, ALL, "ann")
     await aud.sees(f"{ALL} .bidder-card", "May bid")
-    for name in (re.compile("Approve|approval"), re.compile("Block|block"), re.compile("Limit|limit"), "Ask for it"):
+    for name in (re.compile("Approve|approval"), re.compile("Block|block"), re.compile("Limit|limit")):
         await expect(aud.page.get_by_role("button", name=name)).to_have_count(0)
 
 

@@ -43,7 +43,7 @@ async def test_a_seller_rules_on_bidders_of_a_lot_with_the_keyboard_alone(known:
     await enter(sam)
     await sam.sees("#lot-name", "Lot rheostat")
     await sam.sees("#who-words", "The lot asks for approval.")
-    await sam.sees(LOT, "Nothing was ruled on anybody.")
+    await sam.sees(LOT, "Nobody was approved, blocked or limited.")
 
     await tabs_to(sam, element="lot-bidder-find")
     await sam.page.keyboard.type("bob")
@@ -86,7 +86,7 @@ async def test_a_seller_blocks_somebody_on_all_lots(known: GuardedHouse, lane: S
     for item, seller in (("tantalus", "sue"), ("ustorin", "sue"), ("vernier", "stu")):
         await sells(known, item, seller)
     sue = await signed_in(lane, known, "sue", "seller")
-    await sue.sees("#all-title", "All of your lots")
+    await sue.sees("#all-title", "Blocked on all of your lots")
     await expect(sue.at("#seller-form")).to_be_hidden()
     # The address of the room does as well as its id.
     await finds(sue, f"{known.base}/items/tantalus")
@@ -111,7 +111,7 @@ async def test_a_seller_blocks_somebody_on_all_lots(known: GuardedHouse, lane: S
     await press(sue, ALL, "Take block back")
     await confirm(sue, "has paid")
     await sue.sees(f"{LOT} .bidder-card", "May bid here.")
-    await sue.sees(ALL, "Nothing was ruled on anybody.")
+    await sue.sees(ALL, "Nobody was approved, blocked or limited.")
     assert await answer_to_bid(known, "ustorin", "dan", 10) == "accepted"
 
 
@@ -123,7 +123,7 @@ async def test_lots_of_others_are_no_seller_s(known: GuardedHouse, lane: Street)
         await ruled(known.base, "PUT", path, {"reason": "did not pay"}, token=token)
     sid = await signed_in(lane, known, "sid", "seller", path="/items/waywiser")
     await expect(sid.page.get_by_role("link", name="Who may bid on it")).to_be_hidden()
-    await sid.page.get_by_role("link", name="Your bidders").click()
+    await sid.page.get_by_role("link", name="Your lots").click()
     for text, words in (
         ("waywiser", "“waywiser” is sold by sal. Here you say who may bid on lots of your own."),
         ("xylograph", "“xylograph” names no seller, so the house alone says who may bid on it."),
@@ -178,7 +178,7 @@ async def test_where_nobody_signs_in_it_is_said_whose_lots(platform: Stack, hous
     await sol.sees("#seller-error", "An id has 1 to 64 letters")
     await sol.at("#seller").fill("sven")
     await sol.page.keyboard.press("Enter")
-    await sol.sees(ALL, "Nothing was ruled on anybody.")
+    await sol.sees(ALL, "Nobody was approved, blocked or limited.")
     await look_up(sol, ALL, "guest-00")
     await press(sol, ALL, "Block")
     await confirm(sol, "did not pay")

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from api_gateway.settings import Settings as GatewaySettings
 from infrastructure.local.cli import commands
+from infrastructure.local.importing.lots_file import COLUMNS
 from infrastructure.local.servers import binaries
 from shared.aliases import AliasSettings
 from shared.clients.nats import StreamSettings
@@ -37,6 +38,9 @@ PAGES = sorted(
 )
 
 _ENVIRON = re.compile(r"""environ(?:\.get\(|\[)\s*"([A-Z_]+)\"""")
+_CONTENTS = re.compile(r"^- \[([^\]]+)\]\(#", re.MULTILINE)
+_SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -193,3 +197,18 @@ def test_files_that_pages_name_are_there() -> None:
         if path not in there and not any(known.endswith(f"/{path}") for known in there)
     ]
     assert gone == []
+
+
+WITH_CONTENTS = [page for page in PAGES if _CONTENTS.search(page.read_text())]
+
+
+@pytest.mark.parametrize("page", WITH_CONTENTS, ids=lambda page: page.stem)
+def test_the_contents_of_a_page_list_all_of_its_sections(page: Path) -> None:
+    text = _FENCED.sub("", page.read_text())
+    assert _CONTENTS.findall(text.partition("\n## ")[0]) == _SECTION.findall(text)
+
+
+def test_every_column_of_an_import_is_on_its_page() -> None:
+    section = (DOCS / "run-an-auction.md").read_text().split("\n## Many lots at once\n", 1)[1].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    assert {column for cell in cells for column in re.findall(r"`(\w+)`", cell)} == set(COLUMNS)

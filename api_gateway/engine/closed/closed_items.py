@@ -73,8 +73,8 @@ class ClosedItems:
         self._asking = asking
         self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
         self._asked: dict[str, tuple[float, asyncio.Task[bytes | None]]] = {}
-        # Items that are noted as lost, and no closed ones, as the archive said: until when that is believed. The oldest
-        # is first.
+        # Items that are noted as lost, and that the archive does not know as closed: until when its answer is believed.
+        # The oldest is first.
         self._lost: dict[str, float] = {}
         self._told = BoundedDict[_Told](bytes_max=KEPT_BYTES_MAX)
 
@@ -135,7 +135,7 @@ class ClosedItems:
             self._on_rebuilt()
 
     async def _state(self, item_id: str) -> bytes | None:
-        """Of many who ask for one item at once, as a crowd that bids on a new id does, one asks the archive."""
+        """Where many ask for the same item at once, one asks the archive: a crowd may bid on a new id."""
         begun_s, asked = self._asked.get(item_id, (0.0, None))
         # If this process slept meanwhile, the item may have come back, been struck, and left again since.
         if asked is None or now_s() - begun_s > KEPT_S:

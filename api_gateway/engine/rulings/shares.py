@@ -1,7 +1,7 @@
-"""How many of the rulings for all items are one seller's: else one of them could take the room of all sellers.
+"""Bounds the rulings of one seller for all of their items: otherwise one seller could use up the room of all.
 
-No number of them is kept with the rulings. So they are counted, and that is remembered for a minute; and only where
-there are so many rulings in all that one seller may have as many as there may be.
+Redis keeps no number of rulings per seller. So they are counted, and the count is remembered for a minute. Nothing is
+counted while there are fewer rulings in all than one seller may have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FIELDS_PER_SCAN: Final = 1_000
 
 
 class SellersShares:
-    """Counts, in what one gateway sees: two may let somewhat more pass together."""
+    """Each gateway counts for itself, so two gateways together may let a few more pass."""
 
     def __init__(
         self, redis: Any, *, seller_max: int = RULED_BY_SELLER_MAX, clock: Callable[[], float] = monotonic
@@ -29,14 +29,14 @@ class SellersShares:
         self._redis = redis
         self._seller_max = seller_max
         self._clock = clock
-        # By seller how many there are, and since when that was counted.
+        # By seller: how many rulings there are, and when they were counted.
         self._counted: dict[str, tuple[int, float]] = {}
         self._turn = asyncio.Lock()
 
     async def check(self, shard: str, field: str, seller_id: str) -> None:
         """
         Raises:
-            TooManyRulings: the seller has as many as one may have, and this field is none of them.
+            TooManyRulings: the seller has as many as one may have, and this would be another one.
             RedisError, OSError, TimeoutError: Redis cannot be asked.
         """
         pipeline = self._redis.pipeline(transaction=False)
@@ -57,12 +57,12 @@ class SellersShares:
             raise TooManyRulings(self._seller_max)
 
     def note(self, seller_id: str) -> None:
-        """There is one more of the seller's."""
+        """The seller has made another ruling."""
         if (known := self._counted.get(seller_id)) is not None:
             self._counted[seller_id] = known[0] + 1, known[1]
 
     async def _count(self, shard: str, seller_id: str) -> int:
-        # No id has a character that is more than itself in a pattern.
+        # Ids have no character with a special meaning in a pattern of Redis.
         key, pattern, cursor = rulings_key(shard), f"*|{seller_id}", 0
         fields: set[bytes] = set()
         while True:

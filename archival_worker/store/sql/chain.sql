@@ -48,6 +48,12 @@ INSERT INTO event_hashes (item_id, epoch, seq, hash)
 SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bytea[])
 ON CONFLICT DO NOTHING;
 
+-- name: note_bidders
+-- Who has bid on what; first bids alone are new.
+INSERT INTO bidders (user_id, item_id, first_bid_at)
+SELECT user_id, item_id, instant_of(at_us) FROM unnest($1::text[], $2::text[], $3::bigint[]) AS t (user_id, item_id, at_us)
+ON CONFLICT DO NOTHING;
+
 -- name: move_chains
 UPDATE chains AS c
 SET epoch = t.epoch, seq = t.seq, hash = t.hash

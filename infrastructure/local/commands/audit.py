@@ -38,7 +38,7 @@ def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("bidding verify-export lamp.jsonl.gz"))
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def verify_export(file: Path, as_json: bool) -> None:
     """Check an exported FILE: its chain, its counts, its prices. Needs no server.

@@ -14,7 +14,8 @@ from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.errors import StackError
 from infrastructure.local.feed_secret import FEED_TOKEN_SECRET, feed_token_secret
 from shared import names
-from shared.feed_tokens import Identity, checked_secret, mint
+from shared.feed_tokens import Identity, mint
+from shared.secret_pairs import ALSO, SINCE, checked_pair
 
 _HOURS_MAX = 24 * 365
 
@@ -41,9 +42,11 @@ def feed_token(user: str, data_dir: Path, maximum: bool, hours: float) -> None:
         # No platform would accept tokens that are signed with a secret made here.
         raise Failure(f"No platform has its data in {data_dir}: start one there, or say --data-dir.")
     try:
-        secret = checked_secret(os.environ.get(FEED_TOKEN_SECRET, "")) or feed_token_secret(data_dir)
+        given = (os.environ.get(f"{FEED_TOKEN_SECRET}{which}", "") for which in (ALSO, SINCE))
+        secret = os.environ.get(FEED_TOKEN_SECRET) or feed_token_secret(data_dir)
+        secrets = checked_pair(FEED_TOKEN_SECRET, secret, *given)
     except ValueError as error:
-        raise Failure(f"{FEED_TOKEN_SECRET} {error}") from error
+        raise Failure(str(error)) from error
     except StackError as error:
         raise Failure(str(error)) from error
-    click.echo(mint(secret, Identity(user, int(time.time() + hours * 3600), sees_maximum=maximum)))
+    click.echo(mint(secrets.now(), Identity(user, int(time.time() + hours * 3600), sees_maximum=maximum)))

@@ -12,6 +12,7 @@ from typing import Final
 import click
 import httpx2 as httpx
 
+from infrastructure.local.commands.failing import Failure
 from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.running import gateway_of, gateway_options, token_headers
 from infrastructure.local.importing.lots_file import FileWrong, LineWrong, Lot, read_lots
@@ -50,8 +51,7 @@ def import_lots(file: Path, data_dir: Path, gateway_url: str | None, dry_run: bo
         url = gateway_of(data_dir, gateway_url)
         sys.exit(asyncio.run(_send(file, count, url, dry_run=dry_run)))
     except FileWrong as error:
-        click.secho(str(error), fg="red", err=True)
-        sys.exit(1)
+        raise Failure(str(error)) from error
 
 
 def _checked(file: Path) -> int:

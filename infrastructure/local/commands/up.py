@@ -145,9 +145,12 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
     try:
         await starting
         seconds = time.monotonic() - reporter.started
-        text = welcome if stack.services else servers_welcome
-        say(text(stack.urls, stack.data_dir, seconds))
-        if wants_own_issuer(os.environ):
+        has_issuer = wants_own_issuer(os.environ)
+        if stack.services:
+            say(welcome(stack.urls, stack.data_dir, seconds, with_token=has_issuer))
+        else:
+            say(servers_welcome(stack.urls, stack.data_dir, seconds))
+        if has_issuer:
             say(f"  Tokens      {bidding_command('token USER --role bidder', stack.data_dir)}")
             say(f"  Sign in     {bidding_command('token USER --link', stack.data_dir)}\n")
         if front_end := stack.processes.get(FRONT_END):

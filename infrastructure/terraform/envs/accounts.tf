@@ -1,6 +1,6 @@
-# As whom each service reaches NATS and PostgreSQL: an account of its own, with what shared/permissions allows it. `migrate`, which owns the
-# tables, makes the logins there and gives them these passwords; the servers of NATS have them in their configuration. What a service must
-# never do, it then cannot, whoever is inside its task.
+# As whom each service reaches Redis, NATS and PostgreSQL: an account of its own, with what shared/permissions allows it. `migrate`, which
+# owns the tables, makes the logins there and gives them these passwords; the servers of NATS have them in their configuration, Redis as its
+# users. What a service must never do, it then cannot, whoever is inside its task.
 
 locals {
   accounts = ["gateway", "broadcaster", "archiver", "cache", "operator"]
@@ -9,9 +9,17 @@ locals {
 
   # What a service is told: who it is, which its own settings may change while a login replaces another; and its passwords.
   logins = { for account, reference in local.account_passwords : account => {
-    users   = { NATS_USER = account, POSTGRES_USER = account }
-    secrets = { NATS_PASSWORD = reference, POSTGRES_PASSWORD = reference }
+    users   = merge({ NATS_USER = account, POSTGRES_USER = account }, { for name in local.at_redis : "REDIS_USER" => module.redis.users[name] if name == account })
+    secrets = merge({ NATS_PASSWORD = reference, POSTGRES_PASSWORD = reference }, { for name in local.at_redis : "REDIS_PASSWORD" => reference if name == account })
   } }
+
+  # Nodes of the read cache have no business there.
+  at_redis = setsubtract(local.accounts, ["cache"])
+
+  # Both, while services change over to the new ones: a user of Redis takes two.
+  redis_passwords = { for account in local.at_redis : account => [
+    for version in concat([aws_secretsmanager_secret_version.accounts.secret_string], data.aws_secretsmanager_secret_version.former_accounts[*].secret_string) : jsondecode(version)[account]
+  ] }
 
   # For `migrate` and NATS: GATEWAY_PASSWORD and so on.
   login_secrets = { for account, reference in local.account_passwords : "${upper(account)}_PASSWORD" => reference }
@@ -29,7 +37,7 @@ data "aws_secretsmanager_random_password" "account" {
 resource "aws_secretsmanager_secret" "accounts" {
   #checkov:skip=CKV2_AWS_57:a service changes over by a second login, and its tasks have to start anew; docs/deploy-aws.md has the steps
   name_prefix             = "${local.name}/accounts-"
-  description             = "Passwords of the services at NATS and PostgreSQL"
+  description             = "Passwords of the services at Redis, NATS and PostgreSQL"
   kms_key_id              = module.encryption.key_arn
   recovery_window_in_days = local.secret_recovery_days
 }
@@ -42,4 +50,14 @@ resource "aws_secretsmanager_secret_version" "accounts" {
     # The data sources answer anew at each plan; what counts is the first answer.
     ignore_changes = [secret_string]
   }
+}
+
+# Those that were replaced last.
+data "aws_secretsmanager_secret_version" "former_accounts" {
+  count         = var.redis_two_passwords ? 1 : 0
+  secret_id     = aws_secretsmanager_secret.accounts.id
+  version_stage = "AWSPREVIOUS"
+
+  # Read after they were replaced.
+  depends_on = [aws_secretsmanager_secret_version.accounts]
 }

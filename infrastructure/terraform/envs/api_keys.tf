@@ -4,10 +4,8 @@
 locals {
   with_api_keys = local.with_tokens && var.api_keys
 
-  api_key_secrets = merge(
-    { for each in aws_secretsmanager_secret_version.api_keys : "API_KEY_SECRET" => each.arn },
-    local.with_api_keys && var.auth_signing_key_arn != null ? { AUTH_SIGNING_KEY = var.auth_signing_key_arn } : {},
-  )
+  signing_key_secrets = local.with_api_keys && var.auth_signing_key_arn != null ? { AUTH_SIGNING_KEY = var.auth_signing_key_arn } : {}
+  api_key_secret_arns = aws_secretsmanager_secret_version.api_keys[*].arn
 }
 
 data "aws_secretsmanager_random_password" "api_keys" {
@@ -17,7 +15,7 @@ data "aws_secretsmanager_random_password" "api_keys" {
 }
 
 resource "aws_secretsmanager_secret" "api_keys" {
-  #checkov:skip=CKV2_AWS_57:another one makes all API keys worthless; docs/deploy-aws.md has the steps
+  #checkov:skip=CKV2_AWS_57:services have to be given other keys meanwhile; docs/deploy-aws.md has the steps
   count                   = local.with_api_keys ? 1 : 0
   name_prefix             = "${local.name}/api-keys-"
   description             = "What the hashes of API keys are keyed with"

@@ -12,8 +12,8 @@ locals {
   cache_environment = merge(local.logins["cache"].users, local.addresses_without_redis, {
     POSTGRES_URL = module.postgres.url
     AUTH_MODE    = var.auth_mode
-  })
-  cache_secrets     = merge(local.logins["cache"].secrets, { ALIAS_SECRET = local.application_secrets.ALIAS_SECRET })
+  }, local.alias_instants)
+  cache_secrets     = merge(local.logins["cache"].secrets, local.alias_references)
   cache_secret_arns = [aws_secretsmanager_secret_version.accounts.arn, aws_secretsmanager_secret_version.application.arn]
 
   # One program in two roles, by their names.

@@ -13,8 +13,17 @@ locals {
 
   identity_secrets = merge(
     { for each in aws_secretsmanager_secret_version.keys : "AUTH_JWKS" => each.arn },
-    { for each in aws_secretsmanager_secret_version.signing : "AUTH_HS256_SECRET" => each.arn },
-    local.api_key_secrets,
+    lookup(local.own_references, "signing", {}),
+    local.api_key_references,
+    local.signing_key_secrets,
+  )
+  identity_instants = merge(lookup(local.own_instants, "signing", {}), local.api_key_instants)
+
+  identity_secret_arns = concat(
+    aws_secretsmanager_secret_version.keys[*].arn,
+    aws_secretsmanager_secret_version.signing[*].arn,
+    local.api_key_secret_arns,
+    values(local.signing_key_secrets),
   )
 }
 

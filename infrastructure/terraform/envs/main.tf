@@ -92,6 +92,8 @@ module "redis" {
   snapshot_days        = var.snapshot_days
   final_snapshot       = var.protect
   secret_recovery_days = local.secret_recovery_days
+  passwords            = local.redis_passwords
+  former_account       = var.redis_former_account
 }
 
 module "postgres" {

@@ -39,6 +39,16 @@ output "one_shot" {
   ])
 }
 
+output "operator" {
+  description = "Begins `aws ecs run-task` of operators' commands: docs/deploy-aws.md says how it goes on."
+  value = join(" ", [
+    "aws ecs run-task --launch-type FARGATE --region ${var.region}",
+    "--cluster ${aws_ecs_cluster.this.name}",
+    "--task-definition ${module.operator.family}",
+    "--network-configuration 'awsvpcConfiguration={subnets=[${join(",", module.network.task_subnet_ids)}],securityGroups=[${module.network.security_group_ids["archiver"]}],assignPublicIp=DISABLED}'",
+  ])
+}
+
 output "protected" {
   description = "What no plan may destroy or make anew; empty where nothing is protected."
   value       = module.guard.protected
@@ -47,7 +57,7 @@ output "protected" {
 output "posture" {
   description = "What the tests look at: how this environment keeps its promises."
   value = {
-    services        = merge({ gateway = module.gateway.posture, broadcaster = module.broadcaster.posture, archiver = module.archiver.posture, one-shot = module.one_shot.posture }, module.nats.posture, { for role, each in module.cache : local.cache_programs[role].name => each.posture })
+    services        = merge({ gateway = module.gateway.posture, broadcaster = module.broadcaster.posture, archiver = module.archiver.posture, one-shot = module.one_shot.posture, operator = module.operator.posture }, module.nats.posture, { for role, each in module.cache : local.cache_programs[role].name => each.posture })
     redis           = module.redis.posture
     postgres        = module.postgres.posture
     buckets         = module.storage.posture

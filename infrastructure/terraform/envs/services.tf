@@ -37,7 +37,7 @@ data "aws_secretsmanager_random_password" "feed" {
 
 # The keys of bidders' aliases and of the feed's tokens. Your own site signs tokens with the second one.
 resource "aws_secretsmanager_secret" "application" {
-  #checkov:skip=CKV2_AWS_57:a new alias key gives every bidder a new name, and a new token key ends every session; docs/deploy-aws.md has the steps
+  #checkov:skip=CKV2_AWS_57:your site has to sign with the new key, and services hold both meanwhile; docs/deploy-aws.md has the steps
   name_prefix             = "${local.name}/application-"
   description             = "Keys of aliases and feed tokens"
   kms_key_id              = module.encryption.key_arn
@@ -73,35 +73,28 @@ locals {
     NATS_STREAM_REPLICAS         = tostring(module.nats.replicas)
     METRICS_CLOUDWATCH_NAMESPACE = local.own_metrics.namespace
   })
-  addresses = merge(
-    local.addresses_without_redis,
-    { REDIS_URL = module.redis.url },
-    module.redis.user == null ? {} : { REDIS_USER = module.redis.user },
-  )
+  addresses = merge(local.addresses_without_redis, { REDIS_URL = module.redis.url })
 
-  # The owner of NATS is for commands alone, like that of the tables.
-  owner_of_nats = { NATS_PASSWORD = module.nats.password_reference }
-
-  redis_secrets = { REDIS_PASSWORD = module.redis.secret_arn }
-
-  # Those of the owner of the tables: for `migrate` and the other commands that are run by hand.
+  # Those of the owner of the tables: for `migrate` and `login` alone.
   owner_secrets = {
     POSTGRES_USER     = "${module.postgres.secret_arn}:username::"
     POSTGRES_PASSWORD = "${module.postgres.secret_arn}:password::"
   }
 
-  application_secrets = {
-    ALIAS_SECRET      = "${aws_secretsmanager_secret_version.application.arn}:alias_secret::"
-    FEED_TOKEN_SECRET = "${aws_secretsmanager_secret_version.application.arn}:feed_token_secret::"
-  }
+  # Of the command that owns the tables, which reaches no other server.
+  tables_environment = merge(local.postgres_authority, {
+    ENVIRONMENT  = var.environment
+    LOG_LEVEL    = var.log_level
+    POSTGRES_URL = module.postgres.url
+  })
 
-  # The archiver's settings are also those of its one-shot commands.
+  # The archiver's settings are also those of the operators' commands.
   archiver_environment = merge(local.addresses, {
     POSTGRES_URL     = module.postgres.url
     EXPORT_S3_BUCKET = module.storage.exports_bucket
     ARCHIVER_STOP_S  = "20"
   })
-  server_secret_arns = [module.redis.secret_arn, aws_secretsmanager_secret_version.accounts.arn]
+  server_secret_arns = [aws_secretsmanager_secret_version.accounts.arn]
 
   # CloudWatch knows no resources for metrics; the namespace is the bound.
   may_report = jsonencode({
@@ -165,12 +158,12 @@ module "gateway" {
   companion_repository_arns = local.companion_repos
 
   kms_key_arn     = module.encryption.key_arn
-  secrets         = merge(local.redis_secrets, local.logins["gateway"].secrets, local.application_secrets, local.identity_secrets)
-  secret_arns     = concat(local.server_secret_arns, [aws_secretsmanager_secret_version.application.arn], values(local.identity_secrets))
+  secrets         = merge(local.logins["gateway"].secrets, local.own_references["application"], local.identity_secrets)
+  secret_arns     = concat(local.server_secret_arns, [aws_secretsmanager_secret_version.application.arn], local.identity_secret_arns)
   task_statements = concat([local.may_report], local.may_write_metrics)
 
   # Where nodes run they are used, unless gateway_settings say otherwise.
-  environment = merge(local.logins["gateway"].users, var.cache_node_enabled ? { READ_CACHE = "cluster" } : {}, var.gateway_settings, local.addresses, local.identity_settings, {
+  environment = merge(local.logins["gateway"].users, var.cache_node_enabled ? { READ_CACHE = "cluster" } : {}, var.gateway_settings, local.addresses, local.identity_settings, local.own_instants["application"], local.identity_instants, {
     POSTGRES_URL         = module.postgres.url
     BID_ACK              = var.bid_ack
     BROADCAST_PUBLIC_URL = "wss://${var.domain_name}"
@@ -229,11 +222,11 @@ module "broadcaster" {
   companion_repository_arns = local.companion_repos
 
   kms_key_arn     = module.encryption.key_arn
-  secrets         = merge(local.redis_secrets, local.logins["broadcaster"].secrets, local.application_secrets)
+  secrets         = merge(local.logins["broadcaster"].secrets, local.own_references["application"])
   secret_arns     = concat(local.server_secret_arns, [aws_secretsmanager_secret_version.application.arn])
   task_statements = concat([local.may_report], local.may_write_metrics)
 
-  environment = merge(local.logins["broadcaster"].users, var.broadcaster_settings, local.addresses, {
+  environment = merge(local.logins["broadcaster"].users, var.broadcaster_settings, local.addresses, local.own_instants["application"], {
     # Whether frames have aliases alone.
     AUTH_MODE = var.auth_mode
     # For closed items that have left Redis.
@@ -300,7 +293,7 @@ module "archiver" {
 
   kms_key_arn     = module.encryption.key_arn
   environment     = merge(local.logins["archiver"].users, var.archiver_settings, local.archiver_environment)
-  secrets         = merge(local.redis_secrets, local.logins["archiver"].secrets)
+  secrets         = local.logins["archiver"].secrets
   secret_arns     = local.server_secret_arns
   task_statements = concat([local.may_report], local.may_export, local.may_write_metrics)
 
@@ -325,8 +318,8 @@ module "archiver" {
   depends_on = [module.nats]
 }
 
-# Run once by hand: `migrate` before the first start and before each version with new migrations, `recover` after a loss of
-# Redis. The same image and settings as the archiver; the command is given when it is run.
+# `migrate` before the first start and before each version with new migrations, and `login`. It owns the tables and makes the logins of the
+# services, so it has their passwords; at Redis and NATS it has no business.
 module "one_shot" {
   source             = "../modules/ecs-service"
   name               = "one-shot"
@@ -348,8 +341,38 @@ module "one_shot" {
   enable_exec        = false
   log_retention_days = var.log_retention_days
   kms_key_arn        = module.encryption.key_arn
-  environment        = local.archiver_environment
-  secrets            = merge(local.redis_secrets, local.owner_of_nats, local.owner_secrets, local.login_secrets, local.api_key_secrets)
-  secret_arns        = concat(local.server_secret_arns, [module.nats.secret_arn, module.postgres.secret_arn], values(local.api_key_secrets))
+  environment        = local.tables_environment
+  secrets            = merge(local.owner_secrets, local.login_secrets)
+  secret_arns        = concat(local.server_secret_arns, [module.postgres.secret_arn])
+  task_statements    = []
+}
+
+# Every other command that is run by hand, `recover` after a loss of Redis among them: as the account `operator` of shared/permissions, at
+# all three servers. It neither owns the tables nor wipes a server.
+module "operator" {
+  source         = "../modules/ecs-service"
+  name           = "operator"
+  prefix         = local.name
+  account_id     = local.account_id
+  region         = var.region
+  cluster_arn    = aws_ecs_cluster.this.arn
+  cluster_name   = aws_ecs_cluster.this.name
+  image          = local.image
+  repository_arn = local.repository_arns.platform
+  # Changes nothing: what is to be done is said where it is run.
+  command            = ["recover", "--dry-run"]
+  cpu                = var.services["archiver"].cpu
+  memory             = var.services["archiver"].memory
+  cpu_architecture   = var.cpu_architecture
+  scratch_volumes    = { tmp = "/tmp" }
+  stop_timeout_s     = 40
+  subnet_ids         = module.network.task_subnet_ids
+  security_group_id  = module.network.security_group_ids["archiver"]
+  enable_exec        = false
+  log_retention_days = var.log_retention_days
+  kms_key_arn        = module.encryption.key_arn
+  environment        = merge(local.logins["operator"].users, local.archiver_environment, local.api_key_instants)
+  secrets            = merge(local.logins["operator"].secrets, local.api_key_references)
+  secret_arns        = concat(local.server_secret_arns, local.api_key_secret_arns)
   task_statements    = [local.may_report]
 }

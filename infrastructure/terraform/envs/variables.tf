@@ -105,6 +105,21 @@ variable "auth_signing_key_arn" {
   type        = string
 }
 
+variable "secrets_since" {
+  description = "Own secrets that are being replaced, and the instant at which the new one takes over: application, signing, api_keys."
+  type        = map(string)
+}
+
+variable "redis_two_passwords" {
+  description = "Whether Redis takes the passwords of before too: while services change over to new ones."
+  type        = bool
+}
+
+variable "redis_former_account" {
+  description = "Whether the one account of versions before there was one for each service still holds at Redis."
+  type        = bool
+}
+
 variable "postgres_ca" {
   description = "Certificates in PEM of the authority that PostgreSQL's certificate has to come from; null to believe any."
   type        = string

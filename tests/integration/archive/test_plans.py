@@ -14,6 +14,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from api_gateway.own.bid_on import bid_on
+from api_gateway.own.watch_lists import WatchLists
 from api_gateway.reads.archive import Archive
 from bench.full_archive import LONG, Explained, fill, rows_of
 from infrastructure.local.stack import Stack
@@ -33,10 +35,24 @@ LOOKED_AT_MAX = 1_500
 SMALL = {"shard_cursors", "recoveries"}
 
 
+_BIDDERS = """
+    INSERT INTO bidders SELECT user_id, item_id, created_at FROM items, unnest('{ann,bob}'::text[]) AS u (user_id)"""
+_WATCHED = """
+    INSERT INTO watched SELECT user_id, item_id, created_at, 7
+    FROM (SELECT * FROM items LIMIT 500) AS lots,
+         (SELECT 'user-' || n FROM generate_series(1, 60) AS n UNION SELECT 'ann') AS u (user_id)"""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def connection(archive_servers: Stack) -> AsyncIterator[Any]:
     found = await asyncpg.connect(archive_servers.urls.postgres_url)
     await fill(found, items=ITEMS, bids=BIDS)
+    # Of one seller with many items, and one bidder who bids on all.
+    await found.execute("UPDATE items SET seller_id = 'sam' WHERE item_id > 'lot-5'")
+    await found.execute(_BIDDERS)
+    await found.execute(_WATCHED)
+    for table in ("items", "bidders", "watched"):
+        await found.execute(f"VACUUM ANALYZE {table}")
     yield found
     await found.close()
 
@@ -79,6 +95,30 @@ async def test_pages_of_the_catalogue(explained: Explained, sort: Sort, status: 
         more, cursor = await page_of(explained, sort, status, cursor)
         ids += more
     assert len(set(ids)) == 200
+    assert_along_an_index(explained)
+
+
+@pytest.mark.parametrize("status", [None, "open"])
+async def test_pages_of_a_seller(explained: Explained, status: str | None) -> None:
+    ids, cursor = list[str](), None
+    for _ in range(3):
+        page = await catalogue_page(explained, status=status, sort="newest", cursor=cursor, limit=50, seller="sam")
+        ids, cursor = ids + page.ids, page.next_cursor
+    assert len(set(ids)) == 150
+    assert_along_an_index(explained)
+
+
+async def test_pages_of_what_somebody_has_bid_on(explained: Explained) -> None:
+    ids, cursor = list[str](), None
+    for _ in range(3):
+        page = await bid_on(asking_of(explained), "ann", cursor=cursor, limit=50)
+        ids, cursor = ids + [item.item_id for item in page.items], page.next_cursor
+    assert len(set(ids)) == 150
+    assert_along_an_index(explained)
+
+
+async def test_a_watch_list(explained: Explained) -> None:
+    assert len(await WatchLists(asking_of(explained)).read("ann")) == 500
     assert_along_an_index(explained)
 
 

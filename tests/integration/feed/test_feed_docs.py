@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import async_playwright
+from websockets.asyncio.client import connect
 
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
-from tests.acceptance.browsing import CHROMIUM
+from tests.acceptance.browsing import CHROMIUM, running_browser
 from tests.faults.rig.proxy import FaultyProxy
-from tests.integration.feed.feed_world import AuctionHouse
+from tests.integration.feed.feed_world import AuctionHouse, another_feed
 from tests.programs import finished, started
 from tests.waiting import eventually
 
@@ -67,25 +68,21 @@ async def test_the_client_in_python_gives_up_where_it_is_no_use(feed_stack: Stac
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, google-chrome or chrome on PATH")
 async def test_the_client_in_javascript(feed_stack: Stack, house: AuctionHouse) -> None:
     item = await house.open()
-    async with FaultyProxy(feed_stack.ports.broadcast) as proxy, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            page = await browser.new_page()
-            await page.goto(f"{feed_stack.urls.broadcast_url}/health")
-            watch = f"window.shown = []; watch('ws://127.0.0.1:{proxy.port}', '{item}', (frame) => shown.push(frame));"
-            await page.evaluate(f"() => {{ {code('js')} {watch} }}")
+    async with FaultyProxy(feed_stack.ports.broadcast) as proxy, running_browser() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{feed_stack.urls.broadcast_url}/health")
+        watch = f"window.shown = []; watch('ws://127.0.0.1:{proxy.port}', '{item}', (frame) => shown.push(frame));"
+        await page.evaluate(f"() => {{ {code('js')} {watch} }}")
 
-            async def reached(seq: int) -> Any:
-                return await page.evaluate("(seq) => shown.length > 0 && shown.at(-1).seq >= seq", seq)
+        async def reached(seq: int) -> Any:
+            return await page.evaluate("(seq) => shown.length > 0 && shown.at(-1).seq >= seq", seq)
 
-            for number in range(1, 6):
-                await house.bid(item, 100 * number)
-                if number % 2 == 0:
-                    proxy.cut()
-                await eventually(lambda number=number: reached(number), seconds=PATIENCE_S)  # type: ignore[misc]
-            seen = await page.evaluate("() => shown.map((frame) => [frame.type, frame.seq, frame.current_bid])")
-        finally:
-            await browser.close()
+        for number in range(1, 6):
+            await house.bid(item, 100 * number)
+            if number % 2 == 0:
+                proxy.cut()
+            await eventually(lambda number=number: reached(number), seconds=PATIENCE_S)  # type: ignore[misc]
+        seen = await page.evaluate("() => shown.map((frame) => [frame.type, frame.seq, frame.current_bid])")
     assert seen[0][0] == "snapshot"
     assert seen[1:] == [["bid", seq, f"{seq}.00"] for seq in range(seen[0][1] + 1, 6)]
     assert proxy.cuts >= 2
@@ -147,3 +144,29 @@ async def test_the_client_in_node_says_what_cannot_be_watched(feed_stack: Stack,
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
                 await client.wait()
+
+
+@pytest.mark.skipif(NODE is None, reason="no node with WebSocket on PATH")
+async def test_the_client_in_node_waits_for_an_item_that_does_not_exist_yet(
+    feed_stack: Stack, house: AuctionHouse, tmp_path: Path
+) -> None:
+    assert NODE is not None
+    program = tmp_path / "client.mjs"
+    program.write_text(f"{code('js')}\nconsole.log('started'); watch(process.argv[2], process.argv[3], {SHOW});\n")
+    async with (
+        another_feed(feed_stack, "feed-docs-open", OPEN_CATALOGUE="true") as port,
+        connect(f"ws://127.0.0.1:{port}/ws/items/not-yet") as beside,
+        started(*NODE, str(program), f"ws://127.0.0.1:{port}", "not-yet", stderr=DEVNULL) as client,
+        asyncio.timeout(PATIENCE_S),
+    ):
+        assert client.stdout is not None
+        assert (await client.stdout.readline()).decode().strip() == "started"
+        # Two viewers are counted: the program's connection is there, and it was told what there is of the item.
+        while json.loads(await beside.recv()).get("viewers") != 2:
+            pass
+        await house.open("not-yet", start_price=70)
+        await house.bid("not-yet", 100)
+        seen: list[list[str]] = []
+        while not seen or seen[-1][1] != "1":
+            seen.append((await client.stdout.readline()).decode().split())
+    assert seen[0] == ["snapshot", "0", "0.70"], seen

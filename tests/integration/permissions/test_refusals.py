@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,7 +25,9 @@ from shared.clients.redis import open_redis
 from shared.permissions.accounts import Account
 from shared.permissions.nats_users import inbox_of
 from shared.permissions.postgres_roles import OWNER_ONLY, TABLES, role_of
+from shared.permissions.redis_on_aws import access_string_of
 from shared.redis_layout.keys import REVOCATIONS_KEY
+from shared.server_urls import with_credentials
 from shared.streams.puller import PullOptions, ensure_consumer
 from tests.stack import new_data_dir, running_stack
 
@@ -86,15 +91,51 @@ _ON_ITEM: list[tuple[Account, tuple[Any, ...], bool]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def on_aws(closed: Stack) -> dict[Account, str]:
+    """Users of the same server by the access strings that Terraform gives to AWS; their addresses."""
+    password = secrets.token_hex(16)
+    found: dict[Account, str] = {}
+
+    async def make() -> None:
+        redis: Any
+        async with open_redis(closed.urls.redis_url) as redis:
+            for account in Account:
+                if access := access_string_of(account):
+                    user = f"aws-{account.value}"
+                    await redis.execute_command("ACL", "SETUSER", user, f">{password}", *access.split())
+                    found[account] = with_credentials(
+                        f"redis://127.0.0.1:{closed.ports.redis}/0", user=user, password=password
+                    )
+
+    asyncio.run(make())
+    return found
+
+
+@pytest.mark.parametrize("where", ["here", "on AWS"])
 @pytest.mark.parametrize(("account", "command", "may"), _ON_ITEM)
-async def test_redis(closed: Stack, account: Account, command: tuple[Any, ...], may: bool) -> None:
+async def test_redis(
+    closed: Stack, on_aws: dict[Account, str], account: Account, command: tuple[Any, ...], may: bool, where: str
+) -> None:
     redis: Any
-    async with open_redis(url_of(closed, "redis", account)) as redis:
+    async with open_redis(url_of(closed, "redis", account) if where == "here" else on_aws[account]) as redis:
         if may:
             await redis.execute_command(*command)
             return
         with pytest.raises(ResponseError, match=r"(?i)no permission|can't run this command|NOPERM|ACL failure"):
             await redis.execute_command(*command)
+
+
+async def test_strings_for_aws_are_as_the_server_would_write_them(closed: Stack, on_aws: dict[Account, str]) -> None:
+    """Else each plan of Terraform would find a difference. They allow what the list allows, no more and no less."""
+    redis: Any
+    async with open_redis(closed.urls.redis_url) as redis:
+        listed = [line.decode() for line in await redis.execute_command("ACL", "LIST")]
+    told = {line.split()[1]: re.sub(r" (#\w+|sanitize-payload)", "", line).split(" ", 2)[2] for line in listed}
+    assert len(on_aws) == 4
+    for account in on_aws:
+        assert told[f"aws-{account.value}"] == access_string_of(account)
+        assert told[f"aws-{account.value}"] == told[account.value]
 
 
 async def test_redis_lets_nobody_in_without_a_password(closed: Stack) -> None:
@@ -234,6 +275,12 @@ _STATEMENTS = [
     (Account.GATEWAY, "INSERT INTO api_keys DEFAULT VALUES", False),
     (Account.GATEWAY, "SELECT data FROM dead_letters", False),
     (Account.GATEWAY, "CREATE TABLE mine (x integer)", False),
+    (Account.GATEWAY, "SELECT watch_item('ann', 'lot-1', 7::smallint, 500, 500, '30 days')", True),
+    (Account.GATEWAY, "UPDATE watched SET user_id = 'eve'", False),
+    (Account.GATEWAY, "INSERT INTO bidders DEFAULT VALUES", False),
+    (Account.ARCHIVER, "SELECT FROM watched", False),
+    (Account.ARCHIVER, "DELETE FROM bidders", False),
+    (Account.BROADCASTER, "SELECT FROM watched", False),
     (Account.BROADCASTER, "SELECT item_id FROM bids", True),
     (Account.BROADCASTER, "SELECT user_id, verdict FROM sealed", True),
     (Account.BROADCASTER, "SELECT max_amount FROM sealed", False),

@@ -42,7 +42,8 @@ BEFORE, AFTER = 40, 40
 
 @dataclass
 class Bidders:
-    """They bid without a pause, at whatever gateway is in service, and repeat nothing."""
+    """They bid all the while, each up to a hundred times a second, at whatever gateway is in service, and repeat
+    nothing."""
 
     url: str
     accepted: list[str] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Bidders:
     async def run(self, item_id: str) -> None:
         async with httpx.AsyncClient(timeout=60) as http:
             for number in range(1, 100_000):
+                await asyncio.sleep(0.01)
                 bid_id = f"{item_id}-{number}"
                 body = {"user_id": f"u{number % 7}", "bid_id": bid_id, "amount": number}
                 try:

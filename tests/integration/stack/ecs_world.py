@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
@@ -54,12 +54,7 @@ class EcsWorld:
         self._runs: dict[str, str] = {}
         self._seen_tasks: set[str] = set()
         self._ended = threading.Event()
-        session = boto3.session.Session(
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            region_name=REGION,
-        )
-        self._client: Callable[[str], Any] = partial(session.client, endpoint_url=endpoint)
+        self._client: Callable[[str], Any] = cache(partial(_session().client, endpoint_url=endpoint))
         self.ecs: Any = self._client("ecs")
         self.cloudwatch: Any = self._client("cloudwatch")
         self._backend: Any = ecs_backends[ACCOUNT][REGION]
@@ -81,7 +76,7 @@ class EcsWorld:
             for tag in tags:
                 self.push(repository, tag)
         self.ecs.create_cluster(clusterName=NAME)
-        for name in (*SERVICES, "one-shot"):
+        for name in (*SERVICES, "one-shot", "operator"):
             self.register(name, OLD)
         for name in SERVICES:
             self.ecs.create_service(
@@ -238,6 +233,12 @@ class EcsWorld:
         running = self._runs["gateway"]
         image = self._backend.describe_task_definition(running).container_definitions[0]["image"]
         return str(image).rpartition(":")[2] not in self.unwell
+
+
+@cache
+def _session() -> Any:
+    """One for all worlds: each reads the descriptions of the services anew, among them a large one of EC2."""
+    return boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
 
 
 @contextmanager

@@ -44,8 +44,12 @@ def deploy(*arguments: str) -> Result:
 
 def runs_once(world: EcsWorld) -> str:
     """The image of commands such as `recover`: whoever starts one takes the newest revision."""
-    newest = world.ecs.describe_task_definition(taskDefinition="bidding-dev-one-shot")["taskDefinition"]
-    return str(newest["containerDefinitions"][0]["image"])
+    images = set()
+    for family in ("bidding-dev-one-shot", "bidding-dev-operator"):
+        newest = world.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
+        images.add(str(newest["containerDefinitions"][0]["image"]))
+    [image] = images
+    return image
 
 
 def changed(world: EcsWorld) -> list[str]:

@@ -54,9 +54,11 @@ def deploy(*arguments: str) -> Result:
 
 def platform(world: EcsWorld) -> set[str]:
     """The tags of the platform's image that services should run, and what runs once."""
-    newest = world.ecs.describe_task_definition(taskDefinition="bidding-dev-one-shot")["taskDefinition"]
-    once = str(newest["containerDefinitions"][0]["image"]).rpartition(":")[2]
-    return {once, *(tag for name, tag in world.tags().items() if name != "nats-0")}
+    once = set()
+    for family in ("bidding-dev-one-shot", "bidding-dev-operator"):
+        newest = world.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
+        once.add(str(newest["containerDefinitions"][0]["image"]).rpartition(":")[2])
+    return {*once, *(tag for name, tag in world.tags().items() if name != "nats-0")}
 
 
 class _Ecs:

@@ -14,12 +14,12 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
-from api_gateway.access import Access
 from api_gateway.context import Context
 from api_gateway.direct import DirectRoad
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.identity.access import Access
 from infrastructure.local.servers.ports import HOST
 from shared.http.direct import direct_protocol
 from shared.http.metrics import Histogram
@@ -28,6 +28,7 @@ from shared.identity.keys import Secret
 from shared.identity.principals import Principals
 from shared.identity.revocations import Revocation, Revocations
 from shared.identity.tokens import Tokens
+from shared.secret_pairs import SecretPair
 from tests.protocols import speaking
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, SECRET, signed
 
@@ -40,7 +41,7 @@ class Gateway:
 
     def __init__(self, *, per_caller: float = 0, per_address: float = 0) -> None:
         self.now_s = float(NOW_S)
-        self.keys = Secret(SECRET)
+        self.keys = Secret(SecretPair("AUTH_HS256_SECRET", SECRET))
         self.revocations = Revocations(leeway_s=0, now_s=self.clock)
         self.revocations.is_known = True
         tokens = Tokens(self.keys, issuer=ISSUER, audience=AUDIENCE, leeway_s=0)
@@ -127,7 +128,7 @@ async def test_when_the_keys_change_no_open_connection_is_believed_on() -> None:
     token = signed(**LASTING)
     async with connected(gateway) as connection:
         assert await connection.bid(token) == 201
-        gateway.keys._secret, gateway.keys.version = "t" * 32, 1
+        gateway.keys._secrets, gateway.keys.version = SecretPair("AUTH_HS256_SECRET", "t" * 32), 1
         assert await connection.bid(token) == 401
         assert await connection.bid(signed("t" * 32, **LASTING)) == 201
 

@@ -264,3 +264,12 @@ def test_ages(seconds: float | None, text: str) -> None:
 def test_every_entry_is_a_command() -> None:
     context = click.Context(cli.main)
     assert all(cli.main.get_command(context, name) is not None for name in cli.commands())
+
+
+def test_a_file_that_cannot_be_read_is_an_error_like_every_other(tmp_path: Path) -> None:
+    lots = tmp_path / "lots.csv"
+    lots.write_text("name,ends_in\nA vase,2h\n")
+    result = bidding("import", str(lots))
+    assert (result.exit_code, result.output) == (1, "Error: line 1: 'ends_in' is no column; did you mean end_time?\n")
+    result = bidding("verify-export", str(tmp_path))
+    assert (result.exit_code, "is a directory" in result.output) == (2, True)

@@ -18,7 +18,8 @@ from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import BROADCAST_SERVICE, process_names
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import ProcessRecord, RunRecord, run_path
-from shared.feed_tokens import SECRET_BYTES_MIN, Identity, check
+from shared.feed_tokens import Identity, check
+from shared.secret_pairs import SECRET_BYTES_MIN, SecretPair
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +79,11 @@ def test_a_secret_from_outside_wins_and_none_is_made(tmp_path: Path, monkeypatch
 def test_a_token_of_the_command_is_one_of_the_data_directory(tmp_path: Path) -> None:
     result = bidding("feed-token", "ann", "--data-dir", str(tmp_path), "--maximum", "--hours", "2")
     assert result.exit_code == 0, result.output
-    identity = check(feed_token_secret(tmp_path), result.output.strip())
+    identity = check(SecretPair("FEED_TOKEN_SECRET", feed_token_secret(tmp_path)), result.output.strip())
     assert identity == Identity("ann", identity.expires_s, sees_maximum=True)
     assert identity.expires_s - time.time() == pytest.approx(7_200, abs=60)
     plain = bidding("feed-token", "ann", "--data-dir", str(tmp_path)).output.strip()
-    assert check(feed_token_secret(tmp_path), plain).sees_maximum is False
+    assert check(SecretPair("FEED_TOKEN_SECRET", feed_token_secret(tmp_path)), plain).sees_maximum is False
 
 
 def test_where_no_platform_was_started_there_is_no_token(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_where_no_platform_was_started_there_is_no_token(tmp_path: Path) -> None
 def test_a_token_is_signed_with_the_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FEED_TOKEN_SECRET, "e" * 32)
     token = bidding("feed-token", "ann", "--data-dir", str(tmp_path)).output.strip()
-    assert check("e" * 32, token).user_id == "ann"
+    assert check(SecretPair("FEED_TOKEN_SECRET", "e" * 32), token).user_id == "ann"
     monkeypatch.setenv(FEED_TOKEN_SECRET, "short")
     result = bidding("feed-token", "ann", "--data-dir", str(tmp_path))
     assert (result.exit_code, "at least 32 bytes" in result.output) == (1, True)

@@ -16,12 +16,14 @@ import pytest
 from infrastructure.local.services import Urls
 from infrastructure.local.terminal import (
     TerminalReporter,
+    bidding_command,
     graded,
     lines_of,
     own_command,
     render,
     servers_welcome,
     table,
+    welcome,
 )
 
 URLS = Urls(
@@ -131,3 +133,17 @@ def test_commands_complete_themselves() -> None:
         "plain,deploy-check",
         "plain,deploy",
     ]
+
+
+def test_who_needs_a_token_is_shown_a_bid_with_one(tmp_path: Path) -> None:
+    assert "Authorization" not in welcome(URLS, tmp_path, 1.0)
+    with_token = welcome(URLS, tmp_path, 1.0, with_token=True).partition("  Bid ")[2].partition("\n\n")[0]
+    assert shlex.split(with_token.replace("\\\n", ""))[-1].startswith("Authorization: Bearer $(")
+
+
+def test_a_folder_elsewhere_is_shown_with_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert f"Data        {tmp_path}/there/" in welcome(URLS, tmp_path / "there", 1.0)
+    assert "Data        .bidding/" in welcome(URLS, tmp_path / "here" / ".bidding", 1.0)
+    assert bidding_command("down", tmp_path / "there").endswith(f"--data-dir {tmp_path}/there")

@@ -8,10 +8,13 @@ from typing import Any
 
 import jwt
 import pytest
+from pydantic import SecretStr
 
-from shared.feed_tokens import AUDIENCE, Identity, TokenInvalid, check, checked_secret, mint
+from shared.feed_tokens import AUDIENCE, FeedTokenSettings, Identity, TokenInvalid, check, mint
+from shared.secret_pairs import SecretPair
 
 SECRET = "s" * 32
+SECRETS = SecretPair("FEED_TOKEN_SECRET", SECRET)
 LATER = int(time.time()) + 100_000
 CLAIMS: dict[str, Any] = {"aud": AUDIENCE, "sub": "ann", "exp": LATER}
 
@@ -24,17 +27,17 @@ def signed(secret: str = SECRET, algorithm: str = "HS256", **changes: Any) -> st
 @pytest.mark.parametrize("sees_maximum", [True, False])
 def test_what_is_minted_is_believed(sees_maximum: bool) -> None:
     identity = Identity("ann.b@c-d", LATER, sees_maximum=sees_maximum)
-    assert check(SECRET, mint(SECRET, identity)) == identity
+    assert check(SECRETS, mint(SECRET, identity)) == identity
 
 
 def test_a_token_that_another_program_signed_is_believed() -> None:
-    assert check(SECRET, signed(iat=1, maximum=True)) == Identity("ann", LATER, sees_maximum=True, issued_s=1)
-    assert check(SECRET, signed(aud=["site", AUDIENCE], exp=LATER + 0.5)) == Identity("ann", LATER)
+    assert check(SECRETS, signed(iat=1, maximum=True)) == Identity("ann", LATER, sees_maximum=True, issued_s=1)
+    assert check(SECRETS, signed(aud=["site", AUDIENCE], exp=LATER + 0.5)) == Identity("ann", LATER)
 
 
 @pytest.mark.parametrize("claim", ["true", 1, None])
 def test_only_true_allows_the_maximum(claim: object) -> None:
-    assert check(SECRET, signed(maximum=claim)).sees_maximum is False
+    assert check(SECRETS, signed(maximum=claim)).sees_maximum is False
 
 
 @pytest.mark.parametrize(
@@ -60,23 +63,34 @@ def test_only_true_allows_the_maximum(claim: object) -> None:
 )
 def test_anything_else_is_not(token: str) -> None:
     with pytest.raises(TokenInvalid):
-        check(SECRET, token)
+        check(SECRETS, token)
 
 
 def test_a_token_is_good_until_it_expires_and_no_longer() -> None:
     token = signed()
-    assert check(SECRET, token, now_s=LATER - 0.001).user_id == "ann"
+    assert check(SECRETS, token, now_s=LATER - 0.001).user_id == "ann"
     with pytest.raises(TokenInvalid, match="expired"):
-        check(SECRET, token, now_s=LATER)
+        check(SECRETS, token, now_s=LATER)
 
 
 def test_without_a_secret_nothing_is_believed_and_the_text_says_why() -> None:
     with pytest.raises(TokenInvalid, match="FEED_TOKEN_SECRET"):
-        check("", signed())
+        check(SecretPair("FEED_TOKEN_SECRET", ""), signed())
 
 
 def test_a_secret_is_long_enough_or_absent() -> None:
-    assert checked_secret("") == ""
-    assert checked_secret("é" * 16) == "é" * 16
-    with pytest.raises(ValueError, match="32 bytes"):
-        checked_secret("s" * 31)
+    for secret in ("", "é" * 16):
+        assert FeedTokenSettings(feed_token_secret=SecretStr(secret)).feed_token_secrets.secret == secret
+    with pytest.raises(ValueError, match="at least 32 bytes"):
+        FeedTokenSettings(feed_token_secret=SecretStr("s" * 31))
+
+
+def test_while_it_is_replaced_both_are_believed_and_the_old_one_is_counted() -> None:
+    both = SecretPair("FEED_TOKEN_SECRET", SECRET, "o" * 32, LATER)
+    assert check(both, signed()).user_id == "ann"
+    assert both.also_used == 0
+    assert check(both, signed("o" * 32)).user_id == "ann"
+    assert both.also_used == 1
+    for token in (signed("t" * 32), signed("o" * 32, exp=1)):
+        with pytest.raises(TokenInvalid):
+            check(both, token)

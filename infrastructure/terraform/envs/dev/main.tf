@@ -58,6 +58,9 @@ module "environment" {
   auth_leeway_s           = var.auth_leeway_s
   api_keys                = var.api_keys
   auth_signing_key_arn    = var.auth_signing_key_arn
+  secrets_since           = var.secrets_since
+  redis_two_passwords     = var.redis_two_passwords
+  redis_former_account    = var.redis_former_account
   postgres_ca             = var.postgres_ca
   collector_image_tag     = var.collector_image_tag
   known_ends              = var.known_ends

@@ -38,6 +38,11 @@ output "posture" {
   value       = module.environment.posture
 }
 
+output "operator" {
+  description = "Begins `aws ecs run-task` of operators' commands: docs/deploy-aws.md says how it goes on."
+  value       = module.environment.operator
+}
+
 output "one_shot" {
   description = "Begins `aws ecs run-task`: docs/deploy-aws.md says how it goes on."
   value       = module.environment.one_shot

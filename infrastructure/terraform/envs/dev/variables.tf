@@ -303,7 +303,7 @@ variable "gateway_settings" {
   default     = {}
 
   validation {
-    condition     = alltrue([for name, value in var.gateway_settings : !can(regex("(PASSWORD|SECRET|TOKEN)$", upper(name))) && !can(regex("://[^/@[:space:]]*:[^/@[:space:]]+@", value))])
+    condition     = alltrue([for name, value in var.gateway_settings : !can(regex("(PASSWORD|SECRET|TOKEN)(_ALSO)?$", upper(name))) && !can(regex("://[^/@[:space:]]*:[^/@[:space:]]+@", value))])
     error_message = "gateway_settings holds a secret, or a URL with a password. Secrets go by reference: docs/deploy-aws.md."
   }
 }
@@ -314,7 +314,7 @@ variable "broadcaster_settings" {
   default     = {}
 
   validation {
-    condition     = alltrue([for name, value in var.broadcaster_settings : !can(regex("(PASSWORD|SECRET|TOKEN)$", upper(name))) && !can(regex("://[^/@[:space:]]*:[^/@[:space:]]+@", value))])
+    condition     = alltrue([for name, value in var.broadcaster_settings : !can(regex("(PASSWORD|SECRET|TOKEN)(_ALSO)?$", upper(name))) && !can(regex("://[^/@[:space:]]*:[^/@[:space:]]+@", value))])
     error_message = "broadcaster_settings holds a secret, or a URL with a password. Secrets go by reference: docs/deploy-aws.md."
   }
 }
@@ -325,7 +325,7 @@ variable "archiver_settings" {
   default     = {}
 
   validation {
-    condition     = alltrue([for name, value in var.archiver_settings : !can(regex("(PASSWORD|SECRET|TOKEN)$", upper(name))) && !can(regex("://[^/@[:space:]]*:[^/@[:space:]]+@", value))])
+    condition     = alltrue([for name, value in var.archiver_settings : !can(regex("(PASSWORD|SECRET|TOKEN)(_ALSO)?$", upper(name))) && !can(regex("://[^/@[:space:]]*:[^/@[:space:]]+@", value))])
     error_message = "archiver_settings holds a secret, or a URL with a password. Secrets go by reference: docs/deploy-aws.md."
   }
 }

@@ -161,3 +161,31 @@ variable "postgres_ca" {
     error_message = "postgres_ca is the text of certificates in PEM, as file(...) reads it."
   }
 }
+
+variable "secrets_since" {
+  description = "Own secrets that are being replaced, and the instant at which the new one takes over: application (aliases and feed tokens), signing (HS256), api_keys. docs/deploy-aws.md has the steps."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.secrets_since) : contains(["application", "signing", "api_keys"], name)])
+    error_message = "secrets_since names application, signing or api_keys."
+  }
+
+  validation {
+    condition     = alltrue([for instant in values(var.secrets_since) : can(formatdate("YYYY", instant))])
+    error_message = "secrets_since has instants, such as 2030-01-31T18:00:00Z."
+  }
+}
+
+variable "redis_two_passwords" {
+  description = "Whether Redis takes the passwords of before too: true while services change over to new ones."
+  type        = bool
+  default     = false
+}
+
+variable "redis_former_account" {
+  description = "Whether the one account of versions before there was one for each service still holds at Redis: true while such a cluster moves over, false ever after."
+  type        = bool
+  default     = false
+}

@@ -9,12 +9,12 @@
 locals {
   operator_paths = concat(
     ["^/metrics/?$", "^/api/v1/items/[^/]+/(cancel|extend|pause|resume)/?$", "^/api/v1/items/[^/]+/bids/.+/void/?$"],
-    var.with_tokens ? [] : ["^/api/v1/(ops/.*|revocations)/?$", "^/api/v1/items/[^/]+/(audit|named-bids)/?$", "^/api/v1/items/[^/]+/bidders/?$", "^/api/v1/sellers/[^/]+/bidders(/[^/]+)?/?$", "^/api/v1/bidders/?$"],
+    var.with_tokens ? [] : ["^/api/v1/(ops/.*|revocations)/?$", "^/api/v1/items/[^/]+/(audit|named-bids)/?$", "^/api/v1/items/[^/]+/bidders/?$", "^/api/v1/sellers/[^/]+/(items|bidders(/[^/]+)?)/?$", "^/api/v1/bidders/?$"],
   )
   operator_path = join("|", local.operator_paths)
   # One by one, in groups, and what they are shown with.
   create_path = "^/api/v1/(items(:batch)?|images)/?$"
-  # All rulings on bidders, and nothing else, are made by these.
+  # All rulings on bidders are made by these, and nothing else where there are no tokens: watch lists need one.
   ruling_methods = "^(PUT|DELETE)$"
 
   # An encoded letter or a detour in the path must not lead past the rule.

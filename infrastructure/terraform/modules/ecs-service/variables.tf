@@ -97,7 +97,7 @@ variable "environment" {
   default     = {}
 
   validation {
-    condition     = alltrue([for name in keys(var.environment) : !can(regex("(PASSWORD|SECRET|TOKEN|CREDENTIAL|PRIVATE_KEY)$", upper(name)))])
+    condition     = alltrue([for name in keys(var.environment) : !can(regex("(PASSWORD|SECRET|TOKEN|CREDENTIAL|PRIVATE_KEY)(_ALSO)?$", upper(name)))])
     error_message = "A setting whose name ends like a secret's belongs into `secrets`."
   }
 

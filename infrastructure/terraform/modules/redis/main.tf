@@ -10,7 +10,10 @@
 #                endpoint also names replicas, which answer MOVED. The log survives the loss of the node; writing stands still
 #                for the minutes until it is replaced.
 #
-# The password is made by Secrets Manager, not here. It is in the state, as both engines take it as an argument, so the state
+# Each service logs in as itself and may do what shared/permissions says: users.json has it, written by
+# `python -m infrastructure.docker.permissions`. Whoever gives no name may do nothing.
+#
+# Passwords are made by Secrets Manager, not here. They are in the state, as both engines take them as arguments, so the state
 # is a secret too: docs/deploy-aws.md.
 
 terraform {
@@ -27,8 +30,11 @@ locals {
   on_memorydb    = var.engine == "memorydb"
   on_elasticache = var.engine == "elasticache"
   is_cluster     = local.on_elasticache && var.shards > 1
-  user           = "bidding"
-  password       = aws_secretsmanager_secret_version.password.secret_string
+  # Of the one account of versions before there was one for each service; nothing runs with it.
+  former_password = aws_secretsmanager_secret_version.password.secret_string
+
+  # Access strings by account.
+  access = jsondecode(file("${path.module}/users.json"))
 }
 
 data "aws_secretsmanager_random_password" "redis" {
@@ -39,7 +45,7 @@ data "aws_secretsmanager_random_password" "redis" {
 resource "aws_secretsmanager_secret" "password" {
   #checkov:skip=CKV2_AWS_57:both engines take a new password through Terraform; docs/deploy-aws.md has the steps
   name_prefix             = "${var.name}/redis-"
-  description             = "Password of Redis"
+  description             = "Password of the former account of Redis, with which nothing runs"
   kms_key_id              = var.kms_key_arn
   recovery_window_in_days = var.secret_recovery_days
 }
@@ -89,6 +95,41 @@ resource "aws_elasticache_parameter_group" "this" {
   }
 }
 
+# Of the engine's own kind, which takes no user without a password.
+resource "aws_elasticache_user" "account" {
+  for_each      = local.on_elasticache ? local.access : {}
+  user_id       = "${var.name}-${each.key}"
+  user_name     = each.key
+  engine        = "valkey"
+  access_string = each.value
+
+  authentication_mode {
+    type      = "password"
+    passwords = var.passwords[each.key]
+  }
+}
+
+# Who gives no name: nobody. Where a cluster moves from its one token to accounts, whoever still has the token.
+resource "aws_elasticache_user" "default" {
+  count         = local.on_elasticache ? 1 : 0
+  user_id       = "${var.name}-default"
+  user_name     = "default"
+  engine        = "valkey"
+  access_string = var.former_account ? "on ~* &* +@all" : "off resetchannels -@all"
+
+  authentication_mode {
+    type      = "password"
+    passwords = [local.former_password]
+  }
+}
+
+resource "aws_elasticache_user_group" "this" {
+  count         = local.on_elasticache ? 1 : 0
+  user_group_id = var.name
+  engine        = "valkey"
+  user_ids      = concat(aws_elasticache_user.default[*].user_id, [for user in aws_elasticache_user.account : user.user_id])
+}
+
 resource "aws_elasticache_replication_group" "this" {
   #checkov:skip=CKV2_AWS_50:multi-AZ follows the number of replicas: on in prod (tested in envs/prod), off in dev for its cost
   count                = local.on_elasticache ? 1 : 0
@@ -112,8 +153,7 @@ resource "aws_elasticache_replication_group" "this" {
   transit_encryption_mode    = "required"
   at_rest_encryption_enabled = true
   kms_key_id                 = var.kms_key_arn
-  auth_token                 = local.password
-  auth_token_update_strategy = "ROTATE"
+  user_group_ids             = [aws_elasticache_user_group.this[0].user_group_id]
 
   # A copy for inspection only. Never restore it under running services: docs/operations.md says why and what to do instead.
   snapshot_retention_limit  = var.snapshot_days
@@ -124,6 +164,12 @@ resource "aws_elasticache_replication_group" "this" {
   # ask for a step back, which it refuses; so a new version is a change of that line.
   auto_minor_version_upgrade = false
   apply_immediately          = false
+
+  lifecycle {
+    # The token of versions before is taken away by a command (docs/deploy-aws.md), not by an apply: AWS wants that and the user
+    # group in one call.
+    ignore_changes = [auth_token, auth_token_update_strategy]
+  }
 }
 
 resource "aws_memorydb_subnet_group" "this" {
@@ -147,22 +193,34 @@ resource "aws_memorydb_parameter_group" "this" {
   }
 }
 
+resource "aws_memorydb_user" "account" {
+  for_each      = local.on_memorydb ? local.access : {}
+  user_name     = "${var.name}-${each.key}"
+  access_string = each.value
+
+  authentication_mode {
+    type      = "password"
+    passwords = var.passwords[each.key]
+  }
+}
+
+# The account of versions before there was one for each service, for as long as tasks run with it.
 resource "aws_memorydb_user" "this" {
-  count     = local.on_memorydb ? 1 : 0
-  user_name = "${var.name}-${local.user}"
+  count     = local.on_memorydb && var.former_account ? 1 : 0
+  user_name = "${var.name}-bidding"
   # Everything but commands that administer the server; and INFO, by which the services learn whom they talk to.
   access_string = "on ~* &* +@all -@admin -@dangerous +info"
 
   authentication_mode {
     type      = "password"
-    passwords = [local.password]
+    passwords = [local.former_password]
   }
 }
 
 resource "aws_memorydb_acl" "this" {
   count      = local.on_memorydb ? 1 : 0
   name       = var.name
-  user_names = [aws_memorydb_user.this[0].user_name]
+  user_names = concat(aws_memorydb_user.this[*].user_name, [for user in aws_memorydb_user.account : user.user_name])
 }
 
 resource "aws_memorydb_cluster" "this" {

@@ -6,14 +6,9 @@ output "url" {
   ))}:${var.port}/0"
 }
 
-output "user" {
-  description = "REDIS_USER: MemoryDB knows users; ElastiCache with a token has the default one, which is not named."
-  value       = local.on_memorydb ? aws_memorydb_user.this[0].user_name : null
-}
-
-output "secret_arn" {
-  description = "The secret whose text is the password."
-  value       = aws_secretsmanager_secret.password.arn
+output "users" {
+  description = "REDIS_USER by account. Names of MemoryDB's users are those of a whole account of AWS and region."
+  value       = { for account in keys(local.access) : account => local.on_memorydb ? aws_memorydb_user.account[account].user_name : aws_elasticache_user.account[account].user_name }
 }
 
 output "node_ids" {
@@ -41,7 +36,13 @@ output "posture" {
     multi_az          = local.on_memorydb ? true : aws_elasticache_replication_group.this[0].multi_az_enabled
     encrypted         = local.on_memorydb ? aws_memorydb_cluster.this[0].kms_key_arn != null : aws_elasticache_replication_group.this[0].at_rest_encryption_enabled
     tls               = local.on_memorydb ? aws_memorydb_cluster.this[0].tls_enabled : aws_elasticache_replication_group.this[0].transit_encryption_enabled
-    password_required = local.on_memorydb ? aws_memorydb_cluster.this[0].acl_name != "open-access" : nonsensitive(aws_elasticache_replication_group.this[0].auth_token != null)
-    eviction          = one([for parameter in local.on_memorydb ? aws_memorydb_parameter_group.this[0].parameter : aws_elasticache_parameter_group.this[0].parameter : parameter.value if parameter.name == "maxmemory-policy"])
+    password_required = local.on_memorydb ? aws_memorydb_cluster.this[0].acl_name == aws_memorydb_acl.this[0].name : aws_elasticache_replication_group.this[0].user_group_ids == toset(aws_elasticache_user_group.this[*].user_group_id)
+    # Who may log in, and what they may do.
+    accounts = local.on_memorydb ? { for account, user in aws_memorydb_user.account : account => user.access_string } : { for account, user in aws_elasticache_user.account : account => user.access_string }
+    members  = local.on_memorydb ? aws_memorydb_acl.this[0].user_names : aws_elasticache_user_group.this[0].user_ids
+    nameless = local.on_memorydb ? null : aws_elasticache_user.default[0].access_string
+    # How many passwords of each account hold.
+    passwords = { for account, passwords in var.passwords : account => nonsensitive(length(passwords)) }
+    eviction  = one([for parameter in local.on_memorydb ? aws_memorydb_parameter_group.this[0].parameter : aws_elasticache_parameter_group.this[0].parameter : parameter.value if parameter.name == "maxmemory-policy"])
   }
 }

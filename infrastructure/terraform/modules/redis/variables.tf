@@ -84,3 +84,18 @@ variable "secret_recovery_days" {
   description = "Days in which a deleted secret can be brought back: 0, or 7 to 30."
   type        = number
 }
+
+variable "passwords" {
+  description = "Passwords of each account: one, or two while one takes the place of the other. 16 to 128 characters."
+  type        = map(list(string))
+
+  validation {
+    condition     = alltrue([for passwords in var.passwords : length(passwords) >= 1 && length(passwords) <= 2])
+    error_message = "An account has one password, or two."
+  }
+}
+
+variable "former_account" {
+  description = "Whether the one account of versions before there was one for each service still holds: while tasks run with it."
+  type        = bool
+}

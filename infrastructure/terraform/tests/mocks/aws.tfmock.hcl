@@ -12,6 +12,12 @@ mock_data "aws_secretsmanager_random_password" {
   }
 }
 
+mock_data "aws_secretsmanager_secret_version" {
+  defaults = {
+    secret_string = "{\"gateway\":\"former-password-1\",\"broadcaster\":\"former-password-2\",\"archiver\":\"former-password-3\",\"cache\":\"former-password-4\",\"operator\":\"former-password-5\"}" #checkov:skip=CKV_SECRET_6:made up, for tests
+  }
+}
+
 mock_resource "aws_kms_key" {
   defaults = {
     arn = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"

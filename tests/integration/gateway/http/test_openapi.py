@@ -147,7 +147,7 @@ async def well(stranger: Stranger) -> None:
         return len((await call("get_audit", item_id=item_id)).json()["operations"]) == 5
 
     await eventually(is_archived)
-    for operation in ("get_me", "get_overview", "get_dead_letters", "get_acts"):
+    for operation in ("get_me", "get_overview", "get_dead_letters", "get_rulings", "get_acts"):
         await call(operation)
 
 
@@ -173,6 +173,7 @@ async def rule(stranger: Stranger, item_id: str) -> None:
     await call("unlimit_bidder", user_id="cyd", currency="USD", reason="paid")
     await call("block_for_seller", example("block_for_seller"), seller_id="sam", user_id="cyd")
     assert len((await call("list_bidders", limit=5)).json()["bidders"]) == 1
+    assert (await call("list_items_of_seller", seller_id="sam", status="open", limit=5)).status_code == 200
     assert len((await call("list_bidders_of_seller", seller_id="sam", limit=5)).json()["bidders"]) == 1
     assert (await call("get_bidder_of_seller", seller_id="sam", user_id="cyd")).json()["blocked"] is True
     await call("require_approval", example("require_approval"))
@@ -214,6 +215,10 @@ async def unwell(stranger: Stranger) -> None:
     assert (await call("get_acts", before=0)).status_code == 422
     assert (await call("sign_in", stranger.example("sign_in"))).status_code == 404
     assert (await call("make_sign_in_code")).status_code == 403, "with AUTH_MODE=open nobody signs in"
+    for operation in ("get_watch_list", "list_own_bids"):
+        assert (await call(operation)).json()["code"] == "IDENTITY_REQUIRED", operation
+    for operation in ("watch_item", "unwatch_item"):
+        assert (await call(operation, item_id="priced")).json()["code"] == "IDENTITY_REQUIRED", operation
     assert (await call("create_item", {"name": "A vase", "start_price": 0.001})).json()["field"] == "start_price"
     # Without tokens there is nothing to revoke, and none to be given.
     assert (await call("revoke_tokens", {"user_id": "ann"})).status_code == 409

@@ -238,12 +238,46 @@ async def test_the_archive_knows_who_ruled_what_and_nobody_else_is_told(
             (None, "sam", "joe", "block", False, True, None, reason, "operator"),
         ]
         assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 0
+        told = (await http.get(f"{API}/items/audited/audit")).json()["rulings"]
+        assert [(each["ruling"], each["amount"], each["by"], each["reason"]) for each in told] == [
+            ("unblock", None, "olga", "paid"),
+            ("limit", 7.25, "operator", ""),
+            ("block", None, "olga", reason),
+        ]
+        assert {(each["user_id"], each["seller_id"], each["currency"]) for each in told} == {("joe", None, "USD")}
+        [on_all] = (await http.get(f"{API}/ops/rulings", params={"user_id": "joe"})).json()["rulings"]
+        assert (on_all["ruling"], on_all["seller_id"], on_all["by"]) == ("block", "sam", "operator")
+        assert on_all["reason"] == reason
     finally:
         await connection.close()
     # A ruling that was taken back altogether leaves nothing on the item.
     await rule(http, "DELETE", "/items/audited/bidders/joe/limit")
     assert await redis.exists(item_rulings_key("audited")) == 0
     await rule(http, "DELETE", "/sellers/sam/bidders/joe/block")
+
+
+async def test_who_ruled_on_all_bidders_and_on_what_one_may_spend_is_told(http: httpx.AsyncClient) -> None:
+    await rule(http, "PUT", "/bidders/ken/limit", {"amount": 12.5, "reason": "new", "by": "olga"})
+    await rule(http, "PUT", "/approval-required", {"reason": "a gala", "by": "olga"})
+    await rule(http, "DELETE", "/approval-required", reason="it is over", by="olga")
+
+    async def made(**whom: str) -> Any:
+        found = (await http.get(f"{API}/ops/rulings", params=whom)).json()["rulings"]
+        return [(each["user_id"], each["ruling"], each["amount"], each["reason"], each["by"]) for each in found]
+
+    async def is_archived() -> bool:
+        newest = (await made(limit="1"))[:1]
+        return [each[3] for each in newest] == ["it is over"] and len(await made(user_id="ken")) == 1
+
+    await eventually(is_archived)
+    assert await made(user_id="ken") == [("ken", "limit", 12.5, "new", "olga")]
+    everybody = await made()
+    assert [(user_id, reason, by) for user_id, _, _, reason, by in everybody[:2]] == [
+        (None, "it is over", "olga"),
+        (None, "a gala", "olga"),
+    ]
+    assert len(await made(limit="1")) == 1
+    assert (await http.get(f"{API}/ops/rulings", params={"user_id": "white space"})).status_code == 422
 
 
 async def test_every_shard_has_it_when_it_is_answered(http: httpx.AsyncClient, redis: Any) -> None:

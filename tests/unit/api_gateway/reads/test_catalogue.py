@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from api_gateway.reads.catalogue import Catalogue
@@ -18,9 +20,14 @@ class Reads:
         return b'{"ids":["b","a"],"next_cursor":"next"}'
 
 
+def catalogue_of(reads: Reads) -> Catalogue:
+    """PostgreSQL is asked for the items of one seller alone."""
+    return Catalogue(reads, cast(Any, None))
+
+
 async def test_a_page_is_read_by_its_key() -> None:
     reads = Reads()
-    catalogue = Catalogue(reads)
+    catalogue = catalogue_of(reads)
     cursor = "WyJwcmljZSIsIkVVUjo1IiwiYSJd"
     page = await catalogue.page(status="sold", sort="price", cursor=cursor, limit=2)
     assert page == CataloguePage(["b", "a"], "next")
@@ -34,5 +41,5 @@ async def test_a_page_is_read_by_its_key() -> None:
 async def test_a_cursor_that_no_page_gave_out_is_not_asked_about(cursor: str) -> None:
     reads = Reads()
     with pytest.raises(InvalidInput, match="cursor: "):
-        await Catalogue(reads).page(status=None, sort="newest", cursor=cursor, limit=2)
+        await catalogue_of(reads).page(status=None, sort="newest", cursor=cursor, limit=2)
     assert reads.asked == []

@@ -33,8 +33,10 @@ class World:
         self.error: Exception | None = None
         self.listing = Listing(cast(Any, self), cast(Any, self))
 
-    async def page(self, *, status: str | None, sort: str, cursor: str | None, limit: int) -> CataloguePage:
-        self.asked.append(Wish(status, cast(Any, sort), cursor, limit))
+    async def page(
+        self, *, status: str | None, sort: str, cursor: str | None, limit: int, seller: str | None
+    ) -> CataloguePage:
+        self.asked.append(Wish(status, cast(Any, sort), cursor, limit, seller))
         await self.let.acquire()
         if self.error is not None:
             raise self.error

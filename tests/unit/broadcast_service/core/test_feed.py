@@ -9,6 +9,7 @@ import pytest
 
 from broadcast_service.core.feed import OLD_SNAPSHOTS_MAX, WAITING_MAX, ItemFeed, Recovery
 from broadcast_service.core.frames import UNKNOWN
+from broadcast_service.core.outgoing import Outgoing, OutgoingLimits
 from shared.domain.soft_close import SoftClose
 from shared.messages import Event
 from shared.redis_layout.item_hash import ItemState
@@ -42,6 +43,23 @@ def test_events_in_order_become_frames() -> None:
     advance = feed.offer(bids(4, 6))
     assert shown(advance.frames) == [("bid", 4), ("bid", 5), ("bid", 6)]
     assert not advance.load
+
+
+def test_every_frame_knows_when_its_item_was_created_for_its_bidders_are_named_by_that() -> None:
+    """Also one that stands for several, in a queue."""
+    feed = feed_at(3)
+    made = item(3).created_us
+    passing = feed.offer(bids(4, 6)).frames
+    begun = ItemFeed(ITEM)
+    begun.recover(Recovery(item(6), tuple(bids(4, 6))))
+    frames = [*passing, *feed.history(Recovery(item(6), tuple(bids(2, 6)))).values(), *begun.history().values()]
+    queue = Outgoing(OutgoingLimits(frames_max=2))
+    for frame in passing:
+        queue.push(frame, 0.0)
+    frames += [queue.pop(0.0) for _ in range(len(queue))]
+    passed = [("bid", seq) for seq in (4, 5, 6)]
+    assert shown(tuple(frames)) == [*passed, *(("bid", seq) for seq in range(2, 7)), *passed, ("state", 6)]
+    assert {frame.created_us for frame in frames} == {made}
 
 
 def test_duplicates_and_old_events_are_dropped() -> None:

@@ -47,7 +47,7 @@ def test_bidders_are_told_their_own_alias() -> None:
         standings.listen(user, user, sees_maximum=False)
     standings.learn({"ann": Facts(True), LEADER: Facts(True)})
     aliases = {listener: content(frame)["alias"] for listener, frame in standings.flush(item(5), 0)}
-    assert aliases == {user: alias_of(ITEM, user) for user in ("ann", LEADER)}
+    assert aliases == {user: alias_of(ITEM, user, 0) for user in ("ann", LEADER)}
 
 
 def test_a_maximum_that_the_bidder_went_past_is_none_any_more() -> None:
@@ -97,7 +97,7 @@ def test_the_frame_says_at_which_version_and_price() -> None:
         "epoch": 1,
         "seq": 5,
         "standing": "leading",
-        "alias": alias_of(ITEM, LEADER),
+        "alias": alias_of(ITEM, LEADER, 0),
         "current_bid": 6.0,
         "min_next_bid": 6.01,
         "your_maximum": None,

@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "deploy-aws.md").read_text()
 
-# What the output `one_shot` of infrastructure/terraform/envs looks like.
+# What the outputs `one_shot` and `operator` of infrastructure/terraform/envs looks like.
 ONE_SHOT = "aws ecs run-task --network-configuration 'awsvpcConfiguration={subnets=[a,b],assignPublicIp=DISABLED}'"
 SAYS_ITS_ARGUMENTS = """#!/bin/sh
 printf '%s\\n' "$@"
 """
-COMMANDS = re.findall(r'^eval "\$\(terraform output -raw one_shot\).*$', PAGE, re.MULTILINE)
+COMMANDS = re.findall(r'^eval "\$\(terraform output -raw (?:one_shot|operator)\).*$', PAGE, re.MULTILINE)
 
 
 def install(folder: Path, name: str, text: str) -> None:
@@ -48,5 +48,5 @@ def test_a_one_shot_task_gets_its_arguments_whole(tmp_path: Path, command: str) 
     assert options.pop("--network-configuration") == "awsvpcConfiguration={subnets=[a,b],assignPublicIp=DISABLED}"
     assert options in (
         {"--query": "tasks[0].taskArn", "--output": "text"},
-        {"--overrides": "containerOverrides=[{name=one-shot,command=[recover]}]"},
+        {"--overrides": "containerOverrides=[{name=operator,command=[recover]}]"},
     )

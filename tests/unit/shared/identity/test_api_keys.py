@@ -66,6 +66,22 @@ def whom(of: Identity, token: str) -> Principal | None:
     return of.principals.of(headers_of(token))
 
 
+def test_while_the_secret_of_the_issuer_is_replaced_both_are_believed_and_the_old_one_signs_until_then() -> None:
+    pair = {"auth_hs256_secret": "n" * 32, "auth_hs256_secret_also": SECRET}
+    before = identity(**pair, auth_hs256_secret_since="2100-01-01T00:00:00Z")
+    after = identity(**pair, auth_hs256_secret_since="2020-01-01T00:00:00Z")
+    old, new = identity(), identity(auth_hs256_secret="n" * 32)
+    for of, others in ((before, (old, after)), (after, (new, before))):
+        assert of.signer is not None
+        token = of.signer.sign("ann", ["bidder"], ttl_s=60)
+        for other in (of, *others):
+            assert whom(other, token) is not None
+        with pytest.raises(Unauthenticated):
+            whom(new if of is before else old, token)
+    with pytest.raises(Unauthenticated):
+        whom(before, signed("x" * 32))
+
+
 def test_the_secret_of_the_issuer_signs() -> None:
     of = identity()
     assert of.signer is not None

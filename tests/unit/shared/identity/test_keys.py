@@ -319,6 +319,7 @@ OPEN: dict[str, Any] = dict.fromkeys(("auth_hs256_secret", "auth_issuer", "auth_
         ({"auth_hs256_secret": ""}, "needs one of .*; set is none"),
         ({"auth_jwks": ONE.decode()}, "needs one of .*; set is AUTH_JWKS and AUTH_HS256_SECRET"),
         ({"auth_hs256_secret": "s" * 31}, "at least 32 bytes"),
+        (OPEN | {"auth_hs256_secret_also": "o" * 32}, "AUTH_HS256_SECRET_ALSO is set, and AUTH_HS256_SECRET"),
         ({"auth_hs256_secret": "", "auth_jwks": "{}"}, "must be a JSON Web Key Set"),
         ({"auth_hs256_secret": "", "auth_jwks_url": "http://issuer.example"}, "must be an https address"),
         ({"auth_hs256_secret": "", "auth_jwks_file": "/nowhere/keys"}, "cannot be read"),

@@ -13,6 +13,7 @@ from shared.identity.jwks import parse_jwks
 from shared.identity.keys import FixedKeys, Secret
 from shared.identity.principals import TOKEN_BYTES_MAX, Principals, bearer_token
 from shared.identity.tokens import Principal, Tokens
+from shared.secret_pairs import SecretPair
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, SECRET, headers_of, jwk_of, jwks, private_key, signed
 
 
@@ -35,7 +36,7 @@ class Clock:
 
 
 def counted(keys: Any = None, **options: Any) -> tuple[Principals, Counted]:
-    keys = Secret(SECRET) if keys is None else keys
+    keys = Secret(SecretPair("AUTH_HS256_SECRET", SECRET)) if keys is None else keys
     tokens = Counted(keys, issuer=ISSUER, audience=AUDIENCE, leeway_s=0)
     return Principals(tokens, keys, **options), tokens
 
@@ -211,7 +212,7 @@ def test_that_keys_are_away_is_not_remembered() -> None:
                 raise KeysAway("away", retry_after_s=1)
             return super().find(kid, algorithm)
 
-    keys = Away(SECRET)
+    keys = Away(SecretPair("AUTH_HS256_SECRET", SECRET))
     principals, _ = counted(keys)
     headers = headers_of(signed())
     with pytest.raises(KeysAway):

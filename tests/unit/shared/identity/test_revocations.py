@@ -10,6 +10,7 @@ from shared.identity.keys import Secret
 from shared.identity.principals import Principals
 from shared.identity.revocations import Revocation, Revocations
 from shared.identity.tokens import Principal, Tokens
+from shared.secret_pairs import SecretPair
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, SECRET, headers_of, signed
 
 
@@ -66,7 +67,7 @@ def test_what_holds_no_more_is_not_taken_and_the_number_is_bounded(monkeypatch: 
 
 
 def principals_of(revocations: Revocations) -> Principals:
-    keys = Secret(SECRET)
+    keys = Secret(SecretPair("AUTH_HS256_SECRET", SECRET))
     tokens = Tokens(keys, issuer=ISSUER, audience=AUDIENCE, leeway_s=0)
     return Principals(tokens, keys, revocations=revocations)
 

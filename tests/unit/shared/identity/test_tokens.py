@@ -19,6 +19,7 @@ from shared.identity.errors import Unauthenticated
 from shared.identity.jwks import KEYS_MAX, JwksInvalid, parse_jwks
 from shared.identity.keys import FixedKeys, Secret
 from shared.identity.tokens import Principal, Role, Tokens
+from shared.secret_pairs import SecretPair
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, SECRET, claims, jwk_of, jwks, private_key, signed
 
 # Of when tests are collected; a whole run may take half an hour.
@@ -27,7 +28,7 @@ KINDS = ("ES256", "EdDSA", "RS256")
 
 
 def by_secret(leeway_s: int = 0) -> Tokens:
-    return Tokens(Secret(SECRET), issuer=ISSUER, audience=AUDIENCE, leeway_s=leeway_s)
+    return Tokens(Secret(SecretPair("AUTH_HS256_SECRET", SECRET)), issuer=ISSUER, audience=AUDIENCE, leeway_s=leeway_s)
 
 
 def by_keys(*kinds: str) -> Tokens:

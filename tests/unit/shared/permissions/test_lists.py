@@ -13,7 +13,8 @@ from shared import names
 from shared.permissions.accounts import Account, Login
 from shared.permissions.nats_users import SUBJECTS, inbox_of, users_of_nats
 from shared.permissions.postgres_roles import TABLES, grants, scram_verifier, set_login
-from shared.permissions.redis_users import GRANTS, access_of, users_of_redis
+from shared.permissions.redis_on_aws import NotOnAws, access_string_of, checked
+from shared.permissions.redis_users import GRANTS, Grant, access_of, users_of_redis
 from shared.redis_layout import keys
 
 ROOT = Path(__file__).parents[4]
@@ -195,3 +196,28 @@ def test_nothing_is_granted_on_tables_that_are_not_there_yet() -> None:
     text = grants(["items"], [])
     assert "ON items TO bidding_gateway" in text
     assert "ON bids" not in text
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(">password", "<password", "#" + "a" * 64, "!" + "a" * 64, "nopass", "resetpass", "reset"),
+        *("+@all", "+@admin", "-@dangerous", "-get", "allkeys", "allcommands", "&channel", "user"),
+        *("+config", "+config|get", "+acl|setuser", "+cluster|failover", "+shutdown", "+replicaof", "+debug", "+GET"),
+        *("(+get", "+get)", "(on +get)", "((+get))", "(~x +save)", "%R~", ""),
+    ],
+)
+def test_what_aws_does_not_take_is_refused_before_it_is_asked(rule: str) -> None:
+    assert checked("on ~{s??}:* %R~x resetchannels -@all +get +cluster|slots (~y resetchannels -@all +set)")
+    with pytest.raises(NotOnAws):
+        checked(f"on {rule} -@all" if rule else "on ~x  +get reset -@all")
+
+
+def test_a_list_that_aws_does_not_take_makes_no_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GRANTS, Account.CACHE, (Grant(("get", "config|get"), ["x"]),))
+    with pytest.raises(NotOnAws, match=r"\+config\|get"):
+        access_string_of(Account.CACHE)
+
+
+def test_who_has_no_business_at_redis_has_no_string() -> None:
+    assert [account for account in Account if not access_string_of(account)] == [Account.CACHE]

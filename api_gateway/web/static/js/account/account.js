@@ -30,7 +30,7 @@ export function mountAccount() {
   const box = document.getElementById("account");
   const name = element("span", { class: "account-name" });
   const operations = element("a", { href: "/ops", class: "account-link" }, "Operations");
-  const selling = element("a", { href: "/selling", class: "account-link" }, "Your bidders");
+  const selling = element("a", { href: "/selling", class: "account-link" }, "Your lots");
   const enter = element("button", { type: "button", class: "button-quiet" }, "Sign in");
   const leave = element("button", { type: "button", class: "button-quiet" }, "Sign out");
   const note = element("div", { class: "account-note", role: "alert", hidden: "" });

@@ -2,11 +2,13 @@
 // hidden. Of a lot that is only watched, the browser tells the first bid that comes while the tab is hidden.
 
 import { Register, stateOf } from "../feed/feed.js";
-import { getItem } from "../lib/api.js";
+import { ApiError, getItem } from "../lib/api.js";
 import { byId, element, isolated } from "../lib/dom.js";
 import { formatMoney } from "../lib/money.js";
+import { session } from "../lib/session.js";
 import { isFinalStatus } from "../lib/status.js";
 import { learnAlias, publicSelf } from "./alias.js";
+import { bidOnItems } from "./bidon.js";
 import { BrowserNotices, noticesState } from "./notices.js";
 import { stakedItems } from "./stakes.js";
 import { newerStanding, standingOf } from "./standing.js";
@@ -21,9 +23,13 @@ export class OutbidNotice {
   #bidsTold = new Set(); // The watched lots of which a bid was told since the tab was hidden.
   #browser = new BrowserNotices();
 
-  /** `own`: the lot of the page, which says itself that its bidder was outbid; the browser tells of it, too. */
-  constructor(userId, { own = null } = {}) {
+  /**
+   * `own`: the lot of the page, which says itself that its bidder was outbid; the browser tells of it, too. `onMore()`
+   * runs when `items` has more.
+   */
+  constructor(userId, { own = null, onMore = () => {} } = {}) {
     this.own = own;
+    this.onMore = onMore;
     this.box = byId("outbid");
     document.addEventListener("visibilitychange", () => this.#bidsTold.clear());
     this.identify(userId);
@@ -36,6 +42,22 @@ export class OutbidNotice {
     this.#lots.clear();
     for (const id of stakedItems(userId).slice(0, FOLLOWED_MAX)) this.#follow(id, true);
     if (this.own !== null) this.#follow(this.own, false);
+    this.#meetOthers();
+  }
+
+  /** Follows the lots on which this bidder has bid elsewhere, too. */
+  async #meetOthers() {
+    if (session() === null) return;
+    const user = this.userId;
+    let ids = [];
+    try {
+      ids = await bidOnItems(user, FOLLOWED_MAX);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error; // Those of this browser are followed already.
+    }
+    if (user !== this.userId) return;
+    for (const id of ids) this.#follow(id, true);
+    if (ids.length > 0) this.onMore();
   }
 
   /** The other lots whose frames it wants: those with a bid and, where the browser tells of them, those watched. */
@@ -64,6 +86,7 @@ export class OutbidNotice {
   }
 
   #follow(itemId, hasBid) {
+    if (hasBid && this.#lots.has(itemId)) this.#lots.get(itemId).hasBid = true;
     if (this.#lots.has(itemId) || this.#lots.size > FOLLOWED_MAX) return;
     this.#lots.set(itemId, { register: new Register(), told: null, standing: null, hasBid });
   }

@@ -1,12 +1,63 @@
-// The watch list: the lots that somebody follows without a bid, kept by this browser.
+// The watch list: the lots that somebody follows without a bid. Of whoever is signed in the house keeps it, so that it is
+// the same on all of their devices, and nobody else's here; this page has it in memory alone. Where nobody is, the browser
+// keeps it.
 
+import { ApiError, pause, unwatchItem, watchItem, watchList } from "../lib/api.js";
+import { onSession, session } from "../lib/session.js";
 import { keep, recall } from "../lib/storage.js";
 
 const KEY = "bidding.watching";
 const WATCHED_MAX = 200;
 
-/** The ids of the watched lots, the newest first. */
+const listeners = new Set();
+let known = null; // What the house keeps for who is signed in, the newest first; null before it was read.
+let reading = null; // The promise of it.
+let changes = 0; // What was read while there was one may lack it.
+
+/** The ids of the lots that are watched, the newest first; none before the house has told them. */
 export function watchedItems() {
+  return session() === null ? watchedHere() : (known ?? []);
+}
+
+export function isWatched(itemId) {
+  return watchedItems().includes(itemId);
+}
+
+/** `listener()` runs when the list is another one: it was read, or changed, or is somebody else's now. */
+export function onWatched(listener) {
+  listeners.add(listener);
+}
+
+/** The same as `watchedItems()`, once the house has told them. Throws an ApiError. */
+export async function readWatched() {
+  if (session() === null) return watchedHere();
+  if (known !== null) return known;
+  if (reading === null) {
+    const mine = read().finally(() => {
+      if (reading === mine) reading = null;
+    });
+    reading = mine;
+  }
+  return reading;
+}
+
+/** Puts the lot on the list, or takes it off. Of more than 200 in a browser the oldest is dropped. Throws an ApiError. */
+export async function setWatched(itemId, isOn) {
+  const user = session()?.user;
+  if (user === undefined) keepHere(isOn ? [itemId, ...without(watchedHere(), itemId)] : without(watchedHere(), itemId));
+  else {
+    await (isOn ? watchItem(itemId) : unwatchItem(itemId));
+    changes += 1;
+    // Somebody else may have signed in meanwhile.
+    if (session()?.user !== user) return;
+    if (known === null) await readWatched();
+    else known = isOn ? [itemId, ...without(known, itemId)] : without(known, itemId);
+  }
+  tell();
+}
+
+/** The ids of the lots that this browser watches for nobody. */
+export function watchedHere() {
   try {
     const list = JSON.parse(recall(KEY) ?? "[]");
     return Array.isArray(list) ? list.filter((id) => typeof id === "string") : [];
@@ -15,12 +66,62 @@ export function watchedItems() {
   }
 }
 
-export function isWatched(itemId) {
-  return watchedItems().includes(itemId);
+/**
+ * Moves what this browser watches to the list of who is signed in. What the house does not know is dropped. Throws an
+ * ApiError; what was moved before is moved.
+ */
+export async function takeOver() {
+  const user = session()?.user;
+  // The oldest first, so that the order stays.
+  for (const id of watchedHere().reverse()) {
+    if (session()?.user !== user) return;
+    try {
+      await patiently(() => setWatched(id, true));
+    } catch (error) {
+      if (!(error instanceof ApiError) || ![404, 422].includes(error.status)) throw error;
+    }
+    keepHere(without(watchedHere(), id));
+  }
 }
 
-/** Puts the lot on the list, or takes it off. Of more than 200 the oldest is dropped. */
-export function setWatched(itemId, isOn) {
-  const others = watchedItems().filter((id) => id !== itemId);
-  keep(KEY, JSON.stringify((isOn ? [itemId, ...others] : others).slice(0, WATCHED_MAX)));
+async function read() {
+  const user = session().user;
+  for (;;) {
+    const before = changes;
+    const { items } = await watchList();
+    if (session()?.user !== user) return [];
+    if (before !== changes) continue;
+    known = items.map(({ item_id: id }) => id);
+    tell();
+    return known;
+  }
 }
+
+/** Waits where somebody asks for too much at a time. */
+async function patiently(attempt) {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 429) throw error;
+      await pause(Math.max(error.retryAfterMs, 1000));
+    }
+  }
+}
+
+function keepHere(ids) {
+  keep(KEY, JSON.stringify(ids.slice(0, WATCHED_MAX)));
+}
+
+function without(ids, itemId) {
+  return ids.filter((id) => id !== itemId);
+}
+
+function tell() {
+  for (const listener of listeners) listener();
+}
+
+onSession(() => {
+  known = reading = null;
+  tell();
+});

@@ -20,8 +20,6 @@ import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdic
 const JUST_MOVED_MS = 600;
 // For how long an amount stands still that "press again" has named.
 const PROMISED_MS = 4000;
-// For how long somebody may wonder what became of a press by which nothing was sent, because they led.
-const WONDERS_MS = 5000;
 // When bids come no longer fast, the offers go back to the minimum.
 const CALM_MS = 1000;
 
@@ -38,7 +36,7 @@ export class BidForm {
   #offers = new Offers();
   #offered = []; // The amounts offered now.
   #saysLeader = false; // The message says that the bidder leads.
-  #keptAtMs = -Infinity; // When a press sent nothing, because the bidder led.
+  #isHeld = false; // It says so in answer to a press that has sent nothing.
   #acceptedAtMs = -Infinity;
   #state = null;
   #known = ""; // Who was signed in last; "" once they have signed out.
@@ -102,8 +100,7 @@ export class BidForm {
   #startAfresh() {
     this.message.clear();
     this.#promise = this.#accepted = null;
-    this.#saysLeader = this.#replaces = this.#touched = false;
-    this.#keptAtMs = -Infinity;
+    this.#saysLeader = this.#isHeld = this.#replaces = this.#touched = false;
     this.amount.value = "";
     this.attempts.forget();
     this.#enable();
@@ -138,13 +135,16 @@ export class BidForm {
     if (this.#saysLeader && !this.#leads) this.#leadsNoLonger();
   }
 
-  /** What the message says is over; but whoever has just pressed must not be left without a word. */
+  /** What the message says is over; but whoever has pressed must not be left without a word. */
   #leadsNoLonger() {
     this.#saysLeader = false;
     this.message.clear();
-    const wonders = performance.now() - this.#keptAtMs < WONDERS_MS;
-    if (wonders && this.#mode === "bid" && !this.#touched && this.#offered.length > 0) {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    if (this.#mode === "bid" && !this.#touched && this.#offered.length > 0) {
       this.#promiseTo(this.#offered[0], this.#bidsUpTo, "You have been outbid since.");
+    } else {
+      this.message.say("warn", "You were outbid after you pressed. Nothing was sent: press again to bid.");
     }
   }
 
@@ -363,8 +363,7 @@ export class BidForm {
     // In the mode "bid" nobody has asked for a higher maximum.
     const isOffered = isMax && this.#mode === "bid";
     if (isOffered && this.#leads && own >= amount) {
-      this.#saysLeader = true;
-      this.#keptAtMs = performance.now();
+      this.#saysLeader = this.#isHeld = true;
       this.message.say("warn", `You lead already, and your maximum of ${this.#money(own)} holds. Nothing was sent.`);
       return;
     }
@@ -375,10 +374,15 @@ export class BidForm {
       this.#send(amounts);
       return;
     }
-    this.#saysLeader = this.#leads;
-    const no = { label: "Do not bid", run: () => this.message.clear() };
+    this.#saysLeader = this.#isHeld = this.#leads;
+    const no = { label: "Do not bid", run: () => this.#dismiss() };
     const yes = { label: isMax ? `Yes, up to ${said}` : `Yes, bid ${said}`, run: () => this.#send(amounts) };
     this.message.ask(question, yes, no);
+  }
+
+  #dismiss() {
+    this.#saysLeader = false;
+    this.message.clear();
   }
 
   /** Asks first: buying ends the auction. It takes the buy-now price, however much more was typed. */
@@ -404,8 +408,7 @@ export class BidForm {
 
   #began({ bid }) {
     this.#promise = null;
-    this.#saysLeader = false;
-    this.#keptAtMs = -Infinity;
+    this.#saysLeader = this.#isHeld = false;
     this.#enable();
     setText(this.button, isMaximum(bid) ? "Leaving your maximum…" : "Placing your bid…");
     this.message.clear();
@@ -451,6 +454,7 @@ export class BidForm {
     this.#offer(verdict.success);
     const words = wordsForVerdict(verdict, attempt, (amount) => this.#money(amount));
     if (words.tone === "good" && this.#isOutdated()) return;
+    this.#isHeld = false;
     this.#saysLeader = !verdict.success && (verdict.you_lead || verdict.code === "MAX_NOT_RAISED");
     const choose = this.#mode === "max" ? words.choose : undefined;
     const action = { label: `Set ${this.#money(choose)}`, run: () => this.#choose(choose) };

@@ -17,7 +17,7 @@ function leastText({ amount, above, own }, { mode, leads, isUpTo, money }) {
   if (amount === null) return "";
   const said = money(amount);
   if (mode === "bid") {
-    if (isUpTo) return "The house bids the least that leads, up to this";
+    if (isUpTo) return "The house bids only what it takes to lead, up to this";
     return leads ? `You lead. Bidding against yourself takes ${said}` : `Minimum next bid ${said}`;
   }
   if (!above) return `At least ${said}`;

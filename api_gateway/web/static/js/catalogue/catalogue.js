@@ -1,17 +1,18 @@
 // The catalogue: all items, page by page, with live prices for those in view.
 
 import { mountAccount } from "../account/account.js";
+import { bidOnItems } from "../bidder/bidon.js";
 import { userId } from "../bidder/bidder.js";
 import { NoticesButton } from "../bidder/notices.js";
 import { OutbidNotice } from "../bidder/outbid.js";
-import { stakedItems } from "../bidder/stakes.js";
-import { watchedItems } from "../bidder/watching.js";
+import { mountTakeOver } from "../bidder/takeover.js";
+import { onWatched, readWatched } from "../bidder/watching.js";
 import { backoffMs } from "../feed/connection.js";
 import { Feed } from "../feed/feed.js";
 import { LinkMark } from "../feed/link.js";
 import { ApiError, feedBase, getItem, listItems, pause } from "../lib/api.js";
 import { byId, isolated, setText } from "../lib/dom.js";
-import { mayBe, onSession } from "../lib/session.js";
+import { mayBe, onSession, session } from "../lib/session.js";
 import { STATUS_LABELS } from "../lib/status.js";
 import { Card } from "./card.js";
 
@@ -20,9 +21,9 @@ const PAGE_SIZE = 24;
 const SEARCH_PAGE_SIZE = 200;
 const SEARCHED_MAX = 1000;
 const TYPING_MS = 150;
-// The lists that this browser keeps, by the names of their filters: which lots, the newest first.
-const OWN_LISTS = { mine: () => stakedItems(userId()), watched: watchedItems };
-const OWN_MAX = 100;
+// The lists of one's own, by the names of their filters: which lots, the newest first.
+const OWN_LISTS = { mine: () => bidOnItems(userId()), watched: readWatched };
+const OWN_AT_ONCE = 96;
 const READ_AT_ONCE = 6;
 const SORTS = ["ending", "newest", "price"];
 // The API's order by end begins with what has ended. Read by status, in this order, ended lots come last.
@@ -36,6 +37,7 @@ class Catalogue {
   #feed = null;
   #lists = []; // What is still to be read: {status, sort}, the present one first.
   #cursor = null; // In the present list; null at its beginning.
+  #ids = null; // Of a list of one's own, those that are still to be read; null before it is known.
   #loads = 0;
   #read = 0; // Lots that were read since the list was chosen.
   #restored = 0; // Those of them that are lost for now.
@@ -47,7 +49,9 @@ class Catalogue {
 
   constructor() {
     this.grid = byId("grid");
-    this.outbid = new OutbidNotice(userId());
+    this.outbid = new OutbidNotice(userId(), { onMore: () => this.#followOthers() });
+    onWatched(() => this.#followOthers());
+    mountTakeOver(() => this.status === "watched" && this.show(this.status, this.sort, this.search));
     this.viewed = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "300px" });
     byId("more").addEventListener("click", () => this.#showMore());
     byId("retry").addEventListener("click", () => {
@@ -90,9 +94,15 @@ class Catalogue {
     this.grid.replaceChildren();
     this.#lists = sort === "ending" && status === "" ? [...BY_END] : [{ status, sort }];
     this.#cursor = null;
+    this.#ids = null;
     this.#read = 0;
     this.#restored = 0;
     this.#load();
+  }
+
+  /** Somebody's sign-in has ended: shows none of their lists any more. */
+  forgetOwn() {
+    if (Object.hasOwn(OWN_LISTS, this.status)) this.show(this.status, this.sort, this.search);
   }
 
   /** Filters the lots, and reads further pages if there are any. */
@@ -175,15 +185,20 @@ class Catalogue {
     }
   }
 
-  /** Reads the lots of a list that this browser keeps. What cannot be read for good is left out. */
+  /** Reads lots of a list of one's own; while somebody searches, all of them. What cannot be read for good is left out. */
   async #loadOwn(load) {
-    const ids = OWN_LISTS[this.status]().slice(0, OWN_MAX).filter((id) => !this.#cards.has(id));
-    for (let from = 0; from < ids.length; from += READ_AT_ONCE) {
-      const items = await Promise.all(ids.slice(from, from + READ_AT_ONCE).map((id) => getItem(id).catch(leftOut)));
+    const ids = this.#ids ?? [...(await OWN_LISTS[this.status]())];
+    if (load !== this.#loads) return;
+    this.#ids = ids;
+    for (let read = 0; ids.length > 0 && (read < OWN_AT_ONCE || this.#mayHold()); read += READ_AT_ONCE) {
+      const some = ids.slice(0, READ_AT_ONCE);
+      const items = await Promise.all(some.map((id) => getItem(id).catch(leftOut)));
       if (load !== this.#loads) return;
+      ids.splice(0, some.length);
       for (const item of items) if (item !== null) this.#add(item);
+      this.#read += some.length;
     }
-    this.#lists = [];
+    if (ids.length === 0) this.#lists = [];
   }
 
   /** Reads a page of the list; while somebody searches, on to the next one, until enough lots were read. */
@@ -293,14 +308,18 @@ function leftOut(error) {
 }
 
 function emptyText(status) {
-  if (status === "mine") return "You have not bid on a lot in this browser.";
+  if (status === "mine") return session() !== null ? "You have not bid on a lot." : "You have not bid on a lot in this browser.";
   if (status === "watched") return "You watch no lot. Each lot has a button for that.";
   return "No lot has this status at the moment.";
 }
 
 mountAccount();
-// What is shown of one's own changes with who one is. Where a session only ended, the page stays as it is, with a notice.
-onSession((reason) => ["in", "out"].includes(reason) && location.reload());
+// What is shown of one's own changes with who one is. Where a session only ended, the page stays, with a notice, and
+// without the lists of whoever that was.
+onSession((reason) => {
+  if (["in", "out"].includes(reason)) location.reload();
+  else catalogue.forgetOwn();
+});
 for (const id of ["add-lot", "add-first"]) byId(id).hidden = !mayBe("seller", "operator");
 setText(byId("origin"), location.origin);
 const catalogue = new Catalogue();

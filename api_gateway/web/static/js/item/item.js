@@ -7,7 +7,8 @@ import { forgetMaximum, rememberStake, stakeOf } from "../bidder/stakes.js";
 import { newerStanding, standingOf } from "../bidder/standing.js";
 import { NoticesButton } from "../bidder/notices.js";
 import { OutbidNotice } from "../bidder/outbid.js";
-import { isWatched, setWatched } from "../bidder/watching.js";
+import { mountTakeOver } from "../bidder/takeover.js";
+import { isWatched, onWatched, readWatched, setWatched } from "../bidder/watching.js";
 import { BidForm } from "../bidding/bidform.js";
 import { backoffMs } from "../feed/connection.js";
 import { Feed, Register, compareVersions, stateOf, termsOf } from "../feed/feed.js";
@@ -83,7 +84,7 @@ class ItemPage {
         this.draw();
       },
     });
-    this.outbid = new OutbidNotice(this.form.userId, { own: itemId });
+    this.outbid = new OutbidNotice(this.form.userId, { own: itemId, onMore: () => this.#followOthers() });
     this.link = new LinkMark();
     this.announce = announcer(byId("announcer"));
     this.draw = oncePerFrame(() => this.#draw());
@@ -120,11 +121,38 @@ class ItemPage {
   #prepareWatching() {
     const button = byId("watch");
     const show = () => button.setAttribute("aria-pressed", String(isWatched(this.itemId)));
-    button.addEventListener("click", () => {
-      setWatched(this.itemId, !isWatched(this.itemId));
+    let isBusy = false;
+    button.addEventListener("click", async () => {
+      if (isBusy) return;
+      isBusy = true;
+      const isOn = button.getAttribute("aria-pressed") !== "true";
+      try {
+        await setWatched(this.itemId, isOn);
+        setText(byId("watch-note"), "");
+        show();
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        setText(byId("watch-note"), `Your watch list stays as it was. ${sentence(error.message)}`);
+      } finally {
+        isBusy = false;
+      }
+    });
+    onWatched(() => {
       show();
+      this.#followOthers();
+    });
+    const read = () =>
+      readWatched().then(show, (error) => {
+        if (!(error instanceof ApiError)) throw error;
+        setText(byId("watch-note"), `Your watch list could not be read. ${sentence(error.message)}`);
+      });
+    onSession(() => {
+      setText(byId("watch-note"), "");
+      read();
     });
     show();
+    read();
+    mountTakeOver();
     new NoticesButton(() => this.#followOthers());
   }
 

@@ -104,6 +104,36 @@ export function listItems({ status = "", sort = "", cursor = "", limit = 24 } = 
   return request(`/api/v1/items?${query}`);
 }
 
+/** One page of what a seller sells, the newest first: `{items, next_cursor}`. */
+export function listItemsOf(seller, { status = "", cursor = "", limit = 24 } = {}) {
+  const query = new URLSearchParams({ limit: String(limit) });
+  if (status) query.set("status", status);
+  if (cursor) query.set("cursor", cursor);
+  return request(`/api/v1/sellers/${encodeURIComponent(seller)}/items?${query}`);
+}
+
+/** The watch list of who is signed in: `{items: [{item_id, since}]}`, the newest first. */
+export function watchList() {
+  return request("/api/v1/me/watch-list");
+}
+
+/** Puts an item on that list. */
+export function watchItem(itemId) {
+  return request(`/api/v1/me/watch-list/${encodeURIComponent(itemId)}`, { method: "PUT" });
+}
+
+/** Takes it off. */
+export function unwatchItem(itemId) {
+  return request(`/api/v1/me/watch-list/${encodeURIComponent(itemId)}`, { method: "DELETE" });
+}
+
+/** One page of the items on which who is signed in has bid: `{items: [{item_id, first_bid_at}], next_cursor}`. */
+export function ownBids({ cursor = "", limit }) {
+  const query = new URLSearchParams({ limit: String(limit) });
+  if (cursor) query.set("cursor", cursor);
+  return request(`/api/v1/me/bids?${query}`);
+}
+
 /** The newest bids of an item: `{bids, next_cursor}`, newest first. */
 export function listBids(itemId, limit) {
   return request(`${itemPath(itemId)}/bids?limit=${limit}`);

@@ -18,7 +18,7 @@ const DONE = {
   retry_dead_letter: "Tried dead letter",
   recover_shard: "Rebuilt shard",
 };
-const WORDS = { ready: "Well", degraded: "Degraded", unavailable: "Unavailable", unreachable: "Does not answer" };
+const WORDS = { ready: "Ready", degraded: "Degraded", unavailable: "Unavailable", unreachable: "Does not answer" };
 
 export class House {
   #before = null; // {atMs, decided}

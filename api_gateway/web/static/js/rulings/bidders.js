@@ -54,7 +54,7 @@ export class Bidders {
     this.table = element(
       "table",
       { class: "listing", hidden: "" },
-      element("caption", {}, "On whom something was ruled"),
+      element("caption", {}, "Approved, blocked or limited"),
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Bidder"), element("th", { scope: "col" }, "Ruling"))),
       this.body,
     );
@@ -218,7 +218,7 @@ export class Bidders {
     const shown = this.#shown;
     if (shown.length > 0) return this.first.hidden && this.following.hidden ? "" : `From ${shown[0].user_id} to ${shown.at(-1).user_id}.`;
     if (this.#next !== null) return "None here; others may follow.";
-    return this.#here === null ? "Nothing was ruled on anybody." : "No more of them.";
+    return this.#here === null ? "Nobody was approved, blocked or limited." : "No more of them.";
   }
 
   #drawRows() {

@@ -9,8 +9,12 @@ const SELLER = /^(?!\.+$)[A-Za-z0-9_.@-]{1,64}$/;
 export class AllLots {
   #place = new SellerPlace();
 
-  /** `mayRuleFor(seller)`: not only look. `onTold(houseAsks)` runs after the list was read: whether all lots ask for approval. */
-  constructor({ confirmation, mayRuleFor, onTold }) {
+  /**
+   * `mayRuleFor(seller)`: not only look. `onTold(houseAsks)` runs after the list was read: whether all lots ask for
+   * approval. `onSeller(id)` runs when a seller is shown.
+   */
+  constructor({ confirmation, mayRuleFor, onTold, onSeller }) {
+    this.onSeller = onSeller;
     this.bidders = new Bidders(byId("seller-bidders"), {
       name: "seller-bidder",
       where: "on all lots of the seller",
@@ -34,7 +38,7 @@ export class AllLots {
   /** Somebody may look from now on: at lots of `own` alone, or of whomever they name. */
   admit(own) {
     byId("seller-form").hidden = own !== null;
-    setText(byId("all-title"), own === null ? "All lots of a seller" : "All of your lots");
+    setText(byId("all-title"), own === null ? "Blocked on all lots of a seller" : "Blocked on all of your lots");
     setText(byId("all-words"), own === null ? "Say whose lots, or open one of them." : "");
     if (own !== null) this.#show(own, "your lots");
   }
@@ -62,5 +66,6 @@ export class AllLots {
     setText(byId("all-words"), `Whoever is blocked here may not bid on any of ${lots}, nor on later ones.`);
     setText(byId("seller-error"), "");
     this.bidders.restart();
+    this.onSeller(seller);
   }
 }

@@ -74,6 +74,14 @@ export class OneLot {
     }
   }
 
+  /** Shows a lot of a list, and moves the focus to it. */
+  async choose(id) {
+    await this.open(id);
+    if (byId("lot").hidden) return;
+    byId("lot-name").focus();
+    byId("lot-name").scrollIntoView({ block: "center" });
+  }
+
   #show(id, item) {
     this.#item = { ...item, id };
     this.#place.item = { id, currency: item.currency };

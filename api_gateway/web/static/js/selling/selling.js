@@ -1,4 +1,4 @@
-// The sellers' page: who may bid on one of their lots, and whom they block on all of them.
+// The sellers' page: what they sell, who may bid on one of their lots, and whom they block on all of them.
 
 import { mountAccount } from "../account/account.js";
 import { byId, setText } from "../lib/dom.js";
@@ -6,6 +6,7 @@ import { mayBe, onSession, session, signsIn } from "../lib/session.js";
 import { Confirmation } from "../rulings/confirm.js";
 import { AllLots } from "./alllots.js";
 import { OneLot } from "./onelot.js";
+import { OwnLots } from "./ownlots.js";
 
 /** Whose lots alone this person sees; null where it may be anybody's. The server decides. */
 function ownId() {
@@ -17,7 +18,13 @@ const mayLook = () => mayBe("seller", "operator", "auditor");
 const mayRuleFor = (seller) => mayBe("operator") || (mayBe("seller") && session().user === seller);
 
 const confirmation = new Confirmation();
-const all = new AllLots({ confirmation, mayRuleFor, onTold: (asksApproval) => lot.asked(asksApproval) });
+const lots = new OwnLots({ mayLook, onChosen: (id) => lot.choose(id) });
+const all = new AllLots({
+  confirmation,
+  mayRuleFor,
+  onTold: (asksApproval) => lot.asked(asksApproval),
+  onSeller: (seller) => lots.open(seller, seller === ownId() || (signsIn && seller === session()?.user)),
+});
 const lot = new OneLot({
   confirmation,
   mayLook,
@@ -32,6 +39,7 @@ function admit() {
   byId("confirm").close();
   lot.close();
   all.close();
+  lots.close();
   const isIn = mayLook();
   byId("selling").hidden = !isIn;
   byId("barred").hidden = isIn;

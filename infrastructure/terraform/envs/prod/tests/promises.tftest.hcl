@@ -191,28 +191,53 @@ run "promises" {
   }
 
   assert {
-    condition = alltrue([for name in ["gateway", "archiver", "one-shot"] : length(setsubtract(
+    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "operator"] : length(setsubtract(
       ["REDIS_PASSWORD", "NATS_PASSWORD", "POSTGRES_PASSWORD"], output.posture.services[name].container.secrets[*].name
     )) == 0])
     error_message = "A service lacks a password."
   }
 
-  # Each as itself at NATS and PostgreSQL; the owners are there for commands alone.
+  # Each as itself at Redis, NATS and PostgreSQL; the owner of the tables is there for one command alone.
   assert {
-    condition = alltrue([for name in ["gateway", "broadcaster", "archiver"] : (
-      length(setsubtract(["POSTGRES_USER=${name}", "NATS_USER=${name}"], [for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"])) == 0 &&
+    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "operator"] : (
+      length(setsubtract(["REDIS_USER=${name}", "POSTGRES_USER=${name}", "NATS_USER=${name}"], [for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"])) == 0 &&
       !contains(output.posture.services[name].container.secrets[*].name, "POSTGRES_USER") &&
-      alltrue([for each in output.posture.services[name].container.secrets : endswith(each.valueFrom, ":${name}::") if contains(["POSTGRES_PASSWORD", "NATS_PASSWORD"], each.name)])
+      alltrue([for each in output.posture.services[name].container.secrets : endswith(each.valueFrom, ":${name}::") if contains(["REDIS_PASSWORD", "POSTGRES_PASSWORD", "NATS_PASSWORD"], each.name)])
     )])
     error_message = "A service logs in as another."
   }
 
   assert {
-    condition = length(setsubtract(
-      ["POSTGRES_USER", "POSTGRES_PASSWORD", "GATEWAY_PASSWORD", "BROADCASTER_PASSWORD", "ARCHIVER_PASSWORD", "CACHE_PASSWORD", "OPERATOR_PASSWORD"],
-      output.posture.services["one-shot"].container.secrets[*].name
-    )) == 0
-    error_message = "migrate makes the logins."
+    condition = toset(output.posture.services["one-shot"].container.secrets[*].name) == toset(
+      ["POSTGRES_USER", "POSTGRES_PASSWORD", "GATEWAY_PASSWORD", "BROADCASTER_PASSWORD", "ARCHIVER_PASSWORD", "CACHE_PASSWORD", "OPERATOR_PASSWORD"]
+    ) && !contains(output.posture.services["one-shot"].container.environment[*].name, "REDIS_URL")
+    error_message = "migrate owns the tables and makes the logins; it has no business at Redis and NATS."
+  }
+
+  assert {
+    condition     = toset(output.posture.services["operator"].container.secrets[*].name) == toset(["REDIS_PASSWORD", "NATS_PASSWORD", "POSTGRES_PASSWORD"])
+    error_message = "Operators' commands run as the operator, and have nobody else's password."
+  }
+
+  # The lists of shared/permissions, as they are written beside the module.
+  assert {
+    condition     = output.posture.redis.accounts == tomap(jsondecode(file("../../modules/redis/users.json"))) && toset(keys(output.posture.redis.accounts)) == toset(["gateway", "broadcaster", "archiver", "operator"])
+    error_message = "Each service may do at Redis what the list says."
+  }
+
+  assert {
+    condition     = output.posture.redis.nameless == "off resetchannels -@all" && toset(output.posture.redis.members) == toset([for name in ["default", "gateway", "broadcaster", "archiver", "operator"] : "bidding-prod-${name}"])
+    error_message = "Whoever gives no name may do nothing, and nobody else is let in."
+  }
+
+  assert {
+    condition     = output.posture.redis.passwords == { gateway = 1, broadcaster = 1, archiver = 1, operator = 1 }
+    error_message = "One password of each holds."
+  }
+
+  assert {
+    condition     = length([for service in output.posture.services : service if length([for each in concat(service.container.secrets[*].name, service.container.environment[*].name) : each if endswith(each, "_ALSO") || endswith(each, "_SINCE")]) > 0]) == 0
+    error_message = "No secret is being replaced."
   }
 
   assert {
@@ -348,6 +373,7 @@ run "everybody_with_tokens" {
     api_keys             = true
     auth_signing_key_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:signing-AbCdEf"
     postgres_ca          = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    secrets_since        = { application = "2030-01-31T18:00:00Z", api_keys = "2030-01-31T19:00:00Z" }
     known_ends           = { spring-sale = { at = "2097-03-20T19:00:00Z", tasks = { gateway = 10, broadcaster = 20 }, minutes_before = 20 } }
   }
 
@@ -369,14 +395,30 @@ run "everybody_with_tokens" {
   assert {
     condition = (
       length(setsubtract(["API_KEY_SECRET", "AUTH_SIGNING_KEY"], output.posture.services["gateway"].container.secrets[*].name)) == 0 &&
-      contains(output.posture.services["one-shot"].container.secrets[*].name, "API_KEY_SECRET") &&
+      contains(output.posture.services["operator"].container.secrets[*].name, "API_KEY_SECRET") &&
+      !contains(output.posture.services["one-shot"].container.secrets[*].name, "API_KEY_SECRET") &&
       !contains(output.posture.services["broadcaster"].container.secrets[*].name, "API_KEY_SECRET")
     )
     error_message = "The gateway exchanges API keys, and the command that makes them needs the same secret."
   }
 
+  # Secrets that are being replaced: who has one is told the other one too, and when.
   assert {
-    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "one-shot"] :
+    condition = alltrue([for name, settings in {
+      gateway     = { ALIAS_SECRET = "18", FEED_TOKEN_SECRET = "18", API_KEY_SECRET = "19" }
+      broadcaster = { ALIAS_SECRET = "18", FEED_TOKEN_SECRET = "18" }
+      operator    = { API_KEY_SECRET = "19" }
+      } : alltrue([for setting, hour in settings : (
+        contains([for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"], "${setting}_SINCE=2030-01-31T${hour}:00:00Z") &&
+        [for each in output.posture.services[name].container.secrets : endswith(each.valueFrom, ":AWSPREVIOUS:") if each.name == "${setting}_ALSO"] == [true] &&
+        [for each in output.posture.services[name].container.secrets : can(regex("::[^:]+$", each.valueFrom)) if each.name == setting] == [true]
+      )])
+    ]) && !contains(output.posture.services["operator"].container.secrets[*].name, "ALIAS_SECRET_ALSO")
+    error_message = "While a secret is replaced, all who have it need both and the instant; its version is named."
+  }
+
+  assert {
+    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "one-shot", "operator"] :
       contains(output.posture.services[name].container.environment[*].name, "POSTGRES_CA")
     ])
     error_message = "Everybody who talks to PostgreSQL has to know whom to believe."
@@ -402,10 +444,11 @@ run "a_secret_where_there_are_no_keys" {
     auth_issuer         = "i"
     auth_audience       = "a"
     collector_image_tag = null
+    secrets_since       = { signing = "2030-01-31T18:00:00Z" }
   }
 
   assert {
-    condition     = contains(output.posture.services["gateway"].container.secrets[*].name, "AUTH_HS256_SECRET")
+    condition     = length(setsubtract(["AUTH_HS256_SECRET", "AUTH_HS256_SECRET_ALSO"], output.posture.services["gateway"].container.secrets[*].name)) == 0
     error_message = "Without keys there is a secret that Secrets Manager makes."
   }
 
@@ -413,6 +456,16 @@ run "a_secret_where_there_are_no_keys" {
     condition     = alltrue([for service in output.posture.services : length(service.companions) == 0]) && !contains(output.posture.dashboard, "Relay") && contains(output.posture.dashboard, "Outbox")
     error_message = "Without a collector there is none, and no panel is empty."
   }
+}
+
+run "secrets_that_are_replaced_are_ours_at_an_instant" {
+  command = plan
+
+  variables {
+    secrets_since = { redis = "tomorrow" }
+  }
+
+  expect_failures = [var.secrets_since]
 }
 
 run "api_keys_need_a_key_to_sign_with" {
@@ -730,14 +783,34 @@ run "clients_are_for_internal_front_ends" {
 
 run "memorydb_may_acknowledge_after_the_commit" {
   variables {
-    redis_engine    = "memorydb"
-    redis_node_type = "db.r7g.large"
-    bid_ack         = "redis"
+    redis_two_passwords  = true
+    redis_former_account = true
+    redis_engine         = "memorydb"
+    redis_node_type      = "db.r7g.large"
+    bid_ack              = "redis"
   }
 
   assert {
     condition     = output.posture.redis.engine == "memorydb" && output.posture.redis.encrypted && output.posture.redis.tls && output.posture.redis.password_required
     error_message = "MemoryDB needs encryption, TLS and a password too."
+  }
+
+  # Names of users there are those of a whole account of AWS.
+  assert {
+    condition = output.posture.redis.accounts == tomap(jsondecode(file("../../modules/redis/users.json"))) && alltrue([for name in keys(output.posture.redis.accounts) :
+      contains([for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"], "REDIS_USER=bidding-prod-${name}")
+    ])
+    error_message = "Each service has its account at MemoryDB too."
+  }
+
+  assert {
+    condition     = toset(output.posture.redis.members) == toset([for name in ["bidding", "gateway", "broadcaster", "archiver", "operator"] : "bidding-prod-${name}"])
+    error_message = "The account of before holds while the platform moves over."
+  }
+
+  assert {
+    condition     = output.posture.redis.passwords == { gateway = 2, broadcaster = 2, archiver = 2, operator = 2 }
+    error_message = "Both passwords hold while services change over."
   }
 
   assert {
@@ -759,8 +832,14 @@ run "elasticache_may_not" {
 
 run "redis_may_be_a_cluster" {
   variables {
-    redis_shards   = 3
-    redis_replicas = 2
+    redis_shards         = 3
+    redis_replicas       = 2
+    redis_former_account = true
+  }
+
+  assert {
+    condition     = output.posture.redis.accounts == tomap(jsondecode(file("../../modules/redis/users.json"))) && output.posture.redis.nameless == "on ~* &* +@all"
+    error_message = "A cluster knows the same accounts; while it moves over from its token, who has that is let in."
   }
 
   assert {
@@ -779,7 +858,7 @@ run "redis_may_be_a_cluster" {
   }
 
   assert {
-    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "one-shot"] :
+    condition = alltrue([for name in ["gateway", "broadcaster", "archiver", "operator"] :
       contains([for each in output.posture.services[name].container.environment : "${each.name}=${each.value}"], "REDIS_URL=rediss+cluster://clustercfg.bidding.abc.use1.cache.amazonaws.com:6379")
     ])
     error_message = "All that talk to Redis have to know that it is a cluster."

@@ -1,0 +1,1 @@
+"""What somebody who is signed in finds again on every device: what they watch, and on what they have bid."""
