@@ -47,6 +47,7 @@ class Buckets:
         # How long before it is full one unit is there.
         self._early_s = max(0.0, rate.burst - 1) * self._unit_s
         self._nothing_s = _NOTHING * self._unit_s
+        self._much_s = (1 - LITTLE) * rate.burst * self._unit_s
         self._near_s = -LITTLE * rate.burst * self._unit_s
         # When each is full again. Those that were not looked at for longest, whether they may go, are first.
         self._own: OrderedDict[str | int, float] = OrderedDict()
@@ -87,10 +88,11 @@ class Buckets:
         wait_s = buckets.get(name, now_s) - now_s - max(0.0, self.rate.burst - cost) * self._unit_s
         return wait_s if wait_s > self._nothing_s else 0.0
 
-    def take(self, key: str, cost: int, now_s: float) -> None:
-        """Take units, even if too few are there."""
+    def take(self, key: str, cost: int, now_s: float) -> bool:
+        """Take units, even if too few are there. Returns whether less than a quarter of the bucket is left."""
         buckets, name = self._find(key, now_s)
-        buckets[name] = max(buckets.get(name, now_s), now_s) + cost * self._unit_s
+        buckets[name] = full_s = max(buckets.get(name, now_s), now_s) + cost * self._unit_s
+        return full_s - now_s > self._much_s
 
     def _find(self, key: str, now_s: float) -> tuple[MutableMapping[str | int, float], str | int]:
         """Where the bucket of this key is, or would be: among which, and by which name."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any, Final
 
-from api_gateway.door.buckets import LITTLE, Buckets
+from api_gateway.door.buckets import Buckets
 from shared.buckets import Rate
 from shared.domain.errors import BiddingError
 from shared.http.addresses import counted_as
@@ -230,10 +230,8 @@ class Rates:
                 raise RateLimited(name, buckets.rate, wait_s)
         near = None
         for name, buckets, key in parties:
-            if buckets is not None and key:
-                buckets.take(key, units, now_s)
-                if buckets.left(key, now_s) < buckets.rate.burst * LITTLE:
-                    near = self._near(name, buckets, key, now_s)
+            if buckets is not None and key and buckets.take(key, units, now_s):
+                near = self._near(name, buckets, key, now_s)
         return near
 
 

@@ -89,7 +89,14 @@ class RevocationStore:
         told = "" if why is None else msgspec.json.encode(why._asdict()).decode()
         # The epoch is a field too.
         bounds = (KEPT_S, REVOCATIONS_MAX + 1)
-        arguments = [secrets.token_hex(8), *bounds, told, house_of(_SHARD), self._outbox_entries_max, *names]
+        arguments: list[str | int] = [
+            secrets.token_hex(8),
+            *bounds,
+            told,
+            house_of(_SHARD),
+            self._outbox_entries_max,
+            *names,
+        ]
         keys = [REVOCATIONS_KEY, cursors_key(_SHARD), outbox_key(_SHARD)]
         answer = await self._script.run(self._redis, keys, arguments)
         if (at_s := _text(answer[0])) == "FULL":

@@ -336,6 +336,7 @@ async def test_a_spending_limit_across_items(http: httpx.AsyncClient) -> None:
     await create(http, euros, currency="EUR")
     # What is led with before there is a limit counts.
     assert await code(http, items[0], "max", amount=10, max_amount=100) is None
+    assert await spending(http, "max") == (None, None, None), "what nobody counts is not told as nothing"
     told = await rule(http, "PUT", "/bidders/max/limit", {"amount": 400})
     assert (told["limit"], told["committed"], told["remaining"]) == (400, 100, 300)
     assert await code(http, items[1], "max", amount=5, max_amount=301, bid_id="max-1") == "LIMIT_EXCEEDED"

@@ -38,7 +38,7 @@ def test_an_address_is_charged_before_anybody_is_known() -> None:
         rates.enter("192.0.2.1", [])
     rates.enter("192.0.2.2", [])
     assert refused.value.policy == ADDRESS
-    assert rates.refused_total == {ADDRESS: 1, CALLER: 0}
+    assert rates.refused_total == {ADDRESS: 1, CALLER: 0, ITEMS: 0}
     clock.now_s = 0.5
     rates.enter("192.0.2.1", [])
 
@@ -90,7 +90,7 @@ def test_who_has_used_most_is_told_before_anything_is_refused() -> None:
     batch = rates.enter("192.0.2.1", []).of("bob")
     batch.charge(15)
     assert batch.near is not None
-    assert batch.near["ratelimit"] == '"caller";r=3;t=9'
+    assert batch.near["ratelimit"] == '"caller";r=4;t=8'
 
 
 def test_items_of_batches_have_a_bucket_of_their_own() -> None:
