@@ -19,6 +19,9 @@ third time. The points are between two steps, where a crash is most dangerous:
 - ``accounts.leased``: an account has given credit, and the shard does not have it yet.
 - ``accounts.collected``: shards have given credit back, and the account does not know yet.
 - ``return.staged``: a closed item is on its way back into Redis, and not to be seen yet.
+- ``retire.checked``: Redis has nothing of an item whose export was read back; all of it is in the archive still.
+- ``retire.begun``: the item is retired; its rows are still there.
+- ``retire.removing``: some of its rows are removed.
 
 ``STOP_AT`` in place of ``CRASH_AT`` suspends the process there (SIGSTOP) until somebody resumes it.
 """
@@ -46,6 +49,9 @@ Point = Literal[
     "accounts.charged",
     "accounts.leased",
     "accounts.collected",
+    "retire.checked",
+    "retire.begun",
+    "retire.removing",
 ]
 
 _IS_STOP: Final = "STOP_AT" in os.environ

@@ -80,6 +80,7 @@ EXECUTED: Final = {
         ".venv/bin/python -c",
         "bidding audit",
         "bidding dead-letters list",
+        "bidding retention",
     ),
 }
 

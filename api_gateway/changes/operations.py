@@ -88,6 +88,7 @@ class Operations:
 
         Raises:
             ItemNotFound, BidNotFound, BidStruck, StateConflict, Unavailable.
+            HistoryRetired: the bids of the item are in its export alone, and none can be struck any more.
         """
         try:
             async with asyncio.timeout(self._within_s):
@@ -115,6 +116,8 @@ class Operations:
         left = await self._left(item_id)
         if left.state.status is Status.CANCELLED:
             raise StateConflict(item_id, left.state.status.value, "void")
+        if (retired := await self._archive.retired(item_id)) is not None:
+            raise retired.error(item_id)
         bid = await self._archive.accepted_bid(item_id, bid_id)
         if bid is None:
             raise BidNotFound(item_id, bid_id)

@@ -38,7 +38,7 @@ class DeadLetter(msgspec.Struct):
     """A message that could not be archived."""
 
     id: Count
-    reason: Annotated[str, Meta(description="`poison`, `clash` or `former_epoch`.")]
+    reason: Annotated[str, Meta(description="`poison`, `clash`, `former_epoch` or `retired`.")]
     detail: str
     subject: str
     at: Instant

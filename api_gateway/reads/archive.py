@@ -12,6 +12,7 @@ import asyncpg
 from api_gateway.reads.bids_in_order import Bookmark, bid_by_id, bids_in_order
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.history import ArchivedBid, archived_bids
+from shared.archive_reads.retired import Retired, retired_item
 from shared.domain.voiding import LogEntry
 
 # Most readers of a whole history at once. Each keeps a connection of the pool for as long as it reads.
@@ -26,7 +27,7 @@ _KNOWN: Final = """
     FROM items AS i WHERE i.item_id = ANY ($1::text[])"""
 
 # As `bidding dead-letters list` counts them: not those that a retry has settled.
-_OPEN_LETTERS: Final = "FROM dead_letters WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch')"
+_OPEN_LETTERS: Final = "FROM dead_letters WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch', 'retired')"
 _LETTERS: Final = f"""
     SELECT id, reason, left(detail, 500) AS detail, subject, (extract(epoch FROM at) * 1000000)::bigint AS at_us
     {_OPEN_LETTERS} ORDER BY id DESC LIMIT $1"""
@@ -121,6 +122,10 @@ class Archive:
         """How many messages could not be archived, and the newest of them."""
         [counted] = await self.asking.fetch(f"SELECT count(*) AS letters {_OPEN_LETTERS}")
         return int(counted["letters"]), await self.asking.fetch(_LETTERS, limit)
+
+    async def retired(self, item_id: str) -> Retired | None:
+        """Where the log of the item is, if not in the archive; ask after it was read."""
+        return await retired_item(self.asking.fetch, item_id)
 
     async def acts(self, before: int | None, limit: int) -> list[asyncpg.Record]:
         """What operators did to the platform, newest first; those before this ``act_id``."""

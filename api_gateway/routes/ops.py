@@ -119,11 +119,17 @@ async def get_acts(request: Request, before: Before = None, limit: Limit = 50) -
 @router.get(
     "/items/{item_id}/audit",
     summary="Who operated the item",
-    responses={200: {"description": "Operations, newest first", "content": json_content(AuditPage)}, 422: {}, 503: {}},
+    responses={
+        200: {"description": "Operations, newest first", "content": json_content(AuditPage)},
+        **{status: {} for status in (410, 422, 503)},
+    },
 )
 async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) -> Response:
     """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, as they are archived: who did
-    it, and why."""
+    it, and why.
+
+    410 HISTORY_RETIRED: they are in the item's export alone, which the answer names.
+    """
     context: Context = context_of(request)
     operations = [
         Operation(
@@ -138,6 +144,8 @@ async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) ->
         )
         for row in await context.archive.operations(checked_item_id(item_id), limit)
     ]
+    if (retired := await context.archive.retired(item_id)) is not None:
+        raise retired.error(item_id)
     rulings = await context.archive.rulings_on_item(item_id, limit)
     return _told(AuditPage(operations, [_ruling(row) for row in rulings]))
 

@@ -17,6 +17,7 @@ from archival_worker.outbox.watermark import Watermark, flattened, unflattened
 from archival_worker.store import columns
 from archival_worker.store.database import Connection, connection_of, translated
 from archival_worker.store.queries import Queries, load_queries
+from archival_worker.store.retired import Spans, has_all, spans_of
 from archival_worker.store.sorted_batch import DeadLetter, SortedBatch
 from shared.archive_reads.origin import closed_items
 from shared.messages import ItemCreated
@@ -126,9 +127,11 @@ class Archive:
             may_be_late: later events may be stored already, among them a void of one of these bids.
         """
         shards = sorted({delivery.entry.shard for delivery in deliveries if delivery.entry is not None})
-        watermarks = await self._lock_cursors(connection, shards)
+        cursors = await self._lock_cursors(connection, shards)
+        watermarks = {shard: mark for shard, (mark, _) in cursors.items()}
         fences = await self._read_fences(connection, shards)
-        batch = SortedBatch.of(deliveries, fences)
+        retired = await self._read_retired(connection, deliveries, cursors)
+        batch = SortedBatch.of(deliveries, fences, retired)
         known = await self._judge_former(connection, batch, fences)
         copied = await self._copy_bids(connection, batch)
         bids = copied or await self._insert_bids(connection, batch)
@@ -142,21 +145,47 @@ class Archive:
         await self._store_items(connection, batch)
         letters = await self._insert_dead_letters(connection, batch.dead_letters)
         positions = await self._move_cursors(connection, watermarks, batch)
-        duplicates = known + batch.rows - bids - events - sealed - batch.clashes
+        duplicates = known + batch.known + batch.rows - bids - events - sealed - batch.clashes
         return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions, batch.unknown)
 
-    async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
+    async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, tuple[Watermark, int]]:
+        """Of each shard how far it is archived, and how many of its items are retired."""
         rows = await connection.fetch(self._sql.lock_cursors, shards)
         if len(rows) != len(shards):
             raise ArchiveUnavailable("shard_cursors lacks rows; run `python -m archival_worker migrate`")
         return {
-            row["shard"]: Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])) for row in rows
+            row["shard"]: (Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])), row["retired"])
+            for row in rows
         }
 
     async def _read_fences(self, connection: Connection, shards: Sequence[str]) -> dict[str, int]:
         """Of each shard that was ever rebuilt its newest epoch. Call ``_lock_cursors`` first."""
         rows = await connection.fetch(self._sql.read_fences, shards)
         return {row["shard"]: row["epoch"] for row in rows}
+
+    async def _read_retired(
+        self, connection: Connection, deliveries: Sequence[Delivery], cursors: Mapping[str, tuple[Watermark, int]]
+    ) -> dict[str, Spans]:
+        """The retired ones of the items, each with the events that it had; ``cursors`` are of ``_lock_cursors``."""
+        having = {shard for shard, (_, retired) in cursors.items() if retired}
+        if not having:
+            return {}
+        items = {each.batch.item_id for each in deliveries if each.batch is not None and each.batch.shard in having}
+        rows = await connection.fetch(self._sql.read_retired, list(items))
+        return {row["item_id"]: spans_of(row["spans"]) for row in rows}
+
+    async def is_late(self, connection: Connection, delivery: Delivery) -> bool:
+        """Whether the delivery is of a retired item and has something that the item's export lacks, and stays so for
+        the rest of the transaction.
+
+        Raises:
+            ArchiveUnavailable: the schema is not complete.
+        """
+        if delivery.entry is None or delivery.batch is None:
+            return False
+        cursors = await self._lock_cursors(connection, [delivery.entry.shard])
+        spans = (await self._read_retired(connection, [delivery], cursors)).get(delivery.batch.item_id)
+        return spans is not None and not has_all(spans, delivery)
 
     async def is_former(self, connection: Connection, entry: Entry) -> bool:
         """Whether the entry is of an epoch that is over, and stays so for the rest of the transaction.

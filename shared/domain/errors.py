@@ -91,6 +91,26 @@ class BidNotFound(BiddingError):
         super().__init__(text)
 
 
+class HistoryRetired(BiddingError):
+    """The item is over, and its bids are not in the archive any more: an export has them.
+
+    ``export``: its name; ``head``: the hash of the item's last event, in hex; ``retired_us``: since when.
+    """
+
+    code = "HISTORY_RETIRED"
+
+    def __init__(self, item_id: str, *, export: str, head: str, bids: int, retired_us: int) -> None:
+        self.item_id = item_id
+        self.export = export
+        self.head = head
+        self.bids = bids
+        self.retired_us = retired_us
+        super().__init__(
+            f"item {item_id!r} was over long ago, and its {bids} bids are in the export {export} alone; "
+            "ask the operator for it"
+        )
+
+
 class BidStruck(BiddingError):
     code = "BID_STRUCK"
 

@@ -1,4 +1,4 @@
-"""`bidding recover` and `bidding dead-letters`: the archival worker's commands, on the servers of this machine.
+"""`bidding recover`, `retention` and `dead-letters`: the archival worker's commands, on the servers of this machine.
 
 The commands themselves belong to the service that owns the archive. In containers they run as
 `python -m archival_worker`; here they get the addresses of the servers.
@@ -19,7 +19,7 @@ from infrastructure.local.commands.failing import Failure
 from infrastructure.local.commands.helping import SuggestingGroup, examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.servers.ports import Ports
-from infrastructure.local.services import ARCHIVAL_WORKER
+from infrastructure.local.services import ARCHIVAL_WORKER, exports_here
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, run_path
 from infrastructure.local.terminal import no_platform
@@ -104,6 +104,35 @@ def recover(
     if item is not None:
         arguments += ["--item", item]
     run_worker(arguments, data_dir, urls)
+
+
+@click.command(
+    epilog=examples(
+        "bidding retention --older-than 400d",
+        "bidding retention --older-than 400d --remove",
+        then="Exit codes: 0 done, 1 items stay whose export or log is not as it should be, 3 nothing was done.",
+    ),
+)
+@server_options
+@click.option("--older-than", required=True, metavar="DAYS", help="Since when an item is over, say 400d.")
+@click.option("--remove", is_flag=True, help="Do it. Without this, it is only said what would be done.")
+@click.option("--items-max", type=click.IntRange(min=1), help="How many items may retire in one run.")
+@click.option("--by", metavar="NAME", help="Who says so, for the record.")
+def retention(
+    data_dir: Path, older_than: str, remove: bool, items_max: int | None, by: str | None, **urls: str | None
+) -> None:
+    """Take the bids of old items out of the archive.
+
+    Those of items that were over long ago, once their exports were read back. The items are shown as before; who asks
+    for their bids is told where the export is. Exports are looked for in EXPORT_S3_BUCKET or EXPORT_DIR, or where the
+    platform that is up here has them.
+    """
+    arguments = ["retention", "--older-than", older_than, *(["--remove"] if remove else [])]
+    if items_max is not None:
+        arguments += ["--items-max", str(items_max)]
+    if by is not None:
+        arguments += ["--by", by]
+    run_worker(arguments, data_dir, urls, exports_here(data_dir, os.environ))
 
 
 @click.group("dead-letters", cls=SuggestingGroup)

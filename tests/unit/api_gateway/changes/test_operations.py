@@ -25,6 +25,9 @@ class Gone:
     async def left(self, item_id: str) -> Any:
         return SimpleNamespace(state=SimpleNamespace(status=Status.SOLD))
 
+    async def retired(self, item_id: str) -> None:
+        return None
+
     async def accepted_bid(self, item_id: str, bid_id: str) -> Any:
         return SimpleNamespace(is_struck=False)
 
