@@ -40,8 +40,15 @@ router = APIRouter(prefix="/api/v1", tags=["operations"])
 HOT_MAX: Final = 20
 LISTED_MAX: Final = 200
 
+_ID_MAX: Final = 2**53 - 1
 Before = Annotated[
-    int | SkipJsonSchema[None], Query(ge=1, le=2**63 - 1, description="Acts before the one with this `id`.")
+    int | SkipJsonSchema[None],
+    Query(
+        ge=1,
+        le=_ID_MAX,
+        description="Acts before the one with this `id`.",
+        json_schema_extra={"minimum": 1, "maximum": _ID_MAX},
+    ),
 ]
 Limit = Annotated[int, Query(ge=1, le=LISTED_MAX, description="How many at most.")]
 RuledId = Annotated[

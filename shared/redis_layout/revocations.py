@@ -28,8 +28,8 @@ REVOKE_TOKENS: Final = "revoke_tokens"
 REVOKE_TOKEN: Final = "revoke_token"
 
 
-class Why(NamedTuple):
-    """What the archive is told of a revocation: ``act``, ``target``, ``reason`` and ``by`` as in :class:`Act`."""
+class Why(msgspec.Struct, frozen=True):
+    """What the archive is told of a revocation, as it is in :class:`shared.sealed.Act`."""
 
     act: str
     target: str
@@ -86,7 +86,7 @@ class RevocationStore:
         return found
 
     async def _run(self, names: Sequence[str], why: Why | None = None) -> tuple[str, int]:
-        told = "" if why is None else msgspec.json.encode(why._asdict()).decode()
+        told = "" if why is None else msgspec.json.encode(why).decode()
         # The epoch is a field too.
         bounds = (KEPT_S, REVOCATIONS_MAX + 1)
         arguments: list[str | int] = [
