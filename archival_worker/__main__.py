@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "recover": "archival_worker.commands.recovery:recover",
     "dead-letters": "archival_worker.commands.recovery:dead_letters",
     "retention": "archival_worker.commands.retention:retention",
+    "acts": "archival_worker.commands.acts:acts",
     "audit": "archival_worker.commands.audit:audit",
     "verify-export": "archival_worker.commands.audit:verify_export",
 }

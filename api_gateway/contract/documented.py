@@ -49,7 +49,7 @@ from api_gateway.contract.schemas import (
     TokenAnswer,
     UserId,
 )
-from api_gateway.ops.overview import AuditPage, DeadLetters, Overview, RulingsPage
+from api_gateway.ops.overview import ActsPage, AuditPage, DeadLetters, Overview, RulingsPage
 from api_gateway.own.schemas import OwnBidsPage, WatchedAnswer, WatchListAnswer
 from shared.domain.auction import Status
 
@@ -295,6 +295,7 @@ _ANSWERS: Final = (
     OwnBidsPage,
     Overview,
     DeadLetters,
+    ActsPage,
     AuditPage,
     RulingsPage,
     BatchAnswer,

@@ -86,6 +86,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     # The operators' console.
     "get_overview": _OVERSIGHT,
     "get_dead_letters": _OVERSIGHT,
+    "get_acts": _OVERSIGHT,
     "get_audit": _OVERSIGHT,
     # What belongs to who calls.
     **dict.fromkeys(("get_watch_list", "watch_item", "unwatch_item"), dict.fromkeys(Role, Reach.OWN)),

@@ -51,6 +51,31 @@ class DeadLetters(msgspec.Struct):
     dead_letters: list[DeadLetter]
 
 
+class Act(msgspec.Struct):
+    """What somebody did to the platform. `login`: who of the database's logins wrote it down."""
+
+    id: Count
+    act: Annotated[
+        str,
+        Meta(
+            description="`revoke_tokens`, `revoke_token`, `create_api_key`, `revoke_api_key`, `retry_dead_letter` or "
+            "`recover_shard`."
+        ),
+    ]
+    target: Annotated[str, Meta(description="A user, the `jti` of a token, or the id of the key, letter or shard.")]
+    by: str
+    login: str
+    reason: str
+    at: Instant
+
+
+class ActsPage(msgspec.Struct):
+    """Acts, newest first."""
+
+    acts: list[Act]
+    next_before: Annotated[Count | None, Meta(description="`before` of the next page; null on the last one.")]
+
+
 class Operation(msgspec.Struct):
     """What somebody did to an item. `bid_id`: of a void. `end_time`: to when the end was moved."""
 

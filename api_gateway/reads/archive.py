@@ -32,6 +32,10 @@ _LETTERS: Final = f"""
     SELECT id, reason, left(detail, 500) AS detail, subject, (extract(epoch FROM at) * 1000000)::bigint AS at_us
     {_OPEN_LETTERS} ORDER BY id DESC LIMIT $1"""
 
+_ACTS: Final = """
+    SELECT act_id, act, target, reason, actor, login, (extract(epoch FROM done_at) * 1000000)::bigint AS at_us
+    FROM acts WHERE $1::bigint IS NULL OR act_id < $1 ORDER BY act_id DESC LIMIT $2"""
+
 _OPERATIONS: Final = """
     SELECT epoch, seq, type, body ->> 'by' AS by, body ->> 'reason' AS reason, body ->> 'bid_id' AS bid_id,
            CASE type WHEN 'end_moved' THEN (body ->> 'end_us')::bigint END AS end_us,
@@ -122,6 +126,10 @@ class Archive:
     async def retired(self, item_id: str) -> Retired | None:
         """Where the log of the item is, if not in the archive; ask after it was read."""
         return await retired_item(self.asking.fetch, item_id)
+
+    async def acts(self, before: int | None, limit: int) -> list[asyncpg.Record]:
+        """What operators did to the platform, newest first; those before this ``act_id``."""
+        return await self.asking.fetch(_ACTS, before, limit)
 
     async def operations(self, item_id: str, limit: int) -> list[asyncpg.Record]:
         """What was done to an item, by whom and why, newest first."""

@@ -15,6 +15,8 @@ from api_gateway.context import Context, context_of
 from api_gateway.contract.documented import json_content
 from api_gateway.contract.schemas import USER_ID_RULE
 from api_gateway.ops.overview import (
+    Act,
+    ActsPage,
     AuditPage,
     DeadLetter,
     DeadLetters,
@@ -38,6 +40,16 @@ router = APIRouter(prefix="/api/v1", tags=["operations"])
 HOT_MAX: Final = 20
 LISTED_MAX: Final = 200
 
+_ID_MAX: Final = 2**53 - 1
+Before = Annotated[
+    int | SkipJsonSchema[None],
+    Query(
+        ge=1,
+        le=_ID_MAX,
+        description="Acts before the one with this `id`.",
+        json_schema_extra={"minimum": 1, "maximum": _ID_MAX},
+    ),
+]
 Limit = Annotated[int, Query(ge=1, le=LISTED_MAX, description="How many at most.")]
 RuledId = Annotated[
     str | SkipJsonSchema[None],
@@ -85,6 +97,30 @@ async def get_dead_letters(request: Request, limit: Limit = 50) -> Response:
         DeadLetter(row["id"], row["reason"], row["detail"], row["subject"], to_rfc3339(row["at_us"])) for row in rows
     ]
     return _told(DeadLetters(count, letters))
+
+
+@router.get(
+    "/ops/acts",
+    summary="Who did what to the platform",
+    responses={200: {"description": "Acts, newest first", "content": json_content(ActsPage)}, 422: {}, 503: {}},
+)
+async def get_acts(request: Request, before: Before = None, limit: Limit = 50) -> Response:
+    """Tokens and API keys that were made or revoked, dead letters that were tried again, shards that were rebuilt, as
+    they are archived: who did it, and why. What was done to an item is in the item's audit."""
+    rows = await context_of(request).archive.acts(before, limit)
+    acts = [
+        Act(
+            id=row["act_id"],
+            act=row["act"],
+            target=row["target"],
+            by=row["actor"],
+            login=row["login"],
+            reason=row["reason"],
+            at=to_rfc3339(row["at_us"]),
+        )
+        for row in rows
+    ]
+    return _told(ActsPage(acts, acts[-1].id if len(acts) == limit else None))
 
 
 @router.get(

@@ -200,7 +200,9 @@ def verify(path: Path) -> Verified:
         with gzip.open(path, "rb") as file:
             return _Verifier().run(file)
     except (OSError, EOFError, zlib.error) as error:
-        raise NotAnExport(f"{path}: {error}") from error
+        # The number of the error and the path once more, which an OSError's text has, help nobody.
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise NotAnExport(f"{path}: {why}") from error
 
 
 class _Verifier:

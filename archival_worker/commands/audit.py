@@ -57,7 +57,7 @@ def audit(settings: Settings, item_id: str, as_json: bool) -> None:
         with sink_of(settings) as sink:
             report = asyncio.run(audit_item(settings.postgres_url, item_id, sink=sink))
     except AuditImpossible as error:
-        click.echo(str(error), err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_UNKNOWN)
     click.echo(report.json() if as_json else report.text())
     sys.exit(0 if report.is_sound else EXIT_UNSOUND)
@@ -71,7 +71,7 @@ def verify_export(file: Path, as_json: bool) -> None:
     try:
         found = verify(file)
     except NotAnExport as error:
-        click.echo(str(error), err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_UNKNOWN)
     except BadLine as error:
         answer = {"sound": False, "line": error.line, "reason": error.reason}

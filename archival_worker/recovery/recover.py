@@ -201,7 +201,7 @@ class Recovery:
             else:
                 if claim is Claim.TAKEN_OVER:
                     taken_over.append(shard)
-                begun[shard] = await claims.give_epoch(shard, above=floors.get(shard, 0))
+                begun[shard] = await claims.give_epoch(shard, self._options.actor, above=floors.get(shard, 0))
                 crash_point("recover.begun")
         return begun, taken_over
 

@@ -42,10 +42,11 @@ class Stored:
     """What a transaction did.
 
     Attributes:
-        bids, events, sealed: rows that are new; rulings are counted among the sealed facts.
+        bids, events, sealed: rows that are new; rulings and acts are counted among the sealed facts.
         copied: how many of the bids came by COPY.
         duplicates: rows that were stored already, with the same content.
-        clashes: events, sealed facts and rulings whose place is taken by something else, known dead letters among them.
+        clashes: events, sealed facts, rulings and acts whose place is taken by something else, known dead letters
+            among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
         positions: the archived cursor of every shard in the batch, moved or not.
         unknown: types that this version does not know, one for each such event; those events are stored whole.
@@ -136,6 +137,7 @@ class Archive:
         bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
         sealed = await self._insert_sealed(connection, batch) + await self._insert_rulings(connection, batch)
+        sealed += await self._insert_acts(connection, batch)
         if may_be_late or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
             await connection.execute(self._sql.apply_voids_to_late, *columns.places([bid for bid, _ in batch.bids]))
         if batch.voids:
@@ -236,6 +238,10 @@ class Archive:
             rulings = columns.ruling_columns([row for row, _ in former.rulings])
             rows = await connection.fetch(self._sql.find_ruling_clashes, *rulings)
             unknown += (id(former.rulings[row["ordinal"] - 1][1]) for row in rows)
+        if former.acts:
+            acts = columns.act_columns([row for row, _ in former.acts])
+            rows = await connection.fetch(self._sql.find_act_clashes, *acts)
+            unknown += (id(former.acts[row["ordinal"] - 1][1]) for row in rows)
         late = set(unknown)
         batch.quarantine([delivery for delivery in batch.former if id(delivery) in late], fences)
         return former.rows - len(unknown)
@@ -303,6 +309,16 @@ class Archive:
         if inserted < len(batch.rulings):
             clashes = await connection.fetch(self._sql.find_ruling_clashes, *rows)
             batch.put_facts_aside([batch.rulings[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _insert_acts(self, connection: Connection, batch: SortedBatch) -> int:
+        if not batch.acts:
+            return 0
+        rows = columns.act_columns([row for row, _ in batch.acts])
+        inserted = _count(await connection.execute(self._sql.insert_acts, *rows))
+        if inserted < len(batch.acts):
+            clashes = await connection.fetch(self._sql.find_act_clashes, *rows)
+            batch.put_facts_aside([batch.acts[row["ordinal"] - 1] for row in clashes])
         return inserted
 
     async def _store_items(self, connection: Connection, batch: SortedBatch) -> None:

@@ -14,7 +14,9 @@ from typing import Any, Final, Literal
 
 from archival_worker.consume.deliveries import Delivery, Entry, read_delivery
 from archival_worker.errors import LetterUnknown, MessageRefused
+from archival_worker.store.acts import UNNAMED, Actor, record
 from archival_worker.store.archive import Archive
+from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.messages import MESSAGE_START, frame_batch
@@ -72,8 +74,8 @@ class DeadLetters:
             rows = await connection.fetch(self._sql.list_dead_letters, with_stored, only)
         return [Letter(item_id=_item_of(row["subject"]), **dict(row)) for row in rows]
 
-    async def retry(self, letter_id: int) -> Retried:
-        """Store what the letter holds, as if it came now.
+    async def retry(self, letter_id: int, actor: Actor = UNNAMED) -> Retried:
+        """Store what the letter holds, as if it came now, and record who wanted that.
 
         Raises:
             LetterUnknown: there is no such letter.
@@ -96,13 +98,17 @@ class DeadLetters:
                     stored = await self._archive.write(connection, [delivery], may_be_late=True)
                     # If one event of a poison clashes, the rest is stored, and the event becomes a letter of its own.
                     outcome = "clash" if stored.clashes and row["reason"] == "clash" else "stored"
-                await connection.execute(self._sql.mark_dead_letter, letter_id, outcome)
+                await self._mark(connection, letter_id, outcome, actor)
             text = _TEXTS[outcome] if outcome in _STAYS_OUT else delivery.fault or _TEXTS[outcome]
             return Retried(letter_id, outcome, text)
         except MessageRefused as error:
             async with self._archive.transaction() as connection:
-                await connection.execute(self._sql.mark_dead_letter, letter_id, "poison")
+                await self._mark(connection, letter_id, "poison", actor)
             return Retried(letter_id, "poison", f"PostgreSQL still refuses it: {error}")
+
+    async def _mark(self, connection: Connection, letter_id: int, outcome: RetryOutcome, actor: Actor) -> None:
+        await connection.execute(self._sql.mark_dead_letter, letter_id, outcome)
+        await record(connection, "retry_dead_letter", str(letter_id), actor)
 
 
 def read_letter(row: Any) -> Delivery:

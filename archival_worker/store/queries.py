@@ -35,6 +35,10 @@ class Queries:
     find_sealed_clashes: str
     insert_rulings: str
     find_ruling_clashes: str
+    insert_acts: str
+    find_act_clashes: str
+    record_act: str
+    list_acts: str
     read_house_rulings: str
     read_spending_limits: str
     apply_voids: str

@@ -8,12 +8,14 @@ from types import MappingProxyType
 from typing import Final
 
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.store.columns import PlacedFact, PlacedRuling
+from archival_worker.store.columns import PlacedAct, PlacedFact, PlacedRuling
 from archival_worker.store.retired import Spans, has_all
 from shared.messages import AnyEvent, BidAccepted, BidVoided, UnknownEvent, encode_event, type_of
 
 NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
 NO_RETIRED: Final[Mapping[str, Spans]] = MappingProxyType({})
+
+_KINDS: Final = MappingProxyType({PlacedFact: "sealed fact", PlacedRuling: "ruling", PlacedAct: "act"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class SortedBatch:
     events: list[tuple[AnyEvent, Delivery]] = field(default_factory=list)
     sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
     rulings: list[tuple[PlacedRuling, Delivery]] = field(default_factory=list)
+    acts: list[tuple[PlacedAct, Delivery]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     clashed: set[int] = field(default_factory=set)
     former: list[Delivery] = field(default_factory=list)
@@ -80,6 +83,8 @@ class SortedBatch:
                 continue
             for at, ruling in enumerate(delivery.batch.rulings, start=1):
                 batch.rulings.append((PlacedRuling(entry, at, ruling), delivery))
+            for at, act in enumerate(delivery.batch.acts, start=1):
+                batch.acts.append((PlacedAct(entry, at, act), delivery))
             if spans is not None:
                 batch.put_retired_aside(delivery, spans)
                 continue
@@ -98,7 +103,7 @@ class SortedBatch:
     @property
     def rows(self) -> int:
         """Rows to be stored, dead letters not counted."""
-        return len(self.bids) + len(self.events) + len(self.sealed) + len(self.rulings)
+        return len(self.bids) + len(self.events) + len(self.sealed) + len(self.rulings) + len(self.acts)
 
     @property
     def clashes(self) -> int:
@@ -119,12 +124,12 @@ class SortedBatch:
                 detail = f"bid {event.bid_id} as {event.event_id}: place or bid id is taken by another bid or event"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
 
-    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact | PlacedRuling, Delivery]]) -> None:
-        """The same for sealed facts and rulings. The letter is the whole message; no text that is shown has what is
-        sealed."""
+    def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact | PlacedRuling | PlacedAct, Delivery]]) -> None:
+        """The same for sealed facts, rulings and acts. The letter is the whole message; no text that is shown has
+        what is sealed."""
         for row, delivery in clashes:
             self.clashed.add(id(row))
-            kind = "sealed fact" if isinstance(row, PlacedFact) else "ruling"
+            kind = _KINDS[type(row)]
             detail = f"{kind} {row.at} of entry {row.entry.epoch}:{row.entry.n}: its place is taken by another one"
             self.dead_letters.append(DeadLetter("clash", detail, delivery, delivery.data))
 

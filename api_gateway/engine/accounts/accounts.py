@@ -23,15 +23,15 @@ OPENING_S: Final = 25.0
 
 class Spending(NamedTuple):
     """What a bidder may spend in a currency, in minor units; ``limit`` None for any amount. ``committed``: the sum of
-    the maxima with which the bidder leads, as it is counted; 0 where there was never a limit."""
+    the maxima with which the bidder leads, as it is counted; None where there was never a limit."""
 
     limit: int | None
-    committed: int
+    committed: int | None
 
     @property
     def remaining(self) -> int | None:
         """What is left; None for any amount."""
-        return None if self.limit is None else max(0, self.limit - self.committed)
+        return None if self.limit is None else max(0, self.limit - (self.committed or 0))
 
 
 class Accounts:
@@ -151,6 +151,6 @@ class Accounts:
         """What the bidder may spend, read shard by shard. Raises RedisError, OSError, TimeoutError."""
         account = await self._scripts.account(user_id, currency)
         if account is None:
-            return Spending(None, 0)
+            return Spending(None, None)
         parts = await self._scripts.in_shards(user_id, currency, names.SHARDS)
         return Spending(account.limit, sum(part.used for part in parts))

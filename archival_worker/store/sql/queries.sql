@@ -161,6 +161,31 @@ WHERE (r.item_id, r.seller_id, r.user_id, r.ruling, r.approved, r.blocked, r.max
                       t.actor, t.at_us)
 ORDER BY t.ordinal;
 
+-- name: insert_acts
+INSERT INTO acts (shard, shard_epoch, n, at, act, target, reason, actor, done_at)
+SELECT shard, shard_epoch, n, at, act, target, reason, actor, instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[])
+    AS t (shard, shard_epoch, n, at, act, target, reason, actor, at_us)
+ON CONFLICT DO NOTHING;
+
+-- name: find_act_clashes
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[])
+    WITH ORDINALITY AS t (shard, shard_epoch, n, at, act, target, reason, actor, at_us, ordinal)
+LEFT JOIN acts AS a ON (a.shard, a.shard_epoch, a.n, a.at) = (t.shard, t.shard_epoch, t.n, t.at)
+WHERE (a.act, a.target, a.reason, a.actor, us_of(a.done_at))
+    IS DISTINCT FROM (t.act, t.target, t.reason, t.actor, t.at_us)
+ORDER BY t.ordinal;
+
+-- name: record_act
+-- What a command does: in the transaction in which it does that.
+INSERT INTO acts (act, target, reason, actor) VALUES ($1, $2, $3, $4);
+
+-- name: list_acts
+-- Newest first, in the order in which they were stored; $1: those before this one.
+SELECT act_id, done_at, act, target, actor, login, reason FROM acts
+WHERE $1::bigint IS NULL OR act_id < $1 ORDER BY act_id DESC LIMIT $2;
+
 -- name: read_house_rulings
 -- What holds on bidders for all items, or for those of a seller, and for everybody: the newest ruling of each. `is_recent`: of the
 -- last week; one that was taken back before that is in every shard.

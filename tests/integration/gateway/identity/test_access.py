@@ -185,7 +185,7 @@ async def request_of(call: str, callers: Callers) -> tuple[str, str, Any, int]:
             return "GET", f"{at}/named-bids", None, 200
         case "get_audit":
             return "GET", f"{at}/audit", None, 200
-        case "get_overview" | "get_dead_letters" | "get_rulings":
+        case "get_overview" | "get_dead_letters" | "get_rulings" | "get_acts":
             return "GET", f"/api/v1/ops/{call.removeprefix('get_').replace('_', '-')}", None, 200
         case "get_me":
             return "GET", "/api/v1/me", None, 200

@@ -30,6 +30,7 @@ MIB = 1024 * 1024
 SMALL = {
     "AUTH_MODE": "jwt",
     "GATEWAY_CALLER_RATE_MAX": "1",
+    "GATEWAY_ITEMS_RATE_MAX": "1",
     "GATEWAY_ADDRESS_RATE_MAX": "20",
     "GATEWAY_TRUSTED_PROXIES": "127.0.0.1",
     "BODIES_BYTES_PER_ADDRESS_MAX": str(MIB),
@@ -98,6 +99,8 @@ async def test_bids_of_a_caller_on_both_roads(clients: Clients, road: str) -> No
         content: Any = body if road == "direct" else in_pieces(body)
         answers.append(await clients.http.post(f"{ITEMS}/{item_id}/bid", content=content, headers=headers))
     assert [answer.status_code for answer in answers[:10]] == [201] * 10
+    assert "ratelimit" not in answers[0].headers
+    assert answers[9].headers["ratelimit"].startswith('"caller";r='), "it may slow down before anything is refused"
     # By then a second may have passed, in which one more was allowed.
     assert_limited(answers[11], "caller")
     read = await clients.http.get(f"{ITEMS}/{item_id}", headers={"x-forwarded-for": "10.0.0.1"})
@@ -120,8 +123,11 @@ async def test_a_batch_counts_its_bids_and_its_items(clients: Clients) -> None:
     assert read.json()["bid_count"] == 9, "nothing of the refused one was placed"
     items = {"items": [{"name": "x"}] * 9}
     headers = clients.headers("importer", "10.0.0.3")
-    assert (await clients.http.post("/api/v1/items:batch", json=items, headers=headers)).status_code == 200
-    assert_limited(await clients.http.post("/api/v1/items:batch", json=items, headers=headers), "caller")
+    # Items have a bucket of their own, of ten here: nothing of the caller's is used but one unit.
+    made = await clients.http.post("/api/v1/items:batch", json=items, headers=headers)
+    assert made.status_code == 200
+    assert made.headers["ratelimit"].startswith('"items";r='), "less than a quarter is left"
+    assert_limited(await clients.http.post("/api/v1/items:batch", json=items, headers=headers), "items")
 
 
 async def test_an_address_is_bounded_whoever_calls_and_whatever_is_asked_for(clients: Clients) -> None:

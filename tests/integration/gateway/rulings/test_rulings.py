@@ -321,7 +321,7 @@ async def test_the_command(http: httpx.AsyncClient, gateway_stack: Stack) -> Non
     assert (ended_with, "not both" in text) == (1, True)
 
 
-async def spending(http: httpx.AsyncClient, user_id: str) -> tuple[float | None, float, float | None]:
+async def spending(http: httpx.AsyncClient, user_id: str) -> tuple[float | None, float | None, float | None]:
     told = await rule(http, "GET", f"/bidders/{user_id}/limit")
     return told["limit"], told["committed"], told["remaining"]
 
@@ -336,6 +336,7 @@ async def test_a_spending_limit_across_items(http: httpx.AsyncClient) -> None:
     await create(http, euros, currency="EUR")
     # What is led with before there is a limit counts.
     assert await code(http, items[0], "max", amount=10, max_amount=100) is None
+    assert await spending(http, "max") == (None, None, None), "what nobody counts is not told as nothing"
     told = await rule(http, "PUT", "/bidders/max/limit", {"amount": 400})
     assert (told["limit"], told["committed"], told["remaining"]) == (400, 100, 300)
     assert await code(http, items[1], "max", amount=5, max_amount=301, bid_id="max-1") == "LIMIT_EXCEEDED"
@@ -417,8 +418,10 @@ async def test_a_void_never_lets_somebody_lead_beyond_their_limit(http: httpx.As
         await create(http, item)
     await rule(http, "PUT", "/bidders/xan/limit", {"amount": 100})
     assert await code(http, here, "noa", max_amount=900, bid_id="noa-3") is None
-    # A bid that is beaten at once needs no credit.
-    assert await code(http, here, "xan", max_amount=800, bid_id="xan-1") is None
+    # A bid that is beaten at once uses no credit, so it can be used elsewhere.
+    assert await code(http, here, "xan", max_amount=800) == "LIMIT_EXCEEDED"
+    assert await code(http, here, "xan", max_amount=80, bid_id="xan-1") is None
+    assert await code(http, elsewhere, "xan", max_amount=60) is None
     before = (await http.get(f"{API}/items/{here}")).json()
 
     async def void(bid_id: str) -> httpx.Response:

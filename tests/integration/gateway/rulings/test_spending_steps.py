@@ -241,14 +241,15 @@ async def test_a_void_beside_bids_elsewhere_that_use_what_is_left(hand: Hand) ->
 async def test_a_bid_that_was_beaten_at_once_needs_its_credit_when_a_void_lets_it_lead(hand: Hand) -> None:
     house, desk = hand.house, Desk(hand.house)
     bobs = await desk.bid(desk.here, "bob", 5_000)
-    anns = await desk.bid(desk.here, "ann", 4_000)
+    anns = await desk.bid(desk.here, "ann", 400)
     assert bobs is not None
-    assert anns is not None, "who does not lead with it needs no credit"
+    assert anns is not None
+    assert await desk.bid(desk.elsewhere, "ann", 700) is not None, "who does not lead with it uses no credit"
     with pytest.raises(LeadLacksCredit):
         await desk.void(bobs)
     await desk.void(anns)
     await desk.void(bobs)
-    assert await house.leads("ann") == 0
+    assert await house.leads("ann") == 700
 
 
 async def test_a_void_that_changes_nobodys_lead_needs_no_credit(hand: Hand) -> None:
