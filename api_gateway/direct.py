@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from asyncio import Future
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Final
@@ -74,7 +74,8 @@ class DirectRoad:
         item_id = request.target[len(_PREFIX) : -len("/bid")].decode()
         try:
             key = request.headers.get(b"idempotency-key")
-            sent = SentBid.read(request.body, None if key is None else read_key(key), _permit_of(request))
+            permit = _permit_of(request)
+            sent = SentBid.read(request.body, None if key is None else read_key(key), permit)
             exponent = context.items.known.get(item_id)
             if exponent is None:
                 self._in_background(_decide(context, item_id, sent, request, began_s))
@@ -96,7 +97,8 @@ class DirectRoad:
                 _fail(request, "" if bid.trace is None else bid.trace.request.trace_id)
             else:
                 context.bid_seconds.observe(perf_counter() - began_s)
-                request.answer(status, JSON, body)
+                near = permit.account.near
+                request.answer(status, JSON if near is None else _lines(near) + JSON, body)
 
         bid.verdict.add_done_callback(answer)
         if context.traces is not None:
@@ -113,7 +115,8 @@ class DirectRoad:
                 if isinstance(reading, Absent):
                     self._in_background(_read_absent(context, item_id, reading, request, may_open=not only_known))
                 else:
-                    request.answer(200, JSON, reading.body)
+                    near = _permit_of(request).account.near
+                    request.answer(200, JSON if near is None else _lines(near) + JSON, reading.body)
             except BiddingError as error:
                 _refuse(request, error)
             except Exception:
@@ -141,7 +144,7 @@ class DirectRoad:
             except Exception:
                 _fail(request)
             else:
-                request.answer(201, location + JSON, body)
+                request.answer(201, location + _near(request) + JSON, body)
 
         context.items.openings.open(item).add_done_callback(answer)
 
@@ -215,7 +218,7 @@ async def _tell(request: DirectRequest, answer: Coroutine[None, None, tuple[int,
     except Exception:
         _fail(request)
     else:
-        request.answer(status, headers + JSON, body)
+        request.answer(status, headers + _near(request) + JSON, body)
         return True
     return False
 
@@ -233,5 +236,13 @@ def _fail(request: DirectRequest, trace_id: str = "") -> None:
 
 def _refuse(request: DirectRequest, error: BiddingError) -> None:
     status, body, extra = problem_of(error)
-    lines = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in extra.items())
-    request.answer(status, PROBLEM + lines, body)
+    request.answer(status, PROBLEM + _lines(extra), body)
+
+
+def _near(request: DirectRequest) -> bytes:
+    """Headers that say how little may still be asked for, where that is so."""
+    return _lines(_permit_of(request).account.near or {})
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in headers.items())

@@ -112,6 +112,8 @@ class HotPath:
                 status, body = await decide(context, item_id, SentBid.read(sent, key, permit))
                 context.bid_seconds.observe(perf_counter() - began_s)
                 headers = [_JSON]
+                if permit.account.near is not None:
+                    headers += [(name.encode(), value.encode()) for name, value in permit.account.near.items()]
             else:
                 scope["state"]["context"].rates.enter(peer_of(scope), scope["headers"])
                 status, body = 405, problem_body(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")

@@ -38,6 +38,7 @@ from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
 from api_gateway.engine.bids.cluster_replicas import open_replica_acknowledger
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts, ClusterBidScripts, open_bid_scripts
 from api_gateway.engine.bids.committer import Committer
+from api_gateway.engine.bids.covered_voids import CoveredVoids
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closed.closed_items import ClosedItems
@@ -217,10 +218,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         operations = Operations(
             item_scripts,
             item_index,
-            Voids(redis, item_scripts, archive),
+            CoveredVoids(Voids(redis, item_scripts, archive), accounts.find_credit_at_once),
             archive,
             Returns(redis, archive.asking),
-            accounts,
             on_outbox=relay.notice,
         )
         ruling_scripts = RulingScripts(redis, limits)
@@ -254,7 +254,12 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         }
         revoking: Revoking | None = None
         if identity is not None:
-            revoking = Revoking(RevocationStore(redis), nats, revoked)
+            revoking = Revoking(
+                RevocationStore(redis, outbox_entries_max=settings.outbox_entries_max),
+                nats,
+                revoked,
+                on_outbox=relay.notice,
+            )
             work["revocations"] = revoking.run
         fetched_keys = None if identity is None else identity.fetched
         if fetched_keys is not None:
@@ -278,6 +283,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             sign_in_ration=Ration(of_all=Rate(per_s=90, burst=1_700), of_one=Rate(per_s=0.1, burst=10)),
             rates=Rates(
                 per_caller=settings.guarded("gateway_caller_rate_max"),
+                items_per_caller=settings.guarded("gateway_items_rate_max"),
                 per_address=settings.guarded("gateway_address_rate_max"),
                 proxies=proxies,
             ),

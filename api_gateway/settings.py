@@ -23,6 +23,7 @@ Guarded = Literal[
     "bodies_bytes_per_address_max",
     "gateway_address_rate_max",
     "gateway_caller_rate_max",
+    "gateway_items_rate_max",
 ]
 
 _MIB: Final = 1024**2
@@ -70,7 +71,10 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
         bodies_bytes_per_address_max: the same of one client address; further ones are answered 429. 0: no limit.
         gateway_caller_rate_max: units per second that one caller, as its token names it, may ask for in the long run:
             bids, items, readings; further ones are answered 429. The burst is ten times as much. 0: no limit.
-        gateway_address_rate_max: the same of one client address, whoever calls from there.
+        gateway_items_rate_max: items per second that one caller may create by batches in the long run, beside those
+            units: imports have many. The burst is ten times as much. 0: no limit.
+        gateway_address_rate_max: units per second of one client address, whoever calls from there; items of batches
+            are among them.
         bid_sockets_max: WebSockets of bids that may be open; further ones are answered 503.
         bid_sockets_per_address_max: the same of one client address; further ones are answered 429. 0: no limit.
         bid_sockets_per_caller_max: the same of one caller, as the token names it. 0: no limit.
@@ -106,6 +110,7 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
     gateway_connections_per_address_max: int = Field(default=1_000, ge=0)
     gateway_trusted_proxies: str = ""
     gateway_caller_rate_max: int = Field(default=50, ge=0)
+    gateway_items_rate_max: int = Field(default=500, ge=0)
     gateway_address_rate_max: int = Field(default=500, ge=0)
     gateway_origins: str = ""
     ops_parts: str = ""

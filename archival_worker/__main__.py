@@ -1,4 +1,5 @@
-"""``python -m archival_worker`` runs the worker; subcommands migrate, recover, audit, and look after dead letters.
+"""``python -m archival_worker`` runs the worker; subcommands migrate, recover, retire, audit, and look after dead
+letters.
 
 Each subcommand has its own module, imported only when the subcommand is called, and so has the worker: most of the time
 that a command takes would go into libraries that only others need.
@@ -28,6 +29,8 @@ COMMANDS: Final = {
     "login": "archival_worker.commands.logins:login",
     "recover": "archival_worker.commands.recovery:recover",
     "dead-letters": "archival_worker.commands.recovery:dead_letters",
+    "retention": "archival_worker.commands.retention:retention",
+    "acts": "archival_worker.commands.acts:acts",
     "audit": "archival_worker.commands.audit:audit",
     "verify-export": "archival_worker.commands.audit:verify_export",
 }

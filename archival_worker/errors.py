@@ -81,6 +81,18 @@ class ExportFailed(BiddingError):
     code = "EXPORT_FAILED"
 
 
+class ExportDamaged(ExportFailed):
+    """What is stored is not what was confirmed, or does not fit itself."""
+
+    code = "EXPORT_DAMAGED"
+
+
+class RetentionRefused(BiddingError):
+    """No item may retire now. Nothing was changed."""
+
+    code = "RETENTION_REFUSED"
+
+
 class ExportsMisconfigured(BiddingError):
     """The settings of the exports cannot work; the message says what to change."""
 

@@ -73,7 +73,7 @@ class Metrics:
             yield counter(f"archiver_{name}_total", help_text, total)
         rows = {"bids": self.bids, "events": self.events, "sealed": self.sealed}
         yield counters("archiver_rows_total", "Rows stored.", "table", rows)
-        letters = {reason: self.dead_letters_by[reason] for reason in ("clash", "former_epoch", "poison")}
+        letters = {reason: self.dead_letters_by[reason] for reason in ("clash", "former_epoch", "poison", "retired")}
         yield counters("archiver_dead_letters_total", "New dead letters.", "reason", letters)
         failures = {what: self.failures_by[what] for what in sorted({"archive", "stream", "redis", *self.failures_by})}
         yield counters("archiver_failures_total", "Failed attempts.", "at", failures)

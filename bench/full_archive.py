@@ -24,6 +24,16 @@ _BIDS = """
     INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, placed_at)
     SELECT item, 1, n, item || '-' || n, 'user-' || n % 1009, n, n - 1, 'bid', now()
     FROM generate_series(1, $2::integer) AS n, LATERAL (SELECT $1::text) AS of_item (item)"""
+# Of other items, so that no part of a table is so small that reading all of it is the quickest way.
+_OTHER_BIDS = """
+    INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, placed_at)
+    SELECT 'lot-' || n, 1, seq, 'lot-' || n || '-' || seq, 'user-' || n % 1009, seq, seq - 1, 'bid', now()
+    FROM generate_series(1001, 2000) AS n, generate_series(1, 20) AS seq"""
+_OTHER_FACTS = """
+    INSERT INTO sealed (item_id, epoch, n, at, seq, leader_max, runner_up, user_id, bid_id, amount, max_amount, key,
+                        verdict, decided_at)
+    SELECT item_id, epoch, seq, 1, seq, amount, 0, user_id, bid_id, NULL, amount, 'key-' || seq, 'B|' || seq, placed_at
+    FROM bids WHERE item_id IN (SELECT 'lot-' || n FROM generate_series(1001, 2000) AS n)"""
 _FACTS = """
     INSERT INTO sealed (item_id, epoch, n, at, seq, leader_max, runner_up, user_id, bid_id, amount, max_amount, key,
                         verdict, decided_at)
@@ -47,6 +57,8 @@ async def fill(connection: Any, *, items: int, bids: int) -> None:
     await connection.execute(_BIDS, LONG, bids)
     for number in range(2, 12):
         await connection.execute(_BIDS, f"lot-{number}", 100)
+    await connection.execute(_OTHER_BIDS)
+    await connection.execute(_OTHER_FACTS)
     await connection.execute(_FACTS, LONG, bids // 10)
     await connection.execute(_EVENTS, LONG, bids, bids // 10)
     await connection.execute(_CREATED)

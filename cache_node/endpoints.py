@@ -12,7 +12,8 @@ from starlette.responses import Response
 from cache_node.context import Context
 from cache_node.metrics import families
 from shared.archive_cache.packing import is_packed
-from shared.archive_reads.keys import HistoryKey, ItemKey, KeyInvalid, parse_key
+from shared.archive_reads.keys import HistoryKey, ItemKey, KeyInvalid, item_of, parse_key
+from shared.archive_reads.retired import decode_retired, members_of
 from shared.domain.errors import InvalidInput, Unavailable
 from shared.http import probes
 from shared.http.metrics import exposition, metrics_answer
@@ -36,7 +37,8 @@ def context_of(request: Request) -> Context:
 
 
 async def get_value(request: Request) -> Response:
-    """A closed item's public JSON, or a page of its history: what the gateway answers."""
+    """A closed item's public JSON, or a page of its history: what the gateway answers, 410 for the bids of a retired
+    item among it."""
     context = context_of(request)
     began_s = monotonic()
     answer = await _value(context, request)
@@ -56,12 +58,17 @@ async def _value(context: Context, request: Request) -> Response:
         is_sent_packed = kept is not None and is_packed(kept) and takes_gzip
         if kept is not None and not is_sent_packed:
             kept = await context.reads.unpacked(key, kept)
+        # This is short, and so never packed.
+        retired = decode_retired(kept) if kept is not None else None
     except InvalidInput as error:
         return problem(422, error.code, str(error), field="key")
     except Unavailable as error:
         return problem(503, error.code, str(error), headers={"retry-after": str(error.retry_after_s)})
     if kept is None:
         return problem(404, "KEY_NOT_FOUND", f"there is no closed item with anything under {key!r}")
+    if retired is not None:
+        gone = retired.error(str(item_of(key)))
+        return problem(410, gone.code, str(gone), **members_of(gone))
     headers = {"vary": "accept-encoding"}
     if is_sent_packed:
         headers["content-encoding"] = "gzip"

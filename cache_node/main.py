@@ -27,6 +27,7 @@ from cache_node.context import Context
 from cache_node.figures import figures, service_name
 from cache_node.hearing import Hearing
 from cache_node.rebuilds import Rebuilds
+from cache_node.retirements import Retirements
 from cache_node.settings import ClusterSettings, Settings, checked_node
 from shared.aliases import AliasSettings
 from shared.archive_cache.changes import Changes
@@ -99,6 +100,7 @@ async def open_context(settings: Settings, cache_settings: ReadCacheSettings) ->
             work: dict[str, Work] = {
                 "changes": partial(changes.run, follower, before_keeping=rebuilds.look),
                 "rebuilds": rebuilds.run,
+                "retirements": Retirements(asking, cache).run,
             }
             await stack.enter_async_context(in_background(work, keeps_state=False))
         context = Context(

@@ -18,7 +18,11 @@ third time. The points are between two steps, where a crash is most dangerous:
 - ``accounts.charged``: that is counted, and the account not open yet.
 - ``accounts.leased``: an account has given credit, and the shard does not have it yet.
 - ``accounts.collected``: shards have given credit back, and the account does not know yet.
+- ``voids.secured``: the credit for a lead that a void brings back is in the shard, and the bid is not struck yet.
 - ``return.staged``: a closed item is on its way back into Redis, and not to be seen yet.
+- ``retire.checked``: Redis has nothing of an item whose export was read back; all of it is in the archive still.
+- ``retire.begun``: the item is retired; its rows are still there.
+- ``retire.removing``: some of its rows are removed.
 
 ``STOP_AT`` in place of ``CRASH_AT`` suspends the process there (SIGSTOP) until somebody resumes it.
 """
@@ -46,6 +50,10 @@ Point = Literal[
     "accounts.charged",
     "accounts.leased",
     "accounts.collected",
+    "retire.checked",
+    "retire.begun",
+    "retire.removing",
+    "voids.secured",
 ]
 
 _IS_STOP: Final = "STOP_AT" in os.environ

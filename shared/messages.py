@@ -239,9 +239,12 @@ def frame_batch(
     events_json: bytes,
     sealed_json: bytes | None = None,
     rulings_json: bytes | None = None,
+    acts_json: bytes | None = None,
 ) -> bytes:
     """The message of one outbox entry, built around the JSON arrays of the Lua scripts, which are not decoded."""
     head = f'{{"v":1,"shard":"{shard}","shard_epoch":{shard_epoch},"n":{entry},"item_id":"{item_id}","events":'
+    if acts_json is not None:
+        return b'%b%b,"acts":%b}' % (head.encode(), events_json, acts_json)
     if rulings_json is not None:
         return b'%b%b,"sealed":%b,"rulings":%b}' % (head.encode(), events_json, sealed_json or b"[]", rulings_json)
     if sealed_json is None:

@@ -4,7 +4,8 @@ No event has a hidden maximum or the header key of a bid. Without them an item c
 script writes one record per accepted bid that had one of them, and per struck bid, into the message's list ``sealed``.
 Only the archival worker decodes that list: the decoder of :mod:`shared.messages`, which everybody else uses, skips it.
 
-So it is with rulings on bidders, in the list ``rulings``: nobody but who makes them is told.
+So it is with rulings on bidders, in the list ``rulings``: nobody but who makes them is told. And with acts of operators
+on the platform itself, in the list ``acts``.
 """
 
 from __future__ import annotations
@@ -66,12 +67,29 @@ class Ruling(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     currency: str | None = None
 
 
+class Act(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+    """What an operator did to the platform, and to no item or bidder's standing; time in microseconds since 1970.
+
+    Attributes:
+        act: ``revoke_tokens`` of a user, or ``revoke_token``. What commands do is not told in messages.
+        target: the user, or the ``jti`` of the token.
+        reason, by: why, and who did it.
+    """
+
+    ts_us: int
+    act: str
+    target: str
+    reason: str
+    by: str
+
+
 class SealedBatch(EventBatch, kw_only=True, frozen=True):
-    """One JetStream message with its sealed facts and rulings, in the order of the decisions."""
+    """One JetStream message with its sealed facts, rulings and acts, in the order of the decisions."""
 
     events: list[AnyEvent]  # type: ignore[assignment]
     sealed: list[SealedFact] = msgspec.field(default_factory=list)
     rulings: list[Ruling] = msgspec.field(default_factory=list)
+    acts: list[Act] = msgspec.field(default_factory=list)
 
 
 _decoder = msgspec.json.Decoder(SealedBatch)

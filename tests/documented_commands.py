@@ -78,8 +78,10 @@ EXECUTED: Final = {
     "operations.md": (
         ".venv/lib/python3.",
         ".venv/bin/python -c",
+        "bidding acts",
         "bidding audit",
         "bidding dead-letters list",
+        "bidding retention",
     ),
 }
 

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from api_gateway.engine.accounts.accounts import Accounts
-from api_gateway.engine.bids.voids import Voids
+from api_gateway.engine.bids.covered_voids import Strikes
 from api_gateway.engine.closed.returns import Returns
 from api_gateway.engine.item_scripts import ItemScripts, Transition
 from api_gateway.engine.items import Items
@@ -37,16 +36,14 @@ class Operations:
         self,
         scripts: ItemScripts,
         items: Items,
-        voids: Voids,
+        voids: Strikes,
         archive: Archive,
         returns: Returns,
-        accounts: Accounts,
         *,
         on_outbox: Callable[[str], None],
         within_s: float = WITHIN_S,
     ) -> None:
         """``within_s``: of one void, with all that it waits for."""
-        self._accounts = accounts
         self._within_s = within_s
         self._scripts = scripts
         self._items = items
@@ -87,7 +84,8 @@ class Operations:
         """Strike a bid: the item becomes what its other accepted bids make it.
 
         Raises:
-            ItemNotFound, BidNotFound, BidStruck, StateConflict, Unavailable.
+            ItemNotFound, BidNotFound, BidStruck, LeadLacksCredit, StateConflict, Unavailable.
+            HistoryRetired: the bids of the item are in its export alone, and none can be struck any more.
         """
         try:
             async with asyncio.timeout(self._within_s):
@@ -95,10 +93,7 @@ class Operations:
         except TimeoutError:
             raise Unavailable("the void took too long; look at the item, and try again", retry_after_s=5) from None
         self._on_outbox(names.shard_of(item_id))
-        item = await self._items.get(item_id, may_open=False)
-        if item.state.leader:
-            await self._accounts.hear(item.state.leader, item.terms.currency)
-        return item
+        return await self._items.get(item_id, may_open=False)
 
     async def _strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> None:
         for _ in range(_RETURNS):
@@ -115,6 +110,8 @@ class Operations:
         left = await self._left(item_id)
         if left.state.status is Status.CANCELLED:
             raise StateConflict(item_id, left.state.status.value, "void")
+        if (retired := await self._archive.retired(item_id)) is not None:
+            raise retired.error(item_id)
         bid = await self._archive.accepted_bid(item_id, bid_id)
         if bid is None:
             raise BidNotFound(item_id, bid_id)

@@ -80,6 +80,7 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     "404": ("NotFound", "There is no such item, bid or key"),
     "408": ("TooSlow", "The request did not arrive in time; the connection is closed"),
     "409": ("Conflict", "The id is taken, or the item's state does not allow it; nothing was changed"),
+    "410": ("Gone", "The item is over, and its bids are in an export of the operator's alone; the answer names it"),
     "413": ("TooLarge", "The body is too large; the connection is closed"),
     "415": ("WrongType", "The body is said to be something else than what is taken here; the connection may be closed"),
     "422": ("Invalid", "Malformed, or the key was used with other content; nothing was changed"),

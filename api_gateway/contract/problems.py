@@ -5,7 +5,7 @@ Domain errors know no HTTP; the one table below gives them their status.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,7 @@ from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
 from api_gateway.door.rates import RateLimited
 from api_gateway.images import errors as image_errors
 from api_gateway.own import errors as own_errors
+from shared.archive_reads.retired import members_of
 from shared.domain import errors
 from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, TITLES, problem, problem_body
 from shared.identity.errors import Forbidden, Unauthenticated
@@ -30,11 +31,13 @@ _STATUS: Final[tuple[tuple[type[errors.BiddingError], int], ...]] = (
     (own_errors.IdentityRequired, 403),
     (errors.ItemNotFound, 404),
     (errors.BidNotFound, 404),
+    (errors.HistoryRetired, 410),
     (errors.ItemExists, 409),
     (errors.StateConflict, 409),
     (errors.TooManyRulings, 409),
     (errors.BidStruck, 409),
     (own_errors.WatchListFull, 409),
+    (errors.LeadLacksCredit, 409),
     (NotJson, 415),
     (RateLimited, 429),
     (TooManyBytes, 429),
@@ -70,7 +73,9 @@ def problem_of(error: errors.BiddingError) -> tuple[int, bytes, dict[str, str]]:
     elif isinstance(error, Forbidden):
         headers["www-authenticate"] = 'Bearer error="insufficient_scope"'
     field = error.field if isinstance(error, errors.InvalidInput) else None
-    members = {} if field is None else {"field": field}
+    members: dict[str, Any] = {} if field is None else {"field": field}
+    if isinstance(error, errors.HistoryRetired):
+        members = members_of(error)
     return status, problem_body(status, error.code, str(error), **members), headers
 
 

@@ -38,7 +38,8 @@ class BidderSpending(msgspec.Struct):
     currency: Currency
     limit: Annotated[Price | None, Meta(description="Null: any amount.")]
     committed: Annotated[
-        Price, Meta(description="The sum of the maxima with which the bidder leads; 0 where there was never a limit.")
+        Price | None,
+        Meta(description="The sum of the maxima with which the bidder leads; null where there was never a limit."),
     ]
     remaining: Annotated[Price | None, Meta(description="Null: any amount.")]
 

@@ -319,6 +319,7 @@ class RevocationBody(msgspec.Struct, forbid_unknown_fields=True):
         UNSET
     )
     token_id: Annotated[TokenId | UnsetType, Meta(description="The token of this `jti`.")] = UNSET
+    reason: Annotated[str, NO_NUL, Meta(max_length=500, description="Why. Only the record of acts has it.")] = ""
 
 
 class RevocationAnswer(msgspec.Struct, omit_defaults=True):
@@ -326,6 +327,10 @@ class RevocationAnswer(msgspec.Struct, omit_defaults=True):
 
     revoked_at: Instant
     kept_until: Instant
+    recorded: Annotated[
+        bool,
+        Meta(description="Whether `GET /ops/acts` will tell who did it. Not while too much waits to be archived."),
+    ]
     user_id: UserId | UnsetType = UNSET
     token_id: TokenId | UnsetType = UNSET
 

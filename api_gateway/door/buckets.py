@@ -25,6 +25,8 @@ SHARED: Final = 256
 _FORGOTTEN_AT_ONCE: Final = 2
 # Units; less than that is what counting with fractions leaves over.
 _NOTHING: Final = 1e-6
+LITTLE: Final = 0.25
+"""Of the burst: where less is left, it is told."""
 
 
 class Buckets:
@@ -45,6 +47,8 @@ class Buckets:
         # How long before it is full one unit is there.
         self._early_s = max(0.0, rate.burst - 1) * self._unit_s
         self._nothing_s = _NOTHING * self._unit_s
+        self._much_s = (1 - LITTLE) * rate.burst * self._unit_s
+        self._near_s = -LITTLE * rate.burst * self._unit_s
         # When each is full again. Those that were not looked at for longest, whether they may go, are first.
         self._own: OrderedDict[str | int, float] = OrderedDict()
         self._shared: dict[str | int, float] = {}
@@ -54,7 +58,8 @@ class Buckets:
         return len(self._own)
 
     def take_one(self, key: str, now_s: float) -> float:
-        """Take a unit and return 0, where there is one; else return how long until there is, and take none."""
+        """Take a unit and return 0, where there is one; else return how long until there is, and take none. Less than
+        0: it is taken, and less than a quarter of the bucket is left."""
         buckets: MutableMapping[str | int, float] = self._own
         name: str | int = key
         full_s = buckets.get(key)
@@ -62,10 +67,19 @@ class Buckets:
             buckets, name = self._find(key, now_s)
             full_s = buckets.get(name, now_s)
         wait_s = full_s - now_s - self._early_s
-        if wait_s > self._nothing_s:
-            return wait_s
+        if wait_s > self._near_s:
+            if wait_s > self._nothing_s:
+                return wait_s
+            buckets[name] = max(full_s, now_s) + self._unit_s
+            return -1.0
         buckets[name] = (full_s if full_s > now_s else now_s) + self._unit_s
         return 0.0
+
+    def left(self, key: str, now_s: float) -> int:
+        """How many whole units are there."""
+        buckets, name = self._find(key, now_s)
+        owed = max(0.0, buckets.get(name, now_s) - now_s) / self._unit_s
+        return max(0, int(self.rate.burst - owed + _NOTHING))
 
     def wait_s(self, key: str, cost: int, now_s: float) -> float:
         """How long until so many units may be taken; 0: at once. More than the burst may be taken when the bucket is
@@ -74,10 +88,11 @@ class Buckets:
         wait_s = buckets.get(name, now_s) - now_s - max(0.0, self.rate.burst - cost) * self._unit_s
         return wait_s if wait_s > self._nothing_s else 0.0
 
-    def take(self, key: str, cost: int, now_s: float) -> None:
-        """Take units, even if too few are there."""
+    def take(self, key: str, cost: int, now_s: float) -> bool:
+        """Take units, even if too few are there. Returns whether less than a quarter of the bucket is left."""
         buckets, name = self._find(key, now_s)
-        buckets[name] = max(buckets.get(name, now_s), now_s) + cost * self._unit_s
+        buckets[name] = full_s = max(buckets.get(name, now_s), now_s) + cost * self._unit_s
+        return full_s - now_s > self._much_s
 
     def _find(self, key: str, now_s: float) -> tuple[MutableMapping[str | int, float], str | int]:
         """Where the bucket of this key is, or would be: among which, and by which name."""

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from shared.domain.errors import BiddingError
 
-_JSON: Final = b"application/json"
 _OWN: Final = (b"same-origin", b"none")
 """``Sec-Fetch-Site`` of a page of ours, and of what a user typed."""
+
+_NO_BODY: Final = (None, b"0")
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -27,7 +28,7 @@ class OriginNotAllowed(BiddingError):
 
 
 class NotJson(BiddingError):
-    """The body is said to be something else than JSON."""
+    """The body is not said to be JSON."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
 
@@ -39,7 +40,7 @@ class ForeignPages:
         """
         Args:
             origins: pages of these may do it, in lower case; ``*``: all.
-            json_only: whether a body that is said to be anything else is refused. No form can send JSON.
+            json_only: whether a body that is not said to be JSON is refused. No form can send JSON.
         """
         self._origins = origins
         self._json_only = json_only
@@ -48,12 +49,13 @@ class ForeignPages:
         """Whether a request with these headers may change something.
 
         ``is_json``: whether the body, if there is one, has to be JSON. Where it is not, the handler looks at its type.
+        Of what kind no body at all is said to be does not matter: some clients say it with each POST.
 
         Raises:
             OriginNotAllowed: it comes from a page that may not.
             NotJson: its body is none that is taken.
         """
-        origin = site = host = None
+        origin = site = host = kind = length = coding = None
         for name, value in headers:
             if name == b"origin":
                 origin = value
@@ -61,19 +63,23 @@ class ForeignPages:
                 site = value
             elif name == b"host":
                 host = value
-            elif name == b"content-type" and is_json:
-                self._check_type(value)
+            elif name == b"content-type":
+                kind = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"transfer-encoding":
+                coding = value
         self._check_origin(origin, site, host)
+        if is_json:
+            self._check_type(kind, length, coding)
 
     def check_named(self, headers: Mapping[bytes, bytes]) -> None:
-        """The same for headers of which none is there twice, and a body that has to be JSON."""
-        media_type = headers.get(b"content-type")
-        if media_type is not None:
-            self._check_type(media_type)
+        """The same for headers of which none is there twice, and a body that has to be JSON, in one piece."""
         self._check_origin(headers.get(b"origin"), headers.get(b"sec-fetch-site"), headers.get(b"host"))
+        self._check_type(headers.get(b"content-type"), headers.get(b"content-length"), None)
 
-    def _check_type(self, media_type: bytes) -> None:
-        if self._json_only and media_type != _JSON and not _is_json(media_type):
+    def _check_type(self, kind: bytes | None, length: bytes | None, coding: bytes | None) -> None:
+        if self._json_only and not _is_json(kind) and (coding is not None or length not in _NO_BODY):
             raise NotJson("send Content-Type: application/json; curl does with --json instead of -d")
 
     def _check_origin(self, origin: bytes | None, site: bytes | None, host: bytes | None) -> None:
@@ -100,6 +106,8 @@ def is_allowed(origin: str, host: str, others: Sequence[str]) -> bool:
         return False
 
 
-def _is_json(media_type: bytes) -> bool:
+def _is_json(media_type: bytes | None) -> bool:
+    if media_type == b"application/json" or media_type is None:
+        return media_type is not None
     kind = media_type.partition(b";")[0].strip().lower()
-    return kind == _JSON or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))

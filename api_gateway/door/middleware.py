@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
@@ -53,6 +53,8 @@ class Door:
                 if scope["method"] not in READING:
                     context.pages.check(scope["headers"], is_json=scope["path"] not in self._other_bodies)
                 scope["state"]["account"] = context.rates.enter(peer_of(scope), scope["headers"])
+                if context.rates.is_on:
+                    send = _with_near(send, scope["state"])
             except BiddingError as error:
                 await refuse_with(*problem_of(error), receive, send)
                 return
@@ -82,6 +84,19 @@ def _with_hsts(send: Send, hsts: str) -> Send:
         await send(message)
 
     return send_with_hsts
+
+
+def _with_near(send: Send, state: Mapping[str, Any]) -> Send:
+    """Says how little may still be asked for, where that is so: of the caller, once that is known."""
+
+    async def send_with_near(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            account = state["permit"].account if "permit" in state else state["account"]
+            for name, value in (account.near or {}).items():
+                MutableHeaders(scope=message).setdefault(name, value)
+        await send(message)
+
+    return send_with_near
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

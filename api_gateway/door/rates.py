@@ -1,7 +1,8 @@
 """Limits of what one caller, and one address, may ask for in a time; every road into the gateway counts here.
 
 The address is counted first, before a token is looked at: to verify one takes time too. A bid, an item and a reading
-are one unit each, however they come; a request with many of them is as many.
+are one unit each, however they come; a request with many of them is as many. The items of a batch have a bucket of
+their own beside that of the caller: a catalogue of many thousands is no flood.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ BURST_S: Final = 10
 """The burst is what the bucket gets in so many seconds."""
 ADDRESS: Final = "address"
 CALLER: Final = "caller"
+ITEMS: Final = "items"
+_OF_WHAT: Final = {
+    ADDRESS: "requests of this address",
+    CALLER: "requests of this caller",
+    ITEMS: "new items of this caller",
+}
 _KNOWN_MAX: Final = 10_000
 _TOLD_BYTES_MAX: Final = 256
 
@@ -31,8 +38,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 class RateLimited(BiddingError):
     """Too many requests; nothing was changed.
 
-    ``policy``: whose, ``address`` or ``caller``. ``retry_after_s``: after so many whole seconds the same succeeds, if
-    nothing else is asked for meanwhile.
+    ``policy``: whose, ``address`` or ``caller``; or ``items``, those that a caller creates in batches.
+    ``retry_after_s``: after so many whole seconds the same succeeds, if nothing else is asked for meanwhile.
     """
 
     code = "RATE_LIMITED"
@@ -42,31 +49,38 @@ class RateLimited(BiddingError):
         self.rate = rate
         self.retry_after_s = max(1, math.ceil(wait_s))
         super().__init__(
-            f"too many requests of this {policy}: {rate.per_s:g} a second are allowed, and {rate.burst:g} at once; "
+            f"too many {_OF_WHAT[policy]}: {rate.per_s:g} a second are allowed, and {rate.burst:g} at once; "
             f"try again in {self.retry_after_s} s"
         )
 
     @property
     def headers(self) -> dict[str, str]:
         """``Retry-After``, and ``RateLimit`` with its policy (draft-ietf-httpapi-ratelimit-headers-10)."""
-        burst = int(self.rate.burst)
-        return {
-            "retry-after": str(self.retry_after_s),
-            "ratelimit-policy": f'"{self.policy}";q={burst};w={math.ceil(self.rate.burst / self.rate.per_s)}',
-            "ratelimit": f'"{self.policy}";r=0;t={self.retry_after_s}',
-        }
+        told = _told(self.policy, self.rate, 0, self.retry_after_s)
+        return {"retry-after": str(self.retry_after_s)} | told
+
+
+def _told(policy: str, rate: Rate, left: int, reset_s: int) -> dict[str, str]:
+    return {
+        "ratelimit-policy": f'"{policy}";q={int(rate.burst)};w={math.ceil(rate.burst / rate.per_s)}',
+        "ratelimit": f'"{policy}";r={left};t={reset_s}',
+    }
 
 
 class Account:
     """On whom the units of a request are charged. Requests of one address and caller may share it."""
 
-    __slots__ = ("_rates", "_user_id", "address")
+    __slots__ = ("_rates", "_user_id", "address", "near")
 
-    def __init__(self, rates: Rates | None = None, address: str = "", user_id: str = "") -> None:
-        """``address``: as addresses are counted; empty where it is not known."""
+    def __init__(
+        self, rates: Rates | None = None, address: str = "", user_id: str = "", near: Mapping[str, str] | None = None
+    ) -> None:
+        """``address``: as addresses are counted; empty where it is not known. ``near``: headers that say how little is
+        left, once that is less than a quarter of what may be asked for at once; else None."""
         self._rates = rates
         self.address = address
         self._user_id = user_id
+        self.near = near
 
     @property
     def payer(self) -> str:
@@ -82,8 +96,8 @@ class Account:
         """
         if self._rates is None:
             return self
-        self._rates.charge_caller(user_id)
-        return Account(self._rates, self.address, user_id)
+        near = self._rates.charge_caller(user_id)
+        return Account(self._rates, self.address, user_id, near or self.near)
 
     def charge(self, units: int) -> None:
         """Charge further units.
@@ -92,7 +106,21 @@ class Account:
             RateLimited: it is too much; nothing was charged.
         """
         if self._rates is not None and units > 0:
-            self._rates.charge(self.address, self._user_id, units)
+            self._know(self._rates.charge(self.address, self._user_id, units))
+
+    def charge_items(self, units: int) -> None:
+        """Charge items that are created in one request: to the address, and to what the caller has for them.
+
+        Raises:
+            RateLimited: it is too much; nothing was charged.
+        """
+        if self._rates is not None and units > 0:
+            self._know(self._rates.charge(self.address, self._user_id, units, ITEMS))
+
+    def _know(self, near: Mapping[str, str] | None) -> None:
+        # Without a caller requests of the address may share this.
+        if near is not None and self._user_id:
+            self.near = near
 
 
 FREE: Final = Account()
@@ -107,19 +135,21 @@ class Rates:
         *,
         per_caller: float,
         per_address: float,
+        items_per_caller: float = 0,
         proxies: Proxies,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """``per_caller``, ``per_address``: units per second in the long run; 0 for no limit."""
+        """``per_caller``, ``per_address``, ``items_per_caller``: units per second in the long run; 0 for no limit."""
         self._callers = _buckets(per_caller)
+        self._items = _buckets(items_per_caller)
         self._addresses = _buckets(per_address)
         self._proxies = proxies
         self._clock = clock
-        self._is_on = per_caller > 0 or per_address > 0
+        self.is_on = per_caller > 0 or per_address > 0 or items_per_caller > 0
         # By the address of a peer; None for a proxy of ours. And by what a proxy says.
         self._known: dict[str, Account | None] = {}
         self._told: dict[bytes, Account] = {}
-        self.refused_total: Counter[str] = Counter({ADDRESS: 0, CALLER: 0})
+        self.refused_total: Counter[str] = Counter({ADDRESS: 0, CALLER: 0, ITEMS: 0})
         """Requests, bids and items that were refused, by policy."""
 
     def enter(self, peer: str | None, headers: Headers) -> Account:
@@ -132,11 +162,13 @@ class Rates:
         Raises:
             RateLimited: its address has asked for too much.
         """
-        if not self._is_on:
+        if not self.is_on:
             return FREE
         account = self._account(peer, headers)
         if self._addresses is not None and account.address:
-            self._charge_one(ADDRESS, self._addresses, account.address)
+            near = self._charge_one(ADDRESS, self._addresses, account.address)
+            if near is not None:
+                return Account(self, account.address, near=near)
         return account
 
     def address(self, peer: str | None, headers: Headers) -> str:
@@ -166,28 +198,41 @@ class Rates:
                 self._told[forwarded] = account
         return account
 
-    def charge_caller(self, user_id: str) -> None:
-        """Charge a caller one unit. Raises RateLimited."""
-        if self._callers is not None and user_id:
-            self._charge_one(CALLER, self._callers, user_id)
+    def charge_caller(self, user_id: str) -> Mapping[str, str] | None:
+        """Charge a caller one unit. Returns headers where little is left. Raises RateLimited."""
+        if self._callers is None or not user_id:
+            return None
+        return self._charge_one(CALLER, self._callers, user_id)
 
-    def _charge_one(self, policy: str, buckets: Buckets, key: str) -> None:
-        wait_s = buckets.take_one(key, self._clock())
-        if wait_s:
+    def _charge_one(self, policy: str, buckets: Buckets, key: str) -> Mapping[str, str] | None:
+        now_s = self._clock()
+        wait_s = buckets.take_one(key, now_s)
+        if not wait_s:
+            return None
+        if wait_s > 0:
             self.refused_total[policy] += 1
             raise RateLimited(policy, buckets.rate, wait_s)
+        return self._near(policy, buckets, key, now_s)
 
-    def charge(self, address: str, user_id: str, units: int) -> None:
-        """Charge an address and a caller; either may be empty. See :meth:`Account.charge`."""
+    def _near(self, policy: str, buckets: Buckets, key: str, now_s: float) -> Mapping[str, str]:
+        left = buckets.left(key, now_s)
+        return _told(policy, buckets.rate, left, math.ceil((buckets.rate.burst - left) / buckets.rate.per_s))
+
+    def charge(self, address: str, user_id: str, units: int, policy: str = CALLER) -> Mapping[str, str] | None:
+        """Charge an address and a caller, or its ``ITEMS``; either may be empty. See :meth:`Account.charge`. Returns
+        headers where little is left."""
         now_s = self._clock()
-        parties = ((ADDRESS, self._addresses, address), (CALLER, self._callers, user_id))
-        for policy, buckets, key in parties:
+        of_caller = self._items if policy == ITEMS else self._callers
+        parties = ((ADDRESS, self._addresses, address), (policy, of_caller, user_id))
+        for name, buckets, key in parties:
             if buckets is not None and key and (wait_s := buckets.wait_s(key, units, now_s)):
-                self.refused_total[policy] += units
-                raise RateLimited(policy, buckets.rate, wait_s)
-        for _, buckets, key in parties:
-            if buckets is not None and key:
-                buckets.take(key, units, now_s)
+                self.refused_total[name] += units
+                raise RateLimited(name, buckets.rate, wait_s)
+        near = None
+        for name, buckets, key in parties:
+            if buckets is not None and key and buckets.take(key, units, now_s):
+                near = self._near(name, buckets, key, now_s)
+        return near
 
 
 def peer_of(scope: Mapping[str, Any]) -> str | None:

@@ -28,6 +28,7 @@ from shared.domain.errors import (
     EndStays,
     ItemNotFound,
     KeyReused,
+    LeadLacksCredit,
     OutboxFull,
     ShardLost,
     StateConflict,
@@ -307,7 +308,7 @@ class ItemScripts:
         Returns the outbox entry; None where nothing was done and the item's bids have to be counted (again).
 
         Raises:
-            BidNotFound, BidStruck, and as :meth:`transition`.
+            BidNotFound, BidStruck, LeadLacksCredit, and as :meth:`transition`.
         """
         arguments = [*self._head(item_id), _json(reason), _json(by), bid_id, *(count or ("",))]
         answer = await self._void.run(self._redis, item_keys(item_id), arguments)
@@ -318,6 +319,8 @@ class ItemScripts:
                 raise BidNotFound(item_id, bid_id, cause=cause_of(bid_id))
             case 8:
                 raise BidStruck(item_id, bid_id)
+            case 9:
+                raise LeadLacksCredit(item_id, answer[1].decode(), answer[2].decode(), int(answer[3]))
         return _entry_of(answer, item_id, "void")
 
     async def due(self, shards: Sequence[str], *, count: int) -> dict[str, list[str] | ResponseError]:

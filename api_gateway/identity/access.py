@@ -86,11 +86,13 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     # The operators' console.
     "get_overview": _OVERSIGHT,
     "get_dead_letters": _OVERSIGHT,
+    "get_acts": _OVERSIGHT,
     "get_audit": _OVERSIGHT,
     # What belongs to who calls.
     **dict.fromkeys(("get_watch_list", "watch_item", "unwatch_item"), dict.fromkeys(Role, Reach.OWN)),
     "list_own_bids": {Role.BIDDER: Reach.OWN},
     "list_items_of_seller": _OWN_ITEMS | _AUDITORS,
+    "get_rulings": _OVERSIGHT,
     # Signing in on the pages.
     "get_me": dict.fromkeys(Role, Reach.OWN),
     "make_sign_in_code": dict.fromkeys(Role, Reach.OWN),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from nats.errors import Error as NatsError
@@ -18,9 +19,10 @@ from redis.exceptions import RedisError
 from shared.clients.nats import Client, NatsLink
 from shared.domain.errors import OutcomeUnknown
 from shared.identity.errors import TooManyRevocations
-from shared.identity.revocations import OF_TOKEN, OF_USER, Revocation, Revocations
+from shared.identity.revocations import OF_TOKEN, OF_USER, Revocations
 from shared.names import REVOKED_SUBJECT
-from shared.redis_layout.revocations import RevocationStore
+from shared.redis_layout.keys import REVOCATIONS_KEY, shard_of_key
+from shared.redis_layout.revocations import REVOKE_TOKEN, REVOKE_TOKENS, RevocationStore, Revoked, Why
 from shared.seldom import Seldom
 
 logger = logging.getLogger(__name__)
@@ -43,8 +45,17 @@ class Link(Protocol):
 class Revoking:
     """The revocations of one gateway."""
 
-    def __init__(self, store: RevocationStore, link: Link | NatsLink, known: Revocations) -> None:
+    def __init__(
+        self,
+        store: RevocationStore,
+        link: Link | NatsLink,
+        known: Revocations,
+        *,
+        on_outbox: Callable[[str], None] = lambda shard: None,
+    ) -> None:
+        """``on_outbox(shard)`` is called where there is something for the archive."""
         self.known = known
+        self._on_outbox = on_outbox
         self._store = store
         self._link = link
         self._epoch: str | None = None
@@ -52,28 +63,30 @@ class Revoking:
         self._heard_on: Client | None = None
         self._cannot = Seldom(logger)
 
-    async def revoke_user(self, user_id: str) -> Revocation:
+    async def revoke_user(self, user_id: str, *, reason: str, by: str) -> Revoked:
         """Revoke all tokens of a user that were issued until now. Raises as :meth:`_revoke`."""
-        return await self._revoke(f"{OF_USER}{user_id}")
+        return await self._revoke(f"{OF_USER}{user_id}", Why(REVOKE_TOKENS, user_id, reason, by))
 
-    async def revoke_token(self, token_id: str) -> Revocation:
+    async def revoke_token(self, token_id: str, *, reason: str, by: str) -> Revoked:
         """Revoke the token of this ``jti``. Raises as :meth:`_revoke`."""
-        return await self._revoke(f"{OF_TOKEN}{token_id}")
+        return await self._revoke(f"{OF_TOKEN}{token_id}", Why(REVOKE_TOKEN, token_id, reason, by))
 
-    async def _revoke(self, name: str) -> Revocation:
+    async def _revoke(self, name: str, why: Why) -> Revoked:
         """
         Raises:
             TooManyRevocations: there is no room for it.
             OutcomeUnknown: Redis did not answer; to do it again does no harm.
         """
         try:
-            done = await self._store.revoke(name)
+            done = await self._store.revoke(name, why)
         except (RedisError, OSError, TimeoutError) as error:
             raise OutcomeUnknown from error
-        self.known.add({name: done})
+        self.known.add({name: done.revocation})
         # 1. This is in Redis, under an epoch. 2. Redis loses both. 3. The next look finds the epoch of before, and
         # would take what is there for all that is known here.
         self._epoch = None
+        if done.is_recorded and (shard := shard_of_key(REVOCATIONS_KEY)) is not None:
+            self._on_outbox(shard)
         client = self._link.client
         if client is not None:
             with contextlib.suppress(NatsError, OSError):

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from api_gateway.contract.schemas import Count, Instant, ItemId
+from api_gateway.contract.schemas import Amount, Count, Currency, Instant, ItemId, UserId
 
 
 class Part(msgspec.Struct):
@@ -38,7 +38,7 @@ class DeadLetter(msgspec.Struct):
     """A message that could not be archived."""
 
     id: Count
-    reason: Annotated[str, Meta(description="`poison`, `clash` or `former_epoch`.")]
+    reason: Annotated[str, Meta(description="`poison`, `clash`, `former_epoch` or `retired`.")]
     detail: str
     subject: str
     at: Instant
@@ -49,6 +49,31 @@ class DeadLetters(msgspec.Struct):
 
     count: Count
     dead_letters: list[DeadLetter]
+
+
+class Act(msgspec.Struct):
+    """What somebody did to the platform. `login`: who of the database's logins wrote it down."""
+
+    id: Count
+    act: Annotated[
+        str,
+        Meta(
+            description="`revoke_tokens`, `revoke_token`, `create_api_key`, `revoke_api_key`, `retry_dead_letter` or "
+            "`recover_shard`."
+        ),
+    ]
+    target: Annotated[str, Meta(description="A user, the `jti` of a token, or the id of the key, letter or shard.")]
+    by: str
+    login: str
+    reason: str
+    at: Instant
+
+
+class ActsPage(msgspec.Struct):
+    """Acts, newest first."""
+
+    acts: list[Act]
+    next_before: Annotated[Count | None, Meta(description="`before` of the next page; null on the last one.")]
 
 
 class Operation(msgspec.Struct):
@@ -64,7 +89,27 @@ class Operation(msgspec.Struct):
     end_time: Instant | None
 
 
+class RulingMade(msgspec.Struct):
+    """What somebody ruled on a bidder. `user_id`: null for everybody. `seller_id`: whose lots alone it is about."""
+
+    user_id: UserId | None
+    seller_id: UserId | None
+    ruling: Annotated[str, Meta(description="`approve`, `unapprove`, `block`, `unblock`, `limit` or `unlimit`.")]
+    amount: Annotated[Amount | None, Meta(description="Of a limit.")]
+    currency: Annotated[Currency | None, Meta(description="Of the item, or of a limit over all items.")]
+    by: str
+    reason: str
+    at: Instant
+
+
 class AuditPage(msgspec.Struct):
-    """Operations on one item, newest first."""
+    """Operations on one item, and rulings on its bidders, each newest first."""
 
     operations: list[Operation]
+    rulings: list[RulingMade]
+
+
+class RulingsPage(msgspec.Struct):
+    """Rulings, newest first."""
+
+    rulings: list[RulingMade]

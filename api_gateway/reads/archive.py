@@ -12,6 +12,7 @@ import asyncpg
 from api_gateway.reads.bids_in_order import Bookmark, bid_by_id, bids_in_order
 from shared.archive_reads.asking import Asking
 from shared.archive_reads.history import ArchivedBid, archived_bids
+from shared.archive_reads.retired import Retired, retired_item
 from shared.domain.voiding import LogEntry
 
 # Most readers of a whole history at once. Each keeps a connection of the pool for as long as it reads.
@@ -26,10 +27,14 @@ _KNOWN: Final = """
     FROM items AS i WHERE i.item_id = ANY ($1::text[])"""
 
 # As `bidding dead-letters list` counts them: not those that a retry has settled.
-_OPEN_LETTERS: Final = "FROM dead_letters WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch')"
+_OPEN_LETTERS: Final = "FROM dead_letters WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch', 'retired')"
 _LETTERS: Final = f"""
     SELECT id, reason, left(detail, 500) AS detail, subject, (extract(epoch FROM at) * 1000000)::bigint AS at_us
     {_OPEN_LETTERS} ORDER BY id DESC LIMIT $1"""
+
+_ACTS: Final = """
+    SELECT act_id, act, target, reason, actor, login, (extract(epoch FROM done_at) * 1000000)::bigint AS at_us
+    FROM acts WHERE $1::bigint IS NULL OR act_id < $1 ORDER BY act_id DESC LIMIT $2"""
 
 _OPERATIONS: Final = """
     SELECT epoch, seq, type, body ->> 'by' AS by, body ->> 'reason' AS reason, body ->> 'bid_id' AS bid_id,
@@ -38,6 +43,16 @@ _OPERATIONS: Final = """
     FROM events
     WHERE item_id = $1 AND type = ANY ('{paused,resumed,end_moved,cancelled,voided}')
     ORDER BY epoch DESC, seq DESC LIMIT $2"""
+
+# Newest first: those on an item in the order of its shard's entries, those on a bidder in that of the bidder's home.
+_RULINGS: Final = """
+    SELECT nullif(r.user_id, '*') AS user_id, r.seller_id, r.ruling, r.reason, r.actor AS by,
+           coalesce(r.currency, i.currency) AS currency, CASE r.ruling WHEN 'limit' THEN r.max_amount END AS amount,
+           (extract(epoch FROM r.decided_at) * 1000000)::bigint AS at_us
+    FROM rulings AS r LEFT JOIN items AS i USING (item_id)
+    WHERE {} ORDER BY r.shard_epoch DESC, r.n DESC, r.at DESC LIMIT $2"""
+_ON_ITEM: Final = _RULINGS.format("r.item_id = $1")
+_ON_ALL: Final = _RULINGS.format("r.item_id IS NULL AND r.user_id = $1")
 
 
 class Archive:
@@ -108,9 +123,25 @@ class Archive:
         [counted] = await self.asking.fetch(f"SELECT count(*) AS letters {_OPEN_LETTERS}")
         return int(counted["letters"]), await self.asking.fetch(_LETTERS, limit)
 
+    async def retired(self, item_id: str) -> Retired | None:
+        """Where the log of the item is, if not in the archive; ask after it was read."""
+        return await retired_item(self.asking.fetch, item_id)
+
+    async def acts(self, before: int | None, limit: int) -> list[asyncpg.Record]:
+        """What operators did to the platform, newest first; those before this ``act_id``."""
+        return await self.asking.fetch(_ACTS, before, limit)
+
     async def operations(self, item_id: str, limit: int) -> list[asyncpg.Record]:
         """What was done to an item, by whom and why, newest first."""
         return await self.asking.fetch(_OPERATIONS, item_id, limit)
+
+    async def rulings_on_item(self, item_id: str, limit: int) -> list[asyncpg.Record]:
+        """What was ruled on bidders of this item, by whom and why, newest first."""
+        return await self.asking.fetch(_ON_ITEM, item_id, limit)
+
+    async def rulings_on_all(self, user_id: str, limit: int) -> list[asyncpg.Record]:
+        """The same of one bidder, or of everybody (:data:`EVERYBODY`), for all items or for all of a seller."""
+        return await self.asking.fetch(_ON_ALL, user_id, limit)
 
     async def ping(self) -> None:
         """Raises :class:`Unavailable` where PostgreSQL does not answer."""

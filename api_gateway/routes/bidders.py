@@ -346,13 +346,13 @@ async def _limit_spending(
 async def _tell_spending(request: Request, user_id: str, currency: str) -> Response:
     exponent_of(currency)
     spending = await context_of(request).rulings.spending(user_id, currency)
-    limit, remaining = spending.limit, spending.remaining
+    limit, committed, remaining = spending.limit, spending.committed, spending.remaining
     return as_json(
         BidderSpending(
             user_id=user_id,
             currency=currency,
             limit=None if limit is None else amount_json(limit, currency),
-            committed=amount_json(spending.committed, currency),
+            committed=None if committed is None else amount_json(committed, currency),
             remaining=None if remaining is None else amount_json(remaining, currency),
         )
     )

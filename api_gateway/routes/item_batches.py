@@ -79,7 +79,7 @@ async def create_items(request: Request) -> Response:
     """
     context, permit = context_of(request), permit_of(request)
     sent = decode_body(_decoder, await request.body(), msgspec.json.encode(_EXAMPLE).decode())
-    permit.account.charge(len(sent.items) - 1)
+    permit.account.charge_items(len(sent.items))
     read = []
     for raw in sent.items:
         read.append(_read(bytes(raw), permit, context))

@@ -30,6 +30,7 @@ from api_gateway.identity.access import Permit, permit_of
 from api_gateway.reads.listing import ITEMS_PER_UNIT, Wish
 from shared import names
 from shared.archive_reads.history import PAGE_DEFAULT, PAGE_MAX, named_history, parse_cursor, public_history
+from shared.archive_reads.retired import decode_retired
 from shared.domain.auction import Status
 from shared.domain.errors import BidNotFound, InvalidInput, TermsInvalid, Unavailable
 from shared.domain.voiding import cause_of
@@ -175,7 +176,7 @@ async def get_item(
         200,
         "A page of bids",
         HistoryPage,
-        *(404, 422, 503),
+        *(404, 410, 422, 503),
         links={
             "next": {
                 "operationId": "get_history",
@@ -187,7 +188,11 @@ async def get_item(
 async def get_history(
     request: Request, item_id: ItemIdPath, cursor: HistoryCursor = None, limit: Limit = PAGE_DEFAULT
 ) -> Response:
-    """Bidders appear under an alias that is stable within the item."""
+    """Bidders appear under an alias that is stable within the item.
+
+    410 HISTORY_RETIRED: the item was over long ago, and its bids are in an export of the operator's alone. The answer
+    names it, and the hash of the item's last event. The item itself is told as before.
+    """
     context: Context = context_of(request)
     cursor = cursor or None
     if cursor is not None:
@@ -197,6 +202,8 @@ async def get_history(
         if found.has_left:
             content = await context.items.closed.history(item_id, cursor=cursor, limit=limit)
             if content is not None:
+                if (retired := decode_retired(content)) is not None:
+                    raise retired.error(item_id)
                 return Response(content, media_type="application/json")
             continue  # it came back, for a void
         page = await context.history.page(item_id, cursor=cursor, limit=limit)
@@ -210,17 +217,19 @@ async def get_history(
 @router.get(
     "/{item_id}/named-bids",
     summary="The item's accepted bids with the names of the bidders",
-    responses=_answers(200, "A page of bids", NamedBidsPage, *(404, 422, 503)),
+    responses=_answers(200, "A page of bids", NamedBidsPage, *(404, 410, 422, 503)),
 )
 async def get_named_bids(
     request: Request, item_id: ItemIdPath, cursor: HistoryCursor = None, limit: Limit = PAGE_DEFAULT
 ) -> Response:
-    """As the history, and who is behind each alias: for operators and auditors."""
+    """As the history, and who is behind each alias: for operators and auditors. 410 as there."""
     context: Context = context_of(request)
     for _ in range(READS_MAX):
         found = await context.items.find(checked_item_id(item_id), may_open=False)
         # Of an item that has left Redis, the archive has all.
         page = await context.history.page(item_id, cursor=cursor or None, limit=limit)
+        if found.has_left and (retired := await context.archive.retired(item_id)) is not None:
+            raise retired.error(item_id)
         # As in the history.
         if found.has_left or await context.items.is_same(found.item):
             named = named_history(found.item, page.bids, page.next_cursor, partial=page.partial)
@@ -316,13 +325,20 @@ async def _require_seller(context: Context, permit: Permit, item_id: str) -> Non
 
 
 # An automatic bid has a slash in its id. The route takes it, to say why it cannot be struck.
-@router.post("/{item_id}/bids/{bid_id:path}/void", summary="Strike a bid", **_OPERATION_DOCS)
+@router.post(
+    "/{item_id}/bids/{bid_id:path}/void",
+    summary="Strike a bid",
+    responses=_OPERATION_DOCS["responses"] | {410: {}},
+    openapi_extra=_OPERATION_DOCS["openapi_extra"],
+)
 async def void_bid(request: Request, item_id: ItemIdPath, bid_id: BidIdPath) -> Response:
     """Strike an accepted bid, a raised maximum among them: the item becomes what its other accepted bids make it.
 
     Automatic bids that came from its maximum go with it; an earlier maximum of the same bidder comes back. The price
     may fall. After the close nobody is promoted: the item becomes unsold, and the `voided` event names who would have
     won.
+
+    410 HISTORY_RETIRED: the item was over long ago, and its bids are in its export alone.
     """
     if cause_of(bid_id) is not None:
         raise BidNotFound(checked_item_id(item_id), bid_id, cause=cause_of(bid_id))

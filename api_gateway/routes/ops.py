@@ -8,13 +8,31 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.changes.new_items import checked_item_id
 from api_gateway.context import Context, context_of
 from api_gateway.contract.documented import json_content
-from api_gateway.ops.overview import AuditPage, DeadLetter, DeadLetters, HotItem, Operation, Overview, Part
+from api_gateway.contract.schemas import USER_ID_RULE
+from api_gateway.ops.overview import (
+    Act,
+    ActsPage,
+    AuditPage,
+    DeadLetter,
+    DeadLetters,
+    HotItem,
+    Operation,
+    Overview,
+    Part,
+    RulingMade,
+    RulingsPage,
+)
 from api_gateway.routes.health import own_part
 from api_gateway.routes.items import ItemIdPath
+from shared import names
+from shared.domain.errors import InvalidInput
+from shared.redis_layout.item_hash import amount_json
+from shared.redis_layout.rulings import EVERYBODY
 from shared.timefmt import to_rfc3339
 
 router = APIRouter(prefix="/api/v1", tags=["operations"])
@@ -22,7 +40,24 @@ router = APIRouter(prefix="/api/v1", tags=["operations"])
 HOT_MAX: Final = 20
 LISTED_MAX: Final = 200
 
+_ID_MAX: Final = 2**53 - 1
+Before = Annotated[
+    int | SkipJsonSchema[None],
+    Query(
+        ge=1,
+        le=_ID_MAX,
+        description="Acts before the one with this `id`.",
+        json_schema_extra={"minimum": 1, "maximum": _ID_MAX},
+    ),
+]
 Limit = Annotated[int, Query(ge=1, le=LISTED_MAX, description="How many at most.")]
+RuledId = Annotated[
+    str | SkipJsonSchema[None],
+    Query(
+        description="The bidder; without it what was ruled on everybody: whether approval is needed.",
+        json_schema_extra={"pattern": names.USER_ID_PATTERN, "examples": ["ann"]},
+    ),
+]
 
 
 @router.get(
@@ -65,12 +100,43 @@ async def get_dead_letters(request: Request, limit: Limit = 50) -> Response:
 
 
 @router.get(
+    "/ops/acts",
+    summary="Who did what to the platform",
+    responses={200: {"description": "Acts, newest first", "content": json_content(ActsPage)}, 422: {}, 503: {}},
+)
+async def get_acts(request: Request, before: Before = None, limit: Limit = 50) -> Response:
+    """Tokens and API keys that were made or revoked, dead letters that were tried again, shards that were rebuilt, as
+    they are archived: who did it, and why. What was done to an item is in the item's audit."""
+    rows = await context_of(request).archive.acts(before, limit)
+    acts = [
+        Act(
+            id=row["act_id"],
+            act=row["act"],
+            target=row["target"],
+            by=row["actor"],
+            login=row["login"],
+            reason=row["reason"],
+            at=to_rfc3339(row["at_us"]),
+        )
+        for row in rows
+    ]
+    return _told(ActsPage(acts, acts[-1].id if len(acts) == limit else None))
+
+
+@router.get(
     "/items/{item_id}/audit",
     summary="Who operated the item",
-    responses={200: {"description": "Operations, newest first", "content": json_content(AuditPage)}, 422: {}, 503: {}},
+    responses={
+        200: {"description": "Operations, newest first", "content": json_content(AuditPage)},
+        **{status: {} for status in (410, 422, 503)},
+    },
 )
 async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) -> Response:
-    """Pauses, resumptions, later ends, the withdrawal and voids, as they are archived: who did it, and why."""
+    """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, as they are archived: who did
+    it, and why.
+
+    410 HISTORY_RETIRED: they are in the item's export alone, which the answer names.
+    """
     context: Context = context_of(request)
     operations = [
         Operation(
@@ -85,7 +151,38 @@ async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) ->
         )
         for row in await context.archive.operations(checked_item_id(item_id), limit)
     ]
-    return _told(AuditPage(operations))
+    if (retired := await context.archive.retired(item_id)) is not None:
+        raise retired.error(item_id)
+    rulings = await context.archive.rulings_on_item(item_id, limit)
+    return _told(AuditPage(operations, [_ruling(row) for row in rulings]))
+
+
+@router.get(
+    "/ops/rulings",
+    summary="Who ruled on a bidder for all items",
+    responses={200: {"description": "Rulings, newest first", "content": json_content(RulingsPage)}, 422: {}, 503: {}},
+)
+async def get_rulings(request: Request, user_id: RuledId = None, limit: Limit = 50) -> Response:
+    """Approvals, blocks and spending limits that hold for all items or for all of a seller, as they are archived: who
+    ruled, and why. Those on an item are in the item's audit."""
+    if user_id is not None and not names.is_user_id(user_id):
+        raise InvalidInput(USER_ID_RULE)
+    rows = await context_of(request).archive.rulings_on_all(EVERYBODY if user_id is None else user_id, limit)
+    return _told(RulingsPage([_ruling(row) for row in rows]))
+
+
+def _ruling(row: Any) -> RulingMade:
+    amount, currency = row["amount"], row["currency"]
+    return RulingMade(
+        user_id=row["user_id"],
+        seller_id=row["seller_id"],
+        ruling=row["ruling"],
+        amount=None if amount is None or currency is None else amount_json(amount, currency),
+        currency=currency,
+        by=row["by"],
+        reason=row["reason"],
+        at=to_rfc3339(row["at_us"]),
+    )
 
 
 def _told(answer: Any) -> Response:

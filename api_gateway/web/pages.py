@@ -58,6 +58,7 @@ _SCRIPT: Final = re.compile(r'^( *)<script type="module" src="/static/js/([a-z/]
 _IMPORT: Final = re.compile(r'from "(\.\.?/[a-z/]+\.js)"')
 # Where it stands in a page, people sign in: scripts look for it.
 _ACCOUNT: Final = "account"
+_CONSOLES: Final = "consoles"
 # Of smaller files gzip saves about as much as its header costs.
 _GZIP_FROM_BYTES: Final = 512
 # Larger files are compressed when somebody asks for them, away from the event loop, and sent in pieces.
@@ -121,7 +122,7 @@ def mount_pages(
         ValueError: ``feed_url`` is not such an address.
     """
     elsewhere = Elsewhere(_normalise_feed_url(feed_url), feed_port, tuple(sorted(image_hosts)))
-    version, assets = _load_assets(left_out=() if signs_in else (_ACCOUNT,))
+    version, assets = _load_assets(left_out=(_CONSOLES,) if signs_in else (_ACCOUNT,))
     catalogue, sell, selling, item, signing_in, ops, docs, missing = (
         assets[f"{name}.html"] for name in ("index", "sell", "selling", "item", "signin", "ops", "docs", "404")
     )

@@ -2,71 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Final
 
 import asyncpg
 
 from archival_worker.chain.derived import disagreement
 from archival_worker.chain.hashes import NOWHERE, START, Head, Row, Version, content_of, follows, next_hash
-from archival_worker.store.queries import load_chain_queries
+from archival_worker.chain.report import AuditImpossible, AuditReport, Finding
+from archival_worker.chain.retired import audit_retired
+from archival_worker.chain.sinks import ReadableSink
+from archival_worker.store.database import Connection
+from archival_worker.store.queries import load_chain_queries, load_retention_queries
 
 _PAGE_ROWS: Final = 5_000
 _TIMEOUT_S: Final = 60.0
-
-
-class AuditImpossible(Exception):
-    """No answer is possible: PostgreSQL is unreachable, lacks the schema or does not know the item."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The first row that does not fit: its place ``<epoch>:<seq>``, its type if it exists, and what is wrong."""
-
-    place: str
-    type: str | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    """What an audit found.
-
-    Attributes:
-        item_id: whose chain it is.
-        fits: how many events fit, from the first one on.
-        up_to: the place of the last one that fits, ``<epoch>:<seq>``, or None.
-        head: its hash in hex, or None.
-        waiting: events past the chain's end; it follows within a second, unless one before them is missing.
-        finding: what does not fit, or None.
-    """
-
-    item_id: str
-    fits: int
-    up_to: str | None
-    head: str | None
-    waiting: int
-    finding: Finding | None
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether nothing was found."""
-        return self.finding is None
-
-    def text(self) -> str:
-        """For people."""
-        fit = f"{self.fits} events fit" + (f", up to {self.up_to}" if self.up_to else "")
-        if self.finding is None:
-            waiting = f"; {self.waiting} wait to be chained" if self.waiting else ""
-            return f"{self.item_id}: {fit}{waiting}. Head: {self.head or 'none'}"
-        what = f"{self.finding.type or 'event'} {self.finding.place}"
-        return f"{self.item_id}: {what} does not fit: {self.finding.reason} ({fit})"
-
-    def json(self) -> str:
-        """For programs."""
-        return json.dumps(asdict(self) | {"sound": self.is_sound})
 
 
 _VOIDS: Final = {
@@ -193,32 +143,53 @@ class Auditor:
         )
 
 
-async def audit(postgres_url: str, item_id: str, *, page_rows: int = _PAGE_ROWS) -> AuditReport:
-    """Read one consistent state of the item and check all of it.
+async def audit(
+    postgres_url: str, item_id: str, *, sink: ReadableSink | None = None, page_rows: int = _PAGE_ROWS
+) -> AuditReport:
+    """Read one consistent state of the item and check all of it; of a retired item its export too.
+
+    Args:
+        sink: where exports are.
 
     Raises:
-        AuditImpossible: PostgreSQL cannot be asked, or does not know the item.
+        AuditImpossible: PostgreSQL cannot be asked, or does not know the item, or the export of a retired item cannot
+            be read.
     """
     try:
         connection = await asyncpg.connect(postgres_url, timeout=10, command_timeout=_TIMEOUT_S)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await _audit(connection, item_id, page_rows)
+                retired = await connection.fetchrow(load_retention_queries().read_retired_item, item_id)
+                if retired is None:
+                    return await audit_on(connection, item_id, page_rows=page_rows)
+                chain = await _chain_of(connection, item_id)
+                item = await connection.fetchrow(load_chain_queries().read_item, item_id)
         finally:
             connection.terminate()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
         raise AuditImpossible(f"PostgreSQL: {type(error).__name__}: {error}") from error
+    return await audit_retired(retired, chain or START, item, sink)
 
 
-async def _audit(connection: asyncpg.Connection, item_id: str, page_rows: int) -> AuditReport:
+async def _chain_of(connection: Connection, item_id: str) -> Head | None:
+    row = await connection.fetchrow(load_chain_queries().read_chain, item_id)
+    return None if row is None else Head(Version(row["epoch"], row["seq"]), row["hash"])
+
+
+async def audit_on(connection: Connection, item_id: str, *, page_rows: int = _PAGE_ROWS) -> AuditReport:
+    """The same on a connection in a transaction that sees one moment, of an item that is not retired.
+
+    Raises:
+        AuditImpossible: PostgreSQL does not know the item.
+        asyncpg.PostgresError: it cannot be asked.
+    """
     sql = load_chain_queries()
-    chain = await connection.fetchrow(sql.read_chain, item_id)
+    head = await _chain_of(connection, item_id)
     exported = {
         Version(row["epoch"], row["seq"]): row["head"] for row in await connection.fetch(sql.read_confirmed, item_id)
     }
-    head = START if chain is None else Head(Version(chain["epoch"], chain["seq"]), chain["hash"])
-    auditor = Auditor(item_id, head, exported)
-    place, is_known = NOWHERE, chain is not None or bool(exported)
+    auditor = Auditor(item_id, head or START, exported)
+    place, is_known = NOWHERE, head is not None or bool(exported)
     while rows := await connection.fetch(sql.read_rows, item_id, *place, page_rows):
         is_known = True
         place = Version(rows[-1]["epoch"], rows[-1]["seq"])

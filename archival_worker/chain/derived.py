@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from archival_worker.chain.export_file import state_after, terms_in
+from archival_worker.chain.export_file import Verified, state_after, terms_in
 from archival_worker.chain.hashes import Row
 
 # Members of the `created` event that have another name in the item's row: the row has two ends.
@@ -34,6 +34,16 @@ def disagreement(item: Row, created: Sequence[Row], last: Row) -> str | None:
     ]
     differences = [_difference(item, each) for each in terms]
     return differences[0] if all(differences) else None
+
+
+def disagreement_with_export(item: Row, exported: Verified) -> str | None:
+    """The same for an item whose log is in its export alone. Its terms are not compared where it was created twice: the
+    export begins with those of the first time."""
+    found = _difference(item, {key: (key, value) for key, value in exported.state.items()})
+    if found is not None or exported.creations > 1:
+        return found
+    terms = _NOTHING_TOLD | exported.terms
+    return _difference(item, {key: (_COLUMN_OF.get(key, key), value) for key, value in terms.items()})
 
 
 def _difference(item: Row, expected: dict[str, tuple[str, Any]]) -> str | None:

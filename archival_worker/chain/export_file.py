@@ -15,6 +15,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -167,8 +168,29 @@ class BadLine(Exception):
         super().__init__(f"line {line}: {reason}")
 
 
-def verify(path: Path) -> dict[str, Any]:
-    """Check a file without any server. Returns its summary and the ``item_id``.
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a file that fits holds: how the item ended, and the end of its chain.
+
+    ``creations``: how often the item was created, normally once.
+    """
+
+    item_id: str
+    head: Head
+    events: int
+    bids: int
+    voids: int
+    creations: int
+    terms: dict[str, Any]
+    state: dict[str, Any]
+
+    def told(self) -> dict[str, Any]:
+        """The last line and the ``item_id``."""
+        return {"item_id": self.item_id, **summary_of(self.head, self.events, self.bids, self.voids)}
+
+
+def verify(path: Path) -> Verified:
+    """Check a file without any server.
 
     Raises:
         NotAnExport: it cannot be opened, is not compressed by gzip, or does not begin as an export does.
@@ -178,7 +200,9 @@ def verify(path: Path) -> dict[str, Any]:
         with gzip.open(path, "rb") as file:
             return _Verifier().run(file)
     except (OSError, EOFError, zlib.error) as error:
-        raise NotAnExport(f"{path}: {error}") from error
+        # The number of the error and the path once more, which an OSError's text has, help nobody.
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise NotAnExport(f"{path}: {why}") from error
 
 
 class _Verifier:
@@ -187,13 +211,13 @@ class _Verifier:
     def __init__(self) -> None:
         self._line = 0
         self._head = START
-        self._events = self._bids = self._voids = 0
+        self._events = self._bids = self._voids = self._creations = 0
         self._price = 0
         self._standing = 0
         self._first: dict[str, Any] = {}
         self._body: dict[str, Any] | None = None
 
-    def run(self, file: Any) -> dict[str, Any]:
+    def run(self, file: Any) -> Verified:
         try:
             self._begin(self._next(file))
         except BadLine as error:
@@ -272,13 +296,14 @@ class _Verifier:
                 raise BadLine(1, "the terms are not those with which the item was created")
             self._price = body["current_bid"]
         self._voids += kind == "voided"
+        self._creations += kind == "created"
         if kind != "voided" and body["current_bid"] < self._price:
             raise BadLine(self._line, f"event {place} lowers the price, and only a void may do that")
         self._price = body["current_bid"]
         self._standing = body["bid_count"]
         self._body = body
 
-    def _end(self, file: Any, summary: Any) -> dict[str, Any]:
+    def _end(self, file: Any, summary: Any) -> Verified:
         if summary != summary_of(self._head, self._events, self._bids, self._voids):
             raise BadLine(self._line, "the summary is not that of the events above it")
         try:
@@ -292,4 +317,14 @@ class _Verifier:
             raise BadLine(self._line - 1, "the last event is a bid, so the item was not closed")
         if self._first["state"] != {key: self._body[key] for key in STATE}:
             raise BadLine(1, "the state is not that after the last event")
-        return {"item_id": self._first["item_id"], **summary}
+        first = self._first
+        return Verified(
+            first["item_id"],
+            self._head,
+            self._events,
+            self._bids,
+            self._voids,
+            self._creations,
+            first["terms"],
+            first["state"],
+        )

@@ -54,6 +54,21 @@ class Sink(Protocol):
         """Close connections."""
 
 
+class ReadableSink(Sink, Protocol):
+    """One that gives back what it has."""
+
+    @property
+    def place(self) -> str:
+        """Where it stores, for people: a folder, or ``s3://<bucket>``."""
+
+    def fetch(self, key: str, path: Path, *, bytes_max: int) -> Digest:
+        """Write what is stored under the key into a file, as far as it has at most ``bytes_max``. Returns what it is.
+
+        Raises:
+            ExportFailed: nothing is stored there, it is larger, or it cannot be read now.
+        """
+
+
 class DirectorySink:
     """Files in a folder, each written under another name first."""
 
@@ -82,8 +97,38 @@ class DirectorySink:
         if found != digest:
             raise ExportFailed(f"{target} was written and reads back otherwise")
 
+    @property
+    def place(self) -> str:
+        return str(self._folder.absolute())
+
+    def fetch(self, key: str, path: Path, *, bytes_max: int) -> Digest:
+        target = self._folder / key
+        try:
+            with target.open("rb") as stored:
+                return _copied(chunks_of(stored), path, bytes_max, str(target))
+        except OSError as error:
+            raise ExportFailed(f"{error.strerror or error}: {target}") from error
+
     def close(self) -> None:
         return
+
+
+def _copied(chunks: Iterable[bytes], path: Path, bytes_max: int, name: str) -> Digest:
+    """Write the chunks into a file.
+
+    Raises:
+        ExportFailed: they are more than ``bytes_max``.
+        OSError: the file cannot be written.
+    """
+    hasher, size = hashlib.sha256(), 0
+    with path.open("wb") as copy:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > bytes_max:
+                raise ExportFailed(f"{name} has more than the {bytes_max} bytes that were exported")
+            hasher.update(chunk)
+            copy.write(chunk)
+    return Digest(size, hasher.digest())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -127,6 +172,20 @@ class S3Sink:
         if not is_it:
             raise ExportFailed(f"s3://{self._bucket}/{key} was stored and is not what was sent")
 
+    @property
+    def place(self) -> str:
+        return f"s3://{self._bucket}"
+
+    def fetch(self, key: str, path: Path, *, bytes_max: int) -> Digest:
+        name = f"s3://{self._bucket}/{key}"
+        try:
+            with contextlib.closing(self._client.get_object(Bucket=self._bucket, Key=key)["Body"]) as body:
+                return _copied(body.iter_chunks(_CHUNK_BYTES), path, bytes_max, name)
+        except ExportFailed:
+            raise
+        except Exception as error:
+            raise ExportFailed(f"S3, {name}: {type(error).__name__}: {error}") from error
+
     def _read_back(self, where: dict[str, str]) -> Digest:
         with contextlib.closing(self._client.get_object(**where)["Body"]) as body:
             return digest_of(body.iter_chunks(_CHUNK_BYTES))
@@ -135,7 +194,7 @@ class S3Sink:
         self._client.close()
 
 
-def open_sink(*, folder: str, bucket: str, endpoint_url: str, timeout_s: float) -> Sink | None:
+def open_sink(*, folder: str, bucket: str, endpoint_url: str, timeout_s: float) -> ReadableSink | None:
     """The bucket if one is named, else the folder if one is named, else None: no exports.
 
     Raises:

@@ -12,7 +12,9 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import click
 
+from archival_worker.commands.acting import acting
 from archival_worker.settings import Settings
+from archival_worker.store.acts import Actor, record
 from shared import names
 from shared.clients.postgres import open_postgres
 from shared.identity.api_keys import KEY_ID_PATTERN, KEYS_MAX, ApiKeySettings, make_key
@@ -54,8 +56,9 @@ def api_keys() -> None:
     help="What it is.",
 )
 @click.option("--days", type=click.IntRange(1, _DAYS_MAX), help="After so many days it is good no longer.")
+@acting
 @click.pass_obj
-def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], days: int | None) -> None:
+def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], days: int | None, *, actor: Actor) -> None:
     """Make a key for the service called NAME. It is shown this once."""
     secrets = settings_or_exit(ApiKeySettings).api_key_secrets
     if not secrets:
@@ -70,7 +73,9 @@ def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], day
     async def store(pool: asyncpg.Pool) -> None:
         if await pool.fetchval(_COUNT) >= KEYS_MAX:
             raise click.ClickException(f"There are {KEYS_MAX} keys already; revoke some.")
-        await pool.execute(_INSERT, key.key_id, name, key.digest, user, sorted(set(roles)), expires_at)
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(_INSERT, key.key_id, name, key.digest, user, sorted(set(roles)), expires_at)
+            await record(connection, "create_api_key", key.key_id, actor)
 
     _with_archive(settings, store)
     click.echo(f"The key {key.key_id} of {name}; it cannot be shown again:", err=True)
@@ -90,7 +95,10 @@ def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
         found: Sequence[asyncpg.Record] = await pool.fetch(_LIST, with_ended)
         return found
 
-    for row in _with_archive(settings, read):
+    rows = _with_archive(settings, read)
+    if not rows and not as_json:
+        click.echo("There are no API keys." if with_ended else "There are no API keys that are good.")
+    for row in rows:
         told = {name: _shown(value) for name, value in row.items()}
         is_former = bool(secrets.also) and from_datetime(row["created_at"]) < secrets.since_us
         if secrets.also:
@@ -106,14 +114,18 @@ def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
 
 @api_keys.command("revoke")
 @click.argument("key_id")
+@acting
 @click.pass_obj
-def revoke(settings: Settings, key_id: str) -> None:
+def revoke(settings: Settings, key_id: str, *, actor: Actor) -> None:
     """Make the key with this KEY_ID worthless. Tokens that were given for it are good for ten minutes more."""
     if re.fullmatch(KEY_ID_PATTERN, key_id) is None:
         raise click.ClickException("A key's id has 12 letters and digits: it stands behind bk_ in the key.")
 
     async def write(pool: asyncpg.Pool) -> str | None:
-        found: str | None = await pool.fetchval(_REVOKE, key_id)
+        async with pool.acquire() as connection, connection.transaction():
+            found: str | None = await connection.fetchval(_REVOKE, key_id)
+            if found is not None:
+                await record(connection, "revoke_api_key", key_id, actor)
         return found
 
     user = _with_archive(settings, write)
@@ -137,6 +149,6 @@ def _with_archive(settings: Settings, work: Callable[[asyncpg.Pool], Awaitable[T
     try:
         return asyncio.run(run())
     except asyncpg.UndefinedTableError as error:
-        raise click.ClickException("The archive has no table for API keys: run `migrate`.") from error
+        raise click.ClickException("The archive lacks a table: run `migrate`.") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise click.ClickException(f"PostgreSQL cannot be asked: {str(error) or type(error).__name__}") from error

@@ -5,18 +5,45 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
 
-from archival_worker.chain.audit import AuditImpossible
 from archival_worker.chain.audit import audit as audit_item
 from archival_worker.chain.export_file import BadLine, NotAnExport, verify
+from archival_worker.chain.report import AuditImpossible
+from archival_worker.chain.sinks import ReadableSink, open_sink
+from archival_worker.errors import ExportsMisconfigured
 from archival_worker.settings import Settings
 
 EXIT_UNSOUND: Final = 1
 EXIT_UNKNOWN: Final = 2
+
+
+@contextmanager
+def sink_of(settings: Settings) -> Iterator[ReadableSink | None]:
+    """Where exports are, while inside; None where nobody said.
+
+    Raises:
+        click.ClickException: it cannot be opened.
+    """
+    try:
+        sink = open_sink(
+            folder=settings.export_dir,
+            bucket=settings.export_s3_bucket,
+            endpoint_url=settings.aws_endpoint_url,
+            timeout_s=settings.export_timeout_s,
+        )
+    except ExportsMisconfigured as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        yield sink
+    finally:
+        if sink is not None:
+            sink.close()
 
 
 @click.command("audit")
@@ -24,11 +51,13 @@ EXIT_UNKNOWN: Final = 2
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def audit(settings: Settings, item_id: str, as_json: bool) -> None:
-    """Recompute the chain of ITEM_ID from PostgreSQL. Exit code 0: it fits, 1: it does not, 2: that cannot be told."""
+    """Recompute the chain of ITEM_ID from PostgreSQL; of a retired item from its export. Exit code 0: it fits, 1: it
+    does not, 2: that cannot be told."""
     try:
-        report = asyncio.run(audit_item(settings.postgres_url, item_id))
+        with sink_of(settings) as sink:
+            report = asyncio.run(audit_item(settings.postgres_url, item_id, sink=sink))
     except AuditImpossible as error:
-        click.echo(str(error), err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_UNKNOWN)
     click.echo(report.json() if as_json else report.text())
     sys.exit(0 if report.is_sound else EXIT_UNSOUND)
@@ -42,16 +71,16 @@ def verify_export(file: Path, as_json: bool) -> None:
     try:
         found = verify(file)
     except NotAnExport as error:
-        click.echo(str(error), err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_UNKNOWN)
     except BadLine as error:
         answer = {"sound": False, "line": error.line, "reason": error.reason}
         click.echo(json.dumps(answer) if as_json else f"{file}: {error}")
         sys.exit(EXIT_UNSOUND)
     if as_json:
-        click.echo(json.dumps({"sound": True, **found}))
+        click.echo(json.dumps({"sound": True, **found.told()}))
     else:
         click.echo(
-            f"{file}: {found['item_id']}, {found['events']} events fit ({found['bids']} bids, {found['voids']} voids), "
-            f"up to {found['epoch']}:{found['seq']}. Head: {found['head']}"
+            f"{file}: {found.item_id}, {found.events} events fit ({found.bids} bids, {found.voids} voids), "
+            f"up to {found.head.place}. Head: {found.head.hash.hex()}"
         )

@@ -14,10 +14,12 @@ from typing import Any, Final
 import click
 from redis.exceptions import RedisError
 
+from archival_worker.commands.acting import acting
 from archival_worker.errors import RecoveryRefused
 from archival_worker.recovery.options import SETTLE_S, RecoverOptions, RecoveryReport
 from archival_worker.recovery.recover import Recovery
 from archival_worker.settings import Settings
+from archival_worker.store.acts import Actor
 from archival_worker.store.archive import Archive
 from archival_worker.store.dead_letters import DeadLetters, Letter, RetryOutcome
 from shared.clients.nats import NatsLink
@@ -69,9 +71,17 @@ async def _opened_archive(settings: Settings) -> AsyncIterator[Archive]:
     metavar="ID",
     help="An item that Redis has lost while the rest of its shard lives: closes the shard and rebuilds all of it.",
 )
+@acting
 @click.pass_obj
 def recover(
-    settings: Settings, dry_run: bool, settle_s: float, without_stream: bool, whole_stream: bool, item_id: str | None
+    settings: Settings,
+    dry_run: bool,
+    settle_s: float,
+    without_stream: bool,
+    whole_stream: bool,
+    item_id: str | None,
+    *,
+    actor: Actor,
 ) -> None:
     """Rebuild what Redis has lost, from PostgreSQL and the stream.
 
@@ -86,6 +96,7 @@ def recover(
         whole_stream=whole_stream,
         closed_keep_s=settings.closed_keep_s,
         item_id=item_id,
+        actor=actor,
     )
     try:
         report = asyncio.run(_recover(settings, options, with_stream=not without_stream))
@@ -165,8 +176,9 @@ def list_letters(settings: Settings, with_stored: bool, as_json: bool) -> None:
 @dead_letters.command("retry")
 @click.argument("ids", nargs=-1, type=click.IntRange(min=1))
 @click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
+@acting
 @click.pass_obj
-def retry_letters(settings: Settings, ids: tuple[int, ...], every: bool) -> None:
+def retry_letters(settings: Settings, ids: tuple[int, ...], every: bool, *, actor: Actor) -> None:
     """Store the letters with these IDS again, like any message.
 
     A letter stays in the table, with the outcome. A `clash` is stored only once its place in the archive is mended:
@@ -177,7 +189,7 @@ def retry_letters(settings: Settings, ids: tuple[int, ...], every: bool) -> None
     """
     if bool(ids) == every:
         raise click.UsageError("Give the ids of letters, or --all.")
-    outcomes = _asked(_retry(settings, None if every else ids))
+    outcomes = _asked(_retry(settings, None if every else ids, actor))
     if not outcomes:
         click.echo("There are no dead letters to retry.")
     if outcomes.keys() - {"stored"}:
@@ -198,7 +210,7 @@ async def _list(settings: Settings, *, with_stored: bool) -> Sequence[Letter]:
         return await DeadLetters(archive).list(with_stored=with_stored)
 
 
-async def _retry(settings: Settings, ids: Sequence[int] | None) -> Counter[RetryOutcome]:
+async def _retry(settings: Settings, ids: Sequence[int] | None, actor: Actor) -> Counter[RetryOutcome]:
     """How many letters had which outcome. Each is reported at once: the next one may fail, and this one is stored."""
     outcomes: Counter[RetryOutcome] = Counter()
     async with _opened_archive(settings) as archive:
@@ -206,7 +218,7 @@ async def _retry(settings: Settings, ids: Sequence[int] | None) -> Counter[Retry
         if ids is None:
             ids = [letter.id for letter in await letters.list()]
         for letter_id in ids:
-            result = await letters.retry(letter_id)
+            result = await letters.retry(letter_id, actor)
             click.echo(f"{result.id}: {result.outcome}: {one_line(result.text)}")
             outcomes[result.outcome] += 1
     return outcomes

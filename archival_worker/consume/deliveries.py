@@ -39,7 +39,7 @@ class Delivery:
         data: as received.
         reply: the subject that takes its acknowledgement.
         entry: the outbox entry that it carries; None if unknown, so that no watermark can count it.
-        batch: its events, sealed facts and rulings; None for a poison.
+        batch: its events, sealed facts, rulings and acts; None for a poison.
         fault: why it is a poison, else None.
         traces: names the sampled bids whose events it has; empty where it has none. Nothing of it is stored.
     """
@@ -56,7 +56,9 @@ class Delivery:
     def rows(self) -> int:
         """How many rows it needs, at least 1."""
         batch = self.batch
-        return 1 if batch is None else max(1, len(batch.events) + len(batch.sealed) + len(batch.rulings))
+        if batch is None:
+            return 1
+        return max(1, len(batch.events) + len(batch.sealed) + len(batch.rulings) + len(batch.acts))
 
     @property
     def stream_seq(self) -> int:
@@ -110,9 +112,11 @@ def _fault_of(batch: SealedBatch) -> str | None:
     item_id = batch.item_id
     if item_id in HOUSES:
         if batch.events or batch.sealed or any(ruling.item_id is not None for ruling in batch.rulings):
-            return f"{item_id} is no item, and may have rulings for all items alone"
+            return f"{item_id} is no item, and may have rulings for all items and acts alone"
     elif not names.is_item_id(item_id):
         return f"item id {item_id[:80]!r} is not one"
+    elif batch.acts:
+        return f"an act on the platform in a message of item {item_id}"
     elif any(ruling.item_id != item_id for ruling in batch.rulings):
         return f"a ruling on something else in a message of item {item_id}"
     if batch.shard != names.shard_of(item_id):

@@ -26,6 +26,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from archival_worker.errors import RecoveryOvertaken, ShardChanged
+from archival_worker.store.acts import Actor, record
 from archival_worker.store.archive import Archive
 from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries
@@ -197,8 +198,10 @@ class Run:
             raise ShardChanged
         return Claim(reply)
 
-    async def give_epoch(self, shard: str, *, above: int = 0) -> int:
-        """Record a new epoch of a shard that is claimed. After that nothing of a former one is archived.
+    async def give_epoch(self, shard: str, actor: Actor, *, above: int = 0) -> int:
+        """Record a new epoch of a shard that is claimed, and who rebuilds it.
+
+        After that nothing of a former one is archived.
 
         Args:
             above: the newest epoch of the shard that Redis or the stream knows.
@@ -207,7 +210,9 @@ class Run:
             ArchiveUnavailable: it is not recorded, or that is unknown; the lock may be gone with its connection.
         """
         async with self._archive.safely(self._connection):
-            return await self._archive.begin_recovery(self._connection, shard, above=above)
+            epoch = await self._archive.begin_recovery(self._connection, shard, above=above)
+            await record(self._connection, "recover_shard", shard, actor)
+            return epoch
 
     def writes(self, shard: str) -> ClaimedWrites:
         """A pipeline to a shard that is claimed."""

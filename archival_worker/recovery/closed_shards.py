@@ -126,5 +126,5 @@ class ClosedShards:
 
 def _delivery_of(shard: str, epoch: int, entry: Entry) -> Delivery:
     """An outbox entry as the stream would have delivered it."""
-    message = frame_batch(shard, epoch, entry.n, entry.item_id, entry.events, entry.sealed, entry.rulings)
+    message = frame_batch(shard, epoch, entry.n, entry.item_id, *entry[2:])
     return read_delivery(names.subject_of(entry.item_id), message, "", names.message_id(shard, epoch, entry.n))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from archival_worker.store.acts import UNNAMED, Actor
+
 SETTLE_S: Final = 6.0
 """Longer than a relay waits for the PubAcks of what it has read. After that it knows that the shard is gone."""
 
@@ -19,6 +21,7 @@ class RecoverOptions:
         whole_stream: read the stream from its beginning, if PostgreSQL was restored to an older state.
         closed_keep_s: how long closed items stay in Redis; those that would leave it at once are left out.
         item_id: a lost item whose shard is not lost: the shard is closed, and rebuilt with it.
+        actor: who wants it, for the record of acts.
     """
 
     dry_run: bool = False
@@ -26,6 +29,7 @@ class RecoverOptions:
     whole_stream: bool = False
     closed_keep_s: float = -1.0
     item_id: str | None = None
+    actor: Actor = UNNAMED
 
 
 @dataclass(slots=True)

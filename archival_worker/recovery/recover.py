@@ -29,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
+from uuid import uuid4
 
 import asyncpg
 from nats.js import JetStreamContext
@@ -200,7 +201,7 @@ class Recovery:
             else:
                 if claim is Claim.TAKEN_OVER:
                     taken_over.append(shard)
-                begun[shard] = await claims.give_epoch(shard, above=floors.get(shard, 0))
+                begun[shard] = await claims.give_epoch(shard, self._options.actor, above=floors.get(shard, 0))
                 crash_point("recover.begun")
         return begun, taken_over
 
@@ -271,11 +272,16 @@ class Recovery:
 
     async def _write_accounts(self, shard: str, epoch: int, used: Mapping[tuple[str, str], int]) -> None:
         """The shard's part of all accounts, and those of the bidders who have their home here. A gateway opens these,
-        when it has asked every shard."""
+        when it has asked every shard.
+
+        An account whose home was not lost may know less of this shard than what came back: a lead whose end was lost,
+        and whose credit was given to others. The mark has the account counted anew, before the shard reports anything.
+        """
         if self._claims is None:
             return
         writes = self._claims.writes(shard)
         credit: dict[str, str] = {}
+        to_count: list[tuple[str, str]] = []
         for (user_id, currency), limit in self._limits.items():
             name, its_use = name_of(user_id, currency), used.get((user_id, currency), 0)
             lease = Lease(None if limit.most is None else its_use, limit.generation, 0)
@@ -289,8 +295,26 @@ class Recovery:
                 fields = {"limit": most, "generation": limit.generation, "state": COUNTING, "counting": number}
                 writes.hset(key, mapping=fields)
                 writes.zadd(spreading_key(shard), {f"${name}": 0})
+            elif its_use:
+                credit[f"c:{name}"] = uuid4().hex
+                to_count.append((user_id, currency))
         writes.hset(credit_key(shard), mapping=credit)
         await writes.execute()
+        await self._have_counted(to_count)
+
+    async def _have_counted(self, accounts: Sequence[tuple[str, str]]) -> None:
+        """Have gateways count these accounts, where their homes have them; what is rebuilt later is counted anyway."""
+        if not accounts:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for user_id, currency in accounts:
+            pipeline.exists(account_key(user_id, currency))
+        found = [account for account, there in zip(accounts, await pipeline.execute(), strict=True) if there]
+        pipeline = self._redis.pipeline(transaction=False)
+        for user_id, currency in found:
+            pipeline.zadd(spreading_key(home_of(user_id)), {f"${name_of(user_id, currency)}": 0})
+        if found:
+            await pipeline.execute()
 
     # ------------------------------------------------------------------------------------------------ the stream
 

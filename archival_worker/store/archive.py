@@ -17,6 +17,7 @@ from archival_worker.outbox.watermark import Watermark, flattened, unflattened
 from archival_worker.store import columns
 from archival_worker.store.database import Connection, connection_of, translated
 from archival_worker.store.queries import Queries, load_queries
+from archival_worker.store.retired import Spans, has_all, spans_of
 from archival_worker.store.sorted_batch import DeadLetter, SortedBatch
 from shared.archive_reads.origin import closed_items
 from shared.messages import ItemCreated
@@ -41,10 +42,11 @@ class Stored:
     """What a transaction did.
 
     Attributes:
-        bids, events, sealed: rows that are new; rulings are counted among the sealed facts.
+        bids, events, sealed: rows that are new; rulings and acts are counted among the sealed facts.
         copied: how many of the bids came by COPY.
         duplicates: rows that were stored already, with the same content.
-        clashes: events, sealed facts and rulings whose place is taken by something else, known dead letters among them.
+        clashes: events, sealed facts, rulings and acts whose place is taken by something else, known dead letters
+            among them.
         dead_letters: ``(reason, detail)`` of each new row in ``dead_letters``.
         positions: the archived cursor of every shard in the batch, moved or not.
         unknown: types that this version does not know, one for each such event; those events are stored whole.
@@ -125,14 +127,17 @@ class Archive:
             may_be_late: later events may be stored already, among them a void of one of these bids.
         """
         shards = sorted({delivery.entry.shard for delivery in deliveries if delivery.entry is not None})
-        watermarks = await self._lock_cursors(connection, shards)
+        cursors = await self._lock_cursors(connection, shards)
+        watermarks = {shard: mark for shard, (mark, _) in cursors.items()}
         fences = await self._read_fences(connection, shards)
-        batch = SortedBatch.of(deliveries, fences)
+        retired = await self._read_retired(connection, deliveries, cursors)
+        batch = SortedBatch.of(deliveries, fences, retired)
         known = await self._judge_former(connection, batch, fences)
         copied = await self._copy_bids(connection, batch)
         bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
         sealed = await self._insert_sealed(connection, batch) + await self._insert_rulings(connection, batch)
+        sealed += await self._insert_acts(connection, batch)
         if may_be_late or any(_may_fill_gap(mark, batch) for mark in watermarks.items()):
             await connection.execute(self._sql.apply_voids_to_late, *columns.places([bid for bid, _ in batch.bids]))
         if batch.voids:
@@ -140,21 +145,47 @@ class Archive:
         await self._store_items(connection, batch)
         letters = await self._insert_dead_letters(connection, batch.dead_letters)
         positions = await self._move_cursors(connection, watermarks, batch)
-        duplicates = known + batch.rows - bids - events - sealed - batch.clashes
+        duplicates = known + batch.known + batch.rows - bids - events - sealed - batch.clashes
         return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions, batch.unknown)
 
-    async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, Watermark]:
+    async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, tuple[Watermark, int]]:
+        """Of each shard how far it is archived, and how many of its items are retired."""
         rows = await connection.fetch(self._sql.lock_cursors, shards)
         if len(rows) != len(shards):
             raise ArchiveUnavailable("shard_cursors lacks rows; run `python -m archival_worker migrate`")
         return {
-            row["shard"]: Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])) for row in rows
+            row["shard"]: (Watermark(row["shard_epoch"], row["archived_n"], unflattened(row["ahead"])), row["retired"])
+            for row in rows
         }
 
     async def _read_fences(self, connection: Connection, shards: Sequence[str]) -> dict[str, int]:
         """Of each shard that was ever rebuilt its newest epoch. Call ``_lock_cursors`` first."""
         rows = await connection.fetch(self._sql.read_fences, shards)
         return {row["shard"]: row["epoch"] for row in rows}
+
+    async def _read_retired(
+        self, connection: Connection, deliveries: Sequence[Delivery], cursors: Mapping[str, tuple[Watermark, int]]
+    ) -> dict[str, Spans]:
+        """The retired ones of the items, each with the events that it had; ``cursors`` are of ``_lock_cursors``."""
+        having = {shard for shard, (_, retired) in cursors.items() if retired}
+        if not having:
+            return {}
+        items = {each.batch.item_id for each in deliveries if each.batch is not None and each.batch.shard in having}
+        rows = await connection.fetch(self._sql.read_retired, list(items))
+        return {row["item_id"]: spans_of(row["spans"]) for row in rows}
+
+    async def is_late(self, connection: Connection, delivery: Delivery) -> bool:
+        """Whether the delivery is of a retired item and has something that the item's export lacks, and stays so for
+        the rest of the transaction.
+
+        Raises:
+            ArchiveUnavailable: the schema is not complete.
+        """
+        if delivery.entry is None or delivery.batch is None:
+            return False
+        cursors = await self._lock_cursors(connection, [delivery.entry.shard])
+        spans = (await self._read_retired(connection, [delivery], cursors)).get(delivery.batch.item_id)
+        return spans is not None and not has_all(spans, delivery)
 
     async def is_former(self, connection: Connection, entry: Entry) -> bool:
         """Whether the entry is of an epoch that is over, and stays so for the rest of the transaction.
@@ -207,6 +238,10 @@ class Archive:
             rulings = columns.ruling_columns([row for row, _ in former.rulings])
             rows = await connection.fetch(self._sql.find_ruling_clashes, *rulings)
             unknown += (id(former.rulings[row["ordinal"] - 1][1]) for row in rows)
+        if former.acts:
+            acts = columns.act_columns([row for row, _ in former.acts])
+            rows = await connection.fetch(self._sql.find_act_clashes, *acts)
+            unknown += (id(former.acts[row["ordinal"] - 1][1]) for row in rows)
         late = set(unknown)
         batch.quarantine([delivery for delivery in batch.former if id(delivery) in late], fences)
         return former.rows - len(unknown)
@@ -274,6 +309,16 @@ class Archive:
         if inserted < len(batch.rulings):
             clashes = await connection.fetch(self._sql.find_ruling_clashes, *rows)
             batch.put_facts_aside([batch.rulings[row["ordinal"] - 1] for row in clashes])
+        return inserted
+
+    async def _insert_acts(self, connection: Connection, batch: SortedBatch) -> int:
+        if not batch.acts:
+            return 0
+        rows = columns.act_columns([row for row, _ in batch.acts])
+        inserted = _count(await connection.execute(self._sql.insert_acts, *rows))
+        if inserted < len(batch.acts):
+            clashes = await connection.fetch(self._sql.find_act_clashes, *rows)
+            batch.put_facts_aside([batch.acts[row["ordinal"] - 1] for row in clashes])
         return inserted
 
     async def _store_items(self, connection: Connection, batch: SortedBatch) -> None:

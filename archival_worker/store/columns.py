@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from archival_worker.consume.deliveries import Entry
 from shared.messages import AnyEvent, BidAccepted, EventBase, ItemCreated, encode_event, type_of
-from shared.sealed import Ruling, SealedFact
+from shared.sealed import Act, Ruling, SealedFact
 
 Columns = tuple[list[Any], ...]
 E = TypeVar("E", bound=EventBase)
@@ -154,6 +154,31 @@ def ruling_columns(placed: Sequence[PlacedRuling]) -> Columns:
         [ruling.reason for ruling in rulings],
         [ruling.by for ruling in rulings],
         [ruling.ts_us for ruling in rulings],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedAct:
+    """An act and where it belongs: it is the ``at``-th of an outbox entry, counted from 1."""
+
+    entry: Entry
+    at: int
+    act: Act
+
+
+def act_columns(placed: Sequence[PlacedAct]) -> Columns:
+    """For ``insert_acts`` and ``find_act_clashes``."""
+    acts = [row.act for row in placed]
+    return (
+        [row.entry.shard for row in placed],
+        [row.entry.epoch for row in placed],
+        [row.entry.n for row in placed],
+        [row.at for row in placed],
+        [act.act for act in acts],
+        [act.target for act in acts],
+        [act.reason for act in acts],
+        [act.by for act in acts],
+        [act.ts_us for act in acts],
     )
 
 

@@ -1,8 +1,8 @@
 """Lists the dead letters, and retries those whose cause is mended.
 
 A retry is handled like any message. What can be stored by now is stored, in the place that it always had; what cannot
-stays a dead letter. A message of an epoch that is over stays out for ever; its retry records that somebody has looked
-at it. The letter itself always stays, with the outcome of the retry.
+stays a dead letter. A message of an epoch that is over, or of a retired item, stays out for ever; its retry records
+that somebody has looked at it. The letter itself always stays, with the outcome of the retry.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from typing import Any, Final, Literal
 
 from archival_worker.consume.deliveries import Delivery, Entry, read_delivery
 from archival_worker.errors import LetterUnknown, MessageRefused
+from archival_worker.store.acts import UNNAMED, Actor, record
 from archival_worker.store.archive import Archive
+from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.messages import MESSAGE_START, frame_batch
 
-RetryOutcome = Literal["stored", "poison", "clash", "former_epoch"]
+RetryOutcome = Literal["stored", "poison", "clash", "former_epoch", "retired"]
 
 _TEXTS: Final[dict[RetryOutcome, str]] = {
     "stored": "stored",
     "poison": "still cannot be read or stored",
     "clash": "its place in the archive is still taken by another event",
     "former_epoch": "its epoch is over: the item was rebuilt without it, so it stays out, and counts as looked at",
+    "retired": "its item is retired, and its export lacks it: it stays out, and counts as looked at",
 }
+_STAYS_OUT: Final = ("former_epoch", "retired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,8 @@ class DeadLetters:
             rows = await connection.fetch(self._sql.list_dead_letters, with_stored, only)
         return [Letter(item_id=_item_of(row["subject"]), **dict(row)) for row in rows]
 
-    async def retry(self, letter_id: int) -> Retried:
-        """Store what the letter holds, as if it came now.
+    async def retry(self, letter_id: int, actor: Actor = UNNAMED) -> Retried:
+        """Store what the letter holds, as if it came now, and record who wanted that.
 
         Raises:
             LetterUnknown: there is no such letter.
@@ -88,17 +92,23 @@ class DeadLetters:
                 outcome: RetryOutcome = "poison"
                 if delivery.entry is not None and await self._archive.is_former(connection, delivery.entry):
                     outcome = "former_epoch"
+                elif await self._archive.is_late(connection, delivery):
+                    outcome = "retired"
                 elif delivery.batch is not None:
                     stored = await self._archive.write(connection, [delivery], may_be_late=True)
                     # If one event of a poison clashes, the rest is stored, and the event becomes a letter of its own.
                     outcome = "clash" if stored.clashes and row["reason"] == "clash" else "stored"
-                await connection.execute(self._sql.mark_dead_letter, letter_id, outcome)
-            text = _TEXTS[outcome] if outcome == "former_epoch" else delivery.fault or _TEXTS[outcome]
+                await self._mark(connection, letter_id, outcome, actor)
+            text = _TEXTS[outcome] if outcome in _STAYS_OUT else delivery.fault or _TEXTS[outcome]
             return Retried(letter_id, outcome, text)
         except MessageRefused as error:
             async with self._archive.transaction() as connection:
-                await connection.execute(self._sql.mark_dead_letter, letter_id, "poison")
+                await self._mark(connection, letter_id, "poison", actor)
             return Retried(letter_id, "poison", f"PostgreSQL still refuses it: {error}")
+
+    async def _mark(self, connection: Connection, letter_id: int, outcome: RetryOutcome, actor: Actor) -> None:
+        await connection.execute(self._sql.mark_dead_letter, letter_id, outcome)
+        await record(connection, "retry_dead_letter", str(letter_id), actor)
 
 
 def read_letter(row: Any) -> Delivery:

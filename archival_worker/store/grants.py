@@ -14,6 +14,7 @@ from shared.permissions.postgres_roles import grants, make_roles, role_of, set_l
 logger = logging.getLogger(__name__)
 
 _RELATIONS: Final = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = ANY ($1)"
+_FUNCTIONS: Final = "SELECT oid::regprocedure::text AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
 _ROLES: Final = "SELECT count(*) FROM pg_roles WHERE rolname = ANY ($1)"
 _MAY_MAKE: Final = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
 # Who makes a role is a member too, with the right to admit others, and no login of it.
@@ -40,7 +41,8 @@ async def grant(connection: asyncpg.Connection) -> bool:
     async with connection.transaction():
         tables = [row["relname"] for row in await connection.fetch(_RELATIONS, [b"r", b"p"])]
         sequences = [row["relname"] for row in await connection.fetch(_RELATIONS, [b"S"])]
-        await connection.execute(grants(tables, sequences))
+        functions = [row["name"] for row in await connection.fetch(_FUNCTIONS)]
+        await connection.execute(grants(tables, sequences, functions))
     return True
 
 

@@ -25,8 +25,8 @@ _FILE_NAME: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 # Any number will do that nothing else in the database uses for an advisory lock.
 _LOCK: Final = 7_301_985_220
 _CONNECT_TIMEOUT_S: Final = 5.0
-# For one migration: building an index over all bids may take long.
-_STATEMENT_TIMEOUT_S: Final = 1_800.0
+# For one migration: one that writes every bid anew takes a minute or so for ten million.
+_STATEMENT_TIMEOUT_S: Final = 6 * 3_600.0
 
 _LEDGER: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -86,6 +86,7 @@ async def migrate(url: str, *, wait_s: float = 60.0, folder: Path = FOLDER) -> l
     migrations = read_migrations(folder)
     connection = await _connect(url, wait_s)
     try:
+        connection.add_log_listener(_tell)
         await _lock(connection, wait_s)
         await connection.execute(_LEDGER)
         applied = await _apply(connection, migrations)
@@ -96,6 +97,12 @@ async def migrate(url: str, *, wait_s: float = 60.0, folder: Path = FOLDER) -> l
     finally:
         # Closing the connection releases the lock, whatever happened.
         connection.terminate()
+
+
+def _tell(_: object, message: asyncpg.PostgresLogMessage) -> None:
+    """Log what a migration says of its progress."""
+    if message.severity_en != "DEBUG" and not message.message.endswith("skipping"):
+        logger.info("%s", message.message)
 
 
 async def _connect(url: str, wait_s: float) -> asyncpg.Connection:

@@ -11,6 +11,7 @@ from shared.sql_files import read_statements
 _FILE: Final = Path(__file__).parent / "sql" / "queries.sql"
 _CHAIN_FILE: Final = _FILE.with_name("chain.sql")
 _EVICTION_FILE: Final = _FILE.with_name("eviction.sql")
+_RETENTION_FILE: Final = _FILE.with_name("retention.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Queries:
     make_safe: str
     lock_cursors: str
     read_fences: str
+    read_retired: str
     read_cursors: str
     move_cursors: str
     find_events_among: str
@@ -33,6 +35,10 @@ class Queries:
     find_sealed_clashes: str
     insert_rulings: str
     find_ruling_clashes: str
+    insert_acts: str
+    find_act_clashes: str
+    record_act: str
+    list_acts: str
     read_house_rulings: str
     read_spending_limits: str
     apply_voids: str
@@ -86,7 +92,24 @@ class EvictionQueries:
     has_exports: str
 
 
-Q = TypeVar("Q", Queries, ChainQueries, EvictionQueries)
+@dataclass(frozen=True, slots=True)
+class RetentionQueries:
+    """One field per statement of ``retention.sql``, under the same name."""
+
+    lock_run: str
+    find_old: str
+    find_letters: str
+    find_open: str
+    check: str
+    let_stay: str
+    read_spans: str
+    begin_retiring: str
+    count_retired: str
+    remove_log: str
+    read_retired_item: str
+
+
+Q = TypeVar("Q", Queries, ChainQueries, EvictionQueries, RetentionQueries)
 
 
 def load_queries(path: Path = _FILE) -> Queries:
@@ -114,6 +137,15 @@ def load_eviction_queries(path: Path = _EVICTION_FILE) -> EvictionQueries:
         ValueError: as above.
     """
     return _load(path, EvictionQueries)
+
+
+def load_retention_queries(path: Path = _RETENTION_FILE) -> RetentionQueries:
+    """The statements of the retention.
+
+    Raises:
+        ValueError: as above.
+    """
+    return _load(path, RetentionQueries)
 
 
 def _load(path: Path, kind: type[Q]) -> Q:

@@ -183,7 +183,12 @@ class Standings(Generic[ListenerT]):
     def _tell(
         self, user_id: str, bidder: _Bidder[ListenerT], facts: Facts, item: ItemState | None
     ) -> Iterable[tuple[ListenerT, Frame]]:
-        standing = standing_of(user_id, item, has_bid=facts.has_bid or bidder.bid_since)
+        has_bid = facts.has_bid or bidder.bid_since
+        if item is None and has_bid:
+            # The item is on its way here; without it their standing and their alias would be guessed. Once viewers have
+            # its first frame, or hear that somebody has bid, this is asked again.
+            return
+        standing = standing_of(user_id, item, has_bid=has_bid)
         maximum = maximum_to_tell(user_id, item, facts)
         frames: dict[int | None, Frame] = {}
         for listener, (sees_maximum, before) in list(bidder.listeners.items()):

@@ -30,6 +30,7 @@ PROGRAMS: Final = {
     "recover": Program("archival_worker", ("recover",)),
     "dead-letters": Program("archival_worker", ("dead-letters",)),
     "api-keys": Program("archival_worker", ("api-keys",)),
+    "acts": Program("archival_worker", ("acts",)),
     "login": Program("archival_worker", ("login",)),
     "audit": Program("archival_worker", ("audit",)),
     "verify-export": Program("archival_worker", ("verify-export",)),

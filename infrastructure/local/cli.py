@@ -25,6 +25,8 @@ LAZY = {
     "doctor": "infrastructure.local.commands.doctor:doctor",
     "recover": "infrastructure.local.commands.archive:recover",
     "dead-letters": "infrastructure.local.commands.archive:dead_letters",
+    "retention": "infrastructure.local.commands.archive:retention",
+    "acts": "infrastructure.local.commands.archive:acts",
     "audit": "infrastructure.local.commands.audit:audit",
     "verify-export": "infrastructure.local.commands.audit:verify_export",
     "cache": "infrastructure.local.commands.cache:cache",

@@ -115,7 +115,7 @@ def inherited_settings(data_dir: Path, environment: Mapping[str, str], extra: Ma
     Raises:
         StackError: a secret can be neither read nor made.
     """
-    inherited = {"EXPORT_DIR": str(data_dir / "exports"), "IMAGES_DIR": str(data_dir / "images")} | dict(environment)
+    inherited = {"EXPORT_DIR": exports_dir(data_dir), "IMAGES_DIR": str(data_dir / "images")} | dict(environment)
     if not (extra.get(FEED_TOKEN_SECRET) or inherited.get(FEED_TOKEN_SECRET)):
         inherited[FEED_TOKEN_SECRET] = feed_token_secret(data_dir)
     demands_tokens = (inherited | dict(extra)).get("AUTH_MODE") == "jwt"
@@ -126,6 +126,17 @@ def inherited_settings(data_dir: Path, environment: Mapping[str, str], extra: Ma
         signing = importlib.import_module("infrastructure.local.signing_key")
         inherited |= signing.identity_environment(data_dir, inherited | dict(extra))
     return inherited
+
+
+def exports_dir(data_dir: Path) -> str:
+    """Where the platform of a data directory has its exports, unless the environment says something else."""
+    return str(data_dir / "exports")
+
+
+def exports_here(data_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """The setting that says so, for commands that look for exports; empty where the environment has one."""
+    is_said = environment.get("EXPORT_DIR") or environment.get("EXPORT_S3_BUCKET")
+    return {} if is_said else {"EXPORT_DIR": exports_dir(data_dir)}
 
 
 def host_setting(port_name: str) -> str:

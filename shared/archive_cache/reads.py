@@ -29,7 +29,7 @@ from shared.read_cache.group import GroupLimits, LoadMany
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of what is kept, as JSON. To be raised where a reader of the version before could not read what is written now, or
 the other way round."""
 

@@ -17,6 +17,7 @@ from shared.archive_reads.catalogue import catalogue_page
 from shared.archive_reads.history import archived_bids, cut, parse_cursor, public_history
 from shared.archive_reads.items import closed_item, without_reserve
 from shared.archive_reads.keys import CatalogueKey, HistoryKey, ItemKey, parse_key
+from shared.archive_reads.retired import encode_retired, retired_item
 from shared.archive_reads.statements import statements
 from shared.domain.errors import TermsInvalid
 from shared.redis_layout.item_hash import ItemState, public_item
@@ -35,7 +36,8 @@ class ClosedReads(Protocol):
     """
 
     async def get(self, key: str) -> bytes | None:
-        """JSON; None where there is no such closed item. A page of the catalogue is always there.
+        """JSON; None where there is no such closed item. A page of the catalogue is always there. In place of a page of
+        a history it may tell that the item is retired (:func:`shared.archive_reads.retired.decode_retired`).
 
         Raises:
             InvalidInput: no key, or a cursor that no page gave out.
@@ -86,6 +88,10 @@ class ArchiveOrigin:
         if item is None:
             return None
         bids = await archived_bids(self._asking.fetch, item_id, before=before, limit=limit + 1)
+        # Asked after the bids: while it is not retired, they are all there.
+        retired = await retired_item(self._asking.fetch, item_id)
+        if retired is not None:
+            return encode_retired(retired)
         shown, next_cursor = cut(bids, limit)
         return msgspec.json.encode(public_history(item, shown, next_cursor, partial=False))
 

@@ -149,15 +149,16 @@ def _refusal_by_bid(terms: Terms, state: State, bid: Bid, rulings: Rulings) -> s
         return refusal
     # Who buys at once pays that price, however much was offered.
     most = bid.limit if taken_at is None else max(taken_at, state.price)
-    return None if rulings.allows(most) and _has_credit(state, most, rulings) else "LIMIT_EXCEEDED"
+    return None if rulings.allows(most) and _has_credit(state, bid, most, rulings) else "LIMIT_EXCEEDED"
 
 
-def _has_credit(state: State, most: int, rulings: Rulings) -> bool:
-    """Whether the bid is within the spending limit, if it leads. What the bidder leads with already is theirs."""
+def _has_credit(state: State, bid: Bid, most: int, rulings: Rulings) -> bool:
+    """Whether the bid is within the spending limit, had it to lead. What the bidder leads with already is theirs."""
     if rulings.credit is None or most <= rulings.credit:
         return True
-    # A leader who raises nothing, or a rival whom the leader's maximum beats.
-    return state.leader is not None and most <= state.leader_max
+    # Not also a rival whom the leader's maximum beats: with too little credit one would search for that maximum from
+    # above, refused as long as the bid is higher, and could lift the price to it without a risk.
+    return bid.user_id == state.leader and most <= state.leader_max
 
 
 def _refusal_by_amount(terms: Terms, state: State, bid: Bid) -> str | None:

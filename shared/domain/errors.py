@@ -91,6 +91,26 @@ class BidNotFound(BiddingError):
         super().__init__(text)
 
 
+class HistoryRetired(BiddingError):
+    """The item is over, and its bids are not in the archive any more: an export has them.
+
+    ``export``: its name; ``head``: the hash of the item's last event, in hex; ``retired_us``: since when.
+    """
+
+    code = "HISTORY_RETIRED"
+
+    def __init__(self, item_id: str, *, export: str, head: str, bids: int, retired_us: int) -> None:
+        self.item_id = item_id
+        self.export = export
+        self.head = head
+        self.bids = bids
+        self.retired_us = retired_us
+        super().__init__(
+            f"item {item_id!r} was over long ago, and its {bids} bids are in the export {export} alone; "
+            "ask the operator for it"
+        )
+
+
 class BidStruck(BiddingError):
     code = "BID_STRUCK"
 
@@ -98,6 +118,26 @@ class BidStruck(BiddingError):
         self.item_id = item_id
         self.bid_id = bid_id
         super().__init__(f"bid {bid_id!r} on item {item_id!r} is struck already; nothing was changed")
+
+
+class LeadLacksCredit(BiddingError):
+    """Without the bid somebody would lead whose spending limit does not allow it; nothing was changed.
+
+    ``missing``: how much credit the item's shard lacks for that lead, in minor units of ``currency``.
+    """
+
+    code = "LEAD_LACKS_CREDIT"
+
+    def __init__(self, item_id: str, user_id: str, currency: str, missing: int) -> None:
+        self.item_id = item_id
+        self.user_id = user_id
+        self.currency = currency
+        self.missing = missing
+        super().__init__(
+            f"without this bid {user_id!r} would lead item {item_id!r} beyond their spending limit; nothing was "
+            "changed: strike their bids on this item first, or raise their limit. If they go on bidding, block them "
+            "on it or pause it meanwhile"
+        )
 
 
 class ItemExists(BiddingError):

@@ -20,6 +20,7 @@ TITLES: Final = {
     405: "Method not allowed",
     408: "Request too slow",
     409: "Conflict",
+    410: "Gone",
     413: "Request too large",
     415: "Unsupported media type",
     422: "Invalid request",

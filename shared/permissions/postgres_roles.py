@@ -39,7 +39,9 @@ _ADDS: Final = Rights("SELECT, INSERT")
 _KEEPS: Final = Rights("SELECT, INSERT, UPDATE")
 
 # What is public of an item and how far the archive has come.
-_CLOSED_ITEMS: Final = dict.fromkeys(("items", "bids", "events", "chains", "shard_cursors", "recoveries"), _READS)
+_CLOSED_ITEMS: Final = dict.fromkeys(
+    ("items", "bids", "events", "chains", "shard_cursors", "recoveries", "retired_items"), _READS
+)
 _ARCHIVE: Final = {
     "items": _KEEPS,
     # Voids strike and reprice bids; nothing else of one changes.
@@ -48,6 +50,7 @@ _ARCHIVE: Final = {
     "shard_cursors": _KEEPS,
     "sealed": _ADDS,
     "rulings": _ADDS,
+    "acts": _ADDS,
     "dead_letters": _KEEPS,
     "chains": _KEEPS,
     "event_hashes": _ADDS,
@@ -62,6 +65,7 @@ TABLES: Final[Mapping[Account, Mapping[str, Rights]]] = {
         **_CLOSED_ITEMS,
         "sealed": _READS,
         "rulings": _READS,
+        "acts": _READS,
         "api_keys": _READS,
         "bidders": _READS,
         "watched": Rights("SELECT, INSERT, DELETE"),
@@ -70,12 +74,20 @@ TABLES: Final[Mapping[Account, Mapping[str, Rights]]] = {
     },
     # No maximum.
     Account.BROADCASTER: {**_CLOSED_ITEMS, "sealed": Rights("SELECT", "item_id, user_id, bid_id, verdict")},
-    Account.ARCHIVER: {**_ARCHIVE, "recoveries": _READS},
+    Account.ARCHIVER: {**_ARCHIVE, "recoveries": _READS, "retired_items": _READS},
     Account.CACHE: {**_CLOSED_ITEMS, "dead_letters": Rights("SELECT", "outcome")},
-    Account.OPERATOR: {**_ARCHIVE, "recoveries": _KEEPS, "api_keys": _KEEPS, "schema_migrations": _READS},
+    Account.OPERATOR: {
+        **_ARCHIVE,
+        "retired_items": Rights(_KEEPS.rights + ", DELETE"),
+        "recoveries": _KEEPS,
+        "api_keys": _KEEPS,
+        "schema_migrations": _READS,
+    },
 }
-SEQUENCES: Final[Mapping[Account, Sequence[str]]] = {Account.OPERATOR: ("recovery_runs",)}
+SEQUENCES: Final[Mapping[Account, Sequence[str]]] = {Account.OPERATOR: ("recovery_runs", "retirements")}
 """Those that are used by their names; the others belong to tables."""
+FUNCTIONS: Final[Mapping[Account, Sequence[str]]] = {Account.OPERATOR: ("remove_log(text,integer)",)}
+"""Those that do what their caller may not, and that not everybody may call: one removes the log of a retired item."""
 OWNER_ONLY: Final = frozenset[str]()
 """Tables that nobody but the owner reads or writes."""
 
@@ -93,14 +105,15 @@ def make_roles() -> str:
     return "\n".join(_unless_there(role_of(account), "NOLOGIN") for account in Account)
 
 
-def grants(tables: Iterable[str], sequences: Iterable[str]) -> str:
+def grants(tables: Iterable[str], sequences: Iterable[str], functions: Iterable[str] = ()) -> str:
     """Statements after which the roles have these rights and no others.
 
     Args:
-        tables, sequences: of the schema ``public``, those that are there.
+        tables, sequences, functions: of the schema ``public``, those that are there; functions with the types of their
+            arguments.
     """
     roles = ", ".join(role_of(account) for account in Account)
-    there, counted = set(tables), set(sequences)
+    there, counted, called = set(tables), set(sequences), set(functions)
     lines = [
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {roles}",
         f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {roles}",
@@ -112,6 +125,8 @@ def grants(tables: Iterable[str], sequences: Iterable[str]) -> str:
         lines += [f"GRANT {each.on(table)} TO {role_of(account)}" for table, each in rights.items() if table in there]
     for account, names in SEQUENCES.items():
         lines += [f"GRANT USAGE, SELECT ON SEQUENCE {name} TO {role_of(account)}" for name in names if name in counted]
+    for account, names in FUNCTIONS.items():
+        lines += [f"GRANT EXECUTE ON FUNCTION {name} TO {role_of(account)}" for name in names if name in called]
     by_default = ", ".join(map(role_of, _BY_DEFAULT))
     for what, right in (("TABLES", _KEEPS.rights), ("SEQUENCES", "USAGE")):
         lines.append(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT {right} ON {what} TO {by_default}")

@@ -2,14 +2,15 @@
 
 The limit bounds, in one currency, the sum of the maxima with which the bidder leads. A script sees one shard. So each
 shard has a lease: a part of the limit that bids there may use without asking. The leases of all shards together are
-never more than the limit, and what is used in a shard is never more than its lease (but for voids and recoveries, which
-may bring a lead back).
+never more than the limit, and what is used in a shard is never more than its lease, but for what was led with before
+the limit, and for what a loss of decided bids brings back. A void, which may let somebody lead, needs the lease first.
 
 In each shard the hash ``{s07}:credit`` has for a bidder and a currency
 
     u:<user id>|<currency>   what is used: the sum of the maxima with which the bidder leads items of the shard
-    l:<user id>|<currency>   ``<lease>|<epoch>|<entry>|<n>``: the lease, empty for any amount; the generation of the
-                             account; and how often the lease has changed in it from outside
+    l:<user id>|<currency>   ``<lease>|<epoch>|<entry>|<n>|<admission>``: the lease, empty for any amount; the
+                             generation of the account; how often the lease has changed in it from outside; and the
+                             shard's admission when it changed last
     c:<user id>|<currency>   a mark: what the bidder led with when the shard was told of the limit is not counted yet;
                              until then the shard reports nothing
 
@@ -24,7 +25,12 @@ only
 2. To lower it, the shard first lowers it. The account learns of it with the next question, which says the shard's
 ``n`` and
    lease. Where that ``n`` is not below its own, no raise is on its way, so what the shard says bounds what it has.
-3. Where a void has brought a lead back, more is used than the lease. The shard says what is used, and keeps its lease.
+3. Where more is used than the lease, since it was led with before the limit, the shard says what is used, and keeps its
+lease.
+4. Whenever another copy of a shard is admitted (after a failover or a restart), the shard gets another admission.
+   A lease of a former one is used no further. The shard lowers it before it asks for more, and numbers it far above
+   what the former copy can have given out. An account that was opened in a former admission of its home gives nothing
+   before it has asked all shards.
 
 So nothing is lost and nothing is given twice, whoever dies between two steps. An item says in ``charged`` for whom it
 is counted, and how much: it is changed in the step that changes the item.
@@ -47,21 +53,24 @@ State = Literal["counting", "open"]
 
 
 class Lease(NamedTuple):
-    """A shard's lease; ``granted`` None for any amount. ``generation`` as it stands, ``<epoch>|<entry>``."""
+    """A shard's lease; ``granted`` None for any amount. ``generation`` as it stands, ``<epoch>|<entry>``.
+    ``admission``: of the shard when the lease was changed last; where that is another one now, no more of it may be
+    used than is."""
 
     granted: int | None
     generation: str
     n: int
+    admission: str = ""
 
     def encode(self) -> str:
         """The value of the field ``l:…``."""
-        return f"{'' if self.granted is None else self.granted}|{self.generation}|{self.n}"
+        return f"{'' if self.granted is None else self.granted}|{self.generation}|{self.n}|{self.admission}"
 
     @classmethod
     def decode(cls, value: bytes) -> Lease:
         """Read the value of the field."""
-        granted, epoch, entry, n = value.decode().split("|")
-        return cls(int(granted) if granted else None, f"{epoch}|{entry}", int(n))
+        granted, epoch, entry, n, *admission = value.decode().split("|")
+        return cls(int(granted) if granted else None, f"{epoch}|{entry}", int(n), *admission)
 
 
 def name_of(user_id: str, currency: str) -> str:

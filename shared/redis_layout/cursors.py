@@ -68,8 +68,9 @@ FIELDS: Final = tuple(Cursors.__annotations__)
 """In the order of :class:`Cursors`."""
 
 
-Field = Literal["epoch", "next", "published", "archived", "run", "evictions"]
-"""What may be asked for by itself. ``evictions``: how many items have left."""
+Field = Literal["epoch", "next", "published", "archived", "run", "evictions", "admission"]
+"""What may be asked for by itself. ``evictions``: how many items have left; ``admission``: by which run and when it was
+admitted, as a text that nobody else uses."""
 
 
 def ask_fields(pipeline: Any, shard: str, *fields: Field) -> None:

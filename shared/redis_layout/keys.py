@@ -107,7 +107,8 @@ def cursors_key(shard: str) -> str:
 
     And ``run``: the run of Redis that was last found to have the whole shard; ``stale`` (the former epoch) if the shard
     is closed; ``republish`` if entries are missing in the archive; ``evictions``: how many items have left Redis since
-    the shard got these cursors; ``rulings``: the marks of :mod:`shared.redis_layout.rulings`.
+    the shard got these cursors; ``rulings``: the marks of :mod:`shared.redis_layout.rulings`; ``admission``: a text
+    that is another one after each ``run`` (:mod:`shared.redis_layout.accounts`).
     """
     return f"{{{shard}}}:cursors"
 

@@ -24,7 +24,7 @@ class EntryId(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What one step has decided on one item, or on a bidder for all items.
+    """What one step has decided on one item, or on a bidder for all items; or what an operator did.
 
     Attributes:
         n: its number.
@@ -32,6 +32,7 @@ class Entry(NamedTuple):
         events: a JSON array of events, which may be empty.
         sealed: a JSON array of what only the archive may know (:mod:`shared.sealed`), None where there is nothing.
         rulings: a JSON array of what was ruled on bidders, None where nothing was.
+        acts: a JSON array of what an operator did to the platform, with nothing else beside it; else None.
     """
 
     n: int
@@ -39,6 +40,7 @@ class Entry(NamedTuple):
     events: bytes
     sealed: bytes | None
     rulings: bytes | None = None
+    acts: bytes | None = None
 
 
 def decode_entries(answer: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
@@ -53,7 +55,8 @@ def decode_script_entries(answer: Sequence[tuple[bytes, Sequence[bytes]]]) -> li
 
 def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
     n = int(entry_id.partition(b"-")[0])
-    return Entry(n, fields[b"item"].decode(), fields[b"events"], fields.get(b"sealed"), fields.get(b"rulings"))
+    hidden = (fields.get(b"sealed"), fields.get(b"rulings"), fields.get(b"acts"))
+    return Entry(n, fields[b"item"].decode(), fields[b"events"], *hidden)
 
 
 async def read_newest(redis: Redis, shard: str, *, count: int) -> list[Entry]:

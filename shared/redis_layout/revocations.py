@@ -6,18 +6,42 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
+import msgspec
 from redis.asyncio import Redis
 
 from shared.identity.errors import TooManyRevocations
 from shared.identity.revocations import KEPT_S, REVOCATIONS_MAX, Revocation
-from shared.redis_layout.keys import REVOCATIONS_KEY
+from shared.names import SHARDS
+from shared.redis_layout.keys import REVOCATIONS_KEY, cursors_key, outbox_key
+from shared.redis_layout.rulings import house_of
 from shared.redis_layout.scripts import Script
 
 _EPOCH: Final = "epoch"
 _VALUE: Final = re.compile(r"(\d{1,12}):(\d{1,12})", re.ASCII)
 _BACK_AT_ONCE: Final = 500
+_SHARD: Final = SHARDS[0]
+"""Beside which they are."""
+
+REVOKE_TOKENS: Final = "revoke_tokens"
+REVOKE_TOKEN: Final = "revoke_token"
+
+
+class Why(msgspec.Struct, frozen=True):
+    """What the archive is told of a revocation, as it is in :class:`shared.sealed.Act`."""
+
+    act: str
+    target: str
+    reason: str
+    by: str
+
+
+class Revoked(NamedTuple):
+    """``is_recorded``: the archive is told. It is not while the shard is lost, or too much waits for the archive."""
+
+    revocation: Revocation
+    is_recorded: bool
 
 
 class RevocationStore:
@@ -27,18 +51,19 @@ class RevocationStore:
         RedisError, OSError, TimeoutError: Redis cannot be asked; of :meth:`revoke` it is unknown whether it was done.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, outbox_entries_max: int = 50_000) -> None:
         self._redis = redis
+        self._outbox_entries_max = outbox_entries_max
         self._script = Script.read(Path(__file__).parent / "lua" / "revoke.lua")
 
-    async def revoke(self, name: str) -> Revocation:
-        """Revoke what has this name, until now.
+    async def revoke(self, name: str, why: Why | None = None) -> Revoked:
+        """Revoke what has this name, until now, and tell the archive why in the same step.
 
         Raises:
             TooManyRevocations: there are as many as there may be; nothing was changed.
         """
-        at_s = int(await self._run([name]))
-        return Revocation(at_s, at_s + KEPT_S)
+        at_s, n = await self._run([name], why)
+        return Revoked(Revocation(int(at_s), int(at_s) + KEPT_S), n > 0)
 
     async def put_back(self, known: Mapping[str, Revocation]) -> None:
         """Write again what a Redis that was wiped does not know any more. What it knows stays as it is."""
@@ -60,14 +85,23 @@ class RevocationStore:
                 found[_text(name)] = Revocation(int(match[1]), int(match[2]))
         return found
 
-    async def _run(self, arguments: Sequence[str]) -> str:
+    async def _run(self, names: Sequence[str], why: Why | None = None) -> tuple[str, int]:
+        told = "" if why is None else msgspec.json.encode(why).decode()
         # The epoch is a field too.
-        told = await self._script.run(
-            self._redis, [REVOCATIONS_KEY], [secrets.token_hex(8), KEPT_S, REVOCATIONS_MAX + 1, *arguments]
-        )
-        if (answer := _text(told)) == "FULL":
+        bounds = (KEPT_S, REVOCATIONS_MAX + 1)
+        arguments: list[str | int] = [
+            secrets.token_hex(8),
+            *bounds,
+            told,
+            house_of(_SHARD),
+            self._outbox_entries_max,
+            *names,
+        ]
+        keys = [REVOCATIONS_KEY, cursors_key(_SHARD), outbox_key(_SHARD)]
+        answer = await self._script.run(self._redis, keys, arguments)
+        if (at_s := _text(answer[0])) == "FULL":
             raise TooManyRevocations(REVOCATIONS_MAX)
-        return answer
+        return at_s, int(answer[1])
 
 
 def _text(value: str | bytes) -> str:

@@ -163,12 +163,17 @@ async def test_the_lot_of_the_address_opens_with_the_sign_in_and_leaves_no_name_
             "INSERT INTO dead_letters (reason, detail, subject, stream_seq, data) "
             "VALUES ('poison', 'sent by zoe-of-the-long-name', 'auction.events.s00.x', 2, 'x')"
         )
+        await connection.execute(
+            "INSERT INTO acts (act, target, reason, actor) VALUES ('revoke_tokens', $1, 'a leak', 'olga')", rival
+        )
         oda = await lane.person("oda")
         await oda.open("/ops?lot=manometer")
         await oda.sees("#barred", "Sign in as an operator or an auditor.")
         await known.sign_in(oda, "operator")
         await oda.sees("#lot-leader", rival)
         await oda.sees("#letters-rows", rival)
+        await oda.sees("#acts-rows", f"Revoked all tokens of {rival}")
+        await oda.sees("#acts-rows", "a leak")
         await oda.page.get_by_role("button", name="Void the bid").click()
         await oda.sees("#confirm-words", rival)
         # What was asked is asked no more when the sign-in ends.
@@ -188,6 +193,7 @@ async def test_the_lot_of_the_address_opens_with_the_sign_in_and_leaves_no_name_
         await eventually(names_nobody)
     finally:
         await connection.execute("DELETE FROM dead_letters")
+        await connection.execute("DELETE FROM acts")
         await connection.close()
 
 

@@ -95,6 +95,8 @@ async def test_an_operator_rules_on_bidders_of_a_lot_with_the_keyboard_alone(
     await oda.sees(f"{LOT} tbody", "Blocked")
     await oda.sees("#bids tr:has-text('bob')", "Blocked")
     assert await answer_to_bid(known, "kaleidoscope", "bob", 30) == "BLOCKED"
+    await oda.sees("#audit tr:has-text('Blocked bob')", "oda")
+    await oda.sees("#audit tr:has-text('Blocked bob')", "has not paid")
     connection = await asyncpg.connect(guarded.urls.postgres_url)
     query = "SELECT to_jsonb(r)::text FROM rulings AS r WHERE item_id = 'kaleidoscope'"
     try:

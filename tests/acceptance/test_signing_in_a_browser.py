@@ -208,6 +208,7 @@ async def test_a_page_offers_what_the_roles_allow(known: GuardedHouse, lane: Str
     await sam.page.get_by_role("button", name="Add the lot").click()
     await sam.page.wait_for_url("**/items/*")
     await sam.sees("#term-seller", "sam")
+    await sam.sees("#notice", "This is your own lot")
 
     ann = await lane.person("ann")
     await ann.open("/sell")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final, NamedTuple
 
 from redis.exceptions import RedisError
@@ -15,9 +14,7 @@ from shared.clients.redis import told_of
 from shared.crash_points import crash_point
 from shared.domain.errors import ShardLost, Unavailable
 
-logger = logging.getLogger(__name__)
-
-_ROUNDS: Final = 6
+_ROUNDS: Final = 8
 _OPENING_TRIES: Final = 4
 AT_ONCE: Final = 8
 """Bids of one gateway for which credit is sought at one time."""
@@ -26,15 +23,15 @@ OPENING_S: Final = 25.0
 
 class Spending(NamedTuple):
     """What a bidder may spend in a currency, in minor units; ``limit`` None for any amount. ``committed``: the sum of
-    the maxima with which the bidder leads, as it is counted; 0 where there was never a limit."""
+    the maxima with which the bidder leads, as it is counted; None where there was never a limit."""
 
     limit: int | None
-    committed: int
+    committed: int | None
 
     @property
     def remaining(self) -> int | None:
         """What is left; None for any amount."""
-        return None if self.limit is None else max(0, self.limit - self.committed)
+        return None if self.limit is None else max(0, self.limit - (self.committed or 0))
 
 
 class Accounts:
@@ -65,8 +62,8 @@ class Accounts:
                 await self._scripts.note(user_id, currency, account.generation, "recount")
                 account = await self._scripts.account(user_id, currency) or account
             crash_point("accounts.begun")
-            # Also where all shards count: whoever told them may have died before it had counted what there was.
-            await self._counts.charge(user_id, currency)
+            if not_counted:
+                await self._counts.charge(user_id, currency)
             await self._scripts.counted(user_id, currency, not_counted)
             crash_point("accounts.charged")
             reports = await self._scripts.collect(user_id, currency, account.generation, names.SHARDS)
@@ -94,31 +91,18 @@ class Accounts:
         Raises:
             Unavailable: it cannot be told now.
         """
+        async with self._turns:
+            return await self.find_credit_at_once(item_id, user_id, currency, need)
+
+    async def find_credit_at_once(self, item_id: str, user_id: str, currency: str, need: int) -> bool:
+        """The same, without waiting for bids that seek credit: for an operator. Raises Unavailable."""
         try:
-            async with self._turns:
-                return await self._find_credit(names.shard_of(item_id), user_id, currency, need)
+            return await self._find_credit(names.shard_of(item_id), user_id, currency, need)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
 
-    async def hear(self, user_id: str, currency: str) -> None:
-        """Have the account know what its bidder uses: a void may have brought a lead back. All shards give back what
-        they do not use, since what one has free may be what came back in another. If the account cannot be told now,
-        it hears of it when the shards ask or are asked."""
-        try:
-            for _ in range(_OPENING_TRIES):
-                account = await self._scripts.account(user_id, currency)
-                if account is None or account.limit is None:
-                    return
-                reports = await self._scripts.collect(user_id, currency, account.generation, names.SHARDS)
-                if await self._scripts.take_back(user_id, currency, account.generation, reports):
-                    return
-                # It is being counted, maybe with what was before.
-                await self.open(user_id, currency)
-        except (ShardLost, Unavailable, RedisError, OSError, TimeoutError) as error:
-            logger.info("an account does not know yet what a void has brought back: %s", error)
-
     async def _find_credit(self, shard: str, user_id: str, currency: str, need: int) -> bool:
-        others_asked = was_old = False
+        others_asked = was_old = was_admitted = False
         for _ in range(_ROUNDS):
             [part] = await self._scripts.in_shards(user_id, currency, [shard])
             if part.epoch is None:
@@ -128,6 +112,12 @@ class Accounts:
             if not part.is_counted:
                 await self.open(user_id, currency)
                 continue
+            if part.lease.admission != part.admission:
+                # Another copy of the shard was admitted: its lease may be one that it has given back.
+                await self._scripts.catch_up(user_id, currency, shard, part.lease.generation)
+                if not was_admitted:
+                    was_admitted = True
+                    continue
             answer = await self._scripts.lease(user_id, currency, shard, part, need)
             if isinstance(answer, Raise):
                 crash_point("accounts.leased")
@@ -161,6 +151,6 @@ class Accounts:
         """What the bidder may spend, read shard by shard. Raises RedisError, OSError, TimeoutError."""
         account = await self._scripts.account(user_id, currency)
         if account is None:
-            return Spending(None, 0)
+            return Spending(None, None)
         parts = await self._scripts.in_shards(user_id, currency, names.SHARDS)
         return Spending(account.limit, sum(part.used for part in parts))

@@ -15,7 +15,7 @@ from shared import names
 from shared.clients.cluster.search import every_key
 from shared.domain.errors import ShardLost, TooManyRulings, Unavailable
 from shared.redis_layout.accounts import Lease, name_of
-from shared.redis_layout.cursors import ask_epoch, ask_fields
+from shared.redis_layout.cursors import ask_fields
 from shared.redis_layout.keys import account_key, credit_key, cursors_key, outbox_key, spreading_key
 from shared.redis_layout.rulings import RULED_MAX, home_of, house_of
 from shared.redis_layout.scripts import Call, Script
@@ -31,7 +31,7 @@ _NO_BOUND: Final = str(2**53)
 
 class Account(NamedTuple):
     """An account as it is in its home. ``limit`` in minor units, None for none; ``is_archived``: the ruling that set
-    it; ``counting``: the number of its last counting in this generation."""
+    it; ``counting``: the number of its last counting in this generation, and the admission of its home."""
 
     generation: str
     limit: int | None
@@ -42,12 +42,14 @@ class Account(NamedTuple):
 
 class InShard(NamedTuple):
     """A bidder's part of a shard. ``epoch``: of the shard, None where that is lost or closed; ``lease`` None where no
-    limit was ever set; ``is_counted``: what the bidder led with when the shard was told of the limit."""
+    limit was ever set; ``is_counted``: what the bidder led with when the shard was told of the limit. ``admission``: of
+    the shard, which a lease that may be used has, too."""
 
     epoch: int | None
     used: int
     lease: Lease | None
     is_counted: bool
+    admission: str
 
 
 class Raise(NamedTuple):
@@ -116,13 +118,13 @@ class AccountScripts:
         """The account, None where no limit was ever set."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(account_key(user_id, currency), ["generation", "limit", "state", "counting"])
-        ask_fields(pipeline, home_of(user_id), "epoch", "archived")
-        (generation, limit, state, counting), (epoch, archived) = await pipeline.execute()
+        ask_fields(pipeline, home_of(user_id), "epoch", "archived", "admission")
+        (generation, limit, state, counting), (epoch, archived, admission) = await pipeline.execute()
         if generation is None:
             return None
         its_epoch, its_entry = map(int, generation.split(b"|"))
         is_archived = epoch is not None and (its_epoch, its_entry) <= (int(epoch), int(archived or 0))
-        number = (counting or b"0").decode()
+        number = f"{(counting or b'0').decode()}|{(admission or b'').decode()}"
         return Account(generation.decode(), int(limit) if limit else None, state == b"open", is_archived, number)
 
     async def in_shards(self, user_id: str, currency: str, shards: Sequence[str]) -> list[InShard]:
@@ -131,12 +133,13 @@ class AccountScripts:
         pipeline = self._redis.pipeline(transaction=False)
         for shard in shards:
             pipeline.hmget(credit_key(shard), [f"u:{name}", f"l:{name}", f"c:{name}"])
-            ask_epoch(pipeline, shard)
+            ask_fields(pipeline, shard, "epoch", "admission")
         answers = await pipeline.execute()
         found: list[InShard] = []
-        for (used, lease, mark), epoch in zip(answers[::2], answers[1::2], strict=True):
+        for (used, lease, mark), (epoch, admission) in zip(answers[::2], answers[1::2], strict=True):
             known = None if lease is None else Lease.decode(lease)
-            found.append(InShard(None if epoch is None else int(epoch), int(used or 0), known, mark is None))
+            number = None if epoch is None else int(epoch)
+            found.append(InShard(number, int(used or 0), known, mark is None, (admission or b"").decode()))
         return found
 
     async def begin(self, user_id: str, currency: str, account: Account) -> dict[str, str]:
@@ -217,12 +220,13 @@ class AccountScripts:
         return reports
 
     async def catch_up(self, user_id: str, currency: str, shard: str, generation: str) -> None:
-        """Number a shard's lease above what the account knows of it, and lower it to what is used: the shard has
-        forgotten later numbers, and the account would take all that it says for old."""
+        """Number a shard's lease above what the account knows of it, lower it to what is used, and tell the account:
+        the shard has forgotten later numbers, and the account would take all that it says for old."""
         record = await self._redis.hget(account_key(user_id, currency), shard)
-        if record is not None:
-            known = int(record.split(b"|")[2])
-            await self.collect(user_id, currency, generation, [shard], above=known)
+        known = 0 if record is None else int(record.split(b"|")[2])
+        reports = await self.collect(user_id, currency, generation, [shard], above=known)
+        if reports:
+            await self.take_back(user_id, currency, generation, reports)
 
     async def take_back(
         self, user_id: str, currency: str, generation: str, reports: Sequence[Report], *, opening: str = ""
@@ -230,7 +234,7 @@ class AccountScripts:
         """Tell the account of lowered leases. ``opening``: the number of the counting, as :meth:`account` gave it
         before they were collected of all shards: that opens the account."""
         arguments = [generation, opening, *(str(part) for report in reports for part in report)]
-        return bool(await self._take_back.run(self._redis, [account_key(user_id, currency)], arguments))
+        return bool(await self._take_back.run(self._redis, _of_account(user_id, currency), arguments))
 
     async def lease(self, user_id: str, currency: str, shard: str, part: InShard, need: int) -> Raise | NoRaise:
         """Ask the account for more credit in a shard that has told this of itself."""
@@ -240,7 +244,7 @@ class AccountScripts:
             *(shard, part.lease.generation, str(part.epoch), str(part.lease.n), str(part.lease.granted), str(need)),
             str(part.used),
         ]
-        answer = await self._lease.run(self._redis, [account_key(user_id, currency)], arguments)
+        answer = await self._lease.run(self._redis, _of_account(user_id, currency), arguments)
         status = int(answer[0])
         return Raise(int(answer[1]), int(answer[2])) if status == OK else _NO_RAISE[status]
 
@@ -258,6 +262,10 @@ class AccountScripts:
         """Note what is to be done with an account, if it is of this generation."""
         keys = [account_key(user_id, currency), spreading_key(home_of(user_id))]
         await self._recount.run(self._redis, keys, [name_of(user_id, currency), generation, what])
+
+
+def _of_account(user_id: str, currency: str) -> list[str]:
+    return [account_key(user_id, currency), cursors_key(home_of(user_id))]
 
 
 def _json(text: str) -> str:

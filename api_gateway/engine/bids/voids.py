@@ -95,7 +95,7 @@ class Voids:
         """Strike a bid. Returns the outbox entry.
 
         Raises:
-            ItemNotFound, BidNotFound, BidStruck, StateConflict: nothing was changed.
+            ItemNotFound, BidNotFound, BidStruck, LeadLacksCredit, StateConflict: nothing was changed.
             Unavailable: nothing was changed; the archive cannot be asked, or lags too far behind, or the item
                 has too many bids.
             RedisError, OSError: unknown whether it was done; a repeat is refused if it was.

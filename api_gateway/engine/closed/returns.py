@@ -24,6 +24,7 @@ from shared.archive_reads.asking import Asking, Fetch
 from shared.archive_reads.origin import closed_items
 from shared.archive_reads.rebuild import Rebuilt
 from shared.archive_reads.rebuild_reads import read_items, read_verdicts
+from shared.archive_reads.retired import is_retiring, retired_item
 from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
 from shared.domain.errors import Unavailable
@@ -88,6 +89,7 @@ class Returns:
 
         Raises:
             ShardLost: its shard is lost or closed.
+            HistoryRetired: its log is in its export alone.
             Unavailable: it did not come back, say because the archive lags behind, or too many others do.
         """
         task = self._under_way.get(item_id)
@@ -126,6 +128,7 @@ class Returns:
             async with self._asking.reading() as connection:
                 if not await closed_items(connection.fetch, [item_id]):
                     return None
+                await _refuse_retired(connection.fetch, item_id)
                 version = await _version(connection.fetch, item_id)
                 read = await read_items(connection, [item_id], _epoch_of(fence))
                 item = read.items[0]
@@ -142,6 +145,7 @@ class Returns:
                     return _WAS_THERE
                 if _epoch_of(again) != _epoch_of(fence) or await _version(self._asking.fetch, item_id) != version:
                     break
+                await _refuse_retired(self._asking.fetch, item_id)
                 # Other items have left. This one is as it was read: an archived void would have given it another seq.
                 reply = await self._show(item, parts, again, has_verdicts=has_verdicts)
             return reply
@@ -225,6 +229,19 @@ class Returns:
         until_ms = (item.verdicts_until_us or 0) // 1_000
         arguments = [item_id, fence, len(parts.waiting), until_ms, which, *_flat(item.fields)]
         return int(await ask(BRING_BACK.run(self._redis, keys, arguments)))
+
+
+async def _refuse_retired(fetch: Fetch, item_id: str) -> None:
+    """Raise where the archive may not have the item's log any more when it is back.
+
+    The fence is from before this: who retires an item notes that it looks, and then makes the fence of its shard
+    another one, unless Redis has the item. So either this is seen, or what was read before it comes too late.
+    """
+    retired = await retired_item(fetch, item_id)
+    if retired is not None:
+        raise retired.error(item_id)
+    if await is_retiring(fetch, item_id):
+        raise Unavailable("it is being looked whether this item may leave the archive; try again", retry_after_s=60)
 
 
 async def _version(fetch: Fetch, item_id: str) -> tuple[int, int]:

@@ -18,7 +18,8 @@
 -- ARGV[24] the epoch of the item of which the caller has counted   ARGV[25] the id of the bid at the position ('' = not known)
 -- Reply: { 0, n } with n the outbox entry, { 4, status } where the state does not allow it, { 5 } the log or the voids went on,
 --        or they are not those that were counted: count again, { 6 } the log does not reach back to the first bid: count first,
---        { 7 } no such bid was accepted, { 8 } it is struck already.
+--        { 7 } no such bid was accepted, { 8 } it is struck already, { 9, user, currency, missing } without the bid this user would
+--        lead, and the shard lacks so much of their spending limit for that.
 
 if status == 'cancelled' then return { 4, status } end
 -- A void between the end and the close would promote the next bidder, to whom the close would then sell.
@@ -99,6 +100,7 @@ end
 
 -- 2. Count in the remaining bids, in their order. No event is sequenced meanwhile.
 local before, count_before = price, bid_count
+local led_before, led_with_before = leader, leader_max
 local is_shown, highest, maximum = true, nil, nil
 if not counted then
   price, leader, leader_max, runner_up, bid_count, reserve_met = start_price, '', 0, 0, 0, not reserve_price
@@ -132,6 +134,13 @@ for _, e in ipairs(entries) do
       end
     end
   end
+end
+
+-- A lead that comes back needs credit, like one that is bid for: its bidder was given back what it took, and a bid that was beaten
+-- at once never took any. Whoever finds the credit asks again; it is taken in the step that strikes the bid.
+if not is_final and leader ~= '' and (leader ~= led_before or leader_max > led_with_before) then
+  local missing = missing_for(leader, leader_max)
+  if missing > 0 then return { 9, leader, currency, F:format(missing) } end
 end
 
 -- 3. The event, and where no row has the new price, the leader's maximum bids anew.

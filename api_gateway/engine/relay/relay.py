@@ -246,7 +246,7 @@ class Relay:
             # Another gateway may have decided this entry, and died. If Redis fails over to a replica that lacks it,
             # before it is in the stream, only this process knows that its number was given out.
             self._on_read(shard, lineage.epoch, entry.n)
-        payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, entry.events, entry.sealed, entry.rulings)
+        payload = frame_batch(shard, lineage.epoch, entry.n, entry.item_id, *entry[2:])
         one = InFlight(shard, lineage, after, entry.n, names.subject_of(entry.item_id), payload)
         if self._traces is not None:
             one.traced = self._traces.publish((shard, lineage.epoch, entry.n), entry.item_id)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+from uuid import uuid4
 
 from redis.asyncio import Redis
 
@@ -71,7 +72,7 @@ class ShardScripts:
         """Write down that this run of Redis has given out these entries, (epoch, n) of each shard, where it has."""
         await self._run_each(
             self._admit,
-            [([cursors_key(shard)], [run, str(epoch), str(n)]) for shard, (epoch, n) in places.items()],
+            [([cursors_key(shard)], [run, str(epoch), str(n), uuid4().hex]) for shard, (epoch, n) in places.items()],
         )
 
     async def close_shard(self, shard: str, *, epoch: int, n: int) -> bool:

@@ -14,7 +14,7 @@ SELECT
 -- name: lock_cursors
 -- Before anything else in a transaction, in shard order. Every row that is written belongs to one shard, so from here on
 -- two archivers that hold the same messages (redelivery) neither deadlock nor race.
-SELECT shard, shard_epoch, archived_n, ahead
+SELECT shard, shard_epoch, archived_n, ahead, retired
 FROM shard_cursors
 WHERE shard = ANY ($1::text[])
 ORDER BY shard
@@ -31,6 +31,11 @@ FOR UPDATE;
 -- Both lock the shard's row in shard_cursors first. So either the worker commits before 2, and the items are rebuilt with its
 -- message; or 2 commits before the worker reads this, and the message becomes a dead letter.
 SELECT shard, max(shard_epoch) AS epoch FROM recoveries WHERE shard = ANY ($1::text[]) GROUP BY shard;
+
+-- name: read_retired
+-- Of these items those whose log is in its export alone, with the events that they had. After lock_cursors, like read_fences: who
+-- retires an item locks its shard first. Asked for items of shards that have some.
+SELECT item_id, spans FROM retired_items WHERE item_id = ANY ($1::text[]) AND state <> 'checking';
 
 -- name: read_cursors
 SELECT shard, shard_epoch, archived_n FROM shard_cursors;
@@ -156,6 +161,31 @@ WHERE (r.item_id, r.seller_id, r.user_id, r.ruling, r.approved, r.blocked, r.max
                       t.actor, t.at_us)
 ORDER BY t.ordinal;
 
+-- name: insert_acts
+INSERT INTO acts (shard, shard_epoch, n, at, act, target, reason, actor, done_at)
+SELECT shard, shard_epoch, n, at, act, target, reason, actor, instant_of(at_us)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[])
+    AS t (shard, shard_epoch, n, at, act, target, reason, actor, at_us)
+ON CONFLICT DO NOTHING;
+
+-- name: find_act_clashes
+SELECT t.ordinal::integer AS ordinal
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[])
+    WITH ORDINALITY AS t (shard, shard_epoch, n, at, act, target, reason, actor, at_us, ordinal)
+LEFT JOIN acts AS a ON (a.shard, a.shard_epoch, a.n, a.at) = (t.shard, t.shard_epoch, t.n, t.at)
+WHERE (a.act, a.target, a.reason, a.actor, us_of(a.done_at))
+    IS DISTINCT FROM (t.act, t.target, t.reason, t.actor, t.at_us)
+ORDER BY t.ordinal;
+
+-- name: record_act
+-- What a command does: in the transaction in which it does that.
+INSERT INTO acts (act, target, reason, actor) VALUES ($1, $2, $3, $4);
+
+-- name: list_acts
+-- Newest first, in the order in which they were stored; $1: those before this one.
+SELECT act_id, done_at, act, target, actor, login, reason FROM acts
+WHERE $1::bigint IS NULL OR act_id < $1 ORDER BY act_id DESC LIMIT $2;
+
 -- name: read_house_rulings
 -- What holds on bidders for all items, or for those of a seller, and for everybody: the newest ruling of each. `is_recent`: of the
 -- last week; one that was taken back before that is in every shard.
@@ -275,17 +305,17 @@ ON CONFLICT DO NOTHING
 RETURNING reason, detail, subject, stream_seq;
 
 -- name: count_dead_letters
--- A letter is settled once a retry has stored it, or has found that its epoch is over.
+-- A letter is settled once a retry has stored it, or has found that its epoch is over, or that its item is retired.
 SELECT count(*) AS letters, count(*) FILTER (WHERE reason = 'clash') AS clashes,
        count(*) FILTER (WHERE reason = 'former_epoch') AS former
 FROM dead_letters
-WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch');
+WHERE outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch', 'retired');
 
 -- name: list_dead_letters
 -- $1: whether to list settled ones too. $2: only this one.
 SELECT id, reason, subject, n, at, detail, retried_at, outcome
 FROM dead_letters
-WHERE ($1::boolean OR outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch')) AND ($2::bigint IS NULL OR id = $2)
+WHERE ($1::boolean OR outcome IS NULL OR outcome NOT IN ('stored', 'former_epoch', 'retired')) AND ($2::bigint IS NULL OR id = $2)
 ORDER BY id;
 
 -- name: lock_dead_letter
@@ -328,9 +358,9 @@ SELECT EXISTS (SELECT FROM items WHERE item_id = $1);
 
 -- name: read_item_ids
 -- The items that Redis must have. Not those that are closed and exported and had their last event more than $1 seconds ago: they
--- would leave it at once. With less than 0 seconds nothing ever leaves.
+-- would leave it at once. With less than 0 seconds nothing ever leaves. Never those of which the log is in an export alone.
 SELECT i.item_id FROM items AS i
-WHERE NOT (
+WHERE NOT EXISTS (SELECT FROM retired_items AS g WHERE g.item_id = i.item_id AND g.state <> 'checking') AND NOT (
     $1::double precision >= 0 AND i.status IN ('sold', 'unsold', 'cancelled') AND i.created_at IS NOT NULL
     AND i.updated_at + $1 * interval '1 second' <= now()
     AND EXISTS (SELECT FROM exports AS x

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from infrastructure.local.commands.archive import run_worker, server_options
+from infrastructure.local.commands.archive import acting, acting_flags, run_worker, server_options
 from infrastructure.local.commands.failing import Failure
 from infrastructure.local.commands.helping import SuggestingGroup, examples
 from infrastructure.local.errors import StackError
@@ -38,7 +38,17 @@ def api_keys() -> None:
     help="What it is.",
 )
 @click.option("--days", type=click.IntRange(min=1), help="After so many days it is good no longer.")
-def create(name: str, data_dir: Path, user: str, roles: tuple[str, ...], days: int | None, **urls: str | None) -> None:
+@acting
+def create(
+    name: str,
+    data_dir: Path,
+    user: str,
+    roles: tuple[str, ...],
+    days: int | None,
+    by: str | None,
+    reason: str | None,
+    **urls: str | None,
+) -> None:
     """Make a key for the service called NAME. It is shown this once.
 
     The service sends it to `POST /api/v1/token`, as `Authorization: ApiKey <key>`, and gets a token for ten minutes.
@@ -52,7 +62,7 @@ def create(name: str, data_dir: Path, user: str, roles: tuple[str, ...], days: i
     arguments = ["api-keys", "create", "--user", user, *(part for role in roles for part in ("--role", role))]
     if days is not None:
         arguments += ["--days", str(days)]
-    run_worker([*arguments, "--", name], data_dir, urls, {API_KEY_SECRET: secret})
+    run_worker([*arguments, *acting_flags(by, reason), "--", name], data_dir, urls, {API_KEY_SECRET: secret})
 
 
 @api_keys.command("list", epilog=examples("bidding api-keys list", "bidding api-keys list --all --json"))
@@ -65,12 +75,13 @@ def list_keys(data_dir: Path, with_ended: bool, as_json: bool, **urls: str | Non
     run_worker(["api-keys", "list", *(flag for flag, given in flags.items() if given)], data_dir, urls)
 
 
-@api_keys.command(epilog=examples("bidding api-keys revoke 3kTq0bYw81Xa"))
+@api_keys.command(epilog=examples("bidding api-keys revoke 3kTq0bYw81Xa --reason 'It was in a log'"))
 @click.argument("key_id")
 @server_options
-def revoke(key_id: str, data_dir: Path, **urls: str | None) -> None:
+@acting
+def revoke(key_id: str, data_dir: Path, by: str | None, reason: str | None, **urls: str | None) -> None:
     """Make the key with this KEY_ID worthless.
 
     Tokens that were given for it are good for ten minutes more; `bidding token revoke USER` ends them at once.
     """
-    run_worker(["api-keys", "revoke", key_id], data_dir, urls)
+    run_worker(["api-keys", "revoke", *acting_flags(by, reason), "--", key_id], data_dir, urls)

@@ -1,4 +1,4 @@
-"""`bidding recover` and `bidding dead-letters`: the archival worker's commands, on the servers of this machine.
+"""`bidding recover`, `retention` and `dead-letters`: the archival worker's commands, on the servers of this machine.
 
 The commands themselves belong to the service that owns the archive. In containers they run as
 `python -m archival_worker`; here they get the addresses of the servers.
@@ -19,7 +19,7 @@ from infrastructure.local.commands.failing import Failure
 from infrastructure.local.commands.helping import SuggestingGroup, examples
 from infrastructure.local.commands.options import data_dir_option
 from infrastructure.local.servers.ports import Ports
-from infrastructure.local.services import ARCHIVAL_WORKER
+from infrastructure.local.services import ARCHIVAL_WORKER, exports_here
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import RunRecord, run_path
 from infrastructure.local.terminal import no_platform
@@ -36,6 +36,17 @@ def server_options(command: Command) -> Command:
         text = "Another server than that of `bidding up`."
         command = click.option(option, name, envvar=setting, show_envvar=True, help=text)(command)
     return data_dir_option(command)
+
+
+def acting(command: Command) -> Command:
+    """Who acts, and why, for the record: the worker's own options."""
+    reason = click.option("--reason", help="Why, for the record: `bidding acts`.")
+    return reason(click.option("--by", metavar="USER", help="Who does it, for the record; by default you.")(command))
+
+
+def acting_flags(by: str | None, reason: str | None) -> list[str]:
+    """The options of :func:`acting` as the worker takes them."""
+    return [*(["--by", by] if by is not None else []), *(["--reason", reason] if reason is not None else [])]
 
 
 def run_worker(
@@ -69,6 +80,7 @@ def run_worker(
 @click.option("--without-stream", is_flag=True, help="Do without NATS: what was not archived does not come back.")
 @click.option("--whole-stream", is_flag=True, help="Read all of the stream: where PostgreSQL is an older copy.")
 @click.option("--item", metavar="ID", help="An item that is lost alone: rebuilds its shard, though that lives.")
+@acting
 def recover(
     data_dir: Path,
     dry_run: bool,
@@ -76,6 +88,8 @@ def recover(
     without_stream: bool,
     whole_stream: bool,
     item: str | None,
+    by: str | None,
+    reason: str | None,
     **urls: str | None,
 ) -> None:
     """Rebuild what Redis has lost.
@@ -84,12 +98,41 @@ def recover(
     Leave the services running: gateways refuse bids until their items are rebuilt, and then go on by themselves.
     """
     flags = {"--dry-run": dry_run, "--without-stream": without_stream, "--whole-stream": whole_stream}
-    arguments = ["recover", *(flag for flag, given in flags.items() if given)]
+    arguments = ["recover", *(flag for flag, given in flags.items() if given), *acting_flags(by, reason)]
     if settle_s is not None:
         arguments += ["--settle-s", str(settle_s)]
     if item is not None:
         arguments += ["--item", item]
     run_worker(arguments, data_dir, urls)
+
+
+@click.command(
+    epilog=examples(
+        "bidding retention --older-than 400d",
+        "bidding retention --older-than 400d --remove",
+        then="Exit codes: 0 done, 1 items stay whose export or log is not as it should be, 3 nothing was done.",
+    ),
+)
+@server_options
+@click.option("--older-than", required=True, metavar="DAYS", help="Since when an item is over, say 400d.")
+@click.option("--remove", is_flag=True, help="Do it. Without this, it is only said what would be done.")
+@click.option("--items-max", type=click.IntRange(min=1), help="How many items may retire in one run.")
+@click.option("--by", metavar="NAME", help="Who says so, for the record.")
+def retention(
+    data_dir: Path, older_than: str, remove: bool, items_max: int | None, by: str | None, **urls: str | None
+) -> None:
+    """Take the bids of old items out of the archive.
+
+    Those of items that were over long ago, once their exports were read back. The items are shown as before; who asks
+    for their bids is told where the export is. Exports are looked for in EXPORT_S3_BUCKET or EXPORT_DIR, or where the
+    platform that is up here has them.
+    """
+    arguments = ["retention", "--older-than", older_than, *(["--remove"] if remove else [])]
+    if items_max is not None:
+        arguments += ["--items-max", str(items_max)]
+    if by is not None:
+        arguments += ["--by", by]
+    run_worker(arguments, data_dir, urls, exports_here(data_dir, os.environ))
 
 
 @click.group("dead-letters", cls=SuggestingGroup)
@@ -118,9 +161,29 @@ def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str |
 @server_options
 @click.argument("ids", nargs=-1, type=click.IntRange(min=1))
 @click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
-def retry_letters(data_dir: Path, ids: tuple[int, ...], every: bool, **urls: str | None) -> None:
+@acting
+def retry_letters(
+    data_dir: Path, ids: tuple[int, ...], every: bool, by: str | None, reason: str | None, **urls: str | None
+) -> None:
     """Store the letters of these IDS again.
 
     A clash is stored only once its place in the archive is mended,
     and what is of a former epoch never."""
-    run_worker(["dead-letters", "retry", *map(str, ids), *(["--all"] if every else [])], data_dir, urls)
+    flags = ["--all"] if every else []
+    run_worker(["dead-letters", "retry", *flags, *acting_flags(by, reason), "--", *map(str, ids)], data_dir, urls)
+
+
+@click.command(epilog=examples("bidding acts", "bidding acts --limit 200 --json"))
+@server_options
+@click.option("--limit", type=click.IntRange(min=1), help="How many at most; by default 50.")
+@click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Those before this one: the next page.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def acts(data_dir: Path, limit: int | None, before: int | None, as_json: bool, **urls: str | None) -> None:
+    """Show what operators did to the platform: who, when, why.
+
+    Newest first: tokens and API keys that were made or revoked, dead letters that were tried again, shards that were
+    rebuilt. Pauses, voids and rulings are in the audit of the item or the bidder.
+    """
+    numbers = {"--limit": limit, "--before": before}
+    given = [part for option, number in numbers.items() if number is not None for part in (option, str(number))]
+    run_worker(["acts", *given, *(["--json"] if as_json else [])], data_dir, urls)

@@ -12,7 +12,7 @@ import click
 from infrastructure.local.commands.failing import NobodyToAsk
 from infrastructure.local.commands.helping import examples
 from infrastructure.local.commands.options import data_dir_option
-from infrastructure.local.services import ARCHIVAL_WORKER
+from infrastructure.local.services import ARCHIVAL_WORKER, exports_here
 from infrastructure.local.state import RunRecord, run_path
 from infrastructure.local.terminal import no_platform
 
@@ -25,7 +25,7 @@ def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
     """Check that the archive of ITEM_ID is as it was written.
 
     Recomputes the chain of hashes over all its events in PostgreSQL. Names the first row that does not fit. Exit code
-    0: all fit, 1: one does not, 2: that cannot be told. Asks
+    0: all fit, 1: one does not, 2: that cannot be told. Of a retired item its export is read. Asks
     POSTGRES_URL where it is set, else the platform that is up here.
     """
     environment = dict(os.environ)
@@ -34,6 +34,7 @@ def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
         if record is None:
             raise NobodyToAsk(no_platform(data_dir))
         environment["POSTGRES_URL"] = record.urls["postgres_url"]
+    environment |= exports_here(data_dir, environment)
     _run(["audit", *(["--json"] if as_json else []), "--", item_id], environment)
 
 

@@ -40,6 +40,9 @@ def import_lots(file: Path, data_dir: Path, gateway_url: str | None, dry_run: bo
 
     The file is read first: while a line is wrong, nothing is created. Run the same command again to go on after an
     interruption, and as often as you like: a lot that is there is not created a second time, also one without an id.
+
+    Where tokens are asked for, one caller may create 5,000 lots at once and 500 a second then (GATEWAY_ITEMS_RATE_MAX):
+    20,000 lots take half a minute. The command waits by itself.
     """
     try:
         if not file.is_file():

@@ -65,7 +65,8 @@ tokens.add_command(_make, _MAKE)
 @click.argument("user", required=False)
 @gateway_options
 @click.option("--token", "lost", help="Only this token, by its `jti`.")
-def revoke(user: str | None, lost: str | None, data_dir: Path, gateway_url: str | None) -> None:
+@click.option("--reason", help="Why, for the record: `bidding acts`.")
+def revoke(user: str | None, lost: str | None, reason: str | None, data_dir: Path, gateway_url: str | None) -> None:
     """Revoke all tokens of USER that were issued until now, or a single one.
 
     Every gateway refuses them within seconds. It needs a token of an operator in BIDDING_TOKEN; without one it signs
@@ -74,6 +75,7 @@ def revoke(user: str | None, lost: str | None, data_dir: Path, gateway_url: str 
     if (user is None) == (lost is None):
         raise click.UsageError("Say a USER, or --token.")
     body = {"user_id": user} if lost is None else {"token_id": _id_of(lost)}
+    body |= {} if reason is None else {"reason": reason}
     if user is not None and not names.is_user_id(user):
         raise Failure("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")
     url = gateway_of(data_dir, gateway_url)

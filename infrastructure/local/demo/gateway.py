@@ -101,7 +101,7 @@ class Gateway:
         self, method: str, path: str, content: bytes | None = None, who: tuple[str, str] | None = None
     ) -> dict[str, Any]:
         """``who``: user id and role."""
-        headers = {}
+        headers = {} if content is None else {"content-type": "application/json"}
         if self._tokens is not None and who is not None:
             headers["authorization"] = f"Bearer {self._tokens.of(*who)}"
         try:

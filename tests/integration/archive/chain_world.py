@@ -9,8 +9,9 @@ from typing import Any
 
 import asyncpg
 
-from archival_worker.chain.audit import AuditReport, audit
+from archival_worker.chain.audit import audit
 from archival_worker.chain.chainer import Chainer, ChainOptions
+from archival_worker.chain.report import AuditReport
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Archive, Stored
 from infrastructure.local.stack import Stack

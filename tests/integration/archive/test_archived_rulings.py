@@ -1,4 +1,4 @@
-"""What was ruled on bidders, in the archive: each once, in its place, and loud where another one has that."""
+"""What was ruled on bidders, and what operators did, in the archive: each once, in its place; loud if taken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from shared import names
 from shared.messages import frame_batch
 from shared.redis_layout.rulings import house_of
-from shared.sealed import Ruling
+from shared.sealed import Act, Ruling
 from tests.integration.archive.archive_world import World
 from tests.unit.archival_worker.events import START_US, bid, created, message_id
 
@@ -85,3 +85,26 @@ async def test_what_does_not_fit_its_place_is_a_poison(world: World) -> None:
     assert (await running.archive.dead_letters()).all == 3
     assert (await world.count("rulings"), await world.count("bids")) == (0, 0)
     assert await world.archived(LOT) == 3
+
+
+async def test_an_act_is_stored_once_in_its_place_and_in_no_message_of_an_item(world: World) -> None:
+    running = await world.start_worker()
+
+    async def publish_act(n: int, target: str, at: str = HOUSE) -> None:
+        act = Act(ts_us=START_US, act="revoke_tokens", target=target, reason="", by="oda")
+        data = frame_batch(SHARD, 1, n, at, b"[]", acts_json=msgspec.json.encode([act]))
+        await world.jetstream.publish(names.subject_of(at), data)
+
+    for target in ("ann", "ann", "eve"):
+        await publish_act(1, target)
+    await publish_act(2, "bob", LOT)
+    await world.all_archived()
+    rows = await world.query("SELECT act, target, actor, n FROM acts")
+    assert [tuple(row.values()) for row in rows] == [("revoke_tokens", "ann", "oda", 1)]
+    letters = await world.query("SELECT reason, detail FROM dead_letters ORDER BY reason")
+    assert [tuple(row.values()) for row in letters] == [
+        ("clash", "act 1 of entry 1:1: its place is taken by another one"),
+        ("poison", f"an act on the platform in a message of item {LOT}"),
+    ]
+    assert (await running.archive.dead_letters()).all == 2
+    assert await world.archived(LOT) == 2

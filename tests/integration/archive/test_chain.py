@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from archival_worker.chain.audit import AuditImpossible
 from archival_worker.chain.chainer import Chainer, ChainOptions
+from archival_worker.chain.report import AuditImpossible
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.main import run
 from archival_worker.settings import Settings

@@ -53,7 +53,7 @@ async def test_a_closed_item_is_exported_once_and_confirmed(world: World, tmp_pa
     assert await exporter.once()
     assert not await exporter.once()
     row = await world.export_row()
-    found = verify(tmp_path / row["object_key"])
+    found = verify(tmp_path / row["object_key"]).told()
     assert (row["state"], row["tries"], row["confirmed_at"] is not None) == ("confirmed", 1, True)
     assert (found["events"], found["head"]) == (7, row["head"].hex())
     assert row["bytes"] == (tmp_path / row["object_key"]).stat().st_size
@@ -292,7 +292,7 @@ async def test_an_export_gets_to_a_bucket(
     assert row["state"] == "confirmed", row["last_error"]
     path = tmp_path / "downloaded"
     await asyncio.to_thread(client.download_file, "archive", row["object_key"], str(path))
-    assert verify(path)["head"] == row["head"].hex()
+    assert verify(path).head.hash == row["head"]
     client.close()
     sink.close()
 

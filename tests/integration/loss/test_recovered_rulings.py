@@ -6,7 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway.engine.item_scripts import ScriptLimits
+from api_gateway.engine.accounts.accounts import Accounts, Spending
+from api_gateway.engine.accounts.scripts import AccountScripts
+from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.rulings.scripts import RulingScripts
 from api_gateway.engine.rulings.spreader import Spreader
 from shared import names
@@ -14,7 +16,7 @@ from shared.redis_layout.keys import account_key, cursors_key, rulings_key, spre
 from shared.redis_layout.rulings import home_of
 from tests.integration.archive.archive_world import World
 from tests.integration.loss.test_recover_all_of_it import LOT, archive_of, recovered
-from tests.unit.archival_worker.events import created, delivery
+from tests.unit.archival_worker.events import bid, created, delivery
 
 pytestmark = pytest.mark.integration
 
@@ -66,3 +68,38 @@ async def test_rulings_of_a_rebuilt_home_are_spread_once_more_also_those_taken_b
     await spreader.look()
     assert await redis.hgetall(rulings_key(stale)) == {ann.encode(): b"|1|2", b"bob|sam": b"B|1|3"}
     assert (await redis.hget(cursors_key(stale), "rulings")).startswith(b"L")
+
+
+async def test_a_lead_that_comes_back_with_a_shard_takes_the_credit_that_lies_elsewhere(world: World) -> None:
+    """That its bidder was outbid is lost, and what that released was leased to another shard."""
+    redis: Any = cast(Any, world.redis)
+    await redis.flushall()
+    shard, user = names.shard_of(LOT), "ada"
+    elsewhere = next(each for each in names.SHARDS if each not in (shard, home_of(user)))
+    assert home_of(user) != shard
+    async with archive_of(world) as archive:
+        await archive.store([delivery(1, created(LOT)), delivery(2, bid(LOT, 1, user_id=user, amount=300))])
+        await world.query(RULED, home_of(user), 1, None, user, "limit", False, 500, "EUR", 30)
+        await recovered(world, archive)
+        scripts = AccountScripts(redis, ScriptLimits())
+        accounts = Accounts(scripts)
+        await accounts.open(user, "EUR")
+        assert await accounts.spending(user, "EUR") == Spending(500, 300)
+        # She is outbid, and has the whole limit elsewhere; the shard loses that, and nothing of it was archived.
+        item = ItemScripts(redis, ScriptLimits())
+        await item.transition("cancel", LOT, reason="a test", by="olga")
+        assert await accounts._find_credit(elsewhere, user, "EUR", 500)
+        for key in await redis.keys(f"{{{shard}}}:*"):
+            await redis.delete(key)
+        await recovered(world, archive)
+    assert await accounts.spending(user, "EUR") == Spending(500, 300)
+
+    spreader = Spreader(
+        RulingScripts(redis, ScriptLimits()), owned_shards=lambda: names.SHARDS, look_after=accounts.look_after
+    )
+    await spreader.look()
+    [part] = await scripts.in_shards(user, "EUR", [elsewhere])
+    assert part.lease is not None
+    assert part.lease.granted == 0
+    assert not await accounts._find_credit(elsewhere, user, "EUR", 201)
+    assert await accounts._find_credit(elsewhere, user, "EUR", 200)

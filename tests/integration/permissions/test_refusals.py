@@ -266,6 +266,9 @@ async def test_nats_lets_nobody_in_without_a_password(closed: Stack) -> None:
 
 # -------------------------------------------------------------------------------------------------------- PostgreSQL
 
+# An item that is not retired has nothing removed, whoever asks for it.
+_REMOVES_NOTHING = """
+    DO $$ BEGIN PERFORM remove_log('lot-1', 1); EXCEPTION WHEN raise_exception THEN NULL; END $$"""
 _STATEMENTS = [
     (Account.GATEWAY, "SELECT max_amount FROM sealed", True),
     (Account.GATEWAY, "SELECT digest FROM api_keys", True),
@@ -303,6 +306,14 @@ _STATEMENTS = [
     (Account.ARCHIVER, "ALTER TABLE bids ADD COLUMN x integer", False),
     (Account.OPERATOR, "UPDATE api_keys SET revoked_at = now()", True),
     (Account.OPERATOR, "DELETE FROM bids", False),
+    (Account.OPERATOR, "DELETE FROM bids_00", False),
+    (Account.OPERATOR, "UPDATE retired_items SET actor = actor", True),
+    (Account.OPERATOR, _REMOVES_NOTHING, True),
+    (Account.ARCHIVER, "SELECT remove_log('lot-1', 1)", False),
+    (Account.ARCHIVER, "SELECT spans FROM retired_items", True),
+    (Account.ARCHIVER, "DELETE FROM retired_items", False),
+    (Account.GATEWAY, "SELECT remove_log('lot-1', 1)", False),
+    (Account.CACHE, "SELECT item_id FROM retired_items", True),
     (Account.OPERATOR, "CREATE ROLE another", False),
 ]
 
@@ -340,14 +351,22 @@ async def test_nobody_makes_anything_in_a_schema_that_was_open_to_everybody(clos
 
 
 async def test_every_table_is_in_the_list(closed: Stack) -> None:
-    """A migration that makes a table has to say who may read and write it."""
+    """A migration that makes a table has to say who may read and write it. Parts are reached by their table alone."""
     connection = await asyncpg.connect(closed.urls.postgres_url, timeout=PATIENCE_S)
     try:
-        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        rows = await connection.fetch(
+            "SELECT relname, relispartition, array(SELECT usename FROM pg_user WHERE NOT usesuper"
+            " AND has_table_privilege(usename, c.oid, 'SELECT, INSERT, UPDATE, DELETE')) AS users"
+            " FROM pg_class AS c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        )
+        owner = await connection.fetchval("SELECT current_user")
     finally:
         await connection.close()
     listed = {table for rights in TABLES.values() for table in rights} | OWNER_ONLY
-    assert {row["tablename"] for row in rows} == listed
+    assert {row["relname"] for row in rows if not row["relispartition"]} == listed
+    parts = [row for row in rows if row["relispartition"]]
+    assert len(parts) == 48
+    assert {user for row in parts for user in row["users"]} <= {owner}
 
 
 async def test_a_table_of_a_later_migration_can_be_filled_at_once(closed: Stack) -> None:

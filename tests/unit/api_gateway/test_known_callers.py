@@ -32,6 +32,7 @@ from shared.secret_pairs import SecretPair
 from tests.protocols import speaking
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, SECRET, signed
 
+_JSON = "content-type: application/json\r\n"
 NOW_S = int(time.time())
 LASTING: dict[str, Any] = {"exp": NOW_S + 3_600, "iat": NOW_S, "jti": "a-token"}
 
@@ -70,7 +71,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def bid(self, token: str, *, scheme: str = "Bearer ", lines: str = "") -> int:
+    async def bid(self, token: str, *, scheme: str = "Bearer ", lines: str = _JSON) -> int:
         """The status of the answer."""
         body = '{"amount":1.25}'
         self._writer.write(

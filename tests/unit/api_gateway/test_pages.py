@@ -122,8 +122,12 @@ async def test_a_page_has_a_place_for_the_account_where_people_sign_in(path: str
     app = FastAPI()
     mount_pages(app, feed_url="", signs_in=signs_in)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auction.example") as http:
-        page = Page((await http.get(path)).text)
+        text = (await http.get(path)).text
+    page = Page(text)
     assert page.ids.count("account") == int(signs_in)
+    # Who signs in is offered in the bar what they may use; where nobody does, the catalogue offers it to everybody.
+    assert ('<a href="/ops">' in text) == (path == "/" and not signs_in)
+    assert '<a href="/docs">' in text
     assert page.inline == []
 
 

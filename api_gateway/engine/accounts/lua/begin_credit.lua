@@ -7,22 +7,24 @@
 -- Reply: { 1 } the shard knows it, and all is counted   { 2 } the shard is lost or closed   { 4 } it knows a later generation
 --        { 3, mark } count what the bidder leads with, and take the mark away then (counted_credit.lua): until then this shard
 --        reports nothing, whoever dies
-local epoch, marks = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'rulings'))
+local epoch, marks, admission = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'rulings', 'admission'))
+admission = admission or ''
 if not epoch then return { 2 } end
 local used, lease, mark = unpack(redis.call('HMGET', KEYS[2], 'u:' .. ARGV[1], 'l:' .. ARGV[1], 'c:' .. ARGV[1]))
 local granted = used or '0'
 if lease then
-  local its_granted, its_epoch, its_entry = string.match(lease, '^(%d*)|(%d+)|(%d+)|%d+$')
+  local its_granted, its_epoch, its_entry, its_admission = string.match(lease, '^(%d*)|(%d+)|(%d+)|%d+|?(.*)$')
   local new_epoch, new_entry = string.match(ARGV[2], '^(%d+)|(%d+)$')
   if its_epoch == new_epoch and its_entry == new_entry then return mark and { 3, mark } or { 1 } end
   its_epoch, its_entry, new_epoch, new_entry = tonumber(its_epoch), tonumber(its_entry), tonumber(new_epoch), tonumber(new_entry)
   if its_epoch > new_epoch or (its_epoch == new_epoch and its_entry > new_entry) then return { 4 } end
-  if its_granted ~= '' then granted = its_granted end
+  if its_granted ~= '' and (its_admission == admission or tonumber(its_granted) < tonumber(used)) then granted = its_granted end
 end
 if ARGV[3] ~= '1' then granted = '' end
--- First the fields, which full memory refuses; without them the mark says nothing.
-if not used then mark = ARGV[4] end
-if mark then redis.call('HSET', KEYS[2], 'c:' .. ARGV[1], mark) end
-redis.call('HSET', KEYS[2], 'u:' .. ARGV[1], used or '0', 'l:' .. ARGV[1], granted .. '|' .. ARGV[2] .. '|0')
+-- Also where it has counted since a former generation: an account that is open already does not know what this shard uses. It was
+-- told before, and went back.
+mark = mark or ARGV[4]
+redis.call('HSET', KEYS[2], 'c:' .. ARGV[1], mark)
+redis.call('HSET', KEYS[2], 'u:' .. ARGV[1], used or '0', 'l:' .. ARGV[1], granted .. '|' .. ARGV[2] .. '|0|' .. admission)
 if not string.find(marks or '', 'S', 1, true) then redis.call('HSET', KEYS[1], 'rulings', (marks or '') .. 'S') end
-return mark and { 3, mark } or { 1 }
+return { 3, mark }

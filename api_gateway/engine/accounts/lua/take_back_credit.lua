@@ -1,8 +1,9 @@
 -- Lowers what the account counts for shards that have lowered their leases; or, of an account that is being counted, opens it with
 -- these.
 --
--- KEYS[1] account (hash)   ARGV[1] generation
--- ARGV[2] the number of the counting that these are the leases of all shards of, which opens it; or ''
+-- KEYS[1] account (hash)   KEYS[2] cursors of the account's home (hash)   ARGV[1] generation
+-- ARGV[2] the number of the counting that these are the leases of all shards of, and the admission of the home in which it was
+--         read, "<number>|<admission>", which opens it; or ''
 -- ARGV[3..] of each shard its name, its epoch, n and lease ('' = any amount)
 -- Reply: 1 done   0 it is of another generation, in another state, or counted anew since
 local generation, state, leased, counting = unpack(redis.call('HMGET', KEYS[1], 'generation', 'state', 'leased', 'counting'))
@@ -11,7 +12,8 @@ local is_opening = ARGV[2] ~= ''
 if (state == 'counting') ~= is_opening then return 0 end
 -- 1. Somebody collects the leases, and sleeps. 2. Another opens the account, and shards get more. 3. It is counted anew. 4. The first
 -- must not open it with what was before.
-if is_opening and (counting or '0') ~= ARGV[2] then return 0 end
+local admission = redis.call('HGET', KEYS[2], 'admission') or ''
+if is_opening and (counting or '0') .. '|' .. admission ~= ARGV[2] then return 0 end
 local sum = is_opening and 0 or tonumber(leased)
 for at = 3, #ARGV, 4 do
   local shard, told_epoch, told_n, told = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]) or 0
@@ -27,4 +29,5 @@ for at = 3, #ARGV, 4 do
   end
 end
 redis.call('HSET', KEYS[1], 'leased', string.format('%d', sum), 'state', 'open')
+if is_opening then redis.call('HSET', KEYS[1], 'admission', admission) end
 return 1

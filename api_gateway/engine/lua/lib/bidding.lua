@@ -191,15 +191,20 @@ local function ruled_on(user)
   return nil, tonumber(most)
 end
 
--- How much more of the bidder's spending limit must be in this shard, for a bid that may come to `most` and leads; 0 where
--- there is enough, or no limit. What a bidder leads with already is theirs.
-local function lacking(user, most)
-  if not string.find(house_rulings or '', 'S', 1, true) or (user == leader and most <= leader_max) then return 0 end
+-- How much more of a bidder's spending limit must be in this shard for them to lead with `most`; 0 where there is enough, or no
+-- limit.
+local function missing_for(user, most)
   local used, leased = credit_of(user)
   if not leased then return 0 end
   local former, here = string.match(charged or '', '^([^|]*)|(%d+)$')
   if former == user then used = used - tonumber(here) end
   return math.max(0, used + most - leased)
+end
+
+-- The same for a bid that may come to `most` and leads. What a bidder leads with already is theirs.
+local function lacking(user, most)
+  if not string.find(house_rulings or '', 'S', 1, true) or (user == leader and most <= leader_max) then return 0 end
+  return missing_for(user, most)
 end
 
 -- A refusal for want of credit says how much is missing, and in which currency: the gateway may find it in the bidder's account,
@@ -236,11 +241,9 @@ local function decide(user, amount, maximum, bid_id)
     return refused('TOO_LOW', user)
   end
   if most and limit > most then return refused('LIMIT_EXCEEDED', user), true end
-  -- Who does not lead with it needs no credit for it.
-  if leader == '' or user == leader or limit > leader_max then
-    local missing = lacking(user, limit)
-    if missing > 0 then return beyond_limit(user, missing) end
-  end
+  -- Also where another's maximum beats it: else the refusal would tell that none does.
+  local missing = lacking(user, limit)
+  if missing > 0 then return beyond_limit(user, missing) end
   return accept(user, amount, maximum, bid_id, false)
 end
 

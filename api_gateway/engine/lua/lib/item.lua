@@ -118,12 +118,17 @@ local function event(kind, fields)
 end
 
 -- The shard's part of a bidder's account (shared/redis_layout/accounts.py): how much of the item's shard is used, and how much may
--- be, nil for any amount. Nothing where no limit was ever set for the bidder in this currency.
+-- be, nil for any amount. Nothing where no limit was ever set for the bidder in this currency. Of a lease from before another copy of
+-- the shard was admitted no more than is used.
 local function credit_of(user)
   local field = user .. '|' .. currency
   local used, lease = unpack(redis.call('HMGET', string.match(item_key, '^{[^}]*}:') .. 'credit', 'u:' .. field, 'l:' .. field))
   if not used then return nil end
-  return tonumber(used), tonumber(string.match(lease, '^(%d*)|'))
+  used = tonumber(used)
+  local granted, its_admission = string.match(lease, '^(%d*)|%d+|%d+|%d+|?(.*)$')
+  granted = tonumber(granted)
+  if granted and granted > used and its_admission ~= (redis.call('HGET', cursors_key, 'admission') or '') then granted = used end
+  return used, granted
 end
 
 -- Counts the item for whom it has to be after this decision: the leader, while the item can take bids. So what is used of a

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import msgspec
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
@@ -127,7 +127,7 @@ async def test_a_raised_maximum_alone_counts_like_any_other_accepted_bid(lot: Lo
     """It has no event. Whoever strikes a bid counts on from its place, and whoever left it is one who has bid."""
     await lot.open()
     for bid in (lot.bid("ada", 10, 50), lot.bid("ada", 0, 90), lot.bid("bob", 20), lot.bid("ada", 0, 95)):
-        await lot.place(dataclasses.replace(bid, amount=bid.amount or None))
+        await lot.place(msgspec.structs.replace(bid, amount=bid.amount or None))
     item = await lot.hash(item_key(lot.item_id))
     assert (item[b"accepted"], item[b"bids_counted"], item[b"bid_count"]) == (b"4", b"4", b"2")
     assert item[b"leader_max"] == b"95"

@@ -147,7 +147,7 @@ async def well(stranger: Stranger) -> None:
         return len((await call("get_audit", item_id=item_id)).json()["operations"]) == 5
 
     await eventually(is_archived)
-    for operation in ("get_me", "get_overview", "get_dead_letters"):
+    for operation in ("get_me", "get_overview", "get_dead_letters", "get_rulings", "get_acts"):
         await call(operation)
 
 
@@ -212,6 +212,7 @@ async def unwell(stranger: Stranger) -> None:
     assert (await call("get_named_bids", item_id="nobody-sells-it")).status_code == 404
     assert (await call("get_audit", item_id="no id")).status_code == 422
     assert (await call("get_dead_letters", limit=0)).status_code == 422
+    assert (await call("get_acts", before=0)).status_code == 422
     assert (await call("sign_in", stranger.example("sign_in"))).status_code == 404
     assert (await call("make_sign_in_code")).status_code == 403, "with AUTH_MODE=open nobody signs in"
     for operation in ("get_watch_list", "list_own_bids"):

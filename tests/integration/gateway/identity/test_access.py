@@ -33,6 +33,7 @@ from shared.secret_pairs import SecretPair
 from tests.stack import StackFactory
 from tests.unit.api_gateway.images.pictures import png
 
+JSON = {"content-type": "application/json"}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ITEMS = "/api/v1/items"
@@ -112,7 +113,7 @@ class Callers:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def callers(stack: Stack) -> AsyncIterator[Callers]:
-    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=stack.urls.gateway_url, headers=JSON, timeout=30) as http:
         yield Callers(http, signing_key(stack.data_dir))
 
 
@@ -184,7 +185,7 @@ async def request_of(call: str, callers: Callers) -> tuple[str, str, Any, int]:
             return "GET", f"{at}/named-bids", None, 200
         case "get_audit":
             return "GET", f"{at}/audit", None, 200
-        case "get_overview" | "get_dead_letters":
+        case "get_overview" | "get_dead_letters" | "get_rulings" | "get_acts":
             return "GET", f"/api/v1/ops/{call.removeprefix('get_').replace('_', '-')}", None, 200
         case "get_me":
             return "GET", "/api/v1/me", None, 200
@@ -435,7 +436,8 @@ async def test_no_body_is_awaited_of_a_stranger(stack: Stack) -> None:
     parts = urlsplit(stack.urls.gateway_url)
     assert parts.hostname is not None
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    head = f"POST /api/v1/bids:batch HTTP/1.1\r\nHost: x\r\nContent-Length: {BYTES_MAX}\r\n\r\n"
+    head = f"POST /api/v1/bids:batch HTTP/1.1\r\nHost: x\r\nContent-Length: {BYTES_MAX}\r\n"
+    head += "Content-Type: application/json\r\n\r\n"
     writer.write(head.encode())
     status = await asyncio.wait_for(reader.readline(), 5)
     writer.close()

@@ -17,6 +17,7 @@ from infrastructure.local.services import API_GATEWAY
 from tests.stack import StackFactory
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, claims, jwk_of, jwks
 
+JSON = {"content-type": "application/json"}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FLOOD = 300
@@ -56,7 +57,7 @@ async def test_row_24_a_flood_of_bad_tokens_costs_a_fetch_now_and_then(start_sta
     async with issuing() as issuer:
         env = {"AUTH_MODE": "jwt", "AUTH_ISSUER": ISSUER, "AUTH_AUDIENCE": AUDIENCE, "AUTH_JWKS_URL": issuer.url}
         stack = await start_stack(services=(API_GATEWAY,), env=env | {"GATEWAY_ADDRESS_RATE_MAX": "0"})
-        async with httpx.AsyncClient(base_url=stack.urls.gateway_url, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=stack.urls.gateway_url, headers=JSON, timeout=30) as http:
 
             async def status(token: str) -> int:
                 headers = {"authorization": f"Bearer {token}"}

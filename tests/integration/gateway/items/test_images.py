@@ -196,7 +196,7 @@ async def lines_of_exports(house: House, item_id: str) -> list[dict[str, Any]]:
         return newest()
 
     path = await eventually(found, "an export", seconds=30)
-    assert verify(path)["item_id"] == item_id
+    assert verify(path).item_id == item_id
     return [json.loads(line) for line in gzip.open(path)]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
 from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.accounts.scripts import AccountScripts
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.covered_voids import CoveredVoids
 from api_gateway.engine.bids.scripts import BidScripts, Decided
+from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.creation.new_item import NewItem, created_members
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.domain.auction import Terms
 from shared.redis_layout.accounts import Lease, name_of
@@ -23,20 +27,32 @@ USERS = ("ann", "bob")
 ITEMS = ("lot-1", "lot-2", "lot-3", "lot-5", "lot-6")
 SHARDS = sorted({names.shard_of(item) for item in ITEMS})
 assert len(SHARDS) > 2
+TIMEOUT_S = 600
+"""A run of hours may be suspended meanwhile."""
 WHY = {"reason": "a test", "by": "olga"}
+
+
+class Copy(NamedTuple):
+    """What a replica had at some moment: all keys; and what :meth:`House.stands` told."""
+
+    keys: dict[bytes, bytes]
+    stands: list[Any]
 
 
 class House:
     """The scripts on a real Redis, and what a gateway does with them, step by step."""
 
     def __init__(self, redis_url: str) -> None:
-        self.redis: Any = Redis.from_url(redis_url, protocol=2)
+        self.redis: Any = Redis.from_url(redis_url, protocol=2, socket_timeout=TIMEOUT_S)
         limits = ScriptLimits()
         self.accounts_scripts = AccountScripts(self.redis, limits)
-        self.accounts = Accounts(self.accounts_scripts)
+        self.gateways = [Accounts(self.accounts_scripts) for _ in range(2)]
+        self.accounts = self.gateways[0]
         self.items = ItemScripts(self.redis, limits)
-        self.bids = BidScripts(self.redis, limits, timeout_s=5)
-        self.numbers = 0
+        nobody: Any = None  # nobody here has so many bids that the archive would be asked
+        self.voids = CoveredVoids(Voids(self.redis, self.items, nobody), self.accounts.find_credit_at_once)
+        self.bids = BidScripts(self.redis, limits, timeout_s=TIMEOUT_S)
+        self.numbers = self.runs = 0
 
     async def begin(self) -> None:
         await self.redis.flushall()
@@ -68,6 +84,32 @@ class House:
             if state.leader == user and not state.status.is_final:
                 total += state.leader_max
         return total
+
+    async def stands(self) -> list[Any]:
+        """What is no credit: of each item who leads it, the maximum, and its status; and which limits there are."""
+        found: list[Any] = [await self.redis.hmget(item_key(item), "leader", "leader_max", "status") for item in ITEMS]
+        return [*found, *[await self.redis.hget(account_key(user, USD), "generation") for user in USERS]]
+
+    async def copy(self) -> Copy:
+        keys = await self.redis.keys("*")
+        pipeline = self.redis.pipeline(transaction=True)
+        for key in keys:
+            pipeline.dump(key)
+        return Copy(dict(zip(keys, await pipeline.execute(), strict=True)), await self.stands())
+
+    async def fail_over(self, copy: Copy, shards: Collection[str]) -> None:
+        """These shards go on with what the copy has of them, after a gateway has admitted it."""
+        tags = tuple(f"{{{shard}}}".encode() for shard in shards)
+        pipeline = self.redis.pipeline(transaction=True)
+        for key in await self.redis.keys("*"):
+            if key.startswith(tags):
+                pipeline.delete(key)
+        for key, value in copy.keys.items():
+            if key.startswith(tags):
+                pipeline.restore(key, 0, value)
+        await pipeline.execute()
+        self.runs += 1
+        await ShardScripts(self.redis).admit_shards(dict.fromkeys(shards, (0, 0)), run=f"run-{self.runs}")
 
     async def rebuild(self, shard: str) -> None:
         """As `recover` rebuilds a shard: in a new epoch, with what is used as its lease."""

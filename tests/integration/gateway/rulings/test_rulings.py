@@ -238,12 +238,46 @@ async def test_the_archive_knows_who_ruled_what_and_nobody_else_is_told(
             (None, "sam", "joe", "block", False, True, None, reason, "operator"),
         ]
         assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 0
+        told = (await http.get(f"{API}/items/audited/audit")).json()["rulings"]
+        assert [(each["ruling"], each["amount"], each["by"], each["reason"]) for each in told] == [
+            ("unblock", None, "olga", "paid"),
+            ("limit", 7.25, "operator", ""),
+            ("block", None, "olga", reason),
+        ]
+        assert {(each["user_id"], each["seller_id"], each["currency"]) for each in told} == {("joe", None, "USD")}
+        [on_all] = (await http.get(f"{API}/ops/rulings", params={"user_id": "joe"})).json()["rulings"]
+        assert (on_all["ruling"], on_all["seller_id"], on_all["by"]) == ("block", "sam", "operator")
+        assert on_all["reason"] == reason
     finally:
         await connection.close()
     # A ruling that was taken back altogether leaves nothing on the item.
     await rule(http, "DELETE", "/items/audited/bidders/joe/limit")
     assert await redis.exists(item_rulings_key("audited")) == 0
     await rule(http, "DELETE", "/sellers/sam/bidders/joe/block")
+
+
+async def test_who_ruled_on_all_bidders_and_on_what_one_may_spend_is_told(http: httpx.AsyncClient) -> None:
+    await rule(http, "PUT", "/bidders/ken/limit", {"amount": 12.5, "reason": "new", "by": "olga"})
+    await rule(http, "PUT", "/approval-required", {"reason": "a gala", "by": "olga"})
+    await rule(http, "DELETE", "/approval-required", reason="it is over", by="olga")
+
+    async def made(**whom: str) -> Any:
+        found = (await http.get(f"{API}/ops/rulings", params=whom)).json()["rulings"]
+        return [(each["user_id"], each["ruling"], each["amount"], each["reason"], each["by"]) for each in found]
+
+    async def is_archived() -> bool:
+        newest = (await made(limit="1"))[:1]
+        return [each[3] for each in newest] == ["it is over"] and len(await made(user_id="ken")) == 1
+
+    await eventually(is_archived)
+    assert await made(user_id="ken") == [("ken", "limit", 12.5, "new", "olga")]
+    everybody = await made()
+    assert [(user_id, reason, by) for user_id, _, _, reason, by in everybody[:2]] == [
+        (None, "it is over", "olga"),
+        (None, "a gala", "olga"),
+    ]
+    assert len(await made(limit="1")) == 1
+    assert (await http.get(f"{API}/ops/rulings", params={"user_id": "white space"})).status_code == 422
 
 
 async def test_every_shard_has_it_when_it_is_answered(http: httpx.AsyncClient, redis: Any) -> None:
@@ -287,7 +321,7 @@ async def test_the_command(http: httpx.AsyncClient, gateway_stack: Stack) -> Non
     assert (ended_with, "not both" in text) == (1, True)
 
 
-async def spending(http: httpx.AsyncClient, user_id: str) -> tuple[float | None, float, float | None]:
+async def spending(http: httpx.AsyncClient, user_id: str) -> tuple[float | None, float | None, float | None]:
     told = await rule(http, "GET", f"/bidders/{user_id}/limit")
     return told["limit"], told["committed"], told["remaining"]
 
@@ -302,6 +336,7 @@ async def test_a_spending_limit_across_items(http: httpx.AsyncClient) -> None:
     await create(http, euros, currency="EUR")
     # What is led with before there is a limit counts.
     assert await code(http, items[0], "max", amount=10, max_amount=100) is None
+    assert await spending(http, "max") == (None, None, None), "what nobody counts is not told as nothing"
     told = await rule(http, "PUT", "/bidders/max/limit", {"amount": 400})
     assert (told["limit"], told["committed"], told["remaining"]) == (400, 100, 300)
     assert await code(http, items[1], "max", amount=5, max_amount=301, bid_id="max-1") == "LIMIT_EXCEEDED"
@@ -375,6 +410,34 @@ async def test_what_is_free_elsewhere_is_given_back_when_a_void_brings_a_lead_ba
     assert back.status_code == 200
     assert await code(http, elsewhere, "wim", max_amount=100) == "LIMIT_EXCEEDED"
     assert await spending(http, "wim") == (100, 60, 40)
+
+
+async def test_a_void_never_lets_somebody_lead_beyond_their_limit(http: httpx.AsyncClient) -> None:
+    here, elsewhere, *_ = {names.shard_of(item): item for item in (f"beyond-{n}" for n in range(12))}.values()
+    for item in (here, elsewhere):
+        await create(http, item)
+    await rule(http, "PUT", "/bidders/xan/limit", {"amount": 100})
+    assert await code(http, here, "noa", max_amount=900, bid_id="noa-3") is None
+    # A bid that is beaten at once uses no credit, so it can be used elsewhere.
+    assert await code(http, here, "xan", max_amount=800) == "LIMIT_EXCEEDED"
+    assert await code(http, here, "xan", max_amount=80, bid_id="xan-1") is None
+    assert await code(http, elsewhere, "xan", max_amount=60) is None
+    before = (await http.get(f"{API}/items/{here}")).json()
+
+    async def void(bid_id: str) -> httpx.Response:
+        return await http.post(f"{API}/items/{here}/bids/{bid_id}/void", json={"reason": "a test"})
+
+    for _ in range(2):
+        refused = await void("noa-3")
+        assert (refused.status_code, refused.json()["code"]) == (409, "LEAD_LACKS_CREDIT")
+        assert "'xan'" in refused.json()["detail"]
+    assert (await http.get(f"{API}/items/{here}")).json() == before
+    assert await code(http, elsewhere, "xan", max_amount=100) is None
+    assert (await void("xan-1")).status_code == 200
+    back = await void("noa-3")
+    assert back.status_code == 200
+    assert back.json()["highest_bidder_id"] is None
+    assert await spending(http, "xan") == (100, 100, 0)
 
 
 async def test_a_limit_below_what_one_leads_with_takes_nothing_away(http: httpx.AsyncClient) -> None:

@@ -205,6 +205,22 @@ def test_the_same_bid_under_its_key_is_decided_anew_after_another_ruling(redis: 
     assert code() == "accepted", "a stored verdict answers before any ruling does"
 
 
+def test_a_spending_limit_tells_nothing_of_another_s_maximum(redis: Redis, engine: Engine) -> None:
+    """Else who may spend little would search for it from above, and lift the price to it without a risk."""
+    item_terms = Terms(ITEM, NOW_US)
+    engine.reset(item_terms, NOW_US)
+    account = f"{SPENDER}|{item_terms.currency}"
+    redis.hset(credit_key(SHARD), mapping={f"u:{account}": ELSEWHERE, f"l:{account}": f"{12 + ELSEWHERE}|1|1|0"})
+    redis.hset(cursors_key(SHARD), "rulings", "S")
+    model = Ruled(item_terms, opening_state(item_terms, NOW_US), lease=12 + ELSEWHERE)
+    for bidder, most in (("ada", 73), (SPENDER, 74), (SPENDER, 73), (SPENDER, 13), (SPENDER, 12)):
+        bid = KeyedBid(Bid(f"b-{bidder}-{most}", bidder, None, most), None, False)
+        verdict = model.place(bid, NOW_US)
+        assert engine.place((bid,)) == [verdict]
+        refused = verdict.code if isinstance(verdict, RefusedBid) else None
+        assert refused == ("LIMIT_EXCEEDED" if bidder == SPENDER and most > 12 else None), most
+
+
 def test_a_plain_item_in_a_plain_house_reads_no_hash_of_rulings(redis: Redis, engine: Engine) -> None:
     """What costs nothing where nothing is ruled: proven by what is there and is not looked at."""
     item_terms = Terms(ITEM, NOW_US)

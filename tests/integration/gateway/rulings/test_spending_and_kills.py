@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
+from shared.redis_layout.keys import cursors_key
 from tests.integration.loss.recover_world import House, house_of
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -76,4 +77,62 @@ async def test_a_gateway_that_dies_between_two_steps(start_stack: StackFactory, 
         await house.accepted(ITEMS[0], "bob", "bob-0", amount=150)
         await house.accepted(ITEMS[4], "ann", "ann-4", amount=100)
         assert (await house.bid(ITEMS[5], "ann", "ann-5", amount=1)).json()["code"] == "LIMIT_EXCEEDED"
+        assert (await spending(house))["committed"] == LIMIT
+
+
+async def test_a_gateway_that_dies_with_the_credit_for_a_void(start_stack: StackFactory) -> None:
+    """What is free elsewhere is in the item's shard, and the bid is not struck yet."""
+    here, elsewhere, third, *_ = {names.shard_of(item): item for item in ITEMS}.values()
+    env = {"CRASH_AT": "voids.secured", "OPEN_CATALOGUE": "false"}
+    stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER), env=env)
+    async with house_of(stack) as house:
+
+        async def void(item: str, bid_id: str) -> int:
+            path = f"/api/v1/items/{item}/bids/{bid_id}/void"
+            return (await house.http.post(path, json={"reason": "a test"})).status_code
+
+        for item in (here, elsewhere, third):
+            await house.create(item)
+        await limit(house, LIMIT)
+        await house.accepted(here, "ann", "ann-0", amount=10, max_amount=100)
+        await house.accepted(here, "bob", "bob-0", amount=150)
+        await house.accepted(elsewhere, "ann", "ann-1", amount=10, max_amount=LIMIT)
+        await house.accepted(elsewhere, "bob", "bob-1", amount=LIMIT + 50)
+        with pytest.raises(httpx.TransportError):
+            await void(here, "bob-0")
+        await revive(house)
+        assert (await spending(house))["committed"] == 0, "nothing was struck"
+        assert await void(here, "bob-0") == 200
+        assert await void(elsewhere, "bob-1") == 409
+        assert (await house.bid(third, "ann", "ann-3", amount=101)).json()["code"] == "LIMIT_EXCEEDED"
+        await house.accepted(third, "ann", "ann-4", amount=100)
+        told = await spending(house)
+        assert (told["committed"], told["remaining"]) == (LIMIT, 0)
+
+
+async def test_redis_is_killed_and_what_is_free_goes_on_to_be_free(start_stack: StackFactory) -> None:
+    """It has all of its data; nobody can know that, so each shard and the account are asked anew."""
+    here, elsewhere, third, *_ = {names.shard_of(item): item for item in ITEMS}.values()
+    stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER), env={"OPEN_CATALOGUE": "false"})
+    async with house_of(stack) as house:
+        for item in (here, elsewhere, third):
+            await house.create(item)
+        await limit(house, LIMIT)
+        await house.accepted(here, "ann", "ann-0", amount=100)
+        stack.kill("redis")
+        assert await stack.wait_ended("redis")
+        await stack.start_process("redis")
+
+        async def is_answered() -> bool:
+            """Bids are 503 until the gateway has admitted this run."""
+            answer = await house.bid(elsewhere, "ann", "ann-1", amount=101)
+            return answer.status_code == 200 and answer.json()["code"] == "LIMIT_EXCEEDED"
+
+        await eventually(is_answered, "a Redis that is admitted", seconds=60)
+        await house.accepted(elsewhere, "ann", "ann-2", amount=100)
+        assert (await house.bid(third, "ann", "ann-3", amount=1)).json()["code"] == "LIMIT_EXCEEDED"
+        admissions = await cast(Any, house.redis).hmget(cursors_key(names.shard_of(here)), "run", "admission")
+        assert all(admissions), "another run has another admission"
+        await house.accepted(here, "bob", "bob-0", amount=150)
+        await house.accepted(third, "ann", "ann-4", amount=100)
         assert (await spending(house))["committed"] == LIMIT

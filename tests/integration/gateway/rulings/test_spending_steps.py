@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from api_gateway.engine.accounts.scripts import InShard, Raise, Report
 from shared import names
+from shared.domain.errors import LeadLacksCredit, Unavailable
 from shared.redis_layout.keys import account_key
 from shared.redis_layout.verdicts import ACCEPTED, credit_lacking
 from tests.integration.gateway.rulings.spending_world import ITEMS, SHARDS, USD, WHY, House
@@ -160,63 +162,127 @@ async def test_an_account_that_is_being_counted_gives_nothing(hand: Hand) -> Non
     account = await hand.scripts.account("ann", USD)
     assert account is not None
     assert not account.is_open
-    assert await hand.scripts.begin("ann", USD, account) == {}, "they counted before"
+    assert set(await hand.scripts.begin("ann", USD, account)) == set(names.SHARDS)
     assert await hand.ask(10) == "counting"
 
 
-async def test_a_shard_never_gives_itself_what_a_void_has_brought_back(hand: Hand) -> None:
-    """A void may bring a lead back whose credit is used elsewhere. The shard must not take it for a lease: 1. nobody
-    told the account of it; 2. the bidder loses the lead, and gets the whole limit elsewhere; 3. and bids here again."""
-    house = hand.house
-    here, elsewhere = next((a, b) for a in ITEMS for b in ITEMS if names.shard_of(a) != names.shard_of(b))
+class Desk:
+    """An operator's, and that of a bidder: what a gateway does, over the scripts."""
 
-    async def bid(item: str, user: str, most: int) -> tuple[bool, str]:
-        """As a gateway does; whether it was accepted, and the bid's id."""
-        line = await house.place(item, user, None, most)
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.here, self.elsewhere = next(
+            (a, b) for a in ITEMS for b in ITEMS if names.shard_of(a) != names.shard_of(b) and a != ITEMS[0] != b
+        )
+
+    async def bid(self, item: str, user: str, most: int) -> str | None:
+        """The id of the bid; None where it is beyond the limit."""
+        line = await self.house.place(item, user, None, most)
         lacking = credit_lacking(line) if line.startswith(b"R|LIMIT") else None
-        if lacking is not None and await house.accounts.find_credit(item, user, USD, lacking[0]):
-            line = await house.place(item, user, None, most)
-        return line.startswith(ACCEPTED), f"b-{house.numbers}"
+        if lacking is not None and await self.house.gateways[1].find_credit(item, user, USD, lacking[0]):
+            line = await self.house.place(item, user, None, most)
+        return f"b-{self.house.numbers}" if line.startswith(ACCEPTED) else None
 
-    async def void(item: str, bid_id: str) -> None:
-        await house.items.void(item, bid_id, count=(), reason="a test", by="olga")
+    async def script(self, bid_id: str) -> None:
+        """One step of a void."""
+        await self.house.items.void(self.here, bid_id, count=(), reason="a test", by="olga")
 
-    async def collected() -> list[Report]:
-        account = await house.accounts_scripts.account("ann", USD)
+    async def void(self, bid_id: str) -> None:
+        await self.house.voids.strike(self.here, bid_id, reason="a test", by="olga")
+
+    async def collect_all(self) -> None:
+        scripts = self.house.accounts_scripts
+        account = await scripts.account("ann", USD)
         assert account is not None
-        return await house.accounts_scripts.collect("ann", USD, account.generation, names.SHARDS)
+        reports = await scripts.collect("ann", USD, account.generation, names.SHARDS)
+        assert await scripts.take_back("ann", USD, account.generation, reports)
 
-    leads, anns = await bid(here, "ann", 300)
-    _, bobs = await bid(here, "bob", 500)
-    assert leads
-    account = await house.accounts_scripts.account("ann", USD)
-    assert account is not None
-    await house.accounts_scripts.take_back("ann", USD, account.generation, await collected())
-    await void(here, bobs)
-    assert await house.leads("ann") == 300
-    await collected()
-    await void(here, anns)
-    assert await house.leads("ann") == 0
-    assert (await bid(elsewhere, "ann", 800))[0]
-    assert not (await bid(here, "ann", 300))[0], "the limit is used elsewhere"
+
+async def test_a_void_has_the_credit_of_what_it_brings_back_before_it_strikes(hand: Hand) -> None:
+    """What is free elsewhere is given back first, whoever dies on the way; until then nothing is struck."""
+    house, desk = hand.house, Desk(hand.house)
+    await desk.bid(desk.here, "ann", 300)
+    bobs = await desk.bid(desk.here, "bob", 500)
+    assert bobs is not None
+    await desk.collect_all()
+    # The whole limit lies elsewhere, and is free there.
+    free = await desk.bid(desk.elsewhere, "ann", 800)
+    await house.items.void(desk.elsewhere, str(free), count=(), reason="a test", by="olga")
+    for _ in range(2):
+        with pytest.raises(LeadLacksCredit) as lacking:
+            await desk.script(bobs)
+        assert (lacking.value.user_id, lacking.value.currency, lacking.value.missing) == ("ann", USD, 300)
+        assert await house.leads("ann") == 0
+    assert await house.accounts.find_credit(desk.here, "ann", USD, lacking.value.missing)
+    # Its gateway dies here. Neither bids elsewhere nor a repetition get more than there is.
+    assert await desk.bid(desk.elsewhere, "ann", 800) is not None, "it was not used"
+    with pytest.raises(LeadLacksCredit):
+        await desk.void(bobs)
     assert await house.leads("ann") == 800
 
 
-async def test_what_a_void_has_brought_back_is_credit_of_nobody_once_the_account_knows(hand: Hand) -> None:
-    """What is used beyond the lease counts for the account as soon as it hears of it."""
-    house = hand.house
-    here = next(item for item in ITEMS if names.shard_of(item) == hand.shard)
-    assert await house.accounts.find_credit(here, "ann", USD, 300)
-    await house.place(here, "ann", None, 300)
-    await house.place(here, "bob", None, 500)
-    await hand.tell(await hand.collect())
-    await house.items.void(here, f"b-{house.numbers}", count=(), reason="a test", by="olga")
-    await house.accounts.hear("ann", USD)
-    assert await hand.books() == (0, 300)
-    assert await hand.ask(900) == "lacking"
-    assert await hand.books() == (0, 300), "also when it was asked in vain"
-    part = await hand.part()
-    given = await hand.ask(400)
-    assert await hand.bring(part, given)
-    granted, known = await hand.books()
-    assert 400 <= granted <= known <= 800
+async def test_a_void_beside_bids_elsewhere_that_use_what_is_left(hand: Hand) -> None:
+    house, desk = hand.house, Desk(hand.house)
+    await desk.bid(desk.here, "ann", 300)
+    bobs = await desk.bid(desk.here, "bob", 500)
+    assert bobs is not None
+    assert await desk.bid(desk.elsewhere, "ann", 501) is not None
+    with pytest.raises(LeadLacksCredit):
+        await desk.void(bobs)
+    assert await house.leads("ann") == 501, "nothing was struck"
+    # The lead elsewhere is lost: the same void is possible now, and takes the credit that came back.
+    await house.place(desk.elsewhere, "bob", None, 700)
+    await desk.void(bobs)
+    assert await house.leads("ann") == 300
+    assert await desk.bid(desk.elsewhere, "ann", 701) is None
+    assert await house.leads("ann") == 300
+
+
+async def test_a_bid_that_was_beaten_at_once_needs_its_credit_when_a_void_lets_it_lead(hand: Hand) -> None:
+    house, desk = hand.house, Desk(hand.house)
+    bobs = await desk.bid(desk.here, "bob", 5_000)
+    anns = await desk.bid(desk.here, "ann", 400)
+    assert bobs is not None
+    assert anns is not None
+    assert await desk.bid(desk.elsewhere, "ann", 700) is not None, "who does not lead with it uses no credit"
+    with pytest.raises(LeadLacksCredit):
+        await desk.void(bobs)
+    await desk.void(anns)
+    await desk.void(bobs)
+    assert await house.leads("ann") == 700
+
+
+async def test_a_void_that_changes_nobodys_lead_needs_no_credit(hand: Hand) -> None:
+    """Also where what was led with before the limit is above it."""
+    house, desk = hand.house, Desk(hand.house)
+    await desk.bid(desk.here, "ann", 300)
+    await desk.bid(desk.here, "ann", 400)
+    raised = f"b-{house.numbers}"
+    beaten = await desk.bid(desk.here, "bob", 50)
+    assert beaten is not None
+    await house.accounts_scripts.limit_spending("ann", USD, 10, **WHY)
+    await house.accounts.open("ann", USD)
+    await desk.void(beaten)
+    assert await house.leads("ann") == 400
+    await desk.void(raised)
+    assert await house.leads("ann") == 300
+
+
+async def test_voids_and_bids_elsewhere_at_one_moment(hand: Hand) -> None:
+    """By two gateways, for more than there is: whoever comes first has the credit."""
+    house, desk = hand.house, Desk(hand.house)
+    others = [item for item in ITEMS if item not in (desk.here, ITEMS[0])]
+    for _ in range(6):
+        await house.begin()
+        await house.accounts_scripts.limit_spending("ann", USD, 800, **WHY)
+        await house.accounts.open("ann", USD)
+        await desk.bid(desk.here, "ann", 500)
+        bobs = await desk.bid(desk.here, "bob", 900)
+        assert bobs is not None
+        await desk.collect_all()
+        voided, *bids = await asyncio.gather(
+            desk.void(bobs), *(desk.bid(item, "ann", 200) for item in others), return_exceptions=True
+        )
+        assert voided is None or isinstance(voided, LeadLacksCredit | Unavailable)
+        taken = [one for one in bids if isinstance(one, str)]
+        assert await house.leads("ann") == (500 if voided is None else 0) + 200 * len(taken) <= 800

@@ -25,6 +25,9 @@ class Gone:
     async def left(self, item_id: str) -> Any:
         return SimpleNamespace(state=SimpleNamespace(status=Status.SOLD))
 
+    async def retired(self, item_id: str) -> None:
+        return None
+
     async def accepted_bid(self, item_id: str, bid_id: str) -> Any:
         return SimpleNamespace(is_struck=False)
 
@@ -37,7 +40,7 @@ class Gone:
 async def test_a_void_has_one_deadline_for_all_that_it_waits_for() -> None:
     assert WITHIN_S < 60
     gone: Any = Gone()
-    operations = Operations(cast(Any, None), gone, gone, gone, gone, gone, on_outbox=lambda shard: None, within_s=0.2)
+    operations = Operations(cast(Any, None), gone, gone, gone, gone, on_outbox=lambda shard: None, within_s=0.2)
     with pytest.raises(Unavailable, match="took too long"):
         await operations.void("lot", "b-1", reason="x", by="op")
     assert gone.returns == 2

@@ -99,10 +99,10 @@ async def test_every_operation_has_a_name_a_tag_and_a_text(document: Json) -> No
             assert response.get("description", "") != "Successful Response", (where, status)
     assert sorted(names) == [
         "approve_bidder", "approve_on_item", "block_bidder", "block_for_seller", "block_on_item", "cancel_item",
-        "create_item", "create_items", "exchange_api_key", "extend_item", "get_audit", "get_bidder",
+        "create_item", "create_items", "exchange_api_key", "extend_item", "get_acts", "get_audit", "get_bidder",
         "get_bidder_of_item", "get_bidder_of_seller", "get_dead_letters", "get_health", "get_history", "get_item",
         "get_me", "get_metrics", "get_named_bids",
-        "get_overview", "get_readiness", "get_spending", "get_verdict", "get_watch_list", "limit_bidder",
+        "get_overview", "get_readiness", "get_rulings", "get_spending", "get_verdict", "get_watch_list", "limit_bidder",
         "limit_on_item", "list_bidders", "list_bidders_of_item", "list_bidders_of_seller", "list_items",
         "list_items_of_seller", "list_own_bids", "make_feed_ticket", "make_feed_token",
         "make_sign_in_code", "pause_item", "place_bid", "place_bids", "require_approval", "resume_item",

@@ -71,8 +71,22 @@ def test_from_where_a_request_may_come(said: dict[str, str], may: bool) -> None:
 )
 def test_what_a_body_may_be(media_type: str, is_json: bool) -> None:
     strict, lenient = ForeignPages((), json_only=True), ForeignPages((), json_only=False)
-    assert verdict(strict, content_type=media_type) == ("" if is_json else "UNSUPPORTED_MEDIA_TYPE")
-    assert verdict(lenient, content_type=media_type) == "", "curl -d says that it sends a form"
+    for body in ({"content_length": "2"}, {"transfer_encoding": "chunked"}):
+        expected = "" if is_json else "UNSUPPORTED_MEDIA_TYPE"
+        assert verdict(strict, content_type=media_type, **body) == expected
+        assert verdict(lenient, content_type=media_type, **body) == "", "curl -d says that it sends a form"
+
+
+@pytest.mark.parametrize("body", [{"content_length": "2"}, {"transfer_encoding": "chunked"}])
+def test_a_body_says_what_it_is(body: dict[str, str]) -> None:
+    assert verdict(ForeignPages((), json_only=True), **body) == "UNSUPPORTED_MEDIA_TYPE"
+    assert verdict(ForeignPages((), json_only=False), **body) == ""
+
+
+@pytest.mark.parametrize("body", [{}, {"content_length": "0"}])
+def test_no_body_may_be_said_to_be_anything(body: dict[str, str]) -> None:
+    """aiohttp says of a POST without a body that it is ``application/octet-stream``."""
+    assert verdict(ForeignPages((), json_only=True), content_type="application/octet-stream", **body) == ""
 
 
 def test_the_answers() -> None:
@@ -82,8 +96,9 @@ def test_the_answers() -> None:
 
 def test_a_body_that_is_none_of_json_is_the_handlers_affair_where_one_is_taken() -> None:
     pages = ForeignPages((), json_only=True)
-    pages.check([(b"content-type", b"image/png")], is_json=False)
+    png = [(b"content-type", b"image/png"), (b"content-length", b"9")]
+    pages.check(png, is_json=False)
     with pytest.raises(NotJson):
-        pages.check([(b"content-type", b"image/png")])
+        pages.check(png)
     with pytest.raises(OriginNotAllowed):
         pages.check([(b"content-type", b"image/png"), (b"origin", b"https://evil.example")], is_json=False)

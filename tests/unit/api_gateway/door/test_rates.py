@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from api_gateway.contract.problems import problem_of
-from api_gateway.door.rates import ADDRESS, CALLER, FREE, RateLimited, Rates
+from api_gateway.door.rates import ADDRESS, CALLER, FREE, ITEMS, RateLimited, Rates
 from shared.http.proxies import Proxies
 
 
@@ -36,7 +38,7 @@ def test_an_address_is_charged_before_anybody_is_known() -> None:
         rates.enter("192.0.2.1", [])
     rates.enter("192.0.2.2", [])
     assert refused.value.policy == ADDRESS
-    assert rates.refused_total == {ADDRESS: 1, CALLER: 0}
+    assert rates.refused_total == {ADDRESS: 1, CALLER: 0, ITEMS: 0}
     clock.now_s = 0.5
     rates.enter("192.0.2.1", [])
 
@@ -71,6 +73,36 @@ def test_many_units_at_once_are_charged_to_both_or_to_none() -> None:
     with pytest.raises(RateLimited) as refused:
         rates.enter("192.0.2.1", [])
     assert refused.value.policy == ADDRESS
+
+
+def test_who_has_used_most_is_told_before_anything_is_refused() -> None:
+    clock = Clock()
+    rates = rates_of(clock, per_caller=2, per_address=1_000)
+    told = [rates.enter("192.0.2.1", []).of("ann").near for _ in range(20)]
+    assert told[:15] == [None] * 15
+    assert [near and near["ratelimit"] for near in told[15:]] == [
+        f'"caller";r={left};t={math.ceil((20 - left) / 2)}' for left in (4, 3, 2, 1, 0)
+    ]
+    assert told[15] == {"ratelimit-policy": '"caller";q=20;w=10', "ratelimit": '"caller";r=4;t=8'}
+    assert rates.enter("192.0.2.1", []).of("bob").near is None
+    clock.now_s += 5
+    assert rates.enter("192.0.2.1", []).of("ann").near is None
+    batch = rates.enter("192.0.2.1", []).of("bob")
+    batch.charge(15)
+    assert batch.near is not None
+    assert batch.near["ratelimit"] == '"caller";r=4;t=8'
+
+
+def test_items_of_batches_have_a_bucket_of_their_own() -> None:
+    rates = Rates(per_caller=2, per_address=0, items_per_caller=10, proxies=Proxies(""), clock=Clock())
+    account = rates.enter("192.0.2.1", []).of("sam")
+    account.charge_items(60)
+    account.charge(19)
+    with pytest.raises(RateLimited) as refused:
+        account.charge_items(50)
+    assert (refused.value.policy, refused.value.retry_after_s) == (ITEMS, 1)
+    assert "10 a second" in str(refused.value)
+    rates.enter("192.0.2.1", []).of("eve").charge_items(100)
 
 
 def test_what_a_refused_client_is_told() -> None:

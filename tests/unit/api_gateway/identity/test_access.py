@@ -86,6 +86,7 @@ async def test_each_route_asks_the_table_before_it_does_anything(built: tuple[An
         [verb] = sorted(route.methods or ())
         wanted[verb, route.path.replace(":path", "")] = TABLE[route.name]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://gateway") as http:
+        http.headers["content-type"] = "application/json"
         for (method, path), row in wanted.items():
             if NOBODY in row:
                 continue

@@ -11,6 +11,9 @@ from api_gateway.identity.revoking import Revoking
 from shared.domain.errors import OutcomeUnknown
 from shared.identity.errors import TooManyRevocations
 from shared.identity.revocations import Revocation, Revocations
+from shared.redis_layout.revocations import Revoked, Why
+
+WHY = {"reason": "", "by": "oda"}
 
 
 class Store:
@@ -22,14 +25,14 @@ class Store:
         self.reads = 0
         self.is_away = self.is_full = False
 
-    async def revoke(self, name: str) -> Revocation:
+    async def revoke(self, name: str, why: Why) -> Revoked:
         if self.is_away:
             raise TimeoutError
         if self.is_full:
             raise TooManyRevocations(1)
         self.kept[name] = Revocation(100, 1_000)
         self.number += 1
-        return self.kept[name]
+        return Revoked(self.kept[name], is_recorded=True)
 
     async def put_back(self, known: Mapping[str, Revocation]) -> None:
         self.kept = dict(known) | self.kept
@@ -60,7 +63,7 @@ async def test_what_redis_loses_before_anybody_has_looked_is_given_back() -> Non
     here, there = gateway(store), gateway(store)
     await here.look()
     await there.look()
-    await here.revoke_user("ann")
+    await here.revoke_user("ann", **WHY)
     # A crash, or a replica that lacks the last write.
     store.kept, store.number = {}, 0
     await here.look()
@@ -76,7 +79,7 @@ async def test_only_what_is_new_is_read() -> None:
         await there.look()
     assert store.reads == 1
     assert there.known.is_known
-    await here.revoke_user("ann")
+    await here.revoke_user("ann", **WHY)
     assert set(here.known.lasting) == {"u:ann"}, "at once, without a look"
     for _ in range(3):
         await there.look()
@@ -86,10 +89,10 @@ async def test_only_what_is_new_is_read() -> None:
 async def test_a_store_that_was_wiped_is_told_again_once() -> None:
     store = Store()
     here, there = gateway(store), gateway(store)
-    await here.revoke_token("x1")
+    await here.revoke_token("x1", **WHY)
     await there.look()
     store.kept.clear()
-    await here.revoke_user("bob")
+    await here.revoke_user("bob", **WHY)
     for each in (there, here, there, here):
         await each.look()
     assert set(store.kept) == {"t:x1", "u:bob"}
@@ -102,7 +105,7 @@ async def test_a_store_that_was_wiped_is_told_again_once() -> None:
 async def test_what_holds_no_more_is_not_told_again() -> None:
     store = Store()
     late = gateway(store, now_s=999.0)
-    await late.revoke_user("ann")
+    await late.revoke_user("ann", **WHY)
     store.kept.clear()
     late.known._now_s = lambda: 1_000.0
     await late.look()
@@ -112,13 +115,13 @@ async def test_what_holds_no_more_is_not_told_again() -> None:
 async def test_while_the_store_is_away_what_is_known_holds_and_nothing_is_promised() -> None:
     store = Store()
     here = gateway(store)
-    await here.revoke_user("ann")
+    await here.revoke_user("ann", **WHY)
     store.is_away = True
     with pytest.raises(OutcomeUnknown):
-        await here.revoke_user("bob")
+        await here.revoke_user("bob", **WHY)
     with pytest.raises(TimeoutError):
         await here.look()
     assert set(here.known.lasting) == {"u:ann"}
     store.is_away, store.is_full = False, True
     with pytest.raises(TooManyRevocations):
-        await here.revoke_user("bob")
+        await here.revoke_user("bob", **WHY)

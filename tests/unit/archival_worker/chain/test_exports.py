@@ -54,7 +54,7 @@ def packed(lines: list[dict[str, Any]]) -> bytes:
 def checked(tmp_path: Path, data: bytes) -> dict[str, Any]:
     path = tmp_path / "export.jsonl.gz"
     path.write_bytes(data)
-    return verify(path)
+    return verify(path).told()
 
 
 def rehashed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -344,3 +344,19 @@ def test_an_object_that_is_not_what_was_sent_is_no_success(tmp_path: Path) -> No
     source.write_bytes(b"content")
     with pytest.raises(ExportFailed, match="not what was sent"):
         S3Sink(PretendS3(checksums=False, loses=True), "archive").put(source, "k", digest_of([b"content"]))
+
+
+def test_what_a_sink_has_is_given_back_and_not_more_than_was_exported(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(b"content")
+    digest = digest_of([b"content"])
+    sinks = (DirectorySink(tmp_path / "folder"), S3Sink(PretendS3(checksums=True, loses=False), "archive"))
+    for sink in sinks:
+        sink.put(source, "items/k", digest)
+        assert sink.fetch("items/k", copy, bytes_max=7) == digest
+        assert copy.read_bytes() == b"content"
+        with pytest.raises(ExportFailed, match="more than the 6 bytes"):
+            sink.fetch("items/k", copy, bytes_max=6)
+    with pytest.raises(ExportFailed, match="No such file"):
+        sinks[0].fetch("items/other", copy, bytes_max=7)
+    assert [sink.place for sink in sinks] == [str(tmp_path / "folder"), "s3://archive"]

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archival_worker.chain.audit import Auditor, AuditReport
+from archival_worker.chain.audit import Auditor
 from archival_worker.chain.export_file import STATE, TERMS
 from archival_worker.chain.hashes import NOWHERE, START, Head, Version, canonical, content_of, extended, follows
+from archival_worker.chain.report import AuditReport
 from tests.unit.archival_worker.events import closed, created
 from tests.unit.archival_worker.export_rows import history, row_of
 

@@ -50,6 +50,17 @@ def test_bidders_are_told_their_own_alias() -> None:
     assert aliases == {user: alias_of(ITEM, user, 0) for user in ("ann", LEADER)}
 
 
+def test_who_has_bid_is_told_nothing_before_the_item_is_known() -> None:
+    """Their alias is that of the item's creation: it would be guessed, and wrong while the secret is being replaced."""
+    standings = board()
+    standings.listen("a1", "ann", sees_maximum=False)
+    standings.learn({"ann": Facts(True)})
+    assert told(standings, None) == {}
+    standings.listen("a1", "ann", sees_maximum=False)  # viewers have its first frame
+    standings.learn({"ann": Facts(True)})
+    assert told(standings, item(5)) == {"a1": ("outbid", None)}
+
+
 def test_a_maximum_that_the_bidder_went_past_is_none_any_more() -> None:
     price = item(5).state.price
     assert maximum_to_tell(LEADER, item(5), Facts(True, price + 1)) == price + 1

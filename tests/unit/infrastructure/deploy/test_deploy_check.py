@@ -216,8 +216,8 @@ def test_a_plan_tells_what_is_created(checkout: Path, tmp_path: Path) -> None:
 
 def test_the_configuration_is_counted_through_its_modules() -> None:
     counts = deploy.configured(TERRAFORM_DIR / "envs" / "prod")
-    # Gateway, broadcaster, archiver, one-shot, operator, three NATS servers, and the read cache, whose nodes and front
-    # ends are one.
+    # Gateway, broadcaster, archiver, one-shot, operator, three NATS servers, and the read cache: nodes and front ends
+    # are one.
     assert counts["aws_ecs_task_definition"] == 9
     assert counts["aws_db_instance"] == 1
 

@@ -11,7 +11,7 @@ from shared.archive_cache import reads
 from shared.redis_layout.item_hash import ItemState
 
 # By format: the shape of what one process decodes of what another one has kept.
-SHAPES = {1: "7d63335df3d9e94b", 2: "5f779c7126e00d7b", 3: "42bf22687c23f9d6"}
+SHAPES = {1: "7d63335df3d9e94b", 2: "5f779c7126e00d7b", 3: "42bf22687c23f9d6", 4: "42bf22687c23f9d6"}
 
 
 def test_what_is_kept_has_another_format_when_its_shape_changes() -> None:

@@ -78,3 +78,15 @@ def test_who_buys_at_once_pays_that_price_and_no_more() -> None:
 def test_a_leader_with_a_lower_limit_than_before_may_show_more_of_what_stands() -> None:
     assert code(Bid("b", "ann", 500), Rulings(limit=500)) is None
     assert code(Bid("b", "ann", 501), Rulings(limit=500)) == "LIMIT_EXCEEDED"
+
+
+@pytest.mark.parametrize("most", [151, 999, 1_000, 1_001, 4_000])
+def test_a_spending_limit_tells_nothing_of_another_s_maximum(most: int) -> None:
+    """Else who may spend little would search for it from above, and lift the price to it without a risk."""
+    assert LED.leader_max == 1_000
+    assert code(Bid("b", "bob", None, most), Rulings(credit=150)) == "LIMIT_EXCEEDED"
+
+
+def test_a_leader_needs_no_credit_for_what_stands() -> None:
+    assert code(Bid("b", "ann", 900), Rulings(credit=150)) is None
+    assert code(Bid("b", "ann", None, 1_001), Rulings(credit=150)) == "LIMIT_EXCEEDED"

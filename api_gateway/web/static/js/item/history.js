@@ -103,9 +103,15 @@ export class History {
       const newest = page.bids.length > 0 ? page.bids[0].seq : -1;
       this.#covered = Math.max(this.#covered, newest, version?.seq ?? -1);
       setText(byId("history-note"), page.partial === true ? "Older bids cannot be read at the moment." : "");
-    } catch {
-      setText(byId("history-note"), "Earlier bids could not be read yet. New bids appear as they come.");
-      this.#refill(version);
+    } catch (error) {
+      if (error.status === 410) {
+        // The lot was over long ago: nothing follows, and nothing is to be read again.
+        this.#covered = Math.max(this.#covered, version?.seq ?? -1);
+        setText(byId("history-note"), "The bids of this lot are no longer kept here; the house has a record of them.");
+      } else {
+        setText(byId("history-note"), "Earlier bids could not be read yet. New bids appear as they come.");
+        this.#refill(version);
+      }
     }
     this.draw();
   }

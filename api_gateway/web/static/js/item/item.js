@@ -273,7 +273,10 @@ class ItemPage {
   /** Why this person may not bid at all, in words; null where they may. */
   get #barred() {
     if (mayBe("bidder")) return null;
-    return session() === null ? "Sign in to bid on this lot." : "Your account may not bid. Please ask the house.";
+    if (session() === null) return "Sign in to bid on this lot.";
+    const seller = this.#now.seller_id;
+    if (seller && seller === this.form.userId) return "This is your own lot: others bid here, you cannot.";
+    return "Your account may not bid. Please ask the house.";
   }
 
   get #now() {

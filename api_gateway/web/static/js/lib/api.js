@@ -262,6 +262,11 @@ export function deadLetters(limit) {
   return request(`/api/v1/ops/dead-letters?limit=${limit}`);
 }
 
+/** What operators did to the platform: `{acts}`, newest first. For operators and auditors. */
+export function actsDone(limit) {
+  return request(`/api/v1/ops/acts?limit=${limit}`);
+}
+
 /** The newest bids of an item with the names of their bidders. For operators. */
 export function namedBids(itemId, limit) {
   return request(`${itemPath(itemId)}/named-bids?limit=${limit}`);

@@ -1,14 +1,23 @@
-// How the parts of the platform are, which lots are busy, and what could not be archived: asked again and again while
-// somebody looks.
+// How the parts of the platform are, which lots are busy, what could not be archived, and what operators did to the
+// platform: asked again and again while somebody looks.
 
-import { deadLetters, overview } from "../lib/api.js";
+import { actsDone, deadLetters, overview } from "../lib/api.js";
 import { timeText } from "../lib/clock.js";
 import { byId, element, sentence, setText } from "../lib/dom.js";
 
 const EVERY_MS = 2000;
 const LETTERS_EVERY_MS = 15_000;
 const LETTERS_MAX = 50;
+const ACTS_MAX = 20;
 const DETAILS_MAX = 12;
+const DONE = {
+  revoke_tokens: "Revoked all tokens of",
+  revoke_token: "Revoked the token",
+  create_api_key: "Made the API key",
+  revoke_api_key: "Revoked the API key",
+  retry_dead_letter: "Tried dead letter",
+  recover_shard: "Rebuilt shard",
+};
 const WORDS = { ready: "Ready", degraded: "Degraded", unavailable: "Unavailable", unreachable: "Does not answer" };
 
 export class House {
@@ -31,8 +40,10 @@ export class House {
       this.#draw(await overview());
       if (performance.now() - this.#lettersMs > LETTERS_EVERY_MS) {
         this.#lettersMs = performance.now();
-        const letters = await deadLetters(LETTERS_MAX);
-        if (this.mayLook()) this.#drawLetters(letters);
+        const [letters, acts] = await Promise.all([deadLetters(LETTERS_MAX), actsDone(ACTS_MAX)]);
+        if (!this.mayLook()) return;
+        this.#drawLetters(letters);
+        this.#drawActs(acts);
       }
     } catch (error) {
       setText(byId("overview-note"), `Not up to date. ${sentence(error.message)}`);
@@ -41,10 +52,11 @@ export class House {
     }
   }
 
-  /** Forgets what could not be archived: it may name bidders. */
+  /** Forgets what could not be archived, and what was done: it may name bidders. */
   forget() {
     this.#lettersMs = -Infinity;
     this.#drawLetters({ count: 0, dead_letters: [] });
+    this.#drawActs({ acts: [] });
   }
 
   #draw({ time, parts, hot_items: hot }) {
@@ -107,6 +119,23 @@ export class House {
           element("td", {}, String(id)),
           element("td", {}, reason),
           element("td", { class: "detail" }, detail),
+          element("td", { class: "when" }, element("time", { datetime: at }, timeText(Date.parse(at)))),
+        ),
+      ),
+    );
+  }
+
+  #drawActs({ acts }) {
+    byId("acts").hidden = acts.length === 0;
+    byId("acts-empty").hidden = acts.length > 0;
+    byId("acts-rows").replaceChildren(
+      ...acts.map(({ act, target, by, reason, at }) =>
+        element(
+          "tr",
+          {},
+          element("td", {}, DONE[act] ?? act.replaceAll("_", " "), element("span", { class: "lot-id" }, ` ${target}`)),
+          element("td", {}, by),
+          element("td", { class: "detail", dir: "auto" }, reason),
           element("td", { class: "when" }, element("time", { datetime: at }, timeText(Date.parse(at)))),
         ),
       ),

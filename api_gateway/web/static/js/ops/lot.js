@@ -15,6 +15,13 @@ const AUDIT_MAX = 20;
 const READ_EVERY_MS = 1500;
 const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const DONE = { paused: "Paused", resumed: "Resumed", cancelled: "Withdrawn", voided: "Bid voided" };
+const RULED = {
+  approve: "Approved",
+  unapprove: "Approval taken back",
+  block: "Blocked",
+  unblock: "Block taken back",
+  unlimit: "Limit taken back",
+};
 const MINUTES_MAX = 30 * 24 * 60;
 const MINUTES = { label: "By how many minutes?", parse: minutesOf, complaint: "Give whole minutes, such as 10." };
 
@@ -50,6 +57,8 @@ export class Lot {
         this.#asksApproval = page.approval_required;
         this.#drawBids();
         this.draw();
+        // After a ruling no frame comes, and it stands among what was done.
+        this.#readSoon();
       },
     });
     byId("find-form").addEventListener("submit", (event) => {
@@ -178,7 +187,7 @@ export class Lot {
       this.#bids = page.bids;
       setText(byId("bids-note"), page.partial ? "Older bids cannot be read at the moment." : "");
       this.#drawBids();
-      this.#drawAudit(audit.operations);
+      this.#drawAudit(audit);
     } catch (error) {
       if (id === this.#id) setText(byId("bids-note"), `The bids could not be read. ${sentence(error.message)}`);
     }
@@ -276,14 +285,21 @@ export class Lot {
     this.#ask(question, `bids/${encodeURIComponent(bid.bid_id)}/void`);
   }
 
-  #drawAudit(operations) {
-    byId("audit-part").hidden = operations.length === 0;
+  #drawAudit({ operations, rulings }) {
+    const done = operations.map(({ type, bid_id: whom, end_time: moved, ...rest }) => ({ ...rest, what: doneText(type, moved), whom }));
+    const ruled = rulings.map(({ ruling, amount, user_id: whom, ...rest }) => ({
+      ...rest,
+      what: amount === null ? (RULED[ruling] ?? ruling) : `Limited to ${this.#money(amount)}`,
+      whom,
+    }));
+    const all = [...done, ...ruled].sort((one, other) => Date.parse(other.at) - Date.parse(one.at));
+    byId("audit-part").hidden = all.length === 0;
     byId("audit").replaceChildren(
-      ...operations.map(({ type, by, reason, bid_id: bid, at, end_time: moved }) =>
+      ...all.map(({ what, whom, by, reason, at }) =>
         element(
           "tr",
           {},
-          element("td", {}, doneText(type, moved), bid === null ? null : element("span", { class: "lot-id" }, ` ${bid}`)),
+          element("td", {}, what, whom === null ? null : element("span", { class: "lot-id" }, ` ${whom}`)),
           element("td", {}, by ?? "—"),
           element("td", { class: "detail", dir: "auto" }, reason ?? ""),
           element("td", { class: "when" }, element("time", { datetime: at }, timeText(Date.parse(at)))),

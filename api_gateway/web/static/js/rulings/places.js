@@ -167,10 +167,9 @@ export class HousePlace {
   /** What somebody leads with is counted from their first limit in the currency on. */
   figuresOf({ limit, committed, remaining, currency }) {
     const money = (amount) => formatMoney(amount, currency);
-    const isCounted = limit !== null || committed > 0;
     return [
       ["Spending limit", limit === null ? "None" : money(limit)],
-      ["Leads with", isCounted ? money(committed) : "Not counted"],
+      ["Leads with", committed === null ? "Not counted" : money(committed)],
       ["May still lead with", remaining === null ? "Any amount" : money(remaining)],
     ];
   }
