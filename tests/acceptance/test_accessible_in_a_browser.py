@@ -134,8 +134,13 @@ async def test_the_catalogue(platform: Stack, house: House, street: Street, size
     await ada.open_lot(other)
     await ada.bids("10")
     await ada.sees("#standing", "You lead")
+    # Where nothing is heard any more of the lot's page.
+    await ada.open("/favicon.svg")
+    heard = len(ada.heard)
     await ada.open(f"/?q={item}")
     await expect(ada.at(".card:visible")).to_have_count(1)
+    # The page tells of a bid that comes after it was told that she leads.
+    await eventually(lambda: any(other in frame for frame in ada.heard[heard:]), f"a frame of {other}", seconds=30)
     async with a_storm(platform, item):
         await ada.sees(".card:visible", "bids")
         await house.bid(other, "bob", amount=20)
