@@ -284,7 +284,7 @@ class Recovery:
         to_count: list[tuple[str, str]] = []
         for (user_id, currency), limit in self._limits.items():
             name, its_use = name_of(user_id, currency), used.get((user_id, currency), 0)
-            lease = Lease(None if limit.most is None else its_use, limit.generation, 0)
+            lease = Lease(None if limit.most is None else 0, limit.generation, 0)
             credit |= {f"u:{name}": str(its_use), f"l:{name}": lease.encode()}
             if home_of(user_id) == shard:
                 key = account_key(user_id, currency)

@@ -1,5 +1,5 @@
 -- Tells a shard of a generation of an account. From here on every lead of the bidder in this shard is counted, and may not go
--- beyond the shard's lease; a lease of the former generation is kept, and none is given until the account is open.
+-- beyond the shard's lease, which is none until the account is open.
 --
 -- KEYS[1] cursors (hash)   KEYS[2] credit (hash)
 -- ARGV[1] user and currency   ARGV[2] generation   ARGV[3] '1' where there is a limit, '0' where there is none
@@ -11,16 +11,16 @@ local epoch, marks, admission = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'ru
 admission = admission or ''
 if not epoch then return { 2 } end
 local used, lease, mark = unpack(redis.call('HMGET', KEYS[2], 'u:' .. ARGV[1], 'l:' .. ARGV[1], 'c:' .. ARGV[1]))
-local granted = used or '0'
 if lease then
-  local its_granted, its_epoch, its_entry, its_admission = string.match(lease, '^(%d*)|(%d+)|(%d+)|%d+|?(.*)$')
+  local its_epoch, its_entry = string.match(lease, '^%d*|(%d+)|(%d+)|')
   local new_epoch, new_entry = string.match(ARGV[2], '^(%d+)|(%d+)$')
   if its_epoch == new_epoch and its_entry == new_entry then return mark and { 3, mark } or { 1 } end
   its_epoch, its_entry, new_epoch, new_entry = tonumber(its_epoch), tonumber(its_entry), tonumber(new_epoch), tonumber(new_entry)
   if its_epoch > new_epoch or (its_epoch == new_epoch and its_entry > new_entry) then return { 4 } end
-  if its_granted ~= '' and (its_admission == admission or tonumber(its_granted) < tonumber(used)) then granted = its_granted end
 end
-if ARGV[3] ~= '1' then granted = '' end
+-- Also where more is used: that may be above the limit, and is not free in this shard once it is released. What is used counts for the
+-- account all the same.
+local granted = ARGV[3] == '1' and '0' or ''
 -- Also where it has counted since a former generation: an account that is open already does not know what this shard uses. It was
 -- told before, and went back.
 mark = mark or ARGV[4]

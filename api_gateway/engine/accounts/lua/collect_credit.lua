@@ -17,12 +17,14 @@ if mark or generation ~= ARGV[2] then return { 4 } end
 n = math.max(tonumber(n), tonumber(ARGV[3])) + 1
 -- Another copy of the shard: the one before it may have given out the next numbers. Raises and reports with these may still be on
 -- their way.
-if its_admission ~= admission then n = n + BEHIND_MOST end
+local is_of_now = its_admission == admission
+if not is_of_now then n = n + BEHIND_MOST end
 n = string.format('%d', n)
 local told = ''
 if granted ~= '' then
   told = used
-  granted = string.format('%d', math.min(tonumber(granted), tonumber(used)))
+  -- A lease of a former admission may have been given to others since, also the part that is used.
+  granted = is_of_now and string.format('%d', math.min(tonumber(granted), tonumber(used))) or '0'
 end
 redis.call('HSET', KEYS[2], 'l:' .. ARGV[1], granted .. '|' .. generation .. '|' .. n .. '|' .. admission)
 return { 1, epoch, n, told }

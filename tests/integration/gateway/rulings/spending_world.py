@@ -112,7 +112,7 @@ class House:
         await ShardScripts(self.redis).admit_shards(dict.fromkeys(shards, (0, 0)), run=f"run-{self.runs}")
 
     async def rebuild(self, shard: str) -> None:
-        """As `recover` rebuilds a shard: in a new epoch, with what is used as its lease."""
+        """As `recover` rebuilds a shard: in a new epoch, without a lease."""
         epoch = int(await self.redis.hget(cursors_key(shard), "epoch")) + 1
         for user in USERS:
             name = name_of(user, USD)
@@ -127,7 +127,7 @@ class House:
                     if state.leader == user and not state.status.is_final:
                         used += state.leader_max
                         await self.redis.hset(item_key(item), "charged", f"{user}|{state.leader_max}")
-            lease = Lease(used if limit else None, generation.decode(), 0)
+            lease = Lease(0 if limit else None, generation.decode(), 0)
             await self.redis.hset(credit_key(shard), mapping={f"u:{name}": used, f"l:{name}": lease.encode()})
             await self.redis.hdel(credit_key(shard), f"c:{name}")
             await self.redis.hset(cursors_key(shard), "rulings", "S")

@@ -291,15 +291,17 @@ class Spending(RuleBasedStateMachine):
             if (fields.get(b"admission") or b"").decode() != account.counting.partition("|")[2]:
                 continue
             parts = self.do(self.house.accounts_scripts.in_shards(user, USD, names.SHARDS))
-            leased = 0
+            leased = granted = 0
             for shard, part in zip(names.SHARDS, parts, strict=True):
                 lease, epoch, _, _ = map(int, fields[shard.encode()].split(b"|"))
                 leased += lease
                 assert part.lease is not None
                 is_current = (part.lease.generation, part.lease.admission) == (account.generation, part.admission)
+                granted += (part.lease.granted or 0) if is_current else 0
                 if is_current and epoch == part.epoch:
                     assert (part.lease.granted or 0) <= lease, shard
             assert int(fields[b"leased"]) == leased
+            assert granted <= account.limit, "whatever is led with: what is free of it later is within the limit"
             if self.in_force[user]:
                 assert sum(part.used for part in parts) == self.do(self.house.leads(user))
 

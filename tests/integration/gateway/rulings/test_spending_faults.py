@@ -249,3 +249,22 @@ async def test_what_somebody_has_in_hand_from_before_a_failover_is_of_no_use(hou
         assert not await scripts.grant("ann", USD, SHARD, part, given)
     assert (await bid(house, ELSEWHERE, 701)).startswith(b"R|LIMIT_EXCEEDED")
     assert (await bid(house, ELSEWHERE, 700)).startswith(b"A")
+
+
+@pytest.mark.parametrize("limit_before", [500, None])
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+async def test_what_is_released_below_a_lower_limit_is_not_free(
+    house: House, limit_before: int | None, is_rebuilt: bool
+) -> None:
+    """What is led with above the limit stands. Once it does not, its shard has no more than the limit, either."""
+    await with_limit(house, 600)
+    await with_limit(house, limit_before)
+    assert (await bid(house, ITEM, 400)).startswith(b"A")
+    await with_limit(house, 50)
+    if is_rebuilt:
+        await house.rebuild(SHARD)
+    await house.voids.strike(ITEM, f"b-{house.numbers}", reason="a test", by="olga")
+    assert await house.leads("ann") == 0
+    for item in (ITEM, ELSEWHERE):
+        assert (await bid(house, item, 51)).startswith(b"R|LIMIT_EXCEEDED")
+    assert (await bid(house, ITEM, 50)).startswith(b"A")
