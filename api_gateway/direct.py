@@ -75,6 +75,8 @@ class DirectRoad:
         try:
             key = request.headers.get(b"idempotency-key")
             permit = _permit_of(request)
+            if request.is_late:
+                context.access.check_again(permit)
             sent = SentBid.read(request.body, None if key is None else read_key(key), permit)
             exponent = context.items.known.get(item_id)
             if exponent is None:
@@ -127,6 +129,8 @@ class DirectRoad:
     def _create_item(self, request: DirectRequest) -> None:
         context: Context = request.state["context"]
         try:
+            if request.is_late:
+                context.access.check_again(_permit_of(request))
             item = read_new_item(request.body, _permit_of(request), context.images.hosts)
         except BiddingError as error:
             _refuse(request, error)

@@ -107,6 +107,8 @@ class HotPath:
                 permit = context.permit(PLACE_BID, scope["headers"], peer_of(scope))
                 key = idempotency_key(scope["headers"])
                 sent = await self._read(receive)
+                # Else whoever holds back the last byte would be believed for as long as a body may take.
+                context.access.check_again(permit)
                 if item_id not in context.items.known:
                     check_item_id(item_id)
                 status, body = await decide(context, item_id, SentBid.read(sent, key, permit))

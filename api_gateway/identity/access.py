@@ -220,16 +220,23 @@ class Access:
             return False
 
     def is_over(self, permit: Permit, now_s: float) -> bool:
-        """Whether a permit of before holds no more, at this Unix time: the caller's token is expired or revoked."""
+        """Whether a permit of before holds no more, at this Unix time: the caller's token is expired or revoked, or its
+        key was withdrawn."""
         if permit.is_over(now_s):
             return True
         if self._principals is None or permit.principal is None:
             return False
         try:
             self._principals.check_revoked(permit.principal)
-        except Unauthenticated:
+        except (Unauthenticated, KeysAway):
             return True
-        return False
+        return not self._principals.is_vouched(permit.principal)
+
+    def check_again(self, permit: Permit) -> None:
+        """For who was let in by the head of a request, and has taken time over its body. Raises as :meth:`permit`, but
+        charges nothing."""
+        if self._principals is not None and permit.principal is not None:
+            self._principals.check_again(permit.principal)
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """Who calls, with ``AUTH_MODE=jwt``. Raises Unauthenticated and KeysAway."""

@@ -64,6 +64,7 @@ class DirectRequest:
 
     __slots__ = (
         "_answer",
+        "_began_in",
         "_protocol",
         "admitted",
         "body",
@@ -80,6 +81,7 @@ class DirectRequest:
     def __init__(self, protocol: DirectHttpProtocol, endpoint: Endpoint, headers: Mapping[bytes, bytes]) -> None:
         self._protocol = protocol
         self._answer = endpoint.answer
+        self._began_in = protocol.reads
         self.target = protocol.url
         """As it was sent."""
         self.headers = headers
@@ -104,6 +106,11 @@ class DirectRequest:
         """The address of the other end of the connection; None where it has none."""
         client = self._protocol.client
         return client[0] if client else None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its body ends in another read than its head: what :attr:`Endpoint.begin` has found may be old."""
+        return self._protocol.reads != self._began_in
 
     def complete(self) -> None:
         """Hand it to its endpoint."""

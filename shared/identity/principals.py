@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Final, TypeVar
 
 from shared.identity.errors import KeysAway, Unauthenticated
-from shared.identity.keys import Keys
+from shared.identity.keys import UNKNOWN_KEY, Keys
 from shared.identity.revocations import Revocations
 from shared.identity.tokens import EXPIRED, Principal, Tokens
 
@@ -126,6 +126,19 @@ class Principals:
         # Each time: it may be revoked at any.
         self.check_revoked(principal)
         return principal
+
+    def is_vouched(self, principal: Principal) -> bool:
+        """Whether the key that vouches for this principal is still one that is believed: asked of those whom
+        :meth:`who` has told once, on what stays open. False where that cannot be told now."""
+        return self._tokens.vouched(principal)
+
+    def check_again(self, principal: Principal) -> None:
+        """Whether the token that named this principal a moment ago would still do so. Raises as :meth:`who`."""
+        if self._now_s() >= principal.expires_s + self._tokens.leeway_s:
+            raise Unauthenticated(EXPIRED)
+        self.check_revoked(principal)
+        if not self.is_vouched(principal):
+            raise Unauthenticated(UNKNOWN_KEY)
 
     def check_revoked(self, principal: Principal) -> None:
         """

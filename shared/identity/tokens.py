@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jwt
 
 from shared import names
-from shared.identity.errors import Unauthenticated
+from shared.identity.errors import KeysAway, Unauthenticated
 from shared.identity.keys import Keys
 
 ROLES_CLAIM: Final = "roles"
@@ -29,6 +29,14 @@ class Role(StrEnum):
     AUDITOR = "auditor"
 
 
+class Vouching(NamedTuple):
+    """What a token was signed with: a key, and how it was found."""
+
+    kid: str | None
+    algorithm: str
+    key: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Whom a token names.
@@ -39,6 +47,7 @@ class Principal:
         expires_s: Unix time until which the token says so.
         issued_s: Unix time at which it was issued; 0 where it does not say.
         token_id: its ``jti``; empty where it has none.
+        vouching: what it was signed with; None where nobody has asked for a signature.
     """
 
     user_id: str
@@ -46,6 +55,8 @@ class Principal:
     expires_s: int
     issued_s: int = 0
     token_id: str = ""
+    # No part of who it is; and a key may be a secret.
+    vouching: Vouching | None = field(default=None, compare=False, repr=False)
 
 
 class Tokens:
@@ -65,9 +76,9 @@ class Tokens:
             Unauthenticated: it is not believed.
             KeysAway: whether it is good cannot be told now.
         """
-        keys, algorithm = self._find(token)
+        keys, kid, algorithm = self._find(token)
         try:
-            claims = self._claims(token, keys, algorithm)
+            claims, key = self._claims(token, keys, algorithm)
         except jwt.ExpiredSignatureError:
             raise Unauthenticated(EXPIRED) from None
         except jwt.ImmatureSignatureError:
@@ -81,9 +92,20 @@ class Tokens:
         except (jwt.PyJWTError, ArithmeticError, ValueError, TypeError, RecursionError):
             # Numbers out of all bounds, and the like: not all of it becomes an error of PyJWT.
             raise Unauthenticated(_NOT_VALID) from None
-        return _principal(claims)
+        return _principal(claims, Vouching(kid, algorithm, key))
 
-    def _claims(self, token: str, keys: Sequence[Any], algorithm: str) -> dict[str, Any]:
+    def vouched(self, principal: Principal) -> bool:
+        """Whether what a principal's token was signed with is still believed. False where that cannot be told now."""
+        vouching = principal.vouching
+        if vouching is None:
+            return True
+        try:
+            return vouching.key in self._keys.find(vouching.kid, vouching.algorithm)
+        except (Unauthenticated, KeysAway):
+            return False
+
+    def _claims(self, token: str, keys: Sequence[Any], algorithm: str) -> tuple[dict[str, Any], Any]:
+        """What it says, and the key with which it is signed."""
         refusal: jwt.PyJWTError = jwt.InvalidSignatureError("there is no key")
         for key in keys:
             try:
@@ -100,11 +122,11 @@ class Tokens:
                 refusal = error  # another key may have signed it
             else:
                 self._keys.note(key)
-                return claims
+                return claims, key
         raise refusal
 
-    def _find(self, token: str) -> tuple[Sequence[Any], str]:
-        """The keys that the token may be signed with, and the algorithm which they are for."""
+    def _find(self, token: str) -> tuple[Sequence[Any], str | None, str]:
+        """The keys that the token may be signed with, its word for them, and the algorithm which they are for."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
@@ -115,13 +137,13 @@ class Tokens:
         if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
             raise Unauthenticated(_NOT_VALID)
         # The token's word for the algorithm only selects among keys that are each for one algorithm alone.
-        return self._keys.find(kid, algorithm), algorithm
+        return self._keys.find(kid, algorithm), kid, algorithm
 
 
 EXPIRED: Final = "the token is expired; get a new one"
 
 
-def _principal(claims: dict[str, Any]) -> Principal:
+def _principal(claims: dict[str, Any], vouching: Vouching) -> Principal:
     user_id, expires_s, roles = claims["sub"], claims["exp"], claims.get(ROLES_CLAIM, [])
     if not isinstance(user_id, str) or not names.is_user_id(user_id):
         raise Unauthenticated(f"{_NOT_VALID}: its sub is not a user id")
@@ -137,4 +159,4 @@ def _principal(claims: dict[str, Any]) -> Principal:
         raise Unauthenticated(f"{_NOT_VALID}: its jti is not a text")
     # PyJWT has seen that it is a number, and not ahead.
     issued_s = int(claims.get("iat", 0))
-    return Principal(user_id, known, int(min(expires_s, _EXPIRES_MAX_S)), issued_s, token_id)
+    return Principal(user_id, known, int(min(expires_s, _EXPIRES_MAX_S)), issued_s, token_id, vouching)

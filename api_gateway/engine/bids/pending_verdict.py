@@ -54,9 +54,13 @@ class PendingVerdict:
 
     def result(self) -> bytes:
         """The line. Raises the error, where it is settled with one."""
-        if self._line is None:
-            raise asyncio.InvalidStateError("the verdict is still pending") if self._error is None else self._error
-        return self._line
+        if self._line is not None:
+            return self._line
+        if self._error is None:
+            raise asyncio.InvalidStateError("the verdict is still pending")
+        # All bids of a flush may share the error. Raised again and again it would gather the frames of all of them, and
+        # keep what these hold.
+        raise self._error.with_traceback(None)
 
     def add_done_callback(self, told: Callable[[PendingVerdict], None]) -> None:
         """``told`` is called with it when it is settled, in the order in which they were added; at once, if it is."""

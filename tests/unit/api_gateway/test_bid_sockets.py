@@ -8,13 +8,19 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway.bid_socket.messages import TOO_MANY_ERRORS
+from api_gateway.bid_socket.messages import TOKEN_EXPIRED, TOO_MANY_ERRORS
 from api_gateway.bid_socket.protocol import BidSocket
 from api_gateway.bid_socket.session import ERRORS_MAX, Session
 from api_gateway.bid_socket.sockets import BidSockets
 from api_gateway.contract.schemas import _meant
 from api_gateway.door.foreign_pages import is_allowed
-from api_gateway.identity.access import Permit, Reach
+from api_gateway.identity.access import Access, Permit, Reach
+from shared.identity.jwks import parse_jwks
+from shared.identity.keys import FixedKeys, Keys
+from shared.identity.principals import Principals
+from shared.identity.signing import WithOwnKey
+from shared.identity.tokens import Tokens
+from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, headers_of, jwk_of, jwks, private_key, signed
 from tests.waiting import eventually
 
 
@@ -108,3 +114,27 @@ def test_a_client_that_is_not_read_is_not_taken_for_dead() -> None:
 )
 def test_a_misspelt_member_is_guessed_by_its_letters(name: str, meant: str | None) -> None:
     assert _meant(name, ["user_id", "amount", "max_amount", "bid_id"]) == meant
+
+
+async def test_it_closes_when_the_key_of_its_token_is_withdrawn_and_stays_when_another_is() -> None:
+    """Else whoever has signed with a key that was stolen would bid on until the end that they have written themselves.
+
+    1. The issuer has two keys; somebody connects. 2. The other key goes. 3. Theirs does.
+    """
+    ec, ed = jwk_of(private_key("ES256"), "one"), jwk_of(private_key("EdDSA"), "two")
+    issued = FixedKeys(parse_jwks(jwks(ec, ed)))
+    keys: Keys = WithOwnKey(parse_jwks(jwks(jwk_of(private_key("ES256"), "own"))), issued)
+    principals = Principals(Tokens(keys, issuer=ISSUER, audience=AUDIENCE, leeway_s=0), keys)
+    access, socket = Access(principals), Socket()
+    token = signed(private_key("ES256"), "ES256", headers={"kid": "one"}, exp=253_402_300_799)
+    permit = access.permit("bid_socket", headers_of(token))
+    context: Any = SimpleNamespace(access=access)
+    session = Session(context, permit, cast(Any, socket), on_gone=lambda _: None)
+    session.look()
+    # Read anew, each key is another object.
+    issued._keys = parse_jwks(jwks(ec))
+    session.look()
+    assert socket.finished == []
+    issued._keys = parse_jwks(jwks(ed))
+    session.look()
+    assert socket.finished == [TOKEN_EXPIRED.code]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +19,7 @@ from api_gateway.direct import DirectRoad
 from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.hot_path import HotPath
 from api_gateway.identity.access import Access
 from infrastructure.local.servers.ports import HOST
 from shared.http.direct import direct_protocol
@@ -31,6 +32,7 @@ from shared.identity.tokens import Tokens
 from shared.secret_pairs import SecretPair
 from tests.protocols import speaking
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, SECRET, signed
+from tests.waiting import eventually
 
 _JSON = "content-type: application/json\r\n"
 NOW_S = int(time.time())
@@ -55,12 +57,20 @@ class Gateway:
         self.committer = self
         self.traces = None
         self.bidders: list[str] = []
+        self.let_in = 0
 
     def clock(self) -> float:
         return self.now_s
 
+    def permit(self, call: str, headers: Any, peer: str | None) -> Any:
+        permit = Context.permit(cast(Any, self), call, headers, peer)
+        self.let_in += 1
+        return permit
+
     def permit_named(self, call: str, headers: Any, peer: str | None) -> Any:
-        return Context.permit_named(cast(Any, self), call, headers, peer)
+        permit = Context.permit_named(cast(Any, self), call, headers, peer)
+        self.let_in += 1
+        return permit
 
     def place(self, bid: PendingBid) -> None:
         self.bidders.append(bid.user_id)
@@ -71,13 +81,29 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def bid(self, token: str, *, scheme: str = "Bearer ", lines: str = _JSON) -> int:
-        """The status of the answer."""
+    async def bid(
+        self,
+        token: str,
+        *,
+        scheme: str = "Bearer ",
+        lines: str = _JSON,
+        in_chunks: bool = False,
+        before_the_end: Callable[[], Awaitable[None]] | None = None,
+    ) -> int:
+        """The status of the answer. ``in_chunks``: by the ASGI road. ``before_the_end`` is awaited before the last byte
+        of the body is sent."""
         body = '{"amount":1.25}'
-        self._writer.write(
-            f"POST /api/v1/items/lot/bid HTTP/1.1\r\nhost: x\r\nauthorization: {scheme}{token}\r\n{lines}"
-            f"content-length: {len(body)}\r\n\r\n{body}".encode()
-        )
+        sized = f"content-length: {len(body)}\r\n\r\n{body}"
+        if in_chunks:
+            sized = f"transfer-encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n0\r\n\r\n"
+        request = (
+            f"POST /api/v1/items/lot/bid HTTP/1.1\r\nhost: x\r\nauthorization: {scheme}{token}\r\n{lines}{sized}"
+        ).encode()
+        if before_the_end is not None:
+            self._writer.write(request[:-1])
+            await before_the_end()
+            request = request[-1:]
+        self._writer.write(request)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         await self._reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
         return int(head.split()[1])
@@ -86,9 +112,9 @@ class Connection:
 @asynccontextmanager
 async def connected(gateway: Gateway) -> AsyncIterator[Connection]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise AssertionError("these bids are plain")
+        raise AssertionError("these are bids")
 
-    config = uvicorn.Config(cast(Any, app), interface="asgi3", lifespan="off", ws="none", log_config=None)
+    config = uvicorn.Config(cast(Any, HotPath(app)), interface="asgi3", lifespan="off", ws="none", log_config=None)
     protocol = direct_protocol(DirectRoad().find, head_bytes_max=16_384, timeout_s=600)
 
     def with_state(*args: Any, **options: Any) -> Any:
@@ -122,6 +148,26 @@ async def test_a_token_that_is_revoked_while_its_connection_is_open(name: str) -
         assert await connection.bid(token, scheme="bearer  ") == 401, "however it is spelt"
         assert await connection.bid(other) == 201
     assert gateway.bidders == ["ann", "ann", "bob"]
+
+
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["plain", "in chunks"])
+@pytest.mark.parametrize("ends_by", ["expiry", "revocation", "another key", "nothing"])
+async def test_a_token_that_ends_while_the_body_of_its_bid_is_held_back(ends_by: str, in_chunks: bool) -> None:
+    """1. The head of a bid comes, and its caller is let in. 2. The token ends. 3. The body's last byte comes."""
+    gateway = Gateway()
+
+    async def end() -> None:
+        await eventually(lambda: gateway.let_in == 1)
+        if ends_by == "expiry":
+            gateway.now_s += 3_600
+        elif ends_by == "revocation":
+            gateway.revocations.add({"t:a-token": Revocation(NOW_S, NOW_S + 3_600)})
+        elif ends_by == "another key":
+            gateway.keys._secrets = SecretPair("AUTH_HS256_SECRET", "t" * 32)
+
+    async with connected(gateway) as connection:
+        status = await connection.bid(signed(**LASTING), in_chunks=in_chunks, before_the_end=end)
+    assert (status, gateway.bidders) == ((201, ["ann"]) if ends_by == "nothing" else (401, []))
 
 
 async def test_when_the_keys_change_no_open_connection_is_believed_on() -> None:

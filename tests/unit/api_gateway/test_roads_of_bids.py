@@ -76,7 +76,7 @@ class Request:
     def __init__(self, gateway: Gateway, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.target, self.headers, self.body = b"/api/v1/items/lot/bid", dict(headers), body
         self.state = {"context": gateway}
-        self.peer, self.admitted = "192.0.2.7", None
+        self.peer, self.admitted, self.is_late = "192.0.2.7", None, False
         self.statuses: list[int] = []
 
     def answer(self, status: int, lines: bytes, body: bytes) -> None:

@@ -41,6 +41,17 @@ async def test_an_error_is_told_at_once_and_raised_where_it_is_awaited() -> None
         await verdict
 
 
+def test_an_error_that_many_bids_share_does_not_gather_what_those_hold_to_whom_it_was_told() -> None:
+    error, lengths = OutcomeUnknown(), []
+    for _ in range(3):
+        verdict = PendingVerdict()
+        verdict.set_exception(error)
+        with pytest.raises(OutcomeUnknown) as raised:
+            verdict.result()
+        lengths.append(len(raised.traceback))
+    assert lengths == [lengths[0]] * 3
+
+
 async def test_who_is_cancelled_takes_the_verdict_from_nobody() -> None:
     verdict = PendingVerdict()
     gone, stays = asyncio.create_task(_awaited(verdict)), asyncio.create_task(_awaited(verdict))
