@@ -80,7 +80,7 @@ class _Bidder(Generic[ListenerT]):
     facts: Facts | None = None
     bid_since: bool = False
     told_struck: dict[ListenerT, Version] = field(default_factory=dict)
-    listeners: dict[ListenerT, tuple[bool, tuple[Standing, int | None] | None]] = field(default_factory=dict)
+    listeners: dict[ListenerT, tuple[bool, tuple[Standing, int | None, str] | None]] = field(default_factory=dict)
 
     @property
     def sees_maximum(self) -> bool:
@@ -190,6 +190,8 @@ class Standings(Generic[ListenerT]):
             return
         standing = standing_of(user_id, item, has_bid=has_bid)
         maximum = maximum_to_tell(user_id, item, facts)
+        # An item that is not there yet has the names of its creation once it is.
+        alias = alias_of(self.item_id, user_id, None if item is None else item.created_us)
         frames: dict[int | None, Frame] = {}
         for listener, (sees_maximum, before) in list(bidder.listeners.items()):
             for struck in facts.struck:
@@ -197,11 +199,11 @@ class Standings(Generic[ListenerT]):
                     bidder.told_struck[listener] = struck.version
                     yield listener, self._struck(struck)
             its_maximum = maximum if sees_maximum else None
-            if before == (standing, its_maximum):
+            if before == (standing, its_maximum, alias):
                 continue
             if its_maximum not in frames:
-                frames[its_maximum] = self._frame(user_id, standing, item, its_maximum)
-            bidder.listeners[listener] = (sees_maximum, (standing, its_maximum))
+                frames[its_maximum] = self._frame(alias, standing, item, its_maximum)
+            bidder.listeners[listener] = (sees_maximum, (standing, its_maximum, alias))
             yield listener, frames[its_maximum]
 
     def _struck(self, struck: Struck) -> Frame:
@@ -215,12 +217,12 @@ class Standings(Generic[ListenerT]):
             currency=struck.currency,
         )
 
-    def _frame(self, user_id: str, standing: Standing, item: ItemState | None, maximum: int | None) -> Frame:
+    def _frame(self, alias: str, standing: Standing, item: ItemState | None, maximum: int | None) -> Frame:
         return standing_frame(
             self.item_id,
             UNKNOWN if item is None else item.version,
             standing,
-            alias=alias_of(self.item_id, user_id, None if item is None else item.created_us),
+            alias=alias,
             current_bid=None if item is None else item.state.price,
             min_next_bid=None if item is None else item.min_next_bid,
             currency=_DEFAULT_CURRENCY if item is None else item.terms.currency,
