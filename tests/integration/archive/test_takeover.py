@@ -169,8 +169,8 @@ async def test_the_takeover_ends_in_no_deadlock_with_an_archiver(servers: Stack,
         await archiver.execute("BEGIN; SELECT FROM shard_cursors WHERE shard = 's00' FOR UPDATE")
         migrating = asyncio.create_task(migrate(url))
         await eventually(lambda: connection.fetchval(BLOCKED), seconds=60)
-        assert len(await connection.fetch("SELECT shard FROM shard_cursors")) == 64
         await bid_by(archiver, "ann", 1)
+        assert len(await connection.fetch("SELECT shard FROM shard_cursors")) == 64
         await archiver.execute("COMMIT")
         assert (await migrating)[0] == PARTED
     finally:
