@@ -135,7 +135,8 @@ async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) ->
     """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, as they are archived: who did
     it, and why.
 
-    410 HISTORY_RETIRED: they are in the item's export alone, which the answer names.
+    410 HISTORY_RETIRED: what was done to it is in the item's export alone, which the answer names; what was ruled on
+    its bidders is in the table `rulings` alone.
     """
     context: Context = context_of(request)
     operations = [

@@ -70,7 +70,8 @@ class SortedBatch:
             is_former = entry is not None and entry.epoch < fences.get(entry.shard, 0)
             spans = retired.get(delivery.batch.item_id) if delivery.batch is not None else None
             if is_former and delivery.batch is not None:
-                if spans is not None and has_all(spans, delivery):
+                # Rulings are in no export: it is looked whether they are stored.
+                if spans is not None and not delivery.batch.rulings and has_all(spans, delivery):
                     batch.known += delivery.rows
                 else:
                     batch.former.append(delivery)

@@ -2,8 +2,9 @@
 
 -- name: relax
 -- First in a transaction of the chainer. Its rows can all be computed again, so its COMMIT need not wait for the disk, and
--- does not compete for it with the write path.
+-- does not compete for it with the write path. It notes bidders itself: no trigger has to (migration 0012).
 SELECT
+    set_config('bidding.notes_bidders', 'on', true),
     set_config('idle_in_transaction_session_timeout', '30s', true),
     set_config('synchronous_commit', 'off', true);
 

@@ -37,6 +37,19 @@ FILL = """
     DELETE FROM bids WHERE seq = 11"""
 
 
+BLOCKED = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def those_before(name: str, folder: Path) -> Path:
+    """A folder with the migrations before the one with this name."""
+    before = folder / f"before-{name}"
+    shutil.copytree(FOLDER, before)
+    for path in before.glob("*.sql"):
+        if path.name >= name:
+            path.unlink()
+    return before
+
+
 async def digests(connection: asyncpg.Connection) -> dict[str, str]:
     """Of each table its rows, whatever their order."""
     return {
@@ -61,23 +74,17 @@ async def test_a_filled_database_is_taken_over(
     servers: Stack, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = await new_database(servers)
-    before = tmp_path / "before"
-    shutil.copytree(FOLDER, before)
-    for path in before.glob("*.sql"):
-        if path.name >= PARTED:
-            path.unlink()
-    await migrate(url, folder=before)
+    await migrate(url, folder=those_before(PARTED, tmp_path))
     connection = await asyncpg.connect(url)
     reader = await asyncpg.connect(url)
     try:
         await connection.execute(FILL)
         rows = await digests(connection)
 
-        # It is killed when two of the tables are in parts: it waits for somebody who reads the third.
-        await reader.execute("BEGIN; SELECT count(*) FROM sealed")
+        # It is killed when all are in parts: it waits for somebody who makes a table of a name that it needs.
+        await reader.execute("BEGIN; CREATE TABLE retired_items ()")
         migrating = asyncio.create_task(migrate(url))
-        blocked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        pid = await eventually(lambda: connection.fetchval(blocked), seconds=60)
+        pid = await eventually(lambda: connection.fetchval(BLOCKED), seconds=60)
         assert await connection.fetchval("SELECT pg_terminate_backend($1)", pid)
         with pytest.raises(MigrationError):
             await migrating
@@ -115,3 +122,57 @@ async def test_a_filled_database_is_taken_over(
         assert (await archive.store(sent)).duplicates == 40
     finally:
         pool.terminate()
+
+
+async def bid_by(archiver: asyncpg.Connection, user: str, seq: int) -> None:
+    """What an archiver of the version before writes for a bid."""
+    place = f"('lot', 1, {seq}"
+    await archiver.execute(
+        f"INSERT INTO bids VALUES {place}, 'bid-{seq}', '{user}', {seq}, 0, 'bid', 'valid', '{user}', now())"
+    )
+    await archiver.execute(f"INSERT INTO event_hashes VALUES {place}, sha256('x'))")
+
+
+async def test_what_the_version_before_chains_is_among_ones_bids(servers: Stack, tmp_path: Path) -> None:
+    """A new version comes migrations first, and archivers one after the other."""
+    url = await new_database(servers)
+    await migrate(url, folder=those_before("0012_own_lists.sql", tmp_path))
+    archiver, connection = await asyncpg.connect(url), await asyncpg.connect(url)
+    try:
+        await bid_by(archiver, "early", 1)
+        await archiver.execute("BEGIN")
+        await bid_by(archiver, "meanwhile", 2)
+        migrating = asyncio.create_task(migrate(url, folder=those_before(PARTED, tmp_path)))
+
+        async def waits_or_done() -> bool:
+            return migrating.done() or bool(await connection.fetchval(BLOCKED))
+
+        await eventually(waits_or_done, seconds=60)
+        await archiver.execute("COMMIT")
+        await migrating
+        await bid_by(archiver, "between", 3)
+        await migrate(url)
+        await bid_by(archiver, "late", 4)
+        rows = await connection.fetch("SELECT user_id FROM bidders ORDER BY first_bid_at")
+        assert [row["user_id"] for row in rows] == ["early", "meanwhile", "between", "late"]
+    finally:
+        await archiver.close()
+        await connection.close()
+
+
+async def test_the_takeover_ends_in_no_deadlock_with_an_archiver(servers: Stack, tmp_path: Path) -> None:
+    """It locks its shards first and then writes bids; shards can be read meanwhile."""
+    url = await new_database(servers)
+    await migrate(url, folder=those_before(PARTED, tmp_path))
+    archiver, connection = await asyncpg.connect(url), await asyncpg.connect(url)
+    try:
+        await archiver.execute("BEGIN; SELECT FROM shard_cursors WHERE shard = 's00' FOR UPDATE")
+        migrating = asyncio.create_task(migrate(url))
+        await eventually(lambda: connection.fetchval(BLOCKED), seconds=60)
+        await bid_by(archiver, "ann", 1)
+        assert len(await connection.fetch("SELECT shard FROM shard_cursors")) == 64
+        await archiver.execute("COMMIT")
+        assert (await migrating)[0] == PARTED
+    finally:
+        await archiver.close()
+        await connection.close()

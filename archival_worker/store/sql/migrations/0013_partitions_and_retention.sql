@@ -5,6 +5,13 @@
 --
 -- One transaction: if it is killed half-way, everything is as it was. It locks these tables against reading and writing until it
 -- has ended; meanwhile bids are taken, and wait in Redis and in the stream. Indexes are made after the rows are there.
+--
+-- All is locked at once, in the order in which archival workers take it: they lock their shards first, and one that had done so and
+-- waited for the bids while rows are moved would end this in a deadlock, after all of them were moved. Shards can be read meanwhile,
+-- as whoever shows closed items does.
+LOCK TABLE shard_cursors IN EXCLUSIVE MODE;
+LOCK TABLE bids, event_hashes, sealed, dead_letters IN ACCESS EXCLUSIVE MODE;
+
 DO $$
 DECLARE
     parts CONSTANT integer := 16;
@@ -40,6 +47,11 @@ ALTER TABLE bids ADD PRIMARY KEY (item_id, epoch, seq);
 ALTER TABLE bids ADD UNIQUE (item_id, epoch, bid_id);
 ALTER TABLE event_hashes ADD PRIMARY KEY (item_id, epoch, seq);
 ALTER TABLE sealed ADD PRIMARY KEY (item_id, epoch, n, at);
+-- As in 0012: it went with the table.
+CREATE TRIGGER note_bidders AFTER INSERT ON event_hashes
+    REFERENCING NEW TABLE AS chained FOR EACH STATEMENT
+    WHEN (current_setting('bidding.notes_bidders', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION note_bidders();
 ANALYZE bids, event_hashes, sealed;
 
 
@@ -77,10 +89,6 @@ CREATE TABLE retired_items (
     CHECK ((state = 'checking') = (retired_at IS NULL)),
     CHECK ((state = 'checking') = (n IS NULL))
 );
-
--- How many items of the shard are retired. It is read with the lock that everybody takes who writes, and while it is 0 nobody asks
--- whether an item is.
-ALTER TABLE shard_cursors ADD COLUMN retired bigint NOT NULL DEFAULT 0;
 
 CREATE INDEX retired_items_open ON retired_items (item_id) WHERE state <> 'retired';
 CREATE SEQUENCE retirements;

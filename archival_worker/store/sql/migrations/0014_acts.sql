@@ -18,3 +18,8 @@ CREATE TABLE acts (
     done_at     timestamptz NOT NULL DEFAULT now(),
     UNIQUE (shard, shard_epoch, n, at)
 );
+
+
+-- How many items of the shard are retired (migration 0013, which must not lock shards against reading for as long as it takes). It is
+-- read with the lock that everybody takes who writes, and while it is 0 nobody asks whether an item is.
+ALTER TABLE shard_cursors ADD COLUMN retired bigint NOT NULL DEFAULT 0;

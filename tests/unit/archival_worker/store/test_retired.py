@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from archival_worker.consume.deliveries import read_delivery
 from archival_worker.store.retired import Span, flattened, has_all, spans_of
 from archival_worker.store.sorted_batch import SortedBatch
-from shared.messages import Event
+from shared import names
+from shared.messages import Event, frame_batch
+from tests.unit.archival_worker.consume.test_deliveries import RULING
 from tests.unit.archival_worker.events import bid, closed, created, delivery
 
 # Created again after a loss, and rebuilt later: seq 4 of the epoch 2 is followed by 5 of the epoch 3.
@@ -48,6 +52,15 @@ def test_a_message_of_a_former_epoch_is_former_unless_the_item_had_it() -> None:
     shard = known.entry.shard if known.entry else ""
     batch = SortedBatch.of([known, late], fences={shard: 3}, retired={"lot-1": SPANS})
     assert (batch.known, batch.former, batch.dead_letters, batch.entries) == (1, [late], [], {})
+
+
+def test_a_ruling_of_a_former_epoch_is_not_taken_for_known() -> None:
+    """No export has it: only PostgreSQL can tell whether it is stored, and else it becomes a dead letter."""
+    message = frame_batch(names.shard_of("lot"), 1, 9, "lot", b"[]", None, msgspec.json.encode([RULING]))
+    sent = read_delivery(names.subject_of("lot"), message, "", names.message_id(names.shard_of("lot"), 1, 9))
+    assert sent.fault is None
+    batch = SortedBatch.of([sent], fences={names.shard_of("lot"): 3}, retired={"lot": SPANS})
+    assert (batch.known, batch.former) == (0, [sent])
 
 
 def test_spans_are_kept_in_one_array() -> None:
