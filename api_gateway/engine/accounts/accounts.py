@@ -42,8 +42,10 @@ class Accounts:
         self._counts = Counts(scripts.charge_what_is_led)
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def open(self, user_id: str, currency: str) -> None:
+    async def open(self, user_id: str, currency: str, *, known: str | None = None) -> None:
         """Tell all shards of the account as it is, count what its bidder leads with, and open it.
+
+        ``known``: the generation that a shard knows, if one was asked: where there is no account, its home lost it.
 
         Raises:
             ShardLost: a shard is lost or closed.
@@ -53,8 +55,15 @@ class Accounts:
         for _ in range(_OPENING_TRIES):
             account = await self._scripts.account(user_id, currency)
             if account is None:
-                return
-            not_counted = await self._scripts.begin(user_id, currency, account)
+                if known is None:
+                    return
+                await self._scripts.renew(user_id, currency, "", known)
+                continue
+            not_counted, later = await self._scripts.begin(user_id, currency, account)
+            if later is not None:
+                # Another has set a limit since the account was read, or the home lost the ruling that all were told of.
+                await self._scripts.renew(user_id, currency, account.generation, later)
+                continue
             if account.is_open and not not_counted:
                 return
             if account.is_open:
@@ -110,7 +119,7 @@ class Accounts:
             if part.lease is None or part.lease.granted is None:
                 return True
             if not part.is_counted:
-                await self.open(user_id, currency)
+                await self.open(user_id, currency, known=part.lease.generation)
                 continue
             if part.lease.admission != part.admission:
                 # Another copy of the shard was admitted: its lease may be one that it has given back.
@@ -135,7 +144,7 @@ class Accounts:
                     await self._scripts.catch_up(user_id, currency, shard, part.lease.generation)
                 was_old = True
             else:
-                await self.open(user_id, currency)
+                await self.open(user_id, currency, known=part.lease.generation)
         raise Unavailable("the bidder's account is busy; try again")
 
     async def _ask_others(self, shard: str, user_id: str, currency: str, generation: str) -> None:

@@ -23,6 +23,7 @@ from shared.redis_layout.scripts import Call, Script
 _LUA: Final = Path(__file__).parent / "lua"
 _TOO_MANY: Final = 9
 _NOT_COUNTED: Final = 3
+_LATER: Final = 4
 _LACKING, _OTHER_GENERATION, _COUNTING, _OLD = 1, 4, 5, 6
 _KEYS_PER_SCAN: Final = 1_000
 _NO_BOUND: Final = str(2**53)
@@ -67,6 +68,15 @@ _NO_RAISE: Final[dict[int, NoRaise]] = {
     _OLD: "old",
 }
 
+
+class Begun(NamedTuple):
+    """``marks``: of each shard that has not counted what the bidder leads with. ``later``: a generation that a shard
+    knows, and that is later than the account's."""
+
+    marks: dict[str, str]
+    later: str | None
+
+
 Report = tuple[str, int, int, str]
 """What a shard has told: its name, epoch, n, and what is used of its lease, empty for any amount."""
 
@@ -83,6 +93,7 @@ class AccountScripts:
     _lease: Final = Script.read(_LUA / "lease_credit.lua")
     _take_back: Final = Script.read(_LUA / "take_back_credit.lua")
     _recount: Final = Script.read(_LUA / "recount_account.lua")
+    _renew: Final = Script.read(_LUA / "renew_account.lua")
     _charge: Final = Script.read(LUA / "charge_item.lua", libraries=["item", "one_item"])
 
     def __init__(self, redis: Redis, limits: ScriptLimits, *, accounts_max: int = RULED_MAX) -> None:
@@ -142,9 +153,9 @@ class AccountScripts:
             found.append(InShard(number, int(used or 0), known, mark is None, (admission or b"").decode()))
         return found
 
-    async def begin(self, user_id: str, currency: str, account: Account) -> dict[str, str]:
-        """Tell all shards of the account's generation. Returns those that have not counted what the bidder leads with,
-        and the mark in each: :meth:`counted` takes it away, after :meth:`charge_what_is_led`.
+    async def begin(self, user_id: str, currency: str, account: Account) -> Begun:
+        """Tell all shards of the account's generation. :meth:`counted` takes the marks away, after
+        :meth:`charge_what_is_led`.
 
         Raises:
             ShardLost: one of them is lost or closed.
@@ -154,11 +165,19 @@ class AccountScripts:
         answers = await self._begin.run_each(self._redis, calls)
         if not all(not isinstance(answer, Exception) and answer[0] in (1, 3, 4) for answer in answers):
             raise ShardLost("an account needs all shards; one is being rebuilt", retry_after_s=5)
-        return {
+        marks = {
             shard: answer[1].decode()
             for shard, answer in zip(names.SHARDS, answers, strict=True)
             if answer[0] == _NOT_COUNTED
         }
+        later = [answer[1].decode() for answer in answers if answer[0] == _LATER]
+        return Begun(marks, max(later, key=_number_of, default=None))
+
+    async def renew(self, user_id: str, currency: str, generation: str, later: str) -> None:
+        """Give the account a generation above one that a shard knows, if it still has this one (empty for no account):
+        its home lost the later one."""
+        keys = [*_of_account(user_id, currency), spreading_key(home_of(user_id))]
+        await self._renew.run(self._redis, keys, [name_of(user_id, currency), generation, later])
 
     async def counted(self, user_id: str, currency: str, marks: Mapping[str, str]) -> None:
         """Tell these shards that what the bidder led with is counted, since :meth:`begin` gave their marks. One that
@@ -262,6 +281,11 @@ class AccountScripts:
         """Note what is to be done with an account, if it is of this generation."""
         keys = [account_key(user_id, currency), spreading_key(home_of(user_id))]
         await self._recount.run(self._redis, keys, [name_of(user_id, currency), generation, what])
+
+
+def _number_of(generation: str) -> tuple[int, int]:
+    epoch, entry = generation.split("|")
+    return int(epoch), int(entry)
 
 
 def _of_account(user_id: str, currency: str) -> list[str]:

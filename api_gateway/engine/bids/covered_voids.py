@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from api_gateway.engine.bids.committer import FindCredit
+from api_gateway.engine.bids.voids import Voids
 from shared.crash_points import crash_point
 from shared.domain.errors import LeadLacksCredit, Unavailable
 
@@ -12,7 +13,7 @@ _TRIES: Final = 6
 
 
 class Strikes(Protocol):
-    """:class:`api_gateway.engine.bids.voids.Voids`."""
+    """What an operation needs of it."""
 
     async def strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> int: ...
 
@@ -21,7 +22,7 @@ class CoveredVoids:
     """The credit is in the item's shard before the bid is struck, and taken in the step that strikes it. So whoever
     dies in between leaves credit that nobody uses, and never a lead without credit."""
 
-    def __init__(self, voids: Strikes, find_credit: FindCredit) -> None:
+    def __init__(self, voids: Voids, find_credit: FindCredit) -> None:
         """``find_credit``: awaited with ``(item, bidder, currency, minor units)`` where the shard lacks so much;
         whether it is worth asking the shard again."""
         self._voids = voids
@@ -35,11 +36,18 @@ class CoveredVoids:
             Unavailable: nothing was changed; that cannot be told now, or others took the credit again and again.
             BiddingError, RedisError, OSError: as :meth:`Voids.strike` raises them.
         """
-        for _ in range(_TRIES):
-            try:
-                return await self._voids.strike(item_id, bid_id, reason=reason, by=by)
-            except LeadLacksCredit as lacking:
-                if not await self._find_credit(item_id, lacking.user_id, lacking.currency, lacking.missing):
-                    raise
-                crash_point("voids.secured")
-        raise Unavailable("others took the credit that this void needs; try again")
+        tries = 0
+
+        async def cover(lacking: LeadLacksCredit) -> bool:
+            # The script is asked again at once, with what was counted. Were a long history counted anew in between, a
+            # bidder who bids elsewhere every second, be it in vain, would take the credit each time.
+            nonlocal tries
+            tries += 1
+            if tries > _TRIES:
+                raise Unavailable("others took the credit that this void needs; try again")
+            if not await self._find_credit(item_id, lacking.user_id, lacking.currency, lacking.missing):
+                return False
+            crash_point("voids.secured")
+            return True
+
+        return await self._voids.strike(item_id, bid_id, reason=reason, by=by, cover=cover)

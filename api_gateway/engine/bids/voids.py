@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -17,7 +17,7 @@ from api_gateway.engine.item_scripts import ItemScripts
 from api_gateway.reads.bids_in_order import Bookmark
 from shared.clients.redis import told_of
 from shared.domain.auction import Terms
-from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, Unavailable
+from shared.domain.errors import BidNotFound, BidStruck, ItemNotFound, LeadLacksCredit, Unavailable
 from shared.domain.voiding import LogEntry, cause_of
 from shared.redis_layout.accepted_log import decode_entry
 from shared.redis_layout.item_hash import decode_item
@@ -29,6 +29,9 @@ _LOOK_AGAIN_S: Final = 0.1
 _COUNTED_AT_ONCE: Final = 100
 # Less than the minute after which a load balancer gives up a silent request.
 _COUNT_WITHIN_S: Final = 50.0
+
+Cover = Callable[[LeadLacksCredit], Awaitable[bool]]
+"""Gets credit for a lead into the shard; whether it is worth asking the shard again."""
 
 
 class AcceptedBids(Protocol):
@@ -91,8 +94,9 @@ class Voids:
         self._archive = archive
         self._count_within_s = count_within_s
 
-    async def strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> int:
-        """Strike a bid. Returns the outbox entry.
+    async def strike(self, item_id: str, bid_id: str, *, reason: str, by: str, cover: Cover | None = None) -> int:
+        """Strike a bid. Returns the outbox entry. ``cover``: what to do where a lead lacks credit; what was counted
+        stays counted meanwhile.
 
         Raises:
             ItemNotFound, BidNotFound, BidStruck, LeadLacksCredit, StateConflict: nothing was changed.
@@ -103,7 +107,12 @@ class Voids:
         count: list[str] = []
         give_up_s = asyncio.get_running_loop().time() + self._count_within_s
         for _ in range(_TRIES):
-            entry = await self._scripts.void(item_id, bid_id, count=count, reason=reason, by=by)
+            try:
+                entry = await self._scripts.void(item_id, bid_id, count=count, reason=reason, by=by)
+            except LeadLacksCredit as lacking:
+                if cover is None or not await cover(lacking):
+                    raise
+                continue
             if entry is not None:
                 return entry
             # Other bids do not disturb this count: the script counts on from it, in the step in which it writes. Only

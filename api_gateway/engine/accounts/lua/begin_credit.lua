@@ -4,7 +4,7 @@
 -- KEYS[1] cursors (hash)   KEYS[2] credit (hash)
 -- ARGV[1] user and currency   ARGV[2] generation   ARGV[3] '1' where there is a limit, '0' where there is none
 -- ARGV[4] a mark that nobody else uses
--- Reply: { 1 } the shard knows it, and all is counted   { 2 } the shard is lost or closed   { 4 } it knows a later generation
+-- Reply: { 1 } the shard knows it, and all is counted   { 2 } the shard is lost or closed   { 4, its generation } it knows a later one
 --        { 3, mark } count what the bidder leads with, and take the mark away then (counted_credit.lua): until then this shard
 --        reports nothing, whoever dies
 local epoch, marks, admission = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'rulings', 'admission'))
@@ -12,11 +12,17 @@ admission = admission or ''
 if not epoch then return { 2 } end
 local used, lease, mark = unpack(redis.call('HMGET', KEYS[2], 'u:' .. ARGV[1], 'l:' .. ARGV[1], 'c:' .. ARGV[1]))
 if lease then
-  local its_epoch, its_entry = string.match(lease, '^%d*|(%d+)|(%d+)|')
+  local its_granted, its_epoch, its_entry = string.match(lease, '^(%d*)|(%d+)|(%d+)|')
   local new_epoch, new_entry = string.match(ARGV[2], '^(%d+)|(%d+)$')
-  if its_epoch == new_epoch and its_entry == new_entry then return mark and { 3, mark } or { 1 } end
+  if its_epoch == new_epoch and its_entry == new_entry and (its_granted ~= '') == (ARGV[3] == '1') then
+    return mark and { 3, mark } or { 1 }
+  end
+  -- Of the same generation, and only one of the two has a limit: the home lost the ruling of which the shard was told, and gave its
+  -- number to another one.
   its_epoch, its_entry, new_epoch, new_entry = tonumber(its_epoch), tonumber(its_entry), tonumber(new_epoch), tonumber(new_entry)
-  if its_epoch > new_epoch or (its_epoch == new_epoch and its_entry > new_entry) then return { 4 } end
+  if its_epoch > new_epoch or (its_epoch == new_epoch and its_entry > new_entry) then
+    return { 4, string.format('%d|%d', its_epoch, its_entry) }
+  end
 end
 -- Also where more is used: that may be above the limit, and is not free in this shard once it is released. What is used counts for the
 -- account all the same.

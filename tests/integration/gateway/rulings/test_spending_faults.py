@@ -89,7 +89,7 @@ async def test_a_gateway_dies_after_it_told_a_rebuilt_shard_of_the_limit(house: 
     account = await scripts.account("ann", USD)
     assert account is not None
     assert account.is_open
-    assert set(await scripts.begin("ann", USD, account)) == {SHARD}
+    assert set((await scripts.begin("ann", USD, account)).marks) == {SHARD}
     # Also before anybody comes by: the shard gives nothing back that may be in use.
     assert (await bid(house, ELSEWHERE, 500)).startswith(b"R|LIMIT_EXCEEDED")
     await house.accounts.look_after("ann", USD)
@@ -105,17 +105,17 @@ async def test_a_mark_of_a_shard_that_was_rebuilt_again_stays(house: House) -> N
     await scripts.limit_spending("ann", USD, 500, **WHY)
     account = await scripts.account("ann", USD)
     assert account is not None
-    first = await scripts.begin("ann", USD, account)
+    first, _ = await scripts.begin("ann", USD, account)
     assert set(first) == set(names.SHARDS)
-    assert await scripts.begin("ann", USD, account) == first, "who comes later finds the same marks"
+    assert (await scripts.begin("ann", USD, account)).marks == first, "who comes later finds the same marks"
     await rebuild_without_the_limit(house)
-    second = await scripts.begin("ann", USD, account)
+    second, _ = await scripts.begin("ann", USD, account)
     assert second[SHARD] != first[SHARD]
     await scripts.counted("ann", USD, first)
     reports = await scripts.collect("ann", USD, account.generation, names.SHARDS)
     assert {shard for shard, *_ in reports} == set(names.SHARDS) - {SHARD}
     await scripts.counted("ann", USD, second)
-    assert await scripts.begin("ann", USD, account) == {}
+    assert await scripts.begin("ann", USD, account) == ({}, None)
 
 
 async def test_leases_of_a_former_counting_do_not_open_an_account(house: House) -> None:
@@ -123,7 +123,7 @@ async def test_leases_of_a_former_counting_do_not_open_an_account(house: House) 
     await scripts.limit_spending("ann", USD, 500, **WHY)
     account = await scripts.account("ann", USD)
     assert account is not None
-    await scripts.counted("ann", USD, await scripts.begin("ann", USD, account))
+    await scripts.counted("ann", USD, (await scripts.begin("ann", USD, account)).marks)
     stale = await scripts.collect("ann", USD, account.generation, names.SHARDS)
     assert len(stale) == len(names.SHARDS)
     await house.accounts.open("ann", USD)
@@ -268,3 +268,40 @@ async def test_what_is_released_below_a_lower_limit_is_not_free(
     for item in (ITEM, ELSEWHERE):
         assert (await bid(house, item, 51)).startswith(b"R|LIMIT_EXCEEDED")
     assert (await bid(house, ITEM, 50)).startswith(b"A")
+
+
+async def lose_the_last_limit(house: House, before: int | None, after: int | None) -> None:
+    """The node of the account's home fails over to a replica that lacks a limit of which all other shards were told."""
+    if before is not None:
+        await with_limit(house, before)
+    copy = await house.copy()
+    await with_limit(house, after)
+    await house.fail_over(copy, [names.shard_of("ann")])
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 500), (900, 500)])
+async def test_who_had_a_limit_that_their_home_lost_can_bid(house: House, before: int | None, after: int) -> None:
+    """Until then the shards believe no account, and the account no shard: each bid would be 503 for ever."""
+    await lose_the_last_limit(house, before, after)
+    assert (await bid(house, ITEM, 600)).startswith(b"A")
+    assert (await bid(house, ELSEWHERE, 300)).startswith(b"A")
+    assert (await bid(house, ITEM, 700)).startswith(b"M" if before is None else b"R|LIMIT_EXCEEDED")
+    # The next limit is one like any.
+    await with_limit(house, 950)
+    assert (await bid(house, ITEM, 701)).startswith(b"R|LIMIT_EXCEEDED")
+    assert await house.leads("ann") == (1_000 if before is None else 900)
+
+
+@pytest.mark.parametrize("others", [0, 3], ids=["gets its number", "gets a lower number"])
+async def test_a_limit_holds_though_the_home_lost_what_was_ruled_before_it(house: House, others: int) -> None:
+    """What was lost took a limit away; the next one gets the number of that ruling, or a lower one."""
+    await with_limit(house, 900)
+    copy = await house.copy()
+    for number in range(others):
+        await with_limit(house, 800 + number)
+    await with_limit(house, None)
+    await house.fail_over(copy, [names.shard_of("ann")])
+    await with_limit(house, 300)
+    assert (await bid(house, ITEM, 200)).startswith(b"A")
+    assert (await bid(house, ELSEWHERE, 101)).startswith(b"R|LIMIT_EXCEEDED")
+    assert (await bid(house, ELSEWHERE, 100)).startswith(b"A")

@@ -162,7 +162,7 @@ async def test_an_account_that_is_being_counted_gives_nothing(hand: Hand) -> Non
     account = await hand.scripts.account("ann", USD)
     assert account is not None
     assert not account.is_open
-    assert set(await hand.scripts.begin("ann", USD, account)) == set(names.SHARDS)
+    assert set((await hand.scripts.begin("ann", USD, account)).marks) == set(names.SHARDS)
     assert await hand.ask(10) == "counting"
 
 

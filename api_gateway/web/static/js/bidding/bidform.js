@@ -388,6 +388,8 @@ export class BidForm {
   /** Asks first: buying ends the auction. It takes the buy-now price, however much more was typed. */
   #confirmBuying() {
     if (!this.attempts.isIdle || !this.bidder.check()) return;
+    // The question stands also when somebody else leads meanwhile.
+    this.#saysLeader = this.#isHeld = false;
     const { buy_now_price: amount } = this.#state;
     const price = this.#money(amount);
     const buy = () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,11 +12,12 @@ import pytest
 
 from api_gateway.engine.bids import voids as striking
 from api_gateway.engine.bids.counting import Count
+from api_gateway.engine.bids.covered_voids import CoveredVoids
 from api_gateway.engine.bids.voids import Voids, _Counted, _Tail
 from api_gateway.reads.bids_in_order import Bookmark
 from shared.domain.auction import Terms
 from shared.domain.bidding import Bid
-from shared.domain.errors import BidStruck, Unavailable
+from shared.domain.errors import BidStruck, LeadLacksCredit, Unavailable
 from shared.domain.voiding import LogEntry
 
 OF_ANN = LogEntry(1, 1, Bid("of-ann", "ann", 5, None), "bid", 5, row_stands=True)
@@ -191,6 +193,37 @@ async def test_a_void_is_tried_again_with_a_new_count_and_not_for_ever() -> None
             with pytest.raises(Unavailable, match="too busy"):
                 await known.strike("lot", "of-ann", reason="r", by="op")
         assert [bool(count) for count in scripts.counts] == [False] + [True] * (tries - 1)
+
+
+class LackingScripts(BusyScripts):
+    """The lead that the void brings back lacks credit, so often after the count."""
+
+    async def void(self, item_id: str, bid_id: str, *, count: list[str], reason: str, by: str) -> int | None:
+        self.counts.append(count)
+        if not count:
+            return None
+        if len(self.counts) <= self._times:
+            raise LeadLacksCredit(item_id, "ann", "USD", 5)
+        return 17
+
+
+@pytest.mark.parametrize(("times", "error"), [(5, None), (9, Unavailable)])
+async def test_the_bids_are_counted_once_while_the_credit_for_a_lead_is_sought(
+    times: int, error: type[Exception] | None
+) -> None:
+    """A long history takes seconds. Whoever bids elsewhere meanwhile would take the credit each time."""
+    bids = [plain(1, "ann", 5), plain(2, "bob", 7)]
+    tail = _Tail(Terms("lot", 0), (1, 2), accepted=2, voids=0, counts_voids=True, log=bids)
+    scripts = LackingScripts(times)
+    known = MovingLog(WholeArchive(bids), [tail])
+    known._scripts = cast(Any, scripts)
+
+    async def find_credit(item_id: str, user_id: str, currency: str, need: int) -> bool:
+        return (item_id, user_id, currency, need) == ("lot", "ann", "USD", 5)
+
+    with nullcontext() if error is None else pytest.raises(error):
+        assert await CoveredVoids(known, find_credit).strike("lot", "of-bob", reason="", by="") == 17
+    assert [bool(count) for count in scripts.counts] == [False] + [True] * (len(scripts.counts) - 1)
 
 
 class WholeArchive:
