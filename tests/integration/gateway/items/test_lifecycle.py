@@ -364,10 +364,14 @@ async def test_a_maximum_is_shown_to_nobody(start_stack: StackFactory) -> None:
             return bool(await connection.fetchval("SELECT count(*) = 1 FROM exports WHERE state = 'confirmed'"))
 
         await eventually(archived, seconds=30)
-        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        # Without the parts of tables, whose rows are those of the whole.
+        tables = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+            " AND NOT relispartition"
+        )
         for (table,) in tables:
             rows = [str(dict(row)) for row in await connection.fetch(f"SELECT * FROM {table}")]
-            (sealed if table.startswith("sealed") else said).extend(rows)  # with its parts
+            (sealed if table == "sealed" else said).extend(rows)
         assert len(tables) > 8
         assert len(sealed) == 3
     finally:
