@@ -81,13 +81,23 @@ async def test_the_watch_list_goes_with_the_person(known: GuardedHouse, guarded:
     await shows(desk, "/?status=watched", "celesta", "spinet")
 
     # What she has bid on is known here, too, and she is told that she was outbid.
+    heard = 0
+
     async def mine() -> bool:
+        nonlocal heard
+        heard = len(phone.heard)
         await phone.open("/?status=mine")
         await expect(phone.at("#count").or_(phone.at("#none-such-text")).first).not_to_be_empty()
         return await names(phone) == ["Lot virginal"]
 
     await eventually(mine, "the bid of another device", seconds=60)
     await phone.sees(".card .tag-good", "You lead")
+
+    # The page tells of a bid that comes after it was told that she leads.
+    def is_told() -> bool:
+        return any('"standing"' in frame and "virginal" in frame for frame in phone.heard[heard:])
+
+    await eventually(is_told, "the standing on the lot", seconds=30)
     await known.bid("virginal", "rival-of-the-long-name", amount=20)
     await phone.sees("#outbid", "You were outbid on Lot virginal")
 
