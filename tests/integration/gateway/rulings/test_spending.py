@@ -308,8 +308,12 @@ class Spending(RuleBasedStateMachine):
 
 def test_the_sum_of_what_one_leads_with_never_passes_the_limit(redis_of_this_file: str) -> None:
     Spending.redis_url = redis_of_this_file
-    run_state_machine_as_test(
-        Spending, settings=settings(max_examples=examples(50), stateful_step_count=40, deadline=None)
-    )
     wanted = ("granted True", "granted False", "taken back True", "taken back False", "void lacks", "void done")
+    # The orders are drawn at random: where something that is rare was drawn too seldom, more of them are.
+    for _ in range(3):
+        run_state_machine_as_test(
+            Spending, settings=settings(max_examples=examples(50), stateful_step_count=40, deadline=None)
+        )
+        if min(SEEN[what] for what in wanted) >= 4:
+            break
     assert min(SEEN[what] for what in wanted) >= 4, SEEN
