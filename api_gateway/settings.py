@@ -213,6 +213,7 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
         if self.open_identity:
             raise ValueError("OPEN_IDENTITY must be false with AUTH_MODE=jwt: tokens say who calls")
         # What signs here must sign nothing else, also what did so before.
-        secrets = ("auth_hs256_secret", "auth_hs256_secret_also", "feed_token_secret", "feed_token_secret_also")
+        owners = ("auth_hs256_secret", "feed_token_secret", "api_key_secret")
+        secrets = [name + suffix for name in owners for suffix in ("", "_also")]
         check_distinct({name.upper(): getattr(self, name).get_secret_value() for name in secrets})
         return self

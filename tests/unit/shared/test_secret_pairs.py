@@ -107,3 +107,11 @@ def test_an_old_secret_is_none_of_another_thing_either(monkeypatch: pytest.Monke
         monkeypatch.setenv(setting, value)
     with pytest.raises(ValueError, match="ALIAS_SECRET_ALSO and FEED_TOKEN_SECRET must differ"):
         AliasSettings()
+
+
+def test_a_gateway_keys_its_api_keys_with_a_secret_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_to_nobody = JWT | {"OPEN_CATALOGUE": "false", "OPEN_IDENTITY": "false"}
+    for setting, value in (open_to_nobody | {"AUTH_HS256_SECRET": NEW, "API_KEY_SECRET": NEW}).items():
+        monkeypatch.setenv(setting, value)
+    with pytest.raises(ValueError, match="AUTH_HS256_SECRET and API_KEY_SECRET must differ"):
+        GatewaySettings()
