@@ -135,14 +135,20 @@ class PlacedRuling:
     ruling: Ruling
 
 
-def ruling_columns(placed: Sequence[PlacedRuling]) -> Columns:
-    """For ``insert_rulings`` and ``find_ruling_clashes``."""
-    rulings = [row.ruling for row in placed]
+def _places(placed: Sequence[PlacedRuling] | Sequence[PlacedAct]) -> Columns:
     return (
         [row.entry.shard for row in placed],
         [row.entry.epoch for row in placed],
         [row.entry.n for row in placed],
         [row.at for row in placed],
+    )
+
+
+def ruling_columns(placed: Sequence[PlacedRuling]) -> Columns:
+    """For ``insert_rulings`` and ``find_ruling_clashes``."""
+    rulings = [row.ruling for row in placed]
+    return (
+        *_places(placed),
         [ruling.item_id for ruling in rulings],
         [ruling.seller_id for ruling in rulings],
         [ruling.user_id for ruling in rulings],
@@ -170,10 +176,7 @@ def act_columns(placed: Sequence[PlacedAct]) -> Columns:
     """For ``insert_acts`` and ``find_act_clashes``."""
     acts = [row.act for row in placed]
     return (
-        [row.entry.shard for row in placed],
-        [row.entry.epoch for row in placed],
-        [row.entry.n for row in placed],
-        [row.at for row in placed],
+        *_places(placed),
         [act.act for act in acts],
         [act.target for act in acts],
         [act.reason for act in acts],
