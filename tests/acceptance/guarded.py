@@ -52,9 +52,12 @@ class GuardedHouse:
     async def sign_in(self, person: Person, *roles: str, ttl_s: int = 3_600) -> None:
         """By the dialog of the page on which they are."""
         await person.page.get_by_role("button", name="Sign in").first.click()
+        leaves = person.page.url.removeprefix(person.base_url).startswith("/sign-in")
         dialog = person.page.get_by_role("dialog")
         await dialog.get_by_label("Token").fill(self.token(person.name, *roles, ttl_s=ttl_s))
         await dialog.get_by_role("button", name="Sign in").click()
+        if leaves:  # that page leads to the catalogue; whoever goes elsewhere before is taken back
+            await person.page.wait_for_url(f"{person.base_url}/")
         await person.sees(".account-name", person.name)
 
     async def end_session(self, person: Person) -> None:
