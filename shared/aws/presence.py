@@ -74,16 +74,26 @@ async def presence(
 async def _registered(client: Any, service_id: str, instance: discovery.Instance) -> None:
     """Register, trying until it succeeds; when cancelled, deregister."""
     backoff = Backoff(first_s=1.0, most_s=_RETRY_MOST_S)
-    while True:
-        try:
-            await asyncio.to_thread(discovery.register, client, service_id, instance)
-            break
-        except AwsError as error:
-            logger.warning("not registered yet: %s", error)
-            await asyncio.sleep(backoff.failed())
-    logger.info("registered at %s as %s:%d", service_id, instance.address, instance.port)
+    asked = _asked(client, service_id, instance)
     try:
+        while True:
+            try:
+                await asyncio.shield(asked)
+                break
+            except AwsError as error:
+                logger.warning("not registered yet: %s", error)
+                await asyncio.sleep(backoff.failed())
+                asked = _asked(client, service_id, instance)
+        logger.info("registered at %s as %s:%d", service_id, instance.address, instance.port)
         await asyncio.Event().wait()
     finally:
+        # The thread asks on, so AWS may register the instance after this moment: wait for its answer first. One that
+        # failed may have registered it, too.
+        with contextlib.suppress(AwsError):
+            await asked
         with contextlib.suppress(AwsError):
             await asyncio.to_thread(discovery.deregister, client, service_id, instance.instance_id)
+
+
+def _asked(client: Any, service_id: str, instance: discovery.Instance) -> asyncio.Task[None]:
+    return asyncio.create_task(asyncio.to_thread(discovery.register, client, service_id, instance))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
 from infrastructure.local.signing_key import signed_token, signing_key
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import LADDER, Person, Terms
+
+_LOADS_ANEW = ("/", "/sign-in")
+"""The pages that load a page when somebody signs in: the catalogue itself, and the page for it, which leads there."""
 
 
 class GuardedHouse:
@@ -50,14 +54,16 @@ class GuardedHouse:
         return f"/sign-in#{answer.json()['code']}"
 
     async def sign_in(self, person: Person, *roles: str, ttl_s: int = 3_600) -> None:
-        """By the dialog of the page on which they are."""
+        """By the dialog of the page on which they are; returns once the page is loaded that it leads to."""
         await person.page.get_by_role("button", name="Sign in").first.click()
-        leaves = person.page.url.removeprefix(person.base_url).startswith("/sign-in")
         dialog = person.page.get_by_role("dialog")
         await dialog.get_by_label("Token").fill(self.token(person.name, *roles, ttl_s=ttl_s))
-        await dialog.get_by_role("button", name="Sign in").click()
-        if leaves:  # that page leads to the catalogue; whoever goes elsewhere before is taken back
-            await person.page.wait_for_url(f"{person.base_url}/")
+        button = dialog.get_by_role("button", name="Sign in")
+        if urlsplit(person.page.url).path in _LOADS_ANEW:  # whoever goes elsewhere before is taken back
+            async with person.page.expect_event("load"):
+                await button.click()
+        else:
+            await button.click()
         await person.sees(".account-name", person.name)
 
     async def end_session(self, person: Person) -> None:

@@ -8,10 +8,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import asyncpg
 import httpx2 as httpx
@@ -23,6 +26,7 @@ from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
 from load_tests.run.cloudwatch import ARCHIVED, DECIDED, QUESTIONS, ask
 from shared.aws import clients as aws
+from shared.aws import discovery
 from shared.aws.clients import AwsError, ensure_bucket, read_secret
 from shared.aws.cloudwatch import Gauge, Metric, Question, Reporter, Total, read_back
 from shared.aws.discovery import Instance, find_servers
@@ -172,6 +176,26 @@ async def test_a_service_is_registered_while_it_runs_and_not_after(endpoint: str
         assert (instance.address, instance.port) == ("10.0.0.7", 4222)
         assert instance.instance_id.startswith("nats-")
     assert await registered() == []
+
+
+async def test_a_service_that_stops_before_it_is_told_that_it_is_registered(
+    endpoint: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = AwsSettings(
+        aws_endpoint_url=endpoint, cloud_map_service_id=registry.service_id, cloud_map_address="10.0.0.7"
+    )
+    is_registered, may_answer = threading.Event(), threading.Event()
+
+    def register(*args: Any) -> None:
+        discovery.register(*args)
+        is_registered.set()
+        may_answer.wait(30)
+
+    monkeypatch.setattr("shared.aws.presence.discovery", SimpleNamespace(**{**vars(discovery), "register": register}))
+    async with presence("nats", 4222, no_metrics, settings):
+        assert await asyncio.to_thread(is_registered.wait, 30)
+        asyncio.get_running_loop().call_later(0.2, may_answer.set)
+    assert await asyncio.to_thread(registry.instances) == []
 
 
 async def test_a_registry_that_refuses_holds_nobody_up(endpoint: str) -> None:
