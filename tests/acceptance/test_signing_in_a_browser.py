@@ -8,7 +8,7 @@ import re
 
 from playwright.async_api import Route, expect
 
-from infrastructure.local.commands.token import _link
+from infrastructure.local.commands.identity.token import _link
 from tests.acceptance.browsing import PHONE, Person, Street, in_a_browser
 from tests.acceptance.guarded import GuardedHouse
 

@@ -28,8 +28,8 @@ DOCS = ROOT / "docs"
 CONFIGURATION = DOCS / "configuration.md"
 SERVICES = ("api_gateway", "broadcast_service", "archival_worker", "cache_node")
 COMMANDS = (
-    "infrastructure.local.commands.up:up",
-    "infrastructure.local.commands.doctor:doctor",
+    "infrastructure.local.commands.platform.up:up",
+    "infrastructure.local.commands.platform.doctor:doctor",
     "load_tests.run.command:main",
     "load_tests.replay.command:replay",
 )

@@ -124,7 +124,7 @@ def test_a_version_that_does_not_answer_is_rolled_back(
 ) -> None:
     world, arguments = place
     world.unwell = {NEW}
-    monkeypatch.setattr("infrastructure.local.commands.deploy.VERIFY_S", 0.5)
+    monkeypatch.setattr("infrastructure.local.commands.aws.deploy.VERIFY_S", 0.5)
     result = deploy("--tag", NEW, *arguments)
     assert result.exit_code == 1
     assert "/ready: HTTP 503" in result.output

@@ -84,7 +84,7 @@ def _through(patch: pytest.MonkeyPatch, before: Callable[[str], object]) -> None
         session = boto3.session.Session()
         return lambda service: _Ecs(session.client(service), before) if service == "ecs" else session.client(service)
 
-    patch.setattr("infrastructure.local.commands.deploy.open_clients", open_clients)
+    patch.setattr("infrastructure.local.commands.aws.deploy.open_clients", open_clients)
 
 
 @pytest.mark.parametrize(

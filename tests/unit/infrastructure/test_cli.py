@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infrastructure.local import cli
-from infrastructure.local.commands.logs import Follower
-from infrastructure.local.commands.status import age_text
+from infrastructure.local.commands.platform.logs import Follower
+from infrastructure.local.commands.platform.status import age_text
 from infrastructure.local.servers.ports import Ports, free_ports
 from infrastructure.local.state import ProcessRecord, RunRecord, own_record, run_path
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from api_gateway.changes.new_items import new_item
 from api_gateway.contract.schemas import NewItemBody
 from infrastructure.local import cli
-from infrastructure.local.commands.demo import summary
+from infrastructure.local.commands.platform.demo import summary
 from infrastructure.local.demo.bidders import (
     MAXIMA_MAX,
     PATIENCE_S,

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 from click.testing import CliRunner
 
-from infrastructure.local.commands.up import up
+from infrastructure.local.commands.platform.up import up
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import API_GATEWAY, process_names, service_of
 from infrastructure.local.stack import Stack

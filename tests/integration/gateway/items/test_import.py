@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from api_gateway.routes.item_batches import BYTES_MAX, PATH
-from infrastructure.local.commands.import_lots import import_lots
+from infrastructure.local.commands.auctions.import_lots import import_lots
 from infrastructure.local.importing.lots_file import Lot
 from infrastructure.local.importing.sender import TRIES_MAX, PlatformAway, Sender
 from infrastructure.local.services import API_GATEWAY

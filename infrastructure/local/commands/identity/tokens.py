@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from infrastructure.local.commands.failing import Failure, NobodyToAsk
 from infrastructure.local.commands.helping import SuggestingGroup, examples
+from infrastructure.local.commands.identity.token import token
 from infrastructure.local.commands.running import gateway_of, gateway_options, token_headers
-from infrastructure.local.commands.token import token
 from infrastructure.local.errors import StackError
 from infrastructure.local.signing_key import signed_token, signing_key
 from shared import names

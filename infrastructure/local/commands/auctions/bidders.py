@@ -11,9 +11,9 @@ from urllib.parse import quote
 import click
 import msgspec
 
+from infrastructure.local.commands.auctions.items import EXIT_CODES, Amount
 from infrastructure.local.commands.failing import Failure
 from infrastructure.local.commands.helping import SuggestingGroup, examples
-from infrastructure.local.commands.items import EXIT_CODES, Amount
 from infrastructure.local.commands.running import ask_gateway, gateway_of, gateway_options
 
 Command = TypeVar("Command", bound=Callable[..., Any])

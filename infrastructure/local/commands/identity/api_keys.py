@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from infrastructure.local.commands.archive import acting, acting_flags, run_worker, server_options
+from infrastructure.local.commands.archive.worker import acting, acting_flags, run_worker, server_options
 from infrastructure.local.commands.failing import Failure
 from infrastructure.local.commands.helping import SuggestingGroup, examples
 from infrastructure.local.errors import StackError

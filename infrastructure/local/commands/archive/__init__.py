@@ -1,0 +1,1 @@
+"""The archival worker's own programs, with the servers of this machine."""

@@ -1,0 +1,1 @@
+"""Items and those who bid on them, over the HTTP API."""

@@ -1,0 +1,1 @@
+"""Tokens and keys: who may say who they are."""
