@@ -18,7 +18,7 @@ from xdist.remote import Producer
 
 from infrastructure.local.stack import Stack
 from tests import distribution, searching
-from tests.http_clients import read_authorities_once
+from tests.crowds.http_clients import read_authorities_once
 from tests.stack import StackFactory, end_stacks_of_killed_runs, remove_template, running_stack
 
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.

@@ -16,7 +16,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from load_tests.proof.checks import AcceptedBid, ClientView
-from tests.http_clients import CrowdClient, crowd_client
+from tests.crowds.http_clients import CrowdClient, crowd_client
 from tests.waiting import eventually
 
 

@@ -26,7 +26,7 @@ from shared.messages import (
     BidVoided,
     Event,
 )
-from tests.asyncapi import AsyncApi
+from tests.documents.asyncapi import AsyncApi
 from tests.unit.broadcast_service.builders import ITEM, item
 
 NOW_US = 1_772_366_400_000_000

@@ -13,7 +13,7 @@ from api_gateway.bid_socket.messages import CLOSE_CODES, BidOp, answer, read_bid
 from api_gateway.bid_socket.session import ERRORS_MAX, IDLE_S, IN_FLIGHT_MAX, STALLED_S, UNKNOWN_AT_ONCE
 from api_gateway.hot_path import BID_BYTES_MAX
 from shared.domain.errors import InvalidInput, OutcomeUnknown
-from tests.asyncapi import PATH, AsyncApi
+from tests.documents.asyncapi import PATH, AsyncApi
 
 DOCS = PATH.parent
 PAGE = (DOCS / "bid-socket.md").read_text()

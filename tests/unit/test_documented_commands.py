@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.documented_commands import ELSEWHERE, EXECUTED, NOT_EXECUTED, documented, is_executed
+from tests.documents.commands import ELSEWHERE, EXECUTED, NOT_EXECUTED, documented, is_executed
 
 
 def test_every_command_is_executed_or_says_why_not() -> None:

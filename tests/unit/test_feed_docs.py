@@ -11,7 +11,7 @@ import pytest
 from broadcast_service.core import close_codes
 from broadcast_service.core.quota import SINCE_COST, noise_rate, operations_rate
 from broadcast_service.settings import Settings
-from tests.asyncapi import AsyncApi
+from tests.documents.asyncapi import AsyncApi
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "feed.md").read_text()

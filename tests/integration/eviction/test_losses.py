@@ -15,7 +15,7 @@ from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from shared import names
 from shared.permissions.accounts import Account
 from shared.redis_layout.keys import closed_key, item_key
-from tests.http_clients import crowd_client
+from tests.crowds.http_clients import crowd_client
 from tests.integration.eviction.eviction_world import Auction, auction_of, sold
 from tests.integration.eviction.test_life import REASON
 from tests.integration.loss.recover_world import house_of

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from infrastructure.local.stack import Stack
 from shared import feed_tokens
-from tests.asyncapi import AsyncApi
+from tests.documents.asyncapi import AsyncApi
 from tests.integration.feed.feed_world import ws_url
 from tests.stack import StackFactory
 from tests.waiting import eventually

@@ -14,7 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from broadcast_service.core.close_codes import TOO_MANY_OPERATIONS
 from infrastructure.local.stack import Stack
-from tests.attacks import assert_at_most_doubled
+from tests.crowds.attacks import assert_at_most_doubled
+from tests.crowds.rude import Rude
 from tests.integration.feed.feed_world import (
     FEED,
     PATIENCE_S,
@@ -25,7 +26,6 @@ from tests.integration.feed.feed_world import (
     receive_type,
     ws_url,
 )
-from tests.rude import Rude
 
 pytestmark = pytest.mark.integration
 
@@ -96,7 +96,7 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
     },
     "many trailers": {"connections": 20, "opening": CHUNKED, "piece": "a:b\r\n" * 10_000},
 }
-"""What a rude client may do, as members of :class:`tests.rude.Rude`."""
+"""What a rude client may do, as members of :class:`tests.crowds.rude.Rude`."""
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
-from tests.documented_commands import EXECUTED, ROOT, documented, is_executed
+from tests.documents.commands import EXECUTED, ROOT, documented, is_executed
 from tests.programs import finished
 from tests.stack import StackFactory
 from tests.waiting import eventually

@@ -18,8 +18,8 @@ from api_gateway.routes.bid_sockets import PATH as BIDS_PATH
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.stack import Stack
-from tests.attacks import assert_at_most_doubled, bid_delays
-from tests.rude import Rude
+from tests.crowds.attacks import assert_at_most_doubled, bid_delays
+from tests.crowds.rude import Rude
 from tests.unit.api_gateway.images.pictures import jpeg
 from tests.waiting import eventually
 
@@ -77,7 +77,7 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
     "bodies without end": {"connections": 30, "opening": CHUNKED, "piece": "10000\r\n" + "x" * 65_536 + "\r\n"},
     "nested bodies": {"connections": 30, "piece": _text(_post("/api/v1/items/bid-on/bid", b"[" * 4_000)), "asks": True},
 }
-"""What a rude client may do, as members of :class:`tests.rude.Rude`."""
+"""What a rude client may do, as members of :class:`tests.crowds.rude.Rude`."""
 
 
 @pytest.mark.parametrize("way", WAYS)

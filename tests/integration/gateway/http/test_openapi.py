@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
-from tests.asyncapi import SchemaDocument
+from tests.documents.asyncapi import SchemaDocument
 from tests.stack import StackFactory
 from tests.unit.api_gateway.images.pictures import jpeg, png
 from tests.waiting import eventually

@@ -21,7 +21,7 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionClosed, BidAccepted, Event, decode_event
 from shared.redis_layout.keys import deadlines_key, recent_key
-from tests.http_clients import CrowdClient, crowd_client
+from tests.crowds.http_clients import CrowdClient, crowd_client
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

@@ -18,7 +18,7 @@ from api_gateway.main import build_app
 from api_gateway.settings import Settings
 from shared.domain.auction import Status
 from shared.domain.errors import BiddingError
-from tests.asyncapi import SchemaDocument
+from tests.documents.asyncapi import SchemaDocument
 from tests.unit.api_gateway.contexts import with_context
 from tests.unit.shared.identity.issuing import settings_of
 

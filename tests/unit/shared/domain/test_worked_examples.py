@@ -7,7 +7,7 @@ import pytest
 from shared.domain.auction import opening_state
 from shared.domain.bidding import Accepted, place_bid
 from shared.domain.voiding import LogEntry, logged, void
-from tests.worked_examples import START_US, Example, answer_of, check, examples
+from tests.documents.worked_examples import START_US, Example, answer_of, check, examples
 
 EXAMPLES = list(examples())
 

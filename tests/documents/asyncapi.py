@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-PATH = Path(__file__).parents[1] / "docs" / "asyncapi.yaml"
+PATH = Path(__file__).parents[2] / "docs" / "asyncapi.yaml"
 
 Json = dict[str, Any]
 

@@ -13,7 +13,7 @@ from shared.domain.bidding import Accepted, Bid, Verdict
 from shared.domain.increments import Increment, default_ladder
 from shared.domain.soft_close import SoftClose
 
-PAGE = Path(__file__).parents[1] / "docs" / "rules.md"
+PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 START_US = 1_800_000_000_000_000
 _SECOND_US = 1_000_000
 _TERM = r"(start|increment|ladder|reserve|buy-now|seller|starts|end|soft close|hard end)(?: (.+))?"

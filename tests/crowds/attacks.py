@@ -22,8 +22,8 @@ from typing import Final
 
 import psutil
 
-from tests import rude
-from tests.rude import Rude
+from tests.crowds import rude
+from tests.crowds.rude import Rude
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Attack:
     """Rude clients that can be let loose and called back.
 
     Attributes:
-        counts: what they have done while they were loose the last time; see :class:`tests.rude.Counts`.
+        counts: what they have done while they were loose the last time; see :class:`tests.crowds.rude.Counts`.
     """
 
     def __init__(self, process: Process) -> None:

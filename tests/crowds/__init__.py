@@ -1,0 +1,1 @@
+"""Many clients and rude ones, beside one that is timed."""
