@@ -13,23 +13,23 @@ from typing import Final
 import pytest
 from xdist.scheduler.loadfile import LoadFileScheduling
 
-_PAGES: Final = "tests/acceptance/test_{}_in_a_browser.py"
+_PAGES: Final = "tests/acceptance/{}_in_a_browser.py"
 # A process that runs tests of the pages has a browser and one or two platforms, which compute all the while. Those that
 # need people who are known come together: the others need one platform.
 _TOGETHER: Final = {
     "people who are known": (
-        "signing",
-        "bidding",
-        "rulings",
-        "selling",
-        "own_lists",
-        "operations",
-        "notices",
-        "photos",
-        "keyboard",
-        "scripts",
+        "signed_in/test_signing",
+        "test_bidding",
+        "signed_in/test_rulings",
+        "signed_in/test_selling",
+        "signed_in/test_own_lists",
+        "signed_in/test_operations",
+        "test_notices",
+        "signed_in/test_photos",
+        "test_keyboard",
+        "test_scripts",
     ),
-    "people whom nobody asks": ("accessible", "room", "pages", "pressure", "foreign_pages"),
+    "people whom nobody asks": ("test_accessible", "test_room", "test_pages", "test_pressure", "test_foreign_pages"),
 }
 GROUP_OF: Final = {_PAGES.format(name): group for group, names in _TOGETHER.items() for name in names} | {
     "tests/acceptance/test_metrics.py": "people whom nobody asks"
@@ -46,7 +46,7 @@ LONGEST: Final = (
     "tests/faults/test_failover.py",
     "tests/integration/stack/test_bidding_command.py",
     "tests/integration/eviction/test_interleavings.py",
-    "tests/integration/stack/test_deploy.py",
+    "tests/integration/aws/test_deploy.py",
     "tests/unit/shared/domain/test_voiding.py",
     "tests/integration/read_cache/test_jetstream_membership.py",
     "tests/integration/gateway/bids/test_acknowledgement.py",
@@ -54,11 +54,11 @@ LONGEST: Final = (
     "tests/integration/cache_node/test_closed_items.py",
     "tests/integration/eviction/test_life.py",
     "tests/integration/stack/test_experiments.py",
-    "tests/integration/feed/test_feed_edge.py",
+    "tests/integration/feed/edge/test_feed_edge.py",
     "tests/integration/redis_cluster/test_platform.py",
     "tests/integration/loss/test_recover.py",
     "tests/integration/gateway/identity/test_api_keys.py",
-    "tests/integration/archive/test_exports.py",
+    "tests/integration/chain/test_exports.py",
     "tests/integration/gateway/items/test_images.py",
     "tests/integration/gateway/bids/test_bid_sockets.py",
     "tests/integration/cache_node/test_nats_cluster.py",

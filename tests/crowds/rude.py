@@ -1,7 +1,8 @@
 """Rude clients, in a process of their own: what they take of a CPU is not taken from the loop that times the others.
 
-`tests/crowds/attacks.py` starts this file as a program, with nothing but the standard library. It reads the members of `Rude`
-as a line of JSON, then lines: `on` opens the connections, `off` resets them. Each is answered with a line of JSON.
+`tests/crowds/attacks.py` starts this file as a program, with nothing but the standard library. It reads the members of
+`Rude` as a line of JSON, then lines: `on` opens the connections, `off` resets them. Each is answered with a line of
+JSON.
 """
 
 from __future__ import annotations

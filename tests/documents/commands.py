@@ -104,7 +104,7 @@ ELSEWHERE: Final = {
     "AUTH_MODE=jwt bidding up": "tests/integration/gateway/identity/test_access.py starts such a stack",
     "BIDDING_TOKEN=$(bidding token": "tests/integration/gateway/identity/test_access.py creates a seller's items",
     "TOKEN=$(bidding token": "tests/unit/infrastructure/test_signing_key.py",
-    "bidding token ann --link": "tests/acceptance/test_signing_in_a_browser.py opens such a link",
+    "bidding token ann --link": "tests/acceptance/signed_in/test_signing_in_a_browser.py opens such a link",
     "KEY=$(bidding api-keys": "tests/integration/gateway/identity/test_api_keys.py",
     "curl -X POST -H": "tests/integration/gateway/identity/test_api_keys.py",
     "bidding api-keys": "tests/integration/gateway/identity/test_api_keys.py",
@@ -112,7 +112,7 @@ ELSEWHERE: Final = {
     ".venv/bin/pip install -r requirements/container.lock": "what ran the tests has installed the extra",
     "OTEL_EXPORTER_OTLP_ENDPOINT=": "tests/integration/tracing starts such a platform",
     "bidding deploy-check": "tests/unit/infrastructure/deploy/test_deploy_check.py",
-    "bidding deploy ": "tests/integration/stack/test_deploy.py",
+    "bidding deploy ": "tests/integration/aws/test_deploy.py",
 }
 """Beginnings of commands that other tests execute."""
 

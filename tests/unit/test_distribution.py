@@ -22,7 +22,7 @@ def test_the_longest_come_first_and_the_others_in_turn() -> None:
 
 def test_all_tests_of_the_pages_are_in_a_group() -> None:
     """Each process that runs one has a browser and a platform."""
-    files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "acceptance").glob("test_*_in_a_browser.py")}
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "acceptance").rglob("test_*_in_a_browser.py")}
     assert files <= GROUP_OF.keys()
 
 

@@ -137,7 +137,7 @@ def may_be_equal(one: str, other: str) -> bool:
 
 
 def test_each_item_is_opened_by_one_test() -> None:
-    files = sorted(FOLDER.glob("test_*.py"))
+    files = sorted(FOLDER.rglob("test_*.py"))
     found = [each for path in files for each in opened(path.name, path.read_text())]
     assert len(found) > 60
     assert collisions(found) == []

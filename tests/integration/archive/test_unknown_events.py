@@ -14,7 +14,7 @@ from archival_worker.consume.deliveries import Delivery, read_delivery
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.messages import AuctionPaused, UnknownEvent, encode_event, frame_batch
-from tests.integration.archive.chain_world import World, chain_world
+from tests.integration.chain.chain_world import World, chain_world
 from tests.stack import running_stack
 from tests.unit.archival_worker.events import START_US, bid, created, delivery, of_the_future
 

@@ -21,7 +21,7 @@ from shared.clients.postgres import open_postgres
 from shared.messages import Event, encode_event, frame_batch
 from tests.acceptance.crowd import Viewer
 from tests.acceptance.test_one_bid_end_to_end import feed_url
-from tests.integration.archive.chain_world import World, chain_world
+from tests.integration.chain.chain_world import World, chain_world
 from tests.integration.loss.recover_world import RENEWED, House, house_of
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import bid, created, delivery, message_id, message_of, sealed

@@ -1,5 +1,5 @@
 # What prod refuses to destroy or to make anew. Only plans: what this makes would not go again. That the guard refuses is seen with real
-# Terraform in tests/integration/stack/test_terraform_guard.py.
+# Terraform in tests/integration/aws/test_terraform_guard.py.
 
 mock_provider "aws" {
   source = "../../tests/mocks"

@@ -22,7 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from infrastructure.deploy.alarms import ROLLBACK_ALARMS
 from infrastructure.local.servers.ports import HOST, free_ports
-from tests.integration.stack.aws_world import REGION
+from tests.integration.aws.aws_world import REGION
 
 ACCOUNT: Final = "123456789012"
 NAME: Final = "bidding-dev"

@@ -10,9 +10,9 @@ from playwright.async_api import expect
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
 from tests.acceptance.guarded import GuardedHouse
+from tests.acceptance.signed_in.test_rulings_in_a_browser import answer_to_bid, confirm, look_up, press, ruled
 from tests.acceptance.test_accessible_in_a_browser import LOOKS, findings, looks
 from tests.acceptance.test_keyboard_in_a_browser import enter, tabs_to
-from tests.acceptance.test_rulings_in_a_browser import answer_to_bid, confirm, look_up, press, ruled
 
 pytestmark = in_a_browser
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infrastructure.local.cli import main
-from tests.integration.stack.aws_world import environment_of
+from tests.integration.aws.aws_world import environment_of
 from tests.programs import BIDDING, started
 from tests.waiting import eventually
 
@@ -18,7 +18,7 @@ pytest.importorskip("moto")
 import boto3
 from botocore.exceptions import ClientError
 
-from tests.integration.stack.ecs_world import NEW, OLD, REGISTRY, EcsWorld, ecs_world
+from tests.integration.aws.ecs_world import NEW, OLD, REGISTRY, EcsWorld, ecs_world
 
 pytestmark = pytest.mark.integration
 

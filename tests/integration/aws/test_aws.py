@@ -33,7 +33,7 @@ from shared.aws.discovery import Instance, find_servers
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
 from tests.integration.archive.archive_world import new_database
-from tests.integration.stack.aws_world import Registry, emulator, environment_of
+from tests.integration.aws.aws_world import Registry, emulator, environment_of
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

@@ -13,8 +13,8 @@ from playwright.async_api import expect
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import PHONE, Person, Street, in_a_browser
 from tests.acceptance.guarded import GuardedHouse
+from tests.acceptance.signed_in.test_signing_in_a_browser import kept
 from tests.acceptance.test_accessible_in_a_browser import LOOKS, findings, looks
-from tests.acceptance.test_signing_in_a_browser import kept
 from tests.waiting import eventually
 
 pytestmark = in_a_browser

@@ -14,7 +14,7 @@ from archival_worker.errors import ArchiveUnavailable
 from archival_worker.main import run
 from archival_worker.settings import Settings
 from infrastructure.local.stack import Stack
-from tests.integration.archive.chain_world import World, auction, chain_world
+from tests.integration.chain.chain_world import World, auction, chain_world
 from tests.unit.archival_worker.events import bid, created, delivery, voided
 from tests.waiting import eventually
 

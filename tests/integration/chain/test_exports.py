@@ -22,7 +22,7 @@ from archival_worker.chain.sinks import Digest, DirectorySink, Sink, open_sink
 from archival_worker.errors import ExportFailed
 from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.stack import Stack
-from tests.integration.archive.chain_world import World, auction, chain_world
+from tests.integration.chain.chain_world import World, auction, chain_world
 from tests.programs import bidding
 from tests.stack import StackFactory
 from tests.unit.archival_worker.events import voided
