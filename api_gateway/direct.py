@@ -1,5 +1,5 @@
-"""The endpoints that are called all the time, answered without ASGI (:mod:`shared.http.direct`): a bid, one item, and a
-new item.
+"""The endpoints that are called all the time, answered without ASGI (:mod:`shared.http.protocols.direct`): a bid, one
+item, and a new item.
 
 What is not plain takes the other road to the same functions: bids by ``hot_path.py``, the others by
 ``routes/items.py``.
@@ -32,7 +32,7 @@ from api_gateway.identity.access import Permit
 from api_gateway.tracing.bids import BID_ROUTE
 from api_gateway.tracing.one_bid import enter
 from shared.domain.errors import BiddingError
-from shared.http.direct import JSON, PROBLEM, DirectRequest, Endpoint
+from shared.http.protocols.direct import JSON, PROBLEM, DirectRequest, Endpoint
 from shared.logs import about
 from shared.redis_layout.item_hash import ItemState, public_item
 
@@ -59,7 +59,7 @@ class DirectRoad:
         self._new_item = Endpoint(self._create_item, BODY_BYTES_MAX, partial(_admit, "create_item"))
 
     def find(self, method: bytes, target: bytes) -> Endpoint | None:
-        """See :data:`shared.http.direct.Find`."""
+        """See :data:`shared.http.protocols.direct.Find`."""
         if method == b"POST":
             if target == _ITEMS:
                 return self._new_item

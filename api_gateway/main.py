@@ -93,21 +93,21 @@ from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
-from shared.buckets import Rate
 from shared.clients.cluster.client import ClusterClient
 from shared.clients.nats import NatsLink, StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.http.connection_limits import ConnectionLimits
-from shared.http.direct import direct_protocol
 from shared.http.insiders import Insiders
 from shared.http.metrics import Histogram
+from shared.http.protocols.direct import direct_protocol
 from shared.http.proxies import Proxies
 from shared.http.sockets import ListeningServer, sockets_or_exit
 from shared.identity.once import Ration
 from shared.identity.revocations import Revocations
 from shared.identity.settings import Identity, identity_of
 from shared.logs import set_up_logging
+from shared.pacing.buckets import Rate
 from shared.read_cache.cache import ReadCache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.redis_layout.revocations import RevocationStore

@@ -28,7 +28,7 @@ from shared import names
 from shared.clients.nats import NatsLink, StreamUnavailable
 from shared.http.metrics import metrics_answer
 from shared.http.probes import health, readiness
-from shared.http.protocol import BoundedHttpProtocol
+from shared.http.protocols.bounded import BoundedHttpProtocol
 
 _PROBE_TIMEOUT_S: Final = 2.0
 SERVICE_NAME: Final = "archival-worker"

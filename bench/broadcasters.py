@@ -16,11 +16,11 @@ import click
 import psutil
 import uvloop
 
-from bench.client import bid_requests, load
+from bench.clients.closed_loop import bid_requests, load
+from bench.clients.paced import bid_at_pace, bid_many
 from bench.feed import SETTLE_S, cpu_s_of, new_folder
 from bench.gateway import cores_apart
 from bench.growth import trimmed
-from bench.paced import bid_at_pace, bid_many
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.services import BROADCAST_SERVICE, process_names
 from infrastructure.local.stack import Stack

@@ -34,10 +34,10 @@ import httpx2 as httpx
 import psutil
 import uvloop
 
-from bench.client import bid_requests
+from bench.clients.closed_loop import bid_requests
+from bench.clients.paced import bid_at_pace, bid_many
 from bench.gateway import SERVER_CORE, cores_apart
-from bench.paced import bid_at_pace, bid_many
-from bench.plain_fanout import frame as plain_frame
+from bench.yardsticks.plain_fanout import frame as plain_frame
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from load_tests.generator.crowd import Viewers
@@ -161,7 +161,7 @@ async def _plain(rate: float, padding: int) -> AsyncIterator[tuple[int, psutil.P
     """The yardstick on the broadcaster's core."""
     port = Ports.free().broadcast
     env = os.environ | {"BENCH_PORT": f"{port}", "BENCH_RATE": f"{rate}", "BENCH_PADDING": f"{padding}"}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.plain_fanout", env=env)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.yardsticks.plain_fanout", env=env)
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setaffinity(process.pid, {SERVER_CORE})
     try:

@@ -28,7 +28,7 @@ import click
 import psutil
 import uvloop
 
-from bench.client import (
+from bench.clients.closed_loop import (
     Tally,
     batch_requests,
     bid_messages,
@@ -91,8 +91,8 @@ def _bid_and_reads(item_ids: list[str]) -> Iterator[bytes]:
 
 
 CONTENDERS = (
-    Contender("bare ASGI echo", "bench.echo"),
-    Contender("idiomatic FastAPI + redis-py", "bench.idiomatic"),
+    Contender("bare ASGI echo", "bench.yardsticks.echo"),
+    Contender("idiomatic FastAPI + redis-py", "bench.yardsticks.idiomatic"),
     Contender("gateway, everysec", "api_gateway"),
     Contender(
         "gateway, tokens, limits, logs",

@@ -20,7 +20,7 @@ import click
 import uvloop
 from redis.asyncio import Redis
 
-from bench.client import bid_requests, load
+from bench.clients.closed_loop import bid_requests, load
 from bench.gateway import cores_apart, served
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack

@@ -9,7 +9,7 @@ from typing import Final
 
 import jwt
 
-from bench.client import BIDDERS
+from bench.clients.closed_loop import BIDDERS
 
 _ISSUER: Final = "bench"
 _SECRET: Final = secrets.token_hex(32)
@@ -38,7 +38,8 @@ def _token(user_id: str, role: str) -> str:
 
 
 def guarded_bid_requests(item_ids: list[str]) -> Iterator[bytes]:
-    """New items, and then endless bids as of :func:`bench.client.bid_requests`, each with its bidder's token."""
+    """New items, and then endless bids as of :func:`bench.clients.closed_loop.bid_requests`, each with its bidder's
+    token."""
     head = "host: 127.0.0.1\r\ncontent-type: application/json\r\nauthorization: Bearer "
     house = _token("house", "operator")
     for item_id in item_ids:

@@ -19,11 +19,11 @@ import click
 import psutil
 import uvloop
 
-from bench.client import bid_requests, load
+from bench.clients.closed_loop import bid_requests, load
+from bench.clients.paced import bid_many
 from bench.feed import SETTLE_S, World, cpu_s_of, new_folder
 from bench.gateway import SERVER_CORE, cores_apart
 from bench.growth import trimmed
-from bench.paced import bid_many
 from load_tests.generator.crowd import Viewers
 from load_tests.generator.samples import percentiles_ms
 

@@ -39,9 +39,9 @@ from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.http.connection_limits import UNLIMITED, ConnectionLimits
 from shared.http.problems import problem
+from shared.http.protocols.websockets import CLOSE_GRACE_S, websocket_protocol
 from shared.http.proxies import Proxies
 from shared.http.sockets import ListeningServer, sockets_or_exit
-from shared.http.websockets import CLOSE_GRACE_S, websocket_protocol
 from shared.logs import set_up_logging
 from shared.settings import settings_or_exit
 from shared.supervision import in_background

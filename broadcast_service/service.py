@@ -51,7 +51,7 @@ _NOWHERE: Final = ""
 
 
 class Pinged(Protocol):
-    """A WebSocket that is pinged; see :class:`~shared.http.websockets.DirectWebSocket`."""
+    """A WebSocket that is pinged; see :class:`~shared.http.protocols.websockets.DirectWebSocket`."""
 
     def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None: ...
 

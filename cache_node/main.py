@@ -40,7 +40,7 @@ from shared.aws.settings import AwsSettings
 from shared.clients.nats import NatsLink, StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.http.problems import problem
-from shared.http.protocol import bounded_protocol
+from shared.http.protocols.bounded import bounded_protocol
 from shared.logs import set_up_logging
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from shared.backoff import Backoff
+from shared.pacing.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 

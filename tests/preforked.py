@@ -71,7 +71,7 @@ _OURS: Final = (
     "shared.archive_reads.rebuild_reads",
     "shared.aws.presence",
     "shared.clients.postgres",
-    "shared.http.direct",
+    "shared.http.protocols.direct",
 )
 PER_PROCESS: Final = {"shared.crash_points"}
 """Where the environment says that a process dies."""

@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from api_gateway.bid_socket.messages import GOING_AWAY
 from api_gateway.bid_socket.session import Session
-from shared.http.websockets import DirectWebSocket
-from shared.turns import Turns
+from shared.http.protocols.websockets import DirectWebSocket
+from shared.pacing.turns import Turns
 
 
 class BidSocket(DirectWebSocket):

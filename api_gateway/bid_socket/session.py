@@ -74,7 +74,7 @@ class Socket(Protocol):
 
 
 class Session:
-    """Implements :class:`shared.http.websockets.Listener`."""
+    """Implements :class:`shared.http.protocols.websockets.Listener`."""
 
     def __init__(self, context: Context, permit: Permit, socket: Socket, *, on_gone: Callable[[Session], None]) -> None:
         """``permit``: of whoever has opened it."""

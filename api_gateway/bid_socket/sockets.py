@@ -20,7 +20,7 @@ class Looked(Protocol):
 
 
 class Pinged(Protocol):
-    """Its WebSocket; see :meth:`shared.http.websockets.DirectWebSocket.tend`."""
+    """Its WebSocket; see :meth:`shared.http.protocols.websockets.DirectWebSocket.tend`."""
 
     def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None: ...
 

@@ -14,7 +14,7 @@ from collections.abc import MutableMapping
 from itertools import islice
 from typing import Final
 
-from shared.buckets import Rate
+from shared.pacing.buckets import Rate
 
 KEYS_MAX: Final = 50_000
 """Keys with a bucket of their own, about 200 bytes each."""

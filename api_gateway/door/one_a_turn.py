@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.turns import OneByOne
+from shared.pacing.turns import OneByOne
 
 
 class OneATurn:

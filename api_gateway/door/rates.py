@@ -14,10 +14,10 @@ from time import monotonic
 from typing import Any, Final
 
 from api_gateway.door.buckets import Buckets
-from shared.buckets import Rate
 from shared.domain.errors import BiddingError
 from shared.http.addresses import counted_as
 from shared.http.proxies import Proxies, forwarded_for
+from shared.pacing.buckets import Rate
 
 BURST_S: Final = 10
 """The burst is what the bucket gets in so many seconds."""

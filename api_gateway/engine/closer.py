@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Sequence
 from redis.exceptions import RedisError, ResponseError
 
 from api_gateway.engine.item_scripts import ItemScripts
-from shared.backoff import Backoff
 from shared.domain.errors import BiddingError
+from shared.pacing.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from shared.domain.errors import OutcomeUnknown
 from shared.identity.errors import TooManyRevocations
 from shared.identity.revocations import OF_TOKEN, OF_USER, Revocations
 from shared.names import REVOKED_SUBJECT
+from shared.pacing.seldom import Seldom
 from shared.redis_layout.keys import REVOCATIONS_KEY, shard_of_key
 from shared.redis_layout.revocations import REVOKE_TOKEN, REVOKE_TOKENS, RevocationStore, Revoked, Why
-from shared.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from api_gateway.engine.items import Items
 from api_gateway.reads.catalogue import Catalogue
 from shared.archive_reads.catalogue import Sort
 from shared.domain.errors import BiddingError, Overloaded, Unavailable
-from shared.turns import OneByOne
+from shared.pacing.turns import OneByOne
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from api_gateway.contract.problems import problem_of
 from api_gateway.door.rates import peer_of
 from shared.domain.errors import BiddingError
 from shared.http.problems import MEDIA_TYPE, problem
-from shared.http.websockets import transport_of
+from shared.http.protocols.websockets import transport_of
 
 PATH: Final = "/api/v1/bids"
 NAME: Final = "bid_socket"

@@ -18,8 +18,8 @@ from api_gateway.engine.bids.scripts import Decided
 from api_gateway.tracing.entries import EntryTraces
 from api_gateway.tracing.one_bid import BidTrace, TracedRequest, request_of_task
 from shared import names
-from shared.buckets import Bucket, Rate
 from shared.http.insiders import Insiders
+from shared.pacing.buckets import Bucket, Rate
 from shared.redis_layout.verdicts import ACCEPTED
 from shared.tracing.spans import SpanContext, Tracer, read_traceparent
 

@@ -20,7 +20,7 @@ from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.database import Connection, connection_of
 from archival_worker.store.queries import load_chain_queries
-from shared.backoff import Backoff, set_within
+from shared.pacing.backoff import Backoff, set_within
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from archival_worker.metrics import Metrics
 from archival_worker.store.database import connection_of
 from archival_worker.store.queries import load_chain_queries
 from shared import names
-from shared.backoff import Backoff, set_within
+from shared.pacing.backoff import Backoff, set_within
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
 from archival_worker.store.archive import Archive, Stored
 from shared import names
-from shared.backoff import Backoff, set_within
 from shared.clients.nats import StreamLimits, StreamUnavailable, ensure_stream
+from shared.pacing.backoff import Backoff, set_within
 from shared.streams.puller import Pulled, Puller, PullOptions, ensure_consumer
 from shared.tracing.spans import Tracer
 

@@ -24,10 +24,10 @@ from archival_worker.metrics import Metrics
 from archival_worker.store.database import connection_of
 from archival_worker.store.queries import load_eviction_queries
 from shared import names
-from shared.backoff import Backoff
 from shared.clients.cluster.client import Node, nodes_of
 from shared.clients.cluster.pipeline import NodeAway
 from shared.crash_points import crash_point
+from shared.pacing.backoff import Backoff
 from shared.redis_layout.cursors import ask_fields
 from shared.redis_layout.keys import (
     closed_key,

@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
-from shared.backoff import Backoff, set_within
 from shared.clients.cluster.pipeline import NodeAway
+from shared.pacing.backoff import Backoff, set_within
 from shared.redis_layout.keys import cursors_key, opened_key, outbox_key
 from shared.redis_layout.outbox import EntryId
 from shared.redis_layout.scripts import Script

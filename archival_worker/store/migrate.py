@@ -15,7 +15,7 @@ import asyncpg
 
 from archival_worker.errors import MigrationChanged, MigrationError
 from archival_worker.store.grants import grant
-from shared.backoff import Backoff
+from shared.pacing.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 

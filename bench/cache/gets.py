@@ -38,7 +38,7 @@ from infrastructure.local.servers.ports import HOST, Ports, free_ports
 from infrastructure.local.stack import Stack
 from load_tests.generator.samples import percentiles_ms
 from shared.read_cache.cache import GroupSpec
-from shared.read_cache.group import GroupLimits
+from shared.read_cache.groups.group import GroupLimits
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.wire import SERVICE, open_channel

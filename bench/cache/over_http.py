@@ -18,7 +18,7 @@ import uvloop
 
 from bench.cache.closed_items import item_of
 from bench.cache.result import CacheResult
-from bench.client import Tally, load
+from bench.clients.closed_loop import Tally, load
 from bench.gateway import served
 from infrastructure.local.cache_nodes import CACHE_NODE
 from infrastructure.local.servers.ports import free_ports

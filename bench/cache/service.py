@@ -40,7 +40,7 @@ from shared.archive_reads.keys import item_key
 from shared.archive_reads.origin import ArchiveOrigin
 from shared.clients.nats import NatsLink
 from shared.read_cache.cache import GroupSpec
-from shared.read_cache.group import GroupLimits
+from shared.read_cache.groups.group import GroupLimits
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.read_cache.store.base import ENTRY_OVERHEAD_BYTES, Entry

@@ -16,7 +16,7 @@ from typing import Final
 import click
 import uvloop
 
-from bench.client import bid_requests, load
+from bench.clients.closed_loop import bid_requests, load
 from bench.gateway import cores_apart, served
 from bench.overload.open_loop import Course, offer
 from infrastructure.local.servers.ports import Ports

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, cast
 import click
 from typing_extensions import override
 
-from bench.answers import status_of
+from bench.clients.answers import status_of
 
 _TICK_S: Final = 0.001
 _DRAIN_S: Final = 10.0

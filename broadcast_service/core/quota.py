@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from shared.buckets import Bucket, Rate
+from shared.pacing.buckets import Bucket, Rate
 
 REFUSED_MAX: Final = 100
 """The largest debt, in refused messages. It is paid off at the bucket's rate."""

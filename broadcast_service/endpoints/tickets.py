@@ -18,7 +18,7 @@ from broadcast_service.core.frames import error_frame
 from broadcast_service.endpoints.private import PrivateChannel
 from broadcast_service.transport.connection import Connection
 from shared.identity.tickets import take_tickets
-from shared.seldom import Seldom
+from shared.pacing.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 _cannot_ask: Final = Seldom(logger)

@@ -23,8 +23,8 @@ from broadcast_service.endpoints.admission import ConnectRequest, connect_reques
 from broadcast_service.endpoints.operations import operate, too_many_operations
 from broadcast_service.service import Service
 from broadcast_service.transport.connection import Connection
-from shared.http.websockets import DirectWebSocket, transport_of
-from shared.seldom import Seldom
+from shared.http.protocols.websockets import DirectWebSocket, transport_of
+from shared.pacing.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 _asks_for_too_much: Final = Seldom(logger)
@@ -34,7 +34,7 @@ ERRORS_MAX: Final = 100
 
 
 class Session:
-    """Handles what one viewer sends. Implements :class:`~shared.http.websockets.Listener`."""
+    """Handles what one viewer sends. Implements :class:`~shared.http.protocols.websockets.Listener`."""
 
     __slots__ = ("_connection", "_errors", "_full", "_noise", "_quota", "_service")
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from broadcast_service.core.feed import Recovery, Wanted
 from broadcast_service.metrics import Metrics
 from broadcast_service.sources.left_items import ArchiveAway
-from shared.backoff import Backoff
+from shared.pacing.backoff import Backoff
 from shared.supervision import loudly
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from shared.feed_tokens import Identity
 from shared.identity.revocations import Revocations
+from shared.pacing.seldom import Seldom
 from shared.redis_layout.revocations import RevocationStore
-from shared.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 _cannot: Final = Seldom(logger)

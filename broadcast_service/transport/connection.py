@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Transport(Protocol):
-    """The socket, as :mod:`shared.http.websockets` offers it. No method waits.
+    """The socket, as :mod:`shared.http.protocols.websockets` offers it. No method waits.
 
     When ``is_writable`` changes, it calls ``connection.on_full()`` (now False) or ``connection.on_writable()`` (now
     True).

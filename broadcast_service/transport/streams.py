@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol, where a response may go on as an event stream that is written to like a WebSocket.
 
-See :mod:`shared.http.websockets` for why. The head of the response goes out through ASGI, like that of
+See :mod:`shared.http.protocols.websockets` for why. The head of the response goes out through ASGI, like that of
 every other one; after that the application has returned, and there is no task that waits for a slow reader.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, Final, cast
 from typing_extensions import override
 
 from shared.http.connection_limits import ConnectionLimits
-from shared.http.protocol import BoundedHttpProtocol
-from shared.http.websockets import CLOSE_GRACE_S, EXTENSION, DirectWebSocket, Listener, size_buffers
+from shared.http.protocols.bounded import BoundedHttpProtocol
+from shared.http.protocols.websockets import CLOSE_GRACE_S, EXTENSION, DirectWebSocket, Listener, size_buffers
 
 _CYCLE: Final = "feed.cycle"
 

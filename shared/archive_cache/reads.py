@@ -25,7 +25,7 @@ from shared.archive_reads.origin import ClosedReads
 from shared.domain.errors import Unavailable
 from shared.read_cache.cache import GroupSpec, ReadCache
 from shared.read_cache.errors import OriginSlow, Overloaded
-from shared.read_cache.group import GroupLimits, LoadMany
+from shared.read_cache.groups.group import GroupLimits, LoadMany
 
 logger = logging.getLogger(__name__)
 

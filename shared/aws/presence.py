@@ -18,7 +18,7 @@ from shared.aws import discovery
 from shared.aws.clients import AwsError, open_cloud_map, open_cloudwatch
 from shared.aws.cloudwatch import Read, Reporter
 from shared.aws.settings import AwsSettings
-from shared.backoff import Backoff
+from shared.pacing.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from shared.buckets import Bucket, Rate
+from shared.pacing.buckets import Bucket, Rate
 
 ATTEMPTS_BURST_MIN: Final = 100
 

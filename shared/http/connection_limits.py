@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from shared.http.addresses import Addresses, counted_as
 from shared.http.proxies import Proxies
-from shared.seldom import Seldom
+from shared.pacing.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from shared.turns import OneByOne
+from shared.pacing.turns import OneByOne
 
 PIECE_BYTES: Final = 32 * 1024
 

@@ -15,8 +15,8 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.buckets import Bucket, Rate
 from shared.names import shard_of
+from shared.pacing.buckets import Bucket, Rate
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 _BYTES: Final = 16

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 
-from shared.read_cache.group import Group, GroupLimits, Load, LoadMany, MayKeep, Shelf, always
+from shared.read_cache.groups.group import Group, GroupLimits, Load, LoadMany, MayKeep, Shelf, always
 from shared.read_cache.remote import Heard
 from shared.read_cache.store.base import Store
 

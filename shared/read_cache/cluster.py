@@ -1,4 +1,4 @@
-"""Membership and peers put together: what :class:`shared.read_cache.group.Group` uses in the mode ``cluster``.
+"""Membership and peers put together: what :class:`shared.read_cache.groups.group.Group` uses in the mode ``cluster``.
 
 Where a peer is dead, the key's next node on the ring is asked, and not the origin at once. All who notice the death
 ask the same next node, which loads once: so the death of a node in the middle of a thousand gets costs one more load,

@@ -18,11 +18,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from shared.read_cache.cache import GroupSpec, ReadCache
-from shared.read_cache.group import Shelf
-from shared.read_cache.hot import Mirrors
+from shared.read_cache.groups.group import Shelf
+from shared.read_cache.groups.hot import Mirrors
+from shared.read_cache.groups.shedding import Gate
 from shared.read_cache.ring import Node
 from shared.read_cache.settings import Policy, ReadCacheSettings
-from shared.read_cache.shedding import Gate
 from shared.read_cache.stats import Stats
 from shared.read_cache.store.base import Store
 from shared.read_cache.store.lru import LruStore

@@ -23,8 +23,8 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from shared import names
-from shared.backoff import Backoff
 from shared.clients.nats import Client, ensure_stream, open_nats
+from shared.pacing.backoff import Backoff
 from shared.server_urls import without_password
 from shared.streams.reader import has_message
 from shared.tracing.spans import TRACES_HEADER

@@ -24,7 +24,7 @@ from opentelemetry.trace import Span as SdkSpan
 from opentelemetry.trace import SpanContext as SdkContext
 from typing_extensions import override
 
-from shared.seldom import Seldom
+from shared.pacing.seldom import Seldom
 from shared.tracing.settings import collector_secrets
 from shared.tracing.spans import Facts, Kind, SpanContext
 

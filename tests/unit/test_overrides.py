@@ -39,11 +39,11 @@ from broadcast_service.transport.streams import FeedHttpProtocol
 from infrastructure.local.cli import LazyGroup
 from shared.clients import cancellation
 from shared.clients import nats as our_nats
-from shared.http import turned
-from shared.http.direct import DirectHttpProtocol
-from shared.http.protocol import BoundedHttpProtocol
+from shared.http.protocols import turned
+from shared.http.protocols.bounded import BoundedHttpProtocol
+from shared.http.protocols.direct import DirectHttpProtocol
+from shared.http.protocols.websockets import DirectWebSocket
 from shared.http.sockets import ListeningServer
-from shared.http.websockets import DirectWebSocket
 
 ROOT = Path(__file__).parents[2]
 OURS = ("api_gateway", "archival_worker", "bench", "broadcast_service", "infrastructure", "load_tests", "shared")

@@ -42,10 +42,10 @@ from shared.clients.nats import NatsLink
 from shared.domain.errors import Unavailable
 from shared.read_cache.cache import ReadCache
 from shared.read_cache.errors import Overloaded
-from shared.read_cache.group import GroupLimits
+from shared.read_cache.groups.group import GroupLimits
+from shared.read_cache.groups.shedding import Gate
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
-from shared.read_cache.shedding import Gate
 from shared.redis_layout.cursors import ask_epoch
 from shared.redis_layout.keys import item_key
 from shared.redis_layout.limits import RETURNED_KEEP_S

@@ -34,10 +34,10 @@ from api_gateway.engine.relay.publisher import Publisher
 from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
 from api_gateway.tracing.entries import EntryTraces
 from shared import names
-from shared.backoff import Backoff
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
 from shared.crash_points import crash_point
 from shared.messages import frame_batch
+from shared.pacing.backoff import Backoff
 from shared.redis_layout.cursors import Lineage, read_cursors
 from shared.redis_layout.outbox import Entry
 from shared.supervision import heed_cancellation, loudly

@@ -21,9 +21,9 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from api_gateway.engine.rulings.scripts import Made, Outcome, Pending, RulingScripts
-from shared.backoff import Backoff
 from shared.crash_points import crash_point
 from shared.domain.errors import Unavailable
+from shared.pacing.backoff import Backoff
 from shared.redis_layout.rulings import HouseRuling, home_of
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from shared.aws.clients import AwsError
 from shared.aws.discovery import discover
-from shared.backoff import set_within
+from shared.pacing.backoff import set_within
 from shared.read_cache.membership.clock import now_s
 from shared.read_cache.membership.view import Membership, Reliance, View
 from shared.read_cache.ring import NODES_MAX, Node, Ring

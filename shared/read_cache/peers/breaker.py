@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.backoff import Backoff
+from shared.pacing.backoff import Backoff
 
 
 class Breaker:

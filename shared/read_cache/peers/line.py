@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from shared.backoff import set_within
+from shared.pacing.backoff import set_within
+from shared.read_cache.groups.shelf import nothing_heard
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.wire import ANSWER_BYTES, KEYS_PER_ASK_MAX
 from shared.read_cache.remote import UNHEARD, Heard
-from shared.read_cache.shelf import nothing_heard
 
 Ring = tuple[int, int]
 """Epoch and fingerprint."""

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import grpc
 
 from shared.read_cache.errors import KeyInvalid, OriginSilent, Overloaded
-from shared.read_cache.group import Group, OnServed
+from shared.read_cache.groups.group import Group, OnServed
 from shared.read_cache.keys import checked_key
 from shared.read_cache.membership.view import Membership
 from shared.read_cache.peers import cache_pb2 as pb

@@ -11,7 +11,7 @@ from infrastructure.local.servers.ports import free_ports
 from shared.clients.nats import NatsLink
 from shared.read_cache.cache import GroupSpec, ReadCache
 from shared.read_cache.errors import PeerFailed
-from shared.read_cache.group import GroupLimits
+from shared.read_cache.groups.group import GroupLimits
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.peers.link import Link
 from shared.read_cache.ring import Node

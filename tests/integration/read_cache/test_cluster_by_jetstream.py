@@ -13,7 +13,7 @@ import pytest
 from infrastructure.local.servers.ports import free_ports
 from shared.clients.nats import NatsLink
 from shared.read_cache.cache import ReadCache
-from shared.read_cache.group import GroupLimits
+from shared.read_cache.groups.group import GroupLimits
 from shared.read_cache.membership.jetstream import JetStreamMembership
 from shared.read_cache.ring import Node
 from tests.integration.read_cache.cluster_world import World

@@ -10,14 +10,14 @@ import pytest
 
 from infrastructure.local.servers.ports import free_ports
 from shared.read_cache.errors import Overloaded, PeerFailed
-from shared.read_cache.group import MISSING, GroupLimits
+from shared.read_cache.groups.group import MISSING, GroupLimits
+from shared.read_cache.groups.shedding import SILENT_S
 from shared.read_cache.peers import cache_pb2 as pb
 from shared.read_cache.peers.breaker import Breaker
 from shared.read_cache.peers.link import Link
 from shared.read_cache.peers.wire import SERVICE, VALUE_BYTES_MAX, checked_address
 from shared.read_cache.remote import Heard
 from shared.read_cache.ring import Node
-from shared.read_cache.shedding import SILENT_S
 from tests.integration.read_cache.cluster_world import World, cluster
 from tests.waiting import eventually
 

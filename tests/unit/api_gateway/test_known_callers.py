@@ -22,8 +22,8 @@ from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.hot_path import HotPath
 from api_gateway.identity.access import Access
 from infrastructure.local.servers.ports import HOST
-from shared.http.direct import direct_protocol
 from shared.http.metrics import Histogram
+from shared.http.protocols.direct import direct_protocol
 from shared.http.proxies import Proxies
 from shared.identity.keys import Secret
 from shared.identity.principals import Principals

@@ -12,8 +12,8 @@ from websockets.exceptions import ConnectionClosed
 
 from broadcast_service.core.close_codes import SLOW_VIEWER
 from broadcast_service.core.frames import event_frame
-from shared.http import websockets as module
-from shared.http.websockets import DirectWebSocket
+from shared.http.protocols import websockets as module
+from shared.http.protocols.websockets import DirectWebSocket
 from tests.integration.feed.edge.test_feed_transport import FRAMES_MAX, World
 from tests.unit.broadcast_service.builders import bid
 from tests.waiting import eventually

@@ -20,7 +20,7 @@ from broadcast_service.core.frames import event_frame
 from broadcast_service.core.outgoing import OutgoingLimits
 from broadcast_service.metrics import Metrics
 from broadcast_service.transport.connection import Connection, send_to_all
-from shared.http.websockets import (
+from shared.http.protocols.websockets import (
     AFTER_CLOSE_BYTES_MAX,
     PARSE_STEP_BYTES,
     DirectWebSocket,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api_gateway.door.buckets import SHARED, Buckets
-from shared.buckets import Rate
+from shared.pacing.buckets import Rate
 
 
 def taken(buckets: Buckets, key: str, now_s: float, *, cost: int = 1, tries: int = 1_000) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from broadcast_service.core.quota import REFUSED_MAX, SINCE_COST, Allowance, Quota, operations_rate
-from shared.buckets import Bucket, Rate
+from shared.pacing.buckets import Bucket, Rate
 
 RATE = Rate(per_s=10, burst=50)
 

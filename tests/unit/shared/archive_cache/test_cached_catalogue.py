@@ -20,15 +20,15 @@ from shared.archive_cache.reads import (
     never_unsettled,
 )
 from shared.archive_reads.keys import catalogue_key
-from shared.read_cache import group as group_module
-from shared.read_cache import singleflight as singleflight_module
 from shared.read_cache.cache import GroupSpec, ReadCache
-from shared.read_cache.group import Group, Shelf
-from shared.read_cache.hot import HotKeys, Mirrors
+from shared.read_cache.groups import group as group_module
+from shared.read_cache.groups import singleflight as singleflight_module
+from shared.read_cache.groups.group import Group, Shelf
+from shared.read_cache.groups.hot import HotKeys, Mirrors
+from shared.read_cache.groups.shedding import Gate
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.remote import Fetched, OnFetched, Remote
 from shared.read_cache.settings import ReadCacheSettings
-from shared.read_cache.shedding import Gate
 from shared.read_cache.stats import Stats
 from shared.read_cache.store.lru import LruStore
 from tests.unit.shared.read_cache.origins import settle

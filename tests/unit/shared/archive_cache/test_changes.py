@@ -21,7 +21,7 @@ from shared.clients.nats import StreamUnavailable
 from shared.domain.errors import InvalidInput, Unavailable
 from shared.messages import AuctionClosed, BidAccepted, BidVoided, encode_event, frame_batch
 from shared.read_cache.cache import ReadCache
-from shared.read_cache.group import GroupLimits
+from shared.read_cache.groups.group import GroupLimits
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.supervision import UnaskedCancellation

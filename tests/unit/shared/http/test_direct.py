@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from infrastructure.local.servers.ports import HOST
-from shared.http.direct import AT_ONCE_MAX, JSON, DirectRequest, Endpoint, direct_protocol
+from shared.http.protocols.direct import AT_ONCE_MAX, JSON, DirectRequest, Endpoint, direct_protocol
 from tests.protocols import speaking
 from tests.waiting import eventually
 

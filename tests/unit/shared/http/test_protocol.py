@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from archival_worker.http import make_server
 from broadcast_service.transport.streams import http_protocol_class
 from infrastructure.local.servers.ports import HOST
-from shared.http.direct import direct_protocol
-from shared.http.protocol import BoundedHttpProtocol, bounded_protocol
+from shared.http.protocols.bounded import BoundedHttpProtocol, bounded_protocol
+from shared.http.protocols.direct import direct_protocol
 from tests.protocols import speaking
 from tests.waiting import eventually
 

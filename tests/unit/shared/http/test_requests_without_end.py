@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from infrastructure.local.servers.ports import HOST
-from shared.http import counted
+from shared.http.protocols import counted
 from tests.unit.shared.http.test_protocol import GET, LONG_S, PROTOCOLS, QUICK_S, serving, wait_for_the_body
 from tests.waiting import eventually
 

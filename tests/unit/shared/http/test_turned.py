@@ -8,9 +8,9 @@ from typing import Any, Final
 import pytest
 
 from infrastructure.local.servers.ports import HOST
-from shared.http.protocol import DROPPED_MAX
-from shared.http.turned import SLICE_BYTES
-from shared.turns import Turns
+from shared.http.protocols.bounded import DROPPED_MAX
+from shared.http.protocols.turned import SLICE_BYTES
+from shared.pacing.turns import Turns
 from tests.unit.shared.http.test_protocol import GET, LONG_S, PROTOCOLS, serving
 from tests.waiting import eventually
 

@@ -6,8 +6,8 @@ import secrets
 
 import pytest
 
-from shared.buckets import Rate
 from shared.identity.once import Ration, is_secret, once_key
+from shared.pacing.buckets import Rate
 
 
 @pytest.mark.parametrize("text", ["", "short", "a" * 21, "a" * 23, "a" * 21 + "*", "a" * 22 + "\n", "ä" * 22])

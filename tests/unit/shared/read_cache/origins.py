@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from shared.read_cache.cache import GroupSpec, ReadCache
 from shared.read_cache.errors import Overloaded, PeerFailed
-from shared.read_cache.group import Group, GroupLimits, Shelf
-from shared.read_cache.hot import HotKeys, Mirrors
+from shared.read_cache.groups.group import Group, GroupLimits, Shelf
+from shared.read_cache.groups.hot import HotKeys, Mirrors
+from shared.read_cache.groups.shedding import Gate
 from shared.read_cache.remote import Fetched, OnFetched, Remote
-from shared.read_cache.shedding import Gate
 from shared.read_cache.stats import Stats
 from shared.read_cache.store.base import Store
 from shared.read_cache.store.lru import LruStore

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from shared.read_cache.errors import OriginSlow, Overloaded
-from shared.read_cache.group import KEYS_MAX, MISSING, Group, GroupLimits
-from shared.read_cache.shedding import Gate
+from shared.read_cache.groups.group import KEYS_MAX, MISSING, Group, GroupLimits
+from shared.read_cache.groups.shedding import Gate
 from tests.unit.shared.read_cache.origins import Origin, new_cache, settle
 
 

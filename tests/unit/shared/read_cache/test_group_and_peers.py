@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.read_cache.errors import Overloaded, PeerFailed
-from shared.read_cache.group import MISSING, GroupLimits
+from shared.read_cache.groups.group import MISSING, GroupLimits
 from shared.read_cache.remote import Fetched, Heard
 from tests.unit.shared.read_cache.origins import Origin, Peers, new_cache, settle
 

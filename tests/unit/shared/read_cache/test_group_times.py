@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 import pytest
 from typing_extensions import override
 
-from shared.read_cache import group as group_module
-from shared.read_cache import singleflight as singleflight_module
 from shared.read_cache.cache import GroupSpec, ReadCache
 from shared.read_cache.errors import PeerFailed
-from shared.read_cache.group import MISSING, Group, GroupLimits, Shelf
+from shared.read_cache.groups import group as group_module
+from shared.read_cache.groups import singleflight as singleflight_module
+from shared.read_cache.groups.group import MISSING, Group, GroupLimits, Shelf
+from shared.read_cache.groups.shedding import Gate
 from shared.read_cache.remote import Fetched
-from shared.read_cache.shedding import Gate
 from shared.read_cache.stats import Stats
 from shared.read_cache.store.lru import LruStore
 from tests.unit.shared.read_cache.origins import MIB, Origin, Peers, new_cache, settle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from shared.read_cache.hot import KEYS_MAX, HotKeys, Mirrors
+from shared.read_cache.groups.hot import KEYS_MAX, HotKeys, Mirrors
 
 
 def test_a_key_is_hot_once_it_is_asked_for_often_enough_in_two_windows() -> None:

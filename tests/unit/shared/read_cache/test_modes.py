@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.read_cache.cache import GroupSpec
-from shared.read_cache.group import MISSING
+from shared.read_cache.groups.group import MISSING
 from shared.read_cache.membership.static import StaticMembership, parse_nodes
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.ring import Node

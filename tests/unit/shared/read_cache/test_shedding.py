@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.read_cache.errors import OriginSilent, Overloaded
-from shared.read_cache.shedding import SILENT_S, Gate
+from shared.read_cache.groups.shedding import SILENT_S, Gate
 
 
 class Origin:

@@ -7,9 +7,9 @@ import gc
 
 import pytest
 
-from shared.read_cache import singleflight as module
 from shared.read_cache.errors import Overloaded
-from shared.read_cache.singleflight import Flight, Singleflight
+from shared.read_cache.groups import singleflight as module
+from shared.read_cache.groups.singleflight import Flight, Singleflight
 
 
 class World:

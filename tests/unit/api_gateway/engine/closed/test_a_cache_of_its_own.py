@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from api_gateway.engine.closed import closed_items as closed_items_module
 from api_gateway.engine.closed.reads import KEPT_S, Reads, open_reads
-from shared.read_cache import group as group_module
-from shared.read_cache import singleflight as singleflight_module
+from shared.read_cache.groups import group as group_module
+from shared.read_cache.groups import singleflight as singleflight_module
 from shared.read_cache.settings import ReadCacheSettings
 from shared.redis_layout.limits import RETURNED_KEEP_S
 from tests.unit.api_gateway.engine.closed.closed_world import FakeArchive, FakeRedis, Gateway, World

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from shared.seldom import Seldom
+from shared.pacing.seldom import Seldom
 
 logger = logging.getLogger("seldom")
 

@@ -26,11 +26,11 @@ from functools import partial
 from typing import Final
 
 from shared.read_cache.errors import OriginSilent, OriginSlow, Overloaded, PeerFailed
+from shared.read_cache.groups.shelf import MISSING, GroupLimits, Load, LoadMany, MayKeep, Missing, Shelf, always
+from shared.read_cache.groups.singleflight import Flight, Singleflight
 from shared.read_cache.keys import checked_group
 from shared.read_cache.membership.clock import now_s as clock_s
 from shared.read_cache.remote import Fetched
-from shared.read_cache.shelf import MISSING, GroupLimits, Load, LoadMany, MayKeep, Missing, Shelf, always
-from shared.read_cache.singleflight import Flight, Singleflight
 from shared.read_cache.stats import Stats
 from shared.read_cache.store.base import Store, cost_of
 

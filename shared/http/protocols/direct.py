@@ -21,8 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.http.connection_limits import ConnectionLimits
 from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem_body
-from shared.http.protocol import BoundedHttpProtocol
-from shared.http.websockets import DirectWebSocket
+from shared.http.protocols.bounded import BoundedHttpProtocol
+from shared.http.protocols.websockets import DirectWebSocket
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ that begins no request, such as a line break after a body (RFC 9112, section 2.2
 early. If the client then vanished, the connection would stay for ever, and so would one that never sent a request. Here
 such a connection is closed after ``timeout_keep_alive`` without an answer due.
 
-How what is read is shared out among the turns of the loop is told in :mod:`shared.http.turned`.
+How what is read is shared out among the turns of the loop is told in :mod:`shared.http.protocols.turned`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from typing_extensions import override
 
 from shared.http.connection_limits import ConnectionLimits
-from shared.http.turned import TurnedHttpProtocol
+from shared.http.protocols.turned import TurnedHttpProtocol
 from shared.http.watch import Watch
-from shared.seldom import Seldom
+from shared.pacing.seldom import Seldom
 
 _no_request: Final = Seldom(logging.getLogger(__name__))
 

@@ -18,7 +18,7 @@ from shared.http.addresses import counted_as
 from shared.http.connection_limits import TURNED_AWAY_MAX, ConnectionLimits
 from shared.http.problems import MEDIA_TYPE, problem_body
 from shared.http.watch import Watch
-from shared.seldom import Seldom
+from shared.pacing.seldom import Seldom
 
 _not_read: Final = Seldom(logging.getLogger(__name__))
 

@@ -10,7 +10,7 @@ from typing import cast
 import click
 from typing_extensions import override
 
-from bench.answers import status_of
+from bench.clients.answers import status_of
 
 _CONNECTIONS = 16
 _PATIENCE_S = 30.0

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.read_cache.hot import Mirrors
+from shared.read_cache.groups.hot import Mirrors
+from shared.read_cache.groups.shedding import Gate
 from shared.read_cache.remote import UNHEARD, Heard, Remote
-from shared.read_cache.shedding import Gate
 from shared.read_cache.stats import Stats
 from shared.read_cache.store.base import Store
 

@@ -16,7 +16,7 @@ from fastapi import Depends, FastAPI, Path, Request, Response
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 
-from bench.serve import serve
+from bench.yardsticks.serve import serve
 
 _SCRIPT = """
 local price = tonumber(redis.call('HGET', KEYS[1], 'price') or '0')

@@ -27,7 +27,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
-from shared.turns import Turns
+from shared.pacing.turns import Turns
 
 EXTENSION: Final = "direct.transport"
 """The key of the protocol in the ASGI scope's extensions."""
@@ -471,5 +471,5 @@ def transport_of(scope: Mapping[str, Any]) -> DirectWebSocket:
     """
     transport = scope.get("extensions", {}).get(EXTENSION)
     if not isinstance(transport, DirectWebSocket):
-        raise RuntimeError("WebSockets need uvicorn with ws=shared.http.websockets.websocket_protocol(...)")
+        raise RuntimeError("WebSockets need uvicorn with ws=shared.http.protocols.websockets.websocket_protocol(...)")
     return transport

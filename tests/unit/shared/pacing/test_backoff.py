@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from shared.backoff import Backoff, set_within
+from shared.pacing.backoff import Backoff, set_within
 
 
 def test_pauses_double_within_their_jitter_up_to_the_bound() -> None:

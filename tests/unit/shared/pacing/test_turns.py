@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.turns import OneByOne, Step, Turns
+from shared.pacing.turns import OneByOne, Step, Turns
 
 
 class Work:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from starlette.types import Receive, Scope, Send
 
-from bench.serve import serve
+from bench.yardsticks.serve import serve
 
 _BODY = (
     b'{"success":true,"message":"Bid accepted","current_bid":12.50,"your_bid":12.50,"is_highest":true,'

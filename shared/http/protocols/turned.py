@@ -2,8 +2,8 @@
 
 uvicorn parses all that a read brings, which may be a quarter of a megabyte from each of many connections, or thousands
 of small requests, before anybody else has a turn. Here a read is parsed in slices, and what is longer than one slice in
-turns that all connections share (:mod:`shared.turns`). Meanwhile nothing more of the connection is read. While many
-requests of it wait for their answers nothing more is parsed either.
+turns that all connections share (:mod:`shared.pacing.turns`). Meanwhile nothing more of the connection is read. While
+many requests of it wait for their answers nothing more is parsed either.
 
 What still arrives of a request that has its answer, a refused upload say, is parsed too, to find where the next request
 begins. If it is long the connection is not worth that: then the rest is dropped as it comes, and the connection closed.
@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Final
 from typing_extensions import override
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from shared.http.counted import CountedHttpProtocol
-from shared.turns import Turns
+from shared.http.protocols.counted import CountedHttpProtocol
+from shared.pacing.turns import Turns
 
 SLICE_BYTES: Final = 1_024
 _STEP_BYTES: Final = 4 * SLICE_BYTES

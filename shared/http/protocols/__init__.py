@@ -1,0 +1,1 @@
+"""What we add to uvicorn's protocols: bounds, turns, and answers without ASGI."""

@@ -1,0 +1,1 @@
+"""A group: keys of one origin, what is kept of them, and who may ask the origin."""
