@@ -11,30 +11,23 @@ commit. In between lies the one race that matters:
 So ``forget`` takes the load out of the table of flights. It lands for those who waited before, is no longer current,
 and is not kept; and whoever asks after the ``forget`` begins a load of their own. The same holds for what is fetched
 from a peer.
-
-How long a value is kept counts from the moment before it was asked for, on a clock that goes on while the process is
-stopped. So the bound holds however long the question takes, and whatever happens meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
-from shared.read_cache.errors import OriginSilent, OriginSlow, Overloaded, PeerFailed
+from shared.read_cache.errors import OriginSilent, Overloaded, PeerFailed
+from shared.read_cache.groups.kept import Kept
+from shared.read_cache.groups.questions import Questions
 from shared.read_cache.groups.shelf import MISSING, GroupLimits, Load, LoadMany, MayKeep, Missing, Shelf, always
 from shared.read_cache.groups.singleflight import Flight, Singleflight
 from shared.read_cache.keys import checked_group
-from shared.read_cache.membership.clock import now_s as clock_s
 from shared.read_cache.remote import Fetched
 from shared.read_cache.stats import Stats
-from shared.read_cache.store.base import Store, cost_of
-
-logger = logging.getLogger(__name__)
 
 OnServed = Callable[[Fetched | Exception], None]
 
@@ -42,7 +35,6 @@ OnServed = Callable[[Fetched | Exception], None]
 KEYS_MAX: Final = 1_000
 FETCHES_MAX: Final = 50_000
 WAITERS_MAX: Final = 100_000
-_KEPT_SHARE_LEAST: Final = 0.9
 
 
 class Group:
@@ -67,14 +59,12 @@ class Group:
         """
         self.name = checked_group(name)
         self.limits = limits
-        self._load = load
-        self._load_many = load_many
         self._may_keep = may_keep
         self._shelf = shelf
         self._stats = shelf.stats
         self._rated = shelf.stats if counts else Stats()
-        self._prefix = f"{name}:"
-        self._generation = 0
+        self._kept = Kept(name, limits, shelf, self._rated)
+        self._questions = Questions(load, load_many, timeout_s=limits.load_timeout_s, shelf=shelf, rated=self._rated)
         self._loads: Singleflight[bytes | None] = Singleflight(
             flights_max=flights_max, waiters_max=WAITERS_MAX, joined_for_s=limits.joined_for_s
         )
@@ -87,23 +77,7 @@ class Group:
 
     def cached(self, key: str) -> bytes | Missing | None:
         """What is kept here now, without waiting; ``MISSING`` where nothing is. None: the origin has none."""
-        shelf = self._shelf
-        remote = shelf.remote
-        sure = remote is None or remote.is_sure()
-        if not (shelf.keeping and shelf.telling):
-            return MISSING
-        now_s, name = clock_s(), self._prefix + key
-        if shelf.store is not None and sure:
-            entry = shelf.store.get(name)
-            if entry is not None and entry[1] > now_s and entry[2] == self._generation:
-                self._rated.hits += 1
-                return entry[0]
-        if shelf.mirrors is not None:
-            entry = shelf.mirrors.get(name, now_s)
-            if entry is not None and entry[1] > now_s and entry[2] == self._generation:
-                self._rated.mirror_hits += 1
-                return entry[0]
-        return MISSING
+        return self._kept.cached(key)
 
     def begins_anew(self, key: str) -> bool:
         """Whether a :meth:`get` in the same step would certainly ask the origin a question of its own: nothing is kept
@@ -117,16 +91,7 @@ class Group:
             return True
         if shelf.remote is not None and shelf.remote.is_sure():
             return False
-        return not self._loads.has(key) and self._fresh_s(key) <= 0
-
-    def _is_sure(self) -> bool:
-        """Whether every removal comes here. Where it does not, only what is kept for moments may be told.
-
-        To be asked before anything is looked up or kept: where this process finds out here that it has slept for too
-        long, all is forgotten, and what is being loaded is no longer current.
-        """
-        remote = self._shelf.remote
-        return remote is None or remote.is_sure()
+        return not self._loads.has(key) and self._kept.fresh_s(key) <= 0
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None where the origin has none: kept here, or by the key's owner, or loaded.
@@ -140,7 +105,7 @@ class Group:
             Exception: what ``load`` raised; every caller that waited for this load gets it, and it is not kept.
         """
         self._rated.gets += 1
-        found = self.cached(key)
+        found = self._kept.cached(key)
         if found is not MISSING:
             return found
         return await self._coming(key, self._begin_load)
@@ -159,10 +124,10 @@ class Group:
         self._rated.gets += len(asked)
         coming: dict[str, Awaitable[bytes | None]] = {}
         begun: list[Flight[bytes | None]] = []
-        begin = self._begin_load if self._load_many is None else begun.append
+        begin = begun.append if self._questions.tells_of_many else self._begin_load
         refused: Overloaded | None = None
         for key in asked:
-            found = self.cached(key)
+            found = self._kept.cached(key)
             if found is not MISSING:
                 asked[key] = found
                 continue
@@ -200,30 +165,8 @@ class Group:
     # Loads
 
     async def _get_alone(self, key: str) -> bytes | None:
-        (value,) = await self._ask_origin(key, [key])
+        (value,) = await self._questions.ask(key, [key])
         return value
-
-    async def _ask_origin(self, what: str, keys: Sequence[str]) -> list[bytes | None]:
-        """``what``: as errors name them."""
-        timeout_s = self.limits.load_timeout_s
-        try:
-            async with self._shelf.gate.passed():
-                self._rated.loads += 1
-                self._stats.passing_loads += self._rated is not self._stats
-                try:
-                    async with asyncio.timeout(timeout_s) as timeout:
-                        return await self._loaded(keys)
-                except TimeoutError as error:
-                    self._stats.load_errors += 1
-                    if timeout.expired():
-                        raise OriginSlow(what, timeout_s) from error
-                    raise
-                except Exception:
-                    self._stats.load_errors += 1
-                    raise
-        except Overloaded:
-            self._stats.shed += 1
-            raise
 
     def _begin_load(self, flight: Flight[bytes | None]) -> None:
         self._begin_loads([flight])
@@ -241,7 +184,7 @@ class Group:
         # later forgets the key.
         may_keep = [self._may_keep(key) for key in keys]
         try:
-            values = await self._ask_origin(what, keys)
+            values = await self._questions.ask(what, keys)
         except asyncio.CancelledError:
             # By close(), or from within a driver.
             for flight in flights:
@@ -251,41 +194,13 @@ class Group:
             for flight in flights:
                 flight.crash(error)
             return
-        sure = self._is_sure()
+        sure = self._kept.is_sure()
         for flight, value, may in zip(flights, values, may_keep, strict=True):
             if flight.is_current and may:
-                self._keep(flight, value, sure)
+                self._kept.keep(flight, value, sure)
             else:
                 self._stats.forgotten += 1
             flight.land(value)
-
-    async def _loaded(self, keys: Sequence[str]) -> list[bytes | None]:
-        if len(keys) == 1 or self._load_many is None:
-            return [await self._load(key) for key in keys]
-        found = await self._load_many(keys)
-        return [found.get(key) for key in keys]
-
-    def _keep(self, flight: Flight[bytes | None], value: bytes | None, sure: bool) -> None:
-        shelf, key = self._shelf, flight.key
-        ttl_s = self.limits.negative_ttl_s if value is None else self.limits.ttl_s
-        ttl_s *= random.uniform(_KEPT_SHARE_LEAST, 1.0)
-        remote = shelf.remote
-        if shelf.store is not None and sure and (remote is None or remote.owner(key) is None):
-            self._put(shelf.store, key, value, flight.begun_s + ttl_s)
-        elif shelf.mirrors is not None:
-            # Loaded in place of its owner, or without a ring to rely on: for moments, so that an outage does not make
-            # of every get a question to the origin.
-            self._put(shelf.mirrors.store, key, value, flight.begun_s + min(ttl_s, self.limits.mirror_ttl_s))
-
-    def _put(self, store: Store, key: str, value: bytes | None, until_s: float) -> None:
-        if not self._shelf.keeping or until_s <= clock_s():
-            return
-        if value is not None and len(value) > self.limits.value_bytes_max:
-            self._stats.too_big += 1
-            return
-        kept, entry = self._prefix + key, (value, until_s, self._generation)
-        self._shelf.put_bytes += cost_of(kept, entry)
-        store.put(kept, entry)
 
     # Fetches
 
@@ -297,17 +212,10 @@ class Group:
 
     def _fetched(self, flight: Flight[bytes | None], answer: Fetched | Exception) -> None:
         if isinstance(answer, Fetched):
-            mirrors = self._shelf.mirrors
-            if not flight.is_current:
+            if flight.is_current:
+                self._kept.mirror(flight, answer)
+            else:
                 self._stats.forgotten += 1
-            elif (
-                mirrors is not None
-                and mirrors.hot_keys.is_hot(self._prefix + flight.key)
-                and self._is_sure()
-                and flight.is_current
-            ):
-                until_s = flight.begun_s + min(answer.fresh_s, self.limits.mirror_ttl_s)
-                self._put(mirrors.store, flight.key, answer.value, until_s)
             flight.land(answer.value)
         elif isinstance(answer, Overloaded):
             self._stats.shed += 1
@@ -337,22 +245,7 @@ class Group:
 
     def kept_for_peer(self, keys: Sequence[str]) -> list[Fetched | None]:
         """What is kept here of each key, for another process; None where nothing is."""
-        shelf = self._shelf
-        self._stats.served += len(keys)
-        shelf.before_telling()
-        store = shelf.store
-        if store is None or not self._is_sure() or not (shelf.keeping and shelf.telling):
-            return [None] * len(keys)
-        now_s, generation, prefix, heard = clock_s(), self._generation, self._prefix, shelf.heard()
-        found: list[Fetched | None] = []
-        for key in keys:
-            entry = store.get(prefix + key)
-            if entry is None or entry[1] <= now_s or entry[2] != generation:
-                found.append(None)
-            else:
-                found.append(Fetched(entry[0], entry[1] - now_s, heard))
-        self._stats.served_hits += len(found) - found.count(None)
-        return found
+        return self._kept.for_peer(keys)
 
     def load_for_peer(self, key: str, on_served: OnServed) -> None:
         """Load the key from the origin, whoever owns it: a question that was passed on is not passed on again.
@@ -373,7 +266,7 @@ class Group:
             elif (error := future.exception()) is not None:
                 on_served(error if isinstance(error, Exception) else RuntimeError(str(error)))
             else:
-                on_served(Fetched(future.result(), self._fresh_s(key)))
+                on_served(Fetched(future.result(), self._kept.fresh_s(key)))
 
         try:
             self._loads.join(key, self._begin_load).add_done_callback(loaded)
@@ -381,29 +274,9 @@ class Group:
             self._stats.shed += 1
             asyncio.get_running_loop().call_soon(on_served, error)
 
-    def _fresh_s(self, key: str) -> float:
-        """How long what is kept may be told; 0 where nothing is, so that nobody mirrors it."""
-        shelf = self._shelf
-        stores: list[Store | None] = [shelf.store, shelf.mirrors.store if shelf.mirrors is not None else None]
-        for store in stores:
-            entry = store.peek(self._prefix + key) if store is not None else None
-            if entry is not None and entry[2] == self._generation:
-                return max(0.0, entry[1] - clock_s())
-        return 0.0
-
     def keys_kept(self) -> Iterable[str]:
         """The keys of which this process keeps a value as their owner, those that stay longest first."""
-        store = self._shelf.store
-        if store is None:
-            return []
-        length = len(self._prefix)
-        generation = self._generation
-
-        def is_ours(key: str) -> bool:
-            entry = store.peek(key)
-            return entry is not None and entry[2] == generation
-
-        return [key[length:] for key in list(store.keys()) if key.startswith(self._prefix) and is_ours(key)]
+        return self._kept.keys()
 
     async def take_over(self, key: str, owner: str) -> bool:
         """Fetch what another node keeps of a key that is owned here now, and keep it; False where it keeps nothing.
@@ -412,10 +285,8 @@ class Group:
         Of changes that were heard of here before, nobody tells again. So what a node keeps that has heard less, is
         behind, and is not taken over.
         """
-        remote, store = self._shelf.remote, self._shelf.store
-        if remote is None or store is None or self._loads.has(key) or store.peek(self._prefix + key) is not None:
-            return False
-        if not self._may_keep(key):
+        remote = self._shelf.remote
+        if remote is None or self._loads.has(key) or not self._kept.may_take_over(key) or not self._may_keep(key):
             return False
         taken = False
         # Before the other one is asked: of what is heard later, the key is forgotten, and its flight with it.
@@ -432,9 +303,7 @@ class Group:
                 else:
                     flight.crash(answer)
                 return
-            if self._is_sure() and flight.is_current:
-                self._put(store, key, answer.value, flight.begun_s + answer.fresh_s)
-                taken = True
+            taken = self._kept.take_over(flight, answer)
             flight.land(answer.value)
 
         def begin(flight: Flight[bytes | None]) -> None:
@@ -451,14 +320,10 @@ class Group:
     def forget(self, *keys: str) -> None:
         """Drop what this process keeps under the keys. What is being loaded is given to those who wait and not kept,
         and a get after this call begins anew."""
-        shelf = self._shelf
         for key in keys:
             self._loads.forget(key)
             self._fetches.forget(key)
-            if shelf.store is not None:
-                shelf.store.remove(self._prefix + key)
-            if shelf.mirrors is not None:
-                shelf.mirrors.store.remove(self._prefix + key)
+            self._kept.drop(key)
 
     async def remove(self, *keys: str) -> list[str]:
         """Forget the keys here, and at all nodes of the cluster; to be called after the commit of what changed them.
@@ -476,8 +341,8 @@ class Group:
         return untold
 
     def forget_all(self) -> None:
-        """Forget all of the group in this process, in constant time: what is of a former generation is missing."""
-        self._generation += 1
+        """Forget all of the group in this process, in constant time."""
+        self._kept.drop_all()
         self._loads.forget_all()
         self._fetches.forget_all()
 

@@ -21,7 +21,7 @@ from shared.archive_cache.reads import (
 )
 from shared.archive_reads.keys import catalogue_key
 from shared.read_cache.cache import GroupSpec, ReadCache
-from shared.read_cache.groups import group as group_module
+from shared.read_cache.groups import kept as kept_module
 from shared.read_cache.groups import singleflight as singleflight_module
 from shared.read_cache.groups.group import Group, Shelf
 from shared.read_cache.groups.hot import HotKeys, Mirrors
@@ -70,7 +70,7 @@ class Archive:
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> Archive:
     made = Archive()
-    monkeypatch.setattr(group_module, "clock_s", made.clock)
+    monkeypatch.setattr(kept_module, "clock_s", made.clock)
     monkeypatch.setattr(singleflight_module, "now_s", made.clock)
     return made
 
@@ -186,7 +186,7 @@ async def _run(actions: list[str | int | float]) -> None:
     archive = Archive()
     archive.holds = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group_module, "clock_s", archive.clock)
+        patch.setattr(kept_module, "clock_s", archive.clock)
         patch.setattr(singleflight_module, "now_s", archive.clock)
         owner = cache_of(archive)
         reader = cache_of(archive, owner=owner[name_of_group("catalogue")])

@@ -152,7 +152,7 @@ async def test_whichever_load_ends_last_only_the_newer_one_is_kept(origin: Origi
         await gates[number].wait()
         return value
 
-    group._load = load
+    group._questions._load = load
     early = asyncio.create_task(group.get("k1"))
     await settle()
     group.forget("k1")

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from shared.read_cache.cache import GroupSpec, ReadCache
 from shared.read_cache.errors import PeerFailed
-from shared.read_cache.groups import group as group_module
+from shared.read_cache.groups import kept as kept_module
 from shared.read_cache.groups import singleflight as singleflight_module
 from shared.read_cache.groups.group import MISSING, Group, GroupLimits, Shelf
 from shared.read_cache.groups.shedding import Gate
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(group_module, "clock_s", made)
+    monkeypatch.setattr(kept_module, "clock_s", made)
     monkeypatch.setattr(singleflight_module, "now_s", made)
     return made
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from api_gateway.engine.closed import closed_items as closed_items_module
 from api_gateway.engine.closed.reads import KEPT_S, Reads, open_reads
-from shared.read_cache.groups import group as group_module
+from shared.read_cache.groups import kept as kept_module
 from shared.read_cache.groups import singleflight as singleflight_module
 from shared.read_cache.settings import ReadCacheSettings
 from shared.redis_layout.limits import RETURNED_KEEP_S
@@ -28,7 +28,7 @@ READERS_MAX: Final = 8
 async def gateway() -> AsyncIterator[tuple[World, Gateway, Reads]]:
     world = World()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group_module, "clock_s", world.clock)
+        patch.setattr(kept_module, "clock_s", world.clock)
         patch.setattr(singleflight_module, "now_s", world.clock)
         patch.setattr(closed_items_module, "now_s", world.clock)
         redis = cast(Any, FakeRedis(world))
