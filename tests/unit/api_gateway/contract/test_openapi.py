@@ -12,9 +12,9 @@ import httpx2 as httpx
 import pytest
 import pytest_asyncio
 
+from api_gateway.application import build_app
 from api_gateway.hot_path import BID_BYTES_MAX, REFUSALS
 from api_gateway.identity.access import NOBODY, TABLE
-from api_gateway.main import build_app
 from api_gateway.settings import Settings
 from shared.domain.auction import Status
 from shared.domain.errors import BiddingError
