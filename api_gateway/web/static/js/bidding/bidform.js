@@ -4,35 +4,30 @@ import { learnAlias, publicSelf } from "../bidder/alias.js";
 import { newBidId } from "../bidder/bidder.js";
 import { rememberStake, stakeOf } from "../bidder/stakes.js";
 import { byId, setText } from "../lib/dom.js";
-import { decimalsOf, formatMoney, inputText, minorUnits, parseAmount, symbolOf } from "../lib/money.js";
+import { decimalsOf, formatMoney, minorUnits } from "../lib/money.js";
 import { signsIn } from "../lib/session.js";
 import { buyNowOffered, isFinalStatus } from "../lib/status.js";
+import { AmountField } from "./amountfield.js";
 import { Attempts } from "./attempts.js";
 import { BidderField } from "./bidderfield.js";
 import { questionFor } from "./brake.js";
 import { ARMED_AFTER_MS, MessageBox } from "./message.js";
 import { Offers } from "./offers.js";
 import { QuickBids } from "./quickbids.js";
-import { hintFor, labelFor } from "./wording.js";
+import { JUST_MOVED_MS, SecondPress } from "./secondpress.js";
+import { labelFor } from "./wording.js";
 import { isMaximum, nameOfBid, wordsForFailure, wordsForVerdict } from "./verdicts.js";
 
-// If the page changed an amount less than this ago, the bidder may have meant to press the one before.
-const JUST_MOVED_MS = 600;
-// For how long an amount stands still that "press again" has named.
-const PROMISED_MS = 4000;
 // When bids come no longer fast, the offers go back to the minimum.
 const CALM_MS = 1000;
 
 export class BidForm {
   #currency = "USD";
   #minimum = null;
-  #touched = false; // The bidder chose the amount: it no longer follows the price.
-  #movedAtMs = -Infinity;
   #shownAtMs = -Infinity; // When the form appeared.
   #isHidden = false;
   #arming = null; // The timer after which controls that have just appeared work.
-  #replaces = false; // The page's amount stands where a typed one was refused.
-  #promise = null; // What "press again" has named: {amount, untilMs}.
+  #second = new SecondPress();
   #offers = new Offers();
   #offered = []; // The amounts offered now.
   #saysLeader = false; // The message says that the bidder leads.
@@ -55,7 +50,7 @@ export class BidForm {
       verdictOf: (frame) => this.#verdictOf(frame),
     });
     this.form = byId("bid-form");
-    this.amount = byId("amount");
+    this.amount = new AmountField({ onTyped: () => this.#describe(), onLeft: () => this.#follow() });
     this.bidder = new BidderField(onBidder);
     this.button = byId("bid-button");
     this.buyButton = byId("buy-now");
@@ -67,13 +62,6 @@ export class BidForm {
       this.#submit();
     });
     for (const choice of this.form.elements.mode) choice.addEventListener("change", () => this.#modeChanged());
-    this.amount.addEventListener("input", () => {
-      this.#touched = this.amount.value.trim() !== "";
-      this.#describe();
-    });
-    this.amount.addEventListener("blur", () => {
-      if (!this.#touched) this.#follow();
-    });
     this.buyButton.addEventListener("click", () => this.#isArmed && this.#confirmBuying());
     setInterval(() => this.#offers.areMaxima && this.#offer(), CALM_MS);
     // A key that is held down presses once: a repetition would be another bid.
@@ -99,9 +87,10 @@ export class BidForm {
   /** Forgets what concerned the bidder before: the next one must not read it, and their "yes" must not answer it. */
   #startAfresh() {
     this.message.clear();
-    this.#promise = this.#accepted = null;
-    this.#saysLeader = this.#isHeld = this.#replaces = this.#touched = false;
-    this.amount.value = "";
+    this.#second.forget();
+    this.#accepted = null;
+    this.#saysLeader = this.#isHeld = this.#second.replaces = this.amount.isTouched = false;
+    this.amount.clear();
     this.attempts.forget();
     this.#enable();
     if (this.#state !== null) this.#offer(true);
@@ -118,8 +107,7 @@ export class BidForm {
     this.#state = state;
     this.#currency = currency;
     this.#minimum = typeof state.min_next_bid === "number" ? state.min_next_bid : null;
-    setText(byId("symbol"), symbolOf(currency));
-    this.amount.inputMode = decimalsOf(currency) === 0 ? "numeric" : "decimal";
+    this.amount.useCurrency(currency);
     this.#offers.note(state, currency);
     if (this.#isHidden && !this.form.hidden) this.#shownAtMs = performance.now();
     this.#isHidden = this.form.hidden;
@@ -141,7 +129,7 @@ export class BidForm {
     this.message.clear();
     if (!this.#isHeld) return;
     this.#isHeld = false;
-    if (this.#mode === "bid" && !this.#touched && this.#offered.length > 0) {
+    if (this.#mode === "bid" && !this.amount.isTouched && this.#offered.length > 0) {
       this.#promiseTo(this.#offered[0], this.#bidsUpTo, "You have been outbid since.");
     } else {
       this.message.say("warn", "You were outbid after you pressed. Nothing was sent: press again to bid.");
@@ -206,30 +194,25 @@ export class BidForm {
 
   /** Clears the amount: a maximum that was typed must never be sent as a bid. */
   #modeChanged() {
-    this.#touched = false;
+    this.amount.isTouched = false;
     const leaves = this.#mode === "max";
     byId("mode-note").hidden = !leaves;
     setText(byId("amount-label"), leaves ? "Your maximum" : "Your bid");
-    if (leaves) this.amount.value = "";
+    if (leaves) this.amount.clear();
     this.#offer(true);
   }
 
   /** Draws the offers, and what depends on them. */
   #offer(first = false) {
-    const now = performance.now();
-    if (this.#promise !== null && (this.#minimum > this.#promise.amount || now >= this.#promise.untilMs)) {
-      // What "press again" has named is out of date.
-      this.#promise = null;
-      if (this.message.tone === "warn") this.message.clear();
-    }
-    const isPromised = this.#promise !== null;
+    // What "press again" has named is out of date.
+    if (this.#second.expire(this.#minimum) && this.message.tone === "warn") this.message.clear();
     const under = this.form.querySelector("#bid-button:hover, #suggestions:hover");
     this.#offered = this.#offers.draw(this.#state, {
       currency: this.#currency,
       minimum: this.#minimum,
-      isHeld: isPromised || under !== null,
+      isHeld: this.#second.isAwaited || under !== null,
     });
-    if (!this.#touched) this.#follow(first);
+    if (!this.amount.isTouched) this.#follow(first);
     // Leaders would bid against themselves: that needs more than one press. A maximum only costs what is needed.
     const isIdle = this.#minimum === null || this.#mode === "max" || (this.#leads && !this.#bidsUpTo);
     byId("quick").hidden = this.#mode === "max";
@@ -247,15 +230,11 @@ export class BidForm {
   #follow(first = false) {
     if (this.#minimum === null || this.#mode === "max") return;
     const offer = this.#offers.areMaxima ? this.#offered[0] : this.#minimum;
-    const text = inputText(offer, this.#currency);
-    if (this.amount.value === text) return;
-    this.amount.value = text;
-    if (!first) this.#movedAtMs = performance.now();
+    this.amount.follow(offer, first);
   }
 
   #choose(amount) {
-    this.amount.value = inputText(amount, this.#currency);
-    this.#touched = true;
+    this.amount.choose(amount);
     this.#describe();
     this.button.focus();
   }
@@ -264,24 +243,16 @@ export class BidForm {
   #quickBid(amount) {
     if (!this.attempts.isIdle || !this.bidder.check()) return;
     if (!this.#isArmed) return;
-    if (this.#hasMoved(amount, this.quick.movedAtMs)) this.#promiseTo(amount, this.#bidsUpTo);
+    if (this.#second.isNeeded(amount, this.quick.movedAtMs)) this.#promiseTo(amount, this.#bidsUpTo);
     else if (this.#bidsUpTo) this.#sendOrAsk({ max_amount: amount });
     else if (this.#buys(amount)) this.#confirmBuying();
     else this.#sendOrAsk({ amount });
   }
 
-  /** Whether the page showed another amount a moment ago, and has not named this one. */
-  #hasMoved(amount, movedAtMs) {
-    const now = performance.now();
-    const isPromised = this.#promise?.amount === amount && now < this.#promise.untilMs;
-    return (now - movedAtMs < JUST_MOVED_MS || this.#replaces) && !isPromised;
-  }
-
   /** Asks for a second press; until then the amount stands still, as long as it is valid. */
   #promiseTo(amount, isMax, why = "The price has just moved.") {
     this.#saysLeader = false;
-    this.#replaces = false;
-    this.#promise = { amount, untilMs: performance.now() + PROMISED_MS };
+    this.#second.ask(amount);
     const what = isMax ? `bid up to ${this.#money(amount)}` : `bid ${this.#money(amount)}`;
     this.message.say("warn", `${why} Press again to ${what}.`);
   }
@@ -304,31 +275,26 @@ export class BidForm {
 
   /** The line under the field and the words on the button. */
   #describe() {
-    const amount = parseAmount(this.amount.value, this.#currency);
+    const { amount } = this.amount;
     const least = this.#least();
     const units = (value) => this.#units(value);
     const from = least.amount === null ? 0 : units(least.amount) + (least.above ? 1 : 0);
     const low = amount !== null && units(amount) < from;
-    const unclear = this.#touched && amount === null;
-    this.amount.setAttribute("aria-invalid", String(low || unclear));
     const buys = !low && this.#buys(amount);
     const view = {
       mode: this.#mode,
       leads: this.#leads,
-      isUpTo: this.#bidsUpTo && !this.#touched,
+      isUpTo: this.#bidsUpTo && !this.amount.isTouched,
       buyNow: buys ? this.#state.buy_now_price : null,
       money: (value) => this.#money(value),
     };
-    const hint = byId("amount-hint");
-    const example = inputText(1234 + (decimalsOf(this.#currency) > 0 ? 0.5 : 0), this.#currency);
-    setText(hint, unclear ? `Please write the amount like ${example}.` : hintFor(least, low, view));
-    hint.classList.toggle("is-bad", low || unclear);
+    this.amount.describe(least, low, view);
     if (this.attempts.isIdle) setText(this.button, labelFor(amount, view));
   }
 
   /** Whether a bid of `amount` would buy the lot at once. A maximum never does. */
   #buys(amount) {
-    if (this.#mode === "max" || (this.#bidsUpTo && !this.#touched)) return false;
+    if (this.#mode === "max" || (this.#bidsUpTo && !this.amount.isTouched)) return false;
     return amount !== null && buyNowOffered(this.#state) && amount >= this.#state.buy_now_price;
   }
 
@@ -338,17 +304,17 @@ export class BidForm {
       this.bidder.input.focus();
       return;
     }
-    const amount = parseAmount(this.amount.value, this.#currency);
+    const { amount } = this.amount;
     if (amount === null) {
-      this.#touched = true;
+      this.amount.isTouched = true;
       this.#describe();
       this.amount.focus();
       return;
     }
     // The second click of a double click; the first has placed the bid.
-    if (!this.#touched && performance.now() - this.#acceptedAtMs < JUST_MOVED_MS) return;
-    const isMax = this.#mode === "max" || (this.#bidsUpTo && !this.#touched);
-    if (!this.#touched && this.#hasMoved(amount, this.#movedAtMs)) this.#promiseTo(amount, isMax);
+    if (!this.amount.isTouched && performance.now() - this.#acceptedAtMs < JUST_MOVED_MS) return;
+    const isMax = this.#mode === "max" || (this.#bidsUpTo && !this.amount.isTouched);
+    if (!this.amount.isTouched && this.#second.isNeeded(amount, this.amount.movedAtMs)) this.#promiseTo(amount, isMax);
     else if (this.#buys(amount)) this.#confirmBuying();
     else this.#sendOrAsk(isMax ? { max_amount: amount } : { amount });
   }
@@ -409,7 +375,7 @@ export class BidForm {
   }
 
   #began({ bid }) {
-    this.#promise = null;
+    this.#second.forget();
     this.#saysLeader = this.#isHeld = false;
     this.#enable();
     setText(this.button, isMaximum(bid) ? "Leaving your maximum…" : "Placing your bid…");
@@ -435,10 +401,10 @@ export class BidForm {
 
   #settle(verdict, attempt) {
     const { bid } = attempt;
-    this.#replaces = false;
+    this.#second.replaces = false;
     if (verdict.success) {
-      this.#touched = false;
-      if (isMaximum(bid) && this.#mode === "max") this.amount.value = "";
+      this.amount.isTouched = false;
+      if (isMaximum(bid) && this.#mode === "max") this.amount.clear();
       this.#accepted = verdict;
       this.#acceptedAtMs = performance.now();
       rememberStake(this.itemId, bid.user_id, bid.max_amount ?? null);
@@ -449,9 +415,9 @@ export class BidForm {
       }
       // The amount is out of date: the field follows the price again. What somebody has typed may have been their
       // limit, so the page's amount is not sent in its place by a mere repetition of the key.
-      if (this.#touched && this.#mode === "bid") this.#replaces = true;
+      if (this.amount.isTouched && this.#mode === "bid") this.#second.replaces = true;
       if (typeof verdict.min_next_bid === "number") this.#minimum = Math.max(this.#minimum ?? 0, verdict.min_next_bid);
-      this.#touched = this.#mode === "max" && this.#touched;
+      this.amount.isTouched = this.#mode === "max" && this.amount.isTouched;
     }
     this.#offer(verdict.success);
     const words = wordsForVerdict(verdict, attempt, (amount) => this.#money(amount));
