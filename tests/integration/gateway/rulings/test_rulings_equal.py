@@ -19,7 +19,7 @@ from shared.redis_layout.rulings import EVERYBODY, HouseRuling, ItemRuling, fiel
 from shared.redis_layout.verdicts import RefusedBid, VerdictLine
 from tests.histories import NOW_US, SELLER, USERS, KeyedBid, Step, histories, terms
 from tests.integration.gateway.bids.rule_engine import ITEM, SHARD, Engine
-from tests.integration.gateway.bids.test_rules_equal import Model, assert_equal
+from tests.integration.gateway.bids.rule_model import Model, assert_equal
 from tests.searching import examples
 
 
