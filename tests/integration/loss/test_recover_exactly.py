@@ -44,8 +44,8 @@ from shared.redis_layout.keys import (
 from shared.redis_layout.verdicts import KEY_REUSED, AcceptedBid
 from tests.histories import NOW_US, KeyedBid, Step, histories, terms
 from tests.integration.archive.archive_world import migrated_database
-from tests.integration.gateway.bids.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of
-from tests.integration.gateway.bids.rule_model import Model
+from tests.integration.gateway.rules.rule_engine import CLOCK, ITEM, SHARD, Engine, rows_of
+from tests.integration.gateway.rules.rule_model import Model
 from tests.searching import examples
 from tests.stack import running_stack
 

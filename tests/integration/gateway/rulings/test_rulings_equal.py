@@ -18,8 +18,8 @@ from shared.redis_layout.keys import credit_key, cursors_key, item_rulings_key, 
 from shared.redis_layout.rulings import EVERYBODY, HouseRuling, ItemRuling, field_of
 from shared.redis_layout.verdicts import RefusedBid, VerdictLine
 from tests.histories import NOW_US, SELLER, USERS, KeyedBid, Step, histories, terms
-from tests.integration.gateway.bids.rule_engine import ITEM, SHARD, Engine
-from tests.integration.gateway.bids.rule_model import Model, assert_equal
+from tests.integration.gateway.rules.rule_engine import ITEM, SHARD, Engine
+from tests.integration.gateway.rules.rule_model import Model, assert_equal
 from tests.searching import examples
 
 

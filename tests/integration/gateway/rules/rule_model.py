@@ -24,7 +24,7 @@ from tests.histories import (
     Step,
     end_asked,
 )
-from tests.integration.gateway.bids.rule_engine import Engine
+from tests.integration.gateway.rules.rule_engine import Engine
 
 OPERATIONS = {
     "advance": lifecycle.advance,

@@ -14,7 +14,7 @@ from shared.domain.auction import Terms
 from shared.domain.bidding import Bid
 from shared.redis_layout.verdicts import AcceptedBid
 from tests.histories import KeyedBid
-from tests.integration.gateway.bids.rule_engine import ITEM, Engine
+from tests.integration.gateway.rules.rule_engine import ITEM, Engine
 
 _START_US = 1_700_000_000_000_000
 _HOUR_US = 3_600_000_000

@@ -29,8 +29,8 @@ from tests.histories import (
     resting_histories,
     terms,
 )
-from tests.integration.gateway.bids.rule_engine import ITEM, Engine
-from tests.integration.gateway.bids.rule_model import Model, assert_equal, assert_events, next_transition, play
+from tests.integration.gateway.rules.rule_engine import ITEM, Engine
+from tests.integration.gateway.rules.rule_model import Model, assert_equal, assert_events, next_transition, play
 from tests.searching import examples
 
 

@@ -25,8 +25,8 @@ from tests.histories import (
     histories,
     terms,
 )
-from tests.integration.gateway.bids.rule_engine import ITEM, Engine, rows_of
-from tests.integration.gateway.bids.rule_model import Model, assert_equal, next_transition, play
+from tests.integration.gateway.rules.rule_engine import ITEM, Engine, rows_of
+from tests.integration.gateway.rules.rule_model import Model, assert_equal, next_transition, play
 from tests.searching import examples
 
 

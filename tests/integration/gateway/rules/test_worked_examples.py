@@ -12,7 +12,7 @@ from shared.domain.auction import State
 from shared.redis_layout.verdicts import AcceptedBid, RefusedBid, VerdictLine
 from tests.documents.worked_examples import START_US, Example, check, examples
 from tests.histories import KeyedBid
-from tests.integration.gateway.bids.rule_engine import ITEM, Engine
+from tests.integration.gateway.rules.rule_engine import ITEM, Engine
 
 
 @pytest.fixture(scope="module")

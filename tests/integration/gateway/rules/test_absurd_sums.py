@@ -16,7 +16,7 @@ from shared.domain.money import MINOR_MAX
 from shared.redis_layout.keys import credit_key, cursors_key, item_key
 from shared.redis_layout.verdicts import AcceptedBid
 from tests.histories import NOW_US, KeyedBid
-from tests.integration.gateway.bids.rule_engine import ITEM, SHARD, Engine
+from tests.integration.gateway.rules.rule_engine import ITEM, SHARD, Engine
 
 USED_MAX = 2**56
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from shared.domain.auction import Terms, opening_state
 from shared.redis_layout.verdicts import AcceptedBid
 from tests.histories import NOW_US, Step, histories, terms
-from tests.integration.gateway.bids.rule_model import Model
+from tests.integration.gateway.rules.rule_model import Model
 
 
 @dataclass
