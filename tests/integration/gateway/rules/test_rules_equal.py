@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
-from redis import Redis
 
 from shared.domain.auction import Status, Terms, opening_state
 from shared.domain.bidding import Bid
@@ -32,12 +30,6 @@ from tests.histories import (
 from tests.integration.gateway.rules.rule_engine import ITEM, Engine
 from tests.integration.gateway.rules.rule_model import Model, assert_equal, assert_events, next_transition, play
 from tests.searching import examples
-
-
-@pytest.fixture(scope="module")
-def engine(redis_url: str) -> Iterator[Engine]:
-    with Redis.from_url(redis_url, protocol=2) as redis:
-        yield Engine(redis)
 
 
 @settings(max_examples=examples(400))

@@ -5,11 +5,6 @@ With the whole platform around it, and a server whose clock really jumps: tests/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-from redis import Redis
-
 from shared.domain.auction import Terms
 from shared.domain.bidding import Bid
 from shared.redis_layout.verdicts import AcceptedBid
@@ -18,12 +13,6 @@ from tests.integration.gateway.rules.rule_engine import ITEM, Engine
 
 _START_US = 1_700_000_000_000_000
 _HOUR_US = 3_600_000_000
-
-
-@pytest.fixture
-def engine(redis_url: str) -> Iterator[Engine]:
-    with Redis.from_url(redis_url) as redis:
-        yield Engine(redis)
 
 
 def _opened(engine: Engine, end_us: int | None = None) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis import Redis
 
 from shared.domain import bidding, voiding
 from shared.domain.auction import Status, Terms, opening_state
@@ -28,12 +26,6 @@ from tests.histories import (
 from tests.integration.gateway.rules.rule_engine import ITEM, Engine, rows_of
 from tests.integration.gateway.rules.rule_model import Model, assert_equal, next_transition, play
 from tests.searching import examples
-
-
-@pytest.fixture(scope="module")
-def engine(redis_url: str) -> Iterator[Engine]:
-    with Redis.from_url(redis_url, protocol=2) as redis:
-        yield Engine(redis)
 
 
 @settings(max_examples=examples(250))

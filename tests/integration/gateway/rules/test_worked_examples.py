@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from redis import Redis
 
 from shared.domain.auction import State
 from shared.redis_layout.verdicts import AcceptedBid, RefusedBid, VerdictLine
 from tests.documents.worked_examples import START_US, Example, check, examples
 from tests.histories import KeyedBid
 from tests.integration.gateway.rules.rule_engine import ITEM, Engine
-
-
-@pytest.fixture(scope="module")
-def engine(redis_url: str) -> Iterator[Engine]:
-    with Redis.from_url(redis_url, protocol=2) as redis:
-        yield Engine(redis)
 
 
 def _answer(verdict: VerdictLine, state: State) -> str:
