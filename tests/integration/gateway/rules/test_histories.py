@@ -42,7 +42,11 @@ def raises_are_played(item_terms: Terms, steps: list[Step]) -> None:
 
 def test_a_maximum_is_raised_by_a_call_of_its_own_and_bids_follow() -> None:
     """Such a call writes an entry without events, and what it leaves of the item is what the next one begins with."""
-    raises_are_played()
+    # The histories are drawn at random: where something that is rare was drawn too seldom, more of them are.
+    for _ in range(3):
+        raises_are_played()
+        if SEEN.raised >= 3 and SEEN.bid_on >= 2:
+            break
     # Which numbers are drawn depends on what else was imported: from 5 to 50 of 200 were seen.
     assert SEEN.raised >= 3
     assert SEEN.bid_on >= 2
