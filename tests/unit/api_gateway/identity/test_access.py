@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import WebSocketRoute
 
-from api_gateway import main
+from api_gateway import application
 from api_gateway.contract.problems import problem_of
 from api_gateway.door.strangers import OPEN_PATHS
 from api_gateway.identity.access import NOBODY, PAGES, TABLE, Access, Permit, Reach, reach_of
@@ -39,9 +39,9 @@ def built() -> tuple[Any, list[Any]]:
             made.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main, "FastAPI", Kept)
+        patch.setattr(application, "FastAPI", Kept)
         given = settings_of().model_dump()
-        app = main.build_app(Settings(**given))
+        app = application.build_app(Settings(**given))
     return app, list(_flat(made[0].routes))
 
 

@@ -23,7 +23,7 @@ if "without" in sys.argv:
     sys.meta_path.insert(0, Missing)
 import archival_worker.main, broadcast_service.main, api_gateway.main
 from api_gateway.settings import Settings
-api_gateway.main.build_app(Settings())
+api_gateway.application.build_app(Settings())
 print(json.dumps(list(sys.modules)))
 """
 
