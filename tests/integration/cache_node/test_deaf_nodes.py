@@ -17,7 +17,7 @@ from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.streams.follower import Follower
 from tests.stack import StackFactory
-from tests.unit.shared.archive_cache.test_changes import Archive, void
+from tests.unit.shared.archive_cache.changes_world import Archive, void
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
