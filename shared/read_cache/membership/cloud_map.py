@@ -16,7 +16,7 @@ from shared.aws.clients import AwsError
 from shared.aws.discovery import discover
 from shared.pacing.backoff import set_within
 from shared.read_cache.membership.clock import now_s
-from shared.read_cache.membership.view import Membership, Reliance, View
+from shared.read_cache.membership.view import Relying, View
 from shared.read_cache.ring import NODES_MAX, Node, Ring
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ VALID_S: Final = 30.0
 _SOONEST_S: Final = 0.5
 
 
-class CloudMapMembership(Membership):
+class CloudMapMembership(Relying):
     """The instances of one service. A node registers itself elsewhere (:mod:`shared.aws.presence`, or ECS)."""
 
     def __init__(
@@ -46,24 +46,15 @@ class CloudMapMembership(Membership):
             look_s: seconds between two looks.
             valid_s: how long a list is relied on when Cloud Map does not answer any more.
         """
+        super().__init__()
         self._client = client
         self._namespace = namespace
         self._service = service
         self._address = address
         self._look_s = look_s
         self._valid_s = valid_s
-        self._reliance = Reliance()
         self._wake = asyncio.Event()
         self._ring = Ring()
-
-    @override
-    def current(self) -> View | None:
-        return self._reliance.current()
-
-    @property
-    @override
-    def lapses(self) -> int:
-        return self._reliance.lapses
 
     @override
     def suspect(self, epoch: int) -> None:

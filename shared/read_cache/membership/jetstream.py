@@ -42,7 +42,7 @@ from shared.clients.nats import NatsLink, StreamSettings, StreamUnavailable
 from shared.pacing.backoff import set_within
 from shared.read_cache.errors import MembershipUnavailable
 from shared.read_cache.membership.clock import now_s
-from shared.read_cache.membership.view import Membership, Reliance, View
+from shared.read_cache.membership.view import Relying, View
 from shared.read_cache.ring import NODES_MAX, Node, Ring
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class RingValue(msgspec.Struct, frozen=True):
     members: list[Member]
 
 
-class JetStreamMembership(Membership):
+class JetStreamMembership(Relying):
     """One of the nodes, or one who only reads."""
 
     def __init__(
@@ -90,6 +90,7 @@ class JetStreamMembership(Membership):
             lease_s: the same for all nodes of a cluster; what the bucket was made with holds.
             bucket: the beginning of the buckets' names.
         """
+        super().__init__()
         self._link = link
         self._node = node
         self._life = uuid.uuid4().hex
@@ -98,7 +99,6 @@ class JetStreamMembership(Membership):
         self._timeout_s = max(0.3, lease_s / 3)
         self._bucket = bucket
         self._subject = f"{bucket}.ring_changed"
-        self._reliance = Reliance()
         self._wake = asyncio.Event()
         self._opened: tuple[Client, KeyValue, KeyValue] | None = None
         self._subscribed: Client | None = None
@@ -107,15 +107,6 @@ class JetStreamMembership(Membership):
         self._has_joined = False
         self._ring = Ring()
         self._failing = False
-
-    @override
-    def current(self) -> View | None:
-        return self._reliance.current()
-
-    @property
-    @override
-    def lapses(self) -> int:
-        return self._reliance.lapses
 
     @override
     def suspect(self, epoch: int) -> None:

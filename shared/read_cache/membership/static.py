@@ -9,7 +9,7 @@ from typing import Final
 from typing_extensions import override
 
 from shared.read_cache.membership.clock import now_s
-from shared.read_cache.membership.view import Membership, Reliance, View
+from shared.read_cache.membership.view import Relying, View
 from shared.read_cache.ring import Node, Ring
 
 _LOOK_S: Final = 1.0
@@ -17,7 +17,7 @@ STALLED_S: Final = 5.0
 """A process that did nothing for so long may have missed removals."""
 
 
-class StaticMembership(Membership):
+class StaticMembership(Relying):
     """All nodes are in the ring, whether they live or not. There is a view while ``run`` runs."""
 
     def __init__(self, nodes: Iterable[Node], here: str | None = None) -> None:
@@ -25,20 +25,11 @@ class StaticMembership(Membership):
         Raises:
             ValueError: ``here`` is no name of the list, or the list is no ring.
         """
+        super().__init__()
         ring = Ring(nodes)
         if here is not None and ring.node(here) is None:
             raise ValueError(f"this node, {here}, is not in the list of nodes")
         self._view = View(1, ring, here)
-        self._reliance = Reliance()
-
-    @override
-    def current(self) -> View | None:
-        return self._reliance.current()
-
-    @property
-    @override
-    def lapses(self) -> int:
-        return self._reliance.lapses
 
     @override
     def suspect(self, epoch: int) -> None:

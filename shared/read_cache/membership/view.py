@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from typing_extensions import override
+
 from shared.read_cache.membership.clock import now_s
 from shared.read_cache.ring import Ring
 
@@ -93,3 +95,19 @@ class Reliance:
         if self._view is not None:
             self._view = None
             self.lapses += 1
+
+
+class Relying(Membership):
+    """What the providers have in common: they tell of the view that they rely on."""
+
+    def __init__(self) -> None:
+        self._reliance = Reliance()
+
+    @override
+    def current(self) -> View | None:
+        return self._reliance.current()
+
+    @property
+    @override
+    def lapses(self) -> int:
+        return self._reliance.lapses
