@@ -120,7 +120,7 @@ class Exporter:
                 backoff.succeeded()
             except ArchiveUnavailable as error:
                 self._metrics.failures_by["exports"] += 1
-                logger.warning("no look for exports: %s", error)
+                logger.warning("cannot look for exports: %s", error)
                 await asyncio.sleep(backoff.failed())
                 continue
             await set_within(self._wake, self._options.look_every_s)

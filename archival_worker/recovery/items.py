@@ -31,8 +31,8 @@ from shared.redis_layout.keys import (
 
 _VERDICTS_PER_STEP: Final = 1_000
 _LONG_FROM_NOW_US: Final = 8 * 10**15
-"""An instant in 2223. Before it the scores of closed items that were rebuilt are below 0, and so archived; and the one
-that changed last is last, so that none of those that stay for a while is before one whose time has come."""
+"""An instant in 2223. It is subtracted from when a closed item changed last, and gives the score of the rebuilt item.
+Until then that score is below 0, which means archived; and items are in the order in which they become due to leave."""
 
 
 class ItemWriter:

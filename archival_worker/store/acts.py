@@ -28,7 +28,7 @@ class Actor:
 
 
 UNNAMED: Final = Actor("unknown")
-"""Nobody has said who it is: no command leaves it at that."""
+"""Stands for somebody unknown, in programs and tests. Every command replaces it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,12 @@ def spans_of(numbers: Sequence[int]) -> list[Span]:
 
 
 def flattened(spans: Iterable[Span]) -> list[int]:
-    """The inverse."""
+    """The inverse of :func:`spans_of`."""
     return [number for span in spans for number in span]
 
 
 def has_all(spans: Spans, delivery: Delivery) -> bool:
-    """Whether the item had all events of this message of it, and was where its sealed facts say: nothing in it is new.
+    """Whether nothing in the message is new: the item had all its events, and was where its sealed facts say.
 
     A fact without an event of its own, a raised maximum, has the number of the event before it, which may be of the
     epoch before.
