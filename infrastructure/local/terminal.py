@@ -145,8 +145,8 @@ def graded(findings: Iterable[tuple[str, str, str, str]]) -> Padding:
 
 
 def render(shown: RenderableType) -> str:
-    """Its lines, with colours, which `click.echo` removes if the output is no terminal. No line is wrapped, so that a
-    path or a command in it can be copied."""
+    """The text to print, with colours, which `click.echo` removes if the output is no terminal. No line is wrapped, so
+    that a path or a command in it can be copied."""
     output = Console(
         file=io.StringIO(),
         force_terminal=True,

@@ -53,7 +53,8 @@ _FIRST_STATEMENTS = f"""\
 CREATE ROLE {ROLE} LOGIN CREATEDB IN ROLE pg_monitor
 CREATE DATABASE {DATABASE} OWNER {ROLE}
 """
-# What the owner is, in a file of the data directory; where it says something else, that is carried out before a start.
+# A file of the data directory that notes the owner's rights and password. If others are wanted, the owner is changed
+# before the server starts.
 _OWNER_MARKER = "bidding-owner"
 
 _SETTINGS = {
