@@ -31,7 +31,7 @@ _GIT_TIMEOUT_S: Final = 10.0
 
 
 def machine() -> Machine:
-    """This one."""
+    """The machine on which this runs."""
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=_processor() or platform.machine(),

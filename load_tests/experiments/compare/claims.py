@@ -36,7 +36,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def figure(self) -> float | None:
-        """What ours is held against."""
+        """The figure with which ours is compared."""
         return self.reported if self.corrected is None else self.corrected
 
 

@@ -87,7 +87,7 @@ class Pressure:
                     task.cancel()
 
     async def stop_bidding(self) -> None:
-        """Nobody bids any more; viewers and readers stay. A bid that is cut off in flight is unknown."""
+        """Stop the bidders; viewers and readers stay. A bid that is cut off in flight is unknown."""
         for task in self._bidding:
             task.cancel()
         await asyncio.gather(*self._bidding, return_exceptions=True)
