@@ -42,7 +42,7 @@ class _Observer:
 
 
 class _Times:
-    """Of each decision, before which instant it cannot have been and after which it must have been."""
+    """For each decision, the instant before which it cannot have been made, and the one by which it was made."""
 
     def __init__(self, bounds: Sequence[tuple[float, float]]) -> None:
         self.bounds = bounds

@@ -41,7 +41,7 @@ LINES = (
     Line(BROADCAST_SERVICE, "redis"),
     Line(BROADCAST_SERVICE, "nats"),
 )
-"""Every one that there is: the broadcaster does not know PostgreSQL."""
+"""Every line but the broadcaster's to PostgreSQL, which it asks only about closed items that have left Redis."""
 
 PARTITIONS: tuple[Partition, ...] = ("refused", "black hole", "no requests", "no answers")
 """``refused``: connections are reset. The others leave them open: nothing passes, or nothing in one direction."""

@@ -117,7 +117,7 @@ class FaultRun:
         """Per item, what viewers beside the watchers were shown: for the judge."""
         self._lost_s: list[float] = []
         self.wall_offset_s: float | None = time.time() - time.monotonic()
-        """What leads from this process's clock to that of Redis; None for a run that moves the clock of Redis."""
+        """What to add to this process's clock to get that of Redis; None for a run that moves the clock of Redis."""
         self._has_operators = operators > 0
         self.timeline: list[str] = []
         self.faults = 0

@@ -271,7 +271,7 @@ async def test_a_node_that_stops_answers_what_it_was_asked() -> None:
 
 
 class Caller:
-    """Whoever speaks the protocol without our library."""
+    """A client that speaks the protocol without our library."""
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.aio.insecure_channel(address)

@@ -86,7 +86,7 @@ class House:
         return total
 
     async def stands(self) -> list[Any]:
-        """What is no credit: of each item who leads it, the maximum, and its status; and which limits there are."""
+        """Everything but credit: each item's leader, maximum and status; and which limits there are."""
         found: list[Any] = [await self.redis.hmget(item_key(item), "leader", "leader_max", "status") for item in ITEMS]
         return [*found, *[await self.redis.hget(account_key(user, USD), "generation") for user in USERS]]
 

@@ -1,4 +1,4 @@
-"""How many secrets that are good once a process gives out."""
+"""How many single-use secrets a process gives out."""
 
 from __future__ import annotations
 
