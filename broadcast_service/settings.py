@@ -29,8 +29,8 @@ class Settings(FeedTokenSettings):
         feed_origins: origins of pages that may use the feed, separated by commas, for example
             ``https://auction.example.com``; ``*`` allows all. Pages of the feed's own host name, on any port, and pages
             of this machine to a feed on this machine are always allowed.
-        operations_networks: addresses and networks, separated by commas, that are told by ``/ready`` which part is
-            down, and may read ``/metrics``; ``*``: everybody.
+        operations_networks: addresses and networks, separated by commas, to which ``/ready`` says which part is down,
+            and which may read ``/metrics``; ``*``: everybody.
         feed_trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is trusted, separated by commas;
             ``*`` trusts everybody. Empty: a client's address is that of its connection.
         auth_leeway_s: as the gateway's: how far the issuer's clock may be ahead of the clock that dates revocations.

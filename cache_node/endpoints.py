@@ -138,7 +138,7 @@ async def ready(request: Request) -> Response:
 
 
 async def stats(request: Request) -> Response:
-    """Who this is, which ring it relies on, what it keeps, and what has happened since the start.
+    """The process itself, the ring that it relies on, what it keeps, and what has happened since its start.
 
     A front end answers everybody who reaches it, so it gives the nodes' names without their addresses.
     """

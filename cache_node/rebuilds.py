@@ -64,7 +64,7 @@ class Rebuilds:
 
     @property
     def epochs(self) -> int:
-        """As of the last look: grows with every rebuilding and every letter; 0 before the first."""
+        """A number that grows with every rebuilding and stored letter, as of the last look; 0 before the first."""
         return self._epochs or 0
 
     async def look(self) -> None:

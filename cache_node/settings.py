@@ -67,7 +67,7 @@ class Settings(EnvironmentSettings):
         return name
 
     def node(self) -> Node | None:
-        """Who this is in the ring; None for a front end.
+        """This process as a node of the ring; None for a front end.
 
         Raises:
             ValueError: there is no address for ``auto``, or none of a private network.
@@ -97,7 +97,7 @@ class ClusterSettings(ReadCacheSettings):
 
 
 def checked_node(settings: Settings, cluster: ClusterSettings) -> Node | None:
-    """Who this is in the ring; None for a front end.
+    """This process as a node of the ring; None for a front end.
 
     Raises:
         ValueError: there is no address for it, or the list of nodes lacks it. The text says what to do.

@@ -102,7 +102,7 @@ class Exporter:
         self.open = 0
         """Exports that are due or failing, when they were last counted."""
         self.alarms: dict[str, str] = {}
-        """What keeps failing."""
+        """The alarm, while exports keep failing; empty otherwise."""
 
     def wake(self) -> None:
         """Look for due exports now."""

@@ -100,7 +100,7 @@ class ItemWriter:
         await self._execute(pipeline)
 
     def _charged(self, fields: Mapping[str, str]) -> dict[str, str]:
-        """For whom the item is counted (``charge`` in the gateway's ``lib/item.lua``)."""
+        """The field that says to whose account the item counts (``charge`` in the gateway's ``lib/item.lua``)."""
         account = (fields["leader"], fields["currency"])
         if account not in self._limited or Status(fields["status"]).is_final:
             return {}

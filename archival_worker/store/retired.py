@@ -17,11 +17,11 @@ class Span(NamedTuple):
 
 
 Spans = Sequence[Span]
-"""Of one item, oldest first."""
+"""The spans of one item, oldest first."""
 
 
 def spans_of(numbers: Sequence[int]) -> list[Span]:
-    """As ``retired_items`` has them, all in one array."""
+    """The spans in the flat array that ``retired_items`` has."""
     return [Span(*numbers[at : at + 3]) for at in range(0, len(numbers), 3)]
 
 

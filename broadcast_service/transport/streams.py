@@ -32,7 +32,7 @@ class FeedHttpProtocol(BoundedHttpProtocol):
     is_stream = False
 
     def take_over(self, viewer: Listener, scope: Mapping[str, Any]) -> None:
-        """From now on the response to this request is the viewer's. To be called once, when its head was sent; the
+        """Give the rest of the response to this request to the viewer. Call it once, after the head was sent; the
         application then returns, and the response goes on.
         """
         if self.transport.is_closing():

@@ -19,7 +19,7 @@ BROADCAST_SERVICE = "broadcast_service"
 ARCHIVAL_WORKER = "archival_worker"
 ALL_SERVICES = (API_GATEWAY, BROADCAST_SERVICE, ARCHIVAL_WORKER)
 
-# As whom each service reaches the servers.
+# The account with which each service reaches the servers.
 ACCOUNTS = {
     API_GATEWAY: Account.GATEWAY,
     BROADCAST_SERVICE: Account.BROADCASTER,

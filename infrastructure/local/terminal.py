@@ -188,7 +188,7 @@ def _from_here(path: Path) -> str:
 
 
 def welcome(urls: Urls, data_dir: Path, seconds: float, *, with_token: bool = False) -> str:
-    """What to open and what to try, once everything is ready. ``with_token``: only who has one may bid."""
+    """What to open and what to try, once everything is ready. ``with_token``: whether a bid needs a token."""
     bid = '{"user_id": "ann", "amount": 10.50}'
     feed_url = urls.broadcast_url.replace("http", "ws", 1)
     token = ""

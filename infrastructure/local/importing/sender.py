@@ -85,7 +85,7 @@ class Sender:
             lots = left
 
     async def _try(self, lots: list[Lot]) -> tuple[list[Lot], str]:
-        """Those that are to be tried again, and why."""
+        """Send the lots once. Returns those that are to be tried again, and why."""
         body = b'{"items":[%b],"dry_run":%b}' % (
             b",".join(lot.body for lot in lots),
             b"true" if self._dry_run else b"false",

@@ -76,7 +76,7 @@ def postgres_url(port: int) -> str:
 def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str], *, password: str = "") -> ProcessSpec:
     """PostgreSQL with its files in `<data_dir>/postgres`. The first call makes them, and blocks for a second or two.
 
-    ``password``: of the owner, who gets in without one where it is empty.
+    ``password``: of the owner; if it is empty, the owner gets in without one.
 
     Raises BinaryMissing without PostgreSQL, StackError if the database cannot be made.
     """

@@ -71,7 +71,7 @@ class RedisAccess:
 
     Attributes:
         users: its file of users.
-        owner: the user and password of who may do everything; None where that needs none.
+        owner: the user who may do everything, and the password; None if that user needs no password.
     """
 
     users: str

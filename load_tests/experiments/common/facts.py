@@ -56,7 +56,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what the platform and the load are made of, as far as it is installed here."""
+    """Versions of Python, and of the packages of the platform and the load, as far as they are installed here."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

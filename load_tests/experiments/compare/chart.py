@@ -52,7 +52,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _rounded_up(value: float) -> float:
-    """To one, two or five times a power of ten; never 0."""
+    """Rounded up to one, two or five times a power of ten; never 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -33,7 +33,7 @@ ECS_SERVICES: Final = {
     "gateway": "gateway",
     "cache": "cache-node",
 }
-"""The same on ECS, as infrastructure/terraform names its services; the stores are no services there."""
+"""The same on ECS, as infrastructure/terraform names its services; Redis and PostgreSQL are no services there."""
 
 _BACK_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.1
@@ -44,7 +44,7 @@ class Breaker(Protocol):
     """Breaks one part."""
 
     how: str
-    """In words, for the result."""
+    """What it does to the part, in words for the result."""
 
     async def kill(self) -> None:
         """Make it fail, without a warning to it. Raises Refused where that is not possible."""
