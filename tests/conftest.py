@@ -57,7 +57,7 @@ def nothing_left_open() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def clean_machine() -> None:
-    """Without what earlier test runs have left running, if they were killed."""
+    """Ends what killed test runs have left running."""
     end_stacks_of_killed_runs()
 
 

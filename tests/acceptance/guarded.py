@@ -67,7 +67,7 @@ class GuardedHouse:
         await person.sees(".account-name", person.name)
 
     async def end_session(self, person: Person) -> None:
-        """As if their token had expired now."""
+        """End their session, as if the token had expired now."""
         await person.page.evaluate(
             """async () => {
               const { href } = document.querySelector('link[rel="modulepreload"][href$="/lib/session.js"]');

@@ -29,7 +29,7 @@ async def shot(person: Person, name: str) -> None:
 
 
 async def names(person: Person) -> list[str]:
-    """Of the lots that the catalogue shows."""
+    """The names of the lots that the catalogue shows."""
     return await person.at(".card:visible h2").all_inner_texts()
 
 

@@ -62,7 +62,7 @@ async def rivals(platform: Stack, item_id: str) -> AsyncIterator[None]:
 
 
 async def presses_needed(person: Person, selector: str) -> int:
-    """Presses until a bid is accepted, as the answers of the gateway tell; 3 after two in vain."""
+    """Presses until the gateway accepts a bid. Returns how many presses that took, or 3 after two in vain."""
     # A bidder of its own each time: who leads is asked whether they mean to raise.
     await person.page.get_by_label("Bidding as").fill(f"ada-{secrets.token_hex(3)}")
     await person.page.get_by_label("Bidding as").blur()

@@ -59,7 +59,7 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """In the process that writes the table."""
+    """Take in what was seen: this is the process that writes the table."""
     for name, seen in report.user_properties:
         if name == table.PROPERTY and isinstance(seen, dict):
             reports, details = table.given(seen)

@@ -22,7 +22,7 @@ Partition = Literal["refused", "black hole", "no requests", "no answers"]
 
 
 class Line(NamedTuple):
-    """From a service to a server."""
+    """The line from a service to a server."""
 
     service: str
     server: Server
@@ -115,5 +115,5 @@ class Parted:
         self._links.part(self._line, chance.choice(PARTITIONS))
 
     async def heal(self) -> None:
-        """As before."""
+        """Join the two again."""
         self._links.proxies[self._line].heal()

@@ -57,7 +57,7 @@ class Bus:
         self._joined.clear()
 
     def join(self) -> None:
-        """As after a partition: what was kept never arrives, and the nodes connect again."""
+        """Join the nodes, as after a partition: what was kept never arrives, and the nodes connect again."""
         self._apart = set()
         self._joined.set()
 

@@ -244,7 +244,7 @@ class FaultRun:
 
     @property
     def sums(self) -> Mapping[str, int]:
-        """Of everything that was judged: ``acknowledged``, ``lost``, ``doubled``, ``hidden``."""
+        """The sums over everything that was judged: ``acknowledged``, ``lost``, ``doubled``, ``hidden``."""
         sums = Counter(self._of_retired)
         for name in ("acknowledged", "lost", "doubled", "hidden"):
             sums[name] += sum(getattr(history, name) for history in self.histories)

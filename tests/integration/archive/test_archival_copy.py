@@ -158,7 +158,7 @@ class WithoutCopy(Archive):
 
 
 def random_batches(seed: int) -> list[list[Delivery]]:
-    """Of two items: their events in any order, some of them twice, and some that contradict what has their place."""
+    """Batches of two items' events: in any order, some twice, and some that contradict the event in their place."""
     random_ = random.Random(seed)
     entries: list[tuple[int, Sequence[Event]]] = []
     for item_id in ("lot-1", "lot-2"):

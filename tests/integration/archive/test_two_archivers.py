@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 PATIENCE_S = 60.0
 ITEMS = [f"lot-{number}" for number in range(12)]
-"""In many shards."""
+"""Items of many shards."""
 
 
 async def rows_of(port: int) -> int:

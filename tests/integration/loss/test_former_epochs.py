@@ -41,7 +41,7 @@ async def world(servers: Stack) -> AsyncIterator[World]:
 
 
 async def begin_recovery(world: World) -> int:
-    """As a run does it, before it reads anything of the shard."""
+    """Begin a recovery as a run does, before it reads anything of the shard."""
     async with world.archive.transaction() as connection:
         return await world.archive.begin_recovery(connection, SHARD)
 
@@ -53,7 +53,7 @@ async def cursor(world: World) -> tuple[Any, ...]:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Archive]:
-    """With connections that are new."""
+    """The archive over new connections."""
     pool = await open_postgres(url, name="test", timeout_s=10)
     yield Archive(pool)
     pool.terminate()

@@ -35,7 +35,7 @@ async def assert_rebuilt(ask: Callable[[], Awaitable[httpx.Response]], what: str
 
 
 async def assert_everybody_is_told(house: House, item_id: str) -> None:
-    """Who asks for the item, or wants something done to it."""
+    """Everybody who asks for the item, or wants something done to it, is told that it is lost."""
     path, reason = f"/api/v1/items/{item_id}", {"reason": "a test"}
     asked: dict[str, Callable[[], Awaitable[httpx.Response]]] = {
         "bid": lambda: house.bid(item_id, "eve", "meanwhile", amount=1_000),

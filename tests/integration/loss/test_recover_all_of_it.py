@@ -113,7 +113,7 @@ async def put_entry(world: World, n: int, event: Event) -> None:
 
 
 async def close(redis: Any, item_id: str, epoch: int) -> None:
-    """As a gateway closes a shard that went back."""
+    """Close the shard as a gateway does if it went back."""
     key = cursors_key(names.shard_of(item_id))
     await redis.hset(key, "stale", str(epoch))
     await redis.hdel(key, "epoch")

@@ -99,7 +99,7 @@ def test_whoever_talks_to_redis_talks_to_the_cluster_and_waits_for_it() -> None:
 
 @contextlib.asynccontextmanager
 async def _nodes(folder: Path, ports: list[int]) -> Any:
-    """By the script of the containers, with ports of this machine in its configuration."""
+    """Nodes that the containers' script starts, with ports of this machine in its configuration."""
     binary = find_redis(os.environ)
     (folder / "bin").mkdir(exist_ok=True)
     for name in ("valkey-server", "redis-server"):

@@ -74,7 +74,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.files: list[str] = []
-        """Without the version."""
+        """Addresses of files, without the version in them."""
         self.addresses: list[str] = []
         self.ids: list[str] = []
         self.inline: list[str] = []

@@ -152,7 +152,7 @@ async def well(stranger: Stranger) -> None:
 
 
 async def rule(stranger: Stranger, item_id: str) -> None:
-    """Who may bid, with the examples and without a body."""
+    """Rule on who may bid, with the document's examples and without a body."""
     call, example = stranger.call, stranger.example
     on_item: dict[str, Any] = {"item_id": item_id, "user_id": "cyd"}
     for operation in ("approve_on_item", "block_on_item", "limit_on_item"):

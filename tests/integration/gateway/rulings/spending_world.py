@@ -112,7 +112,7 @@ class House:
         await ShardScripts(self.redis).admit_shards(dict.fromkeys(shards, (0, 0)), run=f"run-{self.runs}")
 
     async def rebuild(self, shard: str) -> None:
-        """As `recover` rebuilds a shard: in a new epoch, without a lease."""
+        """Rebuild the shard as `recover` does: in a new epoch, without a lease."""
         epoch = int(await self.redis.hget(cursors_key(shard), "epoch")) + 1
         for user in USERS:
             name = name_of(user, USD)

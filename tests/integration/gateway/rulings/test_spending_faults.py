@@ -73,7 +73,7 @@ async def test_an_account_is_not_opened_while_an_item_cannot_be_counted(
 
 
 async def rebuild_without_the_limit(house: House) -> None:
-    """As `recover` rebuilds a shard when the archive does not have the limit yet."""
+    """Rebuild a shard as `recover` does while the archive does not have the limit yet."""
     await house.redis.delete(credit_key(SHARD))
     await house.redis.hdel(item_key(ITEM), "charged")
     await house.redis.hset(cursors_key(SHARD), mapping={"epoch": 2, "rulings": ""})

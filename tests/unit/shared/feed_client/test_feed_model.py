@@ -106,7 +106,7 @@ class ClientModel(RuleBasedStateMachine):
 
     @rule()
     def frames_that_wait_are_merged(self) -> None:
-        """As for a slow viewer: the newest state in place of all events at the end of the queue."""
+        """Merge frames as for a slow viewer: the newest state in place of all events at the end of the queue."""
         mergeable = ("bid", "extended", "state")
         merged = 0
         newest: Json = {}
