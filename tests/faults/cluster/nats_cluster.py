@@ -108,7 +108,7 @@ class NatsCluster:
         )
 
     def cut_off(self, run: FaultRun, name: str) -> None:
-        """Cut a server off from its clients and the two others, in both directions: connections stay, nothing passes."""
+        """Cut a server off from clients and the two others, in both directions: connections stay, nothing passes."""
         around = self._around(run, name)
         assert not around, f"{name} is connected past the proxies: {around}"
         for proxy in self._lines_of(name):

@@ -64,7 +64,7 @@ class Running:
         await self.kill()
 
     async def kill(self) -> None:
-        """End it at once: nothing is finished, acknowledged, given back or copied. A defect of the worker surfaces here."""
+        """End it at once: it finishes, acknowledges, gives back and copies nothing. Its defects surface here."""
         running = set(self.tasks)
         while running:
             # Cancel again and again: a task that does not end at once must not hold up the test.

@@ -233,7 +233,7 @@ async def test_a_relay_that_slept_past_a_recovery_changes_nothing(start_stack: S
         assert tuple(cursor) == (1, 4, []), "the new epoch has not archived anything yet"
 
         async def is_told() -> bool:
-            """A moment after the row is there."""
+            """The alarm, the figures and the line, which follow a moment after the row."""
             archiver = house.stack.urls.archiver_url
             alarms = (await house.http.get(f"{archiver}/ready")).json()["alarms"]
             metrics = (await house.http.get(f"{archiver}/metrics")).text
