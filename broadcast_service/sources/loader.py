@@ -123,7 +123,7 @@ class Loader:
                 recovery = await self._reader.read_left(item_id, wanted)
                 is_lost = recovery is None and await self._reader.is_lost(item_id)
         except ArchiveAway:
-            # The item may be a closed one. Its viewers wait, and the loader asks again.
+            # The item may be a closed one. Its viewers wait, as for a lost item, for which the hub asks again.
             recovery, is_lost = None, True
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_failing:
