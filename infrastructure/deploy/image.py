@@ -55,8 +55,8 @@ def is_pushed(client: Client, image: str) -> bool:
 
 
 def keep(client: Client, environment: str, image: str) -> None:
-    """Give the image a second tag, ``dev-…`` or ``prod-…``. The registry keeps images with such tags longer, and counts
-    them by environment, so that pushes for one environment never push out what another one runs.
+    """Give the image a second tag, ``dev-…`` or ``prod-…``. The registry counts images with such tags by environment,
+    apart from all others, so that pushes for one environment never push out what another one runs.
 
     Raises:
         AwsError: the registry cannot be asked, or does not let us.

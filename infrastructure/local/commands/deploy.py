@@ -161,7 +161,7 @@ def _deployment(client: Client, wanted: _Wanted, times: Times, *, resolve: bool)
 
 
 def _architecture(wanted: _Wanted, cluster: Cluster, revision: str) -> str:
-    """That of the tasks. Another one is refused: tags are never moved, so a wrong image would keep its tag for good."""
+    """The one of the tasks. Another is refused: tags are never moved, so a wrong image would keep its tag for good."""
     found = cluster.architecture(revision)
     if wanted.architecture not in (None, found):
         raise DeployError(f"the tasks of {wanted.environment} run on {found}: leave --architecture out")

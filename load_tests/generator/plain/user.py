@@ -121,7 +121,7 @@ class User(asyncio.Protocol):
         if self._run.pace_s:
             pause_s = max(pause_s, self._due_s - time.monotonic())
         if self._timer is not None:
-            # It is from before the connection was lost: with two timers, the user would act twice as often from now on.
+            # This timer is from before the connection was lost: with two, the user would act twice as often.
             self._timer.cancel()
             self._timer = None
         if pause_s > 0:
