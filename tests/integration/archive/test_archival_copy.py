@@ -168,7 +168,7 @@ def random_batches(seed: int) -> list[list[Delivery]]:
         entries.append((22, [bid(item_id, random_.randrange(1, 40), bid_id="other", user_id="eve")]))
         entries.append((23, [bid(item_id, 50, bid_id=f"bid-1-{random_.randrange(1, 37)}", user_id="eve")]))
     messages = [delivery(n, *events) for n, events in entries]
-    # What contradicts must not come first in one run and last in the other: the order is the same for both.
+    # Contradicting events must not come first in one run and last in the other: the order is the same for both.
     messages += random_.sample(messages, 10)
     random_.shuffle(messages)
     batches = []

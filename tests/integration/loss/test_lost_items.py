@@ -227,7 +227,7 @@ async def test_who_is_unknown_is_no_lost_item(start_stack: StackFactory) -> None
         strangers = [house.http.get(f"/api/v1/items/stranger-{number}") for number in range(200)]
         mixed = [house.http.get(f"/api/v1/items/{LOT}") for _ in range(20)]
         results = await asyncio.gather(*strangers, *mixed)
-        # Who waits too long for a turn is told to come again.
+        # A request that waits too long for its turn is refused with Retry-After.
         assert {answer.status_code for answer in results[:200]} <= {404, 503}
         assert {(answer.status_code, answer.json()["code"]) for answer in results[200:]} == {(503, "BEING_REBUILT")}
 

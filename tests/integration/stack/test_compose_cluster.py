@@ -70,7 +70,7 @@ def test_all_nodes_are_alike_but_for_their_names_and_their_data() -> None:
 
 def test_whoever_talks_to_redis_talks_to_the_cluster_and_waits_for_it() -> None:
     talking = {name for name, service in STACK["services"].items() if "REDIS_URL" in service.get("environment", {})}
-    # What waits for Redis in the first file; the others, such as the migration, never open it.
+    # Services that wait for Redis in the first file. The others, such as the migration, never open it.
     talking = {name for name in talking if "redis" in STACK["services"][name].get("depends_on", {})} | {"load"}
     assert talking == {"api_gateway", "broadcast_service", "archival_worker", "operator", "load"}
     for name in talking:

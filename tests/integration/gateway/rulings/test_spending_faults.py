@@ -198,7 +198,7 @@ async def test_an_account_that_went_back_does_not_give_again_what_it_gave(house:
     await house.fail_over(before, [home])
     assert (await bid(house, ELSEWHERE, 1)).startswith(b"R|LIMIT_EXCEEDED")
     assert await house.leads("ann") == 500
-    # Nor does it take reports for the answer to its question that were collected before.
+    # It does not take earlier reports for the answer to its question either.
     assert account is not None
     await house.accounts_scripts.note("ann", USD, account.generation, "recount")
     assert not await house.accounts_scripts.take_back("ann", USD, account.generation, asleep, opening=account.counting)
