@@ -3,7 +3,7 @@
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
-# An interpreter named by PYTHON=… replaces an environment of another one; the one found here does not.
+# An interpreter that PYTHON=… names replaces the environment of another one; an interpreter found here by default does not.
 NAMED := $(if $(filter file,$(origin PYTHON)),,--this-python)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,11 +22,11 @@ up: install ## start the whole platform here; Ctrl-C stops it
 down: install ## stop what `bidding up --detach` started
 	@exec $(BIN)/bidding down $(ARGS)
 
-# Five files at a time, on two cores: the tests wait longer than they compute. ARGS="-n 0" for one after the other.
+# Five files at a time, on two cores: the tests wait longer than they compute. ARGS="-n 0" runs them one after the other.
 # tests/distribution.py says in which order, and which files together.
 # Bytecode is kept even where the environment forbids it: without it every worker compiles all tests anew.
-# What fails beside all the others is run once more, alone, as CPython's own tests are: a busy machine may stand still for longer than
-# a test can wait. It is told which tests those were, and one that fails alone, too, fails the run.
+# A test that fails beside the others runs once more, alone, as in CPython's own test run: a busy machine may stand still for
+# longer than a test can wait. The output says which tests those were. A test that fails alone, too, fails the run.
 test: install-dev ## all tests, against servers that the test run starts itself
 	@export PYTHONDONTWRITEBYTECODE=; \
 		$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS); status=$$?; \

@@ -1,8 +1,8 @@
 """``python -m archival_worker`` runs the worker; subcommands migrate, recover, retire, audit, and look after dead
 letters.
 
-Each subcommand has its own module, imported only when the subcommand is called, and so has the worker: most of the time
-that a command takes would go into libraries that only others need.
+Each subcommand has its own module, and so has the worker. A module is imported only when its command is called, because
+importing the libraries of all commands would take longer than most commands do.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ async def run(settings: Settings) -> None:
     Raises:
         OSError: the port for health and metrics is taken.
         ExportsMisconfigured: the settings of the exports cannot work.
-        ExceptionGroup: a part failed, and not for want of a server: a defect.
+        ExceptionGroup: a part failed for another reason than a server that is away: a defect.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

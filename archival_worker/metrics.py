@@ -58,7 +58,7 @@ class Metrics:
     def _families(self, gauges: dict[str, float]) -> Iterator[Metric]:
         for name, help_text, total in (
             ("messages", "Messages committed.", self.messages),
-            ("batches", "Transactions' worth of messages committed.", self.batches),
+            ("batches", "Batches of messages committed.", self.batches),
             ("duplicates", "Rows that were stored already.", self.duplicates),
             ("unknown_events", "Events of types that only a newer version knows, stored whole.", self.unknown_events),
             ("acks", "Messages acknowledged.", self.acks),

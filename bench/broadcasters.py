@@ -38,9 +38,12 @@ _COUNTS: Final = (1, 2, 3)
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    """So many broadcasters: µs of CPU of each per event of the whole house, without what it takes when idle; and the
-    share of a core that an idle one takes. ``busy_us``: the first while bids come as fast as they are taken, ``rate`` a
-    second. ``frames``: those that all viewers got at the slow pace."""
+    """A measurement of ``count`` broadcasters.
+
+    ``cpu_us``: µs of CPU of each per event of any item, without the share ``idle`` of a core that an idle one takes.
+    ``busy_us``: the same while bids come as fast as they are taken, ``rate`` a second. ``frames``: those that all
+    viewers got at the slow pace.
+    """
 
     count: int
     cpu_us: list[float]
@@ -148,6 +151,6 @@ def _median(runs: list[Several]) -> Several:
 
 
 def _each(runs: list[list[float]]) -> list[float]:
-    # The busiest first: which one a viewer comes to is up to the kernel.
+    # The busiest first: the kernel decides to which broadcaster a viewer connects, so they have no other order.
     ordered = [sorted(run, reverse=True) for run in runs]
     return [statistics.median(each) for each in zip(*ordered, strict=True)]

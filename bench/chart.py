@@ -14,11 +14,12 @@ _YARDSTICKS: Final = {
     "ack": ("BID_ACK=redis", "accepted", "of BID_ACK=redis"),
     "cache": ("PostgreSQL", "rate", "of PostgreSQL"),
 }
-"""Parts whose contenders run in rounds: the yardstick, what is compared, and how the ratio is called."""
+"""Parts whose contenders run in rounds: the yardstick, what is compared, and the name of the ratio."""
 
 
 def page(run: Mapping[str, Any]) -> str:
-    """As HTML. ``run`` is what :class:`bench.results.BenchRun` tells; parts without ratios or curves are left out."""
+    """The page, as HTML. ``run``: what :class:`bench.results.BenchRun` tells; parts without ratios or curves are left
+    out."""
     machine = run["machine"]
     summary = [
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}",

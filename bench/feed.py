@@ -70,12 +70,12 @@ class Run:
         return float(self.report["frames"]) / self.cpu_s
 
     def latency(self, name: str) -> float:
-        """In milliseconds."""
+        """A percentile of the latencies, such as ``p99``, in milliseconds."""
         return float(self.report["latency_ms"].get(name, float("nan")))
 
 
 def cpu_s_of(process: psutil.Process) -> float:
-    """All that it has used, in seconds."""
+    """The CPU time that the process has used so far, in seconds."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -333,7 +333,7 @@ async def _soak(folder: Path, *, events: int, viewers: int = 100) -> dict[str, f
 
 @contextlib.contextmanager
 def new_folder() -> Iterator[Path]:
-    """For a stack; gone afterwards."""
+    """A folder for a stack, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
         # PostgreSQL does not run as root, and has to get into the folder.
         Path(directory).chmod(0o755)

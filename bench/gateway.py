@@ -55,9 +55,10 @@ class Contender:
     ``ack`` is the level at which a bid is acknowledged; with ``replica`` its Redis must have one. ``requests`` makes
     its traffic, of bids where it is None. ``counts``: whether its rate is that of accepted bids, or of all answers.
     ``in_flight``: bids on each of its WebSockets; 0 for requests. ``connections``: instead of those of the run.
-    ``settings``: of its own. ``beside``: the name of the contender that it is held against, too. ``processes``: how
-    many share the port, all on the one core: what it costs to be several, as there is no more room for them.
-    ``sample_every``: of how many requests of a connection the latency of one is taken.
+    ``settings``: of its own. ``beside``: the name of another contender with which it is compared, too. ``processes``:
+    how many share the port. All of them are on the one core, so this shows what several processes cost, not what they
+    gain.
+    ``sample_every``: one in so many requests of a connection has its latency taken.
     """
 
     name: str

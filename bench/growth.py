@@ -78,7 +78,7 @@ async def trimmed(url: str) -> AsyncIterator[Redis]:
 async def _copy(redis: Redis, numbers: range) -> None:
     """Items with these numbers, like the first one."""
     hash_fields: Any = await redis.hgetall(item_key(_PATTERN))
-    # Its first event: on most items nobody bids.
+    # Only its first event is copied: on most items nobody bids.
     created: Any = await redis.lindex(recent_key(_PATTERN), -1)
     for begin in range(numbers.start, numbers.stop, _COPIES_AT_ONCE):
         pipeline = redis.pipeline(transaction=False)

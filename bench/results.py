@@ -49,7 +49,7 @@ class BenchRun:
         }
 
     def begin(self) -> None:
-        """Write the file for the first time: who cannot have one should know it before hours of measuring.
+        """Write the file for the first time. If it cannot be written, this fails before hours of measuring.
 
         Raises:
             OSError: it cannot be written.
@@ -63,7 +63,7 @@ class BenchRun:
         self._write()
 
     def end(self) -> None:
-        """All parts are there."""
+        """All parts are measured: mark the run as complete."""
         self.told["complete"] = True
         self._write()
 
@@ -76,7 +76,7 @@ class BenchRun:
 
 
 def now() -> datetime:
-    """In UTC."""
+    """The time now, in UTC."""
     return datetime.now(UTC)
 
 

@@ -54,7 +54,7 @@ BACKLOG = 2048
 """Connections that the kernel keeps for us until they are accepted."""
 
 BESIDE_VIEWERS = 100
-"""Connections, in all and of one address, that are counted beside those of viewers."""
+"""By how much the limits of HTTP connections exceed those of viewers, in all and per address."""
 
 POSTGRES_CONNECTIONS = 4
 
@@ -117,7 +117,7 @@ async def _figures(service: Service) -> Sequence[Metric]:
     return (
         Gauge("Connections", len(service.connections)),
         Total("FramesSent", service.metrics.frames_sent),
-        # Percentiles over tasks cannot be made of each task's own.
+        # Percentiles of single tasks cannot be combined into one over all tasks.
         Distribution("FeedLatencySeconds", service.metrics.latency.middles()),
     )
 
@@ -154,7 +154,7 @@ def create_server(settings: Settings) -> FeedServer:
             given_up=frozenset((TOO_MANY_OPERATIONS.code, TOO_MANY_ERRORS.code)),
         ),
         ws_max_size=settings.feed_message_bytes_max,
-        # One task pings all; see Service.ping.
+        # One task pings all connections; see Service.ping.
         ws_ping_interval=None,
         ws_ping_timeout=None,
         # Compression would work on each frame once per viewer, with a window of memory for each: not worth it for short
@@ -164,7 +164,7 @@ def create_server(settings: Settings) -> FeedServer:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(CLOSE_GRACE_S) + 2,
         backlog=BACKLOG,
-        # uvicorn alone would trust the headers of any peer on this machine.
+        # By its default, uvicorn would trust the headers of any peer on this machine.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         log_config=None,
@@ -175,8 +175,8 @@ def create_server(settings: Settings) -> FeedServer:
 
 
 def connection_limits_of(settings: Settings) -> ConnectionLimits:
-    """For connections that are no viewers, or not yet. There may be somewhat more of them than of viewers: an address
-    with all of its viewers can still ask for `/health`, and is told why it may have no more."""
+    """Limits of HTTP connections. They are somewhat higher than those of viewers, so that an address that has all its
+    viewers can still ask for `/health`, and is told why it may have no more viewers."""
     each_max = settings.feed_connections_per_address_max
     return ConnectionLimits(
         settings.feed_connections_max + BESIDE_VIEWERS,

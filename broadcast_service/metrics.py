@@ -59,7 +59,7 @@ class Metrics:
             (
                 gauge("feed_connections", "Open WebSockets and event streams.", connections),
                 gauge("feed_addresses", "Client addresses with a connection, where they are counted.", addresses),
-                gauge("feed_bidders", "Connections that said which bidder they are.", bidders),
+                gauge("feed_bidders", "Connections that have authenticated as a bidder.", bidders),
                 gauge("feed_items", "Items that somebody follows.", items),
                 gauge("feed_subscriptions", "Viewers of all items together.", subscriptions),
                 gauge("feed_stream_up", "Whether events from JetStream flow.", stream_up),
@@ -83,11 +83,11 @@ class Metrics:
         for name, text, total in (
             ("messages", "Messages from JetStream.", self.messages_received),
             ("operations", "Operations that viewers asked for.", self.operations),
-            ("operations_refused", "Messages that asked for too much.", self.operations_refused),
+            ("operations_refused", "Messages refused because the viewer exceeded its quota.", self.operations_refused),
             ("operations_failed", "Operations of viewers that failed.", self.operations_failed),
             ("events_watched", "Events of items that somebody follows.", self.events_watched),
             ("events_unreadable", "Messages that could not be decoded.", self.events_unreadable),
-            ("messages_former", "Messages of a former epoch of their shard, left out.", self.messages_former),
+            ("messages_former", "Messages dropped: their shard's epoch is over.", self.messages_former),
             ("frames_sent", "Frames handed to viewers.", self.frames_sent),
             ("frames_queued", "Frames that had to wait for a slow viewer.", self.frames_queued),
             ("loads", "Items read from Redis.", self.loads),

@@ -45,7 +45,7 @@ from shared.tracing.spans import Tracer
 
 SWEEP_EVERY_S: Final = 1.0
 DRAIN_SLICE: Final = 100
-"""Connections that are closed at once in a shutdown; fewer than these need no spreading."""
+"""Connections that a shutdown closes at once. So few need not be spread over time."""
 
 _NOWHERE: Final = ""
 
@@ -61,7 +61,7 @@ class Service:
 
     def __init__(self, settings: Settings, redis: Redis, left: LeftItems, tracer: Tracer | None = None) -> None:
         self.settings = settings
-        # Trusted proxies are seen to by the server, before a request is here.
+        # No proxies here: the server has replaced the addresses of trusted proxies before a request gets here.
         self.insiders = Insiders(settings.operations_networks, Proxies(""))
         self.metrics = Metrics()
         self.clock = clock = asyncio.get_running_loop().time
@@ -197,8 +197,7 @@ class Service:
         return work
 
     async def sweep(self) -> None:
-        """Close viewers that stopped reading, and forget tokens that are good no longer and old attempts to connect,
-        until cancelled."""
+        """Until cancelled, close viewers that stopped reading; forget invalid tokens, and old attempts to connect."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             for connection in list(self.connections):

@@ -19,21 +19,21 @@ class Settings(FeedTokenSettings):
 
     Attributes:
         redis_url, nats_url: where snapshots are read, and where events come from.
-        postgres_url: where closed items are read that have left Redis.
+        postgres_url: the archive, from which closed items are read that have left Redis.
         broadcast_host, broadcast_port: where to listen; port 0 picks a free one.
         broadcast_reuse_port: listen with SO_REUSEPORT, so that several broadcasters share one port and the kernel
             spreads new connections over them.
-        broadcast_own_port: a second port where this process alone listens, so that it can be asked itself when the
-            first one is shared; 0 for none.
+        broadcast_own_port: a second port where only this process listens, so that it can be reached although several
+            processes share the first port; 0 for none.
         open_catalogue: the first bid may open an unknown item, so the item can be watched before; see the gateway.
         feed_origins: origins of pages that may use the feed, separated by commas, for example
             ``https://auction.example.com``; ``*`` allows all. Pages of the feed's own host name, on any port, and pages
             of this machine to a feed on this machine are always allowed.
-        operations_networks: addresses and networks, separated by commas, that are told by ``/ready`` which part is
-            down, and may read ``/metrics``; ``*``: everybody.
+        operations_networks: addresses and networks, separated by commas, to which ``/ready`` says which part is down,
+            and which may read ``/metrics``; ``*``: everybody.
         feed_trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is trusted, separated by commas;
             ``*`` trusts everybody. Empty: a client's address is that of its connection.
-        auth_leeway_s: as the gateway's: by how much the issuer's clock may be ahead of that which dates revocations.
+        auth_leeway_s: as the gateway's: how far the issuer's clock may be ahead of the clock that dates revocations.
         auth_mode: as the gateway's. With ``jwt`` no frame has the id of a bidder, and no token is taken in an address.
         feed_connections_max: connections in all, WebSockets and event streams; further ones are answered 503.
         feed_connections_per_address_max: the same per client address; further ones are answered 429. 0: no limit.

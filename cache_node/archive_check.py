@@ -1,4 +1,4 @@
-"""Whether PostgreSQL answers, for ``/ready``: however many ask, it is asked twice a second at most."""
+"""Tells ``/ready`` whether PostgreSQL answers, by at most two questions a second, however many callers there are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ArchiveCheck:
         check = self._check
         if check is None or (check.done() and self._clock() >= self._until_s):
             check = self._check = asyncio.get_running_loop().create_task(self._ask(), name="is the archive there")
-        # Whoever gives up waiting does not end it for the others.
+        # A caller that gives up waiting must not cancel the question for the others.
         return await asyncio.shield(check)
 
     async def _ask(self) -> str | None:

@@ -33,7 +33,7 @@ class Context:
 
     @property
     def is_keeping(self) -> bool | None:
-        """Whether values are kept and told now; None for a front end."""
+        """Whether this node keeps and serves values now; None for a front end."""
         return self.changes.is_keeping and self.cache.is_telling if self.changes is not None else None
 
     @property

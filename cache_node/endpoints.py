@@ -37,8 +37,8 @@ def context_of(request: Request) -> Context:
 
 
 async def get_value(request: Request) -> Response:
-    """A closed item's public JSON, or a page of its history: what the gateway answers, 410 for the bids of a retired
-    item among it."""
+    """A closed item's public JSON, or a page of its history, answered as the gateway does: the bids of a retired item
+    with 410."""
     context = context_of(request)
     began_s = monotonic()
     answer = await _value(context, request)
@@ -58,7 +58,7 @@ async def _value(context: Context, request: Request) -> Response:
         is_sent_packed = kept is not None and is_packed(kept) and takes_gzip
         if kept is not None and not is_sent_packed:
             kept = await context.reads.unpacked(key, kept)
-        # This is short, and so never packed.
+        # What is kept of a retired item is short, and so never packed.
         retired = decode_retired(kept) if kept is not None else None
     except InvalidInput as error:
         return problem(422, error.code, str(error), field="key")
@@ -76,10 +76,10 @@ async def _value(context: Context, request: Request) -> Response:
 
 
 def _public(key: str) -> str:
-    """The key itself, if it is one that anybody may ask for.
+    """The key itself, if it is public.
 
     Raises:
-        InvalidInput: it is malformed, or one for the services alone.
+        InvalidInput: it is malformed, or only services may ask for it.
     """
     try:
         found = parse_key(checked_key(key))
@@ -92,7 +92,7 @@ def _public(key: str) -> str:
 
 
 class NotPublic(InvalidInput):
-    """Nothing that anybody may ask for is under such a key."""
+    """The key is not public."""
 
     code = "KEY_INVALID"
 
@@ -133,14 +133,14 @@ async def ready(request: Request) -> Response:
         if context.changes is not None and not context.changes.is_keeping:
             degraded["changes"] = "nothing is kept: events are not followed, or the archive has not caught up with them"
         elif not context.cache.is_telling:
-            degraded["changes"] = "nothing that is kept is told: PostgreSQL does not say whether shards were rebuilt"
+            degraded["changes"] = "kept values are not served: PostgreSQL does not say whether shards were rebuilt"
     return readiness(SERVICE_NAME, works=works, is_degraded=bool(degraded), degraded=degraded)
 
 
 async def stats(request: Request) -> Response:
-    """Who this is, which ring it relies on, what it keeps, and what has happened since the start.
+    """The process itself, the ring that it relies on, what it keeps, and what has happened since its start.
 
-    A front end answers whoever reaches it. So it names the nodes, and does not tell where they are.
+    A front end answers everybody who reaches it, so it gives the nodes' names without their addresses.
     """
     context = context_of(request)
     view, cache = context.view, context.cache

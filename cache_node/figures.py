@@ -1,8 +1,8 @@
 """The few figures for CloudWatch, on which alarms and the autoscaler of nodes decide. ``/metrics`` tells far more.
 
 Every process that reads through the cache reports what its readers asked (``CacheGets``) and what it asked PostgreSQL
-(``CacheLoads``), gateways too. Only the sums over all of them tell a hit rate: a node does not see what is mirrored by
-its readers, and a reader does not see what a node loads for it.
+(``CacheLoads``), gateways too. Only the sums over all of them give the hit rate: a node does not see what its readers
+have mirrored, and a reader does not see what a node loads for it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from shared.read_cache.ring import Node
 
 
 def service_name(node: Node | None) -> str:
-    """Under which name a process reports: nodes and front ends are counted apart."""
+    """The name under which a process reports: nodes and front ends are counted apart."""
     return "cache_front_end" if node is None else "cache_node"
 
 
 async def figures(context: Context) -> Sequence[Metric]:
-    """Of this moment."""
+    """The figures of this moment."""
     cache, stats = context.cache, context.cache.stats
     asked = (
         Total("CacheGets", stats.gets),

@@ -1,4 +1,4 @@
-"""How far a node has heard of changes: of those that events tell of, and of recoveries, which no event tells of."""
+"""How far a node has heard of changes: by events, and by questions about recoveries, of which no event tells."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Hearing:
         self._rebuilds = rebuilds
 
     def heard(self) -> Heard:
-        """What this node tells others with its values."""
+        """What this node has heard: it goes out with its values."""
         return Heard(self._changes.heard, self._rebuilds.epochs, self._changes.stream)
 
     def needed(self) -> Heard:
-        """What it asks of others before it takes over theirs."""
+        """What another node must have heard before this one takes over its values."""
         return Heard(self._changes.needed, self._rebuilds.epochs, self._changes.stream)

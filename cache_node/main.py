@@ -1,7 +1,7 @@
 """Composition root: opens what a node or front end needs in the lifespan, closes it in reverse, serves HTTP.
 
-A front end is this program in another role, not one of its own: it is a node without a place in the ring. Both answer
-``/api`` by the same code, from the same settings; a front end has neither gRPC server nor store nor follower.
+A front end is this program in another role: a node without a place in the ring. Both answer ``/api`` by the same code,
+from the same settings; a front end has neither gRPC server nor store nor follower.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ logger = logging.getLogger(__name__)
 SHUTDOWN_S: Final = 5
 HEARTBEAT_S: Final = 2.0
 STALLED_S: Final = HEARTBEATS_MISSED_MAX * HEARTBEAT_S
-"""A node that did nothing for longer tells nothing that it kept: as after as much silence of the stream."""
+"""A node that was suspended for longer serves nothing that it kept before, as after an equal silence of the stream."""
 CONNECTIONS_MAX: Final = 10_000
-"""Of HTTP; further ones are answered 503."""
+"""HTTP connections; further ones are answered 503."""
 _HEAD_BYTES_MAX: Final = 16 * 1024
 _BESIDE_LOADS: Final = 2
-"""Connections to PostgreSQL for ``/ready`` and for looking whether shards were rebuilt."""
+"""Connections to PostgreSQL beside those of loads: for ``/ready``, and for seeing whether shards were rebuilt."""
 
 
 class LifespanState(TypedDict):
@@ -147,7 +147,7 @@ async def _internal_error(_: Request, error: Exception) -> Response:
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT: then the ring is left, and what is under way is answered."""
+    """Serve until SIGTERM or SIGINT; then leave the ring, and answer the requests under way."""
     settings = settings_or_exit(Settings, ClusterSettings, AwsSettings, AliasSettings, StreamSettings)
     set_up_logging(settings.log_level, settings.log_format)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -157,7 +157,7 @@ def main() -> None:
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(EXIT_MISCONFIGURED) from None
-    # What is alive now lives for ever.
+    # The objects of now live as long as the process: the garbage collector need not visit them.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     uvicorn.run(

@@ -1,5 +1,5 @@
-"""Notices what changes closed items without an event: shards that are rebuilt, whose items have another epoch from then
-on, and dead letters that are stored late."""
+"""Notices what changes closed items without an event: a rebuilt shard, whose items have another epoch from then on, and
+a dead letter that a retry has stored."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 FAILED_MAX: Final = 2
-"""Looks that fail one after the other. With the time-out of a question that is at most some seconds."""
-# Each recovery adds rows, each letter is stored once, and none of them is ever removed. A retry counts from the commit
-# of what the letter holds on.
+"""Failed looks in a row before the node is blind. With the time-out of a question that takes at most some seconds."""
+# Each recovery adds rows, each letter is stored once, and none of them is ever removed, so the number only grows. A
+# retry counts from the COMMIT that also stores what the letter holds.
 _SQL: Final = """
     SELECT (SELECT coalesce(sum(shard_epoch), 0) FROM recoveries)::bigint
          + (SELECT count(*) FROM dead_letters WHERE outcome = 'stored') AS epochs"""
@@ -34,8 +34,8 @@ class Rebuilds:
 
     The first look has to be before anything is kept: a rebuilding between the two would not be noticed.
 
-    While nothing can be seen, nothing that is kept is told; but it stays, since mostly nothing was rebuilt: PostgreSQL
-    that was slow for seconds is to find the nodes as full as they were.
+    While PostgreSQL cannot be asked, kept values are not served. But they stay, since mostly nothing was rebuilt: after
+    some slow seconds of PostgreSQL the nodes must be as full as before.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Rebuilds:
         """
         Args:
             on_rebuilt: forgets what has an epoch in it.
-            on_blind: for some looks nothing could be seen, or nobody looks any more. Tells nothing that is kept from
-                now on. Called again and again.
-            on_sight: a look has succeeded after that; ``on_rebuilt`` was called before it, where that was due.
+            on_blind: must stop serving kept values: some looks in a row have failed, or :meth:`run` has ended. Called
+                after each further failure.
+            on_sight: a look has succeeded after that; ``on_rebuilt`` was called before it if that was due.
         """
         self._asking = asking
         self._on_rebuilt = on_rebuilt
@@ -64,7 +64,7 @@ class Rebuilds:
 
     @property
     def epochs(self) -> int:
-        """As of the last look: grows with every rebuilding and every letter; 0 before the first."""
+        """A number that grows with every rebuilding and stored letter, as of the last look; 0 before the first."""
         return self._epochs or 0
 
     async def look(self) -> None:
@@ -91,7 +91,7 @@ class Rebuilds:
 
     def _lose_sight(self, why: str) -> None:
         if not self._is_blind:
-            logger.warning("whether shards were rebuilt cannot be told, so nothing that is kept is told: %s", why)
+            logger.warning("cannot see whether shards were rebuilt, so kept values are not served: %s", why)
         self._is_blind = True
         self._on_blind()
 
@@ -104,6 +104,6 @@ class Rebuilds:
                     await self.look()
                 await asyncio.sleep(LOOK_S)
         finally:
-            # Whoever goes on without it must not tell what it keeps.
+            # If the process goes on without this task, it must not serve kept values.
             self._is_running, self._is_blind = False, True
             self._on_blind()

@@ -1,7 +1,7 @@
 """Notices items whose bids leave the archive: a node forgets the pages of their histories, which have no event for it.
 
-What is told of the item itself stays as it was. A page that is told for a second too long is the right one, so nothing
-depends on this being quick.
+What is served of the item itself does not change. A page that is served for a second too long is still a right one, so
+this need not be quick.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Settings(EnvironmentSettings):
         cache_host, cache_port: where HTTP is served.
         cache_node_host, cache_node_port: where a node listens for its peers and readers, and its address in the ring:
             an IP address of loopback or a private network. ``auto`` is that of this machine's own name.
-        cache_node_name: a node's name in the ring, from which its keys follow; empty: made of its address.
+        cache_node_name: a node's name in the ring, which decides what keys it owns; empty: made of its address.
         cache_postgres_timeout_s: bound of one question to PostgreSQL.
         cache_head_timeout_s: how long a request's head, and then its body, may take to arrive.
     """
@@ -67,7 +67,7 @@ class Settings(EnvironmentSettings):
         return name
 
     def node(self) -> Node | None:
-        """Who this is in the ring; None for a front end.
+        """This process as a node of the ring; None for a front end.
 
         Raises:
             ValueError: there is no address for ``auto``, or none of a private network.
@@ -86,7 +86,7 @@ class Settings(EnvironmentSettings):
 
 
 class ClusterSettings(ReadCacheSettings):
-    """READ_CACHE is for those who read through the cache: this program is the cluster that they mean."""
+    """Fixes READ_CACHE, which is a setting of readers of the cache: this program is itself the cluster."""
 
     read_cache: Mode = "cluster"
 
@@ -97,10 +97,10 @@ class ClusterSettings(ReadCacheSettings):
 
 
 def checked_node(settings: Settings, cluster: ClusterSettings) -> Node | None:
-    """Who this is in the ring; None for a front end.
+    """This process as a node of the ring; None for a front end.
 
     Raises:
-        ValueError: there is no address for it, or the list of nodes does not have it; with what to do.
+        ValueError: there is no address for it, or the list of nodes lacks it. The text says what to do.
     """
     node = settings.node()
     if node is not None and cluster.read_cache_membership == "static":

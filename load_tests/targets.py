@@ -10,7 +10,7 @@ from typing import Final
 from infrastructure.local.state import RunRecord, run_path
 
 CROWD_ENV: Final = {"GATEWAY_CONNECTIONS_PER_ADDRESS_MAX": "0", "FEED_CONNECTIONS_PER_ADDRESS_MAX": "0"}
-"""For a platform that is started for a load run: all of its clients have the address of this machine."""
+"""Settings of a platform that is started for a load run: all of its clients have the address of this machine."""
 
 
 class TargetError(Exception):

@@ -17,7 +17,7 @@ _DAY = datetime.timedelta(days=1)
 
 @dataclass
 class Authority:
-    """One with a folder of its own, which has `ca.pem`, what clients are to trust."""
+    """An authority in a folder of its own. Clients are to trust the `ca.pem` there."""
 
     folder: Path
 

@@ -24,7 +24,7 @@ from tests.stack import StackFactory, end_stacks_of_killed_runs, remove_template
 # Here, since the decorators of the property tests take the profile that is in force when they are imported.
 searching.load()
 read_authorities_once()
-# Until all tests are imported: what they make stays, and is looked through in vain.
+# Until all tests are imported: the objects that they make stay, so collections would look through them in vain.
 gc.disable()
 
 
@@ -50,14 +50,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    """What a test left open is told of when it is collected, which would be by chance, and held against any test."""
+    """Collect what the file's tests left open: its warning would come later, during a test that has no part in it."""
     yield
     gc.collect()
 
 
 @pytest.fixture(scope="session")
 def clean_machine() -> None:
-    """Without what earlier test runs have left running, if they were killed."""
+    """Ends what killed test runs have left running."""
     end_stacks_of_killed_runs()
 
 

@@ -100,7 +100,7 @@ def sort(items: list[pytest.Item], root: Path) -> None:
 
 
 def in_order(files: Iterable[str]) -> dict[str, tuple[float, str]]:
-    """By what each of these files is sorted."""
+    """The sort key of each of these files."""
     places = {name: (float(place - len(LONGEST)), name) for place, name in enumerate(LONGEST)}
     rest = [name for name in files if name not in places]
     for computes in (True, False):

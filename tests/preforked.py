@@ -4,7 +4,7 @@ A Python service spends three quarters of its start on loading libraries, and a 
 Here a process loads them once and forks. Of our own code it loads what is the same in every process: not the modules of
 `PER_PROCESS`, which make something of their own when they are loaded, nor what imports them. What a fork runs is the
 same as after `python -P -m <module>`: a process of its own, in a session of its own, to be killed or suspended like any
-other. Who tests the start of a program itself starts it as a program.
+other. A test of the start itself starts the service as a program.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ _OURS: Final = (
     "shared.http.protocols.direct",
 )
 PER_PROCESS: Final = {"shared.crash_points"}
-"""Where the environment says that a process dies."""
+"""Modules that each process must load itself: they read from its environment at which point it is to die."""
 _REQUEST_BYTES_MAX: Final = 128 * 1024
 _RUN_TIMEOUT_S: Final = 120.0
-# A fork begins where they have been read already.
+# Beginnings of variables that are read when a process starts. A fork begins after that, so it cannot have other ones.
 _READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
 
 

@@ -1,4 +1,4 @@
-"""What servers refused the services of a stack for want of a permission: of that there must be nothing.
+"""Finds what servers refused the services of a stack for want of a permission. There must be no such refusal.
 
 A service goes on without what it was refused, and says so in its log alone. So every stack of a test is looked at when
 it ends, and `shared/permissions` is where the missing permission belongs.

@@ -51,7 +51,7 @@ def scratch() -> Path:
     """Where stacks have their folders: in memory where there is enough of it, else the system's temporary folder.
 
     Servers force every write onto the disk, for which most tests would wait; a process that is killed loses nothing
-    by the difference. Whoever sets TMPDIR has the folders there.
+    by the difference. If TMPDIR is set, the folders are there.
     """
     if "TMPDIR" not in os.environ and os.access(_IN_MEMORY, os.W_OK):
         free = min(shutil.disk_usage(_IN_MEMORY).free, psutil.virtual_memory().available)

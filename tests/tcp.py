@@ -131,7 +131,7 @@ async def until_closed(writer: asyncio.StreamWriter) -> None:
         OSError: it was lost.
     """
     waiting = asyncio.ensure_future(writer.wait_closed())
-    # Whoever is cancelled does not come back for the error.
+    # A caller that was cancelled does not fetch the error.
     waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     await asyncio.wait({waiting})
     waiting.result()

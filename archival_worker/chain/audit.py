@@ -177,7 +177,7 @@ async def _chain_of(connection: Connection, item_id: str) -> Head | None:
 
 
 async def audit_on(connection: Connection, item_id: str, *, page_rows: int = _PAGE_ROWS) -> AuditReport:
-    """The same on a connection in a transaction that sees one moment, of an item that is not retired.
+    """Like :func:`audit`, for an item that is not retired, in the caller's transaction, which must see one snapshot.
 
     Raises:
         AuditImpossible: PostgreSQL does not know the item.

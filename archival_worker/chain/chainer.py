@@ -41,8 +41,8 @@ class ChainOptions:
             cores) that allows some 12,000 events/s beside a busy write path, and four times that after it.
         scan_s: how often to scan all items.
         window: items per statement of the scan.
-        gap_alarm_s: how long an item may wait for a missing event before that is an alarm. It is looked at again twice
-            in that time, because another archiver that fills the gap does not say so here.
+        gap_alarm_s: how long an item may wait for a missing event before that is an alarm. The item is looked at twice
+            in that time, because another archiver may fill the gap, and this one would not hear of it.
     """
 
     rows_max: int = 2_000
@@ -115,7 +115,7 @@ class Chainer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Extend chains until cancelled. An open transaction is then rolled back, and done again after a start."""
+        """Extend chains until cancelled. An open transaction is rolled back then; its items are found after a start."""
         backoff = Backoff(most_s=30.0)
         loop = asyncio.get_running_loop()
         offers = self._offers
@@ -213,7 +213,7 @@ class Chainer:
             users, items = zip(*bidders, strict=True)
             await connection.execute(self._sql.note_bidders, users, items, list(bidders.values()))
         due = await connection.fetchval(self._sql.add_exports, list(heads))
-        # Locked by another archiver, which may have read before our batch was committed; or with more rows than fit.
+        # Another archiver has locked these, and may have read before our batch was committed; or not all rows fit.
         again = [item_id for item_id in item_ids if item_id not in heads]
         if len(rows) == rows_max:
             again += (item_id for item_id in heads if item_id not in self._gaps)
@@ -229,7 +229,7 @@ class Chainer:
 
 
 def _bidders(item_id: str, rows: list[asyncpg.Record], until: Version) -> dict[tuple[str, str], int]:
-    """Who has bid on the item, in rows up to this place: the microsecond of the first bid of each."""
+    """The users who have bid on the item, in rows up to this place, each with the microsecond of the first bid."""
     found: dict[tuple[str, str], int] = {}
     for row in rows:
         if row["user_id"] is not None and Version(row["epoch"], row["seq"]) <= until:

@@ -9,11 +9,11 @@ from typing import Any, Final
 from archival_worker.chain.export_file import Verified, state_after, terms_in
 from archival_worker.chain.hashes import Row
 
-# Members of the `created` event that have another name in the item's row: the row has two ends.
+# Members of the `created` event that have another name in the item's row: its `end_us` is the end as it is now.
 _COLUMN_OF: Final = {"end_us": "original_end_us"}
 
 _NOTHING_TOLD: Final[dict[str, Any]] = {"image_urls": []}
-"""What the row has where the event lacks a term."""
+"""What the row has for a term that the event lacks."""
 
 
 def disagreement(item: Row, created: Sequence[Row], last: Row) -> str | None:

@@ -41,7 +41,7 @@ TERMS: Final = (
     "auto_opened",
 )
 _LATER_TERMS: Final = ("image_urls",)
-"""Terms that `created` events lack where there is nothing to tell, as all did before there were such terms."""
+"""Terms that a `created` event lacks if they are empty, or if it is older than they are."""
 STATE: Final = ("status", "current_bid", "highest_bidder_id", "bid_count", "min_next_bid", "reserve_met", "end_us")
 
 _GZIP_LEVEL: Final = 6
@@ -56,7 +56,7 @@ class ExportWriter:
 
     def __init__(self, raw: BinaryIO, item_id: str, place: Version, state: Row) -> None:
         self._raw = raw
-        # Not a GzipFile: when an abandoned one is collected, it writes its rest to a file that was closed long ago.
+        # Not a GzipFile: when an abandoned one is garbage-collected, it writes its rest to a file that is closed.
         self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WBITS)
         self._item_id = item_id
         self._place = place
@@ -200,7 +200,7 @@ def verify(path: Path) -> Verified:
         with gzip.open(path, "rb") as file:
             return _Verifier().run(file)
     except (OSError, EOFError, zlib.error) as error:
-        # The number of the error and the path once more, which an OSError's text has, help nobody.
+        # An OSError's text has its number, and the path once more, which help nobody.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise NotAnExport(f"{path}: {why}") from error
 
@@ -258,7 +258,7 @@ class _Verifier:
         if set(line) != {"format", "item_id", "epoch", "seq", "terms", "state"}:
             raise BadLine(self._line, "its keys are not those of an export")
         if not isinstance(line["terms"], dict) or not isinstance(line["state"], dict):
-            raise BadLine(self._line, "terms and state are to be objects")
+            raise BadLine(self._line, "terms and state must be objects")
         self._first = line
 
     def _event(self, line: dict[str, Any]) -> None:

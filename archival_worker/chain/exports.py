@@ -102,7 +102,7 @@ class Exporter:
         self.open = 0
         """Exports that are due or failing, when they were last counted."""
         self.alarms: dict[str, str] = {}
-        """What keeps failing."""
+        """The alarm, while exports keep failing; empty otherwise."""
 
     def wake(self) -> None:
         """Look for due exports now."""
@@ -120,7 +120,7 @@ class Exporter:
                 backoff.succeeded()
             except ArchiveUnavailable as error:
                 self._metrics.failures_by["exports"] += 1
-                logger.warning("no look for exports: %s", error)
+                logger.warning("cannot look for exports: %s", error)
                 await asyncio.sleep(backoff.failed())
                 continue
             await set_within(self._wake, self._options.look_every_s)

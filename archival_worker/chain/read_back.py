@@ -24,7 +24,7 @@ class Exported:
 
     @classmethod
     def of(cls, row: Any) -> Exported:
-        """Out of a row of ``exports`` or ``retired_items``."""
+        """From a row of ``exports`` or ``retired_items``."""
         head = Head(Version(row["epoch"], row["seq"]), row["head"])
         return cls(row["item_id"], head, row["object_key"], Digest(row["bytes"], row["sha256"]))
 
@@ -41,7 +41,7 @@ def read_back(sink: ReadableSink, exported: Exported) -> Verified:
         found = sink.fetch(exported.key, path, bytes_max=exported.digest.size)
         name = f"{sink.place}/{exported.key}"
         if found != exported.digest:
-            raise ExportDamaged(f"{name} is not what was exported: it has {found.size} bytes, or other ones")
+            raise ExportDamaged(f"{name} is not what was exported: its size ({found.size} bytes) or content differs")
         try:
             verified = verify(path)
         except (NotAnExport, BadLine) as error:

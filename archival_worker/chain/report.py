@@ -47,7 +47,7 @@ class AuditReport:
         return self.finding is None
 
     def text(self) -> str:
-        """For people."""
+        """One sentence, for people."""
         fit = f"{self.fits} events fit" + (f", up to {self.up_to}" if self.up_to else "")
         fit += f", in {self.export} alone" if self.export else ""
         if self.finding is None:
@@ -57,5 +57,5 @@ class AuditReport:
         return f"{self.item_id}: {what} does not fit: {self.finding.reason} ({fit})"
 
     def json(self) -> str:
-        """For programs."""
+        """One line of JSON, for programs."""
         return json.dumps(asdict(self) | {"sound": self.is_sound})

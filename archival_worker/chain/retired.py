@@ -1,4 +1,4 @@
-"""Audits a retired item: its log is in its export, with which what PostgreSQL still has of it must agree."""
+"""Audits a retired item: its log is in its export alone, and the rows that PostgreSQL still has must agree with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def audit_retired(retired: Row, chain: Head, item: Row | None, sink: Reada
         retired: the item's row of ``read_retired_item``.
         chain: the end of its chain according to the table ``chains``.
         item: its row of ``read_item``.
-        sink: where exports are; None where nobody said.
+        sink: where exports are; None if no place is configured.
 
     Raises:
         AuditImpossible: the export cannot be read.
@@ -39,7 +39,7 @@ async def audit_retired(retired: Row, chain: Head, item: Row | None, sink: Reada
         raise AuditImpossible(f"the log of {exported.item_id} is in its export alone: {error}") from error
     reason = None
     if chain != exported.head:
-        reason = "the chain of the archive ends otherwise"
+        reason = "the chain in the archive ends with another event or hash"
     elif item is None:
         reason = "the row of the item is missing"
     elif Version(item["epoch"], item["seq"]) != exported.head.place:

@@ -62,7 +62,7 @@ class ReadableSink(Sink, Protocol):
         """Where it stores, for people: a folder, or ``s3://<bucket>``."""
 
     def fetch(self, key: str, path: Path, *, bytes_max: int) -> Digest:
-        """Write what is stored under the key into a file, as far as it has at most ``bytes_max``. Returns what it is.
+        """Write what is stored under the key, at most ``bytes_max``, into a file. Returns its size and SHA-256.
 
         Raises:
             ExportFailed: nothing is stored there, it is larger, or it cannot be read now.

@@ -28,7 +28,7 @@ def acting(command: Command) -> Command:
         return command(*arguments, actor=_actor(by, reason), **options)
 
     said = click.option("--reason", default="", help="Why, for the record: `acts`.")(with_actor)
-    named = click.option("--by", metavar="USER", help="Who does it, for the record; by default who is signed in here.")
+    named = click.option("--by", metavar="USER", help="Who does it, for the record; by default the user who runs this.")
     return cast(Command, named(said))
 
 
@@ -45,6 +45,6 @@ def signed_in() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):
-        # In a container the number often has no name.
+        # In a container a user's number often has no name.
         user = f"uid-{os.getuid()}"
     return _FOREIGN.sub("_", user)[:64] or "unknown"

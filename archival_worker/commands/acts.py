@@ -23,8 +23,8 @@ _TIMEOUT_S: Final = 30.0
 
 
 @click.command("acts")
-@click.option("--limit", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True, help="How many at most.")
-@click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Those before this one: the next page.")
+@click.option("--limit", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True, help="How many to show.")
+@click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Show acts before this one: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def acts(settings: Settings, limit: int, before: int | None, as_json: bool) -> None:
@@ -57,7 +57,7 @@ async def _read(settings: Settings, before: int | None, limit: int) -> Sequence[
 def table(found: Sequence[ActRow]) -> str:
     """The acts for a terminal. Reasons vary in length, so they come last."""
     if not found:
-        return "Nothing was done yet, or nothing before that."
+        return "There are no acts yet, or none before that one."
     rows = [("ID", "AT", "ACT", "TARGET", "BY", "LOGIN", "REASON")]
     rows += [
         (

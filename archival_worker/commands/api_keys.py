@@ -53,13 +53,13 @@ def api_keys() -> None:
     multiple=True,
     required=True,
     type=click.Choice([role.value for role in Role]),
-    help="What it is.",
+    help="A role that the service has.",
 )
-@click.option("--days", type=click.IntRange(1, _DAYS_MAX), help="After so many days it is good no longer.")
+@click.option("--days", type=click.IntRange(1, _DAYS_MAX), help="After so many days the key expires.")
 @acting
 @click.pass_obj
 def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], days: int | None, *, actor: Actor) -> None:
-    """Make a key for the service called NAME. It is shown this once."""
+    """Make a key for the service called NAME. It is shown only this once."""
     secrets = settings_or_exit(ApiKeySettings).api_key_secrets
     if not secrets:
         raise click.ClickException("API_KEY_SECRET is not set: the gateways and this command need the same one.")
@@ -83,11 +83,11 @@ def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], day
 
 
 @api_keys.command("list")
-@click.option("--all", "with_ended", is_flag=True, help="Those too that are revoked or expired.")
+@click.option("--all", "with_ended", is_flag=True, help="Include keys that are revoked or expired.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
-    """Show the keys, newest first. While API_KEY_SECRET is being replaced, those from before are to be replaced too."""
+    """Show the keys, newest first. Replace those that are marked so: they were made with a former API_KEY_SECRET."""
 
     secrets = settings_or_exit(ApiKeySettings).api_key_secrets
 
@@ -97,7 +97,7 @@ def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
 
     rows = _with_archive(settings, read)
     if not rows and not as_json:
-        click.echo("There are no API keys." if with_ended else "There are no API keys that are good.")
+        click.echo("There are no API keys." if with_ended else "There are no valid API keys.")
     for row in rows:
         told = {name: _shown(value) for name, value in row.items()}
         is_former = bool(secrets.also) and from_datetime(row["created_at"]) < secrets.since_us
@@ -117,7 +117,7 @@ def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
 @acting
 @click.pass_obj
 def revoke(settings: Settings, key_id: str, *, actor: Actor) -> None:
-    """Make the key with this KEY_ID worthless. Tokens that were given for it are good for ten minutes more."""
+    """Revoke the key with this KEY_ID. Tokens that were given for it stay valid for up to ten minutes."""
     if re.fullmatch(KEY_ID_PATTERN, key_id) is None:
         raise click.ClickException("A key's id has 12 letters and digits: it stands behind bk_ in the key.")
 

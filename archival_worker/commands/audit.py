@@ -25,7 +25,7 @@ EXIT_UNKNOWN: Final = 2
 
 @contextmanager
 def sink_of(settings: Settings) -> Iterator[ReadableSink | None]:
-    """Where exports are, while inside; None where nobody said.
+    """The sink of the exports, open within the context; None if no place is configured.
 
     Raises:
         click.ClickException: it cannot be opened.
@@ -52,7 +52,7 @@ def sink_of(settings: Settings) -> Iterator[ReadableSink | None]:
 @click.pass_obj
 def audit(settings: Settings, item_id: str, as_json: bool) -> None:
     """Recompute the chain of ITEM_ID from PostgreSQL; of a retired item from its export. Exit code 0: it fits, 1: it
-    does not, 2: that cannot be told."""
+    does not, 2: the audit was impossible."""
     try:
         with sink_of(settings) as sink:
             report = asyncio.run(audit_item(settings.postgres_url, item_id, sink=sink))

@@ -1,4 +1,4 @@
-"""``python -m archival_worker login`` and ``migrate``'s logins: who of the services gets into PostgreSQL."""
+"""``python -m archival_worker login`` and ``migrate``'s logins: which logins of services PostgreSQL lets in."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TIMEOUT_S: Final = 30.0
 
 
 class LoginSettings(EnvironmentSettings):
-    """The passwords of the services' logins at PostgreSQL, for who owns the database.
+    """The passwords of the services' logins at PostgreSQL. Only the owner of the database needs them all.
 
     Attributes:
-        gateway_password: of the login `gateway`, and so on; `migrate` makes each login that has a password here, and
-            gives it this password where it is there. Empty: it is left alone.
+        gateway_password: of the login `gateway`, and so on. `migrate` makes each login that has a password here, or
+            gives an existing one this password. Empty: the login is left alone.
         login_password: of the login that the command `login` makes.
     """
 

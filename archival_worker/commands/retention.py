@@ -38,7 +38,7 @@ _TOLD_MAX: Final = 20
 
 
 class Age(click.ParamType[float]):
-    """``400d``, in seconds."""
+    """A number of days such as ``400d``; its value is in seconds."""
 
     name = "days"
 
@@ -52,8 +52,8 @@ class Age(click.ParamType[float]):
 
 
 @click.command("retention")
-@click.option("--older-than", "older_than_s", type=Age(), required=True, help="Since when an item is over, say 400d.")
-@click.option("--remove", is_flag=True, help="Do it. Without this, it is only said what would be done.")
+@click.option("--older-than", "older_than_s", type=Age(), required=True, help="How long ago items ended, say 400d.")
+@click.option("--remove", is_flag=True, help="Do it. Without this, only say what would be done.")
 @click.option("--items-max", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="In one run.")
 @click.option("--by", "actor", default="operator", show_default=True, help="Who says so, for the record.")
 @click.pass_obj
@@ -61,7 +61,7 @@ def retention(settings: Settings, older_than_s: float, remove: bool, items_max: 
     """Retire items that were over long ago: from then on their logs are in their exports alone.
 
     An item stays as long as Redis has it, or if its export cannot be read back, or does not fit. The services go on
-    meanwhile. Who stops it, or kills it, runs it again.
+    meanwhile. If this is stopped or killed, run it again.
 
     Exit codes: 0 done, 1 items stay whose export or log is not as it should be, 3 nothing was done.
     """

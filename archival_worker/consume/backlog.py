@@ -49,8 +49,8 @@ async def has_message(jetstream: JetStreamContext, subject: str, *, epoch: int =
 
 
 async def newest_epochs(jetstream: JetStreamContext, shards: Iterable[str]) -> dict[str, int]:
-    """Of each of these shards the highest epoch that its last message in the stream has, or one of the newest messages
-    of the whole stream; nothing of a shard where none tells its epoch.
+    """For each of these shards, the highest epoch in its last message in the stream and in the newest messages of the
+    whole stream. A shard is left out if none of these messages tells its epoch.
 
     Raises:
         StreamUnavailable: JetStream cannot be asked now.

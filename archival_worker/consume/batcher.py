@@ -112,7 +112,7 @@ class Batcher(Generic[M]):
         """What to do now. A pull comes before a write, so that messages arrive while the write is under way."""
         rows_max = self._pace.rows
         if self._expected == 0 and self._rows < 2 * rows_max:
-            # A message has at least one row, so a small batch needs few of them. Those that wait too long come again.
+            # A message has at least one row, so a small batch needs few messages. What waits too long is redelivered.
             self._expected = min(self._limits.pull_messages, 2 * rows_max)
             return Pull(self._expected)
         if not self._waiting:

@@ -114,7 +114,7 @@ def _fault_of(batch: SealedBatch) -> str | None:
         if batch.events or batch.sealed or any(ruling.item_id is not None for ruling in batch.rulings):
             return f"{item_id} is no item, and may have rulings for all items and acts alone"
     elif not names.is_item_id(item_id):
-        return f"item id {item_id[:80]!r} is not one"
+        return f"item id {item_id[:80]!r} is malformed"
     elif batch.acts:
         return f"an act on the platform in a message of item {item_id}"
     elif any(ruling.item_id != item_id for ruling in batch.rulings):

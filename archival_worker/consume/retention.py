@@ -86,7 +86,7 @@ class Retention:
             try:
                 await self.once()
             except StreamUnavailable as error:
-                logger.info("no look at the stream: %s", error)
+                logger.info("cannot look at the stream: %s", error)
 
     async def once(self) -> int:
         """Look once, purge at most once. Returns how many messages were removed.

@@ -87,7 +87,7 @@ class _Candidate:
     shard: str
     epoch: str
     was_struck: bool = False
-    """Or came back for it."""
+    """True also if the item came back for a void."""
 
 
 class Evictor:
@@ -101,10 +101,10 @@ class Evictor:
         self._metrics = metrics
         self._options = options
         self._sql = load_eviction_queries()
-        # Of shards where more may be due: how many candidates at the beginning could not go.
+        # For each shard where more may be due, how many candidates at the beginning could not go.
         self._passed: dict[str, int] = {}
         self._search_cursor = 0
-        # The servers that are still to be searched, the present one first; and the shards that could not be.
+        # The servers still to be searched, the one at hand first; below, the shards that could not be searched.
         self._to_search: list[Node] = []
         self._missed: set[str] = set()
         self._search_at_s = 0.0
@@ -199,7 +199,7 @@ class Evictor:
         }
 
     async def _exports_exist(self) -> bool:
-        """Without them nothing leaves, and the archive is not asked about all closed items again and again."""
+        """Whether anything was ever exported. If not, nothing can leave, and a look need not ask for items."""
         now_s = asyncio.get_running_loop().time()
         if not self._has_exports and now_s >= self._exports_at_s:
             self._exports_at_s = now_s + self._options.exports_every_s
@@ -208,11 +208,11 @@ class Evictor:
         return self._has_exports
 
     def _page_of(self, shard: str) -> int:
-        """Mostly nothing is due, and then a look is to cost Redis little, however many closed items it has."""
+        """How many candidates to ask for. Few while nothing is due, so that a look at many items costs Redis little."""
         return self._options.page_items if shard in self._passed else self._options.first_items
 
     async def _due(self, pages: Mapping[str, list[_Candidate]]) -> list[_Candidate]:
-        """Those whose time has come. It spares the archive questions about the others; the script looks again."""
+        """Candidates whose time has come: the archive need not be asked about the others. The script checks again."""
         candidates = [candidate for page in pages.values() for candidate in page]
         if not candidates:
             return []
@@ -249,7 +249,7 @@ class Evictor:
         return found
 
     async def _exported(self, due: Sequence[_Candidate]) -> dict[str, int]:
-        """Those that are exported as they are, each with the seq of its last event."""
+        """Candidates that are exported in their present state, each with the seq of its last event."""
         if not due:
             return {}
         item_ids = [candidate.item_id for candidate in due]
@@ -317,7 +317,7 @@ class Evictor:
         """One step of the search for closed items that gateways of an older version did not note. Returns whether there
         is more to search.
 
-        What a node had that cannot be asked is searched a minute later."""
+        A node that cannot be asked is searched a minute later."""
         now_s = asyncio.get_running_loop().time()
         if not self._to_search:
             if now_s < self._search_at_s:
@@ -344,7 +344,7 @@ class Evictor:
             if keys:
                 await self._note_closed(keys)
         except (RedisError, OSError, TimeoutError) as error:
-            # It may be gone from the cluster, or be away: the next search asks for those that are there.
+            # The node may have left the cluster, or be away: the next search begins with the nodes of that moment.
             logger.info("closed items that nobody noted: %d shards cannot be searched: %s", len(node.shards), error)
             self._missed.update(node.shards)
             self._search_cursor = 0
@@ -378,7 +378,7 @@ def _there(answers: Sequence[Any]) -> list[Any]:
 
 
 def _instant(answer: Any, place: int) -> int:
-    """A microsecond of an answer to HMGET; 0 where it is none."""
+    """An instant in microseconds, from an answer to HMGET; 0 if there is none."""
     try:
         return int(answer[place] or 0)
     except (TypeError, ValueError):

@@ -104,7 +104,7 @@ class MissingEntries:
                 await self.once()
             except (ArchiveUnavailable, StreamUnavailable, RedisError, NatsError, OSError, TimeoutError) as error:
                 self._before = None
-                logger.info("no look for missing entries: %s: %s", type(error).__name__, error)
+                logger.info("cannot look for missing entries: %s: %s", type(error).__name__, error)
 
     async def once(self) -> dict[str, EntryId]:
         """Look once. Returns the shards whose relays were asked to publish again.

@@ -100,13 +100,13 @@ class ClosedShards:
 
         Raises:
             RecoveryOvertaken: another run has claimed one of them.
-            RedisError: as well where shards moved between the nodes of a cluster meanwhile.
+            RedisError: Redis cannot be asked, or shards moved between the nodes of a cluster meanwhile.
         """
         writes = {f"{{{shard}}}:".encode(): run.writes(shard) for shard in shards}
         if not writes:
             return
         kept = {key.encode() for shard in shards for key in (cursors_key(shard), rebuilding_key(shard))}
-        # Nothing brings them back but gateways that still know them.
+        # Only gateways that still know revocations could bring them back.
         kept.add(REVOCATIONS_KEY.encode())
         found = 0
         async for key in every_key(self._redis, "{s??}:*", count=_KEYS_PER_STEP):

@@ -31,8 +31,8 @@ from shared.redis_layout.keys import (
 
 _VERDICTS_PER_STEP: Final = 1_000
 _LONG_FROM_NOW_US: Final = 8 * 10**15
-"""An instant in 2223. Before it the scores of closed items that were rebuilt are below 0, and so archived; and the one
-that changed last is last, so that none of those that stay for a while is before one whose time has come."""
+"""An instant in 2223. It is subtracted from when a closed item changed last, and gives the score of the rebuilt item.
+Until then that score is below 0, which means archived; and items are in the order in which they become due to leave."""
 
 
 class ItemWriter:
@@ -100,7 +100,7 @@ class ItemWriter:
         await self._execute(pipeline)
 
     def _charged(self, fields: Mapping[str, str]) -> dict[str, str]:
-        """For whom the item is counted (``charge`` in the gateway's ``lib/item.lua``)."""
+        """The field that says to whose account the item counts (``charge`` in the gateway's ``lib/item.lua``)."""
         account = (fields["leader"], fields["currency"])
         if account not in self._limited or Status(fields["status"]).is_final:
             return {}

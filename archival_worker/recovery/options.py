@@ -21,7 +21,7 @@ class RecoverOptions:
         whole_stream: read the stream from its beginning, if PostgreSQL was restored to an older state.
         closed_keep_s: how long closed items stay in Redis; those that would leave it at once are left out.
         item_id: a lost item whose shard is not lost: the shard is closed, and rebuilt with it.
-        actor: who wants it, for the record of acts.
+        actor: who runs it, for the record of acts.
     """
 
     dry_run: bool = False

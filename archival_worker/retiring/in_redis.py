@@ -30,8 +30,8 @@ class InRedis:
         self._lag_s = lag_s
 
     async def let_retire(self, item_id: str) -> int | Stays:
-        """The epoch of the item's shard, if Redis has nothing of the item and nobody writes it there any more who read
-        the archive before this; else why it stays.
+        """The epoch of the item's shard, if the item may retire; else why it stays. It may retire if Redis has nothing
+        of it, and no gateway that read the archive before this call can write it there any more.
 
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
@@ -54,7 +54,7 @@ class InRedis:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def stays(self, item_ids: Sequence[str]) -> dict[str, Stays]:
-        """Those of these items that Redis has, or cannot tell of, each with the reason; changes nothing.
+        """The items among these that must stay, each with the reason: Redis has them, or cannot say. Changes nothing.
 
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.

@@ -18,7 +18,7 @@ class RetentionOptions:
     Attributes:
         older_than_s: how long ago an item had its last event, at least; ``OLDER_THAN_S_MIN`` or more.
         remove: whether anything is changed.
-        actor: who says so, for the record.
+        actor: who runs it, for the record.
         items_max: items that retire in one run.
         window: items per look into the archive.
         page_items: items whose exports are read before the first of them retires.

@@ -110,7 +110,7 @@ class Retirement:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Connection]:
-        """The connection that holds the lock of the run. Items retire on it: not without the lock."""
+        """The connection that holds the lock of the run. Items retire on this connection, so never without the lock."""
         async with self._archive.connection() as connection:
             if not await connection.fetchval(self._sql.lock_run):
                 raise RetentionRefused("another run of the retention is under way")
@@ -258,7 +258,7 @@ class Retirement:
         while not self._is_stopping:
             began_s, most = loop.time(), self._options.rows_per_step
             async with self._archive.connection() as connection, connection.transaction():
-                # What is removed twice is gone all the same, so COMMIT need not wait for the disk.
+                # If a crash undoes this COMMIT, the next run removes the rows again. So it need not wait for the disk.
                 await connection.execute(self._relax)
                 removed = await connection.fetchval(self._sql.remove_log, item_id, most)
             self._report.rows += removed

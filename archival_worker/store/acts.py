@@ -12,7 +12,7 @@ from archival_worker.store.database import Connection
 from archival_worker.store.queries import load_queries
 
 ActOfCommand = Literal["create_api_key", "revoke_api_key", "retry_dead_letter", "recover_shard"]
-"""Those that are no gateway's: it tells its own by the stream (:class:`shared.sealed.Act`)."""
+"""Acts that commands record. Those of gateways come by the stream (:class:`shared.sealed.Act`)."""
 
 LISTED_MAX: Final = 1_000
 
@@ -21,19 +21,19 @@ _SQL: Final = load_queries()
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who runs a command, as they say, and why. Who it is for PostgreSQL stands beside it in the record."""
+    """The name that somebody gives who runs a command, and the reason. The record adds their login at PostgreSQL."""
 
     by: str
     reason: str = ""
 
 
 UNNAMED: Final = Actor("unknown")
-"""Nobody has said who it is: no command leaves it at that."""
+"""Stands for somebody unknown, in programs and tests. Every command replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActRow:
-    """One act. ``login``: who of PostgreSQL's logins wrote it down: the archival worker for what a gateway told."""
+    """One act. ``login``: the PostgreSQL login that wrote it: for an act of a gateway, that of the archival worker."""
 
     act_id: int
     done_at: datetime

@@ -149,7 +149,7 @@ class Archive:
         return Stored(bids, events, sealed, copied, duplicates, batch.clashes, letters, positions, batch.unknown)
 
     async def _lock_cursors(self, connection: Connection, shards: Sequence[str]) -> dict[str, tuple[Watermark, int]]:
-        """Of each shard how far it is archived, and how many of its items are retired."""
+        """Lock these shards. Returns how far each of them is archived, and how many of its items are retired."""
         rows = await connection.fetch(self._sql.lock_cursors, shards)
         if len(rows) != len(shards):
             raise ArchiveUnavailable("shard_cursors lacks rows; run `python -m archival_worker migrate`")
@@ -159,14 +159,14 @@ class Archive:
         }
 
     async def _read_fences(self, connection: Connection, shards: Sequence[str]) -> dict[str, int]:
-        """Of each shard that was ever rebuilt its newest epoch. Call ``_lock_cursors`` first."""
+        """The newest epoch of each shard that was ever rebuilt. Call ``_lock_cursors`` first."""
         rows = await connection.fetch(self._sql.read_fences, shards)
         return {row["shard"]: row["epoch"] for row in rows}
 
     async def _read_retired(
         self, connection: Connection, deliveries: Sequence[Delivery], cursors: Mapping[str, tuple[Watermark, int]]
     ) -> dict[str, Spans]:
-        """The retired ones of the items, each with the events that it had; ``cursors`` are of ``_lock_cursors``."""
+        """The retired items among these, each with the events that it had; ``cursors`` are from ``_lock_cursors``."""
         having = {shard for shard, (_, retired) in cursors.items() if retired}
         if not having:
             return {}

@@ -83,7 +83,7 @@ def translated(*, blames_data: bool = False) -> Iterator[None]:
     try:
         yield
     except BiddingError:
-        # Of whoever has the connection: one that says that NATS is away is an OSError too.
+        # An error of the code that uses the connection, such as that NATS is away, which is an OSError too.
         raise
     except _DRIVER_ERRORS as error:
         _translate(error, blames_data)

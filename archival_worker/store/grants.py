@@ -17,7 +17,7 @@ _RELATIONS: Final = "SELECT relname FROM pg_class WHERE relnamespace = 'public':
 _FUNCTIONS: Final = "SELECT oid::regprocedure::text AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
 _ROLES: Final = "SELECT count(*) FROM pg_roles WHERE rolname = ANY ($1)"
 _MAY_MAKE: Final = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
-# Who makes a role is a member too, with the right to admit others, and no login of it.
+# PostgreSQL makes the creator of a role a member with the admin option. That member is no login of the role.
 _MEMBER: Final = """
     SELECT EXISTS (
         SELECT FROM pg_auth_members AS m WHERE m.member = r.oid AND m.roleid = $2::regrole AND NOT m.admin_option
@@ -50,7 +50,7 @@ async def let_in(connection: asyncpg.Connection, account: Account, user: str, pa
     """Make a login of an account, or give the one that is there another password.
 
     Raises:
-        MigrationError: the name or the password cannot be; or somebody else has that name.
+        MigrationError: the name or the password is not allowed, or another role has the name.
         asyncpg.PostgresError: the server refuses.
     """
     is_member = await connection.fetchval(_MEMBER, user, role_of(account))
@@ -73,7 +73,7 @@ async def shut_out(connection: asyncpg.Connection, account: Account, user: str) 
     if not await connection.fetchval(_MEMBER, user, role_of(account)):
         raise MigrationError(f"{account.value} has no login {user}")
     await connection.execute(f"ALTER ROLE {user} NOLOGIN")
-    # Who made a role may admit itself, and only a member may end the role's connections.
+    # Only a member may end the role's connections, and the creator of a role may make itself a member.
     await connection.execute(f"GRANT {user} TO CURRENT_USER")
     await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", user)
     await connection.execute(f"DROP ROLE {user}")

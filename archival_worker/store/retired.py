@@ -17,21 +17,21 @@ class Span(NamedTuple):
 
 
 Spans = Sequence[Span]
-"""Of one item, oldest first."""
+"""The spans of one item, oldest first."""
 
 
 def spans_of(numbers: Sequence[int]) -> list[Span]:
-    """As ``retired_items`` has them, all in one array."""
+    """The spans in the flat array that ``retired_items`` has."""
     return [Span(*numbers[at : at + 3]) for at in range(0, len(numbers), 3)]
 
 
 def flattened(spans: Iterable[Span]) -> list[int]:
-    """The inverse."""
+    """The inverse of :func:`spans_of`."""
     return [number for span in spans for number in span]
 
 
 def has_all(spans: Spans, delivery: Delivery) -> bool:
-    """Whether the item had all events of this message of it, and was where its sealed facts say: nothing in it is new.
+    """Whether nothing in the message is new: the item had all its events, and was where its sealed facts say.
 
     A fact without an event of its own, a raised maximum, has the number of the event before it, which may be of the
     epoch before.

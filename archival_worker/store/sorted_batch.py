@@ -70,7 +70,7 @@ class SortedBatch:
             is_former = entry is not None and entry.epoch < fences.get(entry.shard, 0)
             spans = retired.get(delivery.batch.item_id) if delivery.batch is not None else None
             if is_former and delivery.batch is not None:
-                # Rulings are in no export: it is looked whether they are stored.
+                # Rulings are in no export, so PostgreSQL must tell whether they are stored.
                 if spans is not None and not delivery.batch.rulings and has_all(spans, delivery):
                     batch.known += delivery.rows
                 else:
@@ -126,8 +126,8 @@ class SortedBatch:
             self.dead_letters.append(DeadLetter("clash", detail, delivery, encode_event(event)))
 
     def put_facts_aside(self, clashes: Sequence[tuple[PlacedFact | PlacedRuling | PlacedAct, Delivery]]) -> None:
-        """The same for sealed facts, rulings and acts. The letter is the whole message; no text that is shown has
-        what is sealed."""
+        """The same for sealed facts, rulings and acts. The letter is the whole message; no text that people see
+        may have what is sealed."""
         for row, delivery in clashes:
             self.clashed.add(id(row))
             kind = _KINDS[type(row)]

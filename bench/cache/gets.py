@@ -240,7 +240,7 @@ def _report(results: dict[str, list[CacheResult]]) -> None:
 
 
 def _report_gateways(results: dict[str, list[CacheResult]]) -> None:
-    """What a cache does for whoever reads through the gateway."""
+    """What a cache gains for clients that read through the gateway."""
     without = results.get(over_http.GATEWAY_OFF, [])
     for name in (over_http.GATEWAY_LOCAL, over_http.GATEWAY_CLUSTER):
         if without and name in results:
@@ -261,7 +261,7 @@ def bench_cache(*, rounds: int, seconds: float, only: str, readers: int = READER
             asyncio.run(stack.start())
             asyncio.run(_fill(stack.urls.postgres_url))
             asyncio.run(add_closed_items(stack.urls.postgres_url, over_http.ITEMS))
-            # As the services do: what is alive now lives for ever.
+            # As the services do: the garbage collector need not visit what lives as long as the process.
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
             for number in range(rounds):

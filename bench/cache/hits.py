@@ -32,7 +32,7 @@ NODES: Final = 5
 _KEY: Final = "items/{:07}"
 _ENTRY_BYTES: Final = ENTRY_OVERHEAD_BYTES + VALUE_BYTES + len(_KEY.format(0))
 
-# Whether the key was kept; where it was not, it is kept from now on, as far as the policy wants to.
+# Returns whether the key was kept. If it was not, the policy decides whether it is kept from now on.
 Lookup = Callable[[str], bool]
 
 

@@ -31,7 +31,7 @@ async def serve(name: str, nodes: str, value_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    # As the services do: what is alive now lives for ever.
+    # As the services do: the garbage collector need not visit what lives as long as the process.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     uvloop.run(serve(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -55,7 +55,7 @@ _READY_S: Final = 60.0
 _KEPT_S: Final = 270.0
 _NODE_BYTES_LEAST: Final = 1024**2
 _SETTINGS: Final = {
-    # Everything shares the machine: nobody is dead because it is slow, and nothing is dropped for that.
+    # All processes share the machine: a node that is slow must not count as dead, and drop what it keeps.
     "READ_CACHE_LEASE_S": "30",
     "READ_CACHE_PEER_TIMEOUT_MS": "10000",
     "LOG_LEVEL": "ERROR",
@@ -78,12 +78,12 @@ class ServiceResult:
 
     @property
     def hit_rate(self) -> float:
-        """Of the nodes."""
+        """The hit rate of the nodes together, 0 to 1."""
         return 1 - self.loads / self.gets
 
     @property
     def lru_hit_rate(self) -> float:
-        """Of the one LRU."""
+        """The hit rate of the one LRU, 0 to 1."""
         return 1 - self.lru_loads / self.gets
 
 
@@ -119,7 +119,7 @@ class Nodes:
         return all(told["keeping"] and len(told["nodes"]) == NODES for told in await self._stats())
 
     async def stop(self) -> None:
-        """End them: then PostgreSQL knows all that their connections have done."""
+        """End the nodes. PostgreSQL then has counted all that their connections have done."""
         await asyncio.gather(*(self._stack.stop_process(name) for name in self._names))
 
     async def loads(self) -> int:
@@ -135,7 +135,7 @@ class Nodes:
 
     @contextlib.asynccontextmanager
     async def reader(self) -> AsyncIterator[Get]:
-        """Asks the nodes, and nobody else."""
+        """A reader that asks the nodes, and never PostgreSQL."""
 
         async def load(key: str) -> bytes:
             raise click.ClickException(f"no node answered for {key}, and the benchmark measured something else")
@@ -218,10 +218,10 @@ def _misses(store: LruStore, ranks: Iterable[int], entry: Entry) -> int:
 
 
 async def _burst(get: Get, key: str) -> None:
-    """All at once."""
+    """Ask for the key :data:`BURST` times at once."""
     values = await asyncio.gather(*(get(key) for _ in range(BURST)))
     if None in values or len(set(values)) != 1:
-        raise click.ClickException(f"{key} was not told alike to all")
+        raise click.ClickException(f"not everybody was given the same value of {key}")
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ _TEXT_STATUS = b',"status":"'
 
 
 BIDDERS: Final = 1_009
-"""Who bid in turn."""
+"""How many bidders bid in turn."""
 
 
 @dataclass(slots=True)

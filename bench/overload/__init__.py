@@ -1,1 +1,1 @@
-"""Requests that come when they come, whether the gateway keeps up or not: below its peak, and at twice as many."""
+"""Requests that come at their own pace, whether the gateway keeps up or not: below its peak, and at twice the peak."""

@@ -1,8 +1,8 @@
 """A generator whose requests are due at a pace that no answer changes (an open loop).
 
-A closed loop waits for an answer before it sends the next request, so a server that stalls is asked less, and the wait
-of those who would have come meanwhile is in no figure: coordinated omission. Here a latency counts from when its
-request was due, also where it could not be sent then because all connections were busy.
+A closed loop waits for an answer before it sends the next request. So it asks a server that stalls less often, and no
+figure has the wait of the requests that would have come meanwhile: coordinated omission. Here a latency counts from
+when its request was due, even if all connections were busy then.
 """
 
 from __future__ import annotations

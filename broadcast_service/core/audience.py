@@ -1,8 +1,8 @@
 """Counts the viewers of an item over all broadcasters. Pure; the clock is an argument.
 
-Each broadcaster tells the others now and then how many viewers it has of each item. Nobody counts for all: every one
-adds up what it heard, and forgets what it did not hear again for three periods, since then the other one is gone, or
-cannot be heard.
+Each broadcaster tells the others once per period how many viewers it has of each item. There is no central count: each
+broadcaster adds up what it heard from the others. It forgets a count that was not repeated for three periods, because
+the other broadcaster is gone then, or cannot be heard.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 SUBJECT: Final = "feed.viewers"
-"""Core NATS, at most once: a lost message is made up for by the next one."""
+"""Core NATS, at most once: the next message makes up for a lost one."""
 
 SILENT_PERIODS_MAX: Final = 3
 ITEMS_PER_MESSAGE: Final = 2_000
@@ -24,7 +24,7 @@ ENTRIES_MAX: Final = 500_000
 
 
 class Announcement(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """Viewer counts of one broadcaster. An item that is not named has no news: a count of 0 is announced too."""
+    """Viewer counts of one broadcaster. The count of an item that is not named stays: a count of 0 is announced too."""
 
     v: Literal[1]
     sender: str

@@ -28,8 +28,8 @@ class Channel(Generic[ViewerT]):
     """Methods return effects, like those of the hub.
 
     Attributes:
-        is_stale: live viewers were told that events do not flow; without live viewers, what the first ones will be
-            told.
+        is_stale: whether live viewers were told that events do not flow. While there are none, whether the first ones
+            will be told so.
         history_from: which events the load in progress reads.
         read_in_flow: the flow of events (see the hub) in which that load began; None: events did not flow.
     """

@@ -321,7 +321,7 @@ def standing_frame(
     """How a bidder stands. Sent to this bidder alone.
 
     Args:
-        alias: the bidder's own alias on the item: who else it names, nobody is told.
+        alias: the bidder's own alias on the item. No frame tells whom another alias names.
         current_bid, min_next_bid: minor units; None for an item that does not exist yet.
         your_maximum: the bidder's own maximum in minor units; None where there is none or the token does not allow it.
     """
@@ -371,7 +371,7 @@ def struck_frame(
 
 def _event_content(event: Event, created_us: int | None) -> dict[str, Any]:
     return {
-        # To viewers an end that moved is an end that moved; the reason tells why.
+        # Viewers get one type for every end that moved; the reason tells why it did.
         "type": "extended" if isinstance(event, EndMoved) else event.__struct_config__.tag,
         "event_id": event.event_id,
         **_own_fields(event, created_us),

@@ -86,8 +86,8 @@ class Hub(Generic[ViewerT]):
                 self._make_feed(item_id), Pace(self._rate_max), is_stale=self._flow is None
             )
         channel.make_pending(viewer, JoinRequest(since, full))
-        # While events do not flow, this process may be behind, so Redis is read for each new viewer. So it is for an
-        # item that did not exist a moment ago.
+        # While events do not flow, this process may be behind, so Redis is read for each new viewer. It is also read
+        # for each new viewer of an item that did not exist a moment ago.
         feed = channel.feed
         is_current = not channel.is_stale and feed.version not in (None, UNKNOWN)
         if not is_current:
@@ -149,7 +149,7 @@ class Hub(Generic[ViewerT]):
         return None if channel is None else channel.feed.leader
 
     def tell_viewers(self, item_id: str, viewers: int, *, exact: bool) -> list[Effect[ViewerT]]:
-        """Tell the viewers of an item how many they are, if that changed. Who joins later is told the same number."""
+        """Tell the viewers of an item how many they are, if that changed. Later viewers are told the same number."""
         channel = self._channels.get(item_id)
         return [] if channel is None else channel.tell_viewers(viewers, exact=exact)
 
@@ -216,8 +216,8 @@ class Hub(Generic[ViewerT]):
         risen = {shard for shard, epoch in epochs.items() if epoch > self._epochs.get(shard, 0)}
         self._epochs |= {shard: epochs[shard] for shard in risen}
         effects = self._loads_behind(risen, opened) if risen or opened else []
-        # Not on a lost shard: it comes back with a higher epoch. Nor items of a former epoch on an older copy of a
-        # shard: that stays as it is until somebody rebuilds it.
+        # Items of a lost shard are not loaded: it comes back with a higher epoch. Nor are items of a former epoch on
+        # an older copy of a shard: that copy does not change until somebody rebuilds the shard.
         found: set[Effect[ViewerT]] = set(effects)
         again = [item_id for item_id in self._lost if names.shard_of(item_id) in epochs]
         again += (item_id for item_id in self._behind if self._is_current(names.shard_of(item_id), epochs))
@@ -259,9 +259,9 @@ class Hub(Generic[ViewerT]):
         """Redis answered: bring live viewers up to date, and let pending ones join.
 
         Args:
-            again: another load of the item follows at once, since it was asked for during this one. A viewer waits for
-                it who has seen something newer than this answer, or who reconnected during this load and missed more
-                than it read.
+            again: another load of the item follows at once, since it was asked for during this one. Two kinds of
+                viewers wait for it: those who have seen something newer than this answer, and those who reconnected
+                during this load and missed more than it read.
         """
         channel = self._channels.get(item_id)
         if channel is None:
@@ -344,5 +344,5 @@ class Hub(Generic[ViewerT]):
 
 
 def _frozen(effect: Effect[ViewerT]) -> Effect[ViewerT]:
-    """The effect with its present viewers, whoever joins later."""
+    """The effect with its present viewers: it does not change when others join."""
     return Send(effect.frames, tuple(effect.viewers)) if isinstance(effect, Send) else effect

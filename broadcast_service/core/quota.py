@@ -19,8 +19,8 @@ SINCE_COST: Final = 5
 
 
 NOISE_BURST: Final = 200
-"""Pings, unsolicited pongs and fragments at once. They are nothing that an honest viewer sends often, and take as long
-as an operation: whoever has used this up is closed without being told again and again."""
+"""Burst of pings, unsolicited pongs and fragments. An honest viewer seldom sends these, and each takes as long as an
+operation. A viewer that has used up the burst is closed at once, without an error for each of them."""
 
 
 class Allowance(Enum):
@@ -66,5 +66,5 @@ def operations_rate(per_s: float, items_max: int) -> Rate:
 
 
 def noise_rate(operations: Rate) -> Rate:
-    """The rate of what is no operation and takes time nevertheless, for a connection with this rate of operations."""
+    """The rate of pings, pongs and fragments for a connection with this rate of operations."""
     return Rate(operations.per_s, min(operations.burst, NOISE_BURST))

@@ -73,8 +73,8 @@ class _Bidder(Generic[ListenerT]):
     Attributes:
         facts: what was read; None before that, and while it may be out of date.
         bid_since: an event said that they bid after the last read began, so that read may not have it.
-        told_struck: for each listener, the last struck bid that it was told of.
-        listeners: for each, whether it may see the maximum, and what it was told last.
+        told_struck: by listener, the last struck bid that it was told of.
+        listeners: by listener, whether it may see the maximum, and what it was told last.
     """
 
     facts: Facts | None = None
@@ -185,12 +185,12 @@ class Standings(Generic[ListenerT]):
     ) -> Iterable[tuple[ListenerT, Frame]]:
         has_bid = facts.has_bid or bidder.bid_since
         if item is None and has_bid:
-            # The item is on its way here; without it their standing and their alias would be guessed. Once viewers have
-            # its first frame, or hear that somebody has bid, this is asked again.
+            # The item is still being loaded, and standing and alias cannot be told without it. This is called again
+            # once viewers have the item's first frame, or hear that somebody has bid.
             return
         standing = standing_of(user_id, item, has_bid=has_bid)
         maximum = maximum_to_tell(user_id, item, facts)
-        # An item that is not there yet has the names of its creation once it is.
+        # Aliases depend on the instant of creation; an item that does not exist yet has none.
         alias = alias_of(self.item_id, user_id, None if item is None else item.created_us)
         frames: dict[int | None, Frame] = {}
         for listener, (sees_maximum, before) in list(bidder.listeners.items()):

@@ -8,7 +8,8 @@
 
 The first two need a connection to many items. ``since`` and ``feed`` are optional; the default of ``feed`` is that of
 the URL. A failure is answered with a frame ``{"type": "error", "code", "message"}``, with ``item_id`` where it is about
-one item. The rest of the operation is carried out nevertheless, unless the viewer follows, or asks for, too much.
+one item. The rest of the operation is carried out all the same, unless the viewer follows too many items or exceeds
+its quota.
 """
 
 from __future__ import annotations

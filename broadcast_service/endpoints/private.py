@@ -64,7 +64,7 @@ def _is_never(_: Identity) -> bool:
 
 
 def _tell_expired(connection: Connection) -> None:
-    text = "the token is good no longer; authenticate with a new one to be told how you stand"
+    text = "the token is no longer valid; authenticate with a new one to be told how you stand"
     connection.send((error_frame("TOKEN_EXPIRED", text),))
 
 
@@ -73,7 +73,7 @@ class PrivateChannel:
 
     Args:
         rate_max: how often per second standings of one item are told, at most; 0 for no limit.
-        is_revoked: whether what an identity was given for is good no longer.
+        is_revoked: whether the token or ticket of this identity is revoked.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class PrivateChannel:
         """Tell this bidder's standings until the token expires. A later token replaces an earlier one."""
         self.leave(connection)
         if self._is_revoked(identity):
-            # Not left to the next `expire`: who says it again and again would be told all the time.
+            # Not left to the next `expire`: a viewer that repeats it would be told standings all the time.
             _tell_expired(connection)
             return
         session = self._sessions[connection] = _Session(identity)
@@ -252,7 +252,7 @@ class PrivateChannel:
             facts = await self._reader.read(item_id, users)
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             if not self._is_failing:
-                logger.warning("standings cannot be read, trying on: %s: %s", type(error).__name__, error)
+                logger.warning("standings cannot be read, trying again: %s: %s", type(error).__name__, error)
             self._is_failing = True
             asyncio.get_running_loop().call_later(RETRY_S, self._want, item_id, users)
             return

@@ -32,9 +32,9 @@ async def health(_: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Whether viewers should be sent here, and what is degraded.
 
-    503 until everything was there once, while the process stops, and whenever Redis is away, from where newcomers get
-    their snapshots. When NATS is lost later it stays 200, and degraded: viewers keep their connections, newcomers get
-    the current state, and all are caught up afterwards.
+    503 until every server has answered once, while the process stops, and whenever Redis is away, from which new
+    viewers get their snapshots. If NATS is lost later, the answer stays 200, with ``degraded``: viewers keep their
+    connections, new ones get the current state, and all of them get what they missed afterwards.
     """
     service: Service = request.state.service
     try:
@@ -52,11 +52,11 @@ async def ready(request: Request) -> Response:
 
 
 def _is_inside(request: Request) -> bool:
-    """Whether the caller may be told more than a word, by where it calls from."""
+    """Whether the caller's address is in ``OPERATIONS_NETWORKS``, so that it may be told details."""
     service: Service = request.state.service
     client = request.client
-    # The server has put the client in the place of a trusted proxy, with the port 0. Else the header is a claim.
-    # Where every peer is trusted, the first address is taken, which is the client's own word.
+    # Behind a trusted proxy the server has replaced the peer by the client, with port 0; then the headers are checked
+    # already. If every peer is trusted, that client is the first address of the header, which anybody can forge.
     is_told = client is not None and client.port == 0 and EVERYBODY not in service.settings.trusted_proxies
     headers = () if is_told else request.headers.raw
     return service.insiders.has(client.host if client is not None else None, headers)
@@ -93,7 +93,7 @@ async def metrics(request: Request) -> Response:
 
 
 class Cors:
-    """Lets the pages that may use the feed read its answers to GET, from the port that they were served on."""
+    """Lets pages that may use the feed read its answers to GET, although they come from another port."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         self._app = app

@@ -92,7 +92,7 @@ class EventStream(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self._service
-        # Nothing is awaited from here to `enter`, so many requests at once cannot pass a limit together.
+        # Nothing is awaited from here to `enter`. Otherwise several requests could pass a limit that has room for one.
         refused = refusal(service, self._wanted.address)
         if refused is not None:
             await refused(scope, receive, send)

@@ -1,7 +1,7 @@
-"""Takes the tickets that connections say: the one part of an operation that has to ask Redis.
+"""Exchanges the tickets that connections send for identities: the one part of an operation that has to ask Redis.
 
-At most one ticket of a connection waits, the newest, so there are never more than connections. Those that wait are
-taken together, in one round trip.
+At most one ticket of a connection waits, the newest, so there are never more tickets than connections. Waiting tickets
+are exchanged together, in one round trip.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Tickets:
         self._any = asyncio.Event()
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many tickets wait."""
         return len(self._waiting)
 
     def say(self, connection: Connection, ticket: str) -> None:
-        """The connection says this ticket. It is told what became of it: ``authenticated``, or an error."""
+        """The connection sent this ticket. It is answered later: by ``authenticated``, or by an error."""
         self._waiting[connection] = ticket
         self._any.set()
 
@@ -51,7 +51,7 @@ class Tickets:
         self._waiting.pop(connection, None)
 
     async def run(self) -> None:
-        """Take tickets until cancelled."""
+        """Exchange tickets until cancelled."""
         while True:
             await self._any.wait()
             self._any.clear()
@@ -72,13 +72,13 @@ class Tickets:
             elif identity is None:
                 text = "the ticket is unknown, used, or older than half a minute; get a new one for each connection"
                 self._tell(connection, "TICKET_INVALID", text)
-            # It may have gone meanwhile, and would never leave again.
+            # The connection may have gone meanwhile. Authenticated now, it would never be removed.
             elif connection in self._open:
                 self._private.authenticate(connection, identity)
 
     def _not_checked(self, connection: Connection, error: Exception) -> None:
         _cannot_ask.warning("tickets cannot be taken: %s: %s", type(error).__name__, error)
-        text = "whether the ticket is good cannot be told now; wait some seconds, and get a new one"
+        text = "the ticket cannot be checked now; wait some seconds, and get a new one"
         self._tell(connection, "TICKET_NOT_CHECKED", text)
 
     def _tell(self, connection: Connection, code: str, text: str) -> None:

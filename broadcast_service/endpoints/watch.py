@@ -44,7 +44,7 @@ class Session:
         self._full = full
         self._errors = 0
         self._quota = Quota(service.operations_rate)
-        # Made when there is any: most viewers make none.
+        # Made at the first ping, pong or fragment: most viewers send none.
         self._noise: Quota | None = None
 
     def on_message(self, text: str | None) -> None:
@@ -126,7 +126,7 @@ async def _watch(websocket: WebSocket, item_id: str | None) -> None:
     if isinstance(wanted, Response):
         await _refuse(websocket, service, wanted)
         return
-    # Nothing is awaited from here to `enter`, so many requests at once cannot pass a limit together.
+    # Nothing is awaited from here to `enter`. Otherwise several requests could pass a limit that has room for one.
     refused = refusal(service, wanted.address)
     if refused is not None:
         await _refuse(websocket, service, refused)

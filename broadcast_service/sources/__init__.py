@@ -1,1 +1,1 @@
-"""The feed's sources: events from NATS JetStream, snapshots and recent events from Redis."""
+"""The feed's sources: events from NATS JetStream; snapshots and recent events from Redis, or from the archive."""

@@ -1,5 +1,6 @@
 """What is known of single bidders: whether a bid of theirs stands on an item, their own standing maximum, and which of
-their bids were struck. Redis tells; of closed items that have left it the archive does, without the maximum."""
+their bids were struck. This comes from Redis, or from the archive, without the maximum, for closed items that have left
+Redis."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ _decoder: Final = msgspec.json.Decoder(_Bid)
 _VOIDED: Final = b'{"type":"voided"'
 
 STRUCK_MAX: Final = 16
-"""Struck bids that are told of one bidder on one item, at most: the newest."""
+"""How many struck bids of one bidder on one item are told at most: the newest ones."""
 
 ITEMS_MAX: Final = 1_000
 """Items whose struck bids are remembered."""
@@ -62,8 +63,8 @@ class BidderReader:
     async def read(self, item_id: str, users: Collection[str]) -> dict[str, Facts]:
         """The facts of each of these users at one moment; struck bids as far as the item's recent events tell them.
 
-        On an item that was bid on before bids were counted by bidder, a bidder who is not in the count is looked up
-        among the recent events. Bids older than those are not found, and struck ones are.
+        Older versions did not count bids by bidder. On an item with such bids, a bidder who is not in the count is
+        looked up among the recent events: older bids are not found then, and struck ones count.
 
         Raises:
             ShardClosed, ItemLost: the item's shard is lost or closed, or Redis has lost the item.
@@ -131,8 +132,8 @@ class BidderReader:
         """The item's recent events.
 
         Raises:
-            ShardClosed, _HasLeft: the events have gone since the item was read, or may have. A caller would remember
-                that there were none, even after the rebuilding.
+            ShardClosed, _HasLeft: the events have gone since the item was read, or may have. An empty list would be
+                remembered as "no struck bids", even after the rebuilding.
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.lrange(recent_key(item_id), 0, -1)

@@ -1,4 +1,4 @@
-"""Closed items that have left Redis, out of the archive: their state, their newest events, how their bidders stand.
+"""Reads closed items that have left Redis from the archive: state, newest events, and how their bidders stand.
 
 Redis is always asked first; what it has is newer.
 """
@@ -22,7 +22,7 @@ from shared.redis_layout.item_hash import ItemState
 T = TypeVar("T")
 
 ASKING_MAX: Final = 2
-"""Questions at once, about items; and as many about their bidders."""
+"""Questions about items at once; and as many about bidders."""
 TURN_S: Final = 2.0
 SILENT_S: Final = 5.0
 KEPT_S: Final = 5.0
@@ -43,7 +43,7 @@ class FeedReads(Protocol):
 
 
 class Standings(NamedTuple):
-    """Those users of whom an accepted bid stands, and the item's newest voids, oldest first."""
+    """The users who have an accepted bid that stands, and the item's newest voids, oldest first."""
 
     bidders: set[str]
     voids: list[BidVoided]
@@ -52,9 +52,9 @@ class Standings(NamedTuple):
 class LeftItems:
     """Reads only; may be repeated at will. Every method raises :class:`ArchiveAway`.
 
-    Anybody may watch any id, and the viewers of one that Redis does not have ask again each second. So few questions
-    are asked at a time, answers that there is no such item are kept for a while, and an archive that does not answer
-    is asked one question every few seconds, until it answers one.
+    Anybody may watch any id, and an id that Redis does not have is asked for again each second. Therefore few questions
+    are asked at a time, a "no such item" is kept for a while, and an archive that does not answer is asked only one
+    question every few seconds, until it answers.
     """
 
     def __init__(self, reads: ClosedReads, feed: FeedReads, *, silent_s: float = SILENT_S) -> None:
@@ -71,8 +71,8 @@ class LeftItems:
         self._probe_at_s = 0.0
 
     async def find(self, item_id: str, epoch: int) -> ItemState | None:
-        """The item, in the epoch that its shard has in Redis; None where it is no closed one, or was none a few seconds
-        ago."""
+        """The item, in the epoch that its shard has in Redis. None if the archive has no such closed item, or had none
+        a few seconds ago."""
         if self._is_unknown(item_id):
             return None
         async with _turn(self._items):
@@ -102,10 +102,10 @@ class LeftItems:
     async def standings(self, item_id: str, users: Collection[str]) -> Standings | None:
         """How these users stand on a closed item; None where it is no closed one.
 
-        Who asks has live items to read, too: it is to come back, instead of waiting for others who ask the same.
+        If too many others ask, this raises at once instead of waiting: the caller has live items to read, too.
         """
         if self._bidders.locked():
-            raise ArchiveAway("others ask the archive how bidders stand")
+            raise ArchiveAway("too many ask the archive how bidders stand")
         async with self._bidders:
             if not self._is_unknown(item_id):
                 is_closed = await self._answer(lambda: self._reads.get(state_key(item_id))) is not None
@@ -138,7 +138,7 @@ async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
         async with asyncio.timeout(TURN_S):
             await turns.acquire()
     except TimeoutError:
-        raise ArchiveAway("too many items are looked for in the archive") from None
+        raise ArchiveAway("too many ask the archive for items") from None
     try:
         yield
     finally:

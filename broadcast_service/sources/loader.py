@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 WORKERS: Final = 8
 ABSENT_WORKERS: Final = 4
-"""They look for what Redis does not have."""
+"""Workers that look elsewhere for what Redis does not have."""
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 
@@ -58,7 +58,7 @@ class _Stage(Enum):
     QUEUED = "queued"
     READING = "reading"
     ASKED_AGAIN = "asked again"
-    """Asked for during a read, which may have begun too early: another read follows."""
+    """Requested during a read, which may have begun too early: another read follows."""
 
 
 class Loader:
@@ -123,12 +123,12 @@ class Loader:
                 recovery = await self._reader.read_left(item_id, wanted)
                 is_lost = recovery is None and await self._reader.is_lost(item_id)
         except ArchiveAway:
-            # It may be a closed one: its viewers wait, and it is asked for again.
+            # The item may be a closed one. Its viewers wait, as for a lost item, for which the hub asks again.
             recovery, is_lost = None, True
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_failing:
                 # Logged once, not for every watched item.
-                logger.warning("Redis cannot be asked, trying on: %s: %s", type(error).__name__, error)
+                logger.warning("Redis cannot be asked, trying again: %s: %s", type(error).__name__, error)
             self._is_failing = True
             self._failed(item_id)
             listener.load_failed(item_id)

@@ -1,7 +1,8 @@
 """Tells whether an item that Redis does not have is lost, and so will come back, or never existed.
 
-The broadcaster cannot ask the archive. It asks Redis for other traces of the item: its shard's cursors, its other keys,
-and the note of a gateway that has asked the archive. Then it asks the stream, which has the items of the last days.
+It is asked about items that are not closed ones of the archive either. A broadcaster asks the archive about no other
+items. So this looks for other traces of the item in Redis: its shard's cursors, its other keys, and the note of a
+gateway that has found it lost. Then it asks the stream, which has the items of the last days.
 
 Requests for items that never existed must not overload the stream: it is asked a few questions at a time, negative
 answers are kept for a while, and a slow stream is not asked.
@@ -42,7 +43,7 @@ class Losses:
         self._silent_until_s = 0.0
 
     async def is_lost(self, item_id: str) -> bool:
-        """Whether the item, which Redis does not have, is lost; False where nobody can tell.
+        """Whether the item, which Redis does not have, is lost; False if that is unknown.
 
         Raises:
             redis.RedisError, OSError, TimeoutError: Redis could not be asked.

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _cannot: Final = Seldom(logger)
 
 LOOK_EVERY_S: Final = 1.0
-"""One question for one field; all of them are read only where they have changed."""
+"""How often to look. A look reads one field, and reads all revocations only if that has changed."""
 
 
 class Revoked:
@@ -34,12 +34,12 @@ class Revoked:
         self._epoch: str | None = None
 
     def has(self, identity: Identity) -> bool:
-        """Whether what this identity was given for is revoked."""
+        """Whether the token or ticket of this identity is revoked."""
         return self._known.cover_token(identity.user_id, identity.issued_s, identity.token_id)
 
     async def look(self) -> None:
         """Read what is new. Raises RedisError, OSError, TimeoutError."""
-        # Before the revocations: what is written in between is read again.
+        # The epoch first: a revocation that is written between the two reads is then read again at the next look.
         epoch = await self._store.epoch()
         if epoch != self._epoch:
             self._known.add(await self._store.read())

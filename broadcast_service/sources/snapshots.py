@@ -27,8 +27,8 @@ _SLACK_EVENTS: Final = 64
 
 
 class SnapshotReader:
-    """Redis is asked first (``read``), and the archive for what it does not have (``read_left``). These are two calls,
-    since the archive may be slow.
+    """``read`` asks Redis. ``read_left`` asks the archive for what Redis does not have; it is a call of its own because
+    the archive may be slow.
 
     Args:
     events_max: most events of one recovery.
@@ -81,10 +81,10 @@ class SnapshotReader:
         return min(_events_wanted(wanted, item), self._events_max)
 
     async def read_left(self, item_id: str, wanted: Wanted = NOTHING_WANTED) -> Recovery | None:
-        """The same of a closed item that has left Redis, which does not have it.
+        """The same, for a closed item that has left Redis.
 
         Returns:
-            None where it is no such item, or its shard is closed: :meth:`is_lost` tells.
+            None if there is no such item, or its shard is closed; then ask :meth:`is_lost`.
 
         Raises:
             ArchiveAway: nobody can tell now what became of it.

@@ -3,17 +3,17 @@
 The listener of all sources: events come from :mod:`shared.streams.follower`, snapshots from
 :mod:`broadcast_service.sources.loader`, the epochs of shards from :mod:`broadcast_service.sources.shards`.
 
-Whoever has to say something to single viewers gives two functions. Both are called when the frames that they are about
-were handed to the connections:
+A part that sends frames to single viewers passes two functions. Each is called once the frames that it is about were
+handed to the connections:
 
 ``joined(item_id, viewers)``
     These viewers just got their first frame about the item. ``viewers`` may belong to the hub: do not keep it.
 ``standing_changed(item_id, user_ids)``
     How these users stand on the item may have changed: the leader before, the leader now, and who bid in between; or
     the leader alone, whose maximum was raised. An empty set means everybody: the item was opened, closed, paused,
-    resumed or cancelled, a bid was voided, or there was a new snapshot. Once for all that was sent together, so no more
-    often than the frames of the item, but for a raised maximum. What is the case now is in ``hub.state_of(item_id)``
-    and ``hub.leader_of(item_id)``.
+    resumed or cancelled, a bid was voided, or there was a new snapshot. It is called once for all frames that were sent
+    together, so it is called no more often than frames of the item are sent, except after a raised maximum. The
+    present state is in ``hub.state_of(item_id)`` and ``hub.leader_of(item_id)``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CallAt = Callable[[float, Callable[[str], None], str], object]
 
 class Broadcaster:
     """Args:
-    request_load: has an item read anew; see :meth:`~broadcast_service.sources.loader.Loader.request`.
+    request_load: asks for a new read of an item; see :meth:`~broadcast_service.sources.loader.Loader.request`.
     joined, standing_changed: see above.
     clock: the monotonic clock of ``call_at``, in seconds; both are those of the running loop if not given.
     call_at: calls a function with an argument at a time of the clock.
@@ -116,7 +116,7 @@ class Broadcaster:
             return
         self.carry_out(self.hub.epoch_heard(batch.shard, batch.shard_epoch))
         if self.hub.is_over(batch.shard, batch.shard_epoch):
-            # Of a relay that was suspended while its shard was rebuilt: this is in no archive and no item.
+            # A relay sent it that was suspended while its shard was rebuilt: neither the archive nor the item has it.
             self._metrics.messages_former += 1
             logger.warning("item %s: a message of epoch %d of shard %s, which is over", *_place(batch))
             return

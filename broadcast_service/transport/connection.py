@@ -159,7 +159,7 @@ class Connection:
 
     def fail(self) -> None:
         """Log the exception that is being handled, and close this viewer."""
-        logger.exception("connection %s: it cannot be sent to", self.client_id)
+        logger.exception("connection %s: sending failed", self.client_id)
         self.close(INTERNAL_ERROR)
 
     def close_if_stalled(self) -> None:

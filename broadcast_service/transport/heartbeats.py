@@ -35,7 +35,7 @@ class Rounds(Generic[MemberT]):
         last = self._at * len(self._round) // self._steps
         due = self._round[first:last]
         if self._at == self._steps:
-            # Do not keep members in memory that have left.
+            # Otherwise this would keep members in memory that have left.
             self._at, self._round = 0, ()
         return due
 
@@ -45,7 +45,7 @@ async def visit(rounds: Rounds[MemberT], period_s: float, care: Callable[[Sequen
     loop = asyncio.get_running_loop()
     due_s = loop.time()
     while True:
-        # From the time that was due, not from now, unless the process was suspended.
+        # Counted from when this step was due, so that delays do not add up; from now if the process was suspended.
         due_s = max(due_s + period_s / STEPS, loop.time() - period_s)
         await asyncio.sleep(due_s - loop.time())
         if members := rounds.step():

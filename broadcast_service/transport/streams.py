@@ -32,7 +32,7 @@ class FeedHttpProtocol(BoundedHttpProtocol):
     is_stream = False
 
     def take_over(self, viewer: Listener, scope: Mapping[str, Any]) -> None:
-        """From now on the response to this request is the viewer's. To be called once, when its head was sent; the
+        """Give the rest of the response to this request to the viewer. Call it once, after the head was sent; the
         application then returns, and the response goes on.
         """
         if self.transport.is_closing():
@@ -40,7 +40,7 @@ class FeedHttpProtocol(BoundedHttpProtocol):
             return
         size_buffers(self.transport, self.send_buffer_bytes, receive=False)
         self.leave_answers()
-        # Nothing that a reader of a stream could say has a meaning, nor what it has begun to say, or said in advance.
+        # Whatever the client sends on a stream has no meaning, nor has a further request that it sent in advance.
         self.stop_parsing()
         self.pipeline.clear()
         self.is_stream = True
@@ -79,7 +79,7 @@ class FeedHttpProtocol(BoundedHttpProtocol):
     @override
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
-        # It is counted as a viewer when it is one.
+        # Once it is a viewer, it is counted as one, and no longer as an HTTP connection.
         protocol = self.transport.get_protocol()
         if isinstance(protocol, DirectWebSocket):
             protocol.on_taken = protocol.on_lost = self.uncount
@@ -111,7 +111,7 @@ class FeedHttpProtocol(BoundedHttpProtocol):
         self._forget()
 
     def _forget(self) -> None:
-        """Cut the cycles of references, which would keep all of it until the garbage collector comes by."""
+        """Cut the cycles of references, which would keep this in memory until the garbage collector runs."""
         gone = cast(Any, self)
         gone.parser = gone.scope = gone.headers = gone.cycle = None
 

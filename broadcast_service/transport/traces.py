@@ -10,7 +10,7 @@ from shared.messages import EventBatch
 from shared.tracing.spans import Span, Tracer, trace_of_task, traces_in
 
 ITEMS_MAX: Final = 1_024
-"""Items with sampled bids that wait for a frame; past it the oldest is forgotten, and its traces end before it."""
+"""Items with sampled bids that wait for a frame. Past that the oldest is forgotten: its traces end without a frame."""
 WAITING_MAX: Final = 64
 """Sampled bids of one item that wait for a frame."""
 _SHOWN: Final = (FrameKind.EVENT, FrameKind.SNAPSHOT)
@@ -40,7 +40,7 @@ class FrameTraces:
         trace_of_task.set(f"{parents[0].trace_id:032x}" if parents else "")
 
     def begin(self, batch: EventBatch) -> None:
-        """The message that was heard of is about an item with viewers, who are told of its events now or soon."""
+        """The message whose header was :meth:`heard` is about an item with viewers, who get its events now or soon."""
         header, self._header = self._header, ""
         if not header or not batch.events:
             return

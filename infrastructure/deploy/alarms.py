@@ -32,7 +32,7 @@ class Alarms:
         self.before: Collection[str] = ()
 
     def ringing(self) -> list[str]:
-        """Those that ring now, without the environment's prefix.
+        """The alarms that ring now, without the environment's prefix.
 
         Raises:
             AwsError: CloudWatch cannot be asked.
@@ -40,7 +40,7 @@ class Alarms:
         return sorted(name for name, state in self._states().items() if state == "ALARM")
 
     def without_data(self) -> list[str]:
-        """Those that have nothing to judge by, and so prove nothing.
+        """The alarms that have no data to judge by, and so prove nothing.
 
         Raises:
             AwsError: CloudWatch cannot be asked.
@@ -48,7 +48,7 @@ class Alarms:
         return sorted(name for name, state in self._states().items() if state == "INSUFFICIENT_DATA")
 
     def require_all(self) -> None:
-        """Raises DeployError where one does not exist: what nobody watches would pass for silence."""
+        """Raises DeployError if an alarm does not exist: it would look like one that is silent."""
         found = self._states()
         missing = [name for name in ROLLBACK_ALARMS if name not in found]
         if missing:
@@ -58,7 +58,7 @@ class Alarms:
             )
 
     def require_silence(self) -> None:
-        """Raises Unverified where one rings that did not before the deployment; AwsError where CloudWatch has not
+        """Raises Unverified if an alarm rings that did not ring before the deployment; AwsError if CloudWatch has not
         answered for two minutes."""
         ringing: list[str] = []
         with self._patience:

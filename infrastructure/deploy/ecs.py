@@ -1,7 +1,7 @@
 """ECS as a deployment sees it: services, revisions of their task definitions, a task that runs once, and notes.
 
-Every call blocks. What a deployment has to know of its former runs is written on the services themselves, as tags:
-whoever goes on, on another machine, finds it there.
+Every call blocks. What a deployment has to know of its former runs is written on the services themselves, as tags, so
+that a run on another machine finds it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.aws.clients import AwsError, translated
 Client = Callable[[str], Any]
 """Makes a client of a service of AWS, by its name for boto3."""
 
-# What `register_task_definition` takes of what `describe_task_definition` tells.
+# The members of an answer of `describe_task_definition` that `register_task_definition` accepts.
 _REGISTRABLE: Final = (
     "family",
     "taskRoleArn",
@@ -40,7 +40,7 @@ _DESCRIBED_AT_ONCE: Final = 10
 _EVENTS_SHOWN: Final = 3
 _LOOKS_OF_BEFORE: Final = 3
 UNANSWERED_S: Final = 120.0
-"""For so long AWS may refuse to answer while something is waited for: a throttled look is no failed deployment."""
+"""How long AWS may refuse to answer while this waits for something: a throttled look is no failed deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ def short(revision: str) -> str:
 
 
 class Patience:
-    """Around a question to AWS that is asked again and again: one that fails is left out, unless all have failed for
-    `UNANSWERED_S` seconds. ``is_tried`` says whether the last one failed."""
+    """Wraps a question that is asked of AWS again and again. A failed one is ignored, unless all have failed for
+    `UNANSWERED_S` seconds. ``is_tried``: whether the last one failed and was ignored."""
 
     def __init__(self) -> None:
         self.is_tried = False
@@ -180,9 +180,9 @@ class Cluster:
     def revision_with(self, family: str, image: str, *, runs: str | None = None, register: bool) -> str:
         """A revision of a family with this image in its first container, and the newest settings.
 
-        The newest revision has those, whoever made it: Terraform, or a deployment before this. Where its image is
-        another one it is copied, if ``register`` says so; else the answer is ``family:new``. Where the copy would be
-        what the service ``runs``, it is that.
+        The newest settings are in the newest revision, which Terraform or an earlier deployment has made. If its image
+        is another one, it is copied with this image if ``register``; otherwise the answer is ``family:new``. If the
+        copy would equal the revision that the service ``runs``, the answer is that revision.
 
         Raises:
             AwsError: ECS cannot be asked, or does not know the family.
@@ -234,7 +234,7 @@ class Cluster:
     def wait_for(
         self, service: str, revision: str, *, within_s: float, look: Callable[[Service], None] = lambda found: None
     ) -> None:
-        """Until all tasks of the service run this revision. ``look`` is shown the service each time.
+        """Wait until all tasks of the service run this revision. ``look`` gets the service at each look.
 
         Raises:
             ServiceFailed: it failed, was taken back by ECS, or was not done within ``within_s`` seconds.
@@ -265,7 +265,7 @@ class Cluster:
     def run_once(
         self, revision: str, network: Mapping[str, Any], *, token: str, within_s: float, look: Callable[[str], None]
     ) -> str:
-        """Run a task of this revision to its end; its ARN. ``look`` is told its state each time.
+        """Run a task of this revision to its end, and return its ARN. ``look`` gets its state at each look.
 
         ``token`` makes the start idempotent: a second start under the same one is the same task.
 
@@ -316,7 +316,7 @@ class Cluster:
             self._ecs.tag_resource(resourceArn=service.arn, tags=tags)
 
     def forget(self, service: Service, keys: Sequence[str]) -> None:
-        """Remove tags from it."""
+        """Remove tags from the service."""
         with translated(f"ECS, notes on {service.name}"):
             self._ecs.untag_resource(resourceArn=service.arn, tagKeys=list(keys))
 

@@ -55,8 +55,8 @@ def is_pushed(client: Client, image: str) -> bool:
 
 
 def keep(client: Client, environment: str, image: str) -> None:
-    """Give the image a second tag, ``dev-…`` or ``prod-…``: the registry keeps more of those, and apart from all
-    others, so that what is pushed for one environment never pushes out what another one runs.
+    """Give the image a second tag, ``dev-…`` or ``prod-…``. The registry counts images with such tags by environment,
+    apart from all others, so that pushes for one environment never push out what another one runs.
 
     Raises:
         AwsError: the registry cannot be asked, or does not let us.
@@ -112,7 +112,7 @@ def head(root: Path | None = None) -> str:
 
 
 def _in_the_image(root: Path) -> list[str]:
-    """What of the checkout gets into the image, by its .dockerignore; all of it where there is none."""
+    """The parts of the checkout that its .dockerignore lets into the image; everything if there is no such file."""
     try:
         lines = (root / ".dockerignore").read_text().split()
     except OSError:
@@ -137,7 +137,7 @@ def build_and_push(client: Client, image: str, *, architecture: str, root: Path 
         token = client("ecr").get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(token).decode().partition(":")
     registry = image.partition("/")[0]
-    # Over stdin: what stands on a command line can be seen by everybody on this machine.
+    # Over stdin: everybody on this machine can see a command line.
     _run(["docker", "login", "--username", user, "--password-stdin", registry], root, given=password)
     build = ["docker", "buildx", "build", "--platform", PLATFORMS[architecture], "--target", "runtime"]
     _run([*build, "--file", DOCKERFILE, "--tag", image, "--push", "."], root, within_s=_BUILD_S)

@@ -1,15 +1,15 @@
 """What runs of `bidding deploy` know of each other: tags on the services, which stay when a run is killed.
 
-On the service HEAD stands what is being deployed and which run does it. Another run may take a deployment over, on
-another machine, after the first one died or seemed to. Tags cannot be compared and set in one step, so a run looks at
-its tag again before everything that it changes:
+The tags of the service HEAD say what is being deployed, and by which run. Another run may take a deployment over, on
+another machine, after the first one has died or seemed to. Tags cannot be compared and set in one step, so a run looks
+at its tag again before each change that it makes:
 
 1. Run A and run B both see that nothing is being deployed.
 2. A writes its tag, and B writes its own over it.
 3. A looks again, finds B's, and stops without changing or taking back anything.
 
-A deployment ends with one tag that says so, before the others go: a run that is killed among them leaves nothing half
-done.
+At the end of a deployment one tag says that it has ended, before the others are removed. So a run that is killed while
+it removes them does not leave a deployment that looks unfinished.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _VALUE_CHARACTERS_MAX: Final = 256
 
 
 class Notes:
-    """Those of one run."""
+    """The notes of one run."""
 
     def __init__(self, cluster: Cluster, *, looks_every_s: float) -> None:
         self._cluster = cluster
@@ -56,7 +56,7 @@ class Notes:
         self._cluster.note(
             head, {**{key: value[:_VALUE_CHARACTERS_MAX] for key, value in notes.items()}, RUN: self._run}
         )
-        # Whoever looked before this was written has written by then, too.
+        # After this pause, a run that looked before these tags were written has written its own.
         time.sleep(self._looks_every_s)
         self.require_own()
 
@@ -68,12 +68,12 @@ class Notes:
             )
 
     def finish(self, services: Mapping[str, Service]) -> None:
-        """All is deployed, or all is back: nothing stays noted."""
+        """Remove all notes: everything is deployed, or everything is back."""
         self._cluster.note(services[HEAD], {FINISHED: self._run})
         self.clean_up(services)
 
     def clean_up(self, services: Mapping[str, Service]) -> None:
-        """What `finish` does once it has said that all is done; a run that was killed meanwhile left it to the next."""
+        """The second half of `finish`. If a run was killed before it, the next run does it."""
         for service in services.values():
             if FORMER in service.notes:
                 self._cluster.forget(service, [FORMER])
@@ -86,7 +86,7 @@ def is_finished(services: Mapping[str, Service]) -> bool:
 
 
 def as_if_cleaned_up(services: Mapping[str, Service]) -> dict[str, Service]:
-    """The services as they are once `clean_up` was made up for."""
+    """The services as they will be after `clean_up`."""
     if not is_finished(services):
         return dict(services)
     ours = {RELEASE, NATS, RINGING, RUN, FINISHED, FORMER}

@@ -3,14 +3,14 @@
 1. *image*: build and push it, unless the registry has it; and mark it there as deployed, so that it is kept.
 2. *notes*: what is deployed, and by which run, is written on the gateway's service (`notes.py`).
 3. *revisions*: of each service's task definition one with the new image; nothing runs them yet.
-4. *migrations*: a task of the new image, once. Where it fails nothing else has been touched.
+4. *migrations*: a task of the new image runs once. If it fails, nothing else has been touched.
 5. *services*, one after the other, each until all its tasks are the new ones: NATS, archivers, broadcasters, the read
    cache, gateways. What reads events is there before what writes them (docs/decisions/0044).
 6. *verification*: everything answers, and no alarm has begun to ring.
 
-Where 5 or 6 fails, the services that were touched go back to what they ran, in the opposite order. Before a service is
-touched, what it runs is written on it, as a tag; so a run that was killed is gone on with by the same command, and can
-be rolled back.
+If 5 or 6 fails, the services that were touched go back to what they ran, in the opposite order. Before a service is
+touched, what it runs is written on it, as a tag. So the same command can go on with a run that was killed, or roll it
+back.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Times:
         migrate_s: for the task of the migrations.
         service_s: for each service to change its tasks.
         verify_s: until everything has to answer.
-        watch_s: for so long alarms are watched after that.
+        watch_s: how long alarms are watched after that.
         looks_every_s: between two looks at anything.
     """
 
@@ -58,7 +58,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is deployed where.
+    """What to deploy, and where.
 
     Attributes:
         name: of the environment, such as ``bidding-dev``: its cluster, and what its names begin with.
@@ -66,7 +66,7 @@ class Release:
         image: with its registry and its tag.
         nats_tag: of NATS' image; empty leaves each server the image that it runs.
         nats_image: the same with its registry.
-        url: what is asked whether all is well.
+        url: the address that the verification asks.
     """
 
     name: str
@@ -149,7 +149,11 @@ class Deployment:
         return plan
 
     def _commands(self, image: str, *, register: bool) -> str:
-        """Commands that run once take the newest revision of their family: it gets this image. That of migrations."""
+        """Revisions with this image for commands that run once, since they take the newest of their family.
+
+        Returns:
+            the one of the migrations.
+        """
         self._cluster.revision_with(f"{self._release.name}-{OPERATOR}", image, register=register)
         return self._cluster.revision_with(f"{self._release.name}-{ONE_SHOT}", image, register=register)
 
@@ -198,7 +202,7 @@ class Deployment:
             DeployError: a step before the services failed, and nothing was changed; or the roll-back failed too.
             AwsError: AWS cannot be asked. What was begun stays; the same command goes on.
         """
-        # What can be refused is refused before anything was built.
+        # First, so that what is refused is refused before anything is built.
         self.examine(register=False)
         self._require_pushed_nats()
         self._bring_image()
@@ -245,7 +249,7 @@ class Deployment:
         return {name: found[name] for name in sorted(found, key=ORDER.index, reverse=True)}
 
     def roll_back(self) -> None:
-        """Every service that was touched to what it ran before, the last one first.
+        """Take every service that was touched back to what it ran before, the last one first.
 
         Raises:
             ServiceFailed: one did not come up with what it ran before.
@@ -274,7 +278,7 @@ class Deployment:
         self._commands(str(self._cluster.main_container(head.revision)["image"]), register=True)
 
     def clean_up(self) -> None:
-        """Where a run was done, and killed before its notes were gone, they go.
+        """Remove the notes of a run that was done, and was killed before it had removed them.
 
         Raises:
             DeployError, AwsError: as in `touched`.
@@ -292,7 +296,7 @@ class Deployment:
         else:
             with self._reporter.step("image", image):
                 self._push()
-        # What runs now is what one goes back to.
+        # The image that runs now is the one to go back to.
         running = str(self._cluster.main_container(self._services()[HEAD].revision)["image"])
         for each in dict.fromkeys((running, image)):
             if each == image or self._is_pushed(each):
@@ -352,7 +356,7 @@ class Deployment:
     def _change(self, name: str, revision: str) -> None:
         self._notes.require_own()
         service = self._cluster.service(name)
-        # The note first: killed between the two, the next run knows what ran here. Written once: a run that goes on
+        # The note first: if this run is killed in between, the next one knows what ran here. Once: a run that goes on
         # must not take the new revision for the former one.
         if FORMER not in service.notes:
             self._cluster.note(service, {FORMER: short(service.revision)})
@@ -375,7 +379,7 @@ class Deployment:
         while time.monotonic() < ends_s:
             time.sleep(min(times.looks_every_s, max(ends_s - time.monotonic(), 0.0)))
             self._alarms.require_silence()
-        # Now it has to answer: looks that had none were left out.
+        # This look must be answered, whereas those above ignored failed ones.
         without = self._alarms.without_data()
         if without:
             self._reporter.notice(f"Without data, so no proof either way: {', '.join(without)}")

@@ -16,7 +16,7 @@ from infrastructure.deploy.errors import DeployError, Unverified
 _TIMEOUT_S: Final = 10.0
 _ANSWER_BYTES_MAX: Final = 1024 * 1024
 _IN_A_ROW: Final = 3
-"""So many good rounds one after the other: behind a balancer one round may have met the only task that works."""
+"""Good rounds in a row. One is not enough: behind a balancer it may have met the only task that works."""
 
 
 def checked_url(url: str) -> str:
@@ -53,7 +53,7 @@ def problems(url: str) -> Iterator[str]:
 
 
 def verify(url: str, *, within_s: float, looks_every_s: float, between: Callable[[], None]) -> None:
-    """Until everything answered three times in a row. ``between`` is called before each round, and may raise.
+    """Wait until everything has answered three times in a row. ``between`` is called before each round, and may raise.
 
     Raises:
         Unverified: it did not within ``within_s`` seconds; the text has what was wrong last.
@@ -73,7 +73,7 @@ def verify(url: str, *, within_s: float, looks_every_s: float, between: Callable
 
 
 def _asked(address: str) -> Any:
-    """``address`` begins as `checked_url` wants it: no file is read."""
+    """The answer to a GET. ``address`` begins with a checked URL, so that no file can be read."""
     request = urllib.request.Request(address, headers={"Accept": "application/json"})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
         return json.loads(answer.read(_ANSWER_BYTES_MAX))

@@ -164,7 +164,7 @@ def capacity_units(prices: Prices, *, viewers: int, frames_gb_per_hour: float = 
 
 
 def viewers_added(values: Mapping[str, Any], prices: Prices, viewers: int) -> list[Line]:
-    """What so many viewers cost where they are there the whole month: who comes for an evening costs an evening's part.
+    """What so many viewers cost if they stay the whole month. Viewers of one evening cost an evening's part of it.
 
     Without their frames, which `per_million_bids` counts.
     """

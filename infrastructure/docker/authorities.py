@@ -1,6 +1,6 @@
-"""Whom PostgreSQL's certificate has to come from: ``POSTGRES_CA``, which is the text of certificates in PEM.
+"""``POSTGRES_CA``: certificates of the authority that must have issued PostgreSQL's certificate, as text in PEM.
 
-A task gets it as a variable, like its other settings; the driver wants a file.
+A task gets it as a variable, like its other settings; the driver needs a file.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 FOLDER: Final = Path("/tmp")
-"""Where containers of the image may write; its files go with them."""
+"""A folder where containers of the image may write. Its files end with the container."""
 _FILE: Final = "postgres-authorities.pem"
 
 
 def with_authority(environment: Mapping[str, str], folder: Path = FOLDER) -> dict[str, str]:
-    """The environment with the certificates in a file and POSTGRES_URL verifying the server by them, its name too.
+    """The environment with a POSTGRES_URL that makes the driver verify the server's certificate and name.
 
-    Without ``POSTGRES_CA`` it is left as it is.
+    The certificates are written to a file, which the URL names. Without ``POSTGRES_CA`` nothing changes.
 
     Raises:
         ValueError: there is no POSTGRES_URL, or the text is no certificate.

@@ -1,6 +1,6 @@
 """Makes a cluster of the nodes that REDIS_URL names, as one of the containers of compose. Safe to run again.
 
-At each start they find each other anew: containers come back at other addresses.
+It runs at each start: containers come back at other addresses, so the nodes must find each other anew.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ async def formed(url: str, password: str, *, bus: int = _BUS, within_s: float = 
 
     Args:
         url: ``redis+cluster://`` with all of its nodes.
-        bus: what to add to a node's port for that of its bus.
+        bus: what to add to a node's port to get the port for other nodes.
 
     Raises:
         ValueError: it is no such URL, or names fewer than three nodes.
-        RedisError, OSError, TimeoutError: it did not become one in time.
+        RedisError, OSError, TimeoutError: the nodes did not become a cluster in time.
     """
     cluster = ClusterUrl.parse(url)
     if len(cluster.seeds) < 3:
@@ -59,7 +59,7 @@ async def _listens(address: Address, bus: int) -> Listens:
 
 
 def main() -> None:
-    """Of ``REDIS_URL``, with ``REDIS_PASSWORD``."""
+    """Make the cluster of ``REDIS_URL``, with ``REDIS_PASSWORD``."""
     url = os.environ.get("REDIS_URL", "")
     try:
         asyncio.run(formed(url, os.environ.get("REDIS_PASSWORD", "")))

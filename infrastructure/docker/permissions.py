@@ -1,7 +1,7 @@
-"""Writes what tells the servers of the compose stack who may do what: ``python -m infrastructure.docker.permissions``.
+"""Writes the files that say who may do what at the servers: ``python -m infrastructure.docker.permissions``.
 
 The files follow from ``shared/permissions`` and are in the repository, because the servers' images have no Python. A
-test fails where they are older than the lists. They have no passwords: those come from the containers' environment.
+test fails if they are older than the lists. They have no passwords: those come from the containers' environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ON_AWS: Final = FOLDER.parent / "terraform" / "modules" / "nats" / "users.conf"
 REDIS_ON_AWS: Final = FOLDER.parent / "terraform" / "modules" / "redis" / "users.json"
 """Access strings of ElastiCache and MemoryDB by account, which Terraform reads."""
 OWNER: Final = "bidding"
-"""At NATS, who may do everything; at Redis that is the default user."""
+"""The user of NATS who may do everything; at Redis that is the default user."""
 _HEAD: Final = "# Written by `python -m infrastructure.docker.permissions`; changes belong into shared/permissions.\n"
 
 
@@ -56,7 +56,7 @@ def _nats(password: str, owner: str) -> str:
 
 
 def main() -> None:
-    """Write them."""
+    """Write the files."""
     for path, text in files().items():
         path.write_text(text)
         sys.stdout.write(f"{path} written\n")

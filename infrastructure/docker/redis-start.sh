@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts the Redis of the compose stack, which is Valkey; an image of Redis itself will do. Before that, a transaction that a
-# loss of power tore apart goes, for the reasons in infrastructure/local/servers/append_only.py; whatever else may be wrong with
-# the file is left to the server.
+# Starts the Redis of the compose stack, which is Valkey; an image of Redis itself will do. Before that it drops a transaction that a
+# loss of power tore apart, for the reasons in infrastructure/local/servers/append_only.py. Other damage of the file is left to the
+# server.
 set -eu
 data=${REDIS_DATA:-/data}
 engine=valkey
@@ -31,8 +31,8 @@ cluster-preferred-endpoint-type hostname
 masterauth \"$REDISCLI_AUTH\""
 fi
 
-# Who may do what: the list names users, and here are their passwords, as digests. An account whose NAME_PASSWORD is not set has
-# no user; NAME_PASSWORD_NEXT holds beside it while one is replaced by the other (docs/security.md).
+# Who may do what: the list names users, and this adds their passwords, as digests. An account whose NAME_PASSWORD is not set has
+# no user. NAME_PASSWORD_NEXT is valid beside it while it replaces it (docs/security.md).
 digests() { for each in "$@"; do [ -z "$each" ] || printf '#%s ' "$(printf %s "$each" | sha256sum | cut -d' ' -f1)"; done; }
 
 access="requirepass \"$REDISCLI_AUTH\""

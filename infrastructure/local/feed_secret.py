@@ -29,7 +29,7 @@ def feed_token_secret(data_dir: Path) -> str:
 
 
 def alias_secret(data_dir: Path) -> str:
-    """The same for aliases, where the public is shown nothing else of bidders. It is kept, and so are the aliases.
+    """The data directory's key of aliases, made if there is none yet. It is kept, so that aliases stay the same.
 
     Raises:
         StackError: the file can be neither read nor written, or is empty.
@@ -38,7 +38,7 @@ def alias_secret(data_dir: Path) -> str:
 
 
 def servers_secret(data_dir: Path) -> str:
-    """The same for the passwords of the private servers, which are made out of it.
+    """The secret from which the passwords of the private servers are made; made itself if there is none yet.
 
     Raises:
         StackError: the file can be neither read nor written, or is empty.

@@ -19,7 +19,7 @@ BROADCAST_SERVICE = "broadcast_service"
 ARCHIVAL_WORKER = "archival_worker"
 ALL_SERVICES = (API_GATEWAY, BROADCAST_SERVICE, ARCHIVAL_WORKER)
 
-# As whom each service reaches the servers.
+# The account with which each service reaches the servers.
 ACCOUNTS = {
     API_GATEWAY: Account.GATEWAY,
     BROADCAST_SERVICE: Account.BROADCASTER,
@@ -59,7 +59,7 @@ NOT_FROM_A_FILE = (
 )
 
 KEY_SETTINGS = ("AUTH_JWKS_URL", "AUTH_JWKS_FILE", "AUTH_JWKS", "AUTH_HS256_SECRET")
-"""Each says who issues the tokens of the API."""
+"""Settings each of which names an issuer of the API's tokens."""
 
 SERVICE_PORTS = ("gateway", "broadcast", "archiver", "cache", "cache_node")
 
@@ -105,7 +105,7 @@ def service_of(process: str) -> str:
 
 
 def wants_own_issuer(environment: Mapping[str, str]) -> bool:
-    """Whether tokens are demanded, and nobody else is named who issues them."""
+    """Whether tokens are demanded, and no other issuer of them is named."""
     return environment.get("AUTH_MODE") == "jwt" and not any(environment.get(name) for name in KEY_SETTINGS)
 
 
@@ -122,7 +122,7 @@ def inherited_settings(data_dir: Path, environment: Mapping[str, str], extra: Ma
     if demands_tokens and not (extra.get(ALIAS_SECRET) or inherited.get(ALIAS_SECRET)):
         inherited[ALIAS_SECRET] = alias_secret(data_dir)
     if wants_own_issuer(inherited | dict(extra)):
-        # By its name: the image of load runs, which start no stack, lacks what it imports.
+        # Imported only here: the image of load runs, which start no stack, lacks the libraries that it imports.
         signing = importlib.import_module("infrastructure.local.signing_key")
         inherited |= signing.identity_environment(data_dir, inherited | dict(extra))
     return inherited
@@ -134,7 +134,7 @@ def exports_dir(data_dir: Path) -> str:
 
 
 def exports_here(data_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The setting that says so, for commands that look for exports; empty where the environment has one."""
+    """The setting that names :func:`exports_dir`, for commands that read exports; none if the environment has one."""
     is_said = environment.get("EXPORT_DIR") or environment.get("EXPORT_S3_BUCKET")
     return {} if is_said else {"EXPORT_DIR": exports_dir(data_dir)}
 
@@ -160,13 +160,13 @@ def service_environment(
 ) -> dict[str, str]:
     """The environment of every service of this stack; `extra` wins over all of it.
 
-    Empty is the default, also where a `.env` says something else.
+    An empty value stands for the default, so that a `.env` cannot say something else.
     """
     defaults = dict.fromkeys(NOT_FROM_A_FILE, "")
     defaults |= {host_setting(name): HOST for name in SERVICE_PORTS}
-    # What is open to everybody is not, where tokens say who calls.
+    # Catalogue and identity are open to everybody, unless tokens say who calls.
     is_open = "false" if (dict(inherited) | dict(extra)).get("AUTH_MODE") == "jwt" else "true"
-    # Its files are read by people, with `bidding logs`.
+    # People read its logs, with `bidding logs`.
     defaults |= {"OPEN_CATALOGUE": is_open, "OPEN_IDENTITY": is_open, "LOG_FORMAT": "text"}
     defaults["OPS_PARTS"] = f"broadcast_service={urls.broadcast_url},archival_worker={urls.archiver_url}"
     fixed = {

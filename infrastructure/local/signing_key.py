@@ -51,7 +51,7 @@ def identity_environment(data_dir: Path, environment: Mapping[str, str]) -> dict
 
 
 def api_key_secret(data_dir: Path) -> str:
-    """With what the hashes of API keys are keyed, made of the key: who has that can be anybody anyway.
+    """The secret that keys the hashes of API keys. It is derived from the signing key: its owner can be anybody anyway.
 
     Raises:
         StackError: as of :func:`signing_key`.
@@ -74,7 +74,7 @@ def signed_token(key: Any, user_id: str, roles: Iterable[str], *, ttl_s: int, en
         "roles": list(roles),
         "iat": now_s,
         "exp": now_s + ttl_s,
-        # By which it can be revoked alone.
+        # The id by which this token alone can be revoked.
         "jti": secrets.token_urlsafe(12),
     }
     return jwt.encode(claims, key, algorithm=ALGORITHM, headers={"kid": _public_jwk(key)["kid"]})
@@ -129,6 +129,6 @@ def _public_jwk(key: Any) -> dict[str, Any]:
     from jwt.algorithms import ECAlgorithm
 
     jwk: dict[str, Any] = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    # A key that replaces this one has another name.
+    # Derived from the key, so that a key that replaces this one has another id.
     kid = sha256(f"{jwk['x']}.{jwk['y']}".encode()).hexdigest()[:16]
     return jwk | {"kid": kid, "alg": ALGORITHM, "use": "sig"}

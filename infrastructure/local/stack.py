@@ -160,7 +160,7 @@ class Stack:
         return service_environment(self.urls, self.ports, inherited, self._env)
 
     def env_of(self, account: Account | None) -> dict[str, str]:
-        """The same for who reaches the servers as this account: with its logins at those that this stack runs."""
+        """The same for a service that uses this account: with its logins at the servers that this stack runs."""
         if account is None:
             return self.service_env
         own = [server for server, url in self._external.items() if url is None]

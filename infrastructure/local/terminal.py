@@ -145,8 +145,8 @@ def graded(findings: Iterable[tuple[str, str, str, str]]) -> Padding:
 
 
 def render(shown: RenderableType) -> str:
-    """Its lines, with colours, which `click.echo` removes if the output is no terminal. No line is wrapped, so that a
-    path or a command in it can be copied."""
+    """The text to print, with colours, which `click.echo` removes if the output is no terminal. No line is wrapped, so
+    that a path or a command in it can be copied."""
     output = Console(
         file=io.StringIO(),
         force_terminal=True,
@@ -188,7 +188,7 @@ def _from_here(path: Path) -> str:
 
 
 def welcome(urls: Urls, data_dir: Path, seconds: float, *, with_token: bool = False) -> str:
-    """What to open and what to try, once everything is ready. ``with_token``: only who has one may bid."""
+    """What to open and what to try, once everything is ready. ``with_token``: whether a bid needs a token."""
     bid = '{"user_id": "ann", "amount": 10.50}'
     feed_url = urls.broadcast_url.replace("http", "ws", 1)
     token = ""

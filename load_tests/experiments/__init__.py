@@ -1,1 +1,1 @@
-"""``bidding experiment``: what both reference reports measured, measured; one file of results each."""
+"""``bidding experiment``: repeats the measurements of both reference reports; one file of results each."""

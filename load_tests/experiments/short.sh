@@ -10,7 +10,7 @@ run() { # $1: name of the result; the rest: the experiment
     name=$1
     shift
     echo "== $name"
-    # Where it is refused, the result of a former run must not stand in the report.
+    # If the experiment is refused, the report must not show the result of a former run.
     rm -f "$out/$name.json"
     "$bidding" experiment "$@" --out "$out/$name.json"
     case $? in

@@ -36,7 +36,7 @@ class Viewers:
         addresses: str = "127.0.0",
         per_address: int = 5_000,
     ) -> AsyncIterator[Self]:
-        """Connected, each with its snapshot; disconnected afterwards."""
+        """Viewers that are connected and have their snapshots; they are disconnected afterwards."""
         options = {
             "--host": host,
             "--port": port,
@@ -65,7 +65,7 @@ class Viewers:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         return self._process.pid
 
     async def ask(self, command: str) -> dict[str, Any]:

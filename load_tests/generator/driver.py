@@ -31,7 +31,7 @@ Scenario = Literal["contended", "reading", "mixed", "viewer", "watching"]
 _REQUEST_TIMEOUT_S = 10.0
 _OPEN_AT_ONCE = 16
 _SPAWN_PER_S_MAX = 500
-# Users finish the request that they are in: the patience of a user and this.
+# Users finish the request that they are in, so Locust waits for the patience of a user, and this much longer.
 _LOCUST_STOP_S = 2
 # Added to run time and stop time: importing, spawning late, writing the ledger.
 _LOCUST_GRACE_S = 60.0
@@ -68,12 +68,13 @@ class Load:
 
     @property
     def spawn_per_s(self) -> int:
-        """All users within two seconds, so that even a short run is mostly under full load; crowds take longer."""
+        """Users that come per second: all of them within two seconds, so that even a short run is mostly under full
+        load; crowds take longer."""
         return min(max(1, self.users // 2), _SPAWN_PER_S_MAX)
 
     @property
     def ramp_s(self) -> int:
-        """How long they take to come, in seconds."""
+        """How long all users take to come, in seconds."""
         return math.ceil(self.users / self.spawn_per_s)
 
     @property

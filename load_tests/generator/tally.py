@@ -109,13 +109,13 @@ class Tally:
             self._first_s = self._clock()
 
     def open_window(self) -> None:
-        """All users are at work: count them as such from now on. A second call changes nothing."""
+        """All users are at work: what they do belongs to the window from now on. A second call changes nothing."""
         if self._window is None:
             self._window = Window(began_s=self._clock())
             self._window_open = True
 
     def close_window(self) -> None:
-        """They begin to go."""
+        """Users begin to leave: what they do from now on does not belong to the window."""
         if self._window is not None and self._window_open:
             self._window_open = False
             self._window.seconds = self._clock() - self._window.began_s

@@ -34,8 +34,8 @@ _CONNECTING_MAX: Final = 200
 
 Version = tuple[int, int]
 Seen = tuple[Version, float | None, float | None]
-"""Of one frame: its version; when its event happened, where it is one; and when its bid was sent, where its id tells
-that. Both in seconds since 1970."""
+"""What is read of a frame: its version; when its event happened, if it has one; and when its bid was sent, if the bid's
+id tells that. Both times in seconds since 1970."""
 
 _SENT_AT: Final = re.compile(r"-t(\d{16})$")
 

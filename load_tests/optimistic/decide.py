@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
 ATTEMPTS_MAX: Final = 50
-"""Of one bid; then it is given up. Without a bound, a bidder on a hot item might never be answered."""
+"""Tries of one bid, which is then given up. Without a bound, a bidder on a hot item might never be answered."""
 _PAUSE_MAX_S: Final = 0.02
 
 _SCRIPT: Final = """

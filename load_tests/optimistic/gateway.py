@@ -16,7 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from load_tests.optimistic.decide import Decider, Decision, OptimisticDecider, ScriptDecider, key_of
 
 _CONNECTIONS_MAX: Final = 256
-"""To Redis. A bid holds one while it is decided; more bids wait for one to come free."""
+"""Connections to Redis. A bid holds one while it is decided; further bids wait for a free one."""
 _WAIT_S: Final = 60.0
 _ITEMS: Final = "/api/v1/items"
 

@@ -217,7 +217,7 @@ def _prices_equal(evidence: Evidence, rows: Sequence[Bid], events: Sequence[Bid]
 
 
 def _counts_equal(evidence: Evidence, rows: Sequence[Bid], events: Sequence[Bid]) -> Check:
-    """As many bids everywhere; automatic bids are placed by nobody and not counted."""
+    """All sources have the same number of bids. Automatic bids are placed by no client and not counted."""
     counts = {
         "clients": len(evidence.clients.accepted),
         "Redis": evidence.redis.bid_count if evidence.redis else None,

@@ -92,7 +92,7 @@ def lines(figures: Figures | None) -> Iterable[str]:
 
 
 def plain(figures: Figures | None) -> dict[str, Any] | None:
-    """For the report as JSON."""
+    """The figures as plain data, for the report as JSON."""
     if figures is None:
         return None
     values = {f"{question.service}/{question.metric}": value for question, value in figures.values.items()}

@@ -48,4 +48,4 @@ class MixedBidder(BiddingUser):
 
 
 _WEIGHTS: list[float] = []
-"""Summed up, for the items of this run."""
+"""Cumulative weights of the items of this run, as ``random.choices`` takes them."""

@@ -1,6 +1,6 @@
-"""Bidders who read the price before each bid, as a page does that a person looks at.
+"""Bidders who read the price before each bid, as a page does for the person in front of it.
 
-Two requests for one bid: of the rate that Locust shows here, half are bids.
+Each bid takes two requests, so half of the rate that Locust shows here are bids.
 """
 
 from __future__ import annotations

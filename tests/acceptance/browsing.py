@@ -32,7 +32,7 @@ in_a_browser = [
 """The marks of a module of such tests."""
 
 PHONE = (360, 740)
-"""A small one: what fits here fits everywhere."""
+"""The window of a small phone: what fits here fits everywhere."""
 
 # A second list of disabled features replaces Playwright's, which is repeated here (1.65).
 _DISABLED_BY_PLAYWRIGHT = (

@@ -54,12 +54,12 @@ class GuardedHouse:
         return f"/sign-in#{answer.json()['code']}"
 
     async def sign_in(self, person: Person, *roles: str, ttl_s: int = 3_600) -> None:
-        """By the dialog of the page on which they are; returns once the page is loaded that it leads to."""
+        """Sign the person in by the dialog of their page; returns once the page to which that leads is loaded."""
         await person.page.get_by_role("button", name="Sign in").first.click()
         dialog = person.page.get_by_role("dialog")
         await dialog.get_by_label("Token").fill(self.token(person.name, *roles, ttl_s=ttl_s))
         button = dialog.get_by_role("button", name="Sign in")
-        if urlsplit(person.page.url).path in _LOADS_ANEW:  # whoever goes elsewhere before is taken back
+        if urlsplit(person.page.url).path in _LOADS_ANEW:  # a test that goes elsewhere before that is led back
             async with person.page.expect_event("load"):
                 await button.click()
         else:
@@ -67,7 +67,7 @@ class GuardedHouse:
         await person.sees(".account-name", person.name)
 
     async def end_session(self, person: Person) -> None:
-        """As if their token had expired now."""
+        """End their session, as if the token had expired now."""
         await person.page.evaluate(
             """async () => {
               const { href } = document.querySelector('link[rel="modulepreload"][href$="/lib/session.js"]');

@@ -71,7 +71,7 @@ async def elsewhere() -> AsyncIterator[int]:
         yield int(server.sockets[0].getsockname()[1])
 
 
-# Of the same site, as browsers have it, but another origin; and of another site.
+# A page of the same site, in the browsers' sense, but of another origin; and a page of another site.
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_it_places_no_bid_in_any_way(platform: Stack, browser: Browser, elsewhere: int, host: str) -> None:
     url, item = platform.urls.gateway_url, f"foreign-{host.replace('.', '-')}"

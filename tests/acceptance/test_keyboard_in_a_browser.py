@@ -11,7 +11,7 @@ pytestmark = in_a_browser
 
 PRESSES_MAX = 120
 
-# What has the focus, and whether somebody who sees can tell: it is in the window, nothing covers it, and it has a ring.
+# The element with the focus, and whether people see the focus: it is in the window, uncovered, and has a ring.
 _FOCUS = """() => {
   const focused = document.activeElement;
   const { left, top, width, height } = focused.getBoundingClientRect();

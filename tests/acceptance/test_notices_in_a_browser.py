@@ -81,7 +81,7 @@ async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Stre
     await ada.page.evaluate("hide(true)")
     await house.bid("clarinet", "bob", amount=30)
     await is_told(ada, ["You were outbid on Lot clarinet", "The price is now $30.00."])
-    # Of a lot that is watched the first bid is told, and no other until the page was in sight again.
+    # The first bid on a watched lot gives a notice, and no further one does until the page was in sight again.
     await house.bid("oboe", "bob", amount=40)
     await house.bid("oboe", "bob", amount=50)
     await eventually(lambda: 50 in [frame["amount"] for frame in ada.frames("bid") if frame["item_id"] == "oboe"])

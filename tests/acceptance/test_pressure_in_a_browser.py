@@ -62,7 +62,7 @@ async def rivals(platform: Stack, item_id: str) -> AsyncIterator[None]:
 
 
 async def presses_needed(person: Person, selector: str) -> int:
-    """Presses until a bid is accepted, as the answers of the gateway tell; 3 after two in vain."""
+    """Presses until the gateway accepts a bid. Returns how many presses that took, or 3 after two in vain."""
     # A bidder of its own each time: who leads is asked whether they mean to raise.
     await person.page.get_by_label("Bidding as").fill(f"ada-{secrets.token_hex(3)}")
     await person.page.get_by_label("Bidding as").blur()
@@ -92,7 +92,7 @@ async def test_a_fast_lot_is_bid_on_within_two_presses(platform: Stack, house: H
         assert max(needed) <= 2, needed
         needed = [await presses_needed(ada, "#suggestions button >> nth=0") for _ in range(PRESSES)]
         assert max(needed) <= 2, needed
-        # Who leads has no need to press, and raises nothing by it.
+        # A leader need not press, and raises nothing by it.
         assert await presses_needed(ada, "#suggestions button >> nth=2") <= 2
         await ada.sees("#standing", "You lead")
         maximum = await ada.at("#maximum").inner_text()
@@ -206,7 +206,7 @@ async def test_lots_of_ones_own_are_listed_and_who_is_outbid_is_told(house: Hous
         await ada.page.get_by_role("button", name=name).click()
         await expect(ada.at(".card")).to_have_count(1)
         await ada.sees(f'.card[data-id="{item}"]', f"Lot {item}")
-    # Who looks for a lot that is not there makes none.
+    # A look for a lot that is not there makes none.
     await ada.open("/items/mistyped-lot")
     await ada.sees("#missing", "There is no such lot")
     await ada.open_lot("manometer")
@@ -225,7 +225,7 @@ async def test_who_pressed_while_leading_and_is_outbid_is_told_that_nothing_was_
     await ada.sees("#verdict", "You lead already.")
     await house.bid("anemometer", "bob", amount=420)
     await ada.sees("#verdict", "You were outbid after you pressed. Nothing was sent: press again to bid.")
-    # Who has said no has no open question.
+    # After a "no" there is no open question.
     await ada.bids("450")
     await ada.sees("#verdict", "was accepted. You lead.")
     await ada.bids("500")

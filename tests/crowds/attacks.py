@@ -31,18 +31,19 @@ GROWS_MOST_BYTES: Final = 50_000_000
 TIMES_MOST: Final = 2.0
 FLOOR_S: Final = 0.03
 FLOOR_MAX_S: Final = 0.2
-"""What is always good enough: two pictures of a screen on a machine at rest. Where the others take 1 to 5 ms, the CPU
-that an attack takes of the machine they all run on more than doubles that, however fair the service is. Where several
-processes want each core, every step of a bid waits for its slice of time so many times longer, and so does this."""
+"""A p99 that is always good enough, in seconds: two frames of a screen, on a machine at rest. If the others take 1 to
+5 ms, the CPU that an attack takes from the shared machine more than doubles that, however fair the service is. If
+several processes want each core, each step of a bid waits as many times longer for its turn, and this bound grows as
+much, up to ``FLOOR_MAX_S``."""
 ROUNDS_MAX: Final = 10
 PATIENCE_S: Final = 60.0
 
 Measure = Callable[[], Awaitable[list[float]]]
-"""Times the others for a while: a hundred times or so, in seconds."""
+"""Times the others, about a hundred times; the times in seconds."""
 
 
 def quantile(seconds: Iterable[float], share: float) -> float:
-    """The smallest of the values that so large a share of them does not exceed; infinite where there are none."""
+    """The smallest value that this share of the values (0 to 1) does not exceed; infinite if there are no values."""
     ascending = sorted(seconds)
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)] if ascending else math.inf
 
@@ -119,7 +120,7 @@ async def ready(clients: Rude) -> AsyncIterator[Attack]:
 
 
 def floor_s() -> float:
-    """See ``FLOOR_S``; by how many processes want to run, on average over the last minute."""
+    """``FLOOR_S``, as many times as processes want each core, on average over the last minute."""
     per_core = os.getloadavg()[0] / (os.cpu_count() or 1)
     return min(FLOOR_S * max(1.0, per_core), FLOOR_MAX_S)
 

@@ -51,7 +51,7 @@ class Answer:
 
 
 class CrowdClient:
-    """As many connections as there are requests at once; raises aiohttp.ClientError and TimeoutError."""
+    """A client with as many connections as it has requests at once; raises aiohttp.ClientError and TimeoutError."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session

@@ -34,7 +34,7 @@ def _is_one_of_several(config: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def _long_outage(request: pytest.FixtureRequest, clean_machine: None) -> Iterator[Beside]:
-    """In one process it begins with the first fault test of a session that asks for it at all."""
+    """In one process the outage begins with the first fault test, if any test of the session needs it."""
     beside = Beside(five_minutes_without_postgresql)
     if any(map(_waits_for_the_long_outage, request.session.items)) and not _is_one_of_several(request.config):
         beside.start()
@@ -59,7 +59,7 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """In the process that writes the table."""
+    """Take in what was seen: this is the process that writes the table."""
     for name, seen in report.user_properties:
         if name == table.PROPERTY and isinstance(seen, dict):
             reports, details = table.given(seen)

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 _HOUR_S = 3_600.0
 _ITEMS = 40
-# Of a bid before and after the end, in seconds; each is sent through both gateways.
+# Instants of bids before and after the end, in seconds; each bid is sent through both gateways.
 _OFFSETS_S = (-1.0, -0.25, -0.05, -0.01, -0.001, 0.001, 0.05, 0.25)
 
 _END = "SELECT original_end_at, end_at, status FROM items WHERE item_id = $1"

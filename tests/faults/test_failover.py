@@ -44,7 +44,7 @@ class Pair:
     replica_port: int
 
     async def cursors(self) -> dict[str, str]:
-        """Those of the item's shard."""
+        """The cursors of the item's shard."""
         found = await cast(Any, self.house.redis.hgetall(cursors_key(SHARD)))
         return {name.decode(): value.decode() for name, value in found.items()}
 

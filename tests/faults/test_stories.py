@@ -1,4 +1,5 @@
-"""The same with a history of every kind of bid and operation: maxima, voids, a pause, an end that moves."""
+"""The judge must reject every change, as in test_history.py, of a history with every kind of bid and operation: maxima,
+voids, a pause, an end that moves."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ async def _p99_s(run: FaultRun, crowd: Crowd) -> float:
     newest = _newest(run)
     await crowd.all_reached(newest)
     sent = {request.seq: request.invoked_s for request in run.bidders.requests[run.items[0]] if request.outcome == "ok"}
-    # Of bids that are still under way nobody knows yet when they were sent.
+    # It is not known yet when bids that are still under way were sent.
     latencies = sorted(now_s - sent[seq] for seq, now_s in crowd.arrivals if seq in sent and seq <= newest)
     assert len(latencies) >= (_BIDS - 5) * _HEALTHY
     p99_s = latencies[len(latencies) * 99 // 100]

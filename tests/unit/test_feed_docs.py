@@ -65,7 +65,7 @@ def codes_in_code(call: str) -> set[str]:
 
 def test_the_codes_of_error_frames_are_those_of_the_service() -> None:
     documented = {code.strip("`") for code, _ in rows("Errors")}
-    # Of an item that is missing, or lost, the code is the domain's own.
+    # The code of a missing or lost item is the domain's own.
     assert documented == codes_in_code("error_frame") | codes_in_code("_tell") | {"ITEM_NOT_FOUND", "BEING_REBUILT"}
 
 

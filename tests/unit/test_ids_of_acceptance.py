@@ -91,7 +91,7 @@ def texts(node: ast.expr, function: Function, module: ast.Module, filled_in: Map
 
 
 def assigned(name: str, within: ast.AST) -> list[ast.expr]:
-    """What a name is set to, or goes through."""
+    """The values to which a name is assigned, or over which it loops."""
     found = []
     for node in ast.walk(within):
         if isinstance(node, ast.Assign):
@@ -104,7 +104,7 @@ def assigned(name: str, within: ast.AST) -> list[ast.expr]:
             if isinstance(target, ast.Name) and target.id == name:
                 found.append(value)
             elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-                # One that takes the rest has another length, and is not known.
+                # A starred target takes several values: then the lengths differ, and nothing is known of it.
                 found += [b for a, b in zip(target.elts, value.elts, strict=False) if ast.unparse(a) == name]
     return found
 

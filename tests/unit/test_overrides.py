@@ -220,7 +220,7 @@ def test_the_record_names_it(row: Touched) -> None:
 def test_no_other_private_name_is_touched() -> None:
     """Of somebody else, that is: `x._name`, where the file itself has nothing of that name."""
     touched = set()
-    # What protoc has made is its own business.
+    # Files that protoc has made are not checked.
     paths = (path for folder in OURS for path in (ROOT / folder).rglob("*.py") if not path.name.endswith("_pb2.py"))
     for path in paths:
         nodes = list(ast.walk(ast.parse(path.read_text())))

@@ -15,7 +15,7 @@ _OWN = {"secrets", "uuid", "random", "os.environ", "os.getpid", "os.urandom", "t
 
 
 def done_when_loaded(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module that run when it is loaded; without what is only for whom it is the program."""
+    """The statements of a module that run when it is imported, so without those that run only as a program."""
     for statement in body:
         if isinstance(statement, ast.ClassDef):
             yield from done_when_loaded(statement.body)

@@ -32,9 +32,9 @@ if not entry or tonumber(entry) > tonumber(archived) then return 4 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 if now < tonumber(updated_us) + tonumber(ARGV[4]) * 1000000 then return 5 end
--- It came back for a void, which may be on its way, or a bid was struck, of which others may have to hear yet.
+-- The item came back for a void, which may be on its way; or a bid was struck, and others may not have heard of it yet.
 if returned_us and now < tonumber(returned_us) + RETURNED_KEEP_S * 1000000 then return 5 end
--- If that came after the archive was asked, nobody has looked how long ago the void was exported.
+-- If the void came after the archive was asked, nobody has checked how long ago it was exported.
 if returned_us and ARGV[5] ~= '1' then return 5 end
 
 redis.call('UNLINK', unpack(KEYS, 6))

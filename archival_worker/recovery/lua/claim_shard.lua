@@ -13,8 +13,8 @@ if mark and mark ~= ARGV[2] and tonumber(string.match(mark, '^%d+') or '0') >= t
 -- A gateway may close a shard at any moment: Redis went back, or JetStream has another message in an entry's place. The run drops
 -- the outbox, and has archived only those of shards that it saw closed. A closed shard does not change: same epoch, same outbox.
 if (cursors[2] or '') ~= ARGV[3] then return 3 end
--- First a write that takes no memory and changes nothing: Redis allows it while full, and then the rest of the script, too. A
--- closed shard frees its memory only once it is claimed.
+-- The first write takes no memory and changes nothing. A full Redis allows it, and then allows the rest of the script too. That is
+-- needed because a closed shard frees its memory only after it is claimed.
 redis.call('HDEL', KEYS[1], '')
 redis.call('SET', KEYS[2], ARGV[2])
 if mark and mark ~= ARGV[2] then return 4 end

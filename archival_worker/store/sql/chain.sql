@@ -50,7 +50,7 @@ SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bytea[])
 ON CONFLICT DO NOTHING;
 
 -- name: note_bidders
--- Who has bid on what; first bids alone are new.
+-- Notes who has bid on what. Only a bidder's first bid on an item makes a row.
 INSERT INTO bidders (user_id, item_id, first_bid_at)
 SELECT user_id, item_id, instant_of(at_us) FROM unnest($1::text[], $2::text[], $3::bigint[]) AS t (user_id, item_id, at_us)
 ON CONFLICT DO NOTHING;

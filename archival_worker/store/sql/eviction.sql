@@ -3,8 +3,8 @@
 -- name: read_exported
 -- Those of items $1 that are closed and exported as they are, each with the seq of its last event. An export is due only once the
 -- item's chain is complete, so nothing of these items is missing in the archive.
--- $2: those of them that were struck or came back for it. They were exported, as they are, for $3 seconds at least: until then a
--- process that keeps what was before may not have heard of the void, which it does not before the archive has it.
+-- $2: those of them of which a bid was struck, or that came back for a void. They leave $3 seconds after their export at the earliest.
+-- A process that keeps the former state hears of the void only once the archive has it, and would serve the former state until then.
 SELECT i.item_id, i.seq
 FROM items AS i
 JOIN exports AS x ON (x.item_id, x.epoch, x.seq) = (i.item_id, i.epoch, i.seq)

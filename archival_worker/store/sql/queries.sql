@@ -33,8 +33,8 @@ FOR UPDATE;
 SELECT shard, max(shard_epoch) AS epoch FROM recoveries WHERE shard = ANY ($1::text[]) GROUP BY shard;
 
 -- name: read_retired
--- Of these items those whose log is in its export alone, with the events that they had. After lock_cursors, like read_fences: who
--- retires an item locks its shard first. Asked for items of shards that have some.
+-- The items among these whose log is in its export alone, with the events that they had. After lock_cursors, like read_fences, because
+-- a retirement locks the item's shard first. Only items of shards with retired items are asked for.
 SELECT item_id, spans FROM retired_items WHERE item_id = ANY ($1::text[]) AND state <> 'checking';
 
 -- name: read_cursors
@@ -178,7 +178,7 @@ WHERE (a.act, a.target, a.reason, a.actor, us_of(a.done_at))
 ORDER BY t.ordinal;
 
 -- name: record_act
--- What a command does: in the transaction in which it does that.
+-- An act of a command, in the same transaction as what the command does.
 INSERT INTO acts (act, target, reason, actor) VALUES ($1, $2, $3, $4);
 
 -- name: list_acts

@@ -75,11 +75,11 @@ WHERE g.item_id = $1 AND g.state = 'checking' AND g.checked_at > clock_timestamp
 RETURNING n;
 
 -- name: count_retired
--- In the same transaction.
+-- Counts the item for its shard, in the same transaction as begin_retiring.
 UPDATE shard_cursors SET retired = retired + 1 WHERE shard = $1;
 
 -- name: remove_log
--- At most $2 rows of the item; with fewer it is done.
+-- Removes at most $2 rows of the item. If it removes fewer, no row is left.
 SELECT remove_log($1, $2::integer);
 
 -- name: read_retired_item

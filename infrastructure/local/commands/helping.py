@@ -1,4 +1,4 @@
-"""What helps who types a command: examples at the end of its help, and a guess at what a mistyped one should be."""
+"""Help for people who type commands: examples at the end of a help text, and a guess at what a mistyped one means."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def examples(*commands: str, then: str = "") -> str:
 
 
 class SuggestingGroup(click.Group):
-    """A group that names what may have been meant by a subcommand that there is not."""
+    """A group that answers an unknown subcommand with those that may have been meant."""
 
     @override
     def resolve_command(

@@ -22,7 +22,7 @@ PORT_NAMES = tuple(field.name for field in dataclasses.fields(Ports))
 
 
 class Number(click.FloatRange):
-    """A number within bounds. To click ``nan`` is within all of them, and ``inf`` where there is no upper one."""
+    """A finite number within bounds. click itself lets ``nan`` pass, and ``inf`` if there is no upper bound."""
 
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -80,7 +80,7 @@ def ports_from(options: dict[str, Any]) -> Ports:
 
 
 def require_no_tokens(what: str) -> None:
-    """Raises ClickException where the environment says that tokens are demanded: ``what`` sends none."""
+    """Raises ClickException if the environment says that tokens are demanded, since ``what`` sends none."""
     if os.environ.get("AUTH_MODE") == "jwt":
         raise click.ClickException(f"{what} send no tokens yet: set AUTH_MODE=open, for the platform too.")
 

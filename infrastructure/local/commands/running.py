@@ -33,7 +33,7 @@ def gateway_options(command: Command) -> Command:
 
 
 def token_headers() -> dict[str, str]:
-    """The headers of a request, for a platform that demands a token: of what is in BIDDING_TOKEN."""
+    """The headers that send the token in BIDDING_TOKEN, for a platform that demands one."""
     token = os.environ.get("BIDDING_TOKEN")
     return {"authorization": f"Bearer {token}"} if token else {}
 
@@ -63,11 +63,10 @@ def ask_gateway(
     idempotency_key: str | None = None,
     **parameters: str | None,
 ) -> str:
-    """The answer of the gateway at ``url``, as its text.
+    """The text of the gateway's answer.
 
-    ``body``: what is sent as JSON; bytes of a ``media_type`` as they are. ``idempotency_key``: under which a repetition
-    is known. ``parameters`` of the address where they
-    are not None.
+    ``body``: sent as JSON, or unchanged as bytes of a ``media_type``. ``idempotency_key``: the key under which the
+    gateway knows a repetition. ``parameters``: of the address; those that are None are left out.
 
     Raises:
         Failure: nobody answers, or the answer is a refusal.

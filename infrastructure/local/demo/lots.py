@@ -203,7 +203,7 @@ def _increment(lot: Lot) -> dict[str, Any]:
 
 
 def _round(minor: int) -> int:
-    """To two digits, as people name prices; at least 1."""
+    """The amount rounded to two digits, as people name prices; at least 1."""
     scale: int = 10 ** max(0, len(str(minor)) - 2)
     return max(1, minor // scale * scale)
 

@@ -13,7 +13,7 @@ RENEWED_AFTER_S: Final = 1_800
 
 
 class Tokens:
-    """A token for each of them. There are as many as people, so they need no further bound."""
+    """Keeps a token for each of the demo's people, whose number bounds it."""
 
     def __init__(self, key: Any, environment: Mapping[str, str]) -> None:
         """``key``: the signing key; ``environment``: where other names of issuer and audience may be."""
@@ -22,7 +22,7 @@ class Tokens:
         self._made: dict[tuple[str, str], tuple[str, float]] = {}
 
     def of(self, user_id: str, role: str) -> str:
-        """One that is good for half an hour and more."""
+        """A token that is valid for at least another half an hour."""
         now_s = time.monotonic()
         token, made_s = self._made.get((user_id, role), ("", 0.0))
         if not token or now_s - made_s > RENEWED_AFTER_S:

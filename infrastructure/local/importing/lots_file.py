@@ -186,7 +186,7 @@ def _flag(line: int, cell: str) -> Raw:
 
 
 def _number(line: int, name: str, cell: str) -> Raw:
-    """As it stands: amounts are exact."""
+    """The number as its text, unchanged: amounts are exact."""
     text = cell.strip()
     if _NUMBER.fullmatch(text) is None:
         raise LineWrong(line, f"{name}: {text[:40]!r} is no number; write for example 1234.50")

@@ -17,7 +17,7 @@ TOGETHER_MAX: Final = 250
 TOGETHER_BYTES_MAX: Final = 512 * 1024
 TIMEOUT_S: Final = 30.0
 TRIES_MAX: Final = 8
-"""In a row, without a lot that got through."""
+"""Tries in a row in which no lot got through."""
 PAUSE_MAX_S: Final = 10.0
 _AGAIN: Final = (429, 500, 503)
 
@@ -34,9 +34,9 @@ class Tally:
 
     created: int = 0
     there: int = 0
-    """Those whose id was taken: by an earlier run, or by something else."""
+    """Lots whose id was taken: by an earlier run, or by something else."""
     valid: int = 0
-    """Of a dry run."""
+    """Lots that a dry run found valid."""
     wrong: list[tuple[int, str]] = field(default_factory=list)
     """The line of each that was refused, and why."""
 
@@ -46,7 +46,7 @@ class Tally:
 
 
 def groups(lots: Iterable[Lot]) -> Iterator[list[Lot]]:
-    """The lots in requests' worth, bounded in number and in bytes."""
+    """The lots in groups of one request each, bounded in number and in bytes."""
     group: list[Lot] = []
     size = 0
     for lot in lots:
@@ -69,7 +69,7 @@ class Sender:
         self.tally = Tally()
 
     async def send(self, lots: list[Lot]) -> None:
-        """Create them. A lot whose creation got through without an answer is found to be there.
+        """Create the lots. If one is created and the answer is lost, the next try finds the lot there.
 
         Raises:
             PlatformAway: some could not be created, and trying again did not help.
@@ -85,7 +85,7 @@ class Sender:
             lots = left
 
     async def _try(self, lots: list[Lot]) -> tuple[list[Lot], str]:
-        """Those that are to be tried again, and why."""
+        """Send the lots once. Returns those that are to be tried again, and why."""
         body = b'{"items":[%b],"dry_run":%b}' % (
             b",".join(lot.body for lot in lots),
             b"true" if self._dry_run else b"false",

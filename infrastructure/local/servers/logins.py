@@ -10,7 +10,7 @@ from typing import Final
 from shared.permissions.accounts import Account, Login
 
 OWNER: Final = "owner"
-"""Of Redis and NATS, where nobody gets in without a password: may do everything."""
+"""The user of Redis and NATS who may do everything, if the servers are closed."""
 # Passwords with 256 random bits need nothing that makes guessing slow, and each connection would pay for it.
 SCRAM_ITERATIONS: Final = 64
 
@@ -18,8 +18,8 @@ SCRAM_ITERATIONS: Final = 64
 class ServerLogins:
     """Who logs in where, and with what.
 
-    The passwords follow from the secret, so that a stack has the same ones after a restart, and so have services of it
-    that went on.
+    The passwords are derived from the secret, so that they are the same after a restart, as services that went on
+    running need.
     """
 
     def __init__(self, secret: Callable[[], str]) -> None:
@@ -38,7 +38,7 @@ class ServerLogins:
         return Login(account.value, (self._password(server, account.value),))
 
     def owner(self, server: str) -> Login:
-        """That of who may do everything, in use where the servers are closed."""
+        """The login that may do everything; used if the servers are closed."""
         return Login(OWNER, (self._password(server, OWNER),))
 
     def _password(self, server: str, user: str) -> str:

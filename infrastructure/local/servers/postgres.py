@@ -53,7 +53,8 @@ _FIRST_STATEMENTS = f"""\
 CREATE ROLE {ROLE} LOGIN CREATEDB IN ROLE pg_monitor
 CREATE DATABASE {DATABASE} OWNER {ROLE}
 """
-# What the owner is, in a file of the data directory; where it says something else, that is carried out before a start.
+# A file of the data directory that notes the owner's rights and password. If others are wanted, the owner is changed
+# before the server starts.
 _OWNER_MARKER = "bidding-owner"
 
 _SETTINGS = {
@@ -75,7 +76,7 @@ def postgres_url(port: int) -> str:
 def postgres_spec(data_dir: Path, ports: Ports, environment: Mapping[str, str], *, password: str = "") -> ProcessSpec:
     """PostgreSQL with its files in `<data_dir>/postgres`. The first call makes them, and blocks for a second or two.
 
-    ``password``: of the owner, who gets in without one where it is empty.
+    ``password``: of the owner; if it is empty, the owner gets in without one.
 
     Raises BinaryMissing without PostgreSQL, StackError if the database cannot be made.
     """

@@ -36,7 +36,7 @@ from shared.permissions.redis_users import users_of_redis
 from shared.server_urls import credentials_of, password_of, with_credentials
 
 CLOSED_SERVERS: Final = "CLOSED_SERVERS"
-"""The variable that closes them."""
+"""The variable that closes the servers: then nobody gets in without a password."""
 _LET_IN_TIMEOUT_S: Final = 30.0
 
 
@@ -99,7 +99,7 @@ class PrivateServers:
         return makers[name]()
 
     async def let_in(self) -> None:
-        """Give the accounts their logins at PostgreSQL, which runs, and their rights where it has the tables.
+        """Give the accounts their logins at the running PostgreSQL, and their rights if the tables are there.
 
         Raises:
             StackError: it cannot be asked.

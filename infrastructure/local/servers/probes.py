@@ -78,7 +78,7 @@ def redis_ready(host: str, port: int, login: tuple[str, str] | None = None) -> P
     async def ask() -> bytes:
         if login is None:
             return await exchange(host, port, b"PING\r\n", b"\r\n")
-        # Before somebody has said who asks, even a server that is still loading says nothing else than NOAUTH.
+        # Without AUTH the answer would be NOAUTH, even of a server that is still loading.
         request = f"AUTH {login[0]} {login[1]}\r\nPING\r\nQUIT\r\n".encode()
         return (await exchange(host, port, request, None)).partition(b"+OK\r\n")[2][: len(b"+PONG\r\n")]
 

@@ -71,7 +71,7 @@ class RedisAccess:
 
     Attributes:
         users: its file of users.
-        owner: the user and password of who may do everything; None where that needs none.
+        owner: the user who may do everything, and the password; None if that user needs no password.
     """
 
     users: str
@@ -101,7 +101,7 @@ def _config_file(data_dir: Path, name: str) -> Path:
 def _write_secret(path: Path, text: str) -> None:
     """Replace a file that its owner alone may read."""
     scratch = path.with_suffix(".tmp")
-    # One that is left of a killed run may be open to others.
+    # A file that a killed run has left may be readable by others.
     scratch.unlink(missing_ok=True)
     scratch.touch(mode=0o600, exist_ok=False)
     scratch.write_text(text)

@@ -29,7 +29,7 @@ cluster-enabled yes
 cluster-config-file nodes.conf
 cluster-port {bus}
 cluster-node-timeout 5000
-# What the other nodes have is offered on while one is away.
+# While one node is away, the others go on serving what they have.
 cluster-require-full-coverage no
 """
 
@@ -43,7 +43,7 @@ class ValkeyCluster:
 
     @property
     def names(self) -> list[str]:
-        """Of its processes, and of their folders in the data directory."""
+        """The names of its processes, and of their folders in the data directory."""
         return [name_of(number) for number in range(1, self.count + 1)]
 
     @property
@@ -53,7 +53,7 @@ class ValkeyCluster:
 
     @property
     def url(self) -> str:
-        """For REDIS_URL."""
+        """The value for REDIS_URL."""
         return "redis+cluster://" + ",".join(f"{HOST}:{port}" for port in self.ports)
 
     @property
@@ -102,7 +102,7 @@ class ValkeyCluster:
 
 
 def name_of(number: int) -> str:
-    """Of a node's process: `redis-1`."""
+    """The name of a node's process: `redis-1`."""
     return f"redis-{number}"
 
 
@@ -129,7 +129,7 @@ def cluster_for(data_dir: Path, ports: Ports, count: int) -> ValkeyCluster | Non
     """The cluster of a data directory, None where its Redis is a single one.
 
     Raises:
-        StackError: the directory has data of another number of nodes: it would seem to be lost.
+        StackError: the directory has the data of another number of nodes, which would seem to be lost.
     """
     there = len(list(data_dir.glob("redis-[0-9]*/nodes.conf")))
     if there and there != count:

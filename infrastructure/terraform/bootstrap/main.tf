@@ -52,7 +52,7 @@ resource "aws_kms_key" "state" {
   })
 }
 
-# The state holds the passwords of Redis and NATS. Who may read this bucket may read those.
+# The state holds the passwords of Redis and NATS, so everybody who may read this bucket has them.
 resource "aws_s3_bucket" "state" {
   #checkov:skip=CKV_AWS_144:versions of a state that can be imported again need no copy in another region
   #checkov:skip=CKV_AWS_18:CloudTrail tells who read it; a log bucket would need to be made before this one
@@ -150,7 +150,7 @@ resource "aws_ecr_lifecycle_policy" "this" {
   repository = each.value.name
   policy = jsonencode({
     rules = concat(
-      # What `bidding deploy` has rolled out is tagged a second time, by its environment. An image that a rule looks at is left alone by
+      # What `bidding deploy` has rolled out has a second tag, with its environment. An image to which one rule applies is left alone by
       # the rules after it, so that no number of pushes for dev pushes out what prod runs.
       [for index, environment in ["prod", "dev"] : {
         rulePriority = index + 1
@@ -158,7 +158,7 @@ resource "aws_ecr_lifecycle_policy" "this" {
         selection    = { tagStatus = "tagged", tagPrefixList = ["${environment}-"], countType = "imageCountMoreThan", countNumber = 30 }
         action       = { type = "expire" }
       }],
-      # Of a push with an attestation there are three.
+      # A push with an attestation makes three images.
       [{
         rulePriority = 3
         description  = "Keep the last 300 of all others"

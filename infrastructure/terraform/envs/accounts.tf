@@ -1,13 +1,13 @@
 # As whom each service reaches Redis, NATS and PostgreSQL: an account of its own, with what shared/permissions allows it. `migrate`, which
 # owns the tables, makes the logins there and gives them these passwords; the servers of NATS have them in their configuration, Redis as its
-# users. What a service must never do, it then cannot, whoever is inside its task.
+# users. So a service cannot do what it must never do, even if somebody else controls its task.
 
 locals {
   accounts = ["gateway", "broadcaster", "archiver", "cache", "operator"]
 
   account_passwords = { for account in local.accounts : account => "${aws_secretsmanager_secret_version.accounts.arn}:${account}::" }
 
-  # What a service is told: who it is, which its own settings may change while a login replaces another; and its passwords.
+  # What a service is told: its user, which its own settings may change while one login replaces another; and its passwords.
   logins = { for account, reference in local.account_passwords : account => {
     users   = merge({ NATS_USER = account, POSTGRES_USER = account }, { for name in local.at_redis : "REDIS_USER" => module.redis.users[name] if name == account })
     secrets = merge({ NATS_PASSWORD = reference, POSTGRES_PASSWORD = reference }, { for name in local.at_redis : "REDIS_PASSWORD" => reference if name == account })
@@ -52,7 +52,7 @@ resource "aws_secretsmanager_secret_version" "accounts" {
   }
 }
 
-# Those that were replaced last.
+# The passwords that were replaced last.
 data "aws_secretsmanager_secret_version" "former_accounts" {
   count         = var.redis_two_passwords ? 1 : 0
   secret_id     = aws_secretsmanager_secret.accounts.id

@@ -1,5 +1,5 @@
-# Keys with which services get tokens: docs/security.md. Without auth_jwks the gateway signs those tokens with the secret that it checks
-# with; beside the keys of an issuer it needs one of its own, which is made outside, so that it is not in the state.
+# Keys with which services get tokens: docs/security.md. Without auth_jwks the gateway signs those tokens with the secret by which it
+# checks tokens. With the public keys of an issuer it needs a private key, which is made outside, so that it is not in the state.
 
 locals {
   with_api_keys = local.with_tokens && var.api_keys

@@ -1,4 +1,4 @@
-# What a deployment and a known end are about.
+# Alarms that take a deployment back, and tasks for auctions whose end is known.
 
 locals {
   # Alarms that take a deployment of a service back. They are made before the services: modules/observability looks at no service
@@ -9,7 +9,7 @@ locals {
     archiver    = ["dead-letters"]
   } : service => [for key in keys : module.observability.alarm_name[key]] }
 
-  # So long before an end tasks are there, and so long after it they stay: soft closes move it.
+  # How long before an end the tasks are there, and how long after it they stay: soft closes move it.
   known_ends = { for service in ["gateway", "broadcaster", "archiver"] : service => {
     for name, end in var.known_ends : name => {
       begins = timeadd(end.at, "-${end.minutes_before}m")
@@ -18,7 +18,7 @@ locals {
     } if contains(keys(end.tasks), service)
   } }
 
-  # As ECS names them; written out, so that the alarms on them wait for none of them.
+  # The services' names at ECS; written out, so that the alarms on them wait for no service.
   service_names = concat(
     ["gateway", "broadcaster", "archiver"],
     [for index in range(var.nats_servers) : "nats-${index}"],

@@ -1,4 +1,4 @@
-# Who is believed to be whom: AUTH_… of the gateway. docs/security.md. Tasks have no way out to fetch keys, so the issuer's public keys
+# How callers are identified: AUTH_… of the gateway. docs/security.md. Tasks have no way out to fetch keys, so the issuer's public keys
 # are handed in, through Secrets Manager: a change of them needs no new task definition.
 
 locals {

@@ -170,7 +170,7 @@ module "observability" {
     connections       = var.services["broadcaster"].target * 1.5
     errors_per_minute = 10
     p99_s             = 0.5
-    # RDS enlarges the disk when a tenth of it is free. Below that it has not: the disk is at its bound.
+    # RDS enlarges the disk when only a tenth of it is free. If less is free, the disk has reached its bound.
     free_storage_bytes = floor(var.postgres_storage_gb * 0.08 * 1024) * 1024 * 1024
   }
 }

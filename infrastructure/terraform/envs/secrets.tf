@@ -1,6 +1,6 @@
 # The platform's own secrets in pairs (docs/security.md): where `secrets_since` names one, tasks are told the secret that it replaces
-# (X_ALSO) and when it takes over (X_SINCE). The version is part of each reference: a task that ECS starts in between has what the others of
-# its revision have, and not a secret that nobody else knows yet.
+# (X_ALSO) and when it takes over (X_SINCE). The version is part of each reference, so that a task that ECS starts in between has the same
+# secrets as the other tasks of its revision, and no secret that those do not know yet.
 
 locals {
   # By the name in `secrets_since`: settings, each with the secret, its key where the secret is JSON, and the version.

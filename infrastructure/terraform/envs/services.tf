@@ -75,13 +75,13 @@ locals {
   })
   addresses = merge(local.addresses_without_redis, { REDIS_URL = module.redis.url })
 
-  # Those of the owner of the tables: for `migrate` and `login` alone.
+  # Credentials of the owner of the tables: for `migrate` and `login` alone.
   owner_secrets = {
     POSTGRES_USER     = "${module.postgres.secret_arn}:username::"
     POSTGRES_PASSWORD = "${module.postgres.secret_arn}:password::"
   }
 
-  # Of the command that owns the tables, which reaches no other server.
+  # Settings of the command that owns the tables; it reaches no server but PostgreSQL.
   tables_environment = merge(local.postgres_authority, {
     ENVIRONMENT  = var.environment
     LOG_LEVEL    = var.log_level
@@ -359,7 +359,7 @@ module "operator" {
   cluster_name   = aws_ecs_cluster.this.name
   image          = local.image
   repository_arn = local.repository_arns.platform
-  # Changes nothing: what is to be done is said where it is run.
+  # By default it changes nothing: whoever runs it names the command.
   command            = ["recover", "--dry-run"]
   cpu                = var.services["archiver"].cpu
   memory             = var.services["archiver"].memory

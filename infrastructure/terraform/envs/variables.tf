@@ -46,7 +46,7 @@ variable "hosted_zone_id" {
 }
 
 variable "alb_ingress_cidrs" {
-  description = "IPv4 networks that may reach the platform at all. 0.0.0.0/0 is everybody; the API does not ask who is calling."
+  description = "IPv4 networks that may reach the platform at all. 0.0.0.0/0 is everybody; with auth_mode = open the API does not ask who is calling."
   type        = list(string)
 }
 
@@ -116,7 +116,7 @@ variable "redis_two_passwords" {
 }
 
 variable "redis_former_account" {
-  description = "Whether the one account of versions before there was one for each service still holds at Redis."
+  description = "Whether Redis still admits the single account of former versions, which had no account for each service."
   type        = bool
 }
 
@@ -131,7 +131,7 @@ variable "collector_image_tag" {
 }
 
 variable "known_ends" {
-  description = "Ends of auctions that are known before, by name: at which time (UTC, 2026-12-01T20:00:00Z), how many tasks of which service at least, how long before and after."
+  description = "Ends of auctions that are known before, by name: at which time (UTC, 2026-12-01T20:00:00Z), the least number of tasks by service, and how long before and after."
   type = map(object({
     at             = string
     tasks          = map(number)

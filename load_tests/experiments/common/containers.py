@@ -18,7 +18,7 @@ _PROGRAMS: Final = (("docker", "compose"), ("docker-compose",))
 
 
 class Project:
-    """A compose project. An empty name is that of the file, the stack that people start by hand."""
+    """A compose project. An empty name means the file's own: the stack that people start by hand."""
 
     def __init__(self, name: str = "", variables: Mapping[str, str] | None = None) -> None:
         self._options = ["-f", str(COMPOSE_FILE), *(["-p", name] if name else [])]
@@ -35,7 +35,7 @@ class Project:
             code, output, errors = await self._call(program, *self._options, *arguments, patience_s=patience_s)
             if code == 0:
                 return output
-            # What a program says that is there counts more than that another one is missing.
+            # The error of a program that is there tells more than that the other one is missing.
             problem = errors if code != _MISSING or not problem else problem
         raise Refused(f"`docker compose {' '.join(arguments)}` does not work here: {problem[-400:]}")
 
@@ -57,7 +57,7 @@ class Project:
         return found
 
     async def log_of(self, container: str) -> str:
-        """Its last lines."""
+        """The last lines of the container's log."""
         return await self._docker("logs", "--tail", "5", container)
 
     async def _docker(self, *arguments: str) -> str:

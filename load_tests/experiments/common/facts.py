@@ -31,7 +31,7 @@ _GIT_TIMEOUT_S: Final = 10.0
 
 
 def machine() -> Machine:
-    """This one."""
+    """The machine on which this runs."""
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=_processor() or platform.machine(),
@@ -56,7 +56,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what the platform and the load are made of, as far as it is installed here."""
+    """Versions of Python, and of the packages of the platform and the load, as far as they are installed here."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""How long bids took by the gateway's own clock: what a crowd waits for in its own queues is not in it."""
+"""How long bids took by the gateway's own clock: without the time that a bid waits in the crowd's own queues."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ async def read_buckets(client: httpx.AsyncClient) -> Buckets:
 def time_between(before: Buckets, after: Buckets, *, bids: int) -> GatewayTime | None:
     """What was counted between two looks, while ``bids`` were made.
 
-    None where the gateway tells no times, or where the looks do not hold most of the bids: the two were answered by
-    different gateways behind one address, or the gateway started anew.
+    None if the gateway tells no times, or if most of the bids were not counted between the looks. Then different
+    gateways behind one address have answered them, or the gateway has started anew.
     """
     counts = {bound: count - before.get(bound, 0.0) for bound, count in sorted(after.items())}
     total = max(counts.values(), default=0.0)

@@ -17,7 +17,7 @@ import psutil
 
 _ANSWER_TIMEOUT_S: Final = 5.0
 DESCRIPTORS_SPARE: Final = 256
-"""For files, pipes and the connections behind a service."""
+"""Descriptors that a process needs beside its connections: for files, pipes and the servers behind a service."""
 _ALLOWANCE: Final = "GATEWAY_CONNECTIONS_PER_ADDRESS_MAX"
 _ALLOWANCE_DEFAULT: Final = 1_000
 

@@ -128,7 +128,7 @@ class Insights:
         for page in pages:
             for metric in page["Metrics"]:
                 dimensions = {each["Name"]: each["Value"] for each in metric["Dimensions"]}
-                # The same is told by task definition, and of the cluster.
+                # The same metrics exist by task definition, and for the whole cluster.
                 if dimensions.keys() == {"ClusterName", "ServiceName"}:
                     names.add(dimensions["ServiceName"])
         return sorted(names)

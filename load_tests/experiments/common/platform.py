@@ -75,7 +75,7 @@ async def open_platform(
 
     Args:
         scratch: for the data of a private stack.
-        connections: how many connections which service will have, by its name, such as ``api_gateway``.
+        connections: how many connections each service will have, by its name, such as ``api_gateway``.
         cache_nodes: of a private stack.
 
     Raises:
@@ -132,7 +132,7 @@ async def _found(asked: Asked) -> Platform | None:
     }
     stores = [given[name] for name in SETTINGS if name != "gateway_url" and given[name]]
     if asked.target and not stores and (running is None or running.gateway_url != asked.target):
-        # Its stores may be out of reach, as in a VPC: load without a proof, which the result says.
+        # Its stores may be out of reach, as in a VPC: then the result says that the load was not proved.
         return Platform(backend, asked.target, asked.target, asked.feed_url, None, lambda: {})
     targets = choose_targets(given, running)
     if targets is None:

@@ -75,7 +75,7 @@ class Session:
 def conduct(session: Session, work: Callable[[Session], Awaitable[bool]]) -> None:
     """Run ``work``, and end this program: 0 done and proved, 1 not proved, 2 no run was possible, 130 stopped."""
 
-    # The drivers' notices about connections that come and go are what some experiments are about.
+    # Some experiments cut connections on purpose: the drivers' notices about that are not wanted.
     logging.basicConfig(level=logging.CRITICAL, format="%(name)s: %(message)s")
 
     async def guarded() -> bool:

@@ -12,9 +12,9 @@ _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
 _TICKS: Final = 5
 _BAR, _BETWEEN_BARS, _NAMES = 14, 8, 270
-"""Of a chart of bars: how thick one is, the room between those of two labels, and that for the labels."""
+"""In a chart of bars: the thickness of a bar, the room between the bars of two labels, and the room for the labels."""
 COLOURS: Final = 6
-"""So many are in the page's style; further lines begin again and are dashed."""
+"""Colours in the page's style. Further lines use them once more, dashed."""
 
 
 def svg(chart: Chart) -> str:
@@ -52,7 +52,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _rounded_up(value: float) -> float:
-    """To one, two or five times a power of ten; never 0."""
+    """Rounded up to one, two or five times a power of ten; never 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

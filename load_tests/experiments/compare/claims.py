@@ -36,7 +36,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def figure(self) -> float | None:
-        """What ours is held against."""
+        """The figure with which ours is compared."""
         return self.reported if self.corrected is None else self.corrected
 
 
@@ -107,7 +107,7 @@ def rivals(results: Sequence[Result]) -> dict[str, dict[int, LadderStep]]:
 
 
 def _cloud(results: Sequence[Result]) -> list[LadderStep]:
-    """Of ladders on AWS; where there are none, of the twin, if it has delays and quotas as a cloud has."""
+    """Steps of ladders on AWS. If there are none, those of the twin, if that has delays and quotas as a cloud has."""
     aws = ladder_steps([result for result in results if result.backend == "aws"], "contention")
     return aws or ladder_steps([result for result in results if _is_like_a_cloud(result)], "network")
 

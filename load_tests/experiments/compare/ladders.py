@@ -13,7 +13,7 @@ Named = Mapping[str, Result]
 
 
 def ladders_of(results: Named) -> dict[str, Result]:
-    """Those with a ladder."""
+    """The results that have a ladder."""
     return {name: result for name, result in results.items() if result.ladder}
 
 

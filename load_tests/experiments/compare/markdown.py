@@ -36,5 +36,5 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """As it stands there: no text of a file ends a cell, or becomes a tag, a link or an image."""
+    """The text, escaped: text of a file must not end a cell, or become a tag, a link or an image."""
     return re.sub(r"([\\|*`\[\]])", r"\\\1", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")

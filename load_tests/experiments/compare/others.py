@@ -12,7 +12,7 @@ from load_tests.experiments.compare.ladders import Named
 
 
 def measured(results: Named) -> Section:
-    """Which files, of what."""
+    """The files of results, and what each measured on which machine."""
     section = Section("What was measured, and on what")
     cut = [name for name, result in results.items() if not result.complete]
     if cut:
@@ -46,7 +46,7 @@ def _version(result: Result) -> str:
 
 
 def fanout(results: Named) -> Section | None:
-    """Viewers."""
+    """The live feed: how much of it viewers got, and how soon."""
     runs = {name: result for name, result in results.items() if result.fanout}
     if not runs:
         return None

@@ -40,7 +40,7 @@ from shared.clients.redis import open_redis
 Strategy = Literal["lua", "optimistic", "plain-lua"]
 Generator = Literal["locust", "plain"]
 PATIENCE_S = 60
-"""Of a user. A crowd in a closed loop waits long for its answers; that is what the percentiles are for."""
+"""How long a user waits for an answer. A crowd in a closed loop waits long, and the percentiles must show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ async def _proved(
 
 @contextlib.asynccontextmanager
 async def _strategy(platform: Platform, strategy: Strategy) -> AsyncIterator[tuple[str, Mapping[str, list[int]]]]:
-    """The gateway that decides in the way that is asked for, and the process of it where it is one of ours."""
+    """The gateway that decides by this strategy, and its process if this run starts it."""
     if strategy == "lua":
         yield platform.gateway_url, {}
         return

@@ -26,7 +26,7 @@ async def proof_of_step(client: httpx.AsyncClient, sources: Sources, load: Load,
 
 
 def summary(ledger: Ledger, verifications: Sequence[Verification]) -> ProofSummary:
-    """What many checks come to. Lost updates are accepted bids that PostgreSQL or JetStream does not have."""
+    """The result of many checks. Lost updates are accepted bids that PostgreSQL or JetStream does not have."""
     checks = [*run_checks(ledger, unknown_allowed=False), *(check for item in verifications for check in item.checks)]
     lost = 0
     for item in verifications:

@@ -20,7 +20,7 @@ _FROM, _TO = 3, 5
 _STABLE_S: Final = 900.0
 _LOOK_EVERY_S: Final = 2.0
 _REGISTERED: Final = "nats-0"
-"""Of the services of infrastructure/terraform one that is in Cloud Map: those behind the load balancer are not."""
+"""A service of infrastructure/terraform that is in Cloud Map; those behind the load balancer are not."""
 
 
 def boto_client(endpoint_url: str | None = None) -> Client:
@@ -115,7 +115,7 @@ class AwsDeployment:
         return took_ms
 
     async def cost_per_hour(self) -> float:
-        """Bills come a day later."""
+        """Cannot be measured: bills come a day later."""
         raise CannotDo("AWS tells costs a day later; docs/deploy-aws.md has the price list's")
 
     async def network_ms(self) -> float:
@@ -147,7 +147,7 @@ class AwsDeployment:
         return found
 
     async def _until(self, is_told: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Until it is stable. ``is_told``: whether a state is from after the order; the first may be from before."""
+        """Wait until the service is stable. ``is_told``: whether a state already shows the order; the first may not."""
         deadline_s = time.monotonic() + _STABLE_S
         while True:
             state = await self._state()

@@ -30,10 +30,10 @@ PORTS: Final = (
 )
 """The variables of the ports that the project publishes, each with a port of its own."""
 ANY_PORT: Final = ("ARCHIVER_PORT",)
-"""Those of a service of which several run: 0, so that the engine finds a free one for each."""
+"""The port variable of the service of which several run: 0, so that the engine finds a free port for each."""
 SERVICES: Final = ("api_gateway", "broadcast_service", "archival_worker")
 _SCALED: Final = "archival_worker"
-"""The one whose port nobody but a reader of metrics needs, so that each may have any."""
+"""The service of which several run. Only readers of metrics need its port, so each container may have any."""
 
 _LOOK_UP: Final = (
     "import socket, time; t = time.perf_counter(); socket.getaddrinfo('redis', 6379); "
@@ -125,7 +125,7 @@ class ComposeDeployment:
         return float(sum([bool((await self._project.log_of(name)).strip()) for name in names]))
 
     async def metrics(self) -> float:
-        """Of gateway and broadcaster: the ports of the archival workers are any."""
+        """Series of gateway and broadcaster; the ports of the archival workers are not known."""
         return await series_at([self._gateway_url, self._feed_url])
 
 

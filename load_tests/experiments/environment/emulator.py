@@ -24,7 +24,7 @@ _METRICS: Final = "Bidding/experiment"
 
 
 class _Answers(AwsDeployment):
-    """Of an emulator that runs no task, what only tasks could show is not there."""
+    """The answers of an emulator that runs no task, so it cannot do what needs tasks."""
 
     @override
     async def deployment_s(self) -> float:
@@ -97,7 +97,7 @@ class EmulatorBackend:
         await asyncio.to_thread(server.start)
         url = f"http://{HOST}:{port}"
         try:
-            # What moto knows is its module's, and outlives the server: the repetition before would count too.
+            # moto keeps its state in its module, and so beyond the server: the repetition before would count too.
             async with httpx.AsyncClient(trust_env=False) as client:
                 (await client.post(f"{url}/moto-api/reset")).raise_for_status()
             yield url

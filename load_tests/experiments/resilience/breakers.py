@@ -33,7 +33,7 @@ ECS_SERVICES: Final = {
     "gateway": "gateway",
     "cache": "cache-node",
 }
-"""The same on ECS, as infrastructure/terraform names its services; the stores are none."""
+"""The same on ECS, as infrastructure/terraform names its services; Redis and PostgreSQL are no services there."""
 
 _BACK_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.1
@@ -44,7 +44,7 @@ class Breaker(Protocol):
     """Breaks one part."""
 
     how: str
-    """In words, for the result."""
+    """What it does to the part, in words for the result."""
 
     async def kill(self) -> None:
         """Make it fail, without a warning to it. Raises Refused where that is not possible."""
@@ -90,7 +90,7 @@ def breaker_for(platform: Platform, victim: str, *, cluster: str = "") -> Breake
 
 
 class ProcessBreaker:
-    """A process of a stack that this run has started: SIGKILL, and nobody restarts it before it shall come back."""
+    """A process of a stack that this run has started: SIGKILL, and nothing restarts it before :meth:`bring_back`."""
 
     def __init__(self, stack: Stack, process: str) -> None:
         self._stack, self._process = stack, process
@@ -106,7 +106,7 @@ class ProcessBreaker:
         await self._stack.start_process(self._process)
 
     async def give_back(self) -> None:
-        """The stack goes with the run."""
+        """Nothing to do: the stack ends with the run."""
 
 
 class SupervisedBreaker:
@@ -138,7 +138,7 @@ class SupervisedBreaker:
         await _until(is_back, f"{self._process} was not restarted; does its supervisor run?")
 
     async def give_back(self) -> None:
-        """Its supervisor does."""
+        """Nothing to do: its supervisor restarts it."""
 
     def _entry(self) -> ProcessRecord | None:
         record = RunRecord.read(self._record)

@@ -30,7 +30,7 @@ _WORKS_AGAIN_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.1
 _REST_S: Final = 20.0
 _FAILED_CHECK: Final = "no_failures"
-"""Of the proof: requests that failed during the failure are in the phases, and no fault of the stores."""
+"""The check of the proof that is ignored: the phases count failed requests, which are no fault of the stores."""
 
 
 @dataclass(frozen=True, slots=True)

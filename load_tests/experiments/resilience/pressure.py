@@ -87,7 +87,7 @@ class Pressure:
                     task.cancel()
 
     async def stop_bidding(self) -> None:
-        """Nobody bids any more; viewers and readers stay. A bid that is cut off in flight is unknown."""
+        """Stop the bidders; viewers and readers stay. A bid that is cut off in flight is unknown."""
         for task in self._bidding:
             task.cancel()
         await asyncio.gather(*self._bidding, return_exceptions=True)
@@ -140,8 +140,8 @@ class Pressure:
         await asyncio.sleep(_BACK_OFF_S)
 
     async def _read(self) -> None:
-        """By turns a history, from PostgreSQL and Redis, and a list, from PostgreSQL, through the cache where there is
-        one."""
+        """Read in turn a history, from PostgreSQL and Redis, and a list, from PostgreSQL, through the cache if there
+        is one."""
         for number in itertools.count():
             item_id = self._item_ids[number % len(self._item_ids)]
             path = "/api/v1/items" if number % 2 else f"/api/v1/items/{item_id}/bids"

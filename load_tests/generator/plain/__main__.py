@@ -44,7 +44,7 @@ async def work(run: Run) -> None:
             await asyncio.gather(*(user.stop() for user in users))
     for user in users:
         user.leave()
-    await asyncio.sleep(0)  # their transports tell them so
+    await asyncio.sleep(0)  # lets the transports tell the users that they are closed
     reporting.cancel()
     write_ledger(Path(run.books) / f"ledger-{run.process}.json", tally.close())
 

@@ -96,7 +96,7 @@ def _address_of(gateway_url: str) -> tuple[str, int]:
 
 
 def _runs_of(load: Load, host: str, port: int, folder: Path) -> Sequence[Run]:
-    """Each process its part of the users, as even as can be."""
+    """The run of each process, with the users shared as evenly as possible."""
     counts = [load.users // load.processes + (number < load.users % load.processes) for number in range(load.processes)]
     return [
         Run(
@@ -121,7 +121,7 @@ def _runs_of(load: Load, host: str, port: int, folder: Path) -> Sequence[Run]:
 
 
 def _together(lines: Sequence[Progress]) -> Progress:
-    """Times cannot be added up: those of the slowest process stand for all."""
+    """One line for all processes. Percentiles cannot be added up: those of the slowest process stand for all."""
     slowest = max((line.latency for line in lines), key=lambda times: times.p99_ms, default=Latency())
     return Progress(
         seconds=max(line.seconds for line in lines),

@@ -121,7 +121,7 @@ class User(asyncio.Protocol):
         if self._run.pace_s:
             pause_s = max(pause_s, self._due_s - time.monotonic())
         if self._timer is not None:
-            # Of before a connection that is gone: the user would act for two from now on.
+            # This timer is from before the connection was lost: with two, the user would act twice as often.
             self._timer.cancel()
             self._timer = None
         if pause_s > 0:
@@ -159,7 +159,7 @@ class User(asyncio.Protocol):
         end = data.find(_HEAD_END)
         length = 0
         if end >= 0:
-            # Names of headers have no case.
+            # Header names are case-insensitive.
             head = data[:end].lower()
             at = head.find(_LENGTH)
             digits = head[at + len(_LENGTH) : end].partition(b"\r\n")[0].strip() if at >= 0 else b""
@@ -174,7 +174,7 @@ class User(asyncio.Protocol):
             return
         self._buffer = b""
         if self._asked is None or len(data) > end + len(_HEAD_END) + length:
-            # Something that nobody has asked for: what follows cannot be told apart.
+            # An answer without a request: later answers could not be matched with their requests any more.
             self._hang_up()
             return
         self._wait(self._heard(int(data[9:12]), data[end + len(_HEAD_END) :]))

@@ -135,7 +135,7 @@ def _report_progress(environment: Environment) -> None:
 
 
 def _latency(stats: RequestStats) -> Latency:
-    """As Locust has measured and rounded it; it adds up what its workers tell."""
+    """The latencies as Locust has measured and rounded them; its master adds up those of its workers."""
     entry = stats.get(BID_NAME, "POST")
     p50, p95, p99 = (float(entry.get_response_time_percentile(share)) for share in (0.5, 0.95, 0.99))
     return Latency(p50, p95, p99, float(entry.max_response_time))

@@ -38,4 +38,4 @@ class RunSettings:
 
 
 RUN = RunSettings()
-"""Of this process. Its fields are set by the hooks when a test starts."""
+"""The settings of this process. The hooks set the fields when a test starts."""

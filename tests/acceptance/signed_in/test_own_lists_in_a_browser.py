@@ -29,7 +29,7 @@ async def shot(person: Person, name: str) -> None:
 
 
 async def names(person: Person) -> list[str]:
-    """Of the lots that the catalogue shows."""
+    """The names of the lots that the catalogue shows."""
     return await person.at(".card:visible h2").all_inner_texts()
 
 
@@ -48,7 +48,7 @@ async def test_the_watch_list_goes_with_the_person(known: GuardedHouse, guarded:
         await desk.open_lot(item)
         await desk.page.get_by_role("button", name=watch).click()
     await shows(desk, "/?status=watched", "dulcimer", "spinet")
-    # Who signs in has a list of her own, and is asked about what the browser watched.
+    # After her sign-in she has a list of her own, and is asked about the lots that the browser watched.
     await known.sign_in(desk, "bidder")
     await desk.sees("#none-such-text", "You watch no lot.")
     await desk.sees(".take-over", "Before you signed in, this browser watched 2 lots.")
@@ -80,7 +80,7 @@ async def test_the_watch_list_goes_with_the_person(known: GuardedHouse, guarded:
     await expect(phone.page.get_by_role("button", name=watch)).to_have_attribute("aria-pressed", "false")
     await shows(desk, "/?status=watched", "celesta", "spinet")
 
-    # What she has bid on is known here, too, and she is told that she was outbid.
+    # The lots that she has bid on are known here, too, and she is told that she was outbid.
     heard = 0
 
     async def mine() -> bool:

@@ -28,7 +28,7 @@ class Wish:
 
     @property
     def kind(self) -> str:
-        """For counting: the key and what is bid."""
+        """The kind of the bid, for counting: its key, and what is bid."""
         if self.is_misuse:
             return "misuse"
         content = "amount" if self.max_amount is None else "max" if self.amount is None else "both"

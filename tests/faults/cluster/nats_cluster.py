@@ -58,7 +58,7 @@ class NatsCluster:
         return ",".join(f"nats://{login}@{HOST}:{proxy.port}" for proxy in self._clients.values())
 
     async def start(self, stack: Stack) -> None:
-        """In place of the one server of the stack, which ends."""
+        """Start the cluster in place of the stack's single server, which ends."""
         await stack.stop_process("nats")
         self._nowhere = await self._open.enter_async_context(FaultyProxy(0))
         self._nowhere.refuse()
@@ -108,7 +108,7 @@ class NatsCluster:
         )
 
     def cut_off(self, run: FaultRun, name: str) -> None:
-        """From its clients and from the two others, in both directions; nobody is told, nothing passes."""
+        """Cut a server off from clients and the two others, in both directions: connections stay, nothing passes."""
         around = self._around(run, name)
         assert not around, f"{name} is connected past the proxies: {around}"
         for proxy in self._lines_of(name):
@@ -116,7 +116,7 @@ class NatsCluster:
         run.fault(f"{name} is cut off")
 
     def join(self, run: FaultRun, name: str) -> None:
-        """Again, as after a partition: connections from before it are gone."""
+        """Let the server join again, as after a partition: connections from before it are gone."""
         for proxy in self._lines_of(name):
             proxy.heal(late=False)
         run.note(f"{name} is reachable again")

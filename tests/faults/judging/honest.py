@@ -29,7 +29,7 @@ from tests.faults.rig.history import (
 
 SECOND_US = 1_000_000
 EXTENDED_US = 7 * SECOND_US
-"""By how much it moves an end."""
+"""By how much an operation extends an end."""
 _EVENT_TYPES = {
     **{"pause": "paused", "resume": "resumed", "extend": "end_moved"},
     **{"cancel": "cancelled", "void": "voided"},

@@ -69,7 +69,7 @@ class Ledger:
 
     @property
     def acknowledged(self) -> list[Sent]:
-        """Those whose clients were told of an acceptance."""
+        """The bids whose clients were told of an acceptance."""
         return [each for each in self.sent.values() if each.oks]
 
 

@@ -42,7 +42,7 @@ class _Observer:
 
 
 class _Times:
-    """Of each decision, before which instant it cannot have been and after which it must have been."""
+    """For each decision, the instant before which it cannot have been made, and the one by which it was made."""
 
     def __init__(self, bounds: Sequence[tuple[float, float]]) -> None:
         self.bounds = bounds
@@ -86,7 +86,7 @@ def _bounds(records: Records, replay: Replay, ledger: Ledger) -> list[tuple[floa
 
 
 def _decided_in_real_time(times: _Times, replay: Replay) -> Iterator[str]:
-    """Who was sent after another was acknowledged has the higher number."""
+    """A bid that was sent after another one was acknowledged has the higher number."""
     late, latest_s = set(), -math.inf
     for position, (sent_s, known_s) in enumerate(times.bounds, 1):
         latest_s = max(latest_s, sent_s)
@@ -281,7 +281,7 @@ def _not_begun(records: Records, replay: Replay, state: State, sent_s: float) ->
 
 
 class _Standing:
-    """From which place on a bid stood, and up to which."""
+    """The places from which on and up to which each bid stood."""
 
     def __init__(self, replay: Replay) -> None:
         self._accepted: dict[str, int] = {}

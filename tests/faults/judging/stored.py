@@ -95,7 +95,7 @@ def _numbers_have_no_gap(records: Records, rows: Sequence[Row]) -> Iterator[str]
 
 
 def _prices_rise(records: Records, rows: Sequence[Row]) -> Iterator[str]:
-    """From one bid to the next, unless a bid was struck between them."""
+    """Prices rise from one bid to the next, unless a bid was struck between them."""
     voids = [event.seq for event in records.events if event.type == "voided"]
     fallen = {
         later.seq

@@ -11,7 +11,7 @@ from tests.faults.judging.wording import repeated, report
 
 
 def viewer_violations(records: Records, replay: Replay) -> Iterator[str]:
-    """Of every viewer."""
+    """The violations that any viewer has seen."""
     prices = _prices(records)
     struck = sorted(event.seq for event in records.events if event.type == "voided")
     for viewer in records.viewers:
@@ -36,7 +36,7 @@ def _states(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def _never_goes_back(viewer: Viewer, struck: Sequence[int]) -> Iterator[str]:
-    """Also from one connection to the next. Only a void lowers a price."""
+    """Nothing goes back, from one connection to the next either. Only a void lowers a price."""
     shown = [
         (number, frame) for number, frames in enumerate(viewer.connections) for frame in frames if not frame.is_resumed
     ]

@@ -16,6 +16,6 @@ def report(what: str, found: Iterable[object]) -> Iterator[str]:
 
 
 def repeated(values: Iterable[object]) -> set[object]:
-    """Those that come more than once."""
+    """The values that come more than once."""
     seen: set[object] = set()
     return {value for value in values if value in seen or seen.add(value)}  # type: ignore[func-returns-value]

@@ -22,7 +22,7 @@ Partition = Literal["refused", "black hole", "no requests", "no answers"]
 
 
 class Line(NamedTuple):
-    """From a service to a server."""
+    """The line from a service to a server."""
 
     service: str
     server: Server
@@ -41,7 +41,7 @@ LINES = (
     Line(BROADCAST_SERVICE, "redis"),
     Line(BROADCAST_SERVICE, "nats"),
 )
-"""Every one that there is: the broadcaster does not know PostgreSQL."""
+"""Every line but the broadcaster's to PostgreSQL, which it asks only about closed items that have left Redis."""
 
 PARTITIONS: tuple[Partition, ...] = ("refused", "black hole", "no requests", "no answers")
 """``refused``: connections are reset. The others leave them open: nothing passes, or nothing in one direction."""
@@ -115,5 +115,5 @@ class Parted:
         self._links.part(self._line, chance.choice(PARTITIONS))
 
     async def heal(self) -> None:
-        """As before."""
+        """Join the two again."""
         self._links.proxies[self._line].heal()

@@ -145,7 +145,7 @@ async def _part_and_heal(run: FaultRun, links: Links, line: Line, how: Partition
 
 
 async def _has_caught_up(run: FaultRun) -> None:
-    """Until the archive and the viewers are where Redis is now."""
+    """Wait until the archive and the viewers are where Redis is now."""
     async with run.redis() as redis, run.postgres() as postgres:
         seqs = {item_id: int(await redis.hget(item_key(item_id), "seq") or 0) for item_id in run.items}
 

@@ -36,7 +36,7 @@ class RedisClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For a server that is to have this clock."""
+        """The environment of a server that is to have this clock."""
         return {"LD_PRELOAD": str(self._library), "CLOCK_SHIFT_FILE": str(self._file)}
 
     async def start_under(self, stack: Stack) -> None:
@@ -45,7 +45,7 @@ class RedisClock:
         await stack.restart("redis")
 
     def jump_to(self, shift_s: int) -> None:
-        """From now on so many seconds ahead of the true time, or behind it."""
+        """Set the clock so many seconds ahead of the true time, or behind it where negative."""
         # In one step: the server may read at any moment.
         whole = self._file.with_suffix(".new")
         whole.write_text(f"{shift_s}\n")

@@ -25,7 +25,7 @@ ADDRESSES_OF_LOOPBACK = sys.platform == "linux"
 
 
 class Bus:
-    """Of the nodes whose clients connect to these ports."""
+    """The bus of the nodes whose clients connect to these ports."""
 
     def __init__(self, bus_ports: Mapping[int, int]) -> None:
         """``bus_ports``: by the port for clients, where each node itself listens for the others."""
@@ -57,7 +57,7 @@ class Bus:
         self._joined.clear()
 
     def join(self) -> None:
-        """As after a partition: what was kept never arrives, and the nodes connect again."""
+        """Join the nodes, as after a partition: what was kept never arrives, and the nodes connect again."""
         self._apart = set()
         self._joined.set()
 

@@ -79,13 +79,13 @@ class Nodes:
         await self.clients[source].execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", node)
 
     async def begin(self, shard: str, source: int, target: int) -> None:
-        """From here on its keys may be on either node."""
+        """Begin to move the shard: from here on its keys may be on either node."""
         slot = SLOTS[shard]
         await self.clients[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", await self.id_of(source))
         await self.clients[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", await self.id_of(target))
 
     async def move_keys(self, shard: str, source: int, target: int) -> None:
-        """All of them, some at a time."""
+        """Move all keys of the shard, some at a time."""
         slot, client = SLOTS[shard], self.clients[source]
         while keys := await client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, _KEYS_AT_ONCE):
             await client.execute_command("MIGRATE", HOST, target, "", 0, 10_000, "KEYS", *keys)

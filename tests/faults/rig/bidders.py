@@ -27,7 +27,7 @@ PAUSE_S = 0.02
 _REPEATS_MAX = 3
 # A client that hears nothing for so long asks again, perhaps another gateway.
 TIMEOUT_S = 5.0
-# Of so many accepted bids a client or an operator may still make something.
+# How many accepted bids are remembered per item, to be repeated, misused or struck.
 _REMEMBERED_MAX = 100
 
 

@@ -27,7 +27,7 @@ _in_one_process = pytest.mark.xdist_group("disks")
 
 
 def needs_own_disk(test: _Test) -> _Test:
-    """For a test that uses an :class:`OwnDisk`."""
+    """Marks a test that uses an :class:`OwnDisk`."""
     marked: _Test = _in_one_process(_skip_without_tools(test))
     return marked
 

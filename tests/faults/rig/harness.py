@@ -117,7 +117,7 @@ class FaultRun:
         """Per item, what viewers beside the watchers were shown: for the judge."""
         self._lost_s: list[float] = []
         self.wall_offset_s: float | None = time.time() - time.monotonic()
-        """What leads from this process's clock to that of Redis; None for a run that moves the clock of Redis."""
+        """What to add to this process's clock to get that of Redis; None for a run that moves the clock of Redis."""
         self._has_operators = operators > 0
         self.timeline: list[str] = []
         self.faults = 0
@@ -244,7 +244,7 @@ class FaultRun:
 
     @property
     def sums(self) -> Mapping[str, int]:
-        """Of everything that was judged: ``acknowledged``, ``lost``, ``doubled``, ``hidden``."""
+        """The sums over everything that was judged: ``acknowledged``, ``lost``, ``doubled``, ``hidden``."""
         sums = Counter(self._of_retired)
         for name in ("acknowledged", "lost", "doubled", "hidden"):
             sums[name] += sum(getattr(history, name) for history in self.histories)

@@ -69,7 +69,7 @@ class LineToRedis:
         await self._eating.__aenter__()
 
     async def heal(self) -> None:
-        """As before; what waited for an answer is cut."""
+        """Restore the line; connections that waited for an answer are cut."""
         self._proxy.delay_s = 0.0
         if self._eating is not None:
             await self._eating.__aexit__(None, None, None)
@@ -104,7 +104,7 @@ class LongRun:
         """Every violation of every round, in words."""
         self.reads = 0
         self.events: Counter[str] = Counter()
-        """Of what was decided, how often what."""
+        """How often each kind of decision was made."""
 
     async def go_on(self, seconds: float) -> None:
         """Round after round, until so long has passed; at least one."""

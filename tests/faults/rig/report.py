@@ -37,7 +37,7 @@ REPORTS: list[Report] = []
 DETAILS: list[str] = []
 """Lines about single runs, for the terminal alone."""
 PROPERTY = "fault runs"
-"""Of a test's report: what :func:`take` gave."""
+"""The property of a test's report that has what :func:`take` gave."""
 
 
 def take() -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Running:
     resources: AsyncExitStack
 
     async def stop(self) -> None:
-        """In an orderly way, as on SIGTERM."""
+        """Stop the worker in an orderly way, as on SIGTERM."""
         self.worker.request_stop()
         await asyncio.wait({self.tasks[0]}, timeout=PATIENCE_S)
         self.cursors.request_stop()
@@ -64,10 +64,10 @@ class Running:
         await self.kill()
 
     async def kill(self) -> None:
-        """At once: nothing is finished, acknowledged, given back or copied. A defect of the worker surfaces here."""
+        """End it at once: it finishes, acknowledges, gives back and copies nothing. Its defects surface here."""
         running = set(self.tasks)
         while running:
-            # Again and again: whatever does not end at once must not keep the test.
+            # Cancel again and again: a task that does not end at once must not hold up the test.
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=0.5)

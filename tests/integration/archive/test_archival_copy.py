@@ -158,7 +158,7 @@ class WithoutCopy(Archive):
 
 
 def random_batches(seed: int) -> list[list[Delivery]]:
-    """Of two items: their events in any order, some of them twice, and some that contradict what has their place."""
+    """Batches of two items' events: in any order, some twice, and some that contradict the event in their place."""
     random_ = random.Random(seed)
     entries: list[tuple[int, Sequence[Event]]] = []
     for item_id in ("lot-1", "lot-2"):
@@ -168,7 +168,7 @@ def random_batches(seed: int) -> list[list[Delivery]]:
         entries.append((22, [bid(item_id, random_.randrange(1, 40), bid_id="other", user_id="eve")]))
         entries.append((23, [bid(item_id, 50, bid_id=f"bid-1-{random_.randrange(1, 37)}", user_id="eve")]))
     messages = [delivery(n, *events) for n, events in entries]
-    # What contradicts must not come first in one run and last in the other: the order is the same for both.
+    # Contradicting events must not come first in one run and last in the other: the order is the same for both.
     messages += random_.sample(messages, 10)
     random_.shuffle(messages)
     batches = []

@@ -51,7 +51,7 @@ def those_before(name: str, folder: Path) -> Path:
 
 
 async def digests(connection: asyncpg.Connection) -> dict[str, str]:
-    """Of each table its rows, whatever their order."""
+    """A digest of each table's rows, whatever their order."""
     return {
         table: await connection.fetchval(
             f"SELECT count(*) || ' ' || md5(string_agg(t::text, '' ORDER BY t::text)) FROM {table} AS t"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 PATIENCE_S = 60.0
 ITEMS = [f"lot-{number}" for number in range(12)]
-"""In many shards."""
+"""Items of many shards."""
 
 
 async def rows_of(port: int) -> int:
@@ -57,7 +57,7 @@ async def all_acknowledged(house: House) -> None:
 
 
 async def test_archivers_die_beside_another_and_each_bid_is_stored_once(start_stack: StackFactory) -> None:
-    # What a dead one had in its hands comes again after this.
+    # After this long JetStream redelivers what a dead archiver had.
     stack = await start_stack(services=(API_GATEWAY, ARCHIVAL_WORKER), env={"ARCHIVER_ACK_WAIT_S": "2"})
     told: dict[str, list[str]] = {item_id: [] for item_id in ITEMS}
     stop = asyncio.Event()

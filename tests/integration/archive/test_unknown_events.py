@@ -84,7 +84,7 @@ async def test_a_newer_version_finds_it_stored_and_no_clash(world: World) -> Non
 
 
 def _as_read(event: UnknownEvent) -> Delivery:
-    """As a version that does not know the type has read it."""
+    """The event as a version reads it that does not know its type."""
     sound = delivery(1, of_the_future(event.item_id, event.seq))
     assert sound.batch is not None
     return replace(sound, batch=msgspec.structs.replace(sound.batch, events=[event]))

@@ -29,7 +29,7 @@ _SOFT: Final = '{"trigger_us":60000000,"extend_us":120000000,"mode":"from_end","
 _TURNS: Final = ("paused", "resumed", "extended")
 
 Event = tuple[str, int]
-"""Type and microsecond."""
+"""An event's type, and its microsecond."""
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ _PLANS = """
 
 @asynccontextmanager
 async def pool_of(url: str, *, only_looks_up: bool) -> AsyncIterator[asyncpg.Pool]:
-    """Of one connection, so that all of it happens in one session."""
+    """A pool of one connection, so that everything happens in one session."""
     pool = await open_postgres(url, name="look-ups", connections_max=1, only_looks_up=only_looks_up)
     try:
         yield pool

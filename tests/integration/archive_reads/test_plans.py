@@ -47,7 +47,7 @@ _WATCHED = """
 async def connection(archive_servers: Stack) -> AsyncIterator[Any]:
     found = await asyncpg.connect(archive_servers.urls.postgres_url)
     await fill(found, items=ITEMS, bids=BIDS)
-    # Of one seller with many items, and one bidder who bids on all.
+    # One seller with many items, and one bidder who bids on all of them.
     await found.execute("UPDATE items SET seller_id = 'sam' WHERE item_id > 'lot-5'")
     await found.execute(_BIDDERS)
     await found.execute(_WATCHED)

@@ -175,7 +175,7 @@ class EcsWorld:
     # -------------------------------------------------------------------------------------------------- what ECS does
 
     def run(self) -> None:
-        """Until `end`: services come to what they should run."""
+        """Bring services to what they should run, until `end`."""
         while not self._ended.wait(_LOOK_S):
             self._step()
 

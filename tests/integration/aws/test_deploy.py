@@ -110,7 +110,7 @@ def test_a_migration_that_fails_changes_nothing(place: tuple[EcsWorld, list[str]
     assert "ended with exit code 1" in result.output
     assert "aws logs tail /bidding-dev/one-shot" in result.output
     assert (world.tags(), world.notes(), changed(world)) == (ALL_OLD, {}, [])
-    # Nor are commands that run once those of the version that is not deployed.
+    # Commands that run once are not of the version that was not deployed either.
     assert runs_once(world).endswith(OLD)
     world.migrate_exit = 0
     again = deploy("--tag", NEW, *arguments)
@@ -130,7 +130,7 @@ def test_a_version_that_does_not_answer_is_rolled_back(
     assert "/ready: HTTP 503" in result.output
     assert changed(world) == [*ORDER, *reversed(ORDER)]
     assert (world.tags(), world.notes()) == (ALL_OLD, {})
-    # What runs once, such as `recover`, is of the version that works again.
+    # Commands that run once, such as `recover`, are of the version that works, again.
     assert runs_once(world).endswith(OLD)
 
 

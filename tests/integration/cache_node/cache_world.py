@@ -26,7 +26,7 @@ SLOWNESS: Final = 5
 READY_S: Final = 60.0
 
 PATIENT: Final = {"READ_CACHE_PEER_TIMEOUT_MS": "2000", "READ_CACHE_LEASE_S": "15"}
-"""For tests that kill nobody: a busy machine makes a peer silent for longer than the usual 250 ms."""
+"""Settings for tests that kill no node: a busy machine makes a peer silent for longer than the usual 250 ms."""
 
 Json = dict[str, Any]
 

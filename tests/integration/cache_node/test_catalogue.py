@@ -77,7 +77,7 @@ async def test_two_hundred_readers_of_a_page_are_a_few_questions(platform: Platf
         lists, states = asked.count(_LIST), asked.count(_STATES)
         tell(f"{READERS} readers of a page within {took_s:.2f} s: {lists} + {states} questions")
         assert 1 <= lists <= 2 + took_s / (CATALOGUE_OLD_S / 3)
-        # Of a gateway's own cache all eight are asked for at once; of nodes each by itself.
+        # A gateway's own cache asks for all eight at once; nodes ask for each by itself.
         assert 1 <= states <= (len(closed) if number == 0 else 3)
 
 

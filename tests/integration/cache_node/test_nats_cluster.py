@@ -26,8 +26,8 @@ pytestmark = pytest.mark.integration
 
 FRONT_END: Final = "front"
 AGREED_S: Final = 15.0
-"""Until a ring without a dead node is agreed: its lease of 3 s, and before that up to 9 s in which NATS chooses another
-leader."""
+"""Seconds until a ring without a dead node is agreed: up to 9 s in which NATS chooses another leader, and then the
+dead node's lease of 3 s."""
 _BUCKET: Final = f"KV_{ReadCacheSettings.model_fields['read_cache_bucket'].default}"
 _RING: Final = f"{_BUCKET}_ring"
 _LEASES: Final = f"{_BUCKET}_leases"

@@ -142,7 +142,7 @@ async def test_a_slow_archive_sheds_and_what_is_kept_is_told_all_the_same(world:
     await world.add_closed(item)
     assert (await world.value("n0", f"items/{item}")).status == 200
     async with world.held_up():
-        # Of one node's keys, more than may be asked and wait.
+        # More keys of one node than may be asked for and wait at a time.
         told = await world.agreed(*NAMES)
         ring = ring_of(told)
         keys = [f"items/{each}" for each in (fresh() for _ in range(9_000)) if ring.owner(f"items/{each}").name == "n0"]

@@ -43,7 +43,7 @@ class World:
         return stored
 
     async def chain(self, chainer: Chainer | None = None) -> int:
-        """Until nothing is left to do; how many events were added."""
+        """Extend the chains until nothing is left to do. Returns how many events were added."""
         chainer = chainer or self.chainer
         added = 0
         while chainer.waiting:

@@ -128,7 +128,7 @@ SWAP = (
         ("UPDATE event_hashes SET hash = sha256('x') WHERE LOT seq = 5", "1:5", "bid"),
         ("DELETE FROM event_hashes WHERE LOT seq = 2", "1:2", "bid"),
         ("DELETE FROM chains WHERE LOT true", "1:0", "created"),
-        # What no hash covers, because it changes or is derived: it has to agree with what they do cover.
+        # Values that no hash covers, since they change or are derived, must agree with the values that hashes cover.
         ("UPDATE bids SET status = 'voided' WHERE LOT seq = 4", "1:4", "bid"),
         ("UPDATE items SET highest_bidder_id = 'mallory' WHERE LOT true", "1:6", "item"),
         ("UPDATE items SET current_bid = 1 WHERE LOT true", "1:6", "item"),

@@ -321,7 +321,7 @@ async def test_from_the_first_bid_to_the_verified_export(start_stack: StackFacto
     async with httpx.AsyncClient(base_url=stack.urls.archiver_url, timeout=30) as http:
 
         async def is_counted() -> bool:
-            """A moment after the file is there."""
+            """Both figures, which follow a moment after the file."""
             metrics = (await http.get("/metrics")).text
             return "archiver_chained_events_total 5\n" in metrics and "archiver_exports_total 1\n" in metrics
 

@@ -81,7 +81,7 @@ async def test_an_id_is_not_opened_a_second_time_by_a_gateway_that_slept(start_s
             openings.append(asyncio.create_task(items.create(NewItem(Terms("again", 0), name="A second one"))))
             await asyncio.wait(openings, timeout=0.5)
 
-        # Who opens an id does not rely on somebody's question that began before all this.
+        # A gateway that opens an id does not rely on an older question, which began before all this.
         items = auction.items(Slow(auction.witnesses, another_whole_life))
         with pytest.raises(ItemNotFound):
             await items.absent("again")

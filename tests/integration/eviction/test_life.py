@@ -223,7 +223,7 @@ async def test_a_void_brings_it_back_and_it_leaves_again(start_stack: StackFacto
 
 
 async def no_longer_returned(auction: Auction, *item_ids: str) -> None:
-    """As if their minute was over."""
+    """Let these items leave, as if the minute for which a void keeps them was over."""
     for item_id in item_ids:
         await auction.redis.hdel(item_key(item_id), "returned_us")
 

@@ -43,7 +43,7 @@ from tests.waiting import eventually
 FEED = "broadcast_service"
 PATIENCE_S = 60.0
 ANSWER_S = 30.0
-"""For one answer of a server, beside other tests."""
+"""Seconds for one answer of a server, while other tests run."""
 
 Json = dict[str, Any]
 

@@ -50,7 +50,7 @@ class Ground:
 
 @pytest_asyncio.fixture
 async def ground(redis_url: str) -> AsyncIterator[Ground]:
-    """In a database of its own in the shared server."""
+    """An item in a database of its own, in the shared server."""
     async with Redis.from_url(redis_url.rpartition("/")[0] + "/9", protocol=2) as redis:
         await redis.flushdb()
         yield Ground(redis)

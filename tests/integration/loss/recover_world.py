@@ -86,7 +86,7 @@ class House:
         return [decode_event(event) for event in raw]
 
     async def verdicts(self) -> dict[bytes, dict[bytes, bytes]]:
-        """Those of accepted bids, by item."""
+        """The kept verdicts of accepted bids, by item."""
         keys = [key async for key in self.redis.scan_iter("*:verdicts:*")]
         return {key: cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(key))) for key in keys}
 

@@ -244,7 +244,7 @@ async def test_how_a_bidder_stands_on_a_lost_item_is_not_made_up(ground: Ground)
 
 
 class Slow(Witnesses):
-    """Who knows it takes time; how many wait for it now."""
+    """Witnesses that take their time; ``asked`` counts the questions."""
 
     def __init__(self, archive: Archive, nats: NatsLink) -> None:
         super().__init__(archive, nats, timeout_s=10)

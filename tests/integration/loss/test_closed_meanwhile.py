@@ -53,7 +53,7 @@ async def test_what_is_lost_while_a_recovery_is_at_work_waits_for_the_next_one(
         if loss == "closed":
             assert await scripts.close_shard(A_MOMENT_AGO, epoch=1, n=99)
             return
-        # What it has published in the last moment is in the stream alone.
+        # The entries that it published last are in the stream alone.
         await house.publish(last)
         keys = [key async for key in redis.scan_iter(f"{{{A_MOMENT_AGO}}}:*")]
         await redis.delete(*keys)

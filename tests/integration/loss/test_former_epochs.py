@@ -41,7 +41,7 @@ async def world(servers: Stack) -> AsyncIterator[World]:
 
 
 async def begin_recovery(world: World) -> int:
-    """As a run does it, before it reads anything of the shard."""
+    """Begin a recovery as a run does, before it reads anything of the shard."""
     async with world.archive.transaction() as connection:
         return await world.archive.begin_recovery(connection, SHARD)
 
@@ -53,7 +53,7 @@ async def cursor(world: World) -> tuple[Any, ...]:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Archive]:
-    """With connections that are new."""
+    """The archive over new connections."""
     pool = await open_postgres(url, name="test", timeout_s=10)
     yield Archive(pool)
     pool.terminate()
@@ -233,7 +233,7 @@ async def test_a_relay_that_slept_past_a_recovery_changes_nothing(start_stack: S
         assert tuple(cursor) == (1, 4, []), "the new epoch has not archived anything yet"
 
         async def is_told() -> bool:
-            """A moment after the row is there."""
+            """The alarm, the figures and the line, which follow a moment after the row."""
             archiver = house.stack.urls.archiver_url
             alarms = (await house.http.get(f"{archiver}/ready")).json()["alarms"]
             metrics = (await house.http.get(f"{archiver}/metrics")).text

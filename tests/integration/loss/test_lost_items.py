@@ -35,7 +35,7 @@ async def assert_rebuilt(ask: Callable[[], Awaitable[httpx.Response]], what: str
 
 
 async def assert_everybody_is_told(house: House, item_id: str) -> None:
-    """Who asks for the item, or wants something done to it."""
+    """Everybody who asks for the item, or wants something done to it, is told that it is lost."""
     path, reason = f"/api/v1/items/{item_id}", {"reason": "a test"}
     asked: dict[str, Callable[[], Awaitable[httpx.Response]]] = {
         "bid": lambda: house.bid(item_id, "eve", "meanwhile", amount=1_000),
@@ -227,7 +227,7 @@ async def test_who_is_unknown_is_no_lost_item(start_stack: StackFactory) -> None
         strangers = [house.http.get(f"/api/v1/items/stranger-{number}") for number in range(200)]
         mixed = [house.http.get(f"/api/v1/items/{LOT}") for _ in range(20)]
         results = await asyncio.gather(*strangers, *mixed)
-        # Who waits too long for a turn is told to come again.
+        # A request that waits too long for its turn is refused with Retry-After.
         assert {answer.status_code for answer in results[:200]} <= {404, 503}
         assert {(answer.status_code, answer.json()["code"]) for answer in results[200:]} == {(503, "BEING_REBUILT")}
 

@@ -113,7 +113,7 @@ async def put_entry(world: World, n: int, event: Event) -> None:
 
 
 async def close(redis: Any, item_id: str, epoch: int) -> None:
-    """As a gateway closes a shard that went back."""
+    """Close the shard as a gateway does if it went back."""
     key = cursors_key(names.shard_of(item_id))
     await redis.hset(key, "stale", str(epoch))
     await redis.hdel(key, "epoch")
@@ -244,7 +244,7 @@ async def test_the_new_epoch_is_above_those_that_postgresql_has_forgotten(world:
             # Acknowledged by a worker before, so that no run reads it again.
             await world.publish(9, bid(LOT, 7, epoch=5), shard_epoch=5)
             if known_by.endswith("late message"):
-                # Of a relay that had slept since an earlier epoch: a shard's last message need not be its highest.
+                # A relay's, which had slept since an earlier epoch: a shard's last message need not be its highest.
                 await world.publish(3, bid(LOT, 2, epoch=2), shard_epoch=2)
             await world.jetstream.pull_subscribe(names.SUBJECT_ALL, durable=names.ARCHIVER_DURABLE, stream=names.STREAM)
             source = await world.jetstream.pull_subscribe_bind(names.ARCHIVER_DURABLE, names.STREAM)

@@ -28,7 +28,7 @@ VALUES ($1, 1, $2, 0, $3, $4, $5, false, $6, $7, $8, 'a test', 'olga', now() - $
 
 
 async def no_account(user_id: str, currency: str) -> None:
-    """What looks after accounts is not what this is about."""
+    """Looks after no account: these tests are about rulings."""
 
 
 async def test_rulings_of_a_rebuilt_home_are_spread_once_more_also_those_taken_back(world: World) -> None:

@@ -78,7 +78,7 @@ def test_each_redis_is_handed_both_passwords_of_every_account_it_has() -> None:
         for suffix, default in (("", f"local-{account.value}"), ("_NEXT", ""))
     }
     nodes = yaml.safe_load((FOLDER.parents[1] / "docker-compose.cluster.yml").read_text())["services"]
-    # Of the cluster the first node is that of the single Redis, and something more.
+    # The cluster's first node is the container of the single Redis, with something more.
     for service in (SERVICES["redis"], nodes["redis-2"], nodes["redis-3"]):
         environment = service["environment"]
         assert {name: value for name, value in environment.items() if "_PASSWORD" in name} == wanted

@@ -164,7 +164,7 @@ async def new_api_key(stack: Stack, env: dict[str, str]) -> str:
 
 
 async def alias_of_u1(side: Side, item: str, secrets: dict[str, str]) -> set[str]:
-    """As everybody sees it in the history and in the feed, and as u1 is told it."""
+    """The alias as everybody sees it in the history and in the feed, and as u1 is told it."""
     async with httpx.AsyncClient() as http:
         page = (await http.get(f"{side.api}/api/v1/items/{item}/bids", params={"limit": 200})).json()
         named = await http.get(

@@ -103,7 +103,7 @@ class World:
         await eventually(reached, seconds=60)
 
     async def stop(self, name: str) -> None:
-        """In good order."""
+        """Stop the node in good order."""
         await self._closing.pop(name).aclose()
         del self.caches[name]
 

@@ -50,7 +50,7 @@ class House:
         await asyncio.wait([task])
 
     async def kill(self, name: str) -> None:
-        """Without leaving."""
+        """End the member without letting it leave."""
 
         async def nothing() -> None:
             return None

@@ -190,7 +190,7 @@ async def test_a_node_that_was_stopped_never_answers_under_the_old_epoch(nodes: 
 
     for answer in await asyncio.gather(*early):
         assert (list(answer.states), list(answer.values)) == ([pb.OTHER_RING], [b""])
-    # Without a ring it is asked for what it can find out itself, and what it kept is dropped.
+    # Without a ring the node answers what it can find out itself, and it has dropped what it kept.
     assert list((await late).values) == [b"new"]
     after = await nodes.agreed(*nodes.addresses, seconds=10)
     assert after.epoch > before.epoch

@@ -116,7 +116,7 @@ async def test_an_owner_that_dies_in_the_middle_costs_one_more_load() -> None:
         readers = [cache for name, cache in world.caches.items() if name != "c"]
         gets = [asyncio.create_task(cache["items"].get(key)) for cache in readers for _ in range(250)]
         await asked(world, key)
-        # Without a good-bye.
+        # The owner dies without a good-bye: each link to it breaks.
         for name in ("a", "b", "d", "e"):
             world.link(world.caches[name], "c")._break("was killed by the test")
         assert await asyncio.gather(*gets) == [b"a row"] * 1_000
@@ -271,7 +271,7 @@ async def test_a_node_that_stops_answers_what_it_was_asked() -> None:
 
 
 class Caller:
-    """Whoever speaks the protocol without our library."""
+    """A client that speaks the protocol without our library."""
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.aio.insecure_channel(address)

@@ -179,7 +179,7 @@ async def test_a_key_that_has_gone_ahead_is_asked_of_the_node_that_gets_its_slot
     pipeline.get(ahead)
     pipeline.get(key_of("s21", "x"))
     assert (await pipeline.execute())[0] == b"1"
-    # Of two keys one does not exist: neither node carries that out before the slot has moved.
+    # A command with two keys, one of which does not exist: no node carries it out before the slot has moved.
     with pytest.raises(TryAgainError):
         await _BOTH.run(redis, [ahead, left], [])
     asked = asyncio.create_task(_BOTH.run(redis, [ahead, left], []))

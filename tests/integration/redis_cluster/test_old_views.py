@@ -62,7 +62,7 @@ async def test_who_has_a_shard_is_not_what_a_node_says_that_was_cut_off(
                     cluster.kill(name, signal.SIGCONT)
         finally:
             bus.join()
-        # Who begins at that node alone hears of the others there, and asks them.
+        # A client that knows only that node hears of the others there, and asks them.
         seed = open_redis(f"redis+cluster://127.0.0.1:{cut_off}", timeout_s=3)
         try:
 

@@ -46,7 +46,7 @@ async def test_everything_works_and_is_there_again_after_a_restart(start_stack: 
                 bid = {"user_id": "ada", "amount": 10, "bid_id": f"first-of-{item_id}"}
                 told = await http.post(f"/api/v1/items/{item_id}/bid", json=bid)
                 assert told.status_code == 201, told.text
-            # Of many shards in one flush, with one that is refused and one that repeats.
+            # Bids on items of many shards in one flush; one bid is refused, and one repeats another.
             bids: list[dict[str, Any]] = [
                 {"item_id": item_id, "user_id": "bob", "amount": 20, "bid_id": f"b-{item_id}"} for item_id in _ITEMS
             ]

@@ -44,7 +44,7 @@ class Authority:
         self.file.write_bytes(self._signed(self._name, self._key, None))
 
     def certificate(self, name: str) -> ssl.SSLContext:
-        """For a server of this name."""
+        """A TLS context for a server, with a certificate of this name."""
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 

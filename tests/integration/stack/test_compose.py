@@ -222,7 +222,7 @@ def test_prometheus_asks_every_service_where_it_listens() -> None:
     jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
     asked = {target for job in jobs for static in job.get("static_configs", ()) for target in static["targets"]}
     assert asked == {f"{name}:{PROGRAMS[name].port}" for name in OWN}
-    # Of these there may be several, or none: each address of the name.
+    # A job with a name may have several targets or none: one for each address of the name.
     found = {
         (name, each["type"], each["port"])
         for job in jobs

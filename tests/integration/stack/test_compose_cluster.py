@@ -70,7 +70,7 @@ def test_all_nodes_are_alike_but_for_their_names_and_their_data() -> None:
 
 def test_whoever_talks_to_redis_talks_to_the_cluster_and_waits_for_it() -> None:
     talking = {name for name, service in STACK["services"].items() if "REDIS_URL" in service.get("environment", {})}
-    # What waits for Redis in the first file; the others, such as the migration, never open it.
+    # Services that wait for Redis in the first file. The others, such as the migration, never open it.
     talking = {name for name in talking if "redis" in STACK["services"][name].get("depends_on", {})} | {"load"}
     assert talking == {"api_gateway", "broadcast_service", "archival_worker", "operator", "load"}
     for name in talking:
@@ -99,7 +99,7 @@ def test_whoever_talks_to_redis_talks_to_the_cluster_and_waits_for_it() -> None:
 
 @contextlib.asynccontextmanager
 async def _nodes(folder: Path, ports: list[int]) -> Any:
-    """By the script of the containers, with ports of this machine in its configuration."""
+    """Nodes that the containers' script starts, with ports of this machine in its configuration."""
     binary = find_redis(os.environ)
     (folder / "bin").mkdir(exist_ok=True)
     for name in ("valkey-server", "redis-server"):

@@ -178,7 +178,7 @@ async def test_whom_nobody_samples_and_whom_nobody_believes_is_not_traced(world:
     strange, of_a_stranger = new_trace()
     await bid(world, "none", said_no, amount=5)
     await bid(world, "none", amount=6)
-    # Who speaks for somebody else, and is no proxy of ours, is a stranger.
+    # A client that speaks for somebody else and is no proxy of ours is a stranger.
     await bid(world, "none", of_a_stranger, amount=7, **{"x-forwarded-for": "192.0.2.7"})
     await bid(world, "none", "00-nonsense", amount=8)
     trace_id, traceparent = new_trace()

@@ -74,7 +74,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.files: list[str] = []
-        """Without the version."""
+        """Addresses of files, without the version in them."""
         self.addresses: list[str] = []
         self.ids: list[str] = []
         self.inline: list[str] = []
@@ -125,7 +125,7 @@ async def test_a_page_has_a_place_for_the_account_where_people_sign_in(path: str
         text = (await http.get(path)).text
     page = Page(text)
     assert page.ids.count("account") == int(signs_in)
-    # Who signs in is offered in the bar what they may use; where nobody does, the catalogue offers it to everybody.
+    # People who sign in find in the bar what they may use. Where nobody signs in, the catalogue offers it to everybody.
     assert ('<a href="/ops">' in text) == (path == "/" and not signs_in)
     assert '<a href="/docs">' in text
     assert page.inline == []

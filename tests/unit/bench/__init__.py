@@ -1,1 +1,1 @@
-"""Tests of the load runs' pure parts; the HTTP side is played in the process."""
+"""Tests of the benchmarks' pure parts."""

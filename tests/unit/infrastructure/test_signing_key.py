@@ -45,7 +45,7 @@ def bidding(*arguments: str) -> Result:
 
 
 def principals_of(environment: dict[str, str]) -> Principals:
-    """As a service of this environment has them."""
+    """The principals that a service with this environment knows."""
     given: dict[str, Any] = {name.lower(): environment[name] for name in AUTH if environment.get(name)}
     identity = identity_of(IdentitySettings(**given))
     assert identity is not None

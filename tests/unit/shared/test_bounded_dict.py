@@ -1,4 +1,4 @@
-"""What goes where all of it takes too much."""
+"""Which entries go when all of them take too much room."""
 
 from __future__ import annotations
 

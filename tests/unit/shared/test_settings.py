@@ -61,7 +61,7 @@ def test_no_secret_is_shown(service: str, monkeypatch: pytest.MonkeyPatch, caplo
     # The rest of an address is there: it is what one looks for in a log.
     assert "redis.example:6380" in shown
     assert "two.example" in shown
-    # Who needs it has it.
+    # The code that needs the value still has it.
     assert getattr(settings, "redis_url") == URLS["REDIS_URL"]  # noqa: B009 - a field of each service's class
 
 

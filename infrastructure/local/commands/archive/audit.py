@@ -25,8 +25,8 @@ def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
     """Check that the archive of ITEM_ID is as it was written.
 
     Recomputes the chain of hashes over all its events in PostgreSQL. Names the first row that does not fit. Exit code
-    0: all fit, 1: one does not, 2: that cannot be told. Of a retired item its export is read. Asks
-    POSTGRES_URL where it is set, else the platform that is up here.
+    0: all fit, 1: one does not, 2: the audit was impossible. The log of a retired item is read from its export. Asks
+    POSTGRES_URL if that is set, else the platform that is up here.
     """
     environment = dict(os.environ)
     record = RunRecord.read(run_path(data_dir))

@@ -78,8 +78,8 @@ def run_worker(
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--settle-s", type=click.FloatRange(min=0), help="Seconds to wait for late events of the old Redis.")
 @click.option("--without-stream", is_flag=True, help="Do without NATS: what was not archived does not come back.")
-@click.option("--whole-stream", is_flag=True, help="Read all of the stream: where PostgreSQL is an older copy.")
-@click.option("--item", metavar="ID", help="An item that is lost alone: rebuilds its shard, though that lives.")
+@click.option("--whole-stream", is_flag=True, help="Read all of the stream, if PostgreSQL is an older copy.")
+@click.option("--item", metavar="ID", help="A single lost item: closes its shard and rebuilds all of it.")
 @acting
 def recover(
     data_dir: Path,
@@ -114,8 +114,8 @@ def recover(
     ),
 )
 @server_options
-@click.option("--older-than", required=True, metavar="DAYS", help="Since when an item is over, say 400d.")
-@click.option("--remove", is_flag=True, help="Do it. Without this, it is only said what would be done.")
+@click.option("--older-than", required=True, metavar="DAYS", help="How long ago items ended, say 400d.")
+@click.option("--remove", is_flag=True, help="Do it. Without this, only say what would be done.")
 @click.option("--items-max", type=click.IntRange(min=1), help="How many items may retire in one run.")
 @click.option("--by", metavar="NAME", help="Who says so, for the record.")
 def retention(
@@ -123,9 +123,9 @@ def retention(
 ) -> None:
     """Take the bids of old items out of the archive.
 
-    Those of items that were over long ago, once their exports were read back. The items are shown as before; who asks
-    for their bids is told where the export is. Exports are looked for in EXPORT_S3_BUCKET or EXPORT_DIR, or where the
-    platform that is up here has them.
+    This concerns items that were over long ago, once their exports were read back. The items are shown as before; a
+    request for their bids is answered with where the export is. Exports are read from EXPORT_S3_BUCKET or EXPORT_DIR,
+    or from where the platform that is up here has them.
     """
     arguments = ["retention", "--older-than", older_than, *(["--remove"] if remove else [])]
     if items_max is not None:
@@ -142,7 +142,7 @@ def dead_letters() -> None:
 
 @dead_letters.command("list", epilog=examples("bidding dead-letters list"))
 @server_options
-@click.option("--all", "with_stored", is_flag=True, help="Those too that a retry has settled.")
+@click.option("--all", "with_stored", is_flag=True, help="Include those that a retry has settled.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str | None) -> None:
     """Show the dead letters, oldest first."""
@@ -167,16 +167,15 @@ def retry_letters(
 ) -> None:
     """Store the letters of these IDS again.
 
-    A clash is stored only once its place in the archive is mended,
-    and what is of a former epoch never."""
+    A clash is stored only once its place in the archive is mended. A message of a former epoch is never stored."""
     flags = ["--all"] if every else []
     run_worker(["dead-letters", "retry", *flags, *acting_flags(by, reason), "--", *map(str, ids)], data_dir, urls)
 
 
 @click.command(epilog=examples("bidding acts", "bidding acts --limit 200 --json"))
 @server_options
-@click.option("--limit", type=click.IntRange(min=1), help="How many at most; by default 50.")
-@click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Those before this one: the next page.")
+@click.option("--limit", type=click.IntRange(min=1), help="How many to show; by default 50.")
+@click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Show acts before this one: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def acts(data_dir: Path, limit: int | None, before: int | None, as_json: bool, **urls: str | None) -> None:
     """Show what operators did to the platform: who, when, why.

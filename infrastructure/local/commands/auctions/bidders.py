@@ -71,7 +71,7 @@ _block("unblock", "DELETE", "Take a block of USER back.")
 
 
 def _currency(command: Command) -> Command:
-    return click.option("--currency", help="Of the limit over all items; USD without it.")(command)
+    return click.option("--currency", help="Currency of the limit over all items; USD without it.")(command)
 
 
 @bidders.command(
@@ -95,8 +95,7 @@ def limit(
     gateway_url: str | None,
     **why: str | None,
 ) -> None:
-    """Take no bid of USER above AMOUNT on an item; or none that brings what USER leads with above it, over all items
-    in a currency."""
+    """Limit USER to AMOUNT: each bid on one item, or the sum of what USER leads with over all items in a currency."""
     more = {"amount": amount} | _of_all(item, currency)
     _rule(gateway_of(data_dir, gateway_url), "PUT", _place(user, item, None), "limit", why, **more)
 

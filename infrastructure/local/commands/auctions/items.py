@@ -193,7 +193,7 @@ _operation("resume", "Go on with the bidding on ITEM.", "resume lamp --reason 'I
 @click.argument("item")
 @click.option("--longer", "by_s", type=_Length(), help="By so much, such as 90s, 15m, 2h or 7d; 30 days in all.")
 @click.option("--end-time", help="To this instant instead: RFC 3339, such as 2030-01-31T18:00:00Z.")
-@click.option("--key", help="Under one key the same command moves the end once.")
+@click.option("--key", help="With the same key, a repeated command moves the end once.")
 @_reasons
 def extend(
     item: str,
@@ -236,7 +236,7 @@ def void(item: str, bid_id: str, reason: str, by: str | None, data_dir: Path, ga
 def _operate(
     url: str, item: str, what: str, reason: str, by: str | None, *, key: str | None = None, **more: Any
 ) -> dict[str, Any]:
-    """The item after it."""
+    """Carry out the operation, and return the item after it."""
     body = {"reason": reason} | ({} if by is None else {"by": by}) | more
     path = f"/api/v1/items/{quote(item, safe='')}/{what}"
     told = _decoder.decode(ask_gateway("POST", url, path, body, idempotency_key=key))

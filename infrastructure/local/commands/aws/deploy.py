@@ -25,7 +25,7 @@ from infrastructure.local.terminal import TerminalReporter
 from shared.aws.clients import AwsError
 
 VERIFY_S = 180.0
-"""For so long a new version may fail to answer: the balancer still knows tasks that are gone."""
+"""How long a new version may fail to answer: the balancer still knows tasks that are gone."""
 
 _AGAIN = "What was begun is noted on the services: the same command goes on, and --roll-back goes back."
 
@@ -58,7 +58,7 @@ class _Wanted:
 @click.option("--project", default="bidding", help="As in the variables of Terraform.")
 @click.option("--tag", help="Tag of the image. By default the commit that is checked out.")
 @click.option("--nats-tag", help="Tag of NATS' image; without it, NATS keeps the image that it runs.")
-@click.option("--url", help="What is asked whether all is well. By default the domain that the gateway knows.")
+@click.option("--url", help="Address that the verification asks. By default the domain that the gateway knows.")
 @click.option("--architecture", type=click.Choice([*images.PLATFORMS]), help="By default that of the tasks.")
 @click.option("--no-build", is_flag=True, help="The image has to be pushed already.")
 @click.option("--region", envvar="AWS_REGION", show_envvar=True, help="By default the one that boto3 knows.")
@@ -130,7 +130,7 @@ def _go_back(deployment: Deployment, *, dry_run: bool) -> None:
 
 
 def _deployment(client: Client, wanted: _Wanted, times: Times, *, resolve: bool) -> Deployment:
-    """The deployment of what is wanted. With ``resolve`` false, of nothing: to go back."""
+    """The deployment that the options ask for. With ``resolve`` false it has no image: enough for going back."""
     name = f"{wanted.project}-{wanted.environment}"
     cluster = Cluster(client, name, looks_every_s=times.looks_every_s)
     running = cluster.service(HEAD).revision
@@ -155,13 +155,13 @@ def _deployment(client: Client, wanted: _Wanted, times: Times, *, resolve: bool)
         reporter=TerminalReporter(),
         is_pushed=partial(images.is_pushed, client),
         keep=partial(images.keep, client, wanted.environment),
-        # What is not that of this checkout cannot be built from it.
+        # An image that --tag names cannot be built from this checkout.
         push=build if wanted.build and wanted.tag is None else None,
     )
 
 
 def _architecture(wanted: _Wanted, cluster: Cluster, revision: str) -> str:
-    """Of the tasks. Tags are never moved: an image for other processors would have taken its name for good."""
+    """The one of the tasks. Another is refused: tags are never moved, so a wrong image would keep its tag for good."""
     found = cluster.architecture(revision)
     if wanted.architecture not in (None, found):
         raise DeployError(f"the tasks of {wanted.environment} run on {found}: leave --architecture out")

@@ -35,9 +35,9 @@ def api_keys() -> None:
     multiple=True,
     required=True,
     type=click.Choice([role.value for role in Role]),
-    help="What it is.",
+    help="A role that the service has.",
 )
-@click.option("--days", type=click.IntRange(min=1), help="After so many days it is good no longer.")
+@click.option("--days", type=click.IntRange(min=1), help="After so many days the key expires.")
 @acting
 def create(
     name: str,
@@ -49,7 +49,7 @@ def create(
     reason: str | None,
     **urls: str | None,
 ) -> None:
-    """Make a key for the service called NAME. It is shown this once.
+    """Make a key for the service called NAME. It is shown only this once.
 
     The service sends it to `POST /api/v1/token`, as `Authorization: ApiKey <key>`, and gets a token for ten minutes.
     """
@@ -67,10 +67,10 @@ def create(
 
 @api_keys.command("list", epilog=examples("bidding api-keys list", "bidding api-keys list --all --json"))
 @server_options
-@click.option("--all", "with_ended", is_flag=True, help="Those too that are revoked or expired.")
+@click.option("--all", "with_ended", is_flag=True, help="Include keys that are revoked or expired.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_keys(data_dir: Path, with_ended: bool, as_json: bool, **urls: str | None) -> None:
-    """Show the keys, newest first. Never the keys themselves: nobody has them."""
+    """Show what is known of the keys, newest first. The keys themselves are stored nowhere."""
     flags = {"--all": with_ended, "--json": as_json}
     run_worker(["api-keys", "list", *(flag for flag, given in flags.items() if given)], data_dir, urls)
 
@@ -80,8 +80,8 @@ def list_keys(data_dir: Path, with_ended: bool, as_json: bool, **urls: str | Non
 @server_options
 @acting
 def revoke(key_id: str, data_dir: Path, by: str | None, reason: str | None, **urls: str | None) -> None:
-    """Make the key with this KEY_ID worthless.
+    """Revoke the key with this KEY_ID.
 
-    Tokens that were given for it are good for ten minutes more; `bidding token revoke USER` ends them at once.
+    Tokens that were given for it stay valid for up to ten minutes; `bidding token revoke USER` ends them at once.
     """
     run_worker(["api-keys", "revoke", *acting_flags(by, reason), "--", key_id], data_dir, urls)

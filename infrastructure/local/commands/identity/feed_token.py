@@ -29,7 +29,7 @@ _HOURS_MAX = 24 * 365
     type=click.FloatRange(0, _HOURS_MAX, min_open=True),
     default=1.0,
     show_default=True,
-    help="How long it is good for.",
+    help="For how many hours it is valid.",
 )
 def feed_token(user: str, data_dir: Path, maximum: bool, hours: float) -> None:
     """Print a token that tells the live feed who USER is.

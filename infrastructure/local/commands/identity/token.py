@@ -46,7 +46,7 @@ _TIMEOUT_S = 10.0
     type=click.IntRange(1, _TTL_MAX_S),
     default=3_600,
     show_default=True,
-    help="How many seconds it is good for.",
+    help="For how many seconds it is valid.",
 )
 @click.option("--link", "as_link", is_flag=True, help="Print an address instead that signs USER in on the pages, once.")
 def token(user: str, data_dir: Path, roles: tuple[str, ...], ttl_s: int, as_link: bool) -> None:
@@ -78,5 +78,5 @@ def _link(url: str, signed: str) -> str:
         raise Failure(f"The platform at {url} gives no link: {error}") from error
     if answer.status_code != 201:
         raise Failure(f"The platform at {url} gives no link: {told.get('detail', answer.status_code)}")
-    # Behind the #, which browsers send to nobody.
+    # Behind the #: browsers do not send that part to any server.
     return f"{url}/sign-in#{told['code']}"

@@ -73,7 +73,7 @@ def _stats(data_dir: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
 def ring(data_dir: Path) -> None:
     """Show the ring as each process sees it.
 
-    They agree where all epochs are equal. Exit code 1 where they do not.
+    They agree if all epochs are equal. Exit code 1 if they do not.
     """
     told = dict(_stats(data_dir))
     front_end = told[FRONT_END]

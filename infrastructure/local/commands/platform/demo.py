@@ -62,7 +62,7 @@ def demo(
 
 
 def _tokens(data_dir: Path) -> Tokens | None:
-    """Those of the embedded platform, where it demands them."""
+    """Tokens of the embedded platform, if it demands them."""
     if not wants_own_issuer(os.environ):
         return None
     try:

@@ -58,7 +58,7 @@ _DETACH_POLL_S = 0.1
     type=click.IntRange(1, 16),
     default=1,
     show_default=True,
-    help="How many processes share the port of the API; a core is busy with one.",
+    help="How many processes share the port of the API; each can keep a core busy.",
 )
 @click.option(
     "--broadcasters",
@@ -79,7 +79,7 @@ _DETACH_POLL_S = 0.1
     type=click.IntRange(1, NODES_OF_VALKEY_MAX),
     default=1,
     show_default=True,
-    help="Of how many nodes Redis is a cluster, on the ports from --redis-port on, 3 or more of use; 1: a single one.",
+    help="How many nodes Redis has: 3 or more are a cluster, on the ports from --redis-port on; 1: a single server.",
 )
 @click.option("--detach", "-d", is_flag=True, help="Return once everything is ready; it goes on in the background.")
 def up(

@@ -1,7 +1,7 @@
 # Who reaches dev, how often, and who is believed to be whom.
 
 variable "alb_ingress_cidrs" {
-  description = "IPv4 networks that may reach the platform at all. 0.0.0.0/0 is everybody; the API does not ask who is calling."
+  description = "IPv4 networks that may reach the platform at all. 0.0.0.0/0 is everybody; with auth_mode = open the API does not ask who is calling."
   type        = list(string)
 
   validation {
@@ -185,7 +185,7 @@ variable "redis_two_passwords" {
 }
 
 variable "redis_former_account" {
-  description = "Whether the one account of versions before there was one for each service still holds at Redis: true while such a cluster moves over, false ever after."
+  description = "Whether Redis still admits the single account of former versions, which had no account for each service: true while such a cluster moves over, false ever after."
   type        = bool
   default     = false
 }

@@ -35,7 +35,7 @@ variable "collector_image_tag" {
 }
 
 variable "known_ends" {
-  description = "Ends of auctions that are known before, by name: at which time (UTC, 2026-12-01T20:00:00Z), how many tasks of which service (gateway, broadcaster, archiver) at least, how long before and after."
+  description = "Ends of auctions that are known before, by name: at which time (UTC, 2026-12-01T20:00:00Z), the least number of tasks by service (gateway, broadcaster, archiver), and how long before and after."
   type = map(object({
     at             = string
     tasks          = map(number)

@@ -22,7 +22,7 @@ locals {
   not_an_operator         = { NotStatement = { Statement = { IPSetReferenceStatement = { Arn = { "Fn::GetAtt" = ["Operators", "Arn"] } } } } }
 
   # A proxy's address is that of a whole site: 3,000 requests a minute would be 50 bids a second for everybody. Its requests are
-  # counted by whom it says that they come from. Nobody else is believed: who writes that header himself is counted by his address.
+  # counted by the address that it forwards. Nobody else is believed: a client that writes that header itself is counted by its own address.
   has_proxies   = length(var.proxy_cidrs) > 0
   from_a_proxy  = { IPSetReferenceStatement = { Arn = { "Fn::GetAtt" = ["Proxies", "Arn"] } } }
   not_a_proxy   = { NotStatement = { Statement = local.from_a_proxy } }

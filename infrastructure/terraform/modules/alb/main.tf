@@ -45,8 +45,8 @@ resource "aws_lb_target_group" "this" {
   deregistration_delay          = each.value.deregistration_delay_s
   load_balancing_algorithm_type = "least_outstanding_requests"
 
-  # /health and not /ready: ECS replaces tasks that fail here, and a Redis that is away for a minute would then cost
-  # every gateway. What is degraded is an alarm, not a reason to restart.
+  # /health and not /ready: ECS replaces tasks that fail here, and would replace every gateway if Redis were away for
+  # a minute. What is degraded is an alarm, not a reason to restart.
   health_check {
     path                = "/health"
     matcher             = "200"

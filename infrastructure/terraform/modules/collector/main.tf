@@ -1,5 +1,5 @@
 # What scrapes /metrics on AWS: the collector of the AWS Distro for OpenTelemetry, beside the service in each of its tasks. It asks
-# 127.0.0.1, so that no port has to be opened for it, and a /metrics that only this machine may see is seen. Why beside the service
+# 127.0.0.1, so that no port has to be opened for it, and it can read a /metrics that only this machine may see. Why beside the service
 # and not once for all: docs/decisions/0066.
 #
 # It writes lines in CloudWatch's embedded metric format to one log group; CloudWatch makes metrics of them. The task has no way out,
@@ -19,7 +19,7 @@ locals {
             scrape_interval = "60s"
             scrape_timeout  = "10s"
             static_configs  = [{ targets = ["127.0.0.1:${var.port}"], labels = { Service = var.service } }]
-            # Of what a service tells, only that which a panel shows: each metric costs $0.30 a month.
+            # Only the metrics that a panel shows: each one costs $0.30 a month.
             metric_relabel_configs = [{ source_labels = ["__name__"], regex = join("|", var.metrics), action = "keep" }]
           }]
         }
@@ -52,7 +52,7 @@ locals {
     image = var.image
     # Without figures a service works on.
     essential = false
-    # One that ends, say for want of memory, begins again; else its task would have no figures any more.
+    # A collector that ends, say for want of memory, is started again; otherwise its task would have no figures any more.
     restartPolicy          = { enabled = true, restartAttemptPeriod = 60 }
     memory                 = 128
     readonlyRootFilesystem = true

@@ -13,7 +13,7 @@ terraform {
 locals {
   exec_volumes = var.enable_exec ? { ssm-lib = "/var/lib/amazon", ssm-log = "/var/log/amazon" } : {}
   scratch      = merge(var.scratch_volumes, local.exec_volumes)
-  # What is kept when the task goes, beside what goes with it.
+  # Disks that outlive the task, and those that end with it.
   paths = merge(local.scratch, { for name, disk in var.kept_volumes : name => disk.path })
 
   # On Spot the first tasks may be on demand, so that AWS cannot take all of them at once.
@@ -129,7 +129,7 @@ resource "aws_ecs_service" "this" {
   platform_version       = "1.4.0"
   enable_execute_command = var.enable_exec
   propagate_tags         = "SERVICE"
-  # Terraform is told of a roll-back as a failed apply, and not of a success that never was.
+  # Terraform must see a roll-back as a failed apply, not as a success.
   wait_for_steady_state             = true
   health_check_grace_period_seconds = var.service.target_group_arn == null ? null : var.service.grace_s
 
@@ -143,7 +143,7 @@ resource "aws_ecs_service" "this" {
   }
 
   # An alarm that begins to ring while tasks are replaced, and for as long afterwards as its own periods last, takes the
-  # service back. One that rings already does not count, so that a mend can be deployed.
+  # service back. One that rings already does not count, so that a repair can be deployed.
   dynamic "alarms" {
     for_each = length(var.rollback_alarms) == 0 ? [] : [var.rollback_alarms]
 

@@ -78,8 +78,8 @@ resource "aws_appautoscaling_policy" "cpu" {
 }
 
 # The last minutes of an auction come suddenly, and a task needs a minute to start. Where the end is known, tasks are there before.
-# What the autoscaler wants besides still holds, up to the same ceiling. An apply in the meantime must not take them away again: what
-# the action has raised is then what this configuration says, too. AWS takes no action whose time is past.
+# What the autoscaler wants besides still holds, up to the same ceiling. An apply in the meantime must not take these tasks away again,
+# so this configuration has the raised minimum during that time. AWS accepts no action whose time is past.
 locals {
   min_now = max(concat(
     [try(var.scaling.min, 0)],

@@ -1,4 +1,4 @@
-# A file system per server and not one for all: what befalls one of them leaves the other two copies alone.
+# A file system per server and not one for all: damage to one leaves the other two copies alone.
 
 locals {
   kept = toset(var.keep_disks ? local.names : [])

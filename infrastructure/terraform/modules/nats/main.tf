@@ -222,7 +222,7 @@ locals {
 
   scratch_volumes = merge({ run = local.run_path }, var.keep_disks ? {} : { data = local.data_path })
 
-  # Two questions. First, until the answer was yes once in this task's life: has the server all that its streams have elsewhere? A
+  # Two questions. First, until the answer was yes once in this task's life: does the server have all that its streams have elsewhere? A
   # roll goes on only then, because ECS calls a task healthy by this, and `apply` and `bidding deploy` wait for that before they
   # touch the next server. A server that sees no other one, at the first start or after the loss of all, has nobody to catch up
   # with. From then on: does its JetStream work? Not whether the streams have a majority: a server that waits for the others must

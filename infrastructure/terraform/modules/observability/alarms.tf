@@ -7,8 +7,8 @@ locals {
   database        = { DBInstanceIdentifier = var.postgres_identifier }
 
   # The services' own figures; shared/aws/cloudwatch.py reports them. Each is expected every minute, and one of each service rings
-  # where it stops coming. Not those that take a deployment back: before the first task has reported, at the first apply, they
-  # would ring and fail it, and each late figure would take a good version back.
+  # where it stops coming. Alarms that take a deployment back do not ring in silence: at the first apply, before the first task has
+  # reported, they would ring and fail it, and each late figure would take a good version back.
   own_alarms = {
     outbox        = { service = "gateway", takes_back = false, metric = var.own_metrics.outbox, threshold = var.limits.outbox_entries, minutes = 5, meaning = "Events wait in the outbox: the archive or NATS is behind. Bids are refused at 50,000 per shard." }
     shards-lost   = { service = "gateway", takes_back = true, metric = var.own_metrics.shards_lost, threshold = 0, minutes = 1, meaning = "Redis has lost shards; their bids are refused. Run recover." }

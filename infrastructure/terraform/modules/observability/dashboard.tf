@@ -36,8 +36,7 @@ locals {
     former_epochs = ["archiver_former_epochs_stored", local.archiver]
   } : name => [var.own_metrics.namespace, metric[0], "Service", metric[1]] if var.scrapes }
 
-  # What a panel draws of `scraped`: nothing where nothing is scraped. Growth is summed over tasks, what goes up and down is the
-  # largest of them.
+  # What a panel draws of `scraped`; nothing without a collector. Counters are summed over tasks; of gauges the largest one is drawn.
   of_scraped = { for name, metric in {
     waiting      = "Maximum", relayed = "Sum", relay_fails = "Sum", subscriptions = "Maximum", queued = "Sum", exports_open = "Maximum"
     shard_alarms = "Maximum", chain_alarms = "Maximum", export_alarms = "Maximum", former_epochs = "Maximum"

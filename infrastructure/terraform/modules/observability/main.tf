@@ -1,4 +1,4 @@
-# What wakes somebody up, what one looks at then, and what the month may cost.
+# Alarms that wake somebody up, the dashboard to look at then, and the month's budget.
 
 terraform {
   required_version = ">= 1.11"
@@ -51,7 +51,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   threshold           = each.value.threshold
   period              = 60
   evaluation_periods  = each.value.minutes
-  # Silence of a service is an alarm: alarms.tf. What AWS counts is absent at zero.
+  # Silence of a service is an alarm: alarms.tf. AWS' own counts are absent while they are zero.
   treat_missing_data = each.value.missing
   alarm_actions      = [aws_sns_topic.alarms.arn]
   ok_actions         = [aws_sns_topic.alarms.arn]

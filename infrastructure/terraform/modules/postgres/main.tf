@@ -106,8 +106,8 @@ resource "aws_cloudwatch_log_group" "this" {
   retention_in_days = var.log_retention_days
 }
 
-# Tasks read the password when they start. So it changes once in a long while, and docs/deploy-aws.md has it changed by hand,
-# with a restart of the tasks, before this does it.
+# Tasks read the password only when they start, so this changes it seldom. docs/deploy-aws.md says how to change it by hand before that,
+# and then restart the tasks.
 resource "aws_secretsmanager_secret_rotation" "password" {
   #checkov:skip=CKV_AWS_304:a change that nobody watches would leave tasks with the old password; the interval is postgres_rotation_days
   secret_id          = aws_db_instance.this.master_user_secret[0].secret_arn

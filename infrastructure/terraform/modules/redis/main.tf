@@ -30,7 +30,7 @@ locals {
   on_memorydb    = var.engine == "memorydb"
   on_elasticache = var.engine == "elasticache"
   is_cluster     = local.on_elasticache && var.shards > 1
-  # Of the one account of versions before there was one for each service; nothing runs with it.
+  # The secret of the single account of former versions, which had no account for each service; nothing runs with it.
   former_password = aws_secretsmanager_secret_version.password.secret_string
 
   # Access strings by account.
@@ -80,7 +80,7 @@ resource "aws_elasticache_parameter_group" "this" {
   dynamic "parameter" {
     for_each = local.is_cluster ? {
       cluster-enabled = "yes"
-      # What the other shards have is offered on while one is away.
+      # While one shard is away, the others go on serving what they have.
       cluster-require-full-coverage = "no"
     } : {}
 
@@ -95,7 +95,7 @@ resource "aws_elasticache_parameter_group" "this" {
   }
 }
 
-# Of the engine's own kind, which takes no user without a password.
+# A user of the engine's own kind: that takes no user without a password.
 resource "aws_elasticache_user" "account" {
   for_each      = local.on_elasticache ? local.access : {}
   user_id       = "${var.name}-${each.key}"
@@ -109,7 +109,8 @@ resource "aws_elasticache_user" "account" {
   }
 }
 
-# Who gives no name: nobody. Where a cluster moves from its one token to accounts, whoever still has the token.
+# The user of clients that give no name. Nobody is admitted so; while a cluster moves from its one token to accounts, clients with the
+# token are.
 resource "aws_elasticache_user" "default" {
   count         = local.on_elasticache ? 1 : 0
   user_id       = "${var.name}-default"
@@ -204,7 +205,7 @@ resource "aws_memorydb_user" "account" {
   }
 }
 
-# The account of versions before there was one for each service, for as long as tasks run with it.
+# The single account of former versions, for as long as tasks run with it.
 resource "aws_memorydb_user" "this" {
   count     = local.on_memorydb && var.former_account ? 1 : 0
   user_name = "${var.name}-bidding"

@@ -96,6 +96,6 @@ variable "passwords" {
 }
 
 variable "former_account" {
-  description = "Whether the one account of versions before there was one for each service still holds: while tasks run with it."
+  description = "Whether the single account of former versions, which had no account for each service, is still admitted: while tasks run with it."
   type        = bool
 }

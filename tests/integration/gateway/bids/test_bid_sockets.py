@@ -193,7 +193,7 @@ async def test_a_client_that_does_not_read_is_not_read_and_closed_in_the_end(
     batch = b"".join(framed(json.dumps(bid(n, prefix, amount=1))) for n in range(1_000))
     before = await figure(http, "bids_decided_total")
     with contextlib.suppress(TimeoutError):
-        # As many as find room anywhere.
+        # As many bids as all buffers take.
         async with asyncio.timeout(2):
             while True:
                 writer.write(batch)

@@ -19,7 +19,7 @@ _AT_ONCE = 200
 
 @pytest_asyncio.fixture
 async def lot(redis_url: str) -> AsyncIterator[Lot]:
-    """In a database of its own of the shared server."""
+    """An item in a database of its own, in the shared server."""
     redis = open_redis(redis_url.rpartition("/")[0] + "/9")
     await redis.flushdb()
     yield Lot(redis, "lot-of-memory")
@@ -28,7 +28,7 @@ async def lot(redis_url: str) -> AsyncIterator[Lot]:
 
 
 async def bytes_of(lot: Lot) -> dict[str, int]:
-    """By kind of key, of this item alone."""
+    """The bytes that this item takes in Redis, by kind of key."""
     found: dict[str, int] = {}
     for key in keys_of_item(lot.item_id):
         used = await cast(Any, lot.redis).memory_usage(key, samples=0)

@@ -32,7 +32,7 @@ from tests.stack import StackFactory
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES: Final = int(os.environ.get("FUZZ", "15"))
-"""Of each operation, and of each kind."""
+"""Requests of each operation, as many that the document allows as others."""
 UNLIMITED: Final = {"GATEWAY_CALLER_RATE_MAX": "0", "GATEWAY_ADDRESS_RATE_MAX": "0"}
 CHECKS: Final = [status_code_conformance, content_type_conformance, response_schema_conformance]
 Operation = schemathesis.APIOperation[Any, Any, Any, Any]
@@ -82,7 +82,7 @@ def fuzz(url: str, headers: dict[str, str]) -> dict[str, set[int]]:
         for operation in operations_of(url, http):
             try_each(operation, GOOD, EXAMPLES, send)
             if list(operation.iter_parameters()) or operation.body:
-                # Of some nothing can be wrong: any path is one, and any bytes are a body.
+                # For some operations there is no wrong request: any path is right, and any bytes are a body.
                 with suppress(Unsatisfiable):
                     try_each(operation, BAD, EXAMPLES, send)
     return statuses
@@ -109,7 +109,7 @@ async def test_open(start_stack: StackFactory) -> None:
     stack = await start_stack(services=(API_GATEWAY,))
     statuses = await asyncio.to_thread(fuzz, stack.urls.gateway_url, {})
     assert statuses.keys() == TABLE.keys() - {"bid_socket"}
-    # What is made of the document is accepted, or it would try nothing.
+    # Some requests that the document allows are accepted: otherwise nothing would be tried.
     for operation in ("create_item", "list_items", "place_bids", "create_items"):
         assert statuses[operation] & {200, 201}, operation
         assert 422 in statuses[operation], operation

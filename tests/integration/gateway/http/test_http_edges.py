@@ -98,7 +98,7 @@ async def test_head_is_answered_as_get_without_a_body(http: httpx.AsyncClient, p
         b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
         b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
         b"POST /api/v1/items/x/bid HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n",
-        # What two readers of one connection could take for different requests (RFC 9112, sections 2.2, 3.2, 5 and 6).
+        # Bytes that two readers could take for different requests (RFC 9112, sections 2.2, 3.2, 5 and 6).
         b"GET /health HTTP/1.1\r\n\r\n",
         b"GET /health HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
         b"GET /health HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",

@@ -23,7 +23,7 @@ SECRET = "a secret that is long enough for HS256"
 
 
 class Stranger:
-    """Knows of the platform what the document says: calls operations by name, and holds every answer against it."""
+    """A client that knows only the document: it calls operations by name, and compares every answer with it."""
 
     def __init__(self, http: httpx.AsyncClient, document: Json) -> None:
         self._http = http
@@ -108,7 +108,7 @@ async def well(stranger: Stranger) -> None:
     assert (await call("get_verdict", key="first%2Fone%3F", item_id=item_id)).content == bid.content
     refused = await call("place_bid", example("place_bid") | {"user_id": "bob"}, item_id=item_id)
     assert (refused.status_code, refused.json()["code"]) == (200, "TOO_LOW")
-    # Null, for who fills in a form: the same as absence.
+    # Null, as a form sends it: the same as absence.
     higher = {"user_id": "bob", "amount": 19, "max_amount": None, "bid_id": None}
     lifted = await call("place_bid", higher, item_id=item_id)
     assert lifted.json()["success"]
@@ -152,7 +152,7 @@ async def well(stranger: Stranger) -> None:
 
 
 async def rule(stranger: Stranger, item_id: str) -> None:
-    """Who may bid, with the examples and without a body."""
+    """Rule on who may bid, with the document's examples and without a body."""
     call, example = stranger.call, stranger.example
     on_item: dict[str, Any] = {"item_id": item_id, "user_id": "cyd"}
     for operation in ("approve_on_item", "block_on_item", "limit_on_item"):

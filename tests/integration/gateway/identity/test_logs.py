@@ -66,7 +66,7 @@ async def test_no_secret_is_in_a_log(start_stack: StackFactory) -> None:
                     await asyncio.wait_for(socket.recv(), 2)
             except (WebSocketException, OSError, TimeoutError):
                 continue
-    # What goes wrong is logged with what was in its way.
+    # Failures are logged with their causes.
     await stack.stop_process("nats")
     await asyncio.sleep(1)
     text = logs_of(stack.data_dir)

@@ -233,7 +233,7 @@ async def test_a_seller_lists_what_they_sell(callers: Callers) -> None:
 
     await eventually(cancelled, "the one that is withdrawn", seconds=60)
     told = (await callers.call(sam, Role.SELLER, "GET", path, params={"status": "open"})).json()["items"]
-    # With its live state.
+    # Each item comes with its live state.
     assert [(each["id"], each["bid_count"]) for each in told] == [(items[3], 0), (items[2], 0), (items[0], 1)]
     refused = await callers.call(sue, Role.SELLER, "GET", path)
     assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")

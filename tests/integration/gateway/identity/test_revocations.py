@@ -51,7 +51,7 @@ class House:
         return await self.here.post(REVOCATIONS, json=body, headers=headers)
 
     async def status(self, gateway: httpx.AsyncClient, token: str) -> int:
-        """Of a call that every token may do."""
+        """The status of a call that every token allows."""
         headers = {"authorization": f"Bearer {token}"}
         return (await gateway.get("/api/v1/bids/by-key/none?item_id=none", headers=headers)).status_code
 

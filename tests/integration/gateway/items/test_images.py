@@ -276,7 +276,7 @@ async def test_an_item_that_cannot_be_created_keeps_no_images(house: House) -> N
             answer = await house.http.post(path, json={"items": [item]} if path.endswith("batch") else item)
             status = answer.json()["results"][0]["status"] if path.endswith("batch") else answer.status_code
             assert status == (409 if terms["id"] == "taken" else 422), answer.text
-    # Of one id only those of the item that is created are kept, whether at one time or in one batch.
+    # Of several items with one id, only the images of the created one are kept, at one moment or in one batch.
     urls = [await uploaded(house) for _ in range(8)]
     rivals = [{"id": "rivals", "name": "x", "image_urls": [url]} for url in urls[:4]]
     answers = await asyncio.gather(*(house.http.post(ITEMS, json=item) for item in rivals))

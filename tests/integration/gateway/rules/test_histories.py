@@ -1,4 +1,4 @@
-"""The random histories come by what is seldom where every bid is drawn by itself."""
+"""The random histories have cases that would be rare if every bid were drawn by itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEEN = Seen()
 @settings(max_examples=200)
 @given(item_terms=terms(), steps=histories())
 def raises_are_played(item_terms: Terms, steps: list[Step]) -> None:
-    """By the reference alone, which is quick."""
+    """Play histories through the reference alone, which is quick, and count the cases."""
     model, now_us = Model(item_terms, opening_state(item_terms, NOW_US)), NOW_US
     was_raised = was_bid_on = False
     for step in steps:

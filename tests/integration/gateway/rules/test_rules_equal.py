@@ -111,7 +111,7 @@ def test_a_resume_moves_the_hard_end_as_well(engine: Engine) -> None:
 
 @dataclass
 class Seen:
-    """How often histories came by what is seldom."""
+    """How often histories had rare cases."""
 
     resumes: int = 0
     bounded_after: int = 0
@@ -138,7 +138,7 @@ def pauses_are_equal(engine: Engine, item_terms: Terms, steps: list[Step]) -> No
 
 
 def test_pauses_and_a_hard_end(engine: Engine) -> None:
-    """And the histories do come by it: items with a hard end are resumed, and bids run into it where it is then."""
+    """The histories have the case: items with a hard end are resumed, and bids run into it where it is then."""
     pauses_are_equal(engine)
     assert SEEN.resumes >= 100
     assert SEEN.bounded_after >= 20

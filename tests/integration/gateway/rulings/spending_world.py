@@ -86,7 +86,7 @@ class House:
         return total
 
     async def stands(self) -> list[Any]:
-        """What is no credit: of each item who leads it, the maximum, and its status; and which limits there are."""
+        """Everything but credit: each item's leader, maximum and status; and which limits there are."""
         found: list[Any] = [await self.redis.hmget(item_key(item), "leader", "leader_max", "status") for item in ITEMS]
         return [*found, *[await self.redis.hget(account_key(user, USD), "generation") for user in USERS]]
 
@@ -112,7 +112,7 @@ class House:
         await ShardScripts(self.redis).admit_shards(dict.fromkeys(shards, (0, 0)), run=f"run-{self.runs}")
 
     async def rebuild(self, shard: str) -> None:
-        """As `recover` rebuilds a shard: in a new epoch, without a lease."""
+        """Rebuild the shard as `recover` does: in a new epoch, without a lease."""
         epoch = int(await self.redis.hget(cursors_key(shard), "epoch")) + 1
         for user in USERS:
             name = name_of(user, USD)

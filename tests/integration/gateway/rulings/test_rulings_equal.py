@@ -176,7 +176,7 @@ def count(model: Ruled, keyed: KeyedBid, verdict: VerdictLine) -> None:
 
 
 def test_the_scripts_decide_as_the_reference_does(redis: Redis, engine: Engine) -> None:
-    """And the histories come by every refusal."""
+    """The histories have every refusal, too."""
     rulings_are_equal(redis, engine)
     assert min(SEEN.values()) >= 10, SEEN
 

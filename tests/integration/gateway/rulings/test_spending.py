@@ -227,8 +227,8 @@ class Spending(RuleBasedStateMachine):
                 self.leading[item].remove(bid_id)
 
     def strike(self, item: str, bid_id: str, steps: int, gateway: int) -> bool:
-        """The only step by which somebody leads who does not bid. Its gateway dies after some steps; whoever repeats
-        it may be another one. Whether it is over."""
+        """Strike a bid: only this makes somebody lead who does not bid. Its gateway dies after some steps, and another
+        one may repeat it. Returns whether the void is done."""
         for _ in range(steps):
             try:
                 self.do(self.house.items.void(item, bid_id, count=(), reason="a test", by="olga"))
@@ -261,8 +261,8 @@ class Spending(RuleBasedStateMachine):
     @precondition(lambda self: self.copies)
     @rule(back=st.integers(1, 3), node=st.sampled_from((0, 1, None)))
     def fail_over(self, back: int, node: int | None) -> None:
-        """To a replica that lacks the last steps, within the epoch: all of Redis, which may bring leads back; or one of
-        two nodes of a cluster, where all that it lacks is credit."""
+        """Fail over to a replica that lacks the last steps, within the epoch: all of Redis, which may bring leads
+        back; or one of two nodes of a cluster, where all that it lacks is credit."""
         copy, limits, in_force = self.copies[-min(back, len(self.copies))]
         shards = [shard for number, shard in enumerate(names.SHARDS) if node in (None, number % 2)]
         if node is not None and (limits != self.limits or copy.stands != self.do(self.house.stands())):
@@ -309,7 +309,7 @@ class Spending(RuleBasedStateMachine):
 def test_the_sum_of_what_one_leads_with_never_passes_the_limit(redis_of_this_file: str) -> None:
     Spending.redis_url = redis_of_this_file
     wanted = ("granted True", "granted False", "taken back True", "taken back False", "void lacks", "void done")
-    # The orders are drawn at random: where something that is rare was drawn too seldom, more of them are.
+    # The orders are drawn at random. If something rare came too seldom, more orders are drawn.
     for _ in range(3):
         run_state_machine_as_test(
             Spending, settings=settings(max_examples=examples(50), stateful_step_count=40, deadline=None)

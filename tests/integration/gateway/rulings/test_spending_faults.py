@@ -73,7 +73,7 @@ async def test_an_account_is_not_opened_while_an_item_cannot_be_counted(
 
 
 async def rebuild_without_the_limit(house: House) -> None:
-    """As `recover` rebuilds a shard when the archive does not have the limit yet."""
+    """Rebuild a shard as `recover` does while the archive does not have the limit yet."""
     await house.redis.delete(credit_key(SHARD))
     await house.redis.hdel(item_key(ITEM), "charged")
     await house.redis.hset(cursors_key(SHARD), mapping={"epoch": 2, "rulings": ""})
@@ -198,7 +198,7 @@ async def test_an_account_that_went_back_does_not_give_again_what_it_gave(house:
     await house.fail_over(before, [home])
     assert (await bid(house, ELSEWHERE, 1)).startswith(b"R|LIMIT_EXCEEDED")
     assert await house.leads("ann") == 500
-    # Nor does it take reports for the answer to its question that were collected before.
+    # It does not take earlier reports for the answer to its question either.
     assert account is not None
     await house.accounts_scripts.note("ann", USD, account.generation, "recount")
     assert not await house.accounts_scripts.take_back("ann", USD, account.generation, asleep, opening=account.counting)

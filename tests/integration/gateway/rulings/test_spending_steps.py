@@ -167,7 +167,7 @@ async def test_an_account_that_is_being_counted_gives_nothing(hand: Hand) -> Non
 
 
 class Desk:
-    """An operator's, and that of a bidder: what a gateway does, over the scripts."""
+    """What a gateway does for operators and bidders, by the scripts."""
 
     def __init__(self, house: House) -> None:
         self.house = house

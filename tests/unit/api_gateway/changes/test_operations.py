@@ -14,7 +14,7 @@ from shared.domain.errors import ItemNotFound, Unavailable
 
 
 class Gone:
-    """An item that has left Redis, whenever it was brought back, which takes a while."""
+    """An item that has left Redis again each time that it was brought back. To bring it back takes a while."""
 
     def __init__(self) -> None:
         self.returns = 0

@@ -15,7 +15,7 @@ PLACE = b"N 52.5163 E 13.3777"
 
 
 def chunk(name: bytes, data: bytes = b"") -> bytes:
-    """Of a PNG."""
+    """A chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
@@ -34,7 +34,7 @@ def png(
 
 
 def segment(marker: int, body: bytes) -> bytes:
-    """Of a JPEG."""
+    """A segment of a JPEG."""
     return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
 
 

@@ -20,7 +20,7 @@ SECRET = "arn:aws:iam::123456789012:role/gateway is not authorized"
 
 
 class Missing(Exception):
-    """As botocore tells it."""
+    """The error with which botocore says that an object is missing."""
 
     def __init__(self) -> None:
         self.response = {"Error": {"Code": "404"}}

@@ -337,7 +337,7 @@ async def test_those_who_want_one_id_take_turns(house: House) -> None:
 
 
 class Stuck(FolderStore):
-    """Takes nothing in before it is let."""
+    """A store that takes nothing in before the test lets it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, bytes_max=10**7, free_bytes_min=0)

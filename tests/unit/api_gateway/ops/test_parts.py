@@ -21,7 +21,7 @@ def answer(status: int, body: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow this machine is."""
+    """A time-out that no answer in these tests reaches, however slow this machine is."""
     monkeypatch.setattr(parts, "WITHIN_S", 30)
 
 

@@ -121,7 +121,7 @@ async def test_where_all_room_is_taken_who_holds_most_of_it_makes_some(monkeypat
     of_mallory = [world.ask(WISH._replace(limit=number), "mallory") for number in (2, 3, 4)]
     of_trudy = [world.ask(WISH._replace(limit=number), "trudy") for number in (5, 6)]
     of_dee = world.ask(WISH._replace(limit=7), "dee")
-    # What another wants as well is not theirs alone to lose.
+    # A page that two callers want does not count against either of them alone.
     of_ann = world.ask(WISH._replace(limit=4), "ann")
     await turns()
     of_bob = world.ask(WISH._replace(limit=8), "bob")

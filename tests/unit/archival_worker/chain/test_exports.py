@@ -100,7 +100,7 @@ def test_an_export_tells_images_where_the_event_does_and_old_ones_stay_as_they_a
     del lines[0]["terms"]["image_urls"]
     with pytest.raises(BadLine, match="the terms"):
         checked(tmp_path, packed(lines))
-    # Of an item without images every byte is what it was before there were images.
+    # The export of an item without images has the same bytes as before there were images.
     bare = written(chained(history()))
     assert b"image" not in gzip.decompress(bare)
     assert checked(tmp_path, bare)["events"] == 4

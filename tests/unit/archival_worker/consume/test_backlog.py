@@ -15,7 +15,7 @@ from shared.streams import reader
 
 
 class Stream:
-    """A consumer that has acknowledged up to a message, or is not there, or nobody tells."""
+    """A consumer that has acknowledged up to a message, or does not exist, or cannot be read."""
 
     def __init__(self, floor: Any) -> None:
         self._floor = floor

@@ -12,7 +12,7 @@ from shared.redis_layout.keys import rebuilding_key
 
 SHARD = "s07"
 ARGUMENTS_MAX = 4_000
-"""Of one call of a script, which keeps all others waiting."""
+"""Most arguments of one call of a script, which keeps all other clients waiting."""
 
 
 class FakeRedis:

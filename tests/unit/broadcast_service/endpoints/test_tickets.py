@@ -13,7 +13,7 @@ from tests.waiting import eventually
 
 
 class Pipeline:
-    """Of a cluster of which one node is away: it has the second ticket."""
+    """The pipeline of a cluster of which one node is away: that node has the second ticket."""
 
     def __init__(self) -> None:
         self._answers: list[Any] = []

@@ -1,4 +1,4 @@
-"""What runs in the container image: the entry point, the health check, and the helps around the compose stack."""
+"""What runs in the container image: the entry point, the health check, and the helpers of the compose stack."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def minutes_ago(count: int) -> datetime:
 
 
 def at(moment: datetime) -> float:
-    """By the clock of a step."""
+    """This moment by the monotonic clock, as steps have it."""
     return time.monotonic() - (datetime.now(UTC) - moment).total_seconds()
 
 

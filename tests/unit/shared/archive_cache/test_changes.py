@@ -305,7 +305,7 @@ async def test_a_part_that_is_cancelled_from_within_ends_all_of_it_loudly() -> N
 
 @asynccontextmanager
 async def watched(here: World) -> AsyncIterator[list[str]]:
-    """In step, and compared with the stream. Why the stream had to be followed anew."""
+    """Bring it in step and compare it with the stream. Yields the reasons for which the stream was followed anew."""
     here.changes.follow(lambda: here.sequence)
     here.changes.on_stream_up()
     await here.in_step()

@@ -28,7 +28,7 @@ class FakeNodes:
         self.connected: list[Address] = []
         self.asked = 0
         self.silent_s: float | None = None
-        # What one of them says in place of that, and the epochs that it knows.
+        # By node: what it says in place of `told`, and the epochs that it knows.
         self.told_by: dict[Address, dict[str, Address]] = {}
         self.epochs: dict[Address, dict[Address, int]] = {}
         self.away: set[Address] = set()

@@ -30,7 +30,7 @@ BIDS = st.lists(
 )
 
 
-# Of a hundred random histories, few have two leaders after what is known.
+# Few of a hundred random histories have two leaders after the known bids.
 @example(terms=Terms("lot", 0), bids=[("ann", 1_000, None), ("bob", 1_500, None), ("cyd", 3_000, None)], known=0)
 @example(terms=Terms("lot", 0), bids=[("ann", 1_000, 500), ("bob", 1_200, None), ("cyd", 3_000, None)], known=1)
 @given(terms=TERMS, bids=BIDS, known=st.integers(0, 40))

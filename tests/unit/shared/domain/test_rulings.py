@@ -54,7 +54,7 @@ def test_the_order_of_the_checks() -> None:
     assert code(replace(too_low, user_id="sel"), everything) == "OWN_ITEM"
     assert code(too_low, everything) == "BLOCKED"
     assert code(too_low, replace(everything, blocked=False)) == "NOT_APPROVED"
-    # What would be refused anyway is told as that: the limit comes last.
+    # A bid that would be refused for another reason is refused for that reason: the limit comes last.
     assert code(Bid("b", "bob", 50), Rulings(limit=10)) == "TOO_LOW"
     assert code(Bid("b", "ann", None, 1_000), Rulings(limit=10)) == "MAX_NOT_RAISED"
     assert code(Bid("b", "ann", None, 1_001), Rulings(limit=1_000)) == "LIMIT_EXCEEDED"

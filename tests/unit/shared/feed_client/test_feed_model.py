@@ -106,7 +106,7 @@ class ClientModel(RuleBasedStateMachine):
 
     @rule()
     def frames_that_wait_are_merged(self) -> None:
-        """As for a slow viewer: the newest state in place of all events at the end of the queue."""
+        """Merge frames as for a slow viewer: the newest state in place of all events at the end of the queue."""
         mergeable = ("bid", "extended", "state")
         merged = 0
         newest: Json = {}
@@ -137,7 +137,7 @@ class ClientModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_frame_is_lost(self, data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(self.on_the_way) - 1))
-        # What answers a subscription is not lost: the client would rightly wait for it.
+        # Answers to a subscription are not lost: the client would rightly wait for them.
         if self.on_the_way[at]["type"] != "snapshot" and "replayed" not in self.on_the_way[at]:
             del self.on_the_way[at]
 

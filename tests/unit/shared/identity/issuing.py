@@ -40,7 +40,7 @@ def jwks(*keys: dict[str, Any]) -> bytes:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Those of a good token; None leaves one out."""
+    """The claims of a good token; None leaves one out."""
     good: dict[str, Any] = {
         "iss": ISSUER,
         "aud": AUDIENCE,

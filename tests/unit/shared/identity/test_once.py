@@ -1,4 +1,4 @@
-"""How many secrets that are good once a process gives out."""
+"""How many single-use secrets a process gives out."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_names_without_end_take_no_room_and_give_nobody_a_new_ration() -> None:
     assert ration.spend("ann", 0)
     for number in range(50):
         assert ration.spend(f"user-{number}", 0)
-        # Who goes on asking is remembered.
+        # A user who goes on asking is remembered.
         assert not ration.spend("ann", 0)
     assert len(ration._users) == 3

@@ -22,7 +22,7 @@ from shared.identity.tokens import Principal, Role, Tokens
 from shared.secret_pairs import SecretPair
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, SECRET, claims, jwk_of, jwks, private_key, signed
 
-# Of when tests are collected; a whole run may take half an hour.
+# The time at which tests are collected; a whole run may take half an hour.
 NOW = int(time.time())
 KINDS = ("ES256", "EdDSA", "RS256")
 

@@ -288,7 +288,7 @@ async def test_what_another_node_has_to_have_heard_is_what_was_known_here_when_i
     cache.hear(lambda: Heard(9, 2), needed=lambda: needed)
     task = asyncio.create_task(group.take_over("here/1", "b"))
     await settle()
-    # Of another key: this one would have been forgotten.
+    # The change concerns another key: otherwise this one would have been forgotten.
     needed = Heard(6, 2)
     peers.waiting[0](Fetched(b"from before", 60, Heard(5, 2)))
     assert await task

@@ -1,4 +1,4 @@
-"""Whom a node that has joined asks again, and whom not."""
+"""Which nodes a node that has joined asks again, and which not."""
 
 from __future__ import annotations
 

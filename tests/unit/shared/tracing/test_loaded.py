@@ -1,4 +1,4 @@
-"""Who traces nothing loads nothing for it."""
+"""A service that traces nothing loads nothing for it."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class World:
         self.archived = self.decided
 
     def leave(self) -> None:
-        """As ``evict.lua`` allows it."""
+        """The item leaves Redis, if ``evict.lua`` would allow it."""
         if self.archived == self.decided and self.now_s >= self.struck_s + RETURNED_KEEP_S:
             self.is_back = False
 
