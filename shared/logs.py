@@ -23,7 +23,7 @@ LogFormat = Literal["auto", "json", "text"]
 """``auto``: text on a terminal, else JSON."""
 
 STACK_CHARACTERS_MAX: Final = 8_000
-"""Of a traceback: its end, which names what went wrong."""
+"""How much of a traceback is logged: its end, which names what went wrong."""
 _MESSAGE_CHARACTERS_MAX: Final = 4_000
 _FACT_CHARACTERS_MAX: Final = 128
 _FACTS: Final = ("request", "item", "bid", "principal", "trace_id")

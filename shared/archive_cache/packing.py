@@ -30,7 +30,7 @@ def pack(value: bytes) -> bytes:
 
 
 def is_packed(kept: bytes) -> bool:
-    """Whether it is gzip, to be sent as such to whoever takes it."""
+    """Whether it is gzip, which is sent as it is to clients that accept gzip."""
     return kept.startswith(_MAGIC)
 
 

@@ -75,7 +75,7 @@ class LogEntry:
             yield Row(answers(self.bid.bid_id), self.answered_by, self.seq + 1, self.answer, is_automatic=True)
 
     def shows(self, placed: BidPlaced) -> bool:
-        """Whether one of its rows that stand is this."""
+        """Whether this is one of its standing rows."""
         if placed.kind == "proxy":
             return self.answer_stands and (self.answer, self.answered_by) == (placed.amount, placed.user_id)
         return self.row_stands and self.shown == placed.amount

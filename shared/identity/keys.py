@@ -21,9 +21,9 @@ from shared.secret_pairs import SecretPair
 logger = logging.getLogger(__name__)
 
 FETCH_EVERY_S: Final = 10.0
-"""At least so long between two fetches. An unknown key is looked for once, and is unknown then for so long."""
+"""The least time between two fetches. An unknown key is looked for once, and then counts as unknown for that time."""
 REFRESH_S: Final = 300.0
-"""So often keys are fetched without being asked for: a key that was withdrawn is not believed for longer."""
+"""The time between two fetches that no token asks for: a key that was withdrawn is not believed for longer."""
 KEPT_S: Final = 86_400.0
 """How long keys are believed while the issuer cannot be reached."""
 
@@ -49,7 +49,7 @@ class Keys(Protocol):
         ...
 
     def note(self, key: Any) -> None:
-        """Told with which of the keys a token is signed that is believed."""
+        """Called with the key that signed a token which is believed."""
         ...
 
 

@@ -61,7 +61,7 @@ class Grant:
     read_keys: Sequence[str] = ()
 
     def words(self) -> list[str]:
-        """As Redis has them, without the user."""
+        """The grant in the syntax of Redis, without the user."""
         keys = [f"~{pattern}" for pattern in self.keys]
         return [*keys, *(f"%R~{pattern}" for pattern in self.read_keys), *(f"+{each}" for each in self.commands)]
 
@@ -93,7 +93,7 @@ _GATEWAY_SHARD: Final = (
 )
 
 _LISTS_OF_ITEMS: Final = ("opened", "closed", "deadlines")
-"""Of a shard, the sorted sets of items that an archiver keeps up to date."""
+"""The sorted sets of a shard's items that an archiver keeps up to date."""
 
 _READ: Final = (
     "exists",
@@ -152,7 +152,7 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
             _FORMER_VERDICTS,
         ),
     ),
-    # It shows what is there. Of what it may write there is one thing: a ticket is taken with its use.
+    # It shows what is there. It writes one thing only: it takes a ticket when it uses it.
     Account.BROADCASTER: (
         Grant(
             (*_CONNECTION, *_READ),
@@ -213,7 +213,7 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
 
 
 def access_of(account: Account) -> str:
-    """All that Redis is told of an account but its name and passwords; empty where it has none there."""
+    """What Redis is told of an account except its name and passwords; empty where the account may do nothing there."""
     first, *others = GRANTS[account] or (None,)
     if first is None:
         return ""

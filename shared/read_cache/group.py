@@ -243,7 +243,7 @@ class Group:
         try:
             values = await self._ask_origin(what, keys)
         except asyncio.CancelledError:
-            # By close(), or from within a driver.
+            # close(), or a driver, has cancelled this.
             for flight in flights:
                 flight.crash(Overloaded(f"the load of {flight.key} was cancelled"))
             raise
@@ -357,8 +357,8 @@ class Group:
     def load_for_peer(self, key: str, on_served: OnServed) -> None:
         """Load the key from the origin, whoever owns it: a question that was passed on is not passed on again.
 
-        ``on_served`` is called exactly once, later. Where the origin is silent here, whoever asks had better load it
-        himself than wait for it.
+        ``on_served`` is called exactly once, later. Where the origin is silent here, the node that asks does better to
+        load the key itself than to wait.
         """
         gate = self._shelf.gate
         if gate.is_full and gate.is_silent and not self._loads.has(key):
@@ -382,7 +382,7 @@ class Group:
             asyncio.get_running_loop().call_soon(on_served, error)
 
     def _fresh_s(self, key: str) -> float:
-        """How long what is kept may be told; 0 where nothing is, so that nobody mirrors it."""
+        """How long a kept value may be told; 0 where none is kept, so that nobody mirrors it."""
         shelf = self._shelf
         stores: list[Store | None] = [shelf.store, shelf.mirrors.store if shelf.mirrors is not None else None]
         for store in stores:
@@ -409,8 +409,8 @@ class Group:
         """Fetch what another node keeps of a key that is owned here now, and keep it; False where it keeps nothing.
 
         For the warm-up of a node that has joined. It is a flight like any other: a ``forget`` meanwhile is heeded.
-        Of changes that were heard of here before, nobody tells again. So what a node keeps that has heard less, is
-        behind, and is not taken over.
+        Nobody repeats changes that were heard of here before. So the value of a node that has heard less is behind, and
+        is not taken over.
         """
         remote, store = self._shelf.remote, self._shelf.store
         if remote is None or store is None or self._loads.has(key) or store.peek(self._prefix + key) is not None:
@@ -418,7 +418,7 @@ class Group:
         if not self._may_keep(key):
             return False
         taken = False
-        # Before the other one is asked: of what is heard later, the key is forgotten, and its flight with it.
+        # Before the other node is asked: a change that is heard later forgets the key, and its flight with it.
         needed = self._shelf.needed()
 
         def fetched(flight: Flight[bytes | None], answer: Fetched | Exception) -> None:
@@ -426,7 +426,7 @@ class Group:
             if isinstance(answer, Fetched) and not answer.heard.covers(needed):
                 answer = PeerFailed(owner, "has not heard of all changes that are known here")
             if not isinstance(answer, Fetched):
-                # Whoever joined meanwhile wants the value; this task alone does not.
+                # A reader that has joined the flight meanwhile needs the value; this task alone does not.
                 if flight.waiters > 1:
                     self._begin_load(flight)
                 else:
@@ -476,7 +476,7 @@ class Group:
         return untold
 
     def forget_all(self) -> None:
-        """Forget all of the group in this process, in constant time: what is of a former generation is missing."""
+        """Forget all of the group in this process, in constant time: an entry of a former generation counts as missing."""
         self._generation += 1
         self._loads.forget_all()
         self._fetches.forget_all()

@@ -13,8 +13,8 @@ to come back must not throw the others out. A node that leaves takes itself out.
 
 *When a view may be relied on.* For ``lease_s`` from the beginning of the look that confirmed it: the lease was
 written after that moment, so at NATS it ends later than here. A process that was stopped, or cut off, for longer
-finds that out by its own clock, at its first question, and has no view until it was confirmed again. Then whoever
-keeps values drops them, since nobody could tell this process to forget one of them meanwhile.
+finds that out by its own clock, at its first question, and has no view until it was confirmed again. Then the cache
+drops its values, since nobody could tell this process to forget one of them meanwhile.
 
 Reads go to the leader of the key's Raft group and not to a replica that may be behind: whoever asks :meth:`newest`
 after the commit of a change learns of every node that has joined before it.
@@ -74,7 +74,7 @@ class RingValue(msgspec.Struct, frozen=True):
 
 
 class JetStreamMembership(Membership):
-    """One of the nodes, or one who only reads."""
+    """The membership as a node sees it, or a process that only reads."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class JetStreamMembership(Membership):
         """
         Args:
             node: who this is; None: this process only reads the ring.
-            lease_s: the same for all nodes of a cluster; what the bucket was made with holds.
+            lease_s: the same for all nodes of a cluster. Where the bucket was made with another value, that one holds.
             bucket: the beginning of the buckets' names.
         """
         self._link = link
@@ -103,7 +103,7 @@ class JetStreamMembership(Membership):
         self._opened: tuple[Client, KeyValue, KeyValue] | None = None
         self._subscribed: Client | None = None
         self._missing: set[str] = set()
-        """Whose lease was missing in the last look."""
+        """The nodes whose lease was missing in the last look."""
         self._has_joined = False
         self._ring = Ring()
         self._failing = False
@@ -151,7 +151,7 @@ class JetStreamMembership(Membership):
                     if not self._failing:
                         logger.warning("the cache's ring cannot be agreed: %s", str(error) or "timed out")
                     self._failing = True
-                # Not more often than that, however much is suspected; and not all nodes at once.
+                # A bound on the rate of looks, however often a peer is suspected; it also spreads out the nodes.
                 await asyncio.sleep(_SOONEST_S)
                 await set_within(self._wake, self._look_s * random.uniform(0.8, 1.0) - _SOONEST_S)
         finally:
@@ -275,7 +275,7 @@ class JetStreamMembership(Membership):
         try:
             entry = await rings.get(_RING_KEY)
         except KeyNotFoundError as error:
-            # One that was deleted goes on to count: the next change has to name the revision of its deletion.
+            # A deleted key still has a revision: the next change has to name that of the deletion.
             return (error.entry.revision or 0 if error.entry is not None else 0), []
         try:
             members = msgspec.json.decode(entry.value or b"", type=RingValue).members
@@ -286,7 +286,7 @@ class JetStreamMembership(Membership):
         return entry.revision or 0, members
 
     async def _alive(self, client: Client) -> set[str]:
-        """Whose leases are there."""
+        """The nodes whose leases exist."""
         prefix = f"$KV.{self._bucket}_leases."
         info = await client.jetstream(timeout=self._timeout_s).stream_info(
             f"KV_{self._bucket}_leases", subjects_filter=f"{prefix}>"
