@@ -61,7 +61,7 @@ class BidSockets:
             self._callers.enter(user_id)
 
     def leave(self, session: Looked) -> None:
-        """Count it no longer. May be called more than once."""
+        """Stop counting it. May be called more than once."""
         _, address, user_id = self._open.pop(session, (None, "", ""))
         if address:
             self._addresses.leave(address)

@@ -242,7 +242,8 @@ class ItemScripts:
         results: list[OpenResult | Unavailable | ResponseError] = []
         for answer in await self._open.run_each(self._redis, calls, together_max=_OPENED_TOGETHER_MAX):
             if isinstance(answer, ResponseError):
-                # Also one that refuses all of a command: items of an earlier command are there, and known to be.
+                # An error that refuses a whole command, too: the items of an earlier command are created, and their
+                # callers must learn of it.
                 results.append(answer)
                 continue
             try:

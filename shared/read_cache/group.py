@@ -476,7 +476,7 @@ class Group:
         return untold
 
     def forget_all(self) -> None:
-        """Forget all of the group in this process, in constant time: an entry of a former generation counts as missing."""
+        """Forget all of the group in this process, in constant time: entries of former generations count as missing."""
         self._generation += 1
         self._loads.forget_all()
         self._fetches.forget_all()

@@ -262,7 +262,7 @@ class ReplicaAcknowledger:
         connection = await self._connected()
         run = self._run_of(connection)
         if any(waiter.run != run for waiter in waiting):
-            # The caller's run or the connection's is no longer there. A new connection reaches the one that is.
+            # The run of the caller, or that of the connection, is gone. A new connection reaches the present one.
             await self._drop()
             connection = await self._connected()
             run = self._run_of(connection)

@@ -167,7 +167,7 @@ class Committer:
         crash_point("bids.decided")
         loop = asyncio.get_running_loop()
         settled: list[PendingVerdict] = []
-        # Told when the next flush is on its way: Redis decides that one while these are answered.
+        # Answer these when the next flush is on its way: Redis decides that one meanwhile.
         loop.call_soon(tell_all, settled)
         now_s = loop.time()
         for call, result in zip(calls, results, strict=True):

@@ -1,4 +1,4 @@
-"""Strikes bids, with credit for whoever leads then: a void never lets anybody lead beyond their spending limit."""
+"""Strikes bids, with credit for the bidder who leads then: a void lets nobody lead beyond their spending limit."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Strikes(Protocol):
 
 
 class CoveredVoids:
-    """The credit is in the item's shard before the bid is struck, and taken in the step that strikes it. So whoever
-    dies in between leaves credit that nobody uses, and never a lead without credit."""
+    """The credit is in the item's shard before the bid is struck, and taken in the step that strikes it. So a gateway
+    that dies in between leaves credit that nobody uses, and never a lead without credit."""
 
     def __init__(self, voids: Voids, find_credit: FindCredit) -> None:
         """``find_credit``: awaited with ``(item, bidder, currency, minor units)`` where the shard lacks so much;

@@ -226,7 +226,7 @@ class Shards:
                 try:
                     changed |= await self._compare_server(server, places, is_asked=run in (None, server.run))
                 except (RedisError, OSError, Unavailable) as error:
-                    # Say its disk is full, so that it cannot be marked. The others do not wait for that.
+                    # For example, its disk is full, so that it cannot be marked. The other nodes do not wait for that.
                     if len(found.servers) == 1:
                         raise
                     failed[server.run] = error
@@ -246,7 +246,8 @@ class Shards:
         self._note_comparison(known)
 
     async def _compare_server(self, found: Server, places: Mapping[str, EntryId], *, is_asked: bool) -> bool:
-        """Close the shards of one Redis that are behind, and mark the others with its run; whether some were marked.
+        """Close the shards of one Redis that are behind, and mark the others with its run. Returns whether some were
+        marked.
 
         Args:
             is_asked: the caller wants to know of this one.

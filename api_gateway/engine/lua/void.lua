@@ -137,7 +137,7 @@ for _, e in ipairs(entries) do
 end
 
 -- A lead that comes back needs credit, like one that is bid for: its bidder was given back what it took, and a bid that was beaten
--- at once never took any. Whoever finds the credit asks again; it is taken in the step that strikes the bid.
+-- at once never took any. The caller finds the credit and asks again; it is taken in the step that strikes the bid.
 if not is_final and leader ~= '' and (leader ~= led_before or leader_max > led_with_before) then
   local missing = missing_for(leader, leader_max)
   if missing > 0 then return { 9, leader, currency, F:format(missing) } end
@@ -180,7 +180,8 @@ local counted = tonumber(redis.call('HGET', bidders_key, struck.user) or '0')
 bids_counted = bids_counted - math.min(counted, 1)
 local n = commit()
 redis.call('HSET', item_key, 'voids', F:format(voids + 1))
--- Whoever kept what was before hears of the void within a minute, and until then it is to be read here (evict.lua).
+-- A cache that kept the item hears of the void within a minute, and until then the item must be readable here
+-- (evict.lua).
 if is_final then redis.call('HSET', item_key, 'returned_us', F:format(now)) end
 for index, e in ipairs(entries) do
   if e.row_stands and e.row > current then e.row_stands = false end

@@ -2,7 +2,7 @@
 
 nats-py has that too (``publish_async``), with a future, a semaphore and a random token for each message. With bids on
 many items there are as many messages as bids, and that was a sixth of a gateway's CPU (decision 0052). Here a message
-costs its publication and an entry in a dictionary; what is awaited is that none is left in it.
+costs its publication and an entry in a dictionary; the relay waits until the dictionary is empty.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Publisher:
             elif answer.stream == names.STREAM and answer.seq > 0:
                 one.ack = PubAck(answer.seq, answer.duplicate)
             else:
-                # Somebody else listens on our subjects: it is nowhere where our readers look.
+                # Another stream or service listens on our subjects: the message is not where our readers look.
                 one.error = APIError(description=f"not an answer of {names.STREAM}: {message.data[:200]!r}")
         if one.traced is not None:
             one.traced.answered(one.error)
