@@ -77,7 +77,7 @@ class SecretPair:
         return self.at(int(now_s() * 1_000_000))
 
     def believed(self) -> Iterator[str]:
-        """Those that are believed, the lasting one first; none where there is no secret."""
+        """The secrets that are believed, the lasting one first; none where there is no secret."""
         if self.secret:
             yield self.secret
         if self.also:

@@ -285,7 +285,7 @@ class OperationBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ExtendBody(OperationBody):
-    """To when the end is moved, or by how much: one of the two. Why, and who says so."""
+    """The new end, or by how much the end becomes later: one of the two. Why, and who says so."""
 
     end_time: Annotated[Instant | None, Meta(description="The new end; not of a paused item.")] = None
     by_s: Annotated[

@@ -131,7 +131,7 @@ class Closer:
             return
         examples = [f"{name}: {error}" for name, error in itertools.islice(self._untold.items(), _EXAMPLES)]
         logger.warning(
-            "closer: %d cannot be opened or closed and are tried again, such as %s",
+            "closer: %d items or shards cannot be opened or closed and are tried again, such as %s",
             len(self._untold),
             "; ".join(examples),
         )

@@ -56,7 +56,7 @@ from shared.redis_layout.limits import RECENT_EVENTS
 from shared.redis_layout.scripts import Call, Script
 
 LUA: Final = Path(__file__).parent / "lua"
-"""Where the scripts on items are."""
+"""The folder of the scripts on items."""
 
 OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT, FENCED = range(6)
 """How a script's answer begins."""

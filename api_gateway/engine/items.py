@@ -158,8 +158,8 @@ class Items:
         return item
 
     async def gone(self, item_id: str) -> NoReturn:
-        """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows. It is none
-        that has left.
+        """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows. It has not
+        left as a closed item.
 
         That alone is not enough to note it as lost. If it was neither published nor archived when Redis lost it, it is
         nowhere: no rebuilding brings it back, and nobody would ever remove the note.

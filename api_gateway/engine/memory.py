@@ -51,7 +51,7 @@ class MemoryWatch:
             try:
                 await self.look()
             except (RedisError, OSError, TimeoutError) as error:
-                logger.debug("memory: cannot be asked: %s", error)
+                logger.debug("memory: Redis cannot be asked: %s", error)
             await asyncio.sleep(_EVERY_S * random.uniform(0.75, 1.25))
 
     async def look(self) -> None:

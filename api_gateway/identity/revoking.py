@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 2.0
 LOOK_OFTEN_S: Final = 0.5
-"""The same while NATS is not heard."""
+"""The same while this gateway does not hear NATS."""
 _AT_ONCE_S: Final = 0.1
-"""Between two looks at least, however many messages come."""
+"""The least time between two looks, however many messages come."""
 _SUBSCRIBE_S: Final = 1.0
 
 

@@ -76,7 +76,7 @@ class BucketStore:
             path.unlink()
 
     def _require_room(self, size: int, now_s: float) -> None:
-        """Count the file in, which is about to be stored; also one that is then not stored."""
+        """Count a file that is about to be stored; it stays counted even if it is then not stored."""
         with self._lock:
             day = int(now_s // _DAY_S)
             if day != self._day:

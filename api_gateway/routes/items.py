@@ -289,7 +289,7 @@ _EXTEND_DOCS: Final[dict[str, Any]] = {
 async def extend_item(request: Request, item_id: ItemIdPath) -> Response:
     """To `end_time`, or by `by_s` seconds; never earlier, and by at most 30 days in all.
 
-    A hard end moves along. How often late bids may still extend it stays.
+    A hard end moves along. The number of times that late bids may still extend it stays the same.
     """
     context, permit = context_of(request), permit_of(request)
     sent = decode_body(_extend_decoder, await request.body(), '{"by_s": 600, "reason": "the room has asked for time"}')

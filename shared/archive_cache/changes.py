@@ -43,9 +43,10 @@ logger = logging.getLogger(__name__)
 UNSETTLED_MAX: Final = 10_000
 """Items. With more, nothing is kept until the archive has caught up."""
 STALLED_S: Final = 20.0
-"""Of a process that asks Redis first: an item that is struck stays there for a minute."""
+"""How long a process may do nothing before it drops what it kept, if it asks Redis first: an item with a struck bid
+stays there for a minute."""
 WATCH_S: Final = 5.0
-"""Between two questions to the stream about how far it is."""
+"""The time between two questions to the stream about how far it is."""
 _ASKS_FAILED_MAX: Final = 2
 _LOOK_S: Final = 0.25
 _TRY_AGAIN_S: Final = 1.0
@@ -142,7 +143,7 @@ class Changes:
         return len(self._unsettled)
 
     def check(self) -> None:
-        """To be called before the cache is asked: notices that this process has slept, before anything else does."""
+        """Notice that this process has slept. Call it before the cache is asked."""
         now = self._clock()
         slept_s, self._awake_s = now - self._awake_s, now
         if slept_s > self._stalled_s:

@@ -68,7 +68,7 @@ class LogEntry:
     answer_stands: bool = False
 
     def rows(self) -> Iterable[Row]:
-        """Its standing rows."""
+        """The rows of this entry that stand."""
         if self.row_stands and self.shown is not None:
             yield Row(self.bid.bid_id, self.bid.user_id, self.seq, self.shown, is_automatic=self.kind == "anew")
         if self.answer_stands and self.answer is not None and self.answered_by is not None:

@@ -83,7 +83,7 @@ class DirectRequest:
         self._answer = endpoint.answer
         self._began_in = protocol.reads
         self.target = protocol.url
-        """As it was sent."""
+        """The request target as it was sent."""
         self.headers = headers
         """Names in lower case, and values."""
         self.body = b""

@@ -31,7 +31,7 @@ UNKNOWN_KEY: Final = "the token is signed with a key that is not known here; get
 
 
 class Keys(Protocol):
-    """Where a token's key is found.
+    """The keys among which a token's key is found.
 
     ``version`` changes whenever the keys do: then what was found out with the older ones must be forgotten.
     """

@@ -83,7 +83,7 @@ class Principals:
         """
         Args:
             keys: those with which ``tokens`` verifies.
-            revocations: whose tokens are good no longer; None where none can be revoked.
+            revocations: tells which tokens are no longer good; None where none can be revoked.
         """
         self._tokens = tokens
         self._keys = keys

@@ -18,7 +18,7 @@ _ES256: Final = "ES256"
 
 
 class SigningKeyInvalid(ValueError):
-    """It is no private key of the kind that is needed."""
+    """The key is not a private key of the kind that is needed."""
 
 
 class Signer:

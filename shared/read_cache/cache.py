@@ -94,7 +94,7 @@ class ReadCache(Mapping[str, Group]):
 
     @property
     def bytes_used(self) -> int:
-        """Of the store and the mirrors, as counted against the bound."""
+        """The bytes of the store and the mirrors, as they count against the bound."""
         return sum(store.bytes_used for store in self._stores())
 
     @property

@@ -183,7 +183,7 @@ class Group:
         return asked
 
     def _coming(self, key: str, begin_load: Callable[[Flight[bytes | None]], None]) -> Awaitable[bytes | None]:
-        """To be awaited by one caller."""
+        """A future for one caller to await."""
         shelf = self._shelf
         if not shelf.shares_loads:
             return self._get_alone(key)

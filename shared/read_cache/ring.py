@@ -103,7 +103,7 @@ class Ring:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """By name."""
+        """The nodes by name."""
         return tuple(self._nodes.values())
 
     def __len__(self) -> int:

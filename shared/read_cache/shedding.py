@@ -42,7 +42,7 @@ class Gate:
         self._unanswered_since_s: float | None = None
         """When the first question was asked after the last answer."""
         self.waiting = 0
-        """Now."""
+        """Questions that wait now."""
         self.shed = 0
         """Questions that were refused since the start."""
 

@@ -120,7 +120,7 @@ class Singleflight(Generic[T]):
         self._current = {}
 
     def _ended(self, flight: Flight[T]) -> list[asyncio.Future[T]]:
-        """Those who wait for it."""
+        """Take the flight out of the air. Returns the waiters."""
         self._in_the_air.discard(flight)
         if self._current.get(flight.key) is flight:
             del self._current[flight.key]

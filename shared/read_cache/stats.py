@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(slots=True)
 class Stats:
-    """Since the start. One per cache, for all of its groups.
+    """Counts since the start. One per cache, for all of its groups.
 
     Attributes:
         gets: keys that were asked for here, by readers of this process, in groups of which a hit rate is told.
@@ -47,7 +47,7 @@ class Stats:
     lapses: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """By name."""
+        """The counters by name."""
         return asdict(self)
 
     @property

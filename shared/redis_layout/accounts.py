@@ -45,8 +45,7 @@ OPEN: Final = "open"
 USED_MAX: Final = 2**56
 """The most that is counted as used in one shard; far above every limit. A lead that would pass it is counted as
 nothing, so that Redis, and the sum over all shards, can hold what is counted. ``charge`` in the gateway's
-``lib/item.lua`` has it
-too."""
+``lib/item.lua`` has it too."""
 
 State = Literal["counting", "open"]
 

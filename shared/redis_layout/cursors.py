@@ -65,7 +65,7 @@ class Cursors(NamedTuple):
 
 
 FIELDS: Final = tuple(Cursors.__annotations__)
-"""In the order of :class:`Cursors`."""
+"""The fields of the hash, in the order of :class:`Cursors`."""
 
 
 Field = Literal["epoch", "next", "published", "archived", "run", "evictions", "admission"]
@@ -116,7 +116,7 @@ async def read_cursors(redis: Redis, shards: Iterable[str]) -> dict[str, Cursors
 
 
 def decode_lineage(answer: Sequence[bytes | None]) -> Lineage | None:
-    """Of the values of ``run`` and ``epoch``; None where the shard is lost or closed."""
+    """The lineage out of the values of ``run`` and ``epoch``; None where the shard is lost or closed."""
     run, epoch = answer
     return None if epoch is None else Lineage((run or b"").decode(), int(epoch))
 

@@ -45,8 +45,7 @@ RULED_BY_SELLER_MAX: Final = 5_000
 ARCHIVED_CURSORS: Final = 2**40
 """Cursors of an item's rulings from this number on are those of the archive. The cursors of Redis are smaller, because
 a hash with so few fields has fewer buckets. So an item that leaves Redis, or comes back, between two pages is read
-anew, and
-none of its rulings is passed over."""
+anew, and none of its rulings is passed over."""
 
 _HOUSES: Final = {
     shard: next(f"~{number}" for number in itertools.count() if names.shard_of(f"~{number}") == shard)

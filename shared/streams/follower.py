@@ -289,7 +289,7 @@ def stream_sequence(reply: str) -> int:
 
 
 def _ack_tokens(reply: str) -> list[str]:
-    """From ``$JS`` to ``<pending>``; none where it is another reply."""
+    """The tokens of the subject from ``$JS`` to ``<pending>``; none of another kind of reply."""
     tokens = reply.split(".")
     if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in (9, 11, 12):
         return []

@@ -37,7 +37,7 @@ class SpanContext(NamedTuple):
 
     @property
     def traceparent(self) -> str:
-        """As a header."""
+        """The span's name as the header ``traceparent``."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.is_sampled):02x}"
 
 

@@ -27,7 +27,7 @@ _LATER: Final = 4
 _LACKING, _OTHER_GENERATION, _COUNTING, _OLD = 1, 4, 5, 6
 _KEYS_PER_SCAN: Final = 1_000
 _NO_BOUND: Final = str(2**53)
-"""Where nothing is written to the outbox, its bound does not matter."""
+"""The outbox bound for scripts that write nothing to the outbox: it must never refuse them."""
 
 
 class Account(NamedTuple):

@@ -43,7 +43,8 @@ _CREDIT_TRIES = 4
 _SEEKING_MAX = 5_000
 """Bids that seek credit, or wait for their turn to; past it they are shed."""
 _SEEKING_OF_ONE_MAX = 500
-"""Of these, those of one bidder, a batch: they take turns, and may wait for as long as the account is counted."""
+"""The most of these that are of one bidder: a batch. They take turns, and may wait for as long as the account is
+counted."""
 
 FindCredit = Callable[[str, str, str, int], Awaitable[bool]]
 

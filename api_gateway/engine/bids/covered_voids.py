@@ -39,8 +39,8 @@ class CoveredVoids:
         tries = 0
 
         async def cover(lacking: LeadLacksCredit) -> bool:
-            # The script is asked again at once, with what was counted. Were a long history counted anew in between, a
-            # bidder who bids elsewhere every second, be it in vain, would take the credit each time.
+            # The script is asked again at once, with what was counted. If a long history were counted anew in between,
+            # a bidder who bids elsewhere every second, even without success, would take the credit each time.
             nonlocal tries
             tries += 1
             if tries > _TRIES:

@@ -49,7 +49,7 @@ class PendingVerdict:
         self.tell()
 
     def exception(self) -> Exception | None:
-        """Why there is none; None where there is one."""
+        """The error in place of a verdict; None where there is a verdict."""
         return self._error
 
     def result(self) -> bytes:

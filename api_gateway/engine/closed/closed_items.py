@@ -167,7 +167,7 @@ class ClosedItems:
             task.exception()  # there may be no caller left
 
     async def find_many(self, item_ids: Sequence[str]) -> dict[str, ItemState]:
-        """Those of these items, which Redis does not have in open shards, that are closed ones; in one question.
+        """The closed items among these, which Redis does not have in open shards; in one question.
 
         Raises:
             ArchiveAway: nobody can tell now.

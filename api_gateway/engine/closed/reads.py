@@ -15,8 +15,8 @@ be gone by then. It is, since it is kept for a third of that minute, counted fro
 while this process is stopped. The rest of the minute is for a clock of Redis that is put forward meanwhile. It takes
 three things more:
 
-- Whoever began the load asked Redis a while ago. So the load asks again, first (:class:`_LeftReads`). Else the item
-  might have come back in between, and the minute be nearly over when the archive is asked.
+- The caller that began the load asked Redis a while ago. So the load asks again, first (:class:`_LeftReads`). Else the
+  item might have come back in between, and the minute be nearly over when the archive is asked.
 - A load that takes long is joined by nobody after a third of the minute, and what it told is kept no longer either.
 - A recovery may leave a closed item out of Redis although it was struck a moment ago. It gives the shard another epoch,
   which Redis tells with every look for a closed item, and then all is dropped (:meth:`Reads.drop`).
@@ -141,7 +141,7 @@ class _LeftReads:
         return await self._origin.get(key)
 
     async def load_states(self, keys: Sequence[str]) -> Mapping[str, bytes | None]:
-        """Of several closed items in one question."""
+        """The states of several closed items, in one question."""
         of_key = {key: str(item_of(key)) for key in keys}
         await self._keep_none_that_is_back(of_key)
         states = await self._origin.states(list(of_key.values()))

@@ -55,7 +55,7 @@ _AT_ONCE: Final = 2
 _WAITING_MAX: Final = 64
 """The most items that are on their way back, or wait for their turn."""
 _WITHIN_S: Final = 50.0
-"""Less than the minute after which a load balancer gives up a silent request."""
+"""The bound of one return, below the minute after which a load balancer gives up a silent request."""
 _ARCHIVE_WAIT_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.1
 _PARTS_EXPIRE_S: Final = 120
@@ -70,7 +70,7 @@ class _Parts:
     waiting: dict[str, str] = field(default_factory=dict)
 
     def key(self, item_id: str, belongs: str) -> str:
-        """Where a part waits."""
+        """The key under which a part waits."""
         return self.waiting.setdefault(belongs, returning_key(item_id, self.token, str(len(self.waiting))))
 
 

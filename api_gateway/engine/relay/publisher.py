@@ -34,7 +34,7 @@ _decoder: Final = msgspec.json.Decoder(_Answer)
 
 
 class Publisher:
-    """On one client of NATS. Whoever uses it bounds how many messages wait for their PubAck."""
+    """Publishes on one client of NATS. Its user bounds how many messages wait for their PubAck."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -82,7 +82,7 @@ class Made(NamedTuple):
 
 
 class Ruled(NamedTuple):
-    """What there is on one bidder, read at one moment of the item's shard.
+    """The rulings on one bidder, read at one moment of the item's shard.
 
     ``on_seller``: for all items of the seller who was asked about. ``house_needs``: the house asks for approval.
     ``has_item``: Redis has the item; else ``on_item`` tells nothing.
@@ -238,7 +238,7 @@ class RulingScripts:
         await self._settle.run(self._redis, [rulings_key(shard), spreading_key(shard)], [field, value, outcome])
 
     async def read(self, user_id: str, *, item_id: str | None = None, seller_id: str | None = None) -> Ruled:
-        """What there is on a bidder, at one moment of the shard of the item, or else of the bidder.
+        """The rulings on a bidder, at one moment of the shard of the item, or else of the bidder's home.
 
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
@@ -282,7 +282,7 @@ class RulingScripts:
         return {user.decode(): ItemRuling.decode(value) for user, value in found.items()}, int(cursor)
 
     async def page_of_all(self, seller_id: str | None, cursor: int, count: int) -> tuple[dict[str, HouseRuling], int]:
-        """The same of the rulings for all items, or for those of a seller; few or none where others are in between."""
+        """The same for the rulings on all items, or on those of a seller; few or none where others are in between."""
         # Any shard has all of them. A cursor is good for the hash of one.
         key = rulings_key(home_of(EVERYBODY))
         page: dict[str, HouseRuling] = {}

@@ -331,7 +331,7 @@ class ClusterMap:
 
     async def _there(self, address: Address, shards: list[str]) -> set[str]:
         """Those of the shards that the node itself says to have. A map may be older, or younger, than what the node
-        knows; and a shard that comes after the new connection was made is one that its check has not seen.
+        knows; and the check of the new connection has not seen a shard that came after it.
 
         Raises:
             RedisError, OSError, TimeoutError: it does not say.

@@ -142,14 +142,14 @@ class JetStreamMembership(Membership):
                     async with asyncio.timeout(self._lease_s):
                         await self._look()
                     if self._failing:
-                        logger.warning("the cache's ring is agreed again")
+                        logger.warning("the nodes agree on the cache's ring again")
                     self._failing = False
                 except _AWAY as error:
                     # What was seen before says nothing about leases any more.
                     self._missing.clear()
                     self._opened = None
                     if not self._failing:
-                        logger.warning("the cache's ring cannot be agreed: %s", str(error) or "timed out")
+                        logger.warning("the nodes cannot agree on the cache's ring: %s", str(error) or "timed out")
                     self._failing = True
                 # A bound on the rate of looks, however often a peer is suspected; it also spreads out the nodes.
                 await asyncio.sleep(_SOONEST_S)
@@ -235,7 +235,9 @@ class JetStreamMembership(Membership):
                     await client.flush()
                     return
         except _AWAY as error:
-            logger.warning("left the cache's ring without telling it: %s", str(error) or "timed out")
+            logger.warning(
+                "this node stops, and could not take itself out of the cache's ring: %s", str(error) or "timed out"
+            )
 
     # What JetStream has
 

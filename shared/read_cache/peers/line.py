@@ -47,7 +47,7 @@ class Line:
         self.loading = 0
         """Keys whose answer will come later."""
         self.timeout_s = 1.0
-        """After so much silence the caller takes this node for dead."""
+        """How long this node may be silent before the caller takes it for dead."""
 
     def add(self, number: int, state: int, value: bytes = b"", fresh_s: float = 0.0, *, ringless: bool = False) -> None:
         """One answer."""
@@ -94,7 +94,7 @@ class Line:
         )
 
     def _take(self) -> list[tuple[int, int, bytes, int]]:
-        """As much of what is unsent as a message may hold."""
+        """Take as many unsent answers as a message may hold."""
         unsent = self._unsent
         if len(unsent) <= KEYS_PER_ASK_MAX and self._bytes < ANSWER_BYTES:
             self._unsent, self._bytes = [], 0

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 STOP_S: Final = 2.0
 KEYS_MAX: Final = 50_000
-"""Of an answer to Keys; at 60 characters a key less than a message may hold."""
+"""The most keys of an answer to Keys; at 60 characters each they take less than a message may hold."""
 _KEYS_BYTES_MAX: Final = 3 * 1024**2
 _KEYS_AT_A_TIME: Final = 500
 

@@ -134,7 +134,8 @@ class TinyLfuStore(Store):
                 self._probation.move_to_end(victim)
 
     def _protect(self, key: str, entry: Entry) -> None:
-        """It was used again: from probation into protection, and what has no room there goes on probation again."""
+        """Move an entry that was used again from probation into protection; what has no room there goes back to
+        probation."""
         del self._probation[key]
         self._protected[key] = entry
         self._protected_bytes += cost_of(key, entry)
