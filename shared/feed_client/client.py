@@ -110,7 +110,7 @@ class FeedClient:
                 raise
         return self._updates.popleft()
 
-    # ------------------------------------------------------------------------------------------------ to be looked at
+    # ---------------------------------------------------------------------------------------------------- what is known
 
     @property
     def connection(self) -> ConnectionState:
@@ -138,7 +138,7 @@ class FeedClient:
         """Seconds to the end of an item by the service's clock; None without an end or a clock."""
         return self._state.remaining_s(item_id, _now_s())
 
-    # --------------------------------------------------------------------------------------------------- to be changed
+    # --------------------------------------------------------------------------------------------------- what to follow
 
     async def follow(self, *items: str) -> None:
         """Follow these items too.

@@ -4,7 +4,7 @@
 -- first bid, the caller has counted the bids up to a position, from the archive. The script counts on from there and
 -- writes in the same step. So it succeeds however fast others bid, as long as that position is still in the log.
 --
--- lib/item.lua, lib/bidding.lua and lib/one_item.lua come first: KEYS[1..9], ARGV[1..3].
+-- lib/item.lua, lib/bidding.lua and lib/one_item.lua come first: KEYS[1..11], ARGV[1..3].
 -- ARGV[4] the reason, ARGV[5] who, both as JSON strings   ARGV[6] bid id
 -- ARGV[7] the position up to which the caller has counted ('' = it has not; then the rest is missing)
 -- ARGV[8] how many voids of the item the caller knows
