@@ -50,7 +50,7 @@ class Buckets:
         self._nothing_s = _NOTHING * self._unit_s
         self._much_s = (1 - LITTLE) * rate.burst * self._unit_s
         self._near_s = -LITTLE * rate.burst * self._unit_s
-        # When each bucket is full again. The first ones were not checked for the longest time whether they may go.
+        # When each bucket is full again. Those that were checked longest ago, whether they may go, come first.
         self._own: OrderedDict[str | int, float] = OrderedDict()
         self._shared: dict[str | int, float] = {}
 

@@ -76,7 +76,7 @@ class Reading:
 
 
 class Absent(NamedTuple):
-    """Redis does not have an item. ``epoch``: of its shard, None where that is lost or closed, ``is_noted``: the item
+    """Redis does not have an item. ``epoch``: of its shard, None where that is lost or closed. ``is_noted``: the item
     is noted as lost. Both are of one moment."""
 
     epoch: int | None

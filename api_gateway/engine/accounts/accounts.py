@@ -91,7 +91,7 @@ class Accounts:
         if account is None:
             return
         await self.open(user_id, currency)
-        # Done after a pass that began when the ruling was archived: a shard that was rebuilt since has the ruling.
+        # Done, if this pass began after the ruling was archived: a shard that is rebuilt since then has the ruling.
         await self._scripts.note(user_id, currency, account.generation, "done" if account.is_archived else "again")
 
     async def find_credit(self, item_id: str, user_id: str, currency: str, need: int) -> bool:

@@ -10,10 +10,12 @@ the archive has it. So:
 
 1. at some moment Redis does not have the item, in an open shard; then the archive is asked, and its answer is kept;
 2. the item comes back, and a bid is struck. From now on the answer is an old one, and Redis has the item;
-3. a minute later at the earliest it leaves again. A caller that asks now looks at what is kept, so the old answer must
-be gone by then. It is, since it is kept for a third of that minute, counted from before 1, on a clock that goes on
-while this process is stopped. The rest of the minute is for a clock of Redis that is put forward meanwhile. It takes
-three things more:
+3. a minute later at the earliest it leaves again. A caller that asks now looks at what is kept, and the old answer must
+   be gone by then.
+
+It is gone, since it is kept for a third of that minute, counted from before 1, on a clock that goes on while this
+process is stopped. The rest of the minute is for a clock of Redis that is put forward meanwhile. It takes three things
+more:
 
 - The caller that began the load asked Redis a while ago. So the load asks again, first (:class:`_LeftReads`). Else the
   item might have come back in between, and the minute be nearly over when the archive is asked.
