@@ -175,7 +175,7 @@ async def decide(context: Context, item_id: str, sent: SentBid) -> tuple[int, by
             closed = await items.surely_left(item_id)
             if closed is not None:
                 return await _answer_closed(items, closed, sent.pending(item_id, exponent_of(closed.terms.currency)))
-            # It may have come back while the archive was asked.
+            # The item may have come back while the archive was asked.
             exponent = await items.find_exponent(item_id)
         if exponent is None:
             # An item that is opened by its first bid has the default currency; a bid that is malformed in it must

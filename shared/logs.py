@@ -39,7 +39,7 @@ _SECRETS: Final = (
     (re.compile(r"\bbk_[A-Za-z0-9_]{16,}"), "[api key]"),
     # The password in an address.
     (re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@"), r"\1:[password]@"),
-    # What an address or a header calls a secret.
+    # A value that an address or a header names as a secret.
     (re.compile(r"(?i)\b(token|secret|password|api[_-]?key)=[^\s&,;'\")]+"), r"\1=[secret]"),
 )
 

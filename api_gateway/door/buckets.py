@@ -77,7 +77,7 @@ class Buckets:
         return 0.0
 
     def left(self, key: str, now_s: float) -> int:
-        """How many whole units are there."""
+        """How many whole units the bucket of this key has."""
         buckets, name = self._find(key, now_s)
         owed = max(0.0, buckets.get(name, now_s) - now_s) / self._unit_s
         return max(0, int(self.rate.burst - owed + _NOTHING))

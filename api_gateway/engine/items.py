@@ -100,7 +100,7 @@ class Items:
         """
         if not self._open_catalogue:
             await self.absent(item_id)
-        # Of many first bids on one item, one asks and opens.
+        # The first of many bids on a new item asks and opens it, for all of them.
         opening = self._opening.get(item_id)
         if opening is None:
             opening = self._opening[item_id] = asyncio.create_task(self._open_if_new(item_id), name="open-item")

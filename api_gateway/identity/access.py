@@ -272,7 +272,7 @@ async def check_access(request: Request) -> None:
 
 
 def permit_of(request: Request) -> Permit:
-    """What :func:`check_access` has found."""
+    """The permit that :func:`check_access` has found."""
     permit = request.state.permit
     assert isinstance(permit, Permit)
     return permit

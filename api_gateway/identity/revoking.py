@@ -119,7 +119,7 @@ class Revoking:
                 await self._listen()
                 await self.look()
             except (RedisError, OSError, TimeoutError) as error:
-                # What is known holds on.
+                # The revocations that are known go on to hold.
                 self._cannot.warning("revoked tokens cannot be read: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_AT_ONCE_S)
             with contextlib.suppress(TimeoutError):

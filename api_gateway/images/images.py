@@ -269,7 +269,7 @@ class _Arriving:
 
     @property
     def file(self) -> BinaryIO:
-        """What has arrived."""
+        """The file with what has arrived."""
         if self._file is None:
             self._file = self._path.open("w+b")
         return self._file

@@ -101,7 +101,7 @@ def _marker(source: Source, at: int, fills_max: int) -> tuple[int, int, int]:
         raise ImageBroken("the JPEG has something between two of its segments")
     marker, fills = start[1], 0
     if marker == 0xFF:
-        # One read for all of them: what is sent chooses how many there are.
+        # One read for all of them, because the sender chooses how many there are.
         filled = source.read_some(at, fills_max + 2)
         rest = filled.lstrip(b"\xff")
         if not rest:

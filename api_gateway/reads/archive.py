@@ -145,5 +145,5 @@ class Archive:
         return await self.asking.fetch(_ON_ALL, user_id, limit)
 
     async def ping(self) -> None:
-        """Raises :class:`Unavailable` where PostgreSQL does not answer."""
+        """Ask PostgreSQL for a sign of life. Raises :class:`Unavailable` where it does not answer."""
         await self.asking.fetch("SELECT 1")

@@ -66,13 +66,13 @@ class Listing:
         self._catalogue = catalogue
         self._items = items
         self._waiting: dict[Wish, _Awaited] = {}
-        # Who asked for which of them, in order; whose turn is next stands first. A page that another has had made
-        # meanwhile is passed over.
+        # The pages for which each payer asked, in order; the payer whose turn is next stands first. A page that was
+        # made for another payer meanwhile is passed over.
         self._lines: dict[str, deque[Wish]] = {}
         # For how many of the pages that wait each has asked.
         self._held: dict[str, int] = {}
         self._making: set[asyncio.Task[None]] = set()
-        # Those of the tasks that still look for what waits. One that has ended is in the set for a moment longer.
+        # How many of the tasks still look for pages. A task that has ended is in the set for a moment longer.
         self._makers = 0
         self._turns = OneByOne()
 
@@ -102,7 +102,7 @@ class Listing:
                 task = asyncio.create_task(self._make_all(), name="make-pages")
                 self._making.add(task)
                 task.add_done_callback(self._making.discard)
-        # Also where another waits for the same page, who may have asked for many before.
+        # Also where another payer waits for the same page, because that one may have asked for many before.
         self._line_up(payer, wish, awaited)
         # A caller that is cancelled does not end it for the others.
         page = await asyncio.shield(awaited.answer)
@@ -163,7 +163,7 @@ class Listing:
         while self._lines:
             payer = next(iter(self._lines))
             line, wish = self._lines.pop(payer), None
-            # What another has had made meanwhile does not cost the turn.
+            # A page that was made for another payer meanwhile does not cost the turn.
             while line and wish is None:
                 first = line.popleft()
                 wish = first if self._is_awaited(payer, first) else None

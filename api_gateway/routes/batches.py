@@ -66,7 +66,7 @@ async def place_bids(request: Request) -> Response:
     context, permit = context_of(request), permit_of(request)
     batch = decode_body(_decoder, await request.body(), msgspec.json.encode(_EXAMPLE).decode())
     if permit.own_id is None and any(bid.user_id is UNSET for bid in batch.bids):
-        # Only where a token says who calls it may be left out.
+        # The user may be left out only where a token says who calls.
         raise InvalidInput("Object missing required field `user_id` - at `$.bids[...]`")
     permit.account.charge(len(batch.bids) - 1)
     answers = await _answer_all(context, permit, batch.bids)

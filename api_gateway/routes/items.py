@@ -226,7 +226,7 @@ async def get_named_bids(
     context: Context = context_of(request)
     for _ in range(READS_MAX):
         found = await context.items.find(checked_item_id(item_id), may_open=False)
-        # Of an item that has left Redis, the archive has all.
+        # The archive has all bids of an item that has left Redis.
         page = await context.history.page(item_id, cursor=cursor or None, limit=limit)
         if found.has_left and (retired := await context.archive.retired(item_id)) is not None:
             raise retired.error(item_id)

@@ -139,7 +139,7 @@ class Changes:
 
     @property
     def unsettled(self) -> int:
-        """Items now."""
+        """How many items are unsettled now."""
         return len(self._unsettled)
 
     def check(self) -> None:
@@ -155,7 +155,7 @@ class Changes:
     def on_stream_up(self) -> None:
         """See :class:`shared.streams.follower.Listener`."""
         self._is_up = True
-        # It may be another stream, which counts anew.
+        # The stream may be another one, which counts anew.
         self._base = self._stream = self._changed_at = 0
         self._may_have_missed()
 
@@ -172,7 +172,7 @@ class Changes:
         try:
             batch = decode_any_batch(batch_decoder, data)
         except DecodeError:
-            # Nobody can tell what it says; whoever can will have it archived.
+            # This version cannot decode the message; a version that can will archive it.
             self._changed(item_id, struck=True)
             return
         is_final = any(event.status in _FINAL for event in batch.events)

@@ -72,9 +72,9 @@ class _Client(Client):
 
     @override
     async def _attempt_reconnect(self) -> None:
-        # It would be closed only when the server has taken all that waits to be sent. A server that vanished, or hangs,
-        # never does, and until then the client would try no server again. Nothing is lost that was not in doubt: a
-        # caller who must know that a message arrived waits for an answer.
+        # The library would close the connection only when the server has taken all that waits to be sent. A server that
+        # vanished, or hangs, never does, and until then the client would try no server again. Nothing is lost that was
+        # not in doubt: a caller who must know that a message arrived waits for an answer.
         self._let_go()
         await super()._attempt_reconnect()
 

@@ -85,7 +85,7 @@ class CountedHttpProtocol(HttpToolsProtocol):
         return False
 
     def uncount(self) -> None:
-        """This connection is counted here no more."""
+        """Stop counting this connection."""
         counted, self._counted = self._counted, None
         if self.connection_limits is None:
             return

@@ -58,12 +58,12 @@ class Histogram:
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """What may go up and down."""
+    """A metric that may go up and down."""
     return GaugeMetricFamily(name, text, value=value)
 
 
 def counter(name: str, text: str, value: float) -> Metric:
-    """What only grows; ``name`` ends with ``_total``."""
+    """A metric that only grows; ``name`` ends with ``_total``."""
     return CounterMetricFamily(name, text, value=value)
 
 

@@ -284,7 +284,7 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
 
     @override
     def await_request(self) -> None:
-        # It is among these unless it is lost or has become a WebSocket.
+        # The connection is among these unless it is lost or has become a WebSocket.
         if self in self.connections and not self.transport.is_closing():
             self._idle.begin(self)
 

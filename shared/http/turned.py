@@ -152,7 +152,7 @@ class TurnedHttpProtocol(CountedHttpProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._is_waiting and len(self.pipeline) < WAITING_MAX // 2:
-            # Not within the application's call.
+            # Later, because the application is in the middle of a call.
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:

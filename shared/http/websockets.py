@@ -246,7 +246,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         try:
             super().data_received(part)
         except Exception:
-            # As the event loop does with a connection whose protocol fails.
+            # The event loop treats a connection whose protocol fails in the same way.
             self.logger.exception("what a client sent was not handled")
             self.transport.abort()
 

@@ -25,7 +25,7 @@ KEYS_MAX: Final = 10_000
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_CHARACTERS: Final = 43
-"""256 bits."""
+"""Characters of 256 random bits."""
 _TAG_CHARACTERS: Final = 16
 _KEY: Final = re.compile(rf"bk_({KEY_ID_PATTERN})_([A-Za-z0-9]{{{_RANDOM_CHARACTERS}}})([0-9a-f]{{{_TAG_CHARACTERS}}})")
 

@@ -136,7 +136,7 @@ class FetchedKeys:
         if key is not None:
             return (key,)
         if algorithm not in ALGORITHMS or age_s < self._every_s:
-            # Not lasting: it may be among the keys that are fetched next.
+            # The refusal is not lasting: the key may be among those that are fetched next.
             raise Unauthenticated(UNKNOWN_KEY, is_lasting=False)
         self._wanted.set()
         raise KeysAway("the key of this token is looked for; try again", retry_after_s=1)

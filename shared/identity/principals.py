@@ -113,7 +113,7 @@ class Principals:
             self._known.clear()
             self._refused.clear()
             self._version = self._keys.version
-        # Of the hash alone, so that no token stays in memory.
+        # Remember tokens by their hashes, so that no token stays in memory.
         digest = sha256(sent).digest()
         principal = self._known.get(digest)
         if principal is None:
@@ -170,7 +170,7 @@ class Principals:
 
 
 def _put(where: dict[bytes, V], digest: bytes, value: V, most: int) -> None:
-    """What was put first goes first."""
+    """Remember this; where there are too many, the oldest goes."""
     where[digest] = value
     if len(where) > most:
         del where[next(iter(where))]

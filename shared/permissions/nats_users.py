@@ -94,7 +94,7 @@ SUBJECTS: Final[Mapping[Account, Subjects]] = {
         (_RING_CHANGED,),
         _NOT_OF_ARCHIVER,
     ),
-    # It reads the whole stream when it rebuilds what Redis has lost, and publishes no event.
+    # An operator reads the whole stream to rebuild what Redis has lost, and publishes no event.
     Account.OPERATOR: Subjects(
         (*_STREAM, *_LOOK_UP, *_READ_ALL),
         never=_NOT_OF_ARCHIVER,

@@ -59,8 +59,8 @@ _ARCHIVE: Final = {
 }
 
 TABLES: Final[Mapping[Account, Mapping[str, Rights]]] = {
-    # It rebuilds items that come back, maxima among what it needs, and looks after bidders' rulings and API keys. Watch
-    # lists are all that it writes.
+    # A gateway rebuilds items that come back, for which it needs their maxima, and looks after bidders' rulings and API
+    # keys. Watch lists are all that it writes.
     Account.GATEWAY: {
         **_CLOSED_ITEMS,
         "sealed": _READS,

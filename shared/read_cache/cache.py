@@ -104,7 +104,7 @@ class ReadCache(Mapping[str, Group]):
 
     @property
     def bytes_max(self) -> int:
-        """The bound."""
+        """The bound on the bytes of the store and the mirrors."""
         return sum(store.bytes_max for store in self._stores())
 
     @property

@@ -44,7 +44,7 @@ class HotKeys:
         self._now[hashed] = self._now.get(hashed, 0) + 1
 
     def is_hot(self, key: str) -> bool:
-        """Whether it is worth a mirror."""
+        """Whether the key is asked for so often that it is worth a mirror."""
         hashed = hash(key)
         return self._now.get(hashed, 0) + self._before.get(hashed, 0) >= self._hot_from
 

@@ -72,5 +72,5 @@ class Lease(NamedTuple):
 
 
 def name_of(user_id: str, currency: str) -> str:
-    """How an account is named in fields."""
+    """The name of an account in fields of hashes."""
     return f"{user_id}|{currency}"

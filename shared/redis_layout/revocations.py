@@ -78,7 +78,7 @@ class RevocationStore:
         return _text(found) if found is not None else ""
 
     async def read(self) -> dict[str, Revocation]:
-        """All of them, by name."""
+        """All revocations, by name."""
         found = {}
         for name, value in (await cast(Any, self._redis.hgetall(REVOCATIONS_KEY))).items():
             match = _VALUE.fullmatch(_text(value))

@@ -13,7 +13,7 @@ _TRIES: Final = 6
 
 
 class Strikes(Protocol):
-    """What an operation needs of it."""
+    """The part of :class:`CoveredVoids` that an operation needs."""
 
     async def strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> int: ...
 

@@ -152,7 +152,7 @@ class Returns:
             return reply
         finally:
             if reply != _IS_BACK and parts.waiting:
-                # They may be large. If Redis cannot be asked, or the process dies, they expire.
+                # The parts may be large. If Redis cannot be asked, or the process dies, they expire.
                 with suppress(RedisError, OSError, TimeoutError):
                     await self._redis.unlink(*parts.waiting.values())
 

@@ -119,8 +119,8 @@ class Shards:
         """
         while True:
             pause_s = _PAUSE_S
-            # Each for itself. A look fails for as long as a shard is missing and a witness is away; meanwhile another
-            # shard may turn out to be an older copy.
+            # Each step fails for itself. A look fails for as long as a shard is missing and a witness is away;
+            # meanwhile another shard may turn out to be an older copy.
             for step in (self.look, self._compare_if_due):
                 try:
                     await step()
@@ -211,7 +211,7 @@ class Shards:
         known = await self._witnesses.shards(look_back=run is not None)
         found = await self._cursors()
         if run is None and any(server.is_marked_by_others for server in found.servers):
-            # It is about to be admitted. The second look costs more, and finds more.
+            # This run is about to be admitted. The second look costs more, and finds more.
             known = await self._witnesses.shards(look_back=True)
             found = await self._cursors()
         places = _highest(known.places, self._seen)

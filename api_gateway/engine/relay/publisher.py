@@ -70,7 +70,7 @@ class Publisher:
         try:
             await self._client.publish(one.subject, one.payload, reply=reply, headers=headers)
         except BaseException:
-            # It may be answered already: the client sends at once, and waits afterwards.
+            # The message may be answered already: the client sends at once, and waits afterwards.
             self._waiting.pop(reply, None)
             raise
 

@@ -227,7 +227,7 @@ class RulingScripts:
         pending: list[Pending] = []
         for member, field, value in zip(members, fields, values, strict=True):
             ruling = HouseRuling.decode(value)
-            # One of a former epoch came out of the archive.
+            # A ruling of a former epoch came out of the archive.
             is_archived = cursors.epoch is not None and (ruling.epoch, ruling.n) <= (cursors.epoch, cursors.archived)
             text = None if value is None else value.decode()
             pending.append(Pending(field, text, is_archived, member.startswith(_LATER)))
@@ -274,7 +274,7 @@ class RulingScripts:
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.exists(item_key(item_id))
-        # It may have come back since a page of the archive: then from the first on.
+        # The item may have come back since a page of the archive: then begin from the first.
         pipeline.hscan(item_rulings_key(item_id), cursor if cursor < ARCHIVED_CURSORS else 0, count=count)
         is_there, (cursor, found) = await pipeline.execute()
         if not is_there:

@@ -145,7 +145,7 @@ class JetStreamMembership(Membership):
                         logger.warning("the nodes agree on the cache's ring again")
                     self._failing = False
                 except _AWAY as error:
-                    # What was seen before says nothing about leases any more.
+                    # Missing leases of an earlier look mean nothing after an outage.
                     self._missing.clear()
                     self._opened = None
                     if not self._failing:

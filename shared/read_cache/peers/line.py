@@ -13,7 +13,7 @@ from shared.read_cache.remote import UNHEARD, Heard
 from shared.read_cache.shelf import nothing_heard
 
 Ring = tuple[int, int]
-"""Epoch and fingerprint."""
+"""Epoch and fingerprint of a ring."""
 
 LOADING_MAX: Final = 10_000
 """The most keys that one caller may wait for; further ones are answered with BUSY."""
@@ -50,7 +50,7 @@ class Line:
         """How long this node may be silent before the caller takes it for dead."""
 
     def add(self, number: int, state: int, value: bytes = b"", fresh_s: float = 0.0, *, ringless: bool = False) -> None:
-        """One answer."""
+        """Add one answer."""
         unsent = self._unsent
         if not unsent:
             self._ring = self._ring_now()

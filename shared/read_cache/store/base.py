@@ -31,7 +31,7 @@ class Store(Protocol):
     evictions: int
 
     def get(self, key: str) -> Entry | None:
-        """The entry. It counts as used now."""
+        """The entry, which counts as used now."""
 
     def peek(self, key: str) -> Entry | None:
         """The entry, without counting."""

@@ -27,7 +27,7 @@ class Sketch:
 
     @property
     def bytes_used(self) -> int:
-        """What the counters take."""
+        """The memory of the counters."""
         return len(self._counts)
 
     def count(self, key: str, sample: int) -> None:
